@@ -1,0 +1,1 @@
+"""The ``nas`` command: ``main`` plus one file per verb."""

@@ -1,0 +1,1 @@
+"""Artifacts that run elsewhere, verified in a fresh process."""

@@ -1,0 +1,1 @@
+"""The search: gate, study, Ray driver, run folders."""

@@ -1,0 +1,1 @@
+"""Datasets with train, validation and test splits kept apart."""

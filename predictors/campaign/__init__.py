@@ -1,0 +1,1 @@
+"""The measuring protocol: planning, running and recording energy measurements."""

@@ -1,0 +1,1 @@
+"""Energy predictors learned from measured records."""

@@ -1,0 +1,137 @@
+"""What every meter gives: the ``Meter`` protocol and the ``EnergyReading`` record.
+
+A meter accumulates joules between ``begin`` and ``end``. How many repeats, how long a window and
+how windows become a reading is the campaign's job, the same for every meter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol, runtime_checkable
+
+
+class MeterError(RuntimeError):
+    """A meter cannot give a trustworthy figure; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a meter saw between ``begin`` and ``end``.
+
+    ``energy_j`` is gross joules of the device over ``duration_s``. ``flags`` names what happened
+    meanwhile (``thermal_throttle``, ``foreign_process``, ...); an empty tuple is a clean window.
+    A sensor that is absent is ``None``, never 0.
+    """
+
+    energy_j: float
+    duration_s: float
+    temperature_c: float | None = None
+    sm_clock_mhz: float | None = None
+    power_limit_w: float | None = None
+    throttle_reasons: int | None = None
+    flags: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Meter(Protocol):
+    """Reads the energy of one device (or several summed) over a window.
+
+    Attributes:
+        name: how a user names it: ``nvml``, ``rapl``, ``estimate``, ``replay``.
+        source: what the figure is, stored with every reading, such as ``nvml-total-energy``.
+        device: the device's name, such as ``NVIDIA H200``.
+        is_estimate: True when joules follow from a stated power and not from a sensor.
+    """
+
+    name: str
+    source: str
+    device: str
+    is_estimate: bool
+
+    def begin(self) -> None:
+        """Start a window. A meter with a tick waits for one; keep work running meanwhile.
+
+        Raises:
+            MeterError: the sensor is lost, or a window is already open.
+        """
+        ...
+
+    def end(self) -> Window:
+        """Close the window and return what was seen.
+
+        Raises:
+            MeterError: the sensor is lost, or no window is open.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the sensor. Safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyReading:
+    """Joules per sample of one model on one workload and device, with a 95% interval.
+
+    ``energy_j`` is the median over repeats of gross device joules per sample; ``low_j`` and
+    ``high_j`` bound it at 95%. ``net_energy_j`` is net of idle, ``None`` where idle was not
+    measured. ``latency_s`` is seconds per batch. ``duration_s`` is the total measured time.
+    """
+
+    energy_j: float
+    low_j: float
+    high_j: float
+    n_repeats: int
+    converged: bool
+    meter: str
+    source: str
+    is_estimate: bool
+    device: str
+    workload: str
+    batch_size: int
+    latency_s: float
+    power_w: float
+    duration_s: float
+    protocol_hash: str
+    net_energy_j: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse figures that no device can have."""
+        for name in ("energy_j", "low_j", "high_j", "latency_s", "power_w", "duration_s"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be finite and > 0, got {value!r}")
+        if not self.low_j <= self.energy_j <= self.high_j:
+            raise ValueError(
+                f"low_j <= energy_j <= high_j must hold, got "
+                f"{self.low_j!r}, {self.energy_j!r}, {self.high_j!r}"
+            )
+        if self.n_repeats < 1:
+            raise ValueError(f"n_repeats must be >= 1, got {self.n_repeats!r}")
+
+    @property
+    def half_width(self) -> float:
+        """Half-width of the 95% interval relative to ``energy_j``."""
+        return (self.high_j - self.low_j) / 2 / self.energy_j
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; ``from_dict`` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EnergyReading:
+        """Read ``to_dict``'s form.
+
+        Raises:
+            ValueError: a key is missing or unknown, or a value not allowed.
+        """
+        allowed = {f.name for f in fields(cls)}
+        if not isinstance(data, Mapping) or data.keys() != allowed:
+            got = ", ".join(sorted(map(str, data))) if isinstance(data, Mapping) else repr(data)
+            raise ValueError(
+                f"energy reading must have exactly the keys {', '.join(sorted(allowed))}, "
+                f"got {got}"
+            )
+        return cls(**data)

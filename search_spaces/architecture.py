@@ -1,0 +1,312 @@
+"""What a Transformer is: a frozen, validated, canonical ``Architecture``.
+
+Canonical means one form per model: genes that do not matter are normalised away on
+construction, so two architectures that build the same network compare and hash equal.
+
+* A rank that would not save parameters in any projection of its block becomes ``None``.
+* A patch size is kept as given; text workloads demand ``patch_size == 1``.
+
+Convention: ``d_ff`` and ``d_head`` are stored as whole numbers, never as ratios, because two
+ratios can name one width. ``FfnSpec.ratio`` gives the ratio back for display.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, TypeVar, get_args
+
+Precision = Literal["fp32", "bf16", "int8", "fp8"]
+Sparsity = Literal["dense", "2:4"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+SPARSITIES: tuple[Sparsity, ...] = get_args(Sparsity)
+
+SCHEMA_VERSION = 1
+
+
+def require_positive_int(name: str, value: object) -> None:
+    """Raise ``ValueError`` naming the field unless ``value`` is an integer above zero."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+
+
+def is_factorised(d_in: int, d_out: int, rank: int | None) -> bool:
+    """Whether a ``d_in x d_out`` projection at ``rank`` is built as two factors.
+
+    Two factors hold ``rank * (d_in + d_out)`` weights against ``d_in * d_out``; factors that do
+    not save weights are never built.
+    """
+    return rank is not None and rank * (d_in + d_out) < d_in * d_out
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """Bit-width and sparsity of the projections of one block.
+
+    ``int8`` is dynamic int8 activations times int8 weights, ``fp8`` the same in e4m3. ``2:4``
+    keeps two of each four consecutive weights along the input dimension.
+    """
+
+    precision: Precision = "fp32"
+    sparsity: Sparsity = "dense"
+
+    def __post_init__(self) -> None:
+        """Validate both fields."""
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+            )
+        if self.sparsity not in SPARSITIES:
+            raise ValueError(
+                f"sparsity must be one of {', '.join(SPARSITIES)}, got {self.sparsity!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSpec:
+    """One attention block: ``n_heads`` query heads share ``n_kv_heads`` key-value heads.
+
+    ``rank`` factorises the four projections (query, key, value, output) where that saves
+    weights; ``None`` means full rank.
+    """
+
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    rank: int | None = None
+    compression: Compression = field(default_factory=Compression)
+
+    def __post_init__(self) -> None:
+        """Validate the head counts."""
+        require_positive_int("n_heads", self.n_heads)
+        require_positive_int("n_kv_heads", self.n_kv_heads)
+        require_positive_int("d_head", self.d_head)
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(
+                f"n_kv_heads must divide n_heads={self.n_heads}, got {self.n_kv_heads}"
+            )
+        if self.rank is not None:
+            require_positive_int("rank", self.rank)
+
+    def projections(self, d_model: int) -> dict[str, tuple[int, int]]:
+        """Shapes ``(d_in, d_out)`` of the projections, by name."""
+        d_q, d_kv = self.n_heads * self.d_head, self.n_kv_heads * self.d_head
+        return {
+            "q": (d_model, d_q),
+            "k": (d_model, d_kv),
+            "v": (d_model, d_kv),
+            "o": (d_q, d_model),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FfnSpec:
+    """One feed-forward block: ``d_model -> d_ff -> d_model`` with GELU between."""
+
+    d_ff: int
+    rank: int | None = None
+    compression: Compression = field(default_factory=Compression)
+
+    def __post_init__(self) -> None:
+        """Validate the width and rank."""
+        require_positive_int("d_ff", self.d_ff)
+        if self.rank is not None:
+            require_positive_int("rank", self.rank)
+
+    def projections(self, d_model: int) -> dict[str, tuple[int, int]]:
+        """Shapes ``(d_in, d_out)`` of the projections, by name."""
+        return {"up": (d_model, self.d_ff), "down": (self.d_ff, d_model)}
+
+    def ratio(self, d_model: int) -> float:
+        """Width of the block relative to ``d_model``."""
+        return self.d_ff / d_model
+
+
+Spec = TypeVar("Spec", AttentionSpec, FfnSpec)
+
+
+def _canonical_block(spec: Spec, d_model: int) -> Spec:
+    shapes = spec.projections(d_model).values()
+    if spec.rank is not None and not any(is_factorised(a, b, spec.rank) for a, b in shapes):
+        return replace(spec, rank=None)
+    return spec
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """One Transformer layer: attention, then feed-forward."""
+
+    attention: AttentionSpec
+    ffn: FfnSpec
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A Transformer: ``depth`` pre-norm layers of width ``d_model``.
+
+    ``patch_size`` is the side in pixels of the square patches that become tokens; it is 1 for
+    token workloads. What the network reads and predicts is the ``Workload``'s to say.
+
+    Raises:
+        ValueError: a field is out of range; the message names field, value and what is allowed.
+    """
+
+    d_model: int
+    layers: tuple[LayerSpec, ...]
+    patch_size: int = 1
+
+    def __post_init__(self) -> None:
+        """Validate, then bring every layer to its canonical form."""
+        require_positive_int("d_model", self.d_model)
+        require_positive_int("patch_size", self.patch_size)
+        if not self.layers or not all(isinstance(layer, LayerSpec) for layer in self.layers):
+            raise ValueError(f"layers must hold one or more LayerSpec, got {self.layers!r}")
+        canonical = tuple(
+            LayerSpec(
+                _canonical_block(layer.attention, self.d_model),
+                _canonical_block(layer.ffn, self.d_model),
+            )
+            for layer in self.layers
+        )
+        object.__setattr__(self, "layers", canonical)
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+    @property
+    def blocks(self) -> tuple[AttentionSpec | FfnSpec, ...]:
+        """Every attention and feed-forward block, in the order they run."""
+        return tuple(b for layer in self.layers for b in (layer.attention, layer.ffn))
+
+    @cached_property
+    def stream_precision(self) -> Precision:
+        """Precision of the residual stream, embeddings, norms and head.
+
+        bf16 when no projection asks for fp32, else fp32: a stream narrower than a
+        block that was asked to be fp32 would undo that choice.
+        """
+        asked = {block.compression.precision for block in self.blocks}
+        return "bf16" if asked <= {"bf16", "fp8"} else "fp32"
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hex digits that name this model; equal models have equal hashes."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; ``from_dict`` reads it back."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "d_model": self.d_model,
+            "patch_size": self.patch_size,
+            "layers": [
+                {
+                    "attention": {
+                        "n_heads": layer.attention.n_heads,
+                        "n_kv_heads": layer.attention.n_kv_heads,
+                        "d_head": layer.attention.d_head,
+                        **_shared_to_dict(layer.attention),
+                    },
+                    "ffn": {"d_ff": layer.ffn.d_ff, **_shared_to_dict(layer.ffn)},
+                }
+                for layer in self.layers
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
+        """Read ``to_dict``'s form.
+
+        Raises:
+            ValueError: a key is missing, unknown, or its value not allowed.
+        """
+        _check_keys("architecture", data, {"schema", "d_model", "patch_size", "layers"})
+        if data["schema"] != SCHEMA_VERSION:
+            raise ValueError(
+                f"architecture.schema must be {SCHEMA_VERSION}, got {data['schema']!r}"
+            )
+        if not isinstance(data["layers"], list):
+            raise ValueError(f"architecture.layers must be a list, got {data['layers']!r}")
+        layers = []
+        for index, item in enumerate(data["layers"]):
+            where = f"architecture.layers[{index}]"
+            _check_keys(where, item, {"attention", "ffn"})
+            attention, ffn = item["attention"], item["ffn"]
+            shared = {"rank", "precision", "sparsity"}
+            _check_keys(
+                f"{where}.attention", attention, {"n_heads", "n_kv_heads", "d_head"} | shared
+            )
+            _check_keys(f"{where}.ffn", ffn, {"d_ff"} | shared)
+            layers.append(
+                LayerSpec(
+                    AttentionSpec(
+                        n_heads=attention["n_heads"],
+                        n_kv_heads=attention["n_kv_heads"],
+                        d_head=attention["d_head"],
+                        rank=attention["rank"],
+                        compression=Compression(attention["precision"], attention["sparsity"]),
+                    ),
+                    FfnSpec(
+                        d_ff=ffn["d_ff"],
+                        rank=ffn["rank"],
+                        compression=Compression(ffn["precision"], ffn["sparsity"]),
+                    ),
+                )
+            )
+        return cls(d_model=data["d_model"], layers=tuple(layers), patch_size=data["patch_size"])
+
+    def describe(self) -> str:
+        """One short line for tables, such as ``d64 L4 h4/2 ff128 p2 bf16``.
+
+        A value that differs between layers is shown as the range ``low-high``, a mixed precision
+        as its distinct values joined by ``+``.
+        """
+        attention = [layer.attention for layer in self.layers]
+        ffn = [layer.ffn for layer in self.layers]
+        parts = [f"d{self.d_model}", f"L{self.depth}"]
+        parts.append(
+            f"h{_span([a.n_heads for a in attention])}/{_span([a.n_kv_heads for a in attention])}"
+        )
+        parts.append(f"ff{_span([f.d_ff for f in ffn])}")
+        ranks = [b.rank for b in self.blocks if b.rank is not None]
+        if ranks:
+            parts.append(f"r{_span(ranks)}")
+        if self.patch_size != 1:
+            parts.append(f"p{self.patch_size}")
+        precisions = {block.compression.precision for block in self.blocks}
+        parts.append("+".join(p for p in PRECISIONS if p in precisions))
+        if any(block.compression.sparsity != "dense" for block in self.blocks):
+            parts.append("2:4")
+        return " ".join(parts)
+
+
+def _shared_to_dict(block: AttentionSpec | FfnSpec) -> dict[str, Any]:
+    return {
+        "rank": block.rank,
+        "precision": block.compression.precision,
+        "sparsity": block.compression.sparsity,
+    }
+
+
+def _check_keys(where: str, data: object, allowed: set[str]) -> None:
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where} must be an object, got {data!r}")
+    missing, unknown = allowed - data.keys(), data.keys() - allowed
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(sorted(missing))}")
+    if unknown:
+        raise ValueError(
+            f"{where} has unknown key {', '.join(sorted(map(str, unknown)))}; "
+            f"allowed: {', '.join(sorted(allowed))}"
+        )
+
+
+def _span(values: list[int]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low}-{high}"

@@ -1,0 +1,1 @@
+"""Torch modules built from an architecture and a workload."""
