@@ -1,0 +1,114 @@
+"""What a search is asked to do: one frozen record, stored in the run folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from search_spaces.space import SearchSpace
+
+from nas.training.config import TrainingConfig
+from search_spaces.architecture import Architecture, require_positive_int
+
+SamplerName = Literal["tpe", "nsga2", "random"]
+SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
+
+
+@dataclass(frozen=True, slots=True)
+class GateConfig:
+    """When a candidate is dropped before it costs training.
+
+    ``confidence`` is that of the two-sided intervals whose optimistic ends are compared with
+    the front. Of the candidates to drop, ``audit_share`` are evaluated all the same, to
+    estimate how often the gate errs. No candidate is dropped as dominated before
+    ``startup_trials`` are complete.
+    """
+
+    confidence: float = 0.9
+    audit_share: float = 0.1
+    startup_trials: int = 10
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"gate confidence must be in (0, 1), got {self.confidence!r}")
+        if not 0 <= self.audit_share <= 1:
+            raise ValueError(f"gate audit_share must be in [0, 1], got {self.audit_share!r}")
+        require_positive_int("gate startup_trials", self.startup_trials)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchConfig:
+    """A search: which task and space, how many trained candidates, and how to judge them.
+
+    ``trials`` counts candidates that are trained (complete or failed), not those the gate
+    drops. ``batch_size`` is that of the measured workload. ``meter`` is ``None`` for the best
+    one that the machine has. ``max_joules`` is a budget per sample in joules.
+
+    Raises:
+        ValueError: a field is out of range; the message names field, value and what is allowed.
+    """
+
+    task: str
+    space: SearchSpace
+    trials: int
+    batch_size: int = 128
+    seed: int = 0
+    sampler: SamplerName = "tpe"
+    device: str = "cpu"
+    meter: str | None = None
+    protocol: str = "screening"
+    max_joules: float | None = None
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    baselines: tuple[Architecture, ...] = ()
+    carbon_g_per_kwh: float = 445.0
+    storage: str | None = None
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        require_positive_int("trials", self.trials)
+        require_positive_int("batch_size", self.batch_size)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be an integer >= 0, got {self.seed!r}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
+        for name in ("max_joules", "carbon_g_per_kwh"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be finite and > 0, got {value!r}")
+        for baseline in self.baselines:
+            if not self.space.contains(baseline):
+                raise ValueError(
+                    f"baseline must lie in space {self.space.name!r}, got {baseline.describe()}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; ``from_dict`` reads it back."""
+        data = {f.name: getattr(self, f.name) for f in fields(self)}
+        data["space"] = self.space.to_dict()
+        data["training"] = self.training.to_dict()
+        data["gate"] = {f.name: getattr(self.gate, f.name) for f in fields(self.gate)}
+        data["baselines"] = [baseline.to_dict() for baseline in self.baselines]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SearchConfig:
+        """Read ``to_dict``'s form.
+
+        Raises:
+            ValueError: a key is unknown or missing, or a value not allowed.
+        """
+        allowed = {f.name for f in fields(cls)}
+        if not isinstance(data, Mapping) or data.keys() != allowed:
+            raise ValueError(
+                f"search config must have exactly the keys {', '.join(sorted(allowed))}"
+            )
+        values = dict(data)
+        values["space"] = SearchSpace.from_dict(values["space"])
+        values["training"] = TrainingConfig.from_dict(values["training"])
+        values["gate"] = GateConfig(**values["gate"])
+        values["baselines"] = tuple(Architecture.from_dict(b) for b in values["baselines"])
+        return cls(**values)

@@ -1,0 +1,199 @@
+"""The study: an Optuna multi-objective study in durable storage, with one writer.
+
+Everything known of a trial is one JSON user attribute of its Optuna trial, so any Optuna storage
+holds the whole search and ``optuna-dashboard`` opens it. Accuracy is maximised, joules per sample
+are minimised. Optuna's states map to ours: COMPLETE complete, PRUNED dropped by the gate (told
+without values), FAIL failed, RUNNING in flight or interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from search_spaces.space import SearchSpace
+
+from nas.searching.trial import TrialRecord
+
+STUDY_NAME = "joulenas"
+_RECORD = "joulenas"
+_BASELINE = "joulenas_baseline"
+
+
+class StorageError(RuntimeError):
+    """The study cannot be opened; the message says why in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Genes that the sampler proposes, under the number that the trial will keep."""
+
+    number: int
+    genes: dict[str, Any]
+    baseline: bool
+
+
+def journal_path(folder: Path) -> Path:
+    """Where a run folder keeps its study when no storage URL is given."""
+    return folder / "study.journal"
+
+
+class StudyStore:
+    """Ask for genes, tell results, read records back."""
+
+    def __init__(self, study: optuna.Study, space: SearchSpace | None = None) -> None:
+        """Wrap ``study``; ``space`` is needed to ask."""
+        self._study = study
+        self._asked: dict[int, optuna.Trial] = {}
+        if space is not None:
+            self._distributions = {
+                name: CategoricalDistribution(tuple(domain.values))
+                for name, domain in space.genes().items()
+            }
+
+    @classmethod
+    def create(
+        cls, folder: Path, url: str | None, space: SearchSpace, sampler: Any, run_name: str
+    ) -> StudyStore:
+        """Make the study of a new run.
+
+        Raises:
+            StorageError: the storage cannot be opened, or holds a study of that name already.
+        """
+        name = run_name if url else STUDY_NAME
+        return cls(
+            _guarded(
+                lambda: optuna.create_study(
+                    storage=_open_storage(folder, url),
+                    study_name=name,
+                    directions=["maximize", "minimize"],
+                    sampler=sampler,
+                ),
+                url,
+            ),
+            space,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        url: str | None,
+        run_name: str,
+        space: SearchSpace | None = None,
+        sampler: Any = None,
+    ) -> StudyStore:
+        """Open the study of an existing run.
+
+        Raises:
+            StorageError: the storage cannot be opened or holds no such study.
+        """
+        name = run_name if url else STUDY_NAME
+        if url is None and not journal_path(folder).is_file():
+            raise StorageError(f"run folder {folder} has no {journal_path(folder).name}")
+        return cls(
+            _guarded(
+                lambda: optuna.load_study(
+                    storage=_open_storage(folder, url), study_name=name, sampler=sampler
+                ),
+                url,
+            ),
+            space,
+        )
+
+    def enqueue(self, architecture_genes: dict[str, Any]) -> None:
+        """Have the next ``ask`` return these genes, marked as a baseline."""
+        self._study.enqueue_trial(architecture_genes, user_attrs={_BASELINE: True})
+
+    def ask(self) -> Proposal:
+        """The sampler's next proposal, a RUNNING trial from now on."""
+        trial = self._study.ask(self._distributions)
+        self._asked[trial.number] = trial
+        return Proposal(trial.number, dict(trial.params), _BASELINE in trial.user_attrs)
+
+    def save(self, record: TrialRecord) -> None:
+        """Store ``record`` of a trial that has been asked; end the trial unless it is running."""
+        # The record goes first: a kill between the two writes leaves a RUNNING trial whose record
+        # is whole, and ``settle`` ends it on resume.
+        self._asked[record.number].set_user_attr(_RECORD, record.to_dict())
+        self._tell(record)
+
+    def settle(self) -> list[TrialRecord]:
+        """End trials whose record is whole but whose state is not; return those in flight."""
+        in_flight = []
+        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            record = _record_of(frozen)
+            if record is None:
+                # Asked but never dispatched: nothing was spent on it.
+                self._study.tell(frozen.number, state=TrialState.FAIL)
+            elif record.state == "running":
+                self._asked[record.number] = optuna.Trial(self._study, frozen._trial_id)
+                in_flight.append(record)
+            else:
+                self._tell(record)
+        return in_flight
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial's record, by number."""
+        found = (_record_of(frozen) for frozen in self._study.get_trials(deepcopy=False))
+        return [record for record in found if record is not None]
+
+    def _tell(self, record: TrialRecord) -> None:
+        if record.state == "complete":
+            self._study.tell(record.number, [record.accuracy, record.energy_j])
+        elif record.state == "dropped":
+            self._study.tell(record.number, state=TrialState.PRUNED)
+        elif record.state == "failed":
+            self._study.tell(record.number, state=TrialState.FAIL)
+
+
+def _record_of(frozen: optuna.trial.FrozenTrial) -> TrialRecord | None:
+    data = frozen.user_attrs.get(_RECORD)
+    return None if data is None else TrialRecord.from_dict(data)
+
+
+def _open_storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
+    if url is not None:
+        return optuna.storages.RDBStorage(url)
+    return optuna.storages.JournalStorage(JournalFileBackend(str(journal_path(folder))))
+
+
+def _guarded(open_study: Callable[[], optuna.Study], url: str | None) -> optuna.Study:
+    """Open a study; what goes wrong becomes one line, with no password in it."""
+    where = "the run's study file" if url is None else f"storage {_without_password(url)}"
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        return open_study()
+    except optuna.exceptions.DuplicatedStudyError:
+        raise StorageError(f"{where} already holds a study of that name") from None
+    except KeyError:
+        raise StorageError(f"{where} holds no study of this run") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StorageError(f"{where} is corrupt: {error}") from error
+    except Exception as error:
+        # SQLAlchemy and drivers raise many types here; each means that it cannot be opened.
+        first_line = (
+            str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        )
+        raise StorageError(f"{where} cannot be opened: {_scrub(first_line, url)}") from error
+
+
+def _without_password(url: str) -> str:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    with contextlib.suppress(ArgumentError):
+        return make_url(url).render_as_string(hide_password=True)
+    return "URL that is no storage URL"
+
+
+def _scrub(text: str, url: str | None) -> str:
+    return text if url is None else text.replace(url, _without_password(url))

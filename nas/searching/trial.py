@@ -1,0 +1,91 @@
+"""What became of one candidate: a frozen ``TrialRecord``, durable as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from predictors.meters.base import EnergyReading
+from search_spaces.architecture import Architecture
+
+State = Literal["running", "complete", "dropped", "failed"]
+STATES: tuple[State, ...] = get_args(State)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One candidate of a search.
+
+    ``accuracy`` and ``accuracy_se`` are of the validation split and steer the search;
+    ``test_accuracy`` is recorded beside them and never chosen by. ``predicted_energy_j`` with
+    its interval is what the predictor said before the candidate cost any training, ``None``
+    where it was not asked. ``audit`` marks a candidate that the gate would have dropped and
+    that was evaluated all the same; ``reason`` says why a candidate was dropped or failed.
+    ``train_energy_j`` and ``measure_energy_j`` are what the search itself spent on it.
+
+    Raises:
+        ValueError: the fields do not fit the state.
+    """
+
+    number: int
+    state: State
+    architecture: Architecture
+    accuracy: float | None = None
+    accuracy_se: float | None = None
+    test_accuracy: float | None = None
+    test_accuracy_se: float | None = None
+    reading: EnergyReading | None = None
+    params: int | None = None
+    predicted_energy_j: float | None = None
+    predicted_low_j: float | None = None
+    predicted_high_j: float | None = None
+    reason: str | None = None
+    audit: bool = False
+    baseline: bool = False
+    duration_s: float | None = None
+    train_energy_j: float | None = None
+    measure_energy_j: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the state has what it needs."""
+        if self.number < 0:
+            raise ValueError(f"number must be >= 0, got {self.number!r}")
+        if self.state not in STATES:
+            raise ValueError(f"state must be one of {', '.join(STATES)}, got {self.state!r}")
+        if self.state == "complete":
+            if self.reading is None or self.accuracy is None or self.accuracy_se is None:
+                raise ValueError("a complete trial must have accuracy, accuracy_se and reading")
+            if not 0 <= self.accuracy <= 1 or not math.isfinite(self.accuracy_se):
+                raise ValueError(f"accuracy must be in [0, 1], got {self.accuracy!r}")
+        if self.state in ("dropped", "failed") and not self.reason:
+            raise ValueError(f"a {self.state} trial must have a reason")
+
+    @property
+    def energy_j(self) -> float | None:
+        """Measured joules per sample, ``None`` while there is no reading."""
+        return None if self.reading is None else self.reading.energy_j
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; ``from_dict`` reads it back."""
+        data = {f.name: getattr(self, f.name) for f in fields(self)}
+        data["architecture"] = self.architecture.to_dict()
+        data["reading"] = None if self.reading is None else self.reading.to_dict()
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TrialRecord:
+        """Read ``to_dict``'s form.
+
+        Raises:
+            ValueError: a key is unknown or a value not allowed.
+        """
+        unknown = data.keys() - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"trial record has unknown key {', '.join(sorted(unknown))}")
+        values = dict(data)
+        values["architecture"] = Architecture.from_dict(values["architecture"])
+        if values.get("reading") is not None:
+            values["reading"] = EnergyReading.from_dict(values["reading"])
+        return cls(**values)
