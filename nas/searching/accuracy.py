@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
-from search_spaces.counting import count
 
 from search_spaces.architecture import PRECISIONS, Architecture
+from search_spaces.counting import count
 from search_spaces.workload import Workload
 
 # Half an error in a thousand samples: keeps the log finite where nothing was wrong.

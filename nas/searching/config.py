@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from search_spaces.space import SearchSpace
-
 from nas.training.config import TrainingConfig
 from search_spaces.architecture import Architecture, require_positive_int
+from search_spaces.space import SearchSpace
 
 SamplerName = Literal["tpe", "nsga2", "random"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)

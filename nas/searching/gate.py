@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from nas.pareto.dominance import non_dominated_mask
-from predictors.learned.models import EnergyPredictor, Observation
 from scipy.stats import beta
 
+from nas.pareto.dominance import non_dominated_mask
 from nas.searching.accuracy import AccuracySurrogate
 from nas.searching.config import GateConfig
 from nas.searching.trial import TrialRecord
+from predictors.learned.models import EnergyPredictor, Observation
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 

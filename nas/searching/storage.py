@@ -19,9 +19,9 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from search_spaces.space import SearchSpace
 
 from nas.searching.trial import TrialRecord
+from search_spaces.space import SearchSpace
 
 STUDY_NAME = "joulenas"
 _RECORD = "joulenas"
@@ -109,9 +109,14 @@ class StudyStore:
             space,
         )
 
-    def enqueue(self, architecture_genes: dict[str, Any]) -> None:
-        """Have the next ``ask`` return these genes, marked as a baseline."""
-        self._study.enqueue_trial(architecture_genes, user_attrs={_BASELINE: True})
+    def enqueue(self, genes: dict[str, Any], *, baseline: bool = True) -> None:
+        """Have an ``ask`` to come return these genes, in the order of enqueueing."""
+        self._study.enqueue_trial(genes, user_attrs={_BASELINE: True} if baseline else None)
+
+    def discard(self, number: int) -> None:
+        """Forget a proposal that was never judged: it leaves no record."""
+        self._study.tell(number, state=TrialState.FAIL)
+        del self._asked[number]
 
     def ask(self) -> Proposal:
         """The sampler's next proposal, a RUNNING trial from now on."""

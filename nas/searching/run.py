@@ -1,0 +1,220 @@
+"""A run folder: where a search keeps all it knows.
+
+``run.json`` the configuration, versions and meter; ``study.journal`` the study, unless a storage
+URL was given; ``inputs.npy`` the real inputs that are measured with; ``trials/N/`` the weights of
+trial N and its record, written by the worker before the driver hears of it; ``writer.lock`` held
+by the one driver.
+"""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.files import read_json, write_json
+from nas.pareto.queries import Front, FrontMember
+from nas.searching.config import SearchConfig
+from nas.searching.trial import TrialRecord
+from search_spaces.workload import Workload
+
+SCHEMA_VERSION = 1
+_CONFIG = "run.json"
+
+
+class RunBusyError(RuntimeError):
+    """Another driver is writing to the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One search on disk."""
+
+    folder: Path
+    config: SearchConfig
+    name: str
+    started: str
+    versions: dict[str, str]
+    meter: str
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.config.task
+
+    @property
+    def workload(self) -> Workload:
+        """What was measured."""
+        from nas.tasks.registry import get_task
+
+        return get_task(self.config.task).workload(self.config.batch_size)
+
+    def trials(self) -> list[TrialRecord]:
+        """Every trial's record, by number.
+
+        Raises:
+            StorageError: the study cannot be opened.
+        """
+        from nas.searching.storage import StudyStore
+
+        store = StudyStore.load(self.folder, self.config.storage, self.name)
+        return store.records()
+
+    def trial(self, number: int) -> TrialRecord:
+        """One trial's record.
+
+        Raises:
+            ValueError: there is no such trial.
+        """
+        trials = {record.number: record for record in self.trials()}
+        if number not in trials:
+            last = max(trials, default=None)
+            allowed = "none yet" if last is None else f"0 to {last}"
+            raise ValueError(f"trial must be one of run {self.folder} ({allowed}), got {number}")
+        return trials[number]
+
+    def front(self) -> Front:
+        """The complete trials that no other dominates."""
+        return Front.of(
+            [member_of(record) for record in self.trials() if record.state == "complete"]
+        )
+
+    def trial_folder(self, number: int) -> Path:
+        """Where trial ``number`` keeps its files."""
+        return self.folder / "trials" / str(number)
+
+    def weights_path(self, number: int) -> Path:
+        """The trained fp32 weights of trial ``number``."""
+        return self.trial_folder(number) / "model.safetensors"
+
+    @property
+    def inputs_path(self) -> Path:
+        """The real inputs that every candidate is measured with."""
+        return self.folder / "inputs.npy"
+
+
+def create(folder: Path, config: SearchConfig, meter: str) -> Run:
+    """Make the folder of a new run.
+
+    Raises:
+        ValueError: the folder exists and is not empty, or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"run folder must be new or empty, got {folder} (to go on with it, add --resume)"
+        )
+    run = Run(
+        folder=folder,
+        config=config,
+        name=f"{folder.name}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{os.getpid()}",
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+        meter=meter,
+    )
+    try:
+        (folder / "trials").mkdir(parents=True)
+        write_json(folder / _CONFIG, _to_dict(run))
+    except OSError as error:
+        raise ValueError(f"run folder must be writable, got {folder}: {error.strerror}") from None
+    return run
+
+
+def load(path: str | Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        ValueError: the folder is not a run, or its files are corrupt.
+    """
+    folder = Path(path)
+    if not (folder / _CONFIG).is_file():
+        raise ValueError(f"run must be the folder of a search, with {_CONFIG} in it, got {path}")
+    data = read_json(folder / _CONFIG)
+    allowed = {"schema", "config", "name", "started", "versions", "meter"}
+    if not isinstance(data, dict) or data.keys() != allowed:
+        raise ValueError(
+            f"{folder / _CONFIG} must have exactly the keys {', '.join(sorted(allowed))}"
+        )
+    if data["schema"] != SCHEMA_VERSION:
+        raise ValueError(
+            f"{folder / _CONFIG} must have schema {SCHEMA_VERSION}, got {data['schema']!r}"
+        )
+    return Run(
+        folder=folder,
+        config=SearchConfig.from_dict(data["config"]),
+        name=data["name"],
+        started=data["started"],
+        versions=data["versions"],
+        meter=data["meter"],
+    )
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold the run's writer lock; the kernel lets go of it however the process ends.
+
+    Raises:
+        RunBusyError: another process holds it.
+    """
+    with (folder / "writer.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunBusyError(
+                f"run {folder} is being written by another search; wait for it or stop it"
+            ) from None
+        yield
+
+
+def member_of(record: TrialRecord) -> FrontMember:
+    """A complete trial as the front shows it."""
+    reading = record.reading
+    if reading is None or record.accuracy is None or record.accuracy_se is None:
+        raise ValueError(f"trial {record.number} must be complete, got {record.state}")
+    return FrontMember(
+        trial=record.number,
+        architecture=record.architecture.to_dict(),
+        architecture_text=record.architecture.describe(),
+        accuracy=record.accuracy,
+        accuracy_se=record.accuracy_se,
+        test_accuracy=record.test_accuracy,
+        energy_j=reading.energy_j,
+        energy_low_j=reading.low_j,
+        energy_high_j=reading.high_j,
+        meter=reading.meter,
+        source=reading.source,
+        is_estimate=reading.is_estimate,
+        device=reading.device,
+        workload=reading.workload,
+        params=record.params or 0,
+        latency_s=reading.latency_s,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    names = ("joulenas", "torch", "torchao", "optuna", "ray", "numpy")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def _to_dict(run: Run) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA_VERSION,
+        "config": run.config.to_dict(),
+        "name": run.name,
+        "started": run.started,
+        "versions": run.versions,
+        "meter": run.meter,
+    }

@@ -1,0 +1,200 @@
+"""One search, seen from its driver: what to run next, and what to do with what comes back.
+
+Knows nothing of Ray: any driver that calls ``next_candidate`` and ``finish`` from one thread runs
+a search. Every change is durable in the study before the call returns.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from nas.pareto.dominance import non_dominated_mask
+from nas.searching.config import SearchConfig
+from nas.searching.gate import Gate
+from nas.searching.storage import Proposal, StudyStore
+from nas.searching.trial import TrialRecord
+from search_spaces.encoding import decode, encode, repair
+from search_spaces.sampling import mutate, sample
+from search_spaces.workload import Workload
+
+# Proposals of models already judged before one that is new is made by mutation instead.
+_MAX_DUPLICATES = 5
+_MAX_MUTATIONS = 200
+# Candidates dropped one after another before the search says that the gate lets nothing pass.
+_MAX_DROPS_IN_A_ROW = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far a search is. ``spent_energy_j`` is what its trials cost to train and measure."""
+
+    total: int
+    complete: int
+    dropped: int
+    failed: int
+    running: int
+    front: int
+    best_accuracy: float | None
+    least_energy_j: float | None
+    spent_energy_j: float
+    elapsed_s: float
+
+
+class Listener(Protocol):
+    """Is told of every change; a progress bar, for example."""
+
+    def on_change(self, snapshot: Snapshot, record: TrialRecord | None) -> None:
+        """``record`` is the trial that changed, ``None`` at the start."""
+        ...
+
+
+class Session:
+    """The driver's side of one search."""
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        workload: Workload,
+        store: StudyStore,
+        gate: Gate,
+        listener: Listener | None = None,
+    ) -> None:
+        """Take up the study where it is: trials in flight when it was left are run first."""
+        self._config = config
+        self._workload = workload
+        self._store = store
+        self._gate = gate
+        self._listener = listener
+        self._started = time.perf_counter()
+        self._redispatch = store.settle()
+        self._records = {record.number: record for record in store.records()}
+        self._seen = {record.architecture.hash: record.number for record in self._records.values()}
+        self._rng = np.random.default_rng([config.seed, len(self._records)])
+        self._drops_in_a_row = 0
+        self.stop_reason: str | None = None
+        gate.refit(self.records())
+        if not self._records:
+            self._enqueue_baselines()
+        self._tell(None)
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial so far, by number."""
+        return [self._records[number] for number in sorted(self._records)]
+
+    def next_candidate(self) -> TrialRecord | None:
+        """A trial to run now; ``None`` when the search has dispatched all it will.
+
+        Candidates that the gate drops are recorded on the way.
+        """
+        if self._redispatch:
+            return self._redispatch.pop(0)
+        while self._n_trained() < self._config.trials and self.stop_reason is None:
+            proposal = self._propose()
+            if proposal is None:
+                self.stop_reason = "the search space is exhausted"
+                break
+            record = self._judge(proposal)
+            self._put(record)
+            if record.state == "running":
+                self._drops_in_a_row = 0
+                return record
+            self._drops_in_a_row += 1
+            if self._drops_in_a_row >= _MAX_DROPS_IN_A_ROW:
+                self.stop_reason = (
+                    f"the gate dropped {_MAX_DROPS_IN_A_ROW} candidates in a row; "
+                    f"the last: {record.reason}"
+                )
+        return None
+
+    def finish(self, record: TrialRecord) -> None:
+        """Store what became of a dispatched trial."""
+        self._put(record)
+        if record.state == "complete":
+            self._gate.refit(self.records())
+
+    def snapshot(self) -> Snapshot:
+        """How far the search is."""
+        records = list(self._records.values())
+        complete = [r for r in records if r.state == "complete"]
+        points = np.array([[r.accuracy, r.energy_j] for r in complete], dtype=np.float64)
+        return Snapshot(
+            total=self._config.trials,
+            complete=len(complete),
+            dropped=sum(r.state == "dropped" for r in records),
+            failed=sum(r.state == "failed" for r in records),
+            running=sum(r.state == "running" for r in records),
+            front=int(non_dominated_mask(points, (True, False)).sum()) if complete else 0,
+            best_accuracy=float(points[:, 0].max()) if complete else None,
+            least_energy_j=float(points[:, 1].min()) if complete else None,
+            spent_energy_j=sum(
+                (r.train_energy_j or 0.0) + (r.measure_energy_j or 0.0) for r in records
+            ),
+            elapsed_s=time.perf_counter() - self._started,
+        )
+
+    def _n_trained(self) -> int:
+        return sum(r.state != "dropped" for r in self._records.values())
+
+    def _enqueue_baselines(self) -> None:
+        for baseline in self._config.baselines:
+            self._store.enqueue(encode(baseline, self._config.space))
+
+    def _propose(self) -> Proposal | None:
+        """The sampler's next model that was never judged; ``None`` when there is none left."""
+        space = self._config.space
+        for _ in range(_MAX_DUPLICATES):
+            proposal = self._store.ask()
+            architecture = decode(repair(proposal.genes, space), space)
+            if architecture.hash not in self._seen:
+                return proposal
+            self._store.discard(proposal.number)
+        # Small or nearly exhausted spaces: walk away from what is known instead of asking on.
+        known = [record.architecture for record in self._records.values()]
+        for attempt in range(_MAX_MUTATIONS):
+            if attempt % 2:
+                architecture = sample(space, self._rng)
+            else:
+                parent = known[int(self._rng.integers(len(known)))]
+                architecture = mutate(parent, space, self._rng)
+            if architecture.hash not in self._seen:
+                self._store.enqueue(encode(architecture, space), baseline=False)
+                return self._store.ask()
+        return None
+
+    def _judge(self, proposal: Proposal) -> TrialRecord:
+        space = self._config.space
+        architecture = decode(repair(proposal.genes, space), space)
+        verdict = self._gate.judge(architecture)
+        # A baseline is what savings are named against: the user asked for it to be measured.
+        dropped = verdict.reason is not None and not verdict.audit and not proposal.baseline
+        return TrialRecord(
+            number=proposal.number,
+            state="dropped" if dropped else "running",
+            architecture=architecture,
+            predicted_energy_j=verdict.predicted_energy_j,
+            predicted_low_j=verdict.predicted_low_j,
+            predicted_high_j=verdict.predicted_high_j,
+            reason=verdict.reason if dropped else None,
+            audit=verdict.audit and not proposal.baseline,
+            baseline=proposal.baseline,
+        )
+
+    def _put(self, record: TrialRecord) -> None:
+        self._store.save(record)
+        self._records[record.number] = record
+        self._seen.setdefault(record.architecture.hash, record.number)
+        self._tell(record)
+
+    def _tell(self, record: TrialRecord | None) -> None:
+        if self._listener is not None:
+            self._listener.on_change(self.snapshot(), record)
+
+
+def failed(candidate: TrialRecord, reason: str) -> TrialRecord:
+    """``candidate`` as a failure; only the first line of ``reason`` is kept."""
+    lines = reason.strip().splitlines()
+    return replace(candidate, state="failed", reason=lines[0] if lines else "no reason given")
