@@ -15,7 +15,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,26 @@ def load(path: str | Path) -> Run:
         versions=data["versions"],
         meter=data["meter"],
     )
+
+
+def resumed(folder: Path, config: SearchConfig) -> Run:
+    """The run at ``folder``, to go on with; only ``trials`` may differ from what it was.
+
+    Raises:
+        ValueError: the folder is not a run, or its configuration is another one.
+    """
+    run = load(folder)
+    before, now = run.config.to_dict(), config.to_dict()
+    changed = [key for key in before if key != "trials" and before[key] != now[key]]
+    if changed:
+        raise ValueError(
+            f"a resumed search must keep its configuration; {', '.join(changed)} of {folder} "
+            f"differ from what is asked now"
+        )
+    if before["trials"] != now["trials"]:
+        run = replace(run, config=config)
+        write_json(folder / _CONFIG, _to_dict(run))
+    return run
 
 
 @contextmanager

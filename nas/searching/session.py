@@ -85,13 +85,19 @@ class Session:
         """Every trial so far, by number."""
         return [self._records[number] for number in sorted(self._records)]
 
+    def in_flight(self) -> list[TrialRecord]:
+        """Trials that were dispatched and have not ended."""
+        return [record for record in self.records() if record.state == "running"]
+
     def next_candidate(self) -> TrialRecord | None:
         """A trial to run now; ``None`` when the search has dispatched all it will.
 
         Candidates that the gate drops are recorded on the way.
         """
-        if self._redispatch:
-            return self._redispatch.pop(0)
+        while self._redispatch:
+            candidate = self._redispatch.pop(0)
+            if self._records[candidate.number].state == "running":
+                return candidate
         while self._n_trained() < self._config.trials and self.stop_reason is None:
             proposal = self._propose()
             if proposal is None:

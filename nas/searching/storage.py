@@ -61,7 +61,7 @@ class StudyStore:
 
     @classmethod
     def create(
-        cls, folder: Path, url: str | None, space: SearchSpace, sampler: Any, run_name: str
+        cls, folder: Path, url: str | None, run_name: str, space: SearchSpace, sampler: Any
     ) -> StudyStore:
         """Make the study of a new run.
 

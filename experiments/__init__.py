@@ -1,0 +1,1 @@
+"""Declared runs that give the headline tables."""

@@ -1,0 +1,232 @@
+"""Run a session's trials on Ray Tune. The only file that imports ray.
+
+Tune schedules the trials and reports crashed workers; our ``Searcher`` feeds it from the session,
+which owns the study. Measuring is a Ray task that takes the whole custom resource
+``joule_meter``, of which each measuring device has 1, so two measurements never overlap.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Tune's loggers write CSV, JSON and TensorBoard files for each trial: the study has it all.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from nas.files import read_json, write_json
+from nas.searching.evaluator import Evaluator
+from nas.searching.session import Session, failed
+from nas.searching.trial import TrialRecord
+from predictors.campaign.protocol import Protocol
+from predictors.campaign.records import EnergyRecord
+from predictors.campaign.runner import measure_fresh
+from search_spaces.architecture import Architecture
+from search_spaces.workload import Workload
+
+METER_RESOURCE = "joule_meter"
+_RESULT = "result.json"
+
+
+class ClusterError(RuntimeError):
+    """The Ray cluster cannot run the search; the message says why in one line."""
+
+
+@contextmanager
+def cluster(address: str | None, workers: int, device: str) -> Iterator[None]:
+    """A local Ray for ``workers`` trials, or a connection to the one at ``address``.
+
+    Raises:
+        ClusterError: there is no cluster at ``address``, or it has no ``joule_meter``.
+    """
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    try:
+        if address is None:
+            ray.init(
+                num_cpus=workers,
+                num_gpus=1 if device.startswith("cuda") else 0,
+                resources={METER_RESOURCE: 1},
+                include_dashboard=False,
+                # The sampler and the study need little: Ray's default is 30% of memory.
+                object_store_memory=200 * 1024 * 1024,
+                **quiet,
+            )
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"address must be that of a running Ray cluster, got {address!r}: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
+    try:
+        if ray.cluster_resources().get(METER_RESOURCE, 0) < 1:
+            raise ClusterError(
+                f"the cluster must have a node with the resource {METER_RESOURCE}: start it with "
+                f"ray start --resources '{{\"{METER_RESOURCE}\": 1}}'"
+            )
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_trials(
+    session: Session,
+    evaluator: Evaluator,
+    trials_folder: Path,
+    *,
+    workers: int,
+    device: str,
+    meter: str | None,
+    protocol: Protocol,
+    lock_folder: Path,
+) -> None:
+    """Run until the session has no more candidates, or until Ctrl-C ends it."""
+    searcher = _SessionSearcher(session, trials_folder, workers)
+    measure = _RayMeasure(device, meter, protocol, lock_folder)
+    trainable = tune.with_parameters(
+        _run_trial, evaluator=evaluator, measure=measure, folder=trials_folder
+    )
+    # On a GPU each trial takes its share, so that ``workers`` of them train abreast.
+    gpus = 1 / workers if device.startswith("cuda") else 0
+    with tempfile.TemporaryDirectory(prefix="joulenas-tune-") as scratch:
+        tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
+            tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+            run_config=tune.RunConfig(storage_path=scratch, name="trials", verbose=0),
+        ).fit()
+
+
+def adopt_results(session: Session, trials_folder: Path) -> None:
+    """Finish trials that a killed driver dispatched and whose worker still got to the end."""
+    for record in session.in_flight():
+        path = trials_folder / str(record.number) / _RESULT
+        if path.is_file():
+            session.finish(TrialRecord.from_dict(read_json(path)))
+
+
+class _SessionSearcher(Searcher):
+    """Hands Tune the session's candidates, and the session Tune's results."""
+
+    def __init__(self, session: Session, trials_folder: Path, workers: int) -> None:
+        super().__init__()
+        self._session = session
+        self._trials_folder = trials_folder
+        self._workers = workers
+        self._running: dict[str, TrialRecord] = {}
+
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
+    ) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if len(self._running) >= self._workers:
+            return None
+        candidate = self._session.next_candidate()
+        if candidate is None:
+            # Nothing is left to dispatch; Tune waits for what still runs.
+            return str(Searcher.FINISHED)
+        self._running[trial_id] = candidate
+        return {"candidate": json.dumps(candidate.to_dict())}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        candidate = self._running.pop(trial_id, None)
+        if candidate is None:
+            return
+        path = self._trials_folder / str(candidate.number) / _RESULT
+        if path.is_file():
+            self._session.finish(TrialRecord.from_dict(read_json(path)))
+        elif error:
+            self._session.finish(
+                failed(candidate, "its worker died (out of memory, a signal, or a lost node)")
+            )
+        # Neither: Ctrl-C stopped it half-way. It stays in flight, for --resume to run again.
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the study is durable, and Tune's own restore is not used."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See ``save``."""
+
+
+class _RayMeasure:
+    """``Measure`` as a Ray task that holds the device's meter alone."""
+
+    def __init__(
+        self, device: str, meter: str | None, protocol: Protocol, lock_folder: Path
+    ) -> None:
+        self._device = device
+        self._meter = meter
+        self._protocol = protocol
+        self._lock_folder = lock_folder
+
+    def __call__(
+        self, architecture: Architecture, workload: Workload, weights: Path, inputs: Path
+    ) -> EnergyRecord:
+        task = ray.remote(num_cpus=0, resources={METER_RESOURCE: 1}, max_retries=0)(_measure)
+        record: EnergyRecord = ray.get(
+            task.remote(
+                architecture,
+                workload,
+                device=self._device,
+                meter=self._meter,
+                protocol=self._protocol,
+                weights=weights,
+                inputs=inputs,
+                lock_folder=self._lock_folder,
+            )
+        )
+        return record
+
+
+def _measure(
+    architecture: Architecture,
+    workload: Workload,
+    *,
+    device: str,
+    meter: str | None,
+    protocol: Protocol,
+    weights: Path,
+    inputs: Path,
+    lock_folder: Path,
+) -> EnergyRecord:
+    return measure_fresh(
+        architecture,
+        workload,
+        device=device,
+        meter=meter,
+        protocol=protocol,
+        weights=weights,
+        inputs=inputs,
+        lock_folder=lock_folder,
+    )
+
+
+def _run_trial(
+    config: dict[str, Any], evaluator: Evaluator, measure: _RayMeasure, folder: Path
+) -> None:
+    """One trial, in a Ray worker: its record is on disk before Tune hears that it ended."""
+    candidate = TrialRecord.from_dict(json.loads(config["candidate"]))
+    trial_folder = folder / str(candidate.number)
+    trial_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        record = evaluator.evaluate(candidate, trial_folder, measure)
+    except MemoryError:
+        record = failed(candidate, "out of memory")
+    except Exception as error:
+        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+        record = failed(candidate, f"{type(cause).__name__}: {cause}")
+    write_json(trial_folder / _RESULT, record.to_dict())
+    tune.report({"number": record.number})

@@ -1,0 +1,95 @@
+"""Start or resume a search: what ``nas search`` and ``nas.search`` call."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from nas.files import write_atomic
+from nas.searching import run as run_module
+from nas.searching.config import SearchConfig
+from nas.searching.evaluator import ScratchEvaluator
+from nas.searching.gate import Gate
+from nas.searching.run import Run
+from nas.searching.samplers import make_sampler
+from nas.searching.session import Listener, Session
+from nas.searching.storage import StudyStore, journal_path
+from nas.tasks.base import Task
+from nas.tasks.registry import get_task
+from predictors.campaign.protocol import get_protocol
+from predictors.meters.select import choose_meter
+
+
+def run_search(
+    config: SearchConfig,
+    folder: Path,
+    *,
+    workers: int = 2,
+    address: str | None = None,
+    resume: bool = False,
+    listener: Listener | None = None,
+) -> Run:
+    """Search, and return the run. Ctrl-C ends it early with every finished trial kept.
+
+    With ``resume``, ``folder`` is a run and ``config`` must be its configuration, but for
+    ``trials``, which may be raised to search on.
+
+    Raises:
+        ValueError: the folder, configuration or task is not what it must be.
+        StorageError: the study cannot be opened.
+        RunBusyError: another search writes to the run.
+        ClusterError: there is no fitting Ray cluster at ``address``.
+        MeterError: no meter can measure the device.
+    """
+    # Imported here, so that everything else of a run can be read without ray.
+    from nas.searching.ray_driver import adopt_results, cluster, run_trials
+
+    if workers < 1:
+        raise ValueError(f"workers must be >= 1, got {workers}")
+    task = get_task(config.task)
+    protocol = get_protocol(config.protocol)
+    sampler = make_sampler(config.sampler, config.seed, startup_trials=config.gate.startup_trials)
+    if resume:
+        run = run_module.resumed(folder, config)
+    else:
+        meter = choose_meter(config.meter, config.device)
+        run = run_module.create(folder, config, meter.name)
+        meter.close()
+        _save_inputs(task, config, run.inputs_path)
+    with run_module.sole_writer(folder):
+        # A run killed before its study was made is as good as new.
+        started = resume and (config.storage is not None or journal_path(folder).is_file())
+        open_store = StudyStore.load if started else StudyStore.create
+        store = open_store(folder, config.storage, run.name, config.space, sampler)
+        workload = task.workload(config.batch_size)
+        gate = Gate(workload, config.gate, max_joules=config.max_joules, seed=config.seed)
+        session = Session(config, workload, store, gate, listener)
+        adopt_results(session, folder / "trials")
+        lock_folder = Path(tempfile.gettempdir()) / "joulenas-locks"
+        with cluster(address, workers, config.device):
+            run_trials(
+                session,
+                ScratchEvaluator(config, run.inputs_path, lock_folder),
+                (folder / "trials").resolve(),
+                workers=workers,
+                device=config.device,
+                meter=run.meter,
+                protocol=protocol,
+                lock_folder=lock_folder,
+            )
+    return run
+
+
+def _save_inputs(task: Task, config: SearchConfig, path: Path) -> None:
+    """Keep one batch of real training inputs: constant inputs would change the power drawn."""
+    inputs = task.split("train").inputs
+    # Smaller training splits than the batch are repeated to fill it.
+    batch = np.resize(inputs, (config.batch_size, *inputs.shape[1:]))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as handle:
+            np.save(handle, batch, allow_pickle=False)
+
+    write_atomic(path, write)
