@@ -1,0 +1,72 @@
+"""JouleNAS: neural architecture search for Transformers against measured joules.
+
+The same three jobs as the command line: ``search``, ``load`` (then ``.front()``) and ``export``.
+Importing this package imports neither torch, ray nor optuna.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nas.exporting.artifact import Exported
+    from nas.searching.config import SearchConfig
+    from nas.searching.run import Run
+    from nas.searching.session import Listener
+
+__all__ = ["export", "load", "recipe", "search"]
+
+
+def recipe(name: str, **changes: object) -> SearchConfig:
+    """The configuration of the recipe ``name``, with fields changed, fitted to this machine.
+
+    Raises:
+        ValueError: there is no such recipe or field, or a value is not allowed.
+    """
+    from nas.searching.recipes import get_recipe
+
+    return get_recipe(name, **changes)
+
+
+def search(
+    config: SearchConfig,
+    to: str | Path,
+    *,
+    workers: int = 2,
+    address: str | None = None,
+    resume: bool = False,
+    listener: Listener | None = None,
+) -> Run:
+    """Search as ``config`` says and keep everything in the folder ``to``.
+
+    See ``nas.searching.study.run_search`` for the errors raised.
+    """
+    from nas.searching.study import run_search
+
+    return run_search(
+        config, Path(to), workers=workers, address=address, resume=resume, listener=listener
+    )
+
+
+def load(run: str | Path) -> Run:
+    """The run in a folder; ``.front()`` is its Pareto front.
+
+    Raises:
+        ValueError: the folder is not a run.
+    """
+    from nas.searching.run import load as load_run
+
+    return load_run(run)
+
+
+def export(run: Run, trial: int, to: str | Path) -> Exported:
+    """Write trial ``trial`` of ``run`` as an artifact, verified in a fresh process.
+
+    Raises:
+        ValueError: there is no such complete trial, or ``to`` is not empty.
+        ExportError: the reloaded artifact's outputs, accuracy or joules differ.
+    """
+    from nas.exporting.artifact import export as export_trial
+
+    return export_trial(run, trial, Path(to))

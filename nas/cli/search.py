@@ -1,0 +1,146 @@
+"""``nas search``: run a search, or go on with one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas.searching.config import SearchConfig
+    from nas.searching.run import Run
+
+RUNS = Path("runs")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "search", help="search architectures and keep the front in a run folder"
+    )
+    parser.add_argument("recipe", nargs="?", help="a recipe, such as quickstart")
+    parser.add_argument("--task", help="task, in place of the recipe's")
+    parser.add_argument("--space", help="preset or YAML file, in place of the recipe's space")
+    parser.add_argument("--trials", type=int, help="candidates to train")
+    parser.add_argument("--workers", type=int, help="trials at a time (default: 2)", default=2)
+    parser.add_argument("--seed", type=int, help="seed of sampling, weights and audit")
+    parser.add_argument("--sampler", help="tpe, nsga2 or random")
+    parser.add_argument("--max-joules", help="budget per sample, such as 2mJ or 0.002")
+    parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
+    parser.add_argument("--meter", help="meter, in place of the best one; see nas doctor")
+    parser.add_argument("--epochs", type=int, help="training epochs of each candidate")
+    parser.add_argument("--storage", help="Optuna storage URL (default: a journal in the run)")
+    parser.add_argument("--address", help="a running Ray cluster: auto, host:port, ray://...")
+    parser.add_argument("--run", type=Path, help="run folder (default: the next runs/RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="go on with a run")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    # Checked before anything slow, so that a typo costs no wait.
+    if arguments.workers < 1:
+        raise ValueError(f"workers must be >= 1, got {arguments.workers}")
+    config = _config(arguments)
+    folder = arguments.run or _default_folder(arguments.recipe or config.task, arguments.resume)
+
+    import nas
+    from nas.cli.progress import SearchProgress
+
+    if not arguments.quiet:
+        print(
+            f"searching {config.space.name} on {config.task}, {config.device}: {folder}",
+            file=sys.stderr,
+        )
+    with SearchProgress(quiet=arguments.quiet) as progress:
+        done = nas.search(
+            config,
+            folder,
+            workers=arguments.workers,
+            address=arguments.address,
+            resume=arguments.resume,
+            listener=progress,
+        )
+    return _report(done, as_json=arguments.json)
+
+
+def _config(arguments: argparse.Namespace) -> SearchConfig:
+    from dataclasses import replace
+
+    from nas.cli.units import parse_joules
+    from nas.searching.config import SearchConfig
+    from nas.searching.recipes import default_device, fitted, get_recipe
+    from nas.searching.run import load
+    from search_spaces.presets import get_space
+
+    changes: dict[str, Any] = {
+        name: getattr(arguments, name)
+        for name in ("task", "trials", "seed", "sampler", "device", "meter", "storage")
+        if getattr(arguments, name) is not None
+    }
+    if arguments.max_joules is not None:
+        changes["max_joules"] = parse_joules(arguments.max_joules)
+    if arguments.space is not None:
+        changes["space"] = get_space(arguments.space)
+        # The recipe's baselines are of its own space.
+        changes["baselines"] = ()
+    if arguments.resume and arguments.run is not None:
+        # The run knows what it is: only what is asked for now is compared with it.
+        config = load(arguments.run).config
+        config = replace(config, **changes)
+    elif arguments.recipe is not None:
+        config = get_recipe(arguments.recipe, **changes)
+    else:
+        for name in ("task", "space", "trials"):
+            if getattr(arguments, name) is None:
+                raise ValueError(
+                    f"name a recipe, or give --task, --space and --trials: {name} is missing"
+                )
+        changes.setdefault("device", default_device())
+        config = fitted(SearchConfig(**changes))
+    if arguments.epochs is not None:
+        config = replace(config, training=replace(config.training, epochs=arguments.epochs))
+    return config
+
+
+def _default_folder(name: str, resume: bool) -> Path:
+    taken = sorted(
+        (path for path in RUNS.glob(f"{name}-*") if path.name[len(name) + 1 :].isdigit()),
+        key=lambda path: int(path.name[len(name) + 1 :]),
+    )
+    if resume:
+        if not taken:
+            raise ValueError(f"there is no run of {name} in {RUNS}{os.sep} to resume")
+        return taken[-1]
+    last = int(taken[-1].name[len(name) + 1 :]) if taken else 0
+    return RUNS / f"{name}-{last + 1}"
+
+
+def _report(done: Run, *, as_json: bool) -> int:
+    from nas.cli.front import render_json, render_table
+    from nas.searching.summary import summarise
+
+    front, summary = done.front(), summarise(done)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "run": str(done.folder),
+                    "summary": summary.to_dict(),
+                    "front": render_json(front),
+                },
+                allow_nan=False,
+            )
+        )
+    else:
+        print(render_table(front))
+        print(summary.text())
+        print(
+            f"\nNext: nas front {done.folder} --knee; nas export {done.folder} --knee --to model"
+        )
+    # A search that Ctrl-C cut short says so to scripts, though all it finished is kept.
+    return 0 if summary.finished else 130

@@ -1,0 +1,65 @@
+"""Find recipes by name and fit them to the machine that will run them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import fields, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from nas.searching.config import SearchConfig
+
+GROUP = "joulenas.recipes"
+
+
+def recipe_names() -> list[str]:
+    """Every recipe that installed packages register."""
+    return sorted(entry.name for entry in entry_points(group=GROUP))
+
+
+def get_recipe(name: str, **changes: Any) -> SearchConfig:
+    """The configuration of ``name`` with ``changes``, offering only what is real on the device.
+
+    ``device`` defaults to the first CUDA device where there is one.
+
+    Raises:
+        ValueError: there is no such recipe or field, or a value is not allowed.
+    """
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in found:
+        near = difflib.get_close_matches(name, found, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"recipe must be one of {', '.join(sorted(found))}, got {name!r}{hint}")
+    make: Callable[[], SearchConfig] = found[name].load()
+    unknown = changes.keys() - {f.name for f in fields(SearchConfig)}
+    if unknown:
+        raise ValueError(f"search config has no field {', '.join(sorted(unknown))}")
+    config = make()
+    device = changes.get("device") or default_device()
+    return fitted(replace(config, **{**changes, "device": device}))
+
+
+def fitted(config: SearchConfig) -> SearchConfig:
+    """``config`` with its space limited to choices that have a real kernel on its device."""
+    from search_spaces.compression.realness import probe, real_choices
+
+    report = probe(config.device, cache_dir=cache_folder())
+    precisions, sparsities = real_choices(report)
+    space = config.space.restrict(precisions=precisions, sparsities=sparsities)
+    return replace(config, space=space)
+
+
+def default_device() -> str:
+    """``cuda:0`` where torch sees one, else ``cpu``."""
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def cache_folder() -> Path:
+    """Where probes of this machine are kept: ``$XDG_CACHE_HOME/joulenas``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "joulenas"

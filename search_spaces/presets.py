@@ -1,0 +1,62 @@
+"""Spaces by name. A preset is plain data of the same form as a user's YAML file."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from search_spaces.architecture import PRECISIONS, SPARSITIES
+from search_spaces.space import SearchSpace
+
+_COMPRESSION: dict[str, Any] = {
+    "attention_precision": list(PRECISIONS),
+    "ffn_precision": list(PRECISIONS),
+    "attention_sparsity": list(SPARSITIES),
+    "ffn_sparsity": list(SPARSITIES),
+}
+_LARGE: dict[str, Any] = {
+    "d_model": [128, 192, 256, 384, 512, 768, 1024],
+    "depth": {"low": 2, "high": 12},
+    "n_heads": [2, 4, 8, 16],
+    "n_kv_heads": [1, 2, 4, 8, 16],
+    "ffn_ratio": [1, 2, 3, 4],
+    "attention_rank": [None, 0.25],
+    "ffn_rank": [None, 0.25],
+    **_COMPRESSION,
+}
+_PRESETS: tuple[dict[str, Any], ...] = (
+    {
+        "name": "digits-tiny",
+        "d_model": [16, 24, 32, 48, 64, 96],
+        "depth": [1, 2, 3, 4],
+        "n_heads": [1, 2, 4],
+        "n_kv_heads": [1, 2, 4],
+        "ffn_ratio": [0.5, 1, 2, 4],
+        "attention_rank": [None, 0.25],
+        "ffn_rank": [None, 0.25],
+        "patch_size": [2, 4],
+        **_COMPRESSION,
+    },
+    {"name": "encoder-base", **_LARGE, "patch_size": [1]},
+    {"name": "vision-base", **_LARGE, "patch_size": [8, 16, 32]},
+    {"name": "decoder-base", **_LARGE, "patch_size": [1]},
+)
+PRESETS: dict[str, SearchSpace] = {data["name"]: SearchSpace.from_dict(data) for data in _PRESETS}
+
+
+def get_space(name: str) -> SearchSpace:
+    """The preset called ``name``, or the space in the YAML file at that path.
+
+    Raises:
+        ValueError: there is no such preset or file, or the file is not a space.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    if Path(name).suffix in (".yaml", ".yml"):
+        return SearchSpace.from_yaml(Path(name))
+    near = difflib.get_close_matches(name, PRESETS, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise ValueError(
+        f"space must be one of {', '.join(PRESETS)} or a .yaml file, got {name!r}{hint}"
+    )

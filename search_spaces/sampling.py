@@ -1,0 +1,83 @@
+"""Random members of a space: fresh ones, neighbours, and children of two.
+
+Each function builds valid members by ``repair`` rather than by rejection, so none can loop.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from search_spaces.architecture import Architecture
+from search_spaces.encoding import Genes, decode, encode, repair
+from search_spaces.space import SearchSpace
+
+_TRIES = 32
+
+
+def sample(space: SearchSpace, rng: np.random.Generator) -> Architecture:
+    """A random member: each gene uniform over its domain, head counts uniform over valid pairs."""
+    genes: Genes = {
+        name: domain.values[int(rng.integers(len(domain)))]
+        for name, domain in space.genes().items()
+    }
+    pairs = space.head_pairs(genes["d_model"])
+    for layer in [0] if "n_heads" in space.shared else range(space.max_depth):
+        heads, kv_heads = pairs[int(rng.integers(len(pairs)))]
+        genes[space.gene_name("n_heads", layer)] = heads
+        genes[space.gene_name("n_kv_heads", layer)] = kv_heads
+    return decode(genes, space)
+
+
+def mutate(
+    architecture: Architecture, space: SearchSpace, rng: np.random.Generator, rate: float = 0.1
+) -> Architecture:
+    """A neighbour of ``architecture``: one gene or more drawn anew, others kept.
+
+    Each gene is drawn anew with probability ``rate``, at least one always. A layer that becomes
+    active copies the last active one, so that deepening is a small step. Differs from its parent
+    unless none of 32 tries does, as in a space of one member.
+
+    Raises:
+        ValueError: the architecture is not a member, or ``rate`` is not in (0, 1].
+    """
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate must be in (0, 1], got {rate!r}")
+    parent = _with_copied_layers(encode(architecture, space), space)
+    domains = {name: domain for name, domain in space.genes().items() if len(domain) > 1}
+    names = list(domains)
+    if not names:
+        return architecture
+    for _ in range(_TRIES):
+        genes = dict(parent)
+        chosen = rng.random(len(names)) < rate
+        chosen[int(rng.integers(len(names)))] = True
+        for name in (n for n, redraw in zip(names, chosen, strict=True) if redraw):
+            others = [value for value in domains[name] if value != genes[name]]
+            genes[name] = others[int(rng.integers(len(others)))]
+        child = decode(repair(genes, space), space)
+        if child != architecture:
+            return child
+    return architecture
+
+
+def crossover(
+    first: Architecture, second: Architecture, space: SearchSpace, rng: np.random.Generator
+) -> Architecture:
+    """A child that takes each gene from one parent or the other with equal chance.
+
+    Raises:
+        ValueError: a parent is not a member.
+    """
+    a, b = (_with_copied_layers(encode(parent, space), space) for parent in (first, second))
+    genes = {name: (a if rng.random() < 0.5 else b)[name] for name in a}
+    return decode(repair(genes, space), space)
+
+
+def _with_copied_layers(genes: Genes, space: SearchSpace) -> Genes:
+    """Genes whose inactive layers copy the last active one."""
+    last = genes["depth"] - 1
+    for name in genes:
+        layer, dot, gene = name.partition(".")
+        if dot and int(layer.removeprefix("layer")) > last:
+            genes[name] = genes[f"layer{last}.{gene}"]
+    return genes

@@ -1,0 +1,244 @@
+"""A search space: a finite domain for each gene, and which genes differ between layers."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search_spaces.architecture import Architecture
+from search_spaces.domains import GENE_TYPES, Choice, make_domain
+
+GLOBAL_GENES = ("d_model", "depth", "patch_size")
+LAYER_GENES = tuple(gene for gene in GENE_TYPES if gene not in GLOBAL_GENES)
+# Mixed precision between layers multiplies a space by itself; a space opts in by naming less.
+DEFAULT_SHARED = frozenset(
+    gene for gene in LAYER_GENES if gene.endswith(("precision", "sparsity"))
+)
+_MAX_YAML_BYTES = 100_000
+_MAX_DEPTH = 256
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The architectures that a search may propose.
+
+    ``n_heads`` must divide ``d_model`` (``d_head`` is the quotient) and ``n_kv_heads`` must divide
+    ``n_heads``; combinations that break this are not members. Ranks are fractions of ``d_model``,
+    rounded to whole numbers. A gene in ``shared`` has one value for all layers, another has one
+    for each layer.
+
+    Raises:
+        ValueError: the domains do not make a space; the message names the gene and what is wrong.
+    """
+
+    name: str
+    domains: Mapping[str, Choice]
+    shared: frozenset[str] = DEFAULT_SHARED
+
+    def __post_init__(self) -> None:
+        """Validate the genes, fill in defaults, and check that every width has heads."""
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"name must be a non-empty string, got {self.name!r}")
+        for key in self.domains:
+            _check_key("space", key, GENE_TYPES)
+        filled: dict[str, Choice] = {}
+        for gene, kind in GENE_TYPES.items():
+            if gene in self.domains:
+                filled[gene] = make_domain(gene, tuple(self.domains[gene]))
+            elif kind.default is not None:
+                filled[gene] = Choice(kind.default)
+            else:
+                raise ValueError(f"space lacks {gene}, a list of {kind.allowed}")
+        object.__setattr__(self, "domains", filled)
+        object.__setattr__(self, "shared", frozenset(self.shared))
+        for key in sorted(self.shared, key=str):
+            _check_key("shared", key, LAYER_GENES)
+        if ("n_heads" in self.shared) != ("n_kv_heads" in self.shared):
+            raise ValueError("shared must hold both or none of n_heads and n_kv_heads")
+        if max(self.values("depth")) > _MAX_DEPTH:
+            raise ValueError(
+                f"depth must be at most {_MAX_DEPTH}, got {max(self.values('depth'))}"
+            )
+        for d_model in self.values("d_model"):
+            if not self.head_pairs(d_model):
+                raise ValueError(
+                    f"d_model {d_model} must be divisible by one of n_heads "
+                    f"{self.values('n_heads')} that one of n_kv_heads "
+                    f"{self.values('n_kv_heads')} divides"
+                )
+
+    def __hash__(self) -> int:
+        """Equal spaces hash equal."""
+        return hash((self.name, tuple(self.domains.items()), self.shared))
+
+    def values(self, gene: str) -> tuple[Any, ...]:
+        """The values of one gene."""
+        return self.domains[gene].values
+
+    @property
+    def max_depth(self) -> int:
+        """Layers of the deepest member."""
+        return int(max(self.values("depth")))
+
+    def head_pairs(self, d_model: int) -> list[tuple[int, int]]:
+        """The valid ``(n_heads, n_kv_heads)`` at ``d_model``."""
+        return [
+            (heads, kv_heads)
+            for heads in self.values("n_heads")
+            if d_model % heads == 0
+            for kv_heads in self.values("n_kv_heads")
+            if heads % kv_heads == 0
+        ]
+
+    def genes(self) -> dict[str, Choice]:
+        """Every named gene, ``layer3.n_heads`` for one that differs between layers, in order."""
+        found = {gene: self.domains[gene] for gene in GLOBAL_GENES}
+        found |= {gene: self.domains[gene] for gene in LAYER_GENES if gene in self.shared}
+        for layer in range(self.max_depth):
+            for gene in LAYER_GENES:
+                if gene not in self.shared:
+                    found[f"layer{layer}.{gene}"] = self.domains[gene]
+        return found
+
+    def gene_name(self, gene: str, layer: int) -> str:
+        """Name of the gene that rules ``gene`` in ``layer``."""
+        return gene if gene in self.shared else f"layer{layer}.{gene}"
+
+    def contains(self, architecture: Architecture) -> bool:
+        """Whether ``architecture`` is a member."""
+        from search_spaces.encoding import encode
+
+        try:
+            encode(architecture, self)
+        except ValueError:
+            return False
+        return True
+
+    def size(self) -> int:
+        """Number of valid gene combinations, those of layers beyond the depth left out.
+
+        An upper bound on the number of distinct models: where a rank saves nothing, or two
+        ratios round to one width, two combinations name one model.
+        """
+        total = 0
+        free = [gene for gene in LAYER_GENES if gene not in ("n_heads", "n_kv_heads")]
+        for d_model in self.values("d_model"):
+            pairs = len(self.head_pairs(d_model))
+            for depth in self.values("depth"):
+                combinations = len(self.domains["patch_size"])
+                combinations *= pairs if "n_heads" in self.shared else pairs**depth
+                for gene in free:
+                    options = len(self.domains[gene])
+                    combinations *= options if gene in self.shared else options**depth
+                total += combinations
+        return total
+
+    def restrict(
+        self,
+        *,
+        precisions: Collection[str] | None = None,
+        sparsities: Collection[str] | None = None,
+    ) -> SearchSpace:
+        """The part of the space that only uses the given precisions and sparsities.
+
+        Raises:
+            ValueError: a gene would have no value left.
+        """
+        domains = dict(self.domains)
+        for suffix, offered in (("precision", precisions), ("sparsity", sparsities)):
+            for block in ("attention", "ffn"):
+                gene = f"{block}_{suffix}"
+                if offered is None:
+                    continue
+                kept = tuple(v for v in domains[gene] if v in offered)
+                if not kept:
+                    raise ValueError(
+                        f"{gene} must offer one of {', '.join(sorted(offered))}, the only ones "
+                        f"that are real on this device, got {domains[gene].values}"
+                    )
+                domains[gene] = Choice(kept)
+        return replace(self, domains=domains)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON or YAML; ``from_dict`` reads it back."""
+        return {
+            "name": self.name,
+            **{gene: list(domain.values) for gene, domain in self.domains.items()},
+            "shared": sorted(self.shared),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> SearchSpace:
+        """Read ``to_dict``'s form; genes with a default may be left out.
+
+        Raises:
+            ValueError: a key is unknown or missing, or a value not allowed.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"space must be a mapping of genes to lists, got {data!r}")
+        for key in data:
+            _check_key("space", key, ("name", *GENE_TYPES, "shared"))
+        if "name" not in data:
+            raise ValueError("space lacks name, a non-empty string")
+        shared = data.get("shared", sorted(DEFAULT_SHARED))
+        if not isinstance(shared, list) or not all(isinstance(s, str) for s in shared):
+            raise ValueError(f"shared must be a list of genes, got {shared!r}")
+        return cls(
+            name=data["name"],
+            domains={g: make_domain(g, data[g]) for g in GENE_TYPES if g in data},
+            shared=frozenset(shared),
+        )
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> SearchSpace:
+        """Read a space from a YAML file.
+
+        Raises:
+            ValueError: the file is missing, not YAML, or not a space; one line that names it.
+        """
+        try:
+            if path.stat().st_size > _MAX_YAML_BYTES:
+                raise ValueError(f"must be at most {_MAX_YAML_BYTES} bytes")
+            data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+            return cls.from_dict(data)
+        except OSError as error:
+            raise ValueError(f"space file {path} must be readable: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"space file {path} must be UTF-8 text") from None
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ValueError(f"space file {path} must be YAML: {_yaml_problem(error)}") from None
+        except ValueError as error:
+            raise ValueError(f"space file {path}: {error}") from None
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Plain YAML in which a key that stands twice is an error, not a silent override."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(key_node.value)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _yaml_problem(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "it cannot be read"
+    return f"{problem}, line {mark.line + 1}" if mark is not None else str(problem)
+
+
+def _check_key(where: str, key: object, allowed: Collection[str]) -> None:
+    if key not in allowed:
+        near = difflib.get_close_matches(str(key), allowed, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"{where} has unknown key {key!r}{hint}; allowed: {', '.join(allowed)}")
