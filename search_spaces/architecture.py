@@ -187,8 +187,9 @@ class Architecture:
     def stream_precision(self) -> Precision:
         """Precision of the residual stream, embeddings, norms and head.
 
-        bf16 when no projection asks for fp32, else fp32: a stream narrower than a
-        block that was asked to be fp32 would undo that choice.
+        bf16 when every block asks for bf16 or fp8 (whose products read bf16), else fp32: a
+        stream narrower than one of its blocks would undo that block's choice, and on CPUs the
+        int8 product is faster from fp32.
         """
         asked = {block.compression.precision for block in self.blocks}
         return "bf16" if asked <= {"bf16", "fp8"} else "fp32"

@@ -7,7 +7,7 @@ how windows become a reading is the campaign's job, the same for every meter.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,6 +34,9 @@ class Window:
     flags: tuple[str, ...] = ()
 
 
+Work = Callable[[], None]
+
+
 @runtime_checkable
 class Meter(Protocol):
     """Reads the energy of one device (or several summed) over a window.
@@ -50,16 +53,21 @@ class Meter(Protocol):
     device: str
     is_estimate: bool
 
-    def begin(self) -> None:
-        """Start a window. A meter with a tick waits for one; keep work running meanwhile.
+    def begin(self, work: Work) -> None:
+        """Start a window.
+
+        A meter whose sensor ticks calls ``work`` until it has seen a tick, so that the device
+        stays loaded meanwhile; ``work`` returns when the device has finished what it was given.
 
         Raises:
             MeterError: the sensor is lost, or a window is already open.
         """
         ...
 
-    def end(self) -> Window:
-        """Close the window and return what was seen.
+    def end(self, work: Work) -> Window:
+        """Close the window, calling ``work`` until the next tick, and return what was seen.
+
+        What ``work`` does here belongs to the window, so callers count it.
 
         Raises:
             MeterError: the sensor is lost, or no window is open.

@@ -1,0 +1,163 @@
+"""Joules of CPU packages from RAPL, read from ``/sys/class/powercap``.
+
+Packages and DRAM are kept apart; a window's joules are the packages', which hold the cores. The
+counter wraps after ``max_energy_range_uj`` (65 to 262 kJ): it is polled in the background so
+that no wrap is missed. Source: the kernel's ``Documentation/power/powercap/powercap.rst``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from predictors.meters.base import MeterError, Window, Work
+from predictors.meters.estimate import cpu_name
+
+ROOT = Path("/sys/class/powercap")
+# At 400 W the smallest range, 65.5 kJ, wraps after 160 s.
+_POLL_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """One RAPL zone: ``name`` is ``package-0``, ``dram``, ...; ``range_uj`` is where it wraps."""
+
+    name: str
+    counter: Path
+    range_uj: int
+
+
+def find_zones(root: Path = ROOT) -> list[Zone]:
+    """Every zone of the machine; empty where there is no RAPL.
+
+    Raises:
+        MeterError: a zone's files are there but cannot be read as numbers.
+    """
+    zones = []
+    for folder in sorted(root.glob("intel-rapl:*")):
+        try:
+            name = (folder / "name").read_text(encoding="ascii").strip()
+            range_uj = int((folder / "max_energy_range_uj").read_text(encoding="ascii"))
+        except (OSError, ValueError) as error:
+            raise MeterError(f"RAPL zone {folder} cannot be read: {error}") from None
+        zones.append(Zone(name, folder / "energy_uj", range_uj))
+    return zones
+
+
+class RaplMeter:
+    """``Meter`` over all CPU packages."""
+
+    name = "rapl"
+    source = "rapl-package"
+    is_estimate = False
+
+    def __init__(
+        self,
+        root: Path = ROOT,
+        *,
+        wall_clock: Callable[[], float] = time.perf_counter,
+        poll_s: float = _POLL_S,
+    ) -> None:
+        """Find the packages and read each once.
+
+        Raises:
+            MeterError: there is no RAPL here, or it may not be read; says what to do.
+        """
+        zones = find_zones(root)
+        self._packages = [zone for zone in zones if zone.name.startswith("package")]
+        self._dram = [zone for zone in zones if zone.name == "dram"]
+        if not self._packages:
+            raise MeterError(
+                "no RAPL package under /sys/class/powercap: virtual machines rarely have it; "
+                "measure on bare metal, or use the estimate meter"
+            )
+        self.device = cpu_name()
+        self._wall_clock, self._poll_s = wall_clock, poll_s
+        self._last: dict[Path, int] = {}
+        self._total_uj: dict[Path, int] = {}
+        self._opened_s: float | None = None
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._poller: threading.Thread | None = None
+        self._failure: MeterError | None = None
+        for zone in self._packages + self._dram:
+            self._last[zone.counter] = _read(zone)
+        # DRAM joules of the last window, None where the machine has no such zone.
+        self.dram_energy_j: float | None = None
+
+    def begin(self, work: Work) -> None:
+        """See ``Meter.begin``. The counter steps each millisecond, so no tick is waited for."""
+        if self._opened_s is not None:
+            raise MeterError("a window is already open")
+        self.poll()
+        with self._lock:
+            self._total_uj = dict.fromkeys(self._last, 0)
+        self._opened_s = self._wall_clock()
+        self._stop.clear()
+        self._poller = threading.Thread(target=self._poll_on, daemon=True)
+        self._poller.start()
+
+    def end(self, work: Work) -> Window:
+        """See ``Meter.end``."""
+        if self._opened_s is None:
+            raise MeterError("no window is open")
+        duration_s = self._wall_clock() - self._opened_s
+        self._opened_s = None
+        self._stop_polling()
+        if self._failure is not None:
+            raise self._failure
+        self.poll()
+        self.dram_energy_j = self._sum_j(self._dram) if self._dram else None
+        return Window(energy_j=self._sum_j(self._packages), duration_s=duration_s)
+
+    def poll(self) -> None:
+        """Add what each counter gained since it was last read, a wrap included.
+
+        Raises:
+            MeterError: a counter cannot be read.
+        """
+        with self._lock:
+            for zone in self._packages + self._dram:
+                now = _read(zone)
+                gained = now - self._last[zone.counter]
+                if gained < 0:
+                    gained += zone.range_uj
+                self._last[zone.counter] = now
+                self._total_uj[zone.counter] = self._total_uj.get(zone.counter, 0) + gained
+
+    def close(self) -> None:
+        """See ``Meter.close``."""
+        self._opened_s = None
+        self._stop_polling()
+
+    def _sum_j(self, zones: list[Zone]) -> float:
+        return sum(self._total_uj[zone.counter] for zone in zones) / 1e6
+
+    def _poll_on(self) -> None:
+        while not self._stop.wait(self._poll_s):
+            try:
+                self.poll()
+            except MeterError as error:
+                self._failure = error
+                return
+
+    def _stop_polling(self) -> None:
+        self._stop.set()
+        if self._poller is not None:
+            self._poller.join()
+            self._poller = None
+
+
+def _read(zone: Zone) -> int:
+    try:
+        return int(zone.counter.read_text(encoding="ascii"))
+    except PermissionError:
+        raise MeterError(
+            f"RAPL may not be read: run as root, or allow it with "
+            f"'sudo chmod a+r {zone.counter}' until the next boot"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise MeterError(f"RAPL counter {zone.counter} cannot be read: {error}") from None

@@ -1,0 +1,142 @@
+"""From a trained dense network to the one that runs: masks, then precision, then the stream."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec
+from search_spaces.compression.quantize import DTYPES, quantize_linears
+from search_spaces.compression.sparsity import prune_2_4, to_sparse_kernels
+from search_spaces.models.blocks import CastBlock
+from search_spaces.models.transformer import Transformer
+
+Mode = Literal["eager", "compile", "cuda-graph", "compile-reduce-overhead"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedModel:
+    """A model ready to run one batch shape: ``call`` maps inputs to logits without gradients."""
+
+    call: Callable[[Tensor], Tensor]
+    mode: Mode
+
+
+def compress(model: Transformer, architecture: Architecture) -> Transformer:
+    """A compressed copy of ``model``, in evaluation mode; ``model`` stays as it is.
+
+    Deterministic: the same weights give the same compressed network, so that an artifact may
+    store the trained weights and compress when it is loaded.
+
+    Raises:
+        ValueError: a layer has no kernel for what its block asks; nothing is silently skipped.
+    """
+    compressed = copy.deepcopy(model).eval()
+    for parameter in compressed.parameters():
+        parameter.requires_grad_(False)
+    stream = DTYPES[architecture.stream_precision]
+    compressed.to(stream)
+    for index, (layer, spec) in enumerate(
+        zip(compressed.layers, architecture.layers, strict=True)
+    ):
+        for name, block_spec in (("attention", spec.attention), ("ffn", spec.ffn)):
+            original = getattr(model.layers[index], name)
+            where = f"layers.{index}.{name}"
+            setattr(layer, name, _compressed_block(original, where, block_spec, stream))
+    return compressed
+
+
+def prepare_for_inference(
+    model: nn.Module, architecture: Architecture, example: Tensor
+) -> PreparedModel:
+    """The fastest faithful way to run ``model`` on batches shaped like ``example``.
+
+    Dynamic int8 and fp8 are slow unless compiled, so they are; on CUDA every variant runs as a
+    graph, since launching its kernels one by one would cost small models more than computing.
+    """
+    quantised = any(b.compression.precision in ("int8", "fp8") for b in architecture.blocks)
+    if example.device.type == "cuda":
+        if quantised:
+            return PreparedModel(
+                _compiled(model, example, "reduce-overhead"), "compile-reduce-overhead"
+            )
+        return PreparedModel(_graphed(model, example), "cuda-graph")
+    if quantised:
+        return PreparedModel(_compiled(model, example, None), "compile")
+    return PreparedModel(_eager(model), "eager")
+
+
+def _compressed_block(
+    original: nn.Module, name: str, spec: AttentionSpec | FfnSpec, stream: torch.dtype
+) -> nn.Module:
+    block = copy.deepcopy(original).eval().requires_grad_(False)
+    precision, sparsity = spec.compression.precision, spec.compression.sparsity
+    on_cuda = next(block.parameters()).device.type == "cuda"
+    if sparsity == "2:4":
+        if on_cuda and precision != "bf16":
+            raise ValueError(f"{name} must be bf16 for 2:4 kernels, got {precision}")
+        prune_2_4(block, name)
+    # Quantised products take and give the stream's dtype; plain ones run in their own.
+    inner = DTYPES.get(precision, stream)
+    block.to(inner)
+    if sparsity == "2:4" and on_cuda:
+        to_sparse_kernels(block, name)
+    if precision in ("int8", "fp8"):
+        quantize_linears(block, name, precision)
+    return block if inner == stream else CastBlock(block, inner, stream)
+
+
+def _eager(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    def call(inputs: Tensor) -> Tensor:
+        with torch.inference_mode():
+            out: Tensor = model(inputs)
+            return out
+
+    return call
+
+
+def _compiled(model: nn.Module, example: Tensor, mode: str | None) -> Callable[[Tensor], Tensor]:
+    # Graphs of other models count towards one limit in torch, past which it stops compiling.
+    torch._dynamo.reset()
+    compiled = torch.compile(model, dynamic=False, mode=mode)
+
+    def call(inputs: Tensor) -> Tensor:
+        # Not inference_mode: quantised tensors are made outside it, and compile checks that.
+        with torch.no_grad():
+            out: Tensor = compiled(inputs)
+            return out
+
+    with warnings.catch_warnings():
+        # Says that torchao's tensors miss a cache, which costs some seconds and nothing else.
+        warnings.filterwarnings("ignore", message=".*_stable_hash_for_caching")
+        call(example)
+    return call
+
+
+def _graphed(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+    """Capture one forward pass; see torch's notes on CUDA graphs for the side stream."""
+    static_input = example.clone()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side), torch.inference_mode():
+        for _ in range(3):
+            model(static_input)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph), torch.inference_mode():
+        static_output = model(static_input)
+
+    def call(inputs: Tensor) -> Tensor:
+        static_input.copy_(inputs)
+        graph.replay()
+        # The graph writes to the same memory each time.
+        out: Tensor = static_output.clone()
+        return out
+
+    return call

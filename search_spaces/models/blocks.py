@@ -1,0 +1,98 @@
+"""Attention, feed-forward and the layer that joins them.
+
+Shape legend: B batch, T tokens, D d_model, Q query heads, K key-value heads, E d_head.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.architecture import AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.models.projection import make_projection
+
+
+class Attention(nn.Module):
+    """Grouped-query attention: softmax(q k^T / sqrt(d_head)) v over ``n_heads`` heads.
+
+    Sources: Vaswani et al. 2017, equation 1; grouped queries, Ainslie et al. 2023.
+    """
+
+    def __init__(self, d_model: int, spec: AttentionSpec, *, is_causal: bool) -> None:
+        """Build the four projections."""
+        super().__init__()
+        self.n_heads, self.n_kv_heads, self.d_head = spec.n_heads, spec.n_kv_heads, spec.d_head
+        self.is_causal = is_causal
+        shapes = spec.projections(d_model)
+        self.q = make_projection(*shapes["q"], spec.rank)
+        self.k = make_projection(*shapes["k"], spec.rank)
+        self.v = make_projection(*shapes["v"], spec.rank)
+        self.o = make_projection(*shapes["o"], spec.rank)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """``(B, T, d_model)`` to the same shape."""
+        q_BQTE = self._split(self.q(x_BTD), self.n_heads)
+        k_BKTE = self._split(self.k(x_BTD), self.n_kv_heads)
+        v_BKTE = self._split(self.v(x_BTD), self.n_kv_heads)
+        # Scales by 1 / sqrt(d_head) by itself.
+        out_BQTE = F.scaled_dot_product_attention(
+            q_BQTE,
+            k_BKTE,
+            v_BKTE,
+            is_causal=self.is_causal,
+            enable_gqa=self.n_kv_heads != self.n_heads,
+        )
+        out_BTD: Tensor = self.o(out_BQTE.transpose(1, 2).flatten(2))
+        return out_BTD
+
+    def _split(self, x: Tensor, heads: int) -> Tensor:
+        return x.reshape(*x.shape[:2], heads, self.d_head).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Two projections with GELU between."""
+
+    def __init__(self, d_model: int, spec: FfnSpec) -> None:
+        """Build both projections."""
+        super().__init__()
+        shapes = spec.projections(d_model)
+        self.up = make_projection(*shapes["up"], spec.rank)
+        self.down = make_projection(*shapes["down"], spec.rank)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """``(B, T, d_model)`` to the same shape."""
+        out_BTD: Tensor = self.down(F.gelu(self.up(x_BTD)))
+        return out_BTD
+
+
+class Layer(nn.Module):
+    """A pre-norm layer (Xiong et al. 2020): each block reads a norm and adds to the stream."""
+
+    def __init__(self, d_model: int, spec: LayerSpec, *, is_causal: bool) -> None:
+        """Build both blocks and their norms."""
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(d_model)
+        self.attention = Attention(d_model, spec.attention, is_causal=is_causal)
+        self.ffn_norm = nn.LayerNorm(d_model)
+        self.ffn = FeedForward(d_model, spec.ffn)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """``(B, T, d_model)`` to the same shape."""
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD))
+        out_BTD: Tensor = x_BTD + self.ffn(self.ffn_norm(x_BTD))
+        return out_BTD
+
+
+class CastBlock(nn.Module):
+    """Runs ``block`` in its own precision inside a stream of another."""
+
+    def __init__(self, block: nn.Module, inner: torch.dtype, outer: torch.dtype) -> None:
+        """``inner`` is the dtype of the block, ``outer`` that of the stream."""
+        super().__init__()
+        self.block, self.inner, self.outer = block, inner, outer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block's output in the stream's dtype."""
+        out: Tensor = self.block(x.to(self.inner)).to(self.outer)
+        return out
