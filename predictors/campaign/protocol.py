@@ -1,0 +1,102 @@
+"""How a joule is measured: every knob in one frozen record whose hash is in each reading."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """The measuring protocol.
+
+    After ``warmup_s`` seconds and ``warmup_iterations`` batches, windows of ``window_s`` are
+    repeated from ``min_repeats`` times until the 95% interval's half-width is at most
+    ``target_half_width`` of the median, ``max_repeats`` at most. A window that throttled is
+    rejected and repeated, ``max_rejected`` times at most. ``idle_s`` is how long idle power is
+    measured with the model resident; 0 leaves it out. Work is given in chunks of ``chunk_s``.
+
+    Raises:
+        ValueError: a field is out of range; the message names field, value and what is allowed.
+    """
+
+    name: str
+    warmup_s: float
+    warmup_iterations: int
+    window_s: float
+    min_repeats: int = 6
+    max_repeats: int = 15
+    target_half_width: float = 0.02
+    max_rejected: int = 5
+    idle_s: float = 0.0
+    chunk_s: float = 0.005
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        for name in ("warmup_s", "idle_s"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be seconds >= 0, got {value!r}")
+        for name in ("window_s", "target_half_width", "chunk_s"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be > 0, got {value!r}")
+        if self.min_repeats < 6:
+            # Below six no pair of order statistics bounds a median at 95%.
+            raise ValueError(f"min_repeats must be >= 6, got {self.min_repeats!r}")
+        if self.max_repeats < self.min_repeats:
+            raise ValueError(
+                f"max_repeats must be >= min_repeats={self.min_repeats}, got {self.max_repeats!r}"
+            )
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits that name this protocol."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; ``from_dict`` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Protocol:
+        """Read ``to_dict``'s form; an unknown key is a ``ValueError``."""
+        unknown = data.keys() - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"protocol has unknown key {', '.join(sorted(unknown))}")
+        return cls(**data)
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        # For CPU searches of minutes: process clocks have no tick, so windows may be short.
+        Protocol(
+            "quick",
+            warmup_s=0.15,
+            warmup_iterations=10,
+            window_s=0.1,
+            max_repeats=9,
+            target_half_width=0.05,
+        ),
+        Protocol("screening", warmup_s=3.0, warmup_iterations=50, window_s=2.0, idle_s=1.0),
+        Protocol("final", warmup_s=3.0, warmup_iterations=50, window_s=5.0, idle_s=3.0),
+    )
+}
+
+
+def get_protocol(name: str) -> Protocol:
+    """The preset called ``name``.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}")
+    return PROTOCOLS[name]

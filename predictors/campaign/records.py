@@ -1,0 +1,134 @@
+"""Measured records on disk: one JSON object a line, appended whole, schema checked on read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from predictors.meters.base import EnergyReading
+from search_spaces.architecture import Architecture
+from search_spaces.workload import Workload
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyRecord:
+    """One measurement with all that is needed to judge or repeat it.
+
+    ``repeats_j`` are joules per sample of each accepted window in order. ``job`` names the
+    process that measured, ``order`` its place in a campaign. ``mode`` is how the model ran
+    (eager, compiled, graph). ``spent_energy_j`` is what the measuring itself cost.
+    """
+
+    architecture: Architecture
+    workload: Workload
+    reading: EnergyReading
+    repeats_j: tuple[float, ...]
+    job: str
+    order: int
+    mode: str
+    date: str
+    versions: dict[str, str]
+    protocol: dict[str, Any]
+    spent_energy_j: float
+    flags: tuple[str, ...] = ()
+    temperature_c: float | None = None
+    sm_clock_mhz: float | None = None
+    power_limit_w: float | None = None
+    throttle_reasons: int | None = None
+    idle_power_w: float | None = None
+    tick_s: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; ``from_dict`` reads it back."""
+        data = {f.name: getattr(self, f.name) for f in fields(self)}
+        return data | {
+            "schema": SCHEMA_VERSION,
+            "architecture": self.architecture.to_dict(),
+            "workload": self.workload.to_dict(),
+            "reading": self.reading.to_dict(),
+            "repeats_j": list(self.repeats_j),
+            "flags": list(self.flags),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EnergyRecord:
+        """Read ``to_dict``'s form.
+
+        Raises:
+            ValueError: another schema, a missing or unknown key, or a value not allowed.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"energy record must be an object, got {data!r}")
+        if data.get("schema") != SCHEMA_VERSION:
+            raise ValueError(
+                f"energy record must have schema {SCHEMA_VERSION}, got {data.get('schema')!r}"
+            )
+        values = {key: value for key, value in data.items() if key != "schema"}
+        names = {f.name for f in fields(cls)}
+        if values.keys() != names:
+            odd = ", ".join(sorted(map(str, values.keys() ^ names)))
+            raise ValueError(f"energy record has missing or unknown keys: {odd}")
+        values["architecture"] = Architecture.from_dict(values["architecture"])
+        values["workload"] = Workload.from_dict(values["workload"])
+        values["reading"] = EnergyReading.from_dict(values["reading"])
+        values["repeats_j"] = tuple(values["repeats_j"])
+        values["flags"] = tuple(values["flags"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFile:
+    """Records read from a file; ``cut_off`` says that its last line was half-written."""
+
+    records: tuple[EnergyRecord, ...]
+    cut_off: bool
+
+
+def append_records(path: Path, records: Iterable[EnergyRecord]) -> None:
+    """Append records, each on disk whole before the next; a cut-off last line is ended first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        for record in records:
+            size = os.fstat(descriptor).st_size
+            line = json.dumps(record.to_dict(), allow_nan=False) + "\n"
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = "\n" + line
+            os.write(descriptor, line.encode())
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_records(path: Path) -> RecordFile:
+    """Read a file of records; half-written lines are left out and said.
+
+    Raises:
+        ValueError: the file is missing, or a whole line is not a record; names file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"records {path} must be a readable text file: {error}") from None
+    records: list[EnergyRecord] = []
+    cut_off = False
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+        except json.JSONDecodeError:
+            # Only a kill half-way through a write leaves such a line; the rest stands.
+            cut_off = True
+            continue
+        try:
+            records.append(EnergyRecord.from_dict(data))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"records {path} line {number}: {error}") from None
+    return RecordFile(tuple(records), cut_off)
