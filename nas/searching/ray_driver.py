@@ -23,6 +23,7 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 import ray
 from ray import tune
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from nas.files import read_json, write_json
 from nas.searching.evaluator import Evaluator
@@ -154,6 +155,10 @@ class _SessionSearcher(Searcher):
             )
         # Neither: Ctrl-C stopped it half-way. It stays in flight, for --resume to run again.
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher for a restore that is never used here."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study is durable, and Tune's own restore is not used."""
 
@@ -175,7 +180,13 @@ class _RayMeasure:
     def __call__(
         self, architecture: Architecture, workload: Workload, weights: Path, inputs: Path
     ) -> EnergyRecord:
-        task = ray.remote(num_cpus=0, resources={METER_RESOURCE: 1}, max_retries=0)(_measure)
+        task = ray.remote(
+            num_cpus=0,
+            resources={METER_RESOURCE: 1},
+            max_retries=0,
+            # Outside the trial's own placement group, which holds no meter.
+            scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=None),
+        )(_measure)
         record: EnergyRecord = ray.get(
             task.remote(
                 architecture,

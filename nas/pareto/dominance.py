@@ -1,0 +1,58 @@
+"""Which points no other point dominates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def non_dominated_mask(values: ArrayLike, maximize: Sequence[bool]) -> NDArray[np.bool_]:
+    """True where no other row is at least as good in all objectives and better in one.
+
+    Equal rows do not dominate each other. ``values`` has shape ``(N, M)``; ``maximize`` says for
+    each of the M objectives whether more is better. Two objectives take O(N log N) by a sweep
+    (Kung et al. 1975), more take O(N * front).
+
+    Raises:
+        ValueError: the shapes do not match, or a value is NaN.
+    """
+    losses = as_losses(values, maximize)
+    if losses.shape[1] == 2:
+        return _sweep(losses)
+    mask = np.ones(len(losses), dtype=bool)
+    for row in range(len(losses)):
+        rivals = losses[mask]
+        mask[row] = not np.any(
+            np.all(rivals <= losses[row], axis=1) & np.any(rivals < losses[row], axis=1)
+        )
+    return mask
+
+
+def as_losses(values: ArrayLike, maximize: Sequence[bool]) -> NDArray[np.float64]:
+    """``values`` with every objective to be minimised, shape ``(N, M)``.
+
+    Raises:
+        ValueError: the shapes do not match, or a value is NaN.
+    """
+    array = np.asarray(values, dtype=np.float64).reshape(-1, len(maximize))
+    if np.isnan(array).any():
+        raise ValueError("objectives must be numbers, got NaN")
+    return np.where(np.asarray(maximize, dtype=bool), -array, array)
+
+
+def _sweep(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
+    order = np.lexsort((losses[:, 1], losses[:, 0]))
+    first, second = losses[order].T
+    mask = np.zeros(len(losses), dtype=bool)
+    if not len(order):
+        return mask
+    # The best second objective among rows whose first is strictly better.
+    best_before = np.concatenate([[np.inf], np.minimum.accumulate(second)[:-1]])
+    starts = np.concatenate([[True], first[1:] != first[:-1]])
+    group = np.cumsum(starts) - 1
+    best_before = best_before[np.flatnonzero(starts)][group]
+    group_best = second[np.flatnonzero(starts)][group]
+    mask[order] = (second < best_before) & (second == group_best)
+    return mask

@@ -1,0 +1,126 @@
+"""Ask a front: the best under a budget, the cheapest that is good enough, the knee."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nas.pareto.dominance import non_dominated_mask
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FrontMember:
+    """One architecture of a front, with what was measured of it.
+
+    ``accuracy`` is of the validation split, by which members are chosen; ``test_accuracy`` is
+    shown beside it and never chosen by. Energies are joules per sample; the interval is 95%.
+    """
+
+    trial: int
+    architecture: dict[str, Any]
+    architecture_text: str
+    accuracy: float
+    accuracy_se: float
+    test_accuracy: float | None
+    energy_j: float
+    energy_low_j: float
+    energy_high_j: float
+    meter: str
+    source: str
+    is_estimate: bool
+    device: str
+    workload: str
+    params: int
+    latency_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Members that no other dominates, from the fewest joules to the most.
+
+    Made by ``Front.of``, which leaves the dominated out.
+    """
+
+    members: tuple[FrontMember, ...]
+
+    @classmethod
+    def of(cls, candidates: Iterable[FrontMember]) -> Front:
+        """The front of ``candidates``: accuracy maximised, joules minimised."""
+        known = list(candidates)
+        mask = non_dominated_mask([[c.accuracy, c.energy_j] for c in known], (True, False))
+        kept = [member for member, on_front in zip(known, mask, strict=True) if on_front]
+        return cls(tuple(sorted(kept, key=lambda m: (m.energy_j, m.trial))))
+
+    def __iter__(self) -> Iterator[FrontMember]:
+        """Members from the fewest joules to the most."""
+        return iter(self.members)
+
+    def __len__(self) -> int:
+        """Number of members."""
+        return len(self.members)
+
+    def within(
+        self, *, max_joules: float | None = None, min_accuracy: float | None = None
+    ) -> Front:
+        """The members that keep a budget per sample and an accuracy; may be empty."""
+        return Front(
+            tuple(
+                m
+                for m in self.members
+                if (max_joules is None or m.energy_j <= max_joules)
+                and (min_accuracy is None or m.accuracy >= min_accuracy)
+            )
+        )
+
+    def best(
+        self, *, max_joules: float | None = None, min_accuracy: float | None = None
+    ) -> FrontMember:
+        """The most accurate member under a budget, or the cheapest that is accurate enough.
+
+        With ``min_accuracy`` alone the one of fewest joules, otherwise the most accurate.
+
+        Raises:
+            ValueError: no member qualifies; says what the front has.
+        """
+        fit = self.within(max_joules=max_joules, min_accuracy=min_accuracy).members
+        if not self.members:
+            raise ValueError("the front must have a member, and no trial is complete yet")
+        if not fit:
+            least, most = self.members[0], max(self.members, key=lambda m: m.accuracy)
+            asked = [] if max_joules is None else [f"max_joules {max_joules:g} J"]
+            asked += [] if min_accuracy is None else [f"min_accuracy {min_accuracy:g}"]
+            raise ValueError(
+                f"no member of the front keeps {' and '.join(asked)}: it spans "
+                f"{least.accuracy:.4f} at {least.energy_j:.3g} J to "
+                f"{most.accuracy:.4f} at {most.energy_j:.3g} J"
+            )
+        if min_accuracy is not None and max_joules is None:
+            return min(fit, key=lambda m: (m.energy_j, m.trial))
+        return max(fit, key=lambda m: (m.accuracy, -m.energy_j))
+
+    def knee(self) -> FrontMember:
+        """The member farthest above the straight line between the two ends of the front.
+
+        Distances are taken with accuracy and the logarithm of joules each scaled to [0, 1]
+        (Das 1999, "On characterizing the knee of the Pareto curve"). A front of one or two
+        members has no inside; its most accurate member is returned.
+
+        Raises:
+            ValueError: the front is empty.
+        """
+        if len(self.members) < 3:
+            return self.best()
+        energy = np.log([m.energy_j for m in self.members])
+        accuracy = np.array([m.accuracy for m in self.members])
+        across = (energy - energy[0]) / (energy[-1] - energy[0])
+        up = (accuracy - accuracy[0]) / (accuracy[-1] - accuracy[0])
+        return self.members[int(np.argmax(up - across))]
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Plain data for JSON or CSV, one row a member."""
+        return [asdict(member) for member in self.members]
