@@ -58,7 +58,7 @@ class ScratchEvaluator:
         from nas.training.loop import train
         from predictors.campaign.accounting import EnergySpan
         from predictors.campaign.exclusive import DeviceLock
-        from search_spaces.compression.apply import compress, prepare_for_inference
+        from search_spaces.compression.apply import compress, run_eagerly
         from search_spaces.counting import count
         from search_spaces.models.build import build
 
@@ -84,15 +84,11 @@ class ScratchEvaluator:
             weights = folder / "model.safetensors"
             save_weights(model, weights)
             with lock.shared():
-                example = torch.from_numpy(task.split("train").inputs[: config.batch_size]).to(
-                    config.device
-                )
-                prepared = prepare_for_inference(
-                    compress(model, architecture), architecture, example
-                )
+                # Op by op: a few batches would never pay for compiling, which measuring needs.
+                runner = run_eagerly(compress(model, architecture))
                 validation, test = (
                     evaluate(
-                        prepared.call,
+                        runner.call,
                         task.split(name),
                         batch_size=config.batch_size,
                         device=config.device,

@@ -69,7 +69,18 @@ def prepare_for_inference(
         return PreparedModel(_graphed(model, example), "cuda-graph")
     if quantised:
         return PreparedModel(_compiled(model, example, None), "compile")
-    return PreparedModel(_eager(model), "eager")
+    return run_eagerly(model)
+
+
+def run_eagerly(model: nn.Module) -> PreparedModel:
+    """Run ``model`` op by op: the same arithmetic with no compiling, for a few batches."""
+
+    def call(inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            out: Tensor = model(inputs)
+            return out
+
+    return PreparedModel(call, "eager")
 
 
 def _compressed_block(
@@ -90,15 +101,6 @@ def _compressed_block(
     if precision in ("int8", "fp8"):
         quantize_linears(block, name, precision)
     return block if inner == stream else CastBlock(block, inner, stream)
-
-
-def _eager(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    def call(inputs: Tensor) -> Tensor:
-        with torch.inference_mode():
-            out: Tensor = model(inputs)
-            return out
-
-    return call
 
 
 def _compiled(model: nn.Module, example: Tensor, mode: str | None) -> Callable[[Tensor], Tensor]:
