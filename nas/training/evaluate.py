@@ -57,3 +57,8 @@ def evaluate(
 def _share(n_right: int, n: int) -> Accuracy:
     smoothed = (n_right + 2) / (n + 4)
     return Accuracy(n_right / n, math.sqrt(smoothed * (1 - smoothed) / (n + 4)), n)
+
+
+def one_sample(n_samples: int) -> float:
+    """The smallest step of an accuracy over ``n_samples``, with room for rounding."""
+    return 1.001 / n_samples

@@ -1,0 +1,79 @@
+"""``nas export``: write one trial as an artifact that runs elsewhere, verified."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from nas.cli.front import add_query, query
+from nas.cli.units import format_joules
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "export", help="write a trial as a verified artifact"
+    )
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("--trial", type=int, help="trial number; see nas front")
+    add_query(parser)
+    parser.add_argument("--to", type=Path, required=True, help="folder of the artifact")
+    parser.add_argument(
+        "--joule-tolerance",
+        type=float,
+        default=0.3,
+        help="how far joules measured again may differ, relative (default: 0.3)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--json", action="store_true", help="the card as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    import nas
+    from nas.exporting.artifact import export
+
+    queries = (arguments.knee, arguments.max_joules, arguments.min_accuracy)
+    asked = [option not in (None, False) for option in (arguments.trial, *queries)]
+    if not any(asked):
+        raise ValueError("name a member: --trial N, --knee, --max-joules X or --min-accuracy A")
+    if asked[0] and any(asked[1:]):
+        raise ValueError("--trial names one member already; leave the other options out")
+    found = nas.load(arguments.run)
+    if arguments.trial is not None:
+        trial = arguments.trial
+    elif arguments.knee:
+        trial = query(found.front(), arguments).members[0].trial
+    else:
+        chosen = query(found.front(), arguments)
+        cheapest = arguments.max_joules is None
+        trial = (chosen.members[0] if cheapest else chosen.best()).trial
+    if not arguments.quiet:
+        print(
+            f"exporting trial {trial}: reloading, evaluating and measuring it in fresh processes",
+            file=sys.stderr,
+        )
+    done = export(found, trial, arguments.to, joule_tolerance=arguments.joule_tolerance)
+    if arguments.json:
+        print(json.dumps({"folder": str(done.folder), "card": done.card}, allow_nan=False))
+        return 0
+    verified, searched = done.card["verified"], done.card["searched"]
+    estimate = ", estimate" if verified["reading"]["is_estimate"] else ""
+    print(f"{done.folder}: {done.card['architecture']}, {done.card['params']:,} parameters")
+    print(
+        f"  outputs    reloaded in a fresh process, differ by "
+        f"{verified['output_difference']:.2g} at most"
+    )
+    print(
+        f"  accuracy   validation {verified['validation_accuracy']:.2%}, "
+        f"test {verified['test_accuracy']:.2%} ± {verified['test_accuracy_se']:.2%}"
+    )
+    print(
+        f"  energy     {format_joules(verified['reading']['energy_j'])} per sample measured "
+        f"again ({verified['reading']['meter']}{estimate}), "
+        f"{format_joules(searched['reading']['energy_j'])} in the search"
+    )
+    return 0

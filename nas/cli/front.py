@@ -1,0 +1,183 @@
+"""``nas front``: the Pareto front of a run, as a table, JSON, CSV or picture."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.cli.units import format_joules, parse_joules
+
+if TYPE_CHECKING:
+    from nas.pareto.queries import Front
+    from nas.searching.run import Run
+
+SCHEMA_VERSION = 1
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "front", help="show the front of a run, or its best member under a budget"
+    )
+    parser.add_argument("run", help="run folder")
+    add_query(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON")
+    form.add_argument("--csv", action="store_true", help="as CSV")
+    parser.add_argument("--plot", type=Path, help="draw all trials to a .png, .pdf or .svg")
+
+
+def add_query(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose members."""
+    parser.add_argument("--max-joules", help="budget per sample, such as 2mJ or 0.002")
+    parser.add_argument("--min-accuracy", type=float, help="validation accuracy in [0, 1]")
+    parser.add_argument("--knee", action="store_true", help="the member at the knee")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    import nas
+
+    found = nas.load(arguments.run)
+    whole = found.front()
+    chosen = query(whole, arguments)
+    if arguments.plot is not None:
+        draw(found, arguments.plot)
+        print(f"drew {arguments.plot}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(render_json(chosen), allow_nan=False))
+    elif arguments.csv:
+        print(render_csv(chosen), end="")
+    else:
+        print(render_table(chosen))
+    return 0
+
+
+def query(front: Front, arguments: argparse.Namespace) -> Front:
+    """The members that the options ask for.
+
+    Raises:
+        ValueError: an option is out of range, or no member qualifies.
+    """
+    from nas.pareto.queries import Front
+
+    budget = None if arguments.max_joules is None else parse_joules(arguments.max_joules)
+    least = arguments.min_accuracy
+    if least is not None and not 0 <= least <= 1:
+        raise ValueError(f"min_accuracy must be in [0, 1], got {least!r}")
+    if budget is not None or least is not None:
+        # Raises where none qualifies, and says what the front spans.
+        front.best(max_joules=budget, min_accuracy=least)
+        front = front.within(max_joules=budget, min_accuracy=least)
+    return Front((front.knee(),)) if arguments.knee else front
+
+
+def render_table(front: Front) -> str:
+    """Aligned columns; test accuracy stands apart, since nothing is chosen by it."""
+    if not len(front):
+        return "no trial is complete yet, so there is no front"
+    first = front.members[0]
+    label = f"{first.meter}, estimate" if first.is_estimate else first.meter
+    head = (
+        "trial",
+        "accuracy",
+        f"energy per sample ({label})",
+        "params",
+        "architecture",
+        "test accuracy*",
+    )
+    rows = [
+        (
+            str(m.trial),
+            f"{m.accuracy:.2%} ± {m.accuracy_se:.2%}",
+            f"{format_joules(m.energy_j)} "
+            f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]",
+            f"{m.params:,}",
+            m.architecture_text,
+            "" if m.test_accuracy is None else f"{m.test_accuracy:.2%}",
+        )
+        for m in front
+    ]
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    right = {0, 3}
+    lines = [
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (head, *rows)
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines.append(
+        f"accuracy ± standard error on validation data; energy with 95% interval, "
+        f"{first.workload} on {first.device}"
+    )
+    lines.append("* recorded, never used to choose")
+    return "\n".join(lines)
+
+
+def render_json(front: Front) -> dict[str, Any]:
+    """The stable schema: ``{"schema": 1, "members": [...]}``, energies in joules per sample."""
+    return {"schema": SCHEMA_VERSION, "members": front.to_rows()}
+
+
+def render_csv(front: Front) -> str:
+    """One row a member, the architecture as its short text."""
+    rows = [{k: v for k, v in row.items() if k != "architecture"} for row in front.to_rows()]
+    out = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return out.getvalue()
+
+
+def draw(found: Run, path: Path) -> None:
+    """Draw every trial of a run.
+
+    Raises:
+        ValueError: no trial is complete, or the path is no image file that can be written.
+    """
+    from nas.pareto.plots import PlotPoint, plot_front
+
+    on_front = {member.trial for member in found.front()}
+    points = []
+    is_estimate = False
+    meter = found.meter
+    for record in found.trials():
+        reading = record.reading
+        if record.state == "complete" and reading is not None:
+            is_estimate |= reading.is_estimate
+            kind = "front" if record.number in on_front else "complete"
+            spots = [kind, "baseline"] if record.baseline else [kind]
+            points += [
+                PlotPoint(
+                    spot,  # type: ignore[arg-type]
+                    reading.energy_j,
+                    reading.low_j,
+                    reading.high_j,
+                    record.accuracy,
+                    record.accuracy_se or 0.0,
+                )
+                for spot in spots
+            ]
+        elif record.state == "dropped" and record.predicted_energy_j is not None:
+            predicted = record.predicted_energy_j
+            points.append(
+                PlotPoint(
+                    "dropped",
+                    predicted,
+                    record.predicted_low_j or predicted,
+                    record.predicted_high_j or predicted,
+                )
+            )
+    label = f"energy per sample ({meter}{', estimate' if is_estimate else ''}, 95% interval)"
+    try:
+        plot_front(points, path, title=f"{found.task}: accuracy and energy", energy_label=label)
+    except OSError as error:
+        raise ValueError(f"plot {path} must be writable: {error.strerror}") from None

@@ -1,0 +1,79 @@
+"""An artifact's card: what it is, what was measured twice, and how to load it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nas.exporting.verify import Verification
+from nas.searching.run import versions
+
+if TYPE_CHECKING:
+    from nas.searching.run import Run
+    from nas.searching.trial import TrialRecord
+
+SCHEMA_VERSION = 1
+
+
+def make_card(run: Run, record: TrialRecord, verification: Verification) -> dict[str, Any]:
+    """Plain data for ``card.json``: the search's figures beside the reloaded artifact's."""
+    reading = record.reading
+    return {
+        "schema": SCHEMA_VERSION,
+        "task": run.task,
+        "architecture": record.architecture.describe(),
+        "architecture_hash": record.architecture.hash,
+        "params": record.params,
+        "run": run.name,
+        "trial": record.number,
+        "seed": run.config.seed,
+        "searched": {
+            "validation_accuracy": record.accuracy,
+            "validation_accuracy_se": record.accuracy_se,
+            "test_accuracy": record.test_accuracy,
+            "reading": None if reading is None else reading.to_dict(),
+            "versions": run.versions,
+        },
+        "verified": verification.to_dict() | {"versions": versions()},
+        "training": run.config.training.to_dict(),
+    }
+
+
+def render_readme(card: dict[str, Any]) -> str:
+    """The card for people."""
+    searched, verified = card["searched"], card["verified"]
+    before, after = searched["reading"], verified["reading"]
+    label = f"{after['meter']}{', an estimate' if after['is_estimate'] else ''}"
+    return f"""# {card["architecture"]} on {card["task"]}
+
+{card["params"]:,} parameters, found by JouleNAS (run `{card["run"]}`, trial {card["trial"]},
+seed {card["seed"]}).
+
+| | in the search | reloaded in a fresh process |
+|---|---|---|
+| validation accuracy | {searched["validation_accuracy"]:.2%} | \
+{verified["validation_accuracy"]:.2%} |
+| test accuracy | {searched["test_accuracy"]:.2%} | {verified["test_accuracy"]:.2%} |
+| joules per sample | {before["energy_j"]:.4g} [{before["low_j"]:.4g}, {before["high_j"]:.4g}] | \
+{after["energy_j"]:.4g} [{after["low_j"]:.4g}, {after["high_j"]:.4g}] |
+
+Joules: {label} ({after["source"]}) on {after["device"]}, workload `{after["workload"]}`, protocol
+`{after["protocol_hash"]}`, 95% interval of the median of {after["n_repeats"]} repeats. Measured
+again they may differ by {verified["joule_tolerance"]:.0%}; they differed by
+{verified["joule_ratio"] - 1:+.1%}. Outputs differ by {verified["output_difference"]:.2g} at most
+(allowed {verified["output_tolerance"]:g}).
+
+The model was chosen by validation accuracy; the test split was never used to choose.
+
+## Load
+
+```python
+from nas.exporting.artifact import load_artifact
+
+artifact = load_artifact("path/to/this/folder")
+logits = artifact.call(inputs)  # {card["task"]}: a batch of inputs, as a torch tensor
+```
+
+`model.safetensors` holds the trained fp32 weights. Bit-width and sparsity are applied when the
+artifact is loaded, by the same deterministic code as in the search. Versions:
+{", ".join(f"{name} {version}" for name, version in verified["versions"].items())}.
+"""

@@ -1,0 +1,155 @@
+"""Prove an artifact in fresh processes: outputs, accuracy, joules.
+
+Run as ``python -m nas.exporting.verify FOLDER TASK`` it reloads the artifact and prints what it
+finds as one JSON object; ``verify`` starts that process and judges.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas.searching.run import Run
+    from nas.searching.trial import TrialRecord
+    from predictors.meters.base import EnergyReading
+
+# Same machine, same arithmetic: only another CPU's instructions may round differently.
+_OUTPUT_TOLERANCE = 1e-3
+_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What the fresh processes found. Accuracies are of the reloaded artifact."""
+
+    output_difference: float
+    output_tolerance: float
+    validation_accuracy: float
+    test_accuracy: float
+    test_accuracy_se: float
+    joule_ratio: float
+    joule_tolerance: float
+    reading: EnergyReading
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: float) -> Verification:
+    """Reload the artifact in ``folder`` in fresh processes and compare it with its trial.
+
+    Raises:
+        ExportError: outputs, accuracy or joules differ by more than their tolerance.
+    """
+    from nas.exporting.artifact import WEIGHTS, ExportError
+    from nas.training.evaluate import one_sample
+    from predictors.campaign.protocol import get_protocol
+    from predictors.campaign.runner import MeasureError, measure_fresh
+    from predictors.meters.base import MeterError
+
+    if record.reading is None or record.accuracy is None:
+        raise ExportError(f"trial {record.number} has no measured figures to verify")
+    found = _reload(folder, run.task)
+    if not found["output_difference"] <= _OUTPUT_TOLERANCE:
+        raise ExportError(
+            f"the reloaded artifact's outputs differ by {found['output_difference']:.3g}, "
+            f"allowed {_OUTPUT_TOLERANCE:g}"
+        )
+    moved = abs(found["validation_accuracy"] - record.accuracy)
+    if moved > one_sample(found["n_validation"]):
+        raise ExportError(
+            f"the reloaded artifact's validation accuracy is "
+            f"{found['validation_accuracy']:.4f}, the trial's was {record.accuracy:.4f}"
+        )
+    try:
+        measured = measure_fresh(
+            record.architecture,
+            run.workload,
+            protocol=get_protocol(run.config.protocol),
+            device=run.config.device,
+            meter=run.meter,
+            weights=folder / WEIGHTS,
+            inputs=run.inputs_path,
+        ).reading
+    except (MeasureError, MeterError) as error:
+        raise ExportError(f"the joules could not be measured again: {error}") from error
+    ratio = measured.energy_j / record.reading.energy_j
+    if not 1 / (1 + joule_tolerance) <= ratio <= 1 + joule_tolerance:
+        raise ExportError(
+            f"measured again, a sample takes {measured.energy_j:.4g} J, the trial took "
+            f"{record.reading.energy_j:.4g} J: {ratio:.2f}x, allowed within "
+            f"{joule_tolerance:.0%} (is the machine busy? --joule-tolerance sets it)"
+        )
+    return Verification(
+        output_difference=found["output_difference"],
+        output_tolerance=_OUTPUT_TOLERANCE,
+        validation_accuracy=found["validation_accuracy"],
+        test_accuracy=found["test_accuracy"],
+        test_accuracy_se=found["test_accuracy_se"],
+        joule_ratio=ratio,
+        joule_tolerance=joule_tolerance,
+        reading=measured,
+    )
+
+
+def _reload(folder: Path, task: str) -> dict[str, Any]:
+    from nas.exporting.artifact import ExportError
+
+    done = subprocess.run(
+        [sys.executable, "-m", "nas.exporting.verify", str(folder), task],
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()
+        raise ExportError(f"the artifact cannot be reloaded: {lines[-1] if lines else 'no cause'}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _inspect(folder: Path, task_name: str) -> dict[str, Any]:
+    """What the fresh process does."""
+    from safetensors.torch import load_file
+
+    from nas.exporting.artifact import CHECK, load_artifact
+    from nas.tasks.registry import get_task
+    from nas.training.evaluate import evaluate
+
+    artifact = load_artifact(folder)
+    check = load_file(str(folder / CHECK))
+    outputs = artifact.call(check["inputs"]).float()
+    task = get_task(task_name)
+    validation, test = (
+        evaluate(artifact.call, task.split(name), batch_size=artifact.workload.batch_size)
+        for name in ("validation", "test")
+    )
+    return {
+        "output_difference": float((outputs - check["outputs"]).abs().max()),
+        "validation_accuracy": validation.value,
+        "n_validation": validation.n_samples,
+        "test_accuracy": test.value,
+        "test_accuracy_se": test.standard_error,
+    }
+
+
+def main() -> int:
+    """Inspect the artifact named by the arguments and print the findings."""
+    # What libraries print must not mix with the findings.
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    out.write(json.dumps(_inspect(Path(sys.argv[1]), sys.argv[2]), allow_nan=False))
+    out.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
