@@ -5,10 +5,8 @@ STAMP := $(VENV)/.installed
 
 .PHONY: search test lint clean
 
-$(STAMP): pyproject.toml constraints.txt
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $@
+search: $(STAMP)
+	$(VENV)/bin/nas search quickstart
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest
@@ -17,6 +15,11 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -21,11 +21,11 @@ def quickstart() -> SearchConfig:
     return SearchConfig(
         task="digits",
         space=get_space("digits-tiny"),
-        trials=36,
+        trials=30,
         batch_size=128,
         seed=0,
         protocol="quick",
         training=TrainingConfig(epochs=40, batch_size=32, learning_rate=3e-3),
-        gate=GateConfig(startup_trials=10),
+        gate=GateConfig(startup_trials=8),
         baselines=(Architecture(d_model=64, layers=(layer,) * 3, patch_size=2),),
     )

@@ -73,6 +73,22 @@ def crossover(
     return decode(repair(genes, space), space)
 
 
+def smallest(space: SearchSpace) -> Architecture:
+    """The member of least width, depth, heads and feed-forward, and of the largest patches.
+
+    Other genes take their domain's first value.
+    """
+    genes: Genes = {name: domain.values[0] for name, domain in space.genes().items()}
+    genes["d_model"] = min(space.values("d_model"))
+    genes["depth"] = min(space.values("depth"))
+    genes["patch_size"] = max(space.values("patch_size"))
+    for name in genes:
+        gene = name.rpartition(".")[2]
+        if gene in ("n_heads", "n_kv_heads", "ffn_ratio"):
+            genes[name] = min(space.values(gene))
+    return decode(repair(genes, space), space)
+
+
 def _with_copied_layers(genes: Genes, space: SearchSpace) -> Genes:
     """Genes whose inactive layers copy the last active one."""
     last = genes["depth"] - 1

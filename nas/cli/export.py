@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nas.cli.account import meter_label
 from nas.cli.front import add_query, query
 from nas.cli.units import format_joules
 
@@ -61,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"folder": str(done.folder), "card": done.card}, allow_nan=False))
         return 0
     verified, searched = done.card["verified"], done.card["searched"]
-    estimate = ", estimate" if verified["reading"]["is_estimate"] else ""
+    reading = verified["reading"]
+    label = meter_label(reading["meter"], is_estimate=reading["is_estimate"])
     print(f"{done.folder}: {done.card['architecture']}, {done.card['params']:,} parameters")
     print(
         f"  outputs    reloaded in a fresh process, differ by "
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(
         f"  energy     {format_joules(verified['reading']['energy_j'])} per sample measured "
-        f"again ({verified['reading']['meter']}{estimate}), "
+        f"again ({label}), "
         f"{format_joules(searched['reading']['energy_j'])} in the search"
     )
     return 0

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.cli.account import meter_label
 from nas.cli.units import format_joules, parse_joules
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def render_table(front: Front) -> str:
     if not len(front):
         return "no trial is complete yet, so there is no front"
     first = front.members[0]
-    label = f"{first.meter}, estimate" if first.is_estimate else first.meter
+    label = meter_label(first.meter, is_estimate=first.is_estimate)
     head = (
         "trial",
         "accuracy",
@@ -176,7 +177,7 @@ def draw(found: Run, path: Path) -> None:
                     record.predicted_high_j or predicted,
                 )
             )
-    label = f"energy per sample ({meter}{', estimate' if is_estimate else ''}, 95% interval)"
+    label = f"energy per sample ({meter_label(meter, is_estimate=is_estimate)}, 95% interval)"
     try:
         plot_front(points, path, title=f"{found.task}: accuracy and energy", energy_label=label)
     except OSError as error:

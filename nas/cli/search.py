@@ -121,6 +121,7 @@ def _default_folder(name: str, resume: bool) -> Path:
 
 
 def _report(done: Run, *, as_json: bool) -> int:
+    from nas.cli.account import render_account
     from nas.cli.front import render_json, render_table
     from nas.searching.summary import summarise
 
@@ -138,7 +139,8 @@ def _report(done: Run, *, as_json: bool) -> int:
         )
     else:
         print(render_table(front))
-        print(summary.text())
+        print()
+        print(render_account(summary))
         print(
             f"\nNext: nas front {done.folder} --knee; nas export {done.folder} --knee --to model"
         )

@@ -42,7 +42,7 @@ def render_readme(card: dict[str, Any]) -> str:
     """The card for people."""
     searched, verified = card["searched"], card["verified"]
     before, after = searched["reading"], verified["reading"]
-    label = f"{after['meter']}{', an estimate' if after['is_estimate'] else ''}"
+    label = "an estimate" if after["is_estimate"] else f"measured by {after['meter']}"
     return f"""# {card["architecture"]} on {card["task"]}
 
 {card["params"]:,} parameters, found by JouleNAS (run `{card["run"]}`, trial {card["trial"]},

@@ -54,7 +54,7 @@ def plot_front(points: Sequence[PlotPoint], path: Path, *, title: str, energy_la
     if front:
         axes.step(
             [p.energy_j for p in front],
-            [p.accuracy for p in front],
+            [p.accuracy or 0.0 for p in front],
             where="post",
             color=_BLUE,
             linewidth=1.2,
@@ -79,8 +79,8 @@ def plot_front(points: Sequence[PlotPoint], path: Path, *, title: str, energy_la
         )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _joules(value)))
     span = max(p.energy_j for p in points) / min(p.energy_j for p in points)
-    if span < 30:
-        # Less than some 1.5 decades: decades alone would leave the axis almost bare.
+    if span < 300:
+        # Decades alone would leave the axis almost bare.
         axes.xaxis.set_minor_formatter(
             FuncFormatter(lambda value, _: _joules(value) if _leading(value) in (2, 5) else "")
         )

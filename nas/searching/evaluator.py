@@ -41,11 +41,15 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScratchEvaluator:
-    """Trains every candidate from random weights. ``lock_folder`` holds the device's lock."""
+    """Trains every candidate from random weights.
+
+    ``lock_folder`` holds the device's lock; ``workers`` trials share the device.
+    """
 
     config: SearchConfig
     inputs: Path
     lock_folder: Path
+    workers: int
 
     def evaluate(self, candidate: TrialRecord, folder: Path, measure: Measure) -> TrialRecord:
         """See ``Evaluator.evaluate``."""
@@ -72,9 +76,10 @@ class ScratchEvaluator:
         # A trial's seed follows from the search's and its number, so a resumed trial repeats it.
         seed = config.seed * 1_000_003 + candidate.number
         lock = DeviceLock(self.lock_folder, config.device)
-        with EnergySpan(config.device) as span:
-            model = train(
-                build(architecture, workload, generator_seed=seed),
+        with EnergySpan(config.device, share=1 / self.workers) as span:
+            model = build(architecture, workload, generator_seed=seed)
+            train(
+                model,
                 task.split("train"),
                 config.training,
                 seed=seed,

@@ -69,7 +69,7 @@ class Gate:
         self._prior = list(prior)
         self._predictor = EnergyPredictor.fit(self._prior, seed=seed)
         self._accuracy = AccuracySurrogate(workload)
-        self._front: list[tuple[float, float, int]] = []
+        self._front: list[TrialRecord] = []
         self._n_complete = 0
 
     def refit(self, records: Sequence[TrialRecord]) -> None:
@@ -82,17 +82,9 @@ class Gate:
             if r.reading is not None
         ]
         self._predictor = EnergyPredictor.fit([*self._prior, *observations], seed=self._seed)
-        self._accuracy.fit(
-            [r.architecture for r in complete], [_known(r.accuracy) for r in complete]
-        )
-        points = np.array([[_known(r.accuracy), _known(r.energy_j)] for r in complete])
-        if len(points):
-            mask = non_dominated_mask(points.reshape(-1, 2), (True, False))
-            self._front = [
-                (_known(r.accuracy), _known(r.energy_j), r.number)
-                for r, on_front in zip(complete, mask, strict=True)
-                if on_front
-            ]
+        self._accuracy.fit([r.architecture for r in complete], [r.objectives[0] for r in complete])
+        mask = non_dominated_mask([r.objectives for r in complete], (True, False))
+        self._front = [r for r, on_front in zip(complete, mask, strict=True) if on_front]
 
     def judge(self, architecture: Architecture) -> Verdict:
         """Whether ``architecture`` is worth training."""
@@ -113,11 +105,12 @@ class Gate:
         if self._max_joules is not None and low_j > self._max_joules:
             return f"at least {low_j:.3g} J predicted, budget {self._max_joules:.3g} J"
         accuracy = self._accuracy.optimistic(architecture, self._config.confidence)
-        for front_accuracy, front_energy_j, number in self._front:
+        for member in self._front:
+            front_accuracy, front_energy_j = member.objectives
             if front_accuracy >= accuracy and front_energy_j <= low_j:
                 return (
                     f"at best {accuracy:.3f} accuracy and {low_j:.3g} J predicted, "
-                    f"dominated by trial {number}"
+                    f"dominated by trial {member.number}"
                 )
         return None
 
@@ -134,16 +127,9 @@ def audit_summary(records: Sequence[TrialRecord]) -> AuditSummary:
     n_dropped = sum(r.state == "dropped" for r in records)
     if not audited:
         return AuditSummary(n_dropped, 0, 0, None, None, None)
-    points = np.array([[_known(r.accuracy), _known(r.energy_j)] for r in complete])
-    mask = non_dominated_mask(points, (True, False))
+    mask = non_dominated_mask([r.objectives for r in complete], (True, False))
     n_false = sum(bool(m) and r.audit for r, m in zip(complete, mask, strict=True))
     n = len(audited)
     low = 0.0 if n_false == 0 else float(beta.ppf(0.025, n_false, n - n_false + 1))
     high = 1.0 if n_false == n else float(beta.ppf(0.975, n_false + 1, n - n_false))
     return AuditSummary(n_dropped, n, n_false, n_false / n, low, high)
-
-
-def _known(value: float | None) -> float:
-    if value is None:
-        raise ValueError("a complete trial must have accuracy and reading")
-    return value

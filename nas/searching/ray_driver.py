@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def cluster(address: str | None, workers: int, device: str) -> Iterator[None]:
             f"{str(error).strip().splitlines()[0]}"
         ) from error
     try:
-        if ray.cluster_resources().get(METER_RESOURCE, 0) < 1:
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        if resources.get(METER_RESOURCE, 0) < 1:
             raise ClusterError(
                 f"the cluster must have a node with the resource {METER_RESOURCE}: start it with "
                 f"ray start --resources '{{\"{METER_RESOURCE}\": 1}}'"
@@ -87,7 +89,7 @@ def run_trials(
     *,
     workers: int,
     device: str,
-    meter: str | None,
+    meter: str,
     protocol: Protocol,
     lock_folder: Path,
 ) -> None:
@@ -130,7 +132,7 @@ class _SessionSearcher(Searcher):
     ) -> bool:
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         if len(self._running) >= self._workers:
             return None
         candidate = self._session.next_candidate()
@@ -166,63 +168,39 @@ class _SessionSearcher(Searcher):
         """See ``save``."""
 
 
+@dataclass(frozen=True, slots=True)
 class _RayMeasure:
     """``Measure`` as a Ray task that holds the device's meter alone."""
 
-    def __init__(
-        self, device: str, meter: str | None, protocol: Protocol, lock_folder: Path
-    ) -> None:
-        self._device = device
-        self._meter = meter
-        self._protocol = protocol
-        self._lock_folder = lock_folder
+    device: str
+    meter: str
+    protocol: Protocol
+    lock_folder: Path
 
     def __call__(
         self, architecture: Architecture, workload: Workload, weights: Path, inputs: Path
     ) -> EnergyRecord:
-        task = ray.remote(
+        # Outside the trial's own placement group, which holds no meter.
+        anywhere = PlacementGroupSchedulingStrategy(placement_group=None)  # type: ignore[arg-type]
+        task: Any = ray.remote(
             num_cpus=0,
             resources={METER_RESOURCE: 1},
             max_retries=0,
-            # Outside the trial's own placement group, which holds no meter.
-            scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=None),
-        )(_measure)
+            scheduling_strategy=anywhere,
+        )(measure_fresh)  # type: ignore[arg-type]
         record: EnergyRecord = ray.get(
             task.remote(
                 architecture,
                 workload,
-                device=self._device,
-                meter=self._meter,
-                protocol=self._protocol,
+                device=self.device,
+                meter=self.meter,
+                protocol=self.protocol,
                 weights=weights,
                 inputs=inputs,
-                lock_folder=self._lock_folder,
+                lock_folder=self.lock_folder,
             )
         )
         return record
-
-
-def _measure(
-    architecture: Architecture,
-    workload: Workload,
-    *,
-    device: str,
-    meter: str | None,
-    protocol: Protocol,
-    weights: Path,
-    inputs: Path,
-    lock_folder: Path,
-) -> EnergyRecord:
-    return measure_fresh(
-        architecture,
-        workload,
-        device=device,
-        meter=meter,
-        protocol=protocol,
-        weights=weights,
-        inputs=inputs,
-        lock_folder=lock_folder,
-    )
 
 
 def _run_trial(

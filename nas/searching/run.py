@@ -27,6 +27,7 @@ from search_spaces.workload import Workload
 
 SCHEMA_VERSION = 1
 _CONFIG = "run.json"
+_ENDED = "ended.json"
 
 
 class RunBusyError(RuntimeError):
@@ -55,6 +56,16 @@ class Run:
         from nas.tasks.registry import get_task
 
         return get_task(self.config.task).workload(self.config.batch_size)
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the search ended before its number of trials, ``None`` where it did not."""
+        path = self.folder / _ENDED
+        return str(read_json(path)["reason"]) if path.is_file() else None
+
+    def end_early(self, reason: str) -> None:
+        """Record that the search ends before its number of trials."""
+        write_json(self.folder / _ENDED, {"reason": reason})
 
     def trials(self) -> list[TrialRecord]:
         """Every trial's record, by number.

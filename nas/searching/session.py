@@ -18,7 +18,7 @@ from nas.searching.gate import Gate
 from nas.searching.storage import Proposal, StudyStore
 from nas.searching.trial import TrialRecord
 from search_spaces.encoding import decode, encode, repair
-from search_spaces.sampling import mutate, sample
+from search_spaces.sampling import mutate, sample, smallest
 from search_spaces.workload import Workload
 
 # Proposals of models already judged before one that is new is made by mutation instead.
@@ -78,7 +78,7 @@ class Session:
         self.stop_reason: str | None = None
         gate.refit(self.records())
         if not self._records:
-            self._enqueue_baselines()
+            self._enqueue_first()
         self._tell(None)
 
     def records(self) -> list[TrialRecord]:
@@ -126,14 +126,14 @@ class Session:
         """How far the search is."""
         records = list(self._records.values())
         complete = [r for r in records if r.state == "complete"]
-        points = np.array([[r.accuracy, r.energy_j] for r in complete], dtype=np.float64)
+        points = np.array([r.objectives for r in complete]).reshape(-1, 2)
         return Snapshot(
             total=self._config.trials,
             complete=len(complete),
             dropped=sum(r.state == "dropped" for r in records),
             failed=sum(r.state == "failed" for r in records),
             running=sum(r.state == "running" for r in records),
-            front=int(non_dominated_mask(points, (True, False)).sum()) if complete else 0,
+            front=int(non_dominated_mask(points, (True, False)).sum()),
             best_accuracy=float(points[:, 0].max()) if complete else None,
             least_energy_j=float(points[:, 1].min()) if complete else None,
             spent_energy_j=sum(
@@ -145,9 +145,12 @@ class Session:
     def _n_trained(self) -> int:
         return sum(r.state != "dropped" for r in self._records.values())
 
-    def _enqueue_baselines(self) -> None:
+    def _enqueue_first(self) -> None:
+        """The baselines, then the smallest member: without it few samplers find the cheap end."""
+        space = self._config.space
         for baseline in self._config.baselines:
-            self._store.enqueue(encode(baseline, self._config.space))
+            self._store.enqueue(encode(baseline, space))
+        self._store.enqueue(encode(smallest(space), space), baseline=False)
 
     def _propose(self) -> Proposal | None:
         """The sampler's next model that was never judged; ``None`` when there is none left."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
@@ -54,7 +54,7 @@ class StudyStore:
         self._study = study
         self._asked: dict[int, optuna.Trial] = {}
         if space is not None:
-            self._distributions = {
+            self._distributions: dict[str, BaseDistribution] = {
                 name: CategoricalDistribution(tuple(domain.values))
                 for name, domain in space.genes().items()
             }
@@ -153,7 +153,7 @@ class StudyStore:
 
     def _tell(self, record: TrialRecord) -> None:
         if record.state == "complete":
-            self._study.tell(record.number, [record.accuracy, record.energy_j])
+            self._study.tell(record.number, list(record.objectives))
         elif record.state == "dropped":
             self._study.tell(record.number, state=TrialState.PRUNED)
         elif record.state == "failed":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,9 @@ from nas.tasks.base import Task
 from nas.tasks.registry import get_task
 from predictors.campaign.protocol import get_protocol
 from predictors.meters.select import choose_meter
+from search_spaces.sampling import smallest
+from search_spaces.space import SearchSpace
+from search_spaces.workload import Workload
 
 
 def run_search(
@@ -49,6 +53,8 @@ def run_search(
     if workers < 1:
         raise ValueError(f"workers must be >= 1, got {workers}")
     task = get_task(config.task)
+    workload = task.workload(config.batch_size)
+    _check_fits(config.space, workload)
     protocol = get_protocol(config.protocol)
     sampler = make_sampler(config.sampler, config.seed, startup_trials=config.gate.startup_trials)
     if resume:
@@ -63,7 +69,6 @@ def run_search(
         started = resume and (config.storage is not None or journal_path(folder).is_file())
         open_store = StudyStore.load if started else StudyStore.create
         store = open_store(folder, config.storage, run.name, config.space, sampler)
-        workload = task.workload(config.batch_size)
         gate = Gate(workload, config.gate, max_joules=config.max_joules, seed=config.seed)
         session = Session(config, workload, store, gate, listener)
         adopt_results(session, folder / "trials")
@@ -71,7 +76,7 @@ def run_search(
         with cluster(address, workers, config.device):
             run_trials(
                 session,
-                ScratchEvaluator(config, run.inputs_path, lock_folder),
+                ScratchEvaluator(config, run.inputs_path.resolve(), lock_folder, workers),
                 (folder / "trials").resolve(),
                 workers=workers,
                 device=config.device,
@@ -79,7 +84,16 @@ def run_search(
                 protocol=protocol,
                 lock_folder=lock_folder,
             )
+        if session.stop_reason is not None:
+            run.end_early(session.stop_reason)
     return run
+
+
+def _check_fits(space: SearchSpace, workload: Workload) -> None:
+    """Refuse a space with members that cannot read the task, before anything is spent."""
+    member = smallest(space)
+    for patch_size in space.values("patch_size"):
+        workload.check_fits(replace(member, patch_size=patch_size))
 
 
 def _save_inputs(task: Task, config: SearchConfig, path: Path) -> None:

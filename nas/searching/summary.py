@@ -37,6 +37,7 @@ class SearchSummary:
     """The account of one search. Energies are in joules, carbon in grams of CO2 equivalent."""
 
     finished: bool
+    stop_reason: str | None
     complete: int
     dropped: int
     failed: int
@@ -54,41 +55,6 @@ class SearchSummary:
         """Plain data for JSON."""
         return asdict(self)
 
-    def text(self) -> str:
-        """Some lines for people."""
-        from nas.cli.units import format_joules
-
-        label = f"{self.meter}, estimate" if self.is_estimate else self.meter
-        spent_j = self.train_energy_j + self.measure_energy_j
-        lines = [
-            f"trials: {self.complete} complete, {self.dropped} dropped by the gate before "
-            f"training, {self.failed} failed"
-            + (f", {self.in_flight} interrupted" if self.in_flight else ""),
-            self._audit_text(),
-            f"spent by the search: {format_joules(spent_j)} ({label}; "
-            f"training {format_joules(self.train_energy_j)}, "
-            f"measuring {format_joules(self.measure_energy_j)}), "
-            f"{self.carbon_g:.2g} g CO2e at {self.carbon_g_per_kwh:g} g/kWh",
-        ]
-        if self.saving is not None:
-            saving = self.saving
-            lines.append(
-                f"saving: trial {saving.better_trial} is at least as accurate as the baseline "
-                f"(trial {saving.baseline_trial}) at {saving.ratio:.1f}x fewer joules; "
-                f"that pays for the search after {saving.inferences_to_break_even:.2g} inferences"
-            )
-        return "\n".join(lines)
-
-    def _audit_text(self) -> str:
-        audit = self.audit
-        if audit.false_drop_rate is None or audit.low is None or audit.high is None:
-            return "gate audit: no dropped candidate was audited, so no false-drop rate"
-        return (
-            f"gate audit: {audit.n_false} of {audit.n_audited} audited candidates were on the "
-            f"front after all, false-drop rate {audit.false_drop_rate:.0%} "
-            f"(95% interval {audit.low:.0%} to {audit.high:.0%})"
-        )
-
 
 def summarise(run: Run) -> SearchSummary:
     """The account of ``run`` as it stands."""
@@ -99,6 +65,7 @@ def summarise(run: Run) -> SearchSummary:
     readings = [r.reading for r in records if r.reading is not None]
     return SearchSummary(
         finished=len(trained) >= run.config.trials or run.stop_reason is not None,
+        stop_reason=run.stop_reason,
         complete=sum(r.state == "complete" for r in records),
         dropped=sum(r.state == "dropped" for r in records),
         failed=sum(r.state == "failed" for r in records),

@@ -67,6 +67,17 @@ class TrialRecord:
         """Measured joules per sample, ``None`` while there is no reading."""
         return None if self.reading is None else self.reading.energy_j
 
+    @property
+    def objectives(self) -> tuple[float, float]:
+        """Validation accuracy and measured joules per sample of a complete trial.
+
+        Raises:
+            ValueError: the trial is not complete.
+        """
+        if self.accuracy is None or self.reading is None:
+            raise ValueError(f"trial {self.number} must be complete, got {self.state}")
+        return self.accuracy, self.reading.energy_j
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -53,14 +53,14 @@ def train(
         order = torch.randperm(len(split), generator=generator).to(device)
         # Summed on the device: reading each step's loss would wait for the device each time.
         loss_sum = torch.zeros((), device=device)
-        for indices in order.split(config.batch_size):
+        for indices in torch.split(order, config.batch_size):
             with step_guard():
                 batch = _augment(inputs[indices], config, generator)
                 loss = F.cross_entropy(
                     model(batch), targets[indices], label_smoothing=config.label_smoothing
                 )
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
                 optimizer.step()
                 schedule.step()

@@ -165,7 +165,8 @@ def _fit_costs(terms: Array, energies: Array, noise: Array, stated: Array) -> Ar
     right = np.concatenate([1 / noise, np.full(len(prior), 0.1 / float(np.median(noise)))])
     factors, _ = nnls(left, right)
     # No cost vanishes wholly: a term that no row needed must not predict zero joules elsewhere.
-    return np.maximum(factors, 1e-3) * prior
+    costs: Array = np.maximum(factors, 1e-3) * prior
+    return costs
 
 
 class _Residual:

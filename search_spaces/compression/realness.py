@@ -181,16 +181,18 @@ def _time_ratio(call: Callable[[], object], baseline: Callable[[], object], devi
 
 def _top_kernel(call: Callable[[], object]) -> str | None:
     """The operator with the most self time in one call."""
+    # The profiler's library writes its own log to stderr unless told before it starts.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    import torch
     from torch.profiler import ProfilerActivity, profile
 
     activities = [ProfilerActivity.CPU]
-    import torch
-
     if torch.cuda.is_available():
         activities.append(ProfilerActivity.CUDA)
     with profile(activities=activities) as profiler:
         call()
-    events = profiler.key_averages()
+    # Names with "#" are the profiler's own marks around compiled code.
+    events = [e for e in profiler.key_averages() if "#" not in e.key]
     if not events:
         return None
     return str(max(events, key=lambda e: e.self_device_time_total or e.self_cpu_time_total).key)

@@ -1,0 +1,53 @@
+"""The account of a search, in some lines for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nas.cli.units import format_joules
+
+if TYPE_CHECKING:
+    from nas.searching.gate import AuditSummary
+    from nas.searching.summary import SearchSummary
+
+
+def meter_label(meter: str, *, is_estimate: bool) -> str:
+    """The meter's name, and whether its joules are an estimate."""
+    return meter if not is_estimate or meter == "estimate" else f"{meter}, estimate"
+
+
+def render_account(summary: SearchSummary) -> str:
+    """What was done, what it cost, and what it saves."""
+    label = meter_label(summary.meter, is_estimate=summary.is_estimate)
+    spent_j = summary.train_energy_j + summary.measure_energy_j
+    interrupted = f", {summary.in_flight} interrupted" if summary.in_flight else ""
+    lines = [
+        f"trials: {summary.complete} complete, {summary.dropped} dropped by the gate before "
+        f"training, {summary.failed} failed{interrupted}",
+        _audit(summary.audit),
+        f"spent by the search: {format_joules(spent_j)} ({label}; "
+        f"training {format_joules(summary.train_energy_j)}, "
+        f"measuring {format_joules(summary.measure_energy_j)}), "
+        f"{summary.carbon_g:.2g} g CO2e at {summary.carbon_g_per_kwh:g} g/kWh",
+    ]
+    if summary.stop_reason is not None:
+        lines.append(f"ended early: {summary.stop_reason}")
+    saving = summary.saving
+    if saving is not None:
+        lines.append(
+            f"saving: trial {saving.better_trial} is at least as accurate as the baseline "
+            f"(trial {saving.baseline_trial}) on validation data with {saving.ratio:.1f}x fewer "
+            f"joules; that pays for the search after {saving.inferences_to_break_even:,.0f} "
+            f"inferences"
+        )
+    return "\n".join(lines)
+
+
+def _audit(audit: AuditSummary) -> str:
+    if audit.false_drop_rate is None or audit.low is None or audit.high is None:
+        return "gate audit: no dropped candidate was audited, so no false-drop rate"
+    return (
+        f"gate audit: {audit.n_false} of {audit.n_audited} audited candidates were on the front "
+        f"after all, false-drop rate {audit.false_drop_rate:.0%} "
+        f"(95% interval {audit.low:.0%} to {audit.high:.0%})"
+    )
