@@ -186,6 +186,8 @@ class _Residual:
         ) + WhiteKernel(variance / 10, (1e-5, variance * 3))
         self._model: Any = GaussianProcessRegressor(kernel, alpha=noise**2, random_state=seed)
         self._mean = float(residuals.mean())
+        # The model's own deviation leaves out ``alpha``, which the leave-one-out errors hold.
+        self._label_variance = float(np.median(noise**2))
         standard = self._standard(rows)
         with warnings.catch_warnings():
             # A hyperparameter at its bound is no fault with a few dozen rows.
@@ -199,9 +201,9 @@ class _Residual:
         self._scores = np.sort(np.abs(errors) / deviations)
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of the log residual."""
+        """Mean and standard deviation of the log residual of a new label, its noise included."""
         mean, deviation = self._model.predict(self._standard(rows), return_std=True)
-        return mean + self._mean, deviation
+        return mean + self._mean, np.sqrt(deviation**2 + self._label_variance)
 
     def quantile(self, confidence: float) -> float:
         """Standardised half-width at ``confidence``: conformal where there are rows enough."""

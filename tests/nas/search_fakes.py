@@ -1,0 +1,91 @@
+"""A made-up task whose accuracy and joules are formulas, for searches that take no time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nas.searching.config import GateConfig, SearchConfig
+from nas.searching.gate import Gate
+from nas.searching.samplers import make_sampler
+from nas.searching.session import Session
+from nas.searching.storage import StudyStore
+from nas.searching.trial import TrialRecord
+from predictors.meters.base import EnergyReading
+from search_spaces.counting import count
+from search_spaces.space import SearchSpace
+from search_spaces.workload import Workload
+
+WORKLOAD = Workload("digits", "image_classification", (1, 8, 8), 10, 128)
+SPACE = SearchSpace.from_dict(
+    {
+        "name": "fake",
+        "d_model": [16, 32, 48, 64, 96],
+        "depth": [1, 2, 3, 4],
+        "n_heads": [1, 2, 4],
+        "n_kv_heads": [1, 2, 4],
+        "ffn_ratio": [0.5, 1, 2, 4],
+        "patch_size": [2, 4],
+        "attention_precision": ["fp32", "bf16"],
+        "ffn_precision": ["fp32", "bf16"],
+    }
+)
+
+
+def reading(energy_j):
+    return EnergyReading(
+        energy_j=energy_j,
+        low_j=energy_j * 0.98,
+        high_j=energy_j * 1.02,
+        n_repeats=6,
+        converged=True,
+        meter="fake",
+        source="fake",
+        is_estimate=False,
+        device="d",
+        workload=WORKLOAD.key,
+        batch_size=128,
+        latency_s=1e-3,
+        power_w=10.0,
+        duration_s=1.0,
+        protocol_hash="0" * 12,
+    )
+
+
+def truth(architecture):
+    """Accuracy rises and joules rise with size; bf16 halves joules and costs nothing."""
+    counts = count(architecture, WORKLOAD)
+    rng = np.random.default_rng(int(architecture.hash, 16))
+    accuracy = float(np.clip(1 - 6 / counts.params**0.6 + rng.normal(0, 0.003), 0, 1))
+    macs = sum(b.macs * (0.5 if b.precision == "bf16" else 1) for b in counts.blocks)
+    return accuracy, 1e-10 * macs + 1e-6
+
+
+def finished(candidate: TrialRecord) -> TrialRecord:
+    accuracy, energy_j = truth(candidate.architecture)
+    data = candidate.to_dict() | {
+        "state": "complete",
+        "accuracy": accuracy,
+        "accuracy_se": 0.003,
+        "reading": reading(energy_j).to_dict(),
+        "params": 1,
+        "train_energy_j": 5.0,
+        "measure_energy_j": 1.0,
+    }
+    return TrialRecord.from_dict(data)
+
+
+def make_session(folder, *, listener=None, create=True, **changes) -> Session:
+    changes.setdefault("trials", 30)
+    changes.setdefault("gate", GateConfig(startup_trials=8))
+    config = SearchConfig(task="digits", space=changes.pop("space", SPACE), **changes)
+    sampler = make_sampler(config.sampler, config.seed, startup_trials=8)
+    opened = StudyStore.create if create else StudyStore.load
+    store = opened(folder, config.storage, "run", config.space, sampler)
+    gate = Gate(WORKLOAD, config.gate, max_joules=config.max_joules, seed=config.seed)
+    return Session(config, WORKLOAD, store, gate, listener)
+
+
+def drive(session: Session, judge=finished) -> Session:
+    while (candidate := session.next_candidate()) is not None:
+        session.finish(judge(candidate))
+    return session

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from nas.pareto.dominance import non_dominated_mask
+from nas.pareto.hypervolume import hypervolume
+from nas.pareto.plots import PlotPoint, plot_front
+from nas.pareto.queries import Front, FrontMember
+
+# Few distinct values, so that ties and duplicates are common.
+POINTS = st.integers(2, 4).flatmap(
+    lambda m: arrays(
+        np.float64,
+        st.tuples(st.integers(0, 25), st.just(m)),
+        elements=st.integers(0, 6).map(float),
+    )
+)
+
+
+def dominates(a, b, maximize):
+    better = [x > y if up else x < y for x, y, up in zip(a, b, maximize, strict=True)]
+    return any(better) and not any(
+        x < y if up else x > y for x, y, up in zip(a, b, maximize, strict=True)
+    )
+
+
+@given(POINTS, st.data())
+def test_the_mask_is_the_definition(points, data):
+    maximize = data.draw(st.tuples(*[st.booleans()] * points.shape[1]))
+    expected = [not any(dominates(q, p, maximize) for q in points) for p in points]
+    assert non_dominated_mask(points, maximize).tolist() == expected
+
+
+@given(POINTS)
+def test_hypervolume_is_the_share_of_unit_cells(points):
+    m = points.shape[1]
+    # Points lie on a grid, so counting the cells up to 7 is exact.
+    cells = np.stack(np.meshgrid(*[np.arange(7)] * m), axis=-1).reshape(-1, m)
+    covered = np.zeros(len(cells), dtype=bool)
+    for point in points:
+        covered |= np.all(cells >= point, axis=1)
+    assert hypervolume(points, [7.0] * m, [False] * m) == pytest.approx(covered.sum())
+
+
+def test_hypervolume_by_hand_with_a_maximised_objective():
+    points = [[0.9, 2.0], [0.8, 1.0], [0.5, 3.0], [0.95, 9.0]]
+    volume = hypervolume(points, reference=(0.5, 4.0), maximize=(True, False))
+    assert volume == pytest.approx((0.9 - 0.5) * 2.0 + (0.8 - 0.5) * 1.0)
+
+
+def test_nan_is_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        non_dominated_mask([[0.5, float("nan")]], (True, False))
+
+
+def member(trial, accuracy, energy_j):
+    return FrontMember(
+        trial=trial,
+        architecture={},
+        architecture_text=f"a{trial}",
+        accuracy=accuracy,
+        accuracy_se=0.01,
+        test_accuracy=None,
+        energy_j=energy_j,
+        energy_low_j=energy_j * 0.9,
+        energy_high_j=energy_j * 1.1,
+        meter="fake",
+        source="fake",
+        is_estimate=False,
+        device="d",
+        workload="w",
+        params=10,
+    )
+
+
+FRONT = Front.of(
+    [member(0, 0.80, 1e-3), member(1, 0.95, 2e-3), member(2, 0.96, 8e-3), member(3, 0.90, 3e-3)]
+)
+
+
+def test_the_front_leaves_the_dominated_out_and_is_sorted_by_joules():
+    assert [m.trial for m in FRONT] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("query", "trial"),
+    [
+        ({"max_joules": 2e-3}, 1),
+        ({"max_joules": 1.9e-3}, 0),
+        ({"min_accuracy": 0.9}, 1),
+        ({"min_accuracy": 0.9, "max_joules": 1.0}, 2),
+        ({}, 2),
+    ],
+)
+def test_best(query, trial):
+    assert FRONT.best(**query).trial == trial
+
+
+def test_best_says_what_there_is_when_nothing_fits():
+    with pytest.raises(ValueError, match=r"max_joules 0.0005 J.*0.8000 at 0.001 J"):
+        FRONT.best(max_joules=5e-4)
+    with pytest.raises(ValueError, match="no trial is complete"):
+        Front(()).best()
+
+
+def test_the_knee_is_where_accuracy_stops_paying():
+    assert FRONT.knee().trial == 1
+    assert Front.of([member(0, 0.5, 1.0)]).knee().trial == 0
+
+
+def test_the_plot_is_an_image_and_wrong_endings_are_refused(tmp_path):
+    points = [
+        PlotPoint("front", 1e-3, 9e-4, 2e-3, 0.9, 0.01),
+        PlotPoint("dropped", 2e-3, 1e-3, 3e-3),
+    ]
+    plot_front(points, tmp_path / "f.png", title="t", energy_label="e")
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"\.png"):
+        plot_front(points, tmp_path / "f.txt", title="t", energy_label="e")
+    with pytest.raises(ValueError, match="complete trial"):
+        plot_front(points[1:], tmp_path / "f.png", title="t", energy_label="e")

@@ -1,0 +1,218 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from fakes import FakeClock, FakeMeter
+
+from predictors.campaign.exclusive import DeviceLock
+from predictors.campaign.protocol import PROTOCOLS, Protocol, get_protocol
+from predictors.campaign.quality import median_interval
+from predictors.campaign.records import append_records, read_records
+from predictors.campaign.runner import MeasureError, measure_fresh
+from predictors.campaign.windows import run_windows
+from predictors.meters.base import EnergyReading, MeterError
+from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.workload import Workload
+
+TINY = Architecture(8, (LayerSpec(AttentionSpec(2, 1, 4), FfnSpec(8)),), patch_size=4)
+DIGITS = Workload("digits", "image_classification", (1, 8, 8), 10, 16)
+FAST = Protocol("fast", warmup_s=0.0, warmup_iterations=2, window_s=0.02, target_half_width=1.0)
+
+
+def test_median_interval_covers_the_median_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    for n in (6, 9, 15):
+        inside = 0
+        for _ in range(2000):
+            # Lopsided draws: a normal interval would miss this median.
+            _, low, high = median_interval(list(rng.exponential(1.0, n)))
+            inside += low <= np.log(2) <= high
+        assert inside / 2000 >= 0.94
+
+
+def test_fewer_than_six_repeats_have_no_interval():
+    with pytest.raises(ValueError, match="6 or more"):
+        median_interval([1.0] * 5)
+
+
+@pytest.mark.parametrize(
+    "change", [{"min_repeats": 5}, {"window_s": 0}, {"max_repeats": 3}, {"warmup_s": float("nan")}]
+)
+def test_a_wrong_protocol_names_its_field(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        Protocol.from_dict(FAST.to_dict() | change)
+
+
+def test_protocols_are_named_by_hash():
+    assert len({p.hash for p in PROTOCOLS.values()}) == len(PROTOCOLS)
+    again = Protocol.from_dict(json.loads(json.dumps(FAST.to_dict())))
+    assert again.hash == FAST.hash
+    with pytest.raises(ValueError, match="screening"):
+        get_protocol("slow")
+
+
+def windows(meter, clock, protocol, cost_s=0.01):
+    return run_windows(
+        lambda: clock.advance(cost_s), meter, protocol, clock=clock, sleep=clock.advance
+    )
+
+
+def test_joules_per_batch_are_power_times_the_time_of_a_batch():
+    clock = FakeClock()
+    found = windows(FakeMeter(clock, 50.0), clock, FAST)
+    assert found.energies_j == pytest.approx([0.5] * len(found.windows))
+    assert found.converged and len(found.windows) == 6
+
+
+def test_repeats_go_on_until_the_interval_is_narrow_or_the_cap():
+    clock = FakeClock()
+    meter = FakeMeter(clock, 50.0)
+    powers = iter([50.0, 80.0] * 50)
+
+    class Noisy(FakeMeter):
+        def begin(self, work):
+            self.power_w = next(powers)
+            super().begin(work)
+
+    protocol = Protocol("p", 0.0, 1, 0.1, target_half_width=0.02, max_repeats=11)
+    noisy = windows(Noisy(clock), clock, protocol)
+    assert not noisy.converged and len(noisy.windows) == 11
+    assert windows(meter, clock, protocol).converged
+
+
+def test_throttled_windows_are_rejected_and_too_many_are_an_error():
+    clock = FakeClock()
+    meter = FakeMeter(clock)
+    meter.flags = [("thermal_throttle",), (), ("power_brake",)]
+    found = windows(meter, clock, FAST)
+    assert found.n_rejected == 2 and len(found.windows) == 6
+    meter.flags = [("thermal_throttle",)] * 9
+    with pytest.raises(MeterError, match="throttled"):
+        windows(meter, clock, FAST)
+
+
+def test_idle_power_is_measured_without_work_and_never_for_estimates():
+    clock = FakeClock()
+    protocol = Protocol("idle", 0.0, 1, 0.1, idle_s=2.0)
+    assert windows(FakeMeter(clock, 30.0), clock, protocol).idle_power_w == pytest.approx(30.0)
+    meter = FakeMeter(clock, 30.0)
+    meter.is_estimate = True
+    assert windows(meter, clock, protocol).idle_power_w is None
+
+
+@pytest.fixture(scope="module")
+def record():
+    return measure_fresh(TINY, DIGITS, protocol=FAST, meter="estimate")
+
+
+def test_a_fresh_process_measures(record):
+    reading = record.reading
+    assert reading.is_estimate and reading.meter == "estimate"
+    assert 1e-8 < reading.energy_j < 1e-2
+    assert reading.low_j <= reading.energy_j <= reading.high_j
+    assert reading.workload == "digits/b16" and reading.protocol_hash == FAST.hash
+    assert record.mode == "eager" and record.spent_energy_j > reading.energy_j
+
+
+def test_a_failed_measurement_says_the_cause_in_one_line(tmp_path):
+    with pytest.raises(MeasureError, match="inputs must have shape") as error:
+        np.save(tmp_path / "x.npy", np.zeros((2, 1, 8, 8), np.float32))
+        measure_fresh(TINY, DIGITS, protocol=FAST, inputs=tmp_path / "x.npy", meter="estimate")
+    assert "\n" not in str(error.value)
+
+
+def test_a_measurement_that_hangs_is_ended(tmp_path):
+    lock = DeviceLock(tmp_path, "cpu")
+    with lock.exclusive(), pytest.raises(MeasureError, match="longer than"):
+        measure_fresh(TINY, DIGITS, protocol=FAST, lock_folder=tmp_path, timeout_s=6)
+
+
+def test_records_survive_a_cut_off_line(record, tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_records(path, [record])
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: len(whole) // 2])
+    found = read_records(path)
+    assert found.cut_off and found.records == (record,)
+    append_records(path, [record])
+    assert read_records(path).records == (record, record)
+
+
+@pytest.mark.parametrize("text", ['{"schema": 9}', "[1]", '{"schema": 1, "x": 2}', "null"])
+def test_a_wrong_record_names_file_and_line(tmp_path, text):
+    path = tmp_path / "records.jsonl"
+    path.write_text("\n" + text + "\n")
+    with pytest.raises(ValueError, match="line 2"):
+        read_records(path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"energy_j": -1.0}, {"low_j": 2.0}, {"n_repeats": 0}, {"latency_s": float("nan")}]
+)
+def test_impossible_readings_are_refused(record, change):
+    with pytest.raises(ValueError):
+        EnergyReading.from_dict(record.reading.to_dict() | change)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from predictors.campaign.exclusive import DeviceLock
+with getattr(DeviceLock(Path(sys.argv[1]), "cpu"), sys.argv[2])():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def hold(folder, kind):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder), kind], stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+def test_a_measurement_waits_for_trainers_and_outlives_their_kill(tmp_path):
+    trainer = hold(tmp_path, "shared")
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path), "exclusive"], stdout=subprocess.PIPE
+    )
+    os.set_blocking(waiting.stdout.fileno(), False)
+    time.sleep(1.0)
+    assert not waiting.stdout.read()
+    trainer.send_signal(signal.SIGKILL)
+    trainer.wait()
+    os.set_blocking(waiting.stdout.fileno(), True)
+    assert waiting.stdout.readline() == b"held\n"
+    waiting.kill()
+    waiting.wait()
+
+
+def test_trainers_share_and_many_of_them_cannot_starve_a_measurement(tmp_path):
+    code = (
+        HOLDER.replace('print("held", flush=True)\n    time.sleep(60)', "pass")
+        .replace("with getattr", "while True:\n  with getattr")
+        .replace("    pass", "    time.sleep(.01)")
+    )
+    trainers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), "shared"]) for _ in range(2)
+    ]
+    try:
+        time.sleep(1.0)
+        lock = DeviceLock(tmp_path, "cpu")
+        with lock.shared():
+            pass
+        for _ in range(5):
+            started = time.perf_counter()
+            with lock.exclusive():
+                waited_s = time.perf_counter() - started
+            assert waited_s < 1.0
+    finally:
+        for trainer in trainers:
+            trainer.kill()
+            trainer.wait()

@@ -1,0 +1,126 @@
+import json
+import time
+
+import pytest
+
+from predictors.meters.base import MeterError
+from predictors.meters.estimate import EstimateMeter, watts_per_core
+from predictors.meters.rapl import RaplMeter
+from predictors.meters.replay import ReplayMeter
+from predictors.meters.select import choose_meter, survey
+
+
+def test_the_estimate_counts_busy_time_and_not_sleep():
+    meter = EstimateMeter(10.0)
+    meter.begin(lambda: None)
+    time.sleep(0.2)
+    idle = meter.end(lambda: None)
+    meter.begin(lambda: None)
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+    busy = meter.end(lambda: None)
+    assert idle.energy_j < 0.5
+    assert 2.0 <= busy.energy_j < 2.5
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "-3", "inf", "nan"])
+def test_a_wrong_power_is_refused_by_name(text):
+    with pytest.raises(ValueError, match="JOULENAS_CPU_WATTS_PER_CORE"):
+        watts_per_core({"JOULENAS_CPU_WATTS_PER_CORE": text})
+
+
+def make_rapl(root, *zones):
+    for index, (name, energy_uj, range_uj) in enumerate(zones):
+        folder = root / f"intel-rapl:{index}"
+        folder.mkdir()
+        (folder / "name").write_text(name)
+        (folder / "energy_uj").write_text(str(energy_uj))
+        (folder / "max_energy_range_uj").write_text(str(range_uj))
+    return lambda index, value: (root / f"intel-rapl:{index}" / "energy_uj").write_text(str(value))
+
+
+def test_rapl_counts_over_a_wrap_and_keeps_dram_apart(tmp_path):
+    put = make_rapl(tmp_path, ("package-0", 9_000_000, 10_000_000), ("dram", 0, 10_000_000))
+    meter = RaplMeter(tmp_path)
+    meter.begin(lambda: None)
+    put(0, 1_000_000)
+    put(1, 500_000)
+    window = meter.end(lambda: None)
+    assert window.energy_j == pytest.approx(2.0)
+    assert meter.dram_energy_j == pytest.approx(0.5)
+
+
+def test_rapl_polls_so_that_no_wrap_is_missed(tmp_path):
+    put = make_rapl(tmp_path, ("package-0", 0, 10_000_000))
+    meter = RaplMeter(tmp_path, poll_s=0.01)
+    meter.begin(lambda: None)
+    for value in (6_000_000, 2_000_000, 8_000_000):
+        put(0, value)
+        time.sleep(0.1)
+    assert meter.end(lambda: None).energy_j == pytest.approx(18.0)
+
+
+def test_rapl_without_dram_says_none(tmp_path):
+    make_rapl(tmp_path, ("package-0", 0, 10))
+    meter = RaplMeter(tmp_path)
+    meter.begin(lambda: None)
+    meter.end(lambda: None)
+    assert meter.dram_energy_j is None
+
+
+def test_rapl_says_what_to_do_where_it_is_absent_or_unreadable(tmp_path, monkeypatch):
+    with pytest.raises(MeterError, match="virtual machines rarely have it"):
+        RaplMeter(tmp_path)
+    make_rapl(tmp_path, ("package-0", 0, 10))
+
+    def refuse(self, *args, **kwargs):
+        if self.name == "energy_uj":
+            raise PermissionError
+        return original(self, *args, **kwargs)
+
+    original = type(tmp_path).read_text
+    monkeypatch.setattr(type(tmp_path), "read_text", refuse)
+    with pytest.raises(MeterError, match="run as root"):
+        RaplMeter(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not json",
+        '{"replay": 9}',
+        "[1]",
+        '{"replay": 1, "source": "x"}',
+        '{"replay": 1, "source": "x", "device": "d", "is_estimate": false}\n{"energy": 1}',
+    ],
+)
+def test_a_wrong_replay_log_is_refused_in_one_line(tmp_path, text):
+    log = tmp_path / "log.jsonl"
+    log.write_text(text)
+    with pytest.raises(MeterError, match="replay log") as error:
+        ReplayMeter(log)
+    assert "\n" not in str(error.value)
+
+
+def test_a_replay_that_ends_says_so(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text(json.dumps({"replay": 1, "source": "x", "device": "d", "is_estimate": False}))
+    meter = ReplayMeter(log)
+    meter.begin(lambda: None)
+    with pytest.raises(MeterError, match="ends after 0"):
+        meter.end(lambda: None)
+
+
+def test_every_meter_is_surveyed_and_the_estimate_always_works():
+    found = {status.name: status for status in survey()}
+    assert {"nvml", "rapl", "estimate"} <= found.keys()
+    assert found["estimate"].is_available
+    assert all(status.detail for status in found.values())
+
+
+def test_meters_by_name():
+    assert choose_meter("estimate", "cpu").name == "estimate"
+    with pytest.raises(ValueError, match="estimate"):
+        choose_meter("wattmeter", "cpu")
