@@ -21,11 +21,11 @@ def quickstart() -> SearchConfig:
     return SearchConfig(
         task="digits",
         space=get_space("digits-tiny"),
-        trials=30,
+        trials=36,
         batch_size=128,
         seed=0,
         protocol="quick",
-        training=TrainingConfig(epochs=40, batch_size=32, learning_rate=3e-3),
+        training=TrainingConfig(epochs=40, batch_size=64, learning_rate=5e-3, weight_decay=0.3),
         gate=GateConfig(startup_trials=8),
         baselines=(Architecture(d_model=64, layers=(layer,) * 3, patch_size=2),),
     )

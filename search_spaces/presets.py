@@ -28,8 +28,8 @@ _LARGE: dict[str, Any] = {
 _PRESETS: tuple[dict[str, Any], ...] = (
     {
         "name": "digits-tiny",
-        "d_model": [16, 24, 32, 48, 64, 96],
-        "depth": [1, 2, 3, 4],
+        "d_model": [16, 24, 32, 48, 64],
+        "depth": [1, 2, 3],
         "n_heads": [1, 2, 4],
         "n_kv_heads": [1, 2, 4],
         "ffn_ratio": [0.5, 1, 2, 4],

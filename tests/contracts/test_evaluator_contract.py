@@ -1,0 +1,104 @@
+"""Every evaluator turns a running trial into a complete one; measuring is handed to it."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "nas"))
+
+from search_fakes import SPACE, finished, reading
+
+from nas.searching.config import SearchConfig
+from nas.searching.evaluator import ScratchEvaluator
+from nas.searching.trial import TrialRecord
+from nas.training.config import TrainingConfig
+from search_spaces.sampling import sample, smallest
+
+
+class FormulaEvaluator:
+    """Accuracy and joules by formula, as the fakes of the session tests have it."""
+
+    def evaluate(self, candidate, folder, measure):
+        record = finished(candidate)
+        measured = measure(candidate.architecture, None, folder / "none", folder / "none")
+        return replace(record, reading=measured.reading)
+
+
+def scratch(tmp_path):
+    config = SearchConfig(
+        task="digits",
+        space=SPACE,
+        trials=1,
+        batch_size=64,
+        training=TrainingConfig(epochs=2, batch_size=128),
+    )
+    return ScratchEvaluator(config, tmp_path / "inputs.npy", tmp_path / "locks", 1)
+
+
+@pytest.fixture(params=[scratch, lambda _: FormulaEvaluator()], ids=["scratch", "formula"])
+def evaluator(request, tmp_path):
+    return request.param(tmp_path)
+
+
+class Measured:
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, architecture, workload, weights, inputs):
+        self.calls.append((architecture, weights))
+
+        class Record:
+            spent_energy_j = 2.5
+
+        record = Record()
+        record.reading = reading(1.25e-4)
+        return record
+
+
+def candidate(architecture, **changes):
+    return TrialRecord(
+        7,
+        "running",
+        architecture,
+        predicted_energy_j=1e-4,
+        predicted_low_j=5e-5,
+        predicted_high_j=2e-4,
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_running_trial_becomes_complete_and_keeps_what_it_was(evaluator, tmp_path, seed):
+    architecture = smallest(SPACE) if seed == 0 else sample(SPACE, np.random.default_rng(3))
+    measure = Measured()
+    record = evaluator.evaluate(candidate(architecture, audit=True), tmp_path, measure)
+    assert record.state == "complete" and record.number == 7 and record.audit
+    assert record.architecture == architecture
+    assert 0 <= record.accuracy <= 1 and record.accuracy_se > 0
+    assert record.predicted_energy_j == 1e-4
+    assert record.energy_j == 1.25e-4 and record.train_energy_j > 0
+    assert [call[0] for call in measure.calls] == [architecture]
+    assert TrialRecord.from_dict(record.to_dict()) == record
+
+
+def test_a_failed_measurement_is_not_swallowed(evaluator, tmp_path):
+    def fail(*_):
+        raise RuntimeError("sensor lost")
+
+    with pytest.raises(RuntimeError, match="sensor lost"):
+        evaluator.evaluate(candidate(smallest(SPACE)), tmp_path, fail)
+
+
+def test_training_from_scratch_repeats_itself_and_keeps_the_weights(tmp_path):
+    evaluator = scratch(tmp_path)
+    records = []
+    for name in ("a", "b"):
+        measure = Measured()
+        record = evaluator.evaluate(candidate(smallest(SPACE)), tmp_path / name, measure)
+        records.append(record)
+        assert measure.calls[0][1].is_file()
+    first, second = (r.accuracy for r in records)
+    assert first == second and records[0].test_accuracy == records[1].test_accuracy

@@ -1,0 +1,182 @@
+"""What a user meets at the prompt: one-line errors, exit codes, help, units."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from search_fakes import drive, make_session
+
+from nas.cli.main import main
+from nas.cli.units import format_joules, parse_joules
+from nas.searching import run as run_module
+from nas.searching.config import SearchConfig
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A finished run whose figures are formulas."""
+    folder = tmp_path / "run"
+    session = make_session(folder_for(folder), trials=12)
+    drive(session)
+    return folder
+
+
+def folder_for(folder):
+    from search_fakes import SPACE
+
+    config = SearchConfig(task="digits", space=SPACE, trials=12)
+    run = run_module.create(folder, config, "fake")
+    # The journal's study has a name of its own; the run's is for shared storages.
+    assert run.name.startswith("run-")
+    return folder
+
+
+def test_front_table_json_csv_and_knee_agree(run_folder, capsys):
+    assert main(["front", str(run_folder), "--json"]) == 0
+    members = json.loads(capsys.readouterr().out)["members"]
+    energies = [m["energy_j"] for m in members]
+    assert len(members) >= 2 and energies == sorted(energies)
+    assert main(["front", str(run_folder)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == len(members) + 4
+    assert main(["front", str(run_folder), "--csv"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == len(members) + 1
+    assert main(["front", str(run_folder), "--knee", "--json"]) == 0
+    (knee,) = json.loads(capsys.readouterr().out)["members"]
+    assert knee in members
+
+
+def test_a_budget_is_kept(run_folder, capsys):
+    main(["front", str(run_folder), "--json"])
+    members = json.loads(capsys.readouterr().out)["members"]
+    budget = members[1]["energy_j"]
+    assert main(["front", str(run_folder), "--json", "--max-joules", repr(budget)]) == 0
+    kept = json.loads(capsys.readouterr().out)["members"]
+    assert [m["trial"] for m in kept] == [m["trial"] for m in members[:2]]
+
+
+WRONG = [
+    (["front", "{tmp}/nowhere"], ["run must be the folder of a search", "nowhere"]),
+    (["front", "{run}", "--max-joules", "-1"], ["joules must be a number > 0", "-1"]),
+    (["front", "{run}", "--max-joules", "2 parsec"], ["joules", "parsec"]),
+    (["front", "{run}", "--max-joules", "1nJ"], ["no member", "1e-09"]),
+    (["front", "{run}", "--min-accuracy", "3"], ["min_accuracy", "[0, 1]", "3"]),
+    (["front", "{run}", "--plot", "{tmp}/x.txt"], [".png"]),
+    (["front", "{run}", "--plot", "{tmp}/no/x.png"], ["writable", "x.png"]),
+    (["export", "{run}", "--to", "{tmp}/a"], ["--trial N"]),
+    (["export", "{run}", "--trial", "99", "--to", "{tmp}/a"], ["trial", "99", "0 to"]),
+    (["export", "{run}", "--trial", "0", "--knee", "--to", "{tmp}/a"], ["--trial"]),
+    (["export", "{run}", "--trial", "0", "--to", "{tmp}/a"], ["weights"]),
+    (["export", "{run}", "--trial", "0", "--to", "{run}"], ["weights", "0"]),
+    (["search", "nonsense"], ["recipe must be one of", "quickstart"]),
+    (["search", "quickstrt"], ["did you mean 'quickstart'"]),
+    (["search"], ["recipe", "--task"]),
+    (["search", "quickstart", "--task", "digts", "--run", "{tmp}/r"], ["did you mean 'digits'"]),
+    (["search", "quickstart", "--space", "nope"], ["space must be one of", "nope"]),
+    (["search", "quickstart", "--trials", "0"], ["trials", ">= 1", "0"]),
+    (["search", "quickstart", "--workers", "0"], ["workers", "0"]),
+    (["search", "quickstart", "--max-joules", "x"], ["joules", "x"]),
+    (["search", "quickstart", "--sampler", "best"], ["sampler", "tpe", "best"]),
+    (["search", "quickstart", "--meter", "ruler", "--run", "{tmp}/r"], ["meter", "estimate"]),
+    (["search", "quickstart", "--meter", "nvml", "--run", "{tmp}/r"], ["NVML"]),
+    (["search", "quickstart", "--device", "cuda:77", "--run", "{tmp}/r"], ["device", "cuda:77"]),
+    (["search", "quickstart", "--storage", "bogus", "--run", "{tmp}/r"], ["cannot be opened"]),
+    (["search", "quickstart", "--resume", "--run", "{tmp}/r"], ["run must be the folder"]),
+    (["search", "quickstart", "--run", "{run}"], ["new or empty", "--resume"]),
+    (["search", "quickstart", "--run", "/proc/x/run"], ["writable", "/proc/x/run"]),
+    (["search", "quickstart", "--resume", "--seed", "5", "--run", "{run}"], ["seed", "differ"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG, ids=lambda v: " ".join(v)[:50])
+def test_bad_input_is_one_line_exit_code_2_and_nothing_half_written(
+    run_folder, tmp_path, capsys, monkeypatch, arguments, words
+):
+    from search_spaces.compression import realness
+
+    fast = realness.Choice("fp32", True, 1.0, None, None)
+    dense = realness.Choice("dense", True, 1.0, None, None)
+
+    def probed(device, cache_dir=None):
+        if device != "cpu":
+            return realness._probe(device)
+        return realness.RealnessReport(device, (fast,), (dense,))
+
+    monkeypatch.setattr(realness, "probe", probed)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(str(p) for p in tmp_path.rglob("*") if p.name != "writer.lock")
+    filled = [a.format(tmp=tmp_path, run=run_folder) for a in arguments]
+    assert main(filled) == 2
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if not line.startswith(("searching", "exporting"))]
+    assert out == "" and len(lines) == 1, err
+    assert all(word in lines[0] for word in words), lines[0]
+    assert sorted(str(p) for p in tmp_path.rglob("*") if p.name != "writer.lock") == before
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"schema": 1}', "\xff", '{"schema": 9, "config": {}}']
+)
+def test_a_corrupt_run_file_is_one_line(run_folder, capsys, text):
+    (run_folder / "run.json").write_text(text, encoding="latin-1")
+    assert main(["front", str(run_folder)]) == 2
+    err = capsys.readouterr().err
+    assert "run.json" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": 3},
+        {"space": []},
+        {"trials": "x"},
+        {"gate": {}},
+        {"training": {"epochs": 0}},
+        {"baselines": [1]},
+        {"x": 1},
+    ],
+)
+def test_a_run_file_with_a_wrong_configuration_is_one_line(run_folder, capsys, change):
+    path = run_folder / "run.json"
+    data = json.loads(path.read_text())
+    data["config"] |= change
+    path.write_text(json.dumps(data))
+    code = main(["front", str(run_folder)])
+    err = capsys.readouterr().err
+    assert code in (0, 2) and "Traceback" not in err and len(err.splitlines()) <= 1
+    if code == 0:
+        assert change in ({"task": 3}, {"gate": {}})
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(ValueError, match="run must be"):
+        main(["--debug", "front", str(tmp_path)])
+
+
+def test_doctor_says_what_would_be_used(capsys):
+    assert main(["doctor", "--json", "--device", "cpu"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["meter"] in {"estimate", "rapl"}
+    assert {m["name"] for m in found["meters"]} >= {"nvml", "rapl", "estimate"}
+    assert main(["doctor", "--device", "cpu"]) == 0
+    assert "used:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "joules"),
+    [("2mJ", 2e-3), ("150 uJ", 1.5e-4), ("3µJ", 3e-6), ("0.002", 0.002), ("1e-3J", 1e-3)],
+)
+def test_joules_are_read_with_their_unit(text, joules):
+    assert parse_joules(text) == pytest.approx(joules)
+
+
+@pytest.mark.parametrize(
+    ("joules", "text"), [(1.25e-3, "1.25 mJ"), (15.2e-6, "15.2 µJ"), (2.0, "2 J"), (3e-9, "3 nJ")]
+)
+def test_joules_are_shown_with_the_unit_that_fits(joules, text):
+    assert format_joules(joules) == text

@@ -1,0 +1,259 @@
+"""True searches with Ray on the digits: small, but nothing in them is faked unless said."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import nas
+from nas.searching.config import GateConfig, SearchConfig
+from nas.searching.run import RunBusyError, sole_writer
+from nas.training.config import TrainingConfig
+from search_spaces.space import SearchSpace
+
+pytestmark = pytest.mark.e2e
+
+SPACE = SearchSpace.from_dict(
+    {
+        "name": "small",
+        "d_model": [16, 24, 32],
+        "depth": [1, 2],
+        "patch_size": [4],
+        "n_heads": [1, 2],
+        "n_kv_heads": [1, 2],
+        "ffn_ratio": [1, 2],
+        "attention_precision": ["fp32", "bf16"],
+    }
+)
+CONFIG = SearchConfig(
+    task="digits",
+    space=SPACE,
+    trials=5,
+    batch_size=64,
+    seed=1,
+    meter="estimate",
+    protocol="quick",
+    training=TrainingConfig(epochs=4, batch_size=64, learning_rate=5e-3),
+    gate=GateConfig(startup_trials=3),
+)
+ROOT = Path(__file__).parents[2]
+
+
+def nas_command(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "nas", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return nas.search(CONFIG, tmp_path_factory.mktemp("runs") / "small", workers=2)
+
+
+def test_a_search_trains_measures_and_keeps_everything(run):
+    trials = run.trials()
+    complete = [t for t in trials if t.state == "complete"]
+    assert len(complete) == 5, [t.reason for t in trials]
+    for trial in complete:
+        assert 0.1 < trial.accuracy <= 1 and trial.accuracy_se > 0
+        assert trial.reading.is_estimate and trial.reading.n_repeats >= 6
+        assert trial.predicted_energy_j > 0 and trial.train_energy_j > 0
+        assert run.weights_path(trial.number).is_file()
+    readings = {t.reading.protocol_hash for t in complete}
+    assert len(readings) == 1
+    front = run.front()
+    assert 1 <= len(front) <= 5
+    assert front.best(max_joules=1.0).accuracy == max(t.accuracy for t in complete)
+    assert not list(run.folder.rglob("*.tmp"))
+
+
+def test_the_front_on_the_command_line(run, tmp_path):
+    table = nas_command("front", run.folder)
+    assert table.returncode == 0 and "estimate" in table.stdout and "±" in table.stdout
+    found = json.loads(nas_command("front", run.folder, "--json").stdout)
+    assert found["schema"] == 1 and len(found["members"]) == len(run.front())
+    csv = nas_command("front", run.folder, "--csv", "--knee").stdout.splitlines()
+    assert len(csv) == 2 and csv[0].startswith("trial,")
+    drawn = nas_command("front", run.folder, "--plot", tmp_path / "front.png")
+    assert drawn.returncode == 0 and (tmp_path / "front.png").stat().st_size > 10_000
+
+
+def test_an_exported_trial_runs_elsewhere(run, tmp_path):
+    done = nas_command(
+        "export", run.folder, "--knee", "--to", tmp_path / "a", "--json", "--joule-tolerance", "3"
+    )
+    assert done.returncode == 0, done.stderr
+    card = json.loads(done.stdout)["card"]
+    assert card == json.loads((tmp_path / "a" / "card.json").read_text())
+    assert card["verified"]["output_difference"] == 0
+    assert card["verified"]["validation_accuracy"] == card["searched"]["validation_accuracy"]
+    assert card["verified"]["reading"]["energy_j"] > 0
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {
+        "model.safetensors",
+        "architecture.json",
+        "workload.json",
+        "check.safetensors",
+        "card.json",
+        "README.md",
+    }
+    again = nas_command("export", run.folder, "--knee", "--to", tmp_path / "a")
+    assert again.returncode == 2 and "new or empty" in again.stderr
+
+
+@pytest.mark.parametrize("what", ["weights", "joules"])
+def test_an_export_that_differs_fails_and_leaves_nothing(run, tmp_path, monkeypatch, what):
+    import shutil
+
+    from nas.exporting import verify
+    from nas.exporting.artifact import ExportError, export
+
+    broken = replace(run, folder=tmp_path / "run")
+    shutil.copytree(run.folder, broken.folder)
+    trial = run.front().members[-1].trial
+    if what == "weights":
+        original = verify._reload
+
+        def corrupt(folder, task):
+            from safetensors.torch import load_file, save_file
+
+            weights = load_file(folder / "model.safetensors")
+            weights["head.weight"] += 1.0
+            save_file(weights, folder / "model.safetensors")
+            return original(folder, task)
+
+        monkeypatch.setattr(verify, "_reload", corrupt)
+        words = "outputs differ"
+    else:
+        words = "measured again"
+    # Nothing measured twice agrees to one part in a million.
+    with pytest.raises(ExportError, match=words):
+        export(broken, trial, tmp_path / "out" / "a", joule_tolerance=1e-6)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_second_driver_is_refused(run):
+    longer = replace(CONFIG, trials=6)
+    with sole_writer(run.folder), pytest.raises(RunBusyError, match="another search"):
+        nas.search(longer, run.folder, resume=True)
+
+
+def test_a_finished_run_is_not_overwritten_nor_resumed_as_another(run):
+    with pytest.raises(ValueError, match="new or empty"):
+        nas.search(CONFIG, run.folder)
+    with pytest.raises(ValueError, match="seed"):
+        nas.search(replace(CONFIG, seed=2), run.folder, resume=True)
+
+
+SCRIPT = """
+import sys, nas
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_e2e import CONFIG
+from dataclasses import replace
+class Say:
+    def on_change(self, snapshot, record):
+        print(snapshot.complete, snapshot.running, flush=True)
+if __name__ == "__main__":
+    nas.search(replace(CONFIG, trials=4), Path(sys.argv[1]), workers=2,
+               resume=sys.argv[2] == "resume", listener=Say())
+"""
+
+
+def start(folder, mode, tmp_path):
+    script = tmp_path / "search.py"
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder), mode],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+
+
+def wait_for_one(process):
+    for line in process.stdout:
+        complete, running = map(int, line.split())
+        if complete >= 1 and running >= 1:
+            return
+    raise AssertionError(process.stderr.read())
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_search_that_is_ended_half_way_goes_on_with_resume(tmp_path, how):
+    folder = tmp_path / "run"
+    process = start(folder, "new", tmp_path)
+    wait_for_one(process)
+    started = time.perf_counter()
+    process.send_signal(how)
+    process.stdout.read()
+    code = process.wait(timeout=90)
+    if how == signal.SIGINT:
+        # Ctrl-C ends cleanly and soon, not after the rest of the search.
+        assert code == 0 and time.perf_counter() - started < 45
+    kept = {t.number: t for t in nas.load(folder).trials() if t.state == "complete"}
+    assert 1 <= len(kept) < 4
+    again = start(folder, "resume", tmp_path)
+    _, errors = again.communicate(timeout=200)
+    assert again.returncode == 0, errors
+    after = {t.number: t for t in nas.load(folder).trials()}
+    assert sum(t.state == "complete" for t in after.values()) == 4
+    assert all(after[number] == trial for number, trial in kept.items())
+    assert not [t for t in after.values() if t.state in ("running", "failed")]
+
+
+def test_a_worker_that_dies_or_raises_is_a_recorded_failure(tmp_path, monkeypatch):
+    # Workers are new processes; the training module is swapped by a file on their path.
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('BREAK_TRIALS'):\n"
+        "    import nas.searching.evaluator as e\n"
+        "    original = e.ScratchEvaluator.evaluate\n"
+        "    def evaluate(self, candidate, folder, measure):\n"
+        "        if candidate.number == 1: os.kill(os.getpid(), 9)\n"
+        "        if candidate.number == 2: raise MemoryError\n"
+        "        if candidate.number == 3: raise RuntimeError('first line\\nsecond')\n"
+        "        return original(self, candidate, folder, measure)\n"
+        "    e.ScratchEvaluator.evaluate = evaluate\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(ROOT)]))
+    monkeypatch.setenv("BREAK_TRIALS", "1")
+    process = start(tmp_path / "run", "new", tmp_path)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    trials = {t.number: t for t in nas.load(tmp_path / "run").trials()}
+    assert trials[0].state == "complete"
+    assert trials[1].state == "failed" and "worker died" in trials[1].reason
+    assert trials[2].state == "failed" and trials[2].reason == "out of memory"
+    assert trials[3].state == "failed" and trials[3].reason == "RuntimeError: first line"
+
+
+def test_a_missing_cluster_is_one_line(tmp_path):
+    done = nas_command(
+        "search",
+        "quickstart",
+        "--trials",
+        1,
+        "--address",
+        "127.0.0.1:1",
+        "--run",
+        tmp_path / "r",
+        "--device",
+        "cpu",
+    )
+    assert done.returncode == 2 and "address must be that of a running Ray cluster" in done.stderr
+    assert "Traceback" not in done.stderr

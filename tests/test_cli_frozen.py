@@ -1,0 +1,58 @@
+"""The command line is a promise: verbs and options change only together with this file."""
+
+import argparse
+
+from nas.cli.main import build_parser
+
+FROZEN = {
+    "search": {
+        "recipe",
+        "--task",
+        "--space",
+        "--trials",
+        "--workers",
+        "--seed",
+        "--sampler",
+        "--max-joules",
+        "--device",
+        "--meter",
+        "--epochs",
+        "--storage",
+        "--address",
+        "--run",
+        "--resume",
+        "--quiet",
+        "--json",
+    },
+    "front": {"run", "--max-joules", "--min-accuracy", "--knee", "--json", "--csv", "--plot"},
+    "export": {
+        "run",
+        "--trial",
+        "--max-joules",
+        "--min-accuracy",
+        "--knee",
+        "--to",
+        "--joule-tolerance",
+        "--quiet",
+        "--json",
+    },
+    "doctor": {"--device", "--kernels", "--json"},
+}
+
+
+def test_verbs_and_options_are_those_promised():
+    parser = build_parser()
+    (verbs,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    found = {
+        name: {(a.option_strings or [a.dest])[-1] for a in sub._actions if a.dest != "help"}
+        for name, sub in verbs.choices.items()
+    }
+    assert found == FROZEN
+
+
+def test_every_option_says_what_it_is():
+    parser = build_parser()
+    (verbs,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    for name, sub in verbs.choices.items():
+        for action in sub._actions:
+            assert action.help, f"nas {name} {action.dest}"
