@@ -60,8 +60,10 @@ def load(run: str | Path) -> Run:
     return load_run(run)
 
 
-def export(run: Run, trial: int, to: str | Path) -> Exported:
-    """Write trial ``trial`` of ``run`` as an artifact, verified in a fresh process.
+def export(run: Run, trial: int, to: str | Path, *, joule_tolerance: float = 0.3) -> Exported:
+    """Write trial ``trial`` of ``run`` as an artifact, verified in fresh processes.
+
+    Joules measured again may differ by ``joule_tolerance``, relative.
 
     Raises:
         ValueError: there is no such complete trial, or ``to`` is not empty.
@@ -69,4 +71,4 @@ def export(run: Run, trial: int, to: str | Path) -> Exported:
     """
     from nas.exporting.artifact import export as export_trial
 
-    return export_trial(run, trial, Path(to))
+    return export_trial(run, trial, Path(to), joule_tolerance=joule_tolerance)

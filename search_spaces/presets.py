@@ -28,15 +28,17 @@ _LARGE: dict[str, Any] = {
 _PRESETS: tuple[dict[str, Any], ...] = (
     {
         "name": "digits-tiny",
-        "d_model": [16, 24, 32, 48, 64],
+        "d_model": [8, 16, 24, 32, 48, 64],
         "depth": [1, 2, 3],
         "n_heads": [1, 2, 4],
         "n_kv_heads": [1, 2, 4],
         "ffn_ratio": [0.5, 1, 2, 4],
         "attention_rank": [None, 0.25],
         "ffn_rank": [None, 0.25],
-        "patch_size": [2, 4],
-        **_COMPRESSION,
+        "patch_size": [2, 4, 8],
+        # Widths this small have no fp8 or 2:4 kernel: those want multiples of 16 and of 64.
+        "attention_precision": ["fp32", "bf16", "int8"],
+        "ffn_precision": ["fp32", "bf16", "int8"],
     },
     {"name": "encoder-base", **_LARGE, "patch_size": [1]},
     {"name": "vision-base", **_LARGE, "patch_size": [8, 16, 32]},

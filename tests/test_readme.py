@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nas.cli.main import build_parser
+from search_spaces.space import SearchSpace
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -61,9 +63,19 @@ def test_the_python_example_runs_as_written(tmp_path):
     (example,) = blocks(ROOT / "README.md", "python")
     (tmp_path / "example.py").write_text(example)
     done = subprocess.run(
-        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True,
-        timeout=280, check=False,
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "d64 L3" in done.stdout or "d16" in done.stdout
     assert (tmp_path / "model" / "card.json").is_file()
+
+
+def test_the_space_in_the_readme_is_one():
+    (text,) = blocks(ROOT / "README.md", "yaml")
+    space = SearchSpace.from_dict(yaml.safe_load(text))
+    assert space.size() > 1000

@@ -77,7 +77,9 @@ class ScratchEvaluator:
         seed = config.seed * 1_000_003 + candidate.number
         lock = DeviceLock(self.lock_folder, config.device)
         with EnergySpan(config.device, share=1 / self.workers) as span:
-            model = build(architecture, workload, generator_seed=seed)
+            model = build(architecture, workload, generator_seed=seed).to(config.device)
+            # A shape that has no kernel must fail now, not after it cost its training.
+            compress(model, architecture)
             train(
                 model,
                 task.split("train"),

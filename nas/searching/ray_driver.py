@@ -1,8 +1,11 @@
 """Run a session's trials on Ray Tune. The only file that imports ray.
 
 Tune schedules the trials and reports crashed workers; our ``Searcher`` feeds it from the session,
-which owns the study. Measuring is a Ray task that takes the whole custom resource
-``joule_meter``, of which each measuring device has 1, so two measurements never overlap.
+which owns the study. Measuring is a Ray task on a node with the custom resource ``joule_meter``,
+of which each measuring device has 1. A task takes half of it: while one holds the device's
+exclusive lock and measures, the next may import and compile, which takes several times as long as
+measuring does. The lock (``predictors.campaign.exclusive``) is what keeps windows from overlapping
+with each other and with training.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
 METER_RESOURCE = "joule_meter"
+_METER_SHARE = 0.5
 _RESULT = "result.json"
 
 
@@ -170,7 +174,7 @@ class _SessionSearcher(Searcher):
 
 @dataclass(frozen=True, slots=True)
 class _RayMeasure:
-    """``Measure`` as a Ray task that holds the device's meter alone."""
+    """``Measure`` as a Ray task on a node that measures."""
 
     device: str
     meter: str
@@ -184,7 +188,7 @@ class _RayMeasure:
         anywhere = PlacementGroupSchedulingStrategy(placement_group=None)  # type: ignore[arg-type]
         task: Any = ray.remote(
             num_cpus=0,
-            resources={METER_RESOURCE: 1},
+            resources={METER_RESOURCE: _METER_SHARE},
             max_retries=0,
             scheduling_strategy=anywhere,
         )(measure_fresh)  # type: ignore[arg-type]

@@ -33,12 +33,12 @@ def get_recipe(name: str, **changes: Any) -> SearchConfig:
         near = difflib.get_close_matches(name, found, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"recipe must be one of {', '.join(sorted(found))}, got {name!r}{hint}")
-    make: Callable[[], SearchConfig] = found[name].load()
+    make: Callable[[str], SearchConfig] = found[name].load()
     unknown = changes.keys() - {f.name for f in fields(SearchConfig)}
     if unknown:
         raise ValueError(f"search config has no field {', '.join(sorted(unknown))}")
-    config = make()
     device = changes.get("device") or default_device()
+    config = make(device)
     return fitted(replace(config, **{**changes, "device": device}))
 
 

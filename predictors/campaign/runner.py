@@ -62,6 +62,8 @@ def measure_fresh(
     if device == "cpu":
         # Read when torch is imported, so before the job's own count can be set.
         environment["OMP_NUM_THREADS"] = str(threads)
+        # A pool of compilers would start more processes than one small model has kernels.
+        environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     process = subprocess.Popen(
         [sys.executable, "-m", "predictors.campaign.worker"],
         stdin=subprocess.PIPE,

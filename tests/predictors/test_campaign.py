@@ -116,7 +116,7 @@ def test_a_fresh_process_measures(record):
     assert 1e-8 < reading.energy_j < 1e-2
     assert reading.low_j <= reading.energy_j <= reading.high_j
     assert reading.workload == "digits/b16" and reading.protocol_hash == FAST.hash
-    assert record.mode == "eager" and record.spent_energy_j > reading.energy_j
+    assert record.mode in ("compile", "eager") and record.spent_energy_j > reading.energy_j
 
 
 def test_a_failed_measurement_says_the_cause_in_one_line(tmp_path):

@@ -120,7 +120,13 @@ def test_compiled_int8_computes_what_eager_int8_computes():
     assert prepared.mode == "compile"
     eager = run_eagerly(model).call(inputs())
     assert (prepared.call(inputs()) - eager).abs().max() < 0.02 * eager.abs().max()
-    assert prepare_for_inference(model, make("bf16", "fp32"), inputs()).mode == "eager"
+
+
+def test_without_a_compiler_plain_variants_run_op_by_op(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    architecture = make("bf16", "fp32")
+    model = compress(build(architecture, DIGITS, generator_seed=0), architecture)
+    assert prepare_for_inference(model, architecture, inputs()).mode == "eager"
 
 
 @pytest.fixture
