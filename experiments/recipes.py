@@ -21,7 +21,7 @@ def quickstart(device: str) -> SearchConfig:
     return SearchConfig(
         task="digits",
         space=get_space("digits-tiny"),
-        trials=30,
+        trials=38,
         batch_size=128,
         seed=0,
         # A GPU's counter steps each 100 ms, so its windows must be longer than a CPU clock's.

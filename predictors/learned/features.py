@@ -35,12 +35,14 @@ def cost_terms(architectures: Sequence[Architecture], workload: Workload) -> NDA
 
     Work outside the blocks counts as the stream's precision.
     """
-    return np.array([_cost_row(a, count(a, workload), workload) for a in architectures])
+    rows = [_cost_row(a, count(a, workload), workload) for a in architectures]
+    return np.array(rows).reshape(-1, len(COST_TERMS))
 
 
 def features(architectures: Sequence[Architecture], workload: Workload) -> NDArray[np.float64]:
     """Shape ``(N, len(FEATURES))``; sizes in natural logarithms."""
-    return np.array([_feature_row(a, count(a, workload), workload) for a in architectures])
+    rows = [_feature_row(a, count(a, workload), workload) for a in architectures]
+    return np.array(rows).reshape(-1, len(FEATURES))
 
 
 def _cost_row(architecture: Architecture, counts: Counts, workload: Workload) -> list[float]:

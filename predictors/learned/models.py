@@ -202,6 +202,8 @@ class _Residual:
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the log residual of a new label, its noise included."""
+        if not len(rows):
+            return np.empty(0), np.empty(0)
         mean, deviation = self._model.predict(self._standard(rows), return_std=True)
         return mean + self._mean, np.sqrt(deviation**2 + self._label_variance)
 

@@ -91,14 +91,18 @@ def test_ninety_percent_intervals_cover_about_ninety_percent():
 
 
 def test_outside_the_training_range_intervals_widen():
-    small = [o for o in observations(120) if o.architecture.d_model <= 48]
+    small = [o for o in observations(120) if o.architecture.d_model <= 32]
     predictor = EnergyPredictor.fit(small)
-    large = [o.architecture for o in observations(120) if o.architecture.d_model == 96]
+    large = [o.architecture for o in observations(120) if o.architecture.d_model == 64]
     near = predictor.predict([o.architecture for o in small[:20]], DIGITS)
     far = predictor.predict(large, DIGITS)
     assert not far.in_range.any()
     width = [np.median(np.log(p.high_j / p.low_j)) for p in (far, near)]
     assert width[0] > 1.5 * width[1]
+
+
+def test_nothing_to_predict_gives_nothing(fitted):
+    assert fitted[0].predict([], DIGITS).mean_j.shape == (0,)
 
 
 @pytest.mark.parametrize("confidence", [0, 1, -1, 2])
