@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from nas.exporting.artifact import export
 
     queries = (arguments.knee, arguments.max_joules, arguments.min_accuracy)
-    asked = [option not in (None, False) for option in (arguments.trial, *queries)]
+    asked = [option is not None and option is not False for option in (arguments.trial, *queries)]
     if not any(asked):
         raise ValueError("name a member: --trial N, --knee, --max-joules X or --min-accuracy A")
     if asked[0] and any(asked[1:]):

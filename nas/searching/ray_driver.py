@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ from search_spaces.workload import Workload
 METER_RESOURCE = "joule_meter"
 _METER_SHARE = 0.5
 _RESULT = "result.json"
+_CONNECT_TIMEOUT_S = 5.0
 
 
 class ClusterError(RuntimeError):
@@ -68,8 +70,9 @@ def cluster(address: str | None, workers: int, device: str) -> Iterator[None]:
                 **quiet,
             )
         else:
+            _check_reachable(address)
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"address must be that of a running Ray cluster, got {address!r}: "
             f"{str(error).strip().splitlines()[0]}"
@@ -84,6 +87,13 @@ def cluster(address: str | None, workers: int, device: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise ``OSError`` if nothing listens at ``host:port``: Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
 
 
 def run_trials(

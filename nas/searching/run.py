@@ -117,10 +117,7 @@ def create(folder: Path, config: SearchConfig, meter: str) -> Run:
     Raises:
         ValueError: the folder exists and is not empty, or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(
-            f"run folder must be new or empty, got {folder} (to go on with it, add --resume)"
-        )
+    check_new(folder)
     run = Run(
         folder=folder,
         config=config,
@@ -135,6 +132,14 @@ def create(folder: Path, config: SearchConfig, meter: str) -> Run:
     except OSError as error:
         raise ValueError(f"run folder must be writable, got {folder}: {error.strerror}") from None
     return run
+
+
+def check_new(folder: Path) -> None:
+    """Raise ``ValueError`` if ``folder`` exists and is not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"run folder must be new or empty, got {folder} (to go on with it, add --resume)"
+        )
 
 
 def load(path: str | Path) -> Run:

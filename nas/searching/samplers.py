@@ -5,13 +5,12 @@ from __future__ import annotations
 import warnings
 
 import optuna
+from optuna.samplers import BaseSampler as BaseSampler
 
 from nas.searching.config import SamplerName
 
 
-def make_sampler(
-    name: SamplerName, seed: int, *, startup_trials: int
-) -> optuna.samplers.BaseSampler:
+def make_sampler(name: SamplerName, seed: int, *, startup_trials: int) -> BaseSampler:
     """The sampler called ``name``.
 
     ``tpe`` is multi-objective TPE (Ozaki et al. 2022), multivariate so that heads and widths are

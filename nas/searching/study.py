@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from nas.searching.config import SearchConfig
 from nas.searching.evaluator import ScratchEvaluator
 from nas.searching.gate import Gate
 from nas.searching.run import Run
-from nas.searching.samplers import make_sampler
+from nas.searching.samplers import BaseSampler, make_sampler
 from nas.searching.session import Listener, Session
 from nas.searching.storage import StudyStore, journal_path
 from nas.tasks.base import Task
@@ -59,34 +61,61 @@ def run_search(
     sampler = make_sampler(config.sampler, config.seed, startup_trials=config.gate.startup_trials)
     if resume:
         run = run_module.resumed(folder, config)
+        meter_name = run.meter
     else:
+        run_module.check_new(folder)
         meter = choose_meter(config.meter, config.device)
-        run = run_module.create(folder, config, meter.name)
+        meter_name = meter.name
         meter.close()
-        _save_inputs(task, config, run.inputs_path)
-    with run_module.sole_writer(folder):
-        # A run killed before its study was made is as good as new.
-        started = resume and (config.storage is not None or journal_path(folder).is_file())
-        open_store = StudyStore.load if started else StudyStore.create
-        store = open_store(folder, config.storage, run.name, config.space, sampler)
-        gate = Gate(workload, config.gate, max_joules=config.max_joules, seed=config.seed)
-        session = Session(config, workload, store, gate, listener)
-        adopt_results(session, folder / "trials")
-        lock_folder = Path(tempfile.gettempdir()) / "joulenas-locks"
-        with cluster(address, workers, config.device):
+    # Whatever can be refused is refused before anything is written.
+    with cluster(address, workers, config.device):
+        if not resume:
+            run = _new_run(folder, config, meter_name, task, sampler)
+        with run_module.sole_writer(folder):
+            store = _open_store(run, sampler)
+            gate = Gate(workload, config.gate, max_joules=config.max_joules, seed=config.seed)
+            session = Session(config, workload, store, gate, listener)
+            adopt_results(session, folder / "trials")
+            lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
             run_trials(
                 session,
                 ScratchEvaluator(config, run.inputs_path.resolve(), lock_folder, workers),
                 (folder / "trials").resolve(),
                 workers=workers,
                 device=config.device,
-                meter=run.meter,
+                meter=meter_name,
                 protocol=protocol,
                 lock_folder=lock_folder,
             )
         if session.stop_reason is not None:
             run.end_early(session.stop_reason)
     return run
+
+
+def _new_run(
+    folder: Path, config: SearchConfig, meter: str, task: Task, sampler: BaseSampler
+) -> Run:
+    """Make folder, inputs and study of a new run, or leave nothing behind."""
+    was_there = folder.exists()
+    run = run_module.create(folder, config, meter)
+    try:
+        _save_inputs(task, config, run.inputs_path)
+        StudyStore.create(folder, config.storage, run.name, config.space, sampler)
+    except BaseException:
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not was_there:
+            folder.rmdir()
+        raise
+    return run
+
+
+def _open_store(run: Run, sampler: BaseSampler) -> StudyStore:
+    """The study of a run; a run killed before its study was made gets one now."""
+    config = run.config
+    made = config.storage is not None or journal_path(run.folder).is_file()
+    opened = StudyStore.load if made else StudyStore.create
+    return opened(run.folder, config.storage, run.name, config.space, sampler)
 
 
 def _check_fits(space: SearchSpace, workload: Workload) -> None:
