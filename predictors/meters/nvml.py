@@ -18,6 +18,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from statistics import median
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +28,8 @@ from predictors.meters.base import MeterError, Window, Work
 _FIELD_POWER_INSTANT = 186
 # Longer than any step seen, so a counter that has not moved by then is dead.
 _TICK_TIMEOUT_S = 2.0
+# Steps whose median is the period, measured once a meter, under the first window's load.
+_PERIOD_TICKS = 5
 _SAMPLE_S = 0.02
 # Thermal slowdown by software and hardware, power brake: the clock was not the one asked for.
 _REJECTED_REASONS = {0x20: "thermal_throttle", 0x40: "thermal_throttle", 0x80: "power_brake"}
@@ -86,7 +90,7 @@ class NvmlMeter:
         self.device = " + ".join(names)
         self._read_power: Callable[[Any], float] = self._instant_power_w
         self.source = self._probe()
-        # The longest step seen while waiting for one, in seconds.
+        # The counter's own period under load, in seconds; None before the first window.
         self.tick_s: float | None = None
         # Relative difference of the counter from integrated power in the last window.
         self.cross_check: float | None = None
@@ -97,7 +101,12 @@ class NvmlMeter:
             raise MeterError("a window is already open")
         self._failure = None
         self._samples = []
-        self._start_counts = self._wait_for_ticks(work) if self._has_counter else {}
+        self._seen_reasons: int | None = None
+        self._start_ticks = {}
+        if self._has_counter:
+            if self.tick_s is None:
+                self.tick_s = self._measure_period_s(work)
+            self._start_ticks = self._wait_for_ticks(work)
         self._opened_s = self._clock()
         self.sample()
         if self._background:
@@ -110,7 +119,7 @@ class NvmlMeter:
         if self._opened_s is None:
             raise MeterError("no window is open")
         try:
-            end_counts = self._wait_for_ticks(work) if self._has_counter else {}
+            end_ticks = self._wait_for_ticks(work) if self._has_counter else {}
         finally:
             opened_s, self._opened_s = self._opened_s, None
             self._join()
@@ -120,11 +129,7 @@ class NvmlMeter:
             raise self._failure
         integrated_j = self._integrate()
         if self._has_counter:
-            # Unsigned 64 bits: this wraps after the age of the universe, unless a driver resets.
-            gained_mj = [end_counts[uuid] - before for uuid, before in self._start_counts.items()]
-            if min(gained_mj) < 0:
-                raise MeterError("the energy counter went backwards: was the driver reloaded?")
-            energy_j = sum(gained_mj) / 1e3
+            energy_j = self._mean_power_w(end_ticks) * duration_s
         else:
             energy_j = integrated_j
         flags = self._flags()
@@ -141,12 +146,12 @@ class NvmlMeter:
             power_limit_w=self._maybe(
                 lambda h: self._nvml.nvmlDeviceGetEnforcedPowerLimit(h) / 1e3, first
             ),
-            throttle_reasons=self._reasons(),
+            throttle_reasons=self._seen_reasons,
             flags=tuple(flags),
         )
 
     def sample(self) -> None:
-        """Take one reading of the summed power, for integration and cross-check.
+        """Take one reading of summed power and throttle reasons, as often as it is called.
 
         Raises:
             MeterError: the sensor is lost.
@@ -154,6 +159,10 @@ class NvmlMeter:
         watts = 0.0
         for handle in self._handles.values():
             watts += self._read_power(handle)
+        reasons = self._reasons()
+        if reasons is not None:
+            # Kept over the window: throttling that ends before the window does still spoilt it.
+            self._seen_reasons = (self._seen_reasons or 0) | reasons
         self._samples.append((self._clock(), watts))
 
     def close(self) -> None:
@@ -214,28 +223,41 @@ class NvmlMeter:
         except self._nvml.NVMLError as error:
             raise MeterError(f"the energy counter was lost: {error}") from None
 
-    def _wait_for_ticks(self, work: Work) -> dict[str, int]:
-        """Counter values right after the first device's next step, with work going on.
+    def _mean_power_w(self, end_ticks: dict[str, tuple[float, int]]) -> float:
+        """Watts of all devices: each counter's gain over the time between its own two steps."""
+        watts = 0.0
+        for uuid, (start_s, start_mj) in self._start_ticks.items():
+            end_s, end_mj = end_ticks[uuid]
+            # Unsigned 64 bits never wrap in practice, so only a reset counts backwards.
+            if end_mj < start_mj:
+                raise MeterError("the energy counter went backwards: was the driver reloaded?")
+            watts += (end_mj - start_mj) / 1e3 / (end_s - start_s)
+        return watts
 
-        Several devices step at different times; the last to be waited for ends the wait, so
-        one step of the others is the error left.
+    def _measure_period_s(self, work: Work) -> float:
+        """Median time between steps of the first device's counter, with work going on."""
+        first = next(iter(self._handles))
+        seen_s = [self._wait_for_ticks(work)[first][0] for _ in range(_PERIOD_TICKS + 1)]
+        return median(later - earlier for earlier, later in pairwise(seen_s))
+
+    def _wait_for_ticks(self, work: Work) -> dict[str, tuple[float, int]]:
+        """When each device's counter next stepped and to which value, with work going on.
+
+        Devices step at different times, so each keeps its own; see ``_mean_power_w``.
         """
         started = self._clock()
         before = self._counts()
-        waiting = set(before)
-        seen: dict[str, int] = {}
-        while waiting:
+        ticks: dict[str, tuple[float, int]] = {}
+        while len(ticks) < len(before):
             work()
             now = self._counts()
-            for uuid in list(waiting):
-                if now[uuid] != before[uuid]:
-                    waiting.discard(uuid)
-                    seen[uuid] = now[uuid]
-            waited_s = self._clock() - started
-            if waiting and waited_s > _TICK_TIMEOUT_S:
-                raise MeterError(f"the energy counter did not move for {waited_s:.1f} s")
-        self.tick_s = max(self.tick_s or 0.0, self._clock() - started)
-        return seen
+            now_s = self._clock()
+            for uuid, count in now.items():
+                if uuid not in ticks and count != before[uuid]:
+                    ticks[uuid] = (now_s, count)
+            if len(ticks) < len(before) and now_s - started > _TICK_TIMEOUT_S:
+                raise MeterError(f"the energy counter did not move for {now_s - started:.1f} s")
+        return ticks
 
     def _instant_power_w(self, handle: Any) -> float:
         try:
@@ -254,11 +276,10 @@ class NvmlMeter:
             raise MeterError(f"power was lost: {error}") from None
 
     def _integrate(self) -> float:
-        pairs = zip(self._samples, self._samples[1:], strict=False)
-        return sum((t1 - t0) * (p0 + p1) / 2 for (t0, p0), (t1, p1) in pairs)
+        return sum((t1 - t0) * (p0 + p1) / 2 for (t0, p0), (t1, p1) in pairwise(self._samples))
 
     def _flags(self) -> list[str]:
-        reasons = self._reasons() or 0
+        reasons = self._seen_reasons or 0
         flags = {name for bit, name in _REJECTED_REASONS.items() if reasons & bit}
         ours = self._own_pids()
         for handle in self._handles.values():
@@ -266,7 +287,11 @@ class NvmlMeter:
                 running = self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)
             except self._nvml.NVMLError:
                 continue
-            if any(process.pid not in ours for process in running):
+            pids = {process.pid for process in running}
+            # In a container the driver names processes by the host's numbers, so ours is not
+            # found among them: then one process is taken for ours, and a second is foreign.
+            n_ours = len(pids & ours) or 1
+            if len(pids) > n_ours:
                 flags.add("foreign_process")
         return sorted(flags)
 

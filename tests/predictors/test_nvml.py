@@ -42,12 +42,43 @@ def test_aligned_windows_are_right_where_naive_ones_err(tick_s):
         assert worst_naive > 0.02
 
 
-def test_several_gpus_are_summed_each_by_its_own_uuid():
+def test_several_gpus_are_summed_each_by_its_own_uuid_and_its_own_ticks():
     meter, driver = make(
-        FakeGpu("GPU-a", 100.0), FakeGpu("GPU-b", 250.0), devices=("GPU-a", "GPU-b")
+        FakeGpu("GPU-a", 100.0, tick_s=0.1),
+        FakeGpu("GPU-b", 250.0, tick_s=0.07),
+        FakeGpu("GPU-c", 900.0),
+        devices=("GPU-a", "GPU-b"),
     )
-    window = measure(meter, driver, 2.0)
-    assert window.energy_j / window.duration_s == pytest.approx(350, rel=0.01)
+    window = measure(meter, driver, 2.0, step_s=0.001)
+    assert window.energy_j / window.duration_s == pytest.approx(350, rel=0.002)
+
+
+@pytest.mark.parametrize("tick_s", [0.02, 0.05, 0.1])
+def test_the_counters_own_period_is_measured_under_load(tick_s):
+    meter, driver = make(FakeGpu(tick_s=tick_s))
+    assert meter.tick_s is None
+    measure(meter, driver, 0.5, step_s=0.001)
+    assert meter.tick_s == pytest.approx(tick_s, abs=0.0015)
+
+
+def test_throttling_that_ends_before_the_window_is_flagged_and_its_reasons_are_kept():
+    gpu = FakeGpu()
+    meter, driver = make(gpu)
+    meter.begin(lambda: driver.advance(0.003))
+    gpu.reasons = 0x20
+    driver.advance(0.02)
+    meter.sample()
+    gpu.reasons = 0x4
+    driver.advance(0.5)
+    window = meter.end(lambda: driver.advance(0.003))
+    assert window.flags == ("thermal_throttle",)
+    assert window.throttle_reasons == 0x24
+
+
+@pytest.mark.parametrize(("pids", "flags"), [((70,), ()), ((70, 71), ("foreign_process",))])
+def test_in_a_container_whose_process_numbers_differ_a_second_process_is_foreign(pids, flags):
+    meter, driver = make(FakeGpu(pids=pids))
+    assert measure(meter, driver, 1.0).flags == flags
 
 
 @pytest.mark.parametrize(
