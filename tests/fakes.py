@@ -152,3 +152,35 @@ class FakeNvml:
 
     def nvmlDeviceGetComputeRunningProcesses(self, gpu):
         return [SimpleNamespace(pid=pid) for pid in gpu.pids]
+
+
+class FakeZeusMonitor:
+    """The part of ``zeus.monitor.ZeusMonitor`` 0.16 that the adapter calls, over a fake clock."""
+
+    def __init__(self, clock: FakeClock, power_w: float = 50.0, part: str = "gpu") -> None:
+        self._clock, self.power_w, self._part = clock, power_w, part
+        self.soc_is_present = part in ("apple", "jetson")
+        self.soc = SimpleNamespace()
+        self.cpu_indices = [0, 1] if part == "cpu" else []
+        self.gpus = SimpleNamespace(get_name=lambda index: f"Fake GPU {index}")
+        self.dead = False
+        self._opened_s: dict[str, float] = {}
+
+    def begin_window(self, key, sync_execution=True, restart=False):
+        assert restart or key not in self._opened_s
+        self._opened_s[key] = self._clock()
+
+    def end_window(self, key, sync_execution=True, cancel=False):
+        if self.dead:
+            raise RuntimeError("GPU is lost")
+        joules = self.power_w * (self._clock() - self._opened_s.pop(key))
+        soc = None
+        if self._part == "jetson":
+            soc = SimpleNamespace(total_energy_mj=joules * 1e3, cpu_energy_mj=1.0)
+        elif self._part == "apple":
+            soc = SimpleNamespace(cpu_total_mj=joules * 600, gpu_mj=joules * 400, dram_mj=None)
+        return SimpleNamespace(
+            gpu_energy={0: joules} if self._part == "gpu" else {},
+            cpu_energy={0: joules / 2, 1: joules / 2} if self._part == "cpu" else None,
+            soc_energy=soc,
+        )

@@ -53,6 +53,7 @@ MAY_IMPORT = {
 # Vendor -> the files that may import it.
 DOORS = {
     "pynvml": ("predictors/meters/nvml.py",),
+    "zeus": ("predictors/meters/zeus.py",),
     "torchao": ("search_spaces/compression/quantize.py",),
     "optuna": ("nas/searching/samplers.py", "nas/searching/storage.py"),
     "ray": ("nas/searching/ray_driver.py",),

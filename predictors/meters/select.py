@@ -10,6 +10,7 @@ from predictors.meters.base import Meter, MeterError
 from predictors.meters.estimate import WATTS_VARIABLE, EstimateMeter, watts_per_core
 from predictors.meters.nvml import NvmlMeter
 from predictors.meters.rapl import RaplMeter
+from predictors.meters.zeus import ZeusMeter
 
 # A package registers a function ``device -> Meter`` under its name in this group.
 PLUGIN_GROUP = "joulenas.meters"
@@ -36,12 +37,15 @@ def choose_meter(name: str | None, device: str) -> Meter:
         if name not in known:
             raise ValueError(f"meter must be one of {', '.join(known)}, got {name!r}")
         return known[name]()
-    if device.startswith("cuda"):
-        return known["nvml"]()
-    try:
-        return known["rapl"]()
-    except MeterError:
-        return known["estimate"]()
+    best = ("nvml", "zeus") if device.startswith("cuda") else ("rapl", "zeus", "estimate")
+    refusals = []
+    for candidate in best:
+        try:
+            return known[candidate]()
+        except MeterError as error:
+            refusals.append(str(error))
+    # The first refusal is that of the meter which the device should have had.
+    raise MeterError(refusals[0])
 
 
 def survey(device: str = "cpu") -> list[MeterStatus]:
@@ -69,6 +73,7 @@ def _makers(device: str) -> dict[str, Callable[[], Meter]]:
     makers: dict[str, Callable[[], Meter]] = {
         "nvml": lambda: NvmlMeter((index,)),
         "rapl": RaplMeter,
+        "zeus": lambda: ZeusMeter(device),
         "estimate": EstimateMeter,
     }
     for entry in entry_points(group=PLUGIN_GROUP):

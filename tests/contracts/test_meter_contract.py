@@ -3,13 +3,14 @@
 import os
 
 import pytest
-from fakes import FakeClock, FakeGpu, FakeMeter, FakeNvml
+from fakes import FakeClock, FakeGpu, FakeMeter, FakeNvml, FakeZeusMonitor
 
 from predictors.meters.base import Meter, MeterError, Window
 from predictors.meters.estimate import EstimateMeter
 from predictors.meters.nvml import NvmlMeter
 from predictors.meters.rapl import RaplMeter
 from predictors.meters.replay import RecordingMeter, ReplayMeter
+from predictors.meters.zeus import ZeusMeter
 
 
 class Bench:
@@ -63,7 +64,12 @@ def replay(tmp_path):
     return Bench(ReplayMeter(tmp_path / "log.jsonl"), lambda seconds: None)
 
 
-@pytest.fixture(params=[fake, estimate, nvml, rapl, replay], ids=lambda make: make.__name__)
+def zeus(tmp_path):
+    clock = FakeClock()
+    return Bench(ZeusMeter("cuda:0", monitor=FakeZeusMonitor(clock), clock=clock), clock.advance)
+
+
+@pytest.fixture(params=[fake, estimate, nvml, rapl, replay, zeus], ids=lambda make: make.__name__)
 def bench(request, tmp_path):
     made = request.param(tmp_path)
     yield made

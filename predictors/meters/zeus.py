@@ -1,0 +1,119 @@
+"""Joules of AMD GPUs, Apple and Jetson chips (and NVIDIA) through Zeus. The one door to ``zeus``.
+
+Optional: ``pip install 'joulenas[zeus]'``. Zeus (You et al. 2023, NSDI) reads the counters when
+asked and does not wait for their steps, so on NVIDIA boards our own meter is the better one; this
+one serves devices that ours does not know, and cross-checks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from predictors.meters.base import MeterError, Window, Work
+
+_KEY = "joulenas"
+# Of an Apple chip, the parts that add up to the whole; a Jetson names its own total.
+_APPLE_PARTS = ("cpu_total_mj", "dram_mj", "gpu_mj", "gpu_sram_mj", "ane_mj")
+
+
+class ZeusMeter:
+    """``Meter`` over a ``zeus.monitor.ZeusMonitor``: one GPU, or the chip that holds the CPU."""
+
+    name = "zeus"
+    is_estimate = False
+
+    def __init__(
+        self,
+        device: str,
+        *,
+        monitor: Any = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Watch ``device`` (``cpu`` or ``cuda:N``); the monitor may be replaced in tests.
+
+        Raises:
+            MeterError: Zeus is not installed or covers no such device; says what to do.
+        """
+        self._clock = clock
+        self._opened_s: float | None = None
+        on_gpu = device.startswith("cuda")
+        index = int(device.partition(":")[2] or 0)
+        self._monitor = _make_monitor(index if on_gpu else None) if monitor is None else monitor
+        if on_gpu:
+            self._part = "gpu"
+            self.device = _gpu_name(self._monitor, index)
+        elif self._monitor.soc_is_present:
+            self._part, self.device = "soc", type(self._monitor.soc).__name__
+        elif self._monitor.cpu_indices:
+            self._part, self.device = "cpu", "CPU packages"
+        else:
+            raise MeterError("zeus finds no CPU or chip here whose joules it can read")
+        self.source = f"zeus-{self._part}"
+
+    def begin(self, work: Work) -> None:
+        """See ``Meter.begin``. Zeus does not tell when its counters step."""
+        if self._opened_s is not None:
+            raise MeterError("a window is already open")
+        try:
+            # Callers' work returns when the device is done: nothing is left to wait for.
+            self._monitor.begin_window(_KEY, sync_execution=False, restart=True)
+        except Exception as error:
+            raise MeterError(f"zeus could not begin a window: {error}") from None
+        self._opened_s = self._clock()
+
+    def end(self, work: Work) -> Window:
+        """See ``Meter.end``."""
+        if self._opened_s is None:
+            raise MeterError("no window is open")
+        opened_s, self._opened_s = self._opened_s, None
+        duration_s = self._clock() - opened_s
+        try:
+            seen = self._monitor.end_window(_KEY, sync_execution=False)
+        except Exception as error:
+            raise MeterError(f"zeus could not end a window: {error}") from None
+        energy_j = self._energy_j(seen)
+        if not energy_j > 0:
+            raise MeterError(
+                f"zeus saw {energy_j} J in {duration_s:.2f} s: the window must be longer than "
+                f"its counter's step"
+            )
+        return Window(energy_j=energy_j, duration_s=duration_s)
+
+    def close(self) -> None:
+        """See ``Meter.close``."""
+        self._opened_s = None
+
+    def _energy_j(self, seen: Any) -> float:
+        if self._part == "gpu":
+            return float(sum(seen.gpu_energy.values()))
+        if self._part == "cpu":
+            return float(sum((seen.cpu_energy or {}).values()))
+        total_mj = getattr(seen.soc_energy, "total_energy_mj", None)
+        if total_mj is None:
+            parts = [getattr(seen.soc_energy, part, None) for part in _APPLE_PARTS]
+            total_mj = sum(part for part in parts if part is not None)
+        return float(total_mj) / 1e3
+
+
+def _make_monitor(gpu: int | None) -> Any:
+    try:
+        from zeus.monitor import ZeusMonitor
+    except ImportError as error:
+        raise MeterError(
+            f"zeus is not installed ({error}): pip install 'joulenas[zeus]'"
+        ) from None
+    try:
+        return ZeusMonitor(
+            gpu_indices=[] if gpu is None else [gpu], cpu_indices=None if gpu is None else []
+        )
+    except Exception as error:
+        raise MeterError(f"zeus cannot start: {str(error).splitlines()[0]}") from None
+
+
+def _gpu_name(monitor: Any, index: int) -> str:
+    try:
+        return str(monitor.gpus.get_name(index))
+    except Exception as error:
+        raise MeterError(f"zeus cannot open GPU {index}: {error}") from None
