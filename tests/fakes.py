@@ -30,6 +30,7 @@ class FakeMeter:
         self._clock, self.power_w = clock, power_w
         self._opened_s: float | None = None
         self.flags: list[tuple[str, ...]] = []
+        self.temperatures_c: list[float] = []
 
     def begin(self, work) -> None:
         if self._opened_s is not None:
@@ -42,7 +43,10 @@ class FakeMeter:
         duration_s = self._clock() - self._opened_s
         self._opened_s = None
         flags = self.flags.pop(0) if self.flags else ()
-        return Window(self.power_w * duration_s, duration_s, flags=flags)
+        temperature_c = self.temperatures_c.pop(0) if self.temperatures_c else None
+        return Window(
+            self.power_w * duration_s, duration_s, temperature_c=temperature_c, flags=flags
+        )
 
     def close(self) -> None:
         self._opened_s = None
@@ -94,6 +98,9 @@ class FakeNvml:
                 if self.clock() >= gpu._next_tick_s:
                     gpu._shown_mj = int(gpu._true_j * 1e3 * gpu.counter_gain)
                     gpu._next_tick_s += gpu.tick_s
+
+    def nvmlSystemGetDriverVersion(self):
+        return "580.0"
 
     def nvmlDeviceGetHandleByIndex(self, index):
         if not 0 <= index < len(self.gpus):

@@ -7,18 +7,28 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
+
+Regime = Literal["throughput", "latency"]
+REGIMES: tuple[Regime, ...] = get_args(Regime)
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """The measuring protocol.
 
-    After ``warmup_s`` seconds and ``warmup_iterations`` batches, windows of ``window_s`` are
-    repeated from ``min_repeats`` times until the 95% interval's half-width is at most
-    ``target_half_width`` of the median, ``max_repeats`` at most. A window that throttled is
-    rejected and repeated, ``max_rejected`` times at most. ``idle_s`` is how long idle power is
-    measured with the model resident; 0 leaves it out. Work is given in chunks of ``chunk_s``.
+    With the model resident the device rests for ``cooldown_s``, then idle power is measured for
+    ``idle_s`` (0 leaves it out). Warm-up lasts ``warmup_s`` seconds and ``warmup_iterations``
+    batches at least, and then, where there is a thermometer, until it rises by no more than
+    ``warmup_slope_c`` degrees from one second to the next, ``warmup_max_s`` seconds at most.
+    Windows of ``window_s`` are repeated from ``min_repeats`` times until the 95% interval's
+    half-width is at most ``target_half_width`` of the median, ``max_repeats`` at most. A window
+    that throttled is rejected and repeated, ``max_rejected`` times at most.
+
+    In the ``throughput`` regime batches follow each other without waiting, in chunks of
+    ``chunk_s``; in the ``latency`` regime each is awaited before the next is given, as when
+    requests come one at a time. In a campaign, a fixed reference model is measured before each
+    ``block_size`` candidates and after the last, to correct drift (0: no reference).
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -28,24 +38,35 @@ class Protocol:
     warmup_s: float
     warmup_iterations: int
     window_s: float
+    regime: Regime = "throughput"
     min_repeats: int = 6
     max_repeats: int = 15
     target_half_width: float = 0.02
     max_rejected: int = 5
     idle_s: float = 0.0
+    cooldown_s: float = 0.0
+    warmup_slope_c: float = 1.0
+    warmup_max_s: float = 30.0
+    block_size: int = 0
     chunk_s: float = 0.005
-    version: int = 1
+    version: int = 2
 
     def __post_init__(self) -> None:
         """Validate every field."""
-        for name in ("warmup_s", "idle_s"):
+        if self.regime not in REGIMES:
+            raise ValueError(f"regime must be one of {', '.join(REGIMES)}, got {self.regime!r}")
+        for name in ("warmup_s", "idle_s", "cooldown_s", "warmup_slope_c", "block_size"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be seconds >= 0, got {value!r}")
+                raise ValueError(f"{name} must be finite and >= 0, got {value!r}")
         for name in ("window_s", "target_half_width", "chunk_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be > 0, got {value!r}")
+        if not self.warmup_max_s >= self.warmup_s:
+            raise ValueError(
+                f"warmup_max_s must be >= warmup_s={self.warmup_s}, got {self.warmup_max_s!r}"
+            )
         if self.min_repeats < 6:
             # Below six no pair of order statistics bounds a median at 95%.
             raise ValueError(f"min_repeats must be >= 6, got {self.min_repeats!r}")
@@ -84,9 +105,26 @@ PROTOCOLS: dict[str, Protocol] = {
             window_s=0.1,
             max_repeats=9,
             target_half_width=0.05,
+            block_size=8,
         ),
-        Protocol("screening", warmup_s=3.0, warmup_iterations=50, window_s=2.0, idle_s=1.0),
-        Protocol("final", warmup_s=3.0, warmup_iterations=50, window_s=5.0, idle_s=3.0),
+        Protocol(
+            "screening",
+            warmup_s=3.0,
+            warmup_iterations=50,
+            window_s=2.0,
+            max_repeats=10,
+            idle_s=1.0,
+            block_size=8,
+        ),
+        Protocol(
+            "final",
+            warmup_s=3.0,
+            warmup_iterations=50,
+            window_s=5.0,
+            idle_s=3.0,
+            cooldown_s=5.0,
+            block_size=4,
+        ),
     )
 }
 

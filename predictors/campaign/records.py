@@ -7,22 +7,28 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+Role = Literal["candidate", "reference"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True, slots=True)
 class EnergyRecord:
     """One measurement with all that is needed to judge or repeat it.
 
-    ``repeats_j`` are joules per sample of each accepted window in order. ``job`` names the
-    process that measured, ``order`` its place in a campaign. ``mode`` is how the model ran
-    (eager, compiled, graph). ``spent_energy_j`` is what the measuring itself cost.
+    ``repeats_j`` are joules per sample of each accepted window in order, raw: drift is corrected
+    on reading (``campaign.drift``). ``job`` names the process that measured. ``mode`` is how the
+    model ran (eager, compiled, graph). ``spent_energy_j`` is what the measuring itself cost.
+    ``dram_energy_j`` is per sample, of memory with a sensor of its own.
+
+    In a campaign, ``item`` names what was planned, ``role`` tells candidates from the fixed
+    reference, ``session`` is one run of the command, and ``order`` counts within it.
     """
 
     architecture: Architecture
@@ -30,7 +36,6 @@ class EnergyRecord:
     reading: EnergyReading
     repeats_j: tuple[float, ...]
     job: str
-    order: int
     mode: str
     date: str
     versions: dict[str, str]
@@ -43,6 +48,13 @@ class EnergyRecord:
     throttle_reasons: int | None = None
     idle_power_w: float | None = None
     tick_s: float | None = None
+    cross_check: float | None = None
+    n_rejected: int = 0
+    dram_energy_j: float | None = None
+    item: str = ""
+    role: Role = "candidate"
+    session: str = ""
+    order: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
@@ -79,6 +91,8 @@ class EnergyRecord:
         values["reading"] = EnergyReading.from_dict(values["reading"])
         values["repeats_j"] = tuple(values["repeats_j"])
         values["flags"] = tuple(values["flags"])
+        if values["role"] not in ROLES:
+            raise ValueError(f"role must be one of {', '.join(ROLES)}, got {values['role']!r}")
         return cls(**values)
 
 

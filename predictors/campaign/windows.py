@@ -1,4 +1,4 @@
-"""The measuring loop: warm-up, idle, windows, repeats. Knows no model, only how to run a batch."""
+"""The measuring loop: rest, idle, warm-up, windows, repeats. Knows no model, only a batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from predictors.campaign.protocol import Protocol
 from predictors.campaign.quality import half_width
 from predictors.meters.base import Meter, MeterError, Window
 
-_REJECTED = ("thermal_throttle", "power_brake")
+_REJECTED = frozenset({"thermal_throttle", "power_brake"})
+_WARMUP_STEP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Measurement:
     converged: bool
     n_rejected: int
     idle_power_w: float | None
+    flags: tuple[str, ...]
 
     @property
     def energies_j(self) -> list[float]:
@@ -30,30 +32,124 @@ class Measurement:
         return [w.energy_j / n for w, n in zip(self.windows, self.batches, strict=True)]
 
 
+def is_rejected(window: Window) -> bool:
+    """Whether the window throttled, so that its joules are not those of the workload."""
+    return bool(_REJECTED & set(window.flags))
+
+
+class WindowLoop:
+    """Runs batches under a meter as a protocol asks, one window at a time."""
+
+    def __init__(
+        self,
+        call: Callable[[], object],
+        meter: Meter,
+        protocol: Protocol,
+        *,
+        sync: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """``call`` runs one batch, ``sync`` waits for the device; clocks may be replaced."""
+        self._call, self._meter, self._protocol = call, meter, protocol
+        self._sync, self._clock, self._sleep = sync, clock, sleep
+        self._chunk = 1
+        self._n_batches = 0
+
+    def prepare(self) -> tuple[float | None, tuple[str, ...]]:
+        """Rest, measure idle power, warm up.
+
+        Returns:
+            Idle power in watts (``None`` where it is not measured), and flags.
+
+        Raises:
+            MeterError: the sensor was lost.
+        """
+        # Idle before warm-up: windows must follow warm-up without a rest, which lowers clocks.
+        if self._protocol.cooldown_s:
+            self._sleep(self._protocol.cooldown_s)
+        idle_power_w = self._idle_power_w()
+        return idle_power_w, self._warm_up()
+
+    def window(self, window_s: float | None = None) -> tuple[Window, int]:
+        """One window of ``window_s`` (the protocol's by default) and its number of batches.
+
+        Raises:
+            MeterError: the sensor was lost.
+        """
+        length_s = self._protocol.window_s if window_s is None else window_s
+        self._meter.begin(self._work)
+        # What ran while the meter waited for its tick is before the window.
+        self._n_batches = 0
+        started = self._clock()
+        while self._clock() - started < length_s:
+            self._work()
+        window = self._meter.end(self._work)
+        return window, self._n_batches
+
+    def _warm_up(self) -> tuple[str, ...]:
+        protocol = self._protocol
+        started = self._clock()
+        while True:
+            self._work()
+            elapsed_s = self._clock() - started
+            if self._n_batches >= protocol.warmup_iterations and elapsed_s >= protocol.warmup_s:
+                break
+        # Chunks long enough that reading clocks and sensors between them costs nothing.
+        per_batch_s = elapsed_s / self._n_batches
+        if protocol.regime == "throughput":
+            self._chunk = max(1, math.ceil(protocol.chunk_s / max(per_batch_s, 1e-9)))
+        if self._meter.is_estimate:
+            return ()
+        before_c: float | None = None
+        while self._clock() - started < protocol.warmup_max_s:
+            now_c = self.window(_WARMUP_STEP_S)[0].temperature_c
+            if now_c is None:
+                return ()
+            if before_c is not None and now_c - before_c <= protocol.warmup_slope_c:
+                return ()
+            before_c = now_c
+        return ("still_warming",)
+
+    def _idle_power_w(self) -> float | None:
+        if self._protocol.idle_s == 0 or self._meter.is_estimate:
+            # An idle process uses no CPU time, so an estimate of it would say 0 W, which is false.
+            return None
+
+        def wait() -> None:
+            self._sleep(0.01)
+
+        self._meter.begin(wait)
+        self._sleep(self._protocol.idle_s)
+        window = self._meter.end(wait)
+        return window.energy_j / window.duration_s
+
+    def _work(self) -> None:
+        for _ in range(self._chunk):
+            self._call()
+        self._sync()
+        self._n_batches += self._chunk
+
+
 def run_windows(
-    call: Callable[[], object],
-    meter: Meter,
-    protocol: Protocol,
-    *,
-    sync: Callable[[], None] = lambda: None,
-    clock: Callable[[], float] = time.perf_counter,
-    sleep: Callable[[float], None] = time.sleep,
+    loop: WindowLoop, protocol: Protocol, on_window: Callable[[int, float], None] | None = None
 ) -> Measurement:
-    """Measure the joules of ``call``, which runs one batch.
+    """Repeat windows until the interval is narrow enough.
+
+    ``on_window`` hears after each how many were accepted, and the half-width so far (relative;
+    infinite while there are too few).
 
     Raises:
         MeterError: the sensor was lost, or throttling spoilt more windows than allowed.
     """
-    loop = _Loop(call, sync, clock)
-    loop.warm_up(protocol)
-    idle_power_w = _idle_power_w(meter, protocol, sleep)
+    idle_power_w, flags = loop.prepare()
     windows: list[Window] = []
     batches: list[int] = []
     n_rejected = 0
     converged = False
-    while len(windows) < protocol.max_repeats:
-        window, n_batches = loop.window(meter, protocol.window_s)
-        if set(window.flags) & set(_REJECTED):
+    while len(windows) < protocol.max_repeats and not converged:
+        window, n_batches = loop.window()
+        if is_rejected(window):
             n_rejected += 1
             if n_rejected > protocol.max_rejected:
                 raise MeterError(
@@ -63,64 +159,19 @@ def run_windows(
             continue
         windows.append(window)
         batches.append(n_batches)
+        width = math.inf
         if len(windows) >= protocol.min_repeats:
             energies = [w.energy_j / n for w, n in zip(windows, batches, strict=True)]
-            if half_width(energies) <= protocol.target_half_width:
-                converged = True
-                break
-    return Measurement(tuple(windows), tuple(batches), converged, n_rejected, idle_power_w)
-
-
-class _Loop:
-    """Runs chunks of batches and counts them."""
-
-    def __init__(
-        self, call: Callable[[], object], sync: Callable[[], None], clock: Callable[[], float]
-    ) -> None:
-        self._call, self._sync, self._clock = call, sync, clock
-        self._chunk = 1
-        self._n_batches = 0
-
-    def warm_up(self, protocol: Protocol) -> None:
-        started = self._clock()
-        while True:
-            self._work()
-            elapsed_s = self._clock() - started
-            done = self._n_batches >= protocol.warmup_iterations
-            if done and elapsed_s >= protocol.warmup_s:
-                break
-        # Chunks long enough that reading clocks and sensors between them costs nothing.
-        per_batch_s = elapsed_s / self._n_batches
-        self._chunk = max(1, math.ceil(protocol.chunk_s / max(per_batch_s, 1e-9)))
-
-    def window(self, meter: Meter, window_s: float) -> tuple[Window, int]:
-        meter.begin(self._work)
-        # What ran while the meter waited for its tick is before the window.
-        self._n_batches = 0
-        started = self._clock()
-        while self._clock() - started < window_s:
-            self._work()
-        window = meter.end(self._work)
-        return window, self._n_batches
-
-    def _work(self) -> None:
-        for _ in range(self._chunk):
-            self._call()
-        self._sync()
-        self._n_batches += self._chunk
-
-
-def _idle_power_w(
-    meter: Meter, protocol: Protocol, sleep: Callable[[float], None]
-) -> float | None:
-    if protocol.idle_s == 0 or meter.is_estimate:
-        # An idle process uses no CPU time, so an estimate of it would say 0 W, which is false.
-        return None
-
-    def wait() -> None:
-        sleep(0.01)
-
-    meter.begin(wait)
-    sleep(protocol.idle_s)
-    window = meter.end(wait)
-    return window.energy_j / window.duration_s
+            width = half_width(energies)
+            converged = width <= protocol.target_half_width
+        if on_window is not None:
+            on_window(len(windows), width)
+    seen = {flag for window in windows for flag in window.flags}
+    return Measurement(
+        tuple(windows),
+        tuple(batches),
+        converged,
+        n_rejected,
+        idle_power_w,
+        tuple(sorted(seen | set(flags))),
+    )

@@ -1,7 +1,11 @@
-"""The fresh process that measures one architecture: a JSON job on stdin, a JSON record out.
+"""The fresh process that measures one architecture.
 
-Run as ``python -m predictors.campaign.worker``. Whatever libraries print goes to stderr; stdout
-carries the result alone.
+Run as ``python -m predictors.campaign.worker``. The first line on stdin is the job as JSON; every
+line on stdout is a JSON message with an ``event``. Whatever libraries print goes to stderr.
+
+* ``measure``: the whole protocol under the device's lock; ``window`` messages, then ``record``.
+* ``serve``: says ``ready``, then obeys ``prepare`` and ``window`` until stdin ends, so that
+  several processes can take turns on one device. Whoever commands holds the lock.
 """
 
 from __future__ import annotations
@@ -16,7 +20,9 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -25,88 +31,127 @@ from predictors.campaign.exclusive import DeviceLock
 from predictors.campaign.protocol import Protocol
 from predictors.campaign.quality import median_interval
 from predictors.campaign.records import EnergyRecord
-from predictors.campaign.windows import Measurement, run_windows
+from predictors.campaign.windows import Measurement, WindowLoop, run_windows
 from predictors.meters.base import EnergyReading, Meter
 from predictors.meters.estimate import watts_per_core
 from predictors.meters.select import choose_meter
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
+Send = Callable[[dict[str, Any]], None]
 
-def measure(job: Mapping[str, Any]) -> EnergyRecord:
-    """Build, compress, prepare, then measure under the device's lock."""
-    import torch
 
-    from search_spaces.compression.apply import compress, prepare_for_inference
-    from search_spaces.models.build import build
+class Subject:
+    """One architecture, built, compressed and ready to run, with the meter that watches it."""
 
-    architecture = Architecture.from_dict(job["architecture"])
-    workload = Workload.from_dict(job["workload"])
-    protocol = Protocol.from_dict(job["protocol"])
-    device = str(job["device"])
-    if device == "cpu":
-        torch.set_num_threads(int(job["threads"]))
-    model = build(architecture, workload, generator_seed=int(job["seed"]))
-    if job["weights"] is not None:
-        from safetensors.torch import load_model
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        """Build what the job asks for; nothing of this is measured."""
+        import torch
 
-        load_model(model, job["weights"])
-    inputs = torch.from_numpy(_inputs(job["inputs"], workload, int(job["seed"]))).to(device)
-    prepared = prepare_for_inference(
-        compress(model.to(device), architecture), architecture, inputs
-    )
-    meter = choose_meter(job["meter"], device)
-    lock = (
-        nullcontext()
-        if job["lock_folder"] is None
-        else DeviceLock(Path(job["lock_folder"]), device).exclusive()
-    )
-    sync: Callable[[], None] = torch.cuda.synchronize if device != "cpu" else (lambda: None)
-    with lock:
-        started = time.perf_counter()
-        measurement = run_windows(lambda: prepared.call(inputs), meter, protocol, sync=sync)
-        held_s = time.perf_counter() - started
-    record = _record(
-        architecture, workload, protocol, meter, measurement, prepared.mode, held_s, job["order"]
-    )
-    meter.close()
-    return record
+        from search_spaces.compression.apply import compress, prepare_for_inference
+        from search_spaces.models.build import build
+
+        self.architecture = Architecture.from_dict(job["architecture"])
+        self.workload = Workload.from_dict(job["workload"])
+        self.protocol = Protocol.from_dict(job["protocol"])
+        device = str(job["device"])
+        if device == "cpu":
+            torch.set_num_threads(int(job["threads"]))
+        model = build(self.architecture, self.workload, generator_seed=int(job["seed"]))
+        if job["weights"] is not None:
+            from safetensors.torch import load_model
+
+            load_model(model, job["weights"])
+        inputs = torch.from_numpy(_inputs(job["inputs"], self.workload, int(job["seed"])))
+        inputs = inputs.to(device)
+        prepared = prepare_for_inference(
+            compress(model.to(device), self.architecture), self.architecture, inputs
+        )
+        self.mode = prepared.mode
+        self.meter: Meter = choose_meter(job["meter"], device)
+        sync: Callable[[], None] = torch.cuda.synchronize if device != "cpu" else (lambda: None)
+        self.loop = WindowLoop(lambda: prepared.call(inputs), self.meter, self.protocol, sync=sync)
 
 
 def main() -> int:
-    """Read the job, write the record."""
-    result = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Read the job and do it."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    record = measure(json.load(sys.stdin))
-    result.write(json.dumps(record.to_dict(), allow_nan=False))
-    result.close()
+
+    def send(message: dict[str, Any]) -> None:
+        out.write(json.dumps(message, allow_nan=False) + "\n")
+        out.flush()
+
+    job = json.loads(sys.stdin.readline())
+    subject = Subject(job)
+    if job["command"] == "serve":
+        _serve(subject, send)
+    else:
+        folder = job["lock_folder"]
+        lock = (
+            nullcontext()
+            if folder is None
+            else DeviceLock(Path(folder), str(job["device"])).exclusive()
+        )
+        with lock:
+            started = time.perf_counter()
+            measurement = run_windows(
+                subject.loop,
+                subject.protocol,
+                lambda n, width: send(
+                    {
+                        "event": "window",
+                        "n_repeats": n,
+                        "half_width": width if width < float("inf") else None,
+                    }
+                ),
+            )
+            held_s = time.perf_counter() - started
+        send({"event": "record", "record": _record(subject, measurement, held_s).to_dict()})
+    subject.meter.close()
     return 0
 
 
-def _record(
-    architecture: Architecture,
-    workload: Workload,
-    protocol: Protocol,
-    meter: Meter,
-    measurement: Measurement,
-    mode: str,
-    held_s: float,
-    order: int,
-) -> EnergyRecord:
-    per_sample = [energy_j / workload.batch_size for energy_j in measurement.energies_j]
+def _serve(subject: Subject, send: Send) -> None:
+    send(
+        {
+            "event": "ready",
+            "mode": subject.mode,
+            "meter": subject.meter.name,
+            "source": subject.meter.source,
+            "is_estimate": subject.meter.is_estimate,
+            "device": subject.meter.device,
+        }
+    )
+    for line in sys.stdin:
+        if json.loads(line)["command"] == "prepare":
+            _, flags = subject.loop.prepare()
+            send({"event": "prepared", "flags": list(flags)})
+        else:
+            window, n_batches = subject.loop.window()
+            send({"event": "window", "window": asdict(window), "n_batches": n_batches})
+
+
+def _record(subject: Subject, measurement: Measurement, held_s: float) -> EnergyRecord:
+    meter, workload = subject.meter, subject.workload
+    batch_size = workload.batch_size
+    per_sample = [energy_j / batch_size for energy_j in measurement.energies_j]
     energy_j, low_j, high_j = median_interval(per_sample)
     measured_s = sum(window.duration_s for window in measurement.windows)
-    n_batches = sum(measurement.batches)
+    latency_s = measured_s / sum(measurement.batches)
     power_w = sum(window.energy_j for window in measurement.windows) / measured_s
-    latency_s = measured_s / n_batches
     idle_w = measurement.idle_power_w
-    net_j = None if idle_w is None else energy_j - idle_w * latency_s / workload.batch_size
+    net_j = None if idle_w is None else energy_j - idle_w * latency_s / batch_size
+    dram_j = [
+        window.dram_energy_j / n / batch_size
+        for window, n in zip(measurement.windows, measurement.batches, strict=True)
+        if window.dram_energy_j is not None
+    ]
     last = measurement.windows[-1]
-    flags = {flag for window in measurement.windows for flag in window.flags}
     # Estimated by CPU time, imports and compiling are included: they are work like any other.
     spent_j = time.process_time() * watts_per_core() if meter.is_estimate else power_w * held_s
     return EnergyRecord(
-        architecture=architecture,
+        architecture=subject.architecture,
         workload=workload,
         reading=EnergyReading(
             energy_j=energy_j,
@@ -119,32 +164,40 @@ def _record(
             is_estimate=meter.is_estimate,
             device=meter.device,
             workload=workload.key,
-            batch_size=workload.batch_size,
+            batch_size=batch_size,
             latency_s=latency_s,
             power_w=power_w,
             duration_s=measured_s,
-            protocol_hash=protocol.hash,
+            protocol_hash=subject.protocol.hash,
             net_energy_j=net_j,
         ),
         repeats_j=tuple(per_sample),
         job=uuid.uuid4().hex[:12],
-        order=order,
-        mode=mode,
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        versions={
-            "python": platform.python_version(),
-            "torch": importlib.metadata.version("torch"),
-        },
-        protocol=protocol.to_dict(),
+        mode=subject.mode,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        versions=_versions(meter),
+        protocol=subject.protocol.to_dict(),
         spent_energy_j=spent_j,
-        flags=tuple(sorted(flags)),
+        flags=measurement.flags,
         temperature_c=last.temperature_c,
         sm_clock_mhz=last.sm_clock_mhz,
         power_limit_w=last.power_limit_w,
         throttle_reasons=last.throttle_reasons,
         idle_power_w=idle_w,
         tick_s=getattr(meter, "tick_s", None),
+        cross_check=getattr(meter, "cross_check", None),
+        n_rejected=measurement.n_rejected,
+        dram_energy_j=median(dram_j) if dram_j else None,
     )
+
+
+def _versions(meter: Meter) -> dict[str, str]:
+    versions = {
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+    }
+    driver = getattr(meter, "driver_version", None)
+    return versions if driver is None else versions | {"driver": driver}
 
 
 def _inputs(path: str | None, workload: Workload, seed: int) -> Any:

@@ -22,11 +22,13 @@ class Window:
 
     ``energy_j`` is gross joules of the device over ``duration_s``. ``flags`` names what happened
     meanwhile (``thermal_throttle``, ``foreign_process``, ...); an empty tuple is a clean window.
-    A sensor that is absent is ``None``, never 0.
+    ``dram_energy_j`` is memory that has a sensor of its own, not part of ``energy_j``. A sensor
+    that is absent is ``None``, never 0.
     """
 
     energy_j: float
     duration_s: float
+    dram_energy_j: float | None = None
     temperature_c: float | None = None
     sm_clock_mhz: float | None = None
     power_limit_w: float | None = None

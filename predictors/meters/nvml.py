@@ -88,6 +88,9 @@ class NvmlMeter:
             self._handles[self._text(self._nvml.nvmlDeviceGetUUID(handle))] = handle
         names = [self._text(self._nvml.nvmlDeviceGetName(h)) for h in self._handles.values()]
         self.device = " + ".join(names)
+        self.driver_version = self._maybe(self._nvml.nvmlSystemGetDriverVersion)
+        if self.driver_version is not None:
+            self.driver_version = self._text(self.driver_version)
         self._read_power: Callable[[Any], float] = self._instant_power_w
         self.source = self._probe()
         # The counter's own period under load, in seconds; None before the first window.

@@ -85,8 +85,6 @@ class RaplMeter:
         self._failure: MeterError | None = None
         for zone in self._packages + self._dram:
             self._last[zone.counter] = _read(zone)
-        # DRAM joules of the last window, None where the machine has no such zone.
-        self.dram_energy_j: float | None = None
 
     def begin(self, work: Work) -> None:
         """See ``Meter.begin``. The counter steps each millisecond, so no tick is waited for."""
@@ -110,8 +108,11 @@ class RaplMeter:
         if self._failure is not None:
             raise self._failure
         self.poll()
-        self.dram_energy_j = self._sum_j(self._dram) if self._dram else None
-        return Window(energy_j=self._sum_j(self._packages), duration_s=duration_s)
+        return Window(
+            energy_j=self._sum_j(self._packages),
+            duration_s=duration_s,
+            dram_energy_j=self._sum_j(self._dram) if self._dram else None,
+        )
 
     def poll(self) -> None:
         """Add what each counter gained since it was last read, a wrap included.

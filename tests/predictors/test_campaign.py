@@ -14,7 +14,7 @@ from predictors.campaign.protocol import PROTOCOLS, Protocol, get_protocol
 from predictors.campaign.quality import median_interval
 from predictors.campaign.records import append_records, read_records
 from predictors.campaign.runner import MeasureError, measure_fresh
-from predictors.campaign.windows import run_windows
+from predictors.campaign.windows import WindowLoop, run_windows
 from predictors.meters.base import EnergyReading, MeterError
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.workload import Workload
@@ -57,9 +57,10 @@ def test_protocols_are_named_by_hash():
 
 
 def windows(meter, clock, protocol, cost_s=0.01):
-    return run_windows(
+    loop = WindowLoop(
         lambda: clock.advance(cost_s), meter, protocol, clock=clock, sleep=clock.advance
     )
+    return run_windows(loop, protocol)
 
 
 def test_joules_per_batch_are_power_times_the_time_of_a_batch():
@@ -88,12 +89,62 @@ def test_repeats_go_on_until_the_interval_is_narrow_or_the_cap():
 def test_throttled_windows_are_rejected_and_too_many_are_an_error():
     clock = FakeClock()
     meter = FakeMeter(clock)
-    meter.flags = [("thermal_throttle",), (), ("power_brake",)]
+    # The first window belongs to warm-up.
+    meter.flags = [(), ("thermal_throttle",), (), ("power_brake",)]
     found = windows(meter, clock, FAST)
     assert found.n_rejected == 2 and len(found.windows) == 6
     meter.flags = [("thermal_throttle",)] * 9
     with pytest.raises(MeterError, match="throttled"):
         windows(meter, clock, FAST)
+
+
+def test_warm_up_lasts_until_the_temperature_stands_still():
+    clock = FakeClock()
+    meter = FakeMeter(clock)
+    meter.temperatures_c = [40.0, 45.0, 49.0, 50.0]
+    protocol = Protocol("warm", 0.0, 1, 0.1, warmup_slope_c=1.0, warmup_max_s=60.0)
+    started = clock()
+    found = windows(meter, clock, protocol)
+    assert found.flags == ()
+    # Four warm-up windows of a second, then six of a tenth.
+    assert clock() - started == pytest.approx(4.6, abs=0.2)
+    meter.temperatures_c = [40.0 + 5 * i for i in range(100)]
+    assert windows(meter, clock, protocol).flags == ("still_warming",)
+
+
+def test_in_the_latency_regime_each_batch_is_awaited():
+    clock = FakeClock()
+    synced = []
+    for regime in ("throughput", "latency"):
+        protocol = Protocol("p", 0.0, 1, 0.1, regime=regime, chunk_s=0.05)
+        calls = [0]
+
+        def call(calls=calls):
+            calls[0] += 1
+            clock.advance(0.01)
+
+        waits = [0]
+
+        def sync(waits=waits):
+            waits[0] += 1
+
+        loop = WindowLoop(
+            call, FakeMeter(clock), protocol, sync=sync, clock=clock, sleep=clock.advance
+        )
+        run_windows(loop, protocol)
+        synced.append(calls[0] / waits[0])
+    assert synced[0] > 3 and synced[1] == 1
+
+
+def test_progress_says_the_interval_so_far():
+    clock = FakeClock()
+    loop = WindowLoop(
+        lambda: clock.advance(0.01), FakeMeter(clock), FAST, clock=clock, sleep=clock.advance
+    )
+    heard = []
+    run_windows(loop, FAST, lambda n, width: heard.append((n, width)))
+    assert [n for n, _ in heard] == [1, 2, 3, 4, 5, 6]
+    assert heard[4][1] == float("inf") and heard[5][1] < 1e-6
 
 
 def test_idle_power_is_measured_without_work_and_never_for_estimates():
@@ -143,7 +194,7 @@ def test_records_survive_a_cut_off_line(record, tmp_path):
     assert read_records(path).records == (record, record)
 
 
-@pytest.mark.parametrize("text", ['{"schema": 9}', "[1]", '{"schema": 1, "x": 2}', "null"])
+@pytest.mark.parametrize("text", ['{"schema": 9}', "[1]", '{"schema": 2, "x": 2}', "null"])
 def test_a_wrong_record_names_file_and_line(tmp_path, text):
     path = tmp_path / "records.jsonl"
     path.write_text("\n" + text + "\n")

@@ -1,0 +1,115 @@
+"""A measuring process seen from outside: start it, talk to it, and end it with all it started."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+
+class MeasureError(RuntimeError):
+    """A measurement failed; the message is the first cause in one line."""
+
+
+class MeasureProcess:
+    """``python -m predictors.campaign.worker`` as a context manager.
+
+    ``timeout_s`` counts from the start and covers all that the process is asked to do.
+    """
+
+    def __init__(self, job: Mapping[str, Any], timeout_s: float) -> None:
+        """Remember the job; ``with`` starts it."""
+        self._job, self._timeout_s = job, timeout_s
+
+    def __enter__(self) -> MeasureProcess:
+        """Start the process and give it its job."""
+        environment = dict(os.environ)
+        if self._job["device"] == "cpu":
+            # Read when torch is imported, so before the job's own count can be set.
+            environment["OMP_NUM_THREADS"] = str(self._job["threads"])
+            # A pool of compilers would start more processes than one small model has kernels.
+            environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+        self._deadline_s = time.monotonic() + self._timeout_s
+        # A file, since a pipe that nobody reads would fill up and block the process.
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "predictors.campaign.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            env=environment,
+            # A group of its own, so that compilers it starts are ended with it.
+            start_new_session=True,
+        )
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.send(self._job)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the process and all that it started."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._reader.join()
+        for stream in (self._process.stdin, self._process.stdout, self._stderr):
+            if stream is not None:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    # What was still to be written had no reader any more.
+                    continue
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Give the process a line; if it is dead, ``receive`` says why."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return
+
+    def receive(self) -> dict[str, Any]:
+        """The next message.
+
+        Raises:
+            MeasureError: the process failed or its time is over.
+        """
+        try:
+            line = self._lines.get(timeout=max(0.0, self._deadline_s - time.monotonic()))
+        except queue.Empty:
+            raise MeasureError(f"measuring took longer than {self._timeout_s:g} s") from None
+        if line is None:
+            raise MeasureError(self._cause())
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _cause(self) -> str:
+        code = self._process.wait()
+        if code < 0:
+            return f"the measuring process was ended by signal {signal.Signals(-code).name}"
+        self._stderr.seek(0)
+        lines = [line for line in self._stderr.read().strip().splitlines() if line.strip()]
+        return lines[-1] if lines else f"the measuring process ended with code {code}"
