@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import datetime
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
+from predictors.campaign.process import MeasureError
+from predictors.campaign.windows import WindowLoop, run_windows
+from predictors.campaign.worker import make_record
 from predictors.meters.base import MeterError, Window
+from predictors.meters.nvml import NvmlMeter
 
 
 class FakeClock:
@@ -191,3 +196,68 @@ class FakeZeusMonitor:
             cpu_energy={0: joules / 2, 1: joules / 2} if self._part == "cpu" else None,
             soc_energy=soc,
         )
+
+
+class FakeLab:
+    """A fake board that measures plan items: known joules each, a power that drifts, and faults.
+
+    ``power_w`` and ``batch_s`` give an item's true power and time a batch; ``drift`` maps seconds
+    since the start to a factor on the power.
+    """
+
+    IDLE_W = 80.0
+
+    def __init__(self, protocol, *, drift=lambda s: 1.0, tick_s=0.1):
+        self.clock = FakeClock()
+        self.gpu = FakeGpu(power_w=self.IDLE_W, tick_s=tick_s)
+        self.driver = FakeNvml(self.clock, self.gpu)
+        self.protocol, self.drift = protocol, drift
+        self.start_s = self.clock()
+        self.fails: set[str] = set()
+        self.measured = []
+
+    def power_w(self, item) -> float:
+        return 200.0 + item.architecture.d_model
+
+    def batch_s(self, item) -> float:
+        return 0.001 * item.architecture.depth
+
+    def true_j(self, item) -> float:
+        """Joules per sample without drift."""
+        return self.power_w(item) * self.batch_s(item) / item.workload.batch_size
+
+    def _run(self, watts: float, seconds: float) -> None:
+        self.gpu.power_w = watts * self.drift(self.clock() - self.start_s)
+        self.driver.advance(seconds)
+
+    def __call__(self, item):
+        self.measured.append(item)
+        if item.architecture.hash in self.fails:
+            raise MeasureError("no kernel for this shape")
+        meter = NvmlMeter(
+            (0,), nvml=self.driver, clock=self.clock, background=False, own_pids=lambda: {1}
+        )
+
+        def call():
+            self._run(self.power_w(item), self.batch_s(item))
+            # Sampling runs on a thread of its own on a real board.
+            if meter._opened_s is not None:
+                meter.sample()
+
+        loop = WindowLoop(
+            call,
+            meter,
+            self.protocol,
+            clock=self.clock,
+            sleep=lambda seconds: self._run(self.IDLE_W, seconds),
+        )
+        subject = SimpleNamespace(
+            architecture=item.architecture,
+            workload=item.workload,
+            protocol=self.protocol,
+            mode="cuda-graph",
+            meter=meter,
+        )
+        record = make_record(subject, run_windows(loop, self.protocol), held_s=1.0)
+        date = datetime.datetime.fromtimestamp(self.clock(), datetime.UTC)
+        return replace(record, date=date.isoformat(timespec="milliseconds"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.account import meter_label
+from nas.cli.tables import render_columns
 from nas.cli.units import format_joules, parse_joules
 
 if TYPE_CHECKING:
@@ -104,16 +105,7 @@ def render_table(front: Front) -> str:
         )
         for m in front
     ]
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    right = {0, 3}
-    lines = [
-        "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *rows)
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines = [render_columns(head, rows, right={0, 3})]
     lines.append(
         f"accuracy ± standard error on validation data; energy with 95% interval, "
         f"{first.workload} on {first.device}"

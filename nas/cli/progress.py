@@ -1,4 +1,4 @@
-"""Live progress of a search on stderr."""
+"""Live progress of searches and measurements on stderr."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from nas.cli.units import format_joules
+
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from nas.searching.session import Snapshot
     from nas.searching.trial import TrialRecord
+    from predictors.campaign.plan import PlanItem
+    from predictors.campaign.records import EnergyRecord, Role
+    from predictors.campaign.slices import SliceProgress
 
 
 class SearchProgress:
@@ -17,27 +24,9 @@ class SearchProgress:
 
     def __init__(self, *, quiet: bool = False) -> None:
         """``quiet`` shows nothing at all."""
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-        )
-
         self._quiet = quiet
-        self._console = Console(stderr=True)
-        self._live = not quiet and self._console.is_terminal
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[status]}"),
-            console=self._console,
-            disable=not self._live,
-        )
+        self._bar = _make_bar(quiet=quiet)
+        self._live = not self._bar.disable
         self._task = self._bar.add_task("search", total=None, status="starting")
         self._started = time.perf_counter()
         self._ended_before: int | None = None
@@ -84,3 +73,83 @@ class SearchProgress:
             remaining_s = max(0.0, per_trial_s * (snapshot.total - ended))
             parts.append(f"ETA {remaining_s:.0f} s")
         return " | ".join(parts)
+
+
+class MeasureProgress:
+    """A bar with the interval of the measurement under way, or a line for each that ends."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """``quiet`` shows nothing at all."""
+        self._quiet = quiet
+        self._bar = _make_bar(quiet=quiet)
+        self._live = not self._bar.disable
+        self._task = self._bar.add_task("measure", total=None, status="building")
+        self._done = ""
+
+    def __enter__(self) -> MeasureProgress:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the bar's last state on the screen."""
+        self._bar.stop()
+
+    def on_window(self, n_repeats: int, half_width: float | None) -> None:
+        """One more window of the measurement under way; the half-width is relative."""
+        if self._live:
+            width = "" if half_width is None else f" ±{half_width:.1%}"
+            self._bar.update(self._task, status=f"{self._done}repeat {n_repeats}{width}".strip())
+
+    def on_item(
+        self, progress: SliceProgress, item: PlanItem, role: Role, result: EnergyRecord | str
+    ) -> None:
+        """See ``predictors.campaign.slices.SliceListener``."""
+        if self._quiet:
+            return
+        eta = "" if progress.eta_s is None else f" | ETA {progress.eta_s:.0f} s"
+        failed = f" | failed {progress.failed}" if progress.failed else ""
+        self._done = f"done {progress.done}/{progress.total}{failed}{eta} | "
+        name = "reference" if role == "reference" else item.architecture.describe()
+        if isinstance(result, str):
+            text = f"{name}: failed: {result}"
+        else:
+            reading = result.reading
+            mark = "" if reading.converged else ", not converged"
+            text = (
+                f"{name}: {format_joules(reading.energy_j)} ±{reading.half_width:.1%} "
+                f"({reading.n_repeats} repeats{mark})"
+            )
+        if self._live:
+            ended = progress.done + progress.failed
+            self._bar.update(self._task, total=progress.total, completed=ended, status=self._done)
+            self._bar.console.print(text, highlight=False)
+        else:
+            print(f"{self._done}{text}", file=sys.stderr, flush=True)
+
+
+def _make_bar(*, quiet: bool) -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[status]}"),
+        console=console,
+        disable=quiet or not console.is_terminal,
+    )

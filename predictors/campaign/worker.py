@@ -83,17 +83,17 @@ def main() -> int:
         out.flush()
 
     job = json.loads(sys.stdin.readline())
-    subject = Subject(job)
+    folder, device = job["lock_folder"], str(job["device"])
+    lock = None if folder is None else DeviceLock(Path(folder), device)
+    import torch  # noqa: F401  (seconds that need no lock)
+
+    # Compiling and capturing run kernels on a GPU, which would disturb another's windows.
+    with lock.shared() if lock is not None and device != "cpu" else nullcontext():
+        subject = Subject(job)
     if job["command"] == "serve":
         _serve(subject, send)
     else:
-        folder = job["lock_folder"]
-        lock = (
-            nullcontext()
-            if folder is None
-            else DeviceLock(Path(folder), str(job["device"])).exclusive()
-        )
-        with lock:
+        with nullcontext() if lock is None else lock.exclusive():
             started = time.perf_counter()
             measurement = run_windows(
                 subject.loop,
@@ -107,7 +107,7 @@ def main() -> int:
                 ),
             )
             held_s = time.perf_counter() - started
-        send({"event": "record", "record": _record(subject, measurement, held_s).to_dict()})
+        send({"event": "record", "record": make_record(subject, measurement, held_s).to_dict()})
     subject.meter.close()
     return 0
 
@@ -132,7 +132,8 @@ def _serve(subject: Subject, send: Send) -> None:
             send({"event": "window", "window": asdict(window), "n_batches": n_batches})
 
 
-def _record(subject: Subject, measurement: Measurement, held_s: float) -> EnergyRecord:
+def make_record(subject: Subject, measurement: Measurement, held_s: float) -> EnergyRecord:
+    """What was measured, as it is kept; the device was held for ``held_s``."""
     meter, workload = subject.meter, subject.workload
     batch_size = workload.batch_size
     per_sample = [energy_j / batch_size for energy_j in measurement.energies_j]

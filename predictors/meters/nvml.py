@@ -250,6 +250,7 @@ class NvmlMeter:
         """
         started = self._clock()
         before = self._counts()
+        asked_s = started
         ticks: dict[str, tuple[float, int]] = {}
         while len(ticks) < len(before):
             work()
@@ -257,7 +258,9 @@ class NvmlMeter:
             now_s = self._clock()
             for uuid, count in now.items():
                 if uuid not in ticks and count != before[uuid]:
-                    ticks[uuid] = (now_s, count)
+                    # It stepped at some time since it was last asked: on average half-way.
+                    ticks[uuid] = ((asked_s + now_s) / 2, count)
+            asked_s = now_s
             if len(ticks) < len(before) and now_s - started > _TICK_TIMEOUT_S:
                 raise MeterError(f"the energy counter did not move for {now_s - started:.1f} s")
         return ticks

@@ -1,0 +1,207 @@
+"""What to measure and in which order, so that however short a campaign is cut, it is used best.
+
+Every prefix of a plan is spread over its spaces: samples come by farthest-point order (Gonzalez
+1985) on gene indices; every third is drawn near the closed-form optimum (most parameters for its
+operations), where searches will ask. A share of items comes back later, in another process, so
+that job-to-job noise is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.campaign.protocol import Protocol
+from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.counting import count
+from search_spaces.encoding import to_vector
+from search_spaces.sampling import mutate, sample
+from search_spaces.space import SearchSpace
+from search_spaces.workload import Workload
+
+_POOL_FACTOR = 8
+_OPTIMUM_EACH = 3
+_REPEAT_EACH = 10
+# A repeat comes this many items later: far enough to be in another block.
+_REPEAT_AFTER = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PlanItem:
+    """One measurement to make; ``repeat`` counts those of the same architecture and workload."""
+
+    architecture: Architecture
+    workload: Workload
+    repeat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Items in order of priority, and the fixed reference that is measured among them."""
+
+    items: tuple[PlanItem, ...]
+    reference: PlanItem | None
+    protocol: Protocol
+    device: str
+
+    def key(self, item: PlanItem) -> str:
+        """16 hex digits that name a measurement of this plan, the same in every session."""
+        data = [
+            item.architecture.to_dict(),
+            item.workload.to_dict(),
+            item.repeat,
+            self.protocol.hash,
+            self.device,
+        ]
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """``n`` architectures of a space on one workload."""
+
+    space: SearchSpace
+    workload: Workload
+    n: int
+
+
+def plan_campaign(
+    parts: Sequence[Part], *, protocol: Protocol, device: str, seed: int = 0
+) -> Plan:
+    """A plan over several spaces and workloads, each part served in turn.
+
+    Raises:
+        ValueError: a part asks for no architecture.
+    """
+    queues = [
+        _choose(part, np.random.default_rng([seed, index])) for index, part in enumerate(parts)
+    ]
+    items = [item for rank in _interleaved(queues) for item in rank]
+    rng = np.random.default_rng([seed, len(parts)])
+    blocks = [
+        items[start : start + _REPEAT_AFTER] for start in range(0, len(items), _REPEAT_AFTER)
+    ]
+    ordered: list[PlanItem] = []
+    due: list[PlanItem] = []
+    for block in blocks:
+        # Random within a block, so that no trend of the device runs along with the sampling.
+        both = due + block
+        ordered += [both[i] for i in rng.permutation(len(both))]
+        due = [PlanItem(i.architecture, i.workload, 1) for i in block[::_REPEAT_EACH]]
+    return plan_items([*ordered, *due], protocol=protocol, device=device)
+
+
+def plan_items(items: Iterable[PlanItem], *, protocol: Protocol, device: str) -> Plan:
+    """A plan of given items in the order given, doubles left out.
+
+    A reference is measured among them if the protocol has blocks and there are two or more.
+    """
+    unique = tuple(dict.fromkeys(items))
+    reference = None
+    if protocol.block_size and len(unique) > 1:
+        workload = unique[0].workload
+        reference = PlanItem(reference_architecture(workload, device), workload)
+    return Plan(unique, reference, protocol, device)
+
+
+def reference_architecture(workload: Workload, device: str) -> Architecture:
+    """The fixed model whose joules tell a device's drift: dense, fp32, plain multi-head attention.
+
+    On a GPU it is wide enough to heat the board; on a CPU it takes milliseconds.
+    """
+    d_model, depth = (512, 4) if device.startswith("cuda") else (64, 2)
+    n_heads = d_model // 64 if d_model >= 256 else 4
+    layer = LayerSpec(
+        AttentionSpec(n_heads=n_heads, n_kv_heads=n_heads, d_head=d_model // n_heads),
+        FfnSpec(d_ff=4 * d_model),
+    )
+    patch_size = 1
+    if workload.is_image:
+        _, height, width = workload.input_shape
+        fitting = [p for p in range(1, height + 1) if height % p == 0 and width % p == 0]
+        few = [p for p in fitting if height * width // p**2 <= 256]
+        patch_size = min(few) if few else max(fitting)
+    return Architecture(d_model=d_model, layers=(layer,) * depth, patch_size=patch_size)
+
+
+def _choose(part: Part, rng: np.random.Generator) -> list[PlanItem]:
+    if part.n < 1:
+        raise ValueError(f"n must be >= 1, got {part.n} for space {part.space.name!r}")
+    pool: dict[str, Architecture] = {}
+    # Small spaces run out of new members: then the pool is all that there is, or nearly.
+    for _ in range(part.n * _POOL_FACTOR * 4):
+        found = sample(part.space, rng)
+        if _fits(found, part.workload):
+            pool.setdefault(found.hash, found)
+        if len(pool) >= part.n * _POOL_FACTOR:
+            break
+    members = list(pool.values())
+    if not members:
+        raise ValueError(
+            f"space {part.space.name!r} must have members that fit workload "
+            f"{part.workload.key!r}, found none"
+        )
+    spread = _farthest_first([to_vector(a, part.space) for a in members], part.n)
+    efficient = _efficient(members, part.workload)
+    chosen: dict[str, Architecture] = {}
+    spread_members = iter([members[i] for i in spread])
+    for step in range(part.n * 4):
+        if len(chosen) >= part.n:
+            break
+        near_optimum = step % _OPTIMUM_EACH == _OPTIMUM_EACH - 1
+        if near_optimum:
+            parent = efficient[int(rng.integers(len(efficient)))]
+            found = mutate(parent, part.space, rng)
+        else:
+            following = next(spread_members, None)
+            if following is None:
+                continue
+            found = following
+        if _fits(found, part.workload):
+            chosen.setdefault(found.hash, found)
+    return [PlanItem(a, part.workload) for a in chosen.values()]
+
+
+def _fits(architecture: Architecture, workload: Workload) -> bool:
+    try:
+        workload.check_fits(architecture)
+    except ValueError:
+        return False
+    return True
+
+
+def _farthest_first(vectors: Sequence[NDArray[np.int64]], n: int) -> list[int]:
+    """Indices of ``n`` points, each the farthest from those before it (2-approximate cover)."""
+    points = np.stack(vectors).astype(float)
+    span = points.max(axis=0) - points.min(axis=0)
+    points = points / np.where(span > 0, span, 1.0)
+    order = [0]
+    distance = np.linalg.norm(points - points[0], axis=1)
+    while len(order) < min(n, len(points)):
+        order.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(points - points[order[-1]], axis=1))
+    return order
+
+
+def _efficient(members: Sequence[Architecture], workload: Workload) -> list[Architecture]:
+    """Members with more parameters than any other of no more operations."""
+    costs = sorted(
+        (c.macs, -c.params, i) for i, a in enumerate(members) for c in (count(a, workload),)
+    )
+    best: list[Architecture] = []
+    most = 0
+    for _, negative_params, index in costs:
+        if -negative_params > most:
+            most = -negative_params
+            best.append(members[index])
+    return best
+
+
+def _interleaved(queues: Sequence[Sequence[PlanItem]]) -> Iterable[list[PlanItem]]:
+    for rank in range(max(map(len, queues), default=0)):
+        yield [queue[rank] for queue in queues if rank < len(queue)]

@@ -1,0 +1,234 @@
+"""Work through a plan for as long as there is time; what is measured is on disk at once.
+
+Resuming is reading the records: an item whose key is there is done. Items that failed are kept in
+a file beside the records and left out too, unless asked for again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Protocol as Interface
+
+from predictors.campaign.plan import Plan, PlanItem
+from predictors.campaign.process import MeasureError
+from predictors.campaign.records import EnergyRecord, Role, append_records, read_records
+
+# Failures in a row after which the fault is the device's and not the architectures'.
+_MAX_FAILURES_IN_A_ROW = 5
+
+
+class MeasureItem(Interface):
+    """Measures one item in a fresh process, with a protocol that is not its business here."""
+
+    def __call__(self, item: PlanItem, /) -> EnergyRecord:
+        """The record, or ``MeasureError``."""
+        ...
+
+
+class SliceListener(Interface):
+    """Hears of each measurement that ends."""
+
+    def on_item(
+        self, progress: SliceProgress, item: PlanItem, role: Role, result: EnergyRecord | str
+    ) -> None:
+        """``result`` is a record, or why there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SliceProgress:
+    """How far a plan is. ``eta_s`` is to the plan's end, ``None`` before the first item."""
+
+    done: int
+    failed: int
+    total: int
+    eta_s: float | None
+
+
+def pending_items(plan: Plan, path: Path, *, retry_failed: bool = False) -> list[PlanItem]:
+    """What of ``plan`` is not in the records at ``path`` yet, in order of priority.
+
+    Raises:
+        ValueError: the file holds what is no record; names file and line.
+    """
+    done = {record.item for record in read_records(path).records} if path.exists() else set()
+    if not retry_failed:
+        done |= set(_failures(path))
+    return [item for item in plan.items if plan.key(item) not in done]
+
+
+def run_slice(
+    plan: Plan,
+    path: Path,
+    measure: MeasureItem,
+    *,
+    budget_s: float | None = None,
+    ahead: int = 0,
+    retry_failed: bool = False,
+    listener: SliceListener | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> SliceProgress:
+    """Measure what is pending, best first, and append each record to ``path``.
+
+    No item is started that would, at the median pace so far, end after ``budget_s``. ``ahead``
+    items are started early, so that their imports overlap another's windows (the device's lock
+    keeps windows apart).
+
+    Raises:
+        MeasureError: the reference, or several items in a row, failed.
+        ValueError: the file holds what is no record.
+    """
+    pending = deque(pending_items(plan, path, retry_failed=retry_failed))
+    state = _Slice(plan, path, listener, clock, len(pending))
+    block_size = plan.protocol.block_size
+    started_s = clock()
+    with ThreadPoolExecutor(max_workers=1 + ahead) as pool:
+        running: deque[tuple[PlanItem, Role, Future[EnergyRecord]]] = deque()
+        since_reference = block_size
+        last_was_reference = True
+        try:
+            while pending or running:
+                while pending and len(running) <= ahead:
+                    late = (
+                        budget_s is not None
+                        and clock() - started_s + state.pace_s * (2 + len(running)) > budget_s
+                    )
+                    if late:
+                        pending.clear()
+                        break
+                    if plan.reference is not None and since_reference >= block_size:
+                        item, role = plan.reference, _REFERENCE
+                        since_reference = 0
+                    else:
+                        item, role = pending.popleft(), _CANDIDATE
+                        since_reference += 1
+                    last_was_reference = role == "reference"
+                    running.append((item, role, pool.submit(state.timed, measure, item)))
+                if running:
+                    state.take(*running[0])
+                    running.popleft()
+            if plan.reference is not None and not last_was_reference:
+                # Closes the last block, so that its candidates have a neighbour on both sides.
+                closing = pool.submit(state.timed, measure, plan.reference)
+                state.take(plan.reference, _REFERENCE, closing)
+        except KeyboardInterrupt:
+            for item, role, future in running:
+                if not future.cancel():
+                    # Half measured already: what it cost is kept. A second Ctrl-C ends it.
+                    state.take(item, role, future)
+            raise
+        except MeasureError:
+            for _, _, future in running:
+                future.cancel()
+            raise
+    return state.progress()
+
+
+_REFERENCE: Role = "reference"
+_CANDIDATE: Role = "candidate"
+
+
+class _Slice:
+    """What happened so far in one run of the command."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        path: Path,
+        listener: SliceListener | None,
+        clock: Callable[[], float],
+        n_pending: int,
+    ) -> None:
+        self._plan, self._path, self._listener, self._clock = plan, path, listener, clock
+        self._session = uuid.uuid4().hex[:12]
+        self._order = 0
+        self._failed_in_a_row = 0
+        self._n_pending, self._n_ended, self._n_failed = n_pending, 0, 0
+        self._durations_s: list[float] = []
+
+    @property
+    def pace_s(self) -> float:
+        """Median seconds of a measurement; 0 before the first."""
+        return median(self._durations_s) if self._durations_s else 0.0
+
+    def timed(self, measure: MeasureItem, item: PlanItem) -> EnergyRecord:
+        started_s = self._clock()
+        try:
+            return measure(item)
+        finally:
+            self._durations_s.append(self._clock() - started_s)
+
+    def take(self, item: PlanItem, role: Role, future: Future[EnergyRecord]) -> None:
+        result: EnergyRecord | str
+        try:
+            record = replace(
+                future.result(),
+                item=self._plan.key(item) if role == _CANDIDATE else "",
+                role=role,
+                session=self._session,
+                order=self._order,
+            )
+            append_records(self._path, [record])
+            if role == _CANDIDATE:
+                self._failed_in_a_row = 0
+            result = record
+        except MeasureError as error:
+            result = str(error)
+            self._failed_in_a_row += 1
+            if role == _REFERENCE or self._failed_in_a_row >= _MAX_FAILURES_IN_A_ROW:
+                raise
+            _append_failure(self._path, self._plan.key(item), item, result)
+        self._order += 1
+        if role == _CANDIDATE:
+            self._n_ended += 1
+            self._n_failed += isinstance(result, str)
+        if self._listener is not None:
+            self._listener.on_item(self.progress(), item, role, result)
+
+    def progress(self) -> SliceProgress:
+        total = len(self._plan.items)
+        left = self._n_pending - self._n_ended
+        block_size = self._plan.protocol.block_size
+        references = 1 + 1 / block_size if self._plan.reference is not None else 1.0
+        return SliceProgress(
+            done=total - left - self._n_failed,
+            failed=self._n_failed,
+            total=total,
+            eta_s=left * self.pace_s * references if self._durations_s else None,
+        )
+
+
+def failures_path(path: Path) -> Path:
+    """Where failures of the records at ``path`` are kept."""
+    return path.with_name(f"{path.stem}.failures.jsonl")
+
+
+def _failures(path: Path) -> list[str]:
+    keys = []
+    beside = failures_path(path)
+    for line in beside.read_text(encoding="utf-8").splitlines() if beside.exists() else ():
+        try:
+            keys.append(str(json.loads(line)["item"]))
+        except (ValueError, LookupError, TypeError):
+            # A line cut off by a kill: its item is tried again.
+            continue
+    return keys
+
+
+def _append_failure(path: Path, key: str, item: PlanItem, cause: str) -> None:
+    line = {
+        "item": key,
+        "architecture": item.architecture.to_dict(),
+        "workload": item.workload.key,
+        "cause": cause,
+    }
+    with failures_path(path).open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(line) + "\n")

@@ -1,0 +1,216 @@
+"""Campaigns on a fake board whose joules are known: plan, drift, resume, faults."""
+
+from statistics import median
+
+import pytest
+from fakes import FakeLab
+
+from predictors.campaign.drift import UNCORRECTED, correct_drift
+from predictors.campaign.plan import Part, PlanItem, plan_campaign, plan_items
+from predictors.campaign.process import MeasureError
+from predictors.campaign.protocol import Protocol
+from predictors.campaign.records import read_records
+from predictors.campaign.slices import failures_path, pending_items, run_slice
+from search_spaces.encoding import to_vector
+from search_spaces.presets import get_space
+from search_spaces.workload import Workload
+
+SPACE = get_space("digits-tiny")
+DIGITS = Workload("digits", "image_classification", (1, 8, 8), 10, 16)
+PROTOCOL = Protocol("p", 0.1, 5, 2.0, idle_s=0.5, block_size=4, chunk_s=0.003)
+
+
+def make_plan(n=24, seed=0, protocol=PROTOCOL):
+    return plan_campaign([Part(SPACE, DIGITS, n)], protocol=protocol, device="cuda:0", seed=seed)
+
+
+def run(plan, path, lab, **options):
+    return run_slice(plan, path, lab, clock=lab.clock, **options)
+
+
+def spread(lab, records):
+    """Largest relative error of joules once the level, which drift leaves open, is taken out."""
+    ratios = [
+        r.reading.energy_j / lab.true_j(PlanItem(r.architecture, r.workload)) for r in records
+    ]
+    return max(abs(ratio / median(ratios) - 1) for ratio in ratios)
+
+
+def test_drift_of_twenty_per_cent_is_corrected_to_one(tmp_path):
+    plan = make_plan()
+    lab = FakeLab(PROTOCOL, drift=lambda s: 1 + 0.2 * s / 630)
+    run(plan, tmp_path / "r.jsonl", lab)
+    assert lab.drift(lab.clock() - lab.start_s) == pytest.approx(1.2, abs=0.03)
+    records = read_records(tmp_path / "r.jsonl").records
+    raw = [r for r in records if r.role == "candidate"]
+    assert len(raw) == len(plan.items)
+    corrected, (report,) = correct_drift(records)
+    assert spread(lab, raw) > 0.07
+    assert spread(lab, corrected) <= 0.01
+    assert report.span > 0.1 and report.residual <= 0.01
+    assert all("drift_corrected" in r.flags for r in corrected)
+
+
+def test_an_interval_is_wider_by_that_of_the_reference(tmp_path):
+    lab = FakeLab(PROTOCOL)
+    run(make_plan(6), tmp_path / "r.jsonl", lab)
+    records = read_records(tmp_path / "r.jsonl").records
+    raw = [r for r in records if r.role == "candidate"]
+    corrected, _ = correct_drift(records)
+    for before, after in zip(raw, corrected, strict=True):
+        assert after.reading.half_width >= before.reading.half_width * (1 - 1e-9)
+        scale = after.reading.energy_j / before.reading.energy_j
+        assert after.repeats_j == pytest.approx([r * scale for r in before.repeats_j])
+
+
+def test_gross_and_net_joules_are_those_of_the_board(tmp_path):
+    lab = FakeLab(PROTOCOL)
+    run(make_plan(6), tmp_path / "r.jsonl", lab)
+    for record in read_records(tmp_path / "r.jsonl").records:
+        item = PlanItem(record.architecture, record.workload)
+        assert record.reading.energy_j == pytest.approx(lab.true_j(item), rel=0.005)
+        idle_j = lab.IDLE_W * lab.batch_s(item) / DIGITS.batch_size
+        assert record.reading.net_energy_j == pytest.approx(lab.true_j(item) - idle_j, rel=0.01)
+        assert record.idle_power_w == pytest.approx(lab.IDLE_W, rel=0.01)
+        assert record.tick_s == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_session_without_reference_stays_as_it_is_and_says_so(tmp_path):
+    lab = FakeLab(PROTOCOL)
+    plan = plan_items([make_plan(6).items[0]], protocol=PROTOCOL, device="cuda:0")
+    assert plan.reference is None
+    run(plan, tmp_path / "r.jsonl", lab)
+    (record,) = read_records(tmp_path / "r.jsonl").records
+    (same,), reports = correct_drift([record])
+    assert same.reading == record.reading and same.flags == (UNCORRECTED,) and not reports
+
+
+def test_blocks_lie_between_references(tmp_path):
+    lab = FakeLab(PROTOCOL)
+    plan = make_plan(10)
+    run(plan, tmp_path / "r.jsonl", lab)
+    roles = [r.role[0] for r in read_records(tmp_path / "r.jsonl").records]
+    blocks = "".join(roles).split("r")
+    assert blocks[0] == blocks[-1] == ""
+    assert all(1 <= len(block) <= 4 for block in blocks[1:-1])
+
+
+def test_a_slice_keeps_to_its_time_and_the_next_goes_on(tmp_path):
+    path = tmp_path / "r.jsonl"
+    plan = make_plan()
+    done = 0
+    for _ in range(20):
+        lab = FakeLab(PROTOCOL)
+        started = lab.clock()
+        progress = run(plan, path, lab, budget_s=120.0)
+        assert lab.clock() - started <= 120.0
+        assert progress.done > done
+        done = progress.done
+        if done == progress.total:
+            break
+    items = [r.item for r in read_records(path).records if r.role == "candidate"]
+    assert sorted(items) == sorted(plan.key(item) for item in plan.items)
+    assert run(plan, path, FakeLab(PROTOCOL)).done == len(plan.items)
+
+
+def test_what_fails_is_kept_apart_and_tried_again_only_when_asked(tmp_path):
+    path = tmp_path / "r.jsonl"
+    plan = make_plan(8)
+    lab = FakeLab(PROTOCOL)
+    lab.fails = {plan.items[2].architecture.hash}
+    progress = run(plan, path, lab)
+    assert progress.failed >= 1 and progress.done + progress.failed == len(plan.items)
+    assert "no kernel" in failures_path(path).read_text()
+    assert not pending_items(plan, path)
+    again = FakeLab(PROTOCOL)
+    assert run(plan, path, again, retry_failed=True).failed == 0
+
+
+def test_many_failures_in_a_row_end_the_slice(tmp_path):
+    plan = make_plan(20)
+    lab = FakeLab(PROTOCOL)
+    lab.fails = {item.architecture.hash for item in plan.items}
+    with pytest.raises(MeasureError, match="no kernel"):
+        run(plan, tmp_path / "r.jsonl", lab)
+    assert len(lab.measured) < 9
+
+
+def test_ctrl_c_keeps_what_is_on_disk_and_the_same_call_goes_on(tmp_path):
+    path = tmp_path / "r.jsonl"
+    plan = make_plan(8)
+    lab = FakeLab(PROTOCOL)
+
+    class Interrupting:
+        def on_item(self, progress, item, role, result):
+            if progress.done == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, path, lab, listener=Interrupting())
+    kept = len(read_records(path).records)
+    assert kept >= 4
+    assert run(plan, path, FakeLab(PROTOCOL)).done == len(plan.items)
+
+
+def test_a_cut_off_line_is_measured_again(tmp_path):
+    path = tmp_path / "r.jsonl"
+    plan = make_plan(6)
+    run(plan, path, FakeLab(PROTOCOL))
+    text = path.read_text().splitlines(keepends=True)
+    lost = next(i for i, line in enumerate(text) if '"role": "candidate"' in line)
+    kept = text[:lost] + text[lost + 1 :]
+    path.write_text("".join(kept) + text[lost][:200])
+    assert len(pending_items(plan, path)) == 1
+    assert run(plan, path, FakeLab(PROTOCOL)).done == len(plan.items)
+
+
+def test_another_protocol_or_device_is_another_measurement():
+    plan = make_plan(4)
+    other = plan_items(
+        plan.items, protocol=Protocol("q", 0.1, 5, 0.5, block_size=4), device="cuda:0"
+    )
+    elsewhere = plan_items(plan.items, protocol=PROTOCOL, device="cpu")
+    keys = [{p.key(item) for item in p.items} for p in (plan, other, elsewhere)]
+    assert not keys[0] & keys[1] and not keys[0] & keys[2]
+
+
+def test_a_plan_is_the_same_each_time_holds_repeats_and_serves_each_part():
+    lm = Workload("text", "language_modelling", (32,), 100, 4, vocab_size=100)
+    parts = [Part(SPACE, DIGITS, 30), Part(get_space("decoder-base"), lm, 30)]
+    plan = plan_campaign(parts, protocol=PROTOCOL, device="cpu", seed=3)
+    assert plan == plan_campaign(parts, protocol=PROTOCOL, device="cpu", seed=3)
+    assert plan != plan_campaign(parts, protocol=PROTOCOL, device="cpu", seed=4)
+    repeats = [item for item in plan.items if item.repeat]
+    assert len(repeats) == 6
+    for item in repeats:
+        first = plan.items.index(PlanItem(item.architecture, item.workload))
+        assert first < plan.items.index(item)
+    # However early it is cut, each workload has its share.
+    for n in (10, 20, 40):
+        names = [item.workload.name for item in plan.items[:n]]
+        assert abs(names.count("digits") - names.count("text")) <= n // 2
+
+
+def test_a_plan_covers_the_space_better_than_chance():
+    import numpy as np
+
+    from search_spaces.sampling import sample
+
+    rng = np.random.default_rng(0)
+    targets = np.stack([to_vector(sample(SPACE, rng), SPACE) for _ in range(200)]).astype(float)
+    span = np.maximum(targets.max(axis=0) - targets.min(axis=0), 1)
+
+    def radius(architectures):
+        points = np.stack([to_vector(a, SPACE) for a in architectures])
+        gaps = np.linalg.norm((targets[:, None] - points[None]) / span, axis=2)
+        return gaps.min(axis=1).max()
+
+    planned = [item.architecture for item in make_plan(40).items if not item.repeat]
+    random = [sample(SPACE, rng) for _ in range(len(planned))]
+    assert radius(planned) < radius(random) * 1.05
+
+
+def test_a_space_that_does_not_fit_the_workload_is_refused():
+    odd = Workload("odd", "image_classification", (1, 7, 7), 10, 16)
+    with pytest.raises(ValueError, match="fit workload 'odd/b16'"):
+        plan_campaign([Part(SPACE, odd, 3)], protocol=PROTOCOL, device="cpu")
