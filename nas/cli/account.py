@@ -18,20 +18,28 @@ def meter_label(meter: str, *, is_estimate: bool) -> str:
 
 def render_account(summary: SearchSummary) -> str:
     """What was done, what it cost, and what it saves."""
-    label = meter_label(summary.meter, is_estimate=summary.is_estimate)
-    spent_j = summary.train_energy_j + summary.measure_energy_j
     interrupted = f", {summary.in_flight} interrupted" if summary.in_flight else ""
     lines = [
         f"trials: {summary.complete} complete, {summary.dropped} dropped by the gate before "
         f"training, {summary.failed} failed{interrupted}",
         _audit(summary.audit),
-        f"spent by the search: {format_joules(spent_j)} ({label}; "
-        f"training {format_joules(summary.train_energy_j)}, "
-        f"measuring {format_joules(summary.measure_energy_j)}), "
-        f"{summary.carbon_g:.2g} g CO2e at {summary.carbon_g_per_kwh:g} g/kWh",
     ]
     if summary.stop_reason is not None:
         lines.append(f"ended early: {summary.stop_reason}")
+    return "\n".join([*lines, render_spending(summary)])
+
+
+def render_spending(summary: SearchSummary) -> str:
+    """What the search cost, and after how many inferences what it found has paid for it."""
+    label = meter_label(summary.meter, is_estimate=summary.is_estimate)
+    idle_j = summary.idle_energy_j
+    idle = "not seen by this meter" if idle_j is None else format_joules(idle_j)
+    lines = [
+        f"spent by the search: {format_joules(summary.spent_energy_j)} ({label}; "
+        f"training {format_joules(summary.train_energy_j)}, "
+        f"measuring {format_joules(summary.measure_energy_j)}, idle {idle}), "
+        f"{summary.carbon_g:.2g} g CO2e at {summary.carbon_g_per_kwh:g} g/kWh"
+    ]
     saving = summary.saving
     if saving is not None:
         lines.append(
@@ -39,6 +47,11 @@ def render_account(summary: SearchSummary) -> str:
             f"(trial {saving.baseline_trial}) on validation data with {saving.ratio:.1f}x fewer "
             f"joules; that pays for the search after {saving.inferences_to_break_even:,.0f} "
             f"inferences"
+        )
+    elif summary.baseline_trial is not None:
+        lines.append(
+            f"saving: no trial is as accurate as the baseline (trial {summary.baseline_trial}) "
+            f"with fewer joules"
         )
     return "\n".join(lines)
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.account import meter_label
+from nas.cli.account import meter_label, render_spending
 from nas.cli.tables import render_columns
 from nas.cli.units import format_joules, parse_joules
 
@@ -31,6 +31,10 @@ def add_parser(subparsers: Any) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON")
     form.add_argument("--csv", action="store_true", help="as CSV")
+    parser.add_argument("--baseline", type=int, help="trial that savings are named against")
+    parser.add_argument(
+        "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh, in place of the search's"
+    )
     parser.add_argument("--plot", type=Path, help="draw all trials to a .png, .pdf or .svg")
 
 
@@ -44,19 +48,27 @@ def add_query(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     import nas
+    from nas.searching.summary import summarise
 
     found = nas.load(arguments.run)
     whole = found.front()
     chosen = query(whole, arguments)
+    summary = summarise(
+        found, baseline=arguments.baseline, carbon_g_per_kwh=arguments.carbon_g_per_kwh
+    )
     if arguments.plot is not None:
         draw(found, arguments.plot)
         print(f"drew {arguments.plot}", file=sys.stderr)
     if arguments.json:
-        print(json.dumps(render_json(chosen), allow_nan=False))
+        account = {"summary": summary.to_dict()}
+        print(json.dumps(render_json(chosen) | account, allow_nan=False))
     elif arguments.csv:
         print(render_csv(chosen), end="")
     else:
         print(render_table(chosen))
+        if len(whole):
+            print()
+            print(render_spending(summary))
     return 0
 
 

@@ -32,6 +32,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
     parser.add_argument("--meter", help="meter, in place of the best one; see nas doctor")
     parser.add_argument("--epochs", type=int, help="training epochs of each candidate")
+    parser.add_argument(
+        "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh (default: 445)"
+    )
     parser.add_argument("--storage", help="Optuna storage URL (default: a journal in the run)")
     parser.add_argument("--address", help="a running Ray cluster: auto, host:port, ray://...")
     parser.add_argument("--run", type=Path, help="run folder (default: the next runs/RECIPE)")
@@ -79,7 +82,16 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
 
     changes: dict[str, Any] = {
         name: getattr(arguments, name)
-        for name in ("task", "trials", "seed", "sampler", "device", "meter", "storage")
+        for name in (
+            "task",
+            "trials",
+            "seed",
+            "sampler",
+            "device",
+            "meter",
+            "carbon_g_per_kwh",
+            "storage",
+        )
         if getattr(arguments, name) is not None
     }
     if arguments.max_joules is not None:

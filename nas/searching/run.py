@@ -106,6 +106,11 @@ class Run:
         return self.trial_folder(number) / "model.safetensors"
 
     @property
+    def device_account_path(self) -> Path:
+        """What the whole device drew, where that can be seen; see ``device_account``."""
+        return self.folder / "device.jsonl"
+
+    @property
     def inputs_path(self) -> Path:
         """The real inputs that every candidate is measured with."""
         return self.folder / "inputs.npy"

@@ -13,6 +13,7 @@ import numpy as np
 from nas.files import write_atomic
 from nas.searching import run as run_module
 from nas.searching.config import SearchConfig
+from nas.searching.device_account import DeviceAccount
 from nas.searching.evaluator import ScratchEvaluator
 from nas.searching.gate import Gate
 from nas.searching.run import Run
@@ -74,19 +75,22 @@ def run_search(
         with run_module.sole_writer(folder):
             store = _open_store(run, sampler)
             gate = Gate(workload, config.gate, max_joules=config.max_joules, seed=config.seed)
-            session = Session(config, workload, store, gate, listener)
-            adopt_results(session, folder / "trials")
-            lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
-            run_trials(
-                session,
-                ScratchEvaluator(config, run.inputs_path.resolve(), lock_folder, workers),
-                (folder / "trials").resolve(),
-                workers=workers,
-                device=config.device,
-                meter=meter_name,
-                protocol=protocol,
-                lock_folder=lock_folder,
-            )
+            # Of a remote cluster's devices, this process sees none.
+            watched = choose_meter(meter_name, config.device) if address is None else None
+            with DeviceAccount(run.device_account_path, watched, listener) as account:
+                session = Session(config, workload, store, gate, account)
+                adopt_results(session, folder / "trials")
+                lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
+                run_trials(
+                    session,
+                    ScratchEvaluator(config, run.inputs_path.resolve(), lock_folder, workers),
+                    (folder / "trials").resolve(),
+                    workers=workers,
+                    device=config.device,
+                    meter=meter_name,
+                    protocol=protocol,
+                    lock_folder=lock_folder,
+                )
         if session.stop_reason is not None:
             run.end_early(session.stop_reason)
     return run

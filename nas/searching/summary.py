@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nas.searching.device_account import device_energy_j
 from nas.searching.gate import AuditSummary, audit_summary
 from nas.searching.run import Run
 from nas.searching.trial import TrialRecord
@@ -34,7 +36,13 @@ class Saving:
 
 @dataclass(frozen=True, slots=True)
 class SearchSummary:
-    """The account of one search. Energies are in joules, carbon in grams of CO2 equivalent."""
+    """The account of one search. Energies are in joules, carbon in grams of CO2 equivalent.
+
+    ``idle_energy_j`` is what the device drew beside training and measuring, ``None`` where that
+    cannot be seen (estimates, remote clusters). ``baseline_trial`` is what ``saving`` is
+    named against, ``None`` where there is no baseline; ``saving`` is ``None`` where no trial is
+    as accurate with fewer joules.
+    """
 
     finished: bool
     stop_reason: str | None
@@ -45,24 +53,48 @@ class SearchSummary:
     audit: AuditSummary
     train_energy_j: float
     measure_energy_j: float
+    idle_energy_j: float | None
     carbon_g: float
     carbon_g_per_kwh: float
     meter: str
     is_estimate: bool
+    baseline_trial: int | None
     saving: Saving | None
+
+    @property
+    def spent_energy_j(self) -> float:
+        """All joules that are known of."""
+        return self.train_energy_j + self.measure_energy_j + (self.idle_energy_j or 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)
 
 
-def summarise(run: Run) -> SearchSummary:
-    """The account of ``run`` as it stands."""
+def summarise(
+    run: Run, *, baseline: int | None = None, carbon_g_per_kwh: float | None = None
+) -> SearchSummary:
+    """The account of ``run`` as it stands.
+
+    ``baseline`` is the trial that savings are named against, by default the search's first
+    baseline; ``carbon_g_per_kwh`` takes the place of the search's own.
+
+    Raises:
+        ValueError: the baseline is no complete trial, or the carbon intensity is not above 0.
+    """
+    intensity = run.config.carbon_g_per_kwh if carbon_g_per_kwh is None else carbon_g_per_kwh
+    if not (math.isfinite(intensity) and intensity > 0):
+        raise ValueError(f"carbon_g_per_kwh must be finite and > 0, got {intensity!r}")
     records = run.trials()
     train_j = sum(r.train_energy_j or 0.0 for r in records)
     measure_j = sum(r.measure_energy_j or 0.0 for r in records)
     trained = [r for r in records if r.state in ("complete", "failed")]
     readings = [r.reading for r in records if r.reading is not None]
+    device_j = device_energy_j(run.device_account_path)
+    # Trials that share a device count its joules by shares, which may exceed the whole a little.
+    idle_j = None if device_j is None else max(0.0, device_j - train_j - measure_j)
+    spent_j = train_j + measure_j + (idle_j or 0.0)
+    named = _baseline(records, baseline)
     return SearchSummary(
         finished=len(trained) >= run.config.trials or run.stop_reason is not None,
         stop_reason=run.stop_reason,
@@ -73,34 +105,42 @@ def summarise(run: Run) -> SearchSummary:
         audit=audit_summary(records),
         train_energy_j=train_j,
         measure_energy_j=measure_j,
-        carbon_g=(train_j + measure_j) / _JOULES_PER_KWH * run.config.carbon_g_per_kwh,
-        carbon_g_per_kwh=run.config.carbon_g_per_kwh,
+        idle_energy_j=idle_j,
+        carbon_g=spent_j / _JOULES_PER_KWH * intensity,
+        carbon_g_per_kwh=intensity,
         meter=run.meter,
         is_estimate=any(reading.is_estimate for reading in readings),
-        saving=_saving(records, train_j + measure_j),
+        baseline_trial=None if named is None else named.number,
+        saving=None if named is None else _saving(records, named, spent_j),
     )
 
 
-def _saving(records: Sequence[TrialRecord], spent_j: float) -> Saving | None:
-    complete = [r for r in records if r.state == "complete"]
-    for baseline in complete:
-        if not baseline.baseline or baseline.accuracy is None or baseline.energy_j is None:
-            continue
-        rivals = [
-            (r.energy_j, r.number)
-            for r in complete
-            if r.energy_j is not None
-            and r.accuracy is not None
-            and r.accuracy >= baseline.accuracy
-            and r.energy_j < baseline.energy_j
-        ]
-        if rivals:
-            energy_j, number = min(rivals)
-            return Saving(
-                baseline_trial=baseline.number,
-                baseline_energy_j=baseline.energy_j,
-                better_trial=number,
-                better_energy_j=energy_j,
-                inferences_to_break_even=spent_j / (baseline.energy_j - energy_j),
-            )
-    return None
+def _baseline(records: Sequence[TrialRecord], number: int | None) -> TrialRecord | None:
+    complete = {r.number: r for r in records if r.state == "complete"}
+    if number is None:
+        return next((r for r in complete.values() if r.baseline), None)
+    if number not in complete:
+        known = f"numbers {min(complete)} to {max(complete)}" if complete else "none yet"
+        raise ValueError(f"baseline must be a complete trial ({known}), got {number}")
+    return complete[number]
+
+
+def _saving(
+    records: Sequence[TrialRecord], baseline: TrialRecord, spent_j: float
+) -> Saving | None:
+    accuracy, baseline_j = baseline.objectives
+    rivals = [
+        (r.objectives[1], r.number)
+        for r in records
+        if r.state == "complete" and r.objectives[0] >= accuracy and r.objectives[1] < baseline_j
+    ]
+    if not rivals:
+        return None
+    energy_j, number = min(rivals)
+    return Saving(
+        baseline_trial=baseline.number,
+        baseline_energy_j=baseline_j,
+        better_trial=number,
+        better_energy_j=energy_j,
+        inferences_to_break_even=spent_j / (baseline_j - energy_j),
+    )

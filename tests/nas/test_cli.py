@@ -1,13 +1,8 @@
 """What a user meets at the prompt: one-line errors, exit codes, help, units."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from search_fakes import drive, make_session
 
 from nas.cli.main import main
@@ -42,7 +37,10 @@ def test_front_table_json_csv_and_knee_agree(run_folder, capsys):
     assert len(members) >= 2 and energies == sorted(energies)
     assert main(["front", str(run_folder)]) == 0
     table = capsys.readouterr().out.splitlines()
-    assert len(table) == len(members) + 4
+    assert len(table) == len(members) + 4 + 2
+    assert table[-1].startswith("spent by the search: ") and "CO2e" in table[-1]
+    assert main(["front", str(run_folder), "--baseline", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("saving: ")
     assert main(["front", str(run_folder), "--csv"]) == 0
     rows = capsys.readouterr().out.splitlines()
     assert len(rows) == len(members) + 1
@@ -66,6 +64,9 @@ WRONG = [
     (["front", "{run}", "--max-joules", "2 parsec"], ["joules", "parsec"]),
     (["front", "{run}", "--max-joules", "1nJ"], ["no member", "1e-09"]),
     (["front", "{run}", "--min-accuracy", "3"], ["min_accuracy", "[0, 1]", "3"]),
+    (["front", "{run}", "--baseline", "99"], ["baseline", "99"]),
+    (["front", "{run}", "--carbon-g-per-kwh", "-3"], ["carbon_g_per_kwh", "-3"]),
+    (["search", "quickstart", "--carbon-g-per-kwh", "0"], ["carbon_g_per_kwh", "0"]),
     (["front", "{run}", "--plot", "{tmp}/x.txt"], [".png"]),
     (["front", "{run}", "--plot", "{tmp}/no/x.png"], ["writable", "x.png"]),
     (["export", "{run}", "--to", "{tmp}/a"], ["--trial N"]),

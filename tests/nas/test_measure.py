@@ -1,4 +1,4 @@
-"""``nas measure`` as a user meets it: real measurements with the CPU estimate, in fresh processes."""
+"""``nas measure`` as a user meets it: real measurements, by the CPU estimate."""
 
 import json
 import subprocess

@@ -1,12 +1,7 @@
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from search_fakes import SPACE, WORKLOAD, drive, finished, make_session, reading, truth
 
 from nas.pareto.hypervolume import hypervolume

@@ -1,0 +1,107 @@
+"""Joules of the whole device while a search runs, so that what it idled away is known too.
+
+Trials account for what they train and measure. The rest of what the device drew meanwhile
+(waiting, loading, compiling) shows only on its own counter, which the driver reads each time a
+trial ends: one line of ``device.jsonl`` an interval, on disk at once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from predictors.meters.base import Meter, MeterError
+
+if TYPE_CHECKING:
+    from nas.searching.session import Listener, Snapshot
+    from nas.searching.trial import TrialRecord
+
+_ENDED = ("complete", "failed")
+
+
+class DeviceAccount:
+    """A ``Listener`` that keeps the account and passes on what it hears.
+
+    Without a meter, or with one that only estimates from its own process, nothing is kept: what
+    cannot be seen is absent, never 0.
+    """
+
+    def __init__(self, path: Path, meter: Meter | None, listener: Listener | None) -> None:
+        """Append to ``path``; the meter is closed when the account is."""
+        self._path, self._listener = path, listener
+        self._meter = None if meter is None or meter.is_estimate else meter
+        if meter is not None and self._meter is None:
+            meter.close()
+
+    def __enter__(self) -> DeviceAccount:
+        """Start the first interval."""
+        self._begin()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Keep the last interval."""
+        self._end()
+        if self._meter is not None:
+            self._meter.close()
+
+    def on_change(self, snapshot: Snapshot, record: TrialRecord | None) -> None:
+        """See ``nas.searching.session.Listener``."""
+        if record is not None and record.state in _ENDED:
+            self._end()
+            self._begin()
+        if self._listener is not None:
+            self._listener.on_change(snapshot, record)
+
+    def _begin(self) -> None:
+        if self._meter is not None:
+            try:
+                self._meter.begin(_pause)
+            except MeterError as error:
+                self._lose(error)
+
+    def _end(self) -> None:
+        if self._meter is not None:
+            try:
+                window = self._meter.end(_pause)
+            except MeterError as error:
+                self._lose(error)
+            else:
+                self._append({"energy_j": window.energy_j, "duration_s": window.duration_s})
+
+    def _lose(self, error: MeterError) -> None:
+        """A gap in the account makes its sum no sum: say so, and stop."""
+        self._append({"lost": str(error)})
+        if self._meter is not None:
+            self._meter.close()
+        self._meter = None
+
+    def _append(self, line: dict[str, float | str]) -> None:
+        with self._path.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+
+
+def device_energy_j(path: Path) -> float | None:
+    """Joules of the device over all of a search, ``None`` where they were not seen in full."""
+    if not path.is_file():
+        return None
+    total_j = 0.0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            total_j += float(json.loads(line)["energy_j"])
+        except (ValueError, LookupError, TypeError):
+            # A lost sensor, or a line cut off by a kill.
+            return None
+    return total_j
+
+
+def _pause() -> None:
+    """The search goes on by itself; waiting for the counter's step needs nothing from here."""
+    time.sleep(0.005)
