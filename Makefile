@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: search test lint clean
+.PHONY: search test lint campaign clean
 
 search: $(STAMP)
 	$(VENV)/bin/nas search quickstart
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest
+
+# The next slice of the measuring campaign, 8 minutes at most.
+campaign: $(STAMP)
+	$(VENV)/bin/python -m experiments.campaign
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from nas.cli.units import format_joules
 
 if TYPE_CHECKING:
     from predictors.campaign.compare import Comparison
+    from predictors.campaign.drift import DriftReport
     from predictors.campaign.plan import Plan, PlanItem
     from predictors.campaign.protocol import Protocol
     from predictors.campaign.records import EnergyRecord
@@ -285,27 +287,30 @@ def _report(plan: Plan, path: Path, *, as_json: bool) -> int:
             "records": str(path),
             "measured": [record.to_dict() for record in found],
             "missing": missing,
-            "drift": [
-                {
-                    "n_references": r.n_references,
-                    "span": r.span,
-                    "residual": r.residual,
-                    "reference_j": r.reference_j,
-                }
-                for r in reports
-            ],
+            "drift": [asdict(report) for report in reports],
         }
         print(json.dumps(result, allow_nan=False))
         return 0
     print(render_records(found))
     for report in reports:
-        left = "" if report.residual is None else f", {report.residual:.1%} left by correcting"
-        print(
-            f"drift of the reference over {report.n_references} measurements: "
-            f"{report.span:.1%} from lowest to highest{left}"
-        )
+        print(render_drift(report))
     print(f"records: {path}" + (f", {missing} items are still to be measured" if missing else ""))
     return 0
+
+
+def render_drift(report: DriftReport) -> str:
+    """How the reference moved, and what was done about it."""
+    if report.is_applied:
+        left = "" if report.residual is None else f", which leaves {report.residual:.1%}"
+        done = f"joules above are corrected for it{left}"
+    elif report.is_irregular:
+        done = "it followed no trend, so nothing is corrected: is the machine busy?"
+    else:
+        done = "no more than its own intervals, so nothing is corrected"
+    return (
+        f"drift: the reference moved by {report.span:.1%} over {report.n_references} "
+        f"measurements; {done}"
+    )
 
 
 def render_records(records: list[EnergyRecord]) -> str:

@@ -4,6 +4,11 @@ A board draws a few per cent more when it is hot or when another job shares its 
 21% between blocks of one table. The reference is measured before each block of candidates and
 after the last; a candidate's joules are divided by how far the reference, interpolated in time
 between its two neighbours, lies from its own median over all sessions.
+
+Correcting by a reference that jumps about would add its noise to every label. So the correction is
+applied only where it is seen to help: where inner references follow from their neighbours better
+than from the median, or, with too few of them to tell, where the reference moved by more than its
+own intervals.
 """
 
 from __future__ import annotations
@@ -11,15 +16,20 @@ from __future__ import annotations
 import datetime
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
 from predictors.campaign.records import EnergyRecord
 
-# Flags of corrected records, and of those that no reference of their session could correct.
+# Flags of corrected records, of those with a reference that moved without following any trend, and
+# of those without a reference in their session.
 CORRECTED = "drift_corrected"
+IRREGULAR = "drift_irregular"
 UNCORRECTED = "no_reference"
+
+# Movement of the reference that no label would notice.
+_NEGLIGIBLE = 0.001
 
 _Group = tuple[str, str, str]
 
@@ -29,8 +39,11 @@ class DriftReport:
     """How a device drifted under one protocol.
 
     ``span`` is the reference's largest reading less its smallest, relative to its median.
-    ``residual`` is the median relative error with which each inner reference follows from its
-    two neighbours, what the correction leaves; ``None`` with fewer than three in any session.
+    ``deviation`` is the median relative distance of references from their median, what no
+    correction leaves; ``residual`` that of inner ones from what follows from their two neighbours,
+    what the correction leaves. Both are ``None`` with fewer than three references in every session.
+    ``is_applied`` says whether records are corrected, ``is_irregular`` that the reference moved
+    by more than its intervals and yet correcting would not help.
     """
 
     device: str
@@ -40,7 +53,10 @@ class DriftReport:
     n_references: int
     reference_j: float
     span: float
+    deviation: float | None
     residual: float | None
+    is_applied: bool
+    is_irregular: bool
 
 
 def correct_drift(
@@ -49,8 +65,9 @@ def correct_drift(
     """Candidates with their joules corrected, in the order given, and a report per device.
 
     Readings of different devices, sources or protocols are kept apart. A corrected interval is
-    wider by the reference's own (half-widths added in quadrature). Records with no reference in
-    their session stay as they are, with the flag ``no_reference``.
+    wider by the reference's own (half-widths added in quadrature). What is not corrected stays
+    as it is: without a flag where no drift was seen, with ``drift_irregular`` or
+    ``no_reference`` where it may have been.
     """
     references: dict[_Group, dict[str, list[EnergyRecord]]] = defaultdict(
         lambda: defaultdict(list)
@@ -58,40 +75,57 @@ def correct_drift(
     for record in records:
         if record.role == "reference":
             references[_group(record)][record.session].append(record)
-    levels: dict[_Group, float] = {}
-    reports = []
-    for group, sessions in references.items():
-        for found in sessions.values():
-            found.sort(key=_time_s)
-        energies = [r.reading.energy_j for found in sessions.values() for r in found]
-        levels[group] = median(energies)
-        residuals = [
-            abs(math.expm1(_log_reference([before, after], _time_s(middle))[0] - _log_j(middle)))
-            for found in sessions.values()
-            for before, middle, after in zip(found, found[1:], found[2:], strict=False)
-        ]
-        reports.append(
-            DriftReport(
-                *group,
-                n_sessions=len(sessions),
-                n_references=len(energies),
-                reference_j=levels[group],
-                span=(max(energies) - min(energies)) / levels[group],
-                residual=median(residuals) if residuals else None,
-            )
-        )
+    reports = {group: _report(group, sessions) for group, sessions in references.items()}
     corrected = []
     for record in records:
         if record.role == "reference":
             continue
         group = _group(record)
         near = references[group][record.session] if group in references else []
-        if near:
-            log_j, width = _log_reference(near, _time_s(record))
-            corrected.append(_scaled(record, levels[group] / math.exp(log_j), width))
-        else:
+        if not near:
             corrected.append(replace(record, flags=(*record.flags, UNCORRECTED)))
-    return corrected, reports
+        elif reports[group].is_applied:
+            log_j, width = _log_reference(near, _time_s(record))
+            corrected.append(_scaled(record, reports[group].reference_j / math.exp(log_j), width))
+        elif reports[group].is_irregular:
+            corrected.append(replace(record, flags=(*record.flags, IRREGULAR)))
+        else:
+            corrected.append(record)
+    return corrected, list(reports.values())
+
+
+def _report(group: _Group, sessions: Mapping[str, list[EnergyRecord]]) -> DriftReport:
+    for found in sessions.values():
+        found.sort(key=_time_s)
+    every = [r for found in sessions.values() for r in found]
+    energies = [r.reading.energy_j for r in every]
+    level_j = median(energies)
+    triples = [
+        triple
+        for found in sessions.values()
+        for triple in zip(found, found[1:], found[2:], strict=False)
+    ]
+    residual = deviation = None
+    if triples:
+        residual = median(
+            abs(math.expm1(_log_reference([before, after], _time_s(middle))[0] - _log_j(middle)))
+            for before, middle, after in triples
+        )
+        deviation = median(abs(energy_j / level_j - 1) for energy_j in energies)
+    span = (max(energies) - min(energies)) / level_j
+    has_moved = span > max(_NEGLIGIBLE, 2 * median(r.reading.half_width for r in every))
+    helps = has_moved if residual is None or deviation is None else residual < deviation
+    return DriftReport(
+        *group,
+        n_sessions=len(sessions),
+        n_references=len(energies),
+        reference_j=level_j,
+        span=span,
+        deviation=deviation,
+        residual=residual,
+        is_applied=has_moved and helps,
+        is_irregular=has_moved and not helps,
+    )
 
 
 def _group(record: EnergyRecord) -> _Group:

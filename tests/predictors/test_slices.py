@@ -5,7 +5,7 @@ from statistics import median
 import pytest
 from fakes import FakeLab
 
-from predictors.campaign.drift import UNCORRECTED, correct_drift
+from predictors.campaign.drift import IRREGULAR, UNCORRECTED, correct_drift
 from predictors.campaign.plan import Part, PlanItem, plan_campaign, plan_items
 from predictors.campaign.process import MeasureError
 from predictors.campaign.protocol import Protocol
@@ -51,12 +51,43 @@ def test_drift_of_twenty_per_cent_is_corrected_to_one(tmp_path):
     assert all("drift_corrected" in r.flags for r in corrected)
 
 
-def test_an_interval_is_wider_by_that_of_the_reference(tmp_path):
+def test_a_reference_that_jumps_about_is_not_corrected_by(tmp_path):
     lab = FakeLab(PROTOCOL)
+    plan = make_plan()
+    jumps = iter([1.0, 1.15, 0.95, 1.2, 0.9, 1.1, 1.0, 1.2, 0.95, 1.1])
+
+    def measure(item):
+        # Something disturbs the reference alone, as memory shared with neighbours does.
+        factor = next(jumps) if item == plan.reference else 1.0
+        lab.drift = lambda s: factor
+        return lab(item)
+
+    path = tmp_path / "r.jsonl"
+    run_slice(plan, path, measure, clock=lab.clock)
+    records = read_records(path).records
+    corrected, (report,) = correct_drift(records)
+    assert report.is_irregular and not report.is_applied
+    assert spread(lab, corrected) <= 0.01
+    assert all(IRREGULAR in r.flags for r in corrected)
+
+
+def test_a_device_that_stands_still_is_left_alone(tmp_path):
+    lab = FakeLab(PROTOCOL)
+    run(make_plan(), tmp_path / "r.jsonl", lab)
+    records = read_records(tmp_path / "r.jsonl").records
+    corrected, (report,) = correct_drift(records)
+    assert not report.is_irregular
+    for record, raw in zip(corrected, [r for r in records if r.role == "candidate"], strict=True):
+        assert record.reading.energy_j == pytest.approx(raw.reading.energy_j, rel=0.005)
+
+
+def test_an_interval_is_wider_by_that_of_the_reference(tmp_path):
+    lab = FakeLab(PROTOCOL, drift=lambda s: 1 + s / 1000)
     run(make_plan(6), tmp_path / "r.jsonl", lab)
     records = read_records(tmp_path / "r.jsonl").records
     raw = [r for r in records if r.role == "candidate"]
-    corrected, _ = correct_drift(records)
+    corrected, (report,) = correct_drift(records)
+    assert report.is_applied
     for before, after in zip(raw, corrected, strict=True):
         assert after.reading.half_width >= before.reading.half_width * (1 - 1e-9)
         scale = after.reading.energy_j / before.reading.energy_j

@@ -1,0 +1,123 @@
+"""The planned measuring campaign: ``python -m experiments.campaign`` runs its next slice.
+
+Each slice takes at most ``--slice-s`` seconds (8 minutes by default), best items first, and
+appends to the records of its device; the same command goes on where the last one stopped. On an
+NVIDIA GPU the plan covers encoders, vision and decoders in every precision and sparsity that a
+probe finds real there; on a CPU, small vision models on the digits.
+
+Decoders are measured on whole sequences (prefill); token by token needs a cache that the models do
+not have yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from nas.cli.progress import MeasureProgress
+from nas.searching.recipes import cache_folder, default_device
+from nas.tasks.registry import get_task
+from predictors.campaign.plan import Part, Plan, PlanItem, plan_campaign
+from predictors.campaign.process import MeasureError
+from predictors.campaign.protocol import get_protocol
+from predictors.campaign.records import EnergyRecord
+from predictors.campaign.runner import measure_fresh
+from predictors.campaign.slices import run_slice
+from predictors.meters.base import MeterError
+from predictors.meters.select import choose_meter
+from search_spaces.compression.realness import probe, real_choices
+from search_spaces.presets import get_space
+from search_spaces.space import SearchSpace
+from search_spaces.workload import Workload
+
+MEASUREMENTS = Path(__file__).parent.parent / "predictors" / "measurements"
+SEED = 0
+# Architectures of each workload; with a tenth repeated in other processes.
+N_GPU, N_CPU = 200, 60
+GPU_WORKLOADS: dict[str, Workload] = {
+    "encoder-base": Workload("encoder-128", "text_classification", (128,), 2, 32, 8192),
+    "vision-base": Workload("vision-224", "image_classification", (3, 224, 224), 1000, 32),
+    "decoder-base": Workload("decoder-256", "language_modelling", (256,), 8192, 8, 8192),
+}
+
+
+def make_plan(
+    device: str, precisions: Sequence[str], sparsities: Sequence[str], n: int | None = None
+) -> Plan:
+    """The campaign of a device, limited to what is real on it."""
+
+    def real(name: str) -> SearchSpace:
+        return get_space(name).restrict(precisions=precisions, sparsities=sparsities)
+
+    if device.startswith("cuda"):
+        parts = [Part(real(name), work, n or N_GPU) for name, work in GPU_WORKLOADS.items()]
+        protocol = get_protocol("screening")
+    else:
+        parts = [Part(real("digits-tiny"), get_task("digits").workload(128), n or N_CPU)]
+        protocol = get_protocol("quick")
+    return plan_campaign(parts, protocol=protocol, device=device, seed=SEED)
+
+
+def records_path(device_name: str, protocol_name: str) -> Path:
+    """Where records of a device are kept, such as ``nvidia-h200/screening.jsonl``."""
+    slug = re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
+    return MEASUREMENTS / slug / f"{protocol_name}.jsonl"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the next slice."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.campaign", description=__doc__)
+    parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
+    parser.add_argument("--slice-s", type=float, default=480.0, help="seconds (default: 480)")
+    parser.add_argument("--n", type=int, help="architectures of each workload")
+    parser.add_argument("--to", type=Path, help="records (default: the device's own)")
+    parser.add_argument("--retry-failed", action="store_true", help="try again what failed")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    arguments = parser.parse_args(argv)
+    device = arguments.device or default_device()
+    try:
+        meter = choose_meter(None, device)
+    except MeterError as error:
+        print(f"campaign: {error}", file=sys.stderr)
+        return 2
+    meter.close()
+    plan = make_plan(device, *real_choices(probe(device, cache_dir=cache_folder())), arguments.n)
+    path: Path = arguments.to or records_path(meter.device, plan.protocol.name)
+    lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
+    with MeasureProgress(quiet=arguments.quiet) as progress:
+
+        def measure(item: PlanItem) -> EnergyRecord:
+            return measure_fresh(
+                item.architecture,
+                item.workload,
+                protocol=plan.protocol,
+                device=device,
+                meter=meter.name,
+                lock_folder=lock_folder,
+                on_window=progress.on_window,
+            )
+
+        try:
+            done = run_slice(
+                plan,
+                path,
+                measure,
+                budget_s=arguments.slice_s,
+                ahead=1 if device.startswith("cuda") else 0,
+                retry_failed=arguments.retry_failed,
+                listener=progress,
+            )
+        except MeasureError as error:
+            print(f"campaign: {error}", file=sys.stderr)
+            return 1
+    print(f"{path}: {done.done} of {done.total} measured, {done.failed} failed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
