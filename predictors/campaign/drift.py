@@ -41,7 +41,7 @@ class DriftReport:
     ``span`` is the reference's largest reading less its smallest, relative to its median.
     ``deviation`` is the median relative distance of references from their median, what no
     correction leaves; ``residual`` that of inner ones from what follows from their two neighbours,
-    what the correction leaves. Both are ``None`` with fewer than three references in every session.
+    what the correction leaves. Both are ``None`` with under three references in every session.
     ``is_applied`` says whether records are corrected, ``is_irregular`` that the reference moved
     by more than its intervals and yet correcting would not help.
     """
