@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nas.exporting.artifact import Exported
+    from nas.exporting.export import Exported
     from nas.searching.config import SearchConfig
     from nas.searching.run import Run
     from nas.searching.session import Listener
@@ -69,6 +69,6 @@ def export(run: Run, trial: int, to: str | Path, *, joule_tolerance: float = 0.3
         ValueError: there is no such complete trial, or ``to`` is not empty.
         ExportError: the reloaded artifact's outputs, accuracy or joules differ.
     """
-    from nas.exporting.artifact import export as export_trial
+    from nas.exporting.export import export as export_trial
 
     return export_trial(run, trial, Path(to), joule_tolerance=joule_tolerance)

@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     import nas
-    from nas.exporting.artifact import export
+    from nas.exporting.export import export
 
     queries = (arguments.knee, arguments.max_joules, arguments.min_accuracy)
     asked = [option is not None and option is not False for option in (arguments.trial, *queries)]

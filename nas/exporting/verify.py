@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.exporting.artifact import CHECK, WEIGHTS, ExportError, load_artifact
+
 if TYPE_CHECKING:
     from nas.searching.run import Run
     from nas.searching.trial import TrialRecord
@@ -48,7 +50,6 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
     Raises:
         ExportError: outputs, accuracy or joules differ by more than their tolerance.
     """
-    from nas.exporting.artifact import WEIGHTS, ExportError
     from nas.training.evaluate import one_sample
     from predictors.campaign.protocol import get_protocol
     from predictors.campaign.runner import MeasureError, measure_fresh
@@ -100,8 +101,6 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
 
 
 def _reload(folder: Path, task: str) -> dict[str, Any]:
-    from nas.exporting.artifact import ExportError
-
     done = subprocess.run(
         [sys.executable, "-m", "nas.exporting.verify", str(folder), task],
         capture_output=True,
@@ -120,7 +119,6 @@ def _inspect(folder: Path, task_name: str) -> dict[str, Any]:
     """What the fresh process does."""
     from safetensors.torch import load_file
 
-    from nas.exporting.artifact import CHECK, load_artifact
     from nas.tasks.registry import get_task
     from nas.training.evaluate import evaluate
 

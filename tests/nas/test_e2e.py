@@ -116,7 +116,8 @@ def test_an_export_that_differs_fails_and_leaves_nothing(run, tmp_path, monkeypa
     import shutil
 
     from nas.exporting import verify
-    from nas.exporting.artifact import ExportError, export
+    from nas.exporting.artifact import ExportError
+    from nas.exporting.export import export
 
     broken = replace(run, folder=tmp_path / "run")
     shutil.copytree(run.folder, broken.folder)

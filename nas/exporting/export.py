@@ -1,0 +1,90 @@
+"""Write a trial as an artifact, whole and verified, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.exporting.artifact import (
+    ARCHITECTURE,
+    CARD,
+    CHECK,
+    README,
+    WEIGHTS,
+    WORKLOAD,
+    load_artifact,
+)
+from nas.exporting.card import make_card, render_readme
+from nas.exporting.verify import verify
+from nas.files import write_json
+
+if TYPE_CHECKING:
+    from nas.searching.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Where an artifact is, and its card."""
+
+    folder: Path
+    card: dict[str, Any]
+
+
+def export(run: Run, trial: int, to: Path, *, joule_tolerance: float = 0.3) -> Exported:
+    """Write trial ``trial`` of ``run`` to the new folder ``to``, verified in fresh processes.
+
+    The artifact is reloaded elsewhere, its outputs compared, its accuracy evaluated anew and its
+    joules measured anew; the card holds both figures of each. Joules may differ by
+    ``joule_tolerance``, relative: machines drift between two measurements.
+
+    Raises:
+        ValueError: no such complete trial, its weights are gone, or ``to`` is not empty.
+        ExportError: outputs, accuracy or joules differ.
+    """
+    record = run.trial(trial)
+    if record.state != "complete":
+        raise ValueError(f"trial must be a complete one, got {trial}, which is {record.state}")
+    if not joule_tolerance > 0:
+        raise ValueError(f"joule_tolerance must be > 0, got {joule_tolerance!r}")
+    weights = run.weights_path(trial)
+    if not weights.is_file():
+        raise ValueError(f"weights of trial {trial} must be at {weights}, and are not")
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise ValueError(f"export folder must be new or empty, got {to}")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
+    except OSError as error:
+        raise ValueError(f"export folder must be writable, got {to}: {error.strerror}") from None
+    try:
+        shutil.copyfile(weights, staging / WEIGHTS)
+        write_json(staging / ARCHITECTURE, record.architecture.to_dict())
+        write_json(staging / WORKLOAD, run.workload.to_dict())
+        _write_check(run, staging)
+        verification = verify(run, record, staging, joule_tolerance=joule_tolerance)
+        card = make_card(run, record, verification)
+        write_json(staging / CARD, card)
+        (staging / README).write_text(render_readme(card), encoding="utf-8")
+        staging.chmod(0o755)
+        if to.exists():
+            to.rmdir()
+        staging.rename(to)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Exported(to, card)
+
+
+def _write_check(run: Run, folder: Path) -> None:
+    """Keep one batch of real inputs with the outputs that they give now."""
+    import numpy as np
+    import torch
+    from safetensors.torch import save_file
+
+    inputs = torch.from_numpy(np.load(run.inputs_path, allow_pickle=False))
+    outputs = load_artifact(folder).call(inputs).float()
+    save_file(
+        {"inputs": inputs.contiguous(), "outputs": outputs.contiguous()}, str(folder / CHECK)
+    )
