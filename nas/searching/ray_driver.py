@@ -230,6 +230,10 @@ def _run_trial(
         record = failed(candidate, "out of memory")
     except Exception as error:
         cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+        if isinstance(cause, ray.exceptions.RayError):
+            # The cluster failed, not the candidate. A driver that lives records it; one that was
+            # killed, and its node with it, must find the trial unfinished when it resumes.
+            raise
         record = failed(candidate, f"{type(cause).__name__}: {cause}")
     write_json(trial_folder / _RESULT, record.to_dict())
     tune.report({"number": record.number})
