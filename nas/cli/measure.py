@@ -266,7 +266,7 @@ def _comparison(done: Comparison) -> str:
     flags = f"\nflags: {', '.join(done.flags)}" if done.flags else ""
     return (
         f"A takes {done.ratio:.3f}x [{done.low:.3f}, {done.high:.3f}] the joules of B "
-        f"({done.n_pairs} pairs of windows{mark})\n"
+        f"({done.n_pairs} pairs of fresh processes{mark})\n"
         f"A {format_joules(done.energy_a_j)}, B {format_joules(done.energy_b_j)} per sample "
         f"({label}, {done.workload} on {done.device}){flags}"
     )

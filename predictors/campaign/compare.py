@@ -1,18 +1,23 @@
 """Which of two architectures takes fewer joules, and by how much: windows in turn, A B or B A.
 
 Both live in processes of their own and take turns on the device within seconds, so drift that is
-slower than a pair of windows cancels in the ratio of each pair.
+slower than a pair of windows cancels in the ratio. One pair of processes is not enough: where
+memory happens to lie makes two runs of the very same model differ (by up to 20% seen on a shared
+CPU), and no number of windows averages that away. So each ratio comes from a fresh pair of
+processes, and the interval is over those.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
+from typing import Protocol as Interface
 
 from predictors.campaign.exclusive import DeviceLock
 from predictors.campaign.process import MeasureProcess
@@ -24,12 +29,27 @@ from predictors.meters.base import MeterError, Window
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
+# Windows of each model in one pair of processes, enough to outweigh what one window errs by.
+_WINDOWS_PER_PAIR = 3
+
+
+class Served(Interface):
+    """A measuring process in ``serve`` mode; see ``campaign.worker``."""
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Give it a command."""
+        ...
+
+    def receive(self) -> dict[str, Any]:
+        """Its answer, or ``MeasureError``."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Joules of A over joules of B with a 95% interval, the median over ``n_pairs`` pairs.
 
-    ``energy_a_j`` and ``energy_b_j`` are medians per sample.
+    A pair is two fresh processes. ``energy_a_j`` and ``energy_b_j`` are medians per sample.
     """
 
     ratio: float
@@ -64,14 +84,17 @@ def compare(
     seed: int = 0,
     timeout_s: float = TIMEOUT_S,
     on_pair: Callable[[int, float | None], None] | None = None,
+    start: Callable[[Mapping[str, Any]], AbstractContextManager[Served]] | None = None,
 ) -> Comparison:
-    """Measure pairs of windows until the ratio's interval is as narrow as the protocol asks.
+    """Measure pairs until the ratio's interval is as narrow as the protocol asks.
 
-    ``on_pair`` hears how many pairs there are and the half-width so far (relative to the ratio).
+    The protocol's numbers of repeats count pairs here. ``timeout_s`` is for one pair. ``on_pair``
+    hears how many pairs there are and the half-width so far (relative; ``None`` while there are
+    too few). ``start`` may be replaced in tests.
 
     Raises:
         MeasureError: a process failed or took longer than ``timeout_s``.
-        MeterError: throttling spoilt more pairs than the protocol allows.
+        MeterError: throttling spoilt more windows of a pair than the protocol allows.
     """
     jobs = [
         make_job(
@@ -86,56 +109,32 @@ def compare(
         )
         for found in (a, b)
     ]
-    lock = nullcontext() if lock_folder is None else DeviceLock(lock_folder, device).exclusive()
+    launch = start or (lambda job: MeasureProcess(job, timeout_s))
+    lock = None if lock_folder is None else DeviceLock(lock_folder, device)
     order = random.Random(seed)
-    flags: set[str] = set()
-    with MeasureProcess(jobs[0], timeout_s) as first, MeasureProcess(jobs[1], timeout_s) as second:
-        served = (first, second)
-        ready = [process.receive() for process in served]
-        with lock:
-            for process in served:
-                process.send({"command": "prepare"})
-                flags |= set(process.receive()["flags"])
-            energies: tuple[list[float], list[float]] = ([], [])
-            n_rejected = 0
-            width = math.inf
-            while len(energies[0]) < protocol.max_repeats:
-                pair: dict[int, float] = {}
-                for index in order.sample((0, 1), 2):
-                    served[index].send({"command": "window"})
-                    message = served[index].receive()
-                    seen = message["window"] | {"flags": tuple(message["window"]["flags"])}
-                    window = Window(**seen)
-                    flags |= set(window.flags)
-                    if not is_rejected(window):
-                        pair[index] = window.energy_j / message["n_batches"] / workload.batch_size
-                if len(pair) < 2:
-                    n_rejected += 1
-                    if n_rejected > protocol.max_rejected:
-                        raise MeterError(
-                            f"{n_rejected} pairs of windows throttled: cool the device or lower "
-                            f"its clocks, then compare again"
-                        )
-                    continue
-                for index, per_sample_j in pair.items():
-                    energies[index].append(per_sample_j)
-                ratios = [x / y for x, y in zip(*energies, strict=True)]
-                if len(ratios) >= protocol.min_repeats:
-                    ratio, low, high = median_interval(ratios)
-                    width = (high - low) / 2 / ratio
-                if on_pair is not None:
-                    on_pair(len(ratios), width if math.isfinite(width) else None)
-                if width <= protocol.target_half_width:
-                    break
+    pairs: list[_Pair] = []
+    ratio, low, high, width = math.nan, math.nan, math.nan, math.inf
+    while len(pairs) < protocol.max_repeats and width > protocol.target_half_width:
+        with launch(jobs[0]) as first, launch(jobs[1]) as second:
+            served = (first, second)
+            ready = [process.receive() for process in served]
+            with nullcontext() if lock is None else lock.exclusive():
+                pairs.append(_measure_pair(served, protocol, order))
+        if len(pairs) >= protocol.min_repeats:
+            ratio, low, high = median_interval([pair.ratio for pair in pairs])
+            width = (high - low) / 2 / ratio
+        if on_pair is not None:
+            on_pair(len(pairs), width if math.isfinite(width) else None)
     head = ready[0]
+    flags = {flag for pair in pairs for flag in pair.flags}
     return Comparison(
         ratio=ratio,
         low=low,
         high=high,
-        n_pairs=len(ratios),
+        n_pairs=len(pairs),
         converged=width <= protocol.target_half_width,
-        energy_a_j=median_interval(energies[0])[0],
-        energy_b_j=median_interval(energies[1])[0],
+        energy_a_j=median(pair.a_j for pair in pairs) / workload.batch_size,
+        energy_b_j=median(pair.b_j for pair in pairs) / workload.batch_size,
         workload=workload.key,
         meter=head["meter"],
         source=head["source"],
@@ -144,4 +143,48 @@ def compare(
         protocol_hash=protocol.hash,
         # The other of the two is a second process on the device, and meant to be there.
         flags=tuple(sorted(flags - {"foreign_process"})),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """What one pair of processes gave: medians of joules per batch, and of their ratio."""
+
+    a_j: float
+    b_j: float
+    ratio: float
+    flags: frozenset[str]
+
+
+def _measure_pair(served: Sequence[Served], protocol: Protocol, order: random.Random) -> _Pair:
+    flags: set[str] = set()
+    for process in served:
+        process.send({"command": "prepare"})
+        flags |= set(process.receive()["flags"])
+    energies: tuple[list[float], list[float]] = ([], [])
+    n_rejected = 0
+    while len(energies[0]) < _WINDOWS_PER_PAIR:
+        found: dict[int, float] = {}
+        for index in order.sample((0, 1), 2):
+            served[index].send({"command": "window"})
+            message = served[index].receive()
+            window = Window(**message["window"] | {"flags": tuple(message["window"]["flags"])})
+            if not is_rejected(window):
+                flags |= set(window.flags)
+                found[index] = window.energy_j / message["n_batches"]
+        if len(found) < 2:
+            n_rejected += 1
+            if n_rejected > protocol.max_rejected:
+                raise MeterError(
+                    f"{n_rejected} windows throttled: cool the device or lower its clocks, then "
+                    f"compare again"
+                )
+            continue
+        for index, energy_j in found.items():
+            energies[index].append(energy_j)
+    return _Pair(
+        a_j=median(energies[0]),
+        b_j=median(energies[1]),
+        ratio=median(x / y for x, y in zip(*energies, strict=True)),
+        flags=frozenset(flags),
     )
