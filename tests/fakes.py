@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
@@ -75,6 +76,10 @@ class FakeGpu:
     reasons: int = 0
     pids: tuple[int, ...] = ()
     dead: bool = False
+    # Names of what the driver says may not be read: energy, power, processes.
+    forbidden: tuple[str, ...] = ()
+    # Watts as a function of load in [0, 1], which ``FakeNvml.advance`` is told; None: ``power_w``.
+    power_of_load: Callable[[float], float] | None = None
     # The counter reads this many times the true joules.
     counter_gain: float = 1.0
     _true_j: float = 0.0
@@ -91,9 +96,14 @@ class FakeNvml:
         self.clock, self.gpus = clock, list(gpus) or [FakeGpu()]
         for gpu in self.gpus:
             gpu._next_tick_s = clock() + gpu.tick_s
+        # Called each millisecond, as the meter's threads look on a real board.
+        self.watchers: list[Callable[[], None]] = []
 
-    def advance(self, seconds: float) -> None:
-        """Let time pass in steps short enough that no tick is missed."""
+    def advance(self, seconds: float, load: float = 1.0) -> None:
+        """Let time pass at a load, in steps short enough that no tick is missed."""
+        for gpu in self.gpus:
+            if gpu.power_of_load is not None:
+                gpu.power_w = gpu.power_of_load(load)
         end_s = self.clock() + seconds
         while self.clock() < end_s - 1e-12:
             step_s = min(0.001, end_s - self.clock())
@@ -103,6 +113,8 @@ class FakeNvml:
                 if self.clock() >= gpu._next_tick_s:
                     gpu._shown_mj = int(gpu._true_j * 1e3 * gpu.counter_gain)
                     gpu._next_tick_s += gpu.tick_s
+            for watch in self.watchers:
+                watch()
 
     def nvmlSystemGetDriverVersion(self):
         return "580.0"
@@ -132,6 +144,8 @@ class FakeNvml:
     def nvmlDeviceGetTotalEnergyConsumption(self, gpu):
         if gpu.dead:
             raise FakeNvmlError("GPU is lost")
+        if "energy" in gpu.forbidden:
+            raise FakeNvmlError("Insufficient Permissions")
         if not gpu.has_counter:
             raise FakeNvmlError("Not Supported")
         return gpu._shown_mj
@@ -140,12 +154,16 @@ class FakeNvml:
         assert fields == [186]
         if gpu.dead:
             raise FakeNvmlError("GPU is lost")
+        if "power" in gpu.forbidden:
+            raise FakeNvmlError("Insufficient Permissions")
         milliwatts = SimpleNamespace(uiVal=int(gpu.power_w * 1e3))
         return [SimpleNamespace(nvmlReturn=0 if gpu.has_instant else 3, value=milliwatts)]
 
     def nvmlDeviceGetPowerUsage(self, gpu):
         if gpu.dead:
             raise FakeNvmlError("GPU is lost")
+        if "power" in gpu.forbidden:
+            raise FakeNvmlError("Insufficient Permissions")
         if not gpu.has_usage:
             raise FakeNvmlError("Not Supported")
         return int(gpu.power_w * 1e3)
@@ -163,6 +181,8 @@ class FakeNvml:
         return gpu.reasons
 
     def nvmlDeviceGetComputeRunningProcesses(self, gpu):
+        if "processes" in gpu.forbidden:
+            raise FakeNvmlError("Insufficient Permissions")
         return [SimpleNamespace(pid=pid) for pid in gpu.pids]
 
 
@@ -243,6 +263,8 @@ class FakeLab:
             # Sampling runs on a thread of its own on a real board.
             if meter._opened_s is not None:
                 meter.sample()
+
+        self.driver.watchers = [meter.look]
 
         loop = WindowLoop(
             call,

@@ -24,9 +24,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     from nas.searching.recipes import cache_folder, default_device
     from predictors.meters.base import MeterError
-    from predictors.meters.select import choose_meter, survey
+    from predictors.meters.select import choose_meter, parse_device, survey
 
-    device = arguments.device or default_device()
+    device = parse_device(arguments.device or default_device())
     meters = survey(device)
     chosen: str | None
     try:

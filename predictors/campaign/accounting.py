@@ -7,7 +7,7 @@ from types import TracebackType
 
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.estimate import watts_per_core
-from predictors.meters.nvml import NvmlMeter
+from predictors.meters.nvml import NvmlMeter, visible_gpu
 
 
 class EnergySpan:
@@ -24,7 +24,7 @@ class EnergySpan:
         self.energy_j: float | None = None
         if device.startswith("cuda"):
             try:
-                self._meter = NvmlMeter((int(device.partition(":")[2] or 0),))
+                self._meter = NvmlMeter((visible_gpu(int(device.partition(":")[2] or 0)),))
             except MeterError:
                 self._meter = None
 

@@ -81,6 +81,25 @@ class Meter(Protocol):
         ...
 
 
+@runtime_checkable
+class SteppingMeter(Meter, Protocol):
+    """A meter whose counter moves in steps and that tells their period.
+
+    Attributes:
+        tick_s: seconds from step to step, ``None`` before it is measured.
+    """
+
+    tick_s: float | None
+
+    def measure_tick(self, work: Work) -> None:
+        """Measure the period while ``work`` keeps the device loaded; callers warm it up first.
+
+        Raises:
+            MeterError: the sensor is lost.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class EnergyReading:
     """Joules per sample of one model on one workload and device, with a 95% interval.

@@ -7,7 +7,7 @@ from predictors.meters.base import MeterError
 from predictors.meters.estimate import EstimateMeter, watts_per_core
 from predictors.meters.rapl import RaplMeter
 from predictors.meters.replay import ReplayMeter
-from predictors.meters.select import choose_meter, survey
+from predictors.meters.select import choose_meter, parse_device, survey
 
 
 def test_the_estimate_counts_busy_time_and_not_sleep():
@@ -123,3 +123,21 @@ def test_meters_by_name():
     assert choose_meter("estimate", "cpu").name == "estimate"
     with pytest.raises(ValueError, match="estimate"):
         choose_meter("wattmeter", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "device"), [("nvml", "cpu"), ("rapl", "cuda:0"), ("estimate", "cuda:0")]
+)
+def test_a_meter_of_another_device_is_refused(name, device):
+    with pytest.raises(ValueError, match=f"meter must be one of .*{device}, got '{name}'"):
+        choose_meter(name, device)
+
+
+@pytest.mark.parametrize("text", ["", "tpu", "cuda:x", "cuda:-1", "cuda:", "CPU", "cpu:0"])
+def test_a_wrong_device_is_refused_by_name(text):
+    with pytest.raises(ValueError, match="device must be cpu or cuda:N"):
+        parse_device(text)
+
+
+def test_a_device_has_one_name():
+    assert [parse_device(d) for d in ("cpu", "cuda", "cuda:01")] == ["cpu", "cuda:0", "cuda:1"]
