@@ -37,6 +37,8 @@ from search_spaces.workload import Workload
 
 MEASUREMENTS = Path(__file__).parent.parent / "predictors" / "measurements"
 SEED = 0
+# What takes longer than half a slice fails, so that it cannot hold up each slice anew.
+ITEM_TIMEOUT_S = 240.0
 # Architectures of each workload; with a tenth repeated in other processes.
 N_GPU, N_CPU = 200, 60
 GPU_WORKLOADS: dict[str, Workload] = {
@@ -91,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
     with MeasureProgress(quiet=arguments.quiet) as progress:
 
-        def measure(item: PlanItem) -> EnergyRecord:
+        def measure(item: PlanItem, timeout_s: float | None) -> EnergyRecord:
             return measure_fresh(
                 item.architecture,
                 item.workload,
@@ -100,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 meter=meter.name,
                 lock_folder=lock_folder,
                 on_window=progress.on_window,
+                timeout_s=ITEM_TIMEOUT_S if timeout_s is None else min(timeout_s, ITEM_TIMEOUT_S),
             )
 
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
-from predictors.campaign.process import MeasureError
+from predictors.campaign.process import MeasureError, MeasureTimeout
 from predictors.campaign.windows import WindowLoop, run_windows
 from predictors.campaign.worker import make_record
 from predictors.meters.base import MeterError, Window
@@ -227,13 +227,16 @@ class FakeLab:
 
     IDLE_W = 80.0
 
-    def __init__(self, protocol, *, drift=lambda s: 1.0, tick_s=0.1):
+    def __init__(self, protocol, *, drift=lambda s: 1.0, tick_s=0.1, item_timeout_s=600.0):
         self.clock = FakeClock()
         self.gpu = FakeGpu(power_w=self.IDLE_W, tick_s=tick_s)
         self.driver = FakeNvml(self.clock, self.gpu)
         self.protocol, self.drift = protocol, drift
         self.start_s = self.clock()
+        # Hashes of architectures that fail, and of those that never end.
         self.fails: set[str] = set()
+        self.hangs: set[str] = set()
+        self.item_timeout_s = item_timeout_s
         self.measured = []
 
     def power_w(self, item) -> float:
@@ -250,8 +253,12 @@ class FakeLab:
         self.gpu.power_w = watts * self.drift(self.clock() - self.start_s)
         self.driver.advance(seconds)
 
-    def __call__(self, item):
+    def __call__(self, item, timeout_s=None):
         self.measured.append(item)
+        if item.architecture.hash in self.hangs:
+            given_s = min(self.item_timeout_s, timeout_s or self.item_timeout_s)
+            self.clock.advance(given_s)
+            raise MeasureTimeout(f"measuring took longer than {given_s:g} s")
         if item.architecture.hash in self.fails:
             raise MeasureError("no kernel for this shape")
         meter = NvmlMeter(
@@ -279,6 +286,8 @@ class FakeLab:
             protocol=self.protocol,
             mode="cuda-graph",
             meter=meter,
+            seed=0,
+            has_real_inputs=False,
         )
         record = make_record(subject, run_windows(loop, self.protocol), held_s=1.0)
         date = datetime.datetime.fromtimestamp(self.clock(), datetime.UTC)

@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_writable(path)
     with MeasureProgress(quiet=arguments.quiet) as progress:
 
-        def measure(item: PlanItem) -> EnergyRecord:
+        def measure(item: PlanItem, timeout_s: float | None) -> EnergyRecord:
             return measure_fresh(
                 item.architecture,
                 item.workload,
@@ -100,6 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
                 lock_folder=lock_folder,
                 seed=arguments.seed,
                 on_window=progress.on_window,
+                timeout_s=timeout_s,
             )
 
         if n_pending:

@@ -102,7 +102,7 @@ class WindowLoop:
         if self._meter.is_estimate:
             return ()
         if isinstance(self._meter, SteppingMeter):
-            # Here and not in the first window, which is the idle one: the period is that under load.
+            # Not in the first window, which is the idle one: the period is that under load.
             self._meter.measure_tick(self._work)
         before_c: float | None = None
         while self._clock() - started < protocol.warmup_max_s:

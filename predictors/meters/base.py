@@ -23,7 +23,8 @@ class Window:
     ``energy_j`` is gross joules of the device over ``duration_s``. ``flags`` names what happened
     meanwhile (``thermal_throttle``, ``foreign_process``, ...); an empty tuple is a clean window.
     ``dram_energy_j`` is memory that has a sensor of its own, not part of ``energy_j``. A sensor
-    that is absent is ``None``, never 0.
+    that is absent is ``None``, never 0. ``cross_check`` is the relative difference of the joules
+    from those of a second source.
     """
 
     energy_j: float
@@ -33,6 +34,7 @@ class Window:
     sm_clock_mhz: float | None = None
     power_limit_w: float | None = None
     throttle_reasons: int | None = None
+    cross_check: float | None = None
     flags: tuple[str, ...] = ()
 
 

@@ -130,8 +130,6 @@ class NvmlMeter:
         self._steps = StepWatcher(self._counts, clock, background=background)
         # The counter's own period in seconds; None before it is measured.
         self.tick_s: float | None = None
-        # Relative difference of the counter from integrated power in the last window.
-        self.cross_check: float | None = None
 
     def measure_tick(self, work: Work) -> None:
         """See ``SteppingMeter.measure_tick``; the first board's, since boards step alike."""
@@ -148,7 +146,6 @@ class NvmlMeter:
         self._failure = None
         self._samples = []
         self._seen_reasons: int | None = None
-        self.cross_check = None
         self._start_steps = self._steps.wait(work) if self._has_counter else {}
         # Asked at both ends: who leaves before the end still spoilt the window.
         self._seen_flags = self._process_flags()
@@ -178,9 +175,10 @@ class NvmlMeter:
         else:
             energy_j = integrated_j
         flags = self._seen_flags | self._process_flags() | self._throttle_flags()
+        cross_check = None
         if self._has_counter and integrated_j > 0:
-            self.cross_check = energy_j / integrated_j - 1
-            if abs(self.cross_check) > _CROSS_CHECK:
+            cross_check = energy_j / integrated_j - 1
+            if abs(cross_check) > _CROSS_CHECK:
                 flags.add("counter_differs_from_power")
         elif self._has_counter:
             flags.add("no_cross_check")
@@ -198,6 +196,7 @@ class NvmlMeter:
                 lambda h: self._nvml.nvmlDeviceGetEnforcedPowerLimit(h) / 1e3, first
             ),
             throttle_reasons=self._seen_reasons,
+            cross_check=cross_check,
             flags=tuple(sorted(flags)),
         )
 

@@ -157,6 +157,16 @@ def test_an_absent_device_is_refused():
         make(FakeGpu(), devices=(3,))
 
 
+@pytest.mark.parametrize(("gain", "flags"), [(1.04, ()), (1.06, ("counter_differs_from_power",))])
+def test_the_counter_is_checked_against_integrated_power_and_flagged_above_five_per_cent(
+    gain, flags
+):
+    meter, driver = make(FakeGpu(counter_gain=gain))
+    window = measure(meter, driver, 1.0)
+    assert window.cross_check == pytest.approx(gain - 1, abs=0.003)
+    assert window.flags == flags
+
+
 @pytest.mark.parametrize(
     ("gpu", "flag"),
     [
@@ -242,7 +252,7 @@ def test_a_counter_alone_is_enough_and_the_missing_cross_check_is_flagged():
     meter, driver = make(FakeGpu(has_instant=False, has_usage=False))
     assert meter.source == "nvml-total-energy"
     window = measure(meter, driver, 1.0)
-    assert window.flags == ("no_cross_check",) and meter.cross_check is None
+    assert window.flags == ("no_cross_check",) and window.cross_check is None
     assert window.energy_j / window.duration_s == pytest.approx(300, rel=0.005)
 
 
