@@ -134,7 +134,8 @@ def render(found: CampaignReport) -> str:
         state = "applied" if drift.is_applied else "not applied"
         lines.append(
             f"  reference           {drift.workload}, {drift.n_references} measurements in "
-            f"{drift.n_sessions} sessions, {percent(drift.span)} from lowest to highest; correction {state}: "
+            f"{drift.n_sessions} sessions, {percent(drift.span)} from lowest to highest; "
+            f"correction {state}: "
             f"deviation {percent(drift.deviation)}, residual {percent(drift.residual)}"
         )
     for key, tau in found.tau_flops.items():
@@ -191,13 +192,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         records = read_records(arguments.records).records
         if not any(record.role == "candidate" for record in records):
             raise ValueError(f"records {arguments.records} must hold one or more, got none")
-    except ValueError as error:
+        if arguments.plot is not None:
+            plot(records, arguments.plot)
+    except (ValueError, OSError) as error:
         print(f"campaign_report: {error}", file=sys.stderr)
         return 2
     for found in report(records):
         print(render(found))
-    if arguments.plot is not None:
-        plot(records, arguments.plot)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -238,6 +239,7 @@ class FakeLab:
         self.hangs: set[str] = set()
         self.item_timeout_s = item_timeout_s
         self.measured = []
+        self._lock = threading.Lock()
 
     def power_w(self, item) -> float:
         return 200.0 + item.architecture.d_model
@@ -254,6 +256,11 @@ class FakeLab:
         self.driver.advance(seconds)
 
     def __call__(self, item, timeout_s=None):
+        # The device's lock, for slices that start items ahead.
+        with self._lock:
+            return self._measure(item, timeout_s)
+
+    def _measure(self, item, timeout_s):
         self.measured.append(item)
         if item.architecture.hash in self.hangs:
             given_s = min(self.item_timeout_s, timeout_s or self.item_timeout_s)

@@ -25,7 +25,8 @@ from search_spaces.sampling import mutate, sample
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
 
-_POOL_FACTOR = 8
+# Drawn for each architecture that is chosen, and fewer of them where many are.
+_POOL_FACTOR, _POOL_FACTOR_MANY, _MANY = 8, 2, 400
 _OPTIMUM_EACH = 3
 _REPEAT_EACH = 10
 # A repeat comes this many items later: far enough to be in another block.
@@ -144,12 +145,13 @@ def _choose(part: Part, device: str, rng: np.random.Generator) -> list[PlanItem]
     if part.n < 1:
         raise ValueError(f"n must be >= 1, got {part.n} for space {part.space.name!r}")
     pool: dict[str, Architecture] = {}
+    pool_size = min(part.n * _POOL_FACTOR, part.n * _POOL_FACTOR_MANY + _MANY)
     # Small spaces run out of new members: then the pool is all that there is, or nearly.
-    for _ in range(part.n * _POOL_FACTOR * 4):
+    for _ in range(pool_size * 4):
         found = sample(part.space, rng)
         if _fits(found, part.workload, device):
             pool.setdefault(found.hash, found)
-        if len(pool) >= part.n * _POOL_FACTOR:
+        if len(pool) >= pool_size:
             break
     members = list(pool.values())
     if not members:

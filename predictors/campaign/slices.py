@@ -61,7 +61,7 @@ def pending_items(plan: Plan, path: Path, *, retry_failed: bool = False) -> list
     """
     done = {record.item for record in read_records(path).records} if path.exists() else set()
     if not retry_failed:
-        done |= set(_failures(path))
+        done |= read_failures(path).keys()
     return [item for item in plan.items if plan.key(item) not in done]
 
 
@@ -109,13 +109,13 @@ def run_slice(
                         item, role = pending.popleft(), _CANDIDATE
                         since_reference += 1
                     last_was_reference = role == "reference"
-                    running.append((item, role, pool.submit(state.timed, measure, item)))
+                    running.append((item, role, pool.submit(state.start, measure, item)))
                 if running:
                     state.take(*running[0])
                     running.popleft()
             if plan.reference is not None and not last_was_reference and not state.is_late(1):
                 # Closes the last block, so that its candidates have a neighbour on both sides.
-                closing = pool.submit(state.timed, measure, plan.reference)
+                closing = pool.submit(state.start, measure, plan.reference)
                 state.take(plan.reference, _REFERENCE, closing)
         except KeyboardInterrupt:
             for item, role, future in running:
@@ -152,12 +152,16 @@ class _Slice:
         self._order = 0
         self._failed_in_a_row = 0
         self._n_pending, self._n_ended, self._n_failed = n_pending, 0, 0
-        self._durations_s: list[float] = []
+        self._last_end_s = clock()
+        self._intervals_s: list[float] = []
 
     @property
     def pace_s(self) -> float:
-        """Median seconds of a measurement; 0 before the first."""
-        return median(self._durations_s) if self._durations_s else 0.0
+        """Median seconds from one measurement's end to the next's; 0 before the first.
+
+        Not from start to end: what is started ahead waits for the device meanwhile.
+        """
+        return median(self._intervals_s) if self._intervals_s else 0.0
 
     def is_late(self, n: int) -> bool:
         """Whether ``n`` more measurements would not end in time."""
@@ -167,13 +171,9 @@ class _Slice:
     def _left_s(self) -> float | None:
         return None if self._deadline_s is None else self._deadline_s - self._clock()
 
-    def timed(self, measure: MeasureItem, item: PlanItem) -> EnergyRecord:
-        started_s = self._clock()
+    def start(self, measure: MeasureItem, item: PlanItem) -> EnergyRecord:
         left_s = self._left_s()
-        try:
-            return measure(item, None if left_s is None else max(0.0, left_s))
-        finally:
-            self._durations_s.append(self._clock() - started_s)
+        return measure(item, None if left_s is None else max(0.0, left_s))
 
     def take(self, item: PlanItem, role: Role, future: Future[EnergyRecord]) -> None:
         result: EnergyRecord | str
@@ -198,6 +198,9 @@ class _Slice:
             if role == _REFERENCE or self._failed_in_a_row >= _MAX_FAILURES_IN_A_ROW:
                 raise
             _append_failure(self._path, self._plan.key(item), item, result)
+        now_s = self._clock()
+        self._intervals_s.append(now_s - self._last_end_s)
+        self._last_end_s = now_s
         self._order += 1
         if role == _CANDIDATE:
             self._n_ended += 1
@@ -214,7 +217,7 @@ class _Slice:
             done=total - left - self._n_failed,
             failed=self._n_failed,
             total=total,
-            eta_s=left * self.pace_s * references if self._durations_s else None,
+            eta_s=left * self.pace_s * references if self._intervals_s else None,
         )
 
 
@@ -223,16 +226,18 @@ def failures_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.failures.jsonl")
 
 
-def _failures(path: Path) -> list[str]:
-    keys = []
+def read_failures(path: Path) -> dict[str, str]:
+    """Keys of items that failed and why, of the records at ``path``."""
+    causes = {}
     beside = failures_path(path)
     for line in beside.read_text(encoding="utf-8").splitlines() if beside.exists() else ():
         try:
-            keys.append(str(json.loads(line)["item"]))
+            data = json.loads(line)
+            causes[str(data["item"])] = str(data["cause"])
         except (ValueError, LookupError, TypeError):
             # A line cut off by a kill: its item is tried again.
             continue
-    return keys
+    return causes
 
 
 def _append_failure(path: Path, key: str, item: PlanItem, cause: str) -> None:

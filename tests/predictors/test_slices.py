@@ -306,3 +306,23 @@ def test_sessions_with_other_references_are_kept_apart(tmp_path):
     for record in corrected:
         item = PlanItem(record.architecture, record.workload)
         assert record.reading.energy_j == pytest.approx(lab.true_j(item), rel=0.5)
+
+
+def test_what_is_started_ahead_does_not_count_its_wait_for_the_device(tmp_path):
+    plan = make_plan(12)
+    left, heard = {}, []
+
+    class Listening:
+        def on_item(self, progress, item, role, result):
+            heard.append(progress.eta_s)
+
+    for ahead in (0, 1):
+        lab = FakeLab(PROTOCOL)
+        path = tmp_path / f"{ahead}.jsonl"
+        run(plan, path, lab, budget_s=200.0, ahead=ahead, listener=Listening())
+        assert lab.clock() - lab.start_s <= 200.0
+        left[ahead] = 200.0 - (lab.clock() - lab.start_s)
+    # An item and the reference that closes its block may not fit any more; one more with ahead.
+    one_s = (200.0 - left[0]) / len(read_records(tmp_path / "0.jsonl").records)
+    assert left[0] < 2.5 * one_s and left[1] < 3.5 * one_s
+    assert all(eta_s is not None for eta_s in heard)
