@@ -73,6 +73,7 @@ def _why(name: str) -> str:
     return {
         "nvml": "the GPU's own counter",
         "rapl": "the CPU package's own counter",
+        "zeus": "the device's own counter, read by Zeus",
         "estimate": "no energy counter can be read here, so joules are estimates from measured "
         "CPU time; run on bare metal with readable RAPL, or on an NVIDIA GPU, to measure",
     }.get(name, "a plug-in")

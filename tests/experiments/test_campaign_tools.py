@@ -155,6 +155,17 @@ def test_meters_that_differ_by_three_per_cent_are_told_apart(gain):
     assert found.low <= found.ratio <= found.high
 
 
-def test_a_meter_that_is_not_there_is_one_line(capsys):
-    assert meter_agreement.main(["nvml", "zeus"]) == 2
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nvml", "zeus"],
+        ["nvml", "ruler"],
+        ["estimate", "estimate", "--device", "cpu", "--windows", "3"],
+        ["estimate", "estimate", "--device", "cpu", "--window-s", "nan"],
+        ["estimate", "estimate", "--device", "tpu"],
+    ],
+    ids=str,
+)
+def test_meters_that_cannot_be_compared_are_one_line(capsys, arguments):
+    assert meter_agreement.main(arguments) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
