@@ -68,6 +68,7 @@ class FakeGpu:
     """One board. ``power_w`` may be changed at any time; its counter steps each ``tick_s``."""
 
     uuid: str = "GPU-0"
+    name: str = "Fake GPU"
     power_w: float = 300.0
     tick_s: float = 0.1
     has_counter: bool = True
@@ -135,7 +136,10 @@ class FakeNvml:
         return gpu.uuid.encode()
 
     def nvmlDeviceGetName(self, gpu):
-        return "Fake GPU"
+        return gpu.name
+
+    def nvmlDeviceGetCount(self):
+        return len(self.gpus)
 
     def nvmlDeviceGetMigMode(self, gpu):
         if not gpu.mig:

@@ -136,8 +136,8 @@ class NvmlMeter:
         if not self._has_counter:
             return
         first = next(iter(self._handles))
-        seen_s = [self._steps.wait(work)[first][0] for _ in range(_PERIOD_TICKS + 1)]
-        self.tick_s = median(later - earlier for earlier, later in pairwise(seen_s))
+        seen = self._steps.follow(work, _PERIOD_TICKS + 1)[first]
+        self.tick_s = median(later - earlier for (earlier, _), (later, _) in pairwise(seen))
 
     def begin(self, work: Work) -> None:
         """See ``Meter.begin``."""
@@ -225,6 +225,8 @@ class NvmlMeter:
 
     def _open(self, device: int | str) -> Any:
         nvml = self._nvml
+        if isinstance(device, int):
+            self._check_order(device)
         try:
             handle = (
                 nvml.nvmlDeviceGetHandleByIndex(device)
@@ -240,6 +242,19 @@ class NvmlMeter:
         if mode:
             raise MeterError(_mig_sentence(device))
         return handle
+
+    def _check_order(self, device: int) -> None:
+        """Refuse an index that CUDA may give to another board: it puts the fastest first."""
+        nvml = self._nvml
+        names = {
+            self._text(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(i)))
+            for i in range(nvml.nvmlDeviceGetCount())
+        }
+        if len(names) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+            raise MeterError(
+                f"GPU {device} may be another board for CUDA than for NVML, since this machine "
+                f"has {', '.join(sorted(names))}: set CUDA_DEVICE_ORDER=PCI_BUS_ID"
+            )
 
     def _probe(self) -> str:
         """Call each source on every board, and say the best that all of them answer."""

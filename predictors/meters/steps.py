@@ -20,7 +20,7 @@ Step = tuple[float, int]
 
 
 class StepWatcher:
-    """Sees the next step of several counters, which step at different times."""
+    """Sees the next steps of several counters, which step at different times."""
 
     def __init__(
         self,
@@ -33,9 +33,10 @@ class StepWatcher:
         self._read, self._clock, self._background = read, clock, background
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._before: dict[str, int] = {}
+        self._shown: dict[str, int] = {}
         self._looked_s = 0.0
-        self._steps: dict[str, Step] = {}
+        self._n_awaited = 0
+        self._steps: dict[str, list[Step]] = {}
         self._failure: MeterError | None = None
 
     def wait(self, work: Work) -> dict[str, Step]:
@@ -44,9 +45,19 @@ class StepWatcher:
         Raises:
             MeterError: a counter is lost or stands still.
         """
+        return {name: steps[0] for name, steps in self.follow(work, 1).items()}
+
+    def follow(self, work: Work, n: int) -> dict[str, list[Step]]:
+        """The next ``n`` steps of each counter, one after another, with work going on.
+
+        Raises:
+            MeterError: a counter is lost or stands still.
+        """
         started_s = self._looked_s = self._clock()
-        self._steps, self._failure = {}, None
-        self._before = self._read()
+        self._failure = None
+        self._shown = self._read()
+        self._steps = {name: [] for name in self._shown}
+        self._n_awaited = n
         self._stop.clear()
         thread = threading.Thread(target=self._look_on, daemon=True)
         if self._background:
@@ -56,13 +67,13 @@ class StepWatcher:
                 work()
                 self.look()
                 waited_s = self._clock() - started_s
-                if not self._is_over() and waited_s > _TIMEOUT_S:
+                if not self._is_over() and waited_s > _TIMEOUT_S * n:
                     raise MeterError(f"the energy counter did not move for {waited_s:.1f} s")
         finally:
             self._stop.set()
             if self._background:
                 thread.join()
-            steps, self._before = self._steps, {}
+            steps, self._steps = self._steps, {}
         if self._failure is not None:
             raise self._failure
         return steps
@@ -79,13 +90,16 @@ class StepWatcher:
             now = self._read()
             now_s = self._clock()
             for name, value in now.items():
-                if name not in self._steps and value != self._before[name]:
+                if value != self._shown[name]:
                     # It stepped at some time since it was last looked at: on average half-way.
-                    self._steps[name] = ((self._looked_s + now_s) / 2, value)
+                    self._steps[name].append(((self._looked_s + now_s) / 2, value))
+            self._shown = now
             self._looked_s = now_s
 
     def _is_over(self) -> bool:
-        return self._failure is not None or len(self._steps) >= len(self._before)
+        return self._failure is not None or all(
+            len(steps) >= self._n_awaited for steps in self._steps.values()
+        )
 
     def _look_on(self) -> None:
         while not self._is_over() and not self._stop.wait(_LOOK_S):

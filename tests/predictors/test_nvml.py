@@ -90,9 +90,9 @@ def test_steps_are_seen_by_a_thread_while_a_batch_runs():
 
 def test_several_gpus_are_summed_each_by_its_own_uuid_and_its_own_ticks():
     meter, driver = make(
-        FakeGpu("GPU-a", 100.0, tick_s=0.1),
-        FakeGpu("GPU-b", 250.0, tick_s=0.07),
-        FakeGpu("GPU-c", 900.0),
+        FakeGpu("GPU-a", power_w=100.0, tick_s=0.1),
+        FakeGpu("GPU-b", power_w=250.0, tick_s=0.07),
+        FakeGpu("GPU-c", power_w=900.0),
         devices=("GPU-a", "GPU-b"),
     )
     window = measure(meter, driver, 2.0, step_s=0.001)
@@ -100,10 +100,12 @@ def test_several_gpus_are_summed_each_by_its_own_uuid_and_its_own_ticks():
 
 
 @pytest.mark.parametrize("tick_s", TICKS_S)
-def test_the_counters_own_period_is_measured_under_load(tick_s):
+@pytest.mark.parametrize("batch_s", [0.001, 0.08])
+def test_the_counters_own_period_is_measured_however_long_a_batch_takes(tick_s, batch_s):
     meter, driver = make(FakeGpu(tick_s=tick_s))
+    driver.watchers = [meter.look]
     assert meter.tick_s is None
-    meter.measure_tick(lambda: driver.advance(0.001))
+    meter.measure_tick(lambda: driver.advance(batch_s))
     assert meter.tick_s == pytest.approx(tick_s, abs=0.0015)
 
 
@@ -265,7 +267,9 @@ def test_a_counter_that_may_not_be_read_leaves_power_and_neither_says_what_to_do
 
 def test_several_gpus_use_what_all_of_them_answer():
     meter, driver = make(
-        FakeGpu("GPU-a", 100.0), FakeGpu("GPU-b", 200.0, has_counter=False), devices=(0, 1)
+        FakeGpu("GPU-a", power_w=100.0),
+        FakeGpu("GPU-b", power_w=200.0, has_counter=False),
+        devices=(0, 1),
     )
     assert meter.source == "nvml-instant-power"
     window = measure(meter, driver, 1.0)
@@ -308,3 +312,13 @@ def test_boards_are_those_that_cuda_shows(listed, index, board):
 def test_a_board_that_cuda_hides_or_slices_is_refused(listed, words):
     with pytest.raises(MeterError, match=words):
         visible_gpu(1, {"CUDA_VISIBLE_DEVICES": listed})
+
+
+def test_boards_of_several_models_need_the_order_of_the_bus(monkeypatch):
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    boards = [FakeGpu("GPU-a", name="Fake A", power_w=100.0), FakeGpu("GPU-b", name="Fake B")]
+    with pytest.raises(MeterError, match="Fake A, Fake B: set CUDA_DEVICE_ORDER=PCI_BUS_ID"):
+        make(*boards)
+    assert make(*boards, devices=("GPU-b",))[0].device == "Fake B"
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert make(*boards)[0].device == "Fake A"
