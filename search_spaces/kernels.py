@@ -33,23 +33,23 @@ def kernel_fault(architecture: Architecture, device: str) -> str | None:
                 return f"{where} must run on CUDA for fp8, got {device}"
             if sparsity == "2:4" and on_cuda and precision != "bf16":
                 return f"{where} must be bf16 for 2:4 kernels, got {precision}"
-            multiple = 1
-            if precision == "fp8":
-                multiple = FP8_MULTIPLE
+            of_input = of_output = 1
+            if on_cuda and sparsity == "2:4":
+                of_input = of_output = SPARSE_CUDA_MULTIPLE
+            elif precision == "fp8":
+                of_input = of_output = FP8_MULTIPLE
             elif precision == "int8" and on_cuda:
-                multiple = INT8_CUDA_MULTIPLE
-            elif sparsity == "2:4" and on_cuda:
-                multiple = SPARSE_CUDA_MULTIPLE
+                of_input = of_output = INT8_CUDA_MULTIPLE
+            if sparsity == "2:4":
+                of_input = max(of_input, SPARSE_GROUP)
             for d_in, d_out in _shapes(
                 block.projections(architecture.d_model).values(), block.rank
             ):
-                if d_in % multiple or d_out % multiple:
+                if d_in % of_input or d_out % of_output:
                     return (
-                        f"{where} must have sizes divisible by {multiple} for {precision} "
-                        f"{sparsity}, got {(d_in, d_out)}"
+                        f"{where} must have sizes divisible by {of_input} and {of_output} for "
+                        f"{precision} {sparsity}, got {(d_in, d_out)}"
                     )
-                if sparsity == "2:4" and d_in % SPARSE_GROUP:
-                    return f"{where} must have input sizes divisible by 4 for 2:4, got {d_in}"
     return None
 
 
