@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,23 +32,27 @@ def quantize_linears(block: nn.Module, name: str, precision: Precision) -> None:
     linears = {n: m for n, m in block.named_modules() if isinstance(m, nn.Linear)}
     for inner, linear in linears.items():
         _check_shape(f"{name}.{inner}", linear, precision)
-    with _quiet_torchao():
-        from torchao.quantization import (
-            Float8DynamicActivationFloat8WeightConfig,
-            Int8DynamicActivationInt8WeightConfig,
-            PerRow,
-            quantize_,
-        )
+    with quiet_torchao():
+        from torchao.quantization import quantize_
 
-        config: object
-        if precision == "int8":
-            config = Int8DynamicActivationInt8WeightConfig()
-        else:
-            config = Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
+        config = torchao_config(precision)
         quantize_(block, config, filter_fn=lambda module, _: isinstance(module, nn.Linear))
     for inner, linear in linears.items():
         if not is_quantized(linear):
             raise ValueError(f"{name}.{inner} must become {precision}, but kept its plain weight")
+
+
+def torchao_config(precision: Precision) -> Any:
+    """How torchao is told of ``precision``."""
+    with quiet_torchao():
+        from torchao.quantization import (
+            Float8DynamicActivationFloat8WeightConfig,
+            Int8DynamicActivationInt8WeightConfig,
+            PerRow,
+        )
+    if precision == "int8":
+        return Int8DynamicActivationInt8WeightConfig()
+    return Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
 
 
 def is_quantized(linear: nn.Linear) -> bool:
@@ -71,7 +76,8 @@ def _check_shape(name: str, linear: nn.Linear, precision: Precision) -> None:
 
 
 @contextmanager
-def _quiet_torchao() -> Iterator[None]:
+def quiet_torchao() -> Iterator[None]:
+    """Keep what torchao says on import, which has no bearing here, off the user's screen."""
     # On import torchao logs each CUDA library that a CPU build cannot load, and torch warns of
     # an enum that torchao registers: neither says anything about what is done here.
     loggers = [logging.getLogger(n) for n in ("torchao", "torch.utils._pytree")]
