@@ -116,7 +116,9 @@ class TrainingConfig:
         """Read ``to_dict``'s form; an unknown key is a ``ValueError``."""
         values = _known("training config", data, cls)
         if values.get("distill") is not None:
-            values["distill"] = DistillConfig(**_known("distill", values["distill"], DistillConfig))
+            values["distill"] = DistillConfig(
+                **_known("distill", values["distill"], DistillConfig)
+            )
         if "recovery" in values:
             known = _known("recovery", values["recovery"], RecoveryConfig)
             values["recovery"] = RecoveryConfig(**known)
