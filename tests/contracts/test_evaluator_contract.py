@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "nas"))
 from search_fakes import SPACE, finished, reading
 
 from nas.searching.config import SearchConfig
-from nas.searching.evaluator import ScratchEvaluator
+from nas.searching.evaluator import TrainingEvaluator
 from nas.searching.trial import TrialRecord
 from nas.training.config import TrainingConfig
 from search_spaces.sampling import sample, smallest
@@ -35,7 +35,7 @@ def scratch(tmp_path):
         batch_size=64,
         training=TrainingConfig(epochs=2, batch_size=128),
     )
-    return ScratchEvaluator(config, tmp_path / "inputs.npy", tmp_path / "locks", 1)
+    return TrainingEvaluator(config, tmp_path / "inputs.npy", tmp_path / "locks", 1)
 
 
 @pytest.fixture(params=[scratch, lambda _: FormulaEvaluator()], ids=["scratch", "formula"])
