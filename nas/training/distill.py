@@ -14,6 +14,7 @@ Shape legend: N samples, V versions of a sample, B batch, C classes, L layers, D
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -189,7 +190,7 @@ def soft_target_loss(
 
 def matched_layers(n_student: int, n_teacher: int) -> list[int]:
     """The teacher's layer for each of the student's, at even distances, the last with the last."""
-    return [round((i + 1) * n_teacher / n_student) - 1 for i in range(n_student)]
+    return [math.ceil((i + 1) * n_teacher / n_student) - 1 for i in range(n_student)]
 
 
 class Distillation(nn.Module):

@@ -91,50 +91,88 @@ def fit(
     model, start = _start(architecture, workload, split, config, teacher, seed, device)
     # A shape that has no kernel must fail now, not after it cost its training.
     compress(model, architecture)
-    recovery = config.recovery
-    share = recovery.inherit_share if start == "teacher" else None
-    outputs = None if teacher is None else teacher.outputs
+    share = config.recovery.inherit_share if start == "teacher" else None
+    train(
+        model,
+        split,
+        config if share is None else short(config, share),
+        seed=seed,
+        device=device,
+        teacher=None if teacher is None else teacher.outputs,
+        step_guard=step_guard,
+    )
+    found = recover(
+        model,
+        architecture,
+        workload,
+        task,
+        config,
+        seed=seed,
+        device=device,
+        teacher=teacher,
+        step_guard=step_guard,
+    )
+    return replace(found, start=start)
 
-    def run(network: Transformer, how: TrainingConfig, hold: Callable[[], None] | None) -> None:
+
+def recover(
+    model: Transformer,
+    architecture: Architecture,
+    workload: Workload,
+    task: Task,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    device: str = "cpu",
+    teacher: TrainedTeacher | None = None,
+    step_guard: Guard = nullcontext,
+) -> Fitted:
+    """Steps 2 and 3 of the module's description, for a trained ``model``; it may be changed.
+
+    Raises:
+        ValueError: as ``fit`` does.
+        DivergedError: a training loss is not finite.
+    """
+
+    def tune(network: Transformer, hold: Callable[[], None] | None) -> None:
         train(
             network,
-            split,
-            how,
+            task.split("train"),
+            short(config, config.recovery.share),
             seed=seed,
             device=device,
-            teacher=outputs,
+            teacher=None if teacher is None else teacher.outputs,
             hold=hold,
             step_guard=step_guard,
         )
 
-    def accuracy(network: Transformer, *, compressed: bool) -> Accuracy:
+    def accuracy(network: Transformer) -> Accuracy:
         with step_guard():
             # Op by op: a few batches would never pay for compiling, which measuring needs.
-            ready = compress(network, architecture) if compressed else network
             return evaluate(
-                run_eagerly(ready).call,
+                run_eagerly(network).call,
                 task.split("validation"),
                 batch_size=workload.batch_size,
                 device=device,
             )
 
-    run(model, config if share is None else short(config, share), None)
-    masks = _hold_masks(model, architecture)
-    if masks is not None:
-        run(model, short(config, recovery.share), masks)
-    uncompressed = accuracy(model, compressed=False)
-    validation = accuracy(model, compressed=True)
-    loss = uncompressed.value - validation.value
-    if not is_quantised(architecture) or loss <= recovery.qat_threshold:
-        return Fitted(model, start, uncompressed, validation, "not needed")
+    hold = _hold_masks(model, architecture)
+    if hold is not None:
+        tune(model, hold)
+    uncompressed = accuracy(model)
+    validation = accuracy(compress(model, architecture))
+    plain = Fitted(model, "random", uncompressed, validation, "not needed")
+    lost = uncompressed.value - validation.value
+    if not is_quantised(architecture) or lost <= config.recovery.qat_threshold:
+        return plain
     fake = fake_quantised(model, architecture)
-    run(fake, short(config, recovery.share), _hold_masks(fake, architecture))
+    tune(fake, _hold_masks(fake, architecture))
     aware = build(architecture, workload, generator_seed=seed).to(device)
     aware.load_state_dict(fake.state_dict())
-    again = accuracy(aware.eval(), compressed=True)
+    again = accuracy(compress(aware.eval(), architecture))
     if again.value > validation.value:
-        return Fitted(aware, start, uncompressed, again, "kept")
-    return Fitted(model, start, uncompressed, validation, "no better")
+        return replace(plain, model=aware, validation=again, qat="kept")
+    return replace(plain, qat="no better")
 
 
 def short(config: TrainingConfig, share: float) -> TrainingConfig:
