@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.files import read_json
+from nas.training.checkpoint import load_network
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS, ARCHITECTURE, WORKLOAD = "model.safetensors", "architecture.json", "workload.json"
 CHECK, CARD, README = "check.safetensors", "card.json", "README.md"
 
 
@@ -48,16 +47,11 @@ def load_artifact(folder: str | Path, *, device: str = "cpu", compiled: bool = F
     """
     import torch
 
-    from nas.training.checkpoint import load_weights
     from search_spaces.compression.apply import compress, prepare_for_inference, run_eagerly
-    from search_spaces.models.build import build
 
-    folder = Path(folder)
-    architecture = Architecture.from_dict(read_json(folder / ARCHITECTURE))
-    workload = Workload.from_dict(read_json(folder / WORKLOAD))
-    model = build(architecture, workload)
-    load_weights(model, folder / WEIGHTS)
-    compressed = compress(model.to(device), architecture)
+    network = load_network(Path(folder))
+    architecture, workload = network.architecture, network.workload
+    compressed = compress(network.model.to(device), architecture)
     if compiled:
         shape = (workload.batch_size, *workload.input_shape)
         example = torch.zeros(

@@ -8,18 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.exporting.artifact import (
-    ARCHITECTURE,
-    CARD,
-    CHECK,
-    README,
-    WEIGHTS,
-    WORKLOAD,
-    load_artifact,
-)
+from nas.exporting.artifact import CARD, CHECK, README, load_artifact
 from nas.exporting.card import make_card, render_readme
 from nas.exporting.verify import verify
 from nas.files import write_json
+from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD
 
 if TYPE_CHECKING:
     from nas.searching.run import Run

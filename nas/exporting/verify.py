@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.exporting.artifact import CHECK, WEIGHTS, ExportError, load_artifact
+from nas.exporting.artifact import CHECK, ExportError, load_artifact
+from nas.training.checkpoint import WEIGHTS
 
 if TYPE_CHECKING:
     from nas.searching.run import Run

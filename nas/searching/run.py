@@ -2,8 +2,8 @@
 
 ``run.json`` the configuration, versions and meter; ``study.journal`` the study, unless a storage
 URL was given; ``inputs.npy`` the real inputs that are measured with; ``trials/N/`` the weights of
-trial N and its record, written by the worker before the driver hears of it; ``writer.lock`` held
-by the one driver.
+trial N and its record, written by the worker before the driver hears of it; ``teacher/`` what
+candidates learn from, where they do; ``writer.lock`` held by the one driver.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 from nas.files import read_json, write_json
 from nas.pareto.queries import Front, FrontMember
 from nas.searching.config import SearchConfig
+from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord
 from search_spaces.simulated import describe_on
 from search_spaces.workload import Workload
@@ -109,6 +110,15 @@ class Run:
     def weights_path(self, number: int) -> Path:
         """The trained fp32 weights of trial ``number``."""
         return self.trial_folder(number) / "model.safetensors"
+
+    @property
+    def teacher_folder(self) -> Path:
+        """Where the teacher keeps its files, if there is one; see ``nas.searching.teacher``."""
+        return self.folder / "teacher"
+
+    def teacher(self) -> TeacherRecord | None:
+        """The teacher's record, ``None`` where the search has none or has not trained it yet."""
+        return read_record(self.teacher_folder)
 
     @property
     def device_account_path(self) -> Path:

@@ -1,6 +1,8 @@
-"""Shifts of training images, numbered so that a teacher's outputs for each can be kept.
+"""Training samples are changed a little each time they are shown: images shift, words drop out.
 
-Shape legend: B batch, C channels, H height, W width.
+Shifts are numbered, so that a teacher's outputs for each version of an image can be kept.
+
+Shape legend: B batch, T tokens, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -10,25 +12,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.training.config import TrainingConfig
+from search_spaces.workload import PADDING_TOKEN
 
 
-def n_versions(inputs: Tensor, config: TrainingConfig) -> int:
-    """In how many versions training may show one sample of ``inputs``."""
+def n_versions(inputs: Tensor, config: TrainingConfig) -> int | None:
+    """In how many versions training may show one sample; ``None`` where they have no number."""
+    if inputs.ndim == 2 and config.token_dropout > 0:
+        return None
     return (2 * _most(inputs, config) + 1) ** 2
 
 
-def draw_versions(inputs: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
-    """A version for each sample, ``(B,)``; draws nothing where there is only one."""
-    most = _most(inputs, config)
-    if most == 0:
-        return torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
-    side = 2 * most + 1
-    rows_B, columns_B = torch.randint(0, side, (2, len(inputs)), generator=generator)
-    return (rows_B * side + columns_B).to(inputs.device)
+def augment(
+    inputs: Tensor, config: TrainingConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """A batch as it is shown once, and the version of each sample ``(B,)``, if it has a number.
+
+    Tokens that drop out become padding: they are neither attended to nor pooled. Source: Iyyer et
+    al. 2015, section 3.2.
+    """
+    if n_versions(inputs, config) is None:
+        drawn_BT = torch.rand(inputs.shape, generator=generator).to(inputs.device)
+        return inputs.masked_fill(drawn_BT < config.token_dropout, PADDING_TOKEN), None
+    versions_B = _draw_versions(inputs, config, generator)
+    return make_versions(inputs, versions_B, config), versions_B
 
 
 def make_versions(inputs: Tensor, versions_B: Tensor, config: TrainingConfig) -> Tensor:
-    """Each sample in the version of that number; edges repeat the border's value."""
+    """Each sample in the version of that number; edges of images repeat the border's value."""
     most = _most(inputs, config)
     if most == 0:
         return inputs
@@ -41,6 +51,15 @@ def make_versions(inputs: Tensor, versions_B: Tensor, config: TrainingConfig) ->
     # Advanced indices around the channel slice put channels last.
     shifted_BHWC = padded_BCHW[sample_B11, :, rows_BH[:, :, None], columns_BW[:, None, :]]
     return shifted_BHWC.permute(0, 3, 1, 2)
+
+
+def _draw_versions(inputs: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
+    most = _most(inputs, config)
+    if most == 0:
+        return torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
+    side = 2 * most + 1
+    offsets_2B = torch.randint(0, side, (2, len(inputs)), generator=generator)
+    return (offsets_2B[0] * side + offsets_2B[1]).to(inputs.device)
 
 
 def _most(inputs: Tensor, config: TrainingConfig) -> int:

@@ -68,10 +68,11 @@ class RecoveryConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """AdamW with linear warm-up and cosine decay, label smoothing, and shifts of images.
+    """AdamW with linear warm-up and cosine decay, label smoothing, shifts of images, word dropout.
 
     ``shift_pixels`` moves each training image by up to that many pixels on each axis, filling
-    with the border's value. ``distill`` adds a teacher's outputs to the loss. Sources: AdamW,
+    with the border's value. ``token_dropout`` is the share of tokens that each showing of a text
+    leaves out. ``distill`` adds a teacher's outputs to the loss. Sources: AdamW,
     Loshchilov & Hutter 2019; cosine decay, Loshchilov & Hutter 2017; label smoothing, Szegedy et
     al. 2016.
 
@@ -86,6 +87,7 @@ class TrainingConfig:
     warmup_fraction: float = 0.1
     label_smoothing: float = 0.1
     shift_pixels: int = 1
+    token_dropout: float = 0.0
     gradient_clip: float = 1.0
     distill: DistillConfig | None = None
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
@@ -98,7 +100,7 @@ class TrainingConfig:
             _require_positive(name, getattr(self, name))
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"weight_decay must be finite and >= 0, got {self.weight_decay!r}")
-        for name in ("warmup_fraction", "label_smoothing"):
+        for name in ("warmup_fraction", "label_smoothing", "token_dropout"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {value!r}")

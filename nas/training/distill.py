@@ -14,6 +14,7 @@ Shape legend: N samples, V versions of a sample, B batch, C classes, L layers, D
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,10 +37,10 @@ _BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class TeacherOutputs:
-    """What the teacher says of a batch: ``logits_BC``, and scaled ``features_BLD``."""
+    """What the teacher says of a batch: logits ``(B, C)`` and scaled features ``(B, L, D)``."""
 
-    logits_BC: Tensor
-    features_BLD: Tensor
+    logits: Tensor
+    features: Tensor
 
 
 class Teacher(Protocol):
@@ -55,8 +56,13 @@ class Teacher(Protocol):
         """Width of its features."""
         ...
 
-    def outputs(self, indices_B: Tensor, versions_B: Tensor, batch: Tensor) -> TeacherOutputs:
-        """For the samples ``indices_B`` of the training split in ``versions_B``."""
+    def outputs(
+        self, indices_B: Tensor, versions_B: Tensor | None, batch: Tensor
+    ) -> TeacherOutputs:
+        """For the samples ``indices_B`` of the training split, shown as ``batch``.
+
+        ``versions_B`` says which numbered version of them that is, where versions have numbers.
+        """
         ...
 
 
@@ -82,8 +88,12 @@ class TeacherTable:
         """Samples and versions of each."""
         return self._logits_NVC.shape[0], self._logits_NVC.shape[1]
 
-    def outputs(self, indices_B: Tensor, versions_B: Tensor, batch: Tensor) -> TeacherOutputs:
-        """See ``Teacher``; ``batch`` is not needed."""
+    def outputs(
+        self, indices_B: Tensor, versions_B: Tensor | None, batch: Tensor
+    ) -> TeacherOutputs:
+        """See ``Teacher``; versions must have numbers, and ``batch`` is not needed."""
+        if versions_B is None:
+            raise ValueError("a table of outputs must be asked by versions, got none")
         return TeacherOutputs(
             self._logits_NVC[indices_B, versions_B], self._features_NVLD[indices_B, versions_B]
         )
@@ -124,31 +134,41 @@ class LiveTeacher:
         self._scale = _Scale.of(features_NLD)
         self.n_layers, self.d_model = features_NLD.shape[1:]
 
-    def outputs(self, indices_B: Tensor, versions_B: Tensor, batch: Tensor) -> TeacherOutputs:
+    def outputs(
+        self, indices_B: Tensor, versions_B: Tensor | None, batch: Tensor
+    ) -> TeacherOutputs:
         """See ``Teacher``."""
         with torch.no_grad():
             logits_BC, features_BLD = self._model.with_features(batch)
         return TeacherOutputs(logits_BC, self._scale(features_BLD))
 
 
-def table_bytes(model: Transformer, split: Split, config: TrainingConfig) -> int:
-    """Size of the teacher's table for ``split``."""
+def table_bytes(model: Transformer, split: Split, config: TrainingConfig) -> int | None:
+    """Size of the teacher's table for ``split``; ``None`` where versions have no number."""
     first = torch.from_numpy(split.inputs[:1])
     device = next(model.parameters()).device
     with torch.no_grad():
         logits, features = model.with_features(first.to(device))
     per_version = logits.numel() + features.numel()
-    return 4 * per_version * len(split) * n_versions(first, config)
+    versions = n_versions(first, config)
+    return None if versions is None else 4 * per_version * len(split) * versions
 
 
 def tabulate(
     model: Transformer, split: Split, config: TrainingConfig, *, device: str = "cpu"
 ) -> TeacherTable:
-    """Run ``model`` on every version of every sample that ``config`` may show a student."""
+    """Run ``model`` on every version of every sample that ``config`` may show a student.
+
+    Raises:
+        ValueError: versions have no number, as with ``token_dropout``.
+    """
     model = model.to(device).eval()
     inputs = torch.from_numpy(split.inputs)
+    versions = n_versions(inputs, config)
+    if versions is None:
+        raise ValueError("versions must have numbers to be tabulated, got token_dropout")
     logits, features = [], []
-    for version in range(n_versions(inputs, config)):
+    for version in range(versions):
         shown = make_versions(inputs, torch.full((len(inputs),), version), config)
         logits_NC, features_NLD = _run(model, shown, device)
         logits.append(logits_NC)
@@ -170,7 +190,7 @@ def soft_target_loss(
 
 def matched_layers(n_student: int, n_teacher: int) -> list[int]:
     """The teacher's layer for each of the student's, at even distances, the last with the last."""
-    return [round((i + 1) * n_teacher / n_student) - 1 for i in range(n_student)]
+    return [math.ceil((i + 1) * n_teacher / n_student) - 1 for i in range(n_student)]
 
 
 class Distillation(nn.Module):
@@ -198,7 +218,7 @@ class Distillation(nn.Module):
         batch: Tensor,
         targets_B: Tensor,
         indices_B: Tensor,
-        versions_B: Tensor,
+        versions_B: Tensor | None,
         label_smoothing: float,
     ) -> Tensor:
         """The loss of ``student`` on one batch."""
@@ -209,13 +229,13 @@ class Distillation(nn.Module):
         else:
             logits_BC = student(batch)
         hard = F.cross_entropy(logits_BC, targets_B, label_smoothing=label_smoothing)
-        soft = soft_target_loss(logits_BC, taught.logits_BC, config.temperature)
+        soft = soft_target_loss(logits_BC, taught.logits, config.temperature)
         loss = (1 - config.logit_weight) * hard + config.logit_weight * soft
         if self.projections:
             projected_BLD = torch.stack(
                 [project(features_BLD[:, i]) for i, project in enumerate(self.projections)], dim=1
             )
-            matched_BLD = taught.features_BLD[:, self._layers]
+            matched_BLD = taught.features[:, self._layers]
             loss = loss + config.feature_weight * F.mse_loss(projected_BLD, matched_BLD)
         return loss
 
@@ -224,8 +244,8 @@ class Distillation(nn.Module):
 class _Scale:
     """Takes each feature to mean 0 and variance 1 over the training split."""
 
-    mean_LD: Tensor
-    deviation_LD: Tensor
+    mean: Tensor
+    deviation: Tensor
 
     @classmethod
     def of(cls, features_NLD: Tensor) -> _Scale:
@@ -233,7 +253,7 @@ class _Scale:
         return cls(features_NLD.mean(0), features_NLD.std(0, unbiased=False).clamp_min(1e-6))
 
     def __call__(self, features: Tensor) -> Tensor:
-        return (features - self.mean_LD) / self.deviation_LD
+        return (features - self.mean) / self.deviation
 
 
 def _run(model: Transformer, inputs: Tensor, device: str) -> tuple[Tensor, Tensor]:

@@ -49,15 +49,20 @@ class Masks:
         Raises:
             ValueError: a layer's shape has no such mask; the layer is named.
         """
-        weights, kept = [], []
+        weights: list[Tensor] = []
+        kept: list[Tensor] = []
         for index, spec in enumerate(architecture.layers):
             for name, block in (("attention", spec.attention), ("ffn", spec.ffn)):
                 sparsity = block.compression.sparsity
                 if sparsity != "dense":
                     where = f"layers.{index}.{name}"
-                    for layer, linear in _linears(model.get_submodule(where)):
-                        weights.append(linear.weight)
-                        kept.append(make_mask(linear.weight, sparsity, f"{where}.{layer}"))
+                    # By parameter and not by layer type, so that layers which wrap a weight for
+                    # quantisation-aware training are masked too.
+                    for path, weight in model.get_submodule(where).named_parameters():
+                        if weight.ndim == 2:
+                            layer = path.removesuffix(".weight")
+                            weights.append(weight)
+                            kept.append(make_mask(weight, sparsity, f"{where}.{layer}"))
         masks = cls(tuple(weights), tuple(kept))
         masks.apply_()
         return masks

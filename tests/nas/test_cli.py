@@ -86,6 +86,12 @@ WRONG = [
     (["search", "quickstart", "--meter", "ruler", "--run", "{tmp}/r"], ["meter", "estimate"]),
     (["search", "quickstart", "--meter", "nvml", "--run", "{tmp}/r"], ["NVML"]),
     (["search", "quickstart", "--device", "cuda:77", "--run", "{tmp}/r"], ["device", "cuda:77"]),
+    (
+        ["search", "quickstart", "--teacher", "{tmp}/nowhere", "--run", "{tmp}/r"],
+        ["teacher must be the folder of an exported artifact", "nowhere"],
+    ),
+    (["search", "quickstart", "--resume", "--distill", "--run", "{run}"], ["teacher", "differ"]),
+    (["search", "quickstart", "--task", "no.yaml", "--run", "{tmp}/r"], ["no.yaml", "readable"]),
     (["search", "quickstart", "--storage", "bogus", "--run", "{tmp}/r"], ["cannot be opened"]),
     (["search", "quickstart", "--resume", "--run", "{tmp}/r"], ["run must be the folder"]),
     (["search", "quickstart", "--run", "{run}"], ["new or empty", "--resume"]),
