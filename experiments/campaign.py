@@ -32,7 +32,8 @@ from predictors.campaign.runner import measure_fresh
 from predictors.campaign.slices import run_slice
 from predictors.meters.base import MeterError
 from predictors.meters.select import choose_meter, parse_device
-from search_spaces.compression.realness import probe, real_choices
+from search_spaces.compression.probing import probe, shapes_for
+from search_spaces.compression.realness import real_choices
 from search_spaces.presets import get_space
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
@@ -43,6 +44,7 @@ SEED = 0
 ITEM_TIMEOUT_S = 240.0
 # Architectures of each workload; with a tenth repeated in other processes.
 N_GPU, N_CPU = 200, 60
+CPU_SPACE, CPU_BATCH_SIZE = "digits-tiny", 128
 GPU_WORKLOADS: dict[str, Workload] = {
     "encoder-base": Workload("encoder-128", "text_classification", (128,), 2, 32, 8192),
     "vision-base": Workload("vision-224", "image_classification", (3, 224, 224), 1000, 32),
@@ -61,7 +63,8 @@ def make_plan(
     if device.startswith("cuda"):
         parts = [Part(real(name), work, n or N_GPU) for name, work in GPU_WORKLOADS.items()]
     else:
-        parts = [Part(real("digits-tiny"), get_task("digits").workload(128), n or N_CPU)]
+        workload = get_task("digits").workload(CPU_BATCH_SIZE)
+        parts = [Part(real(CPU_SPACE), workload, n or N_CPU)]
     return plan_campaign(parts, protocol=protocol_of(device), device=device, seed=SEED)
 
 
@@ -113,7 +116,10 @@ def _run_slice(arguments: argparse.Namespace, started_s: float) -> int:
         raise ValueError(f"records must be a file in a writable folder, got {path}")
     if path.exists() and read_records(path).cut_off:
         print(f"{path}: a line that was cut off is left out", file=sys.stderr)
-    plan = make_plan(device, *real_choices(probe(device, cache_dir=cache_folder())), arguments.n)
+    widths = get_space(CPU_SPACE).values("d_model")
+    shapes = None if device.startswith("cuda") else shapes_for(device, widths, CPU_BATCH_SIZE)
+    report = probe(device, shapes=shapes, cache_dir=cache_folder())
+    plan = make_plan(device, *real_choices(report), arguments.n)
     lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
     with MeasureProgress(quiet=arguments.quiet) as progress:
 

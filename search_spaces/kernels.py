@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from search_spaces.architecture import Architecture, is_factorised
+from search_spaces.architecture import INT4_GROUP_SIZE, Architecture, is_factorised
+from search_spaces.simulated import is_simulated
 
 # cuBLASLt's scaled product takes multiples of 16, the int8 product of 8, cuSPARSELt in bf16 of 64.
 FP8_MULTIPLE = 16
 INT8_CUDA_MULTIPLE = 8
+# The 4-bit product takes whole groups along the input.
+INT4_OUT_MULTIPLE = 16
 SPARSE_CUDA_MULTIPLE = 64
 # A mask of 2:4 needs whole groups along the input.
 SPARSE_GROUP = 4
 
 
 def kernel_fault(architecture: Architecture, device: str) -> str | None:
-    """Why a block has no kernel on ``device`` (``cpu`` or ``cuda:N``), ``None`` if all have one.
+    """Why a block cannot run on ``device`` (``cpu`` or ``cuda:N``), ``None`` if all can.
 
-    Says nothing of whether the device's generation has the kernel: ``compression.realness`` asks
-    the device itself.
+    Masks without a kernel of their own run dense (``search_spaces.simulated``). Says nothing of
+    whether the device's generation has the kernel: ``compression.realness`` asks the device.
     """
     on_cuda = device.startswith("cuda")
     for index, layer in enumerate(architecture.layers):
@@ -31,13 +34,13 @@ def kernel_fault(architecture: Architecture, device: str) -> str | None:
             where = f"layers.{index}.{name}"
             if precision == "fp8" and not on_cuda:
                 return f"{where} must run on CUDA for fp8, got {device}"
-            if sparsity == "2:4" and on_cuda and precision != "bf16":
-                return f"{where} must be bf16 for 2:4 kernels, got {precision}"
             of_input = of_output = 1
-            if on_cuda and sparsity == "2:4":
+            if sparsity == "2:4" and not is_simulated(block.compression, device):
                 of_input = of_output = SPARSE_CUDA_MULTIPLE
             elif precision == "fp8":
                 of_input = of_output = FP8_MULTIPLE
+            elif precision == "int4wo":
+                of_input, of_output = INT4_GROUP_SIZE, INT4_OUT_MULTIPLE
             elif precision == "int8" and on_cuda:
                 of_input = of_output = INT8_CUDA_MULTIPLE
             if sparsity == "2:4":

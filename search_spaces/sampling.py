@@ -5,6 +5,8 @@ Each function builds valid members by ``repair`` rather than by rejection, so no
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from search_spaces.architecture import Architecture
@@ -86,6 +88,28 @@ def smallest(space: SearchSpace) -> Architecture:
         gene = name.rpartition(".")[2]
         if gene in ("n_heads", "n_kv_heads", "ffn_ratio"):
             genes[name] = min(space.values(gene))
+    return decode(repair(genes, space), space)
+
+
+def largest(space: SearchSpace) -> Architecture:
+    """The member of greatest width, depth, heads and feed-forward, and of the smallest patches.
+
+    Full rank, fp32 and dense where the space offers them: other genes take the first of their
+    values in that sense, else their domain's first.
+    """
+    genes: Genes = {}
+    for name, domain in space.genes().items():
+        gene = name.rpartition(".")[2]
+        values: tuple[Any, ...] = domain.values
+        if gene in ("d_model", "depth", "n_heads", "n_kv_heads", "ffn_ratio"):
+            genes[name] = max(values)
+        elif gene == "patch_size":
+            genes[name] = min(values)
+        elif gene.endswith("_rank"):
+            genes[name] = None if None in values else max(values)
+        else:
+            plain = "fp32" if gene.endswith("_precision") else "dense"
+            genes[name] = plain if plain in values else values[0]
     return decode(repair(genes, space), space)
 
 

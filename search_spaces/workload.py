@@ -11,6 +11,9 @@ from search_spaces.architecture import Architecture, require_positive_int
 Kind = Literal["image_classification", "text_classification", "language_modelling"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+# In text classification this token fills short samples up; models neither read nor pool it.
+PADDING_TOKEN = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:

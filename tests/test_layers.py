@@ -54,7 +54,10 @@ MAY_IMPORT = {
 DOORS = {
     "pynvml": ("predictors/meters/nvml.py",),
     "zeus": ("predictors/meters/zeus.py",),
-    "torchao": ("search_spaces/compression/quantize.py",),
+    "torchao": (
+        "search_spaces/compression/qat.py",
+        "search_spaces/compression/quantize.py",
+    ),
     "optuna": ("nas/searching/samplers.py", "nas/searching/storage.py"),
     "ray": ("nas/searching/ray_driver.py",),
     "matplotlib": ("experiments/campaign_report.py", "nas/pareto/plots.py"),

@@ -34,8 +34,10 @@ def render_spending(summary: SearchSummary) -> str:
     label = meter_label(summary.meter, is_estimate=summary.is_estimate)
     idle_j = summary.idle_energy_j
     idle = "not seen by this meter" if idle_j is None else format_joules(idle_j)
+    teacher_j = summary.teacher_energy_j
+    teacher = "" if teacher_j is None else f"the teacher {format_joules(teacher_j)}, "
     lines = [
-        f"spent by the search: {format_joules(summary.spent_energy_j)} ({label}; "
+        f"spent by the search: {format_joules(summary.spent_energy_j)} ({label}; {teacher}"
         f"training {format_joules(summary.train_energy_j)}, "
         f"measuring {format_joules(summary.measure_energy_j)}, idle {idle}), "
         f"{summary.carbon_g:.2g} g CO2e at {summary.carbon_g_per_kwh:g} g/kWh"

@@ -206,20 +206,22 @@ def _given(arguments: argparse.Namespace, named: Sequence[Named]) -> list[PlanIt
 
 def _sampled(arguments: argparse.Namespace, bench: _Bench) -> list[PlanItem]:
     """Architectures spread over a space, in order of priority."""
-    from nas.searching.recipes import cache_folder
+    from nas.searching.offered import is_preset, offered_space, unreal_choices
     from predictors.campaign.plan import Part, plan_campaign
-    from search_spaces.compression.realness import probe, real_choices
     from search_spaces.presets import get_space
 
-    space = get_space(arguments.space)
+    own = get_space(arguments.space)
     workload = _workload(arguments, bench.protocol.regime)
-    precisions, sparsities = real_choices(probe(bench.device, cache_dir=cache_folder()))
-    space = space.restrict(precisions=precisions, sparsities=sparsities)
+    space = offered_space(own, bench.device, workload.batch_size)
+    if not arguments.quiet:
+        for line in unreal_choices(own, bench.device, workload.batch_size):
+            print(f"note: {line}", file=sys.stderr)
     plan = plan_campaign(
         [Part(space, workload, arguments.sample)],
         protocol=bench.protocol,
         device=bench.device,
         seed=bench.seed,
+        with_simulated=not is_preset(own),
     )
     n = len({item.architecture for item in plan.items})
     if n < arguments.sample and not arguments.quiet:

@@ -59,6 +59,11 @@ class SearchProgress:
         elif record is not None and record.state in ("complete", "failed"):
             print(f"trial {record.number} {record.state}: {status}", file=sys.stderr, flush=True)
 
+    def on_teacher(self, epoch: int, epochs: int) -> None:
+        """See ``nas.searching.session.Listener``."""
+        if self._live:
+            self._bar.update(self._task, status=f"training the teacher, epoch {epoch}/{epochs}")
+
     def _status(self, snapshot: Snapshot, ended: int) -> str:
         parts = [f"done {ended}/{snapshot.total}"]
         parts.append(f"dropped {snapshot.dropped}")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from nas.searching.run import Run
 
 RUNS = Path("runs")
+# Of the epochs, for candidates that start from the teacher's weights.
+INHERIT_SHARE = 0.25
 
 
 def add_parser(subparsers: Any) -> None:
@@ -22,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
         "search", help="search architectures and keep the front in a run folder"
     )
     parser.add_argument("recipe", nargs="?", help="a recipe, such as quickstart")
-    parser.add_argument("--task", help="task, in place of the recipe's")
+    parser.add_argument("--task", help="task or YAML file, in place of the recipe's")
     parser.add_argument("--space", help="preset or YAML file, in place of the recipe's space")
     parser.add_argument("--trials", type=int, help="candidates to train")
     parser.add_argument("--workers", type=int, help="trials at a time (default: 2)", default=2)
@@ -32,6 +34,19 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
     parser.add_argument("--meter", help="meter, in place of the best one; see nas doctor")
     parser.add_argument("--epochs", type=int, help="training epochs of each candidate")
+    parser.add_argument(
+        "--distill",
+        action="store_true",
+        help="candidates learn from the space's largest model, trained first",
+    )
+    parser.add_argument(
+        "--teacher", type=Path, help="they learn from this exported artifact instead"
+    )
+    parser.add_argument(
+        "--inherit",
+        action="store_true",
+        help="candidates that fit into the teacher start from its weights and train shortly",
+    )
     parser.add_argument(
         "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh (default: 445)"
     )
@@ -49,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.workers < 1:
         raise ValueError(f"workers must be >= 1, got {arguments.workers}")
     config = _config(arguments)
-    folder = arguments.run or _default_folder(arguments.recipe or config.task, arguments.resume)
+    name = arguments.recipe or Path(config.task).stem
+    folder = arguments.run or _default_folder(name, arguments.resume)
 
     import nas
     from nas.cli.progress import SearchProgress
@@ -59,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"searching {config.space.name} on {config.task}, {config.device}: {folder}",
             file=sys.stderr,
         )
+        for line in _notes(arguments, config):
+            print(f"note: {line}", file=sys.stderr)
     with SearchProgress(quiet=arguments.quiet) as progress:
         done = nas.search(
             config,
@@ -71,6 +89,16 @@ def run(arguments: argparse.Namespace) -> int:
     return _report(done, as_json=arguments.json)
 
 
+def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ...]:
+    """What a space of the user's own asks for and does not really get."""
+    from nas.searching.offered import unreal_choices
+    from search_spaces.presets import get_space
+
+    if arguments.space is None:
+        return ()
+    return unreal_choices(get_space(arguments.space), config.device, config.batch_size)
+
+
 def _config(arguments: argparse.Namespace) -> SearchConfig:
     from dataclasses import replace
 
@@ -78,6 +106,7 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
     from nas.searching.config import SearchConfig
     from nas.searching.recipes import default_device, fitted, get_recipe
     from nas.searching.run import load
+    from nas.tasks.registry import is_task_file
     from search_spaces.presets import get_space
 
     changes: dict[str, Any] = {
@@ -94,6 +123,9 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
         )
         if getattr(arguments, name) is not None
     }
+    if "task" in changes and is_task_file(changes["task"]):
+        # Whole, so that workers and a resumed search find it from any folder.
+        changes["task"] = str(Path(changes["task"]).resolve())
     if arguments.max_joules is not None:
         changes["max_joules"] = parse_joules(arguments.max_joules)
     if arguments.space is not None:
@@ -116,7 +148,32 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
         config = fitted(SearchConfig(**changes))
     if arguments.epochs is not None:
         config = replace(config, training=replace(config.training, epochs=arguments.epochs))
-    return config
+    return _with_teacher(config, arguments)
+
+
+def _with_teacher(config: SearchConfig, arguments: argparse.Namespace) -> SearchConfig:
+    """``config`` with the teacher that is asked for, or as it is."""
+    from dataclasses import replace
+
+    from nas.searching.config import LARGEST
+    from nas.training.config import DistillConfig
+
+    source: str | None
+    if arguments.teacher is not None:
+        # Whole, so that workers and a resumed search find it from any folder.
+        source = str(arguments.teacher.resolve())
+    elif arguments.distill or (arguments.inherit and config.teacher is None):
+        source = LARGEST
+    else:
+        source = config.teacher
+    training = config.training
+    if source is not None and training.distill is None:
+        training = replace(training, distill=DistillConfig())
+    if arguments.inherit:
+        recovery = training.recovery
+        if recovery.inherit_share is None:
+            training = replace(training, recovery=replace(recovery, inherit_share=INHERIT_SHARE))
+    return replace(config, teacher=source, training=training)
 
 
 def _default_folder(name: str, resume: bool) -> Path:

@@ -3,7 +3,8 @@
 ``model.safetensors`` the trained fp32 weights, ``architecture.json`` and ``workload.json`` what
 they are, ``check.safetensors`` some inputs with the outputs they must give, ``card.json`` and
 ``README.md`` what was measured. Compression is applied on loading: it is deterministic, so the
-trained weights are the whole model.
+trained weights are the whole model. ``compressed.safetensors``, where anything is compressed, is
+the network as it runs, as small as it is in memory.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.files import read_json
+from nas.training.checkpoint import load_network, read_description
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS, ARCHITECTURE, WORKLOAD = "model.safetensors", "architecture.json", "workload.json"
 CHECK, CARD, README = "check.safetensors", "card.json", "README.md"
+COMPRESSED = "compressed.safetensors"
 
 
 class ExportError(RuntimeError):
@@ -37,27 +38,29 @@ class Artifact:
     call: Callable[[Tensor], Tensor]
 
 
-def load_artifact(folder: str | Path, *, device: str = "cpu", compiled: bool = False) -> Artifact:
+def load_artifact(
+    folder: str | Path, *, device: str = "cpu", compiled: bool = False, small: bool = False
+) -> Artifact:
     """Load an artifact to run it.
 
     With ``compiled`` it runs as it was measured, for batches of exactly the workload's shape;
-    without, op by op for any batch size.
+    without, op by op for any batch size. With ``small`` only the compressed file is read, with
+    the same outputs to the bit; the trained weights need not be there.
 
     Raises:
         ValueError: the folder is not an artifact, or a file in it is corrupt.
     """
     import torch
 
-    from nas.training.checkpoint import load_weights
     from search_spaces.compression.apply import compress, prepare_for_inference, run_eagerly
-    from search_spaces.models.build import build
+    from search_spaces.compression.store import load_compressed
 
     folder = Path(folder)
-    architecture = Architecture.from_dict(read_json(folder / ARCHITECTURE))
-    workload = Workload.from_dict(read_json(folder / WORKLOAD))
-    model = build(architecture, workload)
-    load_weights(model, folder / WEIGHTS)
-    compressed = compress(model.to(device), architecture)
+    architecture, workload = read_description(folder)
+    if small:
+        compressed = load_compressed(architecture, workload, folder / COMPRESSED, device=device)
+    else:
+        compressed = compress(load_network(folder).model.to(device), architecture)
     if compiled:
         shape = (workload.batch_size, *workload.input_shape)
         example = torch.zeros(

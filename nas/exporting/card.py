@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from nas.exporting.verify import Verification
 from nas.searching.run import versions
+from search_spaces.architecture import Architecture
+from search_spaces.simulated import describe_on
 
 if TYPE_CHECKING:
     from nas.searching.run import Run
@@ -16,11 +18,11 @@ SCHEMA_VERSION = 1
 
 def make_card(run: Run, record: TrialRecord, verification: Verification) -> dict[str, Any]:
     """Plain data for ``card.json``: the search's figures beside the reloaded artifact's."""
-    reading = record.reading
+    reading, teacher = record.reading, run.teacher()
     return {
         "schema": SCHEMA_VERSION,
         "task": run.task,
-        "architecture": record.architecture.describe(),
+        "architecture": describe_on(record.architecture, run.config.device),
         "architecture_hash": record.architecture.hash,
         "params": record.params,
         "run": run.name,
@@ -35,7 +37,26 @@ def make_card(run: Run, record: TrialRecord, verification: Verification) -> dict
         },
         "verified": verification.to_dict() | {"versions": versions()},
         "training": run.config.training.to_dict(),
+        "start": record.start,
+        "qat": record.qat,
+        "uncompressed_validation_accuracy": record.uncompressed_accuracy,
+        "teacher": None if teacher is None else teacher.to_dict(),
     }
+
+
+def _history(card: dict[str, Any]) -> str:
+    """How the weights came about, where it was not plain training."""
+    lines = []
+    teacher = card["teacher"]
+    if teacher is not None:
+        name = Architecture.from_dict(teacher["architecture"]).describe()
+        lines.append(
+            f"It learnt from a teacher, {name}, of {teacher['accuracy']:.2%} on validation data"
+            + (", and started from its weights." if card["start"] == "teacher" else ".")
+        )
+    if card["qat"] == "kept":
+        lines.append("Its weights were fine-tuned as if quantised.")
+    return "\n".join(lines)
 
 
 def render_readme(card: dict[str, Any]) -> str:
@@ -63,6 +84,7 @@ again they may differ by {verified["joule_tolerance"]:.0%}; they differed by
 (allowed {verified["output_tolerance"]:g}).
 
 The model was chosen by validation accuracy; the test split was never used to choose.
+{_history(card)}
 
 ## Load
 
@@ -74,6 +96,8 @@ logits = artifact.call(inputs)  # {card["task"]}: a batch of inputs, as a torch 
 ```
 
 `model.safetensors` holds the trained fp32 weights. Bit-width and sparsity are applied when the
-artifact is loaded, by the same deterministic code as in the search. Versions:
+artifact is loaded, by the same deterministic code as in the search. Where anything is compressed,
+`compressed.safetensors` holds the network as it runs: `load_artifact(..., small=True)` reads it
+alone, with the same outputs to the bit. Versions:
 {", ".join(f"{name} {version}" for name, version in verified["versions"].items())}.
 """

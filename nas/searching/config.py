@@ -14,6 +14,9 @@ from search_spaces.space import SearchSpace
 SamplerName = Literal["tpe", "nsga2", "random"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 
+# The teacher that a search trains itself: the space's largest member.
+LARGEST = "largest"
+
 
 @dataclass(frozen=True, slots=True)
 class GateConfig:
@@ -44,7 +47,9 @@ class SearchConfig:
 
     ``trials`` counts candidates that are trained (complete or failed), not those the gate
     drops. ``batch_size`` is that of the measured workload. ``meter`` is ``None`` for the best
-    one that the machine has. ``max_joules`` is a budget per sample in joules.
+    one that the machine has. ``max_joules`` is a budget per sample in joules. ``teacher`` is
+    what candidates learn from, as ``training.distill`` says: ``"largest"``, the space's largest
+    member, which the search trains first, or the folder of an exported artifact.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -65,6 +70,7 @@ class SearchConfig:
     baselines: tuple[Architecture, ...] = ()
     carbon_g_per_kwh: float = 445.0
     storage: str | None = None
+    teacher: str | None = None
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -78,6 +84,13 @@ class SearchConfig:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be finite and > 0, got {value!r}")
+        if (self.teacher is None) != (self.training.distill is None):
+            raise ValueError(
+                f"teacher must be set exactly where training.distill is, got {self.teacher!r} "
+                f"and {self.training.distill!r}"
+            )
+        if self.teacher is None and self.training.recovery.inherit_share is not None:
+            raise ValueError("inherit_share must have a teacher to inherit from, got none")
         for baseline in self.baselines:
             if not self.space.contains(baseline):
                 raise ValueError(

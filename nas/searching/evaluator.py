@@ -40,31 +40,33 @@ class Evaluator(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ScratchEvaluator:
-    """Trains every candidate from random weights.
+class TrainingEvaluator:
+    """Trains every candidate by the one recipe of the search.
 
-    ``lock_folder`` holds the device's lock; ``workers`` trials share the device.
+    ``lock_folder`` holds the device's lock; ``workers`` trials share the device. ``teacher`` is
+    the folder of the run's teacher, where the search has one.
     """
 
     config: SearchConfig
     inputs: Path
     lock_folder: Path
     workers: int
+    teacher: Path | None = None
 
     def evaluate(self, candidate: TrialRecord, folder: Path, measure: Measure) -> TrialRecord:
         """See ``Evaluator.evaluate``."""
         # Imported here: the driver process, which only ships this object, stays light.
         import torch
 
+        from nas.searching.teacher import load_teacher
         from nas.tasks.registry import get_task
         from nas.training.checkpoint import save_weights
         from nas.training.evaluate import evaluate
-        from nas.training.loop import train
+        from nas.training.fit import fit
         from predictors.campaign.accounting import EnergySpan
         from predictors.campaign.exclusive import DeviceLock
         from search_spaces.compression.apply import compress, run_eagerly
         from search_spaces.counting import count
-        from search_spaces.models.build import build
 
         config, architecture = self.config, candidate.architecture
         started = time.perf_counter()
@@ -77,38 +79,40 @@ class ScratchEvaluator:
         seed = config.seed * 1_000_003 + candidate.number
         lock = DeviceLock(self.lock_folder, config.device)
         with EnergySpan(config.device, share=1 / self.workers) as span:
-            model = build(architecture, workload, generator_seed=seed).to(config.device)
-            # A shape that has no kernel must fail now, not after it cost its training.
-            compress(model, architecture)
-            train(
-                model,
-                task.split("train"),
+            teacher = None
+            if self.teacher is not None:
+                teacher = load_teacher(self.teacher, config.task, config.device)
+            fitted = fit(
+                architecture,
+                workload,
+                task,
                 config.training,
                 seed=seed,
                 device=config.device,
+                teacher=teacher,
                 step_guard=lock.shared,
             )
             weights = folder / "model.safetensors"
-            save_weights(model, weights)
+            save_weights(fitted.model, weights)
             with lock.shared():
-                # Op by op: a few batches would never pay for compiling, which measuring needs.
-                runner = run_eagerly(compress(model, architecture))
-                validation, test = (
-                    evaluate(
-                        runner.call,
-                        task.split(name),
-                        batch_size=config.batch_size,
-                        device=config.device,
-                    )
-                    for name in ("validation", "test")
+                # Only now, when nothing is left to choose.
+                runner = run_eagerly(compress(fitted.model, architecture))
+                test = evaluate(
+                    runner.call,
+                    task.split("test"),
+                    batch_size=config.batch_size,
+                    device=config.device,
                 )
         record = measure(architecture, workload, weights, self.inputs)
         return TrialRecord(
             number=candidate.number,
             state="complete",
             architecture=architecture,
-            accuracy=validation.value,
-            accuracy_se=validation.standard_error,
+            accuracy=fitted.validation.value,
+            accuracy_se=fitted.validation.standard_error,
+            uncompressed_accuracy=fitted.uncompressed.value,
+            start=fitted.start,
+            qat=fitted.qat,
             test_accuracy=test.value,
             test_accuracy_se=test.standard_error,
             reading=record.reading,

@@ -14,7 +14,7 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,8 @@ METER_RESOURCE = "joule_meter"
 _METER_SHARE = 0.5
 _RESULT = "result.json"
 _CONNECT_TIMEOUT_S = 5.0
+# How often progress is looked at while one task runs alone.
+_LOOK_S = 0.5
 
 
 class ClusterError(RuntimeError):
@@ -121,6 +123,28 @@ def run_trials(
             tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
             run_config=tune.RunConfig(storage_path=scratch, name="trials", verbose=0),
         ).fit()
+
+
+def run_alone(
+    function: Callable[..., object],
+    *arguments: object,
+    device: str,
+    while_waiting: Callable[[], None],
+) -> None:
+    """Run ``function`` once where trials run, and wait for it.
+
+    Raises:
+        Exception: what ``function`` raised, or a ``RayError`` where its worker died.
+    """
+    gpus = 1 if device.startswith("cuda") else 0
+    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(function)
+    running = task.remote(*arguments)
+    while not ray.wait([running], timeout=_LOOK_S)[0]:
+        while_waiting()
+    try:
+        ray.get(running)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
 
 
 def adopt_results(session: Session, trials_folder: Path) -> None:

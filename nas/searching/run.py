@@ -2,8 +2,8 @@
 
 ``run.json`` the configuration, versions and meter; ``study.journal`` the study, unless a storage
 URL was given; ``inputs.npy`` the real inputs that are measured with; ``trials/N/`` the weights of
-trial N and its record, written by the worker before the driver hears of it; ``writer.lock`` held
-by the one driver.
+trial N and its record, written by the worker before the driver hears of it; ``teacher/`` what
+candidates learn from, where they do; ``writer.lock`` held by the one driver.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from typing import Any
 from nas.files import read_json, write_json
 from nas.pareto.queries import Front, FrontMember
 from nas.searching.config import SearchConfig
+from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord
+from search_spaces.simulated import describe_on
 from search_spaces.workload import Workload
 
 SCHEMA_VERSION = 1
@@ -94,7 +96,11 @@ class Run:
     def front(self) -> Front:
         """The complete trials that no other dominates."""
         return Front.of(
-            [member_of(record) for record in self.trials() if record.state == "complete"]
+            [
+                member_of(record, self.config.device)
+                for record in self.trials()
+                if record.state == "complete"
+            ]
         )
 
     def trial_folder(self, number: int) -> Path:
@@ -104,6 +110,15 @@ class Run:
     def weights_path(self, number: int) -> Path:
         """The trained fp32 weights of trial ``number``."""
         return self.trial_folder(number) / "model.safetensors"
+
+    @property
+    def teacher_folder(self) -> Path:
+        """Where the teacher keeps its files, if there is one; see ``nas.searching.teacher``."""
+        return self.folder / "teacher"
+
+    def teacher(self) -> TeacherRecord | None:
+        """The teacher's record, ``None`` where the search has none or has not trained it yet."""
+        return read_record(self.teacher_folder)
 
     @property
     def device_account_path(self) -> Path:
@@ -213,15 +228,15 @@ def sole_writer(folder: Path) -> Iterator[None]:
         yield
 
 
-def member_of(record: TrialRecord) -> FrontMember:
-    """A complete trial as the front shows it."""
+def member_of(record: TrialRecord, device: str) -> FrontMember:
+    """A complete trial as the front shows it; what ``device`` only simulates is named so."""
     reading = record.reading
     if reading is None or record.accuracy is None or record.accuracy_se is None:
         raise ValueError(f"trial {record.number} must be complete, got {record.state}")
     return FrontMember(
         trial=record.number,
         architecture=record.architecture.to_dict(),
-        architecture_text=record.architecture.describe(),
+        architecture_text=describe_on(record.architecture, device),
         accuracy=record.accuracy,
         accuracy_se=record.accuracy_se,
         test_accuracy=record.test_accuracy,

@@ -51,6 +51,10 @@ class Listener(Protocol):
         """``record`` is the trial that changed, ``None`` at the start."""
         ...
 
+    def on_teacher(self, epoch: int, epochs: int) -> None:
+        """The teacher, trained before any candidate, is at ``epoch`` of ``epochs``."""
+        ...
+
 
 class Session:
     """The driver's side of one search."""

@@ -12,14 +12,21 @@ import numpy as np
 
 from nas.files import write_atomic
 from nas.searching import run as run_module
-from nas.searching.config import SearchConfig
+from nas.searching.config import LARGEST, SearchConfig
 from nas.searching.device_account import DeviceAccount
-from nas.searching.evaluator import ScratchEvaluator
+from nas.searching.evaluator import TrainingEvaluator
 from nas.searching.gate import Gate
 from nas.searching.run import Run
 from nas.searching.samplers import BaseSampler, make_sampler
 from nas.searching.session import Listener, Session
 from nas.searching.storage import StudyStore, journal_path
+from nas.searching.teacher import (
+    TeacherError,
+    check_artifact,
+    is_ready,
+    prepare_teacher,
+    read_progress,
+)
 from nas.tasks.base import Task
 from nas.tasks.registry import get_task
 from predictors.campaign.protocol import get_protocol
@@ -49,6 +56,7 @@ def run_search(
         RunBusyError: another search writes to the run.
         ClusterError: there is no fitting Ray cluster at ``address``.
         MeterError: no meter can measure the device.
+        TeacherError: the teacher could not be trained.
     """
     # Imported here, so that everything else of a run can be read without ray.
     from nas.searching.ray_driver import adopt_results, cluster, run_trials
@@ -65,6 +73,8 @@ def run_search(
         meter_name = run.meter
     else:
         run_module.check_new(folder)
+        if config.teacher not in (None, LARGEST):
+            check_artifact(Path(config.teacher), workload)
         meter = choose_meter(config.meter, config.device)
         meter_name = meter.name
         meter.close()
@@ -81,9 +91,17 @@ def run_search(
                 session = Session(config, workload, store, gate, account)
                 adopt_results(session, folder / "trials")
                 lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
+                if config.teacher is not None:
+                    try:
+                        _make_teacher(run, config, lock_folder, account)
+                    except KeyboardInterrupt:
+                        return run
+                teacher = None if config.teacher is None else run.teacher_folder.resolve()
                 run_trials(
                     session,
-                    ScratchEvaluator(config, run.inputs_path.resolve(), lock_folder, workers),
+                    TrainingEvaluator(
+                        config, run.inputs_path.resolve(), lock_folder, workers, teacher
+                    ),
                     (folder / "trials").resolve(),
                     workers=workers,
                     device=config.device,
@@ -120,6 +138,28 @@ def _open_store(run: Run, sampler: BaseSampler) -> StudyStore:
     made = config.storage is not None or journal_path(run.folder).is_file()
     opened = StudyStore.load if made else StudyStore.create
     return opened(run.folder, config.storage, run.name, config.space, sampler)
+
+
+def _make_teacher(run: Run, config: SearchConfig, lock_folder: Path, listener: Listener) -> None:
+    """Train the run's teacher, unless it is ready; a resumed run finds it so."""
+    from nas.searching.ray_driver import run_alone
+
+    folder = run.teacher_folder.resolve()
+    if is_ready(folder):
+        return
+
+    def look() -> None:
+        progress = read_progress(folder)
+        if progress is not None:
+            listener.on_teacher(*progress)
+
+    try:
+        run_alone(
+            prepare_teacher, config, folder, lock_folder, device=config.device, while_waiting=look
+        )
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise TeacherError(f"the teacher could not be trained: {lines[0]}") from error
 
 
 def _check_fits(space: SearchSpace, workload: Workload) -> None:

@@ -38,7 +38,8 @@ class Saving:
 class SearchSummary:
     """The account of one search. Energies are in joules, carbon in grams of CO2 equivalent.
 
-    ``idle_energy_j`` is what the device drew beside training and measuring, ``None`` where that
+    ``teacher_energy_j`` is what training a teacher took, ``None`` where there is none.
+    ``idle_energy_j`` is what the device drew beside all that, ``None`` where that
     cannot be seen (estimates, remote clusters). ``baseline_trial`` is what ``saving`` is
     named against, ``None`` where there is no baseline; ``saving`` is ``None`` where no trial is
     as accurate with fewer joules.
@@ -53,6 +54,7 @@ class SearchSummary:
     audit: AuditSummary
     train_energy_j: float
     measure_energy_j: float
+    teacher_energy_j: float | None
     idle_energy_j: float | None
     carbon_g: float
     carbon_g_per_kwh: float
@@ -64,7 +66,8 @@ class SearchSummary:
     @property
     def spent_energy_j(self) -> float:
         """All joules that are known of."""
-        return self.train_energy_j + self.measure_energy_j + (self.idle_energy_j or 0.0)
+        known = (self.train_energy_j, self.measure_energy_j, self.teacher_energy_j)
+        return sum(energy_j or 0.0 for energy_j in (*known, self.idle_energy_j))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -92,8 +95,11 @@ def summarise(
     readings = [r.reading for r in records if r.reading is not None]
     device_j = device_energy_j(run.device_account_path)
     # Trials that share a device count its joules by shares, which may exceed the whole a little.
-    idle_j = None if device_j is None else max(0.0, device_j - train_j - measure_j)
-    spent_j = train_j + measure_j + (idle_j or 0.0)
+    teacher = run.teacher()
+    teacher_j = None if teacher is None else teacher.energy_j
+    busy_j = train_j + measure_j + (teacher_j or 0.0)
+    idle_j = None if device_j is None else max(0.0, device_j - busy_j)
+    spent_j = busy_j + (idle_j or 0.0)
     named = _baseline(records, baseline)
     return SearchSummary(
         finished=len(trained) >= run.config.trials or run.stop_reason is not None,
@@ -105,6 +111,7 @@ def summarise(
         audit=audit_summary(records),
         train_energy_j=train_j,
         measure_energy_j=measure_j,
+        teacher_energy_j=teacher_j,
         idle_energy_j=idle_j,
         carbon_g=spent_j / _JOULES_PER_KWH * intensity,
         carbon_g_per_kwh=intensity,

@@ -12,6 +12,8 @@ from search_spaces.architecture import Architecture
 
 State = Literal["running", "complete", "dropped", "failed"]
 STATES: tuple[State, ...] = get_args(State)
+Start = Literal["random", "teacher"]
+Qat = Literal["not needed", "kept", "no better"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,10 @@ class TrialRecord:
     ``test_accuracy`` is recorded beside them and never chosen by. ``predicted_energy_j`` with
     its interval is what the predictor said before the candidate cost any training, ``None``
     where it was not asked. ``audit`` marks a candidate that the gate would have dropped and
-    that was evaluated all the same; ``reason`` says why a candidate was dropped or failed.
+    that was evaluated all the same; ``uncompressed_accuracy`` is of the trained weights in fp32 on
+    the validation split, ``start`` where the weights came from, ``qat`` what became of
+    quantisation-aware training (see ``nas.training.fit``). ``reason`` says why a candidate was
+    dropped or failed.
     ``train_energy_j`` and ``measure_energy_j`` are what the search itself spent on it.
 
     Raises:
@@ -34,6 +39,9 @@ class TrialRecord:
     architecture: Architecture
     accuracy: float | None = None
     accuracy_se: float | None = None
+    uncompressed_accuracy: float | None = None
+    start: Start = "random"
+    qat: Qat = "not needed"
     test_accuracy: float | None = None
     test_accuracy_se: float | None = None
     reading: EnergyReading | None = None

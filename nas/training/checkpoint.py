@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from nas.files import write_atomic
+from nas.files import read_json, write_atomic
+from search_spaces.architecture import Architecture
+from search_spaces.models.build import build
+from search_spaces.models.transformer import Transformer
+from search_spaces.workload import Workload
+
+# What a trained network is, in a folder of an artifact.
+WEIGHTS, ARCHITECTURE, WORKLOAD = "model.safetensors", "architecture.json", "workload.json"
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -32,3 +40,36 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
             f"weights {path} must fit the architecture: {str(error).splitlines()[0]}"
         ) from error
     return model
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A trained fp32 network, not compressed, and what it is."""
+
+    model: Transformer
+    architecture: Architecture
+    workload: Workload
+
+
+def load_network(folder: Path) -> Network:
+    """The network whose architecture, workload and weights lie in ``folder``.
+
+    Raises:
+        ValueError: a file is missing, corrupt or does not fit the others.
+    """
+    architecture, workload = read_description(folder)
+    model = build(architecture, workload)
+    load_weights(model, folder / WEIGHTS)
+    return Network(model, architecture, workload)
+
+
+def read_description(folder: Path) -> tuple[Architecture, Workload]:
+    """What the network in ``folder`` is, and what it is asked to do.
+
+    Raises:
+        ValueError: a file is missing or corrupt.
+    """
+    return (
+        Architecture.from_dict(read_json(folder / ARCHITECTURE)),
+        Workload.from_dict(read_json(folder / WORKLOAD)),
+    )

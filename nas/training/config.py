@@ -4,19 +4,77 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from search_spaces.architecture import require_positive_int
 
 
 @dataclass(frozen=True, slots=True)
+class DistillConfig:
+    """How much a student learns from a teacher; see ``nas.training.distill`` for the loss.
+
+    ``logit_weight`` is the teacher's share of the loss on outputs, the labels have the rest.
+    ``feature_weight`` is that of the loss on pooled hidden states, 0 to leave it out.
+
+    Raises:
+        ValueError: a field is out of range; the message names field, value and what is allowed.
+    """
+
+    temperature: float = 2.0
+    logit_weight: float = 0.7
+    feature_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        _require_positive("distill temperature", self.temperature)
+        _require_share("distill logit_weight", self.logit_weight, most=1.0)
+        if not (math.isfinite(self.feature_weight) and self.feature_weight >= 0):
+            raise ValueError(
+                f"distill feature_weight must be finite and >= 0, got {self.feature_weight!r}"
+            )
+        if self.logit_weight == 0 and self.feature_weight == 0:
+            raise ValueError("distill must have a logit_weight or a feature_weight above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryConfig:
+    """The short fine-tunes after a network was made smaller or narrower.
+
+    ``inherit_share`` is the share of ``TrainingConfig.epochs`` that a candidate trains for which
+    starts from the teacher's weights; ``None`` starts every candidate from random ones. Masked
+    (2:4) and quantisation-aware fine-tunes take ``share`` of the epochs. All run at
+    ``learning_rate_factor`` of the learning rate. A quantised network that loses more than
+    ``qat_threshold`` of validation accuracy against its own fp32 weights is fine-tuned.
+
+    Raises:
+        ValueError: a field is out of range; the message names field, value and what is allowed.
+    """
+
+    inherit_share: float | None = None
+    share: float = 0.1
+    learning_rate_factor: float = 0.3
+    qat_threshold: float = 0.005
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        for name in ("share", "inherit_share"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and 0 < value <= 1):
+                raise ValueError(f"recovery {name} must be in (0, 1], got {value!r}")
+        _require_positive("recovery learning_rate_factor", self.learning_rate_factor)
+        _require_share("recovery qat_threshold", self.qat_threshold, most=1.0)
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """AdamW with linear warm-up and cosine decay, label smoothing, and shifts of images.
+    """AdamW with linear warm-up and cosine decay, label smoothing, shifts of images, word dropout.
 
     ``shift_pixels`` moves each training image by up to that many pixels on each axis, filling
-    with the border's value. Sources: AdamW, Loshchilov & Hutter 2019; cosine decay, Loshchilov &
-    Hutter 2017; label smoothing, Szegedy et al. 2016.
+    with the border's value. ``token_dropout`` is the share of tokens that each showing of a text
+    leaves out. ``distill`` adds a teacher's outputs to the loss. Sources: AdamW,
+    Loshchilov & Hutter 2019; cosine decay, Loshchilov & Hutter 2017; label smoothing, Szegedy et
+    al. 2016.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -29,19 +87,20 @@ class TrainingConfig:
     warmup_fraction: float = 0.1
     label_smoothing: float = 0.1
     shift_pixels: int = 1
+    token_dropout: float = 0.0
     gradient_clip: float = 1.0
+    distill: DistillConfig | None = None
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
 
     def __post_init__(self) -> None:
         """Validate every field."""
         require_positive_int("epochs", self.epochs)
         require_positive_int("batch_size", self.batch_size)
         for name in ("learning_rate", "gradient_clip"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be finite and > 0, got {value!r}")
+            _require_positive(name, getattr(self, name))
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"weight_decay must be finite and >= 0, got {self.weight_decay!r}")
-        for name in ("warmup_fraction", "label_smoothing"):
+        for name in ("warmup_fraction", "label_smoothing", "token_dropout"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {value!r}")
@@ -57,7 +116,29 @@ class TrainingConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrainingConfig:
         """Read ``to_dict``'s form; an unknown key is a ``ValueError``."""
-        unknown = data.keys() - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"training config has unknown key {', '.join(sorted(unknown))}")
-        return cls(**data)
+        values = _known("training config", data, cls)
+        if values.get("distill") is not None:
+            values["distill"] = DistillConfig(
+                **_known("distill", values["distill"], DistillConfig)
+            )
+        if "recovery" in values:
+            known = _known("recovery", values["recovery"], RecoveryConfig)
+            values["recovery"] = RecoveryConfig(**known)
+        return cls(**values)
+
+
+def _known(where: str, data: Mapping[str, Any], record: Any) -> dict[str, Any]:
+    unknown = data.keys() - {f.name for f in fields(record)}
+    if unknown:
+        raise ValueError(f"{where} has unknown key {', '.join(sorted(unknown))}")
+    return dict(data)
+
+
+def _require_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be finite and > 0, got {value!r}")
+
+
+def _require_share(name: str, value: float, *, most: float) -> None:
+    if not 0 <= value <= most:
+        raise ValueError(f"{name} must be in [0, {most:g}], got {value!r}")

@@ -1,7 +1,4 @@
-"""Train one model on one split.
-
-Shape legend: N samples, B batch, C channels, H height, W width.
-"""
+"""Train one model on one split, by its labels or by a teacher's outputs as well."""
 
 from __future__ import annotations
 
@@ -11,10 +8,13 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from nas.tasks.base import Split
+from nas.training.augment import augment
 from nas.training.config import TrainingConfig
+from nas.training.distill import Distillation, Teacher
+from search_spaces.models.transformer import Transformer
 
 
 class DivergedError(RuntimeError):
@@ -28,22 +28,32 @@ def train(
     *,
     seed: int,
     device: str = "cpu",
+    teacher: Teacher | None = None,
+    hold: Callable[[], None] | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
     step_guard: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> nn.Module:
     """Train ``model`` in place and return it on ``device``, in evaluation mode.
 
-    ``on_epoch`` is told the epoch (from 1) and the mean training loss. Each step runs inside
-    ``step_guard()``, which lets a measurement elsewhere on the device pause training.
+    ``teacher`` is needed exactly where ``config.distill`` is set. ``hold`` is called after each
+    step, to keep weights where they must be (zeros of a mask). ``on_epoch`` is told the epoch
+    (from 1) and the mean training loss. Each step runs inside ``step_guard()``, which lets a
+    measurement elsewhere on the device pause training.
 
     Raises:
+        ValueError: there is a teacher and no ``config.distill``, or the reverse.
         DivergedError: the loss of an epoch is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.from_numpy(split.inputs).to(device)
     targets = torch.from_numpy(split.targets).to(device)
     model = model.to(device).train()
-    optimizer = torch.optim.AdamW(_parameter_groups(model, config), lr=config.learning_rate)
+    distillation = _distillation(model, config, teacher, seed)
+    groups = _parameter_groups(model, config)
+    if distillation is not None:
+        groups += _parameter_groups(distillation.to(device), config)
+    # One kernel for all parameters: with small models the loop over them costs as much as a pass.
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
     steps_per_epoch = math.ceil(len(split) / config.batch_size)
     total_steps = config.epochs * steps_per_epoch
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -55,15 +65,23 @@ def train(
         loss_sum = torch.zeros((), device=device)
         for indices in torch.split(order, config.batch_size):
             with step_guard():
-                batch = _augment(inputs[indices], config, generator)
-                loss = F.cross_entropy(
-                    model(batch), targets[indices], label_smoothing=config.label_smoothing
-                )
+                batch, versions = augment(inputs[indices], config, generator)
+                if distillation is None:
+                    loss = F.cross_entropy(
+                        model(batch), targets[indices], label_smoothing=config.label_smoothing
+                    )
+                else:
+                    loss = distillation(
+                        model, batch, targets[indices], indices, versions, config.label_smoothing
+                    )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
+                # The student's own: projections that only training needs must not throttle it.
                 nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
                 optimizer.step()
                 schedule.step()
+                if hold is not None:
+                    hold()
                 loss_sum += loss.detach() * len(indices)
         mean_loss = float(loss_sum) / len(split)
         if not math.isfinite(mean_loss):
@@ -71,6 +89,19 @@ def train(
         if on_epoch is not None:
             on_epoch(epoch, mean_loss)
     return model.eval()
+
+
+def _distillation(
+    model: nn.Module, config: TrainingConfig, teacher: Teacher | None, seed: int
+) -> Distillation | None:
+    if (teacher is None) != (config.distill is None):
+        found = "no teacher" if teacher is None else "a teacher"
+        raise ValueError(f"distill must be set exactly where there is a teacher, got {found}")
+    if teacher is None or config.distill is None:
+        return None
+    if not isinstance(model, Transformer):
+        raise ValueError(f"a student must be a Transformer, got {type(model).__name__}")
+    return Distillation(model, teacher, config.distill, seed=seed)
 
 
 def _parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, object]]:
@@ -89,21 +120,3 @@ def _warmup_cosine(step: int, total_steps: int, warmup_fraction: float) -> float
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _augment(batch: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
-    if batch.ndim != 4 or config.shift_pixels == 0:
-        return batch
-    return _random_shift(batch, config.shift_pixels, generator)
-
-
-def _random_shift(images_BCHW: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    n, _, height, width = images_BCHW.shape
-    padded = F.pad(images_BCHW, (most,) * 4, mode="replicate")
-    offsets = torch.randint(0, 2 * most + 1, (2, n), generator=generator).to(images_BCHW.device)
-    rows_BH = offsets[0, :, None] + torch.arange(height, device=images_BCHW.device)
-    cols_BW = offsets[1, :, None] + torch.arange(width, device=images_BCHW.device)
-    sample_B11 = torch.arange(n, device=images_BCHW.device)[:, None, None]
-    # Advanced indices around the channel slice put channels last.
-    shifted_BHWC = padded[sample_B11, :, rows_BH[:, :, None], cols_BW[:, None, :]]
-    return shifted_BHWC.permute(0, 3, 1, 2)

@@ -22,6 +22,7 @@ from search_spaces.counting import count
 from search_spaces.encoding import to_vector
 from search_spaces.kernels import kernel_fault
 from search_spaces.sampling import mutate, sample
+from search_spaces.simulated import simulated_choices
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
 
@@ -73,17 +74,23 @@ class Part:
 
 
 def plan_campaign(
-    parts: Sequence[Part], *, protocol: Protocol, device: str, seed: int = 0
+    parts: Sequence[Part],
+    *,
+    protocol: Protocol,
+    device: str,
+    seed: int = 0,
+    with_simulated: bool = False,
 ) -> Plan:
     """A plan over several spaces and workloads, each part served in turn.
 
-    Only what has a kernel on ``device`` for every block is planned.
+    Only what has a kernel on ``device`` for every block is planned, and ``with_simulated`` also
+    what runs there with a mask that saves nothing.
 
     Raises:
         ValueError: a part asks for no architecture.
     """
     queues = [
-        _choose(part, device, np.random.default_rng([seed, index]))
+        _choose(part, device, with_simulated, np.random.default_rng([seed, index]))
         for index, part in enumerate(parts)
     ]
     items = [item for rank in _interleaved(queues) for item in rank]
@@ -141,7 +148,9 @@ def reference_architecture(workload: Workload, device: str) -> Architecture:
     return Architecture(d_model=d_model, layers=(layer,) * depth, patch_size=patch_size)
 
 
-def _choose(part: Part, device: str, rng: np.random.Generator) -> list[PlanItem]:
+def _choose(
+    part: Part, device: str, with_simulated: bool, rng: np.random.Generator
+) -> list[PlanItem]:
     if part.n < 1:
         raise ValueError(f"n must be >= 1, got {part.n} for space {part.space.name!r}")
     pool: dict[str, Architecture] = {}
@@ -149,7 +158,7 @@ def _choose(part: Part, device: str, rng: np.random.Generator) -> list[PlanItem]
     # Small spaces run out of new members: then the pool is all that there is, or nearly.
     for _ in range(pool_size * 4):
         found = sample(part.space, rng)
-        if _fits(found, part.workload, device):
+        if _fits(found, part.workload, device, with_simulated):
             pool.setdefault(found.hash, found)
         if len(pool) >= pool_size:
             break
@@ -175,15 +184,19 @@ def _choose(part: Part, device: str, rng: np.random.Generator) -> list[PlanItem]
             if following is None:
                 continue
             found = following
-        if _fits(found, part.workload, device):
+        if _fits(found, part.workload, device, with_simulated):
             chosen.setdefault(found.hash, found)
     return [PlanItem(a, part.workload) for a in chosen.values()]
 
 
-def _fits(architecture: Architecture, workload: Workload, device: str) -> bool:
+def _fits(
+    architecture: Architecture, workload: Workload, device: str, with_simulated: bool
+) -> bool:
     try:
         workload.check_fits(architecture)
     except ValueError:
+        return False
+    if simulated_choices(architecture, device) and not with_simulated:
         return False
     return kernel_fault(architecture, device) is None
 

@@ -42,6 +42,7 @@ from predictors.meters.base import EnergyReading, Meter, MeterError
 from predictors.meters.estimate import watts_per_core
 from predictors.meters.select import choose_meter
 from search_spaces.architecture import Architecture
+from search_spaces.simulated import simulated_choices
 from search_spaces.workload import Workload
 
 Send = Callable[[dict[str, Any]], None]
@@ -75,6 +76,10 @@ class Subject:
             compress(model.to(device), self.architecture), self.architecture, inputs
         )
         self.mode = prepared.mode
+        # The joules are those of what runs; a choice that gains nothing here is named beside them.
+        self.flags = tuple(
+            f"simulated_{choice}" for choice in simulated_choices(self.architecture, device)
+        )
         self.meter: Meter = choose_meter(job["meter"], device)
         sync: Callable[[], None] = torch.cuda.synchronize if device != "cpu" else (lambda: None)
         self.loop = WindowLoop(lambda: prepared.call(inputs), self.meter, self.protocol, sync=sync)
@@ -213,7 +218,7 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         versions=_versions(meter),
         protocol=subject.protocol.to_dict(),
         spent_energy_j=spent_j,
-        flags=measurement.flags,
+        flags=(*measurement.flags, *subject.flags),
         temperature_c=max(
             (w.temperature_c for w in windows if w.temperature_c is not None), default=None
         ),

@@ -30,8 +30,8 @@ class Attention(nn.Module):
         self.v = make_projection(*shapes["v"], spec.rank)
         self.o = make_projection(*shapes["o"], spec.rank)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """``(B, T, d_model)`` to the same shape."""
+    def forward(self, x_BTD: Tensor, keep_BT: Tensor | None = None) -> Tensor:
+        """``(B, T, d_model)`` to the same shape; tokens that ``keep_BT`` drops are not read."""
         q_BQTE = self._split(self.q(x_BTD), self.n_heads)
         k_BKTE = self._split(self.k(x_BTD), self.n_kv_heads)
         v_BKTE = self._split(self.v(x_BTD), self.n_kv_heads)
@@ -40,6 +40,7 @@ class Attention(nn.Module):
             q_BQTE,
             k_BKTE,
             v_BKTE,
+            attn_mask=None if keep_BT is None else keep_BT[:, None, None, :],
             is_causal=self.is_causal,
             enable_gqa=self.n_kv_heads != self.n_heads,
         )
@@ -77,9 +78,9 @@ class Layer(nn.Module):
         self.ffn_norm = nn.LayerNorm(d_model)
         self.ffn = FeedForward(d_model, spec.ffn)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """``(B, T, d_model)`` to the same shape."""
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD))
+    def forward(self, x_BTD: Tensor, keep_BT: Tensor | None = None) -> Tensor:
+        """``(B, T, d_model)`` to the same shape; see ``Attention.forward`` for ``keep_BT``."""
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), keep_BT)
         out_BTD: Tensor = x_BTD + self.ffn(self.ffn_norm(x_BTD))
         return out_BTD
 
@@ -92,7 +93,7 @@ class CastBlock(nn.Module):
         super().__init__()
         self.block, self.inner, self.outer = block, inner, outer
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The block's output in the stream's dtype."""
-        out: Tensor = self.block(x.to(self.inner)).to(self.outer)
+    def forward(self, x: Tensor, *rest: Tensor | None) -> Tensor:
+        """The block's output in the stream's dtype; masks and the like pass as they are."""
+        out: Tensor = self.block(x.to(self.inner), *rest).to(self.outer)
         return out

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.models.blocks import Layer
-from search_spaces.workload import Workload
+from search_spaces.workload import PADDING_TOKEN, Workload
 
 # Position vectors start at a size comparable with the embedded input: with the usual 0.02 small
 # vision models took several times as many epochs to tell patches apart.
@@ -61,16 +61,51 @@ class Transformer(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` or tokens ``(B, T)`` to logits.
 
+        In text classification the padding token is neither attended to nor pooled.
+
         Returns:
             ``(B, n_classes)``, or ``(B, T, n_classes)`` for language modelling.
         """
+        keep_BT = self._kept(inputs)
+        x_BTD = self._embedded(inputs)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, keep_BT)
+        return self._logits(x_BTD, keep_BT)
+
+    def with_features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``forward`` returns, and the stream after each layer, pooled: ``(B, L, D)``."""
+        keep_BT = self._kept(inputs)
+        x_BTD = self._embedded(inputs)
+        pooled: list[Tensor] = []
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, keep_BT)
+            pooled.append(_pool(x_BTD, keep_BT))
+        return self._logits(x_BTD, keep_BT), torch.stack(pooled, dim=1)
+
+    def _kept(self, inputs: Tensor) -> Tensor | None:
+        """Which tokens count, ``(B, T)``; ``None`` where all do."""
+        if self.is_image or self.is_causal:
+            return None
+        first_T = torch.arange(inputs.shape[1], device=inputs.device) == 0
+        # The first token always counts, so that no sample is empty.
+        return (inputs != PADDING_TOKEN) | first_T
+
+    def _embedded(self, inputs: Tensor) -> Tensor:
         if self.is_image:
             inputs = inputs.to(self.position_TD.dtype)
-        x_BTD = self.embed(inputs)
+        x_BTD: Tensor = self.embed(inputs)
         # A decoder may read fewer tokens than it has positions for.
-        x_BTD = x_BTD + self.position_TD[: x_BTD.shape[1]]
-        for layer in self.layers:
-            x_BTD = layer(x_BTD)
+        return x_BTD + self.position_TD[: x_BTD.shape[1]]
+
+    def _logits(self, x_BTD: Tensor, keep_BT: Tensor | None) -> Tensor:
         x_BTD = self.norm(x_BTD)
-        logits: Tensor = self.head(x_BTD if self.is_causal else x_BTD.mean(dim=1))
+        logits: Tensor = self.head(x_BTD if self.is_causal else _pool(x_BTD, keep_BT))
         return logits
+
+
+def _pool(x_BTD: Tensor, keep_BT: Tensor | None) -> Tensor:
+    """Mean over the tokens that count, ``(B, D)``."""
+    if keep_BT is None:
+        return x_BTD.mean(dim=1)
+    keep_BT1 = keep_BT.unsqueeze(-1).to(x_BTD.dtype)
+    return (x_BTD * keep_BT1).sum(dim=1) / keep_BT1.sum(dim=1)

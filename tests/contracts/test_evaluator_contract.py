@@ -11,11 +11,26 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "nas"))
 
 from search_fakes import SPACE, finished, reading
 
-from nas.searching.config import SearchConfig
-from nas.searching.evaluator import ScratchEvaluator
+from nas.searching.config import LARGEST, SearchConfig
+from nas.searching.evaluator import TrainingEvaluator
+from nas.searching.teacher import prepare_teacher
 from nas.searching.trial import TrialRecord
-from nas.training.config import TrainingConfig
-from search_spaces.sampling import sample, smallest
+from nas.training.config import DistillConfig, RecoveryConfig, TrainingConfig
+from search_spaces.sampling import largest, sample, smallest
+from search_spaces.space import SearchSpace
+
+# The space of the teacher only: what is evaluated is any architecture.
+TINY = SearchSpace.from_dict(
+    {
+        "name": "tiny",
+        "d_model": [16],
+        "depth": [2],
+        "patch_size": [4],
+        "n_heads": [2],
+        "n_kv_heads": [2],
+        "ffn_ratio": [2],
+    }
+)
 
 
 class FormulaEvaluator:
@@ -35,10 +50,26 @@ def scratch(tmp_path):
         batch_size=64,
         training=TrainingConfig(epochs=2, batch_size=128),
     )
-    return ScratchEvaluator(config, tmp_path / "inputs.npy", tmp_path / "locks", 1)
+    return TrainingEvaluator(config, tmp_path / "inputs.npy", tmp_path / "locks", 1)
 
 
-@pytest.fixture(params=[scratch, lambda _: FormulaEvaluator()], ids=["scratch", "formula"])
+def taught(tmp_path):
+    """With a teacher that candidates learn and inherit from."""
+    plain = scratch(tmp_path)
+    training = replace(
+        plain.config.training,
+        distill=DistillConfig(feature_weight=1.0),
+        recovery=RecoveryConfig(inherit_share=0.5),
+    )
+    config = replace(plain.config, space=TINY, training=training, teacher=LARGEST)
+    folder = tmp_path / "teacher"
+    prepare_teacher(config, folder, plain.lock_folder)
+    return replace(plain, config=config, teacher=folder)
+
+
+@pytest.fixture(
+    params=[scratch, taught, lambda _: FormulaEvaluator()], ids=["scratch", "taught", "formula"]
+)
 def evaluator(request, tmp_path):
     return request.param(tmp_path)
 
@@ -102,3 +133,14 @@ def test_training_from_scratch_repeats_itself_and_keeps_the_weights(tmp_path):
         assert measure.calls[0][1].is_file()
     first, second = (r.accuracy for r in records)
     assert first == second and records[0].test_accuracy == records[1].test_accuracy
+
+
+def test_candidates_that_fit_start_from_the_teacher(tmp_path):
+    evaluator = taught(tmp_path)
+    shallow = replace(largest(TINY), layers=largest(TINY).layers[:1])
+    narrow = smallest(SPACE)
+    starts = [
+        evaluator.evaluate(candidate(a), tmp_path / str(i), Measured()).start
+        for i, a in enumerate((shallow, replace(narrow, patch_size=2)))
+    ]
+    assert starts == ["teacher", "random"]

@@ -78,7 +78,7 @@ def run_campaign(lab, *arguments):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(campaign, "choose_meter", lambda name, device: meter)
-        patch.setattr(campaign, "probe", lambda device, cache_dir: None)
+        patch.setattr(campaign, "probe", lambda device, shapes, cache_dir: None)
         patch.setattr(campaign, "real_choices", lambda report: (["fp32", "bf16"], ["dense"]))
         patch.setattr(campaign, "measure_fresh", measure)
         patch.setattr(campaign, "time", SimpleNamespace(monotonic=lab.clock))

@@ -165,6 +165,8 @@ from dataclasses import replace
 class Say:
     def on_change(self, snapshot, record):
         print(snapshot.complete, snapshot.running, flush=True)
+    def on_teacher(self, epoch, epochs):
+        print(0, 0, flush=True)
 if __name__ == "__main__":
     nas.search(replace(CONFIG, trials=4), Path(sys.argv[1]), workers=2,
                resume=sys.argv[2] == "resume", listener=Say())
@@ -241,13 +243,13 @@ def test_a_worker_that_dies_or_raises_is_a_recorded_failure(tmp_path, monkeypatc
         "import os\n"
         "if os.environ.get('BREAK_TRIALS'):\n"
         "    import nas.searching.evaluator as e\n"
-        "    original = e.ScratchEvaluator.evaluate\n"
+        "    original = e.TrainingEvaluator.evaluate\n"
         "    def evaluate(self, candidate, folder, measure):\n"
         "        if candidate.number == 1: os.kill(os.getpid(), 9)\n"
         "        if candidate.number == 2: raise MemoryError\n"
         "        if candidate.number == 3: raise RuntimeError('first line\\nsecond')\n"
         "        return original(self, candidate, folder, measure)\n"
-        "    e.ScratchEvaluator.evaluate = evaluate\n"
+        "    e.TrainingEvaluator.evaluate = evaluate\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(ROOT)]))
     monkeypatch.setenv("BREAK_TRIALS", "1")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from search_fakes import report
 
 from nas.cli.main import main
 from nas.tasks.registry import get_task
@@ -288,15 +289,9 @@ WRONG = [
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG, ids=lambda v: " ".join(v)[:40])
 def test_bad_input_is_one_line_and_writes_nothing(files, capsys, monkeypatch, arguments, words):
-    from search_spaces.compression import realness
+    from search_spaces.compression import probing
 
-    fast = realness.Choice("fp32", True, 1.0, None, None)
-    dense = realness.Choice("dense", True, 1.0, None, None)
-    monkeypatch.setattr(
-        realness,
-        "probe",
-        lambda device, cache_dir=None: realness.RealnessReport(device, (fast,), (dense,)),
-    )
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
     (files / "bad.json").write_text("{")
     (files / "notes.txt").write_text("hello\n")
     (files / "list.json").write_text("[]")

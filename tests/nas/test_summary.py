@@ -40,6 +40,9 @@ class FakeRun:
     def trials(self):
         return self._records
 
+    def teacher(self):
+        return None
+
 
 def account(path, clock, meter, intervals):
     with DeviceAccount(path, meter, None) as kept:

@@ -4,10 +4,11 @@ import torch
 
 from nas.tasks.base import Split
 from nas.tasks.registry import get_task
+from nas.training.augment import augment
 from nas.training.checkpoint import load_weights, save_weights
 from nas.training.config import TrainingConfig
 from nas.training.evaluate import evaluate
-from nas.training.loop import DivergedError, _random_shift, train
+from nas.training.loop import DivergedError, train
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
 
@@ -99,7 +100,7 @@ def test_evaluation_counts_every_sample_once_whatever_the_batch():
 
 def test_shifts_move_whole_images_by_at_most_one_pixel():
     images = torch.arange(64.0).reshape(1, 1, 8, 8).repeat(200, 1, 1, 1)
-    shifted = _random_shift(images, 1, torch.Generator().manual_seed(0))
+    shifted, _ = augment(images, TrainingConfig(), torch.Generator().manual_seed(0))
     middles = {(int(v) // 8, int(v) % 8) for v in shifted[:, 0, 4, 4]}
     assert middles == {(r, c) for r in (3, 4, 5) for c in (3, 4, 5)}
     first = shifted[0, 0]

@@ -265,7 +265,7 @@ def test_only_what_has_a_kernel_on_the_device_is_planned():
     assert len({i.architecture for i in plan.items}) == 60
     assert all(kernel_fault(i.architecture, "cuda:0") is None for i in plan.items)
     kinds = {b.compression for i in plan.items[:30] for b in i.architecture.blocks}
-    assert {c.precision for c in kinds} == {"fp32", "bf16", "int8", "fp8"}
+    assert {c.precision for c in kinds} >= {"fp32", "bf16", "int8", "fp8"}
     assert {c.sparsity for c in kinds} == {"dense", "2:4"}
 
 

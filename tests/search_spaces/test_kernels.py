@@ -7,6 +7,7 @@ from search_spaces.compression import quantize, sparsity
 from search_spaces.compression.apply import compress
 from search_spaces.kernels import (
     FP8_MULTIPLE,
+    INT4_OUT_MULTIPLE,
     INT8_CUDA_MULTIPLE,
     SPARSE_CUDA_MULTIPLE,
     kernel_fault,
@@ -14,6 +15,7 @@ from search_spaces.kernels import (
 from search_spaces.models.build import build
 from search_spaces.presets import get_space
 from search_spaces.sampling import sample
+from search_spaces.simulated import simulated_choices
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
 
@@ -23,6 +25,7 @@ DIGITS = Workload("digits", "image_classification", (1, 8, 8), 10, 16)
 def test_multiples_are_those_that_compression_checks():
     assert FP8_MULTIPLE == quantize._FP8_MULTIPLE
     assert INT8_CUDA_MULTIPLE == quantize._INT8_CUDA_MULTIPLE
+    assert INT4_OUT_MULTIPLE == quantize._INT4_OUT_MULTIPLE
     assert SPARSE_CUDA_MULTIPLE == sparsity._CUDA_MULTIPLE
 
 
@@ -61,14 +64,15 @@ def test_what_has_no_kernel_on_a_cpu_is_what_building_refuses():
 
 def test_on_cuda_2_4_is_bf16_and_shapes_are_whole_tiles():
     rng = np.random.default_rng(0)
-    found = [sample(get_space("encoder-base"), rng) for _ in range(300)]
+    found = [sample(get_space("encoder-base"), rng) for _ in range(500)]
+    found = [a for a in found if not simulated_choices(a, "cuda:0")]
     words = [kernel_fault(a, "cuda:0") for a in found]
-    for kind in ("must be bf16", "divisible by 64", "divisible by 16"):
+    for kind in ("divisible by 64", "divisible by 16 and 16"):
         assert any(w is not None and kind in w for w in words), kind
     good = [a for a, w in zip(found, words, strict=True) if w is None]
     blocks = [b for a in good for b in a.blocks]
-    assert len(good) > 30
+    assert len(good) > 10
     assert all(
         b.compression.precision == "bf16" for b in blocks if b.compression.sparsity == "2:4"
     )
-    assert {b.compression.precision for b in blocks} == {"fp32", "bf16", "int8", "fp8"}
+    assert {b.compression.precision for b in blocks} >= {"fp32", "bf16", "int8", "fp8"}

@@ -134,3 +134,22 @@ def test_a_seed_gives_the_weights_and_leaves_the_global_generator_alone():
     second = build(architecture, DIGITS, generator_seed=7)
     pairs = itertools.zip_longest(first.parameters(), second.parameters())
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_padding_is_neither_attended_to_nor_pooled():
+    layer = LayerSpec(AttentionSpec(4, 2, 8), FfnSpec(32))
+    model = build(Architecture(32, (layer,) * 2), TEXT, generator_seed=3).eval()
+    short = torch.randint(1, 50, (5, 7))
+    padded = torch.cat([short, torch.zeros(5, 5, dtype=torch.int64)], dim=1)
+    other = padded.clone()
+    other[:, -1] = 9
+    with torch.no_grad():
+        alone, together = model(short), model(padded)
+        assert torch.allclose(alone, together, atol=1e-5)
+        assert not torch.allclose(model(other), together, atol=1e-3)
+        assert bool(torch.isfinite(model(torch.zeros(2, 12, dtype=torch.int64))).all())
+        logits, features = model.with_features(padded)
+        assert torch.equal(logits, together) and features.shape == (5, 2, 32)
+        assert torch.allclose(features, model.with_features(short)[1], atol=1e-5)
+        # The head reads the norm of the last stream; pooling and norm do not commute.
+        assert not torch.allclose(model.head(features[:, -1]), logits)

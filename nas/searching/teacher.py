@@ -1,0 +1,232 @@
+"""The teacher of a run: trained or taken over once, kept in the run folder, read by all trials.
+
+``teacher/`` holds ``architecture.json``, ``workload.json`` and ``model.safetensors`` as artifacts
+do; ``outputs.safetensors`` what it says of every training sample, where that fits into a file;
+``teacher.json`` the record of what it is and cost, written when its weights are on disk and again
+when its outputs are, so that a resumed search repeats neither; ``progress.json`` the epoch that
+its training is at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.files import read_json, write_json
+from nas.searching.config import LARGEST, SearchConfig
+from search_spaces.architecture import Architecture
+from search_spaces.sampling import largest
+
+if TYPE_CHECKING:
+    from nas.training.checkpoint import Network
+    from nas.training.fit import TrainedTeacher
+    from search_spaces.workload import Workload
+
+_RECORD, _OUTPUTS, _PROGRESS = "teacher.json", "outputs.safetensors", "progress.json"
+
+
+class TeacherError(RuntimeError):
+    """There is no teacher to learn from; the message says why in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherRecord:
+    """What a run's teacher is and what it cost the run.
+
+    ``source`` is ``"largest"`` or the artifact's folder. ``accuracy`` is of the fp32 network on
+    the validation split. ``train_energy_j`` is ``None`` for an artifact, which some other run
+    paid for; ``outputs_energy_j`` is ``None`` until its outputs are kept. ``tabulated`` says
+    whether they are in a file; if not, the teacher runs beside each training step.
+    """
+
+    source: str
+    architecture: Architecture
+    params: int
+    accuracy: float
+    train_energy_j: float | None
+    outputs_energy_j: float | None = None
+    tabulated: bool = False
+
+    @property
+    def energy_j(self) -> float:
+        """What it cost this run."""
+        return (self.train_energy_j or 0.0) + (self.outputs_energy_j or 0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; ``from_dict`` reads it back."""
+        return asdict(self) | {"architecture": self.architecture.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TeacherRecord:
+        """Read ``to_dict``'s form.
+
+        Raises:
+            ValueError: keys are unknown or missing, or a value is not allowed.
+        """
+        allowed = {f.name for f in fields(cls)}
+        if not isinstance(data, Mapping) or data.keys() != allowed:
+            raise ValueError(f"{_RECORD} must have exactly the keys {', '.join(sorted(allowed))}")
+        return cls(**(dict(data) | {"architecture": Architecture.from_dict(data["architecture"])}))
+
+
+def check_artifact(folder: Path, workload: Workload) -> Network:
+    """The network in ``folder``, which must be of the same task as the search.
+
+    Raises:
+        ValueError: the folder is no artifact, or of another task; one line that names it.
+    """
+    from nas.training.checkpoint import load_network
+
+    try:
+        network = load_network(folder)
+    except ValueError as error:
+        raise ValueError(
+            f"teacher must be the folder of an exported artifact, got {folder}: {error}"
+        ) from None
+    if network.workload.with_batch_size(workload.batch_size) != workload:
+        raise ValueError(
+            f"teacher must be of the task {workload.name} with inputs {workload.input_shape} and "
+            f"{workload.n_classes} classes, got {folder}, which is of {network.workload.name} "
+            f"with {network.workload.input_shape} and {network.workload.n_classes}"
+        )
+    return network
+
+
+def read_record(folder: Path) -> TeacherRecord | None:
+    """The record of the teacher in ``folder``, ``None`` before it is trained."""
+    path = folder / _RECORD
+    return TeacherRecord.from_dict(read_json(path)) if path.is_file() else None
+
+
+def read_progress(folder: Path) -> tuple[int, int] | None:
+    """The epoch that the teacher's training is at and how many there are."""
+    path = folder / _PROGRESS
+    if not path.is_file():
+        return None
+    data = read_json(path)
+    return int(data["epoch"]), int(data["epochs"])
+
+
+def is_ready(folder: Path) -> bool:
+    """Whether nothing is left to do before candidates can learn from the teacher."""
+    record = read_record(folder)
+    return record is not None and record.outputs_energy_j is not None
+
+
+def prepare_teacher(config: SearchConfig, folder: Path, lock_folder: Path) -> TeacherRecord:
+    """Make what ``folder`` lacks of the teacher; run where candidates are trained."""
+    import torch
+
+    from predictors.campaign.accounting import EnergySpan
+    from predictors.campaign.exclusive import DeviceLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if config.device == "cpu":
+        # As candidates are trained, so that its joules compare with theirs.
+        torch.set_num_threads(1)
+    lock = DeviceLock(lock_folder, config.device)
+    record = read_record(folder)
+    if record is None:
+        record = _trained(config, folder, lock)
+        write_json(folder / _RECORD, record.to_dict())
+    if record.outputs_energy_j is None:
+        with EnergySpan(config.device) as span, lock.shared():
+            tabulated = _keep_outputs(config, folder)
+        record = replace(record, outputs_energy_j=span.energy_j, tabulated=tabulated)
+        write_json(folder / _RECORD, record.to_dict())
+    return record
+
+
+@lru_cache(maxsize=1)
+def load_teacher(folder: Path, task: str, device: str) -> TrainedTeacher:
+    """The teacher as ``prepare_teacher`` left it, once for each worker process.
+
+    Raises:
+        ValueError: a file is missing or corrupt.
+    """
+    from nas.tasks.registry import get_task
+    from nas.training.checkpoint import load_network
+    from nas.training.distill import LiveTeacher, Teacher, TeacherTable
+    from nas.training.fit import TrainedTeacher
+
+    record = read_record(folder)
+    if record is None:
+        raise ValueError(f"{folder / _RECORD} must exist, and does not")
+    network = load_network(folder)
+    outputs: Teacher
+    if record.tabulated:
+        outputs = TeacherTable.load(folder / _OUTPUTS).to(device)
+    else:
+        train = get_task(task).split("train")
+        outputs = LiveTeacher(network.model, train, device=device)
+    return TrainedTeacher(network.model.to(device), network.architecture, outputs)
+
+
+def _trained(config: SearchConfig, folder: Path, lock: Any) -> TeacherRecord:
+    """Train the largest member, or take over the artifact, and write its network."""
+    from nas.tasks.registry import get_task
+    from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
+    from nas.training.evaluate import evaluate
+    from nas.training.loop import train
+    from predictors.campaign.accounting import EnergySpan
+    from search_spaces.counting import count
+    from search_spaces.models.build import build
+
+    task = get_task(config.task)
+    workload = task.workload(config.batch_size)
+    assert config.teacher is not None
+    own = config.teacher == LARGEST
+    with EnergySpan(config.device) as span:
+        if own:
+            architecture = largest(config.space)
+            model = build(architecture, workload, generator_seed=config.seed).to(config.device)
+            recipe = replace(config.training, distill=None)
+            train(
+                model,
+                task.split("train"),
+                recipe,
+                seed=config.seed,
+                device=config.device,
+                on_epoch=lambda epoch, _: write_json(
+                    folder / _PROGRESS, {"epoch": epoch, "epochs": recipe.epochs}
+                ),
+                step_guard=lock.shared,
+            )
+        else:
+            network = check_artifact(Path(config.teacher), workload)
+            architecture, model = network.architecture, network.model.to(config.device).eval()
+        with lock.shared():
+            validation = evaluate(
+                model,
+                task.split("validation"),
+                batch_size=config.batch_size,
+                device=config.device,
+            )
+    write_json(folder / ARCHITECTURE, architecture.to_dict())
+    write_json(folder / WORKLOAD, workload.to_dict())
+    save_weights(model, folder / WEIGHTS)
+    return TeacherRecord(
+        source=config.teacher,
+        architecture=architecture,
+        params=count(architecture, workload).params,
+        accuracy=validation.value,
+        train_energy_j=span.energy_j if own else None,
+    )
+
+
+def _keep_outputs(config: SearchConfig, folder: Path) -> bool:
+    """Write the teacher's outputs if they fit; whether they did."""
+    from nas.tasks.registry import get_task
+    from nas.training.checkpoint import load_network
+    from nas.training.distill import TABLE_LIMIT_BYTES, table_bytes, tabulate
+
+    split = get_task(config.task).split("train")
+    model = load_network(folder).model
+    size = table_bytes(model, split, config.training)
+    if size is None or size > TABLE_LIMIT_BYTES:
+        return False
+    tabulate(model, split, config.training, device=config.device).save(folder / _OUTPUTS)
+    return True

@@ -1,0 +1,66 @@
+"""Training samples are changed a little each time they are shown: images shift, words drop out.
+
+Shifts are numbered, so that a teacher's outputs for each version of an image can be kept.
+
+Shape legend: B batch, T tokens, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas.training.config import TrainingConfig
+from search_spaces.workload import PADDING_TOKEN
+
+
+def n_versions(inputs: Tensor, config: TrainingConfig) -> int | None:
+    """In how many versions training may show one sample; ``None`` where they have no number."""
+    if inputs.ndim == 2 and config.token_dropout > 0:
+        return None
+    return (2 * _most(inputs, config) + 1) ** 2
+
+
+def augment(
+    inputs: Tensor, config: TrainingConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """A batch as it is shown once, and the version of each sample ``(B,)``, if it has a number.
+
+    Tokens that drop out become padding: they are neither attended to nor pooled. Source: Iyyer et
+    al. 2015, section 3.2.
+    """
+    if n_versions(inputs, config) is None:
+        drawn_BT = torch.rand(inputs.shape, generator=generator).to(inputs.device)
+        return inputs.masked_fill(drawn_BT < config.token_dropout, PADDING_TOKEN), None
+    versions_B = _draw_versions(inputs, config, generator)
+    return make_versions(inputs, versions_B, config), versions_B
+
+
+def make_versions(inputs: Tensor, versions_B: Tensor, config: TrainingConfig) -> Tensor:
+    """Each sample in the version of that number; edges of images repeat the border's value."""
+    most = _most(inputs, config)
+    if most == 0:
+        return inputs
+    _, _, height, width = inputs.shape
+    side = 2 * most + 1
+    padded_BCHW = F.pad(inputs, (most,) * 4, mode="replicate")
+    rows_BH = (versions_B // side)[:, None] + torch.arange(height, device=inputs.device)
+    columns_BW = (versions_B % side)[:, None] + torch.arange(width, device=inputs.device)
+    sample_B11 = torch.arange(len(inputs), device=inputs.device)[:, None, None]
+    # Advanced indices around the channel slice put channels last.
+    shifted_BHWC = padded_BCHW[sample_B11, :, rows_BH[:, :, None], columns_BW[:, None, :]]
+    return shifted_BHWC.permute(0, 3, 1, 2)
+
+
+def _draw_versions(inputs: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
+    most = _most(inputs, config)
+    if most == 0:
+        return torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
+    side = 2 * most + 1
+    offsets_2B = torch.randint(0, side, (2, len(inputs)), generator=generator)
+    return (offsets_2B[0] * side + offsets_2B[1]).to(inputs.device)
+
+
+def _most(inputs: Tensor, config: TrainingConfig) -> int:
+    return config.shift_pixels if inputs.ndim == 4 else 0

@@ -1,0 +1,266 @@
+"""A student learns from a teacher's outputs and, if asked, from its hidden states.
+
+``(1 - a) CE(labels) + a T^2 KL(teacher_T || student_T) + b MSE(projection(student), teacher)``
+
+with ``a`` the logit weight, ``T`` the temperature and ``b`` the feature weight. Sources: soft
+targets and the factor ``T^2``, Hinton et al. 2015, section 2; hidden states through a learned
+projection, Romero et al. 2015 (FitNets); layers matched at even distances, Jiao et al. 2020
+(TinyBERT). Hidden states are means over tokens, since students may cut an image into other
+patches than the teacher; each teacher dimension is scaled to unit variance over the training
+split, so that one weight serves all teachers.
+
+Shape legend: N samples, V versions of a sample, B batch, C classes, L layers, D d_model.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nas.files import write_atomic
+from nas.tasks.base import Split
+from nas.training.augment import make_versions, n_versions
+from nas.training.config import DistillConfig, TrainingConfig
+from search_spaces.models.transformer import Transformer
+
+# A table above this is not kept; the teacher runs beside each step instead.
+TABLE_LIMIT_BYTES = 256 * 1024 * 1024
+_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherOutputs:
+    """What the teacher says of a batch: logits ``(B, C)`` and scaled features ``(B, L, D)``."""
+
+    logits: Tensor
+    features: Tensor
+
+
+class Teacher(Protocol):
+    """Says what a teacher makes of training samples."""
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of its features."""
+        ...
+
+    @property
+    def d_model(self) -> int:
+        """Width of its features."""
+        ...
+
+    def outputs(
+        self, indices_B: Tensor, versions_B: Tensor | None, batch: Tensor
+    ) -> TeacherOutputs:
+        """For the samples ``indices_B`` of the training split, shown as ``batch``.
+
+        ``versions_B`` says which numbered version of them that is, where versions have numbers.
+        """
+        ...
+
+
+class TeacherTable:
+    """A teacher's outputs for every version of every training sample, computed once."""
+
+    def __init__(self, logits_NVC: Tensor, features_NVLD: Tensor) -> None:
+        """Keep what ``tabulate`` computed; features are scaled already."""
+        self._logits_NVC, self._features_NVLD = logits_NVC, features_NVLD
+
+    @property
+    def n_layers(self) -> int:
+        """See ``Teacher``."""
+        return self._features_NVLD.shape[2]
+
+    @property
+    def d_model(self) -> int:
+        """See ``Teacher``."""
+        return self._features_NVLD.shape[3]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples and versions of each."""
+        return self._logits_NVC.shape[0], self._logits_NVC.shape[1]
+
+    def outputs(
+        self, indices_B: Tensor, versions_B: Tensor | None, batch: Tensor
+    ) -> TeacherOutputs:
+        """See ``Teacher``; versions must have numbers, and ``batch`` is not needed."""
+        if versions_B is None:
+            raise ValueError("a table of outputs must be asked by versions, got none")
+        return TeacherOutputs(
+            self._logits_NVC[indices_B, versions_B], self._features_NVLD[indices_B, versions_B]
+        )
+
+    def to(self, device: str) -> TeacherTable:
+        """The table on ``device``."""
+        return TeacherTable(self._logits_NVC.to(device), self._features_NVLD.to(device))
+
+    def save(self, path: Path) -> None:
+        """Write the table, whole or not at all."""
+        tensors = {"logits": self._logits_NVC.cpu(), "features": self._features_NVLD.cpu()}
+        write_atomic(path, lambda temporary: save_file(tensors, str(temporary)))
+
+    @classmethod
+    def load(cls, path: Path) -> TeacherTable:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ValueError: the file is missing or corrupt.
+        """
+        try:
+            found = load_file(str(path))
+            return cls(found["logits"], found["features"])
+        except Exception as error:
+            # safetensors raises its own error type; all mean that the file is not the table.
+            raise ValueError(
+                f"{path} must hold a teacher's outputs: {str(error).splitlines()[0]}"
+            ) from error
+
+
+class LiveTeacher:
+    """Runs the teacher on each batch, for data whose table would be too large."""
+
+    def __init__(self, model: Transformer, split: Split, *, device: str = "cpu") -> None:
+        """Take the scale of its features from the training split as it is."""
+        self._model = model.to(device).eval()
+        _, features_NLD = _run(self._model, torch.from_numpy(split.inputs), device)
+        self._scale = _Scale.of(features_NLD)
+        self.n_layers, self.d_model = features_NLD.shape[1:]
+
+    def outputs(
+        self, indices_B: Tensor, versions_B: Tensor | None, batch: Tensor
+    ) -> TeacherOutputs:
+        """See ``Teacher``."""
+        with torch.no_grad():
+            logits_BC, features_BLD = self._model.with_features(batch)
+        return TeacherOutputs(logits_BC, self._scale(features_BLD))
+
+
+def table_bytes(model: Transformer, split: Split, config: TrainingConfig) -> int | None:
+    """Size of the teacher's table for ``split``; ``None`` where versions have no number."""
+    first = torch.from_numpy(split.inputs[:1])
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        logits, features = model.with_features(first.to(device))
+    per_version = logits.numel() + features.numel()
+    versions = n_versions(first, config)
+    return None if versions is None else 4 * per_version * len(split) * versions
+
+
+def tabulate(
+    model: Transformer, split: Split, config: TrainingConfig, *, device: str = "cpu"
+) -> TeacherTable:
+    """Run ``model`` on every version of every sample that ``config`` may show a student.
+
+    Raises:
+        ValueError: versions have no number, as with ``token_dropout``.
+    """
+    model = model.to(device).eval()
+    inputs = torch.from_numpy(split.inputs)
+    versions = n_versions(inputs, config)
+    if versions is None:
+        raise ValueError("versions must have numbers to be tabulated, got token_dropout")
+    logits, features = [], []
+    for version in range(versions):
+        shown = make_versions(inputs, torch.full((len(inputs),), version), config)
+        logits_NC, features_NLD = _run(model, shown, device)
+        logits.append(logits_NC)
+        features.append(features_NLD)
+    features_NVLD = torch.stack(features, dim=1)
+    scale = _Scale.of(features_NVLD.flatten(0, 1))
+    return TeacherTable(torch.stack(logits, dim=1), scale(features_NVLD))
+
+
+def soft_target_loss(
+    student_logits_BC: Tensor, teacher_logits_BC: Tensor, temperature: float
+) -> Tensor:
+    """``T^2 KL(softmax(teacher / T) || softmax(student / T))``, the mean over samples."""
+    student_log = F.log_softmax(student_logits_BC / temperature, dim=-1)
+    teacher_log = F.log_softmax(teacher_logits_BC / temperature, dim=-1)
+    divergence = F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True)
+    return divergence * temperature**2
+
+
+def matched_layers(n_student: int, n_teacher: int) -> list[int]:
+    """The teacher's layer for each of the student's, at even distances, the last with the last."""
+    return [math.ceil((i + 1) * n_teacher / n_student) - 1 for i in range(n_student)]
+
+
+class Distillation(nn.Module):
+    """The loss of one student; holds the projections that only training needs."""
+
+    def __init__(
+        self, student: Transformer, teacher: Teacher, config: DistillConfig, *, seed: int
+    ) -> None:
+        """Make a projection for each layer of ``student``, where features are matched."""
+        super().__init__()
+        self._config, self._teacher = config, teacher
+        self._layers = matched_layers(len(student.layers), teacher.n_layers)
+        d_student = student.position_TD.shape[1]
+        self.projections = nn.ModuleList()
+        if config.feature_weight > 0:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.projections.extend(
+                    nn.Linear(d_student, teacher.d_model) for _ in self._layers
+                )
+
+    def forward(
+        self,
+        student: Transformer,
+        batch: Tensor,
+        targets_B: Tensor,
+        indices_B: Tensor,
+        versions_B: Tensor | None,
+        label_smoothing: float,
+    ) -> Tensor:
+        """The loss of ``student`` on one batch."""
+        config = self._config
+        taught = self._teacher.outputs(indices_B, versions_B, batch)
+        if self.projections:
+            logits_BC, features_BLD = student.with_features(batch)
+        else:
+            logits_BC = student(batch)
+        hard = F.cross_entropy(logits_BC, targets_B, label_smoothing=label_smoothing)
+        soft = soft_target_loss(logits_BC, taught.logits, config.temperature)
+        loss = (1 - config.logit_weight) * hard + config.logit_weight * soft
+        if self.projections:
+            projected_BLD = torch.stack(
+                [project(features_BLD[:, i]) for i, project in enumerate(self.projections)], dim=1
+            )
+            matched_BLD = taught.features[:, self._layers]
+            loss = loss + config.feature_weight * F.mse_loss(projected_BLD, matched_BLD)
+        return loss
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """Takes each feature to mean 0 and variance 1 over the training split."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, features_NLD: Tensor) -> _Scale:
+        # A dimension that never moves teaches nothing; it must not divide by zero.
+        return cls(features_NLD.mean(0), features_NLD.std(0, unbiased=False).clamp_min(1e-6))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.deviation
+
+
+def _run(model: Transformer, inputs: Tensor, device: str) -> tuple[Tensor, Tensor]:
+    logits, features = [], []
+    with torch.no_grad():
+        for batch in torch.split(inputs, _BATCH):
+            logits_BC, features_BLD = model.with_features(batch.to(device))
+            logits.append(logits_BC)
+            features.append(features_BLD)
+    return torch.cat(logits), torch.cat(features)

@@ -1,0 +1,243 @@
+"""From an architecture to trained weights: where they start, and how they recover.
+
+1. A candidate starts from the teacher's weights where it was asked for and it fits, else from
+   random ones, and is trained (with the teacher's outputs, where there is one).
+2. Where blocks are 2:4, masks by magnitude are set and held through a short fine-tune
+   (Mishra et al. 2021, section 4).
+3. The compressed network is evaluated on the validation split beside its own fp32 weights. If it
+   loses more than the threshold to quantisation, a short quantisation-aware fine-tune follows,
+   and the better of both, on the validation split, is kept.
+
+Only the training split trains or calibrates; the test split is never seen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nas.tasks.base import Split, Task
+from nas.training.config import TrainingConfig
+from nas.training.distill import Teacher
+from nas.training.evaluate import Accuracy, evaluate
+from nas.training.loop import train
+from search_spaces.architecture import Architecture
+from search_spaces.compression.apply import compress, run_eagerly
+from search_spaces.compression.inherit import check_fits_in, inherit
+from search_spaces.compression.prune import Importance, taylor_importance
+from search_spaces.compression.qat import fake_quantised, is_quantised
+from search_spaces.compression.sparsity import mask_2_4
+from search_spaces.models.build import build
+from search_spaces.models.transformer import Transformer
+from search_spaces.workload import Workload
+
+Start = Literal["random", "teacher"]
+Qat = Literal["not needed", "kept", "no better"]
+Guard = Callable[[], AbstractContextManager[object]]
+
+# Training samples that the importance of heads and channels is taken from.
+_IMPORTANCE_SAMPLES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedTeacher:
+    """A trained network that candidates learn from, and what it says of the training split."""
+
+    model: Transformer
+    architecture: Architecture
+    outputs: Teacher
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A candidate's trained fp32 weights and what became of them.
+
+    ``validation`` is of the compressed network that ``model`` becomes, ``uncompressed`` of the
+    weights in fp32 that were first quantised. ``qat`` says whether quantisation-aware training
+    was needed, and whether ``model`` holds its weights.
+    """
+
+    model: Transformer
+    start: Start
+    uncompressed: Accuracy
+    validation: Accuracy
+    qat: Qat
+
+
+def fit(
+    architecture: Architecture,
+    workload: Workload,
+    task: Task,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    device: str = "cpu",
+    teacher: TrainedTeacher | None = None,
+    step_guard: Guard = nullcontext,
+) -> Fitted:
+    """Train ``architecture`` on the training split of ``task``; see the module's description.
+
+    Raises:
+        ValueError: a block has no kernel for what it asks, or ``config.distill`` and ``teacher``
+            are not set together.
+        DivergedError: a training loss is not finite.
+    """
+    split = task.split("train")
+    model, start = _start(architecture, workload, split, config, teacher, seed, device)
+    # A shape that has no kernel must fail now, not after it cost its training.
+    compress(model, architecture)
+    share = config.recovery.inherit_share if start == "teacher" else None
+    train(
+        model,
+        split,
+        config if share is None else short(config, share),
+        seed=seed,
+        device=device,
+        teacher=None if teacher is None else teacher.outputs,
+        step_guard=step_guard,
+    )
+    found = recover(
+        model,
+        architecture,
+        workload,
+        task,
+        config,
+        seed=seed,
+        device=device,
+        teacher=teacher,
+        step_guard=step_guard,
+    )
+    return replace(found, start=start)
+
+
+def recover(
+    model: Transformer,
+    architecture: Architecture,
+    workload: Workload,
+    task: Task,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    device: str = "cpu",
+    teacher: TrainedTeacher | None = None,
+    step_guard: Guard = nullcontext,
+) -> Fitted:
+    """Steps 2 and 3 of the module's description, for a trained ``model``; it may be changed.
+
+    Raises:
+        ValueError: as ``fit`` does.
+        DivergedError: a training loss is not finite.
+    """
+
+    def tune(network: Transformer, hold: Callable[[], None] | None) -> None:
+        train(
+            network,
+            task.split("train"),
+            short(config, config.recovery.share),
+            seed=seed,
+            device=device,
+            teacher=None if teacher is None else teacher.outputs,
+            hold=hold,
+            step_guard=step_guard,
+        )
+
+    def accuracy(network: Transformer) -> Accuracy:
+        with step_guard():
+            # Op by op: a few batches would never pay for compiling, which measuring needs.
+            return evaluate(
+                run_eagerly(network).call,
+                task.split("validation"),
+                batch_size=workload.batch_size,
+                device=device,
+            )
+
+    hold = _hold_masks(model, architecture)
+    if hold is not None:
+        tune(model, hold)
+    uncompressed = accuracy(model)
+    validation = accuracy(compress(model, architecture))
+    plain = Fitted(model, "random", uncompressed, validation, "not needed")
+    lost = uncompressed.value - validation.value
+    if not is_quantised(architecture) or lost <= config.recovery.qat_threshold:
+        return plain
+    fake = fake_quantised(model, architecture)
+    tune(fake, _hold_masks(fake, architecture))
+    aware = build(architecture, workload, generator_seed=seed).to(device)
+    aware.load_state_dict(fake.state_dict())
+    again = accuracy(compress(aware.eval(), architecture))
+    if again.value > validation.value:
+        return replace(plain, model=aware, validation=again, qat="kept")
+    return replace(plain, qat="no better")
+
+
+def short(config: TrainingConfig, share: float) -> TrainingConfig:
+    """``config`` for a fine-tune over ``share`` of its epochs, at a lower learning rate."""
+    return replace(
+        config,
+        epochs=max(1, round(config.epochs * share)),
+        learning_rate=config.learning_rate * config.recovery.learning_rate_factor,
+    )
+
+
+def fits_in(teacher: Architecture, architecture: Architecture) -> bool:
+    """Whether ``architecture`` can take its weights out of ``teacher``."""
+    try:
+        check_fits_in(teacher, architecture)
+    except ValueError:
+        return False
+    return True
+
+
+def _hold_masks(model: Transformer, architecture: Architecture) -> Callable[[], None] | None:
+    """Set the 2:4 masks of ``architecture``; returns what sets them again, if there are any."""
+    masked: list[tuple[Tensor, Tensor]] = []
+    for layer, spec in zip(model.layers, architecture.layers, strict=True):
+        for name, block_spec in (("attention", spec.attention), ("ffn", spec.ffn)):
+            if block_spec.compression.sparsity == "2:4":
+                weights = [p for p in getattr(layer, name).parameters() if p.ndim == 2]
+                masked += [(weight, mask_2_4(weight)) for weight in weights]
+
+    def hold() -> None:
+        with torch.no_grad():
+            for weight, mask in masked:
+                weight.mul_(mask)
+
+    hold()
+    return hold if masked else None
+
+
+def _start(
+    architecture: Architecture,
+    workload: Workload,
+    split: Split,
+    config: TrainingConfig,
+    teacher: TrainedTeacher | None,
+    seed: int,
+    device: str,
+) -> tuple[Transformer, Start]:
+    wanted = teacher is not None and config.recovery.inherit_share is not None
+    if teacher is None or not wanted or not fits_in(teacher.architecture, architecture):
+        return build(architecture, workload, generator_seed=seed).to(device), "random"
+    model = inherit(
+        teacher.model,
+        teacher.architecture,
+        architecture,
+        workload,
+        importance=importance(teacher.model, split, config.batch_size, device),
+    )
+    return model.to(device), "teacher"
+
+
+def importance(
+    model: Transformer, split: Split, batch_size: int, device: str = "cpu"
+) -> Importance:
+    """Of ``model``'s heads and channels, on the first samples of the *training* split."""
+    inputs = torch.from_numpy(split.inputs[:_IMPORTANCE_SAMPLES]).to(device)
+    targets = torch.from_numpy(split.targets[:_IMPORTANCE_SAMPLES]).to(device)
+    batches = zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
+    return taylor_importance(model.to(device), batches)

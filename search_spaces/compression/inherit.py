@@ -1,0 +1,254 @@
+"""A smaller network takes its weights out of a larger trained one.
+
+Shape legend: O d_out, I d_in, R rank, Q query heads, K key-value heads, M merged, E d_head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec
+from search_spaces.compression.lowrank import truncated_svd
+from search_spaces.compression.prune import (
+    Importance,
+    choose_heads,
+    keep_largest,
+    magnitude_importance,
+)
+from search_spaces.models.blocks import Attention, FeedForward, Layer
+from search_spaces.models.build import build
+from search_spaces.models.projection import FactorisedLinear
+from search_spaces.models.transformer import Transformer
+from search_spaces.workload import Workload
+
+
+def inherit(
+    teacher: Transformer,
+    teacher_architecture: Architecture,
+    architecture: Architecture,
+    workload: Workload,
+    *,
+    importance: Importance | None = None,
+) -> Transformer:
+    """A dense fp32 network of ``architecture`` with weights out of ``teacher``.
+
+    * *Depth*: layers evenly spread over the teacher's stay, the first and the last among them;
+      a network of one layer takes the first.
+    * *Heads and channels*: those of largest ``importance`` within their layer stay, in the
+      teacher's order; groups of queries keep their key-value heads (``prune.choose_heads``).
+    * *Rank*: a projection that only the student factorises is the truncated SVD of what stayed
+      (``lowrank.truncated_svd``); factors of equal rank are kept as they are.
+    * Everything else is copied. Precision and sparsity are left to ``apply.compress``.
+
+    An architecture equal to the teacher's gives the same outputs to the bit; cutting heads or
+    channels that add nothing changes them by rounding only. ``teacher`` stays as it is; the new
+    network is on its device.
+
+    Args:
+        teacher: the trained network.
+        teacher_architecture: what ``teacher`` is.
+        architecture: of the same ``d_model``, ``d_head`` and ``patch_size``, in nothing larger.
+        workload: that of both.
+        importance: of the teacher's heads and channels; ``prune.magnitude_importance`` by
+            default, ``prune.taylor_importance`` where training data is at hand.
+
+    Raises:
+        ValueError: the architecture does not fit into the teacher, the message names the field;
+            or ``teacher`` is not of ``teacher_architecture``.
+    """
+    check_fits_in(teacher_architecture, architecture)
+    _check_teacher(teacher, teacher_architecture, workload)
+    if importance is None:
+        importance = magnitude_importance(teacher)
+    _check_importance(importance, teacher_architecture)
+    device = teacher.position_TD.device
+    # The seed only keeps torch's global generator as it was: every weight is replaced.
+    student = build(architecture, workload, generator_seed=0).to(device)
+    sources = kept_layers(teacher_architecture.depth, architecture.depth)
+    with torch.no_grad():
+        for name in ("embed", "norm", "head"):
+            getattr(student, name).load_state_dict(getattr(teacher, name).state_dict())
+        student.position_TD.copy_(teacher.position_TD)
+        for index, source in enumerate(sources):
+            old, new = teacher.layers[source], student.layers[index]
+            assert isinstance(old, Layer) and isinstance(new, Layer)
+            new.attention_norm.load_state_dict(old.attention_norm.state_dict())
+            new.ffn_norm.load_state_dict(old.ffn_norm.state_dict())
+            before = teacher_architecture.layers[source]
+            after = architecture.layers[index]
+            _inherit_attention(
+                old.attention,
+                new.attention,
+                before.attention,
+                after.attention,
+                importance.heads[source].to(device),
+                f"layers[{index}].attention",
+            )
+            _inherit_ffn(old.ffn, new.ffn, after.ffn, importance.channels[source].to(device))
+    return student
+
+
+def kept_layers(teacher_depth: int, depth: int) -> tuple[int, ...]:
+    """Which of the teacher's layers each layer of the student comes from.
+
+    Raises:
+        ValueError: the depth is larger than the teacher's.
+    """
+    if not 1 <= depth <= teacher_depth:
+        raise ValueError(f"depth must be in 1..{teacher_depth} (the teacher's), got {depth}")
+    if depth == 1:
+        return (0,)
+    # In whole numbers, halves up: rounding floats would differ between depths by parity.
+    return tuple(
+        (2 * index * (teacher_depth - 1) + depth - 1) // (2 * (depth - 1))
+        for index in range(depth)
+    )
+
+
+def check_fits_in(teacher: Architecture, architecture: Architecture) -> None:
+    """Raise ``ValueError`` naming the field unless ``inherit`` can make ``architecture``."""
+    for field in ("d_model", "patch_size"):
+        ours, theirs = getattr(architecture, field), getattr(teacher, field)
+        if ours != theirs:
+            raise ValueError(f"{field} must be {theirs} (the teacher's), got {ours}")
+    for index, source in enumerate(kept_layers(teacher.depth, architecture.depth)):
+        before, after = teacher.layers[source], architecture.layers[index]
+        where = f"layers[{index}].attention"
+        if after.attention.d_head != before.attention.d_head:
+            raise ValueError(
+                f"{where}.d_head must be {before.attention.d_head} (the teacher's), "
+                f"got {after.attention.d_head}"
+            )
+        for field in ("n_heads", "n_kv_heads"):
+            _check_at_most(
+                f"{where}.{field}",
+                getattr(after.attention, field),
+                getattr(before.attention, field),
+            )
+        choose_heads(
+            torch.zeros(before.attention.n_heads), before.attention, after.attention, where
+        )
+        _check_at_most(f"layers[{index}].ffn.d_ff", after.ffn.d_ff, before.ffn.d_ff)
+        _check_rank(where, before.attention, after.attention)
+        _check_rank(f"layers[{index}].ffn", before.ffn, after.ffn)
+
+
+def _check_rank(
+    where: str, before: AttentionSpec | FfnSpec, after: AttentionSpec | FfnSpec
+) -> None:
+    # Full rank out of factors is their product: exact, so always allowed.
+    if before.rank is not None and after.rank is not None:
+        _check_at_most(f"{where}.rank", after.rank, before.rank)
+
+
+def _check_at_most(name: str, value: int, most: int) -> None:
+    if value > most:
+        raise ValueError(f"{name} must be at most {most} (the teacher's), got {value}")
+
+
+def _check_teacher(
+    teacher: Transformer, teacher_architecture: Architecture, workload: Workload
+) -> None:
+    with torch.device("meta"):
+        expected = Transformer(teacher_architecture, workload).state_dict()
+    found = teacher.state_dict()
+    for name in sorted(expected.keys() | found.keys()):
+        wanted, got = (
+            tuple(state[name].shape) if name in state else None for state in (expected, found)
+        )
+        if wanted != got:
+            raise ValueError(
+                f"teacher must be the network of {teacher_architecture.describe()} on "
+                f"{workload.name}: its {name} must have shape {wanted}, got {got}"
+            )
+
+
+def _check_importance(importance: Importance, teacher: Architecture) -> None:
+    found = ([len(h) for h in importance.heads], [len(c) for c in importance.channels])
+    wanted = (
+        [layer.attention.n_heads for layer in teacher.layers],
+        [layer.ffn.d_ff for layer in teacher.layers],
+    )
+    for name, ours, theirs in zip(("heads", "channels"), found, wanted, strict=True):
+        if ours != theirs:
+            raise ValueError(f"importance.{name} must have lengths {theirs}, got {ours}")
+    for scores in (*importance.heads, *importance.channels):
+        if not bool(torch.isfinite(scores).all()):
+            raise ValueError("importance must be finite, got NaN or infinity")
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """A projection as factors ``(d_out, ..., d_in)``, first applied last, and its bias."""
+
+    factors: tuple[Tensor, ...]
+    bias: Tensor
+
+    @classmethod
+    def of(cls, projection: nn.Module) -> _Map:
+        """Read a projection."""
+        if isinstance(projection, FactorisedLinear):
+            expand, reduce = projection.expand, projection.reduce
+            return cls((expand.weight, reduce.weight), expand.bias)
+        assert isinstance(projection, nn.Linear)
+        return cls((projection.weight,), projection.bias)
+
+    def outputs(self, kept_MO: Tensor) -> _Map:
+        """Rows ``kept_MO[0]``, or the mean of rows ``kept_MO[m]`` over ``m``."""
+        last, *others = self.factors
+        return _Map((last[kept_MO].mean(dim=0), *others), self.bias[kept_MO].mean(dim=0))
+
+    def inputs(self, kept_I: Tensor) -> _Map:
+        """Columns ``kept_I``."""
+        *others, first = self.factors
+        return _Map((*others, first[:, kept_I]), self.bias)
+
+    def write_to(self, projection: nn.Module) -> None:
+        """Fill ``projection``, factorising or multiplying where it is not like this one."""
+        if isinstance(projection, FactorisedLinear):
+            rank = projection.reduce.out_features
+            if len(self.factors) == 2 and self.factors[1].shape[0] == rank:
+                expand_OR, reduce_RI = self.factors
+            else:
+                reduce_RI, expand_OR = truncated_svd(self._product(), rank)
+            projection.reduce.weight.copy_(reduce_RI)
+            projection.expand.weight.copy_(expand_OR)
+            projection.expand.bias.copy_(self.bias)
+        else:
+            assert isinstance(projection, nn.Linear)
+            projection.weight.copy_(self._product())
+            projection.bias.copy_(self.bias)
+
+    def _product(self) -> Tensor:
+        return self.factors[0] if len(self.factors) == 1 else self.factors[0] @ self.factors[1]
+
+
+def _inherit_attention(
+    old: Attention,
+    new: Attention,
+    before: AttentionSpec,
+    after: AttentionSpec,
+    scores_Q: Tensor,
+    where: str,
+) -> None:
+    kept = choose_heads(scores_Q, before, after, where)
+    queries_I = _members(kept.queries, before.d_head)
+    keys_MO = torch.stack([_members(keys_K, before.d_head) for keys_K in kept.keys.T])
+    _Map.of(old.q).outputs(queries_I[None]).write_to(new.q)
+    _Map.of(old.k).outputs(keys_MO).write_to(new.k)
+    _Map.of(old.v).outputs(keys_MO).write_to(new.v)
+    _Map.of(old.o).inputs(queries_I).write_to(new.o)
+
+
+def _inherit_ffn(old: FeedForward, new: FeedForward, after: FfnSpec, scores_F: Tensor) -> None:
+    kept_F = keep_largest(scores_F, after.d_ff)
+    _Map.of(old.up).outputs(kept_F[None]).write_to(new.up)
+    _Map.of(old.down).inputs(kept_F).write_to(new.down)
+
+
+def _members(heads: Tensor, d_head: int) -> Tensor:
+    """Positions of the features of ``heads``."""
+    return (heads[:, None] * d_head + torch.arange(d_head, device=heads.device)).flatten()

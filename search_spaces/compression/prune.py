@@ -1,0 +1,202 @@
+"""How much each attention head and feed-forward channel matters, and which ones to keep.
+
+Structured pruning: what is kept makes a smaller dense network, which every kernel runs faster.
+
+Shape legend: Q query heads, K key-value heads, G query heads to a key-value head, E d_head,
+D d_model, F d_ff, B batch, T tokens, M key-value heads merged into one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.architecture import AttentionSpec
+from search_spaces.models.blocks import Layer
+from search_spaces.models.projection import FactorisedLinear
+from search_spaces.models.transformer import Transformer
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """A score for each query head and each feed-forward channel of every layer; larger matters.
+
+    ``heads[layer]`` has shape ``(n_heads,)``, ``channels[layer]`` shape ``(d_ff,)``. Scores are
+    compared within a layer only.
+    """
+
+    heads: tuple[Tensor, ...]
+    channels: tuple[Tensor, ...]
+
+
+def magnitude_importance(model: Transformer) -> Importance:
+    """Scores from weights alone: the norm of the map that a head or channel adds to the stream.
+
+    A head adds a weighted mean over tokens of ``W_o (W_v x + b_v)``, so its score is the
+    Frobenius norm of ``W_o [W_v, b_v]``; a channel's is the norm of its row of ``up``, bias
+    included, times that of its column of ``down``. The gain and shift of the norm that feeds the
+    block are folded in first. A score is 0 exactly where nothing is ever added.
+    """
+    heads, channels = [], []
+    with torch.no_grad():
+        for layer in _layers(model):
+            attention = layer.attention
+            values_KED = _folded(attention.v, layer.attention_norm).reshape(
+                attention.n_kv_heads, attention.d_head, -1
+            )
+            out_DQE = dense_weight(attention.o).reshape(-1, attention.n_heads, attention.d_head)
+            values_QED = values_KED.repeat_interleave(
+                attention.n_heads // attention.n_kv_heads, dim=0
+            )
+            added_QDD = torch.einsum("dqe,qei->qdi", out_DQE, values_QED)
+            heads.append(added_QDD.flatten(1).norm(dim=1))
+            up_FD, down_DF = _folded(layer.ffn.up, layer.ffn_norm), dense_weight(layer.ffn.down)
+            channels.append(up_FD.norm(dim=1) * down_DF.norm(dim=0))
+    return Importance(tuple(heads), tuple(channels))
+
+
+def taylor_importance(
+    model: Transformer, batches: Iterable[tuple[Tensor, Tensor]], *, loss: Loss | None = None
+) -> Importance:
+    """First-order Taylor scores: how much the loss would change were a head or channel cut out.
+
+    Each head's or channel's output is multiplied by a gate of 1; the score is the mean over
+    samples of the absolute gradient of the sample's loss by the gate, which equals
+    ``|sum w * dL/dw|`` over the weights that read that output. Sources: Michel et al. 2019,
+    equation 2 (heads); Molchanov et al. 2019, section 3.1 (channels). ``model`` stays as it is.
+
+    Args:
+        model: the trained network.
+        batches: ``(inputs, targets)`` on the model's device. *Training* data only: scores decide
+            what the network becomes, so validation or test data here would leak.
+        loss: from logits and targets to the batch's mean loss; cross-entropy by default.
+
+    Raises:
+        ValueError: no batch was given.
+    """
+    layers = _layers(model)
+    heads = [torch.zeros(layer.attention.n_heads) for layer in layers]
+    channels = [torch.zeros(dense_weight(layer.ffn.up).shape[0]) for layer in layers]
+    n_samples = 0
+    for inputs, targets in batches:
+        gates, logits = _gated(model, layers, inputs, [len(c) for c in channels])
+        mean_loss = (loss or _cross_entropy)(logits, targets)
+        gradients = torch.autograd.grad(mean_loss, gates)
+        for index in range(len(layers)):
+            # The loss is a mean over samples: times the batch size it is each sample's own.
+            for scores, gradient in (
+                (heads[index], gradients[2 * index]),
+                (channels[index], gradients[2 * index + 1]),
+            ):
+                scores += (gradient.abs().sum(dim=(0, 1)) * len(inputs)).cpu()
+        n_samples += len(inputs)
+    if n_samples == 0:
+        raise ValueError("batches must hold one or more batches of training data, got none")
+    return Importance(
+        tuple(scores / n_samples for scores in heads),
+        tuple(scores / n_samples for scores in channels),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KeptHeads:
+    """Query heads ``queries`` ``(Q,)`` that stay, and the key-value heads ``keys`` ``(K, M)``.
+
+    Where ``M`` is above 1 those heads become one, their mean.
+    """
+
+    queries: Tensor
+    keys: Tensor
+
+
+def choose_heads(
+    scores_Q: Tensor, teacher: AttentionSpec, student: AttentionSpec, where: str
+) -> KeptHeads:
+    """The heads to keep, groups respected: a kept query still reads its own key-value head.
+
+    With fewer queries to a group, the groups whose best queries score highest stay. With more
+    queries to a group than the teacher has, neighbouring groups share the mean of their
+    key-value heads (Ainslie et al. 2023, section 2.1). Ties go to the head that comes first.
+
+    Raises:
+        ValueError: too few key-value heads for such groups; ``where`` names the block.
+    """
+    group = teacher.n_heads // teacher.n_kv_heads
+    wanted = student.n_heads // student.n_kv_heads
+    merged = math.ceil(wanted / group)
+    if student.n_kv_heads * merged > teacher.n_kv_heads:
+        raise ValueError(
+            f"{where}.n_kv_heads must be at most {teacher.n_kv_heads // merged} with {wanted} "
+            f"query heads to each, as the teacher has {teacher.n_kv_heads} of {group}, "
+            f"got {student.n_kv_heads}"
+        )
+    scores_KG = scores_Q.reshape(teacher.n_kv_heads, group)
+    best_K = scores_KG.sort(dim=1, descending=True).values[:, : min(group, wanted)].sum(dim=1)
+    keys_KM = keep_largest(best_K, student.n_kv_heads * merged).reshape(-1, merged)
+    queries = []
+    for keys_M in keys_KM:
+        members = (keys_M[:, None] * group + torch.arange(group, device=keys_M.device)).flatten()
+        queries.append(members[keep_largest(scores_Q[members], wanted)])
+    return KeptHeads(torch.cat(queries), keys_KM)
+
+
+def keep_largest(scores: Tensor, n: int) -> Tensor:
+    """Positions of the ``n`` largest scores, in rising order; ties go to the first."""
+    return scores.argsort(descending=True, stable=True)[:n].sort().values
+
+
+def dense_weight(projection: nn.Module) -> Tensor:
+    """The ``(d_out, d_in)`` weight of a projection, its factors multiplied."""
+    if isinstance(projection, FactorisedLinear):
+        return projection.expand.weight @ projection.reduce.weight
+    assert isinstance(projection, nn.Linear)
+    return projection.weight
+
+
+def _layers(model: Transformer) -> list[Layer]:
+    return [layer for layer in model.layers if isinstance(layer, Layer)]
+
+
+def _folded(projection: nn.Module, norm: nn.LayerNorm) -> Tensor:
+    """``(d_out, d_in + 1)``: weight and bias as seen from the normalised, unscaled input."""
+    weight_OI = dense_weight(projection)
+    linear = projection.expand if isinstance(projection, FactorisedLinear) else projection
+    assert isinstance(linear, nn.Linear)
+    bias_O = linear.bias + weight_OI @ norm.bias
+    return torch.cat([weight_OI * norm.weight, bias_O[:, None]], dim=1)
+
+
+def _gated(
+    model: Transformer, layers: list[Layer], inputs: Tensor, widths: list[int]
+) -> tuple[list[Tensor], Tensor]:
+    """Gates of ones, heads then channels of each layer, and the logits that depend on them."""
+    gates: list[Tensor] = []
+
+    def gate(module: nn.Module, n: int) -> torch.utils.hooks.RemovableHandle:
+        gate_B1N = torch.ones(len(inputs), 1, n, device=inputs.device, requires_grad=True)
+        gates.append(gate_B1N)
+
+        def multiply(_: nn.Module, arguments: tuple[Tensor]) -> Tensor:
+            x_BTN = arguments[0]
+            return x_BTN * gate_B1N.repeat_interleave(x_BTN.shape[-1] // n, dim=-1)
+
+        return module.register_forward_pre_hook(multiply)
+
+    with ExitStack() as stack:
+        for layer, width in zip(layers, widths, strict=True):
+            stack.callback(gate(layer.attention.o, layer.attention.n_heads).remove)
+            stack.callback(gate(layer.ffn.down, width).remove)
+        logits: Tensor = model(inputs)
+    return gates, logits
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten())

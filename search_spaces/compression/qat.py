@@ -1,0 +1,102 @@
+"""Networks that train as if quantised, so that their weights bear it.
+
+In the forward pass weights and activations take the values that torchao's quantised tensors give
+them; in the backward pass rounding counts as the identity (straight-through estimator, Bengio et
+al. 2013; quantisation-aware training, Jacob et al. 2018). What is trained are plain fp32 weights,
+which ``compress`` then quantises like any others. torchao's own fake quantiser is not used, since
+it rounds activations asymmetrically and its int8 kernels symmetrically (0.18).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.architecture import Architecture, Precision
+from search_spaces.compression.quantize import torchao_config
+from search_spaces.models.transformer import Transformer
+
+# Precisions that torchao rounds to. bf16 is a cast, which costs accuracy only in odd cases.
+FAKE_QUANTISED: tuple[Precision, ...] = ("int8", "fp8")
+
+
+def is_quantised(architecture: Architecture) -> bool:
+    """Whether a block of ``architecture`` could gain from quantisation-aware training."""
+    return any(b.compression.precision in FAKE_QUANTISED for b in architecture.blocks)
+
+
+def fake_quantised(model: Transformer, architecture: Architecture) -> Transformer:
+    """A copy of ``model`` whose quantised blocks round in the forward pass.
+
+    Parameters keep their names, so ``model.load_state_dict`` takes the copy's back.
+
+    Raises:
+        ValueError: no block of ``architecture`` is quantised.
+    """
+    if not is_quantised(architecture):
+        raise ValueError(
+            f"architecture must have a block of {' or '.join(FAKE_QUANTISED)}, "
+            f"got {architecture.describe()}"
+        )
+    fake = copy.deepcopy(model)
+    for layer, spec in zip(fake.layers, architecture.layers, strict=True):
+        for name, block_spec in (("attention", spec.attention), ("ffn", spec.ffn)):
+            precision = block_spec.compression.precision
+            if precision in FAKE_QUANTISED:
+                _replace_linears(getattr(layer, name), torchao_config(precision))
+    return fake
+
+
+class FakeQuantisedLinear(nn.Module):
+    """A ``Linear`` that computes with rounded values and learns as if they were not."""
+
+    def __init__(self, linear: nn.Linear, config: Any) -> None:
+        """Take over the parameters of ``linear``; ``config`` is torchao's."""
+        super().__init__()
+        self.weight, self.bias, self._config = linear.weight, linear.bias, config
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., d_in)`` to ``(..., d_out)``."""
+        quantised = _quantised(self.weight, self._config)
+        weight = _straight_through(self.weight, quantised.dequantize())
+        how = quantised.act_quant_kwargs
+        if how is not None:
+            x = _straight_through(x, _round_trip(x, how))
+        return F.linear(x, weight, self.bias)
+
+
+def _replace_linears(block: nn.Module, config: Any) -> None:
+    for name, module in list(block.named_children()):
+        if isinstance(module, nn.Linear):
+            setattr(block, name, FakeQuantisedLinear(module, config))
+        else:
+            _replace_linears(module, config)
+
+
+def _straight_through(value: Tensor, rounded: Tensor) -> Tensor:
+    return value + (rounded.to(value.dtype) - value).detach()
+
+
+def _quantised(weight: Tensor, config: Any) -> Any:
+    """``weight`` as the very tensor that ``quantize_linears`` would put in its place."""
+    # Imported already, and quietly, by ``torchao_config``.
+    from torchao.quantization import quantize_
+
+    holder = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    holder.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    quantize_(holder, config)
+    return holder.weight.data
+
+
+def _round_trip(x: Tensor, how: Any) -> Tensor:
+    """``x`` quantised as the product would quantise it when it comes, and back."""
+    from torchao.quantization.quantize_.common import _choose_quant_func_and_quantize_tensor
+
+    with torch.no_grad():
+        # Products quantise rows of a matrix: all dimensions but the last are one.
+        rows = _choose_quant_func_and_quantize_tensor(x.detach().reshape(-1, x.shape[-1]), how)
+        return rows.dequantize().reshape(x.shape)  # type: ignore[no-any-return]

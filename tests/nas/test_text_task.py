@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from nas.tasks.registry import get_task
+from nas.tasks.text import TextClassification, TextFiles
+
+TRAIN = "pos good good film\nneg bad bad film .\n\npos a good a\nneg\ta bad once\n"
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "train.txt").write_text(TRAIN)
+    (tmp_path / "dev.txt").write_text("neg Bad thing\npos\tgood good good good good\n")
+    (tmp_path / "test.txt").write_text("pos unseen words only\n")
+    (tmp_path / "task.yaml").write_text(
+        "name: tiny\ntrain: train.txt\nvalidation: dev.txt\ntest: test.txt\nsequence_length: 4\n"
+    )
+    return tmp_path
+
+
+def test_tokens_and_labels_come_from_the_training_split(files):
+    task = get_task(str(files / "task.yaml"))
+    # Seen twice or more: good 3, a 3, bad 3, film 2; ties go by the alphabet.
+    vocabulary = {"a": 2, "bad": 3, "good": 4, "film": 5}
+    workload = task.workload(8)
+    assert (workload.name, workload.kind) == ("tiny", "text_classification")
+    assert workload.input_shape == (4,) and workload.n_classes == 2
+    assert workload.vocab_size == 2 + len(vocabulary)
+    train = task.split("train")
+    assert train.targets.tolist() == [1, 0, 1, 0]
+    assert train.inputs.dtype == np.int64
+    # 0 pads, 1 is a word seen once at most.
+    assert train.inputs.tolist() == [[4, 4, 5, 0], [3, 3, 5, 1], [2, 4, 2, 0], [2, 3, 1, 0]]
+    validation = task.split("validation")
+    assert validation.inputs.tolist() == [[3, 1, 0, 0], [4, 4, 4, 4]]
+    assert task.split("test").inputs.tolist() == [[1, 1, 1, 0]]
+
+
+def test_what_validation_and_test_hold_changes_no_token(files):
+    before = get_task(str(files / "task.yaml")).split("train").inputs
+    (files / "dev.txt").write_text("pos unseen unseen unseen\n" * 9)
+    (files / "test.txt").write_text("pos other other other\n" * 9)
+    other = files / "again.yaml"
+    other.write_text((files / "task.yaml").read_text().replace("tiny", "again"))
+    again = get_task(str(other))
+    assert np.array_equal(again.split("train").inputs, before)
+    assert again.workload(1).vocab_size == 6
+
+
+def test_bytes_need_no_vocabulary(files):
+    task = TextClassification(
+        TextFiles(
+            "b",
+            *(files / f"{n}.txt" for n in ("train", "dev", "test")),
+            sequence_length=6,
+            tokens="byte",
+        )
+    )
+    assert task.workload(1).vocab_size == 258
+    assert task.split("validation").inputs[0].tolist() == [b + 2 for b in b"Bad th"]
+
+
+def test_the_vocabulary_is_capped_at_the_most_frequent(files):
+    text = (files / "task.yaml").read_text() + "max_vocabulary: 4\n"
+    (files / "small.yaml").write_text(text)
+    task = get_task(str(files / "small.yaml"))
+    assert task.workload(1).vocab_size == 4
+    assert task.split("train").inputs[0].tolist() == [1, 1, 1, 0]
+
+
+WRONG = [
+    ("task.yaml", "name: [", ["YAML"]),
+    ("task.yaml", "just text", ["mapping"]),
+    ("task.yaml", "name: x\ntrain: a\nvalidation: b\ntest: c\nwidth: 3\n", ["width", "allowed"]),
+    ("task.yaml", "name: x\ntrain: a\nvalidation: b\n", ["no test"]),
+    ("task.yaml", "name: x\ntrain: a\nvalidation: b\ntest: 3\n", ["test", "path", "3"]),
+    ("task.yaml", "name: x\ntrain: a\nvalidation: b\ntest: c\ntokens: letter\n", ["letter"]),
+    ("task.yaml", "name: x\ntrain: a\nvalidation: b\ntest: c\nsequence_length: 0\n", [">= 1"]),
+    ("train.txt", "pos\n", ["train.txt:1", "label and a text"]),
+    ("train.txt", "pos one class\n", ["two labels"]),
+    ("dev.txt", "pos fine\nodd label here\n", ["dev.txt:2", "odd", "neg, pos"]),
+    ("test.txt", "\n\n", ["test.txt", "has none"]),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "words"), WRONG, ids=lambda v: str(v)[:30])
+def test_a_wrong_file_is_one_clear_line(files, name, text, words):
+    (files / name).write_text(text)
+    with pytest.raises(ValueError) as caught:
+        get_task(str(files / "task.yaml")).split("train")
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words), message
+
+
+def test_missing_and_binary_files_are_named(files):
+    with pytest.raises(ValueError, match="nowhere.yaml must be readable"):
+        get_task(str(files / "nowhere.yaml"))
+    (files / "train.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="train.txt must be UTF-8"):
+        get_task(str(files / "task.yaml")).split("train")
+    (files / "train.txt").unlink()
+    with pytest.raises(ValueError, match="train.txt must be readable"):
+        get_task(str(files / "task.yaml")).split("test")
