@@ -31,7 +31,7 @@ from predictors.campaign.slices import run_slice
 from predictors.meters.base import MeterError
 from predictors.meters.select import choose_meter
 from search_spaces.compression.probing import probe, shapes_for
-from search_spaces.compression.realness import real_choices
+from search_spaces.compression.realness import Shape, real_choices
 from search_spaces.presets import get_space
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
@@ -66,6 +66,19 @@ def make_plan(
     return plan_campaign(parts, protocol=protocol, device=device, seed=SEED)
 
 
+def planned_shapes(device: str) -> tuple[Shape, ...]:
+    """The probed shapes that stand for the campaign's models."""
+    parts = {CPU_SPACE: CPU_BATCH_SIZE}
+    if device.startswith("cuda"):
+        parts = {name: work.batch_size for name, work in GPU_WORKLOADS.items()}
+    found = {
+        shape
+        for name, batch_size in parts.items()
+        for shape in shapes_for(device, get_space(name).values("d_model"), batch_size)
+    }
+    return tuple(sorted(found))
+
+
 def records_path(device_name: str, protocol_name: str) -> Path:
     """Where records of a device are kept, such as ``nvidia-h200/screening.jsonl``."""
     slug = re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
@@ -89,9 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"campaign: {error}", file=sys.stderr)
         return 2
     meter.close()
-    widths = get_space(CPU_SPACE).values("d_model")
-    shapes = None if device.startswith("cuda") else shapes_for(device, widths, CPU_BATCH_SIZE)
-    report = probe(device, shapes=shapes, cache_dir=cache_folder())
+    report = probe(device, shapes=planned_shapes(device), cache_dir=cache_folder())
     plan = make_plan(device, *real_choices(report), arguments.n)
     path: Path = arguments.to or records_path(meter.device, plan.protocol.name)
     lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
