@@ -30,7 +30,8 @@ from predictors.campaign.runner import measure_fresh
 from predictors.campaign.slices import run_slice
 from predictors.meters.base import MeterError
 from predictors.meters.select import choose_meter
-from search_spaces.compression.realness import probe, real_choices
+from search_spaces.compression.probing import probe, shapes_for
+from search_spaces.compression.realness import real_choices
 from search_spaces.presets import get_space
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
@@ -39,6 +40,7 @@ MEASUREMENTS = Path(__file__).parent.parent / "predictors" / "measurements"
 SEED = 0
 # Architectures of each workload; with a tenth repeated in other processes.
 N_GPU, N_CPU = 200, 60
+CPU_SPACE, CPU_BATCH_SIZE = "digits-tiny", 128
 GPU_WORKLOADS: dict[str, Workload] = {
     "encoder-base": Workload("encoder-128", "text_classification", (128,), 2, 32, 8192),
     "vision-base": Workload("vision-224", "image_classification", (3, 224, 224), 1000, 32),
@@ -58,7 +60,8 @@ def make_plan(
         parts = [Part(real(name), work, n or N_GPU) for name, work in GPU_WORKLOADS.items()]
         protocol = get_protocol("screening")
     else:
-        parts = [Part(real("digits-tiny"), get_task("digits").workload(128), n or N_CPU)]
+        workload = get_task("digits").workload(CPU_BATCH_SIZE)
+        parts = [Part(real(CPU_SPACE), workload, n or N_CPU)]
         protocol = get_protocol("quick")
     return plan_campaign(parts, protocol=protocol, device=device, seed=SEED)
 
@@ -86,7 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"campaign: {error}", file=sys.stderr)
         return 2
     meter.close()
-    plan = make_plan(device, *real_choices(probe(device, cache_dir=cache_folder())), arguments.n)
+    widths = get_space(CPU_SPACE).values("d_model")
+    shapes = None if device.startswith("cuda") else shapes_for(device, widths, CPU_BATCH_SIZE)
+    report = probe(device, shapes=shapes, cache_dir=cache_folder())
+    plan = make_plan(device, *real_choices(report), arguments.n)
     path: Path = arguments.to or records_path(meter.device, plan.protocol.name)
     lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
     with MeasureProgress(quiet=arguments.quiet) as progress:

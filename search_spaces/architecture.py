@@ -19,10 +19,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar, get_args
 
-Precision = Literal["fp32", "bf16", "int8", "fp8"]
-Sparsity = Literal["dense", "2:4"]
+Precision = Literal["fp32", "bf16", "int8", "fp8", "int8wo", "int4wo"]
+Sparsity = Literal["dense", "2:4", "unstructured-50", "unstructured-90"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 SPARSITIES: tuple[Sparsity, ...] = get_args(Sparsity)
+# What a sparsity is called whose zeros no kernel of any device skips.
+UNSTRUCTURED: dict[Sparsity, float] = {"unstructured-50": 0.5, "unstructured-90": 0.9}
+# Four-bit weights share a scale and a zero point among this many along the input.
+INT4_GROUP_SIZE = 32
 
 SCHEMA_VERSION = 1
 
@@ -46,8 +50,14 @@ def is_factorised(d_in: int, d_out: int, rank: int | None) -> bool:
 class Compression:
     """Bit-width and sparsity of the projections of one block.
 
-    ``int8`` is dynamic int8 activations times int8 weights, ``fp8`` the same in e4m3. ``2:4``
-    keeps two of each four consecutive weights along the input dimension.
+    ``int8`` is dynamic int8 activations times int8 weights, ``fp8`` the same in e4m3. ``int8wo``
+    and ``int4wo`` store weights in 8 or 4 bits and multiply in bf16: they save memory traffic,
+    not arithmetic. ``2:4`` keeps two of each four consecutive weights along the input dimension;
+    ``unstructured-N`` zeroes N% of the weights wherever they are, which saves nothing on any
+    device and is always *simulated* (see ``search_spaces.simulated``).
+
+    Raises:
+        ValueError: a field is not one of the known values, or the two do not go together.
     """
 
     precision: Precision = "fp32"
@@ -63,6 +73,9 @@ class Compression:
             raise ValueError(
                 f"sparsity must be one of {', '.join(SPARSITIES)}, got {self.sparsity!r}"
             )
+        if self.precision == "int4wo" and self.sparsity != "dense":
+            # Its zero point is a real number: rounding would turn zeros into small weights.
+            raise ValueError(f"sparsity must be dense with precision int4wo, got {self.sparsity}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +200,12 @@ class Architecture:
     def stream_precision(self) -> Precision:
         """Precision of the residual stream, embeddings, norms and head.
 
-        bf16 when every block asks for bf16 or fp8 (whose products read bf16), else fp32: a
+        bf16 when every block asks for a precision whose products read bf16, else fp32: a
         stream narrower than one of its blocks would undo that block's choice, and on CPUs the
         int8 product is faster from fp32.
         """
         asked = {block.compression.precision for block in self.blocks}
-        return "bf16" if asked <= {"bf16", "fp8"} else "fp32"
+        return "bf16" if asked <= {"bf16", "fp8", "int8wo", "int4wo"} else "fp32"
 
     @cached_property
     def hash(self) -> str:
@@ -282,8 +295,8 @@ class Architecture:
             parts.append(f"p{self.patch_size}")
         precisions = {block.compression.precision for block in self.blocks}
         parts.append("+".join(p for p in PRECISIONS if p in precisions))
-        if any(block.compression.sparsity != "dense" for block in self.blocks):
-            parts.append("2:4")
+        sparsities = {block.compression.sparsity for block in self.blocks}
+        parts += [s for s in SPARSITIES if s in sparsities and s != "dense"]
         return " ".join(parts)
 
 

@@ -13,7 +13,8 @@ What is counted, and is what ``models.build`` builds:
 ``macs`` are those of matrix products per *sample*, the two inside attention included; causal
 masks are not credited. One MAC is two FLOPs. Softmax, norms, GELU and additions are left out.
 2:4 sparsity halves stored weights (and adds 2 bits of index a kept weight) but not ``macs``:
-what a kernel skips is for measurement to say. Bytes assume that each tensor is moved once per
+what a kernel skips is for measurement to say. Unstructured zeros are stored and multiplied like
+any other weight. Bytes assume that each tensor is moved once per
 kernel; caches are left out.
 """
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from search_spaces.architecture import (
+    INT4_GROUP_SIZE,
     Architecture,
     AttentionSpec,
     Compression,
@@ -31,8 +33,23 @@ from search_spaces.architecture import (
 )
 from search_spaces.workload import Workload
 
-BYTES_PER_WEIGHT: dict[Precision, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "fp8": 1.0}
-_BYTES_PER_ACTIVATION: dict[Precision, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 4.0, "fp8": 2.0}
+BYTES_PER_WEIGHT: dict[Precision, float] = {
+    "fp32": 4.0,
+    "bf16": 2.0,
+    "int8": 1.0,
+    "fp8": 1.0,
+    "int8wo": 1.0,
+    # Half a byte, and a bf16 scale and zero point for each group.
+    "int4wo": 0.5 + 4 / INT4_GROUP_SIZE,
+}
+_BYTES_PER_ACTIVATION: dict[Precision, float] = {
+    "fp32": 4.0,
+    "bf16": 2.0,
+    "int8": 4.0,
+    "fp8": 2.0,
+    "int8wo": 2.0,
+    "int4wo": 2.0,
+}
 # 2:4 keeps half of the weights and stores a 2-bit position for each one kept.
 _INDEX_BYTES_PER_KEPT_WEIGHT = 0.25
 

@@ -2,7 +2,9 @@
 
 ``decode`` accepts valid combinations only. ``repair`` maps what a sampler that knows no
 constraints may propose to a valid combination near it. Genes of layers beyond the depth do not
-matter; ``encode`` gives them their domain's first value.
+matter; ``encode`` gives them their domain's first value. A sparsity
+that no device has a kernel for in the block's precision is read as dense, where the space offers
+dense.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.architecture import (
+    UNSTRUCTURED,
     Architecture,
     AttentionSpec,
     Compression,
     FfnSpec,
     LayerSpec,
+    Precision,
+    Sparsity,
 )
 from search_spaces.space import LAYER_GENES, SearchSpace
 
@@ -43,6 +48,8 @@ def decode(genes: Mapping[str, Any], space: SearchSpace) -> Architecture:
     layers = []
     for layer in range(genes["depth"]):
         own = {gene: genes[space.gene_name(gene, layer)] for gene in LAYER_GENES}
+        for block in ("attention", "ffn"):
+            own[f"{block}_compression"] = _compression(own, block, space)
         layers.append(LayerSpec(_attention(own, d_model), _ffn(own, d_model)))
     return Architecture(d_model, tuple(layers), genes["patch_size"])
 
@@ -66,7 +73,7 @@ def encode(architecture: Architecture, space: SearchSpace) -> Genes:
         for layers in groups:
             name = space.gene_name(gene, layers[0])
             for value in space.values(gene):
-                if all(_fits(gene, value, architecture, layer) for layer in layers):
+                if all(_fits(gene, value, architecture, layer, space) for layer in layers):
                     genes[name] = value
                     break
             else:
@@ -130,7 +137,7 @@ def _attention(own: Mapping[str, Any], d_model: int) -> AttentionSpec:
         n_kv_heads=own["n_kv_heads"],
         d_head=d_model // own["n_heads"],
         rank=_rank(own["attention_rank"], d_model),
-        compression=Compression(own["attention_precision"], own["attention_sparsity"]),
+        compression=own["attention_compression"],
     )
 
 
@@ -138,7 +145,21 @@ def _ffn(own: Mapping[str, Any], d_model: int) -> FfnSpec:
     return FfnSpec(
         d_ff=_width(own["ffn_ratio"], d_model),
         rank=_rank(own["ffn_rank"], d_model),
-        compression=Compression(own["ffn_precision"], own["ffn_sparsity"]),
+        compression=own["ffn_compression"],
+    )
+
+
+def _compression(own: Mapping[str, Any], block: str, space: SearchSpace) -> Compression:
+    precision = own[f"{block}_precision"]
+    return Compression(precision, _sparsity(own[f"{block}_sparsity"], block, precision, space))
+
+
+def _sparsity(
+    sparsity: Sparsity, block: str, precision: Precision, space: SearchSpace
+) -> Sparsity:
+    has_kernel = precision == "bf16" or (sparsity in UNSTRUCTURED and precision != "int4wo")
+    return (
+        "dense" if not has_kernel and "dense" in space.domains[f"{block}_sparsity"] else sparsity
     )
 
 
@@ -150,7 +171,9 @@ def _width(ratio: float, d_model: int) -> int:
     return max(1, round(ratio * d_model))
 
 
-def _fits(gene: str, value: Any, architecture: Architecture, layer: int) -> bool:
+def _fits(
+    gene: str, value: Any, architecture: Architecture, layer: int, space: SearchSpace
+) -> bool:
     """Whether ``gene = value`` gives what ``architecture`` has in ``layer``."""
     d_model, spec = architecture.d_model, architecture.layers[layer]
     attention, ffn = spec.attention, spec.ffn
@@ -168,6 +191,8 @@ def _fits(gene: str, value: Any, architecture: Architecture, layer: int) -> bool
         case _:
             block, field = gene.split("_")
             compression = attention.compression if block == "attention" else ffn.compression
+            if field == "sparsity":
+                value = _sparsity(value, block, compression.precision, space)
             return bool(value == getattr(compression, field))
 
 

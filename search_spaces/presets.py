@@ -6,14 +6,15 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from search_spaces.architecture import PRECISIONS, SPARSITIES
+from search_spaces.architecture import PRECISIONS
 from search_spaces.space import SearchSpace
 
+# Unstructured sparsity is in no preset: no device has a kernel that gains from it.
 _COMPRESSION: dict[str, Any] = {
     "attention_precision": list(PRECISIONS),
     "ffn_precision": list(PRECISIONS),
-    "attention_sparsity": list(SPARSITIES),
-    "ffn_sparsity": list(SPARSITIES),
+    "attention_sparsity": ["dense", "2:4"],
+    "ffn_sparsity": ["dense", "2:4"],
 }
 _LARGE: dict[str, Any] = {
     "d_model": [128, 192, 256, 384, 512, 768, 1024],

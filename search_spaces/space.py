@@ -64,6 +64,16 @@ class SearchSpace:
             raise ValueError(
                 f"depth must be at most {_MAX_DEPTH}, got {max(self.values('depth'))}"
             )
+        for block in ("attention", "ffn"):
+            # Four-bit weights take no mask: their zero point is a real number.
+            if (
+                "int4wo" in self.domains[f"{block}_precision"]
+                and "dense" not in self.domains[f"{block}_sparsity"]
+            ):
+                raise ValueError(
+                    f"{block}_sparsity must offer dense with {block}_precision int4wo, "
+                    f"got {self.values(f'{block}_sparsity')}"
+                )
         for d_model in self.values("d_model"):
             if not self.head_pairs(d_model):
                 raise ValueError(
@@ -159,7 +169,7 @@ class SearchSpace:
                 if not kept:
                     raise ValueError(
                         f"{gene} must offer one of {', '.join(sorted(offered))}, the only ones "
-                        f"that are real on this device, got {domains[gene].values}"
+                        f"offered on this device, got {domains[gene].values}"
                     )
                 domains[gene] = Choice(kept)
         return replace(self, domains=domains)

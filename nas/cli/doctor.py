@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from nas.cli.kernels import probe_kernels, render_kernels
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
@@ -15,14 +17,17 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
     parser.add_argument(
-        "--kernels", action="store_true", help="probe precisions and sparsities (some seconds)"
+        "--kernels",
+        action="store_true",
+        help="probe precisions and sparsities at several shapes (a minute, once)",
     )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
-    from nas.searching.recipes import cache_folder, default_device
+    from nas.searching.recipes import default_device
     from predictors.meters.base import MeterError
     from predictors.meters.select import choose_meter, survey
 
@@ -40,11 +45,14 @@ def run(arguments: argparse.Namespace) -> int:
         "meter": chosen,
         "meters": [asdict(status) for status in meters],
     }
-    if arguments.kernels:
-        from search_spaces.compression.realness import probe
-
-        result["kernels"] = probe(device, cache_dir=cache_folder()).to_dict()
-    print(json.dumps(result, allow_nan=False) if arguments.json else _text(result))
+    report = probe_kernels(device, quiet=arguments.quiet) if arguments.kernels else None
+    if arguments.json:
+        kernels = {} if report is None else {"kernels": report.to_dict()}
+        print(json.dumps(result | kernels, allow_nan=False))
+    else:
+        print(_text(result))
+        if report is not None:
+            print(render_kernels(report))
     return 0
 
 
@@ -57,15 +65,6 @@ def _text(result: dict[str, Any]) -> str:
         lines.append(f"used: none, because no meter covers {result['device']}")
     else:
         lines.append(f"used: {result['meter']} ({_why(result['meter'])})")
-    for kind in ("precisions", "sparsities"):
-        for choice in result.get("kernels", {}).get(kind, ()):
-            ratio = choice["time_ratio"]
-            shown = "" if ratio is None else f"{ratio:.2f}x the time of fp32"
-            kernel = "" if choice["kernel"] is None else f", mostly {choice['kernel']}"
-            what = (
-                f"real: {shown}{kernel}" if choice["is_real"] else f"not real: {choice['reason']}"
-            )
-            lines.append(f"  {choice['name']:<6} {what}")
     return "\n".join(lines)
 
 

@@ -164,15 +164,16 @@ def _protocol(arguments: argparse.Namespace, device: str) -> Protocol:
 def _plan(
     arguments: argparse.Namespace, device: str, workload: Workload, protocol: Protocol
 ) -> Plan:
-    from nas.searching.recipes import cache_folder
+    from nas.searching.offered import offered_space, unreal_choices
     from predictors.campaign.plan import Part, PlanItem, plan_campaign, plan_items
-    from search_spaces.compression.realness import probe, real_choices
     from search_spaces.presets import get_space
 
     if arguments.space is not None:
-        space = get_space(arguments.space)
-        precisions, sparsities = real_choices(probe(device, cache_dir=cache_folder()))
-        space = space.restrict(precisions=precisions, sparsities=sparsities)
+        asked = get_space(arguments.space)
+        space = offered_space(asked, device, workload.batch_size)
+        if not arguments.quiet:
+            for line in unreal_choices(asked, device, workload.batch_size):
+                print(f"note: {line}", file=sys.stderr)
         return plan_campaign(
             [Part(space, workload, arguments.sample)],
             protocol=protocol,

@@ -75,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"searching {config.space.name} on {config.task}, {config.device}: {folder}",
             file=sys.stderr,
         )
+        for line in _notes(arguments, config):
+            print(f"note: {line}", file=sys.stderr)
     with SearchProgress(quiet=arguments.quiet) as progress:
         done = nas.search(
             config,
@@ -85,6 +87,16 @@ def run(arguments: argparse.Namespace) -> int:
             listener=progress,
         )
     return _report(done, as_json=arguments.json)
+
+
+def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ...]:
+    """What a space of the user's own asks for and does not really get."""
+    from nas.searching.offered import unreal_choices
+    from search_spaces.presets import get_space
+
+    if arguments.space is None:
+        return ()
+    return unreal_choices(get_space(arguments.space), config.device, config.batch_size)
 
 
 def _config(arguments: argparse.Namespace) -> SearchConfig:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nas.exporting.verify import Verification
 from nas.searching.run import versions
 from search_spaces.architecture import Architecture
+from search_spaces.simulated import describe_on
 
 if TYPE_CHECKING:
     from nas.searching.run import Run
@@ -21,7 +22,7 @@ def make_card(run: Run, record: TrialRecord, verification: Verification) -> dict
     return {
         "schema": SCHEMA_VERSION,
         "task": run.task,
-        "architecture": record.architecture.describe(),
+        "architecture": describe_on(record.architecture, run.config.device),
         "architecture_hash": record.architecture.hash,
         "params": record.params,
         "run": run.name,

@@ -21,7 +21,7 @@ def recipe_names() -> list[str]:
 
 
 def get_recipe(name: str, **changes: Any) -> SearchConfig:
-    """The configuration of ``name`` with ``changes``, offering only what is real on the device.
+    """The configuration of ``name`` with ``changes``, fitted to what the device offers.
 
     ``device`` defaults to the first CUDA device where there is one.
 
@@ -43,13 +43,10 @@ def get_recipe(name: str, **changes: Any) -> SearchConfig:
 
 
 def fitted(config: SearchConfig) -> SearchConfig:
-    """``config`` with its space limited to choices that have a real kernel on its device."""
-    from search_spaces.compression.realness import probe, real_choices
+    """``config`` with its space limited to what its device offers; see ``offered_space``."""
+    from nas.searching.offered import offered_space
 
-    report = probe(config.device, cache_dir=cache_folder())
-    precisions, sparsities = real_choices(report)
-    space = config.space.restrict(precisions=precisions, sparsities=sparsities)
-    return replace(config, space=space)
+    return replace(config, space=offered_space(config.space, config.device, config.batch_size))
 
 
 def default_device() -> str:

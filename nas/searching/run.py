@@ -24,6 +24,7 @@ from nas.pareto.queries import Front, FrontMember
 from nas.searching.config import SearchConfig
 from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord
+from search_spaces.simulated import describe_on
 from search_spaces.workload import Workload
 
 SCHEMA_VERSION = 1
@@ -95,7 +96,11 @@ class Run:
     def front(self) -> Front:
         """The complete trials that no other dominates."""
         return Front.of(
-            [member_of(record) for record in self.trials() if record.state == "complete"]
+            [
+                member_of(record, self.config.device)
+                for record in self.trials()
+                if record.state == "complete"
+            ]
         )
 
     def trial_folder(self, number: int) -> Path:
@@ -223,15 +228,15 @@ def sole_writer(folder: Path) -> Iterator[None]:
         yield
 
 
-def member_of(record: TrialRecord) -> FrontMember:
-    """A complete trial as the front shows it."""
+def member_of(record: TrialRecord, device: str) -> FrontMember:
+    """A complete trial as the front shows it; what ``device`` only simulates is named so."""
     reading = record.reading
     if reading is None or record.accuracy is None or record.accuracy_se is None:
         raise ValueError(f"trial {record.number} must be complete, got {record.state}")
     return FrontMember(
         trial=record.number,
         architecture=record.architecture.to_dict(),
-        architecture_text=record.architecture.describe(),
+        architecture_text=describe_on(record.architecture, device),
         accuracy=record.accuracy,
         accuracy_se=record.accuracy_se,
         test_accuracy=record.test_accuracy,

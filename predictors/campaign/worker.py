@@ -36,6 +36,7 @@ from predictors.meters.base import EnergyReading, Meter
 from predictors.meters.estimate import watts_per_core
 from predictors.meters.select import choose_meter
 from search_spaces.architecture import Architecture
+from search_spaces.simulated import simulated_choices
 from search_spaces.workload import Workload
 
 Send = Callable[[dict[str, Any]], None]
@@ -68,6 +69,10 @@ class Subject:
             compress(model.to(device), self.architecture), self.architecture, inputs
         )
         self.mode = prepared.mode
+        # The joules are those of what runs; a choice that gains nothing here is named beside them.
+        self.flags = tuple(
+            f"simulated_{choice}" for choice in simulated_choices(self.architecture, device)
+        )
         self.meter: Meter = choose_meter(job["meter"], device)
         sync: Callable[[], None] = torch.cuda.synchronize if device != "cpu" else (lambda: None)
         self.loop = WindowLoop(lambda: prepared.call(inputs), self.meter, self.protocol, sync=sync)
@@ -179,7 +184,7 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         versions=_versions(meter),
         protocol=subject.protocol.to_dict(),
         spent_energy_j=spent_j,
-        flags=measurement.flags,
+        flags=(*measurement.flags, *subject.flags),
         temperature_c=last.temperature_c,
         sm_clock_mhz=last.sm_clock_mhz,
         power_limit_w=last.power_limit_w,

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec
-from search_spaces.compression.quantize import DTYPES, quantize_linears
-from search_spaces.compression.sparsity import prune_2_4, to_sparse_kernels
+from search_spaces.compression.quantize import DTYPES, PLAIN, quantize_linears
+from search_spaces.compression.sparsity import prune, to_sparse_kernels
 from search_spaces.models.blocks import CastBlock
 from search_spaces.models.transformer import Transformer
+from search_spaces.simulated import is_simulated
 
 Mode = Literal["eager", "compile", "cuda-graph", "compile-reduce-overhead"]
 
@@ -55,29 +56,36 @@ def compress(model: Transformer, architecture: Architecture) -> Transformer:
 
 
 def prepare_for_inference(
-    model: nn.Module, architecture: Architecture, example: Tensor
+    model: nn.Module,
+    architecture: Architecture,
+    example: Tensor,
+    *,
+    keep_compiled: bool = False,
 ) -> PreparedModel:
     """The fastest faithful way to run ``model`` on batches shaped like ``example``.
 
-    Every variant is compiled on CPUs, not only int8, which must be: compiling alone saves some
-    10%, and joules must differ by what the architecture does, not by how it is run. Where there
-    is no C++ compiler plain variants run op by op and int8 is an error. On CUDA every variant
+    Every variant is compiled on CPUs, not only the quantised ones, which must be: compiling alone
+    saves some 10%, and joules must differ by what the architecture does, not by how it is run.
+    Where there is no C++ compiler plain variants run op by op and quantised ones are an error. On
+    CUDA every variant
     runs as a graph, since launching its kernels one by one would cost small models more than
     computing.
 
+    Models compiled before in this process are compiled anew at their next call, unless
+    ``keep_compiled``; torch then stops compiling at the ninth network of one class.
+
     Raises:
-        RuntimeError: int8 or fp8 cannot be compiled here.
+        RuntimeError: a quantised variant cannot be compiled here.
     """
-    quantised = any(b.compression.precision in ("int8", "fp8") for b in architecture.blocks)
+    quantised = any(b.compression.precision not in PLAIN for b in architecture.blocks)
     if example.device.type == "cuda":
         if quantised:
-            return PreparedModel(
-                _compiled(model, example, "reduce-overhead"), "compile-reduce-overhead"
-            )
+            call = _compiled(model, example, "reduce-overhead", keep_compiled)
+            return PreparedModel(call, "compile-reduce-overhead")
         return PreparedModel(_graphed(model, example), "cuda-graph")
     if not quantised and not _has_compiler():
         return run_eagerly(model)
-    return PreparedModel(_compiled(model, example, None), "compile")
+    return PreparedModel(_compiled(model, example, None, keep_compiled), "compile")
 
 
 def _has_compiler() -> bool:
@@ -100,24 +108,29 @@ def _compressed_block(
 ) -> nn.Module:
     block = copy.deepcopy(original).eval().requires_grad_(False)
     precision, sparsity = spec.compression.precision, spec.compression.sparsity
-    on_cuda = next(block.parameters()).device.type == "cuda"
-    if sparsity == "2:4":
-        if on_cuda and precision != "bf16":
-            raise ValueError(f"{name} must be bf16 for 2:4 kernels, got {precision}")
-        prune_2_4(block, name)
-    # Quantised products take and give the stream's dtype; plain ones run in their own.
+    if sparsity != "dense":
+        prune(block, name, sparsity)
+    # Quantised int8 products take and give the stream's dtype; others run in their own.
     inner = DTYPES.get(precision, stream)
     block.to(inner)
-    if sparsity == "2:4" and on_cuda:
+    if sparsity == "2:4" and not is_simulated(spec.compression, device_of(block)):
         to_sparse_kernels(block, name)
-    if precision in ("int8", "fp8"):
+    if precision not in PLAIN:
         quantize_linears(block, name, precision)
     return block if inner == stream else CastBlock(block, inner, stream)
 
 
-def _compiled(model: nn.Module, example: Tensor, mode: str | None) -> Callable[[Tensor], Tensor]:
-    # Graphs of other models count towards one limit in torch, past which it stops compiling.
-    torch._dynamo.reset()
+def device_of(module: nn.Module) -> str:
+    """Type of the device that ``module`` lies on: ``cpu`` or ``cuda``."""
+    return next(module.parameters()).device.type
+
+
+def _compiled(
+    model: nn.Module, example: Tensor, mode: str | None, keep_compiled: bool
+) -> Callable[[Tensor], Tensor]:
+    if not keep_compiled:
+        # Graphs of other models count towards one limit in torch, past which it stops compiling.
+        torch._dynamo.reset()
     compiled = torch.compile(model, dynamic=False, mode=mode)
 
     def call(inputs: Tensor) -> Tensor:

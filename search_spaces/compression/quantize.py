@@ -1,4 +1,4 @@
-"""Precision of one block: casts, and dynamic int8 or fp8 by torchao. The one door to torchao."""
+"""Precision of one block: casts, and torchao's int8, fp8 and int4. The one door to torchao."""
 
 from __future__ import annotations
 
@@ -11,20 +11,32 @@ from typing import Any
 import torch
 from torch import nn
 
-from search_spaces.architecture import Precision
+from search_spaces.architecture import INT4_GROUP_SIZE, Precision
 
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# cuBLASLt's scaled product takes multiples of 16, the int8 product multiples of 8.
+# What a block's plain tensors are kept in, and what its products read. int8 reads whatever the
+# stream is; fp8 by rows and the weight-only products want bf16.
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp8": torch.bfloat16,
+    "int8wo": torch.bfloat16,
+    "int4wo": torch.bfloat16,
+}
+PLAIN: tuple[Precision, ...] = ("fp32", "bf16")
+# cuBLASLt's scaled product takes multiples of 16, the int8 product multiples of 8, the 4-bit
+# product whole groups along the input and multiples of 16 along the output.
 _FP8_MULTIPLE = 16
 _INT8_CUDA_MULTIPLE = 8
+_INT4_OUT_MULTIPLE = 16
 _FP8_CAPABILITY = (8, 9)
+_INT4_CAPABILITY = (8, 0)
 
 
 def quantize_linears(block: nn.Module, name: str, precision: Precision) -> None:
-    """Replace the weight of every ``Linear`` under ``block`` by its int8 or fp8 form, in place.
+    """Replace the weight of every ``Linear`` under ``block`` by its quantised form, in place.
 
-    Activations are quantised when they come: int8 per token, fp8 per row. ``name`` is what the
-    block is called in errors.
+    Activations are quantised when they come (int8 per token, fp8 per row) or, with the
+    weight-only precisions, stay in bf16. ``name`` is what the block is called in errors.
 
     Raises:
         ValueError: a layer's shape or the device has no such kernel; no layer is ever skipped.
@@ -32,27 +44,56 @@ def quantize_linears(block: nn.Module, name: str, precision: Precision) -> None:
     linears = {n: m for n, m in block.named_modules() if isinstance(m, nn.Linear)}
     for inner, linear in linears.items():
         _check_shape(f"{name}.{inner}", linear, precision)
+    # torchao lets fp32 products round to TF32 for the whole process, which would make whatever
+    # fp32 model comes next another one.
+    matmul_precision = torch.get_float32_matmul_precision()
     with quiet_torchao():
         from torchao.quantization import quantize_
 
-        config = torchao_config(precision)
+        device = next(block.parameters()).device
+        config = torchao_config(precision, device.type)
         quantize_(block, config, filter_fn=lambda module, _: isinstance(module, nn.Linear))
+    torch.set_float32_matmul_precision(matmul_precision)
     for inner, linear in linears.items():
-        if not is_quantized(linear):
-            raise ValueError(f"{name}.{inner} must become {precision}, but kept its plain weight")
+        found = weight_precision(linear)
+        if found != precision:
+            raise ValueError(f"{name}.{inner} must become {precision}, but became {found}")
 
 
-def torchao_config(precision: Precision) -> Any:
-    """How torchao is told of ``precision``."""
+def torchao_config(precision: Precision, device_type: str = "cpu") -> Any:
+    """How torchao is told of ``precision`` on a device of that type.
+
+    Raises:
+        ValueError: the precision is none of torchao's.
+    """
     with quiet_torchao():
         from torchao.quantization import (
             Float8DynamicActivationFloat8WeightConfig,
+            Int4WeightOnlyConfig,
             Int8DynamicActivationInt8WeightConfig,
+            Int8WeightOnlyConfig,
             PerRow,
         )
-    if precision == "int8":
-        return Int8DynamicActivationInt8WeightConfig()
-    return Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
+        from torchao.quantization.quantize_.workflows import Int4PackingFormat
+    match precision:
+        case "int8":
+            return Int8DynamicActivationInt8WeightConfig()
+        case "fp8":
+            return Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
+        case "int8wo":
+            return Int8WeightOnlyConfig()
+        case "int4wo" if device_type == "cpu":
+            with quiet_torchao():
+                # Where torchao 0.18 keeps the one 4-bit product that CPUs have.
+                from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
+            return PrototypeInt4WeightOnlyConfig(group_size=INT4_GROUP_SIZE)
+        case "int4wo":
+            return Int4WeightOnlyConfig(
+                group_size=INT4_GROUP_SIZE,
+                int4_packing_format=Int4PackingFormat.TILE_PACKED_TO_4D,
+            )
+        case _:
+            raise ValueError(f"precision must be one of torchao's, got {precision!r}")
 
 
 def is_quantized(linear: nn.Linear) -> bool:
@@ -60,19 +101,46 @@ def is_quantized(linear: nn.Linear) -> bool:
     return type(linear.weight.data).__module__.startswith("torchao.")
 
 
+def weight_precision(linear: nn.Linear) -> str:
+    """The precision that the layer's weight really has: one of ours, or its type's name."""
+    weight = linear.weight.data
+    if not is_quantized(linear):
+        plain = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+        return plain.get(weight.dtype, str(weight.dtype))
+    name = type(weight).__name__
+    is_dynamic = getattr(weight, "act_quant_kwargs", None) is not None
+    if name == "Int8Tensor":
+        return "int8" if is_dynamic else "int8wo"
+    if name == "Float8Tensor" and is_dynamic:
+        return "fp8"
+    is_four_bit = name in ("Int4OpaqueTensor", "Int4TilePackedTo4dTensor")
+    return "int4wo" if is_four_bit else name
+
+
 def _check_shape(name: str, linear: nn.Linear, precision: Precision) -> None:
     device = linear.weight.device
-    if precision == "fp8":
-        if device.type != "cuda" or torch.cuda.get_device_capability(device) < _FP8_CAPABILITY:
-            raise ValueError(f"precision fp8 must run on CUDA with SM >= 8.9, got {device}")
-        multiple = _FP8_MULTIPLE
-    else:
-        multiple = _INT8_CUDA_MULTIPLE if device.type == "cuda" else 1
-    shape = (linear.in_features, linear.out_features)
-    if any(size % multiple for size in shape):
+    on_cuda = device.type == "cuda"
+    capability = torch.cuda.get_device_capability(device) if on_cuda else None
+    if precision == "fp8" and (capability is None or capability < _FP8_CAPABILITY):
+        raise ValueError(f"precision fp8 must run on CUDA with SM >= 8.9, got {device}")
+    if precision == "int4wo" and capability is not None and capability < _INT4_CAPABILITY:
         raise ValueError(
-            f"{name} must have sizes divisible by {multiple} for {precision}, got {shape}"
+            f"precision int4wo must run on a CPU or CUDA with SM >= 8.0, got {device}"
         )
+    multiples = {
+        "fp8": (_FP8_MULTIPLE, _FP8_MULTIPLE),
+        "int8": (_INT8_CUDA_MULTIPLE, _INT8_CUDA_MULTIPLE) if on_cuda else (1, 1),
+        "int8wo": (1, 1),
+        "int4wo": (INT4_GROUP_SIZE, _INT4_OUT_MULTIPLE),
+    }[precision]
+    shape = (linear.in_features, linear.out_features)
+    if any(size % multiple for size, multiple in zip(shape, multiples, strict=True)):
+        allowed = (
+            f"sizes divisible by {multiples[0]}"
+            if multiples[0] == multiples[1]
+            else f"an input size divisible by {multiples[0]} and an output size by {multiples[1]}"
+        )
+        raise ValueError(f"{name} must have {allowed} for {precision}, got {shape}")
 
 
 @contextmanager

@@ -1,17 +1,98 @@
-"""2:4 sparsity: of each four consecutive weights along the input, the two largest stay.
+"""Masks of weights: 2:4, whose zeros CUDA kernels skip, and unstructured, whose zeros none does.
 
-Source: Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks". On CUDA the masked weight
-becomes torch's semi-structured tensor, whose product is the sparse tensor-core kernel. Elsewhere
-there is no such kernel: the mask alone is a *simulation*, which saves nothing.
+2:4 keeps the two largest of each four consecutive weights along the input: Mishra et al. 2021,
+"Accelerating Sparse Deep Neural Networks". On CUDA the masked weight becomes torch's
+semi-structured tensor, whose product is the sparse tensor-core kernel. Elsewhere, and for
+unstructured masks everywhere, the mask is a *simulation*, which saves nothing
+(``search_spaces.simulated``).
+
+A network recovers by training on with its zeros held:
+
+```python
+masks = Masks.of(model, architecture)  # prunes the model now
+for inputs, targets in batches:
+    loss(model(inputs), targets).backward()
+    optimizer.step()
+    masks.apply_()
+```
+
+``apply.compress`` then finds the same weights to be the largest.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+from search_spaces.architecture import UNSTRUCTURED, Architecture, Sparsity
+
 # What cuSPARSELt takes in bf16.
 _CUDA_MULTIPLE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """The weights of a network that some mask rules, each with what of it stays.
+
+    ``weights`` are the network's own parameters, ``kept`` boolean tensors of the same shapes.
+    """
+
+    weights: tuple[Tensor, ...]
+    kept: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module, architecture: Architecture) -> Masks:
+        """Masks by magnitude of every block that asks for sparsity, applied at once.
+
+        Raises:
+            ValueError: a layer's shape has no such mask; the layer is named.
+        """
+        weights: list[Tensor] = []
+        kept: list[Tensor] = []
+        for index, spec in enumerate(architecture.layers):
+            for name, block in (("attention", spec.attention), ("ffn", spec.ffn)):
+                sparsity = block.compression.sparsity
+                if sparsity != "dense":
+                    where = f"layers.{index}.{name}"
+                    # By parameter and not by layer type, so that layers which wrap a weight for
+                    # quantisation-aware training are masked too.
+                    for path, weight in model.get_submodule(where).named_parameters():
+                        if weight.ndim == 2:
+                            layer = path.removesuffix(".weight")
+                            weights.append(weight)
+                            kept.append(make_mask(weight, sparsity, f"{where}.{layer}"))
+        masks = cls(tuple(weights), tuple(kept))
+        masks.apply_()
+        return masks
+
+    def apply_(self) -> None:
+        """Zero what does not stay; call it after each step of the optimiser."""
+        with torch.no_grad():
+            for weight, kept in zip(self.weights, self.kept, strict=True):
+                weight.mul_(kept)
+
+
+def make_mask(weight: Tensor, sparsity: Sparsity, name: str) -> Tensor:
+    """A boolean mask over ``weight`` ``(d_out, d_in)``, True where a weight stays.
+
+    Unstructured masks keep the largest of the whole matrix; ties go to the first.
+
+    Raises:
+        ValueError: the shape has no such mask; ``name`` is the layer's.
+    """
+    if sparsity == "2:4":
+        if weight.shape[1] % 4:
+            raise ValueError(
+                f"{name} must have an input size divisible by 4 for 2:4, got {weight.shape[1]}"
+            )
+        return mask_2_4(weight)
+    n_zero = round(UNSTRUCTURED[sparsity] * weight.numel())
+    order = weight.detach().abs().flatten().argsort(descending=True, stable=True)
+    mask = torch.ones_like(order, dtype=torch.bool)
+    mask[order[len(order) - n_zero :]] = False
+    return mask.reshape(weight.shape)
 
 
 def mask_2_4(weight: Tensor) -> Tensor:
@@ -23,27 +104,25 @@ def mask_2_4(weight: Tensor) -> Tensor:
     rows, columns = weight.shape
     if columns % 4:
         raise ValueError(f"columns must be divisible by 4 for 2:4, got {columns}")
-    groups = weight.abs().reshape(rows, columns // 4, 4)
+    groups = weight.detach().abs().reshape(rows, columns // 4, 4)
     kept = groups.topk(2, dim=-1).indices
     mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, kept, True)
     return mask.reshape(rows, columns)
 
 
-def prune_2_4(block: nn.Module, name: str) -> None:
-    """Zero half of the weights of every ``Linear`` under ``block``, in place.
+def prune(block: nn.Module, name: str, sparsity: Sparsity) -> None:
+    """Mask the weight of every ``Linear`` under ``block`` by magnitude, in place.
 
     Raises:
-        ValueError: a layer's input size is not divisible by 4; ``name`` and the layer are said.
+        ValueError: a layer's shape has no such mask; ``name`` and the layer are said.
     """
-    for inner, module in block.named_modules():
-        if isinstance(module, nn.Linear):
-            if module.in_features % 4:
-                raise ValueError(
-                    f"{name}.{inner} must have an input size divisible by 4 for 2:4, "
-                    f"got {module.in_features}"
-                )
-            with torch.no_grad():
-                module.weight.mul_(mask_2_4(module.weight))
+    for inner, linear in _linears(block):
+        with torch.no_grad():
+            linear.weight.mul_(make_mask(linear.weight, sparsity, f"{name}.{inner}"))
+
+
+def _linears(block: nn.Module) -> list[tuple[str, nn.Linear]]:
+    return [(name, m) for name, m in block.named_modules() if isinstance(m, nn.Linear)]
 
 
 def to_sparse_kernels(block: nn.Module, name: str) -> None:
@@ -54,13 +133,12 @@ def to_sparse_kernels(block: nn.Module, name: str) -> None:
     """
     from torch.sparse import to_sparse_semi_structured
 
-    for inner, module in block.named_modules():
-        if isinstance(module, nn.Linear):
-            shape = (module.out_features, module.in_features)
-            if any(size % _CUDA_MULTIPLE for size in shape):
-                raise ValueError(
-                    f"{name}.{inner} must have sizes divisible by {_CUDA_MULTIPLE} for 2:4 "
-                    f"kernels, got {shape}"
-                )
-            sparse = to_sparse_semi_structured(module.weight.detach())
-            module.weight = nn.Parameter(sparse, requires_grad=False)
+    for inner, linear in _linears(block):
+        shape = (linear.out_features, linear.in_features)
+        if any(size % _CUDA_MULTIPLE for size in shape):
+            raise ValueError(
+                f"{name}.{inner} must have sizes divisible by {_CUDA_MULTIPLE} for 2:4 "
+                f"kernels, got {shape}"
+            )
+        sparse = to_sparse_semi_structured(linear.weight.detach())
+        linear.weight = nn.Parameter(sparse, requires_grad=False)

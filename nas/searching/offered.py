@@ -1,0 +1,72 @@
+"""What a device offers of a space, and what of it must carry a label."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from search_spaces.presets import PRESETS
+from search_spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    from search_spaces.compression.realness import RealnessReport
+
+_GENES = {block: (f"{block}_precision", f"{block}_sparsity") for block in ("attention", "ffn")}
+
+
+def offered_space(space: SearchSpace, device: str, batch_size: int) -> SearchSpace:
+    """The part of ``space`` that is offered on ``device``.
+
+    A preset is cut down to the choices that are real at one of its shapes. A space of the user's
+    own asks for its choices by name: all that can run stay, whether or not they gain anything
+    (``unreal_choices`` names those that do not).
+
+    Raises:
+        ValueError: nothing is left of a gene; the message names it.
+    """
+    from search_spaces.compression.realness import real_choices, runnable_choices
+
+    report = _probed(space, device, batch_size)
+    offered = real_choices(report) if is_preset(space) else runnable_choices(report)
+    return space.restrict(precisions=offered[0], sparsities=offered[1])
+
+
+def is_preset(space: SearchSpace) -> bool:
+    """Whether ``space`` is one of ours as it stands."""
+    return PRESETS.get(space.name) == space
+
+
+def unreal_choices(space: SearchSpace, device: str, batch_size: int) -> tuple[str, ...]:
+    """A line for each choice of the user's own ``space`` that gains nothing or cannot run."""
+    if is_preset(space):
+        return ()
+    report = _probed(space, device, batch_size)
+    real = report.choices(("real",))
+    simulated = report.choices(("simulated",))
+    runnable = report.choices(("harmful", "simulated"))
+    lines = []
+    for choice in _asked(space):
+        if choice in real:
+            continue
+        if choice in simulated:
+            what = "is simulated"
+        else:
+            what = "only harms" if choice in runnable else "is left out"
+        lines.append(f"{choice} {what} on {device}: {report.reason(choice)}")
+    return tuple(lines)
+
+
+def _asked(space: SearchSpace) -> tuple[str, ...]:
+    genes = [gene for pair in _GENES.values() for gene in pair]
+    return tuple(dict.fromkeys(str(value) for gene in genes for value in space.values(gene)))
+
+
+def _probed(space: SearchSpace, device: str, batch_size: int) -> RealnessReport:
+    from nas.searching.recipes import cache_folder
+    from search_spaces.compression import probing
+
+    return probing.probe(
+        device,
+        shapes=probing.shapes_for(device, space.values("d_model"), batch_size),
+        choices=_asked(space),
+        cache_dir=cache_folder(),
+    )

@@ -1,0 +1,297 @@
+"""Run every choice of compression on a device, in turns, and see what it does.
+
+The model is one layer (four heads, FFN ratio 4) on images of 16 tokens. All choices of one shape
+are prepared as a measurement would prepare them, then run in turns, so that what drifts on the
+machine drifts for all. Results are kept for each device, thread count and set of versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+from search_spaces.architecture import (
+    PRECISIONS,
+    SPARSITIES,
+    Architecture,
+    AttentionSpec,
+    Compression,
+    FfnSpec,
+    LayerSpec,
+)
+from search_spaces.compression.realness import (
+    REFERENCE,
+    Joules,
+    RealnessReport,
+    Row,
+    Shape,
+    Status,
+    judge,
+    nearest_shapes,
+    read_cache,
+    write_cache,
+)
+from search_spaces.simulated import is_simulated
+from search_spaces.workload import Workload
+
+_VERSION = 2
+_GRID = {
+    # Compiling a variant takes seconds of CPU time, so there are few shapes.
+    "cpu": (Shape(64, 32), Shape(512, 1), Shape(512, 32)),
+    "cuda": tuple(Shape(d, b) for d in (256, 1024, 4096) for b in (1, 32, 256)),
+}
+# Candidates train and are measured on one thread on CPUs.
+_THREADS = 1
+_TURNS = 9
+_TURN_S = 0.02
+_BASELINES = ("fp32", "bf16")
+
+Call = Callable[[], object]
+OnShape = Callable[[Shape, int, int], None]
+
+
+def grid(device: str) -> tuple[Shape, ...]:
+    """The shapes that ``nas doctor`` probes on ``device``."""
+    return _GRID["cuda" if device.startswith("cuda") else "cpu"]
+
+
+def shapes_for(device: str, d_models: Collection[int], batch_size: int) -> tuple[Shape, ...]:
+    """The probed shapes nearest to models of ``d_models`` at ``batch_size``."""
+    return nearest_shapes(grid(device), d_models, batch_size)
+
+
+def probe(
+    device: str,
+    *,
+    shapes: Sequence[Shape] | None = None,
+    choices: Collection[str] = (*PRECISIONS, *SPARSITIES),
+    cache_dir: Path | None = None,
+    joules: Joules | None = None,
+    on_shape: OnShape = lambda shape, done, total: None,
+) -> RealnessReport:
+    """Try ``choices`` at ``shapes`` (by default the whole grid) on ``device``.
+
+    Seconds a shape, once for each device and set of versions. With ``joules`` each is measured
+    too. ``on_shape`` hears of each shape before it is run, with how many are done of how many.
+
+    Raises:
+        ValueError: torch has no such device.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device must be one that torch can use, got {device!r}: {str(error).splitlines()[0]}"
+        ) from None
+    wanted = grid(device) if shapes is None else tuple(shapes)
+    names = tuple(c for c in (*PRECISIONS, *SPARSITIES) if c in choices or c in ("fp32", "dense"))
+    path = None if cache_dir is None else cache_dir / f"realness-{_key(device)}.json"
+    known = {(r.shape, r.choice): r for r in (read_cache(path) if path is not None else ())}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(_THREADS)
+    try:
+        for index, shape in enumerate(wanted):
+            if all(_is_known(known.get((shape, name)), joules) for name in names):
+                continue
+            on_shape(shape, index, len(wanted))
+            for row in _probe_shape(device, shape, names, joules):
+                known[shape, row.choice] = row
+            if path is not None:
+                write_cache(path, known.values())
+    finally:
+        torch.set_num_threads(threads)
+    rows = tuple(known[shape, name] for shape in wanted for name in names)
+    return RealnessReport(device, _device_name(device), _versions(device), rows)
+
+
+def _is_known(row: Row | None, joules: Joules | None) -> bool:
+    if row is None:
+        return False
+    return joules is None or row.time_to_fp32 is None or row.joules_to_bf16 is not None
+
+
+def _probe_shape(
+    device: str, shape: Shape, names: Sequence[str], joules: Joules | None
+) -> list[Row]:
+    """Prepare, profile and time the choices ``names`` at one shape."""
+    import torch
+
+    torch._dynamo.reset()
+    rows: dict[str, Row] = {"dense": Row("dense", shape, "real")}
+    calls: dict[str, Call] = {}
+    # bf16 is what others are compared with, asked for or not.
+    for name in dict.fromkeys((*_BASELINES, *names)):
+        if name == "dense":
+            continue
+        compression = _compression(name)
+        if is_simulated(compression, device):
+            why = "no kernel of this device skips its zeros: the dense one runs"
+            rows[name] = Row(name, shape, "simulated", reason=why)
+            continue
+        try:
+            calls[name] = _prepare(compression, device, shape)
+        except Exception as error:
+            # Compilers, missing kernels and shapes fail in as many ways as there are backends.
+            lines = str(error).strip().splitlines()
+            why = lines[0][:200] if lines else type(error).__name__
+            rows[name] = Row(name, shape, "absent", reason=why)
+    times = _times(calls, device)
+    energies = {} if joules is None else {name: joules(call) for name, call in calls.items()}
+    for name, call in calls.items():
+        to_fp32 = _ratio(times, name, "fp32")
+        to_bf16 = _ratio(times, name, "bf16")
+        status, reason = _status(name, {"fp32": to_fp32, "bf16": to_bf16})
+        rows[name] = Row(
+            name,
+            shape,
+            status,
+            time_to_fp32=to_fp32,
+            time_to_bf16=to_bf16,
+            joules_to_bf16=energies[name] / energies["bf16"] if "bf16" in energies else None,
+            kernel=_top_kernel(call),
+            reason=reason,
+        )
+    return [rows[name] for name in names]
+
+
+def _status(name: str, ratios: Mapping[str, float | None]) -> tuple[Status, str | None]:
+    if name == "fp32":
+        return "real", None
+    # Where the reference itself could not run, fp32 stands in for it.
+    ratio = ratios[REFERENCE[name]] or ratios["fp32"]
+    return ("absent", "fp32 could not run beside it") if ratio is None else judge(name, ratio)
+
+
+def _compression(name: str) -> Compression:
+    """The compression that shows what ``name`` does; 2:4 in the precision its products take."""
+    if name in PRECISIONS:
+        return Compression(precision=name)
+    return Compression("bf16", name)  # type: ignore[arg-type]
+
+
+def _prepare(compression: Compression, device: str, shape: Shape) -> Call:
+    import torch
+
+    from search_spaces.compression.apply import compress, prepare_for_inference
+    from search_spaces.models.build import build
+
+    d_model = shape.d_model
+    layer = LayerSpec(
+        AttentionSpec(4, 4, d_model // 4, compression=compression),
+        FfnSpec(4 * d_model, compression=compression),
+    )
+    architecture = Architecture(d_model, (layer,), patch_size=2)
+    workload = Workload("probe", "image_classification", (1, 8, 8), 10, shape.batch_size)
+    model = build(architecture, workload, generator_seed=0).to(device)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(shape.batch_size, 1, 8, 8, generator=generator).to(device)
+    prepared = prepare_for_inference(
+        compress(model, architecture), architecture, inputs, keep_compiled=True
+    )
+    return lambda: prepared.call(inputs)
+
+
+def _times(calls: Mapping[str, Call], device: str) -> dict[str, list[float]]:
+    """Seconds a call of each, turn by turn, in one order."""
+    import torch
+
+    def seconds(call: Call, n: int) -> float:
+        started = time.perf_counter()
+        for _ in range(n):
+            call()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started) / n
+
+    repeats = {}
+    for name, call in calls.items():
+        seconds(call, 2)
+        repeats[name] = max(1, round(_TURN_S / max(seconds(call, 2), 1e-6)))
+    turns: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(_TURNS):
+        for name, call in calls.items():
+            turns[name].append(seconds(call, repeats[name]))
+    return turns
+
+
+def _ratio(times: Mapping[str, list[float]], name: str, reference: str) -> float | None:
+    """Median over turns of the ratio of two times taken in the same turn."""
+    if reference not in times:
+        return None
+    return median(a / b for a, b in zip(times[name], times[reference], strict=True))
+
+
+def _top_kernel(call: Call) -> str | None:
+    """The operator with the most self time in one call."""
+    # The profiler's library writes its own log to stderr unless told before it starts.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as profiler:
+        call()
+    # Names with "#" are the profiler's own marks around compiled code.
+    events = [e for e in profiler.key_averages() if "#" not in e.key]
+    if not events:
+        return None
+    return str(max(events, key=lambda e: e.self_device_time_total or e.self_cpu_time_total).key)
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    for line in _cpu_info():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _versions(device: str) -> dict[str, str]:
+    import torch
+
+    found = {"torch": torch.__version__, "torchao": importlib.metadata.version("torchao")}
+    if device.startswith("cuda"):
+        found["cuda"] = str(torch.version.cuda)
+        found["driver"] = _driver()
+    return found
+
+
+def _driver() -> str:
+    # The driver decides on kernels too; no library of ours may be asked here, so the file is.
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return "unknown"
+    words = text.splitlines()[0].split()
+    return next((word for word in words if word[:1].isdigit() and "." in word), "unknown")
+
+
+def _key(device: str) -> str:
+    parts: list[object] = [_VERSION, device, _device_name(device), _versions(device)]
+    if not device.startswith("cuda"):
+        import torch
+
+        # What decides on CPUs: the instruction sets, and whether there is a compiler.
+        flags = [line for line in _cpu_info() if line.startswith("flags")][:1]
+        parts += [torch.backends.cpu.get_cpu_capability(), flags, os.environ.get("CXX", "")]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def _cpu_info() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
