@@ -169,6 +169,7 @@ def _trained(config: SearchConfig, folder: Path, lock: Any) -> TeacherRecord:
     """Train the largest member, or take over the artifact, and write its network."""
     from nas.tasks.registry import get_task
     from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
+    from nas.training.distill import teacher_recipe
     from nas.training.evaluate import evaluate
     from nas.training.loop import train
     from predictors.campaign.accounting import EnergySpan
@@ -183,7 +184,7 @@ def _trained(config: SearchConfig, folder: Path, lock: Any) -> TeacherRecord:
         if own:
             architecture = largest(config.space)
             model = build(architecture, workload, generator_seed=config.seed).to(config.device)
-            recipe = replace(config.training, distill=None)
+            recipe = teacher_recipe(config.training)
             train(
                 model,
                 task.split("train"),

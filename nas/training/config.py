@@ -14,16 +14,19 @@ from search_spaces.architecture import require_positive_int
 class DistillConfig:
     """How much a student learns from a teacher; see ``nas.training.distill`` for the loss.
 
-    ``logit_weight`` is the teacher's share of the loss on outputs, the labels have the rest.
-    ``feature_weight`` is that of the loss on pooled hidden states, 0 to leave it out.
+    With ``standardise`` the magnitude of logits is left out of account, and ``temperature`` counts
+    in their standard deviations over the classes. ``logit_weight`` is the teacher's share of the
+    loss on outputs, the labels have the rest. ``feature_weight`` is that of the loss on pooled
+    hidden states, 0 to leave it out.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
     """
 
-    temperature: float = 2.0
-    logit_weight: float = 0.7
+    temperature: float = 1.0
+    logit_weight: float = 0.9
     feature_weight: float = 0.0
+    standardise: bool = True
 
     def __post_init__(self) -> None:
         """Validate every field."""

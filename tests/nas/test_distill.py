@@ -64,6 +64,22 @@ def test_the_gradient_does_not_fade_with_the_temperature():
     assert torch.allclose(student.grad, (student.detach() - teacher) / 3, atol=2e-3)
 
 
+def test_standardised_logits_leave_magnitude_out():
+    student = torch.randn(5, 4)
+    teacher = torch.randn(5, 4)
+    plain = soft_target_loss(student, teacher, 2.0, standardise=True)
+    scaled = soft_target_loss(student * 7 + 3, teacher * 0.1 - 1, 2.0, standardise=True)
+    assert scaled.item() == pytest.approx(plain.item(), rel=1e-4)
+    ready = [x - x.mean(-1, keepdim=True) for x in (student, teacher)]
+    ready = [x / x.square().mean(-1, keepdim=True).sqrt() for x in ready]
+    assert soft_target_loss(*ready, 2.0).item() == pytest.approx(plain.item(), rel=1e-4)
+    # Of two classes, only which is larger would be left: they stay as they are.
+    two = soft_target_loss(student[:, :2], teacher[:, :2], 2.0, standardise=True)
+    assert two.item() == pytest.approx(
+        soft_target_loss(student[:, :2], teacher[:, :2], 2.0).item()
+    )
+
+
 def test_layers_are_matched_at_even_distances():
     assert matched_layers(1, 3) == [2]
     assert matched_layers(2, 4) == [1, 3]
@@ -152,7 +168,7 @@ def test_the_three_parts_of_the_loss_add_up():
 
     def loss(**weights):
         torch.manual_seed(0)
-        config = DistillConfig(temperature=2.0, **weights)
+        config = DistillConfig(temperature=2.0, standardise=False, **weights)
         module = Distillation(student, teacher, config, seed=3)
         nothing = torch.zeros(6, dtype=torch.int64)
         return module, module(student, batch, targets, nothing, nothing, 0.0)
