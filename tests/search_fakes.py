@@ -11,6 +11,7 @@ from nas.searching.session import Session
 from nas.searching.storage import StudyStore
 from nas.searching.trial import TrialRecord
 from predictors.meters.base import EnergyReading
+from search_spaces.compression.realness import RealnessReport, Row, Shape
 from search_spaces.counting import count
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
@@ -89,3 +90,12 @@ def drive(session: Session, judge=finished) -> Session:
     while (candidate := session.next_candidate()) is not None:
         session.finish(judge(candidate))
     return session
+
+
+def report(**statuses):
+    """What a probe says of a CPU at one shape: a status for each choice, dense always real."""
+    rows = [
+        Row(choice.replace("_", ":"), Shape(64, 128), status, reason=f"{choice} is {status}")
+        for choice, status in {"dense": "real", **statuses}.items()
+    ]
+    return RealnessReport("cpu", "a CPU", {"torch": "0"}, tuple(rows))

@@ -1,0 +1,1 @@
+"""Comparisons side by side in one process, printed as tables of ratios."""

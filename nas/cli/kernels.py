@@ -8,23 +8,28 @@ from typing import TYPE_CHECKING
 from nas.cli.tables import render_columns
 
 if TYPE_CHECKING:
-    from search_spaces.compression.realness import Joules, RealnessReport, Row, Shape
-
-_WINDOW_S = 1.0
+    from search_spaces.compression.realness import RealnessReport, Row, Shape
 
 
 def probe_kernels(device: str, *, quiet: bool) -> RealnessReport:
     """Probe the whole grid of ``device``, with joules where a real meter covers it."""
+    from functools import partial
+
     from nas.searching.recipes import cache_folder
+    from predictors.campaign.per_call import joules_per_call, real_meter
     from search_spaces.compression.probing import probe
 
     def on_shape(shape: Shape, done: int, total: int) -> None:
         if not quiet:
             print(f"probing kernels at {shape} ({done + 1} of {total})", file=sys.stderr)
 
-    return probe(
-        device, cache_dir=cache_folder(), joules=_joules_reader(device), on_shape=on_shape
-    )
+    meter = real_meter(device)
+    joules = None if meter is None else partial(joules_per_call, meter, device)
+    try:
+        return probe(device, cache_dir=cache_folder(), joules=joules, on_shape=on_shape)
+    finally:
+        if meter is not None:
+            meter.close()
 
 
 def render_kernels(report: RealnessReport) -> str:
@@ -75,35 +80,3 @@ def _not_run(report: RealnessReport) -> list[str]:
 
 def _times(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.2f}x"
-
-
-def _joules_reader(device: str) -> Joules | None:
-    """Joules a call by the device's own meter; ``None`` where there is only an estimate."""
-    from collections.abc import Callable
-
-    from predictors.campaign.protocol import Protocol
-    from predictors.campaign.windows import WindowLoop
-    from predictors.meters.base import MeterError
-    from predictors.meters.select import choose_meter
-
-    try:
-        meter = choose_meter(None, device)
-    except MeterError:
-        return None
-    if meter.is_estimate:
-        meter.close()
-        return None
-    protocol = Protocol(
-        "probe", warmup_s=0.5, warmup_iterations=5, window_s=_WINDOW_S, warmup_max_s=0.5
-    )
-
-    def joules(call: Callable[[], object]) -> float:
-        import torch
-
-        sync = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
-        loop = WindowLoop(call, meter, protocol, sync=sync)
-        loop.prepare()
-        window, n_calls = loop.window()
-        return window.energy_j / n_calls
-
-    return joules

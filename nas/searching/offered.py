@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from search_spaces.architecture import PRECISIONS, SPARSITIES
 from search_spaces.presets import PRESETS
 from search_spaces.space import SearchSpace
 
@@ -57,7 +58,8 @@ def unreal_choices(space: SearchSpace, device: str, batch_size: int) -> tuple[st
 
 def _asked(space: SearchSpace) -> tuple[str, ...]:
     genes = [gene for pair in _GENES.values() for gene in pair]
-    return tuple(dict.fromkeys(str(value) for gene in genes for value in space.values(gene)))
+    asked = {value for gene in genes for value in space.values(gene)}
+    return tuple(choice for choice in (*PRECISIONS, *SPARSITIES) if choice in asked)
 
 
 def _probed(space: SearchSpace, device: str, batch_size: int) -> RealnessReport:

@@ -11,10 +11,9 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 from search_spaces.architecture import (
     PRECISIONS,
@@ -37,22 +36,22 @@ from search_spaces.compression.realness import (
     read_cache,
     write_cache,
 )
+from search_spaces.compression.timing import Call, median_ratio, time_in_turns
 from search_spaces.simulated import is_simulated
 from search_spaces.workload import Workload
 
 _VERSION = 2
 _GRID = {
     # Compiling a variant takes seconds of CPU time, so there are few shapes.
-    "cpu": (Shape(64, 32), Shape(512, 1), Shape(512, 32)),
+    "cpu": (Shape(64, 128), Shape(512, 1), Shape(512, 32)),
     "cuda": tuple(Shape(d, b) for d in (256, 1024, 4096) for b in (1, 32, 256)),
 }
 # Candidates train and are measured on one thread on CPUs.
 _THREADS = 1
-_TURNS = 9
-_TURN_S = 0.02
 _BASELINES = ("fp32", "bf16")
+# Parts of names of kernels that multiply matrices.
+_PRODUCTS = ("mm", "gemm", "linear", "nvjet", "cutlass", "matmul")
 
-Call = Callable[[], object]
 OnShape = Callable[[Shape, int, int], None]
 
 
@@ -109,7 +108,7 @@ def probe(
     finally:
         torch.set_num_threads(threads)
     rows = tuple(known[shape, name] for shape in wanted for name in names)
-    return RealnessReport(device, _device_name(device), _versions(device), rows)
+    return RealnessReport(device, device_name(device), versions(device), rows)
 
 
 def _is_known(row: Row | None, joules: Joules | None) -> bool:
@@ -143,11 +142,11 @@ def _probe_shape(
             lines = str(error).strip().splitlines()
             why = lines[0][:200] if lines else type(error).__name__
             rows[name] = Row(name, shape, "absent", reason=why)
-    times = _times(calls, device)
+    times = time_in_turns(calls, device)
     energies = {} if joules is None else {name: joules(call) for name, call in calls.items()}
     for name, call in calls.items():
-        to_fp32 = _ratio(times, name, "fp32")
-        to_bf16 = _ratio(times, name, "bf16")
+        to_fp32 = median_ratio(times, name, "fp32")
+        to_bf16 = median_ratio(times, name, "bf16")
         status, reason = _status(name, {"fp32": to_fp32, "bf16": to_bf16})
         rows[name] = Row(
             name,
@@ -156,7 +155,7 @@ def _probe_shape(
             time_to_fp32=to_fp32,
             time_to_bf16=to_bf16,
             joules_to_bf16=energies[name] / energies["bf16"] if "bf16" in energies else None,
-            kernel=_top_kernel(call),
+            kernel=top_kernel(call),
             reason=reason,
         )
     return [rows[name] for name in names]
@@ -199,38 +198,8 @@ def _prepare(compression: Compression, device: str, shape: Shape) -> Call:
     return lambda: prepared.call(inputs)
 
 
-def _times(calls: Mapping[str, Call], device: str) -> dict[str, list[float]]:
-    """Seconds a call of each, turn by turn, in one order."""
-    import torch
-
-    def seconds(call: Call, n: int) -> float:
-        started = time.perf_counter()
-        for _ in range(n):
-            call()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        return (time.perf_counter() - started) / n
-
-    repeats = {}
-    for name, call in calls.items():
-        seconds(call, 2)
-        repeats[name] = max(1, round(_TURN_S / max(seconds(call, 2), 1e-6)))
-    turns: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(_TURNS):
-        for name, call in calls.items():
-            turns[name].append(seconds(call, repeats[name]))
-    return turns
-
-
-def _ratio(times: Mapping[str, list[float]], name: str, reference: str) -> float | None:
-    """Median over turns of the ratio of two times taken in the same turn."""
-    if reference not in times:
-        return None
-    return median(a / b for a, b in zip(times[name], times[reference], strict=True))
-
-
-def _top_kernel(call: Call) -> str | None:
-    """The operator with the most self time in one call."""
+def top_kernel(call: Call) -> str | None:
+    """The operator with the most self time in one call, a matrix product where there is one."""
     # The profiler's library writes its own log to stderr unless told before it starts.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     import torch
@@ -241,25 +210,35 @@ def _top_kernel(call: Call) -> str | None:
         activities.append(ProfilerActivity.CUDA)
     with profile(activities=activities) as profiler:
         call()
-    # Names with "#" are the profiler's own marks around compiled code.
-    events = [e for e in profiler.key_averages() if "#" not in e.key]
+    # Names with "#", and those of torch's compiler, are the profiler's marks around compiled code.
+    events = [
+        e for e in profiler.key_averages() if "#" not in e.key and not e.key.startswith("Torch")
+    ]
+    # What a choice changes are the products; at small shapes bookkeeping may take longer.
+    products = [e for e in events if any(word in e.key.lower() for word in _PRODUCTS)]
     if not events:
         return None
-    return str(max(events, key=lambda e: e.self_device_time_total or e.self_cpu_time_total).key)
+
+    def cost(event: Any) -> float:
+        return float(event.self_device_time_total or event.self_cpu_time_total)
+
+    return str(max(products or events, key=cost).key)
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """What the device is sold as."""
     import torch
 
     if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
+        return str(torch.cuda.get_device_name(device))
     for line in _cpu_info():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 
-def _versions(device: str) -> dict[str, str]:
+def versions(device: str) -> dict[str, str]:
+    """Of what decides which kernels run: torch, torchao, and on CUDA its version and driver."""
     import torch
 
     found = {"torch": torch.__version__, "torchao": importlib.metadata.version("torchao")}
@@ -280,7 +259,7 @@ def _driver() -> str:
 
 
 def _key(device: str) -> str:
-    parts: list[object] = [_VERSION, device, _device_name(device), _versions(device)]
+    parts: list[object] = [_VERSION, device, device_name(device), versions(device)]
     if not device.startswith("cuda"):
         import torch
 

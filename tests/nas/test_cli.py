@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from search_fakes import drive, make_session
+from search_fakes import drive, make_session, report
 
 from nas.cli.main import main
 from nas.cli.units import format_joules, parse_joules
@@ -104,17 +104,14 @@ WRONG = [
 def test_bad_input_is_one_line_exit_code_2_and_nothing_half_written(
     run_folder, tmp_path, capsys, monkeypatch, arguments, words
 ):
-    from search_spaces.compression import realness
+    from search_spaces.compression import probing
 
-    fast = realness.Choice("fp32", True, 1.0, None, None)
-    dense = realness.Choice("dense", True, 1.0, None, None)
+    true_probe = probing.probe
 
-    def probed(device, cache_dir=None):
-        if device != "cpu":
-            return realness._probe(device)
-        return realness.RealnessReport(device, (fast,), (dense,))
+    def probed(device, **rest):
+        return true_probe(device, **rest) if device != "cpu" else report(fp32="real")
 
-    monkeypatch.setattr(realness, "probe", probed)
+    monkeypatch.setattr(probing, "probe", probed)
     monkeypatch.chdir(tmp_path)
     before = sorted(str(p) for p in tmp_path.rglob("*") if p.name != "writer.lock")
     filled = [a.format(tmp=tmp_path, run=run_folder) for a in arguments]

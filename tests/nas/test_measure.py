@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from search_fakes import report
 
 from nas.cli.main import main
 from predictors.campaign.records import read_records
@@ -100,15 +101,9 @@ WRONG = [
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG, ids=lambda v: " ".join(v)[:40])
 def test_bad_input_is_one_line_and_writes_nothing(files, capsys, monkeypatch, arguments, words):
-    from search_spaces.compression import realness
+    from search_spaces.compression import probing
 
-    fast = realness.Choice("fp32", True, 1.0, None, None)
-    dense = realness.Choice("dense", True, 1.0, None, None)
-    monkeypatch.setattr(
-        realness,
-        "probe",
-        lambda device, cache_dir=None: realness.RealnessReport(device, (fast,), (dense,)),
-    )
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
     (files / "bad.json").write_text("{")
     (files / "list.json").write_text("[]")
     (files / "bad.jsonl").write_text('{"schema": 9}\n')

@@ -12,10 +12,9 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
-from search_spaces.compression import quantize, realness
+from search_spaces.compression import quantize
 from search_spaces.compression.apply import compress, prepare_for_inference, run_eagerly
 from search_spaces.compression.quantize import weight_precision
-from search_spaces.compression.realness import probe, real_choices
 from search_spaces.compression.sparsity import Masks, mask_2_4
 from search_spaces.counting import count
 from search_spaces.models.build import build
@@ -243,49 +242,3 @@ def test_without_a_compiler_plain_variants_run_op_by_op(monkeypatch):
     architecture = make("bf16", "fp32")
     model = compress(build(architecture, DIGITS, generator_seed=0), architecture)
     assert prepare_for_inference(model, architecture, inputs()).mode == "eager"
-
-
-@pytest.fixture
-def without_int8(monkeypatch):
-    """Compiling takes seconds; what the probe decides does not depend on it."""
-    original = realness._prepare
-
-    def prepare(compression, device):
-        if compression.precision == "int8":
-            raise RuntimeError("no C++ compiler\nand a long story")
-        return original(compression, device)
-
-    monkeypatch.setattr(realness, "_prepare", prepare)
-
-
-def test_the_probe_says_what_is_real_and_why_not(without_int8, tmp_path):
-    report = probe("cpu", cache_dir=tmp_path)
-    choices = {c.name: c for c in (*report.precisions, *report.sparsities)}
-    assert choices["fp32"].is_real and choices["dense"].is_real
-    assert not choices["fp8"].is_real and "8.9" in choices["fp8"].reason
-    assert choices["int8"].reason == "no C++ compiler"
-    assert not choices["2:4"].is_real and "mask" in choices["2:4"].reason
-    precisions, sparsities = real_choices(report)
-    assert set(precisions) <= {"fp32", "bf16"} and sparsities == ("dense",)
-    assert choices["fp32"].kernel.startswith("aten::")
-
-
-def test_a_slower_choice_is_not_real(without_int8, monkeypatch):
-    monkeypatch.setattr(realness, "_time_ratio", lambda *_: 1.3)
-    report = probe("cpu")
-    bf16 = next(c for c in report.precisions if c.name == "bf16")
-    assert not bf16.is_real and "1.30x" in bf16.reason
-
-
-def test_the_probe_is_kept_and_a_corrupt_cache_is_probed_anew(without_int8, tmp_path, monkeypatch):
-    first = probe("cpu", cache_dir=tmp_path)
-    assert probe("cpu", cache_dir=tmp_path) == first
-    (path,) = tmp_path.iterdir()
-    path.write_text("{")
-    monkeypatch.setattr(realness, "_time_ratio", lambda *_: 0.5)
-    assert probe("cpu", cache_dir=tmp_path).precisions[1].time_ratio == 0.5
-
-
-def test_an_unknown_device_is_refused():
-    with pytest.raises(ValueError, match="device"):
-        probe("cuda:99")

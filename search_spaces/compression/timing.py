@@ -1,0 +1,44 @@
+"""Seconds of several models in turns: what drifts on the machine drifts for all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+
+Call = Callable[[], object]
+
+
+def time_in_turns(
+    calls: Mapping[str, Call], device: str, *, turns: int = 9, turn_s: float = 0.02
+) -> dict[str, list[float]]:
+    """Seconds a call of each, one figure a turn; every turn runs all of them in one order.
+
+    Each runs as often in a turn as fits into ``turn_s``, once at least, after a warm-up.
+    """
+    import torch
+
+    def seconds(call: Call, n: int) -> float:
+        started = time.perf_counter()
+        for _ in range(n):
+            call()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started) / n
+
+    repeats = {}
+    for name, call in calls.items():
+        seconds(call, 2)
+        repeats[name] = max(1, round(turn_s / max(seconds(call, 2), 1e-6)))
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(turns):
+        for name, call in calls.items():
+            times[name].append(seconds(call, repeats[name]))
+    return times
+
+
+def median_ratio(times: Mapping[str, list[float]], name: str, reference: str) -> float | None:
+    """Median over turns of the ratio of two times of the same turn; ``None`` without both."""
+    if name not in times or reference not in times:
+        return None
+    return median(a / b for a, b in zip(times[name], times[reference], strict=True))

@@ -1,0 +1,174 @@
+import json
+
+import pytest
+
+from search_spaces.compression import probing
+from search_spaces.compression.probing import grid, probe, shapes_for
+from search_spaces.compression.realness import (
+    Row,
+    Shape,
+    judge,
+    nearest_shapes,
+    real_choices,
+    runnable_choices,
+)
+from search_spaces.compression.timing import median_ratio, time_in_turns
+
+SMALL, LARGE = Shape(64, 32), Shape(512, 32)
+# Seconds a call by choice: bf16 gains from width only, int8 always, 4 bits never.
+SECONDS = {
+    SMALL: {"fp32": 1.0, "bf16": 1.3, "int8": 0.9, "int8wo": 1.3, "int4wo": 1.4},
+    LARGE: {"fp32": 1.0, "bf16": 0.5, "int8": 0.4, "int8wo": 0.45, "int4wo": 0.49},
+}
+
+
+class Board:
+    """Stands in for preparing and timing, which take seconds; counts how often it is asked."""
+
+    def __init__(self, monkeypatch):
+        self.prepared = []
+        self._shape = None
+        monkeypatch.setattr(probing, "_prepare", self.prepare)
+        monkeypatch.setattr(probing, "time_in_turns", self.times)
+        monkeypatch.setattr(probing, "top_kernel", lambda call: f"kernel of {call()}")
+
+    def prepare(self, compression, device, shape):
+        name = compression.precision if compression.sparsity == "dense" else compression.sparsity
+        self.prepared.append((shape, name))
+        self._shape = shape
+        if name == "fp8":
+            raise ValueError("precision fp8 must run on CUDA\nand a long story")
+        return lambda: name
+
+    def times(self, calls, device):
+        return {name: [SECONDS[self._shape][name]] * 3 for name in calls}
+
+
+@pytest.fixture
+def board(monkeypatch):
+    return Board(monkeypatch)
+
+
+def status(report, choice, shape):
+    (row,) = [r for r in report.rows if (r.choice, r.shape) == (choice, shape)]
+    return row
+
+
+def test_each_choice_is_judged_at_each_shape(board):
+    report = probe("cpu", shapes=(SMALL, LARGE))
+    assert status(report, "fp32", SMALL).status == "real"
+    assert status(report, "bf16", SMALL).status == "harmful"
+    assert "1.30x as long as fp32" in status(report, "bf16", SMALL).reason
+    assert status(report, "bf16", LARGE).status == "real"
+    assert status(report, "bf16", LARGE).time_to_fp32 == 0.5
+    assert status(report, "int8", LARGE).time_to_bf16 == pytest.approx(0.8)
+    # Weight-only precisions must gain time on bf16; no slower is not enough.
+    assert status(report, "int8wo", LARGE).status == "real"
+    assert status(report, "int4wo", LARGE).status == "harmful"
+    assert "gains no time" in status(report, "int4wo", LARGE).reason
+    assert status(report, "int8", LARGE).kernel == "kernel of int8"
+    fp8 = status(report, "fp8", SMALL)
+    assert (fp8.status, fp8.reason) == ("absent", "precision fp8 must run on CUDA")
+    for mask in ("2:4", "unstructured-50", "unstructured-90"):
+        row = status(report, mask, SMALL)
+        assert (row.status, row.time_to_fp32) == ("simulated", None) and "dense" in row.reason
+    # A mask without a kernel is never timed, so it can never be credited.
+    assert {name for _, name in board.prepared} == {
+        "fp32",
+        "bf16",
+        "int8",
+        "fp8",
+        "int8wo",
+        "int4wo",
+    }
+
+
+def test_what_is_offered_is_real_at_some_shape_asked_about(board):
+    both = probe("cpu", shapes=(SMALL, LARGE))
+    assert real_choices(both) == (("fp32", "bf16", "int8", "int8wo"), ("dense",))
+    small = probe("cpu", shapes=(SMALL,))
+    assert real_choices(small) == (("fp32", "int8"), ("dense",))
+    assert runnable_choices(small) == (
+        ("fp32", "bf16", "int8", "int8wo", "int4wo"),
+        ("dense", "2:4", "unstructured-50", "unstructured-90"),
+    )
+    assert small.to_dict()["offered"] == {"precisions": ["fp32", "int8"], "sparsities": ["dense"]}
+    json.dumps(small.to_dict(), allow_nan=False)
+
+
+def test_only_what_is_asked_for_is_run(board):
+    report = probe("cpu", shapes=(SMALL,), choices=("int8",))
+    assert [name for _, name in board.prepared] == ["fp32", "bf16", "int8"]
+    assert [row.choice for row in report.rows] == ["fp32", "int8", "dense"]
+
+
+def test_results_are_kept_by_shape_and_a_corrupt_cache_is_probed_anew(board, tmp_path):
+    first = probe("cpu", shapes=(SMALL,), cache_dir=tmp_path)
+    n = len(board.prepared)
+    assert probe("cpu", shapes=(SMALL,), cache_dir=tmp_path) == first
+    assert len(board.prepared) == n
+    both = probe("cpu", shapes=(SMALL, LARGE), cache_dir=tmp_path)
+    assert {shape for shape, _ in board.prepared[n:]} == {LARGE}
+    assert both.rows[: len(first.rows)] == first.rows
+    (path,) = tmp_path.iterdir()
+    for text in ("{", "[1]", '[{"choice": "int8"}]', "\x80"):
+        n = len(board.prepared)
+        path.write_text(text, encoding="latin-1")
+        assert probe("cpu", shapes=(SMALL,), cache_dir=tmp_path) == first
+        assert len(board.prepared) > n
+
+
+def test_joules_are_taken_only_by_a_real_meter_and_then_kept(board, tmp_path):
+    asked = {"shapes": (LARGE,), "cache_dir": tmp_path}
+    assert all(row.joules_to_bf16 is None for row in probe("cpu", **asked).rows)
+    joules = {"fp32": 8.0, "bf16": 4.0, "int8": 3.0, "int8wo": 4.0, "int4wo": 5.0}
+    report = probe("cpu", joules=lambda call: joules[call()], **asked)
+    assert status(report, "int8", LARGE).joules_to_bf16 == 0.75
+    n = len(board.prepared)
+    assert probe("cpu", joules=lambda call: joules[call()], **asked) == report
+    assert len(board.prepared) == n
+
+
+def test_shapes_stand_for_those_nearest_to_them():
+    shapes = (Shape(64, 32), Shape(512, 1), Shape(512, 32))
+    assert nearest_shapes(shapes, (8, 16, 64), 128) == (Shape(64, 32),)
+    assert nearest_shapes(shapes, (64, 768), 16) == (Shape(64, 32), Shape(512, 32))
+    assert nearest_shapes(shapes, (1024,), 1) == (Shape(512, 1),)
+    assert shapes_for("cpu", (8, 64), 128) == (Shape(64, 128),)
+    assert len(grid("cuda:0")) == 9
+
+
+def test_judging():
+    assert judge("int8", 1.04) == ("real", None)
+    assert judge("fp8", 1.06)[0] == "harmful" and "bf16" in judge("fp8", 1.06)[1]
+    assert judge("int4wo", 0.96)[0] == "harmful"
+    assert judge("int4wo", 0.94) == ("real", None)
+
+
+def test_a_true_probe_sees_the_kernel_of_fp32_and_bf16(monkeypatch, tmp_path):
+    # Without a compiler plain variants run op by op, which takes no seconds.
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    report = probe("cpu", shapes=(Shape(64, 1),), choices=("fp32", "bf16", "fp8", "2:4"))
+    rows = {row.choice: row for row in report.rows}
+    assert "mm" in rows["fp32"].kernel and rows["fp32"].time_to_fp32 == 1.0
+    assert rows["bf16"].time_to_fp32 > 0 and rows["bf16"].status in ("real", "harmful")
+    assert rows["fp8"].status == "absent" and "8.9" in rows["fp8"].reason
+    assert isinstance(rows["2:4"], Row) and rows["2:4"].status == "simulated"
+    assert report.versions["torch"] and report.device_name
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(ValueError, match="device"):
+        probe("cuda:99")
+
+
+def test_turns_hold_every_call_and_ratios_are_of_one_turn():
+    ran = []
+    calls = {name: (lambda name=name: ran.append(name)) for name in ("a", "b")}
+    times = time_in_turns(calls, "cpu", turns=3, turn_s=1e-5)
+    assert {name: len(found) for name, found in times.items()} == {"a": 3, "b": 3}
+    last = ran[-6:]
+    assert "a" in ran and last.count("b") >= 1
+    made_up = {"a": [1.0, 9.0, 2.0], "b": [2.0, 3.0, 4.0]}
+    assert median_ratio(made_up, "a", "b") == 0.5
+    assert median_ratio(made_up, "a", "c") is None
