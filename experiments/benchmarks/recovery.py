@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     workload = task.workload(128)
     started = time.process_time()
     large = build(LARGE, workload, generator_seed=0)
-    train(large, task.split("train"), teacher_recipe(RECIPE), seed=0)
+    train(large, task.split("train"), teacher_recipe(RECIPE, 2.5), seed=0)
     table = tabulate(large, task.split("train"), RECIPE)
     validation, test = accuracies(large, task)
     print(

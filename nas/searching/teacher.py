@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
 
 from nas.files import read_json, write_json
@@ -184,7 +185,10 @@ def _trained(config: SearchConfig, folder: Path, lock: Any) -> TeacherRecord:
         if own:
             architecture = largest(config.space)
             model = build(architecture, workload, generator_seed=config.seed).to(config.device)
-            recipe = teacher_recipe(config.training)
+            # The search's recipe suits the middle of its widths, on the scale of their logarithms.
+            widths = config.space.values("d_model")
+            ratio = architecture.d_model / geometric_mean(widths)
+            recipe = teacher_recipe(config.training, ratio)
             train(
                 model,
                 task.split("train"),

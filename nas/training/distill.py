@@ -35,8 +35,6 @@ from search_spaces.models.transformer import Transformer
 # A table above this is not kept; the teacher runs beside each step instead.
 TABLE_LIMIT_BYTES = 256 * 1024 * 1024
 _BATCH = 256
-# On the digits, of the quickstart's rate: 98.1% instead of 96.7% on validation data.
-_TEACHER_LEARNING_RATE_FACTOR = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +145,19 @@ class LiveTeacher:
         return TeacherOutputs(logits_BC, self._scale(features_BLD))
 
 
-def teacher_recipe(config: TrainingConfig) -> TrainingConfig:
-    """How the largest model is trained where students train by ``config``.
+def teacher_recipe(config: TrainingConfig, width_ratio: float) -> TrainingConfig:
+    """How a large model is trained where students train by ``config``.
 
     Without label smoothing, which would level the differences between wrong classes that students
-    learn from (Mueller et al. 2019), and more gently: learning rates that suit small models make
-    the largest one of a space worse than its students.
+    learn from (Mueller et al. 2019). ``width_ratio`` is its width over that which the learning
+    rate suits: a rate for narrow models is divided by it, as Adam's must be for wider ones (Yang
+    et al. 2022, table 3).
     """
     return replace(
         config,
         distill=None,
         label_smoothing=0.0,
-        learning_rate=config.learning_rate * _TEACHER_LEARNING_RATE_FACTOR,
+        learning_rate=config.learning_rate / max(1.0, width_ratio),
     )
 
 

@@ -17,6 +17,7 @@ from nas.training.distill import (
     soft_target_loss,
     table_bytes,
     tabulate,
+    teacher_recipe,
 )
 from nas.training.evaluate import evaluate
 from nas.training.loop import train
@@ -226,6 +227,13 @@ def test_a_student_of_a_good_teacher_beats_one_of_few_labels():
     assert accuracy["features"] > accuracy["labels"], accuracy
     # The table is what the live teacher says, up to rounding that training amplifies.
     assert abs(accuracy["live"] - accuracy["logits"]) < 0.03, accuracy
+
+
+def test_a_teacher_trains_gently_and_by_its_labels_alone():
+    students = replace(CONFIG, distill=DistillConfig(), label_smoothing=0.1)
+    recipe = teacher_recipe(students, 2.5)
+    assert recipe == replace(CONFIG, label_smoothing=0.0, learning_rate=2e-3)
+    assert teacher_recipe(students, 0.5).learning_rate == CONFIG.learning_rate
 
 
 @pytest.mark.parametrize(
