@@ -7,15 +7,16 @@ precisions, 2:4, and the smaller dense networks that take its weights (half of t
 channels, half of the layers, half of the width, rank d/4). All are prepared as measuring prepares
 them, then timed in turns in one process, beside plain fp32 op by op. On a device with a real
 meter each also runs for a second under it. Ratios are to fp32 eager, to fp32 prepared in the same
-way, and to bf16. Size is of the tensors that ``compression.store`` writes. Output error is the
-distance of the logits from those of fp32, relative to their norm, on random weights: for choices
-of structure it says how far the network is from where a fine-tune would start.
+way, and to bf16; ``bf16 again`` is the same network prepared twice, whose ratio to itself is the
+noise. Size is of the tensors that ``compression.store`` writes. Output error is the distance of
+the logits from those of fp32, relative to their norm, on random weights: for choices of structure
+it says how far the network is from where a fine-tune would start.
 
 Accuracy is of a network trained on the digits, before any fine-tune, and after one of a sixth of
 its training (for structure and masks; ``--no-accuracy`` leaves it out).
 
 With ``--records FILE`` each shape is appended as it is done, and a second run goes on where the
-first was cut: ``--budget-s`` starts no shape that would end later.
+first was cut: ``--budget-s`` starts no second shape that would end later.
 """
 
 from __future__ import annotations
@@ -57,8 +58,16 @@ from search_spaces.workload import Workload
 DEPTH, TOKEN_SIDE = 2, 8
 PRECISIONS = ("fp32", "bf16", "int8", "fp8", "int8wo", "int4wo")
 STRUCTURES = ("half-ffn", "half-depth", "half-width", "rank-d/4")
-CHOICES = (*PRECISIONS, "2:4", "unstructured-90", *STRUCTURES, "half-ffn int8")
+# On CUDA quantised variants are compiled and plain ones are not: this one tells how much of a gain
+# is the compiler's. On CPUs all are compiled.
+COMPILED = "bf16 compiled"
+# The same network once more: how far apart equals lie says how far a ratio can be trusted.
+CONTROL = "bf16 again"
+CHOICES = (*PRECISIONS, COMPILED, "2:4", "unstructured-90", *STRUCTURES, "half-ffn int8", CONTROL)
 EAGER = "fp32 eager"
+# Precisions and masks whose products read bf16 are compared with it.
+_AGAINST_BF16 = ("fp8", "int8wo", "int4wo", "2:4")
+_PAYS = 0.97
 _TURNS, _TURN_S = 9, 0.1
 
 
@@ -84,22 +93,24 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """Whether the choice pays at this shape."""
+        """Whether the choice pays at this shape; fp32 is what it is compared with."""
+        if self.choice in ("fp32", EAGER, COMPILED, CONTROL):
+            return ""
         if self.time_to_fp32 is None or self.status == "simulated":
             return self.status
         ratio = self.time_to_fp32
-        if self.choice in ("fp8", "int8wo", "int4wo", "2:4") and self.time_to_bf16 is not None:
-            ratio = self.time_to_bf16
-        if self.joules_to_bf16 is not None and self.choice not in ("fp32", "bf16"):
-            ratio = max(ratio, self.joules_to_bf16)
-        return "does not pay" if ratio > 0.97 and self.choice != "fp32" else "pays"
+        if self.choice in _AGAINST_BF16 and self.time_to_bf16 is not None:
+            ratio = self.joules_to_bf16 or self.time_to_bf16
+        return "does not pay" if ratio > _PAYS else "pays"
 
 
 def architecture_of(choice: str, d_model: int) -> Architecture:
     """The reference encoder with ``choice`` applied."""
     heads = max(2, d_model // 64)
     d_head, d_ff, depth, rank = d_model // heads, 4 * d_model, DEPTH, None
-    structure, _, precision = choice.partition(" ")
+    structure, _, precision = (
+        choice.removesuffix(" compiled").removesuffix(" again").partition(" ")
+    )
     if structure == "half-ffn":
         d_ff //= 2
     elif structure == "half-depth":
@@ -142,6 +153,8 @@ def run_shape(
     calls: dict[str, Callable[[], object]] = {EAGER: lambda: eager.call(inputs)}
     lines: dict[str, Line] = {}
     for choice in CHOICES:
+        if choice == COMPILED and not device.startswith("cuda"):
+            continue
         on_choice(choice)
         architecture = architecture_of(choice, d_model)
         blank = Line(d_model, batch_size, choice, "absent")
@@ -151,7 +164,13 @@ def run_shape(
             else:
                 trained = build(architecture, workload, generator_seed=0).to(device)
             model = compress(trained, architecture)
-            prepared = prepare_for_inference(model, architecture, inputs, keep_compiled=True)
+            prepared = prepare_for_inference(
+                model,
+                architecture,
+                inputs,
+                keep_compiled=True,
+                compile_plain=choice == COMPILED,
+            )
         except Exception as error:
             print(f"{choice}: {str(error).splitlines()[0][:150]}", file=sys.stderr)
             lines[choice] = blank
@@ -186,6 +205,7 @@ def run_shape(
         else line
         for choice, line in lines.items()
     ]
+    # fp32 op by op is what most people run.
     plain = Line(
         d_model,
         batch_size,
@@ -228,7 +248,7 @@ def render(lines: Sequence[Line], accuracies: dict[str, tuple[float, float | Non
             "" if line.output_error is None else f"{line.output_error:.3f}",
         ]
         row += [_x(line.joules_to_bf16)] if has_joules else []
-        row += [line.verdict if line.choice != EAGER else "", line.kernel or ""]
+        row += [line.verdict, line.kernel or ""]
         rows.append(row)
     text = render_columns(head, rows, right=set(range(2, 8 if has_joules else 7)))
     absent = sorted({line.choice for line in lines if line.status == "absent"})
@@ -283,7 +303,7 @@ def _shapes(text: str | None, device: str) -> list[tuple[int, int]]:
     if text is None:
         if device.startswith("cuda"):
             return [(d, b) for d in (256, 512, 1024, 2048, 4096) for b in (1, 32, 256)]
-        return [(64, 32), (512, 1), (512, 32)]
+        return [(64, 128), (512, 1), (512, 32)]
     found = []
     for part in text.split(","):
         d_model, _, batch_size = part.partition("x")
@@ -321,7 +341,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     started, longest_s = time.monotonic(), 0.0
     lines = [] if arguments.records is None else read_lines(arguments.records, device)
     left = [s for s in shapes if s not in {(line.d_model, line.batch_size) for line in lines}]
-    while left and time.monotonic() - started + longest_s <= arguments.budget_s:
+    # One shape at least: a slice that starts none would never end.
+    while left and (
+        longest_s == 0 or time.monotonic() - started + longest_s <= arguments.budget_s
+    ):
         d_model, batch_size = left.pop(0)
         begun = time.monotonic()
 
@@ -341,7 +364,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         print(render(lines, accuracies))
         if left:
-            print(f"{len(left)} shapes are left: run the same command again")
+            print(f"shapes left: {len(left)}; run the same command again")
     return 0
 
 

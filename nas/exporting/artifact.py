@@ -3,7 +3,8 @@
 ``model.safetensors`` the trained fp32 weights, ``architecture.json`` and ``workload.json`` what
 they are, ``check.safetensors`` some inputs with the outputs they must give, ``card.json`` and
 ``README.md`` what was measured. Compression is applied on loading: it is deterministic, so the
-trained weights are the whole model.
+trained weights are the whole model. ``compressed.safetensors``, where anything is compressed, is
+the network as it runs, as small as it is in memory.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.training.checkpoint import load_network
+from nas.training.checkpoint import load_network, read_description
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHECK, CARD, README = "check.safetensors", "card.json", "README.md"
+COMPRESSED = "compressed.safetensors"
 
 
 class ExportError(RuntimeError):
@@ -36,11 +38,14 @@ class Artifact:
     call: Callable[[Tensor], Tensor]
 
 
-def load_artifact(folder: str | Path, *, device: str = "cpu", compiled: bool = False) -> Artifact:
+def load_artifact(
+    folder: str | Path, *, device: str = "cpu", compiled: bool = False, small: bool = False
+) -> Artifact:
     """Load an artifact to run it.
 
     With ``compiled`` it runs as it was measured, for batches of exactly the workload's shape;
-    without, op by op for any batch size.
+    without, op by op for any batch size. With ``small`` only the compressed file is read, with
+    the same outputs to the bit; the trained weights need not be there.
 
     Raises:
         ValueError: the folder is not an artifact, or a file in it is corrupt.
@@ -48,10 +53,14 @@ def load_artifact(folder: str | Path, *, device: str = "cpu", compiled: bool = F
     import torch
 
     from search_spaces.compression.apply import compress, prepare_for_inference, run_eagerly
+    from search_spaces.compression.store import load_compressed
 
-    network = load_network(Path(folder))
-    architecture, workload = network.architecture, network.workload
-    compressed = compress(network.model.to(device), architecture)
+    folder = Path(folder)
+    architecture, workload = read_description(folder)
+    if small:
+        compressed = load_compressed(architecture, workload, folder / COMPRESSED, device=device)
+    else:
+        compressed = compress(load_network(folder).model.to(device), architecture)
     if compiled:
         shape = (workload.batch_size, *workload.input_shape)
         example = torch.zeros(

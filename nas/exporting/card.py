@@ -96,6 +96,8 @@ logits = artifact.call(inputs)  # {card["task"]}: a batch of inputs, as a torch 
 ```
 
 `model.safetensors` holds the trained fp32 weights. Bit-width and sparsity are applied when the
-artifact is loaded, by the same deterministic code as in the search. Versions:
+artifact is loaded, by the same deterministic code as in the search. Where anything is compressed,
+`compressed.safetensors` holds the network as it runs: `load_artifact(..., small=True)` reads it
+alone, with the same outputs to the bit. Versions:
 {", ".join(f"{name} {version}" for name, version in verified["versions"].items())}.
 """

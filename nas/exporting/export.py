@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.exporting.artifact import CARD, CHECK, README, load_artifact
+from nas.exporting.artifact import CARD, CHECK, COMPRESSED, README, load_artifact
 from nas.exporting.card import make_card, render_readme
 from nas.exporting.verify import verify
 from nas.files import write_json
-from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD
+from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network
 
 if TYPE_CHECKING:
     from nas.searching.run import Run
@@ -56,6 +56,7 @@ def export(run: Run, trial: int, to: Path, *, joule_tolerance: float = 0.3) -> E
         shutil.copyfile(weights, staging / WEIGHTS)
         write_json(staging / ARCHITECTURE, record.architecture.to_dict())
         write_json(staging / WORKLOAD, run.workload.to_dict())
+        _write_compressed(run, staging)
         _write_check(run, staging)
         verification = verify(run, record, staging, joule_tolerance=joule_tolerance)
         card = make_card(run, record, verification)
@@ -70,6 +71,19 @@ def export(run: Run, trial: int, to: Path, *, joule_tolerance: float = 0.3) -> E
     return Exported(to, card)
 
 
+def _write_compressed(run: Run, folder: Path) -> None:
+    """Keep the network as it runs, where that is not simply its trained weights."""
+    from search_spaces.architecture import Compression
+    from search_spaces.compression.apply import compress
+    from search_spaces.compression.store import save_compressed
+
+    network = load_network(folder)
+    architecture = network.architecture
+    if any(block.compression != Compression() for block in architecture.blocks):
+        compressed = compress(network.model.to(run.config.device), architecture)
+        save_compressed(compressed, architecture, folder / COMPRESSED)
+
+
 def _write_check(run: Run, folder: Path) -> None:
     """Keep one batch of real inputs with the outputs that they give now."""
     import numpy as np
@@ -77,7 +91,8 @@ def _write_check(run: Run, folder: Path) -> None:
     from safetensors.torch import save_file
 
     inputs = torch.from_numpy(np.load(run.inputs_path, allow_pickle=False))
-    outputs = load_artifact(folder).call(inputs).float()
+    device = run.config.device
+    outputs = load_artifact(folder, device=device).call(inputs.to(device)).float().cpu()
     save_file(
         {"inputs": inputs.contiguous(), "outputs": outputs.contiguous()}, str(folder / CHECK)
     )

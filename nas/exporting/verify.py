@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.exporting.artifact import CHECK, ExportError, load_artifact
+from nas.exporting.artifact import CHECK, COMPRESSED, ExportError, load_artifact
 from nas.training.checkpoint import WEIGHTS
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
 
     if record.reading is None or record.accuracy is None:
         raise ExportError(f"trial {record.number} has no measured figures to verify")
-    found = _reload(folder, run.task)
+    found = _reload(folder, run.task, run.config.device)
     if not found["output_difference"] <= _OUTPUT_TOLERANCE:
         raise ExportError(
             f"the reloaded artifact's outputs differ by {found['output_difference']:.3g}, "
@@ -101,9 +101,9 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
     )
 
 
-def _reload(folder: Path, task: str) -> dict[str, Any]:
+def _reload(folder: Path, task: str, device: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "nas.exporting.verify", str(folder), task],
+        [sys.executable, "-m", "nas.exporting.verify", str(folder), task, device],
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,
@@ -116,19 +116,31 @@ def _reload(folder: Path, task: str) -> dict[str, Any]:
     return found
 
 
-def _inspect(folder: Path, task_name: str) -> dict[str, Any]:
+def _inspect(folder: Path, task_name: str, device: str) -> dict[str, Any]:
     """What the fresh process does."""
+    import torch
     from safetensors.torch import load_file
 
     from nas.tasks.registry import get_task
     from nas.training.evaluate import evaluate
 
-    artifact = load_artifact(folder)
+    artifact = load_artifact(folder, device=device)
     check = load_file(str(folder / CHECK))
-    outputs = artifact.call(check["inputs"]).float()
+    inputs = check["inputs"].to(device)
+    outputs = artifact.call(inputs)
+    if (folder / COMPRESSED).is_file():
+        small = load_artifact(folder, device=device, small=True).call(inputs)
+        if not torch.equal(small, outputs):
+            raise ExportError(f"{COMPRESSED} must give the outputs of {WEIGHTS}, and does not")
+    outputs = outputs.float().cpu()
     task = get_task(task_name)
     validation, test = (
-        evaluate(artifact.call, task.split(name), batch_size=artifact.workload.batch_size)
+        evaluate(
+            artifact.call,
+            task.split(name),
+            batch_size=artifact.workload.batch_size,
+            device=device,
+        )
         for name in ("validation", "test")
     )
     return {
@@ -145,7 +157,7 @@ def main() -> int:
     # What libraries print must not mix with the findings.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    out.write(json.dumps(_inspect(Path(sys.argv[1]), sys.argv[2]), allow_nan=False))
+    out.write(json.dumps(_inspect(Path(sys.argv[1]), *sys.argv[2:4]), allow_nan=False))
     out.close()
     return 0
 

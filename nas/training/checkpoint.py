@@ -57,8 +57,19 @@ def load_network(folder: Path) -> Network:
     Raises:
         ValueError: a file is missing, corrupt or does not fit the others.
     """
-    architecture = Architecture.from_dict(read_json(folder / ARCHITECTURE))
-    workload = Workload.from_dict(read_json(folder / WORKLOAD))
+    architecture, workload = read_description(folder)
     model = build(architecture, workload)
     load_weights(model, folder / WEIGHTS)
     return Network(model, architecture, workload)
+
+
+def read_description(folder: Path) -> tuple[Architecture, Workload]:
+    """What the network in ``folder`` is, and what it is asked to do.
+
+    Raises:
+        ValueError: a file is missing or corrupt.
+    """
+    return (
+        Architecture.from_dict(read_json(folder / ARCHITECTURE)),
+        Workload.from_dict(read_json(folder / WORKLOAD)),
+    )

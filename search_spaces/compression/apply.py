@@ -61,6 +61,7 @@ def prepare_for_inference(
     example: Tensor,
     *,
     keep_compiled: bool = False,
+    compile_plain: bool = False,
 ) -> PreparedModel:
     """The fastest faithful way to run ``model`` on batches shaped like ``example``.
 
@@ -72,14 +73,16 @@ def prepare_for_inference(
     computing.
 
     Models compiled before in this process are compiled anew at their next call, unless
-    ``keep_compiled``; torch then stops compiling at the ninth network of one class.
+    ``keep_compiled``; torch then stops compiling at the ninth network of one class. With
+    ``compile_plain`` plain variants are compiled on CUDA as quantised ones are, which tells what
+    of a gain is the compiler's.
 
     Raises:
         RuntimeError: a quantised variant cannot be compiled here.
     """
     quantised = any(b.compression.precision not in PLAIN for b in architecture.blocks)
     if example.device.type == "cuda":
-        if quantised:
+        if quantised or compile_plain:
             call = _compiled(model, example, "reduce-overhead", keep_compiled)
             return PreparedModel(call, "compile-reduce-overhead")
         return PreparedModel(_graphed(model, example), "cuda-graph")

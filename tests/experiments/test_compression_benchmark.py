@@ -1,0 +1,83 @@
+"""The benchmark's choices are what they are called, and it goes on where it was cut."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from experiments.benchmarks import compression as benchmark
+from experiments.benchmarks.compression import Line, architecture_of, render
+from search_spaces.counting import count
+
+
+def test_choices_are_what_they_are_called():
+    plain = architecture_of("fp32", 256)
+    assert architecture_of("half-ffn", 256).layers[0].ffn.d_ff * 2 == plain.layers[0].ffn.d_ff
+    assert architecture_of("half-depth", 256).depth * 2 == plain.depth
+    half = architecture_of("half-width", 256)
+    assert half.d_model == 128 and half.layers[0].attention.d_head == 64
+    assert architecture_of("rank-d/4", 256).layers[0].attention.rank == 64
+    both = architecture_of("half-ffn int8", 256).layers[0].ffn
+    assert (both.d_ff, both.compression.precision) == (512, "int8")
+    sparse = architecture_of("2:4", 256).layers[0].attention.compression
+    assert (sparse.precision, sparse.sparsity) == ("bf16", "2:4")
+    workload = benchmark.workload_of(1)
+    assert count(half, workload).macs < count(plain, workload).macs / 2
+
+
+def test_a_choice_that_does_not_pay_is_said_not_to():
+    line = Line(512, 32, "int8", "real", time_to_fp32=0.4, time_to_bf16=0.9)
+    assert line.verdict == "pays"
+    assert replace(line, time_to_fp32=1.2).verdict == "does not pay"
+    # What stores few bits and multiplies in bf16 must beat bf16, by joules where they are known.
+    four = replace(line, choice="int4wo", time_to_bf16=1.1)
+    assert four.verdict == "does not pay"
+    assert replace(four, joules_to_bf16=0.8).verdict == "pays"
+    # However fast the clock says it was: no kernel skips its zeros.
+    assert replace(line, choice="unstructured-90", status="simulated").verdict == "simulated"
+
+
+def fake_shape(d_model, batch_size, device, on_choice):
+    on_choice("fp32")
+    return [
+        Line(d_model, batch_size, "fp32", "real", 1.0, 1.0, 1.0, 2.0, 100, 1.0, 0.0),
+        Line(d_model, batch_size, "fp8", "absent"),
+    ]
+
+
+def test_shapes_are_recorded_and_gone_on_from(monkeypatch, tmp_path, capsys):
+    ran = []
+
+    def run_shape(*arguments):
+        ran.append(arguments[:2])
+        return fake_shape(*arguments)
+
+    monkeypatch.setattr(benchmark, "run_shape", run_shape)
+    path = tmp_path / "records.jsonl"
+    command = ["--device", "cpu", "--records", str(path), "--no-accuracy", "--quiet"]
+    threads = torch.get_num_threads()
+    assert benchmark.main([*command, "--shapes", "64x1,128x2", "--budget-s", "0"]) == 0
+    # However little time there is, a slice does one shape, or it would never end.
+    assert ran == [(64, 1)] and "shapes left: 1" in capsys.readouterr().out
+    assert benchmark.main([*command, "--shapes", "64x1,128x2", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert ran == [(64, 1), (128, 2)] and result["shapes_left"] == []
+    assert [line["d_model"] for line in result["lines"]] == [64, 64, 128, 128]
+    record = json.loads(path.read_text().splitlines()[0])
+    assert record["date"] and record["versions"]["torch"] and record["device"]
+    torch.set_num_threads(threads)
+
+
+def test_joules_have_a_column_only_where_a_meter_gave_some():
+    lines = fake_shape(64, 1, "cpu", lambda _: None)
+    text = render(lines, {"int8": (0.5, None), "2:4": (12.0, 1.0)})
+    assert "joules" not in text and "not here: fp8" in text and "+12.00" in text
+    assert "joules/bf16" in render([replace(lines[0], joules_to_bf16=0.7)], {})
+
+
+@pytest.mark.parametrize("shapes", ["64", "64x", "65x1", "x1", "axb"])
+def test_wrong_shapes_are_one_line(shapes, capsys):
+    assert benchmark.main(["--device", "cpu", "--shapes", shapes]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1 and "WIDTHxBATCH" in err
