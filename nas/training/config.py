@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from search_spaces.architecture import require_positive_int
+
+# Where a network's weights started, and what became of quantisation-aware training; see ``fit``.
+Start = Literal["random", "teacher"]
+Qat = Literal["not needed", "kept", "no better"]
 
 
 @dataclass(frozen=True, slots=True)

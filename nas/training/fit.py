@@ -16,16 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 
 from nas.tasks.base import Split, Task
-from nas.training.config import TrainingConfig
+from nas.training.config import Qat, Start, TrainingConfig
 from nas.training.distill import Teacher
 from nas.training.evaluate import Accuracy, evaluate
 from nas.training.loop import train
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import Architecture, Compression
 from search_spaces.compression.apply import compress, run_eagerly
 from search_spaces.compression.inherit import check_fits_in, inherit
 from search_spaces.compression.prune import Importance, taylor_importance
@@ -35,8 +34,6 @@ from search_spaces.models.build import build
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import Workload
 
-Start = Literal["random", "teacher"]
-Qat = Literal["not needed", "kept", "no better"]
 Guard = Callable[[], AbstractContextManager[object]]
 
 # Training samples that the importance of heads and channels is taken from.
@@ -159,7 +156,9 @@ def recover(
     if masks.weights:
         tune(model, masks)
     uncompressed = accuracy(model)
-    validation = accuracy(compress(model, architecture))
+    validation = uncompressed
+    if any(block.compression != Compression() for block in architecture.blocks):
+        validation = accuracy(compress(model, architecture))
     plain = Fitted(model, "random", uncompressed, validation, "not needed")
     lost = uncompressed.value - validation.value
     if not is_quantised(architecture) or lost <= config.recovery.qat_threshold:
