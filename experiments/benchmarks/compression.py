@@ -199,7 +199,7 @@ def run_shape(
             size_ratio=None if fp32_bytes is None else (line.size_bytes or 0) / fp32_bytes,
             joules_per_sample=None if joules is None else joules[choice] / batch_size,
             joules_to_bf16=None if joules is None else joules[choice] / joules["bf16"],
-            kernel=top_kernel(calls[choice]),
+            kernel=top_kernel(calls[choice], calls.get("fp32")),
         )
         if choice in calls
         else line
