@@ -88,7 +88,7 @@ def dominated_trials(run: Run, member: FrontMember) -> list[int]:
     for record in run.trials():
         if record.state != "complete" or twin_of(record.architecture) != record.architecture:
             continue
-        other = member_of(record)
+        other = member_of(record, run.config.device)
         if other.accuracy <= member.accuracy and other.energy_j > member.energy_j:
             found.append(record.number)
     return found

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ways = {
         "scratch": (RECIPE, None),
         "inherited, distilled": (
-            replace(RECIPE, distill=DistillConfig(), recovery=inherit),
+            replace(RECIPE, distill=DistillConfig(logit_weight=0.9), recovery=inherit),
             teacher,
         ),
         "scratch, a quarter": (

@@ -28,7 +28,7 @@ class DistillConfig:
     """
 
     temperature: float = 1.0
-    logit_weight: float = 0.9
+    logit_weight: float = 1.0
     feature_weight: float = 0.0
     standardise: bool = True
 
