@@ -33,7 +33,7 @@ from predictors.campaign.slices import run_slice
 from predictors.meters.base import MeterError
 from predictors.meters.select import choose_meter, parse_device
 from search_spaces.compression.probing import probe, shapes_for
-from search_spaces.compression.realness import real_choices
+from search_spaces.compression.realness import Shape, real_choices
 from search_spaces.presets import get_space
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
@@ -71,6 +71,19 @@ def make_plan(
 def protocol_of(device: str) -> Protocol:
     """The protocol of a device's campaign."""
     return get_protocol("screening" if device.startswith("cuda") else "quick")
+
+
+def planned_shapes(device: str) -> tuple[Shape, ...]:
+    """The probed shapes that stand for the campaign's models."""
+    parts = {CPU_SPACE: CPU_BATCH_SIZE}
+    if device.startswith("cuda"):
+        parts = {name: work.batch_size for name, work in GPU_WORKLOADS.items()}
+    found = {
+        shape
+        for name, batch_size in parts.items()
+        for shape in shapes_for(device, get_space(name).values("d_model"), batch_size)
+    }
+    return tuple(sorted(found))
 
 
 def records_path(device_name: str, protocol_name: str) -> Path:
@@ -116,9 +129,8 @@ def _run_slice(arguments: argparse.Namespace, started_s: float) -> int:
         raise ValueError(f"records must be a file in a writable folder, got {path}")
     if path.exists() and read_records(path).cut_off:
         print(f"{path}: a line that was cut off is left out", file=sys.stderr)
-    widths = get_space(CPU_SPACE).values("d_model")
-    shapes = None if device.startswith("cuda") else shapes_for(device, widths, CPU_BATCH_SIZE)
-    report = probe(device, shapes=shapes, cache_dir=cache_folder())
+    report = probe(device, shapes=planned_shapes(device), cache_dir=cache_folder())
+>>>>>>> compression
     plan = make_plan(device, *real_choices(report), arguments.n)
     lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
     with MeasureProgress(quiet=arguments.quiet) as progress:

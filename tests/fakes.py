@@ -292,6 +292,7 @@ class FakeLab:
             sleep=lambda seconds: self._run(self.IDLE_W, seconds),
         )
         subject = SimpleNamespace(
+            flags=(),
             architecture=item.architecture,
             workload=item.workload,
             protocol=self.protocol,

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from nas.cli.main import build_parser
+from nas.tasks.registry import get_task
 from search_spaces.space import SearchSpace
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +77,15 @@ def test_the_python_example_runs_as_written(tmp_path):
 
 
 def test_the_space_in_the_readme_is_one():
-    (text,) = blocks(ROOT / "README.md", "yaml")
+    text, _ = blocks(ROOT / "README.md", "yaml")
     space = SearchSpace.from_dict(yaml.safe_load(text))
     assert space.size() > 1000
+
+
+def test_the_task_in_the_readme_is_one(tmp_path):
+    _, text = blocks(ROOT / "README.md", "yaml")
+    (tmp_path / "sentiment.yaml").write_text(text)
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.txt").write_text("good a fine film\nbad a dull film\n")
+    task = get_task(str(tmp_path / "sentiment.yaml"))
+    assert task.workload(1).input_shape == (40,) and len(task.split("test")) == 2

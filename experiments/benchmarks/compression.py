@@ -7,9 +7,10 @@ precisions, 2:4, and the smaller dense networks that take its weights (half of t
 channels, half of the layers, half of the width, rank d/4). All are prepared as measuring prepares
 them, then timed in turns in one process, beside plain fp32 op by op. On a device with a real
 meter each also runs for a second under it. Ratios are to fp32 eager, to fp32 prepared in the same
-way, and to bf16. Size is of the tensors that ``compression.store`` writes. Output error is the
-distance of the logits from those of fp32, relative to their norm, on random weights: for choices
-of structure it says how far the network is from where a fine-tune would start.
+way, and to bf16; ``bf16 again`` is the same network prepared twice, whose ratio to itself is the
+noise. Size is of the tensors that ``compression.store`` writes. Output error is the distance of
+the logits from those of fp32, relative to their norm, on random weights: for choices of structure
+it says how far the network is from where a fine-tune would start.
 
 Accuracy is of a network trained on the digits, before any fine-tune, and after one of a sixth of
 its training (for structure and masks; ``--no-accuracy`` leaves it out).
@@ -60,7 +61,9 @@ STRUCTURES = ("half-ffn", "half-depth", "half-width", "rank-d/4")
 # On CUDA quantised variants are compiled and plain ones are not: this one tells how much of a gain
 # is the compiler's. On CPUs all are compiled.
 COMPILED = "bf16 compiled"
-CHOICES = (*PRECISIONS, COMPILED, "2:4", "unstructured-90", *STRUCTURES, "half-ffn int8")
+# The same network once more: how far apart equals lie says how far a ratio can be trusted.
+CONTROL = "bf16 again"
+CHOICES = (*PRECISIONS, COMPILED, "2:4", "unstructured-90", *STRUCTURES, "half-ffn int8", CONTROL)
 EAGER = "fp32 eager"
 # Precisions and masks whose products read bf16 are compared with it.
 _AGAINST_BF16 = ("fp8", "int8wo", "int4wo", "2:4")
@@ -91,7 +94,7 @@ class Line:
     @property
     def verdict(self) -> str:
         """Whether the choice pays at this shape; fp32 is what it is compared with."""
-        if self.choice in ("fp32", EAGER, COMPILED):
+        if self.choice in ("fp32", EAGER, COMPILED, CONTROL):
             return ""
         if self.time_to_fp32 is None or self.status == "simulated":
             return self.status
@@ -105,7 +108,9 @@ def architecture_of(choice: str, d_model: int) -> Architecture:
     """The reference encoder with ``choice`` applied."""
     heads = max(2, d_model // 64)
     d_head, d_ff, depth, rank = d_model // heads, 4 * d_model, DEPTH, None
-    structure, _, precision = choice.removesuffix(" compiled").partition(" ")
+    structure, _, precision = (
+        choice.removesuffix(" compiled").removesuffix(" again").partition(" ")
+    )
     if structure == "half-ffn":
         d_ff //= 2
     elif structure == "half-depth":
@@ -194,7 +199,7 @@ def run_shape(
             size_ratio=None if fp32_bytes is None else (line.size_bytes or 0) / fp32_bytes,
             joules_per_sample=None if joules is None else joules[choice] / batch_size,
             joules_to_bf16=None if joules is None else joules[choice] / joules["bf16"],
-            kernel=top_kernel(calls[choice]),
+            kernel=top_kernel(calls[choice], calls.get("fp32")),
         )
         if choice in calls
         else line

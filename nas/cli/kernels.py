@@ -40,7 +40,7 @@ def render_kernels(report: RealnessReport) -> str:
     has_joules = any(row.joules_to_bf16 is not None for row in report.rows)
     head = ["shape", "choice", "verdict", "time/fp32", "time/bf16"]
     head += ["joules/bf16"] if has_joules else []
-    head += ["kernel that took most time"]
+    head += ["main product"]
     rows = [
         (
             str(row.shape),

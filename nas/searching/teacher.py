@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
 
 from nas.files import read_json, write_json
@@ -169,6 +170,7 @@ def _trained(config: SearchConfig, folder: Path, lock: Any) -> TeacherRecord:
     """Train the largest member, or take over the artifact, and write its network."""
     from nas.tasks.registry import get_task
     from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
+    from nas.training.distill import teacher_recipe
     from nas.training.evaluate import evaluate
     from nas.training.loop import train
     from predictors.campaign.accounting import EnergySpan
@@ -183,7 +185,10 @@ def _trained(config: SearchConfig, folder: Path, lock: Any) -> TeacherRecord:
         if own:
             architecture = largest(config.space)
             model = build(architecture, workload, generator_seed=config.seed).to(config.device)
-            recipe = replace(config.training, distill=None)
+            # The search's recipe suits the middle of its widths, on the scale of their logarithms.
+            widths = config.space.values("d_model")
+            ratio = architecture.d_model / geometric_mean(widths)
+            recipe = teacher_recipe(config.training, ratio)
             train(
                 model,
                 task.split("train"),

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from nas.training.config import Qat, Start
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 
 State = Literal["running", "complete", "dropped", "failed"]
 STATES: tuple[State, ...] = get_args(State)
-Start = Literal["random", "teacher"]
-Qat = Literal["not needed", "kept", "no better"]
 
 
 @dataclass(frozen=True, slots=True)

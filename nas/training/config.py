@@ -5,25 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from search_spaces.architecture import require_positive_int
+
+# Where a network's weights started, and what became of quantisation-aware training; see ``fit``.
+Start = Literal["random", "teacher"]
+Qat = Literal["not needed", "kept", "no better"]
 
 
 @dataclass(frozen=True, slots=True)
 class DistillConfig:
     """How much a student learns from a teacher; see ``nas.training.distill`` for the loss.
 
-    ``logit_weight`` is the teacher's share of the loss on outputs, the labels have the rest.
-    ``feature_weight`` is that of the loss on pooled hidden states, 0 to leave it out.
+    With ``standardise`` the magnitude of logits is left out of account, and ``temperature`` counts
+    in their standard deviations over the classes. ``logit_weight`` is the teacher's share of the
+    loss on outputs, the labels have the rest. ``feature_weight`` is that of the loss on pooled
+    hidden states, 0 to leave it out.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
     """
 
-    temperature: float = 2.0
-    logit_weight: float = 0.7
+    temperature: float = 1.0
+    logit_weight: float = 1.0
     feature_weight: float = 0.0
+    standardise: bool = True
 
     def __post_init__(self) -> None:
         """Validate every field."""

@@ -3,11 +3,13 @@
 ``(1 - a) CE(labels) + a T^2 KL(teacher_T || student_T) + b MSE(projection(student), teacher)``
 
 with ``a`` the logit weight, ``T`` the temperature and ``b`` the feature weight. Sources: soft
-targets and the factor ``T^2``, Hinton et al. 2015, section 2; hidden states through a learned
-projection, Romero et al. 2015 (FitNets); layers matched at even distances, Jiao et al. 2020
-(TinyBERT). Hidden states are means over tokens, since students may cut an image into other
-patches than the teacher; each teacher dimension is scaled to unit variance over the training
-split, so that one weight serves all teachers.
+targets and the factor ``T^2``, Hinton et al. 2015, section 2; logits brought to mean 0 and
+variance 1 over the classes of each sample, so that a small student need not reach the teacher's
+magnitude, Sun et al. 2024, "Logit Standardization in Knowledge Distillation"; hidden states
+through a learned projection, Romero et al. 2015 (FitNets); layers matched at even distances, Jiao
+et al. 2020 (TinyBERT). Hidden states are means over tokens, since students may cut an image into
+other patches than the teacher; each teacher dimension is scaled to unit variance over the
+training split, so that one weight serves all teachers.
 
 Shape legend: N samples, V versions of a sample, B batch, C classes, L layers, D d_model.
 """
@@ -15,7 +17,7 @@ Shape legend: N samples, V versions of a sample, B batch, C classes, L layers, D
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -143,6 +145,22 @@ class LiveTeacher:
         return TeacherOutputs(logits_BC, self._scale(features_BLD))
 
 
+def teacher_recipe(config: TrainingConfig, width_ratio: float) -> TrainingConfig:
+    """How a large model is trained where students train by ``config``.
+
+    Without label smoothing, which would level the differences between wrong classes that students
+    learn from (Mueller et al. 2019). ``width_ratio`` is its width over that which the learning
+    rate suits: a rate for narrow models is divided by it, as Adam's must be for wider ones (Yang
+    et al. 2022, table 3).
+    """
+    return replace(
+        config,
+        distill=None,
+        label_smoothing=0.0,
+        learning_rate=config.learning_rate / max(1.0, width_ratio),
+    )
+
+
 def table_bytes(model: Transformer, split: Split, config: TrainingConfig) -> int | None:
     """Size of the teacher's table for ``split``; ``None`` where versions have no number."""
     first = torch.from_numpy(split.inputs[:1])
@@ -179,13 +197,30 @@ def tabulate(
 
 
 def soft_target_loss(
-    student_logits_BC: Tensor, teacher_logits_BC: Tensor, temperature: float
+    student_logits_BC: Tensor,
+    teacher_logits_BC: Tensor,
+    temperature: float,
+    *,
+    standardise: bool = False,
 ) -> Tensor:
-    """``T^2 KL(softmax(teacher / T) || softmax(student / T))``, the mean over samples."""
+    """``T^2 KL(softmax(teacher / T) || softmax(student / T))``, the mean over samples.
+
+    With ``standardise`` both have mean 0 and variance 1 over the classes first, where there are
+    more than two: of two, only which is larger would be left.
+    """
+    if standardise and student_logits_BC.shape[-1] > 2:
+        student_logits_BC = _standardised(student_logits_BC)
+        teacher_logits_BC = _standardised(teacher_logits_BC)
     student_log = F.log_softmax(student_logits_BC / temperature, dim=-1)
     teacher_log = F.log_softmax(teacher_logits_BC / temperature, dim=-1)
     divergence = F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True)
     return divergence * temperature**2
+
+
+def _standardised(logits_BC: Tensor) -> Tensor:
+    mean_B1 = logits_BC.mean(dim=-1, keepdim=True)
+    deviation_B1 = logits_BC.std(dim=-1, keepdim=True, unbiased=False)
+    return (logits_BC - mean_B1) / (deviation_B1 + 1e-6)
 
 
 def matched_layers(n_student: int, n_teacher: int) -> list[int]:
@@ -229,7 +264,9 @@ class Distillation(nn.Module):
         else:
             logits_BC = student(batch)
         hard = F.cross_entropy(logits_BC, targets_B, label_smoothing=label_smoothing)
-        soft = soft_target_loss(logits_BC, taught.logits, config.temperature)
+        soft = soft_target_loss(
+            logits_BC, taught.logits, config.temperature, standardise=config.standardise
+        )
         loss = (1 - config.logit_weight) * hard + config.logit_weight * soft
         if self.projections:
             projected_BLD = torch.stack(

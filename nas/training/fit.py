@@ -2,7 +2,7 @@
 
 1. A candidate starts from the teacher's weights where it was asked for and it fits, else from
    random ones, and is trained (with the teacher's outputs, where there is one).
-2. Where blocks are 2:4, masks by magnitude are set and held through a short fine-tune
+2. Where blocks are sparse, masks by magnitude are set and held through a short fine-tune
    (Mishra et al. 2021, section 4).
 3. The compressed network is evaluated on the validation split beside its own fp32 weights. If it
    loses more than the threshold to quantisation, a short quantisation-aware fine-tune follows,
@@ -16,28 +16,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
-from torch import Tensor
 
 from nas.tasks.base import Split, Task
-from nas.training.config import TrainingConfig
+from nas.training.config import Qat, Start, TrainingConfig
 from nas.training.distill import Teacher
 from nas.training.evaluate import Accuracy, evaluate
 from nas.training.loop import train
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import Architecture, Compression
 from search_spaces.compression.apply import compress, run_eagerly
 from search_spaces.compression.inherit import check_fits_in, inherit
 from search_spaces.compression.prune import Importance, taylor_importance
 from search_spaces.compression.qat import fake_quantised, is_quantised
-from search_spaces.compression.sparsity import mask_2_4
+from search_spaces.compression.sparsity import Masks
 from search_spaces.models.build import build
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import Workload
 
-Start = Literal["random", "teacher"]
-Qat = Literal["not needed", "kept", "no better"]
 Guard = Callable[[], AbstractContextManager[object]]
 
 # Training samples that the importance of heads and channels is taken from.
@@ -134,7 +130,7 @@ def recover(
         DivergedError: a training loss is not finite.
     """
 
-    def tune(network: Transformer, hold: Callable[[], None] | None) -> None:
+    def tune(network: Transformer, masks: Masks) -> None:
         train(
             network,
             task.split("train"),
@@ -142,7 +138,7 @@ def recover(
             seed=seed,
             device=device,
             teacher=None if teacher is None else teacher.outputs,
-            hold=hold,
+            hold=masks.apply_,
             step_guard=step_guard,
         )
 
@@ -156,17 +152,19 @@ def recover(
                 device=device,
             )
 
-    hold = _hold_masks(model, architecture)
-    if hold is not None:
-        tune(model, hold)
+    masks = Masks.of(model, architecture)
+    if masks.weights:
+        tune(model, masks)
     uncompressed = accuracy(model)
-    validation = accuracy(compress(model, architecture))
+    validation = uncompressed
+    if any(block.compression != Compression() for block in architecture.blocks):
+        validation = accuracy(compress(model, architecture))
     plain = Fitted(model, "random", uncompressed, validation, "not needed")
     lost = uncompressed.value - validation.value
     if not is_quantised(architecture) or lost <= config.recovery.qat_threshold:
         return plain
     fake = fake_quantised(model, architecture)
-    tune(fake, _hold_masks(fake, architecture))
+    tune(fake, Masks.of(fake, architecture))
     aware = build(architecture, workload, generator_seed=seed).to(device)
     aware.load_state_dict(fake.state_dict())
     again = accuracy(compress(aware.eval(), architecture))
@@ -191,24 +189,6 @@ def fits_in(teacher: Architecture, architecture: Architecture) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _hold_masks(model: Transformer, architecture: Architecture) -> Callable[[], None] | None:
-    """Set the 2:4 masks of ``architecture``; returns what sets them again, if there are any."""
-    masked: list[tuple[Tensor, Tensor]] = []
-    for layer, spec in zip(model.layers, architecture.layers, strict=True):
-        for name, block_spec in (("attention", spec.attention), ("ffn", spec.ffn)):
-            if block_spec.compression.sparsity == "2:4":
-                weights = [p for p in getattr(layer, name).parameters() if p.ndim == 2]
-                masked += [(weight, mask_2_4(weight)) for weight in weights]
-
-    def hold() -> None:
-        with torch.no_grad():
-            for weight, mask in masked:
-                weight.mul_(mask)
-
-    hold()
-    return hold if masked else None
 
 
 def _start(

@@ -13,7 +13,6 @@ import os
 import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from search_spaces.architecture import (
     PRECISIONS,
@@ -40,7 +39,7 @@ from search_spaces.compression.timing import Call, median_ratio, time_in_turns
 from search_spaces.simulated import is_simulated
 from search_spaces.workload import Workload
 
-_VERSION = 2
+_VERSION = 3
 _GRID = {
     # Compiling a variant takes seconds of CPU time, so there are few shapes.
     "cpu": (Shape(64, 128), Shape(512, 1), Shape(512, 32)),
@@ -155,7 +154,7 @@ def _probe_shape(
             time_to_fp32=to_fp32,
             time_to_bf16=to_bf16,
             joules_to_bf16=energies[name] / energies["bf16"] if "bf16" in energies else None,
-            kernel=top_kernel(call),
+            kernel=top_kernel(call, calls.get("fp32")),
             reason=reason,
         )
     return [rows[name] for name in names]
@@ -198,8 +197,21 @@ def _prepare(compression: Compression, device: str, shape: Shape) -> Call:
     return lambda: prepared.call(inputs)
 
 
-def top_kernel(call: Call) -> str | None:
-    """The operator with the most self time in one call, a matrix product where there is one."""
+def top_kernel(call: Call, plain: Call | None = None) -> str | None:
+    """The operator with the most self time in one call, a matrix product where there is one.
+
+    Products that ``plain`` does not run come first: embedding and head are the same for every
+    choice, and at small shapes they may outweigh what the choice brings.
+    """
+    costs = _kernel_costs(call)
+    products = {n: c for n, c in costs.items() if any(w in n.lower() for w in _PRODUCTS)}
+    own = products.keys() - (_kernel_costs(plain) if plain is not None else {}).keys()
+    chosen = {n: products[n] for n in own} or products or costs
+    return max(chosen, key=chosen.__getitem__) if chosen else None
+
+
+def _kernel_costs(call: Call) -> dict[str, float]:
+    """Self time of each operator in one call."""
     # The profiler's library writes its own log to stderr unless told before it starts.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     import torch
@@ -211,18 +223,11 @@ def top_kernel(call: Call) -> str | None:
     with profile(activities=activities) as profiler:
         call()
     # Names with "#", and those of torch's compiler, are the profiler's marks around compiled code.
-    events = [
-        e for e in profiler.key_averages() if "#" not in e.key and not e.key.startswith("Torch")
-    ]
-    # What a choice changes are the products; at small shapes bookkeeping may take longer.
-    products = [e for e in events if any(word in e.key.lower() for word in _PRODUCTS)]
-    if not events:
-        return None
-
-    def cost(event: Any) -> float:
-        return float(event.self_device_time_total or event.self_cpu_time_total)
-
-    return str(max(products or events, key=cost).key)
+    return {
+        str(e.key): float(e.self_device_time_total or e.self_cpu_time_total)
+        for e in profiler.key_averages()
+        if "#" not in e.key and not e.key.startswith("Torch")
+    }
 
 
 def device_name(device: str) -> str:

@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.architecture import Architecture, Precision
-from search_spaces.compression.quantize import torchao_config
+from search_spaces.architecture import PRECISIONS, Architecture, Precision
+from search_spaces.compression.quantize import DTYPES, PLAIN, torchao_config
 from search_spaces.models.transformer import Transformer
 
 # Precisions that torchao rounds to. bf16 is a cast, which costs accuracy only in odd cases.
-FAKE_QUANTISED: tuple[Precision, ...] = ("int8", "fp8")
+FAKE_QUANTISED: tuple[Precision, ...] = tuple(p for p in PRECISIONS if p not in PLAIN)
 
 
 def is_quantised(architecture: Architecture) -> bool:
@@ -39,57 +39,69 @@ def fake_quantised(model: Transformer, architecture: Architecture) -> Transforme
     """
     if not is_quantised(architecture):
         raise ValueError(
-            f"architecture must have a block of {' or '.join(FAKE_QUANTISED)}, "
+            f"architecture must have a block of {', '.join(FAKE_QUANTISED)}, "
             f"got {architecture.describe()}"
         )
     fake = copy.deepcopy(model)
+    device = model.position_TD.device.type
     for layer, spec in zip(fake.layers, architecture.layers, strict=True):
         for name, block_spec in (("attention", spec.attention), ("ffn", spec.ffn)):
             precision = block_spec.compression.precision
             if precision in FAKE_QUANTISED:
-                _replace_linears(getattr(layer, name), torchao_config(precision))
+                _replace_linears(getattr(layer, name), precision, device)
     return fake
 
 
 class FakeQuantisedLinear(nn.Module):
     """A ``Linear`` that computes with rounded values and learns as if they were not."""
 
-    def __init__(self, linear: nn.Linear, config: Any) -> None:
-        """Take over the parameters of ``linear``; ``config`` is torchao's."""
+    def __init__(self, linear: nn.Linear, precision: Precision, device_type: str = "cpu") -> None:
+        """Take over the parameters of ``linear``."""
         super().__init__()
-        self.weight, self.bias, self._config = linear.weight, linear.bias, config
+        self.weight, self.bias = linear.weight, linear.bias
+        self._config = torchao_config(precision, device_type)
+        self._dtype = DTYPES.get(precision, torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., d_in)`` to ``(..., d_out)``."""
-        quantised = _quantised(self.weight, self._config)
-        weight = _straight_through(self.weight, quantised.dequantize())
-        how = quantised.act_quant_kwargs
-        if how is not None:
-            x = _straight_through(x, _round_trip(x, how))
+        rounded, activations = _rounded_weight(self.weight, self._config, self._dtype)
+        weight = _straight_through(self.weight, rounded)
+        if activations is not None:
+            x = _straight_through(x, _round_trip(x, activations))
         return F.linear(x, weight, self.bias)
 
 
-def _replace_linears(block: nn.Module, config: Any) -> None:
+def _replace_linears(block: nn.Module, precision: Precision, device_type: str) -> None:
     for name, module in list(block.named_children()):
         if isinstance(module, nn.Linear):
-            setattr(block, name, FakeQuantisedLinear(module, config))
+            setattr(block, name, FakeQuantisedLinear(module, precision, device_type))
         else:
-            _replace_linears(module, config)
+            _replace_linears(module, precision, device_type)
 
 
 def _straight_through(value: Tensor, rounded: Tensor) -> Tensor:
     return value + (rounded.to(value.dtype) - value).detach()
 
 
-def _quantised(weight: Tensor, config: Any) -> Any:
-    """``weight`` as the very tensor that ``quantize_linears`` would put in its place."""
+def _rounded_weight(weight: Tensor, config: Any, dtype: torch.dtype) -> tuple[Tensor, Any]:
+    """What the product makes of ``weight``, and how it rounds activations, ``None`` if not."""
     # Imported already, and quietly, by ``torchao_config``.
     from torchao.quantization import quantize_
 
-    holder = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    holder.weight = nn.Parameter(weight.detach(), requires_grad=False)
-    quantize_(holder, config)
-    return holder.weight.data
+    with torch.no_grad():
+        holder = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        holder.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
+        # torchao sets this for the whole process, which training in fp32 must not notice.
+        matmul_precision = torch.get_float32_matmul_precision()
+        quantize_(holder, config)
+        torch.set_float32_matmul_precision(matmul_precision)
+        quantised: Any = holder.weight.data
+        activations = getattr(quantised, "act_quant_kwargs", None)
+        if activations is not None:
+            return quantised.dequantize(), activations
+        # Packed weights cannot be read back (0.18), but the identity times them can.
+        identity = torch.eye(weight.shape[1], dtype=dtype, device=weight.device)
+        return holder(identity).T, None
 
 
 def _round_trip(x: Tensor, how: Any) -> Tensor:

@@ -63,8 +63,9 @@ class Row:
     """One choice at one shape on one device.
 
     Ratios are medians over turns, below 1 is faster or fewer joules, ``None`` where nothing ran
-    or, for joules, where no real meter was at hand. ``kernel`` is the operator that took the most
-    time, by torch's profiler. ``reason`` says why a choice is not real.
+    or, for joules, where no real meter was at hand. ``kernel`` is the product that took the most
+    time, by torch's profiler, of those that fp32 does not run where there are such. ``reason``
+    says why a choice is not real.
     """
 
     choice: str

@@ -14,17 +14,22 @@ def time_in_turns(
 ) -> dict[str, list[float]]:
     """Seconds a call of each, one figure a turn; every turn runs all of them in one order.
 
-    Each runs as often in a turn as fits into ``turn_s``, once at least, after a warm-up.
+    Each runs as often in a turn as fits into ``turn_s``, once at least, after a warm-up. On one
+    thread of a CPU the seconds are those of the CPU, which waiting for busy neighbours does not
+    lengthen; elsewhere they are the clock's.
     """
     import torch
 
+    on_one_thread = device == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if on_one_thread else time.perf_counter
+
     def seconds(call: Call, n: int) -> float:
-        started = time.perf_counter()
+        started = clock()
         for _ in range(n):
             call()
         if device.startswith("cuda"):
             torch.cuda.synchronize()
-        return (time.perf_counter() - started) / n
+        return (clock() - started) / n
 
     repeats = {}
     for name, call in calls.items():

@@ -144,3 +144,37 @@ def test_candidates_that_fit_start_from_the_teacher(tmp_path):
         for i, a in enumerate((shallow, replace(narrow, patch_size=2)))
     ]
     assert starts == ["teacher", "random"]
+
+
+def test_a_text_task_from_files_goes_the_whole_way(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, n in (("train", 120), ("dev", 40), ("test", 40)):
+        lines = []
+        for _ in range(n):
+            label = int(rng.integers(2))
+            words = rng.choice(["the", "a", "of"], size=int(rng.integers(1, 7))).tolist()
+            words.insert(int(rng.integers(len(words) + 1)), ["dull", "fine"][label])
+            lines.append(f"{label} {' '.join(words)}")
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines))
+    (tmp_path / "task.yaml").write_text(
+        "name: words\ntrain: train.txt\nvalidation: dev.txt\ntest: test.txt\nsequence_length: 8\n"
+    )
+    space = SearchSpace.from_dict(TINY.to_dict() | {"name": "text", "patch_size": [1]})
+    training = TrainingConfig(
+        epochs=12, batch_size=16, learning_rate=1e-2, token_dropout=0.1, distill=DistillConfig()
+    )
+    config = SearchConfig(
+        task=str(tmp_path / "task.yaml"),
+        space=space,
+        trials=1,
+        batch_size=40,
+        training=training,
+        teacher=LARGEST,
+    )
+    folder = tmp_path / "teacher"
+    teacher = prepare_teacher(config, folder, tmp_path / "locks")
+    # Dropped words make no table: the teacher runs beside each step.
+    assert not teacher.tabulated and teacher.accuracy > 0.9
+    evaluator = TrainingEvaluator(config, tmp_path / "in.npy", tmp_path / "locks", 1, folder)
+    found = evaluator.evaluate(candidate(smallest(space)), tmp_path / "0", Measured())
+    assert found.accuracy > 0.9 and found.test_accuracy > 0.9

@@ -5,7 +5,9 @@ import json
 import pytest
 from search_fakes import drive, make_session, report
 
-from nas.cli.main import main
+from nas.cli.main import build_parser, main
+from nas.cli.search import INHERIT_SHARE
+from nas.cli.search import _config as search_config
 from nas.cli.units import format_joules, parse_joules
 from nas.searching import run as run_module
 from nas.searching.config import SearchConfig
@@ -124,6 +126,46 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_half_written(
 
 
 @pytest.mark.parametrize(
+    ("options", "teacher", "share"),
+    [
+        ([], None, None),
+        (["--distill"], "largest", None),
+        (["--inherit"], "largest", INHERIT_SHARE),
+        (["--teacher", "model"], "{tmp}/model", None),
+        (["--distill", "--teacher", "model", "--inherit"], "{tmp}/model", INHERIT_SHARE),
+    ],
+)
+def test_options_of_the_teacher_are_kept_in_the_run(
+    tmp_path, monkeypatch, options, teacher, share
+):
+    from search_spaces.compression import probing
+
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
+    monkeypatch.chdir(tmp_path)
+    line = ["search", "quickstart", "--device", "cpu", "--epochs", "7", *options]
+    config = search_config(build_parser().parse_args(line))
+    assert config.teacher == (teacher and teacher.format(tmp=tmp_path))
+    assert (config.training.distill is None) == (teacher is None)
+    assert config.training.recovery.inherit_share == share and config.training.epochs == 7
+    run_module.create(tmp_path / "run", config, "fake")
+    assert run_module.load(tmp_path / "run").config == config
+    # Going on with a run needs none of them again.
+    again = ["search", "--resume", "--run", str(tmp_path / "run")]
+    assert search_config(build_parser().parse_args(again)) == config
+
+
+def test_a_task_file_is_found_from_any_folder(tmp_path, monkeypatch):
+    from search_spaces.compression import probing
+
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
+    monkeypatch.chdir(tmp_path)
+    options = ["--task", "words.yaml", "--space", "encoder-base", "--trials", "2"]
+    line = ["search", "--device", "cpu", *options]
+    config = search_config(build_parser().parse_args(line))
+    assert config.task == str(tmp_path / "words.yaml")
+
+
+@pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"schema": 1}', "\xff", '{"schema": 9, "config": {}}']
 )
 def test_a_corrupt_run_file_is_one_line(run_folder, capsys, text):
@@ -142,6 +184,7 @@ def test_a_corrupt_run_file_is_one_line(run_folder, capsys, text):
         {"gate": {}},
         {"training": {"epochs": 0}},
         {"baselines": [1]},
+        {"teacher": "largest"},
         {"x": 1},
     ],
 )

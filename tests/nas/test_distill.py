@@ -17,6 +17,7 @@ from nas.training.distill import (
     soft_target_loss,
     table_bytes,
     tabulate,
+    teacher_recipe,
 )
 from nas.training.evaluate import evaluate
 from nas.training.loop import train
@@ -62,6 +63,22 @@ def test_the_gradient_does_not_fade_with_the_temperature():
     teacher = torch.tensor([[0.5, 0.5, -1.0]])
     soft_target_loss(student, teacher, 1000.0).backward()
     assert torch.allclose(student.grad, (student.detach() - teacher) / 3, atol=2e-3)
+
+
+def test_standardised_logits_leave_magnitude_out():
+    student = torch.randn(5, 4)
+    teacher = torch.randn(5, 4)
+    plain = soft_target_loss(student, teacher, 2.0, standardise=True)
+    scaled = soft_target_loss(student * 7 + 3, teacher * 0.1 - 1, 2.0, standardise=True)
+    assert scaled.item() == pytest.approx(plain.item(), rel=1e-4)
+    ready = [x - x.mean(-1, keepdim=True) for x in (student, teacher)]
+    ready = [x / x.square().mean(-1, keepdim=True).sqrt() for x in ready]
+    assert soft_target_loss(*ready, 2.0).item() == pytest.approx(plain.item(), rel=1e-4)
+    # Of two classes, only which is larger would be left: they stay as they are.
+    two = soft_target_loss(student[:, :2], teacher[:, :2], 2.0, standardise=True)
+    assert two.item() == pytest.approx(
+        soft_target_loss(student[:, :2], teacher[:, :2], 2.0).item()
+    )
 
 
 def test_layers_are_matched_at_even_distances():
@@ -152,7 +169,7 @@ def test_the_three_parts_of_the_loss_add_up():
 
     def loss(**weights):
         torch.manual_seed(0)
-        config = DistillConfig(temperature=2.0, **weights)
+        config = DistillConfig(temperature=2.0, standardise=False, **weights)
         module = Distillation(student, teacher, config, seed=3)
         nothing = torch.zeros(6, dtype=torch.int64)
         return module, module(student, batch, targets, nothing, nothing, 0.0)
@@ -210,6 +227,13 @@ def test_a_student_of_a_good_teacher_beats_one_of_few_labels():
     assert accuracy["features"] > accuracy["labels"], accuracy
     # The table is what the live teacher says, up to rounding that training amplifies.
     assert abs(accuracy["live"] - accuracy["logits"]) < 0.03, accuracy
+
+
+def test_a_teacher_trains_gently_and_by_its_labels_alone():
+    students = replace(CONFIG, distill=DistillConfig(), label_smoothing=0.1)
+    recipe = teacher_recipe(students, 2.5)
+    assert recipe == replace(CONFIG, label_smoothing=0.0, learning_rate=2e-3)
+    assert teacher_recipe(students, 0.5).learning_rate == CONFIG.learning_rate
 
 
 @pytest.mark.parametrize(

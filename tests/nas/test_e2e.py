@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import nas
+from nas.exporting.card import make_card, render_readme
+from nas.exporting.verify import Verification
 from nas.searching.config import GateConfig, SearchConfig
 from nas.searching.run import RunBusyError, sole_writer
 from nas.training.config import TrainingConfig
@@ -162,22 +164,33 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_e2e import CONFIG
 from dataclasses import replace
+from nas.training.config import DistillConfig, RecoveryConfig
+TAUGHT = replace(
+    CONFIG,
+    teacher="largest",
+    training=replace(
+        CONFIG.training,
+        distill=DistillConfig(feature_weight=0.1),
+        recovery=RecoveryConfig(inherit_share=0.5),
+    ),
+)
 class Say:
     def on_change(self, snapshot, record):
         print(snapshot.complete, snapshot.running, flush=True)
     def on_teacher(self, epoch, epochs):
         print(0, 0, flush=True)
 if __name__ == "__main__":
-    nas.search(replace(CONFIG, trials=4), Path(sys.argv[1]), workers=2,
-               resume=sys.argv[2] == "resume", listener=Say())
+    taught = len(sys.argv) > 3
+    nas.search(replace(TAUGHT, trials=2) if taught else replace(CONFIG, trials=4),
+               Path(sys.argv[1]), workers=2, resume=sys.argv[2] == "resume", listener=Say())
 """
 
 
-def start(folder, mode, tmp_path):
+def start(folder, mode, tmp_path, *more):
     script = tmp_path / "search.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
     return subprocess.Popen(
-        [sys.executable, str(script), str(folder), mode],
+        [sys.executable, str(script), str(folder), mode, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -233,6 +246,37 @@ def test_a_search_that_is_ended_half_way_goes_on_with_resume(tmp_path, how):
     after = {t.number: t for t in nas.load(folder).trials()}
     assert [t.reason or t.state for t in after.values()] == ["complete"] * 4
     assert all(after[number] == trial for number, trial in kept.items())
+
+
+def test_a_teacher_is_trained_once_and_found_again_by_a_resumed_search(tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, "new", tmp_path, "taught")
+    record = folder / "teacher" / "teacher.json"
+    deadline = time.monotonic() + 120
+    while not (record.is_file() and json.loads(record.read_text())["outputs_energy_j"]):
+        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    kept = nas.load(folder)
+    before, teacher = record.stat().st_mtime_ns, kept.teacher()
+    assert sum(t.state == "complete" for t in kept.trials()) < 2
+    again = start(folder, "resume", tmp_path, "taught")
+    _, errors = again.communicate(timeout=200)
+    assert again.returncode == 0, errors
+    run = nas.load(folder)
+    assert record.stat().st_mtime_ns == before and run.teacher() == teacher
+    trials = run.trials()
+    assert [t.reason or t.state for t in trials] == ["complete"] * 2
+    assert run.config.teacher == "largest" and run.config.training.distill.feature_weight == 0.1
+    spent = json.loads(nas_command("front", folder, "--json").stdout)["summary"]
+    assert spent["teacher_energy_j"] == pytest.approx(teacher.energy_j) and teacher.energy_j > 0
+    table = nas_command("front", folder).stdout
+    assert "the teacher " in table.splitlines()[-1]
+    figures = trials[0].reading
+    card = make_card(run, trials[0], Verification(0, 0, 1, 1, 0, 1, 1, figures))
+    assert card["teacher"]["source"] == "largest" and card["start"] == trials[0].start
+    assert "It learnt from a teacher, d32 L2" in render_readme(card)
 
 
 def test_a_worker_that_dies_or_raises_is_a_recorded_failure(tmp_path, monkeypatch):

@@ -82,12 +82,14 @@ def with_outliers(model, factor):
 def test_outliers_that_quantising_loses_are_recovered_by_training_as_if_quantised(trained):
     found = architecture(Compression("int8"))
     model = with_outliers(network(trained, found), 400.0)
-    result = recover(model, found, WORKLOAD, TASK, CONFIG, seed=0)
+    longer = replace(CONFIG, recovery=replace(CONFIG.recovery, share=0.6))
+    result = recover(model, found, WORKLOAD, TASK, longer, seed=0)
     plain = fit_module.evaluate(
         compress(model, found), TASK.split("validation"), batch_size=120
     ).value
     assert result.uncompressed.value - plain > 0.1
-    assert result.qat == "kept" and result.validation.value > plain + 0.05
+    lost, regained = result.uncompressed.value - plain, result.validation.value - plain
+    assert result.qat == "kept" and regained > lost / 2
     again = fit_module.evaluate(
         compress(result.model, found), TASK.split("validation"), batch_size=120
     )

@@ -6,7 +6,7 @@ from torch import nn
 
 from search_spaces.architecture import Architecture, AttentionSpec, Compression, FfnSpec, LayerSpec
 from search_spaces.compression.qat import FakeQuantisedLinear, fake_quantised, is_quantised
-from search_spaces.compression.quantize import quantize_linears, torchao_config
+from search_spaces.compression.quantize import DTYPES, quantize_linears
 from search_spaces.models.build import build
 from search_spaces.workload import Workload
 
@@ -21,21 +21,43 @@ def architecture(attention, ffn):
     return Architecture(16, (layer,) * 2, patch_size=4)
 
 
-def test_the_forward_pass_is_that_of_the_real_product():
+@pytest.mark.parametrize(("precision", "tolerance"), [("int8", 1e-5), ("int8wo", 0.05)])
+def test_the_forward_pass_is_that_of_the_real_product(precision, tolerance):
     torch.manual_seed(0)
-    linear, x = nn.Linear(32, 24), torch.randn(5, 7, 32) * 3
-    real = nn.Sequential(copy.deepcopy(linear)).requires_grad_(False)
-    quantize_linears(real, "block", "int8")
-    fake = FakeQuantisedLinear(linear, torchao_config("int8"))
+    linear, x = nn.Linear(64, 32), torch.randn(5, 7, 64) * 3
+    dtype = DTYPES.get(precision, torch.float32)
+    real = nn.Sequential(copy.deepcopy(linear)).requires_grad_(False).to(dtype)
+    quantize_linears(real, "block", precision)
+    fake = FakeQuantisedLinear(linear, precision)
     with torch.no_grad():
-        assert not torch.allclose(fake(x), linear(x), atol=1e-3)
-        assert torch.allclose(fake(x), real(x), atol=1e-5)
+        assert not torch.allclose(fake(x), linear(x), atol=1e-4)
+        assert torch.allclose(fake(x), real(x.to(dtype)).float(), atol=tolerance)
+
+
+def test_four_bit_weights_are_rounded_to_the_values_that_are_stored():
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 32, bias=False)
+    fake = FakeQuantisedLinear(linear, "int4wo")
+    with torch.no_grad():
+        rounded = fake(torch.eye(64)).T
+    apart = (rounded - linear.weight).abs()
+    groups = linear.weight.reshape(32, 2, 32)
+    step = (groups.amax(-1) - groups.amin(-1)) / 15
+    assert 0.2 * step.mean() < apart.mean() < 0.3 * step.mean()
+    # Sixteen values at most in each group of 32 that shares a scale.
+    assert all(len(group.unique()) <= 16 for group in rounded.reshape(-1, 32))
+
+
+def test_training_does_not_change_how_fp32_products_round():
+    before = torch.get_float32_matmul_precision()
+    FakeQuantisedLinear(nn.Linear(8, 8), "int8")(torch.randn(2, 8))
+    assert torch.get_float32_matmul_precision() == before
 
 
 def test_the_backward_pass_takes_rounding_for_the_identity():
     torch.manual_seed(0)
     linear = nn.Linear(8, 4)
-    fake = FakeQuantisedLinear(linear, torchao_config("int8"))
+    fake = FakeQuantisedLinear(linear, "int8")
     x = torch.randn(3, 8, requires_grad=True)
     fake(x).sum().backward()
     # d/dW of sum(x W^T) is the sum of the rounded inputs, d/dx that of the rounded rows.
@@ -60,5 +82,5 @@ def test_only_quantised_blocks_round_and_names_stay():
 def test_nothing_to_round_is_an_error():
     plain = architecture(Compression("bf16"), Compression())
     assert not is_quantised(plain) and is_quantised(architecture(INT8, Compression()))
-    with pytest.raises(ValueError, match="int8 or fp8"):
+    with pytest.raises(ValueError, match="a block of fp8|a block of int8"):
         fake_quantised(build(plain, WORKLOAD), plain)

@@ -30,7 +30,7 @@ class Board:
         self._shape = None
         monkeypatch.setattr(probing, "_prepare", self.prepare)
         monkeypatch.setattr(probing, "time_in_turns", self.times)
-        monkeypatch.setattr(probing, "top_kernel", lambda call: f"kernel of {call()}")
+        monkeypatch.setattr(probing, "top_kernel", lambda call, plain: f"kernel of {call()}")
 
     def prepare(self, compression, device, shape):
         name = compression.precision if compression.sparsity == "dense" else compression.sparsity

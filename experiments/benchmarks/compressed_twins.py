@@ -1,0 +1,149 @@
+"""Do a front's compressed members dominate what they would be without compression?
+
+    python -m experiments.benchmarks.compressed_twins runs/quickstart-1
+
+Every compressed member (low rank, bf16, int8, ...) is set beside its *twin*: the same width,
+depth, heads, channels and patches in fp32, of full rank, dense. Both are trained by the run's own
+recipe from the same seeds, and their joules measured in turns, pair by pair of fresh processes.
+Judged by validation accuracy; test accuracy is shown beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import nas
+from experiments.benchmarks.paired import Difference
+from nas.cli.units import format_joules
+from nas.pareto.queries import FrontMember
+from nas.searching.run import Run, member_of
+from nas.searching.teacher import load_teacher
+from nas.tasks.registry import get_task
+from nas.training.evaluate import evaluate
+from nas.training.fit import fit
+from predictors.campaign.compare import Comparison, compare
+from predictors.campaign.protocol import get_protocol
+from search_spaces.architecture import Architecture, Compression, LayerSpec
+from search_spaces.compression.apply import compress, run_eagerly
+
+
+def twin_of(architecture: Architecture) -> Architecture:
+    """The same network with no rank, precision or sparsity of its own."""
+    plain = {"rank": None, "compression": Compression()}
+    return replace(
+        architecture,
+        layers=tuple(
+            LayerSpec(replace(layer.attention, **plain), replace(layer.ffn, **plain))
+            for layer in architecture.layers
+        ),
+    )
+
+
+def accuracies(
+    run: Run, architecture: Architecture, seeds: int
+) -> tuple[list[float], list[float]]:
+    """Validation and test accuracy of the compressed network, one for each seed."""
+    task, config = get_task(run.task), run.config
+    teacher = None
+    if config.teacher is not None:
+        teacher = load_teacher(run.teacher_folder, run.task, config.device)
+    found: tuple[list[float], list[float]] = ([], [])
+    for seed in range(1, seeds + 1):
+        fitted = fit(
+            architecture,
+            run.workload,
+            task,
+            config.training,
+            seed=seed,
+            device=config.device,
+            teacher=teacher,
+        )
+        call = run_eagerly(compress(fitted.model, architecture)).call
+        test = evaluate(call, task.split("test"), batch_size=128, device=config.device)
+        found[0].append(fitted.validation.value)
+        found[1].append(test.value)
+    return found
+
+
+def verdict(accuracy: Difference, joules: Comparison) -> str:
+    """Which of both dominates, by 95% intervals for joules and by the mean for accuracy."""
+    if joules.high >= 1:
+        return "no cheaper" if joules.low <= 1 else "dearer"
+    if accuracy.mean >= 0:
+        return "the member dominates"
+    if accuracy.mean + accuracy.half_width < 0:
+        return "cheaper and less accurate, neither dominates"
+    return "cheaper, accuracy alike within noise"
+
+
+def dominated_trials(run: Run, member: FrontMember) -> list[int]:
+    """Uncompressed trials of the run that cost more and are no more accurate."""
+    found = []
+    for record in run.trials():
+        if record.state != "complete" or twin_of(record.architecture) != record.architecture:
+            continue
+        other = member_of(record, run.config.device)
+        if other.accuracy <= member.accuracy and other.energy_j > member.energy_j:
+            found.append(record.number)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--seeds", type=int, default=5, help="trainings of each (default: 5)")
+    parser.add_argument("--trials", type=int, nargs="*", help="members, in place of all")
+    arguments = parser.parse_args(argv)
+    run = nas.load(arguments.run)
+    torch.set_num_threads(1)
+    protocol = get_protocol(run.config.protocol)
+    plain = [r.number for r in run.trials() if twin_of(r.architecture) == r.architecture]
+    print(f"{arguments.run}: {len(plain)} of {len(run.trials())} trials are uncompressed")
+    for member in run.front():
+        architecture = Architecture.from_dict(member.architecture)
+        twin = twin_of(architecture)
+        wanted = arguments.trials is None or member.trial in arguments.trials
+        if twin == architecture or not wanted:
+            continue
+        beaten = dominated_trials(run, member)
+        print(f"\ntrial {member.trial}: {member.architecture_text}")
+        print(f"  in the run it dominates uncompressed trials {beaten or 'none'}")
+        ours, theirs = (accuracies(run, a, arguments.seeds) for a in (architecture, twin))
+        joules = compare(
+            architecture,
+            twin,
+            run.workload,
+            protocol=protocol,
+            device=run.config.device,
+            meter=run.meter,
+            on_pair=lambda n, _: print(f"pair {n}", file=sys.stderr),
+        )
+        for name, found, energy_j in (
+            ("member", ours, joules.energy_a_j),
+            ("twin", theirs, joules.energy_b_j),
+        ):
+            validation, test = (100 * sum(part) / len(part) for part in found)
+            print(
+                f"  {name:<7} validation {validation:6.2f}%  test {test:6.2f}%  "
+                f"{format_joules(energy_j)}"
+            )
+        validation_apart, test_apart = (
+            Difference.of(a, b) for a, b in zip(ours, theirs, strict=True)
+        )
+        print(
+            f"  apart   validation {validation_apart.points()}, test {test_apart.points()}; "
+            f"joules x{joules.ratio:.3f} [{joules.low:.3f}, {joules.high:.3f}] "
+            f"over {joules.n_pairs} pairs: {verdict(validation_apart, joules)}",
+            flush=True,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""What only a CUDA device can show: its kernels, and the stored form of what they read."""
+
+import pytest
+import torch
+from torch import nn
+
+from search_spaces.architecture import (
+    Architecture,
+    AttentionSpec,
+    Compression,
+    FfnSpec,
+    LayerSpec,
+)
+from search_spaces.compression.apply import compress, prepare_for_inference, run_eagerly
+from search_spaces.compression.probing import probe
+from search_spaces.compression.quantize import weight_precision
+from search_spaces.compression.realness import Shape
+from search_spaces.compression.store import load_compressed, save_compressed
+from search_spaces.models.build import build
+from search_spaces.workload import Workload
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+WORKLOAD = Workload("digits", "image_classification", (1, 8, 8), 10, 64)
+SPARSE = Compression("bf16", "2:4")
+
+
+def here(precision):
+    capability = torch.cuda.get_device_capability()
+    least = {"fp8": (8, 9), "int4wo": (8, 0)}.get(precision, (0, 0))
+    if capability < least:
+        pytest.skip(f"{precision} needs SM >= {least}")
+    return make(Compression(precision))
+
+
+def make(compression, d_model=256, rank=None):
+    layer = LayerSpec(
+        AttentionSpec(4, 4, d_model // 4, rank, compression),
+        FfnSpec(4 * d_model, rank, compression),
+    )
+    return Architecture(d_model, (layer,), 2)
+
+
+def trained(architecture):
+    return build(architecture, WORKLOAD, generator_seed=0).to("cuda")
+
+
+def inputs():
+    return torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)).to("cuda")
+
+
+def linears(module):
+    return [m for m in module.modules() if isinstance(m, nn.Linear)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "fp8", "int8wo", "int4wo"])
+@pytest.mark.parametrize("rank", [None, 64])
+def test_every_layer_changes_and_outputs_stay_close(precision, rank):
+    here(precision)
+    architecture = make(Compression(precision), rank=rank)
+    model = trained(architecture)
+    compressed = compress(model, architecture)
+    assert {weight_precision(m) for m in linears(compressed.layers)} == {precision}
+    out, expected = run_eagerly(compressed).call(inputs()).float(), model(inputs()).detach()
+    allowed = 0.4 if precision == "int4wo" else 0.1
+    assert (out - expected).abs().max() <= allowed * expected.abs().max()
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8", "int8wo", "int4wo"])
+def test_the_prepared_network_computes_what_the_eager_one_does(precision):
+    architecture = here(precision)
+    compressed = compress(trained(architecture), architecture)
+    prepared = prepare_for_inference(compressed, architecture, inputs())
+    eager = run_eagerly(compressed).call(inputs()).float()
+    assert (prepared.call(inputs()).float() - eager).abs().max() < 0.05 * eager.abs().max()
+
+
+def test_2_4_weights_are_sparse_tensors_in_every_layer():
+    from torch.sparse import SparseSemiStructuredTensor
+
+    architecture = make(SPARSE)
+    compressed = compress(trained(architecture), architecture)
+    found = linears(compressed.layers)
+    assert len(found) == 6
+    assert all(isinstance(m.weight.data, SparseSemiStructuredTensor) for m in found)
+    # The same zeros in dense products.
+    dense = compress(trained(architecture).cpu(), architecture).to("cuda")
+    out, expected = (run_eagerly(m).call(inputs()).float() for m in (compressed, dense))
+    assert (out - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@pytest.mark.parametrize("choice", ["bf16", "int8", "fp8", "int8wo", "int4wo", "2:4"])
+def test_the_compressed_network_comes_back_to_the_bit(choice, tmp_path):
+    architecture = make(SPARSE) if choice == "2:4" else here(choice)
+    compressed = compress(trained(architecture), architecture)
+    save_compressed(compressed, architecture, tmp_path / "small.safetensors")
+    loaded = load_compressed(architecture, WORKLOAD, tmp_path / "small.safetensors", device="cuda")
+    first, second = (run_eagerly(m).call(inputs()) for m in (compressed, loaded))
+    assert torch.equal(first, second)
+
+
+def test_the_probe_names_kernels_and_offers_bf16(tmp_path):
+    report = probe("cuda:0", shapes=(Shape(1024, 256),), cache_dir=tmp_path)
+    rows = {row.choice: row for row in report.rows}
+    assert rows["bf16"].status == "real" and rows["bf16"].kernel
+    assert rows["2:4"].status in ("real", "harmful", "absent")
+    assert "driver" in report.versions
