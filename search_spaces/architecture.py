@@ -24,6 +24,9 @@ Sparsity = Literal["dense", "2:4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 SPARSITIES: tuple[Sparsity, ...] = get_args(Sparsity)
 
+# A residual stream is bf16 where every block is one of these.
+BF16_STREAM: frozenset[Precision] = frozenset({"bf16", "fp8"})
+
 SCHEMA_VERSION = 1
 
 
@@ -192,7 +195,7 @@ class Architecture:
         int8 product is faster from fp32.
         """
         asked = {block.compression.precision for block in self.blocks}
-        return "bf16" if asked <= {"bf16", "fp8"} else "fp32"
+        return "bf16" if asked <= BF16_STREAM else "fp32"
 
     @cached_property
     def hash(self) -> str:

@@ -129,24 +129,26 @@ def _attention(own: Mapping[str, Any], d_model: int) -> AttentionSpec:
         n_heads=own["n_heads"],
         n_kv_heads=own["n_kv_heads"],
         d_head=d_model // own["n_heads"],
-        rank=_rank(own["attention_rank"], d_model),
+        rank=rank_of(own["attention_rank"], d_model),
         compression=Compression(own["attention_precision"], own["attention_sparsity"]),
     )
 
 
 def _ffn(own: Mapping[str, Any], d_model: int) -> FfnSpec:
     return FfnSpec(
-        d_ff=_width(own["ffn_ratio"], d_model),
-        rank=_rank(own["ffn_rank"], d_model),
+        d_ff=width_of(own["ffn_ratio"], d_model),
+        rank=rank_of(own["ffn_rank"], d_model),
         compression=Compression(own["ffn_precision"], own["ffn_sparsity"]),
     )
 
 
-def _rank(fraction: float | None, d_model: int) -> int | None:
+def rank_of(fraction: float | None, d_model: int) -> int | None:
+    """The rank that a fraction of the width names; ``None`` stays full rank."""
     return None if fraction is None else max(1, round(fraction * d_model))
 
 
-def _width(ratio: float, d_model: int) -> int:
+def width_of(ratio: float, d_model: int) -> int:
+    """The feed-forward width that a ratio names."""
     return max(1, round(ratio * d_model))
 
 
@@ -160,11 +162,11 @@ def _fits(gene: str, value: Any, architecture: Architecture, layer: int) -> bool
         case "n_kv_heads":
             return bool(value == attention.n_kv_heads)
         case "ffn_ratio":
-            return _width(value, d_model) == ffn.d_ff
+            return width_of(value, d_model) == ffn.d_ff
         case "attention_rank":
-            return _same_rank(attention, _rank(value, d_model), d_model)
+            return _same_rank(attention, rank_of(value, d_model), d_model)
         case "ffn_rank":
-            return _same_rank(ffn, _rank(value, d_model), d_model)
+            return _same_rank(ffn, rank_of(value, d_model), d_model)
         case _:
             block, field = gene.split("_")
             compression = attention.compression if block == "attention" else ffn.compression
