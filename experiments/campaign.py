@@ -130,7 +130,6 @@ def _run_slice(arguments: argparse.Namespace, started_s: float) -> int:
     if path.exists() and read_records(path).cut_off:
         print(f"{path}: a line that was cut off is left out", file=sys.stderr)
     report = probe(device, shapes=planned_shapes(device), cache_dir=cache_folder())
->>>>>>> compression
     plan = make_plan(device, *real_choices(report), arguments.n)
     lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
     with MeasureProgress(quiet=arguments.quiet) as progress:

@@ -28,6 +28,9 @@ UNSTRUCTURED: dict[Sparsity, float] = {"unstructured-50": 0.5, "unstructured-90"
 # Four-bit weights share a scale and a zero point among this many along the input.
 INT4_GROUP_SIZE = 32
 
+# A residual stream is bf16 where every block is one of these.
+BF16_STREAM: frozenset[Precision] = frozenset({"bf16", "fp8", "int8wo", "int4wo"})
+
 SCHEMA_VERSION = 1
 
 
@@ -205,7 +208,7 @@ class Architecture:
         int8 product is faster from fp32.
         """
         asked = {block.compression.precision for block in self.blocks}
-        return "bf16" if asked <= {"bf16", "fp8", "int8wo", "int4wo"} else "fp32"
+        return "bf16" if asked <= BF16_STREAM else "fp32"
 
     @cached_property
     def hash(self) -> str:

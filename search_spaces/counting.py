@@ -16,22 +16,29 @@ masks are not credited. One MAC is two FLOPs. Softmax, norms, GELU and additions
 what a kernel skips is for measurement to say. Unstructured zeros are stored and multiplied like
 any other weight. Bytes assume that each tensor is moved once per
 kernel; caches are left out.
+
+Every formula stands once, on arrays (``count_batch``); ``count`` is a batch of one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from search_spaces.architecture import (
+    BF16_STREAM,
     INT4_GROUP_SIZE,
+    PRECISIONS,
+    SPARSITIES,
     Architecture,
-    AttentionSpec,
-    Compression,
-    FfnSpec,
     Precision,
-    is_factorised,
 )
+from search_spaces.batch import ArchitectureBatch, AttentionBatch, BlockBatch, FfnBatch, Ints
 from search_spaces.workload import Workload
+
+Floats = NDArray[np.float64]
 
 BYTES_PER_WEIGHT: dict[Precision, float] = {
     "fp32": 4.0,
@@ -52,6 +59,10 @@ _BYTES_PER_ACTIVATION: dict[Precision, float] = {
 }
 # 2:4 keeps half of the weights and stores a 2-bit position for each one kept.
 _INDEX_BYTES_PER_KEPT_WEIGHT = 0.25
+_PER_WEIGHT = np.array([BYTES_PER_WEIGHT[p] for p in PRECISIONS])
+_PER_VALUE = np.array([_BYTES_PER_ACTIVATION[p] for p in PRECISIONS])
+_HALVED = SPARSITIES.index("2:4")
+_STREAMS = (PRECISIONS.index("fp32"), PRECISIONS.index("bf16"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,100 +99,188 @@ class Counts:
         return 2 * self.macs
 
 
+@dataclass(frozen=True)
+class PartCounts:
+    """Counts of one kind of part, all of one shape; see ``Counts`` for the units.
+
+    ``precision`` and ``sparsity`` are positions in ``PRECISIONS`` and ``SPARSITIES``.
+    ``is_factorised`` says that some projection is built as two factors.
+    """
+
+    precision: Ints
+    sparsity: Ints
+    is_factorised: NDArray[np.bool_]
+    params: Floats
+    macs: Floats
+    weight_bytes: Floats
+    activation_bytes: Floats
+    n_kernels: Floats
+
+
+@dataclass(frozen=True)
+class BatchCounts:
+    """Counts of ``N`` architectures: blocks ``(N, L)``, zero in layers that do not exist.
+
+    ``outer`` is what lies outside the blocks (embedding, position table, final norm, head), with
+    fields of shape ``(N,)``.
+    """
+
+    attention: PartCounts
+    ffn: PartCounts
+    outer: PartCounts
+
+    def total(self, field: str) -> Floats:
+        """Sum of one field over all parts, shape ``(N,)``."""
+        found: Floats = (
+            getattr(self.outer, field)
+            + getattr(self.attention, field).sum(axis=1)
+            + getattr(self.ffn, field).sum(axis=1)
+        )
+        return found
+
+
 def count(architecture: Architecture, workload: Workload) -> Counts:
     """Counts of ``architecture`` on ``workload``.
 
     Raises:
         ValueError: the architecture's patch size does not fit the workload.
     """
-    d_model, tokens = architecture.d_model, workload.n_tokens(architecture)
+    counts = count_batch(ArchitectureBatch.of([architecture]), workload)
     blocks = tuple(
-        _attention(block, d_model, tokens)
-        if isinstance(block, AttentionSpec)
-        else _ffn(block, d_model, tokens)
-        for block in architecture.blocks
+        BlockCounts(
+            PRECISIONS[part.precision[0, layer]],
+            int(part.params[0, layer]),
+            int(part.macs[0, layer]),
+            float(part.weight_bytes[0, layer]),
+            float(part.activation_bytes[0, layer]),
+            int(part.n_kernels[0, layer]),
+        )
+        for layer in range(architecture.depth)
+        for part in (counts.attention, counts.ffn)
     )
-    if workload.is_image:
-        d_patch = workload.input_shape[0] * architecture.patch_size**2
-        embed_params, embed_macs = (d_patch + 1) * d_model, tokens * d_patch * d_model
-    else:
-        # Reading a row of a table multiplies nothing.
-        embed_params, embed_macs = (workload.vocab_size or 0) * d_model, 0
-    head_tokens = tokens if workload.is_causal else 1
-    outer_params = (
-        embed_params + tokens * d_model + 2 * d_model + (d_model + 1) * workload.n_classes
-    )
-    stream = architecture.stream_precision
-    per_weight, per_value = BYTES_PER_WEIGHT[stream], _BYTES_PER_ACTIVATION[stream]
-    outer_values = 3 * tokens * d_model + head_tokens * workload.n_classes
     return Counts(
-        params=outer_params + sum(block.params for block in blocks),
-        macs=embed_macs
-        + head_tokens * d_model * workload.n_classes
-        + sum(block.macs for block in blocks),
-        weight_bytes=outer_params * per_weight + sum(block.weight_bytes for block in blocks),
-        activation_bytes=outer_values * per_value
-        + sum(block.activation_bytes for block in blocks),
-        n_kernels=5 + sum(block.n_kernels for block in blocks),
+        params=int(counts.total("params")[0]),
+        macs=int(counts.total("macs")[0]),
+        weight_bytes=float(counts.total("weight_bytes")[0]),
+        activation_bytes=float(counts.total("activation_bytes")[0]),
+        n_kernels=int(counts.total("n_kernels")[0]),
         blocks=blocks,
     )
 
 
-def _projections(
-    shapes: list[tuple[int, int]], rank: int | None, tokens: int, compression: Compression
-) -> tuple[int, int, float, float, int]:
-    """Params, MACs, weight bytes, activation bytes and kernels of a block's projections."""
-    params = macs = values = kernels = 0
-    stored = 0.0
-    per_weight = BYTES_PER_WEIGHT[compression.precision]
-    per_value = _BYTES_PER_ACTIVATION[compression.precision]
-    if compression.sparsity == "2:4":
-        per_weight = (per_weight + _INDEX_BYTES_PER_KEPT_WEIGHT) / 2
-    for d_in, d_out in shapes:
-        if rank is not None and is_factorised(d_in, d_out, rank):
-            weights, moved, launches = rank * (d_in + d_out), d_in + 2 * rank + d_out, 2
-        else:
-            weights, moved, launches = d_in * d_out, d_in + d_out, 1
-        params += weights + d_out
-        macs += tokens * weights
-        stored += weights * per_weight + d_out * per_value
-        values += tokens * moved
-        kernels += launches
-    return params, macs, stored, values * per_value, kernels
+def count_batch(batch: ArchitectureBatch, workload: Workload) -> BatchCounts:
+    """Counts of every architecture of ``batch`` on ``workload``.
+
+    Raises:
+        ValueError: a patch size does not fit the workload.
+    """
+    tokens = workload.n_tokens_batch(batch.patch_size)
+    d_model, active = batch.d_model[:, None].astype(float), batch.active
+    attention = _attention(batch.attention, d_model, tokens[:, None], active)
+    ffn = _ffn(batch.ffn, d_model, tokens[:, None], active)
+    return BatchCounts(attention, ffn, _outer(batch, tokens, workload))
 
 
-def _attention(spec: AttentionSpec, d_model: int, tokens: int) -> BlockCounts:
-    shapes = list(spec.projections(d_model).values())
-    params, macs, stored, moved, kernels = _projections(
-        shapes, spec.rank, tokens, spec.compression
+def _outer(batch: ArchitectureBatch, tokens: Floats, workload: Workload) -> PartCounts:
+    d_model = batch.d_model.astype(float)
+    if workload.is_image:
+        d_patch = workload.input_shape[0] * batch.patch_size.astype(float) ** 2
+        embed_params, embed_macs = (d_patch + 1) * d_model, tokens * d_patch * d_model
+    else:
+        # Reading a row of a table multiplies nothing.
+        embed_params, embed_macs = (workload.vocab_size or 0) * d_model, np.zeros_like(d_model)
+    head_tokens = tokens if workload.is_causal else np.ones_like(tokens)
+    params = embed_params + tokens * d_model + 2 * d_model + (d_model + 1) * workload.n_classes
+    stream = stream_precisions(batch)
+    values = 3 * tokens * d_model + head_tokens * workload.n_classes
+    return PartCounts(
+        precision=stream,
+        sparsity=np.zeros_like(stream),
+        is_factorised=np.zeros(len(batch), dtype=bool),
+        params=params,
+        macs=embed_macs + head_tokens * d_model * workload.n_classes,
+        weight_bytes=params * _PER_WEIGHT[stream],
+        activation_bytes=values * _PER_VALUE[stream],
+        n_kernels=np.full(len(batch), 5.0),
     )
-    d_q, d_kv = spec.n_heads * spec.d_head, spec.n_kv_heads * spec.d_head
-    per_value = _BYTES_PER_ACTIVATION[spec.compression.precision]
+
+
+def stream_precisions(batch: ArchitectureBatch) -> Ints:
+    """``Architecture.stream_precision`` of each, as positions in ``PRECISIONS``, ``(N,)``."""
+    narrow = np.array([precision in BF16_STREAM for precision in PRECISIONS])
+    all_narrow = (
+        (narrow[batch.attention.precision] & narrow[batch.ffn.precision]) | ~batch.active
+    ).all(axis=1)
+    return np.where(all_narrow, _STREAMS[1], _STREAMS[0])
+
+
+def _attention(
+    blocks: AttentionBatch, d_model: Floats, tokens: Floats, active: NDArray[np.bool_]
+) -> PartCounts:
+    d_q = (blocks.n_heads * blocks.d_head).astype(float)
+    d_kv = (blocks.n_kv_heads * blocks.d_head).astype(float)
     # Scores and weighted values; a fused kernel never writes the score matrix.
-    macs += 2 * tokens * tokens * d_q
-    moved += tokens * (2 * d_q + 2 * d_kv + 4 * d_model) * per_value
-    return BlockCounts(
-        spec.compression.precision,
-        params + 2 * d_model,
-        macs,
-        stored + 2 * d_model * per_value,
-        moved,
-        kernels + 3,
+    return _block(
+        blocks,
+        [(d_model, d_q), (d_model, d_kv), (d_model, d_kv), (d_q, d_model)],
+        tokens,
+        active,
+        extra_macs=2 * tokens * tokens * d_q,
+        extra_values=tokens * (2 * d_q + 2 * d_kv + 4 * d_model),
+        d_model=d_model,
     )
 
 
-def _ffn(spec: FfnSpec, d_model: int, tokens: int) -> BlockCounts:
-    shapes = list(spec.projections(d_model).values())
-    params, macs, stored, moved, kernels = _projections(
-        shapes, spec.rank, tokens, spec.compression
+def _ffn(
+    blocks: FfnBatch, d_model: Floats, tokens: Floats, active: NDArray[np.bool_]
+) -> PartCounts:
+    d_ff = blocks.d_ff.astype(float)
+    return _block(
+        blocks,
+        [(d_model, d_ff), (d_ff, d_model)],
+        tokens,
+        active,
+        extra_macs=0.0,
+        extra_values=tokens * (2 * d_ff + 4 * d_model),
+        d_model=d_model,
     )
-    per_value = _BYTES_PER_ACTIVATION[spec.compression.precision]
-    moved += tokens * (2 * spec.d_ff + 4 * d_model) * per_value
-    return BlockCounts(
-        spec.compression.precision,
-        params + 2 * d_model,
-        macs,
-        stored + 2 * d_model * per_value,
-        moved,
-        kernels + 3,
+
+
+def _block(
+    blocks: BlockBatch,
+    shapes: list[tuple[Floats, Floats]],
+    tokens: Floats,
+    active: NDArray[np.bool_],
+    *,
+    extra_macs: Floats | float,
+    extra_values: Floats,
+    d_model: Floats,
+) -> PartCounts:
+    """A block's projections, its norm and three more kernels, and what is extra to it."""
+    rank = blocks.rank.astype(float)
+    weights, moved, biases = np.zeros(rank.shape), np.zeros(rank.shape), np.zeros(rank.shape)
+    kernels = np.full(rank.shape, 3.0)
+    any_factorised = np.zeros(rank.shape, dtype=bool)
+    for d_in, d_out in shapes:
+        # As ``architecture.is_factorised``: factors that do not save weights are not built.
+        factorised = (rank > 0) & (rank * (d_in + d_out) < d_in * d_out)
+        weights += np.where(factorised, rank * (d_in + d_out), d_in * d_out)
+        moved += d_in + d_out + 2 * rank * factorised
+        biases += d_out
+        kernels += 1.0 + factorised
+        any_factorised |= factorised
+    per_weight, per_value = _PER_WEIGHT[blocks.precision], _PER_VALUE[blocks.precision]
+    per_weight = np.where(
+        blocks.sparsity == _HALVED, (per_weight + _INDEX_BYTES_PER_KEPT_WEIGHT) / 2, per_weight
+    )
+    norm = 2 * d_model
+    return PartCounts(
+        precision=blocks.precision,
+        sparsity=blocks.sparsity,
+        is_factorised=any_factorised & active,
+        params=(weights + biases + norm) * active,
+        macs=(tokens * weights + extra_macs) * active,
+        weight_bytes=(weights * per_weight + (biases + norm) * per_value) * active,
+        activation_bytes=(tokens * moved + extra_values) * per_value * active,
+        n_kernels=kernels * active,
     )

@@ -136,38 +136,44 @@ def _attention(own: Mapping[str, Any], d_model: int) -> AttentionSpec:
         n_heads=own["n_heads"],
         n_kv_heads=own["n_kv_heads"],
         d_head=d_model // own["n_heads"],
-        rank=_rank(own["attention_rank"], d_model),
+        rank=rank_of(own["attention_rank"], d_model),
         compression=own["attention_compression"],
     )
 
 
 def _ffn(own: Mapping[str, Any], d_model: int) -> FfnSpec:
     return FfnSpec(
-        d_ff=_width(own["ffn_ratio"], d_model),
-        rank=_rank(own["ffn_rank"], d_model),
+        d_ff=width_of(own["ffn_ratio"], d_model),
+        rank=rank_of(own["ffn_rank"], d_model),
         compression=own["ffn_compression"],
     )
 
 
 def _compression(own: Mapping[str, Any], block: str, space: SearchSpace) -> Compression:
     precision = own[f"{block}_precision"]
-    return Compression(precision, _sparsity(own[f"{block}_sparsity"], block, precision, space))
+    return Compression(precision, sparsity_of(own[f"{block}_sparsity"], block, precision, space))
 
 
-def _sparsity(
+def sparsity_of(
     sparsity: Sparsity, block: str, precision: Precision, space: SearchSpace
 ) -> Sparsity:
+    """The sparsity that a gene names beside a precision.
+
+    Dense where no kernel joins the two and the space offers it.
+    """
     has_kernel = precision == "bf16" or (sparsity in UNSTRUCTURED and precision != "int4wo")
     return (
         "dense" if not has_kernel and "dense" in space.domains[f"{block}_sparsity"] else sparsity
     )
 
 
-def _rank(fraction: float | None, d_model: int) -> int | None:
+def rank_of(fraction: float | None, d_model: int) -> int | None:
+    """The rank that a fraction of the width names; ``None`` stays full rank."""
     return None if fraction is None else max(1, round(fraction * d_model))
 
 
-def _width(ratio: float, d_model: int) -> int:
+def width_of(ratio: float, d_model: int) -> int:
+    """The feed-forward width that a ratio names."""
     return max(1, round(ratio * d_model))
 
 
@@ -183,16 +189,16 @@ def _fits(
         case "n_kv_heads":
             return bool(value == attention.n_kv_heads)
         case "ffn_ratio":
-            return _width(value, d_model) == ffn.d_ff
+            return width_of(value, d_model) == ffn.d_ff
         case "attention_rank":
-            return _same_rank(attention, _rank(value, d_model), d_model)
+            return _same_rank(attention, rank_of(value, d_model), d_model)
         case "ffn_rank":
-            return _same_rank(ffn, _rank(value, d_model), d_model)
+            return _same_rank(ffn, rank_of(value, d_model), d_model)
         case _:
             block, field = gene.split("_")
             compression = attention.compression if block == "attention" else ffn.compression
             if field == "sparsity":
-                value = _sparsity(value, block, compression.precision, space)
+                value = sparsity_of(value, block, compression.precision, space)
             return bool(value == getattr(compression, field))
 
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from search_spaces.architecture import Architecture, require_positive_int
 
 Kind = Literal["image_classification", "text_classification", "language_modelling"]
@@ -81,15 +84,30 @@ class Workload:
         Raises:
             ValueError: the architecture's patch size does not fit this workload.
         """
-        self.check_fits(architecture)
+        return int(self.n_tokens_batch(np.array([architecture.patch_size]))[0])
+
+    def n_tokens_batch(self, patch_sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Sequence lengths in tokens at patch sizes, both of shape ``(N,)``.
+
+        Raises:
+            ValueError: a patch size does not fit this workload.
+        """
+        for patch_size in np.unique(patch_sizes):
+            self.check_patch_size(int(patch_size))
         if not self.is_image:
-            return self.input_shape[0]
+            return np.full(len(patch_sizes), float(self.input_shape[0]))
         _, height, width = self.input_shape
-        return (height // architecture.patch_size) * (width // architecture.patch_size)
+        tokens: NDArray[np.float64] = ((height // patch_sizes) * (width // patch_sizes)).astype(
+            np.float64
+        )
+        return tokens
 
     def check_fits(self, architecture: Architecture) -> None:
         """Raise ``ValueError`` unless ``architecture`` can read this workload's samples."""
-        patch = architecture.patch_size
+        self.check_patch_size(architecture.patch_size)
+
+    def check_patch_size(self, patch: int) -> None:
+        """Raise ``ValueError`` unless patches of this side fit this workload's samples."""
         if self.is_image:
             _, height, width = self.input_shape
             if height % patch or width % patch:

@@ -292,7 +292,6 @@ class FakeLab:
             sleep=lambda seconds: self._run(self.IDLE_W, seconds),
         )
         subject = SimpleNamespace(
-            flags=(),
             architecture=item.architecture,
             workload=item.workload,
             protocol=self.protocol,

@@ -1,46 +1,62 @@
-"""The energy predictor: a fitted roofline-like prior, a learned residual, calibrated intervals.
+"""The energy predictor: joules per sample of architectures, with calibrated intervals.
 
-The prior is a sum of non-negative costs (joules per MAC of each precision, per byte, per kernel
-launch), fitted to relative errors; on public tables plain counts rank architectures better than
-any learner with few rows, so what is learned is only the logarithm of what the prior misses, by
-a Gaussian process. Intervals are conformal: the width that held for the leave-one-out errors of
-the training rows (Vovk et al. 2005; leave-one-out of a Gaussian process in closed form,
-Rasmussen & Williams 2006, equation 5.12).
+A roofline-like prior summed layer by layer, whose few costs are fitted, and a validated residual
+(``regressor``). With few rows it falls back, in words that ``basis`` says, to the prior scaled by
+them; with none to stated costs. A predictor of another device may be its prior (``adapt``).
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 from scipy.stats import norm
 
-from predictors.learned.features import COST_TERMS, cost_terms, features
+from predictors.campaign.records import EnergyRecord
+from predictors.learned.costs import fit_costs, scaled
+from predictors.learned.features import (
+    ROOFLINES,
+    TERM_GROUPS,
+    Roofline,
+    counted,
+    stated_costs,
+    terms,
+)
+from predictors.learned.regressor import (
+    FLOOR_SD,
+    LEAST_ROWS,
+    CostRegressor,
+    Interval,
+    Standard,
+    Terms,
+    TrainingRows,
+)
+from predictors.learned.transfer import transfer_terms
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
+from search_spaces.batch import ArchitectureBatch
+from search_spaces.counting import BatchCounts
 from search_spaces.workload import Workload
 
 Array = NDArray[np.float64]
 
-# With no row: joules per unit of each cost term, of the order that CPUs and GPUs of the last
-# years lie around; only used with the tenfold interval below.
-_STATED_COSTS = dict.fromkeys(COST_TERMS, 2e-10) | {"kernels_per_sample": 3e-5}
 _STATED_LOG_SD = math.log(10) / 1.645
-# Rows below which a residual would only learn noise.
-_MIN_ROWS = 6
-# Noise that no label is trusted beyond, relative.
-_FLOOR_SD = 0.01
+# Few rows hold the stated proportions loosely; the same as a regressor's own prior.
+_PULL = 0.1
+# Architectures whose arrays fit a cache together: batches are predicted in pieces of this size.
+_PIECE = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One measured label. ``relative_sd`` is its standard deviation over ``energy_j``."""
+    """One measured label. ``relative_sd`` is its standard deviation over ``energy_j``.
+
+    Observations of one ``group`` (a measuring session, say) err together and are held out
+    together; an empty name makes each architecture a group of its own.
+    """
 
     architecture: Architecture
     workload: Workload
@@ -60,6 +76,18 @@ class Observation:
         """The label in a reading; its 95% interval gives the deviation."""
         return cls(architecture, workload, reading.energy_j, reading.half_width / 1.96)
 
+    @classmethod
+    def from_record(cls, record: EnergyRecord) -> Observation:
+        """The label in a record, in the group of the session that measured it."""
+        reading = record.reading
+        return cls(
+            record.architecture,
+            record.workload,
+            reading.energy_j,
+            reading.half_width / 1.96,
+            record.session,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -71,152 +99,199 @@ class Prediction:
     in_range: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Prior:
+    """How terms follow from counts: a roofline, or another device's predictor beside it."""
+
+    roofline: Roofline
+    source: EnergyPredictor | None = None
+
+    def terms(
+        self, batch: ArchitectureBatch, counts: BatchCounts, rows: Array, workload: Workload
+    ) -> Terms:
+        """Terms of a batch whose counts and features are known."""
+        values = terms(counts, workload, self.roofline)
+        if self.source is None:
+            return Terms(values, stated_costs(), _PULL)
+        predicted = self.source.predict_counted(batch, counts, rows, workload, 0.9).mean
+        own = terms(counts, workload, self.source.prior.roofline)
+        return transfer_terms(own, self.source.term_costs, predicted, TERM_GROUPS)
+
+
 class EnergyPredictor:
-    """Predicts joules per sample; made by ``fit``, never changed after."""
+    """Predicts joules per sample; made by ``fit`` or ``adapt``, never changed after."""
 
     def __init__(
         self,
+        prior: Prior,
         costs: Array,
-        residual: _Residual | None,
-        bounds: tuple[Array, Array] | None,
         log_sd: float,
+        regressor: CostRegressor | None,
+        standard: Standard | None,
         n_records: int,
     ) -> None:
-        """See ``fit``."""
-        self._costs, self._residual, self._bounds = costs, residual, bounds
-        self._log_sd = log_sd
+        """See ``fit``; ``costs`` and ``log_sd`` serve where there is no ``regressor``."""
+        self.prior, self.costs, self.log_sd = prior, costs, log_sd
+        self.regressor, self.standard = regressor, standard
         self.n_records = n_records
 
     @property
     def basis(self) -> str:
         """What predictions rest on, in words."""
-        if self.n_records == 0:
+        if self.n_records == 0 and self.prior.source is None:
             return "a stated prior: nothing was measured yet"
-        if self._residual is None:
-            return f"costs fitted to {self.n_records} measured records"
-        return f"costs and a residual fitted to {self.n_records} measured records"
+        what = f"{self.n_records} measured records"
+        if self.prior.source is not None:
+            what += f" and another device's predictor ({self.prior.source.n_records} records)"
+        if self.regressor is None:
+            return f"costs scaled by {what}"
+        parts = [
+            f"{name} {weight:.0%}"
+            for name, weight in self.regressor.weights.items()
+            if name != "nothing" and weight >= 0.005
+        ]
+        learnt = f" and a residual ({', '.join(parts)})" if parts else ""
+        return f"costs{learnt} fitted to {what}"
+
+    @property
+    def term_costs(self) -> Array:
+        """Joules per unit of each of ``features.TERMS``; a transferred one gives its source's."""
+        if self.prior.source is not None:
+            return self.prior.source.term_costs
+        return self.costs if self.regressor is None else self.regressor.costs
 
     @classmethod
     def fit(cls, observations: Sequence[Observation], *, seed: int = 0) -> EnergyPredictor:
-        """Fit to ``observations``; none gives the stated prior."""
-        stated = np.array([_STATED_COSTS[term] for term in COST_TERMS])
-        if not observations:
-            return cls(stated, None, None, _STATED_LOG_SD, 0)
-        terms = np.vstack([cost_terms([o.architecture], o.workload) for o in observations])
-        rows = np.vstack([features([o.architecture], o.workload) for o in observations])
-        energies = np.array([o.energy_j for o in observations])
-        noise = np.maximum(np.array([o.relative_sd for o in observations]), _FLOOR_SD)
-        costs = _fit_costs(terms, energies, noise, stated)
-        residuals = np.log(energies) - np.log(terms @ costs)
-        bounds = (rows.min(axis=0), rows.max(axis=0))
-        n = len(observations)
-        if n < _MIN_ROWS:
-            # Few rows scale the prior well but say little of its error.
-            spread = float(np.sqrt(np.mean(residuals**2) + (_STATED_LOG_SD / (n + 1)) ** 2))
-            return cls(costs, None, bounds, spread, n)
-        return cls(costs, _Residual(rows, residuals, noise, seed), bounds, 0.0, n)
+        """Fit to ``observations``; none gives the stated prior.
+
+        Below ``regressor.LEAST_ROWS`` the stated costs are scaled and bent by what there is.
+        """
+        return _fit(observations, [Prior(roofline) for roofline in ROOFLINES], seed)
+
+    def adapt(self, observations: Sequence[Observation], *, seed: int = 0) -> EnergyPredictor:
+        """A predictor for another device, from this one and a dozen observations there.
+
+        What this predictor learned is the prior of the new one (``transfer``); observations
+        of its own device would be better used by ``fit``.
+        """
+        return _fit(observations, [Prior(self.prior.roofline, self)], seed)
 
     def predict(
-        self, architectures: Sequence[Architecture], workload: Workload, confidence: float = 0.9
+        self,
+        architectures: Sequence[Architecture] | ArchitectureBatch,
+        workload: Workload,
+        confidence: float = 0.9,
     ) -> Prediction:
         """Joules per sample with two-sided intervals at ``confidence``.
 
         Raises:
-            ValueError: ``confidence`` is not in (0, 1).
+            ValueError: ``confidence`` is not in (0, 1), or a patch size does not fit.
         """
         if not 0 < confidence < 1:
             raise ValueError(f"confidence must be in (0, 1), got {confidence!r}")
-        log_prior = np.log(cost_terms(architectures, workload) @ self._costs)
-        rows = features(architectures, workload)
-        in_range = self._in_range(rows)
-        if self._residual is None:
-            shift = np.zeros(len(architectures))
-            width = np.full(len(architectures), float(norm.ppf(0.5 + confidence / 2)))
-            width *= self._log_sd
+        batch = (
+            architectures
+            if isinstance(architectures, ArchitectureBatch)
+            else ArchitectureBatch.of(architectures)
+        )
+        pieces = []
+        for start in range(0, max(1, len(batch)), _PIECE):
+            piece = batch.rows(slice(start, start + _PIECE))
+            counts, rows = counted(piece, workload)
+            pieces.append(self.predict_counted(piece, counts, rows, workload, confidence))
+        return Prediction(
+            np.concatenate([p.mean for p in pieces]),
+            np.concatenate([p.low for p in pieces]),
+            np.concatenate([p.high for p in pieces]),
+            np.concatenate([p.in_range for p in pieces]),
+        )
+
+    def predict_counted(
+        self,
+        batch: ArchitectureBatch,
+        counts: BatchCounts,
+        rows: Array,
+        workload: Workload,
+        confidence: float,
+    ) -> Interval:
+        """As ``predict``, of a batch whose counts and features are known."""
+        values = self.prior.terms(batch, counts, rows, workload).values
+        if self.regressor is not None:
+            return self.regressor.predict(values, rows, confidence)
+        excess = np.full(len(rows), 1.0) if self.standard is None else self.standard.excess(rows)
+        in_range = excess <= 0 if self.standard is not None else np.zeros(len(rows), dtype=bool)
+        middle = np.log(values @ self.costs)
+        width = self.log_sd * float(norm.ppf(0.5 + confidence / 2))
+        if self.standard is None:
+            widths = np.full(len(rows), width)
         else:
-            shift, deviation = self._residual.predict(rows)
-            width = deviation * self._residual.quantile(confidence)
-        # Outside the training range the residual is a guess: twice the width.
-        width = np.where(in_range, width, 2 * width)
-        middle = log_prior + shift
-        return Prediction(np.exp(middle), np.exp(middle - width), np.exp(middle + width), in_range)
-
-    def _in_range(self, rows: Array) -> NDArray[np.bool_]:
-        if self._bounds is None:
-            return np.zeros(len(rows), dtype=bool)
-        low, high = self._bounds
-        slack = 0.05 * (high - low) + 1e-9
-        inside: NDArray[np.bool_] = np.all((rows >= low - slack) & (rows <= high + slack), axis=1)
-        return inside
+            widths = np.where(in_range, width, 2 * width)
+        return Interval(np.exp(middle), np.exp(middle - widths), np.exp(middle + widths), in_range)
 
 
-def _fit_costs(terms: Array, energies: Array, noise: Array, stated: Array) -> Array:
-    """Non-negative costs that minimise squared relative errors, drawn to the scaled prior.
+def _fit(
+    observations: Sequence[Observation], priors: Sequence[Prior], seed: int
+) -> EnergyPredictor:
+    n = len(observations)
+    if n == 0:
+        # A source alone predicts the new device as if it were the old one, tenfold unsure.
+        prior = priors[0]
+        costs = stated_costs() if prior.source is None else _source_costs(prior.source)
+        return EnergyPredictor(prior, costs, _STATED_LOG_SD, None, None, 0)
+    candidates, rows = _candidates(observations, priors)
+    target = np.array([o.energy_j for o in observations])
+    sd = np.maximum(np.array([o.relative_sd for o in observations]), FLOOR_SD)
+    if n < LEAST_ROWS:
+        first = candidates[0]
+        assert first.prior is not None
+        stated = scaled(first.prior, first.values, target)
+        costs = fit_costs(first.values, target, sd, stated, pull=first.pull)
+        residual = np.log(target) - np.log(first.values @ costs)
+        # Few rows scale the prior well but say little of its error.
+        log_sd = float(np.sqrt(np.mean(residual**2) + (_STATED_LOG_SD / (n + 1)) ** 2))
+        return EnergyPredictor(priors[0], costs, log_sd, None, Standard.of(rows), n)
+    regressor = CostRegressor.fit(
+        TrainingRows(candidates, rows, target, sd, _groups(observations)), seed=seed
+    )
+    prior = priors[regressor.choice]
+    return EnergyPredictor(prior, regressor.costs, 0.0, regressor, regressor.standard, n)
 
-    The pull is worth one row: it decides only what the rows leave open, such as the cost of a
-    precision that none of them used.
-    """
-    scale = float(np.exp(np.mean(np.log(energies) - np.log(terms @ stated))))
-    prior = stated * scale
-    # In units of the prior, so that each coefficient is around 1.
-    relative = terms * prior / energies[:, None] / noise[:, None]
-    pull = np.eye(len(prior)) / float(np.median(noise)) * 0.1
-    left = np.vstack([relative, pull])
-    right = np.concatenate([1 / noise, np.full(len(prior), 0.1 / float(np.median(noise)))])
-    factors, _ = nnls(left, right)
-    # No cost vanishes wholly: a term that no row needed must not predict zero joules elsewhere.
-    costs: Array = np.maximum(factors, 1e-3) * prior
-    return costs
+
+def _source_costs(source: EnergyPredictor) -> Array:
+    """Costs of transferred terms by which the target is the source's prediction."""
+    parts = len(source.term_costs)
+    return np.concatenate([np.ones(parts), np.zeros(len(TERM_GROUPS))])
 
 
-class _Residual:
-    """A Gaussian process on the log of what the prior misses, with conformal widths."""
+def _candidates(
+    observations: Sequence[Observation], priors: Sequence[Prior]
+) -> tuple[tuple[Terms, ...], Array]:
+    """Terms by each prior and features, with rows in the observations' order."""
+    by_workload: dict[Workload, list[int]] = {}
+    for index, observation in enumerate(observations):
+        by_workload.setdefault(observation.workload, []).append(index)
+    order = np.concatenate([np.array(found) for found in by_workload.values()])
+    back = np.argsort(order)
+    pieces = []
+    for workload, found in by_workload.items():
+        batch = ArchitectureBatch.of([observations[i].architecture for i in found])
+        counts, rows = counted(batch, workload)
+        pieces.append((rows, [prior.terms(batch, counts, rows, workload) for prior in priors]))
+    candidates = tuple(
+        Terms(
+            np.vstack([terms_[choice].values for _, terms_ in pieces])[back],
+            pieces[0][1][choice].prior,
+            pieces[0][1][choice].pull,
+        )
+        for choice in range(len(priors))
+    )
+    return candidates, np.vstack([rows for rows, _ in pieces])[back]
 
-    def __init__(self, rows: Array, residuals: Array, noise: Array, seed: int) -> None:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.gaussian_process import GaussianProcessRegressor
-        from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-        self._centre = rows.mean(axis=0)
-        deviation = rows.std(axis=0)
-        self._scale = np.where(deviation > 1e-12, deviation, 1.0)
-        variance = max(float(residuals.var()), 1e-4)
-        kernel = ConstantKernel(variance, (variance / 30, variance * 30)) * RBF(
-            4.0, (1.0, 50.0)
-        ) + WhiteKernel(variance / 10, (1e-5, variance * 3))
-        self._model: Any = GaussianProcessRegressor(kernel, alpha=noise**2, random_state=seed)
-        self._mean = float(residuals.mean())
-        # The model's own deviation leaves out ``alpha``, which the leave-one-out errors hold.
-        self._label_variance = float(np.median(noise**2))
-        standard = self._standard(rows)
-        with warnings.catch_warnings():
-            # A hyperparameter at its bound is no fault with a few dozen rows.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            self._model.fit(standard, residuals - self._mean)
-        covariance = self._model.kernel_(standard) + np.diag(noise**2)
-        inverse = np.linalg.inv(covariance)
-        centred = residuals - self._mean
-        errors = (inverse @ centred) / np.diag(inverse)
-        deviations = np.sqrt(1 / np.diag(inverse))
-        self._scores = np.sort(np.abs(errors) / deviations)
-
-    def predict(self, rows: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of the log residual of a new label, its noise included."""
-        if not len(rows):
-            return np.empty(0), np.empty(0)
-        mean, deviation = self._model.predict(self._standard(rows), return_std=True)
-        return mean + self._mean, np.sqrt(deviation**2 + self._label_variance)
-
-    def quantile(self, confidence: float) -> float:
-        """Standardised half-width at ``confidence``: conformal where there are rows enough."""
-        n = len(self._scores)
-        rank = math.ceil((n + 1) * confidence)
-        normal = float(norm.ppf(0.5 + confidence / 2))
-        if rank > n:
-            # Too few rows to know this quantile: beyond the largest error seen.
-            return max(normal, 1.25 * float(self._scores[-1]))
-        return float(self._scores[rank - 1])
-
-    def _standard(self, rows: Array) -> Array:
-        standard: Array = (rows - self._centre) / self._scale
-        return standard
+def _groups(observations: Sequence[Observation]) -> NDArray[np.int64]:
+    """An integer for each session; one architecture is never on both sides of a fold."""
+    names = [o.group or o.architecture.hash for o in observations]
+    if len(set(names)) < 2:
+        names = [o.architecture.hash for o in observations]
+    found: NDArray[np.int64] = np.unique(names, return_inverse=True)[1]
+    return found

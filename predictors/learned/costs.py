@@ -1,0 +1,69 @@
+"""The prior: non-negative costs of closed-form terms, fitted robustly to relative errors."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+Array = NDArray[np.float64]
+
+_ROUNDS = 8
+# Errors beyond this many deviations count by their size and no more by its square (Huber 1964).
+_HUBER = 1.345
+_LEAST_SPREAD = 2e-3
+# What relative errors are thought to be before any fit has shown them.
+_FIRST_SPREAD = 0.1
+# A cost that no row needed keeps this share of its prior: absent in training is not free.
+_LEAST_FACTOR = 1e-3
+
+
+def fit_costs(
+    terms_NK: Array, target_N: Array, relative_sd_N: Array, prior_K: Array, *, pull: float | Array
+) -> Array:
+    """Costs ``c >= 0`` so that ``terms @ c`` follows ``target``, shape ``(K,)``.
+
+    Minimises Huber's loss of relative errors over their standard deviations by reweighted
+    non-negative least squares (Lawson & Hanson 1974), plus ``pull`` times the squared distance
+    of ``c / prior`` from 1 (one ``pull`` for all or one each), in units of the errors' own
+    variance: to double one cost is as bad as ``pull`` rows that are off by one deviation. The
+    prior decides what rows say little about.
+    """
+    weights = 1 / relative_sd_N
+    weights = weights / np.sqrt(np.mean(weights**2))
+    # In units of the prior each cost is around 1, whatever its unit.
+    relative = terms_NK * prior_K / target_N[:, None]
+    root_pull, ones = np.broadcast_to(np.sqrt(pull), len(prior_K)), np.ones(len(prior_K))
+    robust, spread = np.ones(len(target_N)), _FIRST_SPREAD
+    factors = ones
+    for _ in range(_ROUNDS):
+        row, tie = weights * robust, root_pull * spread
+        factors, _ = nnls(
+            np.vstack([relative * row[:, None], np.diag(tie)]), np.concatenate([row, tie])
+        )
+        error = weights * np.abs(relative @ factors - 1)
+        spread = max(1.4826 * float(np.median(error)), _LEAST_SPREAD)
+        updated = np.sqrt(np.minimum(1, _HUBER * spread / np.maximum(error, 1e-12)))
+        if np.allclose(updated, robust, atol=1e-3):
+            break
+        robust = updated
+    costs: Array = np.maximum(factors, _LEAST_FACTOR) * prior_K
+    return costs
+
+
+def scaled(prior_K: Array, terms_NK: Array, target_N: Array) -> Array:
+    """``prior`` times the one number that brings its median prediction to ``target``."""
+    ratio = float(np.median(np.log(target_N) - np.log(terms_NK @ prior_K)))
+    found: Array = prior_K * np.exp(ratio)
+    return found
+
+
+def equal_shares(terms_NK: Array, target_N: Array) -> Array:
+    """Costs by which each term that occurs is worth the same on average: the neutral prior."""
+    size = terms_NK.mean(axis=0)
+    occurs = size > 0
+    shares = np.where(occurs, 1 / np.where(occurs, size, 1.0), 0.0)
+    # A term that no row holds gets the cost of the largest one: unknown, and so not cheap.
+    shares = np.where(occurs, shares, shares[occurs].min() if occurs.any() else 1.0)
+    found: Array = shares * float(np.mean(target_N)) / max(1, int(occurs.sum()))
+    return found
