@@ -12,10 +12,12 @@ not have yet.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,12 +26,12 @@ from nas.searching.recipes import cache_folder, default_device
 from nas.tasks.registry import get_task
 from predictors.campaign.plan import Part, Plan, PlanItem, plan_campaign
 from predictors.campaign.process import MeasureError
-from predictors.campaign.protocol import get_protocol
-from predictors.campaign.records import EnergyRecord
+from predictors.campaign.protocol import Protocol, get_protocol
+from predictors.campaign.records import EnergyRecord, read_records
 from predictors.campaign.runner import measure_fresh
 from predictors.campaign.slices import run_slice
 from predictors.meters.base import MeterError
-from predictors.meters.select import choose_meter
+from predictors.meters.select import choose_meter, parse_device
 from search_spaces.compression.realness import probe, real_choices
 from search_spaces.presets import get_space
 from search_spaces.space import SearchSpace
@@ -37,6 +39,8 @@ from search_spaces.workload import Workload
 
 MEASUREMENTS = Path(__file__).parent.parent / "predictors" / "measurements"
 SEED = 0
+# What takes longer than half a slice fails, so that it cannot hold up each slice anew.
+ITEM_TIMEOUT_S = 240.0
 # Architectures of each workload; with a tenth repeated in other processes.
 N_GPU, N_CPU = 200, 60
 GPU_WORKLOADS: dict[str, Workload] = {
@@ -56,11 +60,14 @@ def make_plan(
 
     if device.startswith("cuda"):
         parts = [Part(real(name), work, n or N_GPU) for name, work in GPU_WORKLOADS.items()]
-        protocol = get_protocol("screening")
     else:
         parts = [Part(real("digits-tiny"), get_task("digits").workload(128), n or N_CPU)]
-        protocol = get_protocol("quick")
-    return plan_campaign(parts, protocol=protocol, device=device, seed=SEED)
+    return plan_campaign(parts, protocol=protocol_of(device), device=device, seed=SEED)
+
+
+def protocol_of(device: str) -> Protocol:
+    """The protocol of a device's campaign."""
+    return get_protocol("screening" if device.startswith("cuda") else "quick")
 
 
 def records_path(device_name: str, protocol_name: str) -> Path:
@@ -79,19 +86,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--retry-failed", action="store_true", help="try again what failed")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     arguments = parser.parse_args(argv)
-    device = arguments.device or default_device()
     try:
-        meter = choose_meter(None, device)
-    except MeterError as error:
-        print(f"campaign: {error}", file=sys.stderr)
+        return _run_slice(arguments, time.monotonic())
+    except KeyboardInterrupt:
+        print("campaign: ended by Ctrl-C; the same command goes on", file=sys.stderr)
+        return 130
+    except (MeterError, ValueError, OSError) as error:
+        print(f"campaign: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
+    except MeasureError as error:
+        print(f"campaign: {error}", file=sys.stderr)
+        return 1
+
+
+def _run_slice(arguments: argparse.Namespace, started_s: float) -> int:
+    if not (math.isfinite(arguments.slice_s) and arguments.slice_s > 0):
+        raise ValueError(f"slice_s must be finite and > 0, got {arguments.slice_s!r}")
+    if arguments.n is not None and arguments.n < 1:
+        raise ValueError(f"n must be >= 1, got {arguments.n!r}")
+    device = parse_device(arguments.device or default_device())
+    meter = choose_meter(None, device)
     meter.close()
+    path: Path = arguments.to or records_path(meter.device, protocol_of(device).name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"records must be a file in a writable folder, got {path}")
+    if path.exists() and read_records(path).cut_off:
+        print(f"{path}: a line that was cut off is left out", file=sys.stderr)
     plan = make_plan(device, *real_choices(probe(device, cache_dir=cache_folder())), arguments.n)
-    path: Path = arguments.to or records_path(meter.device, plan.protocol.name)
     lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
     with MeasureProgress(quiet=arguments.quiet) as progress:
 
-        def measure(item: PlanItem) -> EnergyRecord:
+        def measure(item: PlanItem, timeout_s: float | None) -> EnergyRecord:
             return measure_fresh(
                 item.architecture,
                 item.workload,
@@ -100,21 +126,20 @@ def main(argv: Sequence[str] | None = None) -> int:
                 meter=meter.name,
                 lock_folder=lock_folder,
                 on_window=progress.on_window,
+                timeout_s=ITEM_TIMEOUT_S if timeout_s is None else min(timeout_s, ITEM_TIMEOUT_S),
             )
 
-        try:
-            done = run_slice(
-                plan,
-                path,
-                measure,
-                budget_s=arguments.slice_s,
-                ahead=1 if device.startswith("cuda") else 0,
-                retry_failed=arguments.retry_failed,
-                listener=progress,
-            )
-        except MeasureError as error:
-            print(f"campaign: {error}", file=sys.stderr)
-            return 1
+        done = run_slice(
+            plan,
+            path,
+            measure,
+            # What probing took is part of the slice.
+            budget_s=max(0.0, started_s + arguments.slice_s - time.monotonic()),
+            ahead=1 if device.startswith("cuda") else 0,
+            retry_failed=arguments.retry_failed,
+            listener=progress,
+            clock=time.monotonic,
+        )
     print(f"{path}: {done.done} of {done.total} measured, {done.failed} failed")
     return 0
 

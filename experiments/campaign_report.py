@@ -46,7 +46,7 @@ class CampaignReport:
     power_w: tuple[float, float]
     flags: dict[str, int]
     tau_flops: dict[str, float]
-    drift: DriftReport | None
+    drift: tuple[DriftReport, ...]
     versions: dict[str, str]
 
 
@@ -95,7 +95,7 @@ def _report(records: Sequence[EnergyRecord]) -> CampaignReport:
         power_w=(min(powers), max(powers)),
         flags=dict(Counter(flag for r in raw for flag in r.flags)),
         tau_flops=taus,
-        drift=drift[0] if drift else None,
+        drift=tuple(drift),
         versions=raw[-1].versions,
     )
 
@@ -130,12 +130,12 @@ def render(found: CampaignReport) -> str:
         f"  loaded power        {found.power_w[0]:.1f} to {found.power_w[1]:.1f} W",
         f"  flags               {found.flags or 'none'}",
     ]
-    if found.drift is not None:
-        drift = found.drift
+    for drift in found.drift:
         state = "applied" if drift.is_applied else "not applied"
         lines.append(
-            f"  reference           {drift.n_references} measurements in {drift.n_sessions} "
-            f"sessions, {percent(drift.span)} from lowest to highest; correction {state}: "
+            f"  reference           {drift.workload}, {drift.n_references} measurements in "
+            f"{drift.n_sessions} sessions, {percent(drift.span)} from lowest to highest; "
+            f"correction {state}: "
             f"deviation {percent(drift.deviation)}, residual {percent(drift.residual)}"
         )
     for key, tau in found.tau_flops.items():
@@ -192,13 +192,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         records = read_records(arguments.records).records
         if not any(record.role == "candidate" for record in records):
             raise ValueError(f"records {arguments.records} must hold one or more, got none")
-    except ValueError as error:
+        if arguments.plot is not None:
+            plot(records, arguments.plot)
+    except (ValueError, OSError) as error:
         print(f"campaign_report: {error}", file=sys.stderr)
         return 2
     for found in report(records):
         print(render(found))
-    if arguments.plot is not None:
-        plot(records, arguments.plot)
     return 0
 
 

@@ -7,6 +7,7 @@ interval. The first one's window encloses the second's, so powers are compared a
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--windows", type=int, default=12, help="how many (default: 12)")
     arguments = parser.parse_args(argv)
     try:
+        if arguments.windows < 6:
+            # Below six no pair of order statistics bounds a median at 95%.
+            raise ValueError(f"windows must be >= 6, got {arguments.windows}")
+        if not 0 < arguments.window_s < math.inf:
+            raise ValueError(f"window_s must be finite and > 0, got {arguments.window_s!r}")
         meters = [
             choose_meter(name, arguments.device) for name in (arguments.first, arguments.second)
         ]
@@ -96,13 +102,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     for _ in range(50):
         work()
-    found = agreement(
-        *meters,
-        work,
-        window_s=arguments.window_s,
-        n_windows=arguments.windows,
-        clock=time.perf_counter,
-    )
+    try:
+        found = agreement(
+            *meters,
+            work,
+            window_s=arguments.window_s,
+            n_windows=arguments.windows,
+            clock=time.perf_counter,
+        )
+    except MeterError as error:
+        print(f"meter_agreement: {error}", file=sys.stderr)
+        return 1
     print(
         f"{arguments.second} over {arguments.first}: {found.ratio:.4f} "
         f"[{found.low:.4f}, {found.high:.4f}] ({found.n_windows} windows of "

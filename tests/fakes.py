@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
-from predictors.campaign.process import MeasureError
+from predictors.campaign.process import MeasureError, MeasureTimeout
 from predictors.campaign.windows import WindowLoop, run_windows
 from predictors.campaign.worker import make_record
 from predictors.meters.base import MeterError, Window
@@ -66,6 +68,7 @@ class FakeGpu:
     """One board. ``power_w`` may be changed at any time; its counter steps each ``tick_s``."""
 
     uuid: str = "GPU-0"
+    name: str = "Fake GPU"
     power_w: float = 300.0
     tick_s: float = 0.1
     has_counter: bool = True
@@ -75,6 +78,10 @@ class FakeGpu:
     reasons: int = 0
     pids: tuple[int, ...] = ()
     dead: bool = False
+    # Names of what the driver says may not be read: energy, power, processes.
+    forbidden: tuple[str, ...] = ()
+    # Watts as a function of load in [0, 1], which ``FakeNvml.advance`` is told; None: ``power_w``.
+    power_of_load: Callable[[float], float] | None = None
     # The counter reads this many times the true joules.
     counter_gain: float = 1.0
     _true_j: float = 0.0
@@ -91,9 +98,14 @@ class FakeNvml:
         self.clock, self.gpus = clock, list(gpus) or [FakeGpu()]
         for gpu in self.gpus:
             gpu._next_tick_s = clock() + gpu.tick_s
+        # Called each millisecond, as the meter's threads look on a real board.
+        self.watchers: list[Callable[[], None]] = []
 
-    def advance(self, seconds: float) -> None:
-        """Let time pass in steps short enough that no tick is missed."""
+    def advance(self, seconds: float, load: float = 1.0) -> None:
+        """Let time pass at a load, in steps short enough that no tick is missed."""
+        for gpu in self.gpus:
+            if gpu.power_of_load is not None:
+                gpu.power_w = gpu.power_of_load(load)
         end_s = self.clock() + seconds
         while self.clock() < end_s - 1e-12:
             step_s = min(0.001, end_s - self.clock())
@@ -103,6 +115,8 @@ class FakeNvml:
                 if self.clock() >= gpu._next_tick_s:
                     gpu._shown_mj = int(gpu._true_j * 1e3 * gpu.counter_gain)
                     gpu._next_tick_s += gpu.tick_s
+            for watch in self.watchers:
+                watch()
 
     def nvmlSystemGetDriverVersion(self):
         return "580.0"
@@ -122,7 +136,10 @@ class FakeNvml:
         return gpu.uuid.encode()
 
     def nvmlDeviceGetName(self, gpu):
-        return "Fake GPU"
+        return gpu.name
+
+    def nvmlDeviceGetCount(self):
+        return len(self.gpus)
 
     def nvmlDeviceGetMigMode(self, gpu):
         if not gpu.mig:
@@ -132,6 +149,8 @@ class FakeNvml:
     def nvmlDeviceGetTotalEnergyConsumption(self, gpu):
         if gpu.dead:
             raise FakeNvmlError("GPU is lost")
+        if "energy" in gpu.forbidden:
+            raise FakeNvmlError("Insufficient Permissions")
         if not gpu.has_counter:
             raise FakeNvmlError("Not Supported")
         return gpu._shown_mj
@@ -140,12 +159,16 @@ class FakeNvml:
         assert fields == [186]
         if gpu.dead:
             raise FakeNvmlError("GPU is lost")
+        if "power" in gpu.forbidden:
+            raise FakeNvmlError("Insufficient Permissions")
         milliwatts = SimpleNamespace(uiVal=int(gpu.power_w * 1e3))
         return [SimpleNamespace(nvmlReturn=0 if gpu.has_instant else 3, value=milliwatts)]
 
     def nvmlDeviceGetPowerUsage(self, gpu):
         if gpu.dead:
             raise FakeNvmlError("GPU is lost")
+        if "power" in gpu.forbidden:
+            raise FakeNvmlError("Insufficient Permissions")
         if not gpu.has_usage:
             raise FakeNvmlError("Not Supported")
         return int(gpu.power_w * 1e3)
@@ -163,6 +186,8 @@ class FakeNvml:
         return gpu.reasons
 
     def nvmlDeviceGetComputeRunningProcesses(self, gpu):
+        if "processes" in gpu.forbidden:
+            raise FakeNvmlError("Insufficient Permissions")
         return [SimpleNamespace(pid=pid) for pid in gpu.pids]
 
 
@@ -207,14 +232,18 @@ class FakeLab:
 
     IDLE_W = 80.0
 
-    def __init__(self, protocol, *, drift=lambda s: 1.0, tick_s=0.1):
+    def __init__(self, protocol, *, drift=lambda s: 1.0, tick_s=0.1, item_timeout_s=600.0):
         self.clock = FakeClock()
         self.gpu = FakeGpu(power_w=self.IDLE_W, tick_s=tick_s)
         self.driver = FakeNvml(self.clock, self.gpu)
         self.protocol, self.drift = protocol, drift
         self.start_s = self.clock()
+        # Hashes of architectures that fail, and of those that never end.
         self.fails: set[str] = set()
+        self.hangs: set[str] = set()
+        self.item_timeout_s = item_timeout_s
         self.measured = []
+        self._lock = threading.Lock()
 
     def power_w(self, item) -> float:
         return 200.0 + item.architecture.d_model
@@ -230,8 +259,17 @@ class FakeLab:
         self.gpu.power_w = watts * self.drift(self.clock() - self.start_s)
         self.driver.advance(seconds)
 
-    def __call__(self, item):
+    def __call__(self, item, timeout_s=None):
+        # The device's lock, for slices that start items ahead.
+        with self._lock:
+            return self._measure(item, timeout_s)
+
+    def _measure(self, item, timeout_s):
         self.measured.append(item)
+        if item.architecture.hash in self.hangs:
+            given_s = min(self.item_timeout_s, timeout_s or self.item_timeout_s)
+            self.clock.advance(given_s)
+            raise MeasureTimeout(f"measuring took longer than {given_s:g} s")
         if item.architecture.hash in self.fails:
             raise MeasureError("no kernel for this shape")
         meter = NvmlMeter(
@@ -243,6 +281,8 @@ class FakeLab:
             # Sampling runs on a thread of its own on a real board.
             if meter._opened_s is not None:
                 meter.sample()
+
+        self.driver.watchers = [meter.look]
 
         loop = WindowLoop(
             call,
@@ -257,6 +297,8 @@ class FakeLab:
             protocol=self.protocol,
             mode="cuda-graph",
             meter=meter,
+            seed=0,
+            has_real_inputs=False,
         )
         record = make_record(subject, run_windows(loop, self.protocol), held_s=1.0)
         date = datetime.datetime.fromtimestamp(self.clock(), datetime.UTC)

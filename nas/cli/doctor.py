@@ -24,9 +24,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     from nas.searching.recipes import cache_folder, default_device
     from predictors.meters.base import MeterError
-    from predictors.meters.select import choose_meter, survey
+    from predictors.meters.select import choose_meter, parse_device, survey
 
-    device = arguments.device or default_device()
+    device = parse_device(arguments.device or default_device())
     meters = survey(device)
     chosen: str | None
     try:
@@ -73,6 +73,7 @@ def _why(name: str) -> str:
     return {
         "nvml": "the GPU's own counter",
         "rapl": "the CPU package's own counter",
+        "zeus": "the device's own counter, read by Zeus",
         "estimate": "no energy counter can be read here, so joules are estimates from measured "
         "CPU time; run on bare metal with readable RAPL, or on an NVIDIA GPU, to measure",
     }.get(name, "a plug-in")

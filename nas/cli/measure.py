@@ -7,23 +7,23 @@ import json
 import os
 import sys
 import tempfile
-from dataclasses import asdict
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.account import meter_label
 from nas.cli.progress import MeasureProgress
-from nas.cli.tables import render_columns
-from nas.cli.units import format_joules
 
 if TYPE_CHECKING:
-    from predictors.campaign.compare import Comparison
-    from predictors.campaign.drift import DriftReport
-    from predictors.campaign.plan import Plan, PlanItem
+    from nas.cli.architecture_files import Named
+    from predictors.campaign.plan import PlanItem
     from predictors.campaign.protocol import Protocol
     from predictors.campaign.records import EnergyRecord
-    from search_spaces.architecture import Architecture
     from search_spaces.workload import Workload
+
+_AUTO = "auto"
+_BATCH_SIZE = 128
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,7 +32,11 @@ def add_parser(subparsers: Any) -> None:
         "measure", help="measure architectures, with no search around them"
     )
     parser.add_argument(
-        "files", nargs="*", type=Path, help="architectures: .json (one or a list) or .jsonl"
+        "files",
+        nargs="*",
+        type=Path,
+        help="architectures: .json (one or a list) or .jsonl; records are measured again as "
+        "they were",
     )
     parser.add_argument("--space", help="preset or YAML file to sample from")
     parser.add_argument("--sample", type=int, help="how many architectures of the space")
@@ -41,7 +45,11 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--task", help="task whose forward pass is measured (default: digits)")
     parser.add_argument("--workload", type=Path, help="JSON workload, in place of a task's")
-    parser.add_argument("--batch-size", type=int, help="samples a batch (default: 128)")
+    parser.add_argument(
+        "--batch-size",
+        help="samples a batch, or auto: doubled until a sample's joules fall by under 5%% "
+        "(default: 128; 1 in the latency regime)",
+    )
     parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
     parser.add_argument("--meter", help="meter, in place of the best one; see nas doctor")
     parser.add_argument(
@@ -52,7 +60,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--to",
         type=Path,
-        default=Path("measurements.jsonl"),
         help="records to append to; what is there is not measured again "
         "(default: measurements.jsonl)",
     )
@@ -62,57 +69,51 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--json", action="store_true", help="the result as JSON")
 
 
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Where and how everything of one command is measured."""
+
+    device: str
+    meter: str
+    protocol: Protocol
+    seed: int
+    lock_folder: Path
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     _check(arguments)
+    from nas.cli.architecture_files import read_named
     from nas.searching.recipes import default_device
-    from predictors.campaign.runner import measure_fresh
-    from predictors.meters.select import choose_meter
+    from predictors.meters.select import choose_meter, parse_device
 
-    device = arguments.device or default_device()
-    workload = _workload(arguments)
-    protocol = _protocol(arguments, device)
+    device = parse_device(arguments.device or default_device())
+    named = [one for path in arguments.files for one in read_named(path)]
+    pair = [read_named(path) for path in arguments.compare or ()]
+    for path, found in zip(arguments.compare or (), pair, strict=True):
+        if len(found) != 1:
+            raise ValueError(f"--compare must be given one architecture a file, got {path}")
+        named += found
+    protocol = _protocol(arguments, device, named)
     meter = choose_meter(arguments.meter, device)
-    meter_name = meter.name
     meter.close()
     lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
-    if arguments.compare is not None:
-        return _compare(arguments, device, meter_name, workload, protocol, lock_folder)
-
-    from predictors.campaign.records import read_records
-    from predictors.campaign.slices import pending_items, run_slice
-
-    plan = _plan(arguments, device, workload, protocol)
-    path: Path = arguments.to
-    n_pending = len(pending_items(plan, path, retry_failed=arguments.retry_failed))
-    if path.exists() and read_records(path).cut_off:
-        print(f"{path}: a line that was cut off is left out", file=sys.stderr)
-    _check_writable(path)
+    bench = _Bench(device, meter.name, protocol, arguments.seed, lock_folder)
+    asked = _sampled(arguments, bench) if arguments.space else _given(arguments, named)
+    if arguments.compare:
+        return _compare(arguments, bench, asked)
+    path = arguments.to or Path("measurements.jsonl")
+    _check_records(path)
     with MeasureProgress(quiet=arguments.quiet) as progress:
+        if arguments.batch_size == _AUTO:
+            asked = _measure_auto(arguments, bench, asked, path, progress)
+        else:
+            _measure(arguments, bench, asked, path, progress, arguments.budget_s)
+    from nas.cli.measure_report import report
+    from predictors.campaign.plan import plan_items
 
-        def measure(item: PlanItem) -> EnergyRecord:
-            return measure_fresh(
-                item.architecture,
-                item.workload,
-                protocol=protocol,
-                device=device,
-                meter=meter_name,
-                lock_folder=lock_folder,
-                seed=arguments.seed,
-                on_window=progress.on_window,
-            )
-
-        if n_pending:
-            run_slice(
-                plan,
-                path,
-                measure,
-                budget_s=arguments.budget_s,
-                ahead=1 if device.startswith("cuda") else 0,
-                retry_failed=arguments.retry_failed,
-                listener=progress,
-            )
-    return _report(plan, path, as_json=arguments.json)
+    plan = plan_items(asked, protocol=protocol, device=device)
+    return report(plan, asked, path, as_json=arguments.json)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -126,216 +127,233 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError("name architecture files, or --space with --sample, or --compare A B")
     if (arguments.space is None) != (arguments.sample is None):
         raise ValueError("--space and --sample must be given together")
-    for name in ("sample", "batch_size", "budget_s"):
+    for name in ("sample", "budget_s"):
         value = getattr(arguments, name)
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be > 0, got {value!r}")
+    size = arguments.batch_size
+    if size is not None and size != _AUTO and not (size.isdecimal() and int(size) > 0):
+        raise ValueError(f"batch_size must be an integer > 0 or {_AUTO}, got {size!r}")
+    if size == _AUTO and arguments.regime == "latency":
+        raise ValueError(f"--batch-size {_AUTO} is of the throughput regime, got latency")
     if arguments.seed < 0:
         raise ValueError(f"seed must be an integer >= 0, got {arguments.seed!r}")
     if arguments.task is not None and arguments.workload is not None:
         raise ValueError("--task and --workload name the same thing: give one")
+    unused = {
+        "--to": arguments.to is not None,
+        "--budget-s": arguments.budget_s is not None,
+        "--retry-failed": arguments.retry_failed,
+        f"--batch-size {_AUTO}": size == _AUTO,
+    }
+    if arguments.compare is not None and any(unused.values()):
+        first = next(option for option, given in unused.items() if given)
+        raise ValueError(f"--compare keeps no records and measures to the end: leave out {first}")
+    if size == _AUTO and arguments.retry_failed:
+        raise ValueError(f"--batch-size {_AUTO} ends at a size that fails: no --retry-failed")
 
 
-def _workload(arguments: argparse.Namespace) -> Workload:
+def _workload(arguments: argparse.Namespace, protocol_regime: str) -> Workload:
+    """The workload that the options name, or the digits."""
+    from nas.cli.architecture_files import read_json
     from nas.tasks.registry import get_task
     from search_spaces.workload import Workload
 
+    size = None if arguments.batch_size in (None, _AUTO) else int(arguments.batch_size)
     if arguments.workload is None:
-        return get_task(arguments.task or "digits").workload(arguments.batch_size or 128)
+        usual = 1 if protocol_regime == "latency" else _BATCH_SIZE
+        return get_task(arguments.task or "digits").workload(size or usual)
     try:
-        workload = Workload.from_dict(_read_json(arguments.workload))
+        workload = Workload.from_dict(read_json(arguments.workload))
     except (ValueError, TypeError) as error:
         raise ValueError(f"workload {arguments.workload}: {error}") from None
-    if arguments.batch_size is not None:
-        workload = workload.with_batch_size(arguments.batch_size)
-    return workload
+    return workload if size is None else workload.with_batch_size(size)
 
 
-def _protocol(arguments: argparse.Namespace, device: str) -> Protocol:
+def _protocol(arguments: argparse.Namespace, device: str, named: Sequence[Named]) -> Protocol:
+    """The protocol that the options name, or that of the records, or the device's usual one."""
     from dataclasses import replace
 
     from predictors.campaign.protocol import get_protocol
 
-    name = arguments.protocol or ("quick" if device == "cpu" else "screening")
-    protocol = get_protocol(name)
+    recorded = {one.protocol for one in named}
+    (only,) = recorded if len(recorded) == 1 else (None,)
+    if only is not None and arguments.protocol is None:
+        protocol = only
+    else:
+        name = arguments.protocol or ("quick" if device == "cpu" else "screening")
+        protocol = get_protocol(name)
     return protocol if arguments.regime is None else replace(protocol, regime=arguments.regime)
 
 
-def _plan(
-    arguments: argparse.Namespace, device: str, workload: Workload, protocol: Protocol
-) -> Plan:
+def _given(arguments: argparse.Namespace, named: Sequence[Named]) -> list[PlanItem]:
+    """The architectures of files, each on the options' workload or on that of its record."""
+    from predictors.campaign.plan import PlanItem
+
+    of_options = _workload(arguments, arguments.regime or "throughput")
+    size = None if arguments.batch_size in (None, _AUTO) else int(arguments.batch_size)
+    items = []
+    for one in named:
+        workload = one.workload
+        if workload is None or arguments.task or arguments.workload:
+            workload = of_options
+        elif size is not None:
+            workload = workload.with_batch_size(size)
+        workload.check_fits(one.architecture)
+        items.append(PlanItem(one.architecture, workload))
+    return items
+
+
+def _sampled(arguments: argparse.Namespace, bench: _Bench) -> list[PlanItem]:
+    """Architectures spread over a space, in order of priority."""
     from nas.searching.recipes import cache_folder
-    from predictors.campaign.plan import Part, PlanItem, plan_campaign, plan_items
+    from predictors.campaign.plan import Part, plan_campaign
     from search_spaces.compression.realness import probe, real_choices
     from search_spaces.presets import get_space
 
-    if arguments.space is not None:
-        space = get_space(arguments.space)
-        precisions, sparsities = real_choices(probe(device, cache_dir=cache_folder()))
-        space = space.restrict(precisions=precisions, sparsities=sparsities)
-        return plan_campaign(
-            [Part(space, workload, arguments.sample)],
-            protocol=protocol,
-            device=device,
-            seed=arguments.seed,
-        )
-    found = [a for path in arguments.files for a in read_architectures(path)]
-    for architecture in found:
-        workload.check_fits(architecture)
-    return plan_items(
-        [PlanItem(architecture, workload) for architecture in found],
-        protocol=protocol,
-        device=device,
+    space = get_space(arguments.space)
+    workload = _workload(arguments, bench.protocol.regime)
+    precisions, sparsities = real_choices(probe(bench.device, cache_dir=cache_folder()))
+    space = space.restrict(precisions=precisions, sparsities=sparsities)
+    plan = plan_campaign(
+        [Part(space, workload, arguments.sample)],
+        protocol=bench.protocol,
+        device=bench.device,
+        seed=bench.seed,
     )
+    n = len({item.architecture for item in plan.items})
+    if n < arguments.sample and not arguments.quiet:
+        print(
+            f"space {space.name} gave {n} architectures that fit, {arguments.sample} were asked",
+            file=sys.stderr,
+        )
+    return list(plan.items)
 
 
-def read_architectures(path: Path) -> list[Architecture]:
-    """Architectures in a .json file (one or a list) or a .jsonl file (one a line).
-
-    Raises:
-        ValueError: the file is missing or holds something else; names the file.
-    """
-    from search_spaces.architecture import Architecture
-
-    try:
-        if path.suffix == ".jsonl":
-            lines = path.read_text(encoding="utf-8").splitlines()
-            data = [json.loads(line) for line in lines if line.strip()]
-        else:
-            data = _read_json(path)
-        found = [
-            # A line of records, such as this command writes, names its architecture.
-            Architecture.from_dict(one.get("architecture", one) if isinstance(one, dict) else one)
-            for one in (data if isinstance(data, list) else [data])
-        ]
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"architectures {path}: {error}") from None
-    if not found:
-        raise ValueError(f"architectures {path}: must hold one or more, got none")
-    return found
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} must be a readable JSON file: {error}") from None
-
-
-def _check_writable(path: Path) -> None:
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ValueError(f"records must be a file in a writable folder, got {path}")
-
-
-def _compare(
+def _measure(
     arguments: argparse.Namespace,
-    device: str,
-    meter: str,
-    workload: Workload,
-    protocol: Protocol,
-    lock_folder: Path,
-) -> int:
-    from predictors.campaign.compare import compare
+    bench: _Bench,
+    asked: Sequence[PlanItem],
+    path: Path,
+    progress: MeasureProgress,
+    budget_s: float | None,
+) -> None:
+    """Measure what of ``asked`` is not in the records yet."""
+    from predictors.campaign.plan import plan_items
+    from predictors.campaign.runner import measure_fresh
+    from predictors.campaign.slices import pending_items, run_slice
 
-    pair = []
-    for path in arguments.compare:
-        found = read_architectures(path)
-        if len(found) != 1:
-            raise ValueError(f"--compare must be given one architecture a file, got {path}")
-        workload.check_fits(found[0])
-        pair.append(found[0])
-    with MeasureProgress(quiet=arguments.quiet) as progress:
-        done = compare(
-            pair[0],
-            pair[1],
-            workload,
-            protocol=protocol,
-            device=device,
-            meter=meter,
-            lock_folder=lock_folder,
-            seed=arguments.seed,
-            on_pair=progress.on_window,
+    def measure(item: PlanItem, timeout_s: float | None) -> EnergyRecord:
+        return measure_fresh(
+            item.architecture,
+            item.workload,
+            protocol=bench.protocol,
+            device=bench.device,
+            meter=bench.meter,
+            lock_folder=bench.lock_folder,
+            seed=bench.seed,
+            on_window=progress.on_window,
+            timeout_s=timeout_s,
         )
-    print(json.dumps(done.to_dict(), allow_nan=False) if arguments.json else _comparison(done))
-    return 0
 
-
-def _comparison(done: Comparison) -> str:
-    label = meter_label(done.meter, is_estimate=done.is_estimate)
-    mark = "" if done.converged else ", not converged"
-    flags = f"\nflags: {', '.join(done.flags)}" if done.flags else ""
-    return (
-        f"A takes {done.ratio:.3f}x [{done.low:.3f}, {done.high:.3f}] the joules of B "
-        f"({done.n_pairs} pairs of fresh processes{mark})\n"
-        f"A {format_joules(done.energy_a_j)}, B {format_joules(done.energy_b_j)} per sample "
-        f"({label}, {done.workload} on {done.device}){flags}"
+    # Samples come in their own random order already; files in whatever order they were written.
+    plan = plan_items(
+        asked,
+        protocol=bench.protocol,
+        device=bench.device,
+        seed=None if arguments.space else bench.seed,
     )
+    if pending_items(plan, path, retry_failed=arguments.retry_failed):
+        run_slice(
+            plan,
+            path,
+            measure,
+            budget_s=budget_s,
+            ahead=1 if bench.device.startswith("cuda") else 0,
+            retry_failed=arguments.retry_failed,
+            listener=progress,
+        )
 
 
-def _report(plan: Plan, path: Path, *, as_json: bool) -> int:
-    from predictors.campaign.drift import correct_drift
+def _measure_auto(
+    arguments: argparse.Namespace,
+    bench: _Bench,
+    asked: Sequence[PlanItem],
+    path: Path,
+    progress: MeasureProgress,
+) -> list[PlanItem]:
+    """Double batch sizes until it no longer pays; the items at the sizes found, or still due."""
+    from dataclasses import replace
+
+    from predictors.campaign.batching import search_batch_size
+    from predictors.campaign.plan import plan_items
+    from predictors.campaign.records import read_records
+    from predictors.campaign.slices import read_failures
+
+    started_s = time.monotonic()
+    naming = plan_items((), protocol=bench.protocol, device=bench.device)
+    before: list[PlanItem] = []
+    while True:
+        records = read_records(path).records if path.exists() else ()
+        found_j: dict[str, float | None] = dict.fromkeys(read_failures(path))
+        found_j |= {record.item: record.reading.energy_j for record in records}
+        following, items = [], []
+        for item in dict.fromkeys(asked):
+            sizes: dict[int, float | None] = {}
+            state = search_batch_size(sizes)
+            while state.following is not None:
+                size = state.following
+                trial = replace(item, workload=item.workload.with_batch_size(size))
+                if naming.key(trial) not in found_j:
+                    following.append(trial)
+                    break
+                sizes[size] = found_j[naming.key(trial)]
+                state = search_batch_size(sizes)
+            chosen = state.settled or state.following or 1
+            items.append(replace(item, workload=item.workload.with_batch_size(chosen)))
+        left_s = arguments.budget_s
+        if left_s is not None:
+            left_s -= time.monotonic() - started_s
+        if not following or following == before or (left_s is not None and left_s <= 0):
+            return items
+        before = following
+        _measure(arguments, bench, following, path, progress, left_s)
+
+
+def _check_records(path: Path) -> None:
+    """Refuse a file that cannot take records, and say whether a line of it was cut off."""
     from predictors.campaign.records import read_records
 
-    keys = {plan.key(item) for item in plan.items}
-    every = read_records(path).records if path.exists() else ()
-    sessions = {record.session for record in every if record.item in keys}
-    corrected, reports = correct_drift([r for r in every if r.session in sessions])
-    found = [record for record in corrected if record.item in keys]
-    missing = len(keys) - len({record.item for record in found})
-    if as_json:
-        result = {
-            "records": str(path),
-            "measured": [record.to_dict() for record in found],
-            "missing": missing,
-            "drift": [asdict(report) for report in reports],
-        }
-        print(json.dumps(result, allow_nan=False))
-        return 0
-    print(render_records(found))
-    for report in reports:
-        print(render_drift(report))
-    print(f"records: {path}" + (f", {missing} items are still to be measured" if missing else ""))
-    return 0
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"records must be a file in a writable folder, got {path}")
+    if path.exists() and read_records(path).cut_off:
+        print(f"{path}: a line that was cut off is left out", file=sys.stderr)
 
 
-def render_drift(report: DriftReport) -> str:
-    """How the reference moved, and what was done about it."""
-    if report.is_applied:
-        left = "" if report.residual is None else f", which leaves {report.residual:.1%}"
-        done = f"joules above are corrected for it{left}"
-    elif report.is_irregular:
-        done = "it followed no trend, so nothing is corrected: is the machine busy?"
-    else:
-        done = "no more than its own intervals, so nothing is corrected"
-    return (
-        f"drift: the reference moved by {report.span:.1%} over {report.n_references} "
-        f"measurements; {done}"
-    )
+def _compare(arguments: argparse.Namespace, bench: _Bench, pair: Sequence[PlanItem]) -> int:
+    from nas.cli.measure_report import render_comparison
+    from predictors.campaign.compare import compare
 
-
-def render_records(records: list[EnergyRecord]) -> str:
-    """Aligned columns, corrected for drift; joules gross and, where idle was measured, net."""
-    if not records:
-        return "nothing is measured yet"
-    first = records[0].reading
-    label = meter_label(first.meter, is_estimate=first.is_estimate)
-    rows = []
-    for record in records:
-        reading = record.reading
-        flags = [*record.flags] + ([] if reading.converged else ["not_converged"])
-        net_j = reading.net_energy_j
-        rows.append(
-            (
-                f"{format_joules(reading.energy_j)} "
-                f"[{format_joules(reading.low_j)}, {format_joules(reading.high_j)}]",
-                "" if net_j is None else format_joules(net_j),
-                f"{reading.latency_s * 1e3:.3g} ms",
-                record.architecture.describe(),
-                ", ".join(flags),
-            )
+    first, second = pair
+    if first.workload != second.workload:
+        raise ValueError(
+            f"--compare must be given architectures on one workload, got "
+            f"{first.workload.key} and {second.workload.key}"
         )
-    head = (f"energy per sample ({label})", "net", "latency", "architecture", "flags")
-    return (
-        render_columns(head, rows)
-        + f"\nenergy with 95% interval, {first.workload} on {first.device}"
-    )
+    with MeasureProgress(quiet=arguments.quiet) as progress:
+        done = compare(
+            first.architecture,
+            second.architecture,
+            first.workload,
+            protocol=bench.protocol,
+            device=bench.device,
+            meter=bench.meter,
+            lock_folder=bench.lock_folder,
+            seed=bench.seed,
+            on_pair=lambda n, width: progress.on_pair(n, width, bench.protocol.max_repeats),
+        )
+    if arguments.json:
+        print(json.dumps(done.to_dict(), allow_nan=False))
+    else:
+        print(render_comparison(done))
+    return 0

@@ -84,6 +84,7 @@ class MeasureProgress:
         self._bar = _make_bar(quiet=quiet)
         self._live = not self._bar.disable
         self._task = self._bar.add_task("measure", total=None, status="building")
+        self._started = time.perf_counter()
         self._done = ""
 
     def __enter__(self) -> MeasureProgress:
@@ -105,6 +106,18 @@ class MeasureProgress:
         if self._live:
             width = "" if half_width is None else f" ±{half_width:.1%}"
             self._bar.update(self._task, status=f"{self._done}repeat {n_repeats}{width}".strip())
+
+    def on_pair(self, n: int, half_width: float | None, n_most: int) -> None:
+        """One more pair of a comparison, of ``n_most`` at most; the half-width is relative."""
+        if self._quiet:
+            return
+        width = "" if half_width is None else f" | ratio ±{half_width:.1%}"
+        left_s = (time.perf_counter() - self._started) / n * (n_most - n)
+        status = f"pair {n} of {n_most} at most{width} | ETA {left_s:.0f} s at most"
+        if self._live:
+            self._bar.update(self._task, total=n_most, completed=n, status=status)
+        else:
+            print(status, file=sys.stderr, flush=True)
 
     def on_item(
         self, progress: SliceProgress, item: PlanItem, role: Role, result: EnergyRecord | str

@@ -1,4 +1,4 @@
-"""What a search itself spends: joules of this process while it trains."""
+"""What a search itself spends: joules of its device while it trains."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import time
 from types import TracebackType
 
 from predictors.meters.base import Meter, MeterError
-from predictors.meters.estimate import watts_per_core
-from predictors.meters.nvml import NvmlMeter
+from predictors.meters.select import choose_meter
 
 
 class EnergySpan:
     """``with EnergySpan(device) as span: ...`` then ``span.energy_j``.
 
-    On a GPU it is the device's own counter, shared evenly where several trials train on it; on
-    CPUs, and where the counter cannot be read, it is an estimate from this process's CPU time.
+    Read by the device's best meter, as labels are. A counter belongs to the whole device, so its
+    joules are shared evenly where several trials train at once; an estimate is of this process
+    alone. A GPU's joules leave out its host, as everywhere. ``None`` where nothing can be read or
+    the sensor was lost: training goes on, and what it drew is unknown and not 0.
     """
 
     def __init__(self, device: str, share: float = 1.0) -> None:
@@ -22,17 +23,18 @@ class EnergySpan:
         self._share = share
         self._meter: Meter | None = None
         self.energy_j: float | None = None
-        if device.startswith("cuda"):
-            try:
-                self._meter = NvmlMeter((int(device.partition(":")[2] or 0),))
-            except MeterError:
-                self._meter = None
+        try:
+            self._meter = choose_meter(None, device)
+        except MeterError:
+            self._meter = None
 
     def __enter__(self) -> EnergySpan:
         """Start counting."""
-        self._cpu_s = time.process_time()
         if self._meter is not None:
-            self._meter.begin(_pause)
+            try:
+                self._meter.begin(_pause)
+            except MeterError:
+                self._lose(self._meter)
         return self
 
     def __exit__(
@@ -42,10 +44,18 @@ class EnergySpan:
         trace: TracebackType | None,
     ) -> None:
         """Stop counting."""
-        self.energy_j = (time.process_time() - self._cpu_s) * watts_per_core()
-        if self._meter is not None:
-            self.energy_j += self._meter.end(_pause).energy_j * self._share
-            self._meter.close()
+        if self._meter is None:
+            return
+        try:
+            energy_j = self._meter.end(_pause).energy_j
+            self.energy_j = energy_j * (1.0 if self._meter.is_estimate else self._share)
+        except MeterError:
+            self.energy_j = None
+        self._lose(self._meter)
+
+    def _lose(self, meter: Meter) -> None:
+        meter.close()
+        self._meter = None
 
 
 def _pause() -> None:

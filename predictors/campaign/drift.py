@@ -32,11 +32,13 @@ UNCORRECTED = "no_reference"
 _NEGLIGIBLE = 0.001
 
 _Group = tuple[str, str, str]
+# A group's sessions with one reference: another architecture or workload has another level.
+_Series = tuple[_Group, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """How a device drifted under one protocol.
+    """How a device drifted under one protocol, by a reference on ``workload``.
 
     ``span`` is the reference's largest reading less its smallest, relative to its median.
     ``deviation`` is the median relative distance of references from their median, what no
@@ -49,6 +51,7 @@ class DriftReport:
     device: str
     source: str
     protocol_hash: str
+    workload: str
     n_sessions: int
     n_references: int
     reference_j: float
@@ -64,30 +67,31 @@ def correct_drift(
 ) -> tuple[list[EnergyRecord], list[DriftReport]]:
     """Candidates with their joules corrected, in the order given, and a report per device.
 
-    Readings of different devices, sources or protocols are kept apart. A corrected interval is
+    Readings of different devices, sources or protocols are kept apart, and so are sessions with
+    different references. A corrected interval is
     wider by the reference's own (half-widths added in quadrature). What is not corrected stays
     as it is: without a flag where no drift was seen, with ``drift_irregular`` or
     ``no_reference`` where it may have been.
     """
-    references: dict[_Group, dict[str, list[EnergyRecord]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    series: dict[_Series, dict[str, list[EnergyRecord]]] = defaultdict(lambda: defaultdict(list))
+    series_of: dict[tuple[_Group, str], _Series] = {}
     for record in records:
         if record.role == "reference":
-            references[_group(record)][record.session].append(record)
-    reports = {group: _report(group, sessions) for group, sessions in references.items()}
+            key = _group(record), record.architecture.hash, record.workload.key
+            series[key][record.session].append(record)
+            series_of[_group(record), record.session] = key
+    reports = {key: _report(key[0], sessions) for key, sessions in series.items()}
     corrected = []
     for record in records:
         if record.role == "reference":
             continue
-        group = _group(record)
-        near = references[group][record.session] if group in references else []
-        if not near:
+        found = series_of.get((_group(record), record.session))
+        if found is None:
             corrected.append(replace(record, flags=(*record.flags, UNCORRECTED)))
-        elif reports[group].is_applied:
-            log_j, width = _log_reference(near, _time_s(record))
-            corrected.append(_scaled(record, reports[group].reference_j / math.exp(log_j), width))
-        elif reports[group].is_irregular:
+        elif reports[found].is_applied:
+            log_j, width = _log_reference(series[found][record.session], _time_s(record))
+            corrected.append(_scaled(record, reports[found].reference_j / math.exp(log_j), width))
+        elif reports[found].is_irregular:
             corrected.append(replace(record, flags=(*record.flags, IRREGULAR)))
         else:
             corrected.append(record)
@@ -117,6 +121,7 @@ def _report(group: _Group, sessions: Mapping[str, list[EnergyRecord]]) -> DriftR
     helps = has_moved if residual is None or deviation is None else residual < deviation
     return DriftReport(
         *group,
+        workload=every[0].workload.key,
         n_sessions=len(sessions),
         n_references=len(energies),
         reference_j=level_j,

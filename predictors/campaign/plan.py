@@ -20,11 +20,13 @@ from predictors.campaign.protocol import Protocol
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.counting import count
 from search_spaces.encoding import to_vector
+from search_spaces.kernels import kernel_fault
 from search_spaces.sampling import mutate, sample
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
 
-_POOL_FACTOR = 8
+# Drawn for each architecture that is chosen, and fewer of them where many are.
+_POOL_FACTOR, _POOL_FACTOR_MANY, _MANY = 8, 2, 400
 _OPTIMUM_EACH = 3
 _REPEAT_EACH = 10
 # A repeat comes this many items later: far enough to be in another block.
@@ -75,11 +77,14 @@ def plan_campaign(
 ) -> Plan:
     """A plan over several spaces and workloads, each part served in turn.
 
+    Only what has a kernel on ``device`` for every block is planned.
+
     Raises:
         ValueError: a part asks for no architecture.
     """
     queues = [
-        _choose(part, np.random.default_rng([seed, index])) for index, part in enumerate(parts)
+        _choose(part, device, np.random.default_rng([seed, index]))
+        for index, part in enumerate(parts)
     ]
     items = [item for rank in _interleaved(queues) for item in rank]
     rng = np.random.default_rng([seed, len(parts)])
@@ -96,8 +101,10 @@ def plan_campaign(
     return plan_items([*ordered, *due], protocol=protocol, device=device)
 
 
-def plan_items(items: Iterable[PlanItem], *, protocol: Protocol, device: str) -> Plan:
-    """A plan of given items in the order given, doubles left out.
+def plan_items(
+    items: Iterable[PlanItem], *, protocol: Protocol, device: str, seed: int | None = None
+) -> Plan:
+    """A plan of given items, doubles left out: in random order, or as given without a seed.
 
     A reference is measured among them if the protocol has blocks and there are two or more.
     """
@@ -106,6 +113,9 @@ def plan_items(items: Iterable[PlanItem], *, protocol: Protocol, device: str) ->
     if protocol.block_size and len(unique) > 1:
         workload = unique[0].workload
         reference = PlanItem(reference_architecture(workload, device), workload)
+    if seed is not None:
+        order = np.random.default_rng(seed).permutation(len(unique))
+        unique = tuple(unique[i] for i in order)
     return Plan(unique, reference, protocol, device)
 
 
@@ -131,22 +141,23 @@ def reference_architecture(workload: Workload, device: str) -> Architecture:
     return Architecture(d_model=d_model, layers=(layer,) * depth, patch_size=patch_size)
 
 
-def _choose(part: Part, rng: np.random.Generator) -> list[PlanItem]:
+def _choose(part: Part, device: str, rng: np.random.Generator) -> list[PlanItem]:
     if part.n < 1:
         raise ValueError(f"n must be >= 1, got {part.n} for space {part.space.name!r}")
     pool: dict[str, Architecture] = {}
+    pool_size = min(part.n * _POOL_FACTOR, part.n * _POOL_FACTOR_MANY + _MANY)
     # Small spaces run out of new members: then the pool is all that there is, or nearly.
-    for _ in range(part.n * _POOL_FACTOR * 4):
+    for _ in range(pool_size * 4):
         found = sample(part.space, rng)
-        if _fits(found, part.workload):
+        if _fits(found, part.workload, device):
             pool.setdefault(found.hash, found)
-        if len(pool) >= part.n * _POOL_FACTOR:
+        if len(pool) >= pool_size:
             break
     members = list(pool.values())
     if not members:
         raise ValueError(
             f"space {part.space.name!r} must have members that fit workload "
-            f"{part.workload.key!r}, found none"
+            f"{part.workload.key!r} on {device}, found none"
         )
     spread = _farthest_first([to_vector(a, part.space) for a in members], part.n)
     efficient = _efficient(members, part.workload)
@@ -164,17 +175,17 @@ def _choose(part: Part, rng: np.random.Generator) -> list[PlanItem]:
             if following is None:
                 continue
             found = following
-        if _fits(found, part.workload):
+        if _fits(found, part.workload, device):
             chosen.setdefault(found.hash, found)
     return [PlanItem(a, part.workload) for a in chosen.values()]
 
 
-def _fits(architecture: Architecture, workload: Workload) -> bool:
+def _fits(architecture: Architecture, workload: Workload, device: str) -> bool:
     try:
         workload.check_fits(architecture)
     except ValueError:
         return False
-    return True
+    return kernel_fault(architecture, device) is None
 
 
 def _farthest_first(vectors: Sequence[NDArray[np.int64]], n: int) -> list[int]:

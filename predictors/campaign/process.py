@@ -20,6 +20,10 @@ class MeasureError(RuntimeError):
     """A measurement failed; the message is the first cause in one line."""
 
 
+class MeasureTimeout(MeasureError):  # noqa: N818  (as ``subprocess.TimeoutExpired``)
+    """A measurement took longer than it was given."""
+
+
 class MeasureProcess:
     """``python -m predictors.campaign.worker`` as a context manager.
 
@@ -35,7 +39,7 @@ class MeasureProcess:
         environment = dict(os.environ)
         if self._job["device"] == "cpu":
             # Read when torch is imported, so before the job's own count can be set.
-            environment["OMP_NUM_THREADS"] = str(self._job["threads"])
+            environment["OMP_NUM_THREADS"] = str(self._job["protocol"]["threads"])
             # A pool of compilers would start more processes than one small model has kernels.
             environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
         self._deadline_s = time.monotonic() + self._timeout_s
@@ -89,15 +93,18 @@ class MeasureProcess:
         """The next message.
 
         Raises:
-            MeasureError: the process failed or its time is over.
+            MeasureError: the process failed.
+            MeasureTimeout: its time is over.
         """
         try:
             line = self._lines.get(timeout=max(0.0, self._deadline_s - time.monotonic()))
         except queue.Empty:
-            raise MeasureError(f"measuring took longer than {self._timeout_s:g} s") from None
+            raise MeasureTimeout(f"measuring took longer than {self._timeout_s:g} s") from None
         if line is None:
             raise MeasureError(self._cause())
         message: dict[str, Any] = json.loads(line)
+        if message["event"] == "error":
+            raise MeasureError(message["cause"])
         return message
 
     def _read(self) -> None:

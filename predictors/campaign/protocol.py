@@ -13,6 +13,18 @@ Regime = Literal["throughput", "latency"]
 REGIMES: tuple[Regime, ...] = get_args(Regime)
 
 
+# Whole numbers and the least that each may be.
+_LEAST = {
+    "warmup_iterations": 0,
+    "min_repeats": 0,
+    "max_repeats": 0,
+    "max_rejected": 0,
+    "block_size": 0,
+    "threads": 1,
+    "version": 1,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """The measuring protocol.
@@ -29,6 +41,8 @@ class Protocol:
     ``chunk_s``; in the ``latency`` regime each is awaited before the next is given, as when
     requests come one at a time. In a campaign, a fixed reference model is measured before each
     ``block_size`` candidates and after the last, to correct drift (0: no reference).
+    On a CPU the model runs on ``threads`` threads. ``version`` counts changes of the code that
+    measures, its constants included.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -49,24 +63,29 @@ class Protocol:
     warmup_max_s: float = 30.0
     block_size: int = 0
     chunk_s: float = 0.005
-    version: int = 2
+    threads: int = 1
+    version: int = 3
 
     def __post_init__(self) -> None:
         """Validate every field."""
         if self.regime not in REGIMES:
             raise ValueError(f"regime must be one of {', '.join(REGIMES)}, got {self.regime!r}")
-        for name in ("warmup_s", "idle_s", "cooldown_s", "warmup_slope_c", "block_size"):
+        for name in ("warmup_s", "idle_s", "cooldown_s", "warmup_slope_c"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
+            if not (_is_finite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and >= 0, got {value!r}")
-        for name in ("window_s", "target_half_width", "chunk_s"):
+        for name in ("window_s", "target_half_width", "chunk_s", "warmup_max_s"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if not (_is_finite(value) and value > 0):
                 raise ValueError(f"{name} must be > 0, got {value!r}")
         if not self.warmup_max_s >= self.warmup_s:
             raise ValueError(
                 f"warmup_max_s must be >= warmup_s={self.warmup_s}, got {self.warmup_max_s!r}"
             )
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
         if self.min_repeats < 6:
             # Below six no pair of order statistics bounds a median at 95%.
             raise ValueError(f"min_repeats must be >= 6, got {self.min_repeats!r}")
@@ -87,11 +106,22 @@ class Protocol:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Protocol:
-        """Read ``to_dict``'s form; an unknown key is a ``ValueError``."""
-        unknown = data.keys() - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"protocol has unknown key {', '.join(sorted(unknown))}")
+        """Read ``to_dict``'s form.
+
+        Raises:
+            ValueError: a key is missing or unknown, or a value not allowed.
+        """
+        allowed = {f.name for f in fields(cls)}
+        if not isinstance(data, Mapping) or data.keys() != allowed:
+            got = ", ".join(sorted(map(str, data))) if isinstance(data, Mapping) else repr(data)
+            raise ValueError(
+                f"protocol must have exactly the keys {', '.join(sorted(allowed))}, got {got}"
+            )
         return cls(**data)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 PROTOCOLS: dict[str, Protocol] = {

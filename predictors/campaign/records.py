@@ -13,8 +13,10 @@ from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 Role = Literal["candidate", "reference"]
+# How every line of a record begins, by the order of its fields.
+_BEGINNING = '{"architecture": {'
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
@@ -25,7 +27,10 @@ class EnergyRecord:
     ``repeats_j`` are joules per sample of each accepted window in order, raw: drift is corrected
     on reading (``campaign.drift``). ``job`` names the process that measured. ``mode`` is how the
     model ran (eager, compiled, graph). ``spent_energy_j`` is what the measuring itself cost.
-    ``dram_energy_j`` is per sample, of memory with a sensor of its own.
+    ``dram_energy_j`` is per sample, of memory with a sensor of its own. Of its windows the record
+    keeps the highest temperature, the median clock, all throttle reasons (a bit mask) and the
+    largest difference of the counter from integrated power. ``seed`` made the weights, and the
+    inputs unless ``has_real_inputs``.
 
     In a campaign, ``item`` names what was planned, ``role`` tells candidates from the fixed
     reference, ``session`` is one run of the command, and ``order`` counts within it.
@@ -51,6 +56,8 @@ class EnergyRecord:
     cross_check: float | None = None
     n_rejected: int = 0
     dram_energy_j: float | None = None
+    seed: int = 0
+    has_real_inputs: bool = False
     item: str = ""
     role: Role = "candidate"
     session: str = ""
@@ -124,11 +131,12 @@ def read_records(path: Path) -> RecordFile:
     """Read a file of records; half-written lines are left out and said.
 
     Raises:
-        ValueError: the file is missing, or a whole line is not a record; names file and line.
+        ValueError: the file is missing, or a line is neither a record nor the beginning of one;
+            names file and line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
         raise ValueError(f"records {path} must be a readable text file: {error}") from None
     records: list[EnergyRecord] = []
     cut_off = False
@@ -137,10 +145,12 @@ def read_records(path: Path) -> RecordFile:
             continue
         try:
             data = json.loads(line)
-        except json.JSONDecodeError:
-            # Only a kill half-way through a write leaves such a line; the rest stands.
-            cut_off = True
-            continue
+        except json.JSONDecodeError as error:
+            # A kill half-way through a write leaves the beginning of a record; the rest stands.
+            if line.startswith(_BEGINNING) or _BEGINNING.startswith(line):
+                cut_off = True
+                continue
+            raise ValueError(f"records {path} line {number}: no record, {error}") from None
         try:
             records.append(EnergyRecord.from_dict(data))
         except (ValueError, TypeError, KeyError) as error:

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Protocol as Interface
 
 from predictors.campaign.plan import Plan, PlanItem
-from predictors.campaign.process import MeasureError
+from predictors.campaign.process import MeasureError, MeasureTimeout
 from predictors.campaign.records import EnergyRecord, Role, append_records, read_records
 
 # Failures in a row after which the fault is the device's and not the architectures'.
@@ -28,8 +28,8 @@ _MAX_FAILURES_IN_A_ROW = 5
 class MeasureItem(Interface):
     """Measures one item in a fresh process, with a protocol that is not its business here."""
 
-    def __call__(self, item: PlanItem, /) -> EnergyRecord:
-        """The record, or ``MeasureError``."""
+    def __call__(self, item: PlanItem, timeout_s: float | None, /) -> EnergyRecord:
+        """The record, or ``MeasureError``; ``MeasureTimeout`` after ``timeout_s`` at most."""
         ...
 
 
@@ -61,7 +61,7 @@ def pending_items(plan: Plan, path: Path, *, retry_failed: bool = False) -> list
     """
     done = {record.item for record in read_records(path).records} if path.exists() else set()
     if not retry_failed:
-        done |= set(_failures(path))
+        done |= read_failures(path).keys()
     return [item for item in plan.items if plan.key(item) not in done]
 
 
@@ -78,7 +78,8 @@ def run_slice(
 ) -> SliceProgress:
     """Measure what is pending, best first, and append each record to ``path``.
 
-    No item is started that would, at the median pace so far, end after ``budget_s``. ``ahead``
+    No item is started that would, at the median pace so far, end after ``budget_s``, and what
+    does not end by then after all is broken off and stays pending. ``ahead``
     items are started early, so that their imports overlap another's windows (the device's lock
     keeps windows apart).
 
@@ -87,9 +88,9 @@ def run_slice(
         ValueError: the file holds what is no record.
     """
     pending = deque(pending_items(plan, path, retry_failed=retry_failed))
-    state = _Slice(plan, path, listener, clock, len(pending))
+    deadline_s = None if budget_s is None else clock() + budget_s
+    state = _Slice(plan, path, listener, clock, len(pending), deadline_s)
     block_size = plan.protocol.block_size
-    started_s = clock()
     with ThreadPoolExecutor(max_workers=1 + ahead) as pool:
         running: deque[tuple[PlanItem, Role, Future[EnergyRecord]]] = deque()
         since_reference = block_size
@@ -97,11 +98,8 @@ def run_slice(
         try:
             while pending or running:
                 while pending and len(running) <= ahead:
-                    late = (
-                        budget_s is not None
-                        and clock() - started_s + state.pace_s * (2 + len(running)) > budget_s
-                    )
-                    if late:
+                    # One for the item and one for the reference that closes its block.
+                    if state.is_late(2 + len(running)):
                         pending.clear()
                         break
                     if plan.reference is not None and since_reference >= block_size:
@@ -111,13 +109,13 @@ def run_slice(
                         item, role = pending.popleft(), _CANDIDATE
                         since_reference += 1
                     last_was_reference = role == "reference"
-                    running.append((item, role, pool.submit(state.timed, measure, item)))
+                    running.append((item, role, pool.submit(state.start, measure, item)))
                 if running:
                     state.take(*running[0])
                     running.popleft()
-            if plan.reference is not None and not last_was_reference:
+            if plan.reference is not None and not last_was_reference and not state.is_late(1):
                 # Closes the last block, so that its candidates have a neighbour on both sides.
-                closing = pool.submit(state.timed, measure, plan.reference)
+                closing = pool.submit(state.start, measure, plan.reference)
                 state.take(plan.reference, _REFERENCE, closing)
         except KeyboardInterrupt:
             for item, role, future in running:
@@ -146,25 +144,36 @@ class _Slice:
         listener: SliceListener | None,
         clock: Callable[[], float],
         n_pending: int,
+        deadline_s: float | None,
     ) -> None:
         self._plan, self._path, self._listener, self._clock = plan, path, listener, clock
         self._session = uuid.uuid4().hex[:12]
+        self._deadline_s = deadline_s
         self._order = 0
         self._failed_in_a_row = 0
         self._n_pending, self._n_ended, self._n_failed = n_pending, 0, 0
-        self._durations_s: list[float] = []
+        self._last_end_s = clock()
+        self._intervals_s: list[float] = []
 
     @property
     def pace_s(self) -> float:
-        """Median seconds of a measurement; 0 before the first."""
-        return median(self._durations_s) if self._durations_s else 0.0
+        """Median seconds from one measurement's end to the next's; 0 before the first.
 
-    def timed(self, measure: MeasureItem, item: PlanItem) -> EnergyRecord:
-        started_s = self._clock()
-        try:
-            return measure(item)
-        finally:
-            self._durations_s.append(self._clock() - started_s)
+        Not from start to end: what is started ahead waits for the device meanwhile.
+        """
+        return median(self._intervals_s) if self._intervals_s else 0.0
+
+    def is_late(self, n: int) -> bool:
+        """Whether ``n`` more measurements would not end in time."""
+        left_s = self._left_s()
+        return left_s is not None and (left_s <= 0 or self.pace_s * n > left_s)
+
+    def _left_s(self) -> float | None:
+        return None if self._deadline_s is None else self._deadline_s - self._clock()
+
+    def start(self, measure: MeasureItem, item: PlanItem) -> EnergyRecord:
+        left_s = self._left_s()
+        return measure(item, None if left_s is None else max(0.0, left_s))
 
     def take(self, item: PlanItem, role: Role, future: Future[EnergyRecord]) -> None:
         result: EnergyRecord | str
@@ -181,11 +190,17 @@ class _Slice:
                 self._failed_in_a_row = 0
             result = record
         except MeasureError as error:
+            if isinstance(error, MeasureTimeout) and self.is_late(0):
+                # The slice is over and not the item's fault: it stays pending.
+                return
             result = str(error)
             self._failed_in_a_row += 1
             if role == _REFERENCE or self._failed_in_a_row >= _MAX_FAILURES_IN_A_ROW:
                 raise
             _append_failure(self._path, self._plan.key(item), item, result)
+        now_s = self._clock()
+        self._intervals_s.append(now_s - self._last_end_s)
+        self._last_end_s = now_s
         self._order += 1
         if role == _CANDIDATE:
             self._n_ended += 1
@@ -202,7 +217,7 @@ class _Slice:
             done=total - left - self._n_failed,
             failed=self._n_failed,
             total=total,
-            eta_s=left * self.pace_s * references if self._durations_s else None,
+            eta_s=left * self.pace_s * references if self._intervals_s else None,
         )
 
 
@@ -211,16 +226,18 @@ def failures_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.failures.jsonl")
 
 
-def _failures(path: Path) -> list[str]:
-    keys = []
+def read_failures(path: Path) -> dict[str, str]:
+    """Keys of items that failed and why, of the records at ``path``."""
+    causes = {}
     beside = failures_path(path)
     for line in beside.read_text(encoding="utf-8").splitlines() if beside.exists() else ():
         try:
-            keys.append(str(json.loads(line)["item"]))
+            data = json.loads(line)
+            causes[str(data["item"])] = str(data["cause"])
         except (ValueError, LookupError, TypeError):
             # A line cut off by a kill: its item is tried again.
             continue
-    return keys
+    return causes
 
 
 def _append_failure(path: Path, key: str, item: PlanItem, cause: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from predictors.campaign.protocol import Protocol
 from predictors.campaign.quality import half_width
-from predictors.meters.base import Meter, MeterError, Window
+from predictors.meters.base import Meter, MeterError, SteppingMeter, Window
 
 _REJECTED = frozenset({"thermal_throttle", "power_brake"})
 _WARMUP_STEP_S = 1.0
@@ -101,6 +101,9 @@ class WindowLoop:
             self._chunk = max(1, math.ceil(protocol.chunk_s / max(per_batch_s, 1e-9)))
         if self._meter.is_estimate:
             return ()
+        if isinstance(self._meter, SteppingMeter):
+            # Not in the first window, which is the idle one: the period is that under load.
+            self._meter.measure_tick(self._work)
         before_c: float | None = None
         while self._clock() - started < protocol.warmup_max_s:
             now_c = self.window(_WARMUP_STEP_S)[0].temperature_c

@@ -1,7 +1,8 @@
 """The fresh process that measures one architecture.
 
 Run as ``python -m predictors.campaign.worker``. The first line on stdin is the job as JSON; every
-line on stdout is a JSON message with an ``event``. Whatever libraries print goes to stderr.
+line on stdout is a JSON message with an ``event``, ``error`` for what went wrong. Whatever
+libraries print goes to stderr. It ends with the process that started it, however that ends.
 
 * ``measure``: the whole protocol under the device's lock; ``window`` messages, then ``record``.
 * ``serve``: says ``ready``, then obeys ``prepare`` and ``window`` until stdin ends, so that
@@ -15,12 +16,17 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import sys
+import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,7 +38,7 @@ from predictors.campaign.protocol import Protocol
 from predictors.campaign.quality import median_interval
 from predictors.campaign.records import EnergyRecord
 from predictors.campaign.windows import Measurement, WindowLoop, run_windows
-from predictors.meters.base import EnergyReading, Meter
+from predictors.meters.base import EnergyReading, Meter, MeterError
 from predictors.meters.estimate import watts_per_core
 from predictors.meters.select import choose_meter
 from search_spaces.architecture import Architecture
@@ -54,15 +60,16 @@ class Subject:
         self.architecture = Architecture.from_dict(job["architecture"])
         self.workload = Workload.from_dict(job["workload"])
         self.protocol = Protocol.from_dict(job["protocol"])
+        self.seed, self.has_real_inputs = int(job["seed"]), job["inputs"] is not None
         device = str(job["device"])
         if device == "cpu":
-            torch.set_num_threads(int(job["threads"]))
-        model = build(self.architecture, self.workload, generator_seed=int(job["seed"]))
+            torch.set_num_threads(self.protocol.threads)
+        model = build(self.architecture, self.workload, generator_seed=self.seed)
         if job["weights"] is not None:
             from safetensors.torch import load_model
 
             load_model(model, job["weights"])
-        inputs = torch.from_numpy(_inputs(job["inputs"], self.workload, int(job["seed"])))
+        inputs = torch.from_numpy(_inputs(job["inputs"], self.workload, self.seed))
         inputs = inputs.to(device)
         prepared = prepare_for_inference(
             compress(model.to(device), self.architecture), self.architecture, inputs
@@ -83,7 +90,23 @@ def main() -> int:
         out.flush()
 
     job = json.loads(sys.stdin.readline())
+    try:
+        _run(job, send)
+    except Exception as error:
+        traceback.print_exc()
+        lines = str(error).strip().splitlines()
+        text = lines[0] if lines else "no message"
+        # Ours say all in their message; of others the kind tells more than the words may.
+        ours = isinstance(error, ValueError | MeterError)
+        send({"event": "error", "cause": text if ours else f"{type(error).__name__}: {text}"})
+        return 1
+    return 0
+
+
+def _run(job: Mapping[str, Any], send: Send) -> None:
     folder, device = job["lock_folder"], str(job["device"])
+    if job["command"] == "measure" and os.getsid(0) == os.getpid():
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     lock = None if folder is None else DeviceLock(Path(folder), device)
     import torch  # noqa: F401  (seconds that need no lock)
 
@@ -91,6 +114,7 @@ def main() -> int:
     with lock.shared() if lock is not None and device != "cpu" else nullcontext():
         subject = Subject(job)
     if job["command"] == "serve":
+        # Ends when stdin does.
         _serve(subject, send)
     else:
         with nullcontext() if lock is None else lock.exclusive():
@@ -109,7 +133,15 @@ def main() -> int:
             held_s = time.perf_counter() - started
         send({"event": "record", "record": make_record(subject, measurement, held_s).to_dict()})
     subject.meter.close()
-    return 0
+
+
+def _end_with_parent() -> None:
+    """End this process and what it started once stdin ends, which whoever started it keeps open.
+
+    Otherwise a measurement whose command was killed would go on to hold the device's lock.
+    """
+    sys.stdin.read()
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def _serve(subject: Subject, send: Send) -> None:
@@ -148,7 +180,9 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         for window, n in zip(measurement.windows, measurement.batches, strict=True)
         if window.dram_energy_j is not None
     ]
-    last = measurement.windows[-1]
+    windows = measurement.windows
+    reasons = [w.throttle_reasons for w in windows if w.throttle_reasons is not None]
+    clocks_mhz = [w.sm_clock_mhz for w in windows if w.sm_clock_mhz is not None]
     # Estimated by CPU time, imports and compiling are included: they are work like any other.
     spent_j = time.process_time() * watts_per_core() if meter.is_estimate else power_w * held_s
     return EnergyRecord(
@@ -180,22 +214,33 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         protocol=subject.protocol.to_dict(),
         spent_energy_j=spent_j,
         flags=measurement.flags,
-        temperature_c=last.temperature_c,
-        sm_clock_mhz=last.sm_clock_mhz,
-        power_limit_w=last.power_limit_w,
-        throttle_reasons=last.throttle_reasons,
+        temperature_c=max(
+            (w.temperature_c for w in windows if w.temperature_c is not None), default=None
+        ),
+        sm_clock_mhz=median(clocks_mhz) if clocks_mhz else None,
+        power_limit_w=windows[-1].power_limit_w,
+        throttle_reasons=reduce(or_, reasons) if reasons else None,
         idle_power_w=idle_w,
         tick_s=getattr(meter, "tick_s", None),
-        cross_check=getattr(meter, "cross_check", None),
+        cross_check=max(
+            (w.cross_check for w in windows if w.cross_check is not None), key=abs, default=None
+        ),
         n_rejected=measurement.n_rejected,
         dram_energy_j=median(dram_j) if dram_j else None,
+        seed=subject.seed,
+        has_real_inputs=subject.has_real_inputs,
     )
 
 
 def _versions(meter: Meter) -> dict[str, str]:
+    import torch
+
     versions = {
+        "joulenas": importlib.metadata.version("joulenas"),
         "python": platform.python_version(),
-        "torch": importlib.metadata.version("torch"),
+        # Its own word for it, which names the CUDA that it was built for.
+        "torch": str(torch.__version__),
+        "torchao": importlib.metadata.version("torchao"),
     }
     driver = getattr(meter, "driver_version", None)
     return versions if driver is None else versions | {"driver": driver}

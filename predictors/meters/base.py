@@ -23,7 +23,8 @@ class Window:
     ``energy_j`` is gross joules of the device over ``duration_s``. ``flags`` names what happened
     meanwhile (``thermal_throttle``, ``foreign_process``, ...); an empty tuple is a clean window.
     ``dram_energy_j`` is memory that has a sensor of its own, not part of ``energy_j``. A sensor
-    that is absent is ``None``, never 0.
+    that is absent is ``None``, never 0. ``cross_check`` is the relative difference of the joules
+    from those of a second source.
     """
 
     energy_j: float
@@ -33,6 +34,7 @@ class Window:
     sm_clock_mhz: float | None = None
     power_limit_w: float | None = None
     throttle_reasons: int | None = None
+    cross_check: float | None = None
     flags: tuple[str, ...] = ()
 
 
@@ -78,6 +80,25 @@ class Meter(Protocol):
 
     def close(self) -> None:
         """Release the sensor. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class SteppingMeter(Meter, Protocol):
+    """A meter whose counter moves in steps and that tells their period.
+
+    Attributes:
+        tick_s: seconds from step to step, ``None`` before it is measured.
+    """
+
+    tick_s: float | None
+
+    def measure_tick(self, work: Work) -> None:
+        """Measure the period while ``work`` keeps the device loaded; callers warm it up first.
+
+        Raises:
+            MeterError: the sensor is lost.
+        """
         ...
 
 

@@ -17,20 +17,21 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from types import ModuleType
 from typing import Any
 
 from predictors.meters.base import MeterError, Window, Work
+from predictors.meters.steps import Step, StepWatcher
 
 _FIELD_POWER_INSTANT = 186
-# Longer than any step seen, so a counter that has not moved by then is dead.
-_TICK_TIMEOUT_S = 2.0
-# Steps whose median is the period, measured once a meter, under the first window's load.
+# Steps whose median is the period.
 _PERIOD_TICKS = 5
 _SAMPLE_S = 0.02
+# A counter may differ by this much from integrated power before it is flagged.
+_CROSS_CHECK = 0.05
 # Thermal slowdown by software and hardware, power brake: the clock was not the one asked for.
 _REJECTED_REASONS = {0x20: "thermal_throttle", 0x40: "thermal_throttle", 0x80: "power_brake"}
 
@@ -51,6 +52,39 @@ def load_pynvml() -> ModuleType:
         ) from None
     loaded: ModuleType = pynvml
     return loaded
+
+
+def visible_gpu(index: int, environment: Mapping[str, str] | None = None) -> int | str:
+    """The board that CUDA calls ``cuda:index``, by index or UUID as NVML knows it.
+
+    NVML sees every board, whatever ``CUDA_VISIBLE_DEVICES`` hides and renumbers.
+
+    Raises:
+        MeterError: the variable shows no such board, or shows a slice of one.
+    """
+    listed = (os.environ if environment is None else environment).get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return index
+    names = [name.strip() for name in listed.split(",")]
+    # CUDA hides all from the first that is empty or -1.
+    ends = [i for i, name in enumerate(names) if name in ("", "-1")]
+    names = names[: ends[0]] if ends else names
+    if index >= len(names):
+        raise MeterError(
+            f"cuda:{index} must be one of the {len(names)} GPUs that CUDA_VISIBLE_DEVICES shows, "
+            f"got {listed!r}"
+        )
+    name = names[index]
+    if name.startswith("MIG"):
+        raise MeterError(_mig_sentence(name))
+    return int(name) if name.isdigit() else name
+
+
+def _mig_sentence(device: int | str) -> str:
+    return (
+        f"GPU {device} is in MIG mode: its counters cover the whole board, so the joules of one "
+        f"slice cannot be told; measure on a board without MIG"
+    )
 
 
 class NvmlMeter:
@@ -91,12 +125,19 @@ class NvmlMeter:
         self.driver_version = self._maybe(self._nvml.nvmlSystemGetDriverVersion)
         if self.driver_version is not None:
             self.driver_version = self._text(self.driver_version)
-        self._read_power: Callable[[Any], float] = self._instant_power_w
+        self._read_power: Callable[[Any], float] | None = None
         self.source = self._probe()
-        # The counter's own period under load, in seconds; None before the first window.
+        self._steps = StepWatcher(self._counts, clock, background=background)
+        # The counter's own period in seconds; None before it is measured.
         self.tick_s: float | None = None
-        # Relative difference of the counter from integrated power in the last window.
-        self.cross_check: float | None = None
+
+    def measure_tick(self, work: Work) -> None:
+        """See ``SteppingMeter.measure_tick``; the first board's, since boards step alike."""
+        if not self._has_counter:
+            return
+        first = next(iter(self._handles))
+        seen = self._steps.follow(work, _PERIOD_TICKS + 1)[first]
+        self.tick_s = median(later - earlier for (earlier, _), (later, _) in pairwise(seen))
 
     def begin(self, work: Work) -> None:
         """See ``Meter.begin``."""
@@ -105,11 +146,9 @@ class NvmlMeter:
         self._failure = None
         self._samples = []
         self._seen_reasons: int | None = None
-        self._start_ticks = {}
-        if self._has_counter:
-            if self.tick_s is None:
-                self.tick_s = self._measure_period_s(work)
-            self._start_ticks = self._wait_for_ticks(work)
+        self._start_steps = self._steps.wait(work) if self._has_counter else {}
+        # Asked at both ends: who leaves before the end still spoilt the window.
+        self._seen_flags = self._process_flags()
         self._opened_s = self._clock()
         self.sample()
         if self._background:
@@ -122,7 +161,7 @@ class NvmlMeter:
         if self._opened_s is None:
             raise MeterError("no window is open")
         try:
-            end_ticks = self._wait_for_ticks(work) if self._has_counter else {}
+            end_steps = self._steps.wait(work) if self._has_counter else {}
         finally:
             opened_s, self._opened_s = self._opened_s, None
             self._join()
@@ -132,25 +171,33 @@ class NvmlMeter:
             raise self._failure
         integrated_j = self._integrate()
         if self._has_counter:
-            energy_j = self._mean_power_w(end_ticks) * duration_s
+            energy_j = self._mean_power_w(end_steps) * duration_s
         else:
             energy_j = integrated_j
-        flags = self._flags()
+        flags = self._seen_flags | self._process_flags() | self._throttle_flags()
+        cross_check = None
         if self._has_counter and integrated_j > 0:
-            self.cross_check = energy_j / integrated_j - 1
-            if abs(self.cross_check) > 0.05:
-                flags.append("counter_differs_from_power")
+            cross_check = energy_j / integrated_j - 1
+            if abs(cross_check) > _CROSS_CHECK:
+                flags.add("counter_differs_from_power")
+        elif self._has_counter:
+            flags.add("no_cross_check")
         first = next(iter(self._handles.values()))
+        temperatures_c = [
+            self._maybe(self._nvml.nvmlDeviceGetTemperature, handle, 0)
+            for handle in self._handles.values()
+        ]
         return Window(
             energy_j=energy_j,
             duration_s=duration_s,
-            temperature_c=self._maybe(self._nvml.nvmlDeviceGetTemperature, first, 0),
+            temperature_c=max((t for t in temperatures_c if t is not None), default=None),
             sm_clock_mhz=self._maybe(self._nvml.nvmlDeviceGetClockInfo, first, 1),
             power_limit_w=self._maybe(
                 lambda h: self._nvml.nvmlDeviceGetEnforcedPowerLimit(h) / 1e3, first
             ),
             throttle_reasons=self._seen_reasons,
-            flags=tuple(flags),
+            cross_check=cross_check,
+            flags=tuple(sorted(flags)),
         )
 
     def sample(self) -> None:
@@ -159,14 +206,17 @@ class NvmlMeter:
         Raises:
             MeterError: the sensor is lost.
         """
-        watts = 0.0
-        for handle in self._handles.values():
-            watts += self._read_power(handle)
         reasons = self._reasons()
         if reasons is not None:
             # Kept over the window: throttling that ends before the window does still spoilt it.
             self._seen_reasons = (self._seen_reasons or 0) | reasons
-        self._samples.append((self._clock(), watts))
+        if self._read_power is not None:
+            watts = sum(self._read_power(handle) for handle in self._handles.values())
+            self._samples.append((self._clock(), watts))
+
+    def look(self) -> None:
+        """Look whether the counter stepped; a thread does unless there is no ``background``."""
+        self._steps.look()
 
     def close(self) -> None:
         """See ``Meter.close``."""
@@ -175,6 +225,8 @@ class NvmlMeter:
 
     def _open(self, device: int | str) -> Any:
         nvml = self._nvml
+        if isinstance(device, int):
+            self._check_order(device)
         try:
             handle = (
                 nvml.nvmlDeviceGetHandleByIndex(device)
@@ -188,31 +240,46 @@ class NvmlMeter:
         except nvml.NVMLError:
             mode = 0  # boards without MIG say that it is not supported
         if mode:
-            raise MeterError(
-                f"GPU {device} is in MIG mode: its counters cover the whole board, so the joules "
-                f"of one slice cannot be told; measure on a board without MIG"
-            )
+            raise MeterError(_mig_sentence(device))
         return handle
 
+    def _check_order(self, device: int) -> None:
+        """Refuse an index that CUDA may give to another board: it puts the fastest first."""
+        nvml = self._nvml
+        names = {
+            self._text(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(i)))
+            for i in range(nvml.nvmlDeviceGetCount())
+        }
+        if len(names) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+            raise MeterError(
+                f"GPU {device} may be another board for CUDA than for NVML, since this machine "
+                f"has {', '.join(sorted(names))}: set CUDA_DEVICE_ORDER=PCI_BUS_ID"
+            )
+
     def _probe(self) -> str:
-        handle = next(iter(self._handles.values()))
+        """Call each source on every board, and say the best that all of them answer."""
+        refusals = []
         power = None
         for name, read in (
             ("nvml-instant-power", self._instant_power_w),
             ("nvml-power-usage", self._power_usage_w),
         ):
             try:
-                read(handle)
-            except MeterError:
+                for handle in self._handles.values():
+                    read(handle)
+            except MeterError as error:
+                refusals.append(str(error))
                 continue
             self._read_power, power = read, name
             break
         try:
-            self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-        except self._nvml.NVMLError as error:
+            self._counts()
+        except MeterError as error:
             self._has_counter = False
             if power is None:
-                raise MeterError(f"GPU reports neither energy nor power: {error}") from None
+                raise MeterError(
+                    f"GPU reports neither energy nor power: {'; '.join([str(error), *refusals])}"
+                ) from None
             return power
         self._has_counter = True
         return "nvml-total-energy"
@@ -224,52 +291,24 @@ class NvmlMeter:
                 for uuid, handle in self._handles.items()
             }
         except self._nvml.NVMLError as error:
-            raise MeterError(f"the energy counter was lost: {error}") from None
+            raise MeterError(self._cause("the energy counter was lost", error)) from None
 
-    def _mean_power_w(self, end_ticks: dict[str, tuple[float, int]]) -> float:
+    def _mean_power_w(self, end_steps: dict[str, Step]) -> float:
         """Watts of all devices: each counter's gain over the time between its own two steps."""
         watts = 0.0
-        for uuid, (start_s, start_mj) in self._start_ticks.items():
-            end_s, end_mj = end_ticks[uuid]
+        for uuid, (start_s, start_mj) in self._start_steps.items():
+            end_s, end_mj = end_steps[uuid]
             # Unsigned 64 bits never wrap in practice, so only a reset counts backwards.
             if end_mj < start_mj:
                 raise MeterError("the energy counter went backwards: was the driver reloaded?")
             watts += (end_mj - start_mj) / 1e3 / (end_s - start_s)
         return watts
 
-    def _measure_period_s(self, work: Work) -> float:
-        """Median time between steps of the first device's counter, with work going on."""
-        first = next(iter(self._handles))
-        seen_s = [self._wait_for_ticks(work)[first][0] for _ in range(_PERIOD_TICKS + 1)]
-        return median(later - earlier for earlier, later in pairwise(seen_s))
-
-    def _wait_for_ticks(self, work: Work) -> dict[str, tuple[float, int]]:
-        """When each device's counter next stepped and to which value, with work going on.
-
-        Devices step at different times, so each keeps its own; see ``_mean_power_w``.
-        """
-        started = self._clock()
-        before = self._counts()
-        asked_s = started
-        ticks: dict[str, tuple[float, int]] = {}
-        while len(ticks) < len(before):
-            work()
-            now = self._counts()
-            now_s = self._clock()
-            for uuid, count in now.items():
-                if uuid not in ticks and count != before[uuid]:
-                    # It stepped at some time since it was last asked: on average half-way.
-                    ticks[uuid] = ((asked_s + now_s) / 2, count)
-            asked_s = now_s
-            if len(ticks) < len(before) and now_s - started > _TICK_TIMEOUT_S:
-                raise MeterError(f"the energy counter did not move for {now_s - started:.1f} s")
-        return ticks
-
     def _instant_power_w(self, handle: Any) -> float:
         try:
             values = self._nvml.nvmlDeviceGetFieldValues(handle, [_FIELD_POWER_INSTANT])
         except self._nvml.NVMLError as error:
-            raise MeterError(f"instant power was lost: {error}") from None
+            raise MeterError(self._cause("instant power was lost", error)) from None
         value = values[0]
         if value.nvmlReturn != 0:
             raise MeterError(f"instant power is not supported (code {value.nvmlReturn})")
@@ -279,19 +318,30 @@ class NvmlMeter:
         try:
             return float(self._nvml.nvmlDeviceGetPowerUsage(handle)) / 1e3
         except self._nvml.NVMLError as error:
-            raise MeterError(f"power was lost: {error}") from None
+            raise MeterError(self._cause("power was lost", error)) from None
+
+    def _cause(self, what: str, error: Exception) -> str:
+        hint = ""
+        if "permission" in str(error).lower():
+            hint = ": ask for access to the GPU's counters, or run as root"
+        return f"{what}: {error}{hint}"
 
     def _integrate(self) -> float:
         return sum((t1 - t0) * (p0 + p1) / 2 for (t0, p0), (t1, p1) in pairwise(self._samples))
 
-    def _flags(self) -> list[str]:
+    def _throttle_flags(self) -> set[str]:
         reasons = self._seen_reasons or 0
-        flags = {name for bit, name in _REJECTED_REASONS.items() if reasons & bit}
+        return {name for bit, name in _REJECTED_REASONS.items() if reasons & bit}
+
+    def _process_flags(self) -> set[str]:
+        flags = set()
         ours = self._own_pids()
         for handle in self._handles.values():
             try:
                 running = self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)
             except self._nvml.NVMLError:
+                # Not permitted or not supported: whether the board was shared is not known.
+                flags.add("processes_unseen")
                 continue
             pids = {process.pid for process in running}
             # In a container the driver names processes by the host's numbers, so ours is not
@@ -299,7 +349,7 @@ class NvmlMeter:
             n_ours = len(pids & ours) or 1
             if len(pids) > n_ours:
                 flags.add("foreign_process")
-        return sorted(flags)
+        return flags
 
     def _reasons(self) -> int | None:
         found = [

@@ -18,7 +18,7 @@ from predictors.meters.estimate import cpu_name
 
 ROOT = Path("/sys/class/powercap")
 # At 400 W the smallest range, 65.5 kJ, wraps after 160 s.
-_POLL_S = 20.0
+POLL_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ def find_zones(root: Path = ROOT) -> list[Zone]:
         try:
             name = (folder / "name").read_text(encoding="ascii").strip()
             range_uj = int((folder / "max_energy_range_uj").read_text(encoding="ascii"))
+        except PermissionError:
+            raise MeterError(_permission_sentence(root)) from None
         except (OSError, ValueError) as error:
             raise MeterError(f"RAPL zone {folder} cannot be read: {error}") from None
         zones.append(Zone(name, folder / "energy_uj", range_uj))
@@ -59,7 +61,7 @@ class RaplMeter:
         root: Path = ROOT,
         *,
         wall_clock: Callable[[], float] = time.perf_counter,
-        poll_s: float = _POLL_S,
+        poll_s: float = POLL_S,
     ) -> None:
         """Find the packages and read each once.
 
@@ -102,12 +104,12 @@ class RaplMeter:
         """See ``Meter.end``."""
         if self._opened_s is None:
             raise MeterError("no window is open")
-        duration_s = self._wall_clock() - self._opened_s
-        self._opened_s = None
+        opened_s, self._opened_s = self._opened_s, None
         self._stop_polling()
         if self._failure is not None:
             raise self._failure
         self.poll()
+        duration_s = self._wall_clock() - opened_s
         return Window(
             energy_j=self._sum_j(self._packages),
             duration_s=duration_s,
@@ -156,9 +158,13 @@ def _read(zone: Zone) -> int:
     try:
         return int(zone.counter.read_text(encoding="ascii"))
     except PermissionError:
-        raise MeterError(
-            f"RAPL may not be read: run as root, or allow it with "
-            f"'sudo chmod a+r {zone.counter}' until the next boot"
-        ) from None
+        raise MeterError(_permission_sentence(zone.counter.parent.parent)) from None
     except (OSError, ValueError) as error:
         raise MeterError(f"RAPL counter {zone.counter} cannot be read: {error}") from None
+
+
+def _permission_sentence(root: Path) -> str:
+    return (
+        f"RAPL may not be read: run as root, or allow it with "
+        f"'sudo chmod a+r {root}/intel-rapl:*/energy_uj' until the next boot"
+    )

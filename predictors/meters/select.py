@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.estimate import WATTS_VARIABLE, EstimateMeter, watts_per_core
-from predictors.meters.nvml import NvmlMeter
+from predictors.meters.nvml import NvmlMeter, visible_gpu
 from predictors.meters.rapl import RaplMeter
 from predictors.meters.zeus import ZeusMeter
 
 # A package registers a function ``device -> Meter`` under its name in this group.
 PLUGIN_GROUP = "joulenas.meters"
+# Our own meters for each kind of device, the best first. Another's would give joules of something
+# that does not run the model.
+_COVERS = {"cuda": ("nvml", "zeus"), "cpu": ("rapl", "zeus", "estimate")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +29,36 @@ class MeterStatus:
     detail: str
 
 
+def parse_device(text: str) -> str:
+    """``cpu`` or ``cuda:N`` in its one form, which locks and records go by.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    found = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", text)
+    if found is None:
+        raise ValueError(f"device must be cpu or cuda:N, got {text!r}")
+    return text if text == "cpu" else f"cuda:{int(found[1] or 0)}"
+
+
 def choose_meter(name: str | None, device: str) -> Meter:
     """The meter called ``name``, or the best one for ``device`` (``cpu`` or ``cuda:N``).
 
     Raises:
         MeterError: it does not work here, or no meter covers the device.
-        ValueError: there is no meter of that name.
+        ValueError: there is no meter of that name for such a device, or no such device.
     """
+    device = parse_device(device)
     known = _makers(device)
+    best = _COVERS[device.partition(":")[0]]
     if name is not None:
-        if name not in known:
-            raise ValueError(f"meter must be one of {', '.join(known)}, got {name!r}")
+        of_others = {other for covered in _COVERS.values() for other in covered} - set(best)
+        allowed = [known_name for known_name in known if known_name not in of_others]
+        if name not in allowed:
+            raise ValueError(
+                f"meter must be one of {', '.join(allowed)} for {device}, got {name!r}"
+            )
         return known[name]()
-    best = ("nvml", "zeus") if device.startswith("cuda") else ("rapl", "zeus", "estimate")
     refusals = []
     for candidate in best:
         try:
@@ -69,9 +90,9 @@ def survey(device: str = "cpu") -> list[MeterStatus]:
 
 
 def _makers(device: str) -> dict[str, Callable[[], Meter]]:
-    index = int(device.partition(":")[2] or 0) if device.startswith("cuda") else 0
+    index = int(parse_device(device).partition(":")[2] or 0)
     makers: dict[str, Callable[[], Meter]] = {
-        "nvml": lambda: NvmlMeter((index,)),
+        "nvml": lambda: NvmlMeter((visible_gpu(index),)),
         "rapl": RaplMeter,
         "zeus": lambda: ZeusMeter(device),
         "estimate": EstimateMeter,

@@ -1,15 +1,17 @@
 """The campaign, its report and the comparison of meters, on a board whose joules are known."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from fakes import FakeClock, FakeGpu, FakeLab, FakeNvml, FakeZeusMonitor
 
 from experiments import campaign, campaign_report, meter_agreement
 from predictors.campaign.drift import correct_drift
+from predictors.campaign.plan import PlanItem
 from predictors.campaign.protocol import get_protocol
 from predictors.campaign.records import read_records
-from predictors.campaign.slices import run_slice
+from predictors.campaign.slices import pending_items
 from predictors.meters.nvml import NvmlMeter
 from predictors.meters.zeus import ZeusMeter
 
@@ -35,21 +37,71 @@ def test_records_of_a_device_have_a_place_of_their_own():
     assert path.parts[-3:] == ("measurements", "nvidia-h200", "screening.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--device", "tpu"], "device"),
+        (["--slice-s", "0"], "slice_s"),
+        (["--slice-s", "nan"], "slice_s"),
+        (["--n", "0"], "n must be"),
+        (["--n", "-1"], "n must be"),
+        (["--to", "{tmp}"], "writable"),
+        (["--to", "{tmp}/notes.txt"], "line 1"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line(tmp_path, capsys, arguments, word):
+    (tmp_path / "notes.txt").write_text("hello\n")
+    lab = FakeLab(get_protocol("screening"))
+    assert run_campaign(lab, *(a.format(tmp=tmp_path) for a in arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1 and word in err, err
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+    assert not lab.measured
+
+
 def test_without_a_gpu_the_campaign_says_so_and_measures_nothing(tmp_path, capsys):
     assert campaign.main(["--device", "cuda:0", "--to", str(tmp_path / "r.jsonl")]) == 2
     assert "NVML cannot start" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
+SLICE_S = 480.0
+
+
+def run_campaign(lab, *arguments):
+    """The command as a user gives it, on a fake board in place of the device and its processes."""
+    meter = SimpleNamespace(name="nvml", device="Fake GPU", close=lambda: None)
+
+    def measure(architecture, workload, *, timeout_s, **others):
+        return lab(PlanItem(architecture, workload), timeout_s)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(campaign, "choose_meter", lambda name, device: meter)
+        patch.setattr(campaign, "probe", lambda device, cache_dir: None)
+        patch.setattr(campaign, "real_choices", lambda report: (["fp32", "bf16"], ["dense"]))
+        patch.setattr(campaign, "measure_fresh", measure)
+        patch.setattr(campaign, "time", SimpleNamespace(monotonic=lab.clock))
+        return campaign.main(["--device", "cuda:0", "--quiet", *arguments])
+
+
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    """A whole campaign in two slices on a fake board that drifts by a fifth."""
+    """A whole campaign in slices on a fake board that drifts by a fifth, cut off in between."""
     path = tmp_path_factory.mktemp("campaign") / "r.jsonl"
+    lab = FakeLab(get_protocol("screening"), drift=lambda s: 1 + 0.2 * s / 900)
+    n_before = -1
+    while (n := len(read_records(path).records) if path.exists() else 0) > n_before:
+        n_before = n
+        started_s = lab.clock()
+        assert run_campaign(lab, "--n", "10", "--to", str(path)) == 0
+        assert lab.clock() - started_s <= SLICE_S
+        if n_before == 0:
+            # Killed in the middle of a line: what it held is measured once more.
+            path.write_text(path.read_text()[:-99])
+    assert lab.clock() - lab.start_s > 1.5 * SLICE_S
     plan = campaign.make_plan("cuda:0", ["fp32", "bf16"], ["dense"], n=10)
-    lab = FakeLab(plan.protocol, drift=lambda s: 1 + 0.2 * s / 900)
-    for _ in range(2):
-        run_slice(plan, path, lab, clock=lab.clock, budget_s=480.0)
-    assert run_slice(plan, path, lab, clock=lab.clock).done == len(plan.items)
+    assert not pending_items(plan, path)
     return path
 
 
@@ -59,9 +111,8 @@ def test_the_report_says_how_good_the_records_are(records, capsys, tmp_path):
     assert found.tick_s == pytest.approx(0.1, rel=0.05)
     assert found.idle_power_w == pytest.approx(FakeLab.IDLE_W, rel=0.25)
     assert found.across_jobs < 0.01 < found.across_jobs_raw
-    assert found.drift.is_applied and set(found.tau_flops) == {
-        w.key for w in campaign.GPU_WORKLOADS.values()
-    }
+    assert [d.is_applied for d in found.drift] == [True]
+    assert set(found.tau_flops) == {w.key for w in campaign.GPU_WORKLOADS.values()}
     assert campaign_report.main([str(records), "--plot", str(tmp_path / "p.png")]) == 0
     out = capsys.readouterr().out
     assert "Fake GPU (nvml-total-energy): 30 architectures" in out and "applied" in out
@@ -75,6 +126,13 @@ def test_estimates_are_called_so(records):
     ]
     assert "an estimate" in campaign_report.render(campaign_report.report(raw)[0])
     assert correct_drift(raw)[0][0].reading.is_estimate
+
+
+@pytest.mark.parametrize("name", ["p.docx", "no/p.png"])
+def test_a_plot_that_cannot_be_drawn_is_one_line(records, tmp_path, capsys, name):
+    assert campaign_report.main([str(records), "--plot", str(tmp_path / name)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1
 
 
 def test_a_wrong_file_is_one_line(tmp_path, capsys):
@@ -97,6 +155,17 @@ def test_meters_that_differ_by_three_per_cent_are_told_apart(gain):
     assert found.low <= found.ratio <= found.high
 
 
-def test_a_meter_that_is_not_there_is_one_line(capsys):
-    assert meter_agreement.main(["nvml", "zeus"]) == 2
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nvml", "zeus"],
+        ["nvml", "ruler"],
+        ["estimate", "estimate", "--device", "cpu", "--windows", "3"],
+        ["estimate", "estimate", "--device", "cpu", "--window-s", "nan"],
+        ["estimate", "estimate", "--device", "tpu"],
+    ],
+    ids=str,
+)
+def test_meters_that_cannot_be_compared_are_one_line(capsys, arguments):
+    assert meter_agreement.main(arguments) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

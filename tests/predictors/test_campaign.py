@@ -13,7 +13,7 @@ from predictors.campaign.exclusive import DeviceLock
 from predictors.campaign.protocol import PROTOCOLS, Protocol, get_protocol
 from predictors.campaign.quality import median_interval
 from predictors.campaign.records import append_records, read_records
-from predictors.campaign.runner import MeasureError, measure_fresh
+from predictors.campaign.runner import MeasureError, MeasureTimeout, make_job, measure_fresh
 from predictors.campaign.windows import WindowLoop, run_windows
 from predictors.meters.base import EnergyReading, MeterError
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
@@ -41,11 +41,39 @@ def test_fewer_than_six_repeats_have_no_interval():
 
 
 @pytest.mark.parametrize(
-    "change", [{"min_repeats": 5}, {"window_s": 0}, {"max_repeats": 3}, {"warmup_s": float("nan")}]
+    "change",
+    [
+        {"min_repeats": 5},
+        {"window_s": 0},
+        {"max_repeats": 3},
+        {"warmup_s": float("nan")},
+        {"warmup_max_s": "30"},
+        {"warmup_iterations": 2.5},
+        {"max_rejected": -1},
+        {"threads": 0},
+        {"block_size": True},
+        {"regime": "batch"},
+    ],
 )
 def test_a_wrong_protocol_names_its_field(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         Protocol.from_dict(FAST.to_dict() | change)
+
+
+@pytest.mark.parametrize("data", [{}, [], {"x": 1}, FAST.to_dict() | {"x": 1}, {"name": "a"}])
+def test_a_protocol_with_missing_or_unknown_keys_is_refused(data):
+    with pytest.raises(ValueError, match="protocol must have exactly the keys"):
+        Protocol.from_dict(data)
+
+
+def test_every_knob_changes_the_hash():
+    base = FAST.to_dict() | {"max_repeats": 50}
+    other = {"regime": "latency", "name": "other"}
+    hashes = {
+        Protocol.from_dict(base | {name: other.get(name) or value + 20}).hash
+        for name, value in base.items()
+    }
+    assert len(hashes | {Protocol.from_dict(base).hash}) == len(base) + 1
 
 
 def test_protocols_are_named_by_hash():
@@ -168,6 +196,8 @@ def test_a_fresh_process_measures(record):
     assert reading.low_j <= reading.energy_j <= reading.high_j
     assert reading.workload == "digits/b16" and reading.protocol_hash == FAST.hash
     assert record.mode in ("compile", "eager") and record.spent_energy_j > reading.energy_j
+    assert record.seed == 0 and not record.has_real_inputs
+    assert {"joulenas", "python", "torch", "torchao"} <= record.versions.keys()
 
 
 def test_a_failed_measurement_says_the_cause_in_one_line(tmp_path):
@@ -177,9 +207,50 @@ def test_a_failed_measurement_says_the_cause_in_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_measurement_ends_with_the_command_that_asked_for_it(tmp_path):
+    lock = DeviceLock(tmp_path / "lock", "cpu")
+    job = make_job(
+        "measure",
+        TINY,
+        DIGITS,
+        protocol=FAST,
+        device="cpu",
+        meter="estimate",
+        lock_folder=tmp_path / "lock",
+    )
+    code = (
+        "import json, sys\n"
+        "from predictors.campaign.process import MeasureProcess\n"
+        "with MeasureProcess(json.loads(sys.argv[1]), 60) as process:\n"
+        "    print(process._process.pid, flush=True)\n"
+        "    process.receive()\n"
+    )
+    with lock.exclusive():
+        command = subprocess.Popen(
+            [sys.executable, "-c", code, json.dumps(job)], stdout=subprocess.PIPE, text=True
+        )
+        worker = int(command.stdout.readline())
+        time.sleep(0.5)
+        command.kill()
+        command.wait()
+        # It waits for the lock, so it would not end by itself.
+        until = time.monotonic() + 60
+        while _is_alive(worker) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not _is_alive(worker)
+
+
+def _is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_a_measurement_that_hangs_is_ended(tmp_path):
     lock = DeviceLock(tmp_path, "cpu")
-    with lock.exclusive(), pytest.raises(MeasureError, match="longer than"):
+    with lock.exclusive(), pytest.raises(MeasureTimeout, match="longer than"):
         measure_fresh(TINY, DIGITS, protocol=FAST, lock_folder=tmp_path, timeout_s=6)
 
 
@@ -187,14 +258,18 @@ def test_records_survive_a_cut_off_line(record, tmp_path):
     path = tmp_path / "records.jsonl"
     append_records(path, [record])
     whole = path.read_bytes()
-    path.write_bytes(whole + whole[: len(whole) // 2])
-    found = read_records(path)
-    assert found.cut_off and found.records == (record,)
-    append_records(path, [record])
-    assert read_records(path).records == (record, record)
+    for length in (1, 9, 40, len(whole) // 2, len(whole) - 2):
+        path.write_bytes(whole + whole[:length])
+        found = read_records(path)
+        assert found.cut_off and found.records == (record,)
+        append_records(path, [record])
+        found = read_records(path)
+        assert found.cut_off and found.records == (record, record)
 
 
-@pytest.mark.parametrize("text", ['{"schema": 9}', "[1]", '{"schema": 2, "x": 2}', "null"])
+@pytest.mark.parametrize(
+    "text", ['{"schema": 9}', "[1]", '{"schema": 3, "x": 2}', "null", "some text", '{"name": "a']
+)
 def test_a_wrong_record_names_file_and_line(tmp_path, text):
     path = tmp_path / "records.jsonl"
     path.write_text("\n" + text + "\n")

@@ -12,6 +12,7 @@ from predictors.campaign.protocol import Protocol
 from predictors.campaign.records import read_records
 from predictors.campaign.slices import failures_path, pending_items, run_slice
 from search_spaces.encoding import to_vector
+from search_spaces.kernels import kernel_fault
 from search_spaces.presets import get_space
 from search_spaces.workload import Workload
 
@@ -56,11 +57,11 @@ def test_a_reference_that_jumps_about_is_not_corrected_by(tmp_path):
     plan = make_plan()
     jumps = iter([1.0, 1.15, 0.95, 1.2, 0.9, 1.1, 1.0, 1.2, 0.95, 1.1])
 
-    def measure(item):
+    def measure(item, timeout_s):
         # Something disturbs the reference alone, as memory shared with neighbours does.
         factor = next(jumps) if item == plan.reference else 1.0
         lab.drift = lambda s: factor
-        return lab(item)
+        return lab(item, timeout_s)
 
     path = tmp_path / "r.jsonl"
     run_slice(plan, path, measure, clock=lab.clock)
@@ -243,5 +244,85 @@ def test_a_plan_covers_the_space_better_than_chance():
 
 def test_a_space_that_does_not_fit_the_workload_is_refused():
     odd = Workload("odd", "image_classification", (1, 7, 7), 10, 16)
-    with pytest.raises(ValueError, match="fit workload 'odd/b16'"):
+    with pytest.raises(ValueError, match="fit workload 'odd/b16' on cpu"):
         plan_campaign([Part(SPACE, odd, 3)], protocol=PROTOCOL, device="cpu")
+
+
+def test_given_items_come_in_random_order_with_the_same_keys():
+    given = make_plan(12).items
+    plain = plan_items(given, protocol=PROTOCOL, device="cpu")
+    mixed = plan_items(given, protocol=PROTOCOL, device="cpu", seed=1)
+    assert plain.items == tuple(given) != mixed.items
+    assert mixed == plan_items(given, protocol=PROTOCOL, device="cpu", seed=1)
+    assert set(map(plain.key, given)) == set(map(mixed.key, mixed.items))
+    assert plain.reference == mixed.reference
+
+
+def test_only_what_has_a_kernel_on_the_device_is_planned():
+    lm = Workload("text", "language_modelling", (32,), 100, 4, vocab_size=100)
+    space = get_space("decoder-base")
+    plan = plan_campaign([Part(space, lm, 60)], protocol=PROTOCOL, device="cuda:0")
+    assert len({i.architecture for i in plan.items}) == 60
+    assert all(kernel_fault(i.architecture, "cuda:0") is None for i in plan.items)
+    kinds = {b.compression for i in plan.items[:30] for b in i.architecture.blocks}
+    assert {c.precision for c in kinds} == {"fp32", "bf16", "int8", "fp8"}
+    assert {c.sparsity for c in kinds} == {"dense", "2:4"}
+
+
+def test_a_slice_ends_in_time_although_an_item_hangs_and_that_item_is_not_lost(tmp_path):
+    path = tmp_path / "r.jsonl"
+    plan = make_plan(8)
+    lab = FakeLab(PROTOCOL)
+    lab.hangs = {plan.items[3].architecture.hash}
+    started = lab.clock()
+    progress = run(plan, path, lab, budget_s=200.0)
+    assert lab.clock() - started <= 200.0 + 1e-6
+    assert progress.done == 3 and progress.failed == 0
+    assert plan.items[3] in pending_items(plan, path)
+    lab.hangs = set()
+    assert run(plan, path, lab).done == len(plan.items)
+
+
+def test_an_item_that_took_longer_than_any_may_is_a_failure_and_the_slice_goes_on(tmp_path):
+    path = tmp_path / "r.jsonl"
+    plan = make_plan(8)
+    lab = FakeLab(PROTOCOL, item_timeout_s=100.0)
+    lab.hangs = {plan.items[2].architecture.hash}
+    progress = run(plan, path, lab)
+    assert progress.failed >= 1 and progress.done + progress.failed == len(plan.items)
+    assert "longer than 100 s" in failures_path(path).read_text()
+
+
+def test_sessions_with_other_references_are_kept_apart(tmp_path):
+    path = tmp_path / "r.jsonl"
+    small = make_plan(8)
+    lab = FakeLab(PROTOCOL, drift=lambda s: 1 + s / 1500)
+    run(small, path, lab)
+    large = [PlanItem(i.architecture, i.workload.with_batch_size(64)) for i in small.items]
+    run(plan_items(large, protocol=PROTOCOL, device="cuda:0"), path, lab)
+    corrected, reports = correct_drift(read_records(path).records)
+    # Per sample the reference of the second takes a quarter of the joules of the first's.
+    assert len(reports) == 2 and all(r.span < 0.5 for r in reports)
+    for record in corrected:
+        item = PlanItem(record.architecture, record.workload)
+        assert record.reading.energy_j == pytest.approx(lab.true_j(item), rel=0.5)
+
+
+def test_what_is_started_ahead_does_not_count_its_wait_for_the_device(tmp_path):
+    plan = make_plan(12)
+    left, heard = {}, []
+
+    class Listening:
+        def on_item(self, progress, item, role, result):
+            heard.append(progress.eta_s)
+
+    for ahead in (0, 1):
+        lab = FakeLab(PROTOCOL)
+        path = tmp_path / f"{ahead}.jsonl"
+        run(plan, path, lab, budget_s=200.0, ahead=ahead, listener=Listening())
+        assert lab.clock() - lab.start_s <= 200.0
+        left[ahead] = 200.0 - (lab.clock() - lab.start_s)
+    # An item and the reference that closes its block may not fit any more; one more with ahead.
+    one_s = (200.0 - left[0]) / len(read_records(tmp_path / "0.jsonl").records)
+    assert left[0] < 2.5 * one_s and left[1] < 3.5 * one_s
+    assert all(eta_s is not None for eta_s in heard)

@@ -1,0 +1,74 @@
+"""Files that name architectures: one, a list, one a line, or the records of a measurement."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from predictors.campaign.protocol import Protocol
+from predictors.campaign.records import read_records
+from search_spaces.architecture import Architecture
+from search_spaces.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An architecture; where a record names it, also its workload and protocol."""
+
+    architecture: Architecture
+    workload: Workload | None = None
+    protocol: Protocol | None = None
+
+
+def read_named(path: Path) -> list[Named]:
+    """Architectures in a .json file (one or a list) or a .jsonl file (one a line, or records).
+
+    Of records, those of the reference are left out: it is not what was asked for.
+
+    Raises:
+        ValueError: the file is missing or holds something else; names the file.
+    """
+    try:
+        found = _from_lines(path) if path.suffix == ".jsonl" else _from_json(read_json(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"architectures {path}: {error}") from None
+    if not found:
+        raise ValueError(f"architectures {path}: must hold one or more, got none")
+    return found
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: it is missing or no JSON; names the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} must be a readable JSON file: {error}") from None
+
+
+def _from_json(data: Any) -> list[Named]:
+    many = data if isinstance(data, list) else [data]
+    # A single record, or a card of an export, names its architecture.
+    inner = [one.get("architecture", one) if isinstance(one, dict) else one for one in many]
+    return [Named(Architecture.from_dict(one)) for one in inner]
+
+
+def _from_lines(path: Path) -> list[Named]:
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    # Architectures have no architecture within; records begin with theirs.
+    if not lines or not lines[0].startswith('{"architecture"'):
+        return [Named(Architecture.from_dict(json.loads(line))) for line in lines]
+    records = read_records(path)
+    if records.cut_off:
+        print(f"{path}: a line that was cut off is left out", file=sys.stderr)
+    return [
+        Named(record.architecture, record.workload, Protocol.from_dict(record.protocol))
+        for record in records.records
+        if record.role == "candidate"
+    ]

@@ -1,0 +1,133 @@
+"""What ``nas measure`` prints: records, drift, failures and comparisons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.cli.account import meter_label
+from nas.cli.tables import render_columns
+from nas.cli.units import format_joules
+
+if TYPE_CHECKING:
+    from predictors.campaign.compare import Comparison
+    from predictors.campaign.drift import DriftReport
+    from predictors.campaign.plan import Plan, PlanItem
+    from predictors.campaign.records import EnergyRecord
+
+
+def report(plan: Plan, asked: Sequence[PlanItem], path: Path, *, as_json: bool) -> int:
+    """Print what is known of the items ``asked`` for, in their order.
+
+    Returns:
+        1 where an item failed, else 0.
+    """
+    from predictors.campaign.drift import correct_drift
+    from predictors.campaign.records import read_records
+    from predictors.campaign.slices import read_failures
+
+    keys = {plan.key(item): item for item in asked}
+    every = read_records(path).records if path.exists() else ()
+    sessions = {record.session for record in every if record.item in keys}
+    corrected, drifts = correct_drift([r for r in every if r.session in sessions])
+    by_key = {record.item: record for record in corrected}
+    found = [by_key[key] for key in keys if key in by_key]
+    failures = read_failures(path)
+    failed = {key: failures[key] for key in keys if key in failures and key not in by_key}
+    missing = len(keys) - len(found) - len(failed)
+    if as_json:
+        result = {
+            "records": str(path),
+            "measured": [record.to_dict() for record in found],
+            "failed": [
+                {
+                    "architecture": keys[key].architecture.to_dict(),
+                    "workload": keys[key].workload.key,
+                    "cause": cause,
+                }
+                for key, cause in failed.items()
+            ],
+            "missing": missing,
+            "drift": [asdict(drift) for drift in drifts],
+        }
+        print(json.dumps(result, allow_nan=False))
+    else:
+        print(render_records(found))
+        for line in [*map(render_drift, drifts), *_failures(failed, keys)]:
+            print(line)
+        left = f", {missing} items are still to be measured" if missing else ""
+        print(f"records: {path}{left}")
+    return 1 if failed else 0
+
+
+def _failures(failed: Mapping[str, str], keys: Mapping[str, PlanItem]) -> list[str]:
+    lines = [
+        f"failed: {keys[key].architecture.describe()}: {cause}" for key, cause in failed.items()
+    ]
+    return [*lines, "--retry-failed tries them again"] if lines else []
+
+
+def render_drift(found: DriftReport) -> str:
+    """How the reference moved, and what was done about it."""
+    if found.is_applied:
+        left = "" if found.residual is None else f", which leaves {found.residual:.1%}"
+        done = f"joules above are corrected for it{left}"
+    elif found.is_irregular:
+        done = "it followed no trend, so nothing is corrected: is the machine busy?"
+    else:
+        done = "no more than its own intervals, so nothing is corrected"
+    return (
+        f"drift: the reference on {found.workload} moved by {found.span:.1%} over "
+        f"{found.n_references} measurements; {done}"
+    )
+
+
+def render_records(records: Sequence[EnergyRecord]) -> str:
+    """Aligned columns, corrected for drift; joules gross and, where idle was measured, net."""
+    if not records:
+        return "nothing is measured yet"
+    first = records[0].reading
+    label = meter_label(first.meter, is_estimate=first.is_estimate)
+    workloads = {record.reading.workload for record in records}
+    rows = []
+    for record in records:
+        reading = record.reading
+        flags = [*record.flags] + ([] if reading.converged else ["not_converged"])
+        net_j = reading.net_energy_j
+        rows.append(
+            (
+                f"{format_joules(reading.energy_j)} "
+                f"[{format_joules(reading.low_j)}, {format_joules(reading.high_j)}]",
+                "" if net_j is None else format_joules(net_j),
+                f"{reading.latency_s * 1e3:.3g} ms",
+                record.architecture.describe(),
+                *([reading.workload] if len(workloads) > 1 else []),
+                ", ".join(flags),
+            )
+        )
+    head = (
+        f"energy per sample ({label})",
+        "net",
+        "latency",
+        "architecture",
+        *(["workload"] if len(workloads) > 1 else []),
+        "flags",
+    )
+    where = f"on {first.device}" if len(workloads) > 1 else f"{first.workload} on {first.device}"
+    return render_columns(head, rows) + f"\nenergy with 95% interval, {where}"
+
+
+def render_comparison(done: Comparison) -> str:
+    """The ratio with its interval, and both models' joules."""
+    label = meter_label(done.meter, is_estimate=done.is_estimate)
+    mark = "" if done.converged else ", not converged"
+    flags = f"\nflags: {', '.join(done.flags)}" if done.flags else ""
+    return (
+        f"A takes {done.ratio:.3f}x [{done.low:.3f}, {done.high:.3f}] the joules of B "
+        f"({done.n_pairs} pairs of fresh processes{mark})\n"
+        f"A {format_joules(done.energy_a_j)}, B {format_joules(done.energy_b_j)} per sample "
+        f"({label}, {done.workload} on {done.device}){flags}"
+    )

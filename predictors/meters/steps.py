@@ -1,0 +1,109 @@
+"""When a counter that moves in steps next moves, seen to a millisecond while work goes on.
+
+Work comes in batches of up to a tenth of a second and more, so looking only between them would
+place a step anywhere within a batch: a window of 2 s would err by up to 3%. A thread looks
+meanwhile, since work waits for its device and lets other threads run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from predictors.meters.base import MeterError, Work
+
+# Longer than any step seen, so a counter that has not moved by then is dead.
+_TIMEOUT_S = 2.0
+_LOOK_S = 0.0005
+
+Step = tuple[float, int]
+
+
+class StepWatcher:
+    """Sees the next steps of several counters, which step at different times."""
+
+    def __init__(
+        self,
+        read: Callable[[], dict[str, int]],
+        clock: Callable[[], float],
+        *,
+        background: bool = True,
+    ) -> None:
+        """``read`` gives each counter's value; without ``background``, ``look`` must be called."""
+        self._read, self._clock, self._background = read, clock, background
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._shown: dict[str, int] = {}
+        self._looked_s = 0.0
+        self._n_awaited = 0
+        self._steps: dict[str, list[Step]] = {}
+        self._failure: MeterError | None = None
+
+    def wait(self, work: Work) -> dict[str, Step]:
+        """When each counter next stepped and to which value, with work going on.
+
+        Raises:
+            MeterError: a counter is lost or stands still.
+        """
+        return {name: steps[0] for name, steps in self.follow(work, 1).items()}
+
+    def follow(self, work: Work, n: int) -> dict[str, list[Step]]:
+        """The next ``n`` steps of each counter, one after another, with work going on.
+
+        Raises:
+            MeterError: a counter is lost or stands still.
+        """
+        started_s = self._looked_s = self._clock()
+        self._failure = None
+        self._shown = self._read()
+        self._steps = {name: [] for name in self._shown}
+        self._n_awaited = n
+        self._stop.clear()
+        thread = threading.Thread(target=self._look_on, daemon=True)
+        if self._background:
+            thread.start()
+        try:
+            while not self._is_over():
+                work()
+                self.look()
+                waited_s = self._clock() - started_s
+                if not self._is_over() and waited_s > _TIMEOUT_S * n:
+                    raise MeterError(f"the energy counter did not move for {waited_s:.1f} s")
+        finally:
+            self._stop.set()
+            if self._background:
+                thread.join()
+            steps, self._steps = self._steps, {}
+        if self._failure is not None:
+            raise self._failure
+        return steps
+
+    def look(self) -> None:
+        """Read the counters once and keep those that stepped; nothing where none is awaited.
+
+        Raises:
+            MeterError: a counter is lost.
+        """
+        with self._lock:
+            if self._is_over():
+                return
+            now = self._read()
+            now_s = self._clock()
+            for name, value in now.items():
+                if value != self._shown[name]:
+                    # It stepped at some time since it was last looked at: on average half-way.
+                    self._steps[name].append(((self._looked_s + now_s) / 2, value))
+            self._shown = now
+            self._looked_s = now_s
+
+    def _is_over(self) -> bool:
+        return self._failure is not None or all(
+            len(steps) >= self._n_awaited for steps in self._steps.values()
+        )
+
+    def _look_on(self) -> None:
+        while not self._is_over() and not self._stop.wait(_LOOK_S):
+            try:
+                self.look()
+            except MeterError as error:
+                self._failure = error
