@@ -146,6 +146,43 @@ class MeasureProgress:
             print(f"{self._done}{text}", file=sys.stderr, flush=True)
 
 
+class StepProgress:
+    """A bar of counted steps where stderr is a terminal, else a line now and then."""
+
+    # Seconds between two lines where there is no bar.
+    _EACH_S = 5.0
+
+    def __init__(self, name: str, *, quiet: bool = False) -> None:
+        """``quiet`` shows nothing at all."""
+        self._quiet, self._name = quiet, name
+        self._bar = _make_bar(quiet=quiet)
+        self._live = not self._bar.disable
+        self._task = self._bar.add_task(name, total=None, status="reading")
+        self._said_s = time.perf_counter()
+
+    def __enter__(self) -> StepProgress:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the bar's last state on the screen."""
+        self._bar.stop()
+
+    def on_step(self, done: int, total: int, status: str) -> None:
+        """``done`` of ``total`` steps are over."""
+        if self._live:
+            self._bar.update(self._task, total=total, completed=done, status=status)
+        elif not self._quiet and time.perf_counter() - self._said_s > self._EACH_S:
+            self._said_s = time.perf_counter()
+            print(f"{self._name} {done}/{total}: {status}", file=sys.stderr, flush=True)
+
+
 def _make_bar(*, quiet: bool) -> Progress:
     from rich.console import Console
     from rich.progress import (
