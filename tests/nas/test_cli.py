@@ -84,7 +84,7 @@ WRONG = [
     (["search", "quickstart", "--max-joules", "x"], ["joules", "x"]),
     (["search", "quickstart", "--sampler", "best"], ["sampler", "tpe", "best"]),
     (["search", "quickstart", "--meter", "ruler", "--run", "{tmp}/r"], ["meter", "estimate"]),
-    (["search", "quickstart", "--meter", "nvml", "--run", "{tmp}/r"], ["NVML"]),
+    (["search", "quickstart", "--meter", "nvml", "--run", "{tmp}/r"], ["for cpu", "nvml"]),
     (["search", "quickstart", "--device", "cuda:77", "--run", "{tmp}/r"], ["device", "cuda:77"]),
     (["search", "quickstart", "--storage", "bogus", "--run", "{tmp}/r"], ["cannot be opened"]),
     (["search", "quickstart", "--resume", "--run", "{tmp}/r"], ["run must be the folder"]),
