@@ -51,6 +51,7 @@ FROZEN = {
         "files",
         "--space",
         "--sample",
+        "--active",
         "--compare",
         "--task",
         "--workload",

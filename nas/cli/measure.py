@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from predictors.campaign.plan import PlanItem
     from predictors.campaign.protocol import Protocol
     from predictors.campaign.records import EnergyRecord
+    from search_spaces.space import SearchSpace
     from search_spaces.workload import Workload
 
 _AUTO = "auto"
@@ -40,6 +41,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--space", help="preset or YAML file to sample from")
     parser.add_argument("--sample", type=int, help="how many architectures of the space")
+    parser.add_argument(
+        "--active",
+        type=int,
+        metavar="N",
+        help="measure until the records hold N of the space, each chosen to narrow the "
+        "predictor's intervals near the front; resumes",
+    )
     parser.add_argument(
         "--compare", nargs=2, type=Path, metavar=("A", "B"), help="joules of A over those of B"
     )
@@ -71,10 +79,15 @@ def add_parser(subparsers: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Bench:
-    """Where and how everything of one command is measured."""
+    """Where and how everything of one command is measured.
+
+    ``board`` is the device's own name and ``source`` what the meter's figure is, as in readings.
+    """
 
     device: str
     meter: str
+    source: str
+    board: str
     protocol: Protocol
     seed: int
     lock_folder: Path
@@ -98,7 +111,11 @@ def run(arguments: argparse.Namespace) -> int:
     meter = choose_meter(arguments.meter, device)
     meter.close()
     lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
-    bench = _Bench(device, meter.name, protocol, arguments.seed, lock_folder)
+    bench = _Bench(
+        device, meter.name, meter.source, meter.device, protocol, arguments.seed, lock_folder
+    )
+    if arguments.active is not None:
+        return _active(arguments, bench)
     asked = _sampled(arguments, bench) if arguments.space else _given(arguments, named)
     if arguments.compare:
         return _compare(arguments, bench, asked)
@@ -124,16 +141,21 @@ def _check(arguments: argparse.Namespace) -> None:
         arguments.compare is not None,
     ]
     if sum(sources) != 1:
-        raise ValueError("name architecture files, or --space with --sample, or --compare A B")
-    if (arguments.space is None) != (arguments.sample is None):
-        raise ValueError("--space and --sample must be given together")
-    for name in ("sample", "budget_s"):
+        raise ValueError(
+            "name architecture files, or --space with --sample or --active, or --compare A B"
+        )
+    how_many = [arguments.sample is not None, arguments.active is not None]
+    if sum(how_many) != (arguments.space is not None):
+        raise ValueError("--space must be given with one of --sample and --active")
+    for name in ("sample", "active", "budget_s"):
         value = getattr(arguments, name)
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be > 0, got {value!r}")
     size = arguments.batch_size
     if size is not None and size != _AUTO and not (size.isdecimal() and int(size) > 0):
         raise ValueError(f"batch_size must be an integer > 0 or {_AUTO}, got {size!r}")
+    if size == _AUTO and arguments.active is not None:
+        raise ValueError(f"--active measures on one workload: leave out --batch-size {_AUTO}")
     if size == _AUTO and arguments.regime == "latency":
         raise ValueError(f"--batch-size {_AUTO} is of the throughput regime, got latency")
     if arguments.seed < 0:
@@ -204,17 +226,61 @@ def _given(arguments: argparse.Namespace, named: Sequence[Named]) -> list[PlanIt
     return items
 
 
-def _sampled(arguments: argparse.Namespace, bench: _Bench) -> list[PlanItem]:
-    """Architectures spread over a space, in order of priority."""
+def _real_space(arguments: argparse.Namespace, bench: _Bench) -> SearchSpace:
+    """The part of the space that is real on the device."""
     from nas.searching.recipes import cache_folder
-    from predictors.campaign.plan import Part, plan_campaign
     from search_spaces.compression.realness import probe, real_choices
     from search_spaces.presets import get_space
 
     space = get_space(arguments.space)
-    workload = _workload(arguments, bench.protocol.regime)
     precisions, sparsities = real_choices(probe(bench.device, cache_dir=cache_folder()))
-    space = space.restrict(precisions=precisions, sparsities=sparsities)
+    return space.restrict(precisions=precisions, sparsities=sparsities)
+
+
+def _active(arguments: argparse.Namespace, bench: _Bench) -> int:
+    """Measure what narrows the predictor's intervals most, until there are so many."""
+    from nas.cli.measure_active import ActiveBench, measure_actively, render_active
+    from nas.cli.measure_report import report
+    from predictors.campaign.plan import plan_items
+
+    path = arguments.to or Path("measurements.jsonl")
+    # A mistyped space or workload is told at once, before the device is probed.
+    workload = _workload(arguments, bench.protocol.regime)
+    _check_records(path)
+    space = _real_space(arguments, bench)
+    active = ActiveBench(
+        space, workload, bench.protocol, bench.device, bench.meter, bench.source, bench.board
+    )
+    with MeasureProgress(quiet=arguments.quiet) as progress:
+        done = measure_actively(
+            active,
+            path,
+            arguments.active,
+            lambda items, left_s: _measure(arguments, bench, items, path, progress, left_s),
+            seed=bench.seed,
+            budget_s=arguments.budget_s,
+            retry_failed=arguments.retry_failed,
+            say=progress.say,
+        )
+    plan = plan_items(done.items, protocol=bench.protocol, device=bench.device)
+    code = report(
+        plan,
+        done.items,
+        path,
+        as_json=arguments.json,
+        more={"active": done.to_dict()},
+    )
+    if not arguments.json:
+        print(render_active(done))
+    return code
+
+
+def _sampled(arguments: argparse.Namespace, bench: _Bench) -> list[PlanItem]:
+    """Architectures spread over a space, in order of priority."""
+    from predictors.campaign.plan import Part, plan_campaign
+
+    workload = _workload(arguments, bench.protocol.regime)
+    space = _real_space(arguments, bench)
     plan = plan_campaign(
         [Part(space, workload, arguments.sample)],
         protocol=bench.protocol,

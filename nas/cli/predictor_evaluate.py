@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from predictors.learned.evaluation import Ceiling, Evaluation, SplitResult
     from predictors.learned.learning_curve import CurvePoint
     from predictors.learned.metrics import Metrics
+    from predictors.learned.splits import SplitKind
 
 SCHEMA_VERSION = 1
 _NAMES = {
@@ -63,10 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
             name = records[0].reading.device
 
             def on_fold(
-                kind: str, done: int, of: int, index: int = index, name: str = name
+                kind: SplitKind, done: int, of: int, index: int = index, name: str = name
             ) -> None:
                 steps = len(SPLITS) * N_FOLDS
-                place = list(SPLITS).index(kind) * N_FOLDS + round(N_FOLDS * done / of)
+                place = SPLITS.index(kind) * N_FOLDS + round(N_FOLDS * done / of)
                 progress.on_step(
                     index * steps + place, len(devices) * steps, f"{name}: {kind} {done}/{of}"
                 )
@@ -139,7 +140,7 @@ def _curve(
 ) -> tuple[CurvePoint, ...]:
     from predictors.learned.learning_curve import N_SEEDS, learning_curve
     from predictors.learned.plots import plot_learning_curve
-    from predictors.learned.splits import SplitRefused
+    from predictors.learned.splits import SplitRefusedError
 
     try:
         points = learning_curve(
@@ -147,7 +148,7 @@ def _curve(
             seed=arguments.seed,
             on_step=lambda done, of: progress.on_step(done, of, f"learning curve {done}/{of}"),
         )
-    except SplitRefused as refusal:
+    except SplitRefusedError as refusal:
         raise ValueError(f"plot: {refusal}") from None
     estimate = ", estimates" if evaluation.is_estimate else ""
     plot_learning_curve(

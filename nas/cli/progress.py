@@ -107,6 +107,13 @@ class MeasureProgress:
             width = "" if half_width is None else f" ±{half_width:.1%}"
             self._bar.update(self._task, status=f"{self._done}repeat {n_repeats}{width}".strip())
 
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        if self._live:
+            self._bar.console.print(text, highlight=False)
+        elif not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
     def on_pair(self, n: int, half_width: float | None, n_most: int) -> None:
         """One more pair of a comparison, of ``n_most`` at most; the half-width is relative."""
         if self._quiet:

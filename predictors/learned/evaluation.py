@@ -26,7 +26,7 @@ from predictors.learned.splits import (
     SPLITS,
     Fold,
     SplitKind,
-    SplitRefused,
+    SplitRefusedError,
     SplitRows,
     make_folds,
 )
@@ -251,7 +251,7 @@ def _split(
 ) -> SplitResult:
     try:
         folds = make_folds(kind, rows.by, n_folds=N_FOLDS, seed=seed)
-    except SplitRefused as refusal:
+    except SplitRefusedError as refusal:
         return SplitResult(kind, DESCRIPTIONS[kind], 0, 0, {}, str(refusal))
     parts = []
     for done, fold in enumerate(folds, start=1):

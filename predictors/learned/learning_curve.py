@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from predictors.campaign.records import EnergyRecord
 from predictors.learned.evaluation import BASELINES, OURS, LabelledRows
 from predictors.learned.metrics import judge
-from predictors.learned.splits import LEAST_TEST, LEAST_TRAINING, SplitRefused
+from predictors.learned.splits import LEAST_TEST, LEAST_TRAINING, SplitRefusedError
 
 SIZES = (10, 20, 40, 80, 160, 320, 640, 1280)
 N_SEEDS = 5
@@ -51,7 +51,7 @@ def learning_curve(
     """The curve on corrected records of one device; ``on_step`` hears steps done and in all.
 
     Raises:
-        SplitRefused: too few architectures.
+        SplitRefusedError: too few architectures.
     """
     rows = LabelledRows.of(records)
     architecture = np.unique(list(rows.by.architecture), return_inverse=True)[1]
@@ -59,7 +59,7 @@ def learning_curve(
     n_test = max(LEAST_TEST, round(_TEST_SHARE * n_architectures))
     most = n_architectures - n_test
     if most < LEAST_TRAINING:
-        raise SplitRefused(
+        raise SplitRefusedError(
             f"a learning curve needs {LEAST_TEST + LEAST_TRAINING} architectures or more, "
             f"and the records hold {n_architectures}"
         )

@@ -29,7 +29,7 @@ LEAST_TEST = 10
 _CHEAP_SHARE = 0.7
 
 
-class SplitRefused(Exception):
+class SplitRefusedError(Exception):
     """The records do not allow a split; the message is a sentence that says why."""
 
 
@@ -59,7 +59,7 @@ def make_folds(kind: SplitKind, rows: SplitRows, *, n_folds: int, seed: int) -> 
     """The folds of one kind.
 
     Raises:
-        SplitRefused: the rows do not allow it.
+        SplitRefusedError: the rows do not allow it.
     """
     architecture = _numbered(rows.architecture)
     if kind == "extrapolation":
@@ -67,14 +67,16 @@ def make_folds(kind: SplitKind, rows: SplitRows, *, n_folds: int, seed: int) -> 
         return _checked([_fold(test, architecture)])
     if kind == "by-job":
         if not all(rows.session):
-            raise SplitRefused("some records name no measuring session, so none can be held out")
+            raise SplitRefusedError(
+                "some records name no measuring session, so none can be held out"
+            )
         unit, name = _numbered(rows.session), "measuring session"
     elif kind == "by-family":
         unit, name = _numbered(rows.family), "family (a width on a workload)"
     else:
         unit, name = architecture, "architecture"
     if unit.max() == 0:
-        raise SplitRefused(f"the records hold one {name} only, so none can be held out")
+        raise SplitRefusedError(f"the records hold one {name} only, so none can be held out")
     fold_of = _dealt(unit, n_folds, np.random.default_rng(seed))
     return _checked([_fold(fold_of == fold, architecture) for fold in np.unique(fold_of)])
 
@@ -88,13 +90,13 @@ def _fold(test: NDArray[np.bool_], architecture: Ints) -> Fold:
 def _checked(folds: list[Fold]) -> list[Fold]:
     fewest = min(len(fold.train) for fold in folds)
     if fewest < LEAST_TRAINING:
-        raise SplitRefused(
+        raise SplitRefusedError(
             f"a fold would train on {fewest} rows that share no architecture with its test, "
             f"and {LEAST_TRAINING} are needed"
         )
     n_test = sum(len(fold.test) for fold in folds)
     if n_test < LEAST_TEST:
-        raise SplitRefused(f"only {n_test} rows would be tested, and {LEAST_TEST} are needed")
+        raise SplitRefusedError(f"only {n_test} rows would be tested, and {LEAST_TEST} are needed")
     return folds
 
 

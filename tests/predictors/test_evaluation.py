@@ -12,7 +12,7 @@ from predictors.learned import evaluation
 from predictors.learned.evaluation import OURS, ceiling, evaluate, line
 from predictors.learned.learning_curve import learning_curve
 from predictors.learned.metrics import judge, ranked
-from predictors.learned.splits import SPLITS, SplitRefused, SplitRows, make_folds
+from predictors.learned.splits import SPLITS, SplitRefusedError, make_folds
 
 ONE = np.zeros(4, dtype=int)
 
@@ -173,12 +173,12 @@ def test_what_records_do_not_allow_is_said_in_a_sentence():
     assert found["by-job"].metrics == {}
     width = records[0].architecture.d_model
     alike = [r for r in records if r.architecture.d_model == width]
-    with pytest.raises(SplitRefused, match="one family"):
+    with pytest.raises(SplitRefusedError, match="one family"):
         make_folds("by-family", rows_of(alike), n_folds=5, seed=0)
-    with pytest.raises(SplitRefused, match="10 are needed"):
+    with pytest.raises(SplitRefusedError, match="10 are needed"):
         make_folds("random", rows_of(records[:9]), n_folds=5, seed=0)
     unnamed = [replace(r, session="") for r in records]
-    with pytest.raises(SplitRefused, match="no measuring session"):
+    with pytest.raises(SplitRefusedError, match="no measuring session"):
         make_folds("by-job", rows_of(unnamed), n_folds=5, seed=0)
 
 
@@ -236,5 +236,5 @@ def test_a_learning_curve_trains_on_more_and_more_of_what_it_does_not_test(monke
     assert [p.n for p in ours] == [10, 20, 40, 45]
     assert all(p.mape > 0.999 for p in ours)
     assert all(p.mape_low <= p.mape <= p.mape_high for p in points)
-    with pytest.raises(SplitRefused, match="20 architectures"):
+    with pytest.raises(SplitRefusedError, match="20 architectures"):
         learning_curve(made_records(12))
