@@ -31,6 +31,8 @@ FIRST_ROWS = LEAST_ROWS
 _EVEN_SHARE = 0.5
 # A candidate this far above the front, in logarithms, weighs 0.6 of one that is on it.
 _NEAR = 0.1
+# An interval ten times as wide as its middle tells nothing; one that is infinite, no less.
+_WIDEST = 10.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def next_rows(
     rows = choose_rows(design, n, measured=measured, weights_N=weights)
     now = posterior_variance(design, measured)
     then = posterior_variance(design, [*measured, *rows])
-    width = (predicted.high - predicted.low) / (2 * predicted.mean)
+    width = _half_width(predicted)
     # A label's own noise is one unit of the design's variance, and no measuring takes it away.
     shrunk = width * np.sqrt((1 + then) / (1 + now))
     return Choice(tuple(rows), float(near @ width), float(near @ shrunk))
@@ -125,8 +127,12 @@ def next_rows(
 
 def width_near_front(size_N: Array, predicted: Interval) -> float:
     """Mean relative half-width of intervals, weighted towards the predicted front."""
-    width = (predicted.high - predicted.low) / (2 * predicted.mean)
-    return float(front_weights(size_N, predicted.mean) @ width)
+    return float(front_weights(size_N, predicted.mean) @ _half_width(predicted))
+
+
+def _half_width(predicted: Interval) -> Array:
+    width: Array = (predicted.high - predicted.low) / (2 * predicted.mean)
+    return np.minimum(width, _WIDEST)
 
 
 def front_weights(size_N: Array, energy_N: Array) -> Array:

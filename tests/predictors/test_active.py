@@ -39,6 +39,8 @@ def test_the_width_is_that_near_the_front():
     low, high = mean * [0.9, 0.1, 0.7], mean * [1.1, 1.9, 1.3]
     predicted = Interval(mean, low, high, np.ones(3, dtype=bool))
     assert width_near_front(size, predicted) == pytest.approx((0.1 + 0.3) / 2, abs=1e-6)
+    endless = Interval(mean, low, np.full(3, np.inf), np.ones(3, dtype=bool))
+    assert np.isfinite(width_near_front(size, endless))
 
 
 def test_the_first_rows_fill_the_space_and_go_on_from_what_is_measured():
