@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import active_measuring
-from experiments.benchmarks.active_measuring import main, made_up, rows_needed, scores
+from experiments.benchmarks.active_measuring import made_up, main, rows_needed, scores
 
 
 def test_rows_needed_by_hand():
