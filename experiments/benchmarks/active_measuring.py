@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-SIZES = (FIRST_ROWS, 15, 20, 30, 40, 60, 80)
-RANDOM_SIZES = (*SIZES, 120, 160)
+SIZES = (FIRST_ROWS, 20, 40, 80)
+RANDOM_SIZES = (*SIZES, 160)
 MEASURES = ("MAPE", "tau", "MAPE near the front", "tau near the front")
 # A batch of choices before the predictor is fitted anew.
 _BATCH = 10
@@ -158,15 +158,16 @@ def _random(data: Labelled, pool: Ints, seed: int) -> Iterator[tuple[int, CostRe
 
 def _active(data: Labelled, pool: Ints, seed: int) -> Iterator[tuple[int, CostRegressor]]:
     chosen = list(first_rows(data.features[pool], FIRST_ROWS).rows)
+    predictor = data.fit(pool[chosen], seed)
     for n in SIZES:
         while len(chosen) < n:
-            predictor = data.fit(pool[chosen], seed)
             values = data.terms[predictor.choice].values[pool]
             candidates = Candidates(values, data.features[pool], data.size[pool])
             predicted = predictor.predict(values, data.features[pool])
             asked = min(_BATCH, n - len(chosen))
             chosen += next_rows(candidates, predicted, asked, measured=chosen).rows
-        yield n, data.fit(pool[chosen], seed)
+            predictor = data.fit(pool[chosen], seed)
+        yield n, predictor
 
 
 @dataclass(frozen=True)
