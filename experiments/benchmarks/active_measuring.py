@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-SIZES = (FIRST_ROWS, 20, 40, 80)
+SIZES = (FIRST_ROWS, 15, 20, 40, 80)
 RANDOM_SIZES = (*SIZES, 160)
 MEASURES = ("MAPE", "tau", "MAPE near the front", "tau near the front")
 # A batch of choices before the predictor is fitted anew.
