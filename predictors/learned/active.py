@@ -3,8 +3,8 @@
 The first rows fill the space of features (farthest first). From then on, each batch is V-optimal
 (``design``) for a weighted mean over all candidates: half of the weight lies near the front of
 closed-form size against predicted joules, where searches will ask, and half is spread evenly,
-because nobody knows that front yet: with a fifth spread evenly and the front's nearest fifth
-weighted, errors near the front were no smaller and those elsewhere larger. Only closed-form numbers and predictions are looked at, so
+because nobody knows that front yet. (With a fifth spread evenly, errors near the front were no
+smaller and those elsewhere larger.) Only closed-form numbers and predictions are looked at, so
 that a batch can be chosen before any of it is measured.
 """
 
