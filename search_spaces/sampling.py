@@ -6,6 +6,7 @@ Each function builds valid members by ``repair`` rather than by rejection, so no
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search_spaces.architecture import Architecture
 from search_spaces.encoding import Genes, decode, encode, repair
@@ -26,6 +27,30 @@ def sample(space: SearchSpace, rng: np.random.Generator) -> Architecture:
         genes[space.gene_name("n_heads", layer)] = heads
         genes[space.gene_name("n_kv_heads", layer)] = kv_heads
     return decode(genes, space)
+
+
+def sample_positions(space: SearchSpace, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """``n`` random members at once, distributed as those of ``sample``.
+
+    Returns:
+        Positions of the genes in their domains, shape ``(n, n_genes)``, for
+        ``ArchitectureBatch.from_positions``.
+    """
+    domains = space.genes()
+    names = list(domains)
+    positions = np.stack([rng.integers(len(domain), size=n) for domain in domains.values()], 1)
+    widths = space.values("d_model")
+    heads, kv_heads = space.domains["n_heads"], space.domains["n_kv_heads"]
+    for layer in [0] if "n_heads" in space.shared else range(space.max_depth):
+        genes = [space.gene_name(gene, layer) for gene in ("n_heads", "n_kv_heads")]
+        columns = np.array([names.index(gene) for gene in genes])
+        for index, width in enumerate(widths):
+            rows = np.flatnonzero(positions[:, names.index("d_model")] == index)
+            pairs = np.array(
+                [(heads.index_of(h), kv_heads.index_of(k)) for h, k in space.head_pairs(width)]
+            )
+            positions[np.ix_(rows, columns)] = pairs[rng.integers(len(pairs), size=len(rows))]
+    return positions
 
 
 def mutate(

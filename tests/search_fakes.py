@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nas.searching.config import GateConfig, SearchConfig
-from nas.searching.gate import Gate
+from nas.searching.gate import Gate, Rivals
 from nas.searching.samplers import make_sampler
 from nas.searching.session import Session
 from nas.searching.storage import StudyStore
@@ -81,7 +81,13 @@ def make_session(folder, *, listener=None, create=True, **changes) -> Session:
     sampler = make_sampler(config.sampler, config.seed, startup_trials=8)
     opened = StudyStore.create if create else StudyStore.load
     store = opened(folder, config.storage, "run", config.space, sampler)
-    gate = Gate(WORKLOAD, config.gate, max_joules=config.max_joules, seed=config.seed)
+    gate = Gate(
+        WORKLOAD,
+        config.gate,
+        max_joules=config.max_joules,
+        seed=config.seed,
+        rivals=Rivals.sample(config.space, config.seed, 300),
+    )
     return Session(config, WORKLOAD, store, gate, listener)
 
 

@@ -1,91 +1,98 @@
-"""How accurate an untrained candidate may be: a surrogate with honest width.
+"""How accurate an untrained candidate may be: a surrogate with calibrated width.
 
-A Gaussian process on closed-form features of the architecture, fitted to the logarithm of the
-error rate of the trials completed so far (errors shrink by factors as models grow, so equal steps
-of the log are equally surprising). Source of the method: Rasmussen & Williams 2006, chapter 2.
+The error rate is a positive quantity that falls with size, as joules are one that grows with it:
+the same regressor serves. Its prior is a scaling law, ``error = e + a / params**p + b / macs**p``
+with non-negative constants (Hestness et al. 2017; Hoffmann et al. 2022), its residual and its
+conformal intervals are those of ``predictors.learned.regressor``.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import legendre
 
-from search_spaces.architecture import PRECISIONS, Architecture
-from search_spaces.counting import count
+from predictors.learned.features import counted
+from predictors.learned.regressor import LEAST_ROWS, CostRegressor, Interval, Terms, TrainingRows
+from search_spaces.architecture import Architecture
+from search_spaces.batch import ArchitectureBatch
 from search_spaces.workload import Workload
 
 # Half an error in a thousand samples: keeps the log finite where nothing was wrong.
 _FLOOR = 5e-4
-_MIN_ROWS = 4
+_EXPONENTS = (0.15, 0.3, 0.6)
+_ORDERS = 4
 
 
 class AccuracySurrogate:
-    """Optimistic accuracies of architectures of one workload."""
+    """Accuracies of architectures of one workload, with intervals."""
 
     def __init__(self, workload: Workload) -> None:
         """Start with nothing known: every accuracy is possible."""
         self._workload = workload
-        self._model: object | None = None
+        self._model: CostRegressor | None = None
 
-    def fit(self, architectures: Sequence[Architecture], accuracies: Sequence[float]) -> None:
-        """Learn from completed trials; below four of them nothing is learnt."""
-        if len(architectures) < _MIN_ROWS:
-            self._model = None
+    def fit(
+        self,
+        architectures: Sequence[Architecture],
+        accuracies: Sequence[float],
+        standard_errors: Sequence[float],
+    ) -> None:
+        """Learn from completed trials; below ten of them nothing is learnt."""
+        self._model = None
+        if len(architectures) < LEAST_ROWS:
             return
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.gaussian_process import GaussianProcessRegressor
-        from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        kernel = ConstantKernel(1.0, (0.1, 10.0)) * RBF(2.0, (0.5, 20.0)) + WhiteKernel(
-            0.1, (0.01, 1.0)
+        errors = np.maximum(1 - np.asarray(accuracies, dtype=float), _FLOOR)
+        terms, features = self._columns(ArchitectureBatch.of(architectures))
+        rows = TrainingRows(
+            (Terms(terms),),
+            features,
+            errors,
+            np.asarray(standard_errors, dtype=float) / errors,
+            np.arange(len(errors)),
         )
-        model = make_pipeline(
-            StandardScaler(), GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
-        )
-        errors = np.log(np.maximum(1 - np.asarray(accuracies), _FLOOR))
-        with warnings.catch_warnings():
-            # A length scale at its bound is no fault with a dozen rows.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(self._features(architectures), errors)
-        self._model = model
+        self._model = CostRegressor.fit(rows)
 
-    def optimistic(self, architecture: Architecture, confidence: float) -> float:
-        """Upper end of the two-sided interval at ``confidence``; 1.0 where nothing is known."""
+    def predict(
+        self, architectures: Sequence[Architecture] | ArchitectureBatch, confidence: float
+    ) -> Interval | None:
+        """Two-sided intervals of the accuracy; ``None`` where nothing is known."""
         if self._model is None:
-            return 1.0
-        mean, deviation = self._model.predict(  # type: ignore[attr-defined]
-            self._features([architecture]), return_std=True
+            return None
+        batch = (
+            architectures
+            if isinstance(architectures, ArchitectureBatch)
+            else ArchitectureBatch.of(architectures)
         )
-        z = float(norm.ppf(0.5 + confidence / 2))
-        return float(1 - np.exp(mean[0] - z * deviation[0]))
+        terms, features = self._columns(batch)
+        errors = self._model.predict(terms, features, confidence)
+        return Interval(1 - errors.mean, 1 - errors.high, 1 - errors.low, errors.in_range)
 
-    def _features(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
-        return np.array([self._row(a) for a in architectures])
+    def _columns(
+        self, batch: ArchitectureBatch
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        counts, features = counted(batch, self._workload)
+        params, macs = counts.total("params"), counts.total("macs")
+        powers = [size**-exponent for exponent in _EXPONENTS for size in (params, macs)]
+        extra = [np.log(params), np.log(batch.patch_size), *_profiles(batch)]
+        return (
+            np.column_stack([np.ones(len(batch)), *powers]),
+            np.column_stack([features, *extra]),
+        )
 
-    def _row(self, architecture: Architecture) -> list[float]:
-        counts = count(architecture, self._workload)
-        attention = [layer.attention for layer in architecture.layers]
-        blocks = architecture.blocks
-        shares = [
-            sum(block.compression.precision == p for block in blocks) / len(blocks)
-            for p in PRECISIONS[1:]
-        ]
-        return [
-            np.log(architecture.d_model),
-            np.log(architecture.depth),
-            np.log(architecture.patch_size),
-            np.log(counts.params),
-            np.log(counts.macs),
-            float(np.mean([np.log(a.n_heads) for a in attention])),
-            float(np.mean([a.n_kv_heads / a.n_heads for a in attention])),
-            float(np.mean([np.log(layer.ffn.d_ff) for layer in architecture.layers])),
-            sum(block.rank is not None for block in blocks) / len(blocks),
-            sum(block.compression.sparsity != "dense" for block in blocks) / len(blocks),
-            *shares,
-        ]
+
+def _profiles(batch: ArchitectureBatch) -> list[NDArray[np.float64]]:
+    """Where in depth an architecture is wide and has its heads, each ``(N,)``.
+
+    Coefficients of Legendre polynomials over relative depth: joules hardly ask in which layer a
+    width lies, accuracy does.
+    """
+    layers = np.arange(batch.active.shape[1])
+    depth = batch.depth[:, None]
+    position = np.where(depth > 1, 2 * layers / np.maximum(depth - 1, 1) - 1, 0.0)
+    share = batch.active / depth
+    values = [np.log(batch.ffn.d_ff), np.log(batch.attention.n_heads)]
+    polynomials = [legendre(order)(position) for order in range(_ORDERS)]
+    return [(value * p * share).sum(axis=1) for value in values for p in polynomials]

@@ -19,13 +19,13 @@ SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 class GateConfig:
     """When a candidate is dropped before it costs training.
 
-    ``confidence`` is that of the two-sided intervals whose optimistic ends are compared with
-    the front. Of the candidates to drop, ``audit_share`` are evaluated all the same, to
-    estimate how often the gate errs. No candidate is dropped as dominated before
-    ``startup_trials`` are complete.
+    A candidate is dropped when it is less likely than ``1 - confidence`` to be on the front;
+    intervals shown beside it have that confidence too. Of the candidates to drop,
+    ``audit_share`` are evaluated all the same, to estimate how often the gate errs. No
+    candidate is dropped as dominated before ``startup_trials`` are complete.
     """
 
-    confidence: float = 0.9
+    confidence: float = 0.85
     audit_share: float = 0.1
     startup_trials: int = 10
 

@@ -1,25 +1,38 @@
 """The gate: drop a candidate before it costs training, with a stated confidence.
 
-A candidate is dropped when even the optimistic ends of its intervals (more accurate, fewer
-joules) break the budget or are dominated by a measured member of the front. An audit evaluates a
-stated share of those all the same; ``audit_summary`` turns it into a false-drop rate.
+Accuracy and joules of a candidate are predicted with intervals. It is dropped when it is less
+likely to be on the front than ``1 - confidence``, or even its optimistic joules break the budget.
+The front is that of what was measured and of *rivals*: members of the space that nobody has
+evaluated, at pessimistic predictions, since a search that may still find those should not train
+what they beat. An audit evaluates a stated share of the dropped all the same; ``audit_summary``
+turns it into a false-drop rate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+from numpy.typing import NDArray
+from scipy.stats import beta, norm
 
 from nas.pareto.dominance import non_dominated_mask
 from nas.searching.accuracy import AccuracySurrogate
 from nas.searching.config import GateConfig
 from nas.searching.trial import TrialRecord
 from predictors.learned.models import EnergyPredictor, Observation
+from predictors.learned.regressor import Interval
 from search_spaces.architecture import Architecture
+from search_spaces.batch import ArchitectureBatch
+from search_spaces.encoding import from_vector
+from search_spaces.sampling import sample_positions
+from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
+
+# Keeps logarithms finite where nothing was wrong.
+_LEAST_ERROR = 1e-12
+_ONE_DEVIATION = 0.683
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +44,24 @@ class Verdict:
     predicted_high_j: float
     reason: str | None
     audit: bool = False
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Members of a space that may yet be found: as arrays, and one by one by ``member``."""
+
+    batch: ArchitectureBatch
+    member: Callable[[int], Architecture]
+
+    @classmethod
+    def sample(cls, space: SearchSpace, seed: int, n: int = 2000) -> Rivals:
+        """Up to ``n`` different members, uniformly sampled."""
+        drawn = sample_positions(space, n, np.random.default_rng([seed, n]))
+        positions = np.unique(drawn, axis=0)
+        return cls(
+            ArchitectureBatch.from_positions(positions, space),
+            lambda index: from_vector(positions[index], space),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +91,13 @@ class Gate:
         max_joules: float | None,
         seed: int,
         prior: Sequence[Observation] = (),
+        rivals: Rivals | None = None,
     ) -> None:
-        """``prior`` are observations from before this search, such as an earlier run's."""
+        """Start with nothing measured.
+
+        ``prior`` are observations from before this search, such as an earlier run's; ``rivals``
+        members of the space that nobody has evaluated, none by default.
+        """
         self._workload = workload
         self._config = config
         self._max_joules = max_joules
@@ -69,55 +105,140 @@ class Gate:
         self._prior = list(prior)
         self._predictor = EnergyPredictor.fit(self._prior, seed=seed)
         self._accuracy = AccuracySurrogate(workload)
+        self._rivals = rivals
         self._front: list[TrialRecord] = []
+        self._rival_points = np.empty((0, 2))
         self._n_complete = 0
+        self._n_fitted = 0
 
     def refit(self, records: Sequence[TrialRecord]) -> None:
-        """Learn from every complete trial among ``records``."""
+        """Learn from every complete trial among ``records``.
+
+        The front is always that of all of them; the models are fitted anew when there is a tenth
+        more to learn from.
+        """
         complete = [r for r in records if r.state == "complete"]
         self._n_complete = len(complete)
+        mask = non_dominated_mask([r.objectives for r in complete], (True, False))
+        self._front = [r for r, on_front in zip(complete, mask, strict=True) if on_front]
+        if len(complete) - self._n_fitted >= max(1, self._n_fitted // 10):
+            self._fit(complete)
+
+    def _fit(self, complete: Sequence[TrialRecord]) -> None:
+        self._n_fitted = len(complete)
         observations = [
             Observation.from_reading(r.architecture, self._workload, r.reading)
             for r in complete
             if r.reading is not None
         ]
         self._predictor = EnergyPredictor.fit([*self._prior, *observations], seed=self._seed)
-        self._accuracy.fit([r.architecture for r in complete], [r.objectives[0] for r in complete])
-        mask = non_dominated_mask([r.objectives for r in complete], (True, False))
-        self._front = [r for r, on_front in zip(complete, mask, strict=True) if on_front]
+        self._accuracy.fit(
+            [r.architecture for r in complete],
+            [r.objectives[0] for r in complete],
+            [r.accuracy_se or 0.0 for r in complete],
+        )
+        if self._rivals is None:
+            return
+        # The front of many predictions flatters itself: rivals are taken a deviation worse.
+        accuracy = self._accuracy.predict(self._rivals.batch, _ONE_DEVIATION)
+        if accuracy is not None:
+            energy = self._predictor.predict(self._rivals.batch, self._workload, _ONE_DEVIATION)
+            known = accuracy.in_range & energy.in_range
+            self._rival_points = np.column_stack([accuracy.low, energy.high_j])[known]
 
     def judge(self, architecture: Architecture) -> Verdict:
         """Whether ``architecture`` is worth training."""
-        confidence = self._config.confidence
-        prediction = self._predictor.predict([architecture], self._workload, confidence)
-        mean, low, high = (
-            float(prediction.mean_j[0]),
-            float(prediction.low_j[0]),
-            float(prediction.high_j[0]),
-        )
-        reason = self._reason(architecture, low)
+        found = self._predictor.predict([architecture], self._workload, self._config.confidence)
+        energy_j = Interval(found.mean_j, found.low_j, found.high_j, found.in_range)
+        reason = self._reason(architecture, energy_j)
         audit = reason is not None and self._is_audited(architecture)
-        return Verdict(mean, low, high, reason, audit)
+        return Verdict(
+            float(found.mean_j[0]), float(found.low_j[0]), float(found.high_j[0]), reason, audit
+        )
 
-    def _reason(self, architecture: Architecture, low_j: float) -> str | None:
+    def _reason(self, architecture: Architecture, energy_j: Interval) -> str | None:
         if self._n_complete < self._config.startup_trials:
             return None
+        low_j = float(energy_j.low[0])
         if self._max_joules is not None and low_j > self._max_joules:
             return f"at least {low_j:.3g} J predicted, budget {self._max_joules:.3g} J"
-        accuracy = self._accuracy.optimistic(architecture, self._config.confidence)
-        for member in self._front:
-            front_accuracy, front_energy_j = member.objectives
-            if front_accuracy >= accuracy and front_energy_j <= low_j:
-                return (
-                    f"at best {accuracy:.3f} accuracy and {low_j:.3g} J predicted, "
-                    f"dominated by trial {member.number}"
-                )
+        accuracy = self._accuracy.predict([architecture], self._config.confidence)
+        if accuracy is None or not self._front:
+            return None
+        chance = float(self._chances(accuracy, energy_j)[0])
+        if chance >= 1 - self._config.confidence:
+            return None
+        return (
+            f"{chance:.1%} likely to be on the front: "
+            f"{float(accuracy.mean[0]):.3f} accuracy and {float(energy_j.mean[0]):.3g} J predicted"
+        )
+
+    def suggest(self, seen: Container[str]) -> Architecture | None:
+        """The rival most likely to be on the front, of those whose hash is not in ``seen``.
+
+        ``None`` where there is none or nothing can be predicted yet.
+        """
+        if self._rivals is None or not self._front:
+            return None
+        confidence = self._config.confidence
+        accuracy = self._accuracy.predict(self._rivals.batch, confidence)
+        if accuracy is None:
+            return None
+        energy = self._predictor.predict(self._rivals.batch, self._workload, confidence)
+        chances = self._chances(
+            accuracy, Interval(energy.mean_j, energy.low_j, energy.high_j, energy.in_range)
+        )
+        for index in np.argsort(-chances, kind="stable"):
+            found = self._rivals.member(int(index))
+            if found.hash not in seen:
+                return found
         return None
+
+    def _chances(self, accuracy: Interval, energy_j: Interval) -> NDArray[np.float64]:
+        """Probabilities of being on the front; intervals at the configured confidence."""
+        z = float(norm.ppf(0.5 + self._config.confidence / 2))
+        measured = np.array([member.objectives for member in self._front])
+        low_error, high_error = (
+            np.maximum(1 - a, _LEAST_ERROR) for a in (accuracy.high, accuracy.low)
+        )
+        return front_probability(
+            np.vstack([measured, self._rival_points]),
+            log_error=np.log(np.maximum(1 - accuracy.mean, _LEAST_ERROR)),
+            log_error_sd=np.log(high_error / low_error) / (2 * z),
+            log_energy=np.log(energy_j.mean),
+            log_energy_sd=np.log(energy_j.high / energy_j.low) / (2 * z),
+        )
 
     def _is_audited(self, architecture: Architecture) -> bool:
         # Drawn from seed and hash, so that a resumed search audits the same candidates.
         rng = np.random.default_rng([self._seed, int(architecture.hash, 16)])
         return bool(rng.random() < self._config.audit_share)
+
+
+def front_probability(
+    front: NDArray[np.float64],
+    *,
+    log_error: NDArray[np.float64],
+    log_error_sd: NDArray[np.float64],
+    log_energy: NDArray[np.float64],
+    log_energy_sd: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """How probably each candidate is dominated by no member of ``front``, shape ``(N,)``.
+
+    ``front`` has a row ``(accuracy, joules)`` for each member, dominated ones allowed. The
+    candidates' error rates and joules, of shape ``(N,)``, are independent and log-normal.
+    Between the joules of two neighbouring members a candidate has to be more accurate than every
+    cheaper one.
+    """
+    ordered = front[non_dominated_mask(front, (True, False))]
+    ordered = ordered[np.argsort(ordered[:, 1])]
+    spread = np.maximum(log_energy_sd, 1e-9)[:, None]
+    below = norm.cdf((np.log(ordered[:, 1]) - log_energy[:, None]) / spread)
+    share = np.diff(np.column_stack([below, np.ones(len(below))]), axis=1)
+    error = np.log(np.maximum(1 - ordered[:, 0], _LEAST_ERROR))
+    better = norm.cdf((error - log_error[:, None]) / np.maximum(log_error_sd, 1e-9)[:, None])
+    found: NDArray[np.float64] = below[:, 0] + (share * better).sum(axis=1)
+    return found
 
 
 def audit_summary(records: Sequence[TrialRecord]) -> AuditSummary:

@@ -26,6 +26,8 @@ _MAX_DUPLICATES = 5
 _MAX_MUTATIONS = 200
 # Candidates dropped one after another before the search says that the gate lets nothing pass.
 _MAX_DROPS_IN_A_ROW = 300
+# After each so many, the gate itself names the member that it thinks most of.
+_SUGGEST_EACH = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,11 @@ class Session:
     def _propose(self) -> Proposal | None:
         """The sampler's next model that was never judged; ``None`` when there is none left."""
         space = self._config.space
+        if self._drops_in_a_row % _SUGGEST_EACH == _SUGGEST_EACH - 1:
+            suggested = self._gate.suggest(self._seen)
+            if suggested is not None:
+                self._store.enqueue(encode(suggested, space), baseline=False)
+                return self._store.ask()
         for _ in range(_MAX_DUPLICATES):
             proposal = self._store.ask()
             architecture = decode(repair(proposal.genes, space), space)

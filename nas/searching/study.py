@@ -15,7 +15,7 @@ from nas.searching import run as run_module
 from nas.searching.config import SearchConfig
 from nas.searching.device_account import DeviceAccount
 from nas.searching.evaluator import ScratchEvaluator
-from nas.searching.gate import Gate
+from nas.searching.gate import Gate, Rivals
 from nas.searching.run import Run
 from nas.searching.samplers import BaseSampler, make_sampler
 from nas.searching.session import Listener, Session
@@ -74,7 +74,13 @@ def run_search(
             run = _new_run(folder, config, meter_name, task, sampler)
         with run_module.sole_writer(folder):
             store = _open_store(run, sampler)
-            gate = Gate(workload, config.gate, max_joules=config.max_joules, seed=config.seed)
+            gate = Gate(
+                workload,
+                config.gate,
+                max_joules=config.max_joules,
+                seed=config.seed,
+                rivals=Rivals.sample(config.space, config.seed),
+            )
             # Of a remote cluster's devices, this process sees none.
             watched = choose_meter(meter_name, config.device) if address is None else None
             with DeviceAccount(run.device_account_path, watched, listener) as account:

@@ -17,11 +17,11 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 Array = NDArray[np.float64]
 Narrow = NDArray[np.float32]
 
-_MOST_INDUCING = 256
+_MOST_INDUCING = 512
 # Rows by which the deviation is told: fewer suffice for a width than for a mean.
-_MOST_FOR_DEVIATION = 96
+_MOST_FOR_DEVIATION = 64
 _ROWS_FOR_LIKELIHOOD = 200
-_LENGTHS = (0.5, 1.0, 2.0, 4.0)
+_LENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0)
 _NOISES = (0.003, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _JITTER = 1e-5
 

@@ -33,7 +33,7 @@ FLOOR_SD = 0.01
 _PULL = 0.1
 _MOST_FOLDS = 10
 _FEW_FOLDS = 5
-_FEW_FOLDS_FROM = 150
+_FEW_FOLDS_FROM = 60
 _ROWS_TO_CHOOSE_TERMS = 300
 _SELECTION_ROUNDS = 20
 # How much the process's deviation adds to the width: chosen among these; 0 is a constant width.
@@ -162,9 +162,10 @@ class Standard:
         span = self.high - self.low
         # A feature that never varied in training is left as soon as it moves.
         unit = np.where(span > 1e-9, span, 1e-9 + 0.1 * np.abs(self.centre) + 0.1)
-        outside = np.maximum(self.low - features_NF, features_NF - self.high)
-        found: Array = (np.maximum(outside, 0) / unit).max(axis=1, initial=0.0)
-        return found
+        excess = np.zeros(len(features_NF))
+        for low, high, scale, column in zip(self.low, self.high, unit, features_NF.T, strict=True):
+            np.maximum(excess, np.maximum(low - column, column - high) / scale, out=excess)
+        return excess
 
 
 class CostRegressor:
@@ -318,6 +319,8 @@ def _held_out(
         weights = _row_weights(train.relative_sd)
         truth[test] = np.log(rows.target[test]) - np.log(rows.terms[0].values[test] @ costs)
         for name, kind in LEARNERS.items():
+            if n < _LEAST_RESIDUAL_ROWS and kind is not Process:
+                continue
             learner = kind.fit(features, residual, weights, seed)
             if isinstance(learner, Process):
                 found[name][test], deviation[test] = learner.predict_with_deviation(unseen)

@@ -78,12 +78,23 @@ class Trees:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Trees:
-        """Read ``to_arrays``'s form."""
-        return cls(
-            np.asarray(arrays["feature"], dtype=np.int64),
-            np.asarray(arrays["threshold"], dtype=float),
-            np.asarray(arrays["leaf"], dtype=float),
-        )
+        """Read ``to_arrays``'s form.
+
+        Raises:
+            ValueError: the shapes are not those of trees.
+        """
+        feature = np.asarray(arrays["feature"], dtype=np.int64)
+        threshold = np.asarray(arrays["threshold"], dtype=float)
+        leaf = np.asarray(arrays["leaf"], dtype=float)
+        if feature.shape != threshold.shape or leaf.shape != (
+            len(feature),
+            2 ** feature.shape[-1],
+        ):
+            raise ValueError(
+                f"trees must have splits (T, depth) and leaves (T, 2**depth), got "
+                f"{feature.shape}, {threshold.shape} and {leaf.shape}"
+            )
+        return cls(feature, threshold, leaf)
 
 
 def _edges(column: Array) -> Array:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from search_spaces.architecture import PRECISIONS
 from search_spaces.batch import ArchitectureBatch
 from search_spaces.counting import count, count_batch, stream_precisions
-from search_spaces.encoding import to_vector
+from search_spaces.encoding import from_vector, to_vector
 from search_spaces.presets import PRESETS
-from search_spaces.sampling import sample
+from search_spaces.sampling import sample, sample_positions
 from search_spaces.workload import Workload
 
 WORKLOADS = {
@@ -79,6 +79,19 @@ def test_streams_are_those_of_the_architectures():
     codes = stream_precisions(ArchitectureBatch.of(members))
     assert [PRECISIONS[code] for code in codes] == [m.stream_precision for m in members]
     assert len(set(codes)) == 2
+
+
+@pytest.mark.parametrize("name", list(WORKLOADS))
+def test_sampling_at_once_is_sampling_one_by_one(name):
+    space = PRESETS[name]
+    positions = sample_positions(space, 3000, np.random.default_rng(1))
+    members = [from_vector(row, space) for row in positions[:300]]
+    assert all(space.contains(member) for member in members)
+    at_once = count_batch(ArchitectureBatch.from_positions(positions, space), WORKLOADS[name])
+    one_by_one = count_batch(ArchitectureBatch.of(drawn(name, 2, 3000)), WORKLOADS[name])
+    # The same distribution: means of the logarithm agree within their standard errors.
+    a, b = np.log(at_once.total("macs")), np.log(one_by_one.total("macs"))
+    assert abs(a.mean() - b.mean()) < 4 * np.hypot(a.std(), b.std()) / np.sqrt(3000)
 
 
 def test_rows_are_selected_by_slice_mask_and_position():
