@@ -51,6 +51,7 @@ FROZEN = {
         "files",
         "--space",
         "--sample",
+        "--active",
         "--compare",
         "--task",
         "--workload",
@@ -66,23 +67,31 @@ FROZEN = {
         "--quiet",
         "--json",
     },
+    "predictor": {"action"},
+    "predictor evaluate": {"records", "--plot", "--seed", "--quiet", "--json"},
     "doctor": {"--device", "--kernels", "--json"},
 }
 
 
+def commands(parser, prefix=""):
+    """Every verb and action with its parser."""
+    for group in (a for a in parser._actions if isinstance(a, argparse._SubParsersAction)):
+        for name, sub in group.choices.items():
+            yield prefix + name, sub
+            yield from commands(sub, f"{prefix}{name} ")
+
+
 def test_verbs_and_options_are_those_promised():
     parser = build_parser()
-    (verbs,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
     found = {
         name: {(a.option_strings or [a.dest])[-1] for a in sub._actions if a.dest != "help"}
-        for name, sub in verbs.choices.items()
+        for name, sub in commands(parser)
     }
     assert found == FROZEN
 
 
 def test_every_option_says_what_it_is():
     parser = build_parser()
-    (verbs,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-    for name, sub in verbs.choices.items():
+    for name, sub in commands(parser):
         for action in sub._actions:
             assert action.help, f"nas {name} {action.dest}"

@@ -60,7 +60,11 @@ DOORS = {
     ),
     "optuna": ("nas/searching/samplers.py", "nas/searching/storage.py"),
     "ray": ("nas/searching/ray_driver.py",),
-    "matplotlib": ("experiments/campaign_report.py", "nas/pareto/plots.py"),
+    "matplotlib": (
+        "experiments/campaign_report.py",
+        "nas/pareto/plots.py",
+        "predictors/learned/plots.py",
+    ),
     "rich": ("nas/cli/progress.py",),
 }
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.cli.measure_options import AUTO, add_options, check
 from nas.cli.progress import MeasureProgress
 
 if TYPE_CHECKING:
@@ -20,61 +21,30 @@ if TYPE_CHECKING:
     from predictors.campaign.plan import PlanItem
     from predictors.campaign.protocol import Protocol
     from predictors.campaign.records import EnergyRecord
+    from search_spaces.space import SearchSpace
     from search_spaces.workload import Workload
 
-_AUTO = "auto"
 _BATCH_SIZE = 128
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "measure", help="measure architectures, with no search around them"
+    add_options(
+        subparsers.add_parser("measure", help="measure architectures, with no search around them")
     )
-    parser.add_argument(
-        "files",
-        nargs="*",
-        type=Path,
-        help="architectures: .json (one or a list) or .jsonl; records are measured again as "
-        "they were",
-    )
-    parser.add_argument("--space", help="preset or YAML file to sample from")
-    parser.add_argument("--sample", type=int, help="how many architectures of the space")
-    parser.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="joules of A over those of B"
-    )
-    parser.add_argument("--task", help="task whose forward pass is measured (default: digits)")
-    parser.add_argument("--workload", type=Path, help="JSON workload, in place of a task's")
-    parser.add_argument(
-        "--batch-size",
-        help="samples a batch, or auto: doubled until a sample's joules fall by under 5%% "
-        "(default: 128; 1 in the latency regime)",
-    )
-    parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
-    parser.add_argument("--meter", help="meter, in place of the best one; see nas doctor")
-    parser.add_argument(
-        "--protocol", help="quick, screening or final (default: quick on CPUs, else screening)"
-    )
-    parser.add_argument("--regime", help="throughput (default) or latency")
-    parser.add_argument("--seed", type=int, default=0, help="seed of samples, weights and order")
-    parser.add_argument(
-        "--to",
-        type=Path,
-        help="records to append to; what is there is not measured again "
-        "(default: measurements.jsonl)",
-    )
-    parser.add_argument("--budget-s", type=float, help="stop before this many seconds are over")
-    parser.add_argument("--retry-failed", action="store_true", help="try again what failed")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
 
 
 @dataclass(frozen=True, slots=True)
 class _Bench:
-    """Where and how everything of one command is measured."""
+    """Where and how everything of one command is measured.
+
+    ``board`` is the device's own name and ``source`` what the meter's figure is, as in readings.
+    """
 
     device: str
     meter: str
+    source: str
+    board: str
     protocol: Protocol
     seed: int
     lock_folder: Path
@@ -82,7 +52,7 @@ class _Bench:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
-    _check(arguments)
+    check(arguments)
     from nas.cli.architecture_files import read_named
     from nas.searching.recipes import default_device
     from predictors.meters.select import choose_meter, parse_device
@@ -98,14 +68,18 @@ def run(arguments: argparse.Namespace) -> int:
     meter = choose_meter(arguments.meter, device)
     meter.close()
     lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
-    bench = _Bench(device, meter.name, protocol, arguments.seed, lock_folder)
+    bench = _Bench(
+        device, meter.name, meter.source, meter.device, protocol, arguments.seed, lock_folder
+    )
+    if arguments.active is not None:
+        return _active(arguments, bench)
     asked = _sampled(arguments, bench) if arguments.space else _given(arguments, named)
     if arguments.compare:
         return _compare(arguments, bench, asked)
     path = arguments.to or Path("measurements.jsonl")
     _check_records(path)
     with MeasureProgress(quiet=arguments.quiet) as progress:
-        if arguments.batch_size == _AUTO:
+        if arguments.batch_size == AUTO:
             asked = _measure_auto(arguments, bench, asked, path, progress)
         else:
             _measure(arguments, bench, asked, path, progress, arguments.budget_s)
@@ -116,50 +90,13 @@ def run(arguments: argparse.Namespace) -> int:
     return report(plan, asked, path, as_json=arguments.json)
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    """Refuse options that do not go together, before anything slow."""
-    sources = [
-        bool(arguments.files),
-        arguments.space is not None,
-        arguments.compare is not None,
-    ]
-    if sum(sources) != 1:
-        raise ValueError("name architecture files, or --space with --sample, or --compare A B")
-    if (arguments.space is None) != (arguments.sample is None):
-        raise ValueError("--space and --sample must be given together")
-    for name in ("sample", "budget_s"):
-        value = getattr(arguments, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be > 0, got {value!r}")
-    size = arguments.batch_size
-    if size is not None and size != _AUTO and not (size.isdecimal() and int(size) > 0):
-        raise ValueError(f"batch_size must be an integer > 0 or {_AUTO}, got {size!r}")
-    if size == _AUTO and arguments.regime == "latency":
-        raise ValueError(f"--batch-size {_AUTO} is of the throughput regime, got latency")
-    if arguments.seed < 0:
-        raise ValueError(f"seed must be an integer >= 0, got {arguments.seed!r}")
-    if arguments.task is not None and arguments.workload is not None:
-        raise ValueError("--task and --workload name the same thing: give one")
-    unused = {
-        "--to": arguments.to is not None,
-        "--budget-s": arguments.budget_s is not None,
-        "--retry-failed": arguments.retry_failed,
-        f"--batch-size {_AUTO}": size == _AUTO,
-    }
-    if arguments.compare is not None and any(unused.values()):
-        first = next(option for option, given in unused.items() if given)
-        raise ValueError(f"--compare keeps no records and measures to the end: leave out {first}")
-    if size == _AUTO and arguments.retry_failed:
-        raise ValueError(f"--batch-size {_AUTO} ends at a size that fails: no --retry-failed")
-
-
 def _workload(arguments: argparse.Namespace, protocol_regime: str) -> Workload:
     """The workload that the options name, or the digits."""
     from nas.cli.architecture_files import read_json
     from nas.tasks.registry import get_task
     from search_spaces.workload import Workload
 
-    size = None if arguments.batch_size in (None, _AUTO) else int(arguments.batch_size)
+    size = None if arguments.batch_size in (None, AUTO) else int(arguments.batch_size)
     if arguments.workload is None:
         usual = 1 if protocol_regime == "latency" else _BATCH_SIZE
         return get_task(arguments.task or "digits").workload(size or usual)
@@ -191,7 +128,7 @@ def _given(arguments: argparse.Namespace, named: Sequence[Named]) -> list[PlanIt
     from predictors.campaign.plan import PlanItem
 
     of_options = _workload(arguments, arguments.regime or "throughput")
-    size = None if arguments.batch_size in (None, _AUTO) else int(arguments.batch_size)
+    size = None if arguments.batch_size in (None, AUTO) else int(arguments.batch_size)
     items = []
     for one in named:
         workload = one.workload
@@ -204,24 +141,73 @@ def _given(arguments: argparse.Namespace, named: Sequence[Named]) -> list[PlanIt
     return items
 
 
-def _sampled(arguments: argparse.Namespace, bench: _Bench) -> list[PlanItem]:
-    """Architectures spread over a space, in order of priority."""
-    from nas.searching.offered import is_preset, offered_space, unreal_choices
-    from predictors.campaign.plan import Part, plan_campaign
+def _offered_space(
+    arguments: argparse.Namespace, bench: _Bench, workload: Workload
+) -> SearchSpace:
+    """The part of the space that the device offers, with a note of what is only simulated."""
+    from nas.searching.offered import offered_space, unreal_choices
     from search_spaces.presets import get_space
 
     own = get_space(arguments.space)
-    workload = _workload(arguments, bench.protocol.regime)
     space = offered_space(own, bench.device, workload.batch_size)
     if not arguments.quiet:
         for line in unreal_choices(own, bench.device, workload.batch_size):
             print(f"note: {line}", file=sys.stderr)
+    return space
+
+
+def _active(arguments: argparse.Namespace, bench: _Bench) -> int:
+    """Measure what narrows the predictor's intervals most, until there are so many."""
+    from nas.cli.measure_active import ActiveBench, measure_actively, render_active
+    from nas.cli.measure_report import report
+    from predictors.campaign.plan import plan_items
+
+    path = arguments.to or Path("measurements.jsonl")
+    # A mistyped space or workload is told at once, before the device is probed.
+    workload = _workload(arguments, bench.protocol.regime)
+    _check_records(path)
+    space = _offered_space(arguments, bench, workload)
+    active = ActiveBench(
+        space, workload, bench.protocol, bench.device, bench.meter, bench.source, bench.board
+    )
+    with MeasureProgress(quiet=arguments.quiet) as progress:
+        done = measure_actively(
+            active,
+            path,
+            arguments.active,
+            lambda items, left_s: _measure(arguments, bench, items, path, progress, left_s),
+            seed=bench.seed,
+            budget_s=arguments.budget_s,
+            retry_failed=arguments.retry_failed,
+            say=progress.say,
+        )
+    plan = plan_items(done.items, protocol=bench.protocol, device=bench.device)
+    code = report(
+        plan,
+        done.items,
+        path,
+        as_json=arguments.json,
+        more={"active": done.to_dict()},
+    )
+    if not arguments.json:
+        print(render_active(done))
+    return code
+
+
+def _sampled(arguments: argparse.Namespace, bench: _Bench) -> list[PlanItem]:
+    """Architectures spread over a space, in order of priority."""
+    from nas.searching.offered import is_preset
+    from predictors.campaign.plan import Part, plan_campaign
+    from search_spaces.presets import get_space
+
+    workload = _workload(arguments, bench.protocol.regime)
+    space = _offered_space(arguments, bench, workload)
     plan = plan_campaign(
         [Part(space, workload, arguments.sample)],
         protocol=bench.protocol,
         device=bench.device,
         seed=bench.seed,
-        with_simulated=not is_preset(own),
+        with_simulated=not is_preset(get_space(arguments.space)),
     )
     n = len({item.architecture for item in plan.items})
     if n < arguments.sample and not arguments.quiet:

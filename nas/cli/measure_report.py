@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.cli.account import meter_label
 from nas.cli.tables import render_columns
@@ -19,8 +19,15 @@ if TYPE_CHECKING:
     from predictors.campaign.records import EnergyRecord
 
 
-def report(plan: Plan, asked: Sequence[PlanItem], path: Path, *, as_json: bool) -> int:
-    """Print what is known of the items ``asked`` for, in their order.
+def report(
+    plan: Plan,
+    asked: Sequence[PlanItem],
+    path: Path,
+    *,
+    as_json: bool,
+    more: Mapping[str, Any] | None = None,
+) -> int:
+    """Print what is known of the items ``asked`` for, in their order; ``more`` joins the JSON.
 
     Returns:
         1 where an item failed, else 0.
@@ -52,6 +59,7 @@ def report(plan: Plan, asked: Sequence[PlanItem], path: Path, *, as_json: bool) 
             ],
             "missing": missing,
             "drift": [asdict(drift) for drift in drifts],
+            **(more or {}),
         }
         print(json.dumps(result, allow_nan=False))
     else:

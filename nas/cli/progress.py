@@ -112,6 +112,13 @@ class MeasureProgress:
             width = "" if half_width is None else f" ±{half_width:.1%}"
             self._bar.update(self._task, status=f"{self._done}repeat {n_repeats}{width}".strip())
 
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        if self._live:
+            self._bar.console.print(text, highlight=False)
+        elif not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
     def on_pair(self, n: int, half_width: float | None, n_most: int) -> None:
         """One more pair of a comparison, of ``n_most`` at most; the half-width is relative."""
         if self._quiet:
@@ -149,6 +156,43 @@ class MeasureProgress:
             self._bar.console.print(text, highlight=False)
         else:
             print(f"{self._done}{text}", file=sys.stderr, flush=True)
+
+
+class StepProgress:
+    """A bar of counted steps where stderr is a terminal, else a line now and then."""
+
+    # Seconds between two lines where there is no bar.
+    _EACH_S = 5.0
+
+    def __init__(self, name: str, *, quiet: bool = False) -> None:
+        """``quiet`` shows nothing at all."""
+        self._quiet, self._name = quiet, name
+        self._bar = _make_bar(quiet=quiet)
+        self._live = not self._bar.disable
+        self._task = self._bar.add_task(name, total=None, status="reading")
+        self._said_s = time.perf_counter()
+
+    def __enter__(self) -> StepProgress:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the bar's last state on the screen."""
+        self._bar.stop()
+
+    def on_step(self, done: int, total: int, status: str) -> None:
+        """``done`` of ``total`` steps are over."""
+        if self._live:
+            self._bar.update(self._task, total=total, completed=done, status=status)
+        elif not self._quiet and time.perf_counter() - self._said_s > self._EACH_S:
+            self._said_s = time.perf_counter()
+            print(f"{self._name} {done}/{total}: {status}", file=sys.stderr, flush=True)
 
 
 def _make_bar(*, quiet: bool) -> Progress:

@@ -86,6 +86,15 @@ def choose_rows(
     return chosen
 
 
+def posterior_variance(design_ND: Array, measured: Sequence[int]) -> Array:
+    """Variance at each row after measuring some, in units of a label's noise, shape ``(N,)``."""
+    covariance = np.eye(design_ND.shape[1])
+    for row in measured:
+        covariance = _updated(covariance, design_ND[row], 1.0)
+    variance: Array = np.einsum("ij,ij->i", design_ND @ covariance, design_ND)
+    return variance
+
+
 def _best(design: Array, covariance: Array, target: Array, taken: NDArray[np.bool_]) -> int:
     spread = design @ covariance
     gain = np.einsum("ij,ij->i", spread @ target, spread)

@@ -1,0 +1,90 @@
+"""How good predictions of a positive target are: ranks, relative errors and coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import kendalltau, spearmanr
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Figures over ``n`` rows; errors are relative to the label.
+
+    ``tau`` (Kendall's tau-b) and ``spearman`` are means over workloads, weighted by their rows,
+    since an order across workloads is no achievement; ``None`` where none can be told. ``p95`` is
+    the 95th percentile of absolute relative errors. ``coverage`` is the share of labels inside
+    the intervals, ``None`` for what has none. ``within_5`` and ``within_10`` are the shares of
+    rows whose error is at most 5% and 10%.
+    """
+
+    n: int
+    tau: float | None
+    spearman: float | None
+    mape: float
+    p95: float
+    coverage: float | None
+    within_5: float
+    within_10: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def judge(
+    truth_N: Array,
+    mean_N: Array,
+    workload_N: NDArray[np.int64],
+    interval: tuple[Array, Array] | None = None,
+) -> Metrics:
+    """Metrics of predictions; ``workload`` numbers the workload of each row.
+
+    Raises:
+        ValueError: no rows, or a label that is not above 0.
+    """
+    if len(truth_N) == 0:
+        raise ValueError("truth must have one or more rows, got none")
+    if not np.all(truth_N > 0):
+        raise ValueError(f"truth must be > 0 in every row, got {float(truth_N.min())!r}")
+    # What stands at a bound to the last digit is within it.
+    error = np.abs(mean_N / truth_N - 1) - 1e-12
+    coverage = None
+    if interval is not None:
+        coverage = float(np.mean((interval[0] <= truth_N) & (truth_N <= interval[1])))
+    return Metrics(
+        n=len(truth_N),
+        tau=ranked(kendalltau, mean_N, truth_N, workload_N),
+        spearman=ranked(spearmanr, mean_N, truth_N, workload_N),
+        mape=max(0.0, float(error.mean())),
+        p95=max(0.0, float(np.quantile(error, 0.95))),
+        coverage=coverage,
+        within_5=float(np.mean(error <= 0.05)),
+        within_10=float(np.mean(error <= 0.10)),
+    )
+
+
+def ranked(
+    statistic: Callable[[Array, Array], Any],
+    a_N: Array,
+    b_N: Array,
+    workload_N: NDArray[np.int64],
+) -> float | None:
+    """A rank statistic within each workload of two rows or more, weighted by their rows."""
+    total, weight = 0.0, 0
+    for workload in np.unique(workload_N):
+        rows = workload_N == workload
+        n = int(rows.sum())
+        if n < 2 or np.ptp(b_N[rows]) == 0:
+            continue
+        # Predictions that are all alike order nothing: 0, and not left out.
+        value = 0.0 if np.ptp(a_N[rows]) == 0 else float(statistic(a_N[rows], b_N[rows]).statistic)
+        total += n * value
+        weight += n
+    return total / weight if weight else None
