@@ -7,13 +7,13 @@ import importlib
 from typing import Any
 
 # Each is a module ``nas.cli.predictor_ACTION`` with ``add_parser`` and ``run``.
-ACTIONS = ("evaluate",)
+ACTIONS = ("fit", "predict", "evaluate")
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb and what it can do."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "predictor", help="judge the energy predictor on measured records"
+        "predictor", help="fit, use and judge the energy predictor"
     )
     actions = parser.add_subparsers(
         dest="action", metavar="ACTION", required=True, help="what to do"
