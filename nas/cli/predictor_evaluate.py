@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     print("\n\n".join(render(found, devices[i][0]) for i, found in enumerate(evaluations)))
     for report in drifts:
-        print(render_drift(report))
+        print("\n".join(_wrapped(render_drift(report))))
     if arguments.plot is not None:
         print(f"learning curve: {arguments.plot}")
     return 0
@@ -184,9 +185,13 @@ def render(found: Evaluation, first: EnergyRecord) -> str:
     return "\n".join(lines)
 
 
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 100, subsequent_indent="  ")
+
+
 def _render_split(split: SplitResult) -> list[str]:
     if split.refusal is not None:
-        return [f"{split.kind}: not told, {split.refusal}"]
+        return _wrapped(f"{split.kind}: not told, {split.refusal}")
     folds = f"{split.n_folds} folds" if split.n_folds > 1 else "1 fold"
     n_test = next(iter(split.metrics.values())).n
     head = ("", "tau", "Spearman", "MAPE", "p95", "in 90%", "±5%", "±10%")
