@@ -35,11 +35,14 @@ from search_spaces.compression.apply import compress, run_eagerly
 
 def twin_of(architecture: Architecture) -> Architecture:
     """The same network with no rank, precision or sparsity of its own."""
-    plain = {"rank": None, "compression": Compression()}
+    dense = Compression()
     return replace(
         architecture,
         layers=tuple(
-            LayerSpec(replace(layer.attention, **plain), replace(layer.ffn, **plain))
+            LayerSpec(
+                replace(layer.attention, rank=None, compression=dense),
+                replace(layer.ffn, rank=None, compression=dense),
+            )
             for layer in architecture.layers
         ),
     )

@@ -97,11 +97,10 @@ def digits() -> Setting:
 
 def text(folder: Path) -> Setting:
     """SST-2 by whole sentences, 32 words of a vocabulary of 5,000."""
-    files = TextFiles(
-        "sst2",
-        *(folder / f"stsa.binary.{part}" for part in ("train", "dev", "test")),
-        sequence_length=32,
+    train_file, dev_file, test_file = (
+        folder / f"stsa.binary.{part}" for part in ("train", "dev", "test")
     )
+    files = TextFiles("sst2", train_file, dev_file, test_file, sequence_length=32)
     return Setting(
         TextClassification(files),
         TrainingConfig(
