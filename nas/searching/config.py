@@ -28,7 +28,7 @@ class GateConfig:
     candidate is dropped as dominated before ``startup_trials`` are complete.
     """
 
-    confidence: float = 0.85
+    confidence: float = 0.9
     audit_share: float = 0.1
     startup_trials: int = 10
 

@@ -1,7 +1,7 @@
 """A Gaussian process on standardised features, sparse where there are many rows.
 
 Rasmussen & Williams 2006, chapters 2 and 5 (exact inference, marginal likelihood); with more than
-``_MOST_INDUCING`` rows the deterministic training conditional on inducing rows (Quinonero-Candela
+``_MOST_EXACT`` rows the deterministic training conditional on inducing rows (Quinonero-Candela
 & Rasmussen 2005). Inducing rows come in farthest-first order, so that any number of the first are
 spread over the data.
 """
@@ -17,7 +17,8 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 Array = NDArray[np.float64]
 Narrow = NDArray[np.float32]
 
-_MOST_INDUCING = 512
+_MOST_EXACT = 512
+_MOST_INDUCING = 256
 # Rows by which the deviation is told: fewer suffice for a width than for a mean.
 _MOST_FOR_DEVIATION = 64
 _ROWS_FOR_LIKELIHOOD = 200
@@ -43,7 +44,8 @@ class Process:
         Length scale, signal and noise are those of greatest marginal likelihood on a grid.
         ``seed`` is not used: the fit has no chance in it.
         """
-        order = farthest_first(rows_NF, _MOST_INDUCING)
+        n = len(rows_NF)
+        order = farthest_first(rows_NF, n if n <= _MOST_EXACT else _MOST_INDUCING)
         weight = weight_N / weight_N.mean()
         length, signal, noise = _hyperparameters(rows_NF, target_N, weight)
         inducing = rows_NF[order]

@@ -70,16 +70,12 @@ def test_the_processs_deviation_grows_away_from_its_rows():
     assert np.median(far) > 2 * np.median(near)
 
 
-def test_a_sparse_process_is_close_to_the_exact_one():
+def test_a_sparse_process_is_close_to_the_exact_one(monkeypatch):
     target = np.sin(ROWS[:, 0]) + 0.5 * ROWS[:, 1]
     exact = fitted(Process, target, n=300)
-    import predictors.learned.process as process
-
-    most, process._MOST_INDUCING = process._MOST_INDUCING, 150
-    try:
-        sparse = fitted(Process, target, n=300)
-    finally:
-        process._MOST_INDUCING = most
+    monkeypatch.setattr("predictors.learned.process._MOST_EXACT", 200)
+    monkeypatch.setattr("predictors.learned.process._MOST_INDUCING", 150)
+    sparse = fitted(Process, target, n=300)
     difference = exact.predict(ROWS) - sparse.predict(ROWS)
     assert np.std(difference) < 0.05 * np.std(target)
 
