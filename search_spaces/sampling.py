@@ -5,13 +5,14 @@ Each function builds valid members by ``repair`` rather than by rejection, so no
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.architecture import Architecture
-from search_spaces.encoding import Genes, decode, encode, repair
+from search_spaces.architecture import Architecture, Compression, LayerSpec
+from search_spaces.encoding import Genes, decode, encode, rank_of, repair
 from search_spaces.space import SearchSpace
 
 _TRIES = 32
@@ -146,3 +147,33 @@ def _with_copied_layers(genes: Genes, space: SearchSpace) -> Genes:
         if dot and int(layer.removeprefix("layer")) > last:
             genes[name] = genes[f"layer{last}.{gene}"]
     return genes
+
+
+def compression_variants(architecture: Architecture, space: SearchSpace) -> list[Architecture]:
+    """Members of the space with the same dimensions and one plain compression throughout.
+
+    Uncompressed (fp32, dense, full rank), each offered precision alone, and each offered
+    feed-forward rank alone: against these it shows what a compression is worth. Without
+    ``architecture`` itself.
+    """
+    plain = Compression()
+    choices = [(plain, plain, None)]
+    offered = [
+        p for p in space.values("ffn_precision") if p in space.values("attention_precision")
+    ]
+    choices += [(Compression(p), Compression(p), None) for p in offered if p != plain.precision]
+    choices += [(plain, plain, rank) for rank in space.values("ffn_rank") if rank is not None]
+    found: dict[str, Architecture] = {}
+    for attention, ffn, fraction in choices:
+        rank = rank_of(fraction, architecture.d_model)
+        layers = tuple(
+            LayerSpec(
+                replace(layer.attention, rank=None, compression=attention),
+                replace(layer.ffn, rank=rank, compression=ffn),
+            )
+            for layer in architecture.layers
+        )
+        variant = replace(architecture, layers=layers)
+        if variant != architecture and space.contains(variant):
+            found.setdefault(variant.hash, variant)
+    return list(found.values())

@@ -111,6 +111,11 @@ class Gate:
         self._n_complete = 0
         self._n_fitted = 0
 
+    @property
+    def front_numbers(self) -> frozenset[int]:
+        """Numbers of the trials on the front of what was measured."""
+        return frozenset(member.number for member in self._front)
+
     def refit(self, records: Sequence[TrialRecord]) -> None:
         """Learn from every complete trial among ``records``.
 
@@ -173,26 +178,32 @@ class Gate:
             f"{float(accuracy.mean[0]):.3f} accuracy and {float(energy_j.mean[0]):.3g} J predicted"
         )
 
+    def chances(self, architectures: Sequence[Architecture]) -> NDArray[np.float64] | None:
+        """Probabilities of being on the front, ``(N,)``; ``None`` where nothing is known yet."""
+        return self._chances_of(ArchitectureBatch.of(architectures))
+
     def suggest(self, seen: Container[str]) -> Architecture | None:
         """The rival most likely to be on the front, of those whose hash is not in ``seen``.
 
         ``None`` where there is none or nothing can be predicted yet.
         """
-        if self._rivals is None or not self._front:
+        chances = None if self._rivals is None else self._chances_of(self._rivals.batch)
+        if self._rivals is None or chances is None:
             return None
-        confidence = self._config.confidence
-        accuracy = self._accuracy.predict(self._rivals.batch, confidence)
-        if accuracy is None:
-            return None
-        energy = self._predictor.predict(self._rivals.batch, self._workload, confidence)
-        chances = self._chances(
-            accuracy, Interval(energy.mean_j, energy.low_j, energy.high_j, energy.in_range)
-        )
         for index in np.argsort(-chances, kind="stable"):
             found = self._rivals.member(int(index))
             if found.hash not in seen:
                 return found
         return None
+
+    def _chances_of(self, batch: ArchitectureBatch) -> NDArray[np.float64] | None:
+        confidence = self._config.confidence
+        accuracy = self._accuracy.predict(batch, confidence)
+        if accuracy is None or not self._front:
+            return None
+        found = self._predictor.predict(batch, self._workload, confidence)
+        energy_j = Interval(found.mean_j, found.low_j, found.high_j, found.in_range)
+        return self._chances(accuracy, energy_j)
 
     def _chances(self, accuracy: Interval, energy_j: Interval) -> NDArray[np.float64]:
         """Probabilities of being on the front; intervals at the configured confidence."""

@@ -17,8 +17,9 @@ from nas.searching.config import SearchConfig
 from nas.searching.gate import Gate
 from nas.searching.storage import Proposal, StudyStore
 from nas.searching.trial import TrialRecord
+from search_spaces.architecture import Architecture
 from search_spaces.encoding import decode, encode, repair
-from search_spaces.sampling import mutate, sample, smallest
+from search_spaces.sampling import compression_variants, mutate, sample, smallest
 from search_spaces.workload import Workload
 
 # Proposals of models already judged before one that is new is made by mutation instead.
@@ -28,6 +29,8 @@ _MAX_MUTATIONS = 200
 _MAX_DROPS_IN_A_ROW = 300
 # After each so many, the gate itself names the member that it thinks most of.
 _SUGGEST_EACH = 20
+# A variant of a front member is proposed when it is this likely to be on the front too.
+_FAIR_CHANCE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Session:
         self._seen = {record.architecture.hash: record.number for record in self._records.values()}
         self._rng = np.random.default_rng([config.seed, len(self._records)])
         self._drops_in_a_row = 0
+        self._proposed_variants: set[str] = set()
         self.stop_reason: str | None = None
         gate.refit(self.records())
         if not self._records:
@@ -127,6 +131,27 @@ class Session:
         self._put(record)
         if record.state == "complete":
             self._gate.refit(self.records())
+            if record.number in self._gate.front_numbers:
+                self._enqueue_variant(record.architecture)
+
+    def _enqueue_variant(self, architecture: Architecture) -> None:
+        """Propose a new front member with another compression, if that has a fair chance.
+
+        A compression is on the front because it pays only if the same model without it was
+        tried; samplers that draw every gene rarely try just that.
+        """
+        variants = [
+            variant
+            for variant in compression_variants(architecture, self._config.space)
+            if variant.hash not in self._seen and variant.hash not in self._proposed_variants
+        ]
+        if not variants:
+            return
+        chances = self._gate.chances(variants)
+        best = 0 if chances is None else int(chances.argmax())
+        if chances is None or chances[best] >= _FAIR_CHANCE:
+            self._proposed_variants.add(variants[best].hash)
+            self._store.enqueue(encode(variants[best], self._config.space), baseline=False)
 
     def snapshot(self) -> Snapshot:
         """How far the search is."""

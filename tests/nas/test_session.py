@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from search_fakes import SPACE, WORKLOAD, drive, finished, make_session, reading, truth
 
+from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.hypervolume import hypervolume
 from nas.searching.config import SAMPLERS, GateConfig, SearchConfig
 from nas.searching.gate import Gate, audit_summary
@@ -11,7 +12,7 @@ from nas.searching.session import failed
 from nas.searching.storage import StorageError, StudyStore
 from nas.searching.trial import TrialRecord
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
-from search_spaces.sampling import sample
+from search_spaces.sampling import compression_variants, sample
 from search_spaces.space import SearchSpace
 
 
@@ -253,3 +254,16 @@ def test_wrong_search_fields_are_named(change, word):
     assert SearchConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ValueError, match=word):
         replace(config, **change)
+
+
+def test_new_front_members_are_tried_with_other_compressions(tmp_path):
+    session = drive(make_session(tmp_path, sampler="random", trials=40))
+    complete = [r for r in session.records() if r.state == "complete"]
+    mask = non_dominated_mask([r.objectives for r in complete], (True, False))
+    tried = {r.architecture for r in complete}
+    front = [r.architecture for r, on_front in zip(complete, mask, strict=True) if on_front]
+    # bf16 halves joules here and costs nothing: the front has found it out, member by member.
+    twins = [v for a in front for v in compression_variants(a, SPACE) if v in tried]
+    assert twins
+    is_narrow = [all(b.compression.precision == "bf16" for b in a.blocks) for a in front]
+    assert np.mean(is_narrow) > 0.5

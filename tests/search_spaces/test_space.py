@@ -6,10 +6,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from search_spaces.architecture import Compression
 from search_spaces.domains import GENE_TYPES, Choice
 from search_spaces.encoding import decode, encode, from_vector, repair, to_vector
 from search_spaces.presets import PRESETS, get_space
-from search_spaces.sampling import crossover, mutate, sample, smallest
+from search_spaces.sampling import (
+    compression_variants,
+    crossover,
+    mutate,
+    sample,
+    smallest,
+)
 from search_spaces.space import LAYER_GENES, SearchSpace
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -252,3 +259,26 @@ def test_a_range_is_whole_numbers_with_its_ends():
     assert Choice((1, 2)).index_of(2) == 1
     with pytest.raises(ValueError, match="one of 1, 2"):
         Choice((1, 2)).index_of(3)
+
+
+def test_compression_variants_differ_in_compression_alone():
+    space = PRESETS["digits-tiny"]
+    rng = np.random.default_rng(4)
+    for _ in range(50):
+        architecture = sample(space, rng)
+        variants = compression_variants(architecture, space)
+        assert architecture not in variants and len(set(variants)) == len(variants)
+        for variant in variants:
+            assert space.contains(variant)
+            assert (variant.d_model, variant.depth) == (architecture.d_model, architecture.depth)
+            for mine, other in zip(architecture.layers, variant.layers, strict=True):
+                assert mine.attention.n_heads == other.attention.n_heads
+                assert mine.ffn.d_ff == other.ffn.d_ff
+        plain = [
+            v
+            for v in variants
+            if v.stream_precision == "fp32"
+            and not any(b.rank or b.compression != Compression() for b in v.blocks)
+        ]
+        is_plain = not any(b.rank or b.compression != Compression() for b in architecture.blocks)
+        assert len(plain) == (0 if is_plain else 1)
