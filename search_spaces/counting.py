@@ -261,14 +261,19 @@ def _block(
     weights, moved, biases = np.zeros(rank.shape), np.zeros(rank.shape), np.zeros(rank.shape)
     kernels = np.full(rank.shape, 3.0)
     any_factorised = np.zeros(rank.shape, dtype=bool)
+    has_rank = rank > 0
     for d_in, d_out in shapes:
+        full, ends = d_in * d_out, d_in + d_out
+        factors = rank * ends
         # As ``architecture.is_factorised``: factors that do not save weights are not built.
-        factorised = (rank > 0) & (rank * (d_in + d_out) < d_in * d_out)
-        weights += np.where(factorised, rank * (d_in + d_out), d_in * d_out)
-        moved += d_in + d_out + 2 * rank * factorised
+        factorised = has_rank & (factors < full)
+        weights += np.where(factorised, factors, full)
+        moved += ends
+        moved += 2 * rank * factorised
         biases += d_out
-        kernels += 1.0 + factorised
+        kernels += factorised
         any_factorised |= factorised
+    kernels += len(shapes)
     per_weight, per_value = _PER_WEIGHT[blocks.precision], _PER_VALUE[blocks.precision]
     per_weight = np.where(
         blocks.sparsity == _HALVED, (per_weight + _INDEX_BYTES_PER_KEPT_WEIGHT) / 2, per_weight

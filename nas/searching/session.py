@@ -148,7 +148,9 @@ class Session:
         if not variants:
             return
         chances = self._gate.chances(variants)
-        best = 0 if chances is None else int(chances.argmax())
+        # The first is the uncompressed twin, where there is one: it comes before finer choices.
+        is_fair = chances is None or chances[0] >= _FAIR_CHANCE
+        best = 0 if is_fair or chances is None else int(chances.argmax())
         if chances is None or chances[best] >= _FAIR_CHANCE:
             self._proposed_variants.add(variants[best].hash)
             self._store.enqueue(encode(variants[best], self._config.space), baseline=False)

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 Narrow = NDArray[np.float32]
 
 _MOST_EXACT = 512
-_MOST_INDUCING = 256
+_MOST_INDUCING = 192
 # Rows by which the deviation is told: fewer suffice for a width than for a mean.
 _MOST_FOR_DEVIATION = 64
 _ROWS_FOR_LIKELIHOOD = 200
