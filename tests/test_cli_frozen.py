@@ -17,6 +17,9 @@ FROZEN = {
         "--device",
         "--meter",
         "--epochs",
+        "--distill",
+        "--teacher",
+        "--inherit",
         "--carbon-g-per-kwh",
         "--storage",
         "--address",
@@ -68,8 +71,18 @@ FROZEN = {
         "--json",
     },
     "predictor": {"action"},
+    "predictor fit": {"records", "--to", "--adapt", "--seed", "--json"},
+    "predictor predict": {
+        "predictor",
+        "files",
+        "--task",
+        "--batch-size",
+        "--confidence",
+        "--device",
+        "--json",
+    },
     "predictor evaluate": {"records", "--plot", "--seed", "--quiet", "--json"},
-    "doctor": {"--device", "--kernels", "--json"},
+    "doctor": {"--device", "--kernels", "--quiet", "--json"},
 }
 
 

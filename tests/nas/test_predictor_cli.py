@@ -111,3 +111,67 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert out == "" and len(err.splitlines()) == 1, err
     assert all(word in err for word in words), err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_fitted_saved_and_asked_it_predicts_what_was_measured(records, tmp_path, capsys):
+    saved, found = tmp_path / "p.safetensors", made_records(60, n_repeated=4)
+    assert main(["predictor", "fit", str(records), "--to", str(saved)]) == 0
+    out = capsys.readouterr().out
+    assert "measured records" in out and "for Fake" in out
+    assert main(["predictor", "predict", str(saved), str(records), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["device"] == "Fake" and len(told["predictions"]) == len(found)
+    for row, record in zip(told["predictions"], found, strict=True):
+        assert row["hash"] == record.architecture.hash and row["in_range"]
+        assert abs(row["energy_j"] / record.reading.energy_j - 1) < 0.25
+        assert row["low_j"] < row["energy_j"] < row["high_j"]
+    assert main(["predictor", "predict", str(saved), str(records)]) == 0
+    assert "90% interval" in capsys.readouterr().out
+
+
+def test_a_predictor_adapts_to_records_of_another_device(records, tmp_path, capsys):
+    source, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    assert main(["predictor", "fit", str(records), "--to", str(source)]) == 0
+    other = tmp_path / "other.jsonl"
+    thrice = [
+        replace(
+            r,
+            reading=replace(
+                r.reading,
+                device="Other",
+                energy_j=3 * r.reading.energy_j,
+                low_j=3 * r.reading.low_j,
+                high_j=3 * r.reading.high_j,
+            ),
+        )
+        for r in made_records(12)
+    ]
+    append_records(other, thrice)
+    fit = ["predictor", "fit", str(other), "--to", str(target), "--adapt", str(source)]
+    assert main([*fit, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.partition("{")[2].join(("{", "")))
+    assert told["device"] == "Other" and "another device" in told["basis"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit", "{records}", "--to", "{folder}/p.bin"], "--to must be a .safetensors file"),
+        (["fit", "{records}", "--to", "{folder}/p.safetensors", "--seed", "-1"], "seed must be"),
+        (["fit", "{folder}/none.jsonl", "--to", "{folder}/p.safetensors"], "none.jsonl"),
+        (["predict", "{records}", "{records}"], "safetensors file"),
+        (["predict", "{saved}", "{folder}/none.json"], "none.json"),
+        (["predict", "{saved}", "{records}", "--confidence", "2"], "confidence must be in"),
+        (["predict", "{saved}", "{records}", "--batch-size", "0"], "--batch-size must be"),
+        (["predict", "{saved}", "{records}", "--device", "B"], "device must be 'B', got 'Fake'"),
+    ],
+)
+def test_bad_input_of_fit_and_predict_gets_one_line(records, tmp_path, capsys, arguments, words):
+    saved = tmp_path / "saved.safetensors"
+    assert main(["predictor", "fit", str(records), "--to", str(saved)]) == 0
+    capsys.readouterr()
+    names = {"records": records, "folder": tmp_path, "saved": saved}
+    assert main(["predictor", *(a.format(**names) for a in arguments)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and words in err and err.count("\n") == 1
+    assert not (tmp_path / "p.safetensors").exists() and not (tmp_path / "p.bin").exists()
