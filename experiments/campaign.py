@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas.cli.progress import MeasureProgress
-from nas.searching.recipes import cache_folder, default_device
+from nas.searching.offered import cache_folder
+from nas.searching.recipes import default_device
 from nas.tasks.registry import get_task
 from predictors.campaign.plan import Part, Plan, PlanItem, plan_campaign
 from predictors.campaign.process import MeasureError

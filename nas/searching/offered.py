@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search_spaces.architecture import PRECISIONS, SPARSITIES
@@ -63,7 +65,6 @@ def _asked(space: SearchSpace) -> tuple[str, ...]:
 
 
 def _probed(space: SearchSpace, device: str, batch_size: int) -> RealnessReport:
-    from nas.searching.recipes import cache_folder
     from search_spaces.compression import probing
 
     return probing.probe(
@@ -72,3 +73,9 @@ def _probed(space: SearchSpace, device: str, batch_size: int) -> RealnessReport:
         choices=_asked(space),
         cache_dir=cache_folder(),
     )
+
+
+def cache_folder() -> Path:
+    """Where probes of this machine are kept: ``$XDG_CACHE_HOME/joulenas``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "joulenas"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 from nas.searching.config import SearchConfig
@@ -54,9 +52,3 @@ def default_device() -> str:
     import torch
 
     return "cuda:0" if torch.cuda.is_available() else "cpu"
-
-
-def cache_folder() -> Path:
-    """Where probes of this machine are kept: ``$XDG_CACHE_HOME/joulenas``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "joulenas"
