@@ -127,13 +127,13 @@ def test_an_export_that_differs_fails_and_leaves_nothing(run, tmp_path, monkeypa
     if what == "weights":
         original = verify._reload
 
-        def corrupt(folder, task):
+        def corrupt(folder, *others):
             from safetensors.torch import load_file, save_file
 
             weights = load_file(folder / "model.safetensors")
             weights["head.weight"] += 1.0
             save_file(weights, folder / "model.safetensors")
-            return original(folder, task)
+            return original(folder, *others)
 
         monkeypatch.setattr(verify, "_reload", corrupt)
         words = "outputs differ"

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from record_fakes import DIGITS, made_record, true_j
+from search_fakes import report
 
 from nas.cli import measure_active
 from nas.cli.main import main
@@ -18,7 +19,7 @@ from predictors.campaign.protocol import get_protocol
 from predictors.campaign.records import append_records, read_records
 from predictors.meters.select import choose_meter
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
-from search_spaces.compression import realness
+from search_spaces.compression import probing
 from search_spaces.presets import get_space
 
 
@@ -30,13 +31,7 @@ class Device:
         meter = choose_meter("estimate", "cpu")
         self.name, self.source = meter.device, meter.source
         self.rng = np.random.default_rng(0)
-        real = [realness.Choice(p, True, 1.0, None, None) for p in ("fp32", "bf16")]
-        dense = realness.Choice("dense", True, 1.0, None, None)
-        monkeypatch.setattr(
-            realness,
-            "probe",
-            lambda device, cache_dir=None: realness.RealnessReport(device, tuple(real), (dense,)),
-        )
+        monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real", bf16="real"))
         monkeypatch.setattr(runner, "measure_fresh", self)
 
     def record(self, architecture, workload, protocol):
