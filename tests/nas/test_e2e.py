@@ -131,7 +131,7 @@ def test_an_export_that_differs_fails_and_leaves_nothing(run, tmp_path, monkeypa
             from safetensors.torch import load_file, save_file
 
             weights = load_file(folder / "model.safetensors")
-            weights["head.weight"] += 1.0
+            weights["head.bias"] += 1.0
             save_file(weights, folder / "model.safetensors")
             return original(folder, *others)
 
