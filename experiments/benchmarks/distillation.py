@@ -1,7 +1,7 @@
 """Does a teacher raise small students' accuracy? Paired seeds, on digits and on text.
 
     python -m experiments.benchmarks.distillation digits
-    python -m experiments.benchmarks.distillation text --sst2 ../shared/data/sst2
+    python -m experiments.benchmarks.distillation text --sst2 SST2
 
 Each student is trained from the same random weights, with the same order of samples, with labels
 alone and with a teacher's logits, features, and both. Two settings each: *all*, where teacher and
