@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from nas.cli.units import format_joules
 
@@ -19,19 +19,16 @@ if TYPE_CHECKING:
     from predictors.campaign.slices import SliceProgress
 
 
-class SearchProgress:
-    """A bar where stderr is a terminal, else a line for each trial that ends."""
+class _Bar:
+    """A bar on stderr, shown while the context lasts; ``quiet`` or no terminal: none."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        """``quiet`` shows nothing at all."""
+    def __init__(self, name: str, status: str, *, quiet: bool) -> None:
         self._quiet = quiet
         self._bar = _make_bar(quiet=quiet)
         self._live = not self._bar.disable
-        self._task = self._bar.add_task("search", total=None, status="starting")
-        self._started = time.perf_counter()
-        self._ended_before: int | None = None
+        self._task = self._bar.add_task(name, total=None, status=status)
 
-    def __enter__(self) -> SearchProgress:
+    def __enter__(self) -> Self:
         """Show the bar."""
         self._bar.start()
         return self
@@ -44,6 +41,16 @@ class SearchProgress:
     ) -> None:
         """Leave the bar's last state on the screen."""
         self._bar.stop()
+
+
+class SearchProgress(_Bar):
+    """A bar where stderr is a terminal, else a line for each trial that ends."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """``quiet`` shows nothing at all."""
+        super().__init__("search", "starting", quiet=quiet)
+        self._started = time.perf_counter()
+        self._ended_before: int | None = None
 
     def on_change(self, snapshot: Snapshot, record: TrialRecord | None) -> None:
         """See ``nas.searching.session.Listener``."""
@@ -80,31 +87,14 @@ class SearchProgress:
         return " | ".join(parts)
 
 
-class MeasureProgress:
+class MeasureProgress(_Bar):
     """A bar with the interval of the measurement under way, or a line for each that ends."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         """``quiet`` shows nothing at all."""
-        self._quiet = quiet
-        self._bar = _make_bar(quiet=quiet)
-        self._live = not self._bar.disable
-        self._task = self._bar.add_task("measure", total=None, status="building")
+        super().__init__("measure", "building", quiet=quiet)
         self._started = time.perf_counter()
         self._done = ""
-
-    def __enter__(self) -> MeasureProgress:
-        """Show the bar."""
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the bar's last state on the screen."""
-        self._bar.stop()
 
     def on_window(self, n_repeats: int, half_width: float | None) -> None:
         """One more window of the measurement under way; the half-width is relative."""
@@ -158,7 +148,7 @@ class MeasureProgress:
             print(f"{self._done}{text}", file=sys.stderr, flush=True)
 
 
-class StepProgress:
+class StepProgress(_Bar):
     """A bar of counted steps where stderr is a terminal, else a line now and then."""
 
     # Seconds between two lines where there is no bar.
@@ -166,25 +156,9 @@ class StepProgress:
 
     def __init__(self, name: str, *, quiet: bool = False) -> None:
         """``quiet`` shows nothing at all."""
-        self._quiet, self._name = quiet, name
-        self._bar = _make_bar(quiet=quiet)
-        self._live = not self._bar.disable
-        self._task = self._bar.add_task(name, total=None, status="reading")
+        super().__init__(name, "reading", quiet=quiet)
+        self._name = name
         self._said_s = time.perf_counter()
-
-    def __enter__(self) -> StepProgress:
-        """Show the bar."""
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the bar's last state on the screen."""
-        self._bar.stop()
 
     def on_step(self, done: int, total: int, status: str) -> None:
         """``done`` of ``total`` steps are over."""
