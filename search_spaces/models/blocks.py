@@ -10,14 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.architecture import AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.models.attend import attend
 from search_spaces.models.projection import make_projection
 
 
 class Attention(nn.Module):
-    """Grouped-query attention: softmax(q k^T / sqrt(d_head)) v over ``n_heads`` heads.
-
-    Sources: Vaswani et al. 2017, equation 1; grouped queries, Ainslie et al. 2023.
-    """
+    """Grouped-query attention over ``n_heads`` heads; see ``attend``."""
 
     def __init__(self, d_model: int, spec: AttentionSpec, *, is_causal: bool) -> None:
         """Build the four projections."""
@@ -35,15 +33,7 @@ class Attention(nn.Module):
         q_BQTE = self._split(self.q(x_BTD), self.n_heads)
         k_BKTE = self._split(self.k(x_BTD), self.n_kv_heads)
         v_BKTE = self._split(self.v(x_BTD), self.n_kv_heads)
-        # Scales by 1 / sqrt(d_head) by itself.
-        out_BQTE = F.scaled_dot_product_attention(
-            q_BQTE,
-            k_BKTE,
-            v_BKTE,
-            attn_mask=None if keep_BT is None else keep_BT[:, None, None, :],
-            is_causal=self.is_causal,
-            enable_gqa=self.n_kv_heads != self.n_heads,
-        )
+        out_BQTE = attend(q_BQTE, k_BKTE, v_BKTE, keep_BT=keep_BT, is_causal=self.is_causal)
         out_BTD: Tensor = self.o(out_BQTE.transpose(1, 2).flatten(2))
         return out_BTD
 
