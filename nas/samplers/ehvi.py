@@ -1,0 +1,199 @@
+"""``EhviSampler``: expected hypervolume improvement for any multi-objective Optuna study."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial
+
+from nas.samplers.columns import Columns
+from nas.samplers.features import ExtraFeatures
+from nas.samplers.history import History, Variances
+from nas.samplers.objectives import Objective
+from nas.samplers.proposer import Effort, Evaluated, Exhausted, Proposer
+
+Array = NDArray[np.float64]
+NamedFeatures = Callable[[Sequence[Mapping[str, Any]]], Array]
+
+_log = logging.getLogger(__name__)
+
+# Proposals made from one fit: one while trials are few, later a share of them.
+_MOST_BATCH = 8
+_TRIALS_PER_PROPOSAL = 100
+
+
+class EhviSampler(BaseSampler):
+    """Proposes what is expected to add most hypervolume to the front.
+
+    Gaussian processes on parameters of any kind, per-layer series and conditional ones included,
+    tell mean and deviation of each objective; candidates evolve around the front; the best by
+    expected hypervolume improvement over the smoothed front is taken, so that lucky noise is not
+    chased. Trials in flight count as measured at what is predicted of them. Nothing is proposed
+    twice while there is something new.
+
+    Only complete trials with finite values are learnt from; failed and pruned ones are not
+    proposed again. Constraints set with ``trial.set_constraint`` are modelled as well, and gains
+    weighted by the probability that all are met. Studies may define parameters as they run, and
+    may have one objective or several.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        n_startup_trials: int = 6,
+        reference_point: Sequence[float] | None = None,
+        log: Sequence[bool] | None = None,
+        best_possible: Sequence[float | None] | None = None,
+        variances: Variances | None = None,
+        features: NamedFeatures | None = None,
+        effort: Effort | None = None,
+    ) -> None:
+        """Nothing is drawn before the first trial.
+
+        Args:
+            seed: Seed of everything that is drawn.
+            n_startup_trials: Complete trials that fill the space before models are fitted.
+            reference_point: Corner that hypervolume is counted from, in the study's units; by
+                default a tenth of the front's extent beyond its worst values.
+            log: For each objective, whether hypervolume is counted in its logarithm.
+            best_possible: For each objective, a bound that no value can pass (1 for an accuracy),
+                or ``None``.
+            variances: From a complete trial to the variance of each of its values; without it
+                noise is told from the values alone.
+            features: More columns for the models: from the parameters of ``N`` rows to an array
+                ``(N, F)``.
+            effort: How hard candidates are searched for.
+
+        Raises:
+            ValueError: ``n_startup_trials`` is below 2. What must fit the study's objectives
+                raises at the first trial.
+        """
+        if n_startup_trials < 2:
+            raise ValueError(f"n_startup_trials must be >= 2, got {n_startup_trials}")
+        self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        self._n_startup = n_startup_trials
+        self._reference_point = reference_point
+        self._log, self._best = log, best_possible
+        self._features = features
+        self._effort = effort or Effort()
+        self._independent = RandomSampler(seed=self._seed)
+        self._history = History(variances)
+        self._objectives: list[Objective] = []
+        self._columns: Columns | None = None
+        self._proposer: Proposer | None = None
+        self._queue: list[Array] = []
+        self._queued_at = 0
+        self._said_exhausted = False
+
+    def reseed_rng(self) -> None:
+        """Optuna calls this in workers of their own, which must not all propose the same."""
+        self._seed = int(np.random.SeedSequence().generate_state(1)[0])
+        self._independent.reseed_rng()
+        self._columns = None
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Every parameter that any trial has had: what a trial does not ask for is not used."""
+        self._history.read(study, trial.number)
+        return self._history.space
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The next proposal; nothing before there is a space to propose from."""
+        if not search_space:
+            return {}
+        columns, proposer = self._prepared(study, search_space)
+        try:
+            row = self._next(columns, proposer)
+        except Exhausted:
+            if not self._said_exhausted:
+                _log.warning("the search space is exhausted: proposals are repeats from now on")
+            self._said_exhausted = True
+            return {}
+        return columns.params(row)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """At random: what no trial has had before, and all of it in the first."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def _next(self, columns: Columns, proposer: Proposer) -> Array:
+        history, n = self._history, self._history.n_complete
+        running = history.running(columns)
+        if n < self._n_startup:
+            known = np.vstack(
+                [history.evaluated(columns).rows, running, history.given_up(columns)]
+            )
+            return proposer.first(known)
+        batch = min(_MOST_BATCH, 1 + n // _TRIALS_PER_PROPOSAL)
+        if not self._queue or n - self._queued_at >= batch:
+            done = self._as_losses(history.evaluated(columns))
+            self._queue = proposer.propose(done, running, batch, avoid=history.given_up(columns))
+            self._queued_at = n
+        return self._queue.pop(0)
+
+    def _prepared(
+        self, study: Study, space: Mapping[str, BaseDistribution]
+    ) -> tuple[Columns, Proposer]:
+        columns = Columns(space)
+        if self._columns is None or columns.parameters != self._columns.parameters:
+            self._columns, self._queue = columns, []
+            self._proposer = self._proposer_of(study, columns)
+        assert self._proposer is not None
+        return self._columns, self._proposer
+
+    def _proposer_of(self, study: Study, columns: Columns) -> Proposer:
+        n = len(study.directions)
+        for name in ("log", "best_possible", "reference_point"):
+            values = {
+                "log": self._log,
+                "best_possible": self._best,
+                "reference_point": self._reference_point,
+            }[name]
+            if values is not None and len(values) != n:
+                raise ValueError(
+                    f"{name} must have {n} values, one for each objective, got {values}"
+                )
+        self._objectives = [
+            Objective(
+                direction == StudyDirection.MAXIMIZE,
+                None if self._best is None else self._best[index],
+                self._log is not None and bool(self._log[index]),
+            )
+            for index, direction in enumerate(study.directions)
+        ]
+        reference = None
+        if self._reference_point is not None:
+            reference = self._losses(np.array([self._reference_point], dtype=float))[0]
+        extra: ExtraFeatures | None = None
+        features = self._features
+        if features is not None:
+
+            def extra(rows: Array) -> Array:
+                return features([columns.params(row) for row in rows])
+
+        return Proposer(columns.parameters, n, self._seed, reference, extra, self._effort)
+
+    def _losses(self, values_NM: Array) -> Array:
+        pairs = zip(self._objectives, values_NM.T, strict=True)
+        return np.column_stack([objective.losses(values) for objective, values in pairs])
+
+    def _as_losses(self, done: Evaluated) -> Evaluated:
+        triples = zip(self._objectives, done.losses.T, done.variance.T, strict=True)
+        variance = np.column_stack([o.variances(values, v) for o, values, v in triples])
+        return Evaluated(done.rows, self._losses(done.losses), variance, done.constraints)

@@ -1,0 +1,106 @@
+"""What surrogates see of a row.
+
+Ordered parameters are numbers, others a column for each choice. Parameters whose names differ in
+a number only (``layer3.heads``, ``layer4.heads``) are a *series*: beside each of them stand the
+mean, the slope and the curvature over the series, by which a handful of rows tells what all layers
+have in common.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import eval_legendre
+
+from nas.samplers.parameters import Parameter, Parameters
+
+Array = NDArray[np.float64]
+ExtraFeatures = Callable[[Array], Array]
+
+_LEAST_SERIES = 3
+_ORDERS = 3
+
+
+class Features:
+    """Rows to standardised features, ``(N, P)`` to ``(N, F)``."""
+
+    def __init__(
+        self, parameters: Parameters, reference_NP: Array, extra: ExtraFeatures | None = None
+    ) -> None:
+        """Standardise by ``reference``, random rows; ``extra`` adds columns of the caller's."""
+        self._tables = [_table(column) for column in parameters.columns]
+        self._series = _series(parameters)
+        self._extra = extra
+        raw = self._raw(reference_NP)
+        spread = raw.std(axis=0)
+        self._kept = spread > 1e-9
+        self._mean, self._spread = raw[:, self._kept].mean(axis=0), spread[self._kept]
+
+    def __call__(self, rows_NP: Array) -> Array:
+        """Features of ``rows``; what is not part of a row counts as average."""
+        found: Array = (self._raw(rows_NP)[:, self._kept] - self._mean) / self._spread
+        return found
+
+    def _raw(self, rows_NP: Array) -> Array:
+        parts = [self._part(rows_NP[:, i], table) for i, table in enumerate(self._tables)]
+        found = [np.nan_to_num(part) for part in parts]
+        found += [_summary(np.stack([parts[i] for i in series], 1)) for series in self._series]
+        if self._extra is not None:
+            found.append(self._extra(rows_NP))
+        return np.hstack(found)
+
+    @staticmethod
+    def _part(column_N: Array, table: Array | None) -> Array:
+        if table is None:
+            return column_N[:, None] - 0.5
+        absent = np.isnan(column_N)
+        part: Array = table[np.where(absent, 0, column_N).astype(int)]
+        part[absent] = np.nan
+        return part
+
+
+def _table(column: Parameter) -> Array | None:
+    """Features of each choice, with mean 0 over the choices; ``None`` where it is continuous."""
+    if column.n_choices is None:
+        return None
+    if column.scale is not None:
+        table = np.array(column.scale)[:, None]
+    elif column.n_choices <= 2:
+        table = np.arange(column.n_choices, dtype=float)[:, None]
+    else:
+        table = np.eye(column.n_choices)
+    found: Array = table - table.mean(axis=0)
+    return found
+
+
+def _series(parameters: Parameters) -> list[list[int]]:
+    """Columns of each series in the order of their numbers."""
+    found: dict[tuple[object, ...], list[tuple[int, int]]] = defaultdict(list)
+    for index, column in enumerate(parameters.columns):
+        for match in re.finditer(r"\d+", column.name):
+            stem = column.name[: match.start()] + "#" + column.name[match.end() :]
+            key = (stem, column.n_choices, column.scale)
+            found[key].append((int(match.group()), index))
+    return [
+        [index for _, index in sorted(members)]
+        for members in found.values()
+        if len(members) >= _LEAST_SERIES
+    ]
+
+
+def _summary(series_NSK: Array) -> Array:
+    """Coefficients of Legendre polynomials over the active part of a series, ``(N, K * 3)``."""
+    active_NS = ~np.isnan(series_NSK[:, :, 0])
+    count_N = np.maximum(active_NS.sum(axis=1), 1)
+    position_NS = np.cumsum(active_NS, axis=1) - 1
+    last_N = np.maximum(count_N - 1, 1)
+    x_NS = np.clip(2 * position_NS / last_N[:, None] - 1, -1, 1)
+    values_NSK = np.nan_to_num(series_NSK)
+    weights = [
+        eval_legendre(order, x_NS) * active_NS / count_N[:, None] for order in range(_ORDERS)
+    ]
+    return np.hstack([np.einsum("ns,nsk->nk", weight, values_NSK) for weight in weights])

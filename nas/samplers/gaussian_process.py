@@ -1,0 +1,233 @@
+"""A Gaussian process whose kernel is smooth plus linear, with one relevance a feature.
+
+``k(x, x') = a * matern52(d) + b * sum_f r_f x_f x'_f`` with ``d^2 = sum_f r_f (x_f - x'_f)^2``
+(Rasmussen & Williams 2006, chapters 4 and 5). The linear part lets a few rows speak for a space
+of many layers. Relevances have a log-normal prior whose middle falls with the number of features
+(Hvarfner, Hellsten & Nardi 2024), without which a few rows would explain themselves by chance;
+all of it is fitted by the greatest posterior density.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg.lapack import dpotri
+from scipy.optimize import minimize
+
+Array = NDArray[np.float64]
+
+_JITTER = 1e-8
+_ROOT5 = 5**0.5
+# Prior of the logarithms: of smooth and linear variance, of relevance times features, of noise.
+_SMOOTH = (-0.5, 1.0)
+_LINEAR = (0.0, 2.0)
+_RELEVANCE = (-1.0, 2.0)
+_NOISE = (-6.0, 3.0)
+_BOUNDS = ((-8.0, 4.0), (-10.0, 6.0), (-14.0, 4.0), (-14.0, 2.0))
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Natural logarithms, for labels of variance 1; ``relevance`` has shape ``(F,)``."""
+
+    smooth: float
+    linear: float
+    relevance: Array
+    noise: float
+
+    @classmethod
+    def default(cls, n_features: int) -> Hyperparameters:
+        """The middle of the prior."""
+        middle = _RELEVANCE[0] - np.log(n_features)
+        return cls(_SMOOTH[0], _LINEAR[0], np.full(n_features, middle), _NOISE[0] + 1)
+
+    def to_vector(self) -> Array:
+        """All of them, shape ``(F + 3,)``."""
+        return np.concatenate([[self.smooth, self.linear, self.noise], self.relevance])
+
+    @classmethod
+    def from_vector(cls, vector: Array) -> Hyperparameters:
+        """Read ``to_vector``'s form."""
+        smooth, linear, noise = (float(v) for v in vector[:3])
+        return cls(smooth, linear, vector[3:], noise)
+
+
+class GaussianProcess:
+    """The posterior given rows of features and labels; see ``fit``."""
+
+    def __init__(
+        self, features_NF: Array, labels_N: Array, noise_N: Array, hyper: Hyperparameters
+    ) -> None:
+        """Condition on labels with noise of known variance beside that of ``hyper``."""
+        self.hyper = hyper
+        self._features = features_NF
+        self._mean = float(labels_N.mean())
+        self._spread = float(labels_N.std()) or 1.0
+        self._labels = (labels_N - self._mean) / self._spread
+        noise = noise_N / self._spread**2 + np.exp(hyper.noise)
+        self._noise = noise
+        covariance = kernel(features_NF, features_NF, hyper)
+        covariance[np.diag_indices_from(covariance)] += noise + _JITTER
+        self._lower = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
+        self._alpha = cho_solve((self._lower, True), self._labels, check_finite=False)
+
+    @classmethod
+    def fit(
+        cls,
+        features_NF: Array,
+        labels_N: Array,
+        noise_N: Array,
+        start: Hyperparameters | None = None,
+        *,
+        most_rows: int = 300,
+        steps: int = 60,
+    ) -> GaussianProcess:
+        """Fit hyperparameters on up to ``most_rows`` rows, evenly taken, and condition on all.
+
+        Args:
+            features_NF: Standardised features.
+            labels_N: Labels.
+            noise_N: Variance of each label that is known beforehand, 0 for none.
+            start: Where the fit starts; the middle of the prior by default.
+            most_rows: Rows that hyperparameters are fitted on.
+            steps: Steps of the optimiser at most.
+        """
+        chosen = np.unique(np.linspace(0, len(labels_N) - 1, most_rows).astype(int))
+        if len(labels_N) <= most_rows:
+            chosen = np.arange(len(labels_N))
+        few, labels = features_NF[chosen], labels_N[chosen]
+        spread = float(labels.std()) or 1.0
+        standard, noise = (labels - labels.mean()) / spread, noise_N[chosen] / spread**2
+        n_features = features_NF.shape[1]
+        first = start or Hyperparameters.default(n_features)
+        bounds = [_BOUNDS[0], _BOUNDS[1], _BOUNDS[3], *[_BOUNDS[2]] * n_features]
+        found = minimize(
+            _loss,
+            first.to_vector(),
+            args=(few, standard, noise),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": steps},
+        )
+        hyper = Hyperparameters.from_vector(found.x) if np.isfinite(found.fun) else first
+        return cls(features_NF, labels_N, noise_N, hyper)
+
+    def posterior(self, features_CF: Array) -> Posterior:
+        """The posterior at candidates."""
+        cross = kernel(self._features, features_CF, self.hyper)
+        mean = cross.T @ self._alpha
+        root = solve_triangular(self._lower, cross, lower=True, check_finite=False)
+        variance = kernel_diagonal(features_CF, self.hyper) - np.einsum("nc,nc->c", root, root)
+        return Posterior(
+            features_CF,
+            self._mean + self._spread * mean,
+            self._spread**2 * np.maximum(variance, 1e-12),
+            root,
+            self.hyper,
+            self._spread,
+        )
+
+    def smoothed(self) -> Array:
+        """The posterior mean at the rows themselves: labels without their noise."""
+        found: Array = self._mean + self._spread * (self._labels - self._noise * self._alpha)
+        return found
+
+
+@dataclass
+class Posterior:
+    """Mean and variance at candidates, shape ``(C,)`` each, of the function without noise."""
+
+    features: Array
+    mean: Array
+    variance: Array
+    root: Array
+    hyper: Hyperparameters
+    spread: float
+
+    def believe(self, index: int) -> None:
+        """Take candidate ``index`` as measured at its mean: only variances change."""
+        at = self.features[index : index + 1]
+        cross = kernel(at, self.features, self.hyper)[0] - self.root[:, index] @ self.root
+        own = float(cross[index]) + float(np.exp(self.hyper.noise)) + _JITTER
+        row = cross / np.sqrt(max(own, _JITTER))
+        self.root = np.vstack([self.root, row])
+        self.variance = np.maximum(self.variance - self.spread**2 * row**2, 1e-12)
+
+
+def kernel(a_NF: Array, b_MF: Array, hyper: Hyperparameters) -> Array:
+    """Covariance of the function at ``a`` and ``b``."""
+    root = np.exp(hyper.relevance / 2)
+    a, b = a_NF * root, b_MF * root
+    product = a @ b.T
+    squared = np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * product, 0)
+    smooth, _ = _matern(squared)
+    found: Array = np.exp(hyper.smooth) * smooth + np.exp(hyper.linear) * product
+    return found
+
+
+def kernel_diagonal(a_NF: Array, hyper: Hyperparameters) -> Array:
+    """Variance of the function at ``a``, shape ``(N,)``."""
+    found: Array = np.exp(hyper.smooth) + np.exp(hyper.linear) * (
+        a_NF**2 @ np.exp(hyper.relevance)
+    )
+    return found
+
+
+def _matern(squared: Array) -> tuple[Array, Array]:
+    """Matern 5/2 of squared distances, and its derivative by them."""
+    scaled = _ROOT5 * np.sqrt(squared)
+    decay = np.exp(-scaled)
+    return (1 + scaled + scaled**2 / 3) * decay, -(5 / 6) * (1 + scaled) * decay
+
+
+def _loss(vector: Array, x_NF: Array, y_N: Array, noise_N: Array) -> tuple[float, Array]:
+    """Negative log posterior density of hyperparameters, and its gradient."""
+    hyper = Hyperparameters.from_vector(vector)
+    relevance = np.exp(hyper.relevance)
+    root = np.sqrt(relevance)
+    x = x_NF * root
+    product = x @ x.T
+    norm = np.diag(product)
+    squared = np.maximum(norm[:, None] + norm - 2 * product, 0)
+    smooth, slope = _matern(squared)
+    smooth *= np.exp(hyper.smooth)
+    slope *= np.exp(hyper.smooth)
+    linear = np.exp(hyper.linear)
+    noise = np.exp(hyper.noise)
+    covariance = smooth + linear * product
+    covariance[np.diag_indices_from(covariance)] += noise_N + noise + _JITTER
+    try:
+        lower = cholesky(covariance, lower=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        return np.inf, np.zeros_like(vector)
+    alpha = cho_solve((lower, True), y_N, check_finite=False)
+    inverse, _ = dpotri(lower, lower=1)
+    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    value = 0.5 * float(y_N @ alpha) + float(np.log(np.diag(lower)).sum())
+    # d value / d K, from which every derivative follows.
+    outer = 0.5 * (inverse - np.outer(alpha, alpha))
+    weighted = outer * slope
+    # sum_ij w_ij (x_if - x_jf)^2 for each feature f, without a matrix for each.
+    by_distance = 2 * (weighted.sum(axis=1) @ x**2 - (x * (weighted @ x)).sum(axis=0))
+    by_product = linear * (x * (outer @ x)).sum(axis=0)
+    gradient = np.concatenate(
+        [
+            [(outer * smooth).sum(), linear * (outer * product).sum(), noise * np.trace(outer)],
+            by_distance + by_product,
+        ]
+    )
+    middle = np.concatenate(
+        [
+            [_SMOOTH[0], _LINEAR[0], _NOISE[0]],
+            np.full(x.shape[1], _RELEVANCE[0] - np.log(x.shape[1])),
+        ]
+    )
+    width = np.concatenate(
+        [[_SMOOTH[1], _LINEAR[1], _NOISE[1]], np.full(x.shape[1], _RELEVANCE[1])]
+    )
+    away = (vector - middle) / width
+    return value + 0.5 * float(away @ away), gradient + away / width

@@ -1,0 +1,91 @@
+"""Expected hypervolume improvement, exactly, for independent objectives.
+
+The region that no front member dominates is cut into boxes. What a point adds is the sum over
+boxes of a product over objectives of lengths, so its expectation is a sum of products of
+``E[(a - Y)+]`` (Emmerich, Deutz & Klinkenberg 2011; Yang et al. 2019). All objectives are losses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What one objective's loss may be at ``C`` candidates.
+
+    Normal with ``mean`` and ``sd``; with ``is_log`` its logarithm is.
+    """
+
+    mean: Array
+    sd: Array
+    is_log: bool = False
+
+    def expected_below(self, bounds_B: Array) -> Array:
+        """``E[(a - Y)+]`` for each bound, ``(B, C)``; 0 where it is minus infinity."""
+        found = np.zeros((len(bounds_B), len(self.mean)))
+        finite = bounds_B > (0 if self.is_log else -np.inf)
+        bounds = bounds_B[finite, None]
+        if self.is_log:
+            z = (np.log(bounds) - self.mean) / self.sd
+            grown = np.exp(np.minimum(self.mean + self.sd**2 / 2, 700))
+            found[finite] = bounds * ndtr(z) - grown * ndtr(z - self.sd)
+        else:
+            z = (bounds - self.mean) / self.sd
+            density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
+            found[finite] = self.sd * (z * ndtr(z) + density)
+        return np.maximum(found, 0)
+
+
+def boxes(front_FM: Array, reference_M: Array) -> tuple[Array, Array]:
+    """Disjoint boxes that fill what ``front`` does not dominate, below ``reference``.
+
+    Returns:
+        Lower corners (minus infinity where open) and upper corners, ``(B, M)`` each. Two
+        objectives need a box for each member and one more; each further one a factor as many.
+    """
+    inside = front_FM[np.all(front_FM < reference_M, axis=1)]
+    if len(reference_M) == 1:
+        upper = min([*inside[:, 0], reference_M[0]])
+        return np.array([[-np.inf]]), np.array([[upper]])
+    inside = inside[np.argsort(inside[:, -1], kind="stable")]
+    edges = np.concatenate([[-np.inf], inside[:, -1], reference_M[-1:]])
+    lows, highs = [], []
+    for index, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        if high <= low:
+            continue
+        # Between two members' last losses, the members below dominate in the others.
+        below = inside[:index, :-1]
+        if len(below):
+            below = below[_non_dominated(below)]
+        sub_low, sub_high = boxes(below, reference_M[:-1])
+        lows.append(np.column_stack([sub_low, np.full(len(sub_low), low)]))
+        highs.append(np.column_stack([sub_high, np.full(len(sub_high), high)]))
+    return np.vstack(lows), np.vstack(highs)
+
+
+def expected_improvement(beliefs: list[Belief], lows_BM: Array, highs_BM: Array) -> Array:
+    """Expected hypervolume that each candidate adds, shape ``(C,)``; see ``boxes``."""
+    product: Array | float = 1.0
+    for objective, belief in enumerate(beliefs):
+        # Boxes share edges, so each edge's expectation is computed once.
+        edges, places = np.unique(
+            np.concatenate([lows_BM[:, objective], highs_BM[:, objective]]), return_inverse=True
+        )
+        below = belief.expected_below(edges)
+        low, high = places[: len(lows_BM)], places[len(lows_BM) :]
+        product = product * (below[high] - below[low])
+    found: Array = np.asarray(product).sum(axis=0)
+    return found
+
+
+def _non_dominated(losses: Array) -> NDArray[np.bool_]:
+    from nas.pareto.dominance import non_dominated_mask
+
+    return non_dominated_mask(losses, (False,) * losses.shape[1])

@@ -1,0 +1,82 @@
+"""One objective's surrogate: a Gaussian process of the loss or of its logarithm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.samplers.gaussian_process import GaussianProcess, Hyperparameters, Posterior
+from nas.samplers.improvement import Belief
+
+Array = NDArray[np.float64]
+
+# Losses this many times as far above the median as the least lies below it say "bad", not how bad.
+_WORST = 4.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted surrogate; ``is_log`` where it models the logarithm of the loss."""
+
+    process: GaussianProcess
+    features: Array
+    labels: Array
+    variance: Array
+    is_log: bool
+
+    @classmethod
+    def make(
+        cls,
+        features_NF: Array,
+        losses_N: Array,
+        variance_N: Array,
+        *,
+        is_log: bool,
+        hyper: Hyperparameters | None,
+        fit: bool,
+    ) -> Model:
+        """Condition on losses; with ``fit`` (or no ``hyper``) fit hyperparameters first."""
+        labels, variance = losses_N, variance_N
+        if is_log:
+            labels, variance = np.log(losses_N), variance_N / losses_N**2
+        middle = float(np.median(labels))
+        below = middle - float(labels.min())
+        if below > 0:
+            labels = np.minimum(labels, middle + _WORST * below)
+        if fit or hyper is None:
+            process = GaussianProcess.fit(features_NF, labels, variance, hyper)
+        else:
+            process = GaussianProcess(features_NF, labels, variance, hyper)
+        return cls(process, features_NF, labels, variance, is_log)
+
+    def smoothed(self) -> Array:
+        """Losses at the rows without their noise."""
+        found = self.process.smoothed()
+        return np.exp(found) if self.is_log else found
+
+    def believing(self, features_QF: Array) -> Model:
+        """As if ``features``, which are being evaluated, had come out as predicted."""
+        if not len(features_QF):
+            return self
+        labels = np.concatenate([self.labels, self.process.posterior(features_QF).mean])
+        features = np.vstack([self.features, features_QF])
+        variance = np.concatenate([self.variance, np.zeros(len(features_QF))])
+        process = GaussianProcess(features, labels, variance, self.process.hyper)
+        return replace(self, process=process, features=features, labels=labels, variance=variance)
+
+    def belief(self, posterior: Posterior) -> Belief:
+        """What is believed of the loss at the posterior's candidates."""
+        return Belief(posterior.mean, np.sqrt(posterior.variance), self.is_log)
+
+
+def counts_in_ratios(losses_N: Array) -> bool:
+    """Whether logarithms of losses look more like a normal sample than losses do.
+
+    By the likelihood of either, the Jacobian included (Box & Cox 1964, exponents 0 and 1).
+    """
+    if losses_N.min() <= 0 or losses_N.max() == losses_N.min():
+        return False
+    logarithms = np.log(losses_N)
+    return bool(np.exp(logarithms.mean()) * logarithms.std() < losses_N.std())

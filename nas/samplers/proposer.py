@@ -1,0 +1,372 @@
+"""What to evaluate next: surrogates, candidates that evolve around the front, the best of them.
+
+Knows rows and losses, neither Optuna nor what a row means. Everything is minimised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from nas.pareto.dominance import non_dominated_mask
+from nas.samplers.activity import Activity
+from nas.samplers.features import ExtraFeatures, Features
+from nas.samplers.gaussian_process import Hyperparameters, Posterior
+from nas.samplers.improvement import boxes, expected_improvement
+from nas.samplers.model import Model, counts_in_ratios
+from nas.samplers.parameters import Parameters, keys
+
+Array = NDArray[np.float64]
+
+# Rows that surrogates are conditioned on at most: those nearest to the front first.
+_MOST_ROWS = 1000
+# Finite spaces up to this size are known row by row.
+_MOST_LISTED = 5000
+_MOST_LISTED_CANDIDATES = 800
+_REFERENCE_ROWS = 2000
+_FRONT_MARGIN = 0.1
+_FIRST_CANDIDATES = 64
+# Members of the front that boxes are made of, by number of objectives.
+_MOST_FRONT = {1: 1, 2: 300, 3: 50}
+_MOST_FRONT_ELSE = 20
+# Draws of random rows in search of one that is new.
+_TRIES = 20
+
+
+class Exhausted(Exception):  # noqa: N818 - the end of a space is no error
+    """Every row has been evaluated or is being so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard candidates are searched for: ``generations`` of ``children`` each."""
+
+    generations: int = 8
+    children: int = 200
+    parents: int = 60
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Rows, their losses ``(N, M)``, and the variance of each loss that is known beforehand.
+
+    ``constraints``, ``(N, K)``, are met where they are at most 0; NaN where one is not known.
+    """
+
+    rows: Array
+    losses: Array
+    variance: Array
+    constraints: Array
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    @property
+    def is_feasible(self) -> NDArray[np.bool_]:
+        """Rows that are known to break no constraint."""
+        broken: NDArray[np.bool_] = np.any(self.constraints > 0, axis=1)
+        return ~broken
+
+
+@dataclass(frozen=True)
+class _Surrogates:
+    """Models of losses and of constraints."""
+
+    losses: list[Model]
+    constraints: list[Model]
+
+    def posteriors(self, features_CF: Array) -> tuple[list[Posterior], list[Posterior]]:
+        """Of each, at candidates."""
+        return (
+            [model.process.posterior(features_CF) for model in self.losses],
+            [model.process.posterior(features_CF) for model in self.constraints],
+        )
+
+    def means(self, posteriors: Sequence[Posterior]) -> Array:
+        """Losses expected at each candidate, ``(C, M)``."""
+        pairs = zip(self.losses, posteriors, strict=True)
+        return np.column_stack([np.exp(p.mean) if m.is_log else p.mean for m, p in pairs])
+
+    def believing(self, features_QF: Array) -> _Surrogates:
+        """As if rows in flight had come out as predicted."""
+        return _Surrogates(
+            [model.believing(features_QF) for model in self.losses], self.constraints
+        )
+
+
+@dataclass(frozen=True)
+class _Region:
+    """What the front leaves to gain; all of space where nothing feasible is known."""
+
+    front: Array
+    reference: Array | None
+
+    def gain(
+        self,
+        surrogates: _Surrogates,
+        posteriors: Sequence[Posterior],
+        constraints: Sequence[Posterior],
+    ) -> Array:
+        """Expected hypervolume improvement, times the probability of being feasible, ``(C,)``."""
+        likely = np.ones(len(posteriors[0].mean))
+        for posterior in constraints:
+            likely = likely * ndtr(-posterior.mean / np.sqrt(posterior.variance))
+        if self.reference is None:
+            return likely
+        lows, highs = boxes(self.front, self.reference)
+        beliefs = [m.belief(p) for m, p in zip(surrogates.losses, posteriors, strict=True)]
+        return likely * expected_improvement(beliefs, lows, highs)
+
+    def joined(self, loss_M: Array) -> _Region:
+        """With one more member."""
+        if self.reference is None:
+            return self
+        losses = np.vstack([self.front, loss_M])
+        mask = non_dominated_mask(losses, (False,) * losses.shape[1])
+        return _Region(losses[mask], self.reference)
+
+
+@dataclass
+class Proposer:
+    """Proposes rows of one space.
+
+    ``reference`` is the corner that hypervolume is counted from; by default a tenth of the
+    front's extent beyond its worst. ``extra`` adds features of the caller's. Hyperparameters are
+    kept from one proposal to the next, so that fitting starts where it ended.
+    """
+
+    parameters: Parameters
+    n_objectives: int
+    seed: int
+    reference: Array | None = None
+    extra: ExtraFeatures | None = None
+    effort: Effort = field(default_factory=Effort)
+
+    def __post_init__(self) -> None:
+        """Draw the rows that features are standardised by."""
+        self._rng = np.random.default_rng([self.seed, 1])
+        self._reference_rows = self.parameters.random(_REFERENCE_ROWS, self._rng)
+        self._listed: Array | None = None
+        if self.parameters.size <= _MOST_LISTED:
+            self._listed = self.parameters.all_rows()
+        self._take(Activity())
+
+    def _take(self, activity: Activity) -> None:
+        self._activity = activity
+        self._features = Features(
+            self.parameters, activity.apply(self._reference_rows), self.extra
+        )
+        self._hyper: list[Hyperparameters | None] = [None] * self.n_objectives
+        self._is_log = [False] * self.n_objectives
+        self._n_fitted = 0
+
+    def first(self, seen_NP: Array) -> Array:
+        """A row far from those seen, before there is anything to learn from.
+
+        Two corners come first: where values are sizes, the ends of the front lie there.
+
+        Raises:
+            Exhausted: no new row was found.
+        """
+        seen = self._known(seen_NP)
+        taken = set(keys(seen))
+        rows = _fresh(self._activity.apply(self.parameters.corners()), set(taken))[:1]
+        if not len(rows):
+            rows = self._new(taken, _FIRST_CANDIDATES)
+        apart = _squared_distances(self._features(rows), self._features(seen))
+        return self._whole(rows[int(apart.min(axis=1).argmax())])
+
+    def propose(
+        self, done: Evaluated, pending_QP: Array, n: int, *, avoid: Array | None = None
+    ) -> list[Array]:
+        """The next ``n`` rows, best first; none that is done, pending, to ``avoid`` or twice.
+
+        Fewer than ``n`` where fewer are left.
+
+        Raises:
+            Exhausted: no new row was found at all.
+        """
+        done = replace(done, rows=self._known(done.rows))
+        pending = self._activity.apply(pending_QP)
+        taken = {*keys(done.rows), *keys(pending)}
+        if avoid is not None:
+            taken.update(keys(self._activity.apply(avoid)))
+        chosen = _relevant(done.losses, _MOST_ROWS)
+        used = Evaluated(
+            done.rows[chosen], done.losses[chosen], done.variance[chosen], done.constraints[chosen]
+        )
+        surrogates = self._fit(used, len(done))
+        smoothed = np.column_stack([model.smoothed() for model in surrogates.losses])
+        region = self._region(smoothed, used.is_feasible)
+        parents = used.rows[_relevant(used.losses, self.effort.parents)]
+        if len(pending):
+            features = self._features(pending)
+            surrogates = surrogates.believing(features)
+            for row in surrogates.means(surrogates.posteriors(features)[0]):
+                region = region.joined(row)
+        candidates = self._candidates(surrogates, region, parents, taken)
+        return self._pick(surrogates, region, candidates, n)
+
+    def _fit(self, done: Evaluated, n_done: int) -> _Surrogates:
+        features = self._features(done.rows)
+        fit = n_done >= self._n_fitted + max(1, self._n_fitted // 10)
+        if fit:
+            self._n_fitted = n_done
+            self._is_log = [counts_in_ratios(losses) for losses in done.losses.T]
+        n_constraints = done.constraints.shape[1]
+        self._hyper += [None] * (self.n_objectives + n_constraints - len(self._hyper))
+        models = []
+        for index in range(self.n_objectives + n_constraints):
+            is_loss = index < self.n_objectives
+            labels = (
+                done.losses[:, index]
+                if is_loss
+                else done.constraints[:, index - self.n_objectives]
+            )
+            known = np.isfinite(labels)
+            model = Model.make(
+                features[known],
+                labels[known],
+                done.variance[known, index] if is_loss else np.zeros(int(known.sum())),
+                is_log=is_loss and self._is_log[index] and bool(labels.min() > 0),
+                hyper=self._hyper[index],
+                fit=fit,
+            )
+            self._hyper[index] = model.process.hyper
+            models.append(model)
+        return _Surrogates(models[: self.n_objectives], models[self.n_objectives :])
+
+    def _region(self, losses_NM: Array, is_feasible: NDArray[np.bool_]) -> _Region:
+        feasible = losses_NM[is_feasible]
+        if not len(feasible):
+            return _Region(feasible, None)
+        front = feasible[non_dominated_mask(feasible, (False,) * self.n_objectives)]
+        if self.reference is not None:
+            reference = self.reference
+            front = front[np.all(front < reference, axis=1)]
+        else:
+            worst = front.max(axis=0)
+            extent = worst - front.min(axis=0)
+            # A front of one point has no extent: all that was seen has.
+            extent = np.where(extent > 0, extent, losses_NM.max(axis=0) - worst)
+            reference = worst + _FRONT_MARGIN * np.where(extent > 0, extent, 1.0)
+        most = _MOST_FRONT.get(self.n_objectives, _MOST_FRONT_ELSE)
+        if len(front) > most:
+            order = np.argsort(front[:, 0])
+            front = front[order[np.linspace(0, len(front) - 1, most).astype(int)]]
+        return _Region(front, reference)
+
+    def _candidates(
+        self, surrogates: _Surrogates, region: _Region, parents: Array, taken: set[bytes]
+    ) -> Array:
+        """New rows, evolved for what the region gains by them; the best come first."""
+        effort, rng = self.effort, self._rng
+        known = set(taken)
+        rows = _fresh(self._new(taken, effort.children), known)
+        gains = self._gains(surrogates, region, rows)
+        for _ in range(effort.generations):
+            children = _fresh(self._children(parents, effort.children), known)
+            if len(children):
+                rows = np.vstack([rows, children])
+                gains = np.concatenate([gains, self._gains(surrogates, region, children)])
+            order = np.argsort(-gains, kind="stable")[: 4 * effort.children]
+            rows, gains = rows[order], gains[order]
+            best = rows[: effort.parents // 2]
+            others = rows[rng.integers(len(rows), size=effort.parents // 4)]
+            parents = np.vstack([best, others, parents[rng.permutation(len(parents))]])
+            parents = parents[: effort.parents]
+        return rows
+
+    def _children(self, parents: Array, n: int) -> Array:
+        rng, full = self._rng, self.parameters.filled(parents, self._rng)
+        mothers, fathers = full[rng.integers(len(full), size=(2, n))]
+        crossed = self.parameters.crossed(mothers, fathers, rng)
+        mutated = self.parameters.mutated(mothers, rng)
+        both = self.parameters.mutated(crossed, rng)
+        kind = rng.random(n)[:, None]
+        rows = np.where(kind < 0.25, crossed, np.where(kind < 0.75, mutated, both))
+        return self._activity.apply(rows)
+
+    def _gains(self, surrogates: _Surrogates, region: _Region, rows: Array) -> Array:
+        return region.gain(surrogates, *surrogates.posteriors(self._features(rows)))
+
+    def _pick(self, surrogates: _Surrogates, region: _Region, rows: Array, n: int) -> list[Array]:
+        losses, constraints = surrogates.posteriors(self._features(rows))
+        left = np.ones(len(rows), dtype=bool)
+        picked: list[Array] = []
+        while len(picked) < n and left.any():
+            gains = np.where(left, region.gain(surrogates, losses, constraints), -1.0)
+            if gains.max() <= 0:
+                # Nothing is expected of any: the least known is worth most.
+                unknown = np.sum([np.log(p.variance) for p in losses], axis=0)
+                gains = np.where(left, unknown, -np.inf)
+            best = int(gains.argmax())
+            picked.append(self._whole(rows[best]))
+            left[best] = False
+            if len(picked) < n:
+                region = region.joined(surrogates.means(losses)[best])
+                for posterior in losses:
+                    posterior.believe(best)
+        return picked
+
+    def _known(self, rows_NP: Array) -> Array:
+        """Rows in their one form, by what they tell of conditions."""
+        activity = Activity.learn(rows_NP, self.parameters)
+        if activity != self._activity:
+            self._take(activity)
+        return activity.apply(rows_NP)
+
+    def _whole(self, row_P: Array) -> Array:
+        """With a value for what is not part of the row: a condition may have been learnt wrong."""
+        found: Array = self.parameters.filled(row_P[None], self._rng)[0]
+        return found
+
+    def _new(self, taken: set[bytes], n: int) -> Array:
+        """Up to ``n`` new rows, at random; a small space is looked through whole."""
+        if self._listed is not None:
+            left = _fresh(self._activity.apply(self._listed), set(taken))
+            if not len(left):
+                raise Exhausted
+            most = max(n, _MOST_LISTED_CANDIDATES)
+            found: Array = self._rng.permutation(left)[:most]
+            return found
+        for _ in range(_TRIES):
+            rows = self._activity.apply(self.parameters.random(n, self._rng))
+            fresh = _fresh(rows, set(taken))
+            if len(fresh):
+                return fresh
+        raise Exhausted
+
+
+def _fresh(rows: Array, known: set[bytes]) -> Array:
+    """Rows that are not in ``known``, each once; ``known`` learns them."""
+    chosen = []
+    for index, key in enumerate(keys(rows)):
+        if key not in known:
+            known.add(key)
+            chosen.append(index)
+    return rows[chosen]
+
+
+def _relevant(losses_NM: Array, most: int) -> NDArray[np.int64]:
+    """Positions of up to ``most`` rows, front by front (Goldberg 1989), in their order."""
+    n = len(losses_NM)
+    if n <= most:
+        return np.arange(n)
+    left, chosen = np.arange(n), np.zeros(n, dtype=bool)
+    while chosen.sum() < most and len(left):
+        mask = non_dominated_mask(losses_NM[left], (False,) * losses_NM.shape[1])
+        layer = left[mask][: most - int(chosen.sum())]
+        chosen[layer] = True
+        left = left[~mask]
+    return np.flatnonzero(chosen)
+
+
+def _squared_distances(a_NF: Array, b_MF: Array) -> Array:
+    found: Array = ((a_NF[:, None] - b_MF[None]) ** 2).sum(axis=2)
+    return found
