@@ -29,14 +29,15 @@ _LARGE: dict[str, Any] = {
 _PRESETS: tuple[dict[str, Any], ...] = (
     {
         "name": "digits-tiny",
-        "d_model": [8, 16, 24, 32, 48, 64],
+        "d_model": [16, 24, 32, 48, 64, 96],
         "depth": [1, 2, 3],
         "n_heads": [1, 2, 4],
         "n_kv_heads": [1, 2, 4],
         "ffn_ratio": [0.5, 1, 2, 4],
         "attention_rank": [None, 0.25],
         "ffn_rank": [None, 0.25],
-        "patch_size": [2, 4, 8],
+        # Patches of 8 would leave one token, and attention nothing to do.
+        "patch_size": [2, 4],
         # Widths this small have no fp8 or 2:4 kernel: those want multiples of 16 and of 64.
         "attention_precision": ["fp32", "bf16", "int8"],
         "ffn_precision": ["fp32", "bf16", "int8"],

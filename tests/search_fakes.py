@@ -79,7 +79,7 @@ def make_session(folder, *, listener=None, create=True, **changes) -> Session:
     changes.setdefault("trials", 30)
     changes.setdefault("gate", GateConfig(startup_trials=8))
     config = SearchConfig(task="digits", space=changes.pop("space", SPACE), **changes)
-    sampler = make_sampler(config.sampler, config.seed, startup_trials=8)
+    sampler = make_sampler(config.sampler, config.seed, config.space, WORKLOAD, startup_trials=8)
     opened = StudyStore.create if create else StudyStore.load
     store = opened(folder, config.storage, "run", config.space, sampler)
     gate = Gate(

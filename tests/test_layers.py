@@ -22,6 +22,7 @@ MAY_IMPORT = {
         "search_spaces",
     ),
     "nas/pareto": ("nas.pareto",),
+    "nas/samplers": ("nas.samplers", "nas.pareto"),
     "nas/tasks": ("nas.tasks", "search_spaces.workload"),
     "nas/training": (
         "nas.training",
@@ -32,6 +33,7 @@ MAY_IMPORT = {
     ),
     "nas/searching": (
         "nas.searching",
+        "nas.samplers",
         "nas.training",
         "nas.tasks",
         "nas.pareto",
@@ -58,7 +60,13 @@ DOORS = {
         "search_spaces/compression/qat.py",
         "search_spaces/compression/quantize.py",
     ),
-    "optuna": ("nas/searching/samplers.py", "nas/searching/storage.py"),
+    "optuna": (
+        "nas/samplers/columns.py",
+        "nas/samplers/ehvi.py",
+        "nas/samplers/history.py",
+        "nas/searching/samplers.py",
+        "nas/searching/storage.py",
+    ),
     "ray": ("nas/searching/ray_driver.py",),
     "matplotlib": (
         "experiments/campaign_report.py",

@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--trials", type=int, help="candidates to train")
     parser.add_argument("--workers", type=int, help="trials at a time (default: 2)", default=2)
     parser.add_argument("--seed", type=int, help="seed of sampling, weights and audit")
-    parser.add_argument("--sampler", help="tpe, nsga2 or random")
+    parser.add_argument("--sampler", help="ehvi, tpe, nsga2 or random")
     parser.add_argument("--max-joules", help="budget per sample, such as 2mJ or 0.002")
     parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
     parser.add_argument("--meter", help="meter, in place of the best one; see nas doctor")

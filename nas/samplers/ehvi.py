@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from nas.samplers.columns import Columns
-from nas.samplers.features import ExtraFeatures
+from nas.samplers.features import RowMap
 from nas.samplers.history import History, Variances
 from nas.samplers.objectives import Objective
 from nas.samplers.proposer import Effort, Evaluated, Exhausted, Proposer
 
 Array = NDArray[np.float64]
-NamedFeatures = Callable[[Sequence[Mapping[str, Any]]], Array]
+# From the names of ``P`` parameters and rows ``(N, P)`` to rows; see ``nas.samplers.parameters``.
+NamedRowMap = Callable[[Sequence[str], Array], Array]
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +55,8 @@ class EhviSampler(BaseSampler):
         log: Sequence[bool] | None = None,
         best_possible: Sequence[float | None] | None = None,
         variances: Variances | None = None,
-        features: NamedFeatures | None = None,
+        features: NamedRowMap | None = None,
+        canonical: NamedRowMap | None = None,
         effort: Effort | None = None,
     ) -> None:
         """Nothing is drawn before the first trial.
@@ -68,8 +71,10 @@ class EhviSampler(BaseSampler):
                 or ``None``.
             variances: From a complete trial to the variance of each of its values; without it
                 noise is told from the values alone.
-            features: More columns for the models: from the parameters of ``N`` rows to an array
-                ``(N, F)``.
+            features: More columns for the models, ``(N, F)``.
+            canonical: The one form of rows that mean the same, ``(N, P)``, with NaN for what does
+                not matter; without it, conditions are learnt from the trials. Two rows of one
+                form are never both proposed.
             effort: How hard candidates are searched for.
 
         Raises:
@@ -82,7 +87,7 @@ class EhviSampler(BaseSampler):
         self._n_startup = n_startup_trials
         self._reference_point = reference_point
         self._log, self._best = log, best_possible
-        self._features = features
+        self._features, self._canonical = features, canonical
         self._effort = effort or Effort()
         self._independent = RandomSampler(seed=self._seed)
         self._history = History(variances)
@@ -180,14 +185,20 @@ class EhviSampler(BaseSampler):
         reference = None
         if self._reference_point is not None:
             reference = self._losses(np.array([self._reference_point], dtype=float))[0]
-        extra: ExtraFeatures | None = None
-        features = self._features
-        if features is not None:
+        names = [column.name for column in columns.parameters.columns]
 
-            def extra(rows: Array) -> Array:
-                return features([columns.params(row) for row in rows])
+        def bound(rows: NamedRowMap | None) -> RowMap | None:
+            return None if rows is None else partial(rows, names)
 
-        return Proposer(columns.parameters, n, self._seed, reference, extra, self._effort)
+        return Proposer(
+            columns.parameters,
+            n,
+            self._seed,
+            reference,
+            bound(self._features),
+            bound(self._canonical),
+            self._effort,
+        )
 
     def _losses(self, values_NM: Array) -> Array:
         pairs = zip(self._objectives, values_NM.T, strict=True)

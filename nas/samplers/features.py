@@ -19,7 +19,8 @@ from scipy.special import eval_legendre
 from nas.samplers.parameters import Parameter, Parameters
 
 Array = NDArray[np.float64]
-ExtraFeatures = Callable[[Array], Array]
+# From rows ``(N, P)`` to rows.
+RowMap = Callable[[Array], Array]
 
 _LEAST_SERIES = 3
 _ORDERS = 3
@@ -29,7 +30,7 @@ class Features:
     """Rows to standardised features, ``(N, P)`` to ``(N, F)``."""
 
     def __init__(
-        self, parameters: Parameters, reference_NP: Array, extra: ExtraFeatures | None = None
+        self, parameters: Parameters, reference_NP: Array, extra: RowMap | None = None
     ) -> None:
         """Standardise by ``reference``, random rows; ``extra`` adds columns of the caller's."""
         self._tables = [_table(column) for column in parameters.columns]

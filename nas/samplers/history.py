@@ -33,6 +33,7 @@ class History:
 
     def _forget(self) -> None:
         self._study_id: int | None = None
+        self._n_objectives = 0
         self._n_settled = 0
         self._read: set[int] = set()
         self._distributions: dict[str, BaseDistribution] = {}
@@ -51,6 +52,7 @@ class History:
         if study._study_id != self._study_id:
             self._forget()
             self._study_id = study._study_id
+            self._n_objectives = len(study.directions)
         trials = study.get_trials(deepcopy=False)
         self._running = []
         settled = True
@@ -91,8 +93,8 @@ class History:
         n = len(self._complete)
         return Evaluated(
             np.array(self._rows).reshape(n, len(columns.parameters)),
-            values.reshape(n, -1),
-            np.array(self._variance, dtype=float).reshape(n, -1),
+            values.reshape(n, self._n_objectives),
+            np.array(self._variance, dtype=float).reshape(n, self._n_objectives),
             np.array(constraints, dtype=float).reshape(n, len(names)),
         )
 

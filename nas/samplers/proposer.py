@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 from nas.pareto.dominance import non_dominated_mask
 from nas.samplers.activity import Activity
-from nas.samplers.features import ExtraFeatures, Features
+from nas.samplers.features import Features, RowMap
 from nas.samplers.gaussian_process import Hyperparameters, Posterior
 from nas.samplers.improvement import boxes, expected_improvement
 from nas.samplers.model import Model, counts_in_ratios
@@ -113,9 +113,7 @@ class _Region:
         constraints: Sequence[Posterior],
     ) -> Array:
         """Expected hypervolume improvement, times the probability of being feasible, ``(C,)``."""
-        likely = np.ones(len(posteriors[0].mean))
-        for posterior in constraints:
-            likely = likely * ndtr(-posterior.mean / np.sqrt(posterior.variance))
+        likely = _feasibility(constraints, len(posteriors[0].mean))
         if self.reference is None:
             return likely
         lows, highs = boxes(self.front, self.reference)
@@ -136,15 +134,18 @@ class Proposer:
     """Proposes rows of one space.
 
     ``reference`` is the corner that hypervolume is counted from; by default a tenth of the
-    front's extent beyond its worst. ``extra`` adds features of the caller's. Hyperparameters are
-    kept from one proposal to the next, so that fitting starts where it ended.
+    front's extent beyond its worst. ``extra`` adds features of the caller's; ``canonical`` brings
+    rows that mean the same into one form, with NaN for what does not matter, and otherwise
+    conditions are learnt. Hyperparameters are kept from one proposal to the next, so that fitting
+    starts where it ended.
     """
 
     parameters: Parameters
     n_objectives: int
     seed: int
     reference: Array | None = None
-    extra: ExtraFeatures | None = None
+    extra: RowMap | None = None
+    canonical: RowMap | None = None
     effort: Effort = field(default_factory=Effort)
 
     def __post_init__(self) -> None:
@@ -158,9 +159,7 @@ class Proposer:
 
     def _take(self, activity: Activity) -> None:
         self._activity = activity
-        self._features = Features(
-            self.parameters, activity.apply(self._reference_rows), self.extra
-        )
+        self._features = Features(self.parameters, self._form(self._reference_rows), self.extra)
         self._hyper: list[Hyperparameters | None] = [None] * self.n_objectives
         self._is_log = [False] * self.n_objectives
         self._n_fitted = 0
@@ -175,7 +174,7 @@ class Proposer:
         """
         seen = self._known(seen_NP)
         taken = set(keys(seen))
-        rows = _fresh(self._activity.apply(self.parameters.corners()), set(taken))[:1]
+        rows = _fresh(self._form(self.parameters.corners()), set(taken))[:1]
         if not len(rows):
             rows = self._new(taken, _FIRST_CANDIDATES)
         apart = _squared_distances(self._features(rows), self._features(seen))
@@ -192,10 +191,10 @@ class Proposer:
             Exhausted: no new row was found at all.
         """
         done = replace(done, rows=self._known(done.rows))
-        pending = self._activity.apply(pending_QP)
+        pending = self._form(pending_QP)
         taken = {*keys(done.rows), *keys(pending)}
         if avoid is not None:
-            taken.update(keys(self._activity.apply(avoid)))
+            taken.update(keys(self._form(avoid)))
         chosen = _relevant(done.losses, _MOST_ROWS)
         used = Evaluated(
             done.rows[chosen], done.losses[chosen], done.variance[chosen], done.constraints[chosen]
@@ -290,7 +289,7 @@ class Proposer:
         both = self.parameters.mutated(crossed, rng)
         kind = rng.random(n)[:, None]
         rows = np.where(kind < 0.25, crossed, np.where(kind < 0.75, mutated, both))
-        return self._activity.apply(rows)
+        return self._form(rows)
 
     def _gains(self, surrogates: _Surrogates, region: _Region, rows: Array) -> Array:
         return region.gain(surrogates, *surrogates.posteriors(self._features(rows)))
@@ -302,9 +301,10 @@ class Proposer:
         while len(picked) < n and left.any():
             gains = np.where(left, region.gain(surrogates, losses, constraints), -1.0)
             if gains.max() <= 0:
-                # Nothing is expected of any: the least known is worth most.
+                # Nothing is expected of any: of those as likely feasible as any, the least known.
                 unknown = np.sum([np.log(p.variance) for p in losses], axis=0)
-                gains = np.where(left, unknown, -np.inf)
+                likely = np.where(left, _feasibility(constraints, len(rows)), -1.0)
+                gains = np.where(left & (likely >= likely.max() / 2), unknown, -np.inf)
             best = int(gains.argmax())
             picked.append(self._whole(rows[best]))
             left[best] = False
@@ -319,7 +319,14 @@ class Proposer:
         activity = Activity.learn(rows_NP, self.parameters)
         if activity != self._activity:
             self._take(activity)
-        return activity.apply(rows_NP)
+        return self._form(rows_NP)
+
+    def _form(self, rows_NP: Array) -> Array:
+        """The one form of rows that mean the same."""
+        rows = rows_NP
+        if self.canonical is not None and len(rows):
+            rows = self.canonical(self.parameters.filled(rows, self._rng))
+        return self._activity.apply(rows)
 
     def _whole(self, row_P: Array) -> Array:
         """With a value for what is not part of the row: a condition may have been learnt wrong."""
@@ -329,18 +336,26 @@ class Proposer:
     def _new(self, taken: set[bytes], n: int) -> Array:
         """Up to ``n`` new rows, at random; a small space is looked through whole."""
         if self._listed is not None:
-            left = _fresh(self._activity.apply(self._listed), set(taken))
+            left = _fresh(self._form(self._listed), set(taken))
             if not len(left):
                 raise Exhausted
             most = max(n, _MOST_LISTED_CANDIDATES)
             found: Array = self._rng.permutation(left)[:most]
             return found
         for _ in range(_TRIES):
-            rows = self._activity.apply(self.parameters.random(n, self._rng))
+            rows = self._form(self.parameters.random(n, self._rng))
             fresh = _fresh(rows, set(taken))
             if len(fresh):
                 return fresh
         raise Exhausted
+
+
+def _feasibility(constraints: Sequence[Posterior], n: int) -> Array:
+    """The probability that every constraint is met, taken as independent, shape ``(n,)``."""
+    likely = np.ones(n)
+    for posterior in constraints:
+        likely = likely * ndtr(-posterior.mean / np.sqrt(posterior.variance))
+    return likely
 
 
 def _fresh(rows: Array, known: set[bytes]) -> Array:

@@ -11,7 +11,7 @@ from nas.training.config import TrainingConfig
 from search_spaces.architecture import Architecture, require_positive_int
 from search_spaces.space import SearchSpace
 
-SamplerName = Literal["tpe", "nsga2", "random"]
+SamplerName = Literal["ehvi", "tpe", "nsga2", "random"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 
 # The teacher that a search trains itself: the space's largest member.
@@ -60,7 +60,7 @@ class SearchConfig:
     trials: int
     batch_size: int = 128
     seed: int = 0
-    sampler: SamplerName = "tpe"
+    sampler: SamplerName = "ehvi"
     device: str = "cpu"
     meter: str | None = None
     protocol: str = "screening"

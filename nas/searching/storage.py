@@ -135,7 +135,7 @@ class StudyStore:
         """End trials whose record is whole but whose state is not; return those in flight."""
         in_flight = []
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            record = _record_of(frozen)
+            record = record_of(frozen)
             if record is None:
                 # Asked but never dispatched: nothing was spent on it.
                 self._study.tell(frozen.number, state=TrialState.FAIL)
@@ -148,7 +148,7 @@ class StudyStore:
 
     def records(self) -> list[TrialRecord]:
         """Every trial's record, by number."""
-        found = (_record_of(frozen) for frozen in self._study.get_trials(deepcopy=False))
+        found = (record_of(frozen) for frozen in self._study.get_trials(deepcopy=False))
         return [record for record in found if record is not None]
 
     def _tell(self, record: TrialRecord) -> None:
@@ -160,7 +160,8 @@ class StudyStore:
             self._study.tell(record.number, state=TrialState.FAIL)
 
 
-def _record_of(frozen: optuna.trial.FrozenTrial) -> TrialRecord | None:
+def record_of(frozen: optuna.trial.FrozenTrial) -> TrialRecord | None:
+    """What is stored of one of our trials; ``None`` where nothing is."""
     data = frozen.user_attrs.get(_RECORD)
     return None if data is None else TrialRecord.from_dict(data)
 

@@ -67,7 +67,13 @@ def run_search(
     workload = task.workload(config.batch_size)
     _check_fits(config.space, workload)
     protocol = get_protocol(config.protocol)
-    sampler = make_sampler(config.sampler, config.seed, startup_trials=config.gate.startup_trials)
+    sampler = make_sampler(
+        config.sampler,
+        config.seed,
+        config.space,
+        workload,
+        startup_trials=config.gate.startup_trials,
+    )
     if resume:
         run = run_module.resumed(folder, config)
         meter_name = run.meter

@@ -1,0 +1,103 @@
+"""The process: its gradient, what it learns of few rows, and what believing does."""
+
+import numpy as np
+import pytest
+
+from nas.samplers.gaussian_process import GaussianProcess, Hyperparameters, _loss
+from nas.samplers.model import Model, counts_in_ratios
+
+
+def rows(n, f, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, f))
+
+
+def test_the_gradient_is_that_of_the_loss():
+    x, rng = rows(12, 4), np.random.default_rng(1)
+    y, noise = rng.normal(size=12), rng.uniform(0, 0.1, size=12)
+    vector = rng.normal(-0.5, 0.5, size=7)
+    value, gradient = _loss(vector, x, y, noise)
+    for index in range(7):
+        step = np.zeros(7)
+        step[index] = 1e-5
+        up, down = _loss(vector + step, x, y, noise)[0], _loss(vector - step, x, y, noise)[0]
+        assert gradient[index] == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-6)
+    assert np.isfinite(value)
+
+
+def test_many_additive_features_are_learnt_from_few_rows():
+    weights = np.linspace(-1, 1, 25)
+    x, fresh = rows(40, 25), rows(200, 25, seed=1)
+    process = GaussianProcess.fit(x, x @ weights, np.zeros(40))
+    posterior = process.posterior(fresh)
+    truth = fresh @ weights
+    assert np.corrcoef(posterior.mean, truth)[0, 1] > 0.99
+    covered = np.abs(posterior.mean - truth) < 2.6 * np.sqrt(posterior.variance)
+    assert covered.mean() > 0.9
+
+
+def test_features_that_do_not_matter_are_found_out():
+    x, fresh = rows(60, 12), rows(200, 12, seed=1)
+    process = GaussianProcess.fit(x, np.sin(2 * x[:, 3]), np.zeros(60))
+    assert process.hyper.relevance.argmax() == 3
+    error = process.posterior(fresh).mean - np.sin(2 * fresh[:, 3])
+    assert np.sqrt((error**2).mean()) < 0.15
+
+
+def test_noise_is_smoothed_away_known_or_not():
+    x, rng = rows(150, 3), np.random.default_rng(1)
+    truth = x[:, 0] + 0.5 * x[:, 1] ** 2
+    noisy = truth + rng.normal(0, 0.5, size=150)
+    for known in (np.zeros(150), np.full(150, 0.25)):
+        smoothed = GaussianProcess.fit(x, noisy, known).smoothed()
+        assert np.abs(smoothed - truth).mean() < 0.6 * np.abs(noisy - truth).mean()
+
+
+def test_believing_narrows_as_measuring_there_would():
+    x, fresh = rows(20, 3), rows(30, 3, seed=1)
+    y = np.sin(x[:, 0])
+    process = GaussianProcess.fit(x, y, np.zeros(20))
+    posterior = process.posterior(fresh)
+    before = posterior.mean.copy()
+    posterior.believe(4)
+    model = Model(process, x, y, np.zeros(20), False).believing(fresh[4:5])
+    again = model.process.posterior(fresh)
+    assert np.array_equal(posterior.mean, before)
+    # Standardising with one label more scales by a little.
+    assert np.allclose(posterior.variance, again.variance, rtol=0.3, atol=1e-6)
+    assert np.allclose(before, again.mean, atol=0.05)
+
+
+def test_labels_that_are_all_alike_are_no_trouble():
+    x = rows(10, 2)
+    posterior = GaussianProcess.fit(x, np.full(10, 3.0), np.zeros(10)).posterior(x)
+    assert np.allclose(posterior.mean, 3.0)
+
+
+def test_hyperparameters_are_read_back():
+    hyper = Hyperparameters.from_vector(np.arange(6.0))
+    assert np.array_equal(hyper.to_vector(), np.arange(6.0))
+
+
+@pytest.mark.parametrize(
+    ("losses", "is_log"),
+    [
+        (np.exp(np.linspace(-5, 5, 30)), True),
+        (np.linspace(10, 12, 30), False),
+        (np.linspace(-1, 5, 30), False),
+        (np.full(5, 2.0), False),
+    ],
+)
+def test_ratios_count_where_logarithms_look_normal(losses, is_log):
+    assert counts_in_ratios(losses) is is_log
+
+
+def test_the_worst_losses_say_bad_and_not_how_bad():
+    x = rows(30, 2)
+    losses = x[:, 0].copy()
+    losses[0] = 1e9
+    made = {"is_log": False, "hyper": None, "fit": True}
+    model = Model.make(x, losses, np.zeros(30), **made)
+    assert model.labels.max() < 100
+    assert np.array_equal(model.labels[1:], losses[1:])
+    alike = Model.make(x, np.where(x[:, 0] > 1, 1.0, 0.0), np.zeros(30), **made)
+    assert set(alike.labels) == {0.0, 1.0}
