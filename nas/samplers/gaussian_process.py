@@ -82,7 +82,7 @@ class GaussianProcess:
         noise_N: Array,
         start: Hyperparameters | None = None,
         *,
-        most_rows: int = 300,
+        most_rows: int = 200,
         steps: int = 60,
     ) -> GaussianProcess:
         """Fit hyperparameters on up to ``most_rows`` rows, evenly taken, and condition on all.

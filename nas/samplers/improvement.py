@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from nas.pareto.dominance import non_dominated_mask
+
 Array = NDArray[np.float64]
 
 
@@ -55,19 +57,22 @@ def boxes(front_FM: Array, reference_M: Array) -> tuple[Array, Array]:
         upper = min([*inside[:, 0], reference_M[0]])
         return np.array([[-np.inf]]), np.array([[upper]])
     inside = inside[np.argsort(inside[:, -1], kind="stable")]
-    edges = np.concatenate([[-np.inf], inside[:, -1], reference_M[-1:]])
-    lows, highs = [], []
-    for index, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-        if high <= low:
-            continue
-        # Between two members' last losses, the members below dominate in the others.
+    # Between two members' last losses, the members below dominate in the others.
+    low = np.concatenate([[-np.inf], inside[:, -1]])
+    high = np.append(inside[:, -1], reference_M[-1])
+    if len(reference_M) == 2:
+        first = np.minimum.accumulate(np.append(reference_M[0], inside[:, 0]))
+        lows, highs = [np.full(len(low), -np.inf), low], [first, high]
+        kept = high > low
+        return np.column_stack(lows)[kept], np.column_stack(highs)[kept]
+    parts = []
+    for index in np.flatnonzero(high > low):
         below = inside[:index, :-1]
-        if len(below):
-            below = below[_non_dominated(below)]
+        below = below[non_dominated_mask(below, (False,) * below.shape[1])]
         sub_low, sub_high = boxes(below, reference_M[:-1])
-        lows.append(np.column_stack([sub_low, np.full(len(sub_low), low)]))
-        highs.append(np.column_stack([sub_high, np.full(len(sub_high), high)]))
-    return np.vstack(lows), np.vstack(highs)
+        ends = np.full((2, len(sub_low)), [[low[index]], [high[index]]])
+        parts.append((np.column_stack([sub_low, ends[0]]), np.column_stack([sub_high, ends[1]])))
+    return np.vstack([low for low, _ in parts]), np.vstack([high for _, high in parts])
 
 
 def expected_improvement(beliefs: list[Belief], lows_BM: Array, highs_BM: Array) -> Array:
@@ -83,9 +88,3 @@ def expected_improvement(beliefs: list[Belief], lows_BM: Array, highs_BM: Array)
         product = product * (below[high] - below[low])
     found: Array = np.asarray(product).sum(axis=0)
     return found
-
-
-def _non_dominated(losses: Array) -> NDArray[np.bool_]:
-    from nas.pareto.dominance import non_dominated_mask
-
-    return non_dominated_mask(losses, (False,) * losses.shape[1])

@@ -45,7 +45,7 @@ class Exhausted(Exception):  # noqa: N818 - the end of a space is no error
 class Effort:
     """How hard candidates are searched for: ``generations`` of ``children`` each."""
 
-    generations: int = 8
+    generations: int = 6
     children: int = 200
     parents: int = 60
 

@@ -241,7 +241,11 @@ class CostRegressor:
         outside = excess > _SLACK
         # Outside the training range the residual is a guess: twice the width, more further out.
         width = np.where(outside, (2 + excess) * width, width)
-        return Interval(np.exp(middle), np.exp(middle - width), np.exp(middle + width), ~outside)
+        with np.errstate(over="ignore"):
+            # Far outside the range anything is possible: infinite is what is meant there.
+            return Interval(
+                np.exp(middle), np.exp(middle - width), np.exp(middle + width), ~outside
+            )
 
 
 def _row_weights(sd: Array) -> Array:
