@@ -103,6 +103,7 @@ def render_table(front: Front) -> str:
         f"energy per sample ({label})",
         "params",
         "architecture",
+        "truly on it",
         "test accuracy*",
     )
     rows = [
@@ -113,15 +114,17 @@ def render_table(front: Front) -> str:
             f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]",
             f"{m.params:,}",
             m.architecture_text,
+            "" if m.front_probability is None else f"{m.front_probability:.0%}",
             "" if m.test_accuracy is None else f"{m.test_accuracy:.2%}",
         )
         for m in front
     ]
-    lines = [render_columns(head, rows, right={0, 3})]
+    lines = [render_columns(head, rows, right={0, 3, 5})]
     lines.append(
         f"accuracy ± standard error on validation data; energy with 95% interval, "
         f"{first.workload} on {first.device}"
     )
+    lines.append("truly on it: how likely no other trial is better in both, by these errors")
     lines.append("* recorded, never used to choose")
     return "\n".join(lines)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from nas.pareto.dominance import non_dominated_mask
+from nas.pareto.uncertainty import front_probabilities
 
 SCHEMA_VERSION = 1
 
@@ -19,6 +20,8 @@ class FrontMember:
 
     ``accuracy`` is of the validation split, by which members are chosen; ``test_accuracy`` is
     shown beside it and never chosen by. Energies are joules per sample; the interval is 95%.
+    ``front_probability`` is how likely no other trial truly dominates it, given the errors of both
+    (``nas.pareto.uncertainty``); filled in by ``Front.of``.
     """
 
     trial: int
@@ -37,6 +40,7 @@ class FrontMember:
     workload: str
     params: int
     latency_s: float | None = None
+    front_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,16 @@ class Front:
         """The front of ``candidates``: accuracy maximised, joules minimised."""
         known = list(candidates)
         mask = non_dominated_mask([[c.accuracy, c.energy_j] for c in known], (True, False))
-        kept = [member for member, on_front in zip(known, mask, strict=True) if on_front]
+        probabilities = front_probabilities(
+            [[c.accuracy, np.log(c.energy_j)] for c in known],
+            [[c.accuracy_se, _log_sd(c)] for c in known],
+            (True, False),
+        )
+        kept = [
+            replace(member, front_probability=float(probability))
+            for member, on_front, probability in zip(known, mask, probabilities, strict=True)
+            if on_front
+        ]
         return cls(tuple(sorted(kept, key=lambda m: (m.energy_j, m.trial))))
 
     def __iter__(self) -> Iterator[FrontMember]:
@@ -124,3 +137,8 @@ class Front:
     def to_rows(self) -> list[dict[str, Any]]:
         """Plain data for JSON or CSV, one row a member."""
         return [asdict(member) for member in self.members]
+
+
+def _log_sd(member: FrontMember) -> float:
+    """Standard deviation of the logarithm of the joules, from their 95% interval."""
+    return float(np.log(member.energy_high_j / member.energy_low_j)) / (2 * 1.96)

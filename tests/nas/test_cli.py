@@ -37,9 +37,10 @@ def test_front_table_json_csv_and_knee_agree(run_folder, capsys):
     members = json.loads(capsys.readouterr().out)["members"]
     energies = [m["energy_j"] for m in members]
     assert len(members) >= 2 and energies == sorted(energies)
+    assert all(0 < m["front_probability"] <= 1 for m in members)
     assert main(["front", str(run_folder)]) == 0
     table = capsys.readouterr().out.splitlines()
-    assert len(table) == len(members) + 4 + 2
+    assert len(table) == len(members) + 5 + 2
     assert table[-1].startswith("spent by the search: ") and "CO2e" in table[-1]
     assert main(["front", str(run_folder), "--baseline", "0"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("saving: ")

@@ -1,0 +1,40 @@
+"""How sure a front is: probabilities by hand and against the definition."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from nas.pareto.uncertainty import front_probabilities
+
+BOTH = (True, False)
+
+
+def test_without_errors_it_is_the_front():
+    values = [[0.9, 1.0], [0.95, 2.0], [0.9, 2.0], [0.8, 3.0]]
+    assert front_probabilities(values, np.zeros((4, 2)), BOTH) == pytest.approx([1, 1, 0, 0])
+
+
+def test_two_trials_of_one_cost_share_it_as_their_difference_says():
+    # Which is the more accurate is a normal difference; joules are the same but for a little.
+    found = front_probabilities([[0.90, 1.0], [0.91, 1.001]], [[0.01, 0], [0.01, 0]], BOTH)
+    better = norm.cdf(1 / np.sqrt(2))
+    assert found[0] == 1
+    assert found[1] == pytest.approx(better, abs=0.03)
+
+
+def test_a_lucky_best_is_less_sure_than_a_clear_one():
+    values = [[0.98, 5.0], [0.979, 4.0], [0.90, 1.0]]
+    found = front_probabilities(values, [[0.01, 0.1]] * 3, BOTH)
+    assert found[0] < 0.65 and found[2] == 1
+
+
+def test_many_hopeless_trials_change_nothing_and_cost_little():
+    values = [[0.9, 1.0], [0.95, 2.0]]
+    few = front_probabilities(values, [[0.01, 0.1]] * 2, BOTH)
+    many = values + [[0.5, 9.0]] * 20_000
+    found = front_probabilities(many, [[0.01, 0.1]] * len(many), BOTH)
+    assert np.array_equal(found[:2], few) and not found[2:].any()
+
+
+def test_no_trial_has_no_probabilities():
+    assert len(front_probabilities([], [], BOTH)) == 0
