@@ -51,6 +51,7 @@ class EhviSampler(BaseSampler):
         *,
         seed: int | None = None,
         n_startup_trials: int = 6,
+        corners: bool = True,
         reference_point: Sequence[float] | None = None,
         log: Sequence[bool] | None = None,
         best_possible: Sequence[float | None] | None = None,
@@ -64,6 +65,8 @@ class EhviSampler(BaseSampler):
         Args:
             seed: Seed of everything that is drawn.
             n_startup_trials: Complete trials that fill the space before models are fitted.
+            corners: Whether the first two have every ordered parameter at its least, and at its
+                greatest: the ends of the front, where values are sizes.
             reference_point: Corner that hypervolume is counted from, in the study's units; by
                 default a tenth of the front's extent beyond its worst values.
             log: For each objective, whether hypervolume is counted in its logarithm.
@@ -84,7 +87,7 @@ class EhviSampler(BaseSampler):
         if n_startup_trials < 2:
             raise ValueError(f"n_startup_trials must be >= 2, got {n_startup_trials}")
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        self._n_startup = n_startup_trials
+        self._n_startup, self._corners = n_startup_trials, corners
         self._reference_point = reference_point
         self._log, self._best = log, best_possible
         self._features, self._canonical = features, canonical
@@ -144,7 +147,7 @@ class EhviSampler(BaseSampler):
             known = np.vstack(
                 [history.evaluated(columns).rows, running, history.given_up(columns)]
             )
-            return proposer.first(known)
+            return proposer.first(known, corners=self._corners)
         batch = min(_MOST_BATCH, 1 + n // _TRIALS_PER_PROPOSAL)
         if not self._queue or n - self._queued_at >= batch:
             done = self._as_losses(history.evaluated(columns))

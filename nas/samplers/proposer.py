@@ -29,7 +29,8 @@ _MOST_LISTED = 5000
 _MOST_LISTED_CANDIDATES = 800
 _REFERENCE_ROWS = 2000
 _FRONT_MARGIN = 0.1
-_FIRST_CANDIDATES = 64
+# Of so many random rows the farthest: many more would give corners, which are dear to evaluate.
+_FIRST_CANDIDATES = 8
 # Members of the front that boxes are made of, by number of objectives.
 _MOST_FRONT = {1: 1, 2: 300, 3: 50}
 _MOST_FRONT_ELSE = 20
@@ -164,17 +165,19 @@ class Proposer:
         self._is_log = [False] * self.n_objectives
         self._n_fitted = 0
 
-    def first(self, seen_NP: Array) -> Array:
+    def first(self, seen_NP: Array, *, corners: bool) -> Array:
         """A row far from those seen, before there is anything to learn from.
 
-        Two corners come first: where values are sizes, the ends of the front lie there.
+        With ``corners`` two of them come first: where values are sizes, the ends of the front lie
+        there.
 
         Raises:
             Exhausted: no new row was found.
         """
         seen = self._known(seen_NP)
         taken = set(keys(seen))
-        rows = _fresh(self._form(self.parameters.corners()), set(taken))[:1]
+        rows = self._form(self.parameters.corners() if corners else seen_NP[:0])
+        rows = _fresh(rows, set(taken))[:1]
         if not len(rows):
             rows = self._new(taken, _FIRST_CANDIDATES)
         apart = _squared_distances(self._features(rows), self._features(seen))
