@@ -76,6 +76,21 @@ def test_the_python_example_runs_as_written(tmp_path):
     assert (tmp_path / "model" / "card.json").is_file()
 
 
+def test_the_sampler_example_runs_as_written(tmp_path):
+    (example,) = blocks(ROOT / "docs" / "search.md", "python")
+    (tmp_path / "example.py").write_text(example + "print(len(study.best_trials))\n")
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 2
+
+
 def test_the_space_in_the_readme_is_one():
     text, _ = blocks(ROOT / "README.md", "yaml")
     space = SearchSpace.from_dict(yaml.safe_load(text))
