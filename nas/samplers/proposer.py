@@ -10,13 +10,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from nas.pareto.dominance import non_dominated_mask
 from nas.samplers.activity import Activity
 from nas.samplers.features import Features, RowMap
-from nas.samplers.gaussian_process import Hyperparameters, Posterior
-from nas.samplers.improvement import boxes, expected_improvement
+from nas.samplers.gains import Region, Surrogates, feasibility
+from nas.samplers.gaussian_process import Hyperparameters
 from nas.samplers.model import Model, counts_in_ratios
 from nas.samplers.parameters import Parameters, keys
 
@@ -72,62 +71,6 @@ class Evaluated:
         """Rows that are known to break no constraint."""
         broken: NDArray[np.bool_] = np.any(self.constraints > 0, axis=1)
         return ~broken
-
-
-@dataclass(frozen=True)
-class _Surrogates:
-    """Models of losses and of constraints."""
-
-    losses: list[Model]
-    constraints: list[Model]
-
-    def posteriors(self, features_CF: Array) -> tuple[list[Posterior], list[Posterior]]:
-        """Of each, at candidates."""
-        return (
-            [model.process.posterior(features_CF) for model in self.losses],
-            [model.process.posterior(features_CF) for model in self.constraints],
-        )
-
-    def means(self, posteriors: Sequence[Posterior]) -> Array:
-        """Losses expected at each candidate, ``(C, M)``."""
-        pairs = zip(self.losses, posteriors, strict=True)
-        return np.column_stack([np.exp(p.mean) if m.is_log else p.mean for m, p in pairs])
-
-    def believing(self, features_QF: Array) -> _Surrogates:
-        """As if rows in flight had come out as predicted."""
-        return _Surrogates(
-            [model.believing(features_QF) for model in self.losses], self.constraints
-        )
-
-
-@dataclass(frozen=True)
-class _Region:
-    """What the front leaves to gain; all of space where nothing feasible is known."""
-
-    front: Array
-    reference: Array | None
-
-    def gain(
-        self,
-        surrogates: _Surrogates,
-        posteriors: Sequence[Posterior],
-        constraints: Sequence[Posterior],
-    ) -> Array:
-        """Expected hypervolume improvement, times the probability of being feasible, ``(C,)``."""
-        likely = _feasibility(constraints, len(posteriors[0].mean))
-        if self.reference is None:
-            return likely
-        lows, highs = boxes(self.front, self.reference)
-        beliefs = [m.belief(p) for m, p in zip(surrogates.losses, posteriors, strict=True)]
-        return likely * expected_improvement(beliefs, lows, highs)
-
-    def joined(self, loss_M: Array) -> _Region:
-        """With one more member."""
-        if self.reference is None:
-            return self
-        losses = np.vstack([self.front, loss_M])
-        mask = non_dominated_mask(losses, (False,) * losses.shape[1])
-        return _Region(losses[mask], self.reference)
 
 
 @dataclass
@@ -214,7 +157,7 @@ class Proposer:
         candidates = self._candidates(surrogates, region, parents, taken)
         return self._pick(surrogates, region, candidates, n)
 
-    def _fit(self, done: Evaluated, n_done: int) -> _Surrogates:
+    def _fit(self, done: Evaluated, n_done: int) -> Surrogates:
         features = self._features(done.rows)
         fit = n_done >= self._n_fitted + max(1, self._n_fitted // 10)
         if fit:
@@ -241,12 +184,12 @@ class Proposer:
             )
             self._hyper[index] = model.process.hyper
             models.append(model)
-        return _Surrogates(models[: self.n_objectives], models[self.n_objectives :])
+        return Surrogates(models[: self.n_objectives], models[self.n_objectives :])
 
-    def _region(self, losses_NM: Array, is_feasible: NDArray[np.bool_]) -> _Region:
+    def _region(self, losses_NM: Array, is_feasible: NDArray[np.bool_]) -> Region:
         feasible = losses_NM[is_feasible]
         if not len(feasible):
-            return _Region(feasible, None)
+            return Region(feasible, None)
         front = feasible[non_dominated_mask(feasible, (False,) * self.n_objectives)]
         if self.reference is not None:
             reference = self.reference
@@ -261,10 +204,10 @@ class Proposer:
         if len(front) > most:
             order = np.argsort(front[:, 0])
             front = front[order[np.linspace(0, len(front) - 1, most).astype(int)]]
-        return _Region(front, reference)
+        return Region(front, reference)
 
     def _candidates(
-        self, surrogates: _Surrogates, region: _Region, parents: Array, taken: set[bytes]
+        self, surrogates: Surrogates, region: Region, parents: Array, taken: set[bytes]
     ) -> Array:
         """New rows, evolved for what the region gains by them; the best come first."""
         effort, rng = self.effort, self._rng
@@ -294,10 +237,10 @@ class Proposer:
         rows = np.where(kind < 0.25, crossed, np.where(kind < 0.75, mutated, both))
         return self._form(rows)
 
-    def _gains(self, surrogates: _Surrogates, region: _Region, rows: Array) -> Array:
+    def _gains(self, surrogates: Surrogates, region: Region, rows: Array) -> Array:
         return region.gain(surrogates, *surrogates.posteriors(self._features(rows)))
 
-    def _pick(self, surrogates: _Surrogates, region: _Region, rows: Array, n: int) -> list[Array]:
+    def _pick(self, surrogates: Surrogates, region: Region, rows: Array, n: int) -> list[Array]:
         losses, constraints = surrogates.posteriors(self._features(rows))
         left = np.ones(len(rows), dtype=bool)
         picked: list[Array] = []
@@ -306,7 +249,7 @@ class Proposer:
             if gains.max() <= 0:
                 # Nothing is expected of any: of those as likely feasible as any, the least known.
                 unknown = np.sum([np.log(p.variance) for p in losses], axis=0)
-                likely = np.where(left, _feasibility(constraints, len(rows)), -1.0)
+                likely = np.where(left, feasibility(constraints, len(rows)), -1.0)
                 gains = np.where(left & (likely >= likely.max() / 2), unknown, -np.inf)
             best = int(gains.argmax())
             picked.append(self._whole(rows[best]))
@@ -351,14 +294,6 @@ class Proposer:
             if len(fresh):
                 return fresh
         raise Exhausted
-
-
-def _feasibility(constraints: Sequence[Posterior], n: int) -> Array:
-    """The probability that every constraint is met, taken as independent, shape ``(n,)``."""
-    likely = np.ones(n)
-    for posterior in constraints:
-        likely = likely * ndtr(-posterior.mean / np.sqrt(posterior.variance))
-    return likely
 
 
 def _fresh(rows: Array, known: set[bytes]) -> Array:
