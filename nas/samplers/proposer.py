@@ -5,7 +5,6 @@ Knows rows and losses, neither Optuna nor what a row means. Everything is minimi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
