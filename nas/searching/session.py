@@ -17,7 +17,6 @@ from nas.searching.config import SearchConfig
 from nas.searching.gate import Gate
 from nas.searching.storage import Proposal, StudyStore
 from nas.searching.trial import TrialRecord
-from search_spaces.architecture import Architecture
 from search_spaces.encoding import decode, encode, repair
 from search_spaces.sampling import compression_variants, mutate, sample, smallest
 from search_spaces.workload import Workload
@@ -85,6 +84,7 @@ class Session:
         self._rng = np.random.default_rng([config.seed, len(self._records)])
         self._drops_in_a_row = 0
         self._proposed_variants: set[str] = set()
+        self._asked_variants: set[int] = set()
         self.stop_reason: str | None = None
         gate.refit(self.records())
         if not self._records:
@@ -131,27 +131,31 @@ class Session:
         self._put(record)
         if record.state == "complete":
             self._gate.refit(self.records())
-            if record.number in self._gate.front_numbers:
-                self._enqueue_variant(record.architecture)
+            for number in sorted(self._gate.front_numbers - self._asked_variants):
+                self._enqueue_variant(self._records[number])
 
-    def _enqueue_variant(self, architecture: Architecture) -> None:
-        """Propose a new front member with another compression, if that has a fair chance.
+    def _enqueue_variant(self, member: TrialRecord) -> None:
+        """Propose a front member with another compression, if that has a fair chance.
 
         A compression is on the front because it pays only if the same model without it was
-        tried; samplers that draw every gene rarely try just that.
+        tried; samplers that draw every gene rarely try just that. Before chances are known
+        nothing is proposed: a baseline of ten times the joules is on the front of one trial, too.
         """
+        architecture = member.architecture
         variants = [
             variant
             for variant in compression_variants(architecture, self._config.space)
             if variant.hash not in self._seen and variant.hash not in self._proposed_variants
         ]
-        if not variants:
+        chances = self._gate.chances(variants) if variants else None
+        if variants and chances is None:
             return
-        chances = self._gate.chances(variants)
+        self._asked_variants.add(member.number)
+        if chances is None:
+            return
         # The first is the uncompressed twin, where there is one: it comes before finer choices.
-        is_fair = chances is None or chances[0] >= _FAIR_CHANCE
-        best = 0 if is_fair or chances is None else int(chances.argmax())
-        if chances is None or chances[best] >= _FAIR_CHANCE:
+        best = 0 if chances[0] >= _FAIR_CHANCE else int(chances.argmax())
+        if chances[best] >= _FAIR_CHANCE:
             self._proposed_variants.add(variants[best].hash)
             self._store.enqueue(encode(variants[best], self._config.space), baseline=False)
 
