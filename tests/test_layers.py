@@ -58,13 +58,25 @@ DOORS = {
         "search_spaces/compression/qat.py",
         "search_spaces/compression/quantize.py",
     ),
-    "optuna": ("nas/searching/samplers.py", "nas/searching/storage.py"),
+    "optuna": (
+        "experiments/benchmarks/search/optuna_peers.py",
+        "experiments/benchmarks/search_overhead.py",
+        "nas/samplers/columns.py",
+        "nas/samplers/ehvi.py",
+        "nas/samplers/history.py",
+        "nas/searching/samplers.py",
+        "nas/searching/storage.py",
+    ),
     "ray": ("nas/searching/ray_driver.py",),
     "matplotlib": (
+        "experiments/benchmarks/search/plots.py",
         "experiments/campaign_report.py",
         "nas/pareto/plots.py",
         "predictors/learned/plots.py",
     ),
+    "botorch": ("experiments/benchmarks/search/botorch_peer.py",),
+    "pymoo": ("experiments/benchmarks/search/pymoo_peer.py",),
+    "syne_tune": ("experiments/benchmarks/search/syne_peers.py",),
     "rich": ("nas/cli/progress.py",),
 }
 
