@@ -94,7 +94,8 @@ def jobs_of(
 
 def show(problems: Sequence[ProblemName], results: Results, folder: Path, evaluations: int) -> str:
     """Tables of all that is there, and a plot for each problem beside the results."""
-    parts, shown = [], set()
+    parts: list[str] = []
+    shown: set[str] = set()
     for name in problems:
         problem = make_problem(name)
         runs: dict[str, list[Run]] = {}
