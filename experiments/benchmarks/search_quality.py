@@ -6,7 +6,8 @@
 Hypervolume by evaluation and by CPU time over seeds; see ``search/problems.py`` for the problems
 and ``search/peers.py`` for the samplers (``pip install 'joulenas[peers]'`` for those of BoTorch,
 pymoo and Syne Tune). Every run is written to ``--out`` when it ends; the same command goes on
-where a broken one was, and ``--render`` prints and draws what is there.
+where a broken one was, and ``--render`` prints and draws what is there. Runs of another version
+of a sampler (of ours: of its code) are made again.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def jobs_of(
     seeds: int,
     evaluations: int,
     caps: dict[str, int],
+    any_version: bool = False,
 ) -> list[Job]:
     """What is not there yet: sampler by sampler in the order given, seed by seed."""
     jobs = []
@@ -84,7 +86,7 @@ def jobs_of(
                 problem.name,
                 sampler,
                 range(seeds),
-                version=version,
+                version=None if any_version else version,
                 evaluations=n,
                 reference=problem.reference,
             )
@@ -131,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 seeds=arguments.seeds,
                 evaluations=arguments.evaluations,
                 caps=caps,
+                any_version=arguments.any_version,
             )
     except (ValueError, OSError) as error:
         print(f"search_quality: {error}", file=sys.stderr)
@@ -199,6 +202,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--minutes", type=float, help="start no run after this long")
+    parser.add_argument(
+        "--any-version", action="store_true", help="keep runs of other versions of a sampler"
+    )
     parser.add_argument("--render", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, required=True, help="folder of results and plots")
     return parser

@@ -88,6 +88,7 @@ def test_what_is_missing_is_run_again(tmp_path):
     assert missing() == missing(evaluations=1) == [1]
     assert missing(evaluations=3) == missing(version="w") == [0, 1]
     assert missing(reference=(1.0, 2.0)) == [0, 1]
+    assert missing(version=None) == [1]
 
 
 def test_a_benchmark_goes_on_where_it_was(tmp_path):
@@ -139,6 +140,13 @@ def test_a_botorch_column_that_is_not_active_stands_still():
     ]
 
 
+def test_a_version_is_that_of_the_code_alone():
+    same = peers.without_words('def f():\n    """Say."""\n    return 1  # one\n')
+    assert same == peers.without_words('def f():\n    """Tell."""\n\n    return 1\n')
+    assert same != peers.without_words('def f():\n    """Say."""\n    return 2\n')
+    assert len(peers.PEERS["ours"].version()) == 12
+
+
 def test_what_is_not_installed_is_named_and_the_others_go_on(tmp_path, monkeypatch, caplog):
     absent = peers.Peer("absent", "", "nothing", "make", "no-such-distribution")
     monkeypatch.setitem(peers.PEERS, "absent", absent)
@@ -166,6 +174,9 @@ def test_the_table_says_how_many_evaluations_ours_needs():
     assert "ours to random's median at 100 (0.5000): 50 evaluations, 2.0x fewer" in text
     assert "(the best peer)" in text
     assert "gp was given 40 evaluations only" in text
+    assert "has runs of versions" not in text
+    runs["random"][0] = run_of(0, slow.tolist(), version="w")
+    assert "random has runs of versions v, w" in render(problem, 1.0, runs, n)
 
 
 @pytest.mark.parametrize("text", ["gp", "nothing=3", "gp=0", "gp=x"])

@@ -41,6 +41,9 @@ def render(problem: Problem, best: float, runs: Runs, evaluations: int) -> str:
         shortest = min(r.evaluations for r in found)
         if shortest < evaluations:
             lines.append(f"{'':18}  {name} was given {shortest} evaluations only")
+        versions = sorted({r.version for r in found})
+        if len(versions) > 1:
+            lines.append(f"{'':18}  {name} has runs of versions {', '.join(versions)}")
     return "\n".join([*lines, *_against_peers(regrets, evaluations)])
 
 

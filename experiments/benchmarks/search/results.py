@@ -72,17 +72,20 @@ class Results:
         sampler: str,
         seeds: Iterable[int],
         *,
-        version: str,
+        version: str | None,
         evaluations: int,
         reference: tuple[float, float],
     ) -> list[int]:
-        """Seeds whose last run is of another version or reference, too short, or not there."""
+        """Seeds whose last run is of another version or reference, too short, or not there.
+
+        ``version`` is ``None`` where any will do.
+        """
         found = self.find(problem, sampler)
         return [
             seed
             for seed in seeds
             if seed not in found
-            or found[seed].version != version
+            or (version is not None and found[seed].version != version)
             or found[seed].evaluations < evaluations
             or not all(
                 abs(a - b) <= 1e-9 * max(abs(a), 1.0)
