@@ -20,6 +20,7 @@ FROZEN = {
         "--distill",
         "--teacher",
         "--inherit",
+        "--baseline",
         "--carbon-g-per-kwh",
         "--storage",
         "--address",

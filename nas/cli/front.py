@@ -112,7 +112,7 @@ def render_table(front: Front) -> str:
             f"{format_joules(m.energy_j)} "
             f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]",
             f"{m.params:,}",
-            m.architecture_text,
+            f"{m.architecture_text} (baseline)" if m.baseline else m.architecture_text,
             "" if m.test_accuracy is None else f"{m.test_accuracy:.2%}",
         )
         for m in front

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,15 @@ def add_parser(subparsers: Any) -> None:
         "--inherit",
         action="store_true",
         help="candidates that fit into the teacher start from its weights and train shortly",
+    )
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="evaluate this architecture first, to compare with: .json as nas measure reads it, "
+        "or an exported folder (may be given several times)",
     )
     parser.add_argument(
         "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh (default: 445)"
@@ -148,7 +158,33 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
         config = fitted(SearchConfig(**changes))
     if arguments.epochs is not None:
         config = replace(config, training=replace(config.training, epochs=arguments.epochs))
-    return _with_teacher(config, arguments)
+    return _with_baselines(_with_teacher(config, arguments), arguments.baseline)
+
+
+def _with_baselines(config: SearchConfig, files: Sequence[Path]) -> SearchConfig:
+    """``config`` with the architectures in ``files`` after its own baselines, each once."""
+    from dataclasses import replace
+
+    from nas.cli.architecture_files import read_named
+    from nas.tasks.registry import get_task
+    from search_spaces.encoding import encode
+
+    if not files:
+        return config
+    workload = get_task(config.task).workload(config.batch_size)
+    found = {baseline.hash: baseline for baseline in config.baselines}
+    for path in files:
+        for architecture in (named.architecture for named in read_named(path)):
+            try:
+                workload.check_fits(architecture)
+                encode(architecture, config.space)
+            except ValueError as error:
+                raise ValueError(
+                    f"baseline {path} must be a member of space {config.space.name!r} that task "
+                    f"{workload.name} can run: {error}"
+                ) from None
+            found.setdefault(architecture.hash, architecture)
+    return replace(config, baselines=tuple(found.values()))
 
 
 def _with_teacher(config: SearchConfig, arguments: argparse.Namespace) -> SearchConfig:

@@ -19,6 +19,7 @@ class FrontMember:
 
     ``accuracy`` is of the validation split, by which members are chosen; ``test_accuracy`` is
     shown beside it and never chosen by. Energies are joules per sample; the interval is 95%.
+    ``baseline`` marks what the search was given to compare with rather than found.
     """
 
     trial: int
@@ -37,6 +38,7 @@ class FrontMember:
     workload: str
     params: int
     latency_s: float | None = None
+    baseline: bool = False
 
 
 @dataclass(frozen=True, slots=True)

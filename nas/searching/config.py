@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from nas.training.config import TrainingConfig
 from search_spaces.architecture import Architecture, require_positive_int
+from search_spaces.encoding import encode
 from search_spaces.space import SearchSpace
 
 SamplerName = Literal["ehvi", "tpe", "nsga2", "random"]
@@ -47,7 +48,9 @@ class SearchConfig:
 
     ``trials`` counts candidates that are trained (complete or failed), not those the gate
     drops. ``batch_size`` is that of the measured workload. ``meter`` is ``None`` for the best
-    one that the machine has. ``max_joules`` is a budget per sample in joules. ``teacher`` is
+    one that the machine has. ``max_joules`` is a budget per sample in joules. ``baselines`` are
+    evaluated first, whatever the gate thinks of them, and count as trials; savings are named
+    against the first. ``teacher`` is
     what candidates learn from, as ``training.distill`` says: ``"largest"``, the space's largest
     member, which the search trains first, or the folder of an exported artifact.
 
@@ -92,10 +95,18 @@ class SearchConfig:
         if self.teacher is None and self.training.recovery.inherit_share is not None:
             raise ValueError("inherit_share must have a teacher to inherit from, got none")
         for baseline in self.baselines:
-            if not self.space.contains(baseline):
+            try:
+                encode(baseline, self.space)
+            except ValueError as error:
                 raise ValueError(
-                    f"baseline must lie in space {self.space.name!r}, got {baseline.describe()}"
-                )
+                    f"baseline must lie in space {self.space.name!r}, got {baseline.describe()}: "
+                    f"{error}"
+                ) from None
+        if len(self.baselines) > self.trials:
+            raise ValueError(
+                f"trials must be >= the number of baselines, {len(self.baselines)}, "
+                f"got {self.trials}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""

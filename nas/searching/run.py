@@ -250,6 +250,7 @@ def member_of(record: TrialRecord, device: str) -> FrontMember:
         workload=reading.workload,
         params=record.params or 0,
         latency_s=reading.latency_s,
+        baseline=record.baseline,
     )
 
 
