@@ -21,6 +21,8 @@ FROZEN = {
         "--teacher",
         "--inherit",
         "--baseline",
+        "--warm-start",
+        "--predictor",
         "--carbon-g-per-kwh",
         "--storage",
         "--address",

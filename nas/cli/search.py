@@ -58,6 +58,18 @@ def add_parser(subparsers: Any) -> None:
         "or an exported folder (may be given several times)",
     )
     parser.add_argument(
+        "--warm-start",
+        action="append",
+        metavar="RUN",
+        help="learn from an earlier run of the task, and try its front first (may be given "
+        "several times)",
+    )
+    parser.add_argument(
+        "--predictor",
+        metavar="FILE",
+        help="a file of nas predictor fit: the gate predicts joules by it from the first trial",
+    )
+    parser.add_argument(
         "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh (default: 445)"
     )
     parser.add_argument("--storage", help="Optuna storage URL (default: a journal in the run)")
@@ -85,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"searching {config.space.name} on {config.task}, {config.device}: {folder}",
             file=sys.stderr,
         )
-        for line in _notes(arguments, config):
+        for line in (*_notes(arguments, config), *_earlier_notes(arguments, config)):
             print(f"note: {line}", file=sys.stderr)
     with SearchProgress(quiet=arguments.quiet) as progress:
         done = nas.search(
@@ -109,6 +121,16 @@ def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ..
     return unreal_choices(get_space(arguments.space), config.device, config.batch_size)
 
 
+def _earlier_notes(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
+    """What a new search takes of earlier runs and a predictor."""
+    if arguments.resume or not (config.warm_start or config.predictor):
+        return []
+    from nas.searching.earlier import gather
+    from nas.searching.study import situation_of
+
+    return gather(config, situation_of(config)).notes(config)
+
+
 def _config(arguments: argparse.Namespace) -> SearchConfig:
     from dataclasses import replace
 
@@ -130,6 +152,7 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
             "meter",
             "carbon_g_per_kwh",
             "storage",
+            "predictor",
         )
         if getattr(arguments, name) is not None
     }
@@ -138,6 +161,8 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
         changes["task"] = str(Path(changes["task"]).resolve())
     if arguments.max_joules is not None:
         changes["max_joules"] = parse_joules(arguments.max_joules)
+    if arguments.warm_start is not None:
+        changes["warm_start"] = tuple(arguments.warm_start)
     if arguments.space is not None:
         changes["space"] = get_space(arguments.space)
         # The recipe's baselines are of its own space.

@@ -65,7 +65,7 @@ def plot_front(points: Sequence[PlotPoint], path: Path, *, title: str, energy_la
     if baseline:
         axes.plot(
             [p.energy_j for p in baseline],
-            [p.accuracy for p in baseline],
+            [p.accuracy or 0.0 for p in baseline],
             "D",
             color=_BLACK,
             markersize=10,

@@ -9,6 +9,7 @@ from search_fakes import SPACE, drive, make_session, report
 from nas.cli.main import build_parser, main
 from nas.cli.search import INHERIT_SHARE
 from nas.cli.search import _config as search_config
+from nas.cli.search import _earlier_notes as earlier_notes
 from nas.cli.units import format_joules, parse_joules
 from nas.searching import run as run_module
 from nas.searching.config import SearchConfig
@@ -112,6 +113,22 @@ WRONG = [
         ["search", "quickstart", "--baseline", "{tmp}/models/two.json", "--trials", "2"],
         ["trials must be >= the number of baselines, 3", "2"],
     ),
+    (
+        ["search", "quickstart", "--warm-start", "{tmp}/no", "--run", "{tmp}/r"],
+        ["warm_start {tmp}/no", "folder of a search"],
+    ),
+    (
+        ["search", "quickstart", "--predictor", "{tmp}/no.safetensors", "--run", "{tmp}/r"],
+        ["no.safetensors", "readable"],
+    ),
+    (
+        ["search", "quickstart", "--predictor", "{tmp}/models/own.json", "--run", "{tmp}/r"],
+        ["own.json", "safetensors"],
+    ),
+    (
+        ["search", "quickstart", "--resume", "--run", "{run}", "--warm-start", "{run}"],
+        ["warm_start", "differ"],
+    ),
     (["front", "{tmp}/nowhere"], ["run must be the folder of a search", "nowhere"]),
     (["front", "{run}", "--max-joules", "-1"], ["joules must be a number > 0", "-1"]),
     (["front", "{run}", "--max-joules", "2 parsec"], ["joules", "parsec"]),
@@ -172,7 +189,7 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_half_written(
     out, err = capsys.readouterr()
     lines = [line for line in err.splitlines() if not line.startswith(("searching", "exporting"))]
     assert out == "" and len(lines) == 1, err
-    assert all(word in lines[0] for word in words), lines[0]
+    assert all(word.format(tmp=tmp_path) in lines[0] for word in words), lines[0]
     assert sorted(str(p) for p in tmp_path.rglob("*") if p.name != "writer.lock") == before
 
 
@@ -244,6 +261,24 @@ def test_baselines_are_named_in_the_front_and_the_picture(tmp_path, capsys, monk
     assert main(["front", str(folder), "--plot", str(tmp_path / "f.png")]) == 0
     assert [p.kind for p in drawn].count("baseline") == 2
     assert [p.kind for p in drawn][:2] == ["front", "baseline"]
+
+
+def test_what_is_taken_of_earlier_runs_is_said(run_folder, tmp_path, monkeypatch):
+    from search_spaces.compression import probing
+
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
+    options = ["--device", "cpu", "--warm-start", str(run_folder), "--run", str(tmp_path / "r")]
+    arguments = build_parser().parse_args(["search", "quickstart", *options])
+    config = search_config(arguments)
+    assert config.warm_start == (str(run_folder),) and config.predictor is None
+    run, first = earlier_notes(arguments, config)
+    assert run.startswith(f"warm start from {run_folder} (run-") and "12 trials: " in run
+    assert "accuracies not taken: epochs, learning_rate" in run
+    assert "joules by transfer (device 'd', here " in run and first[-1].isdigit()
+    # What a resumed search has kept is not read again.
+    run_module.create(tmp_path / "r", config, "fake")
+    again = build_parser().parse_args(["search", "--resume", "--run", str(tmp_path / "r")])
+    assert search_config(again) == config and earlier_notes(again, config) == []
 
 
 def test_a_task_file_is_found_from_any_folder(tmp_path, monkeypatch):
