@@ -54,6 +54,7 @@ class Evaluated:
     """Rows, their losses ``(N, M)``, and the variance of each loss that is known beforehand.
 
     ``constraints``, ``(N, K)``, are met where they are at most 0; NaN where one is not known.
+    Losses are NaN where they are not known, which only those from before a study may be.
     """
 
     rows: Array
@@ -70,6 +71,22 @@ class Evaluated:
         """Rows that are known to break no constraint."""
         broken: NDArray[np.bool_] = np.any(self.constraints > 0, axis=1)
         return ~broken
+
+    def at(self, chosen: NDArray[np.int64]) -> Evaluated:
+        """The rows at positions."""
+        return Evaluated(
+            self.rows[chosen], self.losses[chosen], self.variance[chosen], self.constraints[chosen]
+        )
+
+    def joined(self, others: Evaluated) -> Evaluated:
+        """With ``others`` after them, of whose constraints nothing is known."""
+        unknown = np.full((len(others), self.constraints.shape[1]), np.nan)
+        return Evaluated(
+            np.vstack([self.rows, others.rows]),
+            np.vstack([self.losses, others.losses]),
+            np.vstack([self.variance, others.variance]),
+            np.vstack([self.constraints, unknown]),
+        )
 
 
 @dataclass
@@ -126,28 +143,43 @@ class Proposer:
         return self._whole(rows[int(apart.min(axis=1).argmax())])
 
     def propose(
-        self, done: Evaluated, pending_QP: Array, n: int, *, avoid: Array | None = None
+        self,
+        done: Evaluated,
+        pending_QP: Array,
+        n: int,
+        *,
+        avoid: Array | None = None,
+        prior: Evaluated | None = None,
     ) -> list[Array]:
         """The next ``n`` rows, best first; none that is done, pending, to ``avoid`` or twice.
 
-        Fewer than ``n`` where fewer are left.
+        Fewer than ``n`` where fewer are left. Rows of ``prior``, from before the study, are
+        learnt from and may be proposed; what they gained is still to be gained. Either they or
+        ``done`` must know some of each loss.
 
         Raises:
             Exhausted: no new row was found at all.
         """
-        done = replace(done, rows=self._known(done.rows))
+        prior = prior or done.at(np.arange(0))
+        rows = self._known(np.vstack([done.rows, prior.rows]))
+        done, prior = replace(done, rows=rows[: len(done)]), replace(prior, rows=rows[len(done) :])
         pending = self._form(pending_QP)
         taken = {*keys(done.rows), *keys(pending)}
         if avoid is not None:
             taken.update(keys(self._form(avoid)))
         chosen = _relevant(done.losses, _MOST_ROWS)
-        used = Evaluated(
-            done.rows[chosen], done.losses[chosen], done.variance[chosen], done.constraints[chosen]
-        )
-        surrogates = self._fit(used, len(done))
-        smoothed = np.column_stack([model.smoothed() for model in surrogates.losses])
-        region = self._region(smoothed, used.is_feasible)
-        parents = used.rows[_relevant(used.losses, self.effort.parents)]
+        used = done.at(chosen)
+        if len(used) + len(prior) > _MOST_ROWS:
+            prior = prior.at(np.linspace(0, len(prior) - 1, _MOST_ROWS - len(used)).astype(int))
+        surrogates = self._fit(used.joined(prior), len(done) + len(prior))
+        # Losses of what was evaluated are all known, so each model has its rows first.
+        smoothed = np.column_stack([model.smoothed()[: len(used)] for model in surrogates.losses])
+        before = np.empty((0, self.n_objectives))
+        if len(prior):
+            before = surrogates.means(surrogates.posteriors(self._features(prior.rows))[0])
+        region = self._region(smoothed, used.is_feasible, before)
+        parents = np.vstack([used.rows, prior.rows])
+        parents = parents[_relevant(np.vstack([used.losses, before]), self.effort.parents)]
         if len(pending):
             features = self._features(pending)
             surrogates = surrogates.believing(features)
@@ -161,7 +193,7 @@ class Proposer:
         fit = n_done >= self._n_fitted + max(1, self._n_fitted // 10)
         if fit:
             self._n_fitted = n_done
-            self._is_log = [counts_in_ratios(losses) for losses in done.losses.T]
+            self._is_log = [counts_in_ratios(x[np.isfinite(x)]) for x in done.losses.T]
         n_constraints = done.constraints.shape[1]
         self._hyper += [None] * (self.n_objectives + n_constraints - len(self._hyper))
         models = []
@@ -177,7 +209,7 @@ class Proposer:
                 features[known],
                 labels[known],
                 done.variance[known, index] if is_loss else np.zeros(int(known.sum())),
-                is_log=is_loss and self._is_log[index] and bool(labels.min() > 0),
+                is_log=is_loss and self._is_log[index] and bool(labels[known].min() > 0),
                 hyper=self._hyper[index],
                 fit=fit,
             )
@@ -185,19 +217,26 @@ class Proposer:
             models.append(model)
         return Surrogates(models[: self.n_objectives], models[self.n_objectives :])
 
-    def _region(self, losses_NM: Array, is_feasible: NDArray[np.bool_]) -> Region:
+    def _region(
+        self, losses_NM: Array, is_feasible: NDArray[np.bool_], before_BM: Array
+    ) -> Region:
+        """``before`` are losses from before the study: they say how far a front may reach."""
         feasible = losses_NM[is_feasible]
-        if not len(feasible):
+        reached = np.vstack([feasible, before_BM])
+        if not len(reached):
             return Region(feasible, None)
-        front = feasible[non_dominated_mask(feasible, (False,) * self.n_objectives)]
+        minimised = (False,) * self.n_objectives
+        front = feasible[non_dominated_mask(feasible, minimised)]
         if self.reference is not None:
             reference = self.reference
             front = front[np.all(front < reference, axis=1)]
         else:
-            worst = front.max(axis=0)
-            extent = worst - front.min(axis=0)
+            edge = reached[non_dominated_mask(reached, minimised)]
+            worst = edge.max(axis=0)
+            extent = worst - edge.min(axis=0)
             # A front of one point has no extent: all that was seen has.
-            extent = np.where(extent > 0, extent, losses_NM.max(axis=0) - worst)
+            seen = np.vstack([losses_NM, before_BM])
+            extent = np.where(extent > 0, extent, seen.max(axis=0) - worst)
             reference = worst + _FRONT_MARGIN * np.where(extent > 0, extent, 1.0)
         most = _MOST_FRONT.get(self.n_objectives, _MOST_FRONT_ELSE)
         if len(front) > most:
