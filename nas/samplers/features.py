@@ -1,9 +1,9 @@
 """What surrogates see of a row.
 
-Ordered parameters are numbers, others a column for each choice. Parameters whose names differ in
-a number only (``layer3.heads``, ``layer4.heads``) are a *series*: beside each of them stand the
-mean, the slope and the curvature over the series, by which a handful of rows tells what all layers
-have in common.
+Ordered parameters are numbers and their squares, others a column for each choice. Parameters whose
+names differ in a number only (``layer3.heads``, ``layer4.heads``) are a *series*: beside each of
+them stand the mean, the slope and the curvature over the series, by which a handful of rows tells
+what all layers have in common.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Features:
     @staticmethod
     def _part(column_N: Array, table: Array | None) -> Array:
         if table is None:
-            return column_N[:, None] - 0.5
+            # Positions are uniform in [0, 1]: the square's mean is 1 / 12.
+            linear = column_N - 0.5
+            return np.column_stack([linear, linear**2 - 1 / 12])
         absent = np.isnan(column_N)
         part: Array = table[np.where(absent, 0, column_N).astype(int)]
         part[absent] = np.nan
@@ -69,13 +71,22 @@ def _table(column: Parameter) -> Array | None:
     if column.n_choices is None:
         return None
     if column.scale is not None:
-        table = np.array(column.scale)[:, None]
+        table = _bent(np.array(column.scale))
     elif column.n_choices <= 2:
         table = np.arange(column.n_choices, dtype=float)[:, None]
     else:
         table = np.eye(column.n_choices)
     found: Array = table - table.mean(axis=0)
     return found
+
+
+def _bent(scale_V: Array) -> Array:
+    """A scale, and what of its square is not linear: the best value may lie inside."""
+    linear = scale_V - scale_V.mean()
+    square = linear**2
+    square -= square.mean()
+    square -= linear * (linear @ square) / (linear @ linear)
+    return np.column_stack([linear, square])
 
 
 def _series(parameters: Parameters) -> list[list[int]]:

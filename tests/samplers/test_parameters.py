@@ -112,21 +112,28 @@ def test_a_series_is_summed_up_over_the_layers_that_exist():
     one, three, other = features(
         np.array([[0, 2, np.nan, np.nan], [2, 2, 2, 2], [2, 0, 2, 2]], dtype=float)
     )
-    mean = 4
+    mean, slope = 8, 10
     assert one[mean] == pytest.approx(three[mean])
     assert other[mean] < three[mean]
-    slope = 5
     assert three[slope] == pytest.approx(features(np.array([[2.0, 1, 1, 1]]))[0][slope])
     assert other[slope] > three[slope]
+
+
+def test_a_best_value_inside_is_seen_by_what_is_not_linear():
+    one = Parameters((Parameter("width", 4, numeric_scale([8, 16, 32, 64])),))
+    rows = one.all_rows()
+    linear, bent = Features(one, rows)(rows).T
+    assert abs(linear @ bent) < 1e-9
+    assert np.allclose(bent, bent[::-1]) and bent[1] < bent[0]
 
 
 def test_features_are_standard_and_constant_ones_are_left_out():
     reference = MIXED.random(2000, np.random.default_rng(0))
     values = Features(MIXED, reference)(reference)
-    assert values.shape == (2000, 1 + 3 + 1 + 1)
+    assert values.shape == (2000, 2 + 3 + 2 + 1)
     assert np.allclose(values.mean(axis=0), 0) and np.allclose(values.std(axis=0), 1)
     extra = Features(MIXED, reference, lambda rows: rows[:, :1] * 5)(reference)
-    assert extra.shape == (2000, 7)
+    assert extra.shape == (2000, 9)
     assert np.allclose(extra[:, -1], extra[:, 0])
 
 
