@@ -67,7 +67,7 @@ DOORS = {
         "nas/searching/samplers.py",
         "nas/searching/storage.py",
     ),
-    "ray": ("nas/searching/ray_driver.py",),
+    "ray": ("nas/searching/halving_scheduler.py", "nas/searching/ray_driver.py"),
     "matplotlib": (
         "experiments/campaign_report.py",
         "nas/pareto/plots.py",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from nas.searching.halving import HalvingConfig
 from nas.training.config import TrainingConfig
 from search_spaces.architecture import Architecture, require_positive_int
 from search_spaces.space import SearchSpace
@@ -45,11 +46,12 @@ class GateConfig:
 class SearchConfig:
     """A search: which task and space, how many trained candidates, and how to judge them.
 
-    ``trials`` counts candidates that are trained (complete or failed), not those the gate
-    drops. ``batch_size`` is that of the measured workload. ``meter`` is ``None`` for the best
-    one that the machine has. ``max_joules`` is a budget per sample in joules. ``teacher`` is
+    ``trials`` counts candidates that are trained (complete, stopped early or failed), not those
+    the gate drops. ``batch_size`` is that of the measured workload. ``meter`` is ``None`` for the
+    best one that the machine has. ``max_joules`` is a budget per sample in joules. ``teacher`` is
     what candidates learn from, as ``training.distill`` says: ``"largest"``, the space's largest
     member, which the search trains first, or the folder of an exported artifact.
+    ``halving`` stops trials early that fall behind, ``None`` trains all to their end.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -71,6 +73,7 @@ class SearchConfig:
     carbon_g_per_kwh: float = 445.0
     storage: str | None = None
     teacher: str | None = None
+    halving: HalvingConfig | None = None
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -91,6 +94,11 @@ class SearchConfig:
             )
         if self.teacher is None and self.training.recovery.inherit_share is not None:
             raise ValueError("inherit_share must have a teacher to inherit from, got none")
+        if self.halving is not None and not self.halving.rungs(self.training.epochs):
+            raise ValueError(
+                f"halving min_epochs must be below training epochs, {self.training.epochs}, "
+                f"got {self.halving.min_epochs}"
+            )
         for baseline in self.baselines:
             if not self.space.contains(baseline):
                 raise ValueError(
@@ -103,6 +111,7 @@ class SearchConfig:
         data["space"] = self.space.to_dict()
         data["training"] = self.training.to_dict()
         data["gate"] = {f.name: getattr(self.gate, f.name) for f in fields(self.gate)}
+        data["halving"] = None if self.halving is None else asdict(self.halving)
         data["baselines"] = [baseline.to_dict() for baseline in self.baselines]
         return data
 
@@ -114,13 +123,16 @@ class SearchConfig:
             ValueError: a key is unknown or missing, or a value not allowed.
         """
         allowed = {f.name for f in fields(cls)}
-        if not isinstance(data, Mapping) or data.keys() != allowed:
+        # Runs from before there was halving are read all the same.
+        if not isinstance(data, Mapping) or {"halving", *data} != allowed:
             raise ValueError(
                 f"search config must have exactly the keys {', '.join(sorted(allowed))}"
             )
-        values = dict(data)
+        values = {"halving": None, **data}
         values["space"] = SearchSpace.from_dict(values["space"])
         values["training"] = TrainingConfig.from_dict(values["training"])
         values["gate"] = GateConfig(**values["gate"])
+        if values["halving"] is not None:
+            values["halving"] = HalvingConfig(**values["halving"])
         values["baselines"] = tuple(Architecture.from_dict(b) for b in values["baselines"])
         return cls(**values)

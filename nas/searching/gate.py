@@ -151,6 +151,13 @@ class Gate:
             known = accuracy.in_range & energy.in_range
             self._rival_points = np.column_stack([accuracy.low, energy.high_j])[known]
 
+    def energies_j(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
+        """Joules per sample as predicted now, ``(N,)``."""
+        found = self._predictor.predict(
+            list(architectures), self._workload, self._config.confidence
+        )
+        return np.asarray(found.mean_j, dtype=np.float64)
+
     def judge(self, architecture: Architecture) -> Verdict:
         """Whether ``architecture`` is worth training."""
         found = self._predictor.predict([architecture], self._workload, self._config.confidence)

@@ -51,15 +51,28 @@ class TrainedTeacher:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """A network after ``epoch`` of ``epochs``.
+
+    The accuracy is that of its weights in fp32 on the validation split, before any mask or
+    quantisation.
+    """
+
+    epoch: int
+    epochs: int
+    start: Start
+    accuracy: Accuracy
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
-    """Looks at a network while it trains: after each of ``epochs``, ``tell`` hears the epoch and
-    the validation accuracy of the weights in fp32, before any mask or quantisation.
+    """Looks at a network after each of ``epochs`` but the last of its training.
 
     ``tell`` may end the training by raising.
     """
 
     epochs: Container[int]
-    tell: Callable[[int, Accuracy], None]
+    tell: Callable[[Look], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +117,18 @@ def fit(
     model, start = _start(architecture, workload, split, config, teacher, seed, device)
     # A shape that has no kernel must fail now, not after it cost its training.
     compress(model, architecture)
+    own = as_started(config, start)
 
     def look(epoch: int, _: float) -> None:
-        if watch is not None and epoch in watch.epochs:
+        if watch is not None and epoch < own.epochs and epoch in watch.epochs:
             found = _accuracy(model.eval(), task, workload, device, step_guard)
             model.train()
-            watch.tell(epoch, found)
+            watch.tell(Look(epoch, own.epochs, start, found))
 
     train(
         model,
         split,
-        as_started(config, start),
+        own,
         seed=seed,
         device=device,
         teacher=None if teacher is None else teacher.outputs,

@@ -20,7 +20,7 @@ MODEL = Architecture(16, (LayerSpec(AttentionSpec(2, 1, 8), FfnSpec(32)),), patc
 CONFIG = TrainingConfig(epochs=5, batch_size=128, learning_rate=5e-3)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -30,7 +30,7 @@ def run(config, *, keeper=None, kill_at=None, teacher=None):
     def on_epoch(epoch, _):
         heard.append(epoch)
         if epoch == kill_at:
-            raise Killed
+            raise KilledError
 
     model = build(MODEL, WORKLOAD, generator_seed=0)
     try:
@@ -43,7 +43,7 @@ def run(config, *, keeper=None, kill_at=None, teacher=None):
             keeper=keeper,
             on_epoch=on_epoch,
         )
-    except Killed:
+    except KilledError:
         return None, heard
     return model.state_dict(), heard
 
@@ -79,10 +79,16 @@ def test_a_broken_file_is_as_none(tmp_path):
 
 
 def test_watching_a_network_changes_nothing_of_it(tmp_path):
-    seen = {}
-    watched = fit(MODEL, WORKLOAD, TASK, CONFIG, seed=0, watch=Watch({2, 4}, seen.__setitem__))
+    looks = []
+    watch = Watch({2, 4, 5}, looks.append)
+    watched = fit(MODEL, WORKLOAD, TASK, CONFIG, seed=0, watch=watch)
     plain = fit(MODEL, WORKLOAD, TASK, CONFIG, seed=0)
-    assert sorted(seen) == [2, 4] and 0 < seen[2].value <= 1 and seen[2].n_samples == 360
+    # Not at the last epoch: what follows there is what counts.
+    assert [(look.epoch, look.epochs, look.start) for look in looks] == [
+        (2, 5, "random"),
+        (4, 5, "random"),
+    ]
+    assert 0 < looks[0].accuracy.value <= 1 and looks[0].accuracy.n_samples == 360
     assert watched.validation == plain.validation
     for ours, theirs in zip(watched.model.parameters(), plain.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
