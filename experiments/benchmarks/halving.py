@@ -33,12 +33,12 @@ from nas.searching.gate import Gate, Rivals
 from nas.searching.halving import HalvingConfig, RungPoint
 from nas.searching.samplers import make_sampler
 from nas.searching.session import Session
-from nas.searching.stopping import Stopper
+from nas.searching.stopping import Progress, Stopper
 from nas.searching.storage import StudyStore
 from nas.searching.trial import TrialRecord
 from nas.tasks.registry import get_task
-from nas.training.evaluate import Accuracy, evaluate
-from nas.training.fit import Watch, fit
+from nas.training.evaluate import evaluate
+from nas.training.fit import Look, Watch, fit
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 from search_spaces.compression.apply import compress, run_eagerly
@@ -53,7 +53,7 @@ _BATCH = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Kept:
     """Validation accuracy after ``epoch``, and the CPU seconds of training until then."""
 
     epoch: int
@@ -67,7 +67,7 @@ class Training:
     """A candidate trained to its end; ``look_s`` is what one look at validation costs."""
 
     key: str
-    looks: tuple[Look, ...]
+    looks: tuple[Kept, ...]
     accuracy: float
     standard_error: float
     test_accuracy: float
@@ -125,7 +125,7 @@ class Trainings:
         if path.is_file():
             for line in path.read_text(encoding="utf-8").splitlines():
                 data = json.loads(line)
-                looks = tuple(Look(**look) for look in data.pop("looks"))
+                looks = tuple(Kept(**look) for look in data.pop("looks"))
                 self._known[data["key"]] = Training(looks=looks, **data)
 
     def of(self, architecture: Architecture, seed: int) -> Training:
@@ -138,11 +138,11 @@ class Trainings:
 
     def _train(self, key: str, architecture: Architecture, seed: int) -> Training:
         workload = self._task.workload(self._config.batch_size)
-        seen: list[tuple[int, Accuracy, float]] = []
+        seen: list[tuple[Look, float]] = []
         started = time.process_time()
 
-        def tell(epoch: int, accuracy: Accuracy) -> None:
-            seen.append((epoch, accuracy, time.process_time() - started))
+        def tell(look: Look) -> None:
+            seen.append((look, time.process_time() - started))
 
         watch = Watch(frozenset(LOOKS), tell)
         training = self._config.training
@@ -157,8 +157,13 @@ class Trainings:
         return Training(
             key,
             tuple(
-                Look(epoch, a.value, a.standard_error, at_s - (i + 1) * look_s)
-                for i, (epoch, a, at_s) in enumerate(seen)
+                Kept(
+                    look.epoch,
+                    look.accuracy.value,
+                    look.accuracy.standard_error,
+                    at_s - (i + 1) * look_s,
+                )
+                for i, (look, at_s) in enumerate(seen)
             ),
             fitted.validation.value,
             fitted.validation.standard_error,
@@ -193,7 +198,8 @@ def search(config: SearchConfig, trainings: Trainings, folder: Path) -> Outcome:
         for look in (look for look in found.looks if look.epoch in rungs):
             curve.append(RungPoint(look.epoch, look.accuracy, look.standard_error))
             assert stopper is not None
-            record = stopper.judge(candidate, tuple(curve), config.training.epochs)
+            progress = Progress(tuple(curve), config.training.epochs)
+            record = stopper.judge(candidate.number, progress)
             if record is not None:
                 break
         train_s += found.cost_s([p.epoch for p in curve], stopped=record is not None)

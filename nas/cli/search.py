@@ -41,8 +41,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--halving",
         action="store_true",
-        help="stop early what falls behind in accuracy and joules at a ninth or a third of the "
-        "epochs",
+        help="stop early what falls behind in accuracy and joules at 1/15, 1/5 or 3/5 of the epochs",
     )
     parser.add_argument(
         "--distill",

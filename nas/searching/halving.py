@@ -43,7 +43,7 @@ class HalvingConfig:
 
     eta: int = 3
     min_epochs: int = 5
-    startup_trials: int = 4
+    startup_trials: int = 2
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -55,8 +55,8 @@ class HalvingConfig:
 
     @classmethod
     def for_epochs(cls, epochs: int) -> HalvingConfig:
-        """The default for trainings of ``epochs``: rungs at a ninth and at a third of them."""
-        return cls(min_epochs=max(1, math.ceil(epochs / cls().eta ** 2)))
+        """The default for trainings of ``epochs``: rungs at 1/15, 3/15 and 9/15 of them."""
+        return cls(min_epochs=max(1, round(epochs / 15)))
 
     def rung_at(self, epoch: int) -> int | None:
         """The last rung that ``epoch`` has reached, ``None`` before the first."""

@@ -8,7 +8,7 @@ import pytest
 from search_fakes import SPACE, finished, make_session, truth
 
 from nas.cli.account import render_account
-from nas.searching.config import SAMPLERS, GateConfig, SearchConfig
+from nas.searching.config import SAMPLERS, SearchConfig
 from nas.searching.halving import HalvingConfig, RungPoint
 from nas.searching.stopping import Progress, Stopper
 from nas.searching.summary import summarise
