@@ -5,6 +5,8 @@ Shape legend: N rows, G genes of a space in the order of ``SearchSpace.genes``.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,6 +43,7 @@ def is_active(positions_NG: Ints, space: SearchSpace) -> NDArray[np.bool_]:
     return active
 
 
+@lru_cache(maxsize=16)
 def _heads(space: SearchSpace) -> tuple[Ints, Ints]:
     """Mended positions of heads and of key-value heads, by width, heads and key-value heads."""
     widths, heads, kvs = (space.values(gene) for gene in ("d_model", "n_heads", "n_kv_heads"))

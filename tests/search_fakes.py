@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nas.searching.config import GateConfig, SearchConfig
+from nas.searching.earlier import Earlier
 from nas.searching.gate import Gate, Rivals
 from nas.searching.samplers import make_sampler
 from nas.searching.session import Session
@@ -75,11 +76,19 @@ def finished(candidate: TrialRecord) -> TrialRecord:
     return TrialRecord.from_dict(data)
 
 
-def make_session(folder, *, listener=None, create=True, **changes) -> Session:
+def make_session(folder, *, listener=None, create=True, earlier=None, **changes) -> Session:
+    earlier = earlier or Earlier()
     changes.setdefault("trials", 30)
     changes.setdefault("gate", GateConfig(startup_trials=8))
     config = SearchConfig(task="digits", space=changes.pop("space", SPACE), **changes)
-    sampler = make_sampler(config.sampler, config.seed, config.space, WORKLOAD, startup_trials=8)
+    sampler = make_sampler(
+        config.sampler,
+        config.seed,
+        config.space,
+        WORKLOAD,
+        startup_trials=8,
+        known=earlier.figures(config.space),
+    )
     opened = StudyStore.create if create else StudyStore.load
     store = opened(folder, config.storage, "run", config.space, sampler)
     gate = Gate(
@@ -87,9 +96,11 @@ def make_session(folder, *, listener=None, create=True, **changes) -> Session:
         config.gate,
         max_joules=config.max_joules,
         seed=config.seed,
+        knowledge=earlier.knowledge(config.space, seed=config.seed),
         rivals=Rivals.sample(config.space, config.seed, 300),
     )
-    return Session(config, WORKLOAD, store, gate, listener)
+    first = earlier.first(config.space, config.trials)
+    return Session(config, WORKLOAD, store, gate, listener, first)
 
 
 def drive(session: Session, judge=finished) -> Session:

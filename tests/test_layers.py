@@ -61,6 +61,8 @@ DOORS = {
         "search_spaces/compression/quantize.py",
     ),
     "optuna": (
+        "experiments/benchmarks/search/optuna_peers.py",
+        "experiments/benchmarks/search_overhead.py",
         "nas/samplers/columns.py",
         "nas/samplers/ehvi.py",
         "nas/samplers/history.py",
@@ -69,10 +71,14 @@ DOORS = {
     ),
     "ray": ("nas/searching/halving_scheduler.py", "nas/searching/ray_driver.py"),
     "matplotlib": (
+        "experiments/benchmarks/search/plots.py",
         "experiments/campaign_report.py",
         "nas/pareto/plots.py",
         "predictors/learned/plots.py",
     ),
+    "botorch": ("experiments/benchmarks/search/botorch_peer.py",),
+    "pymoo": ("experiments/benchmarks/search/pymoo_peer.py",),
+    "syne_tune": ("experiments/benchmarks/search/syne_peers.py",),
     "rich": ("nas/cli/progress.py",),
 }
 

@@ -59,21 +59,32 @@ def test_links_inside_the_project_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
-@pytest.mark.e2e
-def test_the_python_example_runs_as_written(tmp_path):
-    (example,) = blocks(ROOT / "README.md", "python")
-    (tmp_path / "example.py").write_text(example)
+def output_of(example, folder, timeout):
+    (folder / "example.py").write_text(example)
     done = subprocess.run(
         [sys.executable, "example.py"],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=timeout,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "d64 L3" in done.stdout or "d16" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.e2e
+def test_the_python_example_runs_as_written(tmp_path):
+    (example,) = blocks(ROOT / "README.md", "python")
+    printed = output_of(example, tmp_path, timeout=280)
+    assert "d64 L3" in printed or "d16" in printed
     assert (tmp_path / "model" / "card.json").is_file()
+
+
+def test_the_sampler_example_runs_as_written(tmp_path):
+    (example,) = blocks(ROOT / "docs" / "search.md", "python")
+    printed = output_of(example + "print(len(study.best_trials))\n", tmp_path, timeout=120)
+    assert int(printed) > 2
 
 
 def test_the_space_in_the_readme_is_one():

@@ -55,8 +55,8 @@ def render_spending(summary: SearchSummary) -> str:
         )
     elif summary.baseline_trial is not None:
         lines.append(
-            f"saving: no trial is as accurate as the baseline (trial {summary.baseline_trial}) "
-            f"with fewer joules"
+            f"saving: no trial that the search found is as accurate as the baseline "
+            f"(trial {summary.baseline_trial}) with fewer joules"
         )
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Files that name architectures: one, a list, one a line, or the records of a measurement."""
+"""Files that name architectures: one, a list, one a line, records, or an exported artifact."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from predictors.campaign.records import read_records
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
+# As ``nas.training.checkpoint`` names it, which is not imported here since that imports torch.
+_ARTIFACTS_OWN = "architecture.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Named:
@@ -26,13 +29,17 @@ class Named:
 def read_named(path: Path) -> list[Named]:
     """Architectures in a .json file (one or a list) or a .jsonl file (one a line, or records).
 
-    Of records, those of the reference are left out: it is not what was asked for.
+    Of records, those of the reference are left out: it is not what was asked for. A folder is an
+    exported artifact, whose architecture is meant.
 
     Raises:
         ValueError: the file is missing or holds something else; names the file.
     """
     try:
-        found = _from_lines(path) if path.suffix == ".jsonl" else _from_json(read_json(path))
+        if path.is_dir():
+            found = _from_json(read_json(path / _ARTIFACTS_OWN))
+        else:
+            found = _from_lines(path) if path.suffix == ".jsonl" else _from_json(read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"architectures {path}: {error}") from None
     if not found:

@@ -113,7 +113,7 @@ def render_table(front: Front) -> str:
             f"{format_joules(m.energy_j)} "
             f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]",
             f"{m.params:,}",
-            m.architecture_text,
+            f"{m.architecture_text} (baseline)" if m.baseline else m.architecture_text,
             "" if m.front_probability is None else f"{m.front_probability:.0%}",
             "" if m.test_accuracy is None else f"{m.test_accuracy:.2%}",
         )

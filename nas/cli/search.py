@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--halving",
         action="store_true",
-        help="stop early what falls behind in accuracy and joules at 1/15, 1/5 or 3/5 of the epochs",
+        help="stop early what falls behind in accuracy and joules after 1/15, 1/5 or 3/5 of its "
+        "epochs",
     )
     parser.add_argument(
         "--distill",
@@ -55,6 +57,27 @@ def add_parser(subparsers: Any) -> None:
         "--inherit",
         action="store_true",
         help="candidates that fit into the teacher start from its weights and train shortly",
+    )
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="evaluate this architecture first, to compare with: .json as nas measure reads it, "
+        "or an exported folder (may be given several times)",
+    )
+    parser.add_argument(
+        "--warm-start",
+        action="append",
+        metavar="RUN",
+        help="learn from an earlier run of the task, and try its front first (may be given "
+        "several times)",
+    )
+    parser.add_argument(
+        "--predictor",
+        metavar="FILE",
+        help="a file of nas predictor fit: the gate predicts joules by it from the first trial",
     )
     parser.add_argument(
         "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh (default: 445)"
@@ -84,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"searching {config.space.name} on {config.task}, {config.device}: {folder}",
             file=sys.stderr,
         )
-        for line in _notes(arguments, config):
+        for line in (*_notes(arguments, config), *_earlier_notes(arguments, config)):
             print(f"note: {line}", file=sys.stderr)
     with SearchProgress(quiet=arguments.quiet) as progress:
         done = nas.search(
@@ -106,6 +129,16 @@ def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ..
     if arguments.space is None:
         return ()
     return unreal_choices(get_space(arguments.space), config.device, config.batch_size)
+
+
+def _earlier_notes(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
+    """What a new search takes of earlier runs and a predictor."""
+    if arguments.resume or not (config.warm_start or config.predictor):
+        return []
+    from nas.searching.earlier import gather
+    from nas.searching.study import situation_of
+
+    return gather(config, situation_of(config)).notes(config)
 
 
 def _config(arguments: argparse.Namespace) -> SearchConfig:
@@ -130,6 +163,7 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
             "meter",
             "carbon_g_per_kwh",
             "storage",
+            "predictor",
         )
         if getattr(arguments, name) is not None
     }
@@ -138,6 +172,8 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
         changes["task"] = str(Path(changes["task"]).resolve())
     if arguments.max_joules is not None:
         changes["max_joules"] = parse_joules(arguments.max_joules)
+    if arguments.warm_start is not None:
+        changes["warm_start"] = tuple(arguments.warm_start)
     if arguments.space is not None:
         changes["space"] = get_space(arguments.space)
         # The recipe's baselines are of its own space.
@@ -160,7 +196,33 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
         config = replace(config, training=replace(config.training, epochs=arguments.epochs))
     if arguments.halving and config.halving is None:
         config = replace(config, halving=HalvingConfig.for_epochs(config.training.epochs))
-    return _with_teacher(config, arguments)
+    return _with_baselines(_with_teacher(config, arguments), arguments.baseline)
+
+
+def _with_baselines(config: SearchConfig, files: Sequence[Path]) -> SearchConfig:
+    """``config`` with the architectures in ``files`` after its own baselines, each once."""
+    from dataclasses import replace
+
+    from nas.cli.architecture_files import read_named
+    from nas.tasks.registry import get_task
+    from search_spaces.encoding import encode
+
+    if not files:
+        return config
+    workload = get_task(config.task).workload(config.batch_size)
+    found = {baseline.hash: baseline for baseline in config.baselines}
+    for path in files:
+        for architecture in (named.architecture for named in read_named(path)):
+            try:
+                workload.check_fits(architecture)
+                encode(architecture, config.space)
+            except ValueError as error:
+                raise ValueError(
+                    f"baseline {path} must be a member of space {config.space.name!r} that task "
+                    f"{workload.name} can run: {error}"
+                ) from None
+            found.setdefault(architecture.hash, architecture)
+    return replace(config, baselines=tuple(found.values()))
 
 
 def _with_teacher(config: SearchConfig, arguments: argparse.Namespace) -> SearchConfig:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 # Okabe & Ito's palette, told apart by colour-blind readers; shapes differ as well.
-_BLUE, _ORANGE, _GREY, _GREEN = "#0072B2", "#D55E00", "#7F7F7F", "#009E73"
+_BLUE, _ORANGE, _GREY, _BLACK = "#0072B2", "#D55E00", "#7F7F7F", "#000000"
 
 
 @dataclass(frozen=True, slots=True)
 class PlotPoint:
     """One trial to draw. Dropped ones stand at what was predicted of them.
+
+    A baseline is drawn around the point that it is besides, so that both are seen.
 
     ``accuracy`` is ``None`` where a candidate was dropped before it had one: it is then marked on
     the energy axis only.
@@ -50,7 +52,6 @@ def plot_front(points: Sequence[PlotPoint], path: Path, *, title: str, energy_la
     baseline = [p for p in shown if p.kind == "baseline"]
     front = sorted((p for p in shown if p.kind == "front"), key=lambda p: p.energy_j)
     _errors(axes, complete, color=_GREY, marker="o", size=4, label="trained")
-    _errors(axes, baseline, color=_GREEN, marker="D", size=7, label="baseline")
     if front:
         axes.step(
             [p.energy_j for p in front],
@@ -61,6 +62,18 @@ def plot_front(points: Sequence[PlotPoint], path: Path, *, title: str, energy_la
             zorder=3,
         )
         _errors(axes, front, color=_BLUE, marker="s", size=6, label="front", zorder=4)
+    if baseline:
+        axes.plot(
+            [p.energy_j for p in baseline],
+            [p.accuracy or 0.0 for p in baseline],
+            "D",
+            color=_BLACK,
+            markersize=10,
+            markerfacecolor="none",
+            markeredgewidth=1.6,
+            label="baseline",
+            zorder=5,
+        )
     low = min((p.accuracy or 0) - p.accuracy_se for p in shown)
     high = max((p.accuracy or 0) + p.accuracy_se for p in shown)
     margin = max(0.06 * (high - low), 0.005)

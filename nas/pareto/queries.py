@@ -22,6 +22,7 @@ class FrontMember:
     shown beside it and never chosen by. Energies are joules per sample; the interval is 95%.
     ``front_probability`` is how likely no other trial truly dominates it, given the errors of both
     (``nas.pareto.uncertainty``); filled in by ``Front.of``.
+    ``baseline`` marks what the search was given to compare with rather than found.
     """
 
     trial: int
@@ -41,6 +42,7 @@ class FrontMember:
     params: int
     latency_s: float | None = None
     front_probability: float | None = None
+    baseline: bool = False
 
 
 @dataclass(frozen=True, slots=True)

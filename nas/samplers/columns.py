@@ -49,6 +49,13 @@ class Column:
         kind = int if isinstance(distribution, IntDistribution) else float
         return cls(name, distribution, tuple(kind(distribution.low + i * step) for i in range(n)))
 
+    def holds(self, value: Any) -> bool:
+        """Whether the distribution has ``value``."""
+        try:
+            return bool(self.distribution._contains(self.distribution.to_internal_repr(value)))
+        except (TypeError, ValueError):
+            return False
+
     def parameter(self) -> Parameter:
         """Without Optuna."""
         if self.choices is None:
@@ -104,6 +111,11 @@ class Columns:
         return np.array(
             [c.position(params[c.name]) if c.name in params else np.nan for c in self._columns]
         )
+
+    def holds(self, params: Mapping[str, Any]) -> bool:
+        """Whether all of ``params`` have a column each that has their value."""
+        own = {column.name: column for column in self._columns}
+        return all(name in own and own[name].holds(value) for name, value in params.items())
 
     def params(self, row_P: Array) -> dict[str, Any]:
         """The parameters of a row, without those that are NaN."""

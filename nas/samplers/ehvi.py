@@ -18,6 +18,7 @@ from nas.samplers.columns import Columns
 from nas.samplers.features import RowMap
 from nas.samplers.history import History, Variances
 from nas.samplers.objectives import Objective
+from nas.samplers.prior import PriorTrial, prior_rows
 from nas.samplers.proposer import Effort, Evaluated, Exhausted, Proposer
 
 Array = NDArray[np.float64]
@@ -44,6 +45,10 @@ class EhviSampler(BaseSampler):
     proposed again. Constraints set with ``trial.set_constraint`` are modelled as well, and gains
     weighted by the probability that all are met. Studies may define parameters as they run, and
     may have one objective or several.
+
+    Trials of an earlier study (``prior_trials``) inform the models from the first proposal on, and
+    tell how far the front may reach. The front that is to be improved holds only what this study
+    has evaluated, so that the best of the earlier trials may well be proposed again.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class EhviSampler(BaseSampler):
         *,
         seed: int | None = None,
         n_startup_trials: int = 6,
+        corners: bool = True,
         reference_point: Sequence[float] | None = None,
         log: Sequence[bool] | None = None,
         best_possible: Sequence[float | None] | None = None,
@@ -58,12 +64,16 @@ class EhviSampler(BaseSampler):
         features: NamedRowMap | None = None,
         canonical: NamedRowMap | None = None,
         effort: Effort | None = None,
+        prior_trials: Sequence[PriorTrial] = (),
     ) -> None:
         """Nothing is drawn before the first trial.
 
         Args:
             seed: Seed of everything that is drawn.
-            n_startup_trials: Complete trials that fill the space before models are fitted.
+            n_startup_trials: Complete trials that fill the space before models are fitted; prior
+                ones count where all objectives of as many are known.
+            corners: Whether the first two have every ordered parameter at its least, and at its
+                greatest: the ends of the front, where values are sizes.
             reference_point: Corner that hypervolume is counted from, in the study's units; by
                 default a tenth of the front's extent beyond its worst values.
             log: For each objective, whether hypervolume is counted in its logarithm.
@@ -76,6 +86,8 @@ class EhviSampler(BaseSampler):
                 not matter; without it, conditions are learnt from the trials. Two rows of one
                 form are never both proposed.
             effort: How hard candidates are searched for.
+            prior_trials: What is known from before the study. Parameters and values must be the
+                study's own; trials with others are left out.
 
         Raises:
             ValueError: ``n_startup_trials`` is below 2. What must fit the study's objectives
@@ -84,11 +96,13 @@ class EhviSampler(BaseSampler):
         if n_startup_trials < 2:
             raise ValueError(f"n_startup_trials must be >= 2, got {n_startup_trials}")
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        self._n_startup = n_startup_trials
+        self._n_startup, self._corners = n_startup_trials, corners
         self._reference_point = reference_point
         self._log, self._best = log, best_possible
         self._features, self._canonical = features, canonical
         self._effort = effort or Effort()
+        self._prior_trials = tuple(prior_trials)
+        self._prior: Evaluated | None = None
         self._independent = RandomSampler(seed=self._seed)
         self._history = History(variances)
         self._objectives: list[Objective] = []
@@ -140,15 +154,19 @@ class EhviSampler(BaseSampler):
     def _next(self, columns: Columns, proposer: Proposer) -> Array:
         history, n = self._history, self._history.n_complete
         running = history.running(columns)
-        if n < self._n_startup:
+        assert self._prior is not None
+        n_known = n + int(np.isfinite(self._prior.losses).sum(axis=0).min())
+        if n_known < self._n_startup:
             known = np.vstack(
                 [history.evaluated(columns).rows, running, history.given_up(columns)]
             )
-            return proposer.first(known)
+            return proposer.first(known, corners=self._corners)
         batch = min(_MOST_BATCH, 1 + n // _TRIALS_PER_PROPOSAL)
         if not self._queue or n - self._queued_at >= batch:
             done = self._as_losses(history.evaluated(columns))
-            self._queue = proposer.propose(done, running, batch, avoid=history.given_up(columns))
+            self._queue = proposer.propose(
+                done, running, batch, avoid=history.given_up(columns), prior=self._prior
+            )
             self._queued_at = n
         return self._queue.pop(0)
 
@@ -159,6 +177,8 @@ class EhviSampler(BaseSampler):
         if self._columns is None or columns.parameters != self._columns.parameters:
             self._columns, self._queue = columns, []
             self._proposer = self._proposer_of(study, columns)
+            rows = prior_rows(self._prior_trials, columns, len(study.directions))
+            self._prior = self._as_losses(rows)
         assert self._proposer is not None
         return self._columns, self._proposer
 

@@ -27,7 +27,7 @@ class Objective:
     log: bool = False
 
     def losses(self, values_N: Array) -> Array:
-        """Losses of values.
+        """Losses of values; NaN stays NaN.
 
         Raises:
             ValueError: a logarithm is asked of what is not positive.
@@ -35,8 +35,9 @@ class Objective:
         missing = self._missing(values_N)
         if not self.log:
             return -missing if self._is_mirrored else missing
-        if len(missing) and missing.min() <= 0:
-            raise ValueError(f"values of a logarithmic objective must be > 0, got {missing.min()}")
+        if np.any(missing <= 0):
+            least = np.nanmin(missing)
+            raise ValueError(f"values of a logarithmic objective must be > 0, got {least}")
         logarithm = np.log(missing)
         return -logarithm if self._is_mirrored else logarithm
 

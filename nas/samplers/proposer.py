@@ -5,18 +5,16 @@ Knows rows and losses, neither Optuna nor what a row means. Everything is minimi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from nas.pareto.dominance import non_dominated_mask
 from nas.samplers.activity import Activity
 from nas.samplers.features import Features, RowMap
-from nas.samplers.gaussian_process import Hyperparameters, Posterior
-from nas.samplers.improvement import boxes, expected_improvement
+from nas.samplers.gains import Region, Surrogates, feasibility
+from nas.samplers.gaussian_process import Hyperparameters
 from nas.samplers.model import Model, counts_in_ratios
 from nas.samplers.parameters import Parameters, keys
 
@@ -29,7 +27,8 @@ _MOST_LISTED = 5000
 _MOST_LISTED_CANDIDATES = 800
 _REFERENCE_ROWS = 2000
 _FRONT_MARGIN = 0.1
-_FIRST_CANDIDATES = 64
+# Of so many random rows the farthest: many more would give corners, which are dear to evaluate.
+_FIRST_CANDIDATES = 8
 # Members of the front that boxes are made of, by number of objectives.
 _MOST_FRONT = {1: 1, 2: 300, 3: 50}
 _MOST_FRONT_ELSE = 20
@@ -55,6 +54,7 @@ class Evaluated:
     """Rows, their losses ``(N, M)``, and the variance of each loss that is known beforehand.
 
     ``constraints``, ``(N, K)``, are met where they are at most 0; NaN where one is not known.
+    Losses are NaN where they are not known, which only those from before a study may be.
     """
 
     rows: Array
@@ -72,61 +72,21 @@ class Evaluated:
         broken: NDArray[np.bool_] = np.any(self.constraints > 0, axis=1)
         return ~broken
 
-
-@dataclass(frozen=True)
-class _Surrogates:
-    """Models of losses and of constraints."""
-
-    losses: list[Model]
-    constraints: list[Model]
-
-    def posteriors(self, features_CF: Array) -> tuple[list[Posterior], list[Posterior]]:
-        """Of each, at candidates."""
-        return (
-            [model.process.posterior(features_CF) for model in self.losses],
-            [model.process.posterior(features_CF) for model in self.constraints],
+    def at(self, chosen: NDArray[np.int64]) -> Evaluated:
+        """The rows at positions."""
+        return Evaluated(
+            self.rows[chosen], self.losses[chosen], self.variance[chosen], self.constraints[chosen]
         )
 
-    def means(self, posteriors: Sequence[Posterior]) -> Array:
-        """Losses expected at each candidate, ``(C, M)``."""
-        pairs = zip(self.losses, posteriors, strict=True)
-        return np.column_stack([np.exp(p.mean) if m.is_log else p.mean for m, p in pairs])
-
-    def believing(self, features_QF: Array) -> _Surrogates:
-        """As if rows in flight had come out as predicted."""
-        return _Surrogates(
-            [model.believing(features_QF) for model in self.losses], self.constraints
+    def joined(self, others: Evaluated) -> Evaluated:
+        """With ``others`` after them, of whose constraints nothing is known."""
+        unknown = np.full((len(others), self.constraints.shape[1]), np.nan)
+        return Evaluated(
+            np.vstack([self.rows, others.rows]),
+            np.vstack([self.losses, others.losses]),
+            np.vstack([self.variance, others.variance]),
+            np.vstack([self.constraints, unknown]),
         )
-
-
-@dataclass(frozen=True)
-class _Region:
-    """What the front leaves to gain; all of space where nothing feasible is known."""
-
-    front: Array
-    reference: Array | None
-
-    def gain(
-        self,
-        surrogates: _Surrogates,
-        posteriors: Sequence[Posterior],
-        constraints: Sequence[Posterior],
-    ) -> Array:
-        """Expected hypervolume improvement, times the probability of being feasible, ``(C,)``."""
-        likely = _feasibility(constraints, len(posteriors[0].mean))
-        if self.reference is None:
-            return likely
-        lows, highs = boxes(self.front, self.reference)
-        beliefs = [m.belief(p) for m, p in zip(surrogates.losses, posteriors, strict=True)]
-        return likely * expected_improvement(beliefs, lows, highs)
-
-    def joined(self, loss_M: Array) -> _Region:
-        """With one more member."""
-        if self.reference is None:
-            return self
-        losses = np.vstack([self.front, loss_M])
-        mask = non_dominated_mask(losses, (False,) * losses.shape[1])
-        return _Region(losses[mask], self.reference)
 
 
 @dataclass
@@ -164,45 +124,62 @@ class Proposer:
         self._is_log = [False] * self.n_objectives
         self._n_fitted = 0
 
-    def first(self, seen_NP: Array) -> Array:
+    def first(self, seen_NP: Array, *, corners: bool) -> Array:
         """A row far from those seen, before there is anything to learn from.
 
-        Two corners come first: where values are sizes, the ends of the front lie there.
+        With ``corners`` two of them come first: where values are sizes, the ends of the front lie
+        there.
 
         Raises:
             Exhausted: no new row was found.
         """
         seen = self._known(seen_NP)
         taken = set(keys(seen))
-        rows = _fresh(self._form(self.parameters.corners()), set(taken))[:1]
+        rows = self._form(self.parameters.corners() if corners else seen_NP[:0])
+        rows = _fresh(rows, set(taken))[:1]
         if not len(rows):
             rows = self._new(taken, _FIRST_CANDIDATES)
         apart = _squared_distances(self._features(rows), self._features(seen))
         return self._whole(rows[int(apart.min(axis=1).argmax())])
 
     def propose(
-        self, done: Evaluated, pending_QP: Array, n: int, *, avoid: Array | None = None
+        self,
+        done: Evaluated,
+        pending_QP: Array,
+        n: int,
+        *,
+        avoid: Array | None = None,
+        prior: Evaluated | None = None,
     ) -> list[Array]:
         """The next ``n`` rows, best first; none that is done, pending, to ``avoid`` or twice.
 
-        Fewer than ``n`` where fewer are left.
+        Fewer than ``n`` where fewer are left. Rows of ``prior``, from before the study, are
+        learnt from and may be proposed; what they gained is still to be gained. Either they or
+        ``done`` must know some of each loss.
 
         Raises:
             Exhausted: no new row was found at all.
         """
-        done = replace(done, rows=self._known(done.rows))
+        prior = prior or done.at(np.arange(0))
+        rows = self._known(np.vstack([done.rows, prior.rows]))
+        done, prior = replace(done, rows=rows[: len(done)]), replace(prior, rows=rows[len(done) :])
         pending = self._form(pending_QP)
         taken = {*keys(done.rows), *keys(pending)}
         if avoid is not None:
             taken.update(keys(self._form(avoid)))
         chosen = _relevant(done.losses, _MOST_ROWS)
-        used = Evaluated(
-            done.rows[chosen], done.losses[chosen], done.variance[chosen], done.constraints[chosen]
-        )
-        surrogates = self._fit(used, len(done))
-        smoothed = np.column_stack([model.smoothed() for model in surrogates.losses])
-        region = self._region(smoothed, used.is_feasible)
-        parents = used.rows[_relevant(used.losses, self.effort.parents)]
+        used = done.at(chosen)
+        if len(used) + len(prior) > _MOST_ROWS:
+            prior = prior.at(np.linspace(0, len(prior) - 1, _MOST_ROWS - len(used)).astype(int))
+        surrogates = self._fit(used.joined(prior), len(done) + len(prior))
+        # Losses of what was evaluated are all known, so each model has its rows first.
+        smoothed = np.column_stack([model.smoothed()[: len(used)] for model in surrogates.losses])
+        before = np.empty((0, self.n_objectives))
+        if len(prior):
+            before = surrogates.means(surrogates.posteriors(self._features(prior.rows))[0])
+        region = self._region(smoothed, used.is_feasible, before)
+        parents = np.vstack([used.rows, prior.rows])
+        parents = parents[_relevant(np.vstack([used.losses, before]), self.effort.parents)]
         if len(pending):
             features = self._features(pending)
             surrogates = surrogates.believing(features)
@@ -211,12 +188,12 @@ class Proposer:
         candidates = self._candidates(surrogates, region, parents, taken)
         return self._pick(surrogates, region, candidates, n)
 
-    def _fit(self, done: Evaluated, n_done: int) -> _Surrogates:
+    def _fit(self, done: Evaluated, n_done: int) -> Surrogates:
         features = self._features(done.rows)
         fit = n_done >= self._n_fitted + max(1, self._n_fitted // 10)
         if fit:
             self._n_fitted = n_done
-            self._is_log = [counts_in_ratios(losses) for losses in done.losses.T]
+            self._is_log = [counts_in_ratios(x[np.isfinite(x)]) for x in done.losses.T]
         n_constraints = done.constraints.shape[1]
         self._hyper += [None] * (self.n_objectives + n_constraints - len(self._hyper))
         models = []
@@ -232,36 +209,43 @@ class Proposer:
                 features[known],
                 labels[known],
                 done.variance[known, index] if is_loss else np.zeros(int(known.sum())),
-                is_log=is_loss and self._is_log[index] and bool(labels.min() > 0),
+                is_log=is_loss and self._is_log[index] and bool(labels[known].min() > 0),
                 hyper=self._hyper[index],
                 fit=fit,
             )
             self._hyper[index] = model.process.hyper
             models.append(model)
-        return _Surrogates(models[: self.n_objectives], models[self.n_objectives :])
+        return Surrogates(models[: self.n_objectives], models[self.n_objectives :])
 
-    def _region(self, losses_NM: Array, is_feasible: NDArray[np.bool_]) -> _Region:
+    def _region(
+        self, losses_NM: Array, is_feasible: NDArray[np.bool_], before_BM: Array
+    ) -> Region:
+        """``before`` are losses from before the study: they say how far a front may reach."""
         feasible = losses_NM[is_feasible]
-        if not len(feasible):
-            return _Region(feasible, None)
-        front = feasible[non_dominated_mask(feasible, (False,) * self.n_objectives)]
+        reached = np.vstack([feasible, before_BM])
+        if not len(reached):
+            return Region(feasible, None)
+        minimised = (False,) * self.n_objectives
+        front = feasible[non_dominated_mask(feasible, minimised)]
         if self.reference is not None:
             reference = self.reference
             front = front[np.all(front < reference, axis=1)]
         else:
-            worst = front.max(axis=0)
-            extent = worst - front.min(axis=0)
+            edge = reached[non_dominated_mask(reached, minimised)]
+            worst = edge.max(axis=0)
+            extent = worst - edge.min(axis=0)
             # A front of one point has no extent: all that was seen has.
-            extent = np.where(extent > 0, extent, losses_NM.max(axis=0) - worst)
+            seen = np.vstack([losses_NM, before_BM])
+            extent = np.where(extent > 0, extent, seen.max(axis=0) - worst)
             reference = worst + _FRONT_MARGIN * np.where(extent > 0, extent, 1.0)
         most = _MOST_FRONT.get(self.n_objectives, _MOST_FRONT_ELSE)
         if len(front) > most:
             order = np.argsort(front[:, 0])
             front = front[order[np.linspace(0, len(front) - 1, most).astype(int)]]
-        return _Region(front, reference)
+        return Region(front, reference)
 
     def _candidates(
-        self, surrogates: _Surrogates, region: _Region, parents: Array, taken: set[bytes]
+        self, surrogates: Surrogates, region: Region, parents: Array, taken: set[bytes]
     ) -> Array:
         """New rows, evolved for what the region gains by them; the best come first."""
         effort, rng = self.effort, self._rng
@@ -291,10 +275,10 @@ class Proposer:
         rows = np.where(kind < 0.25, crossed, np.where(kind < 0.75, mutated, both))
         return self._form(rows)
 
-    def _gains(self, surrogates: _Surrogates, region: _Region, rows: Array) -> Array:
+    def _gains(self, surrogates: Surrogates, region: Region, rows: Array) -> Array:
         return region.gain(surrogates, *surrogates.posteriors(self._features(rows)))
 
-    def _pick(self, surrogates: _Surrogates, region: _Region, rows: Array, n: int) -> list[Array]:
+    def _pick(self, surrogates: Surrogates, region: Region, rows: Array, n: int) -> list[Array]:
         losses, constraints = surrogates.posteriors(self._features(rows))
         left = np.ones(len(rows), dtype=bool)
         picked: list[Array] = []
@@ -303,7 +287,7 @@ class Proposer:
             if gains.max() <= 0:
                 # Nothing is expected of any: of those as likely feasible as any, the least known.
                 unknown = np.sum([np.log(p.variance) for p in losses], axis=0)
-                likely = np.where(left, _feasibility(constraints, len(rows)), -1.0)
+                likely = np.where(left, feasibility(constraints, len(rows)), -1.0)
                 gains = np.where(left & (likely >= likely.max() / 2), unknown, -np.inf)
             best = int(gains.argmax())
             picked.append(self._whole(rows[best]))
@@ -348,14 +332,6 @@ class Proposer:
             if len(fresh):
                 return fresh
         raise Exhausted
-
-
-def _feasibility(constraints: Sequence[Posterior], n: int) -> Array:
-    """The probability that every constraint is met, taken as independent, shape ``(n,)``."""
-    likely = np.ones(n)
-    for posterior in constraints:
-        likely = likely * ndtr(-posterior.mean / np.sqrt(posterior.variance))
-    return likely
 
 
 def _fresh(rows: Array, known: set[bytes]) -> Array:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from nas.searching.halving import HalvingConfig
 from nas.training.config import TrainingConfig
 from search_spaces.architecture import Architecture, require_positive_int
+from search_spaces.encoding import encode
 from search_spaces.space import SearchSpace
 
 SamplerName = Literal["ehvi", "tpe", "nsga2", "random"]
@@ -17,6 +18,8 @@ SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 
 # The teacher that a search trains itself: the space's largest member.
 LARGEST = "largest"
+# Fields that runs made before there were such may lack.
+_LATER = frozenset({"warm_start", "predictor", "halving"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,8 @@ class GateConfig:
     A candidate is dropped when it is less likely than ``1 - confidence`` to be on the front;
     intervals shown beside it have that confidence too. Of the candidates to drop,
     ``audit_share`` are evaluated all the same, to estimate how often the gate errs. No
-    candidate is dropped as dominated before ``startup_trials`` are complete.
+    candidate is dropped before ``startup_trials`` are complete; those of earlier runs count where
+    their figures compare.
     """
 
     confidence: float = 0.9
@@ -48,10 +52,14 @@ class SearchConfig:
 
     ``trials`` counts candidates that are trained (complete, stopped early or failed), not those
     the gate drops. ``batch_size`` is that of the measured workload. ``meter`` is ``None`` for the
-    best one that the machine has. ``max_joules`` is a budget per sample in joules. ``teacher`` is
-    what candidates learn from, as ``training.distill`` says: ``"largest"``, the space's largest
-    member, which the search trains first, or the folder of an exported artifact.
-    ``halving`` stops trials early that fall behind, ``None`` trains all to their end.
+    best one that the machine has. ``max_joules`` is a budget per sample in joules. ``baselines``
+    are evaluated first, whatever the gate thinks of them, and count as trials; savings are named
+    against the first. ``teacher`` is what candidates learn from, as ``training.distill`` says:
+    ``"largest"``, the space's largest member, which the search trains first, or the folder of an
+    exported artifact. ``warm_start`` are folders of earlier runs of the task, whose trials inform
+    the search (see ``nas.searching.earlier``); ``predictor`` is a file of ``nas predictor fit``
+    that the gate predicts joules by from the first trial. The run folder keeps what it needs of
+    either. ``halving`` stops trials early that fall behind, ``None`` trains all to their end.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -73,6 +81,8 @@ class SearchConfig:
     carbon_g_per_kwh: float = 445.0
     storage: str | None = None
     teacher: str | None = None
+    warm_start: tuple[str, ...] = ()
+    predictor: str | None = None
     halving: HalvingConfig | None = None
 
     def __post_init__(self) -> None:
@@ -100,10 +110,22 @@ class SearchConfig:
                 f"got {self.halving.min_epochs}"
             )
         for baseline in self.baselines:
-            if not self.space.contains(baseline):
+            try:
+                encode(baseline, self.space)
+            except ValueError as error:
                 raise ValueError(
-                    f"baseline must lie in space {self.space.name!r}, got {baseline.describe()}"
-                )
+                    f"baseline must lie in space {self.space.name!r}, got {baseline.describe()}: "
+                    f"{error}"
+                ) from None
+        if not all(isinstance(path, str) and path for path in self.warm_start):
+            raise ValueError(f"warm_start must be folders of runs, got {self.warm_start!r}")
+        if self.predictor is not None and not (isinstance(self.predictor, str) and self.predictor):
+            raise ValueError(f"predictor must be a file or None, got {self.predictor!r}")
+        if len(self.baselines) > self.trials:
+            raise ValueError(
+                f"trials must be >= the number of baselines, {len(self.baselines)}, "
+                f"got {self.trials}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
@@ -113,6 +135,7 @@ class SearchConfig:
         data["gate"] = {f.name: getattr(self.gate, f.name) for f in fields(self.gate)}
         data["halving"] = None if self.halving is None else asdict(self.halving)
         data["baselines"] = [baseline.to_dict() for baseline in self.baselines]
+        data["warm_start"] = list(self.warm_start)
         return data
 
     @classmethod
@@ -123,16 +146,16 @@ class SearchConfig:
             ValueError: a key is unknown or missing, or a value not allowed.
         """
         allowed = {f.name for f in fields(cls)}
-        # Runs from before there was halving are read all the same.
-        if not isinstance(data, Mapping) or {"halving", *data} != allowed:
+        if not isinstance(data, Mapping) or data.keys() | _LATER != allowed:
             raise ValueError(
                 f"search config must have exactly the keys {', '.join(sorted(allowed))}"
             )
-        values = {"halving": None, **data}
+        values = dict(data)
         values["space"] = SearchSpace.from_dict(values["space"])
         values["training"] = TrainingConfig.from_dict(values["training"])
         values["gate"] = GateConfig(**values["gate"])
-        if values["halving"] is not None:
+        if values.get("halving") is not None:
             values["halving"] = HalvingConfig(**values["halving"])
         values["baselines"] = tuple(Architecture.from_dict(b) for b in values["baselines"])
+        values["warm_start"] = tuple(values.get("warm_start", ()))
         return cls(**values)

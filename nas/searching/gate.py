@@ -2,10 +2,10 @@
 
 Accuracy and joules of a candidate are predicted with intervals. It is dropped when it is less
 likely to be on the front than ``1 - confidence``, or even its optimistic joules break the budget.
-The front is that of what was measured and of *rivals*: members of the space that nobody has
-evaluated, at pessimistic predictions, since a search that may still find those should not train
-what they beat. An audit evaluates a stated share of the dropped all the same; ``audit_summary``
-turns it into a false-drop rate.
+The front is that of what was measured and of *rivals*: members of the space that the search has
+not evaluated, at pessimistic predictions or an earlier run's figures, since a search that may
+still find those should not train what they beat. An audit evaluates a stated share of the dropped
+all the same; ``audit_summary`` turns it into a false-drop rate.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from scipy.stats import beta, norm
 from nas.pareto.dominance import non_dominated_mask
 from nas.searching.accuracy import AccuracySurrogate
 from nas.searching.config import GateConfig
+from nas.searching.knowledge import Knowledge, KnownAccuracy
 from nas.searching.trial import TrialRecord
-from predictors.learned.models import EnergyPredictor, Observation
+from predictors.learned.models import Observation
 from predictors.learned.regressor import Interval
 from search_spaces.architecture import Architecture
 from search_spaces.batch import ArchitectureBatch
@@ -90,26 +91,27 @@ class Gate:
         *,
         max_joules: float | None,
         seed: int,
-        prior: Sequence[Observation] = (),
+        knowledge: Knowledge | None = None,
         rivals: Rivals | None = None,
     ) -> None:
         """Start with nothing measured.
 
-        ``prior`` are observations from before this search, such as an earlier run's; ``rivals``
-        members of the space that nobody has evaluated, none by default.
+        ``knowledge`` is what is known from before this search, such as an earlier run's figures;
+        ``rivals`` members of the space that nobody has evaluated, none by default.
         """
         self._workload = workload
         self._config = config
         self._max_joules = max_joules
         self._seed = seed
-        self._prior = list(prior)
-        self._predictor = EnergyPredictor.fit(self._prior, seed=seed)
+        self._knowledge = knowledge or Knowledge()
+        self._predictor = self._knowledge.predictor((), seed=seed)
         self._accuracy = AccuracySurrogate(workload)
         self._rivals = rivals
         self._front: list[TrialRecord] = []
         self._rival_points = np.empty((0, 2))
         self._n_complete = 0
         self._n_fitted = 0
+        self._learn_accuracies(())
 
     @property
     def front_numbers(self) -> frozenset[int]:
@@ -126,7 +128,8 @@ class Gate:
         self._n_complete = len(complete)
         mask = non_dominated_mask([r.objectives for r in complete], (True, False))
         self._front = [r for r, on_front in zip(complete, mask, strict=True) if on_front]
-        if len(complete) - self._n_fitted >= max(1, self._n_fitted // 10):
+        known = self._n_fitted + self._knowledge.n_both
+        if len(complete) - self._n_fitted >= max(1, known // 10):
             self._fit(complete)
 
     def _fit(self, complete: Sequence[TrialRecord]) -> None:
@@ -136,12 +139,23 @@ class Gate:
             for r in complete
             if r.reading is not None
         ]
-        self._predictor = EnergyPredictor.fit([*self._prior, *observations], seed=self._seed)
-        self._accuracy.fit(
-            [r.architecture for r in complete],
-            [r.objectives[0] for r in complete],
-            [r.accuracy_se or 0.0 for r in complete],
+        self._predictor = self._knowledge.predictor(observations, seed=self._seed)
+        self._learn_accuracies(
+            [
+                KnownAccuracy(r.architecture, r.objectives[0], r.accuracy_se or 0.0)
+                for r in complete
+            ]
         )
+
+    def _learn_accuracies(self, own: Sequence[KnownAccuracy]) -> None:
+        rows = [*self._knowledge.accuracies, *own]
+        self._accuracy.fit(
+            [row.architecture for row in rows],
+            [row.accuracy for row in rows],
+            [row.standard_error for row in rows],
+        )
+        before = np.array(self._knowledge.rivals).reshape(-1, 2)
+        self._rival_points = before
         if self._rivals is None:
             return
         # The front of many predictions flatters itself: rivals are taken a deviation worse.
@@ -149,7 +163,8 @@ class Gate:
         if accuracy is not None:
             energy = self._predictor.predict(self._rivals.batch, self._workload, _ONE_DEVIATION)
             known = accuracy.in_range & energy.in_range
-            self._rival_points = np.column_stack([accuracy.low, energy.high_j])[known]
+            predicted = np.column_stack([accuracy.low, energy.high_j])[known]
+            self._rival_points = np.vstack([before, predicted])
 
     def energies_j(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
         """Joules per sample as predicted now, ``(N,)``."""
@@ -169,11 +184,14 @@ class Gate:
         )
 
     def _reason(self, architecture: Architecture, energy_j: Interval) -> str | None:
-        if self._n_complete < self._config.startup_trials:
+        least = self._config.startup_trials - self._n_complete
+        if self._knowledge.n_energy < least:
             return None
         low_j = float(energy_j.low[0])
         if self._max_joules is not None and low_j > self._max_joules:
             return f"at least {low_j:.3g} J predicted, budget {self._max_joules:.3g} J"
+        if self._knowledge.n_both < least:
+            return None
         accuracy = self._accuracy.predict([architecture], self._config.confidence)
         if accuracy is None or not self._front:
             return None

@@ -3,7 +3,8 @@
 ``run.json`` the configuration, versions and meter; ``study.journal`` the study, unless a storage
 URL was given; ``inputs.npy`` the real inputs that are measured with; ``trials/N/`` the weights of
 trial N and its record, written by the worker before the driver hears of it; ``teacher/`` what
-candidates learn from, where they do; ``writer.lock`` held by the one driver.
+candidates learn from, where they do; ``earlier.json`` and ``predictor.safetensors`` what was known
+beforehand, where anything was; ``writer.lock`` held by the one driver.
 """
 
 from __future__ import annotations
@@ -250,6 +251,7 @@ def member_of(record: TrialRecord, device: str) -> FrontMember:
         workload=reading.workload,
         params=record.params or 0,
         latency_s=reading.latency_s,
+        baseline=record.baseline,
     )
 
 

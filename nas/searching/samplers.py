@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from optuna.samplers import BaseSampler as BaseSampler
 
 from nas.samplers.ehvi import EhviSampler
+from nas.samplers.prior import PriorTrial
 from nas.searching.config import SamplerName
+from nas.searching.earlier import Figures
 from nas.searching.storage import record_of
 from predictors.learned.features import counted
+from predictors.meters.base import EnergyReading
 from search_spaces.batch import ArchitectureBatch
 from search_spaces.positions import is_active, repaired
 from search_spaces.space import SearchSpace
@@ -23,9 +26,15 @@ Array = NDArray[np.float64]
 
 
 def make_sampler(
-    name: SamplerName, seed: int, space: SearchSpace, workload: Workload, *, startup_trials: int
+    name: SamplerName,
+    seed: int,
+    space: SearchSpace,
+    workload: Workload,
+    *,
+    startup_trials: int,
+    known: Sequence[Figures] = (),
 ) -> BaseSampler:
-    """The sampler called ``name``.
+    """The sampler called ``name``; only ``ehvi`` learns from what is ``known`` beforehand.
 
     ``ehvi`` is ours (``nas.samplers.ehvi``), told of the space's conditions and closed-form
     counts, of the trials' standard errors, and that joules count in ratios. ``tpe`` is
@@ -37,11 +46,14 @@ def make_sampler(
         return EhviSampler(
             seed=seed,
             n_startup_trials=startup_trials,
+            # The session asks for the smallest itself; the largest costs as much as many others.
+            corners=False,
             log=(False, True),
             best_possible=(1.0, None),
             variances=_variances,
             features=lambda names, rows: _features(names, rows, space, workload),
             canonical=lambda names, rows: _canonical(names, rows, space),
+            prior_trials=[_prior_trial(figures) for figures in known],
         )
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
@@ -59,8 +71,24 @@ def _variances(trial: optuna.trial.FrozenTrial) -> tuple[float, float]:
     record = record_of(trial)
     if record is None or record.accuracy_se is None or record.reading is None:
         return 0.0, 0.0
-    half = (record.reading.high_j - record.reading.low_j) / 2
-    return record.accuracy_se**2, (half / 1.96) ** 2
+    return record.accuracy_se**2, _variance(record.reading)
+
+
+def _variance(reading: EnergyReading) -> float:
+    return ((reading.high_j - reading.low_j) / 2 / 1.96) ** 2
+
+
+def _prior_trial(known: Figures) -> PriorTrial:
+    """Figures as the sampler takes them."""
+    reading = known.reading
+    return PriorTrial(
+        known.genes,
+        (
+            np.nan if known.accuracy is None else known.accuracy,
+            np.nan if reading is None else reading.energy_j,
+        ),
+        (known.accuracy_se**2, 0.0 if reading is None else _variance(reading)),
+    )
 
 
 def _canonical(names: Sequence[str], rows_NP: Array, space: SearchSpace) -> Array:

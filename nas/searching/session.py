@@ -7,6 +7,7 @@ a search. Every change is durable in the study before the call returns.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from nas.searching.gate import Gate
 from nas.searching.storage import Proposal, StudyStore
 from nas.searching.trial import TrialRecord
 from search_spaces.architecture import Architecture
-from search_spaces.encoding import decode, encode, repair
+from search_spaces.encoding import Genes, decode, encode, repair
 from search_spaces.sampling import compression_variants, mutate, sample, smallest
 from search_spaces.workload import Workload
 
@@ -72,8 +73,12 @@ class Session:
         store: StudyStore,
         gate: Gate,
         listener: Listener | None = None,
+        first: Sequence[Architecture] = (),
     ) -> None:
-        """Take up the study where it is: trials in flight when it was left are run first."""
+        """Take up the study where it is: trials in flight when it was left are run first.
+
+        ``first`` are proposed after the baselines, before anything else, if the study is new.
+        """
         self._config = config
         self._workload = workload
         self._store = store
@@ -85,11 +90,12 @@ class Session:
         self._seen = {record.architecture.hash: record.number for record in self._records.values()}
         self._rng = np.random.default_rng([config.seed, len(self._records)])
         self._drops_in_a_row = 0
-        self._proposed_variants: set[str] = set()
+        self._asked_variants: set[int] = set()
+        self._queued = {self._decoded(genes).hash for genes in store.waiting()}
         self.stop_reason: str | None = None
         gate.refit(self.records())
         if not self._records:
-            self._enqueue_first()
+            self._enqueue_first(first)
         self._tell(None)
 
     def records(self) -> list[TrialRecord]:
@@ -136,29 +142,32 @@ class Session:
         self._put(record)
         if record.state == "complete":
             self._gate.refit(self.records())
-            if record.number in self._gate.front_numbers:
-                self._enqueue_variant(record.architecture)
+            for number in sorted(self._gate.front_numbers - self._asked_variants):
+                self._enqueue_variant(self._records[number])
 
-    def _enqueue_variant(self, architecture: Architecture) -> None:
-        """Propose a new front member with another compression, if that has a fair chance.
+    def _enqueue_variant(self, member: TrialRecord) -> None:
+        """Propose a front member with another compression, if that has a fair chance.
 
         A compression is on the front because it pays only if the same model without it was
-        tried; samplers that draw every gene rarely try just that.
+        tried; samplers that draw every gene rarely try just that. Before chances are known
+        nothing is proposed: a baseline of ten times the joules is on the front of one trial, too.
         """
+        architecture = member.architecture
         variants = [
             variant
             for variant in compression_variants(architecture, self._config.space)
-            if variant.hash not in self._seen and variant.hash not in self._proposed_variants
+            if variant.hash not in self._seen and variant.hash not in self._queued
         ]
-        if not variants:
+        chances = self._gate.chances(variants) if variants else None
+        if variants and chances is None:
             return
-        chances = self._gate.chances(variants)
+        self._asked_variants.add(member.number)
+        if chances is None:
+            return
         # The first is the uncompressed twin, where there is one: it comes before finer choices.
-        is_fair = chances is None or chances[0] >= _FAIR_CHANCE
-        best = 0 if is_fair or chances is None else int(chances.argmax())
-        if chances is None or chances[best] >= _FAIR_CHANCE:
-            self._proposed_variants.add(variants[best].hash)
-            self._store.enqueue(encode(variants[best], self._config.space), baseline=False)
+        best = 0 if chances[0] >= _FAIR_CHANCE else int(chances.argmax())
+        if chances[best] >= _FAIR_CHANCE:
+            self._enqueue(variants[best])
 
     def snapshot(self) -> Snapshot:
         """How far the search is."""
@@ -184,12 +193,23 @@ class Session:
     def _n_trained(self) -> int:
         return sum(r.state != "dropped" for r in self._records.values())
 
-    def _enqueue_first(self) -> None:
-        """The baselines, then the smallest member: without it few samplers find the cheap end."""
-        space = self._config.space
+    def _enqueue_first(self, first: Sequence[Architecture]) -> None:
+        """Baselines, ``first``, the smallest member: few samplers find the cheap end without it.
+
+        What an interrupted start has left in the queue is not put there twice.
+        """
         for baseline in self._config.baselines:
-            self._store.enqueue(encode(baseline, space))
-        self._store.enqueue(encode(smallest(space), space), baseline=False)
+            self._enqueue(baseline, baseline=True)
+        for architecture in (*first, smallest(self._config.space)):
+            self._enqueue(architecture)
+
+    def _enqueue(self, architecture: Architecture, *, baseline: bool = False) -> None:
+        if architecture.hash not in self._queued:
+            self._queued.add(architecture.hash)
+            self._store.enqueue(encode(architecture, self._config.space), baseline=baseline)
+
+    def _decoded(self, genes: Genes) -> Architecture:
+        return decode(repair(genes, self._config.space), self._config.space)
 
     def _propose(self) -> Proposal | None:
         """The sampler's next model that was never judged; ``None`` when there is none left."""
@@ -197,14 +217,10 @@ class Session:
         if self._drops_in_a_row % _SUGGEST_EACH == _SUGGEST_EACH - 1:
             suggested = self._gate.suggest(self._seen)
             if suggested is not None:
-                self._store.enqueue(encode(suggested, space), baseline=False)
-                return self._store.ask()
-        for _ in range(_MAX_DUPLICATES):
-            proposal = self._store.ask()
-            architecture = decode(repair(proposal.genes, space), space)
-            if architecture.hash not in self._seen:
-                return proposal
-            self._store.discard(proposal.number)
+                self._enqueue(suggested)
+        proposal = self._ask_new(_MAX_DUPLICATES)
+        if proposal is not None:
+            return proposal
         # Small or nearly exhausted spaces: walk away from what is known instead of asking on.
         known = [record.architecture for record in self._records.values()]
         for attempt in range(_MAX_MUTATIONS):
@@ -214,13 +230,21 @@ class Session:
                 parent = known[int(self._rng.integers(len(known)))]
                 architecture = mutate(parent, space, self._rng)
             if architecture.hash not in self._seen:
-                self._store.enqueue(encode(architecture, space), baseline=False)
-                return self._store.ask()
+                self._enqueue(architecture)
+                return self._ask_new(len(self._store.waiting()))
+        return None
+
+    def _ask_new(self, most: int) -> Proposal | None:
+        """A proposal of a model that was never judged, among the next ``most``."""
+        for _ in range(most):
+            proposal = self._store.ask()
+            if self._decoded(proposal.genes).hash not in self._seen:
+                return proposal
+            self._store.discard(proposal.number)
         return None
 
     def _judge(self, proposal: Proposal) -> TrialRecord:
-        space = self._config.space
-        architecture = decode(repair(proposal.genes, space), space)
+        architecture = self._decoded(proposal.genes)
         verdict = self._gate.judge(architecture)
         # A baseline is what savings are named against: the user asked for it to be measured.
         dropped = verdict.reason is not None and not verdict.audit and not proposal.baseline

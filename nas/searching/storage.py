@@ -113,6 +113,11 @@ class StudyStore:
         """Have an ``ask`` to come return these genes, in the order of enqueueing."""
         self._study.enqueue_trial(genes, user_attrs={_BASELINE: True} if baseline else None)
 
+    def waiting(self) -> list[dict[str, Any]]:
+        """Genes that are enqueued and were not asked for yet."""
+        trials = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return [dict(trial.system_attrs["fixed_params"]) for trial in trials]
+
     def discard(self, number: int) -> None:
         """Forget a proposal that was never judged: it leaves no record."""
         self._study.tell(number, state=TrialState.FAIL)

@@ -14,6 +14,8 @@ from nas.files import write_atomic
 from nas.searching import run as run_module
 from nas.searching.config import LARGEST, SearchConfig
 from nas.searching.device_account import DeviceAccount
+from nas.searching.earlier import Earlier, gather, load_earlier
+from nas.searching.earlier_run import Situation
 from nas.searching.evaluator import TrainingEvaluator
 from nas.searching.gate import Gate, Rivals
 from nas.searching.run import Run
@@ -68,27 +70,35 @@ def run_search(
     workload = task.workload(config.batch_size)
     _check_fits(config.space, workload)
     protocol = get_protocol(config.protocol)
-    sampler = make_sampler(
-        config.sampler,
-        config.seed,
-        config.space,
-        workload,
-        startup_trials=config.gate.startup_trials,
-    )
     if resume:
         run = run_module.resumed(folder, config)
         meter_name = run.meter
+        kept = load_earlier(folder, config)
+        # Killed before it was kept: then nothing was searched yet, and the sources are read.
+        earlier = gather(config, situation_of(config, meter_name)) if kept is None else kept
+        if kept is None:
+            earlier.save(folder)
     else:
         run_module.check_new(folder)
         if config.teacher not in (None, LARGEST):
             check_artifact(Path(config.teacher), workload)
         meter = choose_meter(config.meter, config.device)
         meter_name = meter.name
+        situation = Situation.here(meter, protocol.hash, workload)
         meter.close()
+        earlier = gather(config, situation)
+    sampler = make_sampler(
+        config.sampler,
+        config.seed,
+        config.space,
+        workload,
+        startup_trials=config.gate.startup_trials,
+        known=earlier.figures(config.space),
+    )
     # Whatever can be refused is refused before anything is written.
     with cluster(address, workers, config.device):
         if not resume:
-            run = _new_run(folder, config, meter_name, task, sampler)
+            run = _new_run(folder, config, meter_name, task, sampler, earlier)
         with run_module.sole_writer(folder):
             store = _open_store(run, sampler)
             gate = Gate(
@@ -96,12 +106,14 @@ def run_search(
                 config.gate,
                 max_joules=config.max_joules,
                 seed=config.seed,
+                knowledge=earlier.knowledge(config.space, seed=config.seed),
                 rivals=Rivals.sample(config.space, config.seed),
             )
             # Of a remote cluster's devices, this process sees none.
             watched = choose_meter(meter_name, config.device) if address is None else None
             with DeviceAccount(run.device_account_path, watched, listener) as account:
-                session = Session(config, workload, store, gate, account)
+                first = earlier.first(config.space, config.trials)
+                session = Session(config, workload, store, gate, account, first)
                 adopt_results(session, folder / "trials")
                 lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
                 if config.teacher is not None:
@@ -130,13 +142,34 @@ def run_search(
     return run
 
 
+def situation_of(config: SearchConfig, meter_name: str | None = None) -> Situation:
+    """Where the search's joules will come from, by the meter that it would choose.
+
+    Raises:
+        ValueError: there is no such task, protocol, device or meter.
+        MeterError: no meter can measure the device.
+    """
+    meter = choose_meter(meter_name or config.meter, config.device)
+    workload = get_task(config.task).workload(config.batch_size)
+    try:
+        return Situation.here(meter, get_protocol(config.protocol).hash, workload)
+    finally:
+        meter.close()
+
+
 def _new_run(
-    folder: Path, config: SearchConfig, meter: str, task: Task, sampler: BaseSampler
+    folder: Path,
+    config: SearchConfig,
+    meter: str,
+    task: Task,
+    sampler: BaseSampler,
+    earlier: Earlier,
 ) -> Run:
     """Make folder, inputs and study of a new run, or leave nothing behind."""
     was_there = folder.exists()
     run = run_module.create(folder, config, meter)
     try:
+        earlier.save(folder)
         _save_inputs(task, config, run.inputs_path)
         StudyStore.create(folder, config.storage, run.name, config.space, sampler)
     except BaseException:

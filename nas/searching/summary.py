@@ -17,7 +17,9 @@ _JOULES_PER_KWH = 3.6e6
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """The front's answer to a baseline: the fewest joules at no less accuracy.
+    """What the search found against a baseline: the fewest joules at no less accuracy.
+
+    Other baselines are no answer: the user had them before.
 
     ``inferences_to_break_even`` is how many samples pay back the search's own joules.
     """
@@ -164,7 +166,11 @@ def _saving(
     rivals = [
         (r.objectives[1], r.number)
         for r in records
-        if r.state == "complete" and r.objectives[0] >= accuracy and r.objectives[1] < baseline_j
+        if r.state == "complete"
+        # What the user gave is not what the search gained, however good it is.
+        and not r.baseline
+        and r.objectives[0] >= accuracy
+        and r.objectives[1] < baseline_j
     ]
     if not rivals:
         return None

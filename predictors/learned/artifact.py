@@ -86,12 +86,27 @@ class SavedPredictor:
     predictor: EnergyPredictor
     provenance: Provenance
 
-    def check(self, *, device: str | None = None, protocol_hash: str | None = None) -> None:
-        """Refuse another device or protocol than it was fitted for; ``None`` asks nothing.
+    def check(
+        self,
+        *,
+        device: str | None = None,
+        protocol_hash: str | None = None,
+        workload: str | None = None,
+    ) -> None:
+        """Refuse other than it was fitted for; ``None`` asks nothing.
+
+        ``workload`` is a key such as ``digits/b128``, which must be among its own.
 
         Raises:
             ValueError: a mismatch; the message says what to do.
         """
+        own = self.provenance.workloads
+        if workload is not None and workload not in own:
+            raise ValueError(
+                f"predictor's workloads must include {workload!r}, got {', '.join(own)}: fit one "
+                f"from records of this workload, or adapt this one with some "
+                f"(nas predictor fit --adapt)"
+            )
         wanted = {"device": device, "protocol_hash": protocol_hash}
         for name, value in wanted.items():
             mine = getattr(self.provenance, name)

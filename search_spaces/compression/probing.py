@@ -39,7 +39,7 @@ from search_spaces.compression.timing import Call, median_ratio, time_in_turns
 from search_spaces.simulated import is_simulated
 from search_spaces.workload import Workload
 
-_VERSION = 3
+_VERSION = 4
 _GRID = {
     # Compiling a variant takes seconds of CPU time, so there are few shapes.
     "cpu": (Shape(64, 128), Shape(512, 1), Shape(512, 32)),

@@ -1,30 +1,39 @@
 """What a user meets at the prompt: one-line errors, exit codes, help, units."""
 
 import json
+import shutil
 
 import pytest
-from search_fakes import drive, make_session, report
+from search_fakes import SPACE, drive, make_session, report
 
 from nas.cli.main import build_parser, main
 from nas.cli.search import INHERIT_SHARE
 from nas.cli.search import _config as search_config
+from nas.cli.search import _earlier_notes as earlier_notes
 from nas.cli.units import format_joules, parse_joules
 from nas.searching import run as run_module
 from nas.searching.config import SearchConfig
+from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.sampling import largest, smallest
+
+LEAST, MOST = smallest(SPACE), largest(SPACE)
 
 
-@pytest.fixture
-def run_folder(tmp_path):
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
     """A finished run whose figures are formulas."""
-    folder = tmp_path / "run"
-    session = make_session(folder_for(folder), trials=12)
-    drive(session)
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    drive(make_session(folder_for(folder), trials=12, sampler="random"))
     return folder
 
 
-def folder_for(folder):
-    from search_fakes import SPACE
+@pytest.fixture
+def run_folder(tmp_path, finished_run):
+    """A copy of it, to do with what one likes."""
+    return shutil.copytree(finished_run, tmp_path / "run")
 
+
+def folder_for(folder):
     config = SearchConfig(task="digits", space=SPACE, trials=12)
     run = run_module.create(folder, config, "fake")
     # The journal's study has a name of its own; the run's is for shared storages.
@@ -61,7 +70,66 @@ def test_a_budget_is_kept(run_folder, capsys):
     assert [m["trial"] for m in kept] == [m["trial"] for m in members[:2]]
 
 
+def plain(d_model, patch_size):
+    """An architecture with no compression; in ``digits-tiny`` where both are offered there."""
+    layer = LayerSpec(AttentionSpec(2, 2, d_model // 2), FfnSpec(2 * d_model))
+    return Architecture(d_model, (layer,) * 2, patch_size)
+
+
+@pytest.fixture
+def models(tmp_path):
+    """Files of architectures: members of the quickstart's space, and others."""
+    folder = tmp_path / "models"
+    (folder / "artifact").mkdir(parents=True)
+    layer = LayerSpec(AttentionSpec(4, 4, 16), FfnSpec(256))
+    for name, found in {
+        "own.json": plain(32, 4).to_dict(),
+        "two.json": [plain(48, 2).to_dict(), plain(32, 4).to_dict()],
+        "recipes.json": Architecture(64, (layer,) * 3, 2).to_dict(),
+        "artifact/architecture.json": plain(24, 4).to_dict(),
+        "outside.json": plain(10, 4).to_dict(),
+        "unfit.json": plain(32, 3).to_dict(),
+        "junk.json": {"d_model": 3},
+    }.items():
+        (folder / name).write_text(json.dumps(found))
+    return folder
+
+
 WRONG = [
+    (["search", "quickstart", "--baseline", "{tmp}/no.json", "--run", "{tmp}/r"], ["no.json"]),
+    (["search", "quickstart", "--baseline", "{tmp}", "--run", "{tmp}/r"], ["architecture.json"]),
+    (
+        ["search", "quickstart", "--baseline", "{tmp}/models/junk.json", "--run", "{tmp}/r"],
+        ["junk.json"],
+    ),
+    (
+        ["search", "quickstart", "--baseline", "{tmp}/models/outside.json", "--run", "{tmp}/r"],
+        ["baseline", "outside.json", "digits-tiny", "d_model must be one of", "10"],
+    ),
+    (
+        ["search", "quickstart", "--baseline", "{tmp}/models/unfit.json", "--run", "{tmp}/r"],
+        ["baseline", "unfit.json", "patch_size must divide", "3"],
+    ),
+    (
+        ["search", "quickstart", "--baseline", "{tmp}/models/two.json", "--trials", "2"],
+        ["trials must be >= the number of baselines, 3", "2"],
+    ),
+    (
+        ["search", "quickstart", "--warm-start", "{tmp}/no", "--run", "{tmp}/r"],
+        ["warm_start {tmp}/no", "folder of a search"],
+    ),
+    (
+        ["search", "quickstart", "--predictor", "{tmp}/no.safetensors", "--run", "{tmp}/r"],
+        ["no.safetensors", "readable"],
+    ),
+    (
+        ["search", "quickstart", "--predictor", "{tmp}/models/own.json", "--run", "{tmp}/r"],
+        ["own.json", "safetensors"],
+    ),
+    (
+        ["search", "quickstart", "--resume", "--run", "{run}", "--warm-start", "{run}"],
+        ["warm_start", "differ"],
+    ),
     (["front", "{tmp}/nowhere"], ["run must be the folder of a search", "nowhere"]),
     (["front", "{run}", "--max-joules", "-1"], ["joules must be a number > 0", "-1"]),
     (["front", "{run}", "--max-joules", "2 parsec"], ["joules", "parsec"]),
@@ -105,7 +173,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG, ids=lambda v: " ".join(v)[:50])
 def test_bad_input_is_one_line_exit_code_2_and_nothing_half_written(
-    run_folder, tmp_path, capsys, monkeypatch, arguments, words
+    run_folder, models, tmp_path, capsys, monkeypatch, arguments, words
 ):
     from search_spaces.compression import probing
 
@@ -122,7 +190,7 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_half_written(
     out, err = capsys.readouterr()
     lines = [line for line in err.splitlines() if not line.startswith(("searching", "exporting"))]
     assert out == "" and len(lines) == 1, err
-    assert all(word in lines[0] for word in words), lines[0]
+    assert all(word.format(tmp=tmp_path) in lines[0] for word in words), lines[0]
     assert sorted(str(p) for p in tmp_path.rglob("*") if p.name != "writer.lock") == before
 
 
@@ -153,6 +221,65 @@ def test_options_of_the_teacher_are_kept_in_the_run(
     # Going on with a run needs none of them again.
     again = ["search", "--resume", "--run", str(tmp_path / "run")]
     assert search_config(build_parser().parse_args(again)) == config
+
+
+def test_baselines_follow_the_recipes_own_each_once(models, tmp_path, monkeypatch):
+    from search_spaces.compression import probing
+
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
+    monkeypatch.chdir(models)
+    files = ["own.json", "two.json", "artifact", "recipes.json"]
+    options = [word for name in files for word in ("--baseline", name)]
+    line = ["search", "quickstart", "--device", "cpu", *options]
+    config = search_config(build_parser().parse_args(line))
+    recipes = search_config(build_parser().parse_args(line[:4])).baselines
+    own = (plain(32, 4), plain(48, 2), plain(24, 4))
+    assert config.baselines == (*recipes, *own) and len(recipes) == 1
+    # The recipe's baseline is of its own space; the user's are asked for by name.
+    other = [*line[:4], "--space", "digits-tiny", *options]
+    assert search_config(build_parser().parse_args(other)).baselines == (*own, *recipes)
+    run_module.create(tmp_path / "again", config, "fake")
+    again = ["search", "--resume", "--run", str(tmp_path / "again")]
+    for resumed in (again, [*again, *options]):
+        assert search_config(build_parser().parse_args(resumed)) == config
+
+
+def test_baselines_are_named_in_the_front_and_the_picture(tmp_path, capsys, monkeypatch):
+    from nas.pareto import plots
+
+    folder = tmp_path / "run"
+    config = SearchConfig(task="digits", space=SPACE, trials=2, baselines=(LEAST, MOST))
+    run_module.create(folder, config, "fake")
+    drive(make_session(folder, trials=2, sampler="random", baselines=(LEAST, MOST)))
+    assert main(["front", str(folder), "--json"]) == 0
+    members = json.loads(capsys.readouterr().out)["members"]
+    assert [m["trial"] for m in members if m["baseline"]] == [0, 1]
+    assert main(["front", str(folder)]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "(baseline)" in line]
+    assert len(rows) == 2
+    drawn = []
+    monkeypatch.setattr(plots, "plot_front", lambda points, *_, **__: drawn.extend(points))
+    assert main(["front", str(folder), "--plot", str(tmp_path / "f.png")]) == 0
+    assert [p.kind for p in drawn].count("baseline") == 2
+    assert [p.kind for p in drawn][:2] == ["front", "baseline"]
+
+
+def test_what_is_taken_of_earlier_runs_is_said(run_folder, tmp_path, monkeypatch):
+    from search_spaces.compression import probing
+
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
+    options = ["--device", "cpu", "--warm-start", str(run_folder), "--run", str(tmp_path / "r")]
+    arguments = build_parser().parse_args(["search", "quickstart", *options])
+    config = search_config(arguments)
+    assert config.warm_start == (str(run_folder),) and config.predictor is None
+    run, first = earlier_notes(arguments, config)
+    assert run.startswith(f"warm start from {run_folder} (run-") and "12 trials: " in run
+    assert "accuracies not taken: epochs, learning_rate" in run
+    assert "joules by transfer (device 'd', here " in run and first[-1].isdigit()
+    # What a resumed search has kept is not read again.
+    run_module.create(tmp_path / "r", config, "fake")
+    again = build_parser().parse_args(["search", "--resume", "--run", str(tmp_path / "r")])
+    assert search_config(again) == config and earlier_notes(again, config) == []
 
 
 def test_a_task_file_is_found_from_any_folder(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from nas.exporting.verify import Verification
 from nas.searching.config import GateConfig, SearchConfig
 from nas.searching.run import RunBusyError, sole_writer
 from nas.training.config import TrainingConfig
+from predictors.learned.artifact import Provenance, SavedPredictor, save_predictor
+from predictors.learned.models import EnergyPredictor, Observation
 from search_spaces.space import SearchSpace
 
 pytestmark = pytest.mark.e2e
@@ -115,7 +118,6 @@ def test_an_exported_trial_runs_elsewhere(run, tmp_path):
 
 @pytest.mark.parametrize("what", ["weights", "joules"])
 def test_an_export_that_differs_fails_and_leaves_nothing(run, tmp_path, monkeypatch, what):
-    import shutil
 
     from nas.exporting import verify
     from nas.exporting.artifact import ExportError
@@ -306,6 +308,36 @@ def test_a_worker_that_dies_or_raises_is_a_recorded_failure(tmp_path, monkeypatc
     assert trials[1].state == "failed" and "worker died" in trials[1].reason
     assert trials[2].state == "failed" and trials[2].reason == "out of memory"
     assert trials[3].state == "failed" and trials[3].reason == "RuntimeError: first line"
+
+
+def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(run, tmp_path):
+    copy = shutil.copytree(run.folder, tmp_path / "copy")
+    complete = [t for t in run.trials() if t.state == "complete"]
+    rows = [Observation.from_reading(t.architecture, run.workload, t.reading) for t in complete]
+    reading = complete[0].reading
+    provenance = Provenance(
+        reading.device,
+        reading.source,
+        reading.is_estimate,
+        reading.protocol_hash,
+        (run.workload.key,),
+        "2026-11-24",
+        {},
+    )
+    file = tmp_path / "p.safetensors"
+    save_predictor(SavedPredictor(EnergyPredictor.fit(rows), provenance), file)
+    config = replace(CONFIG, trials=1, warm_start=(str(copy),), predictor=str(file))
+    warm = nas.search(config, tmp_path / "warm", workers=1)
+    (first,) = warm.trials()
+    cheapest = run.front().members[0]
+    assert first.architecture.to_dict() == cheapest.architecture
+    # Predicted from its own earlier measurement, by a machine that is busy with other things.
+    assert 0.2 < first.predicted_energy_j / cheapest.energy_j < 5
+    assert len(warm.front()) == 1
+    shutil.rmtree(copy)
+    file.unlink()
+    again = nas.search(replace(config, trials=2), warm.folder, workers=1, resume=True)
+    assert [t.state for t in again.trials() if t.state != "dropped"] == ["complete"] * 2
 
 
 def test_a_missing_cluster_is_one_line(tmp_path):

@@ -106,5 +106,17 @@ def test_savings_are_named_against_any_complete_trial(tmp_path):
     assert saving.inferences_to_break_even == pytest.approx(80.0 / 2.0)
     with pytest.raises(ValueError, match="baseline"):
         summarise(run, baseline=9)
+
+
+def test_of_several_baselines_savings_are_named_against_the_first_and_by_what_was_found(tmp_path):
+    given = (trial(0, 0.9, 8.0, baseline=True), trial(1, 0.9, 1.0, baseline=True))
+    found = summarise(FakeRun(tmp_path, *given, trial(2, 0.95, 4.0)))
+    assert (found.saving.baseline_trial, found.saving.better_trial) == (0, 2)
+    assert found.saving.ratio == pytest.approx(2.0)
+    assert summarise(FakeRun(tmp_path, *given)).saving is None
+
+
+def test_a_carbon_intensity_is_above_0(tmp_path):
+    run = FakeRun(tmp_path, trial(0, 0.9, 1.0))
     with pytest.raises(ValueError, match="carbon_g_per_kwh"):
         summarise(run, carbon_g_per_kwh=0.0)

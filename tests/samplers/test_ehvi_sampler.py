@@ -9,8 +9,10 @@ import pytest
 from optuna.trial import TrialState
 
 from nas.pareto.hypervolume import hypervolume
+from nas.samplers.columns import Columns
 from nas.samplers.ehvi import EhviSampler
 from nas.samplers.objectives import Objective
+from nas.samplers.prior import PriorTrial, prior_rows
 from nas.samplers.proposer import Effort
 
 FAST = Effort(generations=3, children=60, parents=20)
@@ -233,6 +235,74 @@ def test_options_that_do_not_fit_the_study_are_refused(options, said):
     study.ask(space)
     with pytest.raises(ValueError, match=said):
         study.ask(space)
+
+
+def prior_of(objective, n, known=(True, True)):
+    """Rows of a study at random; NaN where a value is not known."""
+    study = optuna.create_study(
+        directions=["minimize"] * 2, sampler=optuna.samplers.RandomSampler(seed=7)
+    )
+    study.optimize(objective, n_trials=n)
+    return [
+        PriorTrial(t.params, [v if k else np.nan for v, k in zip(t.values, known, strict=True)])
+        for t in study.trials
+    ]
+
+
+def test_what_is_known_from_before_finds_the_front_sooner():
+    def volume(**options):
+        study = study_of(**options)
+        study.optimize(layered, n_trials=9)
+        return hypervolume([t.values for t in study.trials], (3.0, 300.0), (False, False))
+
+    prior = prior_of(layered, 40)
+    for seed in range(2):
+        cold, warm = volume(seed=seed), volume(seed=seed, prior_trials=prior)
+        assert warm > cold
+
+
+def test_what_is_known_from_before_is_no_part_of_the_front():
+    # The best there is has been seen before: it is proposed all the same, and first.
+    prior = [PriorTrial({"a": a, "b": b}, (ord(a), b)) for a in "xyz" for b in range(4)]
+    study = study_of(prior_trials=prior, n_startup_trials=2)
+    study.enqueue_trial({"a": "z", "b": 3})
+    study.optimize(tiny, n_trials=3)
+    assert {"a": "x", "b": 0} in [t.params for t in study.trials[1:]]
+    study.optimize(tiny, n_trials=9)
+    assert distinct(study) == 12
+
+
+@pytest.mark.parametrize("known", [(True, False), (False, True)])
+def test_of_what_is_known_from_before_a_value_may_be_missing(known):
+    study = study_of(prior_trials=prior_of(layered, 20, known))
+    study.optimize(layered, n_trials=12)
+    assert distinct(study) == 12
+
+
+def test_more_is_known_from_before_than_models_can_hold(monkeypatch):
+    from nas.samplers import proposer
+
+    monkeypatch.setattr(proposer, "_MOST_ROWS", 15)
+    study = study_of(prior_trials=prior_of(layered, 30))
+    study.optimize(layered, n_trials=20)
+    assert distinct(study) == 20
+
+
+def test_prior_trials_of_other_spaces_are_left_out_and_wrong_ones_refused():
+    space = {"a": optuna.distributions.CategoricalDistribution("xyz")}
+    space["b"] = optuna.distributions.IntDistribution(0, 3)
+    foreign = [{"a": "w", "b": 1}, {"a": "x", "b": 9}, {"a": "x", "c": 1}, {"a": "x", "b": "no"}]
+    columns = Columns(space)
+    trials = [PriorTrial(p, (1.0, 2.0)) for p in [*foreign, {"a": "x", "b": 1}]]
+    assert len(prior_rows(trials, columns, 2)) == 1
+    assert len(prior_rows([PriorTrial({"a": "x", "b": 1}, (np.nan,) * 2)], columns, 2)) == 0
+    with pytest.raises(ValueError, match="prior_trials must have 3 values each"):
+        prior_rows(trials, columns, 3)
+    with pytest.raises(ValueError, match="values must be finite or NaN"):
+        PriorTrial({}, (np.inf, 1.0))
+    for wrong in ((1.0,), (-1.0, 0.0), (np.nan, 0.0)):
+        with pytest.raises(ValueError, match="variances must be 2 numbers >= 0"):
+            PriorTrial({}, (1.0, 1.0), wrong)
 
 
 def test_too_few_startup_trials_are_refused():

@@ -1,0 +1,1 @@
+"""Samplers beside others: problems, peers, curves and tables of search quality."""

@@ -1,0 +1,286 @@
+"""What a sampler costs by itself, and what asking for the front costs, beside Optuna's own.
+
+``python -m experiments.benchmarks.search_overhead``
+
+*Proposing*: seconds of one ask and tell in a study in memory of the conditional space ``layers``
+that already has so many finished trials. The first ask also reads the study and fits from
+nothing; the mean is over those that follow, a tenth of the trials there were (from ``--asks`` to
+120), each told as it goes. Ours proposes in batches, and fits hyperparameters anew when trials
+are a tenth more: both are in the mean, the latter at 10,000 trials in the first ask alone.
+*Memory*: growth of the resident set over ``--memory-asks`` asks from an empty study, in a process
+of its own; a random sampler's growth is that of the study. *Front*: which of ``--points`` trials
+are on the front, and their hypervolume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna._hypervolume import compute_hypervolume
+from optuna.distributions import CategoricalDistribution
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.study._multi_objective import _get_pareto_front_trials_by_trials
+from optuna.trial import FrozenTrial, create_trial
+
+from experiments.benchmarks.search.problem import MINIMISED, Array, Problem
+from experiments.benchmarks.search.space import walk
+from experiments.benchmarks.search.synthetic import layers
+from nas.pareto.dominance import non_dominated_mask
+from nas.pareto.hypervolume import hypervolume
+from nas.samplers.ehvi import EhviSampler
+
+_MOST_ASKS = 120
+_SIZES = (100, 300, 1_000, 10_000)
+# Seconds an ask beyond this.
+_MOST_TRIALS = {"Optuna GP": 300}
+_REFERENCE = (1.5, 1.5)
+
+
+def _samplers() -> dict[str, Callable[[], BaseSampler]]:
+    return {
+        "ours": lambda: EhviSampler(seed=0),
+        "random": lambda: RandomSampler(seed=0),
+        "Optuna NSGA-II": lambda: NSGAIISampler(seed=0),
+        "Optuna TPE": lambda: TPESampler(
+            seed=0, multivariate=True, warn_independent_sampling=False
+        ),
+        "Optuna GP": lambda: GPSampler(
+            seed=0, deterministic_objective=True, warn_independent_sampling=False
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class Proposing:
+    """Seconds of one ask and tell."""
+
+    sampler: str
+    n_trials: int
+    asks: int
+    first_wall_s: float
+    first_cpu_s: float
+    wall_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Megabytes by which the resident set has grown after the first, the half and all asks."""
+
+    sampler: str
+    asks: int
+    first_mb: float
+    half_mb: float
+    all_mb: float
+
+
+@dataclass(frozen=True)
+class Front:
+    """Seconds of one query over ``n_trials``, of which ``n_front`` are on the front."""
+
+    what: str
+    n_trials: int
+    n_front: int
+    ours_s: float
+    optuna_s: float
+
+
+def finished(problem: Problem, n: int, seed: int) -> list[FrozenTrial]:
+    """Complete trials with random parameters and true losses."""
+    rng = np.random.default_rng(seed)
+    configs = [
+        walk(problem.parameters, lambda p: p.values[int(rng.integers(len(p.values)))])
+        for _ in range(n)
+    ]
+    distributions = {p.name: CategoricalDistribution(p.values) for p in problem.parameters}
+    return [
+        create_trial(
+            params=config,
+            distributions={name: distributions[name] for name in config},
+            values=losses.tolist(),
+        )
+        for config, losses in zip(configs, problem.truth(configs), strict=True)
+    ]
+
+
+def study_of(sampler: BaseSampler, trials: Sequence[FrozenTrial] = ()) -> optuna.Study:
+    """A study in memory that has ``trials``."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
+    study.add_trials(trials)
+    return study
+
+
+def step(study: optuna.Study, problem: Problem) -> tuple[float, float]:
+    """Clock and CPU seconds of one ask and tell."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    trial = study.ask()
+    config = walk(problem.parameters, lambda p: trial.suggest_categorical(p.name, p.values))
+    wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+    losses = problem.truth([config])[0].tolist()
+    wall, cpu = time.perf_counter(), time.process_time()
+    study.tell(trial, losses)
+    return wall_s + time.perf_counter() - wall, cpu_s + time.process_time() - cpu
+
+
+def proposing(name: str, n_trials: int, asks: int) -> Proposing:
+    """Cost of one sampler in a study of ``n_trials``."""
+    problem = layers()
+    study = study_of(_samplers()[name](), finished(problem, n_trials, seed=1))
+    asks = min(max(asks, n_trials // 10 + 1), max(_MOST_ASKS, asks))
+    first = step(study, problem)
+    spent = np.array([step(study, problem) for _ in range(asks)])
+    wall_s, cpu_s = spent.mean(axis=0)
+    return Proposing(name, n_trials, asks, *first, float(wall_s), float(cpu_s))
+
+
+def memory(name: str, asks: int) -> Memory:
+    """Growth in this process, which should be fresh."""
+    problem = layers()
+    study = study_of(_samplers()[name]())
+    before, grown = resident_mb(), []
+    for _ in range(asks):
+        step(study, problem)
+        grown.append(resident_mb() - before)
+    # Libraries are loaded at the first fit, after the startup trials.
+    return Memory(name, asks, grown[min(20, asks) - 1], grown[asks // 2 - 1], grown[-1])
+
+
+def resident_mb() -> float:
+    """This process's resident set.
+
+    Raises:
+        ValueError: the system does not tell.
+    """
+    path = Path("/proc/self/statm")
+    if not path.exists():
+        raise ValueError("memory must be read from /proc/self/statm, which is not there")
+    return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def losses_near_front(n: int, seed: int) -> Array:
+    """Points ``(n, 2)`` over a curved front, most of them near it."""
+    rng = np.random.default_rng(seed)
+    first = rng.random(n)
+    second = 1 - np.sqrt(first) + rng.exponential(0.05, n)
+    return np.column_stack([first, second])
+
+
+def front_queries(n: int) -> list[Front]:
+    """Both queries, by ours and by Optuna's functions.
+
+    Raises:
+        ValueError: they do not agree.
+    """
+    losses = losses_near_front(n, seed=2)
+    trials = [create_trial(values=row) for row in losses.tolist()]
+    directions = [StudyDirection.MINIMIZE] * 2
+
+    def ours() -> Any:
+        values = np.array([trial.values for trial in trials])
+        return [trials[i] for i in np.flatnonzero(non_dominated_mask(values, MINIMISED))]
+
+    front, ours_s = _best_of(ours)
+    others, optuna_s = _best_of(lambda: _get_pareto_front_trials_by_trials(trials, directions))
+    if [t.values for t in front] != [t.values for t in others]:
+        raise ValueError("fronts must agree, and do not")
+    corner = np.array(_REFERENCE)
+    volume, ours_volume_s = _best_of(lambda: hypervolume(losses, _REFERENCE, MINIMISED))
+    same, optuna_volume_s = _best_of(lambda: compute_hypervolume(losses, corner))
+    if not np.isclose(volume, same, rtol=1e-9):
+        raise ValueError(f"hypervolumes must agree, got {volume} and {same}")
+    return [
+        Front("front of trials", n, len(front), ours_s, optuna_s),
+        Front("hypervolume", n, len(front), ours_volume_s, optuna_volume_s),
+    ]
+
+
+def _best_of(call: Callable[[], Any], repeats: int = 3) -> tuple[Any, float]:
+    found, least = None, np.inf
+    for _ in range(repeats):
+        start = time.perf_counter()
+        found = call()
+        least = min(least, time.perf_counter() - start)
+    return found, least
+
+
+def render(costs: Sequence[Proposing], memories: Sequence[Memory], fronts: Sequence[Front]) -> str:
+    """Three tables."""
+    lines = [
+        "sampler            trials  first ask, ms    CPU ms  later asks  ask, ms (mean)  CPU ms"
+    ]
+    for c in costs:
+        lines.append(
+            f"{c.sampler:16} {c.n_trials:8,}  {1e3 * c.first_wall_s:13,.1f}  "
+            f"{1e3 * c.first_cpu_s:8,.1f}  {c.asks:10}  {1e3 * c.wall_s:14,.1f}  "
+            f"{1e3 * c.cpu_s:6,.1f}"
+        )
+    if memories:
+        lines += ["", "memory growth, MB    asks  after 20  after half  after all"]
+        lines += [
+            f"{m.sampler:16} {m.asks:8,}  {m.first_mb:8.1f}  {m.half_mb:10.1f}  {m.all_mb:9.1f}"
+            for m in memories
+        ]
+    lines += ["", "query               trials  on the front   ours, ms  Optuna, ms"]
+    lines += [
+        f"{f.what:16} {f.n_trials:9,}  {f.n_front:12,}  {1e3 * f.ours_s:9.1f}  "
+        f"{1e3 * f.optuna_s:10.1f}"
+        for f in fronts
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmarks.search_overhead", description=__doc__
+    )
+    parser.add_argument("--trials", type=int, nargs="+", default=list(_SIZES))
+    parser.add_argument("--asks", type=int, default=24, help="at least (default: 24)")
+    parser.add_argument("--memory-asks", type=int, default=1_000, help="0: no memory")
+    parser.add_argument("--points", type=int, default=100_000)
+    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    arguments = parser.parse_args(argv)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+    # A fresh interpreter for each: what one has loaded or grown is not another's.
+    spawn = multiprocessing.get_context("spawn")
+    costs, memories = [], []
+    for name in _samplers():
+        for n in arguments.trials:
+            if n <= _MOST_TRIALS.get(name, n):
+                print(f"{name}, {n} trials ...", file=sys.stderr)
+                with spawn.Pool(1, initializer=_quiet) as pool:
+                    costs.append(pool.apply(proposing, (name, n, arguments.asks)))
+    for name in ("random", "ours", "Optuna TPE") if arguments.memory_asks else ():
+        print(f"{name}, memory ...", file=sys.stderr)
+        with spawn.Pool(1, initializer=_quiet) as pool:
+            memories.append(pool.apply(memory, (name, arguments.memory_asks)))
+    fronts = front_queries(arguments.points)
+    print(render(costs, memories, fronts))
+    if arguments.json is not None:
+        rows: dict[str, Sequence[Any]] = {"proposing": costs, "memory": memories, "front": fronts}
+        found = {kind: [asdict(row) for row in part] for kind, part in rows.items()}
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def _quiet() -> None:
+    warnings.simplefilter("ignore")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""What a front leaves to gain, and what surrogates expect candidates to gain of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from nas.pareto.dominance import non_dominated_mask
+from nas.samplers.gaussian_process import Posterior
+from nas.samplers.improvement import boxes, expected_improvement
+from nas.samplers.model import Model
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Surrogates:
+    """Models of losses and of constraints."""
+
+    losses: list[Model]
+    constraints: list[Model]
+
+    def posteriors(self, features_CF: Array) -> tuple[list[Posterior], list[Posterior]]:
+        """Of each, at candidates."""
+        return (
+            [model.process.posterior(features_CF) for model in self.losses],
+            [model.process.posterior(features_CF) for model in self.constraints],
+        )
+
+    def means(self, posteriors: Sequence[Posterior]) -> Array:
+        """Losses expected at each candidate, ``(C, M)``."""
+        pairs = zip(self.losses, posteriors, strict=True)
+        return np.column_stack([np.exp(p.mean) if m.is_log else p.mean for m, p in pairs])
+
+    def believing(self, features_QF: Array) -> Surrogates:
+        """As if rows in flight had come out as predicted."""
+        return Surrogates(
+            [model.believing(features_QF) for model in self.losses], self.constraints
+        )
+
+
+@dataclass(frozen=True)
+class Region:
+    """What the front leaves to gain; all of space where nothing feasible is known."""
+
+    front: Array
+    reference: Array | None
+
+    def gain(
+        self,
+        surrogates: Surrogates,
+        posteriors: Sequence[Posterior],
+        constraints: Sequence[Posterior],
+    ) -> Array:
+        """Expected hypervolume improvement, times the probability of being feasible, ``(C,)``."""
+        likely = feasibility(constraints, len(posteriors[0].mean))
+        if self.reference is None:
+            return likely
+        lows, highs = boxes(self.front, self.reference)
+        beliefs = [m.belief(p) for m, p in zip(surrogates.losses, posteriors, strict=True)]
+        return likely * expected_improvement(beliefs, lows, highs)
+
+    def joined(self, loss_M: Array) -> Region:
+        """With one more member."""
+        if self.reference is None:
+            return self
+        losses = np.vstack([self.front, loss_M])
+        mask = non_dominated_mask(losses, (False,) * losses.shape[1])
+        return Region(losses[mask], self.reference)
+
+
+def feasibility(constraints: Sequence[Posterior], n: int) -> Array:
+    """The probability that every constraint is met, taken as independent, shape ``(n,)``."""
+    likely = np.ones(n)
+    for posterior in constraints:
+        likely = likely * ndtr(-posterior.mean / np.sqrt(posterior.variance))
+    return likely

@@ -1,0 +1,70 @@
+"""Trials from before a study: learnt from, never part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.samplers.columns import Columns
+from nas.samplers.proposer import Evaluated
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class PriorTrial:
+    """What an earlier study, or any other source, says of some parameters.
+
+    ``values`` are in the study's units, one for each objective; NaN where one is not known, or
+    not comparable. ``variances`` are those of the values, where they are known beforehand.
+
+    Raises:
+        ValueError: a value is infinite, or a variance below 0 or missing.
+    """
+
+    params: Mapping[str, Any]
+    values: Sequence[float]
+    variances: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no trial can have."""
+        if np.isinf(self.values).any():
+            raise ValueError(f"values must be finite or NaN, got {self.values}")
+        if self.variances is not None and (
+            len(self.variances) != len(self.values)
+            or not all(np.isfinite(v) and v >= 0 for v in self.variances)
+        ):
+            raise ValueError(
+                f"variances must be {len(self.values)} numbers >= 0, got {self.variances}"
+            )
+
+
+def prior_rows(trials: Sequence[PriorTrial], columns: Columns, n_objectives: int) -> Evaluated:
+    """``trials`` as rows, values in the study's units.
+
+    Those that ``columns`` have no place for, or of which no value is known, are left out.
+
+    Raises:
+        ValueError: a trial has not one value for each objective.
+    """
+    kept = []
+    for trial in trials:
+        if len(trial.values) != n_objectives:
+            raise ValueError(
+                f"prior_trials must have {n_objectives} values each, one for each objective, "
+                f"got {trial.values}"
+            )
+        if columns.holds(trial.params) and not np.isnan(trial.values).all():
+            kept.append(trial)
+    n = len(kept)
+    given = [[0.0] * n_objectives if t.variances is None else t.variances for t in kept]
+    return Evaluated(
+        np.array([columns.row(t.params) for t in kept]).reshape(n, len(columns.parameters)),
+        np.array([t.values for t in kept], dtype=float).reshape(n, n_objectives),
+        np.array(given, dtype=float).reshape(n, n_objectives),
+        np.empty((n, 0)),
+    )
