@@ -17,6 +17,7 @@ FROZEN = {
         "--device",
         "--meter",
         "--epochs",
+        "--halving",
         "--distill",
         "--teacher",
         "--inherit",

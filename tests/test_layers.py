@@ -69,7 +69,7 @@ DOORS = {
         "nas/searching/samplers.py",
         "nas/searching/storage.py",
     ),
-    "ray": ("nas/searching/ray_driver.py",),
+    "ray": ("nas/searching/halving_scheduler.py", "nas/searching/ray_driver.py"),
     "matplotlib": (
         "experiments/benchmarks/search/plots.py",
         "experiments/campaign_report.py",

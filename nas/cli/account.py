@@ -19,11 +19,14 @@ def meter_label(meter: str, *, is_estimate: bool) -> str:
 def render_account(summary: SearchSummary) -> str:
     """What was done, what it cost, and what it saves."""
     interrupted = f", {summary.in_flight} interrupted" if summary.in_flight else ""
+    stopped = f"{summary.stopped} stopped early, " if summary.stopped else ""
     lines = [
-        f"trials: {summary.complete} complete, {summary.dropped} dropped by the gate before "
-        f"training, {summary.failed} failed{interrupted}",
+        f"trials: {summary.complete} complete, {stopped}{summary.dropped} dropped by the gate "
+        f"before training, {summary.failed} failed{interrupted}",
         _audit(summary.audit),
     ]
+    if summary.stopped:
+        lines.append(_stopped(summary))
     if summary.stop_reason is not None:
         lines.append(f"ended early: {summary.stop_reason}")
     return "\n".join([*lines, render_spending(summary)])
@@ -56,6 +59,19 @@ def render_spending(summary: SearchSummary) -> str:
             f"(trial {summary.baseline_trial}) with fewer joules"
         )
     return "\n".join(lines)
+
+
+def _stopped(summary: SearchSummary) -> str:
+    saved = []
+    if summary.stopped_saved_s is not None:
+        saved.append(f"{summary.stopped_saved_s:,.0f} s")
+    if summary.stopped_saved_j is not None:
+        saved.append(format_joules(summary.stopped_saved_j))
+    what = " and ".join(saved) or "what is not known"
+    return (
+        f"stopped early: saved {what} of training, an estimate from the epochs left and what each "
+        f"had taken"
+    )
 
 
 def _audit(audit: AuditSummary) -> str:

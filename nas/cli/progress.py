@@ -56,14 +56,14 @@ class SearchProgress(_Bar):
         """See ``nas.searching.session.Listener``."""
         if self._quiet:
             return
-        ended = snapshot.complete + snapshot.failed
+        ended = snapshot.complete + snapshot.stopped + snapshot.failed
         if self._ended_before is None:
             # A resumed search starts with trials done; they say nothing of today's speed.
             self._ended_before = ended
         status = self._status(snapshot, ended)
         if self._live:
             self._bar.update(self._task, total=snapshot.total, completed=ended, status=status)
-        elif record is not None and record.state in ("complete", "failed"):
+        elif record is not None and record.state in ("complete", "stopped", "failed"):
             print(f"trial {record.number} {record.state}: {status}", file=sys.stderr, flush=True)
 
     def on_teacher(self, epoch: int, epochs: int) -> None:
@@ -73,6 +73,8 @@ class SearchProgress(_Bar):
 
     def _status(self, snapshot: Snapshot, ended: int) -> str:
         parts = [f"done {ended}/{snapshot.total}"]
+        if snapshot.stopped:
+            parts.append(f"stopped {snapshot.stopped}")
         parts.append(f"dropped {snapshot.dropped}")
         parts.append(f"failed {snapshot.failed}")
         parts.append(f"front {snapshot.front}")

@@ -27,7 +27,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("recipe", nargs="?", help="a recipe, such as quickstart")
     parser.add_argument("--task", help="task or YAML file, in place of the recipe's")
     parser.add_argument("--space", help="preset or YAML file, in place of the recipe's space")
-    parser.add_argument("--trials", type=int, help="candidates to train")
+    parser.add_argument(
+        "--trials",
+        type=int,
+        help="candidates to train; those that --halving stops early count, those dropped do not",
+    )
     parser.add_argument("--workers", type=int, help="trials at a time (default: 2)", default=2)
     parser.add_argument("--seed", type=int, help="seed of sampling, weights and audit")
     parser.add_argument("--sampler", help="ehvi, tpe, nsga2 or random")
@@ -35,6 +39,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
     parser.add_argument("--meter", help="meter, in place of the best one; see nas doctor")
     parser.add_argument("--epochs", type=int, help="training epochs of each candidate")
+    parser.add_argument(
+        "--halving",
+        action="store_true",
+        help="stop early what falls behind in accuracy and joules after 1/15, 1/5 or 3/5 of its "
+        "epochs",
+    )
     parser.add_argument(
         "--distill",
         action="store_true",
@@ -136,6 +146,7 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
 
     from nas.cli.units import parse_joules
     from nas.searching.config import SearchConfig
+    from nas.searching.halving import HalvingConfig
     from nas.searching.recipes import default_device, fitted, get_recipe
     from nas.searching.run import load
     from nas.tasks.registry import is_task_file
@@ -183,6 +194,8 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
         config = fitted(SearchConfig(**changes))
     if arguments.epochs is not None:
         config = replace(config, training=replace(config.training, epochs=arguments.epochs))
+    if arguments.halving and config.halving is None:
+        config = replace(config, halving=HalvingConfig.for_epochs(config.training.epochs))
     return _with_baselines(_with_teacher(config, arguments), arguments.baseline)
 
 

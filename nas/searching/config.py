@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from nas.searching.halving import HalvingConfig
 from nas.training.config import TrainingConfig
 from search_spaces.architecture import Architecture, require_positive_int
 from search_spaces.encoding import encode
@@ -18,7 +19,7 @@ SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 # The teacher that a search trains itself: the space's largest member.
 LARGEST = "largest"
 # Fields that runs made before there were such may lack.
-_LATER = frozenset({"warm_start", "predictor"})
+_LATER = frozenset({"warm_start", "predictor", "halving"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,16 @@ class GateConfig:
 class SearchConfig:
     """A search: which task and space, how many trained candidates, and how to judge them.
 
-    ``trials`` counts candidates that are trained (complete or failed), not those the gate
-    drops. ``batch_size`` is that of the measured workload. ``meter`` is ``None`` for the best
-    one that the machine has. ``max_joules`` is a budget per sample in joules. ``baselines`` are
-    evaluated first, whatever the gate thinks of them, and count as trials; savings are named
-    against the first. ``teacher`` is
-    what candidates learn from, as ``training.distill`` says: ``"largest"``, the space's largest
-    member, which the search trains first, or the folder of an exported artifact. ``warm_start``
-    are folders of earlier runs of the task, whose trials inform the search (see
-    ``nas.searching.earlier``); ``predictor`` is a file of ``nas predictor fit`` that the gate
-    predicts joules by from the first trial. The run folder keeps what it needs of either.
+    ``trials`` counts candidates that are trained (complete, stopped early or failed), not those
+    the gate drops. ``batch_size`` is that of the measured workload. ``meter`` is ``None`` for the
+    best one that the machine has. ``max_joules`` is a budget per sample in joules. ``baselines``
+    are evaluated first, whatever the gate thinks of them, and count as trials; savings are named
+    against the first. ``teacher`` is what candidates learn from, as ``training.distill`` says:
+    ``"largest"``, the space's largest member, which the search trains first, or the folder of an
+    exported artifact. ``warm_start`` are folders of earlier runs of the task, whose trials inform
+    the search (see ``nas.searching.earlier``); ``predictor`` is a file of ``nas predictor fit``
+    that the gate predicts joules by from the first trial. The run folder keeps what it needs of
+    either. ``halving`` stops trials early that fall behind, ``None`` trains all to their end.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -82,6 +83,7 @@ class SearchConfig:
     teacher: str | None = None
     warm_start: tuple[str, ...] = ()
     predictor: str | None = None
+    halving: HalvingConfig | None = None
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -102,6 +104,11 @@ class SearchConfig:
             )
         if self.teacher is None and self.training.recovery.inherit_share is not None:
             raise ValueError("inherit_share must have a teacher to inherit from, got none")
+        if self.halving is not None and not self.halving.rungs(self.training.epochs):
+            raise ValueError(
+                f"halving min_epochs must be below training epochs, {self.training.epochs}, "
+                f"got {self.halving.min_epochs}"
+            )
         for baseline in self.baselines:
             try:
                 encode(baseline, self.space)
@@ -126,6 +133,7 @@ class SearchConfig:
         data["space"] = self.space.to_dict()
         data["training"] = self.training.to_dict()
         data["gate"] = {f.name: getattr(self.gate, f.name) for f in fields(self.gate)}
+        data["halving"] = None if self.halving is None else asdict(self.halving)
         data["baselines"] = [baseline.to_dict() for baseline in self.baselines]
         data["warm_start"] = list(self.warm_start)
         return data
@@ -146,6 +154,8 @@ class SearchConfig:
         values["space"] = SearchSpace.from_dict(values["space"])
         values["training"] = TrainingConfig.from_dict(values["training"])
         values["gate"] = GateConfig(**values["gate"])
+        if values.get("halving") is not None:
+            values["halving"] = HalvingConfig(**values["halving"])
         values["baselines"] = tuple(Architecture.from_dict(b) for b in values["baselines"])
         values["warm_start"] = tuple(values.get("warm_start", ()))
         return cls(**values)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nas.searching.session import Listener, Snapshot
     from nas.searching.trial import TrialRecord
 
-_ENDED = ("complete", "failed")
+_ENDED = ("complete", "stopped", "failed")
 
 
 class DeviceAccount:

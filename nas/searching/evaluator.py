@@ -5,13 +5,23 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from nas.files import read_json, write_json
 from nas.searching.config import SearchConfig
+from nas.searching.halving import RungPoint
+from nas.searching.stopping import Progress, Tell
 from nas.searching.trial import TrialRecord
 from predictors.campaign.records import EnergyRecord
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
+
+if TYPE_CHECKING:
+    from nas.training.fit import Look
+    from predictors.campaign.accounting import EnergySpan
+
+# What an unfinished trial keeps in its folder: the loop's state, and its progress.
+_LOOP, _PROGRESS = "loop.safetensors", "progress.json"
 
 
 class Measure(Protocol):
@@ -31,10 +41,13 @@ class Measure(Protocol):
 class Evaluator(Protocol):
     """Turns a running trial into a complete one."""
 
-    def evaluate(self, candidate: TrialRecord, folder: Path, measure: Measure) -> TrialRecord:
+    def evaluate(
+        self, candidate: TrialRecord, folder: Path, measure: Measure, tell: Tell | None = None
+    ) -> TrialRecord:
         """Evaluate ``candidate``, keeping what is worth keeping under ``folder``.
 
-        Any exception is a failed trial; the search goes on.
+        Where the search stops trials early, ``tell`` hears of its progress at each rung. Any
+        exception is a failed trial; the search goes on.
         """
         ...
 
@@ -53,7 +66,9 @@ class TrainingEvaluator:
     workers: int
     teacher: Path | None = None
 
-    def evaluate(self, candidate: TrialRecord, folder: Path, measure: Measure) -> TrialRecord:
+    def evaluate(
+        self, candidate: TrialRecord, folder: Path, measure: Measure, tell: Tell | None = None
+    ) -> TrialRecord:
         """See ``Evaluator.evaluate``."""
         # Imported here: the driver process, which only ships this object, stays light.
         import torch
@@ -62,7 +77,8 @@ class TrainingEvaluator:
         from nas.tasks.registry import get_task
         from nas.training.checkpoint import save_weights
         from nas.training.evaluate import evaluate
-        from nas.training.fit import fit
+        from nas.training.fit import Watch, fit
+        from nas.training.keeper import Keeper
         from predictors.campaign.accounting import EnergySpan
         from predictors.campaign.exclusive import DeviceLock
         from search_spaces.compression.apply import compress, run_eagerly
@@ -78,7 +94,10 @@ class TrainingEvaluator:
         # A trial's seed follows from the search's and its number, so a resumed trial repeats it.
         seed = config.seed * 1_000_003 + candidate.number
         lock = DeviceLock(self.lock_folder, config.device)
+        epochs = config.training.epochs
+        rungs = () if config.halving is None or tell is None else config.halving.rungs(epochs)
         with EnergySpan(config.device, share=1 / self.workers) as span:
+            watcher = _Watcher(folder, started, span, tell)
             teacher = None
             if self.teacher is not None:
                 teacher = load_teacher(self.teacher, config.task, config.device)
@@ -90,6 +109,8 @@ class TrainingEvaluator:
                 seed=seed,
                 device=config.device,
                 teacher=teacher,
+                watch=Watch(rungs, watcher.look),
+                keeper=Keeper(folder / _LOOP, {*rungs, epochs}),
                 step_guard=lock.shared,
             )
             weights = folder / "model.safetensors"
@@ -122,7 +143,63 @@ class TrainingEvaluator:
             predicted_high_j=candidate.predicted_high_j,
             audit=candidate.audit,
             baseline=candidate.baseline,
-            duration_s=time.perf_counter() - started,
-            train_energy_j=span.energy_j,
+            curve=watcher.curve,
+            planned_epochs=watcher.planned_epochs,
+            duration_s=watcher.duration_s(),
+            train_energy_j=watcher.with_earlier(span.energy_j),
             measure_energy_j=record.spent_energy_j,
         )
+
+
+class _Watcher:
+    """A trial's progress, on disk before anybody hears of it.
+
+    What the trial cost before it was interrupted, up to its last rung, is taken over.
+    """
+
+    def __init__(
+        self, folder: Path, started_s: float, span: EnergySpan, tell: Tell | None
+    ) -> None:
+        self._path = folder / _PROGRESS
+        self._started_s, self._span, self._tell = started_s, span, tell
+        self._earlier = unfinished(folder)
+        self.curve: tuple[RungPoint, ...] = () if self._earlier is None else self._earlier.curve
+        self.planned_epochs = None if self._earlier is None else self._earlier.planned_epochs
+
+    def look(self, look: Look) -> None:
+        """Keep and tell what ``look`` found; a rung that was interrupted is told again."""
+        point = RungPoint(look.epoch, look.accuracy.value, look.accuracy.standard_error)
+        self.curve = (*(p for p in self.curve if p.epoch < look.epoch), point)
+        self.planned_epochs = look.epochs
+        progress = Progress(
+            self.curve,
+            look.epochs,
+            look.start,
+            self.duration_s(),
+            self.with_earlier(self._span.lap()),
+        )
+        write_json(self._path, progress.to_dict())
+        if self._tell is not None:
+            self._tell(progress)
+
+    def duration_s(self) -> float:
+        """Seconds until now, those before an interruption included."""
+        earlier_s = 0.0 if self._earlier is None else self._earlier.duration_s or 0.0
+        return earlier_s + time.perf_counter() - self._started_s
+
+    def with_earlier(self, energy_j: float | None) -> float | None:
+        """``energy_j`` and the joules before an interruption, ``None`` where they are unknown."""
+        earlier_j = 0.0 if self._earlier is None else self._earlier.train_energy_j
+        return None if energy_j is None or earlier_j is None else earlier_j + energy_j
+
+
+def unfinished(folder: Path) -> Progress | None:
+    """How far the trial in ``folder`` was at its last rung, ``None`` where it came to none."""
+    path = folder / _PROGRESS
+    return Progress.from_dict(read_json(path)) if path.is_file() else None
+
+
+def forget_unfinished(folder: Path) -> None:
+    """Remove what only an unfinished trial needs."""
+    for name in (_LOOP, _PROGRESS):
+        (folder / name).unlink(missing_ok=True)

@@ -166,6 +166,13 @@ class Gate:
             predicted = np.column_stack([accuracy.low, energy.high_j])[known]
             self._rival_points = np.vstack([before, predicted])
 
+    def energies_j(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
+        """Joules per sample as predicted now, ``(N,)``."""
+        found = self._predictor.predict(
+            list(architectures), self._workload, self._config.confidence
+        )
+        return np.asarray(found.mean_j, dtype=np.float64)
+
     def judge(self, architecture: Architecture) -> Verdict:
         """Whether ``architecture`` is worth training."""
         found = self._predictor.predict([architecture], self._workload, self._config.confidence)

@@ -1,4 +1,4 @@
-"""Run a session's trials on Ray Tune. The only file that imports ray.
+"""Run a session's trials on Ray Tune. Beside ``halving_scheduler`` the only file that imports ray.
 
 Tune schedules the trials and reports crashed workers; our ``Searcher`` feeds it from the session,
 which owns the study. Measuring is a Ray task on a node with the custom resource ``joule_meter``,
@@ -6,6 +6,9 @@ of which each measuring device has 1. A task takes half of it: while one holds t
 exclusive lock and measures, the next may import and compile, which takes several times as long as
 measuring does. The lock (``predictors.campaign.exclusive``) is what keeps windows from overlapping
 with each other and with training.
+
+Where trials are stopped early, a worker reports at each rung and waits; ``HalvingScheduler`` asks
+the session's ``Stopper``, whose verdict is in the study before Tune ends the worker's trial.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +34,10 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from nas.files import read_json, write_json
-from nas.searching.evaluator import Evaluator
+from nas.searching.evaluator import Evaluator, forget_unfinished, unfinished
+from nas.searching.halving_scheduler import HalvingScheduler
 from nas.searching.session import Session, failed
+from nas.searching.stopping import Progress, Stopper
 from nas.searching.trial import TrialRecord
 from predictors.campaign.protocol import Protocol
 from predictors.campaign.records import EnergyRecord
@@ -43,6 +48,7 @@ from search_spaces.workload import Workload
 METER_RESOURCE = "joule_meter"
 _METER_SHARE = 0.5
 _RESULT = "result.json"
+_PROGRESS = "progress"
 _CONNECT_TIMEOUT_S = 5.0
 # How often progress is looked at while one task runs alone.
 _LOOK_S = 0.5
@@ -108,9 +114,18 @@ def run_trials(
     meter: str,
     protocol: Protocol,
     lock_folder: Path,
+    stopper: Stopper | None = None,
 ) -> None:
-    """Run until the session has no more candidates, or until Ctrl-C ends it."""
-    searcher = _SessionSearcher(session, trials_folder, workers)
+    """Run until the session has no more candidates, or until Ctrl-C ends it.
+
+    With ``stopper`` trials are judged at the rungs that ``evaluator`` tells of.
+    """
+    if stopper is not None:
+        for record in session.in_flight():
+            progress = unfinished(trials_folder / str(record.number))
+            if progress is not None:
+                stopper.reach(record.number, progress.curve)
+    searcher = _SessionSearcher(session, trials_folder, workers, stopper)
     measure = _RayMeasure(device, meter, protocol, lock_folder)
     trainable = tune.with_parameters(
         _run_trial, evaluator=evaluator, measure=measure, folder=trials_folder
@@ -120,7 +135,12 @@ def run_trials(
     with tempfile.TemporaryDirectory(prefix="joulenas-tune-") as scratch:
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
-            tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=HalvingScheduler(judge=searcher.judge),
+                num_samples=-1,
+                reuse_actors=True,
+            ),
             run_config=tune.RunConfig(storage_path=scratch, name="trials", verbose=0),
         ).fit()
 
@@ -158,8 +178,11 @@ def adopt_results(session: Session, trials_folder: Path) -> None:
 class _SessionSearcher(Searcher):
     """Hands Tune the session's candidates, and the session Tune's results."""
 
-    def __init__(self, session: Session, trials_folder: Path, workers: int) -> None:
+    def __init__(
+        self, session: Session, trials_folder: Path, workers: int, stopper: Stopper | None
+    ) -> None:
         super().__init__()
+        self._stopper = stopper
         self._session = session
         self._trials_folder = trials_folder
         self._workers = workers
@@ -180,11 +203,24 @@ class _SessionSearcher(Searcher):
         self._running[trial_id] = candidate
         return {"candidate": json.dumps(candidate.to_dict())}
 
+    def judge(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Whether a trial goes on; a stopped one is in the study when this returns."""
+        candidate = self._running.get(trial_id)
+        if candidate is None or self._stopper is None or _PROGRESS not in result:
+            return True
+        progress = Progress.from_dict(json.loads(result[_PROGRESS]))
+        stopped = self._stopper.judge(candidate.number, progress)
+        if stopped is None:
+            return True
+        self._session.finish(stopped)
+        forget_unfinished(self._trials_folder / str(candidate.number))
+        return False
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         candidate = self._running.pop(trial_id, None)
-        if candidate is None:
+        if candidate is None or self._session.record(candidate.number).state != "running":
             return
         path = self._trials_folder / str(candidate.number) / _RESULT
         if path.is_file():
@@ -193,6 +229,7 @@ class _SessionSearcher(Searcher):
             self._session.finish(
                 failed(candidate, "its worker died (out of memory, a signal, or a lost node)")
             )
+            forget_unfinished(path.parent)
         # Neither: Ctrl-C stopped it half-way. It stays in flight, for --resume to run again.
 
     def __getstate__(self) -> dict[str, Any]:
@@ -249,7 +286,7 @@ def _run_trial(
     trial_folder = folder / str(candidate.number)
     trial_folder.mkdir(parents=True, exist_ok=True)
     try:
-        record = evaluator.evaluate(candidate, trial_folder, measure)
+        record = evaluator.evaluate(candidate, trial_folder, measure, _tell)
     except MemoryError:
         record = failed(candidate, "out of memory")
     except Exception as error:
@@ -260,4 +297,10 @@ def _run_trial(
             raise
         record = failed(candidate, f"{type(cause).__name__}: {cause}")
     write_json(trial_folder / _RESULT, record.to_dict())
+    forget_unfinished(trial_folder)
     tune.report({"number": record.number})
+
+
+def _tell(progress: Progress) -> None:
+    """Report, and wait for the verdict: if it is to stop, this ends the thread."""
+    tune.report({_PROGRESS: json.dumps(progress.to_dict())})

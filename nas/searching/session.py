@@ -40,6 +40,7 @@ class Snapshot:
 
     total: int
     complete: int
+    stopped: int
     dropped: int
     failed: int
     running: int
@@ -100,6 +101,10 @@ class Session:
     def records(self) -> list[TrialRecord]:
         """Every trial so far, by number."""
         return [self._records[number] for number in sorted(self._records)]
+
+    def record(self, number: int) -> TrialRecord:
+        """What is known of trial ``number``."""
+        return self._records[number]
 
     def in_flight(self) -> list[TrialRecord]:
         """Trials that were dispatched and have not ended."""
@@ -172,6 +177,7 @@ class Session:
         return Snapshot(
             total=self._config.trials,
             complete=len(complete),
+            stopped=sum(r.state == "stopped" for r in records),
             dropped=sum(r.state == "dropped" for r in records),
             failed=sum(r.state == "failed" for r in records),
             running=sum(r.state == "running" for r in records),

@@ -2,8 +2,8 @@
 
 Everything known of a trial is one JSON user attribute of its Optuna trial, so any Optuna storage
 holds the whole search and ``optuna-dashboard`` opens it. Accuracy is maximised, joules per sample
-are minimised. Optuna's states map to ours: COMPLETE complete, PRUNED dropped by the gate (told
-without values), FAIL failed, RUNNING in flight or interrupted.
+are minimised. Optuna's states map to ours: COMPLETE complete, PRUNED dropped by the gate or
+stopped early (told without values), FAIL failed, RUNNING in flight or interrupted.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class StudyStore:
     def _tell(self, record: TrialRecord) -> None:
         if record.state == "complete":
             self._study.tell(record.number, list(record.objectives))
-        elif record.state == "dropped":
+        elif record.state in ("dropped", "stopped"):
             self._study.tell(record.number, state=TrialState.PRUNED)
         elif record.state == "failed":
             self._study.tell(record.number, state=TrialState.FAIL)

@@ -21,6 +21,7 @@ from nas.searching.gate import Gate, Rivals
 from nas.searching.run import Run
 from nas.searching.samplers import BaseSampler, make_sampler
 from nas.searching.session import Listener, Session
+from nas.searching.stopping import Stopper
 from nas.searching.storage import StudyStore, journal_path
 from nas.searching.teacher import (
     TeacherError,
@@ -132,6 +133,9 @@ def run_search(
                     meter=meter_name,
                     protocol=protocol,
                     lock_folder=lock_folder,
+                    stopper=None
+                    if config.halving is None
+                    else Stopper(config.halving, session, gate),
                 )
         if session.stop_reason is not None:
             run.end_early(session.stop_reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from nas.searching.device_account import device_energy_j
 from nas.searching.gate import AuditSummary, audit_summary
@@ -40,6 +40,10 @@ class Saving:
 class SearchSummary:
     """The account of one search. Energies are in joules, carbon in grams of CO2 equivalent.
 
+    ``stopped`` trials were ended early; ``stopped_saved_s`` and ``stopped_saved_j`` estimate what
+    their training would have taken more, at the rate that it had, measuring left out;
+    ``None`` where that is not known of each.
+
     ``teacher_energy_j`` is what training a teacher took, ``None`` where there is none.
     ``idle_energy_j`` is what the device drew beside all that, ``None`` where that
     cannot be seen (estimates, remote clusters). ``baseline_trial`` is what ``saving`` is
@@ -50,9 +54,12 @@ class SearchSummary:
     finished: bool
     stop_reason: str | None
     complete: int
+    stopped: int
     dropped: int
     failed: int
     in_flight: int
+    stopped_saved_s: float | None
+    stopped_saved_j: float | None
     audit: AuditSummary
     train_energy_j: float
     measure_energy_j: float
@@ -93,7 +100,7 @@ def summarise(
     records = run.trials()
     train_j = sum(r.train_energy_j or 0.0 for r in records)
     measure_j = sum(r.measure_energy_j or 0.0 for r in records)
-    trained = [r for r in records if r.state in ("complete", "failed")]
+    trained = [r for r in records if r.state in ("complete", "stopped", "failed")]
     readings = [r.reading for r in records if r.reading is not None]
     device_j = device_energy_j(run.device_account_path)
     # Trials that share a device count its joules by shares, which may exceed the whole a little.
@@ -107,9 +114,12 @@ def summarise(
         finished=len(trained) >= run.config.trials or run.stop_reason is not None,
         stop_reason=run.stop_reason,
         complete=sum(r.state == "complete" for r in records),
+        stopped=sum(r.state == "stopped" for r in records),
         dropped=sum(r.state == "dropped" for r in records),
         failed=sum(r.state == "failed" for r in records),
         in_flight=sum(r.state == "running" for r in records),
+        stopped_saved_s=_stopped_saved(records, "duration_s"),
+        stopped_saved_j=_stopped_saved(records, "train_energy_j"),
         audit=audit_summary(records),
         train_energy_j=train_j,
         measure_energy_j=measure_j,
@@ -122,6 +132,21 @@ def summarise(
         baseline_trial=None if named is None else named.number,
         saving=None if named is None else _saving(records, named, spent_j),
     )
+
+
+def _stopped_saved(
+    records: Sequence[TrialRecord], field: Literal["duration_s", "train_energy_j"]
+) -> float | None:
+    """What stopped trials would have spent more of ``field``, ``None`` where that is unknown."""
+    total = 0.0
+    for record in records:
+        if record.state != "stopped":
+            continue
+        spent: float | None = getattr(record, field)
+        if spent is None or record.planned_epochs is None or record.epochs is None:
+            return None
+        total += spent * (record.planned_epochs / record.epochs - 1)
+    return total
 
 
 def _baseline(records: Sequence[TrialRecord], number: int | None) -> TrialRecord | None:

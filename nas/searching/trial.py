@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from nas.searching.halving import RungPoint
 from nas.training.config import Qat, Start
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 
-State = Literal["running", "complete", "dropped", "failed"]
+State = Literal["running", "complete", "stopped", "dropped", "failed"]
 STATES: tuple[State, ...] = get_args(State)
 
 
@@ -26,7 +27,9 @@ class TrialRecord:
     that was evaluated all the same; ``uncompressed_accuracy`` is of the trained weights in fp32 on
     the validation split, ``start`` where the weights came from, ``qat`` what became of
     quantisation-aware training (see ``nas.training.fit``). ``reason`` says why a candidate was
-    dropped or failed.
+    dropped, stopped or failed. ``curve`` is what a candidate was compared by while it trained for
+    ``planned_epochs``: fp32 accuracies on the validation split; a stopped trial ended with the
+    last of them.
     ``train_energy_j`` and ``measure_energy_j`` are what the search itself spent on it.
 
     Raises:
@@ -51,6 +54,8 @@ class TrialRecord:
     reason: str | None = None
     audit: bool = False
     baseline: bool = False
+    curve: tuple[RungPoint, ...] = ()
+    planned_epochs: int | None = None
     duration_s: float | None = None
     train_energy_j: float | None = None
     measure_energy_j: float | None = None
@@ -66,13 +71,20 @@ class TrialRecord:
                 raise ValueError("a complete trial must have accuracy, accuracy_se and reading")
             if not 0 <= self.accuracy <= 1 or not math.isfinite(self.accuracy_se):
                 raise ValueError(f"accuracy must be in [0, 1], got {self.accuracy!r}")
-        if self.state in ("dropped", "failed") and not self.reason:
+        if self.state == "stopped" and not (self.curve and self.planned_epochs):
+            raise ValueError("a stopped trial must have a curve and planned_epochs")
+        if self.state in ("dropped", "stopped", "failed") and not self.reason:
             raise ValueError(f"a {self.state} trial must have a reason")
 
     @property
     def energy_j(self) -> float | None:
         """Measured joules per sample, ``None`` while there is no reading."""
         return None if self.reading is None else self.reading.energy_j
+
+    @property
+    def epochs(self) -> int | None:
+        """Epochs that a trial is known to have trained for, ``None`` where it was not watched."""
+        return self.curve[-1].epoch if self.curve else None
 
     @property
     def objectives(self) -> tuple[float, float]:
@@ -89,6 +101,7 @@ class TrialRecord:
         """Plain data for JSON; ``from_dict`` reads it back."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
         data["architecture"] = self.architecture.to_dict()
+        data["curve"] = [point.to_dict() for point in self.curve]
         data["reading"] = None if self.reading is None else self.reading.to_dict()
         return data
 
@@ -104,6 +117,7 @@ class TrialRecord:
             raise ValueError(f"trial record has unknown key {', '.join(sorted(unknown))}")
         values = dict(data)
         values["architecture"] = Architecture.from_dict(values["architecture"])
+        values["curve"] = tuple(RungPoint(**point) for point in values.get("curve", ()))
         if values.get("reading") is not None:
             values["reading"] = EnergyReading.from_dict(values["reading"])
         return cls(**values)

@@ -13,7 +13,7 @@ Only the training split trains or calibrates; the test split is never seen here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -23,6 +23,7 @@ from nas.tasks.base import Split, Task
 from nas.training.config import Qat, Start, TrainingConfig
 from nas.training.distill import Teacher
 from nas.training.evaluate import Accuracy, evaluate
+from nas.training.keeper import Keeper
 from nas.training.loop import train
 from search_spaces.architecture import Architecture, Compression
 from search_spaces.compression.apply import compress, run_eagerly
@@ -50,6 +51,31 @@ class TrainedTeacher:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """A network after ``epoch`` of ``epochs``.
+
+    The accuracy is that of its weights in fp32 on the validation split, before any mask or
+    quantisation.
+    """
+
+    epoch: int
+    epochs: int
+    start: Start
+    accuracy: Accuracy
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Looks at a network after each of ``epochs`` but the last of its training.
+
+    ``tell`` may end the training by raising.
+    """
+
+    epochs: Container[int]
+    tell: Callable[[Look], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Fitted:
     """A candidate's trained fp32 weights and what became of them.
 
@@ -74,9 +100,13 @@ def fit(
     seed: int,
     device: str = "cpu",
     teacher: TrainedTeacher | None = None,
+    watch: Watch | None = None,
+    keeper: Keeper | None = None,
     step_guard: Guard = nullcontext,
 ) -> Fitted:
     """Train ``architecture`` on the training split of ``task``; see the module's description.
+
+    ``watch`` and ``keeper`` are of the first step of it, which takes nearly all of the time.
 
     Raises:
         ValueError: a block has no kernel for what it asks, or ``config.distill`` and ``teacher``
@@ -87,14 +117,23 @@ def fit(
     model, start = _start(architecture, workload, split, config, teacher, seed, device)
     # A shape that has no kernel must fail now, not after it cost its training.
     compress(model, architecture)
-    share = config.recovery.inherit_share if start == "teacher" else None
+    own = as_started(config, start)
+
+    def look(epoch: int, _: float) -> None:
+        if watch is not None and epoch < own.epochs and epoch in watch.epochs:
+            found = _accuracy(model.eval(), task, workload, device, step_guard)
+            model.train()
+            watch.tell(Look(epoch, own.epochs, start, found))
+
     train(
         model,
         split,
-        config if share is None else short(config, share),
+        own,
         seed=seed,
         device=device,
         teacher=None if teacher is None else teacher.outputs,
+        on_epoch=look,
+        keeper=keeper,
         step_guard=step_guard,
     )
     found = recover(
@@ -143,14 +182,7 @@ def recover(
         )
 
     def accuracy(network: Transformer) -> Accuracy:
-        with step_guard():
-            # Op by op: a few batches would never pay for compiling, which measuring needs.
-            return evaluate(
-                run_eagerly(network).call,
-                task.split("validation"),
-                batch_size=workload.batch_size,
-                device=device,
-            )
+        return _accuracy(network, task, workload, device, step_guard)
 
     masks = Masks.of(model, architecture)
     if masks.weights:
@@ -171,6 +203,25 @@ def recover(
     if again.value > validation.value:
         return replace(plain, model=aware, validation=again, qat="kept")
     return replace(plain, qat="no better")
+
+
+def _accuracy(
+    network: Transformer, task: Task, workload: Workload, device: str, step_guard: Guard
+) -> Accuracy:
+    with step_guard():
+        # Op by op: a few batches would never pay for compiling, which measuring needs.
+        return evaluate(
+            run_eagerly(network).call,
+            task.split("validation"),
+            batch_size=workload.batch_size,
+            device=device,
+        )
+
+
+def as_started(config: TrainingConfig, start: Start) -> TrainingConfig:
+    """What a network is trained by that starts like that; see ``RecoveryConfig``."""
+    share = config.recovery.inherit_share if start == "teacher" else None
+    return config if share is None else short(config, share)
 
 
 def short(config: TrainingConfig, share: float) -> TrainingConfig:

@@ -14,6 +14,7 @@ from nas.tasks.base import Split
 from nas.training.augment import augment
 from nas.training.config import TrainingConfig
 from nas.training.distill import Distillation, Teacher
+from nas.training.keeper import Keeper, LoopState
 from search_spaces.models.transformer import Transformer
 
 
@@ -31,13 +32,16 @@ def train(
     teacher: Teacher | None = None,
     hold: Callable[[], None] | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
+    keeper: Keeper | None = None,
     step_guard: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> nn.Module:
     """Train ``model`` in place and return it on ``device``, in evaluation mode.
 
     ``teacher`` is needed exactly where ``config.distill`` is set. ``hold`` is called after each
     step, to keep weights where they must be (zeros of a mask). ``on_epoch`` is told the epoch
-    (from 1) and the mean training loss. Each step runs inside ``step_guard()``, which lets a
+    (from 1) and the mean training loss. With ``keeper`` the loop goes on from the state that it
+    finds, and ends as if it had never been interrupted; ``on_epoch`` hears of the epoch it was
+    left at once more. Each step runs inside ``step_guard()``, which lets a
     measurement elsewhere on the device pause training.
 
     Raises:
@@ -59,7 +63,13 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: _warmup_cosine(step, total_steps, config.warmup_fraction)
     )
-    for epoch in range(1, config.epochs + 1):
+    state = LoopState(_modules(model, distillation), optimizer, generator)
+    done = 0 if keeper is None else keeper.restore(state)
+    if done:
+        _go_to(schedule, done * steps_per_epoch)
+        if on_epoch is not None:
+            on_epoch(done, math.nan)
+    for epoch in range(done + 1, config.epochs + 1):
         order = torch.randperm(len(split), generator=generator).to(device)
         # Summed on the device: reading each step's loss would wait for the device each time.
         loss_sum = torch.zeros((), device=device)
@@ -86,9 +96,25 @@ def train(
         mean_loss = float(loss_sum) / len(split)
         if not math.isfinite(mean_loss):
             raise DivergedError(f"training loss became {mean_loss} in epoch {epoch}")
+        if keeper is not None:
+            keeper.after(epoch, state)
         if on_epoch is not None:
             on_epoch(epoch, mean_loss)
     return model.eval()
+
+
+def _modules(model: nn.Module, distillation: Distillation | None) -> dict[str, nn.Module]:
+    return {"model": model} | ({} if distillation is None else {"distillation": distillation})
+
+
+def _go_to(schedule: torch.optim.lr_scheduler.LambdaLR, step: int) -> None:
+    """Leave ``schedule`` and its optimizer as after ``step`` steps."""
+    schedule.last_epoch = step
+    rates = zip(
+        schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+    )
+    for group, base, factor in rates:
+        group["lr"] = base * factor(step)
 
 
 def _distillation(

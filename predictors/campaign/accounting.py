@@ -23,6 +23,7 @@ class EnergySpan:
         self._share = share
         self._meter: Meter | None = None
         self.energy_j: float | None = None
+        self._before_j = 0.0
         try:
             self._meter = choose_meter(None, device)
         except MeterError:
@@ -37,6 +38,18 @@ class EnergySpan:
                 self._lose(self._meter)
         return self
 
+    def lap(self) -> float | None:
+        """Joules from the start until now; counting goes on."""
+        if self._meter is None:
+            return None
+        try:
+            self._before_j += self._ended(self._meter)
+            self._meter.begin(_pause)
+        except MeterError:
+            self._lose(self._meter)
+            return None
+        return self._before_j
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -47,11 +60,13 @@ class EnergySpan:
         if self._meter is None:
             return
         try:
-            energy_j = self._meter.end(_pause).energy_j
-            self.energy_j = energy_j * (1.0 if self._meter.is_estimate else self._share)
+            self.energy_j = self._before_j + self._ended(self._meter)
         except MeterError:
             self.energy_j = None
         self._lose(self._meter)
+
+    def _ended(self, meter: Meter) -> float:
+        return meter.end(_pause).energy_j * (1.0 if meter.is_estimate else self._share)
 
     def _lose(self, meter: Meter) -> None:
         meter.close()

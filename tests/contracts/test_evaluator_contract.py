@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "nas"))
 from search_fakes import SPACE, finished, reading
 
 from nas.searching.config import LARGEST, SearchConfig
-from nas.searching.evaluator import TrainingEvaluator
+from nas.searching.evaluator import TrainingEvaluator, forget_unfinished, unfinished
+from nas.searching.halving import HalvingConfig
 from nas.searching.teacher import prepare_teacher
 from nas.searching.trial import TrialRecord
 from nas.training.config import DistillConfig, RecoveryConfig, TrainingConfig
@@ -36,7 +37,7 @@ TINY = SearchSpace.from_dict(
 class FormulaEvaluator:
     """Accuracy and joules by formula, as the fakes of the session tests have it."""
 
-    def evaluate(self, candidate, folder, measure):
+    def evaluate(self, candidate, folder, measure, tell=None):
         record = finished(candidate)
         measured = measure(candidate.architecture, None, folder / "none", folder / "none")
         return replace(record, reading=measured.reading)
@@ -178,3 +179,41 @@ def test_a_text_task_from_files_goes_the_whole_way(tmp_path):
     evaluator = TrainingEvaluator(config, tmp_path / "in.npy", tmp_path / "locks", 1, folder)
     found = evaluator.evaluate(candidate(smallest(space)), tmp_path / "0", Measured())
     assert found.accuracy > 0.9 and found.test_accuracy > 0.9
+
+
+class StoppedError(Exception):
+    """What ends a trial from within ``tell``."""
+
+
+def test_progress_is_on_disk_before_it_is_told_and_taken_up_after_a_kill(tmp_path):
+    plain = scratch(tmp_path)
+    training = replace(plain.config.training, epochs=9)
+    halving = HalvingConfig(eta=2, min_epochs=2)
+    evaluator = replace(plain, config=replace(plain.config, training=training, halving=halving))
+    folder = tmp_path / "7"
+    folder.mkdir()
+    told = []
+
+    def die_at_four(progress):
+        assert unfinished(folder) == progress
+        told.append(progress)
+        if progress.curve[-1].epoch == 4:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        evaluator.evaluate(candidate(smallest(SPACE)), folder, Measured(), die_at_four)
+    before = told[-1]
+    assert [p.epoch for p in before.curve] == [2, 4] and before.planned_epochs == 9
+    assert before.train_energy_j > told[0].train_energy_j > 0
+    resumed = []
+    record = evaluator.evaluate(candidate(smallest(SPACE)), folder, Measured(), resumed.append)
+    # The rung it was left at is told again, nothing before it is trained again.
+    assert [p.curve[-1].epoch for p in resumed] == [4, 8]
+    assert record.curve[:2] == before.curve and record.epochs == 8
+    assert record.train_energy_j > before.train_energy_j
+    assert record.duration_s > before.duration_s
+    whole = tmp_path / "whole"
+    once = evaluator.evaluate(candidate(smallest(SPACE)), whole, Measured(), lambda _: None)
+    assert (once.accuracy, once.curve) == (record.accuracy, record.curve)
+    forget_unfinished(folder)
+    assert [p.name for p in folder.iterdir()] == ["model.safetensors"]

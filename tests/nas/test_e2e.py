@@ -221,7 +221,7 @@ def test_a_cluster_that_dies_under_a_trial_leaves_it_unfinished(tmp_path):
     config = {"candidate": json.dumps(candidate.to_dict())}
 
     class Dying:
-        def evaluate(self, candidate, folder, measure):
+        def evaluate(self, candidate, folder, measure, tell=None):
             raise ray.exceptions.NodeDiedError("the driver was killed")
 
     with pytest.raises(ray.exceptions.NodeDiedError):
@@ -291,11 +291,11 @@ def test_a_worker_that_dies_or_raises_is_a_recorded_failure(tmp_path, monkeypatc
         "if os.environ.get('BREAK_TRIALS'):\n"
         "    import nas.searching.evaluator as e\n"
         "    original = e.TrainingEvaluator.evaluate\n"
-        "    def evaluate(self, candidate, folder, measure):\n"
+        "    def evaluate(self, candidate, folder, measure, tell=None):\n"
         "        if candidate.number == 1: os.kill(os.getpid(), 9)\n"
         "        if candidate.number == 2: raise MemoryError\n"
         "        if candidate.number == 3: raise RuntimeError('first line\\nsecond')\n"
-        "        return original(self, candidate, folder, measure)\n"
+        "        return original(self, candidate, folder, measure, tell)\n"
         "    e.TrainingEvaluator.evaluate = evaluate\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(ROOT)]))

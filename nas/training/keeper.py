@@ -1,0 +1,102 @@
+"""The state of a training loop on disk, so that one that was killed goes on and repeats little.
+
+One safetensors file, whole or absent: weights, moments of AdamW, the state of the random
+generator, and in its header the epoch that they are of. No pickle.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nas.files import write_atomic
+
+# Of epochs that are shorter than this, not each is kept: writing would cost as much as they do.
+EACH_S = 2.0
+_GENERATOR = "generator"
+
+
+@dataclass(frozen=True, slots=True)
+class LoopState:
+    """What a loop consists of between two epochs; ``modules`` by names that stay the same."""
+
+    modules: Mapping[str, nn.Module]
+    optimizer: Optimizer
+    generator: torch.Generator
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copies of all of it, by name."""
+        found = {
+            f"{name}/{key}": value
+            for name, module in self.modules.items()
+            for key, value in module.state_dict().items()
+        }
+        for index, values in self.optimizer.state_dict()["state"].items():
+            found |= {f"optimizer/{index}/{key}": value for key, value in values.items()}
+        found[_GENERATOR] = self.generator.get_state()
+        # Copies: safetensors refuses tensors that share memory, as tied weights do.
+        return {key: value.detach().cpu().clone() for key, value in found.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what ``tensors`` of an equal loop said.
+
+        Raises:
+            KeyError, RuntimeError: they are another loop's.
+        """
+        for name, module in self.modules.items():
+            prefix = f"{name}/"
+            module.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            )
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer/"):
+                _, index, name = key.split("/")
+                state.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.generator.set_state(tensors[_GENERATOR])
+
+
+class Keeper:
+    """Writes a loop's state to ``path``: after each of ``epochs``, and of others now and then."""
+
+    def __init__(
+        self, path: Path, epochs: Container[int] = frozenset(), *, each_s: float = EACH_S
+    ) -> None:
+        """``each_s`` is how many seconds of training a kill may cost, beside an epoch."""
+        self.path = path
+        self._epochs = epochs
+        self._each_s = each_s
+        self._kept_s = time.perf_counter()
+
+    def restore(self, state: LoopState) -> int:
+        """Fill ``state`` from disk and return its epoch; 0 where there is none that fits."""
+        if not self.path.is_file():
+            return 0
+        try:
+            with safe_open(str(self.path), framework="pt") as file:
+                epoch = int((file.metadata() or {})["epoch"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, ValueError, OSError):
+            # Nothing that training could not make again.
+            return 0
+        state.load(tensors)
+        return epoch
+
+    def after(self, epoch: int, state: LoopState) -> None:
+        """Keep ``state`` of ``epoch``, if it is time to."""
+        if epoch not in self._epochs and time.perf_counter() - self._kept_s < self._each_s:
+            return
+        tensors, metadata = state.tensors(), {"epoch": str(epoch)}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.path, lambda path: save_file(tensors, str(path), metadata))
+        self._kept_s = time.perf_counter()
