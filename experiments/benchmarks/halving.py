@@ -183,6 +183,7 @@ def search(config: SearchConfig, trainings: Trainings, folder: Path) -> Outcome:
         config.space,
         workload,
         startup_trials=gate_config.startup_trials,
+        stops_early=config.halving is not None,
     )
     store = StudyStore.create(folder, None, "halving", config.space, sampler)
     rivals = Rivals.sample(config.space, config.seed)

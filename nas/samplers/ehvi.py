@@ -24,6 +24,8 @@ from nas.samplers.proposer import Effort, Evaluated, Exhausted, Proposer
 Array = NDArray[np.float64]
 # From the names of ``P`` parameters and rows ``(N, P)`` to rows; see ``nas.samplers.parameters``.
 NamedRowMap = Callable[[Sequence[str], Array], Array]
+# From complete and unfinished trials to what the unfinished ones tell.
+Partial = Callable[[Sequence[FrozenTrial], Sequence[FrozenTrial]], Sequence[PriorTrial]]
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class EhviSampler(BaseSampler):
         canonical: NamedRowMap | None = None,
         effort: Effort | None = None,
         prior_trials: Sequence[PriorTrial] = (),
+        partial_trials: Partial | None = None,
     ) -> None:
         """Nothing is drawn before the first trial.
 
@@ -88,6 +91,10 @@ class EhviSampler(BaseSampler):
             effort: How hard candidates are searched for.
             prior_trials: What is known from before the study. Parameters and values must be the
                 study's own; trials with others are left out.
+            partial_trials: From complete trials and unfinished ones (pruned, failed) to what the
+                latter tell all the same, such as an extrapolated value with a larger variance.
+                With it pruned trials count as filling the space, and half as many complete ones
+                will do.
 
         Raises:
             ValueError: ``n_startup_trials`` is below 2. What must fit the study's objectives
@@ -102,6 +109,7 @@ class EhviSampler(BaseSampler):
         self._features, self._canonical = features, canonical
         self._effort = effort or Effort()
         self._prior_trials = tuple(prior_trials)
+        self._partial = partial_trials
         self._prior: Evaluated | None = None
         self._independent = RandomSampler(seed=self._seed)
         self._history = History(variances)
@@ -156,6 +164,8 @@ class EhviSampler(BaseSampler):
         running = history.running(columns)
         assert self._prior is not None
         n_known = n + int(np.isfinite(self._prior.losses).sum(axis=0).min())
+        if self._partial is not None and n_known >= max(2, self._n_startup // 2):
+            n_known += history.n_pruned
         if n_known < self._n_startup:
             known = np.vstack(
                 [history.evaluated(columns).rows, running, history.given_up(columns)]
@@ -165,10 +175,21 @@ class EhviSampler(BaseSampler):
         if not self._queue or n - self._queued_at >= batch:
             done = self._as_losses(history.evaluated(columns))
             self._queue = proposer.propose(
-                done, running, batch, avoid=history.given_up(columns), prior=self._prior
+                done,
+                running,
+                batch,
+                avoid=history.given_up(columns),
+                prior=self._prior.joined(self._partial_rows(columns)),
             )
             self._queued_at = n
         return self._queue.pop(0)
+
+    def _partial_rows(self, columns: Columns) -> Evaluated:
+        history, n = self._history, len(self._objectives)
+        found = (
+            () if self._partial is None else self._partial(history.complete, history.unfinished)
+        )
+        return self._as_losses(prior_rows(found, columns, n))
 
     def _prepared(
         self, study: Study, space: Mapping[str, BaseDistribution]

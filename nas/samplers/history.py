@@ -82,6 +82,21 @@ class History:
         """Number of trials that can be learnt from."""
         return len(self._complete)
 
+    @property
+    def n_pruned(self) -> int:
+        """Number of trials that were pruned."""
+        return sum(trial.state == TrialState.PRUNED for trial in self._given_up)
+
+    @property
+    def complete(self) -> Sequence[FrozenTrial]:
+        """Trials that can be learnt from."""
+        return self._complete
+
+    @property
+    def unfinished(self) -> Sequence[FrozenTrial]:
+        """Failed and pruned trials, and those whose values are not finite."""
+        return self._given_up
+
     def evaluated(self, columns: Columns) -> Evaluated:
         """Complete trials, values and variances in the study's units."""
         if self._columns is None or columns.parameters != self._columns.parameters:

@@ -20,6 +20,7 @@ from scipy.stats import beta, norm
 from nas.pareto.dominance import non_dominated_mask
 from nas.searching.accuracy import AccuracySurrogate
 from nas.searching.config import GateConfig
+from nas.searching.curves import extrapolate
 from nas.searching.knowledge import Knowledge, KnownAccuracy
 from nas.searching.trial import TrialRecord
 from predictors.learned.models import Observation
@@ -119,7 +120,7 @@ class Gate:
         return frozenset(member.number for member in self._front)
 
     def refit(self, records: Sequence[TrialRecord]) -> None:
-        """Learn from every complete trial among ``records``.
+        """Learn from every complete trial among ``records``, and from accuracies of stopped ones.
 
         The front is always that of all of them; the models are fitted anew when there is a tenth
         more to learn from.
@@ -130,9 +131,9 @@ class Gate:
         self._front = [r for r, on_front in zip(complete, mask, strict=True) if on_front]
         known = self._n_fitted + self._knowledge.n_both
         if len(complete) - self._n_fitted >= max(1, known // 10):
-            self._fit(complete)
+            self._fit(complete, records)
 
-    def _fit(self, complete: Sequence[TrialRecord]) -> None:
+    def _fit(self, complete: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> None:
         self._n_fitted = len(complete)
         observations = [
             Observation.from_reading(r.architecture, self._workload, r.reading)
@@ -144,6 +145,11 @@ class Gate:
             [
                 KnownAccuracy(r.architecture, r.objectives[0], r.accuracy_se or 0.0)
                 for r in complete
+            ]
+            # Stopped trials: what they would have come to, as far as that can be told.
+            + [
+                KnownAccuracy(e.record.architecture, e.accuracy, e.standard_error)
+                for e in extrapolate(records)
             ]
         )
 

@@ -13,8 +13,10 @@ from optuna.samplers import BaseSampler as BaseSampler
 from nas.samplers.ehvi import EhviSampler
 from nas.samplers.prior import PriorTrial
 from nas.searching.config import SamplerName
+from nas.searching.curves import extrapolate
 from nas.searching.earlier import Figures
 from nas.searching.storage import record_of
+from nas.searching.trial import TrialRecord
 from predictors.learned.features import counted
 from predictors.meters.base import EnergyReading
 from search_spaces.batch import ArchitectureBatch
@@ -33,8 +35,11 @@ def make_sampler(
     *,
     startup_trials: int,
     known: Sequence[Figures] = (),
+    stops_early: bool = False,
 ) -> BaseSampler:
     """The sampler called ``name``; only ``ehvi`` learns from what is ``known`` beforehand.
+
+    Where the search ``stops_early``, ``ehvi`` learns from accuracies of stopped trials too.
 
     ``ehvi`` is ours (``nas.samplers.ehvi``), told of the space's conditions and closed-form
     counts, of the trials' standard errors, and that joules count in ratios. ``tpe`` is
@@ -54,6 +59,7 @@ def make_sampler(
             features=lambda names, rows: _features(names, rows, space, workload),
             canonical=lambda names, rows: _canonical(names, rows, space),
             prior_trials=[_prior_trial(figures) for figures in known],
+            partial_trials=_Stopped() if stops_early else None,
         )
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
@@ -89,6 +95,31 @@ def _prior_trial(known: Figures) -> PriorTrial:
         ),
         (known.accuracy_se**2, 0.0 if reading is None else _variance(reading)),
     )
+
+
+class _Stopped:
+    """What stopped trials tell of accuracy; their joules were never measured."""
+
+    def __init__(self) -> None:
+        self._records: dict[int, TrialRecord | None] = {}
+
+    def __call__(
+        self,
+        complete: Sequence[optuna.trial.FrozenTrial],
+        unfinished: Sequence[optuna.trial.FrozenTrial],
+    ) -> list[PriorTrial]:
+        params = {trial.number: trial.params for trial in unfinished}
+        found = [self._record(trial) for trial in (*complete, *unfinished)]
+        return [
+            PriorTrial(params[e.record.number], (e.accuracy, np.nan), (e.standard_error**2, 0.0))
+            for e in extrapolate([record for record in found if record is not None])
+        ]
+
+    def _record(self, trial: optuna.trial.FrozenTrial) -> TrialRecord | None:
+        # Finished trials never change, and reading each anew would cost more than proposing.
+        if trial.number not in self._records:
+            self._records[trial.number] = record_of(trial)
+        return self._records[trial.number]
 
 
 def _canonical(names: Sequence[str], rows_NP: Array, space: SearchSpace) -> Array:

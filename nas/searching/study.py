@@ -94,6 +94,7 @@ def run_search(
         workload,
         startup_trials=config.gate.startup_trials,
         known=earlier.figures(config.space),
+        stops_early=config.halving is not None,
     )
     # Whatever can be refused is refused before anything is written.
     with cluster(address, workers, config.device):

@@ -145,6 +145,32 @@ def test_failed_pruned_and_infinite_trials_are_not_learnt_from_nor_repeated():
     assert distinct(study) == 12
 
 
+def test_pruned_trials_tell_what_they_are_said_to():
+    """Half of the trials are pruned: a partial value of the first objective is as good as one."""
+    seen = []
+
+    def partial(complete, unfinished):
+        seen.append((len(complete), len(unfinished)))
+        return [PriorTrial(t.params, (error(t.params), np.nan), (0.01, 0.0)) for t in unfinished]
+
+    def error(params):
+        return (params["x"] - 0.3) ** 2
+
+    def objective(trial):
+        x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
+        if trial.number % 2:
+            raise optuna.TrialPruned
+        return error({"x": x}), y
+
+    study = study_of(n_startup_trials=6, partial_trials=partial)
+    study.optimize(objective, n_trials=24)
+    # Three complete and three pruned fill the space; without partial trials it takes eleven.
+    assert seen[0] == (3, 3) and len(seen) == 24 - 6
+    late = [t.params["x"] for t in study.trials[12:]]
+    assert np.median(np.abs(np.array(late) - 0.3)) < 0.1
+    assert all(t.values is None for t in study.trials[1::2])
+
+
 def test_values_that_are_all_the_same_are_no_trouble():
     study = study_of()
     study.optimize(lambda t: (mixed(t)[0] * 0, 1.0), n_trials=15)
