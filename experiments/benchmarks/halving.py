@@ -5,8 +5,8 @@
 Both searches of a seed have the same sampler seed, gate, space and recipe (the quickstart's), run
 one candidate at a time in this process and count CPU seconds of one thread, looks at the
 validation split included. Joules are a closed form, not measured: ``joules`` says which. A
-candidate's training depends on its architecture and seed alone, so each is trained once to its
-end, its curve is kept in ``--cache``, and either search is charged for the epochs that it asked
+candidate's training depends on its architecture and seed alone, so that each is trained once, no
+further than a search needs it, and kept in ``--cache``; each search is charged for what it asked
 for. Hypervolume is of (accuracy, log10 joules) of complete trials.
 """
 
@@ -39,17 +39,21 @@ from nas.searching.trial import TrialRecord
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
 from nas.training.fit import Look, Watch, fit
+from nas.training.keeper import Keeper
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 from search_spaces.compression.apply import compress, run_eagerly
 from search_spaces.counting import count
+from search_spaces.models.build import build
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
 
-# Where networks are looked at, so that any sensible rungs can be replayed from the cache.
-LOOKS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 15, 18, 20, 21, 24, 28, 30, 40, 45)
+# Where networks are looked at, so that other rungs can be replayed from a cache.
+LOOKS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 15, 18, 20, 21, 24, 28, 30, 36, 40, 45)
 _REFERENCE = (0.5, -3.5)
 _BATCH = 512
+# Of the plain search's last hypervolume, whose times are told.
+_SHARES = (0.97, 0.99, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,34 +67,54 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
-    """A candidate trained to its end; ``look_s`` is what one look at validation costs."""
+class End:
+    """What a whole training came to."""
 
-    key: str
-    looks: tuple[Kept, ...]
     accuracy: float
     standard_error: float
     test_accuracy: float
     train_s: float
-    look_s: float
 
-    def cost_s(self, epochs: Sequence[int], *, stopped: bool) -> float:
-        """CPU seconds with looks at ``epochs``, ``stopped`` at the last of them."""
-        looks_s = len(epochs) * self.look_s
-        if not stopped:
-            return self.train_s + looks_s
-        return next(look.train_s for look in self.looks if look.epoch == epochs[-1]) + looks_s
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A candidate's training as far as it was needed; ``look_s`` is what one look costs."""
+
+    key: str
+    looks: tuple[Kept, ...]
+    look_s: float
+    end: End | None = None
+
+    def has(self, epoch: int | None) -> bool:
+        """Whether it went as far as ``epoch``, or with ``None`` to its end."""
+        if epoch is None:
+            return self.end is not None
+        return any(look.epoch == epoch for look in self.looks)
+
+    def at(self, epoch: int) -> Kept:
+        """The look at ``epoch``."""
+        return next(look for look in self.looks if look.epoch == epoch)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One search: what it found and what its training cost."""
+    """One search: hypervolume, and CPU seconds of training, after each candidate."""
 
-    validation: float
-    test: float
-    train_s: float
+    validation: tuple[float, ...]
+    test: tuple[float, ...]
+    train_s: tuple[float, ...]
     complete: int
     stopped: int
+
+    def seconds_to(self, validation: float) -> float:
+        """When a hypervolume on validation was reached, infinite where it was not."""
+        pairs = zip(self.validation, self.train_s, strict=True)
+        return next((s for v, s in pairs if v >= validation), math.inf)
+
+    def at(self, seconds: float) -> float:
+        """The hypervolume on validation that ``seconds`` of training reached."""
+        pairs = zip(self.validation, self.train_s, strict=True)
+        return max((v for v, s in pairs if s <= seconds), default=0.0)
 
 
 def joules(architecture: Architecture, workload: Workload) -> float:
@@ -115,112 +139,161 @@ def space() -> SearchSpace:
     return SearchSpace.from_dict(data)
 
 
-class Trainings:
-    """Trainings by architecture and seed, each done once."""
+class StoppedError(Exception):
+    """Ends a training from within a look."""
 
-    def __init__(self, path: Path, config: SearchConfig) -> None:
-        self._path, self._config = path, config
+
+class Trainings:
+    """Trainings by architecture and seed; one that is asked for further goes on where it was."""
+
+    def __init__(self, cache: Path, config: SearchConfig) -> None:
+        self._cache, self._config = cache, config
         self._task = get_task(config.task)
         self._known: dict[str, Training] = {}
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
+        if cache.is_file():
+            for line in cache.read_text(encoding="utf-8").splitlines():
                 data = json.loads(line)
-                looks = tuple(Kept(**look) for look in data.pop("looks"))
-                self._known[data["key"]] = Training(looks=looks, **data)
+                looks = tuple(Kept(**look) for look in data["looks"])
+                end = None if data["end"] is None else End(**data["end"])
+                self._learn(Training(data["key"], looks, data["look_s"], end))
 
-    def of(self, architecture: Architecture, seed: int) -> Training:
-        key = f"{architecture.hash}/{seed}"
-        if key not in self._known:
-            self._known[key] = self._train(key, architecture, seed)
-            with self._path.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(asdict(self._known[key])) + "\n")
+    def until(self, architecture: Architecture, seed: int, epoch: int | None) -> Training:
+        """A training with a look at ``epoch``, with ``None`` one to its end."""
+        key = f"{architecture.hash}-{seed}"
+        known = self._known.get(key)
+        if known is None or not known.has(epoch):
+            found = self._train(key, known, architecture, seed, epoch)
+            self._learn(found)
+            with self._cache.open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(asdict(found)) + "\n")
         return self._known[key]
 
-    def _train(self, key: str, architecture: Architecture, seed: int) -> Training:
-        workload = self._task.workload(self._config.batch_size)
-        seen: list[tuple[Look, float]] = []
+    def _learn(self, found: Training) -> None:
+        before = self._known.get(found.key)
+        if before is None or before.end is None:
+            self._known[found.key] = found
+
+    def _train(
+        self,
+        key: str,
+        before: Training | None,
+        architecture: Architecture,
+        seed: int,
+        until: int | None,
+    ) -> Training:
+        task, batch = self._task, self._config.batch_size
+        workload = task.workload(batch)
+        untrained = run_eagerly(build(architecture, workload, generator_seed=0).eval()).call
         started = time.process_time()
+        evaluate(untrained, task.split("validation"), batch_size=batch)
+        look_s = time.process_time() - started
+        looks = [] if before is None else list(before.looks)
+        state = self._cache.with_name(f"{self._cache.name}.states") / key
+        if looks and not state.is_file():
+            looks = []
+        first_s = looks[-1].train_s if looks else 0.0
+        n_looks = 0
+        started = time.process_time()
+
+        def train_s() -> float:
+            return first_s + time.process_time() - started - n_looks * look_s
 
         def tell(look: Look) -> None:
-            seen.append((look, time.process_time() - started))
+            nonlocal n_looks
+            n_looks += 1
+            if not looks or look.epoch > looks[-1].epoch:
+                accuracy = look.accuracy
+                looks.append(Kept(look.epoch, accuracy.value, accuracy.standard_error, train_s()))
+                if look.epoch == until:
+                    raise StoppedError
 
-        watch = Watch(frozenset(LOOKS), tell)
-        training = self._config.training
-        fitted = fit(architecture, workload, self._task, training, seed=seed, watch=watch)
-        total_s = time.process_time() - started
+        try:
+            fitted = fit(
+                architecture,
+                workload,
+                task,
+                self._config.training,
+                seed=seed,
+                watch=Watch(frozenset(LOOKS), tell),
+                keeper=Keeper(state, () if until is None else (until,), each_s=math.inf),
+            )
+        except StoppedError:
+            return Training(key, tuple(looks), look_s)
+        spent_s = train_s()
+        state.unlink(missing_ok=True)
         runner = run_eagerly(compress(fitted.model, architecture)).call
-        test = evaluate(runner, self._task.split("test"), batch_size=self._config.batch_size)
-        plain = run_eagerly(fitted.model.eval()).call
-        started = time.process_time()
-        evaluate(plain, self._task.split("validation"), batch_size=self._config.batch_size)
-        look_s = time.process_time() - started
-        return Training(
-            key,
-            tuple(
-                Kept(
-                    look.epoch,
-                    look.accuracy.value,
-                    look.accuracy.standard_error,
-                    at_s - (i + 1) * look_s,
-                )
-                for i, (look, at_s) in enumerate(seen)
-            ),
-            fitted.validation.value,
-            fitted.validation.standard_error,
-            test.value,
-            total_s - len(seen) * look_s,
-            look_s,
-        )
+        test = evaluate(runner, task.split("test"), batch_size=batch)
+        validation = fitted.validation
+        end = End(validation.value, validation.standard_error, test.value, spent_s)
+        return Training(key, tuple(looks), look_s, end)
 
 
 def search(config: SearchConfig, trainings: Trainings, folder: Path) -> Outcome:
     """One search in this process, one candidate at a time."""
     workload = get_task(config.task).workload(config.batch_size)
-    gate_config = config.gate
     sampler = make_sampler(
         config.sampler,
         config.seed,
         config.space,
         workload,
-        startup_trials=gate_config.startup_trials,
+        startup_trials=config.gate.startup_trials,
         stops_early=config.halving is not None,
     )
     store = StudyStore.create(folder, None, "halving", config.space, sampler)
     rivals = Rivals.sample(config.space, config.seed)
-    gate = Gate(workload, gate_config, max_joules=None, seed=config.seed, rivals=rivals)
+    gate = Gate(workload, config.gate, max_joules=None, seed=config.seed, rivals=rivals)
     session = Session(config, workload, store, gate)
+    points: list[tuple[float, float, float]] = []
+    volumes: list[tuple[float, float]] = []
+    train_s: list[float] = []
     stopper = None if config.halving is None else Stopper(config.halving, session, gate)
-    train_s, points = 0.0, []
     while (candidate := session.next_candidate()) is not None:
-        found = trainings.of(candidate.architecture, config.seed)
-        curve: list[RungPoint] = []
-        record: TrialRecord | None = None
-        rungs = () if config.halving is None else config.halving.rungs(config.training.epochs)
-        for look in (look for look in found.looks if look.epoch in rungs):
-            curve.append(RungPoint(look.epoch, look.accuracy, look.standard_error))
-            assert stopper is not None
-            progress = Progress(tuple(curve), config.training.epochs)
-            record = stopper.judge(candidate.number, progress)
-            if record is not None:
-                break
-        train_s += found.cost_s([p.epoch for p in curve], stopped=record is not None)
-        if record is None:
-            energy_j = joules(candidate.architecture, workload)
-            points.append((found.accuracy, found.test_accuracy, math.log10(energy_j)))
-            record = replace(
-                candidate,
-                state="complete",
-                accuracy=found.accuracy,
-                accuracy_se=found.standard_error,
-                reading=_reading(energy_j, workload),
-                curve=tuple(curve),
-            )
+        record, cost_s, test = _run(candidate, config, trainings, stopper)
+        if record.accuracy is not None:
+            points.append((record.accuracy, test, math.log10(record.objectives[1])))
         session.finish(record)
-    volumes = [
-        hypervolume([(p[i], p[2]) for p in points], _REFERENCE, (True, False)) for i in (0, 1)
-    ]
+        train_s.append((train_s[-1] if train_s else 0.0) + cost_s)
+        volumes.append((_volume(points, 0), _volume(points, 1)))
+    validation, on_test = zip(*volumes, strict=True)
     n_stopped = session.snapshot().stopped
-    return Outcome(volumes[0], volumes[1], train_s, len(points), n_stopped)
+    return Outcome(validation, on_test, tuple(train_s), len(points), n_stopped)
+
+
+def _run(
+    candidate: TrialRecord,
+    config: SearchConfig,
+    trainings: Trainings,
+    stopper: Stopper | None,
+) -> tuple[TrialRecord, float, float]:
+    """What became of ``candidate``, its CPU seconds, and its accuracy on the test split."""
+    epochs, architecture = config.training.epochs, candidate.architecture
+    rungs = () if config.halving is None else config.halving.rungs(epochs)
+    curve: tuple[RungPoint, ...] = ()
+    for rung in rungs:
+        found = trainings.until(architecture, config.seed, rung)
+        look = found.at(rung)
+        curve += (RungPoint(rung, look.accuracy, look.standard_error),)
+        assert stopper is not None
+        stopped = stopper.judge(candidate.number, Progress(curve, epochs))
+        if stopped is not None:
+            return stopped, look.train_s + len(curve) * found.look_s, math.nan
+    found = trainings.until(architecture, config.seed, None)
+    assert found.end is not None
+    workload = get_task(config.task).workload(config.batch_size)
+    complete = replace(
+        candidate,
+        state="complete",
+        accuracy=found.end.accuracy,
+        accuracy_se=found.end.standard_error,
+        reading=_reading(joules(architecture, workload), workload),
+        curve=curve,
+        planned_epochs=epochs,
+    )
+    return complete, found.end.train_s + len(curve) * found.look_s, found.end.test_accuracy
+
+
+def _volume(points: Sequence[tuple[float, float, float]], which: int) -> float:
+    return hypervolume([(p[which], p[2]) for p in points], _REFERENCE, (True, False))
 
 
 def _reading(energy_j: float, workload: Workload) -> EnergyReading:
@@ -243,7 +316,7 @@ def _reading(energy_j: float, workload: Workload) -> EnergyReading:
     )
 
 
-def rows(
+def pairs_of(
     seeds: Sequence[int], trials: int, cache: Path, halving: HalvingConfig
 ) -> Iterator[tuple[Outcome, Outcome]]:
     """Without and with halving, seed by seed."""
@@ -258,9 +331,40 @@ def rows(
         yield both[0], both[1]
 
 
+def compared(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[str]:
+    """Paired differences over seeds, each with its 95% interval."""
+    plain, halved = zip(*pairs, strict=True)
+
+    def log_ratio(name: str) -> str:
+        ours, theirs = ([math.log(getattr(o, name)[-1]) for o in arm] for arm in (halved, plain))
+        return f"{name} {Difference.of(ours, theirs).points()}%"
+
+    seconds = [h.train_s[-1] / p.train_s[-1] for p, h in pairs]
+    half_width = Difference.of(seconds, [0.0] * len(seconds)).half_width
+    equal = [math.log(h.validation[-1] / p.at(h.train_s[-1])) for p, h in pairs]
+    lines = [
+        f"hypervolume with halving: {log_ratio('validation')}, {log_ratio('test')}",
+        f"training seconds with halving: x {mean(seconds):.2f} ± {half_width:.2f}",
+        "hypervolume on validation with halving, at the seconds that it took: "
+        f"{Difference.of(equal, [0.0] * len(equal)).points()}%",
+    ]
+    for share in _SHARES:
+        goals = [share * p.validation[-1] for p in plain]
+        times = [
+            h.seconds_to(goal) / p.seconds_to(goal)
+            for (p, h), goal in zip(pairs, goals, strict=True)
+        ]
+        reached = [f"{t:.2f}" for t in times if math.isfinite(t)]
+        lines.append(
+            f"seconds to {share:.0%} of the plain search's last hypervolume: "
+            f"x {', '.join(reached) or '-'} ({len(reached)} of {len(times)} seeds)"
+        )
+    return lines
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--eta", type=int)
     parser.add_argument("--min-epochs", type=int)
@@ -268,38 +372,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, default=Path("halving.jsonl"))
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    halving = HalvingConfig.for_epochs(quickstart("cpu").training.epochs)
+    epochs = quickstart("cpu").training.epochs
     changes = {
         name: getattr(arguments, name)
         for name in ("eta", "min_epochs", "startup_trials")
         if getattr(arguments, name) is not None
     }
-    halving = replace(halving, **changes)
-    print(halving)
-    print(
-        f"{'seed':>4} {'search':<8} {'complete':>8} {'stopped':>7} "
-        f"{'HV val':>7} {'HV test':>7} CPU"
-    )
+    halving = replace(HalvingConfig.for_epochs(epochs), **changes)
+    print(f"{arguments.trials} candidates, rungs at {halving.rungs(epochs)} of {epochs} epochs")
+    print("seed  search   complete  stopped  HV validation  HV test  training")
     pairs = []
-    seeds = range(1, arguments.seeds + 1)
-    for seed, pair in zip(
-        seeds, rows(seeds, arguments.trials, arguments.cache, halving), strict=True
-    ):
+    found = pairs_of(arguments.seeds, arguments.trials, arguments.cache, halving)
+    for seed, pair in zip(arguments.seeds, found, strict=True):
         pairs.append(pair)
         for name, o in zip(("plain", "halving"), pair, strict=True):
             print(
-                f"{seed:>4} {name:<8} {o.complete:>8} {o.stopped:>7} {o.validation:7.4f} "
-                f"{o.test:7.4f} {o.train_s:4.0f} s",
+                f"{seed:>4}  {name:<7}  {o.complete:>8}  {o.stopped:>7}  {o.validation[-1]:13.4f}"
+                f"  {o.test[-1]:7.4f}  {o.train_s[-1]:6.0f} s",
                 flush=True,
             )
-    plain, halved = zip(*pairs, strict=True)
-    for name in ("validation", "test"):
-        ours, theirs = ([getattr(o, name) for o in arm] for arm in (halved, plain))
-        apart = Difference.of([math.log(v) for v in ours], [math.log(v) for v in theirs])
-        print(f"hypervolume, {name}: {apart.points()} % with halving")
-    ratios = [h.train_s / p.train_s for p, h in pairs]
-    spread = Difference.of(ratios, [0.0] * len(ratios))
-    print(f"training seconds: x {mean(ratios):.2f} ± {spread.half_width:.2f} with halving")
+    if len(pairs) > 1:
+        print("\n".join(compared(pairs)))
     return 0
 
 
