@@ -14,7 +14,7 @@ from search_spaces.workload import PADDING_TOKEN, Workload
 
 # Position vectors start at a size comparable with the embedded input: with the usual 0.02 small
 # vision models took several times as many epochs to tell patches apart.
-_POSITION_STD = 0.5
+POSITION_STD = 0.5
 
 
 class PatchEmbedding(nn.Module):
@@ -28,12 +28,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, T, D)``, patches in reading order."""
-        side = self.patch_size
-        batch, channels, height, width = images_BCHW.shape
-        rows, columns = height // side, width // side
-        grid = images_BCHW.reshape(batch, channels, rows, side, columns, side)
-        patches_BTP = grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
-        out_BTD: Tensor = self.project(patches_BTP)
+        out_BTD: Tensor = self.project(to_patches(images_BCHW, self.patch_size))
         return out_BTD
 
 
@@ -51,7 +46,7 @@ class Transformer(nn.Module):
             self.embed = PatchEmbedding(workload.input_shape[0], architecture.patch_size, d_model)
         else:
             self.embed = nn.Embedding(workload.vocab_size or 1, d_model)
-        self.position_TD = nn.Parameter(torch.randn(tokens, d_model) * _POSITION_STD)
+        self.position_TD = nn.Parameter(torch.randn(tokens, d_model) * POSITION_STD)
         self.layers = nn.ModuleList(
             Layer(d_model, spec, is_causal=workload.is_causal) for spec in architecture.layers
         )
@@ -79,16 +74,11 @@ class Transformer(nn.Module):
         pooled: list[Tensor] = []
         for layer in self.layers:
             x_BTD = layer(x_BTD, keep_BT)
-            pooled.append(_pool(x_BTD, keep_BT))
+            pooled.append(pool(x_BTD, keep_BT))
         return self._logits(x_BTD, keep_BT), torch.stack(pooled, dim=1)
 
     def _kept(self, inputs: Tensor) -> Tensor | None:
-        """Which tokens count, ``(B, T)``; ``None`` where all do."""
-        if self.is_image or self.is_causal:
-            return None
-        first_T = torch.arange(inputs.shape[1], device=inputs.device) == 0
-        # The first token always counts, so that no sample is empty.
-        return (inputs != PADDING_TOKEN) | first_T
+        return None if self.is_image or self.is_causal else kept_tokens(inputs)
 
     def _embedded(self, inputs: Tensor) -> Tensor:
         if self.is_image:
@@ -99,11 +89,26 @@ class Transformer(nn.Module):
 
     def _logits(self, x_BTD: Tensor, keep_BT: Tensor | None) -> Tensor:
         x_BTD = self.norm(x_BTD)
-        logits: Tensor = self.head(x_BTD if self.is_causal else _pool(x_BTD, keep_BT))
+        logits: Tensor = self.head(x_BTD if self.is_causal else pool(x_BTD, keep_BT))
         return logits
 
 
-def _pool(x_BTD: Tensor, keep_BT: Tensor | None) -> Tensor:
+def to_patches(images_BCHW: Tensor, side: int) -> Tensor:
+    """``(B, C, H, W)`` to ``(B, T, C * side**2)``, square patches in reading order."""
+    batch, channels, height, width = images_BCHW.shape
+    rows, columns = height // side, width // side
+    grid = images_BCHW.reshape(batch, channels, rows, side, columns, side)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
+
+
+def kept_tokens(tokens_BT: Tensor) -> Tensor:
+    """Which tokens count in text classification, ``(B, T)``."""
+    first_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device) == 0
+    # The first token always counts, so that no sample is empty.
+    return (tokens_BT != PADDING_TOKEN) | first_T
+
+
+def pool(x_BTD: Tensor, keep_BT: Tensor | None) -> Tensor:
     """Mean over the tokens that count, ``(B, D)``."""
     if keep_BT is None:
         return x_BTD.mean(dim=1)

@@ -1,0 +1,107 @@
+"""A sub-network of a supernet as a network of its own, with copies of its weights.
+
+Shape legend: O d_out, D d_model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.architecture import Architecture
+from search_spaces.models.blocks import Layer
+from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection, Views
+from search_spaces.models.projection import FactorisedLinear
+from search_spaces.models.supernet import Supernet
+from search_spaces.models.transformer import PatchEmbedding, Transformer
+
+
+def extract(supernet: Supernet, architecture: Architecture) -> Transformer:
+    """The plain network that the active ``architecture`` is, on the supernet's device.
+
+    Its outputs are those of ``supernet.active(architecture)`` up to rounding. The supernet stays
+    as it is, whatever is done to the new network.
+
+    Raises:
+        ValueError: the supernet has no weights for ``architecture``.
+    """
+    supernet.check_holds(architecture)
+    with torch.device("meta"):
+        # No random weights are drawn that would be replaced at once.
+        network = Transformer(architecture, supernet.workload)
+    network.to_empty(device=next(supernet.parameters()).device)
+    width, patch = architecture.d_model, str(architecture.patch_size)
+    embed = supernet.embed[patch]
+    with torch.no_grad():
+        if isinstance(network.embed, PatchEmbedding):
+            assert isinstance(embed, ElasticProjection)
+            project = network.embed.project
+            _write(embed.views(project.in_features, width, None), project)
+        else:
+            assert isinstance(embed, nn.Embedding) and isinstance(network.embed, nn.Embedding)
+            network.embed.weight.copy_(embed.weight[:, :width])
+        network.position_TD.copy_(supernet.position_TD[patch][:, :width])
+        for source, layer, spec in zip(
+            supernet.layers, network.layers, architecture.layers, strict=False
+        ):
+            assert isinstance(source, ElasticLayer) and isinstance(layer, Layer)
+            _write_norm(source.attention_norm, layer.attention_norm)
+            _write_norm(source.ffn_norm, layer.ffn_norm)
+            attention = spec.attention
+            queries_D = _by_head(width, attention.n_heads)
+            keys_O = _by_head(attention.n_kv_heads * attention.d_head, attention.n_kv_heads)
+            outputs = {"q": queries_D, "k": keys_O, "v": keys_O}
+            _write_all(
+                source.attention.views(width, attention),
+                layer.attention,
+                outputs=outputs,
+                inputs={"o": queries_D},
+            )
+            _write_all(source.ffn.views(width, spec.ffn), layer.ffn)
+        _write_norm(supernet.norm, network.norm)
+        _write(supernet.head.views(width, network.head.out_features, None), network.head)
+    return network
+
+
+def _by_head(features: int, heads: int) -> Tensor:
+    """Positions of interleaved features, one head after the other."""
+    return torch.arange(features).view(-1, heads).T.flatten()
+
+
+def _write_all(
+    views: Mapping[str, Views],
+    block: nn.Module,
+    *,
+    outputs: Mapping[str, Tensor] | None = None,
+    inputs: Mapping[str, Tensor] | None = None,
+) -> None:
+    for name, found in views.items():
+        target = getattr(block, name)
+        _write(found, target, (outputs or {}).get(name), (inputs or {}).get(name))
+
+
+def _write(
+    views: Views, target: nn.Module, outputs_O: Tensor | None = None, inputs: Tensor | None = None
+) -> None:
+    """Fill ``target``, taking rows of outputs and columns of inputs in the order given."""
+    weights, bias_O = list(views.weights), views.bias_O
+    if outputs_O is not None:
+        weights[0], bias_O = weights[0][outputs_O], bias_O[outputs_O]
+    if inputs is not None:
+        weights[-1] = weights[-1][:, inputs]
+    if isinstance(target, FactorisedLinear):
+        target.expand.weight.copy_(weights[0])
+        target.reduce.weight.copy_(weights[1])
+        target.expand.bias.copy_(bias_O)
+    else:
+        assert isinstance(target, nn.Linear)
+        target.weight.copy_(weights[0])
+        target.bias.copy_(bias_O)
+
+
+def _write_norm(source: ElasticNorm, target: nn.LayerNorm) -> None:
+    gain_D, bias_D = source.views(target.normalized_shape[0])
+    target.weight.copy_(gain_D)
+    target.bias.copy_(bias_D)

@@ -1,0 +1,172 @@
+"""One network that holds every member of a search space: its sub-networks share all weights.
+
+``with supernet.active(architecture):`` makes ``forward`` that of ``architecture`` and puts back
+what was active before, however the block is left. What is active belongs to the thread (a context
+variable), so that threads that share a supernet do not disturb each other. Sources: one network
+for all, Cai et al. 2020 (Once-for-All), Wang et al. 2020 (HAT), Chen et al. 2021 (AutoFormer).
+
+What a workload reads differently has weights of its own: each patch size an embedding and
+positions. Precision and sparsity change no weight here; they are applied to what ``extract`` gives.
+
+Shape legend: B batch, T tokens, D d_model, V vocabulary, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.architecture import Architecture, is_factorised
+from search_spaces.encoding import rank_of, width_of
+from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection
+from search_spaces.models.transformer import POSITION_STD, kept_tokens, pool, to_patches
+from search_spaces.space import SearchSpace
+from search_spaces.workload import Workload
+
+# By the identity of the supernet: each has its own, and a module must stay copyable.
+_ACTIVE: ContextVar[Mapping[int, Architecture]] = ContextVar(
+    "active", default=MappingProxyType({})
+)
+
+
+class Supernet(nn.Module):
+    """All members of ``space`` on ``workload``, of which one is active at a time."""
+
+    def __init__(self, space: SearchSpace, workload: Workload) -> None:
+        """Build the largest of everything with torch's default initialisation.
+
+        Raises:
+            ValueError: a patch size of the space does not fit the workload.
+        """
+        super().__init__()
+        self.space, self.workload = space, workload
+        widths = sorted(space.values("d_model"))
+        d_model, patches = widths[-1], sorted(space.values("patch_size"))
+        for patch in patches:
+            workload.check_patch_size(patch)
+        self._d_ff = max(width_of(r, d) for r in space.values("ffn_ratio") for d in widths)
+        self._ranks = tuple(_largest_rank(space, f"{block}_rank") for block in ("attention", "ffn"))
+        self.embed = nn.ModuleDict()
+        if workload.is_image:
+            channels = workload.input_shape[0]
+            for patch in patches:
+                self.embed[str(patch)] = ElasticProjection(channels * patch**2, d_model, None)
+        else:
+            self.embed["1"] = nn.Embedding(workload.vocab_size or 1, d_model)
+        tokens = workload.n_tokens_batch(torch.tensor(patches).numpy()).astype(int)
+        self.position_TD = nn.ParameterDict(
+            {
+                str(patch): torch.randn(int(n), d_model) * POSITION_STD
+                for patch, n in zip(patches, tokens, strict=True)
+            }
+        )
+        self.layers = nn.ModuleList(
+            ElasticLayer(
+                widths, self._d_ff, (self._ranks[0], self._ranks[1]), is_causal=workload.is_causal
+            )
+            for _ in range(space.max_depth)
+        )
+        self.norm = ElasticNorm(widths)
+        self.head = ElasticProjection(d_model, workload.n_classes, None)
+
+    @classmethod
+    def seeded(cls, space: SearchSpace, workload: Workload, seed: int) -> Supernet:
+        """With weights that follow from ``seed``; torch's own generator stays as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(space, workload)
+
+    @contextmanager
+    def active(self, architecture: Architecture) -> Iterator[Supernet]:
+        """Be ``architecture`` within the block, and afterwards what it was before.
+
+        Raises:
+            ValueError: the architecture has no weights here; the message names the field.
+        """
+        self.check_holds(architecture)
+        token = _ACTIVE.set({**_ACTIVE.get(), id(self): architecture})
+        try:
+            yield self
+        finally:
+            _ACTIVE.reset(token)
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """What is active here and now, ``None`` outside of ``active``."""
+        return _ACTIVE.get().get(id(self))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits of the active architecture; see ``Transformer.forward``.
+
+        Raises:
+            RuntimeError: none is active.
+        """
+        architecture = self.architecture
+        if architecture is None:
+            raise RuntimeError("a supernet runs only within supernet.active(architecture)")
+        keep_BT = None
+        if not (self.workload.is_image or self.workload.is_causal):
+            keep_BT = kept_tokens(inputs)
+        x_BTD = self._embedded(inputs, architecture)
+        for layer, spec in zip(self.layers, architecture.layers, strict=False):
+            x_BTD = layer(x_BTD, spec, keep_BT)
+        x_BTD = self.norm(x_BTD)
+        if not self.workload.is_causal:
+            x_BTD = pool(x_BTD, keep_BT)
+        views = self.head.views(x_BTD.shape[-1], self.workload.n_classes, None)
+        return views(x_BTD)
+
+    def _embedded(self, inputs: Tensor, architecture: Architecture) -> Tensor:
+        patch, width = architecture.patch_size, architecture.d_model
+        position_TD = self.position_TD[str(patch)][:, :width]
+        embed = self.embed[str(patch)]
+        if isinstance(embed, nn.Embedding):
+            x_BTD = F.embedding(inputs, embed.weight[:, :width])
+        else:
+            assert isinstance(embed, ElasticProjection)
+            patches_BTP = to_patches(inputs.to(position_TD.dtype), patch)
+            x_BTD = embed.views(patches_BTP.shape[-1], width, None)(patches_BTP)
+        return x_BTD + position_TD[: x_BTD.shape[1]]
+
+    def check_holds(self, architecture: Architecture) -> None:
+        """Raise ``ValueError`` naming the field unless there are weights for ``architecture``."""
+        width = architecture.d_model
+        _check_among("d_model", width, self.space.values("d_model"))
+        _check_among("patch_size", architecture.patch_size, self.space.values("patch_size"))
+        _check_at_most("depth", architecture.depth, len(self.layers))
+        for index, layer in enumerate(architecture.layers):
+            attention, where = layer.attention, f"layers[{index}]"
+            if attention.n_heads * attention.d_head != width:
+                raise ValueError(
+                    f"{where}.attention.d_head must be d_model / n_heads, "
+                    f"{width} / {attention.n_heads}, got {attention.d_head}"
+                )
+            _check_at_most(f"{where}.ffn.d_ff", layer.ffn.d_ff, self._d_ff)
+            for name, block, most in (
+                ("attention", attention, self._ranks[0]),
+                ("ffn", layer.ffn, self._ranks[1]),
+            ):
+                shapes = block.projections(width).values()
+                if any(is_factorised(*shape, block.rank) for shape in shapes):
+                    _check_at_most(f"{where}.{name}.rank", block.rank or 0, most or 0)
+
+
+def _largest_rank(space: SearchSpace, gene: str) -> int | None:
+    ranks = [rank_of(f, d) for f in space.values(gene) for d in space.values("d_model")]
+    return max((rank for rank in ranks if rank is not None), default=None)
+
+
+def _check_among(name: str, value: int, allowed: tuple[int, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value}")
+
+
+def _check_at_most(name: str, value: int, most: int) -> None:
+    if value > most:
+        raise ValueError(f"{name} must be at most {most} (the supernet's), got {value}")
