@@ -134,6 +134,50 @@ class TrainingConfig:
         return cls(**values)
 
 
+@dataclass(frozen=True, slots=True)
+class SupernetRecipe:
+    """How a supernet is trained, where it is not by the ``TrainingConfig`` of its members.
+
+    ``epochs_factor``, ``batch_factor`` and ``learning_rate_factor`` multiply those of the members.
+    Each step trains the largest member, the smallest and ``n_random`` drawn ones, of which
+    ``front_share`` are expected near the front and the rest are any (see
+    ``nas.training.members``). ``distill_weight`` is the share of the largest's outputs in the
+    others' loss, the labels have the rest. ``precision`` is that of the products.
+
+    Raises:
+        ValueError: a field is out of range; the message names field, value and what is allowed.
+    """
+
+    epochs_factor: float = 2.0
+    batch_factor: int = 1
+    learning_rate_factor: float = 1.0
+    n_random: int = 2
+    largest_each: int = 1
+    front_share: float = 0.5
+    distill_weight: float = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        for name in ("epochs_factor", "learning_rate_factor"):
+            _require_positive(f"supernet {name}", getattr(self, name))
+        for name in ("batch_factor", "n_random", "largest_each"):
+            require_positive_int(f"supernet {name}", getattr(self, name))
+        for name in ("front_share", "distill_weight"):
+            _require_share(f"supernet {name}", getattr(self, name), most=1.0)
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"supernet precision must be fp32 or bf16, got {self.precision!r}")
+
+    def epochs(self, training: TrainingConfig) -> int:
+        """Epochs of the supernet where its members would train by ``training``."""
+        return max(1, round(self.epochs_factor * training.epochs))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SupernetRecipe:
+        """Read what ``dataclasses.asdict`` wrote; an unknown key is a ``ValueError``."""
+        return cls(**_known("supernet recipe", data, cls))
+
+
 def _known(where: str, data: Mapping[str, Any], record: Any) -> dict[str, Any]:
     unknown = data.keys() - {f.name for f in fields(record)}
     if unknown:

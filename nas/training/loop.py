@@ -53,20 +53,20 @@ def train(
     targets = torch.from_numpy(split.targets).to(device)
     model = model.to(device).train()
     distillation = _distillation(model, config, teacher, seed)
-    groups = _parameter_groups(model, config)
+    groups = parameter_groups(model, config)
     if distillation is not None:
-        groups += _parameter_groups(distillation.to(device), config)
+        groups += parameter_groups(distillation.to(device), config)
     # One kernel for all parameters: with small models the loop over them costs as much as a pass.
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
     steps_per_epoch = math.ceil(len(split) / config.batch_size)
     total_steps = config.epochs * steps_per_epoch
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _warmup_cosine(step, total_steps, config.warmup_fraction)
+        optimizer, lambda step: warmup_cosine(step, total_steps, config.warmup_fraction)
     )
     state = LoopState(_modules(model, distillation), optimizer, generator)
     done = 0 if keeper is None else keeper.restore(state)
     if done:
-        _go_to(schedule, done * steps_per_epoch)
+        go_to(schedule, done * steps_per_epoch)
         if on_epoch is not None:
             on_epoch(done, math.nan)
     for epoch in range(done + 1, config.epochs + 1):
@@ -107,7 +107,7 @@ def _modules(model: nn.Module, distillation: Distillation | None) -> dict[str, n
     return {"model": model} | ({} if distillation is None else {"distillation": distillation})
 
 
-def _go_to(schedule: torch.optim.lr_scheduler.LambdaLR, step: int) -> None:
+def go_to(schedule: torch.optim.lr_scheduler.LambdaLR, step: int) -> None:
     """Leave ``schedule`` and its optimizer as after ``step`` steps."""
     schedule.last_epoch = step
     rates = zip(
@@ -130,7 +130,8 @@ def _distillation(
     return Distillation(model, teacher, config.distill, seed=seed)
 
 
-def _parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, object]]:
+def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, object]]:
+    """``model``'s parameters for AdamW, matrices apart from the rest."""
     # Biases, norms and position tables are not decayed: shrinking them only hurts the fit.
     decayed = [p for p in model.parameters() if p.ndim == 2]
     plain = [p for p in model.parameters() if p.ndim != 2]
@@ -140,7 +141,8 @@ def _parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str
     ]
 
 
-def _warmup_cosine(step: int, total_steps: int, warmup_fraction: float) -> float:
+def warmup_cosine(step: int, total_steps: int, warmup_fraction: float) -> float:
+    """The learning rate's factor at ``step``: linear up to 1, then along a cosine to 0."""
     warmup_steps = max(1, round(total_steps * warmup_fraction))
     if step < warmup_steps:
         return (step + 1) / warmup_steps

@@ -1,0 +1,169 @@
+"""Train one supernet so that each of its sub-networks can be judged with no training of its own.
+
+Each step trains the largest member on the labels, then the smallest and some drawn ones (the
+sandwich rule, Yu & Huang 2019) by the largest's outputs on the same batch (in-place distillation,
+there too): the largest is its own teacher, so that soft targets cost no pass of their own.
+Gradients of all of them add up to one step. ``nas.training.members`` draws.
+
+Shape legend: B batch, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.tasks.base import Split
+from nas.training.augment import augment
+from nas.training.config import SupernetRecipe, TrainingConfig
+from nas.training.distill import soft_target_loss
+from nas.training.keeper import Keeper, LoopState
+from nas.training.loop import DivergedError, go_to, parameter_groups, warmup_cosine
+from nas.training.members import Members
+from search_spaces.architecture import Architecture
+from search_spaces.models.supernet import Supernet
+from search_spaces.sampling import largest, smallest
+
+# Of the epochs, before predictions of losses are trusted.
+_UNIFORM_SHARE = 0.2
+
+
+def train_supernet(
+    supernet: Supernet,
+    split: Split,
+    training: TrainingConfig,
+    recipe: SupernetRecipe,
+    *,
+    seed: int,
+    device: str = "cpu",
+    on_epoch: Callable[[int, float], None] | None = None,
+    keeper: Keeper | None = None,
+    step_guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Supernet:
+    """Train ``supernet`` in place and return it on ``device``, in evaluation mode.
+
+    ``training`` is how a stand-alone network of the search is trained; ``recipe`` says what is
+    otherwise. ``on_epoch`` is told the epoch (from 1) and the mean loss of the largest; with
+    ``keeper`` the loop goes on from the state that it finds, and ends as if it had never been
+    interrupted. See ``nas.training.loop.train`` for the rest.
+
+    Raises:
+        DivergedError: the loss of an epoch is not finite.
+    """
+    epochs = recipe.epochs(training)
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.from_numpy(split.inputs).to(device)
+    targets = torch.from_numpy(split.targets).to(device)
+    supernet = supernet.to(device).train()
+    members = Members(supernet.space, supernet.workload, seed=seed)
+    rate = training.learning_rate * recipe.learning_rate_factor
+    optimizer = torch.optim.AdamW(parameter_groups(supernet, training), lr=rate, fused=True)
+    batch_size = training.batch_size * recipe.batch_factor
+    steps_per_epoch = math.ceil(len(split) / batch_size)
+    total = epochs * steps_per_epoch
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: warmup_cosine(step, total, training.warmup_fraction)
+    )
+    modules: dict[str, nn.Module] = {"supernet": supernet, "members": members}
+    state = LoopState(modules, optimizer, generator)
+    done = 0 if keeper is None else keeper.restore(state)
+    if done:
+        go_to(schedule, done * steps_per_epoch)
+    most, least = largest(supernet.space), smallest(supernet.space)
+    for epoch in range(done + 1, epochs + 1):
+        # From seed and epoch, so that nothing of it has to be kept.
+        rng = np.random.default_rng([seed, epoch])
+        is_early = epoch <= epochs * _UNIFORM_SHARE
+        losses_N = None if is_early or recipe.front_share == 0 else members.predicted()
+        drawn: list[int] = []
+        seen: list[Tensor] = []
+        order = torch.randperm(len(split), generator=generator).to(device)
+        loss_sum = torch.zeros((), device=device)
+        n_taught = 0
+        for step, indices in enumerate(torch.split(order, batch_size)):
+            chosen = [
+                members.promising(rng, losses_N)
+                if losses_N is not None and rng.random() < recipe.front_share
+                else members.uniform(rng)
+                for _ in range(recipe.n_random)
+            ]
+            with step_guard():
+                batch, _ = augment(inputs[indices], training, generator)
+                optimizer.zero_grad(set_to_none=True)
+                taught = step % recipe.largest_each == 0
+                others = [least, *(members.architecture(index) for index in chosen)]
+                losses = _backward(
+                    supernet,
+                    batch,
+                    targets[indices],
+                    [most, *others] if taught else others,
+                    training,
+                    recipe,
+                    taught=taught,
+                )
+                nn.utils.clip_grad_norm_(supernet.parameters(), training.gradient_clip)
+                optimizer.step()
+                schedule.step()
+            if taught:
+                loss_sum += losses[0] * len(indices)
+                n_taught += len(indices)
+                drawn += chosen
+                seen += losses[2:]
+        mean_loss = float(loss_sum) / n_taught
+        if not math.isfinite(mean_loss):
+            raise DivergedError(f"the supernet's training loss became {mean_loss} in {epoch}")
+        if seen:
+            members.learn(drawn, torch.stack(seen))
+        if keeper is not None:
+            keeper.after(epoch, state)
+        if on_epoch is not None:
+            on_epoch(epoch, mean_loss)
+    return supernet.eval()
+
+
+def _backward(
+    supernet: Supernet,
+    batch: Tensor,
+    targets_B: Tensor,
+    architectures: list[Architecture],
+    training: TrainingConfig,
+    recipe: SupernetRecipe,
+    *,
+    taught: bool,
+) -> list[Tensor]:
+    """Add up gradients of the largest, which comes first, and of the others; their losses.
+
+    That of the largest is by the labels, those of others are by its outputs.
+    """
+    scale = 1.0 / len(architectures)
+    autocast = torch.autocast(
+        batch.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"
+    )
+    taught_BC: Tensor | None = None
+    losses = []
+    for architecture in architectures:
+        with supernet.active(architecture), autocast:
+            logits_BC = supernet(batch).float()
+        if taught_BC is None:
+            loss = F.cross_entropy(
+                logits_BC, targets_B, label_smoothing=training.label_smoothing
+            )
+            if taught:
+                taught_BC = logits_BC.detach()
+            losses.append(loss.detach())
+        else:
+            soft = soft_target_loss(logits_BC, taught_BC, 1.0)
+            losses.append(soft.detach())
+            loss = recipe.distill_weight * soft
+            if recipe.distill_weight < 1:
+                loss = loss + (1 - recipe.distill_weight) * F.cross_entropy(
+                    logits_BC, targets_B, label_smoothing=training.label_smoothing
+                )
+        (scale * loss).backward()  # type: ignore[no-untyped-call]
+    return losses
