@@ -18,6 +18,8 @@ FROZEN = {
         "--meter",
         "--epochs",
         "--halving",
+        "--evaluator",
+        "--finalists",
         "--distill",
         "--teacher",
         "--inherit",

@@ -27,6 +27,8 @@ def render_account(summary: SearchSummary) -> str:
     ]
     if summary.stopped:
         lines.append(_stopped(summary))
+    if summary.finalists:
+        lines.append(render_fidelity(summary))
     if summary.stop_reason is not None:
         lines.append(f"ended early: {summary.stop_reason}")
     return "\n".join([*lines, render_spending(summary)])
@@ -39,6 +41,9 @@ def render_spending(summary: SearchSummary) -> str:
     idle = "not seen by this meter" if idle_j is None else format_joules(idle_j)
     teacher_j = summary.teacher_energy_j
     teacher = "" if teacher_j is None else f"the teacher {format_joules(teacher_j)}, "
+    supernet_j = summary.supernet_energy_j
+    if supernet_j is not None:
+        teacher += f"the supernet {format_joules(supernet_j)}, "
     lines = [
         f"spent by the search: {format_joules(summary.spent_energy_j)} ({label}; {teacher}"
         f"training {format_joules(summary.train_energy_j)}, "
@@ -59,6 +64,28 @@ def render_spending(summary: SearchSummary) -> str:
             f"(trial {summary.baseline_trial}) with fewer joules"
         )
     return "\n".join(lines)
+
+
+def render_fidelity(summary: SearchSummary) -> str:
+    """How well the supernet's accuracies rank, and what to do where they do not."""
+    from nas.searching.fidelity import LEAST_TAU
+
+    found = summary.fidelity
+    if found is None:
+        return (
+            f"rank fidelity: not known from {summary.finalists} finalists; inherited accuracies "
+            f"may rank badly, and nas search --evaluator scratch does not depend on them"
+        )
+    text = (
+        f"rank fidelity: Kendall tau {found.tau:.2f} (95% interval {found.low:.2f} to "
+        f"{found.high:.2f}) between inherited and final accuracies of {found.n} finalists"
+    )
+    if found.is_poor:
+        text += (
+            f"\nbelow {LEAST_TAU}: inherited accuracies do not rank this space well; search it "
+            f"with --evaluator scratch, or train the supernet for longer"
+        )
+    return text
 
 
 def _stopped(summary: SearchSummary) -> str:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.account import meter_label, render_spending
+from nas.cli.account import meter_label, render_fidelity, render_spending
 from nas.cli.tables import render_columns
 from nas.cli.units import format_joules, parse_joules
 
@@ -68,6 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(render_table(chosen))
         if len(whole):
             print()
+            if summary.finalists:
+                print(render_fidelity(summary))
             print(render_spending(summary))
     return 0
 
@@ -95,9 +97,10 @@ def render_table(front: Front) -> str:
     """Aligned columns; test accuracy stands apart, since nothing is chosen by it."""
     if not len(front):
         return "no trial is complete yet, so there is no front"
-    first = front.members[0]
+    # Of joules that are measured, where any are.
+    first = next((m for m in front if m.joules == "measured"), front.members[0])
     label = meter_label(first.meter, is_estimate=first.is_estimate)
-    head = (
+    head: tuple[str, ...] = (
         "trial",
         "accuracy",
         f"energy per sample ({label})",
@@ -106,12 +109,15 @@ def render_table(front: Front) -> str:
         "truly on it",
         "test accuracy*",
     )
-    rows = [
+    is_final = any(m.inherited_accuracy is not None for m in front)
+    rows: list[tuple[str, ...]] = [
         (
             str(m.trial),
-            f"{m.accuracy:.2%} ± {m.accuracy_se:.2%}",
+            f"{m.accuracy:.2%} ± {m.accuracy_se:.2%}"
+            + (" (inherited)" if m.weights == "inherited" else ""),
             f"{format_joules(m.energy_j)} "
-            f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]",
+            f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]"
+            + (" (predicted)" if m.joules == "predicted" else ""),
             f"{m.params:,}",
             f"{m.architecture_text} (baseline)" if m.baseline else m.architecture_text,
             "" if m.front_probability is None else f"{m.front_probability:.0%}",
@@ -119,6 +125,12 @@ def render_table(front: Front) -> str:
         )
         for m in front
     ]
+    if is_final:
+        head = (*head, "inherited")
+        rows = [
+            (*row, "" if m.inherited_accuracy is None else f"{m.inherited_accuracy:.2%}")
+            for row, m in zip(rows, front, strict=True)
+        ]
     lines = [render_columns(head, rows, right={0, 3, 5})]
     lines.append(
         f"accuracy ± standard error on validation data; energy with 95% interval, "
@@ -126,6 +138,17 @@ def render_table(front: Front) -> str:
     )
     lines.append("truly on it: how likely no other trial is better in both, by these errors")
     lines.append("* recorded, never used to choose")
+    if is_final:
+        lines.append("inherited: the accuracy of the supernet's weights, before the fine-tune")
+    if any(m.weights == "inherited" for m in front):
+        lines.append(
+            "no finalist is trained yet: accuracies are those of the supernet's weights"
+            + (
+                ", and joules partly predicted"
+                if any(m.joules == "predicted" for m in front)
+                else ""
+            )
+        )
     return "\n".join(lines)
 
 
@@ -152,23 +175,26 @@ def draw(found: Run, path: Path) -> None:
         ValueError: no trial is complete, or the path is no image file that can be written.
     """
     from nas.pareto.plots import PlotPoint, plot_front
+    from nas.searching.trial import judged
 
     on_front = {member.trial for member in found.front()}
     points = []
     is_estimate = False
     meter = found.meter
-    for record in found.trials():
-        reading = record.reading
-        if record.state == "complete" and reading is not None:
-            is_estimate |= reading.is_estimate
+    records = found.trials()
+    shown = {record.number for record in judged(records)}
+    for record in records:
+        reading, energy_j = record.reading, record.energy_j
+        if record.number in shown and energy_j is not None:
+            is_estimate |= reading is None or reading.is_estimate
             kind = "front" if record.number in on_front else "complete"
             spots = [kind, "baseline"] if record.baseline else [kind]
             points += [
                 PlotPoint(
                     spot,  # type: ignore[arg-type]
-                    reading.energy_j,
-                    reading.low_j,
-                    reading.high_j,
+                    energy_j,
+                    (record.predicted_low_j or energy_j) if reading is None else reading.low_j,
+                    (record.predicted_high_j or energy_j) if reading is None else reading.high_j,
                     record.accuracy,
                     record.accuracy_se or 0.0,
                 )

@@ -51,6 +51,8 @@ class SearchProgress(_Bar):
         super().__init__("search", "starting", quiet=quiet)
         self._started = time.perf_counter()
         self._ended_before: int | None = None
+        # Of the supernet's epochs, how many a line was printed for.
+        self._tenths = -1
 
     def on_change(self, snapshot: Snapshot, record: TrialRecord | None) -> None:
         """See ``nas.searching.session.Listener``."""
@@ -70,6 +72,15 @@ class SearchProgress(_Bar):
         """See ``nas.searching.session.Listener``."""
         if self._live:
             self._bar.update(self._task, status=f"training the teacher, epoch {epoch}/{epochs}")
+
+    def on_supernet(self, epoch: int, epochs: int) -> None:
+        """See ``nas.searching.session.Listener``."""
+        text = f"training the supernet, epoch {epoch}/{epochs}"
+        if self._live:
+            self._bar.update(self._task, status=text)
+        elif not self._quiet and 10 * epoch // epochs > self._tenths:
+            self._tenths = 10 * epoch // epochs
+            print(text, file=sys.stderr, flush=True)
 
     def _status(self, snapshot: Snapshot, ended: int) -> str:
         parts = [f"done {ended}/{snapshot.total}"]

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 # Of the epochs, for candidates that start from the teacher's weights.
 INHERIT_SHARE = 0.25
+EVALUATORS = ("scratch", "supernet")
+# Of the recipe's trials, for sub-networks, which cost a second or less instead of a training.
+SUPERNET_TRIALS = 8
 
 
 def add_parser(subparsers: Any) -> None:
@@ -44,6 +47,17 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="stop early what falls behind in accuracy and joules after 1/15, 1/5 or 3/5 of its "
         "epochs",
+    )
+    parser.add_argument(
+        "--evaluator",
+        help="scratch trains each candidate, supernet trains one network of which all candidates "
+        f"are parts, then only finalists ({SUPERNET_TRIALS} times the recipe's trials)",
+    )
+    parser.add_argument(
+        "--finalists",
+        type=int,
+        help="of --evaluator supernet: how many sub-networks are fine-tuned and measured at the "
+        "end (default: 12)",
     )
     parser.add_argument(
         "--distill",
@@ -196,7 +210,29 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
         config = replace(config, training=replace(config.training, epochs=arguments.epochs))
     if arguments.halving and config.halving is None:
         config = replace(config, halving=HalvingConfig.for_epochs(config.training.epochs))
+    config = _with_supernet(config, arguments)
     return _with_baselines(_with_teacher(config, arguments), arguments.baseline)
+
+
+def _with_supernet(config: SearchConfig, arguments: argparse.Namespace) -> SearchConfig:
+    """``config`` with the evaluator that is asked for, or as it is."""
+    from dataclasses import replace
+
+    from nas.searching.supernet import SupernetConfig
+
+    name, finalists = arguments.evaluator, arguments.finalists
+    if name not in (None, *EVALUATORS):
+        raise ValueError(f"evaluator must be one of {', '.join(EVALUATORS)}, got {name!r}")
+    supernet = None if name == "scratch" else config.supernet
+    if name == "supernet" and supernet is None:
+        supernet = SupernetConfig()
+        if arguments.trials is None:
+            config = replace(config, trials=config.trials * SUPERNET_TRIALS)
+    if finalists is not None:
+        if supernet is None:
+            raise ValueError(f"finalists must go with --evaluator supernet, got {finalists}")
+        supernet = replace(supernet, finalists=finalists)
+    return replace(config, supernet=supernet)
 
 
 def _with_baselines(config: SearchConfig, files: Sequence[Path]) -> SearchConfig:

@@ -40,6 +40,11 @@ def export(run: Run, trial: int, to: Path, *, joule_tolerance: float = 0.3) -> E
     record = run.trial(trial)
     if record.state != "complete":
         raise ValueError(f"trial must be a complete one, got {trial}, which is {record.state}")
+    if record.weights == "inherited":
+        raise ValueError(
+            f"trial must have weights of its own, got {trial}, which has a supernet's: its front "
+            f"members get their own when the search is finished"
+        )
     if not joule_tolerance > 0:
         raise ValueError(f"joule_tolerance must be > 0, got {joule_tolerance!r}")
     weights = run.weights_path(trial)

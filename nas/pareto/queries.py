@@ -22,7 +22,10 @@ class FrontMember:
     shown beside it and never chosen by. Energies are joules per sample; the interval is 95%.
     ``front_probability`` is how likely no other trial truly dominates it, given the errors of both
     (``nas.pareto.uncertainty``); filled in by ``Front.of``.
-    ``baseline`` marks what the search was given to compare with rather than found.
+    ``baseline`` marks what the search was given to compare with rather than found. ``weights``
+    says whether they were trained for it (``own``) or are ``inherited`` from a supernet as they
+    are, ``joules`` whether they were ``measured`` or are ``predicted``. A finalist names the trial
+    that it was (``finalist_of``) and the accuracy that it inherited.
     """
 
     trial: int
@@ -43,6 +46,10 @@ class FrontMember:
     latency_s: float | None = None
     front_probability: float | None = None
     baseline: bool = False
+    weights: str = "own"
+    joules: str = "measured"
+    finalist_of: int | None = None
+    inherited_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

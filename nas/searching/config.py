@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from nas.searching.halving import HalvingConfig
+from nas.searching.supernet import SupernetConfig
 from nas.training.config import TrainingConfig
 from search_spaces.architecture import Architecture, require_positive_int
 from search_spaces.encoding import encode
@@ -19,7 +20,7 @@ SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 # The teacher that a search trains itself: the space's largest member.
 LARGEST = "largest"
 # Fields that runs made before there were such may lack.
-_LATER = frozenset({"warm_start", "predictor", "halving"})
+_LATER = frozenset({"warm_start", "predictor", "halving", "supernet"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class SearchConfig:
     the search (see ``nas.searching.earlier``); ``predictor`` is a file of ``nas predictor fit``
     that the gate predicts joules by from the first trial. The run folder keeps what it needs of
     either. ``halving`` stops trials early that fall behind, ``None`` trains all to their end.
+    ``supernet`` judges candidates as sub-networks of one that is trained first, ``None`` trains
+    each from scratch.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -84,6 +87,7 @@ class SearchConfig:
     warm_start: tuple[str, ...] = ()
     predictor: str | None = None
     halving: HalvingConfig | None = None
+    supernet: SupernetConfig | None = None
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -109,6 +113,8 @@ class SearchConfig:
                 f"halving min_epochs must be below training epochs, {self.training.epochs}, "
                 f"got {self.halving.min_epochs}"
             )
+        if self.supernet is not None:
+            _check_goes_with_supernet(self)
         for baseline in self.baselines:
             try:
                 encode(baseline, self.space)
@@ -134,6 +140,7 @@ class SearchConfig:
         data["training"] = self.training.to_dict()
         data["gate"] = {f.name: getattr(self.gate, f.name) for f in fields(self.gate)}
         data["halving"] = None if self.halving is None else asdict(self.halving)
+        data["supernet"] = None if self.supernet is None else self.supernet.to_dict()
         data["baselines"] = [baseline.to_dict() for baseline in self.baselines]
         data["warm_start"] = list(self.warm_start)
         return data
@@ -156,6 +163,21 @@ class SearchConfig:
         values["gate"] = GateConfig(**values["gate"])
         if values.get("halving") is not None:
             values["halving"] = HalvingConfig(**values["halving"])
+        if values.get("supernet") is not None:
+            values["supernet"] = SupernetConfig.from_dict(values["supernet"])
         values["baselines"] = tuple(Architecture.from_dict(b) for b in values["baselines"])
         values["warm_start"] = tuple(values.get("warm_start", ()))
         return cls(**values)
+
+
+def _check_goes_with_supernet(config: SearchConfig) -> None:
+    """Raise ``ValueError`` for what makes no sense where sub-networks are not trained."""
+    if config.halving is not None:
+        raise ValueError("halving must be None with a supernet, whose sub-networks do not train")
+    if config.training.recovery.inherit_share is not None:
+        raise ValueError("inherit_share must be None with a supernet, which finalists start from")
+    if config.warm_start:
+        raise ValueError(
+            "warm_start must be empty with a supernet: accuracies of other runs do not compare "
+            f"with inherited ones, got {', '.join(config.warm_start)}"
+        )

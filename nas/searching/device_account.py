@@ -65,6 +65,11 @@ class DeviceAccount:
         if self._listener is not None:
             self._listener.on_teacher(epoch, epochs)
 
+    def on_supernet(self, epoch: int, epochs: int) -> None:
+        """See ``nas.searching.session.Listener``."""
+        if self._listener is not None:
+            self._listener.on_supernet(epoch, epochs)
+
     def _begin(self) -> None:
         if self._meter is not None:
             try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.pareto.dominance import non_dominated_mask
 from nas.searching.config import LARGEST, SearchConfig
+from nas.searching.trial import judged
 from predictors.meters.base import EnergyReading, Meter
 from search_spaces.architecture import Architecture
 from search_spaces.sampling import largest
@@ -122,7 +123,8 @@ class EarlierRun:
             ValueError: it has no complete trial.
             StorageError: its study cannot be opened.
         """
-        complete = [r for r in run.trials() if r.state == "complete"]
+        # Of a search by a supernet, only finalists have figures of their own.
+        complete = [r for r in judged(run.trials()) if r.reading is not None]
         if not complete:
             raise ValueError("the run must have a complete trial, and has none")
         mask = non_dominated_mask([r.objectives for r in complete], (True, False))
@@ -162,6 +164,8 @@ class EarlierRun:
 def _training_differs(ours: SearchConfig, theirs: SearchConfig) -> str | None:
     """Why accuracies do not compare, ``None`` where they do."""
     mine, other = ours.training.to_dict(), theirs.training.to_dict()
+    if theirs.supernet is not None:
+        return "its networks started from a supernet"
     changed = [name for name in mine if mine[name] != other[name]]
     if changed:
         return f"{', '.join(changed)} of its training differ"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +19,7 @@ from search_spaces.workload import Workload
 if TYPE_CHECKING:
     from nas.training.fit import Look
     from predictors.campaign.accounting import EnergySpan
+    from search_spaces.models.transformer import Transformer
 
 # What an unfinished trial keeps in its folder: the loop's state, and its progress.
 _LOOP, _PROGRESS = "loop.safetensors", "progress.json"
@@ -70,6 +71,17 @@ class TrainingEvaluator:
         self, candidate: TrialRecord, folder: Path, measure: Measure, tell: Tell | None = None
     ) -> TrialRecord:
         """See ``Evaluator.evaluate``."""
+        return self.train(candidate, folder, measure, tell)
+
+    def train(
+        self,
+        candidate: TrialRecord,
+        folder: Path,
+        measure: Measure,
+        tell: Tell | None = None,
+        initial: Transformer | None = None,
+    ) -> TrialRecord:
+        """Evaluate ``candidate``, starting from the weights of ``initial`` where there is one."""
         # Imported here: the driver process, which only ships this object, stays light.
         import torch
 
@@ -109,6 +121,7 @@ class TrainingEvaluator:
                 seed=seed,
                 device=config.device,
                 teacher=teacher,
+                initial=initial,
                 watch=Watch(rungs, watcher.look),
                 keeper=Keeper(folder / _LOOP, {*rungs, epochs}),
                 step_guard=lock.shared,
@@ -125,10 +138,10 @@ class TrainingEvaluator:
                     device=config.device,
                 )
         record = measure(architecture, workload, weights, self.inputs)
-        return TrialRecord(
-            number=candidate.number,
+        # What was known of the candidate stays: predictions, and what it is in the search.
+        return replace(
+            candidate,
             state="complete",
-            architecture=architecture,
             accuracy=fitted.validation.value,
             accuracy_se=fitted.validation.standard_error,
             uncompressed_accuracy=fitted.uncompressed.value,
@@ -138,11 +151,6 @@ class TrainingEvaluator:
             test_accuracy_se=test.standard_error,
             reading=record.reading,
             params=count(architecture, workload).params,
-            predicted_energy_j=candidate.predicted_energy_j,
-            predicted_low_j=candidate.predicted_low_j,
-            predicted_high_j=candidate.predicted_high_j,
-            audit=candidate.audit,
-            baseline=candidate.baseline,
             curve=watcher.curve,
             planned_epochs=watcher.planned_epochs,
             duration_s=watcher.duration_s(),

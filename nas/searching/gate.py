@@ -285,7 +285,8 @@ def front_probability(
 
 def audit_summary(records: Sequence[TrialRecord]) -> AuditSummary:
     """The gate's false-drop rate over a search's records."""
-    complete = [r for r in records if r.state == "complete"]
+    # Finalists were never judged.
+    complete = [r for r in records if r.state == "complete" and r.finalist_of is None]
     audited = [r for r in complete if r.audit]
     n_dropped = sum(r.state == "dropped" for r in records)
     if not audited:

@@ -3,8 +3,9 @@
 ``run.json`` the configuration, versions and meter; ``study.journal`` the study, unless a storage
 URL was given; ``inputs.npy`` the real inputs that are measured with; ``trials/N/`` the weights of
 trial N and its record, written by the worker before the driver hears of it; ``teacher/`` what
-candidates learn from, where they do; ``earlier.json`` and ``predictor.safetensors`` what was known
-beforehand, where anything was; ``writer.lock`` held by the one driver.
+candidates learn from, where they do; ``supernet/`` what they are parts of, where they are, and
+``finalists.json`` which of them were chosen; ``earlier.json`` and ``predictor.safetensors`` what
+was known beforehand, where anything was; ``writer.lock`` held by the one driver.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import fcntl
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,14 +24,16 @@ from typing import Any
 from nas.files import read_json, write_json
 from nas.pareto.queries import Front, FrontMember
 from nas.searching.config import SearchConfig
+from nas.searching.supernet_weights import SupernetRecord, read_supernet
 from nas.searching.teacher import TeacherRecord, read_record
-from nas.searching.trial import TrialRecord
+from nas.searching.trial import TrialRecord, judged
 from search_spaces.simulated import describe_on
 from search_spaces.workload import Workload
 
 SCHEMA_VERSION = 1
 _CONFIG = "run.json"
 _ENDED = "ended.json"
+_FINALISTS = "finalists.json"
 
 
 class RunBusyError(RuntimeError):
@@ -95,13 +98,14 @@ class Run:
         return trials[number]
 
     def front(self) -> Front:
-        """The complete trials that no other dominates."""
+        """The complete trials that no other dominates.
+
+        Of a search by a supernet these are finalists, and before there are any sub-networks with
+        inherited accuracies and joules that may be predicted; members say so.
+        """
+        workload = self.workload if self.config.supernet is not None else None
         return Front.of(
-            [
-                member_of(record, self.config.device)
-                for record in self.trials()
-                if record.state == "complete"
-            ]
+            [member_of(record, self.config.device, workload) for record in judged(self.trials())]
         )
 
     def trial_folder(self, number: int) -> Path:
@@ -120,6 +124,33 @@ class Run:
     def teacher(self) -> TeacherRecord | None:
         """The teacher's record, ``None`` where the search has none or has not trained it yet."""
         return read_record(self.teacher_folder)
+
+    @property
+    def supernet_folder(self) -> Path:
+        """Where the supernet keeps its files, if there is one; see ``supernet_weights``."""
+        return self.folder / "supernet"
+
+    def supernet(self) -> SupernetRecord | None:
+        """The supernet's record, ``None`` where the search has none or has not trained it yet."""
+        return read_supernet(self.supernet_folder)
+
+    def finalists(self) -> tuple[int, ...] | None:
+        """Which trials were chosen to be finalists, ``None`` before any were."""
+        path = self.folder / _FINALISTS
+        return tuple(read_json(path)["numbers"]) if path.is_file() else None
+
+    def keep_finalists(self, numbers: Sequence[int], of: int) -> tuple[int, ...]:
+        """Keep a choice among ``of`` trials; returns the one that was kept first, if any was.
+
+        So that a resumed search goes on with the same ones, unless it has searched further.
+        """
+        path = self.folder / _FINALISTS
+        if path.is_file():
+            data = read_json(path)
+            if data["of"] == of:
+                return tuple(data["numbers"])
+        write_json(path, {"of": of, "numbers": list(numbers)})
+        return tuple(numbers)
 
     @property
     def device_account_path(self) -> Path:
@@ -229,29 +260,38 @@ def sole_writer(folder: Path) -> Iterator[None]:
         yield
 
 
-def member_of(record: TrialRecord, device: str) -> FrontMember:
-    """A complete trial as the front shows it; what ``device`` only simulates is named so."""
-    reading = record.reading
-    if reading is None or record.accuracy is None or record.accuracy_se is None:
+def member_of(record: TrialRecord, device: str, workload: Workload | None = None) -> FrontMember:
+    """A complete trial as the front shows it; what ``device`` only simulates is named so.
+
+    ``workload`` is needed where joules may be predicted.
+    """
+    reading, accuracy, energy_j = record.reading, record.accuracy, record.energy_j
+    if energy_j is None or accuracy is None or record.accuracy_se is None:
         raise ValueError(f"trial {record.number} must be complete, got {record.state}")
     return FrontMember(
         trial=record.number,
         architecture=record.architecture.to_dict(),
         architecture_text=describe_on(record.architecture, device),
-        accuracy=record.accuracy,
+        accuracy=accuracy,
         accuracy_se=record.accuracy_se,
         test_accuracy=record.test_accuracy,
-        energy_j=reading.energy_j,
-        energy_low_j=reading.low_j,
-        energy_high_j=reading.high_j,
-        meter=reading.meter,
-        source=reading.source,
-        is_estimate=reading.is_estimate,
-        device=reading.device,
-        workload=reading.workload,
+        energy_j=energy_j,
+        energy_low_j=(record.predicted_low_j or energy_j) if reading is None else reading.low_j,
+        energy_high_j=(record.predicted_high_j or energy_j) if reading is None else reading.high_j,
+        meter="predicted" if reading is None else reading.meter,
+        source="predicted" if reading is None else reading.source,
+        is_estimate=True if reading is None else reading.is_estimate,
+        device=device if reading is None else reading.device,
+        workload=("" if workload is None else workload.key)
+        if reading is None
+        else reading.workload,
         params=record.params or 0,
-        latency_s=reading.latency_s,
+        latency_s=None if reading is None else reading.latency_s,
         baseline=record.baseline,
+        weights=record.weights,
+        joules=record.joules,
+        finalist_of=record.finalist_of,
+        inherited_accuracy=record.inherited_accuracy,
     )
 
 

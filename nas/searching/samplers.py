@@ -75,9 +75,13 @@ def make_sampler(
 def _variances(trial: optuna.trial.FrozenTrial) -> tuple[float, float]:
     """What evaluation and repeats say of a trial's accuracy and joules."""
     record = record_of(trial)
-    if record is None or record.accuracy_se is None or record.reading is None:
+    if record is None or record.accuracy_se is None:
         return 0.0, 0.0
-    return record.accuracy_se**2, _variance(record.reading)
+    if record.reading is not None:
+        return record.accuracy_se**2, _variance(record.reading)
+    low_j, high_j = record.predicted_low_j or 0.0, record.predicted_high_j or 0.0
+    # The gate's interval is narrower than 95%, so this errs to the small side.
+    return record.accuracy_se**2, ((high_j - low_j) / 2 / 1.96) ** 2
 
 
 def _variance(reading: EnergyReading) -> float:

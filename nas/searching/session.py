@@ -17,7 +17,7 @@ from nas.pareto.dominance import non_dominated_mask
 from nas.searching.config import SearchConfig
 from nas.searching.gate import Gate
 from nas.searching.storage import Proposal, StudyStore
-from nas.searching.trial import TrialRecord
+from nas.searching.trial import TrialRecord, judged
 from search_spaces.architecture import Architecture
 from search_spaces.encoding import Genes, decode, encode, repair
 from search_spaces.sampling import compression_variants, mutate, sample, smallest
@@ -62,6 +62,10 @@ class Listener(Protocol):
         """The teacher, trained before any candidate, is at ``epoch`` of ``epochs``."""
         ...
 
+    def on_supernet(self, epoch: int, epochs: int) -> None:
+        """The supernet, trained before any candidate, is at ``epoch`` of ``epochs``."""
+        ...
+
 
 class Session:
     """The driver's side of one search."""
@@ -92,8 +96,9 @@ class Session:
         self._drops_in_a_row = 0
         self._asked_variants: set[int] = set()
         self._queued = {self._decoded(genes).hash for genes in store.waiting()}
+        self._finalists: list[int] = []
         self.stop_reason: str | None = None
-        gate.refit(self.records())
+        gate.refit(self.searched())
         if not self._records:
             self._enqueue_first(first)
         self._tell(None)
@@ -101,6 +106,10 @@ class Session:
     def records(self) -> list[TrialRecord]:
         """Every trial so far, by number."""
         return [self._records[number] for number in sorted(self._records)]
+
+    def searched(self) -> list[TrialRecord]:
+        """Every trial so far that is no finalist, by number."""
+        return [record for record in self.records() if record.finalist_of is None]
 
     def record(self, number: int) -> TrialRecord:
         """What is known of trial ``number``."""
@@ -135,13 +144,43 @@ class Session:
                     f"the gate dropped {_MAX_DROPS_IN_A_ROW} candidates in a row; "
                     f"the last: {record.reason}"
                 )
-        return None
+        return self._next_finalist()
+
+    def is_searched(self) -> bool:
+        """Whether all candidates but finalists have ended."""
+        is_over = self._n_trained() >= self._config.trials or self.stop_reason is not None
+        return is_over and not any(record.state == "running" for record in self.searched())
+
+    def add_finalists(self, numbers: Sequence[int]) -> None:
+        """Dispatch these complete trials again, as finalists, unless they have been."""
+        known = {record.finalist_of for record in self._records.values()}
+        self._finalists += [number for number in numbers if number not in known]
+        self._tell(None)
+
+    def _next_finalist(self) -> TrialRecord | None:
+        if not self._finalists:
+            return None
+        of = self._records[self._finalists.pop(0)]
+        record = TrialRecord(
+            number=self._store.begin(encode(of.architecture, self._config.space)),
+            state="running",
+            architecture=of.architecture,
+            predicted_energy_j=of.predicted_energy_j,
+            predicted_low_j=of.predicted_low_j,
+            predicted_high_j=of.predicted_high_j,
+            baseline=of.baseline,
+            finalist_of=of.number,
+            inherited_accuracy=of.accuracy,
+            inherited_accuracy_se=of.accuracy_se,
+        )
+        self._put(record)
+        return record
 
     def finish(self, record: TrialRecord) -> None:
         """Store what became of a dispatched trial."""
         self._put(record)
-        if record.state == "complete":
-            self._gate.refit(self.records())
+        if record.state == "complete" and record.finalist_of is None:
+            self._gate.refit(self.searched())
             for number in sorted(self._gate.front_numbers - self._asked_variants):
                 self._enqueue_variant(self._records[number])
 
@@ -173,9 +212,12 @@ class Session:
         """How far the search is."""
         records = list(self._records.values())
         complete = [r for r in records if r.state == "complete"]
-        points = np.array([r.objectives for r in complete]).reshape(-1, 2)
+        shown = judged(records)
+        points = np.array([r.objectives for r in shown]).reshape(-1, 2)
         return Snapshot(
-            total=self._config.trials,
+            total=self._config.trials
+            + len(self._finalists)
+            + sum(r.finalist_of is not None for r in records),
             complete=len(complete),
             stopped=sum(r.state == "stopped" for r in records),
             dropped=sum(r.state == "dropped" for r in records),
@@ -191,7 +233,7 @@ class Session:
         )
 
     def _n_trained(self) -> int:
-        return sum(r.state != "dropped" for r in self._records.values())
+        return sum(r.state != "dropped" for r in self.searched())
 
     def _enqueue_first(self, first: Sequence[Architecture]) -> None:
         """Baselines, ``first``, the smallest member: few samplers find the cheap end without it.
@@ -248,8 +290,15 @@ class Session:
         verdict = self._gate.judge(architecture)
         # A baseline is what savings are named against: the user asked for it to be measured.
         dropped = verdict.reason is not None and not verdict.audit and not proposal.baseline
+        supernet = self._config.supernet
         return TrialRecord(
             number=proposal.number,
+            weights="own" if supernet is None else "inherited",
+            joules="measured"
+            if supernet is None or proposal.baseline
+            else supernet.joules_of(
+                self.searched(), verdict.predicted_high_j / verdict.predicted_low_j
+            ),
             state="dropped" if dropped else "running",
             architecture=architecture,
             predicted_energy_j=verdict.predicted_energy_j,

@@ -3,7 +3,7 @@
 Everything known of a trial is one JSON user attribute of its Optuna trial, so any Optuna storage
 holds the whole search and ``optuna-dashboard`` opens it. Accuracy is maximised, joules per sample
 are minimised. Optuna's states map to ours: COMPLETE complete, PRUNED dropped by the gate or
-stopped early (told without values), FAIL failed, RUNNING in flight or interrupted.
+stopped early (told without values) or a finalist, FAIL failed, RUNNING in flight or interrupted.
 """
 
 from __future__ import annotations
@@ -129,6 +129,18 @@ class StudyStore:
         self._asked[trial.number] = trial
         return Proposal(trial.number, dict(trial.params), _BASELINE in trial.user_attrs)
 
+    def begin(self, genes: dict[str, Any]) -> int:
+        """Start a trial of these genes at once, whatever is enqueued; returns its number."""
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING, params=genes, distributions=self._distributions
+            )
+        )
+        # There is one writer, so that the last is ours.
+        frozen = self._study.get_trials(deepcopy=False)[-1]
+        self._asked[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
+        return frozen.number
+
     def save(self, record: TrialRecord) -> None:
         """Store ``record`` of a trial that has been asked; end the trial unless it is running."""
         # The record goes first: a kill between the two writes leaves a RUNNING trial whose record
@@ -157,7 +169,10 @@ class StudyStore:
         return [record for record in found if record is not None]
 
     def _tell(self, record: TrialRecord) -> None:
-        if record.state == "complete":
+        if record.state == "complete" and record.finalist_of is not None:
+            # Without values: no sampler may compare them with those of inherited weights.
+            self._study.tell(record.number, state=TrialState.PRUNED)
+        elif record.state == "complete":
             self._study.tell(record.number, list(record.objectives))
         elif record.state in ("dropped", "stopped"):
             self._study.tell(record.number, state=TrialState.PRUNED)

@@ -16,13 +16,17 @@ from nas.searching.config import LARGEST, SearchConfig
 from nas.searching.device_account import DeviceAccount
 from nas.searching.earlier import Earlier, gather, load_earlier
 from nas.searching.earlier_run import Situation
-from nas.searching.evaluator import TrainingEvaluator
+from nas.searching.evaluator import Evaluator, TrainingEvaluator
 from nas.searching.gate import Gate, Rivals
 from nas.searching.run import Run
 from nas.searching.samplers import BaseSampler, make_sampler
 from nas.searching.session import Listener, Session
 from nas.searching.stopping import Stopper
 from nas.searching.storage import StudyStore, journal_path
+from nas.searching.supernet import SupernetConfig, choose_finalists
+from nas.searching.supernet_evaluator import SupernetEvaluator
+from nas.searching.supernet_weights import prepare_supernet
+from nas.searching.supernet_weights import read_progress as read_supernet_progress
 from nas.searching.teacher import (
     TeacherError,
     check_artifact,
@@ -59,7 +63,7 @@ def run_search(
         RunBusyError: another search writes to the run.
         ClusterError: there is no fitting Ray cluster at ``address``.
         MeterError: no meter can measure the device.
-        TeacherError: the teacher could not be trained.
+        TeacherError: the teacher or the supernet could not be trained.
     """
     # Imported here, so that everything else of a run can be read without ray.
     from nas.searching.ray_driver import adopt_results, cluster, run_trials
@@ -123,21 +127,38 @@ def run_search(
                     except KeyboardInterrupt:
                         return run
                 teacher = None if config.teacher is None else run.teacher_folder.resolve()
-                run_trials(
-                    session,
-                    TrainingEvaluator(
-                        config, run.inputs_path.resolve(), lock_folder, workers, teacher
-                    ),
-                    (folder / "trials").resolve(),
-                    workers=workers,
-                    device=config.device,
-                    meter=meter_name,
-                    protocol=protocol,
-                    lock_folder=lock_folder,
-                    stopper=None
-                    if config.halving is None
-                    else Stopper(config.halving, session, gate),
+                trainer = TrainingEvaluator(
+                    config, run.inputs_path.resolve(), lock_folder, workers, teacher
                 )
+                evaluator: Evaluator = trainer
+                if config.supernet is not None:
+                    try:
+                        _make_supernet(run, config, lock_folder, account)
+                    except KeyboardInterrupt:
+                        return run
+                    evaluator = SupernetEvaluator.of(
+                        config, trainer, run.supernet_folder.resolve()
+                    )
+
+                def run_all() -> None:
+                    run_trials(
+                        session,
+                        evaluator,
+                        (folder / "trials").resolve(),
+                        workers=workers,
+                        device=config.device,
+                        meter=meter_name,
+                        protocol=protocol,
+                        lock_folder=lock_folder,
+                        stopper=None
+                        if config.halving is None
+                        else Stopper(config.halving, session, gate),
+                    )
+
+                run_all()
+                if config.supernet is not None and session.is_searched():
+                    _add_finalists(run, config.supernet, session, gate)
+                    run_all()
         if session.stop_reason is not None:
             run.end_early(session.stop_reason)
     return run
@@ -210,6 +231,42 @@ def _make_teacher(run: Run, config: SearchConfig, lock_folder: Path, listener: L
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise TeacherError(f"the teacher could not be trained: {lines[0]}") from error
+
+
+def _make_supernet(run: Run, config: SearchConfig, lock_folder: Path, listener: Listener) -> None:
+    """Train the run's supernet, unless it is ready; an interrupted training goes on."""
+    from nas.searching.ray_driver import run_alone
+
+    if run.supernet() is not None:
+        return
+    folder = run.supernet_folder.resolve()
+
+    def look() -> None:
+        progress = read_supernet_progress(folder)
+        if progress is not None:
+            listener.on_supernet(*progress)
+
+    try:
+        run_alone(
+            prepare_supernet, config, folder, lock_folder, device=config.device, while_waiting=look
+        )
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise TeacherError(f"the supernet could not be trained: {lines[0]}") from error
+
+
+def _add_finalists(run: Run, config: SupernetConfig, session: Session, gate: Gate) -> None:
+    """Choose what is fine-tuned, by joules as far as they are measured or now predicted."""
+    complete = [record for record in session.searched() if record.state == "complete"]
+    if not complete:
+        return
+    predicted_j = gate.energies_j([record.architecture for record in complete])
+    energies_j = [
+        float(predicted) if record.reading is None else record.reading.energy_j
+        for record, predicted in zip(complete, predicted_j, strict=True)
+    ]
+    chosen = choose_finalists(complete, energies_j, config)
+    session.add_finalists(run.keep_finalists(chosen, len(complete)))
 
 
 def _check_fits(space: SearchSpace, workload: Workload) -> None:

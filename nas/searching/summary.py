@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from nas.searching.device_account import device_energy_j
+from nas.searching.fidelity import Fidelity, fidelity_of
 from nas.searching.gate import AuditSummary, audit_summary
 from nas.searching.run import Run
-from nas.searching.trial import TrialRecord
+from nas.searching.trial import TrialRecord, judged
 
 _JOULES_PER_KWH = 3.6e6
 
@@ -44,7 +45,10 @@ class SearchSummary:
     their training would have taken more, at the rate that it had, measuring left out;
     ``None`` where that is not known of each.
 
-    ``teacher_energy_j`` is what training a teacher took, ``None`` where there is none.
+    ``teacher_energy_j`` is what training a teacher took, ``None`` where there is none, likewise
+    ``supernet_energy_j``. Of a search by a supernet ``complete`` and the like count finalists too,
+    ``finalists`` are those that were fine-tuned and measured, and ``fidelity`` says how well
+    inherited accuracies rank them.
     ``idle_energy_j`` is what the device drew beside all that, ``None`` where that
     cannot be seen (estimates, remote clusters). ``baseline_trial`` is what ``saving`` is
     named against, ``None`` where there is no baseline; ``saving`` is ``None`` where no trial is
@@ -64,6 +68,9 @@ class SearchSummary:
     train_energy_j: float
     measure_energy_j: float
     teacher_energy_j: float | None
+    supernet_energy_j: float | None
+    finalists: int
+    fidelity: Fidelity | None
     idle_energy_j: float | None
     carbon_g: float
     carbon_g_per_kwh: float
@@ -75,7 +82,12 @@ class SearchSummary:
     @property
     def spent_energy_j(self) -> float:
         """All joules that are known of."""
-        known = (self.train_energy_j, self.measure_energy_j, self.teacher_energy_j)
+        known = (
+            self.train_energy_j,
+            self.measure_energy_j,
+            self.teacher_energy_j,
+            self.supernet_energy_j,
+        )
         return sum(energy_j or 0.0 for energy_j in (*known, self.idle_energy_j))
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,18 +112,26 @@ def summarise(
     records = run.trials()
     train_j = sum(r.train_energy_j or 0.0 for r in records)
     measure_j = sum(r.measure_energy_j or 0.0 for r in records)
-    trained = [r for r in records if r.state in ("complete", "stopped", "failed")]
+    ended = [r for r in records if r.state in ("complete", "stopped", "failed")]
+    trained = [r for r in ended if r.finalist_of is None]
+    finished = len(trained) >= run.config.trials or run.stop_reason is not None
+    supernet_j = None
+    if run.config.supernet is not None:
+        chosen, tuned = run.finalists(), {r.finalist_of for r in ended}
+        finished = finished and chosen is not None and tuned.issuperset(chosen)
+        supernet = run.supernet()
+        supernet_j = None if supernet is None else supernet.energy_j
     readings = [r.reading for r in records if r.reading is not None]
     device_j = device_energy_j(run.device_account_path)
     # Trials that share a device count its joules by shares, which may exceed the whole a little.
     teacher = run.teacher()
     teacher_j = None if teacher is None else teacher.energy_j
-    busy_j = train_j + measure_j + (teacher_j or 0.0)
+    busy_j = train_j + measure_j + (teacher_j or 0.0) + (supernet_j or 0.0)
     idle_j = None if device_j is None else max(0.0, device_j - busy_j)
     spent_j = busy_j + (idle_j or 0.0)
     named = _baseline(records, baseline)
     return SearchSummary(
-        finished=len(trained) >= run.config.trials or run.stop_reason is not None,
+        finished=finished,
         stop_reason=run.stop_reason,
         complete=sum(r.state == "complete" for r in records),
         stopped=sum(r.state == "stopped" for r in records),
@@ -124,6 +144,9 @@ def summarise(
         train_energy_j=train_j,
         measure_energy_j=measure_j,
         teacher_energy_j=teacher_j,
+        supernet_energy_j=supernet_j,
+        finalists=sum(r.state == "complete" and r.finalist_of is not None for r in records),
+        fidelity=fidelity_of(records),
         idle_energy_j=idle_j,
         carbon_g=spent_j / _JOULES_PER_KWH * intensity,
         carbon_g_per_kwh=intensity,
@@ -150,7 +173,7 @@ def _stopped_saved(
 
 
 def _baseline(records: Sequence[TrialRecord], number: int | None) -> TrialRecord | None:
-    complete = {r.number: r for r in records if r.state == "complete"}
+    complete = {r.number: r for r in judged(records)}
     if number is None:
         return next((r for r in complete.values() if r.baseline), None)
     if number not in complete:
@@ -165,12 +188,9 @@ def _saving(
     accuracy, baseline_j = baseline.objectives
     rivals = [
         (r.objectives[1], r.number)
-        for r in records
-        if r.state == "complete"
+        for r in judged(records)
         # What the user gave is not what the search gained, however good it is.
-        and not r.baseline
-        and r.objectives[0] >= accuracy
-        and r.objectives[1] < baseline_j
+        if not r.baseline and r.objectives[0] >= accuracy and r.objectives[1] < baseline_j
     ]
     if not rivals:
         return None

@@ -37,10 +37,11 @@ class TeacherError(RuntimeError):
 class TeacherRecord:
     """What a run's teacher is and what it cost the run.
 
-    ``source`` is ``"largest"`` or the artifact's folder. ``accuracy`` is of the fp32 network on
-    the validation split. ``train_energy_j`` is ``None`` for an artifact, which some other run
-    paid for; ``outputs_energy_j`` is ``None`` until its outputs are kept. ``tabulated`` says
-    whether they are in a file; if not, the teacher runs beside each training step.
+    ``source`` is ``"largest"``, ``"supernet"`` (its largest member) or the artifact's folder.
+    ``accuracy`` is of the fp32 network on the validation split. ``train_energy_j`` is ``None`` for
+    an artifact, which some other run paid for, and for a supernet's member, which it is counted
+    with; ``outputs_energy_j`` is ``None`` until its outputs are kept. ``tabulated`` says whether
+    they are in a file; if not, the teacher runs beside each training step.
     """
 
     source: str
@@ -102,6 +103,11 @@ def read_record(folder: Path) -> TeacherRecord | None:
     return TeacherRecord.from_dict(read_json(path)) if path.is_file() else None
 
 
+def write_record(folder: Path, record: TeacherRecord) -> None:
+    """Keep the record of the teacher in ``folder``."""
+    write_json(folder / _RECORD, record.to_dict())
+
+
 def read_progress(folder: Path) -> tuple[int, int] | None:
     """The epoch that the teacher's training is at and how many there are."""
     path = folder / _PROGRESS
@@ -135,7 +141,7 @@ def prepare_teacher(config: SearchConfig, folder: Path, lock_folder: Path) -> Te
         write_json(folder / _RECORD, record.to_dict())
     if record.outputs_energy_j is None:
         with EnergySpan(config.device) as span, lock.shared():
-            tabulated = _keep_outputs(config, folder)
+            tabulated = keep_outputs(config, folder)
         record = replace(record, outputs_energy_j=span.energy_j, tabulated=tabulated)
         write_json(folder / _RECORD, record.to_dict())
     return record
@@ -222,7 +228,7 @@ def _trained(config: SearchConfig, folder: Path, lock: Any) -> TeacherRecord:
     )
 
 
-def _keep_outputs(config: SearchConfig, folder: Path) -> bool:
+def keep_outputs(config: SearchConfig, folder: Path) -> bool:
     """Write the teacher's outputs if they fit; whether they did."""
     from nas.tasks.registry import get_task
     from nas.training.checkpoint import load_network

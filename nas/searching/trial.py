@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,10 @@ from search_spaces.architecture import Architecture
 
 State = Literal["running", "complete", "stopped", "dropped", "failed"]
 STATES: tuple[State, ...] = get_args(State)
+# Whether an accuracy is of weights trained for the architecture, or of a supernet's as they are.
+Weights = Literal["own", "inherited"]
+# Whether joules are a meter's, or what the gate's predictor said.
+Joules = Literal["measured", "predicted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,10 @@ class TrialRecord:
     dropped, stopped or failed. ``curve`` is what a candidate was compared by while it trained for
     ``planned_epochs``: fp32 accuracies on the validation split; a stopped trial ended with the
     last of them.
+    In a search by a supernet (``nas.searching.supernet``) ``weights`` and ``joules`` say what
+    accuracy and joules are of; where joules are ``predicted`` a complete trial has no ``reading``.
+    ``finalist_of`` is the trial that was fine-tuned to make this one, ``inherited_accuracy`` what
+    that one had.
     ``train_energy_j`` and ``measure_energy_j`` are what the search itself spent on it.
 
     Raises:
@@ -59,6 +67,11 @@ class TrialRecord:
     duration_s: float | None = None
     train_energy_j: float | None = None
     measure_energy_j: float | None = None
+    weights: Weights = "own"
+    joules: Joules = "measured"
+    finalist_of: int | None = None
+    inherited_accuracy: float | None = None
+    inherited_accuracy_se: float | None = None
 
     def __post_init__(self) -> None:
         """Check that the state has what it needs."""
@@ -67,10 +80,16 @@ class TrialRecord:
         if self.state not in STATES:
             raise ValueError(f"state must be one of {', '.join(STATES)}, got {self.state!r}")
         if self.state == "complete":
-            if self.reading is None or self.accuracy is None or self.accuracy_se is None:
+            if self.energy_j is None or self.accuracy is None or self.accuracy_se is None:
                 raise ValueError("a complete trial must have accuracy, accuracy_se and reading")
             if not 0 <= self.accuracy <= 1 or not math.isfinite(self.accuracy_se):
                 raise ValueError(f"accuracy must be in [0, 1], got {self.accuracy!r}")
+        for name, value, allowed in (
+            ("weights", self.weights, get_args(Weights)),
+            ("joules", self.joules, get_args(Joules)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         if self.state == "stopped" and not (self.curve and self.planned_epochs):
             raise ValueError("a stopped trial must have a curve and planned_epochs")
         if self.state in ("dropped", "stopped", "failed") and not self.reason:
@@ -78,8 +97,11 @@ class TrialRecord:
 
     @property
     def energy_j(self) -> float | None:
-        """Measured joules per sample, ``None`` while there is no reading."""
-        return None if self.reading is None else self.reading.energy_j
+        """Joules per sample: measured, or predicted where they are; ``None`` before that."""
+        if self.reading is not None:
+            return self.reading.energy_j
+        is_predicted = self.joules == "predicted" and self.state == "complete"
+        return self.predicted_energy_j if is_predicted else None
 
     @property
     def epochs(self) -> int | None:
@@ -88,14 +110,15 @@ class TrialRecord:
 
     @property
     def objectives(self) -> tuple[float, float]:
-        """Validation accuracy and measured joules per sample of a complete trial.
+        """Validation accuracy and joules per sample of a complete trial.
 
         Raises:
             ValueError: the trial is not complete.
         """
-        if self.accuracy is None or self.reading is None:
+        energy_j = self.energy_j
+        if self.accuracy is None or energy_j is None:
             raise ValueError(f"trial {self.number} must be complete, got {self.state}")
-        return self.accuracy, self.reading.energy_j
+        return self.accuracy, energy_j
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
@@ -121,3 +144,13 @@ class TrialRecord:
         if values.get("reading") is not None:
             values["reading"] = EnergyReading.from_dict(values["reading"])
         return cls(**values)
+
+
+def judged(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The complete trials that a front is made of.
+
+    Those with weights of their own; where there are none yet, those of inherited ones. The two are
+    never compared with each other.
+    """
+    complete = [record for record in records if record.state == "complete"]
+    return [record for record in complete if record.weights == "own"] or complete

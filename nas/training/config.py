@@ -10,7 +10,7 @@ from typing import Any, Literal
 from search_spaces.architecture import require_positive_int
 
 # Where a network's weights started, and what became of quantisation-aware training; see ``fit``.
-Start = Literal["random", "teacher"]
+Start = Literal["random", "teacher", "supernet"]
 Qat = Literal["not needed", "kept", "no better"]
 
 
@@ -49,8 +49,8 @@ class RecoveryConfig:
     """The short fine-tunes after a network was made smaller or narrower.
 
     ``inherit_share`` is the share of ``TrainingConfig.epochs`` that a candidate trains for which
-    starts from the teacher's weights; ``None`` starts every candidate from random ones. Masked
-    (2:4) and quantisation-aware fine-tunes take ``share`` of the epochs. All run at
+    starts from the teacher's weights or a supernet's; ``None`` starts every candidate from random
+    ones. Masked (2:4) and quantisation-aware fine-tunes take ``share`` of the epochs. All run at
     ``learning_rate_factor`` of the learning rate. A quantised network that loses more than
     ``qat_threshold`` of validation accuracy against its own fp32 weights is fine-tuned.
 

@@ -1,7 +1,8 @@
 """From an architecture to trained weights: where they start, and how they recover.
 
-1. A candidate starts from the teacher's weights where it was asked for and it fits, else from
-   random ones, and is trained (with the teacher's outputs, where there is one).
+1. A candidate starts from the weights it is given (a supernet's), from the teacher's where it was
+   asked for and it fits, else from random ones, and is trained (with the teacher's outputs, where
+   there is one).
 2. Where blocks are sparse, masks by magnitude are set and held through a short fine-tune
    (Mishra et al. 2021, section 4).
 3. The compressed network is evaluated on the validation split beside its own fp32 weights. If it
@@ -100,13 +101,16 @@ def fit(
     seed: int,
     device: str = "cpu",
     teacher: TrainedTeacher | None = None,
+    initial: Transformer | None = None,
     watch: Watch | None = None,
     keeper: Keeper | None = None,
     step_guard: Guard = nullcontext,
 ) -> Fitted:
     """Train ``architecture`` on the training split of ``task``; see the module's description.
 
-    ``watch`` and ``keeper`` are of the first step of it, which takes nearly all of the time.
+    ``initial`` has the weights to start from, and is changed: training is then as short as
+    ``RecoveryConfig.inherit_share`` says. ``watch`` and ``keeper`` are of the first step of it,
+    which takes nearly all of the time.
 
     Raises:
         ValueError: a block has no kernel for what it asks, or ``config.distill`` and ``teacher``
@@ -114,7 +118,12 @@ def fit(
         DivergedError: a training loss is not finite.
     """
     split = task.split("train")
-    model, start = _start(architecture, workload, split, config, teacher, seed, device)
+    start: Start
+    model, start = (
+        _start(architecture, workload, split, config, teacher, seed, device)
+        if initial is None
+        else (initial.to(device), "supernet")
+    )
     # A shape that has no kernel must fail now, not after it cost its training.
     compress(model, architecture)
     own = as_started(config, start)
@@ -220,7 +229,7 @@ def _accuracy(
 
 def as_started(config: TrainingConfig, start: Start) -> TrainingConfig:
     """What a network is trained by that starts like that; see ``RecoveryConfig``."""
-    share = config.recovery.inherit_share if start == "teacher" else None
+    share = None if start == "random" else config.recovery.inherit_share
     return config if share is None else short(config, share)
 
 

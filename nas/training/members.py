@@ -1,10 +1,11 @@
 """Which sub-networks a supernet is trained by at each step.
 
 ``uniform`` draws members of the space evenly. ``front`` spends steps where the front is, as
-AttentiveNAS does (Wang et al. 2021, "BestUp"): a cost is drawn evenly on the logarithm of MACs, and
-of some members of about that cost one is taken that is predicted to be among the best. Predictions
-are a ridge regression of the distillation loss, which each step has anyway, on sizes in closed
-form; older losses fade, as the supernet gets better. It needs no evaluation and some microseconds.
+AttentiveNAS does (Wang et al. 2021, "BestUp"): a cost is drawn evenly on the logarithm of MACs,
+and of some members of about that cost one is taken that is predicted to be among the best.
+Predictions are a ridge regression of the distillation loss, which each step has anyway, on sizes
+in closed form; older losses fade, as the supernet gets better. It needs no evaluation and some
+microseconds.
 
 Shape legend: N members of the pool, P features, M drawn members.
 """
@@ -38,8 +39,8 @@ _LEAST_LOSS = 1e-4
 class Members(nn.Module):
     """A pool of members and what was seen of them; its state belongs to a training's."""
 
-    gram_PP: Tensor
-    moment_P: Tensor
+    gram: Tensor
+    moment: Tensor
 
     def __init__(self, space: SearchSpace, workload: Workload, *, seed: int) -> None:
         """Draw the pool."""
@@ -54,8 +55,8 @@ class Members(nn.Module):
         self._positions, self._log_macs_N = positions[order], log_macs_N[order]
         self._features_NP = _features(batch, log_macs_N, np.log(counts.total("params")))[order]
         n_features = self._features_NP.shape[1]
-        self.register_buffer("gram_PP", torch.zeros(n_features, n_features, dtype=torch.float64))
-        self.register_buffer("moment_P", torch.zeros(n_features, dtype=torch.float64))
+        self.register_buffer("gram", torch.zeros(n_features, n_features, dtype=torch.float64))
+        self.register_buffer("moment", torch.zeros(n_features, dtype=torch.float64))
 
     def __len__(self) -> int:
         """Members of the pool."""
@@ -80,8 +81,8 @@ class Members(nn.Module):
 
     def predicted(self) -> NDArray[np.float64]:
         """Logarithms of the losses that members are predicted to have, ``(N,)``."""
-        gram_PP = self.gram_PP.cpu().numpy() + _RIDGE * np.eye(len(self.moment_P))
-        weights_P = np.linalg.solve(gram_PP, self.moment_P.cpu().numpy())
+        gram_PP = self.gram.cpu().numpy() + _RIDGE * np.eye(len(self.moment))
+        weights_P = np.linalg.solve(gram_PP, self.moment.cpu().numpy())
         found: NDArray[np.float64] = self._features_NP @ weights_P
         return found
 
@@ -89,8 +90,8 @@ class Members(nn.Module):
         """Take up the losses of the members drawn in one epoch."""
         features_MP = torch.from_numpy(self._features_NP[np.array(indices_M, dtype=np.int64)])
         logs_M = losses_M.double().cpu().clamp_min(_LEAST_LOSS).log()
-        self.gram_PP.mul_(_FADING).add_(features_MP.T @ features_MP)
-        self.moment_P.mul_(_FADING).add_(features_MP.T @ logs_M)
+        self.gram.mul_(_FADING).add_(features_MP.T @ features_MP)
+        self.moment.mul_(_FADING).add_(features_MP.T @ logs_M)
 
 
 def _features(

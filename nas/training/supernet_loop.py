@@ -151,9 +151,7 @@ def _backward(
         with supernet.active(architecture), autocast:
             logits_BC = supernet(batch).float()
         if taught_BC is None:
-            loss = F.cross_entropy(
-                logits_BC, targets_B, label_smoothing=training.label_smoothing
-            )
+            loss = F.cross_entropy(logits_BC, targets_B, label_smoothing=training.label_smoothing)
             if taught:
                 taught_BC = logits_BC.detach()
             losses.append(loss.detach())

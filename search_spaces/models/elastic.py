@@ -10,8 +10,8 @@ copied (AutoFormer, Chen et al. 2021). The layouts below make that meaningful fo
 * *Key-value heads are every so many-th head*: where ``G`` query heads share one, it is the first
   of them, whose features are the rows ``0, G, 2 G, ...``: a strided view.
 * *Factors are shared by ranks*: rank ``r`` takes the first ``r``, which training orders by use.
-* *LayerNorm has a gain and a bias for each width* (switchable, Yu et al. 2019). It keeps no running
-  statistics, so nothing is to be calibrated when the width changes.
+* *LayerNorm has a gain and a bias for each width* (switchable, Yu et al. 2019). It keeps no
+  running statistics, so nothing is to be calibrated when the width changes.
 
 Shape legend: B batch, T tokens, D d_model, Q query heads, K key-value heads, E d_head, O d_out,
 I d_in, R rank, F d_ff.
@@ -32,17 +32,17 @@ from search_spaces.models.attend import attend
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """A projection's parameters at one size: ``weights_`` from the last applied to the first."""
+    """A projection's parameters at one size: ``weights`` from the last applied to the first."""
 
     weights: tuple[Tensor, ...]
-    bias_O: Tensor
+    bias: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the projection."""
         *last, first_XI = self.weights
         if not last:
-            return F.linear(x, first_XI, self.bias_O)
-        return F.linear(F.linear(x, first_XI), last[0], self.bias_O)
+            return F.linear(x, first_XI, self.bias)
+        return F.linear(F.linear(x, first_XI), last[0], self.bias)
 
 
 class ElasticProjection(nn.Module):
@@ -53,7 +53,7 @@ class ElasticProjection(nn.Module):
         super().__init__()
         full = nn.Linear(d_in, d_out)
         self.weight_OI, self.bias_O = full.weight, full.bias
-        self.reduce_RI: nn.Parameter | None = None
+        self.is_factored = rank is not None
         if rank is not None:
             reduce, expand = nn.Linear(d_in, rank, bias=False), nn.Linear(rank, d_out)
             self.reduce_RI, self.expand_OR = reduce.weight, expand.weight
@@ -64,7 +64,7 @@ class ElasticProjection(nn.Module):
         rows = slice(0, d_out * step, step)
         if rank is None or not is_factorised(d_in, d_out, rank):
             return Views((self.weight_OI[rows, :d_in],), self.bias_O[rows])
-        assert self.reduce_RI is not None
+        assert self.is_factored
         weights = (self.expand_OR[rows, :rank], self.reduce_RI[:rank, :d_in])
         return Views(weights, self.factored_bias_O[rows])
 
@@ -120,7 +120,7 @@ class ElasticAttention(nn.Module):
 
 
 def _split(x_BTD: Tensor, heads: int) -> Tensor:
-    return x_BTD.unflatten(2, (-1, heads)).permute(0, 3, 1, 2)
+    return x_BTD.view(*x_BTD.shape[:2], -1, heads).permute(0, 3, 1, 2)
 
 
 class ElasticFeedForward(nn.Module):

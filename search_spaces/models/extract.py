@@ -86,7 +86,7 @@ def _write(
     views: Views, target: nn.Module, outputs_O: Tensor | None = None, inputs: Tensor | None = None
 ) -> None:
     """Fill ``target``, taking rows of outputs and columns of inputs in the order given."""
-    weights, bias_O = list(views.weights), views.bias_O
+    weights, bias_O = list(views.weights), views.bias
     if outputs_O is not None:
         weights[0], bias_O = weights[0][outputs_O], bias_O[outputs_O]
     if inputs is not None:

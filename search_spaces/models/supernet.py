@@ -6,7 +6,8 @@ variable), so that threads that share a supernet do not disturb each other. Sour
 for all, Cai et al. 2020 (Once-for-All), Wang et al. 2020 (HAT), Chen et al. 2021 (AutoFormer).
 
 What a workload reads differently has weights of its own: each patch size an embedding and
-positions. Precision and sparsity change no weight here; they are applied to what ``extract`` gives.
+positions. Precision and sparsity change no weight here: they are applied to what ``extract``
+gives.
 
 Shape legend: B batch, T tokens, D d_model, V vocabulary, C classes.
 """
@@ -51,7 +52,9 @@ class Supernet(nn.Module):
         for patch in patches:
             workload.check_patch_size(patch)
         self._d_ff = max(width_of(r, d) for r in space.values("ffn_ratio") for d in widths)
-        self._ranks = tuple(_largest_rank(space, f"{block}_rank") for block in ("attention", "ffn"))
+        self._ranks = tuple(
+            _largest_rank(space, f"{block}_rank") for block in ("attention", "ffn")
+        )
         self.embed = nn.ModuleDict()
         if workload.is_image:
             channels = workload.input_shape[0]
@@ -132,7 +135,8 @@ class Supernet(nn.Module):
             assert isinstance(embed, ElasticProjection)
             patches_BTP = to_patches(inputs.to(position_TD.dtype), patch)
             x_BTD = embed.views(patches_BTP.shape[-1], width, None)(patches_BTP)
-        return x_BTD + position_TD[: x_BTD.shape[1]]
+        out_BTD: Tensor = x_BTD + position_TD[: x_BTD.shape[1]]
+        return out_BTD
 
     def check_holds(self, architecture: Architecture) -> None:
         """Raise ``ValueError`` naming the field unless there are weights for ``architecture``."""

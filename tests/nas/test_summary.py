@@ -35,7 +35,9 @@ class FakeRun:
     def __init__(self, folder, *records):
         self.device_account_path = folder / "device.jsonl"
         self._records = list(records)
-        self.config = type("Config", (), {"trials": len(records), "carbon_g_per_kwh": 360.0})()
+        self.config = type(
+            "Config", (), {"trials": len(records), "carbon_g_per_kwh": 360.0, "supernet": None}
+        )()
 
     def trials(self):
         return self._records

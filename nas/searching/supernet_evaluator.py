@@ -1,0 +1,132 @@
+"""Judges sub-networks by the weights they inherit, and fine-tunes finalists from them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.searching.config import SearchConfig
+from nas.searching.evaluator import Measure, TrainingEvaluator
+from nas.searching.stopping import Tell
+from nas.searching.supernet_weights import SharedWeights, rebuilt, teacher_of
+from nas.searching.trial import TrialRecord
+from nas.training.config import DistillConfig
+from search_spaces.architecture import Compression
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from nas.training.evaluate import Accuracy
+    from search_spaces.models.supernet import Supernet
+
+_WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class SupernetEvaluator:
+    """``trainer`` fine-tunes finalists; all others are evaluated with ``weights``.
+
+    Precision and sparsity are applied to a copy of the sub-network after training, as they are to
+    a stand-alone one (quantisation and 2:4 masks by magnitude), with no recovery but a finalist's.
+    """
+
+    trainer: TrainingEvaluator
+    weights: SharedWeights
+
+    @classmethod
+    def of(
+        cls, config: SearchConfig, trainer: TrainingEvaluator, folder: Path
+    ) -> SupernetEvaluator:
+        """With the supernet in ``folder``.
+
+        ``trainer`` is the search's own: finalists train by its recipe, but for a share of its
+        epochs, and learn from its teacher, or where it has none from the supernet's largest
+        member.
+
+        Raises:
+            ValueError: the supernet's weights are missing or corrupt.
+        """
+        assert config.supernet is not None
+        training = config.training
+        recovery = replace(training.recovery, inherit_share=config.supernet.finish_share)
+        training = replace(training, recovery=recovery)
+        teacher = trainer.teacher
+        if teacher is None:
+            training = replace(training, distill=DistillConfig())
+            teacher = teacher_of(folder)
+        # Another record than the search's, whose rules are of what a user may ask.
+        finishing = replace(config, supernet=None, training=training, teacher=str(teacher))
+        return cls(replace(trainer, config=finishing, teacher=teacher), SharedWeights.load(folder))
+
+    def evaluate(
+        self, candidate: TrialRecord, folder: Path, measure: Measure, tell: Tell | None = None
+    ) -> TrialRecord:
+        """See ``Evaluator.evaluate``."""
+        import torch
+
+        if self.trainer.config.device == "cpu":
+            torch.set_num_threads(1)
+        if candidate.finalist_of is None:
+            return self._inherited(candidate, folder, measure)
+        from search_spaces.models.extract import extract
+
+        initial = extract(self._supernet(), candidate.architecture)
+        return self.trainer.train(candidate, folder, measure, None, initial)
+
+    def _supernet(self) -> Supernet:
+        from nas.tasks.registry import get_task
+
+        config = self.trainer.config
+        workload = get_task(config.task).workload(config.batch_size)
+        return rebuilt(config.space, workload, self.weights, config.device)
+
+    def _inherited(self, candidate: TrialRecord, folder: Path, measure: Measure) -> TrialRecord:
+        from nas.tasks.registry import get_task
+        from nas.training.checkpoint import save_weights
+        from nas.training.evaluate import evaluate
+        from predictors.campaign.accounting import EnergySpan
+        from predictors.campaign.exclusive import DeviceLock
+        from search_spaces.compression.apply import compress, run_eagerly
+        from search_spaces.counting import count
+        from search_spaces.models.extract import extract
+
+        config, architecture = self.trainer.config, candidate.architecture
+        started = time.perf_counter()
+        lock = DeviceLock(self.trainer.lock_folder, config.device)
+        supernet = self._supernet()
+        split = get_task(config.task).split("validation")
+
+        def accuracy(call: Callable[[Tensor], Tensor]) -> Accuracy:
+            return evaluate(call, split, batch_size=config.batch_size, device=config.device)
+
+        with EnergySpan(config.device, share=1 / self.trainer.workers) as span, lock.shared():
+            model = extract(supernet, architecture).eval()
+            uncompressed = accuracy(run_eagerly(model).call)
+            validation = uncompressed
+            if any(block.compression != Compression() for block in architecture.blocks):
+                validation = accuracy(run_eagerly(compress(model, architecture)).call)
+        reading, measure_j = None, None
+        if candidate.joules == "measured":
+            weights = folder / _WEIGHTS
+            save_weights(model, weights)
+            record = measure(architecture, supernet.workload, weights, self.trainer.inputs)
+            reading, measure_j = record.reading, record.spent_energy_j
+            # The supernet has them.
+            weights.unlink()
+        return replace(
+            candidate,
+            state="complete",
+            accuracy=validation.value,
+            accuracy_se=validation.standard_error,
+            uncompressed_accuracy=uncompressed.value,
+            start="supernet",
+            reading=reading,
+            params=count(architecture, supernet.workload).params,
+            duration_s=time.perf_counter() - started,
+            train_energy_j=span.energy_j,
+            measure_energy_j=measure_j,
+        )
