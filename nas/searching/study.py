@@ -258,14 +258,14 @@ def _make_supernet(run: Run, config: SearchConfig, lock_folder: Path, listener: 
 def _add_finalists(run: Run, config: SupernetConfig, session: Session, gate: Gate) -> None:
     """Choose what is fine-tuned, by joules as far as they are measured or now predicted."""
     complete = [record for record in session.searched() if record.state == "complete"]
-    if not complete:
-        return
-    predicted_j = gate.energies_j([record.architecture for record in complete])
-    energies_j = [
-        float(predicted) if record.reading is None else record.reading.energy_j
-        for record, predicted in zip(complete, predicted_j, strict=True)
-    ]
-    chosen = choose_finalists(complete, energies_j, config)
+    chosen: list[int] = []
+    if complete:
+        predicted_j = gate.energies_j([record.architecture for record in complete])
+        energies_j = [
+            float(predicted) if record.reading is None else record.reading.energy_j
+            for record, predicted in zip(complete, predicted_j, strict=True)
+        ]
+        chosen = choose_finalists(complete, energies_j, config)
     session.add_finalists(run.keep_finalists(chosen, len(complete)))
 
 

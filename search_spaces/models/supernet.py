@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class Supernet(nn.Module):
                 self.embed[str(patch)] = ElasticProjection(channels * patch**2, d_model, None)
         else:
             self.embed["1"] = nn.Embedding(workload.vocab_size or 1, d_model)
-        tokens = workload.n_tokens_batch(torch.tensor(patches).numpy()).astype(int)
+        tokens = workload.n_tokens_batch(np.array(patches)).astype(int)
         self.position_TD = nn.ParameterDict(
             {
                 str(patch): torch.randn(int(n), d_model) * POSITION_STD

@@ -14,9 +14,12 @@ from search_fakes import SPACE, finished, reading
 from nas.searching.config import LARGEST, SearchConfig
 from nas.searching.evaluator import TrainingEvaluator, forget_unfinished, unfinished
 from nas.searching.halving import HalvingConfig
+from nas.searching.supernet import SupernetConfig
+from nas.searching.supernet_evaluator import SupernetEvaluator
+from nas.searching.supernet_weights import prepare_supernet
 from nas.searching.teacher import prepare_teacher
 from nas.searching.trial import TrialRecord
-from nas.training.config import DistillConfig, RecoveryConfig, TrainingConfig
+from nas.training.config import DistillConfig, RecoveryConfig, SupernetRecipe, TrainingConfig
 from search_spaces.sampling import largest, sample, smallest
 from search_spaces.space import SearchSpace
 
@@ -68,8 +71,18 @@ def taught(tmp_path):
     return replace(plain, config=config, teacher=folder)
 
 
+def shared(tmp_path):
+    """Sub-networks of one that is trained beforehand."""
+    plain = scratch(tmp_path)
+    config = replace(plain.config, supernet=SupernetConfig(SupernetRecipe(epochs_factor=0.5)))
+    folder = tmp_path / "supernet"
+    prepare_supernet(config, folder, plain.lock_folder)
+    return SupernetEvaluator.of(config, replace(plain, config=config), folder)
+
+
 @pytest.fixture(
-    params=[scratch, taught, lambda _: FormulaEvaluator()], ids=["scratch", "taught", "formula"]
+    params=[scratch, taught, shared, lambda _: FormulaEvaluator()],
+    ids=["scratch", "taught", "shared", "formula"],
 )
 def evaluator(request, tmp_path):
     return request.param(tmp_path)
