@@ -72,6 +72,7 @@ DOORS = {
     "ray": ("nas/searching/halving_scheduler.py", "nas/searching/ray_driver.py"),
     "matplotlib": (
         "experiments/benchmarks/search/plots.py",
+        "experiments/benchmarks/supernet_cost.py",
         "experiments/campaign_report.py",
         "nas/pareto/plots.py",
         "predictors/learned/plots.py",

@@ -36,6 +36,7 @@ from nas.searching.session import Session
 from nas.searching.stopping import Progress, Stopper
 from nas.searching.storage import StudyStore
 from nas.searching.trial import TrialRecord
+from nas.tasks.base import Task
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
 from nas.training.fit import Look, Watch, fit
@@ -146,9 +147,9 @@ class StoppedError(Exception):
 class Trainings:
     """Trainings by architecture and seed; one that is asked for further goes on where it was."""
 
-    def __init__(self, cache: Path, config: SearchConfig) -> None:
+    def __init__(self, cache: Path, config: SearchConfig, task: Task | None = None) -> None:
         self._cache, self._config = cache, config
-        self._task = get_task(config.task)
+        self._task = task or get_task(config.task)
         self._known: dict[str, Training] = {}
         if cache.is_file():
             for line in cache.read_text(encoding="utf-8").splitlines():
@@ -253,7 +254,7 @@ def search(config: SearchConfig, trainings: Trainings, folder: Path) -> Outcome:
             points.append((record.accuracy, test, math.log10(record.objectives[1])))
         session.finish(record)
         train_s.append((train_s[-1] if train_s else 0.0) + cost_s)
-        volumes.append((_volume(points, 0), _volume(points, 1)))
+        volumes.append((volume(points, 0), volume(points, 1)))
     validation, on_test = zip(*volumes, strict=True)
     n_stopped = session.snapshot().stopped
     return Outcome(validation, on_test, tuple(train_s), len(points), n_stopped)
@@ -285,18 +286,20 @@ def _run(
         state="complete",
         accuracy=found.end.accuracy,
         accuracy_se=found.end.standard_error,
-        reading=_reading(joules(architecture, workload), workload),
+        reading=formula_reading(joules(architecture, workload), workload),
         curve=curve,
         planned_epochs=epochs,
     )
     return complete, found.end.train_s + len(curve) * found.look_s, found.end.test_accuracy
 
 
-def _volume(points: Sequence[tuple[float, float, float]], which: int) -> float:
+def volume(points: Sequence[tuple[float, float, float]], which: int) -> float:
+    """Hypervolume of ``(accuracy, accuracy on test, log10 joules)``, by one of the accuracies."""
     return hypervolume([(p[which], p[2]) for p in points], _REFERENCE, (True, False))
 
 
-def _reading(energy_j: float, workload: Workload) -> EnergyReading:
+def formula_reading(energy_j: float, workload: Workload) -> EnergyReading:
+    """Joules of a closed form as if they had been measured within 2%."""
     return EnergyReading(
         energy_j=energy_j,
         low_j=energy_j * 0.98,

@@ -43,7 +43,7 @@ class SupernetConfig:
 
     recipe: SupernetRecipe = field(default_factory=SupernetRecipe)
     measure_first: int = 16
-    measure_each: int = 20
+    measure_each: int = 40
     measure_width: float = 3.0
     finalists: int = 12
     controls: int = 4

@@ -139,7 +139,8 @@ class SupernetRecipe:
     """How a supernet is trained, where it is not by the ``TrainingConfig`` of its members.
 
     ``epochs_factor``, ``batch_factor`` and ``learning_rate_factor`` multiply those of the members.
-    Each step trains the largest member, the smallest and ``n_random`` drawn ones, of which
+    Each step trains the smallest member, ``n_random`` drawn ones and in one of ``largest_each``
+    the largest, which costs as much as many others. Of the drawn ones
     ``front_share`` are expected near the front and the rest are any (see
     ``nas.training.members``). ``distill_weight`` is the share of the largest's outputs in the
     others' loss, the labels have the rest. ``precision`` is that of the products.
@@ -151,10 +152,10 @@ class SupernetRecipe:
     epochs_factor: float = 2.0
     batch_factor: int = 1
     learning_rate_factor: float = 1.0
-    n_random: int = 2
-    largest_each: int = 1
-    front_share: float = 0.5
-    distill_weight: float = 1.0
+    n_random: int = 3
+    largest_each: int = 4
+    front_share: float = 0.0
+    distill_weight: float = 0.5
     precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:

@@ -167,7 +167,8 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_e2e import CONFIG
 from dataclasses import replace
-from nas.training.config import DistillConfig, RecoveryConfig
+from nas.searching.supernet import SupernetConfig
+from nas.training.config import DistillConfig, RecoveryConfig, SupernetRecipe
 TAUGHT = replace(
     CONFIG,
     teacher="largest",
@@ -177,14 +178,24 @@ TAUGHT = replace(
         recovery=RecoveryConfig(inherit_share=0.5),
     ),
 )
+SHARED = replace(
+    CONFIG,
+    supernet=SupernetConfig(
+        SupernetRecipe(epochs_factor=3.0), measure_first=1, measure_each=99, measure_width=1e9,
+        finalists=2, controls=0,
+    ),
+)
 class Say:
     def on_change(self, snapshot, record):
         print(snapshot.complete, snapshot.running, flush=True)
     def on_teacher(self, epoch, epochs):
         print(0, 0, flush=True)
+    def on_supernet(self, epoch, epochs):
+        print("supernet", epoch, flush=True)
 if __name__ == "__main__":
-    taught = len(sys.argv) > 3
-    nas.search(replace(TAUGHT, trials=2) if taught else replace(CONFIG, trials=4),
+    kind = sys.argv[3] if len(sys.argv) > 3 else "plain"
+    nas.search({{"taught": replace(TAUGHT, trials=2), "shared": replace(SHARED, trials=6),
+                 "plain": replace(CONFIG, trials=4)}}[kind],
                Path(sys.argv[1]), workers=2, resume=sys.argv[2] == "resume", listener=Say())
 """
 
@@ -280,6 +291,51 @@ def test_a_teacher_is_trained_once_and_found_again_by_a_resumed_search(tmp_path)
     card = make_card(run, trials[0], Verification(0, 0, 1, 1, 0, 1, 1, figures))
     assert card["teacher"]["source"] == "largest" and card["start"] == trials[0].start
     assert "It learnt from a teacher, d32 L2" in render_readme(card)
+
+
+def test_a_search_by_a_supernet_is_killed_in_each_phase_and_goes_on(tmp_path):
+    folder = tmp_path / "run"
+
+    def killed_at(mode, is_time):
+        process = start(folder, mode, tmp_path, "shared")
+        for line in process.stdout:
+            if is_time(line.split()):
+                break
+        else:
+            raise AssertionError(process.stderr.read())
+        process.kill()
+        process.communicate()
+
+    killed_at("new", lambda said: said[0] == "supernet" and int(said[1]) >= 1)
+    run = nas.load(folder)
+    assert run.trials() == [] and run.finalists() is None
+    # The seventh of eight is the first finalist.
+    killed_at(
+        "resume", lambda said: said[0] != "supernet" and int(said[0]) >= 6 and said[1] != "0"
+    )
+    before = {t.number: t for t in run.trials() if t.state == "complete"}
+    supernet, chosen = run.supernet(), run.finalists()
+    assert supernet.epochs == 12 and supernet.energy_j > 0 and len(chosen) == 2
+    again = start(folder, "resume", tmp_path, "shared")
+    _, errors = again.communicate(timeout=200)
+    assert again.returncode == 0, errors
+    trials = {t.number: t for t in run.trials()}
+    assert all(trials[number] == trial for number, trial in before.items())
+    assert run.supernet() == supernet and run.finalists() == chosen
+    inherited = [t for t in trials.values() if t.finalist_of is None and t.state != "dropped"]
+    assert [t.reason or t.weights for t in inherited] == ["inherited"] * 6
+    assert [t.joules for t in inherited] == ["measured"] + ["predicted"] * 5
+    finalists = [t for t in trials.values() if t.finalist_of is not None]
+    assert sorted(t.finalist_of for t in finalists) == sorted(chosen)
+    for trial in finalists:
+        assert trial.state == "complete", trial.reason
+        assert trial.inherited_accuracy == trials[trial.finalist_of].accuracy
+        assert trial.reading.n_repeats >= 6 and run.weights_path(trial.number).is_file()
+    assert {m.finalist_of for m in run.front()} <= set(chosen)
+    shown = json.loads(nas_command("front", folder, "--json").stdout)["summary"]
+    assert shown["finished"] and shown["supernet_energy_j"] == pytest.approx(supernet.energy_j)
+    refused = nas_command("export", folder, "--trial", inherited[0].number, "--to", tmp_path / "a")
+    assert refused.returncode == 2 and "weights of its own" in refused.stderr
 
 
 def test_a_worker_that_dies_or_raises_is_a_recorded_failure(tmp_path, monkeypatch):
