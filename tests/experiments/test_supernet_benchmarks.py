@@ -40,8 +40,10 @@ def test_curves_are_quartiles_of_what_was_reached_by_then(tmp_path):
 
 def test_a_search_is_run_once_and_each_part_is_charged(tmp_path):
     plain = digits()
+    domains = {**space().domains, "d_model": (16, 24), "depth": (1,), "patch_size": (4,)}
     config = replace(
         plain,
+        space=replace(space(), domains=domains),
         trials=9,
         baselines=(),
         training=replace(plain.training, epochs=1, batch_size=256),
