@@ -4,6 +4,7 @@ import argparse
 
 from nas.cli.main import build_parser
 
+LIMITS = ("--max-latency-ms", "--max-params", "--max-memory")
 FROZEN = {
     "search": {
         "recipe",
@@ -14,6 +15,9 @@ FROZEN = {
         "--seed",
         "--sampler",
         "--max-joules",
+        *LIMITS,
+        "--objective",
+        "--reference",
         "--device",
         "--meter",
         "--epochs",
@@ -35,6 +39,7 @@ FROZEN = {
     "front": {
         "run",
         "--max-joules",
+        *LIMITS,
         "--min-accuracy",
         "--knee",
         "--json",
@@ -47,6 +52,7 @@ FROZEN = {
         "run",
         "--trial",
         "--max-joules",
+        *LIMITS,
         "--min-accuracy",
         "--knee",
         "--to",

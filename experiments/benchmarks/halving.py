@@ -241,7 +241,7 @@ def search(config: SearchConfig, trainings: Trainings, folder: Path) -> Outcome:
     )
     store = StudyStore.create(folder, None, "halving", config.space, sampler)
     rivals = Rivals.sample(config.space, config.seed)
-    gate = Gate(workload, config.gate, max_joules=None, seed=config.seed, rivals=rivals)
+    gate = Gate(workload, config.gate, seed=config.seed, rivals=rivals)
     session = Session(config, workload, store, gate)
     points: list[tuple[float, float, float]] = []
     volumes: list[tuple[float, float]] = []

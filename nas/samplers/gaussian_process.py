@@ -1,8 +1,9 @@
-"""A Gaussian process whose kernel is smooth plus linear, with one relevance a feature.
+"""A Gaussian process whose kernel is smooth, linear and square, with one relevance a feature.
 
-``k(x, x') = a * matern52(d) + b * sum_f r_f x_f x'_f`` with ``d^2 = sum_f r_f (x_f - x'_f)^2``
-(Rasmussen & Williams 2006, chapters 4 and 5). The linear part lets a few rows speak for a space
-of many layers. Relevances have a log-normal prior whose middle falls with the number of features
+``k(x, x') = a * matern52(d) + b * p + c * p^2`` with ``d^2 = sum_f r_f (x_f - x'_f)^2`` and
+``p = sum_f r_f x_f x'_f`` (Rasmussen & Williams 2006, chapters 4 and 5). The linear part lets a few
+rows speak for a space of many layers; the square is that of products of two features, such as a
+width and a depth, which costs are made of. Relevances have a log-normal prior whose middle falls with the number of features
 (Hvarfner, Hellsten & Nardi 2024), without which a few rows would explain themselves by chance;
 all of it is fitted by the greatest posterior density.
 """
@@ -21,12 +22,16 @@ Array = NDArray[np.float64]
 
 _JITTER = 1e-8
 _ROOT5 = 5**0.5
-# Prior of the logarithms: of smooth and linear variance, of relevance times features, of noise.
+# Prior of the logarithms: of smooth, linear and square variance, of relevance times features, of
+# noise.
 _SMOOTH = (-0.5, 1.0)
 _LINEAR = (0.0, 2.0)
+_SQUARE = (-2.0, 2.0)
 _RELEVANCE = (-1.0, 2.0)
 _NOISE = (-6.0, 3.0)
-_BOUNDS = ((-8.0, 4.0), (-10.0, 6.0), (-14.0, 4.0), (-14.0, 2.0))
+# Of smooth, linear, square, noise; of each relevance.
+_BOUNDS = ((-8.0, 4.0), (-10.0, 6.0), (-12.0, 6.0), (-14.0, 2.0))
+_RELEVANCE_BOUNDS = (-14.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Hyperparameters:
 
     smooth: float
     linear: float
+    square: float
     relevance: Array
     noise: float
 
@@ -42,17 +48,19 @@ class Hyperparameters:
     def default(cls, n_features: int) -> Hyperparameters:
         """The middle of the prior."""
         middle = _RELEVANCE[0] - np.log(n_features)
-        return cls(_SMOOTH[0], _LINEAR[0], np.full(n_features, middle), _NOISE[0] + 1)
+        return cls(_SMOOTH[0], _LINEAR[0], _SQUARE[0], np.full(n_features, middle), _NOISE[0] + 1)
 
     def to_vector(self) -> Array:
-        """All of them, shape ``(F + 3,)``."""
-        return np.concatenate([[self.smooth, self.linear, self.noise], self.relevance])
+        """All of them, shape ``(F + 4,)``."""
+        return np.concatenate(
+            [[self.smooth, self.linear, self.square, self.noise], self.relevance]
+        )
 
     @classmethod
     def from_vector(cls, vector: Array) -> Hyperparameters:
         """Read ``to_vector``'s form."""
-        smooth, linear, noise = (float(v) for v in vector[:3])
-        return cls(smooth, linear, vector[3:], noise)
+        smooth, linear, square, noise = (float(v) for v in vector[:4])
+        return cls(smooth, linear, square, vector[4:], noise)
 
 
 class GaussianProcess:
@@ -103,7 +111,7 @@ class GaussianProcess:
         standard, noise = (labels - labels.mean()) / spread, noise_N[chosen] / spread**2
         n_features = features_NF.shape[1]
         first = start or Hyperparameters.default(n_features)
-        bounds = [_BOUNDS[0], _BOUNDS[1], _BOUNDS[3], *[_BOUNDS[2]] * n_features]
+        bounds = [*_BOUNDS, *[_RELEVANCE_BOUNDS] * n_features]
         found = minimize(
             _loss,
             first.to_vector(),
@@ -165,14 +173,19 @@ def kernel(a_NF: Array, b_MF: Array, hyper: Hyperparameters) -> Array:
     product = a @ b.T
     squared = np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * product, 0)
     smooth, _ = _matern(squared)
-    found: Array = np.exp(hyper.smooth) * smooth + np.exp(hyper.linear) * product
+    found: Array = (
+        np.exp(hyper.smooth) * smooth
+        + np.exp(hyper.linear) * product
+        + np.exp(hyper.square) * product**2
+    )
     return found
 
 
 def kernel_diagonal(a_NF: Array, hyper: Hyperparameters) -> Array:
     """Variance of the function at ``a``, shape ``(N,)``."""
-    found: Array = np.exp(hyper.smooth) + np.exp(hyper.linear) * (
-        a_NF**2 @ np.exp(hyper.relevance)
+    size = a_NF**2 @ np.exp(hyper.relevance)
+    found: Array = (
+        np.exp(hyper.smooth) + np.exp(hyper.linear) * size + np.exp(hyper.square) * size**2
     )
     return found
 
@@ -198,7 +211,9 @@ def _loss(vector: Array, x_NF: Array, y_N: Array, noise_N: Array) -> tuple[float
     slope *= np.exp(hyper.smooth)
     linear = np.exp(hyper.linear)
     noise = np.exp(hyper.noise)
-    covariance = smooth + linear * product
+    square = np.exp(hyper.square)
+    squares = square * product**2
+    covariance = smooth + linear * product + squares
     covariance[np.diag_indices_from(covariance)] += noise_N + noise + _JITTER
     try:
         lower = cholesky(covariance, lower=True, check_finite=False)
@@ -213,21 +228,22 @@ def _loss(vector: Array, x_NF: Array, y_N: Array, noise_N: Array) -> tuple[float
     weighted = outer * slope
     # sum_ij w_ij (x_if - x_jf)^2 for each feature f, without a matrix for each.
     by_distance = 2 * (weighted.sum(axis=1) @ x**2 - (x * (weighted @ x)).sum(axis=0))
-    by_product = linear * (x * (outer @ x)).sum(axis=0)
+    by_product = (x * ((linear * outer + 2 * square * outer * product) @ x)).sum(axis=0)
     gradient = np.concatenate(
         [
-            [(outer * smooth).sum(), linear * (outer * product).sum(), noise * np.trace(outer)],
+            [
+                (outer * smooth).sum(),
+                linear * (outer * product).sum(),
+                (outer * squares).sum(),
+                noise * np.trace(outer),
+            ],
             by_distance + by_product,
         ]
     )
-    middle = np.concatenate(
-        [
-            [_SMOOTH[0], _LINEAR[0], _NOISE[0]],
-            np.full(x.shape[1], _RELEVANCE[0] - np.log(x.shape[1])),
-        ]
+    middle, width = (
+        np.array([_SMOOTH[i], _LINEAR[i], _SQUARE[i], _NOISE[i], *[_RELEVANCE[i]] * x.shape[1]])
+        for i in (0, 1)
     )
-    width = np.concatenate(
-        [[_SMOOTH[1], _LINEAR[1], _NOISE[1]], np.full(x.shape[1], _RELEVANCE[1])]
-    )
+    middle[4:] -= np.log(x.shape[1])
     away = (vector - middle) / width
     return value + 0.5 * float(away @ away), gradient + away / width

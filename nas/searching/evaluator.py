@@ -83,6 +83,7 @@ class TrainingEvaluator:
         from predictors.campaign.exclusive import DeviceLock
         from search_spaces.compression.apply import compress, run_eagerly
         from search_spaces.counting import count
+        from search_spaces.memory import peak_memory_of
 
         config, architecture = self.config, candidate.architecture
         started = time.perf_counter()
@@ -138,6 +139,7 @@ class TrainingEvaluator:
             test_accuracy_se=test.standard_error,
             reading=record.reading,
             params=count(architecture, workload).params,
+            peak_memory_bytes=peak_memory_of(architecture, workload),
             predicted_energy_j=candidate.predicted_energy_j,
             predicted_low_j=candidate.predicted_low_j,
             predicted_high_j=candidate.predicted_high_j,

@@ -23,6 +23,7 @@ from typing import Any
 from nas.files import read_json, write_json
 from nas.pareto.queries import Front, FrontMember
 from nas.searching.config import SearchConfig
+from nas.searching.goals import Goals
 from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord
 from search_spaces.simulated import describe_on
@@ -94,14 +95,21 @@ class Run:
             raise ValueError(f"trial must be one of run {self.folder} ({allowed}), got {number}")
         return trials[number]
 
-    def front(self) -> Front:
-        """The complete trials that no other dominates."""
+    def front(self, limits: Goals | None = None) -> Front:
+        """The complete trials that break no limit and that no other such trial dominates.
+
+        ``limits``, by default the search's own, are asked of the trials; objectives are always
+        the search's.
+        """
+        goals = self.config.goals
+        asked = goals if limits is None else replace(limits, costs=goals.costs, reference=None)
         return Front.of(
             [
                 member_of(record, self.config.device)
                 for record in self.trials()
-                if record.state == "complete"
-            ]
+                if record.state == "complete" and goals.keeps(record) and asked.keeps(record)
+            ],
+            goals.costs,
         )
 
     def trial_folder(self, number: int) -> Path:
@@ -251,6 +259,7 @@ def member_of(record: TrialRecord, device: str) -> FrontMember:
         workload=reading.workload,
         params=record.params or 0,
         latency_s=reading.latency_s,
+        peak_memory_bytes=record.peak_memory_bytes,
         baseline=record.baseline,
     )
 

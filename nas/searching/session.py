@@ -13,12 +13,12 @@ from typing import Protocol
 
 import numpy as np
 
-from nas.pareto.dominance import non_dominated_mask
 from nas.searching.config import SearchConfig
 from nas.searching.gate import Gate
 from nas.searching.storage import Proposal, StudyStore
 from nas.searching.trial import TrialRecord
 from search_spaces.architecture import Architecture
+from search_spaces.batch import ArchitectureBatch
 from search_spaces.encoding import Genes, decode, encode, repair
 from search_spaces.sampling import compression_variants, mutate, sample, smallest
 from search_spaces.workload import Workload
@@ -78,7 +78,11 @@ class Session:
         """Take up the study where it is: trials in flight when it was left are run first.
 
         ``first`` are proposed after the baselines, before anything else, if the study is new.
+
+        Raises:
+            ValueError: no member of the space keeps the limits on what is counted.
         """
+        self._goals = config.goals
         self._config = config
         self._workload = workload
         self._store = store
@@ -94,6 +98,8 @@ class Session:
         self._queued = {self._decoded(genes).hash for genes in store.waiting()}
         self.stop_reason: str | None = None
         gate.refit(self.records())
+        if not self._records and not self._queued:
+            self._check_limits()
         if not self._records:
             self._enqueue_first(first)
         self._tell(None)
@@ -156,7 +162,9 @@ class Session:
         variants = [
             variant
             for variant in compression_variants(architecture, self._config.space)
-            if variant.hash not in self._seen and variant.hash not in self._queued
+            if variant.hash not in self._seen
+            and variant.hash not in self._queued
+            and self._allows(variant)
         ]
         chances = self._gate.chances(variants) if variants else None
         if variants and chances is None:
@@ -173,7 +181,7 @@ class Session:
         """How far the search is."""
         records = list(self._records.values())
         complete = [r for r in records if r.state == "complete"]
-        points = np.array([r.objectives for r in complete]).reshape(-1, 2)
+        kept = [r.objectives for r in complete if self._goals.keeps(r)]
         return Snapshot(
             total=self._config.trials,
             complete=len(complete),
@@ -181,9 +189,9 @@ class Session:
             dropped=sum(r.state == "dropped" for r in records),
             failed=sum(r.state == "failed" for r in records),
             running=sum(r.state == "running" for r in records),
-            front=int(non_dominated_mask(points, (True, False)).sum()),
-            best_accuracy=float(points[:, 0].max()) if complete else None,
-            least_energy_j=float(points[:, 1].min()) if complete else None,
+            front=len(self._goals.front(complete)),
+            best_accuracy=max((accuracy for accuracy, _ in kept), default=None),
+            least_energy_j=min((energy_j for _, energy_j in kept), default=None),
             spent_energy_j=sum(
                 (r.train_energy_j or 0.0) + (r.measure_energy_j or 0.0) for r in records
             ),
@@ -201,7 +209,22 @@ class Session:
         for baseline in self._config.baselines:
             self._enqueue(baseline, baseline=True)
         for architecture in (*first, smallest(self._config.space)):
-            self._enqueue(architecture)
+            if self._allows(architecture):
+                self._enqueue(architecture)
+
+    def _allows(self, architecture: Architecture) -> bool:
+        """Whether it keeps the limits on what is counted."""
+        batch = ArchitectureBatch.of([architecture])
+        return bool(self._goals.allows(batch, self._workload)[0])
+
+    def _check_limits(self) -> None:
+        """Refuse limits that no member was found to keep, before anything is spent."""
+        least = smallest(self._config.space)
+        if not self._allows(least):
+            rng = np.random.default_rng(self._config.seed)
+            drawn = [sample(self._config.space, rng) for _ in range(_MAX_MUTATIONS)]
+            if not self._goals.allows(ArchitectureBatch.of(drawn), self._workload).any():
+                self._goals.check_allows(least, self._workload, "the smallest member of the space")
 
     def _enqueue(self, architecture: Architecture, *, baseline: bool = False) -> None:
         if architecture.hash not in self._queued:
@@ -229,16 +252,20 @@ class Session:
             else:
                 parent = known[int(self._rng.integers(len(known)))]
                 architecture = mutate(parent, space, self._rng)
-            if architecture.hash not in self._seen:
+            if architecture.hash not in self._seen and self._allows(architecture):
                 self._enqueue(architecture)
                 return self._ask_new(len(self._store.waiting()))
         return None
 
     def _ask_new(self, most: int) -> Proposal | None:
-        """A proposal of a model that was never judged, among the next ``most``."""
+        """An allowed proposal of a model that was never judged, among the next ``most``."""
         for _ in range(most):
             proposal = self._store.ask()
-            if self._decoded(proposal.genes).hash not in self._seen:
+            architecture = self._decoded(proposal.genes)
+            # What breaks a limit on what is counted is no candidate, unless the user named it.
+            if architecture.hash not in self._seen and (
+                proposal.baseline or self._allows(architecture)
+            ):
                 return proposal
             self._store.discard(proposal.number)
         return None

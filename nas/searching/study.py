@@ -95,6 +95,7 @@ def run_search(
         startup_trials=config.gate.startup_trials,
         known=earlier.figures(config.space),
         stops_early=config.halving is not None,
+        goals=config.goals,
     )
     # Whatever can be refused is refused before anything is written.
     with cluster(address, workers, config.device):
@@ -105,10 +106,14 @@ def run_search(
             gate = Gate(
                 workload,
                 config.gate,
-                max_joules=config.max_joules,
+                goals=config.goals,
                 seed=config.seed,
                 knowledge=earlier.knowledge(config.space, seed=config.seed),
-                rivals=Rivals.sample(config.space, config.seed),
+                rivals=Rivals.sample(
+                    config.space,
+                    config.seed,
+                    allows=lambda batch: config.goals.allows(batch, workload),
+                ),
             )
             # Of a remote cluster's devices, this process sees none.
             watched = choose_meter(meter_name, config.device) if address is None else None
@@ -172,7 +177,7 @@ def _new_run(
     try:
         earlier.save(folder)
         _save_inputs(task, config, run.inputs_path)
-        StudyStore.create(folder, config.storage, run.name, config.space, sampler)
+        StudyStore.create(folder, config.storage, run.name, config.space, sampler, config.goals)
     except BaseException:
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -187,7 +192,7 @@ def _open_store(run: Run, sampler: BaseSampler) -> StudyStore:
     config = run.config
     made = config.storage is not None or journal_path(run.folder).is_file()
     opened = StudyStore.load if made else StudyStore.create
-    return opened(run.folder, config.storage, run.name, config.space, sampler)
+    return opened(run.folder, config.storage, run.name, config.space, sampler, config.goals)
 
 
 def _make_teacher(run: Run, config: SearchConfig, lock_folder: Path, listener: Listener) -> None:

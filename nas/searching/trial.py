@@ -30,6 +30,7 @@ class TrialRecord:
     dropped, stopped or failed. ``curve`` is what a candidate was compared by while it trained for
     ``planned_epochs``: fp32 accuracies on the validation split; a stopped trial ended with the
     last of them.
+    ``peak_memory_bytes`` is counted, not measured (``search_spaces.memory``).
     ``train_energy_j`` and ``measure_energy_j`` are what the search itself spent on it.
 
     Raises:
@@ -48,6 +49,7 @@ class TrialRecord:
     test_accuracy_se: float | None = None
     reading: EnergyReading | None = None
     params: int | None = None
+    peak_memory_bytes: float | None = None
     predicted_energy_j: float | None = None
     predicted_low_j: float | None = None
     predicted_high_j: float | None = None
