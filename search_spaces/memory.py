@@ -1,11 +1,12 @@
 """Peak memory of a forward pass in closed form, without torch.
 
 What is counted: weights as they are stored, and the most activations that are alive at once in a
-batch. Inside attention those are the residual stream, its norm, queries, keys, values and the
-output of the heads, which is as large as the queries; inside the feed-forward block the stream,
-its norm and the hidden layer before and after GELU. Scores are left out, as a fused kernel never
-writes them, and so are an allocator's rounding, workspaces, and the framework itself. Eager
-PyTorch allocates a fifth more or less (a test compares them); compiled networks may need less.
+batch: inside attention the residual stream, its norm, queries, keys, values, what the heads give
+and the block's output; inside the feed-forward block the layer's input, the stream, its norm, and
+the hidden layer before and after GELU. Scores are left out, as a fused kernel never writes them,
+and so are an allocator's rounding, workspaces, and the framework itself. Eager PyTorch holds
+within a tenth of that (a test compares them) where its attention is fused; compiled networks may
+need less.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def peak_memory_bytes(batch: ArchitectureBatch, workload: Workload) -> NDArray[n
     d_model = batch.d_model[:, None].astype(float)
     attention, ffn = batch.attention, batch.ffn
     d_q, d_kv = attention.n_heads * attention.d_head, attention.n_kv_heads * attention.d_head
-    in_attention = 2 * d_model + 2 * d_q + 2 * d_kv
-    in_ffn = 2 * d_model + 2 * ffn.d_ff
+    in_attention = 3 * d_model + 2 * d_q + 2 * d_kv
+    in_ffn = 3 * d_model + 2 * ffn.d_ff
     values = (np.maximum(in_attention, in_ffn) * batch.active).max(axis=1)
     values *= workload.n_tokens_batch(batch.patch_size)
     activations = values * _PER_VALUE[stream_precisions(batch)] * workload.batch_size

@@ -1,11 +1,11 @@
 """A Gaussian process whose kernel is smooth, linear and square, with one relevance a feature.
 
 ``k(x, x') = a * matern52(d) + b * p + c * p^2`` with ``d^2 = sum_f r_f (x_f - x'_f)^2`` and
-``p = sum_f r_f x_f x'_f`` (Rasmussen & Williams 2006, chapters 4 and 5). The linear part lets a few
-rows speak for a space of many layers; the square is that of products of two features, such as a
-width and a depth, which costs are made of. Relevances have a log-normal prior whose middle falls with the number of features
-(Hvarfner, Hellsten & Nardi 2024), without which a few rows would explain themselves by chance;
-all of it is fitted by the greatest posterior density.
+``p = sum_f r_f x_f x'_f`` (Rasmussen & Williams 2006, chapters 4 and 5). The linear part lets a
+few rows speak for a space of many layers; the square is that of products of two features, such as
+a width and a depth, which costs are made of. Relevances have a log-normal prior whose middle falls
+with the number of features (Hvarfner, Hellsten & Nardi 2024), without which a few rows would
+explain themselves by chance; all of it is fitted by the greatest posterior density.
 """
 
 from __future__ import annotations

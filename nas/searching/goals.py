@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 
 from nas.pareto.dominance import non_dominated_mask
 from nas.searching.trial import TrialRecord
-from search_spaces.architecture import Architecture
 from search_spaces.batch import ArchitectureBatch
 from search_spaces.counting import count_batch
 from search_spaces.memory import peak_memory_bytes
+from search_spaces.sampling import sample_positions, smallest
+from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
 
 Cost = Literal["latency", "params", "memory"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
+_LOOKED_AT = 1000
 # Known before anything is trained.
 _COUNTED: dict[Cost, Callable[[ArchitectureBatch, Workload], NDArray[np.float64]]] = {
     "params": lambda batch, workload: count_batch(batch, workload).total("params"),
@@ -149,9 +151,15 @@ class Goals:
             found &= _COUNTED["memory"](batch, workload) <= self.max_memory_bytes
         return found
 
-    def check_allows(self, architecture: Architecture, workload: Workload, what: str) -> None:
-        """Raise ``ValueError`` naming the limit where ``architecture`` breaks one."""
-        batch = ArchitectureBatch.of([architecture])
+    def check_reachable(self, space: SearchSpace, workload: Workload, seed: int) -> None:
+        """Raise ``ValueError`` naming the limit where no member of ``space`` was found to keep it.
+
+        Looked at are the smallest member and a thousand others.
+        """
+        drawn = sample_positions(space, _LOOKED_AT, np.random.default_rng(seed))
+        if self.allows(ArchitectureBatch.from_positions(drawn, space), workload).any():
+            return
+        batch = ArchitectureBatch.of([smallest(space)])
         for cost, name in (("params", "max_params"), ("memory", "max_memory_bytes")):
             limit: float | None = getattr(self, name)
             if limit is None:
@@ -159,7 +167,8 @@ class Goals:
             value = float(_COUNTED[cost](batch, workload)[0])  # type: ignore[index]
             if value > limit:
                 raise ValueError(
-                    f"{name} must be at least {value:,.0f}, which {what} has, got {limit:,.0f}"
+                    f"{name} must be at least {value:,.0f}, which the smallest member of space "
+                    f"{space.name!r} has, got {limit:,.0f}"
                 )
 
 

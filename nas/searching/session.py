@@ -78,9 +78,6 @@ class Session:
         """Take up the study where it is: trials in flight when it was left are run first.
 
         ``first`` are proposed after the baselines, before anything else, if the study is new.
-
-        Raises:
-            ValueError: no member of the space keeps the limits on what is counted.
         """
         self._goals = config.goals
         self._config = config
@@ -98,8 +95,6 @@ class Session:
         self._queued = {self._decoded(genes).hash for genes in store.waiting()}
         self.stop_reason: str | None = None
         gate.refit(self.records())
-        if not self._records and not self._queued:
-            self._check_limits()
         if not self._records:
             self._enqueue_first(first)
         self._tell(None)
@@ -216,15 +211,6 @@ class Session:
         """Whether it keeps the limits on what is counted."""
         batch = ArchitectureBatch.of([architecture])
         return bool(self._goals.allows(batch, self._workload)[0])
-
-    def _check_limits(self) -> None:
-        """Refuse limits that no member was found to keep, before anything is spent."""
-        least = smallest(self._config.space)
-        if not self._allows(least):
-            rng = np.random.default_rng(self._config.seed)
-            drawn = [sample(self._config.space, rng) for _ in range(_MAX_MUTATIONS)]
-            if not self._goals.allows(ArchitectureBatch.of(drawn), self._workload).any():
-                self._goals.check_allows(least, self._workload, "the smallest member of the space")
 
     def _enqueue(self, architecture: Architecture, *, baseline: bool = False) -> None:
         if architecture.hash not in self._queued:

@@ -69,6 +69,7 @@ def run_search(
     task = get_task(config.task)
     workload = task.workload(config.batch_size)
     _check_fits(config.space, workload)
+    config.goals.check_reachable(config.space, workload, config.seed)
     protocol = get_protocol(config.protocol)
     if resume:
         run = run_module.resumed(folder, config)

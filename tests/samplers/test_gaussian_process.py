@@ -14,14 +14,26 @@ def rows(n, f, seed=0):
 def test_the_gradient_is_that_of_the_loss():
     x, rng = rows(12, 4), np.random.default_rng(1)
     y, noise = rng.normal(size=12), rng.uniform(0, 0.1, size=12)
-    vector = rng.normal(-0.5, 0.5, size=7)
+    vector = rng.normal(-0.5, 0.5, size=8)
     value, gradient = _loss(vector, x, y, noise)
-    for index in range(7):
-        step = np.zeros(7)
+    for index in range(8):
+        step = np.zeros(8)
         step[index] = 1e-5
         up, down = _loss(vector + step, x, y, noise)[0], _loss(vector - step, x, y, noise)[0]
         assert gradient[index] == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-6)
     assert np.isfinite(value)
+
+
+def test_products_of_features_are_learnt_from_few_rows():
+    x, fresh = rows(40, 8), rows(200, 8, seed=1)
+
+    def truth(points):
+        # A cost: width times depth, beside what adds up.
+        return (1.5 + points[:, 0]) * (1.5 + points[:, 1]) + points[:, 2]
+
+    process = GaussianProcess.fit(x, truth(x), np.zeros(40))
+    error = process.posterior(fresh).mean - truth(fresh)
+    assert error.std() < 0.05 * truth(fresh).std()
 
 
 def test_many_additive_features_are_learnt_from_few_rows():
