@@ -22,6 +22,7 @@ FROZEN = {
         "--meter",
         "--epochs",
         "--halving",
+        "--refine",
         "--distill",
         "--teacher",
         "--inherit",

@@ -25,6 +25,11 @@ def render_account(summary: SearchSummary) -> str:
         f"before training, {summary.failed} failed{interrupted}",
         _audit(summary.audit),
     ]
+    if summary.refined:
+        lines.append(
+            f"refined: {summary.refined} evaluations from other seeds; figures of what was "
+            f"evaluated again are means"
+        )
     if summary.stopped:
         lines.append(_stopped(summary))
     if summary.stop_reason is not None:

@@ -115,7 +115,8 @@ def render_table(front: Front) -> str:
     rows = [
         (
             str(m.trial),
-            f"{m.accuracy:.2%} ± {m.accuracy_se:.2%}",
+            f"{m.accuracy:.2%} ± {m.accuracy_se:.2%}"
+            + (f" (mean of {m.n_evaluations})" if m.n_evaluations > 1 else ""),
             f"{format_joules(m.energy_j)} "
             f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]",
             f"{m.params:,}",

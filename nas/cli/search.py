@@ -61,6 +61,13 @@ def add_parser(subparsers: Any) -> None:
         "epochs",
     )
     parser.add_argument(
+        "--refine",
+        type=int,
+        metavar="N",
+        help="after the search train and measure up to N times again, from other seeds, what may "
+        "not belong on the front, or may belong there",
+    )
+    parser.add_argument(
         "--distill",
         action="store_true",
         help="candidates learn from the space's largest model, trained first",
@@ -179,6 +186,7 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
             "carbon_g_per_kwh",
             "storage",
             "predictor",
+            "refine",
         )
         if getattr(arguments, name) is not None
     }

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.uncertainty import front_probabilities
@@ -23,6 +24,7 @@ class FrontMember:
     ``latency_s`` is of one batch; ``peak_memory_bytes`` is counted, not measured.
     ``front_probability`` is how likely no other trial truly dominates it, given the errors of both
     (``nas.pareto.uncertainty``); filled in by ``Front.of``.
+    Figures are means over ``n_evaluations`` trainings and measurements.
     ``baseline`` marks what the search was given to compare with rather than found.
     """
 
@@ -44,6 +46,7 @@ class FrontMember:
     latency_s: float | None = None
     peak_memory_bytes: float | None = None
     front_probability: float | None = None
+    n_evaluations: int = 1
     baseline: bool = False
 
 
@@ -66,24 +69,11 @@ class Front:
             ValueError: a cost is not one of latency, params, memory, or a candidate lacks it.
         """
         known = list(candidates)
-        maximize = (True, *[False] * (1 + len(costs)))
-        others = [[_cost(c, name) for name in costs] for c in known]
         mask = non_dominated_mask(
-            [[c.accuracy, c.energy_j, *more] for c, more in zip(known, others, strict=True)],
-            maximize,
+            [[c.accuracy, c.energy_j, *(_cost(c, name) for name in costs)] for c in known],
+            (True, *[False] * (1 + len(costs))),
         )
-        probabilities = front_probabilities(
-            [
-                [c.accuracy, np.log(c.energy_j), *np.log(more)]
-                for c, more in zip(known, others, strict=True)
-            ],
-            [
-                # Latency comes of the windows that joules come of; counts have no error.
-                [c.accuracy_se, _log_sd(c), *[_log_sd(c) * (n == "latency") for n in costs]]
-                for c in known
-            ],
-            maximize,
-        )
+        probabilities = chances(known, costs)
         kept = [
             replace(member, front_probability=float(probability))
             for member, on_front, probability in zip(known, mask, probabilities, strict=True)
@@ -163,6 +153,22 @@ class Front:
     def to_rows(self) -> list[dict[str, Any]]:
         """Plain data for JSON or CSV, one row a member."""
         return [asdict(member) for member in self.members]
+
+
+def chances(members: Sequence[FrontMember], costs: Sequence[str] = ()) -> NDArray[np.float64]:
+    """How likely each is truly on the front of all of them, shape ``(N,)``; see ``Front.of``."""
+    return front_probabilities(
+        [
+            [m.accuracy, np.log(m.energy_j), *(np.log(_cost(m, name)) for name in costs)]
+            for m in members
+        ],
+        [
+            # Latency comes of the windows that joules come of; counts have no error.
+            [m.accuracy_se, _log_sd(m), *[_log_sd(m) * (name == "latency") for name in costs]]
+            for m in members
+        ],
+        (True, *[False] * (1 + len(costs))),
+    )
 
 
 _FIELDS = {"latency": "latency_s", "params": "params", "memory": "peak_memory_bytes"}

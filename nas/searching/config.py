@@ -30,6 +30,7 @@ _LATER = frozenset(
         "max_params",
         "max_memory_bytes",
         "reference",
+        "refine",
     }
 )
 
@@ -73,7 +74,8 @@ class SearchConfig:
     exported artifact. ``warm_start`` are folders of earlier runs of the task, whose trials inform
     the search (see ``nas.searching.earlier``); ``predictor`` is a file of ``nas predictor fit``
     that the gate predicts joules by from the first trial. The run folder keeps what it needs of
-    either. ``halving`` stops trials early that fall behind, ``None`` trains all to their end.
+    either. ``refine`` evaluations go at the end to trials whose place at the front is unsure.
+    ``halving`` stops trials early that fall behind, ``None`` trains all to their end.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -103,6 +105,7 @@ class SearchConfig:
     max_params: float | None = None
     max_memory_bytes: float | None = None
     reference: tuple[float, ...] | None = None
+    refine: int = 0
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -110,6 +113,8 @@ class SearchConfig:
         require_positive_int("batch_size", self.batch_size)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be an integer >= 0, got {self.seed!r}")
+        if isinstance(self.refine, bool) or not isinstance(self.refine, int) or self.refine < 0:
+            raise ValueError(f"refine must be an integer >= 0, got {self.refine!r}")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         if not (math.isfinite(self.carbon_g_per_kwh) and self.carbon_g_per_kwh > 0):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from nas.files import read_json, write_json
 from nas.searching.config import SearchConfig
 from nas.searching.halving import RungPoint
+from nas.searching.replicas import save_right
 from nas.searching.stopping import Progress, Tell
 from nas.searching.trial import TrialRecord
 from predictors.campaign.records import EnergyRecord
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from nas.training.fit import Look
     from predictors.campaign.accounting import EnergySpan
 
+# Between the seeds of a trial and its replicas: beyond the numbers of any search's trials.
+_REPLICA_STRIDE = 500_009
 # What an unfinished trial keeps in its folder: the loop's state, and its progress.
 _LOOP, _PROGRESS = "loop.safetensors", "progress.json"
 
@@ -93,7 +96,8 @@ class TrainingEvaluator:
         task = get_task(config.task)
         workload = task.workload(config.batch_size)
         # A trial's seed follows from the search's and its number, so a resumed trial repeats it.
-        seed = config.seed * 1_000_003 + candidate.number
+        # Replicas repeat all but the seed.
+        seed = config.seed * 1_000_003 + candidate.number + _REPLICA_STRIDE * candidate.replica
         lock = DeviceLock(self.lock_folder, config.device)
         epochs = config.training.epochs
         rungs = () if config.halving is None or tell is None else config.halving.rungs(epochs)
@@ -114,6 +118,8 @@ class TrainingEvaluator:
                 keeper=Keeper(folder / _LOOP, {*rungs, epochs}),
                 step_guard=lock.shared,
             )
+            if fitted.validation.right is not None:
+                save_right(folder, fitted.validation.right)
             weights = folder / "model.safetensors"
             save_weights(fitted.model, weights)
             with lock.shared():
@@ -145,6 +151,7 @@ class TrainingEvaluator:
             predicted_high_j=candidate.predicted_high_j,
             audit=candidate.audit,
             baseline=candidate.baseline,
+            replica=candidate.replica,
             curve=watcher.curve,
             planned_epochs=watcher.planned_epochs,
             duration_s=watcher.duration_s(),

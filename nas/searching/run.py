@@ -2,7 +2,8 @@
 
 ``run.json`` the configuration, versions and meter; ``study.journal`` the study, unless a storage
 URL was given; ``inputs.npy`` the real inputs that are measured with; ``trials/N/`` the weights of
-trial N and its record, written by the worker before the driver hears of it; ``teacher/`` what
+trial N and its record, written by the worker before the driver hears of it, and those of its
+replicas; ``teacher/`` what
 candidates learn from, where they do; ``earlier.json`` and ``predictor.safetensors`` what was known
 beforehand, where anything was; ``writer.lock`` held by the one driver.
 """
@@ -24,6 +25,7 @@ from nas.files import read_json, write_json
 from nas.pareto.queries import Front, FrontMember
 from nas.searching.config import SearchConfig
 from nas.searching.goals import Goals
+from nas.searching.replicas import pooled
 from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord
 from search_spaces.simulated import describe_on
@@ -32,6 +34,8 @@ from search_spaces.workload import Workload
 SCHEMA_VERSION = 1
 _CONFIG = "run.json"
 _ENDED = "ended.json"
+# Of a configuration, when its run is resumed.
+_MAY_CHANGE = ("trials", "refine")
 
 
 class RunBusyError(RuntimeError):
@@ -72,7 +76,18 @@ class Run:
         write_json(self.folder / _ENDED, {"reason": reason})
 
     def trials(self) -> list[TrialRecord]:
-        """Every trial's record, by number.
+        """Every trial's record, by number; of one evaluated again, means over evaluations.
+
+        Raises:
+            StorageError: the study cannot be opened.
+        """
+        records = self.records()
+        if not self.config.refine:
+            return records
+        return [pooled(r, self.trial_folder(r.number)) for r in records]
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial's record as the search ended it, by number.
 
         Raises:
             StorageError: the study cannot be opened.
@@ -83,12 +98,12 @@ class Run:
         return store.records()
 
     def trial(self, number: int) -> TrialRecord:
-        """One trial's record.
+        """One trial's record, which is that of the weights it keeps.
 
         Raises:
             ValueError: there is no such trial.
         """
-        trials = {record.number: record for record in self.trials()}
+        trials = {record.number: record for record in self.records()}
         if number not in trials:
             last = max(trials, default=None)
             allowed = "none yet" if last is None else f"0 to {last}"
@@ -201,20 +216,20 @@ def load(path: str | Path) -> Run:
 
 
 def resumed(folder: Path, config: SearchConfig) -> Run:
-    """The run at ``folder``, to go on with; only ``trials`` may differ from what it was.
+    """The run at ``folder``, to go on with; ``trials`` and ``refine`` may differ from before.
 
     Raises:
         ValueError: the folder is not a run, or its configuration is another one.
     """
     run = load(folder)
     before, now = run.config.to_dict(), config.to_dict()
-    changed = [key for key in before if key != "trials" and before[key] != now[key]]
+    changed = [key for key in before if key not in _MAY_CHANGE and before[key] != now[key]]
     if changed:
         raise ValueError(
             f"a resumed search must keep its configuration; {', '.join(changed)} of {folder} "
             f"differ from what is asked now"
         )
-    if before["trials"] != now["trials"]:
+    if before != now:
         run = replace(run, config=config)
         write_json(folder / _CONFIG, _to_dict(run))
     return run
@@ -260,6 +275,7 @@ def member_of(record: TrialRecord, device: str) -> FrontMember:
         params=record.params or 0,
         latency_s=reading.latency_s,
         peak_memory_bytes=record.peak_memory_bytes,
+        n_evaluations=record.n_evaluations,
         baseline=record.baseline,
     )
 

@@ -62,6 +62,10 @@ class Listener(Protocol):
         """The teacher, trained before any candidate, is at ``epoch`` of ``epochs``."""
         ...
 
+    def on_refine(self, done: int, total: int) -> None:
+        """``done`` of at most ``total`` evaluations are over that make the front surer."""
+        ...
+
 
 class Session:
     """The driver's side of one search."""
@@ -171,6 +175,12 @@ class Session:
         best = 0 if chances[0] >= _FAIR_CHANCE else int(chances.argmax())
         if chances[best] >= _FAIR_CHANCE:
             self._enqueue(variants[best])
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all that is to be dispatched was, and has ended."""
+        enough = self._n_trained() >= self._config.trials or self.stop_reason is not None
+        return enough and not self.in_flight()
 
     def snapshot(self) -> Snapshot:
         """How far the search is."""

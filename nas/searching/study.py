@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from nas.searching.earlier import Earlier, gather, load_earlier
 from nas.searching.earlier_run import Situation
 from nas.searching.evaluator import TrainingEvaluator
 from nas.searching.gate import Gate, Rivals
+from nas.searching.refine import Refinement
 from nas.searching.run import Run
 from nas.searching.samplers import BaseSampler, make_sampler
 from nas.searching.session import Listener, Session
@@ -32,11 +35,21 @@ from nas.searching.teacher import (
 )
 from nas.tasks.base import Task
 from nas.tasks.registry import get_task
-from predictors.campaign.protocol import get_protocol
+from predictors.campaign.protocol import Protocol, get_protocol
 from predictors.meters.select import choose_meter
 from search_spaces.sampling import smallest
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
+
+
+class Where(TypedDict):
+    """Where and how candidates are evaluated."""
+
+    workers: int
+    device: str
+    meter: str
+    protocol: Protocol
+    lock_folder: Path
 
 
 def run_search(
@@ -51,7 +64,7 @@ def run_search(
     """Search, and return the run. Ctrl-C ends it early with every finished trial kept.
 
     With ``resume``, ``folder`` is a run and ``config`` must be its configuration, but for
-    ``trials``, which may be raised to search on.
+    ``trials``, which may be raised to search on, and ``refine``.
 
     Raises:
         ValueError: the folder, configuration or task is not what it must be.
@@ -62,7 +75,7 @@ def run_search(
         TeacherError: the teacher could not be trained.
     """
     # Imported here, so that everything else of a run can be read without ray.
-    from nas.searching.ray_driver import adopt_results, cluster, run_trials
+    from nas.searching.ray_driver import adopt_results, cluster, run_replicas, run_trials
 
     if workers < 1:
         raise ValueError(f"workers must be >= 1, got {workers}")
@@ -129,21 +142,38 @@ def run_search(
                     except KeyboardInterrupt:
                         return run
                 teacher = None if config.teacher is None else run.teacher_folder.resolve()
+                evaluator = TrainingEvaluator(
+                    config, run.inputs_path.resolve(), lock_folder, workers, teacher
+                )
+                trials_folder = (folder / "trials").resolve()
+                where: Where = {
+                    "workers": workers,
+                    "device": config.device,
+                    "meter": meter_name,
+                    "protocol": protocol,
+                    "lock_folder": lock_folder,
+                }
                 run_trials(
                     session,
-                    TrainingEvaluator(
-                        config, run.inputs_path.resolve(), lock_folder, workers, teacher
-                    ),
-                    (folder / "trials").resolve(),
-                    workers=workers,
-                    device=config.device,
-                    meter=meter_name,
-                    protocol=protocol,
-                    lock_folder=lock_folder,
+                    evaluator,
+                    trials_folder,
+                    **where,
                     stopper=None
                     if config.halving is None
                     else Stopper(config.halving, session, gate),
                 )
+                if config.refine and session.is_over:
+                    refinement = Refinement(
+                        session.records(),
+                        trials_folder,
+                        config.goals,
+                        config.device,
+                        config.refine,
+                    )
+                    with suppress(KeyboardInterrupt):
+                        run_replicas(
+                            refinement, evaluator, trials_folder, **where, listener=account
+                        )
         if session.stop_reason is not None:
             run.end_early(session.stop_reason)
     return run

@@ -60,6 +60,7 @@ class Volume:
 class SearchSummary:
     """The account of one search. Energies are in joules, carbon in grams of CO2 equivalent.
 
+    ``refined`` counts evaluations after the search, of trials whose place was unsure.
     ``stopped`` trials were ended early; ``stopped_saved_s`` and ``stopped_saved_j`` estimate what
     their training would have taken more, at the rate that it had, measuring left out;
     ``None`` where that is not known of each.
@@ -78,6 +79,7 @@ class SearchSummary:
     dropped: int
     failed: int
     in_flight: int
+    refined: int
     stopped_saved_s: float | None
     stopped_saved_j: float | None
     audit: AuditSummary
@@ -139,6 +141,7 @@ def summarise(
         dropped=sum(r.state == "dropped" for r in records),
         failed=sum(r.state == "failed" for r in records),
         in_flight=sum(r.state == "running" for r in records),
+        refined=sum(r.n_evaluations - 1 for r in records),
         stopped_saved_s=_stopped_saved(records, "duration_s"),
         stopped_saved_j=_stopped_saved(records, "train_energy_j"),
         audit=audit_summary(records, run.config.goals),

@@ -31,6 +31,8 @@ class TrialRecord:
     ``planned_epochs``: fp32 accuracies on the validation split; a stopped trial ended with the
     last of them.
     ``peak_memory_bytes`` is counted, not measured (``search_spaces.memory``).
+    ``replica`` is above 0 in a record of the same candidate from another seed, and
+    ``n_evaluations`` above 1 where figures are means over such (``nas.searching.replicas``).
     ``train_energy_j`` and ``measure_energy_j`` are what the search itself spent on it.
 
     Raises:
@@ -56,6 +58,8 @@ class TrialRecord:
     reason: str | None = None
     audit: bool = False
     baseline: bool = False
+    replica: int = 0
+    n_evaluations: int = 1
     curve: tuple[RungPoint, ...] = ()
     planned_epochs: int | None = None
     duration_s: float | None = None

@@ -180,6 +180,9 @@ TAUGHT = replace(
 class Say:
     def on_change(self, snapshot, record):
         print(snapshot.complete, snapshot.running, flush=True)
+    def on_refine(self, done, total):
+        pass
+
     def on_teacher(self, epoch, epochs):
         print(0, 0, flush=True)
 if __name__ == "__main__":
@@ -338,6 +341,27 @@ def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(run,
     file.unlink()
     again = nas.search(replace(config, trials=2), warm.folder, workers=1, resume=True)
     assert [t.state for t in again.trials() if t.state != "dropped"] == ["complete"] * 2
+
+
+def test_a_finished_search_is_refined_when_it_is_resumed(run, tmp_path):
+    copy = shutil.copytree(run.folder, tmp_path / "copy")
+    refined = nas.search(replace(CONFIG, refine=2), copy, workers=2, resume=True)
+    replicas = [p for p in copy.glob("trials/*/replica-*/result.json")]
+    assert 1 <= len(replicas) <= 2
+    before = {t.number: t for t in run.trials()}
+    again = [t for t in refined.trials() if t.n_evaluations > 1]
+    assert sum(t.n_evaluations - 1 for t in again) == len(replicas)
+    for trial in again:
+        first = before[trial.number]
+        assert trial.train_energy_j > first.train_energy_j
+        assert trial.reading.n_repeats > first.reading.n_repeats
+        # The weights that an export takes are still those of the trial itself.
+        assert refined.trial(trial.number).accuracy == first.accuracy
+    replica = json.loads(replicas[0].read_text())
+    assert replica["accuracy"] != before[replica["number"]].accuracy, "another seed"
+    assert (
+        "refined: " in nas_command("search", "--run", copy, "--resume", "--task", "digits").stdout
+    )
 
 
 def test_a_missing_cluster_is_one_line(tmp_path):
