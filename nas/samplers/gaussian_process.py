@@ -45,10 +45,10 @@ class Hyperparameters:
     noise: float
 
     @classmethod
-    def default(cls, n_features: int) -> Hyperparameters:
+    def default(cls, expected_F: Array) -> Hyperparameters:
         """The middle of the prior."""
-        middle = _RELEVANCE[0] - np.log(n_features)
-        return cls(_SMOOTH[0], _LINEAR[0], _SQUARE[0], np.full(n_features, middle), _NOISE[0] + 1)
+        middle = _RELEVANCE[0] - np.log(len(expected_F)) + expected_F
+        return cls(_SMOOTH[0], _LINEAR[0], _SQUARE[0], middle, _NOISE[0] + 1)
 
     def to_vector(self) -> Array:
         """All of them, shape ``(F + 4,)``."""
@@ -90,6 +90,7 @@ class GaussianProcess:
         noise_N: Array,
         start: Hyperparameters | None = None,
         *,
+        expected_F: Array | None = None,
         most_rows: int = 200,
         steps: int = 60,
     ) -> GaussianProcess:
@@ -100,6 +101,7 @@ class GaussianProcess:
             labels_N: Labels.
             noise_N: Variance of each label that is known beforehand, 0 for none.
             start: Where the fit starts; the middle of the prior by default.
+            expected_F: Added to the logarithm of each relevance that the prior expects.
             most_rows: Rows that hyperparameters are fitted on.
             steps: Steps of the optimiser at most.
         """
@@ -110,12 +112,13 @@ class GaussianProcess:
         spread = float(labels.std()) or 1.0
         standard, noise = (labels - labels.mean()) / spread, noise_N[chosen] / spread**2
         n_features = features_NF.shape[1]
-        first = start or Hyperparameters.default(n_features)
+        expected = np.zeros(n_features) if expected_F is None else expected_F
+        first = start or Hyperparameters.default(expected)
         bounds = [*_BOUNDS, *[_RELEVANCE_BOUNDS] * n_features]
         found = minimize(
             _loss,
             first.to_vector(),
-            args=(few, standard, noise),
+            args=(few, standard, noise, expected),
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
@@ -197,7 +200,9 @@ def _matern(squared: Array) -> tuple[Array, Array]:
     return (1 + scaled + scaled**2 / 3) * decay, -(5 / 6) * (1 + scaled) * decay
 
 
-def _loss(vector: Array, x_NF: Array, y_N: Array, noise_N: Array) -> tuple[float, Array]:
+def _loss(
+    vector: Array, x_NF: Array, y_N: Array, noise_N: Array, expected_F: Array
+) -> tuple[float, Array]:
     """Negative log posterior density of hyperparameters, and its gradient."""
     hyper = Hyperparameters.from_vector(vector)
     relevance = np.exp(hyper.relevance)
@@ -244,6 +249,6 @@ def _loss(vector: Array, x_NF: Array, y_N: Array, noise_N: Array) -> tuple[float
         np.array([_SMOOTH[i], _LINEAR[i], _SQUARE[i], _NOISE[i], *[_RELEVANCE[i]] * x.shape[1]])
         for i in (0, 1)
     )
-    middle[4:] -= np.log(x.shape[1])
+    middle[4:] += expected_F - np.log(x.shape[1])
     away = (vector - middle) / width
     return value + 0.5 * float(away @ away), gradient + away / width

@@ -214,6 +214,7 @@ class Proposer:
                 is_log=is_loss and self._is_log[index] and bool(labels[known].min() > 0),
                 hyper=self._hyper[index],
                 fit=fit,
+                expected_F=self._features.expected,
             )
             self._hyper[index] = model.process.hyper
             models.append(model)

@@ -14,12 +14,15 @@ def rows(n, f, seed=0):
 def test_the_gradient_is_that_of_the_loss():
     x, rng = rows(12, 4), np.random.default_rng(1)
     y, noise = rng.normal(size=12), rng.uniform(0, 0.1, size=12)
-    vector = rng.normal(-0.5, 0.5, size=8)
-    value, gradient = _loss(vector, x, y, noise)
+    vector, expected = rng.normal(-0.5, 0.5, size=8), rng.normal(size=4)
+    value, gradient = _loss(vector, x, y, noise, expected)
     for index in range(8):
         step = np.zeros(8)
         step[index] = 1e-5
-        up, down = _loss(vector + step, x, y, noise)[0], _loss(vector - step, x, y, noise)[0]
+        up, down = (
+            _loss(vector + step, x, y, noise, expected)[0],
+            _loss(vector - step, x, y, noise, expected)[0],
+        )
         assert gradient[index] == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-6)
     assert np.isfinite(value)
 
