@@ -5,7 +5,9 @@
 few rows speak for a space of many layers; the square is that of products of two features, such as
 a width and a depth, which costs are made of. Relevances have a log-normal prior whose middle falls
 with the number of features (Hvarfner, Hellsten & Nardi 2024), without which a few rows would
-explain themselves by chance; all of it is fitted by the greatest posterior density.
+explain themselves by chance; all of it is fitted by the greatest posterior density. That leaves
+deviations too large where there are few rows and little noise, so variances are scaled by what
+rows left one out turned out to be.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ _LINEAR = (0.0, 2.0)
 _SQUARE = (-2.0, 2.0)
 _RELEVANCE = (-1.0, 2.0)
 _NOISE = (-6.0, 3.0)
+# Rows as good as expected that are added to those left one out.
+_EXPECTED_ROWS = 5
 # Of smooth, linear, square, noise; of each relevance.
 _BOUNDS = ((-8.0, 4.0), (-10.0, 6.0), (-12.0, 6.0), (-14.0, 2.0))
 _RELEVANCE_BOUNDS = (-14.0, 4.0)
@@ -54,6 +58,17 @@ class Hyperparameters:
         """All of them, shape ``(F + 4,)``."""
         return np.concatenate(
             [[self.smooth, self.linear, self.square, self.noise], self.relevance]
+        )
+
+    def spread_by(self, factor: float) -> Hyperparameters:
+        """All variances times ``factor``: the mean stays as it is where noise is not known."""
+        more = float(np.log(factor))
+        return Hyperparameters(
+            self.smooth + more,
+            self.linear + more,
+            self.square + more,
+            self.relevance,
+            self.noise + more,
         )
 
     @classmethod
@@ -125,7 +140,18 @@ class GaussianProcess:
             options={"maxiter": steps},
         )
         hyper = Hyperparameters.from_vector(found.x) if np.isfinite(found.fun) else first
+        fitted = cls(few, labels, noise_N[chosen], hyper)
+        hyper = hyper.spread_by(fitted.dispersion())
         return cls(features_NF, labels_N, noise_N, hyper)
+
+    def dispersion(self) -> float:
+        """Mean square of errors left one out, in units of what was expected of each.
+
+        Shrunk towards 1, as if some more rows had been just as expected. In closed form
+        (Rasmussen & Williams 2006, equation 5.12).
+        """
+        squares = self._alpha**2 / np.diag(_inverse(self._lower))
+        return float((squares.sum() + _EXPECTED_ROWS) / (len(squares) + _EXPECTED_ROWS))
 
     def posterior(self, features_CF: Array) -> Posterior:
         """The posterior at candidates."""
@@ -193,6 +219,13 @@ def kernel_diagonal(a_NF: Array, hyper: Hyperparameters) -> Array:
     return found
 
 
+def _inverse(lower: Array) -> Array:
+    """The inverse of a matrix by its Cholesky factor."""
+    inverse, _ = dpotri(lower, lower=1)
+    found: Array = np.tril(inverse) + np.tril(inverse, -1).T
+    return found
+
+
 def _matern(squared: Array) -> tuple[Array, Array]:
     """Matern 5/2 of squared distances, and its derivative by them."""
     scaled = _ROOT5 * np.sqrt(squared)
@@ -225,8 +258,7 @@ def _loss(
     except np.linalg.LinAlgError:
         return np.inf, np.zeros_like(vector)
     alpha = cho_solve((lower, True), y_N, check_finite=False)
-    inverse, _ = dpotri(lower, lower=1)
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    inverse = _inverse(lower)
     value = 0.5 * float(y_N @ alpha) + float(np.log(np.diag(lower)).sum())
     # d value / d K, from which every derivative follows.
     outer = 0.5 * (inverse - np.outer(alpha, alpha))
