@@ -43,6 +43,11 @@ def test_arms_are_compared_at_their_end_and_at_equal_seconds():
     assert lines[0] == "hypervolume with halving: validation +0.00 ± 0.00%, test +0.00 ± 0.00%"
     assert lines[1].startswith("training seconds with halving: x 0.53 ±")
     assert "+22.31" in lines[2]
+    # At 20 s: as good as the plain search at 40, which had 0.8 then.
+    assert "with halving at half" in lines[3] and lines[3].endswith("-5.27 ± 66.94%")
+    assert "without halving at half" in lines[4] and "-22.31" in lines[4]
+    audited = [replace(o, stopped=4, lost=1) for o in (halved, halved)]
+    assert "of 8 stopped, 2 would be on the last front" in compared([(plain, o) for o in audited])
     assert lines[-1].endswith("x 0.50, 0.55 (2 of 2 seeds)")
 
 
