@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from record_fakes import FormulaMeasure
 
 import nas
 from nas.exporting.card import make_card, render_readme
@@ -161,22 +162,75 @@ def test_a_finished_run_is_not_overwritten_nor_resumed_as_another(run):
         nas.search(replace(CONFIG, seed=2), run.folder, resume=True)
 
 
+# A search in a process of its own, to be killed. Where joules do not matter they are made up
+# (``unmeasured``): compiling and measuring take ten times as long as such trainings do.
 SCRIPT = """
-import sys, nas
+import sys, time, nas
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_e2e import CONFIG
 from dataclasses import replace
+from nas.searching import ray_driver, study
+from nas.searching.evaluator import TrainingEvaluator
+from nas.searching.halving import HalvingConfig
+from nas.searching.stopping import Stopper
 from nas.training.config import DistillConfig, RecoveryConfig
-TAUGHT = replace(
-    CONFIG,
-    teacher="largest",
-    training=replace(
-        CONFIG.training,
-        distill=DistillConfig(feature_weight=0.1),
-        recovery=RecoveryConfig(inherit_share=0.5),
-    ),
-)
+from record_fakes import FormulaMeasure
+folder, mode, *words = sys.argv[1:]
+config = replace(CONFIG, trials=4)
+if "taught" in words:
+    config = replace(
+        config,
+        trials=2,
+        teacher="largest",
+        training=replace(
+            CONFIG.training,
+            distill=DistillConfig(feature_weight=0.1),
+            recovery=RecoveryConfig(inherit_share=0.5),
+        ),
+    )
+
+class Watched(TrainingEvaluator):
+    # Writes each epoch down that is trained; the first driver's trials from 2 on hang after one.
+    def evaluate(self, candidate, folder, measure, tell=None):
+        from nas.training.keeper import Keeper
+        after, log = Keeper.after, folder / (mode + ".epochs")
+        def noted(keeper, epoch, state):
+            with log.open("a") as handle:
+                handle.write(str(epoch) + " ")
+            after(keeper, epoch, state)
+            while mode == "new" and candidate.number >= 2 and epoch == 6:
+                time.sleep(1)
+        Keeper.after = noted
+        try:
+            return super().evaluate(candidate, folder, measure, tell)
+        finally:
+            Keeper.after = after
+
+class StopsOne(Stopper):
+    # Whatever the rule says, trial 1 is stopped and no other.
+    def judge(self, number, progress):
+        record = super().judge(number, progress)
+        if number != 1:
+            return None
+        return record or replace(
+            self._session.record(1),
+            state="stopped",
+            reason="to be stopped",
+            curve=progress.curve,
+            planned_epochs=progress.planned_epochs,
+        )
+
+if "unmeasured" in words:
+    ray_driver._RayMeasure = FormulaMeasure
+if "halved" in words:
+    study.TrainingEvaluator, study.Stopper = Watched, StopsOne
+    config = replace(
+        config,
+        training=replace(config.training, epochs=9),
+        halving=HalvingConfig(eta=2, min_epochs=2),
+    )
+
 class Say:
     def on_change(self, snapshot, record):
         print(snapshot.complete, snapshot.running, flush=True)
@@ -186,21 +240,22 @@ class Say:
     def on_teacher(self, epoch, epochs):
         print(0, 0, flush=True)
 if __name__ == "__main__":
-    taught = len(sys.argv) > 3
-    nas.search(replace(TAUGHT, trials=2) if taught else replace(CONFIG, trials=4),
-               Path(sys.argv[1]), workers=2, resume=sys.argv[2] == "resume", listener=Say())
+    nas.search(config, Path(folder), workers=2, resume=mode == "resume", listener=Say())
 """
 
 
 def start(folder, mode, tmp_path, *more):
     script = tmp_path / "search.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+    tests = Path(__file__).parent
+    script.write_text(SCRIPT.format(tests=str(tests)))
+    path = [str(ROOT), str(tests.parent), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, str(script), str(folder), mode, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(reversed(path))},
         start_new_session=True,
     )
 
@@ -232,10 +287,11 @@ def test_a_cluster_that_dies_under_a_trial_leaves_it_unfinished(tmp_path):
     assert not (tmp_path / "0" / "result.json").exists()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_search_that_is_ended_half_way_goes_on_with_resume(tmp_path, how):
+# What a driver leaves behind that was killed may still measure; Ctrl-C waits for nothing.
+@pytest.mark.parametrize("how, words", [(signal.SIGKILL, []), (signal.SIGINT, ["unmeasured"])])
+def test_a_search_that_is_ended_half_way_goes_on_with_resume(tmp_path, how, words):
     folder = tmp_path / "run"
-    process = start(folder, "new", tmp_path)
+    process = start(folder, "new", tmp_path, *words)
     wait_for_one(process)
     started = time.perf_counter()
     process.send_signal(how)
@@ -246,7 +302,7 @@ def test_a_search_that_is_ended_half_way_goes_on_with_resume(tmp_path, how):
         assert code == 0 and time.perf_counter() - started < 45
     kept = {t.number: t for t in nas.load(folder).trials() if t.state == "complete"}
     assert 1 <= len(kept) < 4
-    again = start(folder, "resume", tmp_path)
+    again = start(folder, "resume", tmp_path, *words)
     _, errors = again.communicate(timeout=200)
     assert again.returncode == 0, errors
     after = {t.number: t for t in nas.load(folder).trials()}
@@ -254,9 +310,40 @@ def test_a_search_that_is_ended_half_way_goes_on_with_resume(tmp_path, how):
     assert all(after[number] == trial for number, trial in kept.items())
 
 
+def test_a_halving_search_that_is_killed_repeats_no_epoch_and_brings_nobody_back(tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, "new", tmp_path, "unmeasured", "halved")
+    logs = [folder / "trials" / str(number) / "new.epochs" for number in (2, 3)]
+    deadline = time.monotonic() + 120
+    while not all(log.is_file() and "6" in log.read_text() for log in logs):
+        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+        time.sleep(0.05)
+    # The whole group, as a cluster that takes a node away does.
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = {t.number: t for t in nas.load(folder).trials()}
+    assert [before[n].state for n in sorted(before)][:2] == ["complete", "stopped"]
+    assert before[1].epochs == 2 and {before[2].state, before[3].state} == {"running"}
+    again = start(folder, "resume", tmp_path, "unmeasured", "halved")
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    after = {t.number: t for t in nas.load(folder).trials()}
+    assert sorted(after) == [0, 1, 2, 3]
+    assert [after[n].state for n in (0, 2, 3)] == ["complete"] * 3, [after[2].reason]
+    assert all(after[number] == before[number] for number in (0, 1))
+    assert not (folder / "trials" / "1" / "resume.epochs").exists()
+    for number in (2, 3):
+        # Rungs are at 2, 4 and 8; the state of 4 was kept, that of 6 was not, or just so.
+        trained = (folder / "trials" / str(number) / "resume.epochs").read_text().split()
+        assert trained in (list("56789"), list("789"))
+        assert [point.epoch for point in after[number].curve] == [2, 4, 8]
+        left = {p.name for p in (folder / "trials" / str(number)).iterdir()}
+        assert "loop.safetensors" not in left and "progress.json" not in left
+
+
 def test_a_teacher_is_trained_once_and_found_again_by_a_resumed_search(tmp_path):
     folder = tmp_path / "run"
-    process = start(folder, "new", tmp_path, "taught")
+    process = start(folder, "new", tmp_path, "taught", "unmeasured")
     record = folder / "teacher" / "teacher.json"
     deadline = time.monotonic() + 120
     while not (record.is_file() and json.loads(record.read_text())["outputs_energy_j"]):
@@ -267,7 +354,7 @@ def test_a_teacher_is_trained_once_and_found_again_by_a_resumed_search(tmp_path)
     kept = nas.load(folder)
     before, teacher = record.stat().st_mtime_ns, kept.teacher()
     assert sum(t.state == "complete" for t in kept.trials()) < 2
-    again = start(folder, "resume", tmp_path, "taught")
+    again = start(folder, "resume", tmp_path, "taught", "unmeasured")
     _, errors = again.communicate(timeout=200)
     assert again.returncode == 0, errors
     run = nas.load(folder)
@@ -303,7 +390,7 @@ def test_a_worker_that_dies_or_raises_is_a_recorded_failure(tmp_path, monkeypatc
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(ROOT)]))
     monkeypatch.setenv("BREAK_TRIALS", "1")
-    process = start(tmp_path / "run", "new", tmp_path)
+    process = start(tmp_path / "run", "new", tmp_path, "unmeasured")
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     trials = {t.number: t for t in nas.load(tmp_path / "run").trials()}
@@ -313,7 +400,12 @@ def test_a_worker_that_dies_or_raises_is_a_recorded_failure(tmp_path, monkeypatc
     assert trials[3].state == "failed" and trials[3].reason == "RuntimeError: first line"
 
 
-def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(run, tmp_path):
+def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(
+    run, tmp_path, monkeypatch
+):
+    # What it starts from was measured; what it finds itself need not be.
+    monkeypatch.setattr("nas.searching.ray_driver._RayMeasure", FormulaMeasure)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT)]))
     copy = shutil.copytree(run.folder, tmp_path / "copy")
     complete = [t for t in run.trials() if t.state == "complete"]
     rows = [Observation.from_reading(t.architecture, run.workload, t.reading) for t in complete]
