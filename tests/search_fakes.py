@@ -14,6 +14,7 @@ from nas.searching.trial import TrialRecord
 from predictors.meters.base import EnergyReading
 from search_spaces.compression.realness import RealnessReport, Row, Shape
 from search_spaces.counting import count
+from search_spaces.memory import peak_memory_of
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
 
@@ -69,7 +70,8 @@ def finished(candidate: TrialRecord) -> TrialRecord:
         "accuracy": accuracy,
         "accuracy_se": 0.003,
         "reading": reading(energy_j).to_dict(),
-        "params": 1,
+        "params": count(candidate.architecture, WORKLOAD).params,
+        "peak_memory_bytes": peak_memory_of(candidate.architecture, WORKLOAD),
         "train_energy_j": 5.0,
         "measure_energy_j": 1.0,
     }
@@ -88,13 +90,14 @@ def make_session(folder, *, listener=None, create=True, earlier=None, **changes)
         WORKLOAD,
         startup_trials=8,
         known=earlier.figures(config.space),
+        goals=config.goals,
     )
     opened = StudyStore.create if create else StudyStore.load
-    store = opened(folder, config.storage, "run", config.space, sampler)
+    store = opened(folder, config.storage, "run", config.space, sampler, config.goals)
     gate = Gate(
         WORKLOAD,
         config.gate,
-        max_joules=config.max_joules,
+        goals=config.goals,
         seed=config.seed,
         knowledge=earlier.knowledge(config.space, seed=config.seed),
         rivals=Rivals.sample(config.space, config.seed, 300),

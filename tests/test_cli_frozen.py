@@ -4,6 +4,7 @@ import argparse
 
 from nas.cli.main import build_parser
 
+LIMITS = ("--max-latency-ms", "--max-params", "--max-memory")
 FROZEN = {
     "search": {
         "recipe",
@@ -14,12 +15,16 @@ FROZEN = {
         "--seed",
         "--sampler",
         "--max-joules",
+        *LIMITS,
+        "--objective",
+        "--reference",
         "--device",
         "--meter",
         "--epochs",
         "--halving",
         "--evaluator",
         "--finalists",
+        "--refine",
         "--distill",
         "--teacher",
         "--inherit",
@@ -37,6 +42,7 @@ FROZEN = {
     "front": {
         "run",
         "--max-joules",
+        *LIMITS,
         "--min-accuracy",
         "--knee",
         "--json",
@@ -49,6 +55,7 @@ FROZEN = {
         "run",
         "--trial",
         "--max-joules",
+        *LIMITS,
         "--min-accuracy",
         "--knee",
         "--to",

@@ -117,7 +117,6 @@ def run(
     gate = Gate(
         WORKLOAD,
         GateConfig(confidence=confidence),
-        max_joules=None,
         seed=seed,
         rivals=Rivals(ArchitectureBatch.of(rivals), rivals.__getitem__),
     )

@@ -108,7 +108,7 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
     )
     store = StudyStore.create(folder, None, "supernet", config.space, sampler)
     rivals = Rivals.sample(config.space, config.seed)
-    gate = Gate(workload, config.gate, max_joules=None, seed=config.seed, rivals=rivals)
+    gate = Gate(workload, config.gate, seed=config.seed, rivals=rivals)
     session = Session(config, workload, store, gate)
     measure = _by_formula(workload)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nas.cli.units import format_joules
+from nas.cli.units import format_bytes, format_joules
 
 if TYPE_CHECKING:
     from nas.searching.gate import AuditSummary
-    from nas.searching.summary import SearchSummary
+    from nas.searching.summary import SearchSummary, Volume
 
 
 def meter_label(meter: str, *, is_estimate: bool) -> str:
@@ -25,12 +25,19 @@ def render_account(summary: SearchSummary) -> str:
         f"before training, {summary.failed} failed{interrupted}",
         _audit(summary.audit),
     ]
+    if summary.refined:
+        lines.append(
+            f"refined: {summary.refined} evaluations from other seeds; figures of what was "
+            f"evaluated again are means"
+        )
     if summary.stopped:
         lines.append(_stopped(summary))
     if summary.finalists:
         lines.append(render_fidelity(summary))
     if summary.stop_reason is not None:
         lines.append(f"ended early: {summary.stop_reason}")
+    if summary.volume is not None:
+        lines.append(_volume(summary.volume))
     return "\n".join([*lines, render_spending(summary)])
 
 
@@ -86,6 +93,20 @@ def render_fidelity(summary: SearchSummary) -> str:
             f"with --evaluator scratch, or train the supernet for longer"
         )
     return text
+
+
+def _volume(volume: Volume) -> str:
+    units = {
+        "accuracy": lambda v: f"{v:.1%}",
+        "joules": format_joules,
+        "latency": lambda v: f"{v * 1e3:.3g} ms",
+        "params": lambda v: f"{v:,.0f} parameters",
+        "memory": format_bytes,
+    }
+    pairs = zip(volume.objectives, volume.reference, strict=True)
+    corner = ", ".join(units[name](value) for name, value in pairs)
+    why = "as given" if volume.given else "a tenth of the front's extent beyond its worst"
+    return f"hypervolume: {volume.hypervolume:.4f} (accuracy x decades) from {corner}, {why}"
 
 
 def _stopped(summary: SearchSummary) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from nas.cli.account import meter_label
 from nas.cli.front import add_query, query
+from nas.cli.limits import asked_limits
 from nas.cli.units import format_joules
 
 
@@ -37,20 +38,30 @@ def run(arguments: argparse.Namespace) -> int:
     import nas
     from nas.exporting.export import export
 
-    queries = (arguments.knee, arguments.max_joules, arguments.min_accuracy)
+    queries = (
+        arguments.knee,
+        arguments.max_joules,
+        arguments.min_accuracy,
+        arguments.max_latency_ms,
+        arguments.max_params,
+        arguments.max_memory,
+    )
     asked = [option is not None and option is not False for option in (arguments.trial, *queries)]
     if not any(asked):
-        raise ValueError("name a member: --trial N, --knee, --max-joules X or --min-accuracy A")
+        raise ValueError(
+            "name a member: --trial N, --knee, --min-accuracy A, --max-joules X or another limit"
+        )
     if asked[0] and any(asked[1:]):
         raise ValueError("--trial names one member already; leave the other options out")
     found = nas.load(arguments.run)
+    limits = asked_limits(arguments)
     if arguments.trial is not None:
         trial = arguments.trial
     elif arguments.knee:
-        trial = query(found.front(), arguments).members[0].trial
+        trial = query(found.front(limits), arguments).members[0].trial
     else:
-        chosen = query(found.front(), arguments)
-        cheapest = arguments.max_joules is None
+        chosen = query(found.front(limits), arguments)
+        cheapest = arguments.min_accuracy is not None and arguments.max_joules is None
         trial = (chosen.members[0] if cheapest else chosen.best()).trial
     if not arguments.quiet:
         print(

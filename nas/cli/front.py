@@ -7,15 +7,17 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.account import meter_label, render_fidelity, render_spending
+from nas.cli.limits import add_limits, asked_limits
 from nas.cli.tables import render_columns
-from nas.cli.units import format_joules, parse_joules
+from nas.cli.units import format_bytes, format_joules, parse_joules
 
 if TYPE_CHECKING:
-    from nas.pareto.queries import Front
+    from nas.pareto.queries import Front, FrontMember
     from nas.searching.run import Run
 
 SCHEMA_VERSION = 1
@@ -42,6 +44,7 @@ def add_query(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose members."""
     parser.add_argument("--max-joules", help="budget per sample, such as 2mJ or 0.002")
     parser.add_argument("--min-accuracy", type=float, help="validation accuracy in [0, 1]")
+    add_limits(parser)
     parser.add_argument("--knee", action="store_true", help="the member at the knee")
 
 
@@ -51,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from nas.searching.summary import summarise
 
     found = nas.load(arguments.run)
-    whole = found.front()
+    whole = found.front(asked_limits(arguments))
     chosen = query(whole, arguments)
     summary = summarise(
         found, baseline=arguments.baseline, carbon_g_per_kwh=arguments.carbon_g_per_kwh
@@ -90,15 +93,17 @@ def query(front: Front, arguments: argparse.Namespace) -> Front:
         # Raises where none qualifies, and says what the front spans.
         front.best(max_joules=budget, min_accuracy=least)
         front = front.within(max_joules=budget, min_accuracy=least)
-    return Front((front.knee(),)) if arguments.knee else front
+    return Front((front.knee(),), front.costs) if arguments.knee else front
 
 
 def render_table(front: Front) -> str:
     """Aligned columns; test accuracy stands apart, since nothing is chosen by it."""
     if not len(front):
-        return "no trial is complete yet, so there is no front"
+        return "no trial is complete yet that keeps every limit, so there is no front"
     # Of joules that are measured, where any are.
     first = next((m for m in front if m.joules == "measured"), front.members[0])
+    # Parameters are shown in any case.
+    costs = [name for name in front.costs if name in _COSTS]
     label = meter_label(first.meter, is_estimate=first.is_estimate)
     head: tuple[str, ...] = (
         "trial",
@@ -106,6 +111,7 @@ def render_table(front: Front) -> str:
         f"energy per sample ({label})",
         "params",
         "architecture",
+        *(_COSTS[name][0] for name in costs),
         "truly on it",
         "test accuracy*",
     )
@@ -114,12 +120,14 @@ def render_table(front: Front) -> str:
         (
             str(m.trial),
             f"{m.accuracy:.2%} ± {m.accuracy_se:.2%}"
-            + (" (inherited)" if m.weights == "inherited" else ""),
+            + (" (inherited)" if m.weights == "inherited" else "")
+            + (f" (mean of {m.n_evaluations})" if m.n_evaluations > 1 else ""),
             f"{format_joules(m.energy_j)} "
             f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]"
             + (" (predicted)" if m.joules == "predicted" else ""),
             f"{m.params:,}",
             f"{m.architecture_text} (baseline)" if m.baseline else m.architecture_text,
+            *(_COSTS[name][1](m) for name in costs),
             "" if m.front_probability is None else f"{m.front_probability:.0%}",
             "" if m.test_accuracy is None else f"{m.test_accuracy:.2%}",
         )
@@ -131,12 +139,13 @@ def render_table(front: Front) -> str:
             (*row, "" if m.inherited_accuracy is None else f"{m.inherited_accuracy:.2%}")
             for row, m in zip(rows, front, strict=True)
         ]
-    lines = [render_columns(head, rows, right={0, 3, 5})]
+    lines = [render_columns(head, rows, right={0, 3, *range(5, 6 + len(costs))})]
     lines.append(
         f"accuracy ± standard error on validation data; energy with 95% interval, "
         f"{first.workload} on {first.device}"
     )
-    lines.append("truly on it: how likely no other trial is better in both, by these errors")
+    both = "both" if not front.costs else "all objectives"
+    lines.append(f"truly on it: how likely no other trial is better in {both}, by these errors")
     lines.append("* recorded, never used to choose")
     if is_final:
         lines.append("inherited: the accuracy of the supernet's weights, before the fine-tune")
@@ -150,6 +159,15 @@ def render_table(front: Front) -> str:
             )
         )
     return "\n".join(lines)
+
+
+_COSTS: dict[str, tuple[str, Callable[[FrontMember], str]]] = {
+    "latency": ("latency", lambda m: "" if m.latency_s is None else f"{m.latency_s * 1e3:.3g} ms"),
+    "memory": (
+        "memory (counted)",
+        lambda m: "" if m.peak_memory_bytes is None else format_bytes(m.peak_memory_bytes),
+    ),
+}
 
 
 def render_json(front: Front) -> dict[str, Any]:
@@ -212,6 +230,13 @@ def draw(found: Run, path: Path) -> None:
             )
     label = f"energy per sample ({meter_label(meter, is_estimate=is_estimate)}, 95% interval)"
     try:
-        plot_front(points, path, title=f"{found.task}: accuracy and energy", energy_label=label)
+        plot_front(
+            points,
+            path,
+            title=f"{found.task}: accuracy and energy",
+            energy_label=label,
+            # Of more objectives the front is no staircase in two of them.
+            joined=not found.config.goals.costs,
+        )
     except OSError as error:
         raise ValueError(f"plot {path} must be writable: {error.strerror}") from None

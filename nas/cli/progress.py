@@ -82,6 +82,16 @@ class SearchProgress(_Bar):
             self._tenths = 10 * epoch // epochs
             print(text, file=sys.stderr, flush=True)
 
+    def on_refine(self, done: int, total: int) -> None:
+        """See ``nas.searching.session.Listener``."""
+        if self._quiet:
+            return
+        status = "evaluating again what may not belong on the front"
+        if self._live:
+            self._bar.update(self._task, total=total, completed=done, status=status)
+        else:
+            print(f"refined {done}/{total}: {status}", file=sys.stderr, flush=True)
+
     def _status(self, snapshot: Snapshot, ended: int) -> str:
         parts = [f"done {ended}/{snapshot.total}"]
         if snapshot.stopped:

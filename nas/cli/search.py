@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.cli.limits import add_limits, limits_of, parse_reference
+
 if TYPE_CHECKING:
     from nas.searching.config import SearchConfig
     from nas.searching.run import Run
@@ -39,6 +41,19 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seed", type=int, help="seed of sampling, weights and audit")
     parser.add_argument("--sampler", help="ehvi, tpe, nsga2 or random")
     parser.add_argument("--max-joules", help="budget per sample, such as 2mJ or 0.002")
+    add_limits(parser)
+    parser.add_argument(
+        "--objective",
+        action="append",
+        metavar="COST",
+        help="minimise this beside joules: latency, params or memory (may be given several times)",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="A,J[,..]",
+        help="corner that hypervolume is counted from, a value for each objective, such as "
+        "0.5,1mJ (latency in ms); default: a tenth of the front's extent beyond its worst",
+    )
     parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
     parser.add_argument("--meter", help="meter, in place of the best one; see nas doctor")
     parser.add_argument("--epochs", type=int, help="training epochs of each candidate")
@@ -58,6 +73,13 @@ def add_parser(subparsers: Any) -> None:
         type=int,
         help="of --evaluator supernet: how many sub-networks are fine-tuned and measured at the "
         "end (default: 12)",
+    )
+    parser.add_argument(
+        "--refine",
+        type=int,
+        metavar="N",
+        help="after the search train and measure up to N times again, from other seeds, what may "
+        "not belong on the front, or may belong there",
     )
     parser.add_argument(
         "--distill",
@@ -178,6 +200,7 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
             "carbon_g_per_kwh",
             "storage",
             "predictor",
+            "refine",
         )
         if getattr(arguments, name) is not None
     }
@@ -186,6 +209,9 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
         changes["task"] = str(Path(changes["task"]).resolve())
     if arguments.max_joules is not None:
         changes["max_joules"] = parse_joules(arguments.max_joules)
+    changes |= limits_of(arguments)
+    if arguments.objective is not None:
+        changes["objectives"] = tuple(arguments.objective)
     if arguments.warm_start is not None:
         changes["warm_start"] = tuple(arguments.warm_start)
     if arguments.space is not None:
@@ -210,6 +236,9 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
         config = replace(config, training=replace(config.training, epochs=arguments.epochs))
     if arguments.halving and config.halving is None:
         config = replace(config, halving=HalvingConfig.for_epochs(config.training.epochs))
+    if arguments.reference is not None:
+        point = parse_reference(arguments.reference, config.goals.names)
+        config = replace(config, reference=point)
     config = _with_supernet(config, arguments)
     return _with_baselines(_with_teacher(config, arguments), arguments.baseline)
 

@@ -1,11 +1,13 @@
-"""Joules as people write and read them."""
+"""Joules and bytes as people write and read them."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 _SCALES = {"": 1.0, "J": 1.0, "mJ": 1e-3, "uJ": 1e-6, "µJ": 1e-6, "nJ": 1e-9, "kJ": 1e3}
+_BYTES = {"": 1.0, "B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 _NUMBER = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Zµ]*)\s*")
 
 
@@ -15,15 +17,31 @@ def parse_joules(text: str) -> float:
     Raises:
         ValueError: not a number above zero, or an unknown unit.
     """
-    match = _NUMBER.fullmatch(text)
-    unit = match.group(2) if match else ""
-    try:
-        value = float(match.group(1)) * _SCALES[unit] if match else math.nan
-    except (KeyError, ValueError):
-        value = math.nan
+    value = _parsed(text, _SCALES)
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"joules must be a number > 0 in J, mJ, uJ or nJ, got {text!r}")
     return value
+
+
+def parse_bytes(text: str) -> float:
+    """Bytes from ``64MB``, ``1.5 GB`` or plain ``64000000``; a kB is 1,000 of them.
+
+    Raises:
+        ValueError: not a number above zero, or an unknown unit.
+    """
+    value = _parsed(text, _BYTES)
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"memory must be a number > 0 in B, kB, MB or GB, got {text!r}")
+    return value
+
+
+def _parsed(text: str, scales: Mapping[str, float]) -> float:
+    """The number in its unit, NaN where it is none."""
+    match = _NUMBER.fullmatch(text)
+    try:
+        return float(match.group(1)) * scales[match.group(2)] if match else math.nan
+    except (KeyError, ValueError):
+        return math.nan
 
 
 def format_joules(energy_j: float) -> str:
@@ -32,3 +50,11 @@ def format_joules(energy_j: float) -> str:
         if energy_j >= scale:
             return f"{energy_j / scale:.3g} {unit}"
     return f"{energy_j:.3g} J"
+
+
+def format_bytes(size_bytes: float) -> str:
+    """Three digits with the unit that fits, such as ``1.25 MB``."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= scale:
+            return f"{size_bytes / scale:.3g} {unit}"
+    return f"{size_bytes:.3g} B"

@@ -29,8 +29,17 @@ class PlotPoint:
     accuracy_se: float = 0.0
 
 
-def plot_front(points: Sequence[PlotPoint], path: Path, *, title: str, energy_label: str) -> None:
+def plot_front(
+    points: Sequence[PlotPoint],
+    path: Path,
+    *,
+    title: str,
+    energy_label: str,
+    joined: bool = True,
+) -> None:
     """Draw ``points`` into the image file ``path`` (PNG, PDF or SVG by its ending).
+
+    Members of the front are ``joined`` by a staircase.
 
     Raises:
         ValueError: there is nothing to draw, or the ending is of no image format.
@@ -52,7 +61,7 @@ def plot_front(points: Sequence[PlotPoint], path: Path, *, title: str, energy_la
     baseline = [p for p in shown if p.kind == "baseline"]
     front = sorted((p for p in shown if p.kind == "front"), key=lambda p: p.energy_j)
     _errors(axes, complete, color=_GREY, marker="o", size=4, label="trained")
-    if front:
+    if front and joined:
         axes.step(
             [p.energy_j for p in front],
             [p.accuracy or 0.0 for p in front],
@@ -61,6 +70,7 @@ def plot_front(points: Sequence[PlotPoint], path: Path, *, title: str, energy_la
             linewidth=1.2,
             zorder=3,
         )
+    if front:
         _errors(axes, front, color=_BLUE, marker="s", size=6, label="front", zorder=4)
     if baseline:
         axes.plot(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.uncertainty import front_probabilities
@@ -20,8 +21,10 @@ class FrontMember:
 
     ``accuracy`` is of the validation split, by which members are chosen; ``test_accuracy`` is
     shown beside it and never chosen by. Energies are joules per sample; the interval is 95%.
+    ``latency_s`` is of one batch; ``peak_memory_bytes`` is counted, not measured.
     ``front_probability`` is how likely no other trial truly dominates it, given the errors of both
     (``nas.pareto.uncertainty``); filled in by ``Front.of``.
+    Figures are means over ``n_evaluations`` trainings and measurements.
     ``baseline`` marks what the search was given to compare with rather than found. ``weights``
     says whether they were trained for it (``own``) or are ``inherited`` from a supernet as they
     are, ``joules`` whether they were ``measured`` or are ``predicted``. A finalist names the trial
@@ -44,7 +47,9 @@ class FrontMember:
     workload: str
     params: int
     latency_s: float | None = None
+    peak_memory_bytes: float | None = None
     front_probability: float | None = None
+    n_evaluations: int = 1
     baseline: bool = False
     weights: str = "own"
     joules: str = "measured"
@@ -56,27 +61,32 @@ class FrontMember:
 class Front:
     """Members that no other dominates, from the fewest joules to the most.
 
-    Made by ``Front.of``, which leaves the dominated out.
+    ``costs`` name what is minimised beside joules. Made by ``Front.of``, which leaves the
+    dominated out.
     """
 
     members: tuple[FrontMember, ...]
+    costs: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, candidates: Iterable[FrontMember]) -> Front:
-        """The front of ``candidates``: accuracy maximised, joules minimised."""
+    def of(cls, candidates: Iterable[FrontMember], costs: Sequence[str] = ()) -> Front:
+        """The front of ``candidates``: accuracy maximised, joules and ``costs`` minimised.
+
+        Raises:
+            ValueError: a cost is not one of latency, params, memory, or a candidate lacks it.
+        """
         known = list(candidates)
-        mask = non_dominated_mask([[c.accuracy, c.energy_j] for c in known], (True, False))
-        probabilities = front_probabilities(
-            [[c.accuracy, np.log(c.energy_j)] for c in known],
-            [[c.accuracy_se, _log_sd(c)] for c in known],
-            (True, False),
+        mask = non_dominated_mask(
+            [[c.accuracy, c.energy_j, *(_cost(c, name) for name in costs)] for c in known],
+            (True, *[False] * (1 + len(costs))),
         )
+        probabilities = chances(known, costs)
         kept = [
             replace(member, front_probability=float(probability))
             for member, on_front, probability in zip(known, mask, probabilities, strict=True)
             if on_front
         ]
-        return cls(tuple(sorted(kept, key=lambda m: (m.energy_j, m.trial))))
+        return cls(tuple(sorted(kept, key=lambda m: (m.energy_j, m.trial))), tuple(costs))
 
     def __iter__(self) -> Iterator[FrontMember]:
         """Members from the fewest joules to the most."""
@@ -96,7 +106,8 @@ class Front:
                 for m in self.members
                 if (max_joules is None or m.energy_j <= max_joules)
                 and (min_accuracy is None or m.accuracy >= min_accuracy)
-            )
+            ),
+            self.costs,
         )
 
     def best(
@@ -130,11 +141,14 @@ class Front:
 
         Distances are taken with accuracy and the logarithm of joules each scaled to [0, 1]
         (Das 1999, "On characterizing the knee of the Pareto curve"). A front of one or two
-        members has no inside; its most accurate member is returned.
+        members has no inside; its most accurate member is returned. Further objectives are not
+        looked at: of more than two, members are those of the front of accuracy and joules.
 
         Raises:
             ValueError: the front is empty.
         """
+        if self.costs:
+            return Front.of(self.members).knee()
         if len(self.members) < 3:
             return self.best()
         energy = np.log([m.energy_j for m in self.members])
@@ -146,6 +160,34 @@ class Front:
     def to_rows(self) -> list[dict[str, Any]]:
         """Plain data for JSON or CSV, one row a member."""
         return [asdict(member) for member in self.members]
+
+
+def chances(members: Sequence[FrontMember], costs: Sequence[str] = ()) -> NDArray[np.float64]:
+    """How likely each is truly on the front of all of them, shape ``(N,)``; see ``Front.of``."""
+    return front_probabilities(
+        [
+            [m.accuracy, np.log(m.energy_j), *(np.log(_cost(m, name)) for name in costs)]
+            for m in members
+        ],
+        [
+            # Latency comes of the windows that joules come of; counts have no error.
+            [m.accuracy_se, _log_sd(m), *[_log_sd(m) * (name == "latency") for name in costs]]
+            for m in members
+        ],
+        (True, *[False] * (1 + len(costs))),
+    )
+
+
+_FIELDS = {"latency": "latency_s", "params": "params", "memory": "peak_memory_bytes"}
+
+
+def _cost(member: FrontMember, name: str) -> float:
+    if name not in _FIELDS:
+        raise ValueError(f"costs must be of {', '.join(_FIELDS)}, got {name!r}")
+    value: float | None = getattr(member, _FIELDS[name])
+    if value is None:
+        raise ValueError(f"trial {member.trial} must have {_FIELDS[name]}, and does not")
+    return value
 
 
 def _log_sd(member: FrontMember) -> float:

@@ -24,6 +24,7 @@ from nas.samplers.proposer import Effort, Evaluated, Exhausted, Proposer
 Array = NDArray[np.float64]
 # From the names of ``P`` parameters and rows ``(N, P)`` to rows; see ``nas.samplers.parameters``.
 NamedRowMap = Callable[[Sequence[str], Array], Array]
+NamedRowFilter = Callable[[Sequence[str], Array], NDArray[np.bool_]]
 # From complete and unfinished trials to what the unfinished ones tell.
 Partial = Callable[[Sequence[FrozenTrial], Sequence[FrozenTrial]], Sequence[PriorTrial]]
 
@@ -65,6 +66,7 @@ class EhviSampler(BaseSampler):
         variances: Variances | None = None,
         features: NamedRowMap | None = None,
         canonical: NamedRowMap | None = None,
+        allowed: NamedRowFilter | None = None,
         effort: Effort | None = None,
         prior_trials: Sequence[PriorTrial] = (),
         partial_trials: Partial | None = None,
@@ -88,6 +90,8 @@ class EhviSampler(BaseSampler):
             canonical: The one form of rows that mean the same, ``(N, P)``, with NaN for what does
                 not matter; without it, conditions are learnt from the trials. Two rows of one
                 form are never both proposed.
+            allowed: Which rows may be proposed, ``(N,)`` booleans, where that is known without
+                evaluating them; all by default. Unlike a constraint of the study it is exact.
             effort: How hard candidates are searched for.
             prior_trials: What is known from before the study. Parameters and values must be the
                 study's own; trials with others are left out.
@@ -106,7 +110,7 @@ class EhviSampler(BaseSampler):
         self._n_startup, self._corners = n_startup_trials, corners
         self._reference_point = reference_point
         self._log, self._best = log, best_possible
-        self._features, self._canonical = features, canonical
+        self._features, self._canonical, self._allowed = features, canonical, allowed
         self._effort = effort or Effort()
         self._prior_trials = tuple(prior_trials)
         self._partial = partial_trials
@@ -238,6 +242,7 @@ class EhviSampler(BaseSampler):
             reference,
             bound(self._features),
             bound(self._canonical),
+            None if self._allowed is None else partial(self._allowed, names),
             self._effort,
         )
 

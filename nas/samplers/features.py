@@ -3,7 +3,8 @@
 Ordered parameters are numbers and their squares, others a column for each choice. Parameters whose
 names differ in a number only (``layer3.heads``, ``layer4.heads``) are a *series*: beside each of
 them stand the mean, the slope and the curvature over the series, by which a handful of rows tells
-what all layers have in common.
+what all layers have in common. That is expected to be most of what they do: the prior of relevance
+is higher for means and lower for members.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ RowMap = Callable[[Array], Array]
 
 _LEAST_SERIES = 3
 _ORDERS = 3
+# Added to the logarithm of relevance that is expected: of a series' means, and of its members.
+_OF_MEANS, _OF_MEMBERS = 2.0, -2.0
 
 
 class Features:
@@ -40,10 +43,29 @@ class Features:
         spread = raw.std(axis=0)
         self._kept = spread > 1e-9
         self._mean, self._spread = raw[:, self._kept].mean(axis=0), spread[self._kept]
+        #: Logarithms of how much more relevant each feature is expected to be, shape ``(F,)``.
+        self.expected = self._expected(raw.shape[1])[self._kept]
 
     def __call__(self, rows_NP: Array) -> Array:
         """Features of ``rows``; what is not part of a row counts as average."""
         found: Array = (self._raw(rows_NP)[:, self._kept] - self._mean) / self._spread
+        return found
+
+    def _expected(self, n_raw: int) -> Array:
+        widths = [2 if table is None else table.shape[1] for table in self._tables]
+        members = {index for series in self._series for index in series}
+        parts = [
+            np.full(width, _OF_MEMBERS if index in members else 0.0)
+            for index, width in enumerate(widths)
+        ]
+        for series in self._series:
+            # As ``_summary`` lays them out: every part's mean, then every part's slope, and on.
+            summary = np.zeros((_ORDERS, widths[series[0]]))
+            summary[0] = _OF_MEANS
+            parts.append(summary.ravel())
+        found = np.zeros(n_raw)
+        known = np.concatenate(parts)
+        found[: len(known)] = known
         return found
 
     def _raw(self, rows_NP: Array) -> Array:

@@ -1,10 +1,13 @@
-"""A Gaussian process whose kernel is smooth plus linear, with one relevance a feature.
+"""A Gaussian process whose kernel is smooth, linear and square, with one relevance a feature.
 
-``k(x, x') = a * matern52(d) + b * sum_f r_f x_f x'_f`` with ``d^2 = sum_f r_f (x_f - x'_f)^2``
-(Rasmussen & Williams 2006, chapters 4 and 5). The linear part lets a few rows speak for a space
-of many layers. Relevances have a log-normal prior whose middle falls with the number of features
-(Hvarfner, Hellsten & Nardi 2024), without which a few rows would explain themselves by chance;
-all of it is fitted by the greatest posterior density.
+``k(x, x') = a * matern52(d) + b * p + c * p^2`` with ``d^2 = sum_f r_f (x_f - x'_f)^2`` and
+``p = sum_f r_f x_f x'_f`` (Rasmussen & Williams 2006, chapters 4 and 5). The linear part lets a
+few rows speak for a space of many layers; the square is that of products of two features, such as
+a width and a depth, which costs are made of. Relevances have a log-normal prior whose middle falls
+with the number of features (Hvarfner, Hellsten & Nardi 2024), without which a few rows would
+explain themselves by chance; all of it is fitted by the greatest posterior density. That leaves
+deviations too large where there are few rows and little noise, so variances are scaled by what
+rows left one out turned out to be.
 """
 
 from __future__ import annotations
@@ -21,12 +24,18 @@ Array = NDArray[np.float64]
 
 _JITTER = 1e-8
 _ROOT5 = 5**0.5
-# Prior of the logarithms: of smooth and linear variance, of relevance times features, of noise.
+# Prior of the logarithms: of smooth, linear and square variance, of relevance times features, of
+# noise.
 _SMOOTH = (-0.5, 1.0)
 _LINEAR = (0.0, 2.0)
+_SQUARE = (-2.0, 2.0)
 _RELEVANCE = (-1.0, 2.0)
 _NOISE = (-6.0, 3.0)
-_BOUNDS = ((-8.0, 4.0), (-10.0, 6.0), (-14.0, 4.0), (-14.0, 2.0))
+# Rows as good as expected that are added to those left one out.
+_EXPECTED_ROWS = 5
+# Of smooth, linear, square, noise; of each relevance.
+_BOUNDS = ((-8.0, 4.0), (-10.0, 6.0), (-12.0, 6.0), (-14.0, 2.0))
+_RELEVANCE_BOUNDS = (-14.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -35,24 +44,38 @@ class Hyperparameters:
 
     smooth: float
     linear: float
+    square: float
     relevance: Array
     noise: float
 
     @classmethod
-    def default(cls, n_features: int) -> Hyperparameters:
+    def default(cls, expected_F: Array) -> Hyperparameters:
         """The middle of the prior."""
-        middle = _RELEVANCE[0] - np.log(n_features)
-        return cls(_SMOOTH[0], _LINEAR[0], np.full(n_features, middle), _NOISE[0] + 1)
+        middle = _RELEVANCE[0] - np.log(len(expected_F)) + expected_F
+        return cls(_SMOOTH[0], _LINEAR[0], _SQUARE[0], middle, _NOISE[0] + 1)
 
     def to_vector(self) -> Array:
-        """All of them, shape ``(F + 3,)``."""
-        return np.concatenate([[self.smooth, self.linear, self.noise], self.relevance])
+        """All of them, shape ``(F + 4,)``."""
+        return np.concatenate(
+            [[self.smooth, self.linear, self.square, self.noise], self.relevance]
+        )
+
+    def spread_by(self, factor: float) -> Hyperparameters:
+        """All variances times ``factor``: the mean stays as it is where noise is not known."""
+        more = float(np.log(factor))
+        return Hyperparameters(
+            self.smooth + more,
+            self.linear + more,
+            self.square + more,
+            self.relevance,
+            self.noise + more,
+        )
 
     @classmethod
     def from_vector(cls, vector: Array) -> Hyperparameters:
         """Read ``to_vector``'s form."""
-        smooth, linear, noise = (float(v) for v in vector[:3])
-        return cls(smooth, linear, vector[3:], noise)
+        smooth, linear, square, noise = (float(v) for v in vector[:4])
+        return cls(smooth, linear, square, vector[4:], noise)
 
 
 class GaussianProcess:
@@ -82,6 +105,7 @@ class GaussianProcess:
         noise_N: Array,
         start: Hyperparameters | None = None,
         *,
+        expected_F: Array | None = None,
         most_rows: int = 200,
         steps: int = 60,
     ) -> GaussianProcess:
@@ -92,6 +116,7 @@ class GaussianProcess:
             labels_N: Labels.
             noise_N: Variance of each label that is known beforehand, 0 for none.
             start: Where the fit starts; the middle of the prior by default.
+            expected_F: Added to the logarithm of each relevance that the prior expects.
             most_rows: Rows that hyperparameters are fitted on.
             steps: Steps of the optimiser at most.
         """
@@ -102,19 +127,31 @@ class GaussianProcess:
         spread = float(labels.std()) or 1.0
         standard, noise = (labels - labels.mean()) / spread, noise_N[chosen] / spread**2
         n_features = features_NF.shape[1]
-        first = start or Hyperparameters.default(n_features)
-        bounds = [_BOUNDS[0], _BOUNDS[1], _BOUNDS[3], *[_BOUNDS[2]] * n_features]
+        expected = np.zeros(n_features) if expected_F is None else expected_F
+        first = start or Hyperparameters.default(expected)
+        bounds = [*_BOUNDS, *[_RELEVANCE_BOUNDS] * n_features]
         found = minimize(
             _loss,
             first.to_vector(),
-            args=(few, standard, noise),
+            args=(few, standard, noise, expected),
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
             options={"maxiter": steps},
         )
         hyper = Hyperparameters.from_vector(found.x) if np.isfinite(found.fun) else first
+        fitted = cls(few, labels, noise_N[chosen], hyper)
+        hyper = hyper.spread_by(fitted.dispersion())
         return cls(features_NF, labels_N, noise_N, hyper)
+
+    def dispersion(self) -> float:
+        """Mean square of errors left one out, in units of what was expected of each.
+
+        Shrunk towards 1, as if some more rows had been just as expected. In closed form
+        (Rasmussen & Williams 2006, equation 5.12).
+        """
+        squares = self._alpha**2 / np.diag(_inverse(self._lower))
+        return float((squares.sum() + _EXPECTED_ROWS) / (len(squares) + _EXPECTED_ROWS))
 
     def posterior(self, features_CF: Array) -> Posterior:
         """The posterior at candidates."""
@@ -165,15 +202,27 @@ def kernel(a_NF: Array, b_MF: Array, hyper: Hyperparameters) -> Array:
     product = a @ b.T
     squared = np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * product, 0)
     smooth, _ = _matern(squared)
-    found: Array = np.exp(hyper.smooth) * smooth + np.exp(hyper.linear) * product
+    found: Array = (
+        np.exp(hyper.smooth) * smooth
+        + np.exp(hyper.linear) * product
+        + np.exp(hyper.square) * product**2
+    )
     return found
 
 
 def kernel_diagonal(a_NF: Array, hyper: Hyperparameters) -> Array:
     """Variance of the function at ``a``, shape ``(N,)``."""
-    found: Array = np.exp(hyper.smooth) + np.exp(hyper.linear) * (
-        a_NF**2 @ np.exp(hyper.relevance)
+    size = a_NF**2 @ np.exp(hyper.relevance)
+    found: Array = (
+        np.exp(hyper.smooth) + np.exp(hyper.linear) * size + np.exp(hyper.square) * size**2
     )
+    return found
+
+
+def _inverse(lower: Array) -> Array:
+    """The inverse of a matrix by its Cholesky factor."""
+    inverse, _ = dpotri(lower, lower=1)
+    found: Array = np.tril(inverse) + np.tril(inverse, -1).T
     return found
 
 
@@ -184,7 +233,9 @@ def _matern(squared: Array) -> tuple[Array, Array]:
     return (1 + scaled + scaled**2 / 3) * decay, -(5 / 6) * (1 + scaled) * decay
 
 
-def _loss(vector: Array, x_NF: Array, y_N: Array, noise_N: Array) -> tuple[float, Array]:
+def _loss(
+    vector: Array, x_NF: Array, y_N: Array, noise_N: Array, expected_F: Array
+) -> tuple[float, Array]:
     """Negative log posterior density of hyperparameters, and its gradient."""
     hyper = Hyperparameters.from_vector(vector)
     relevance = np.exp(hyper.relevance)
@@ -198,36 +249,38 @@ def _loss(vector: Array, x_NF: Array, y_N: Array, noise_N: Array) -> tuple[float
     slope *= np.exp(hyper.smooth)
     linear = np.exp(hyper.linear)
     noise = np.exp(hyper.noise)
-    covariance = smooth + linear * product
+    square = np.exp(hyper.square)
+    squares = square * product**2
+    covariance = smooth + linear * product + squares
     covariance[np.diag_indices_from(covariance)] += noise_N + noise + _JITTER
     try:
         lower = cholesky(covariance, lower=True, check_finite=False)
     except np.linalg.LinAlgError:
         return np.inf, np.zeros_like(vector)
     alpha = cho_solve((lower, True), y_N, check_finite=False)
-    inverse, _ = dpotri(lower, lower=1)
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    inverse = _inverse(lower)
     value = 0.5 * float(y_N @ alpha) + float(np.log(np.diag(lower)).sum())
     # d value / d K, from which every derivative follows.
     outer = 0.5 * (inverse - np.outer(alpha, alpha))
     weighted = outer * slope
     # sum_ij w_ij (x_if - x_jf)^2 for each feature f, without a matrix for each.
     by_distance = 2 * (weighted.sum(axis=1) @ x**2 - (x * (weighted @ x)).sum(axis=0))
-    by_product = linear * (x * (outer @ x)).sum(axis=0)
+    by_product = (x * ((linear * outer + 2 * square * outer * product) @ x)).sum(axis=0)
     gradient = np.concatenate(
         [
-            [(outer * smooth).sum(), linear * (outer * product).sum(), noise * np.trace(outer)],
+            [
+                (outer * smooth).sum(),
+                linear * (outer * product).sum(),
+                (outer * squares).sum(),
+                noise * np.trace(outer),
+            ],
             by_distance + by_product,
         ]
     )
-    middle = np.concatenate(
-        [
-            [_SMOOTH[0], _LINEAR[0], _NOISE[0]],
-            np.full(x.shape[1], _RELEVANCE[0] - np.log(x.shape[1])),
-        ]
+    middle, width = (
+        np.array([_SMOOTH[i], _LINEAR[i], _SQUARE[i], _NOISE[i], *[_RELEVANCE[i]] * x.shape[1]])
+        for i in (0, 1)
     )
-    width = np.concatenate(
-        [[_SMOOTH[1], _LINEAR[1], _NOISE[1]], np.full(x.shape[1], _RELEVANCE[1])]
-    )
+    middle[4:] += expected_F - np.log(x.shape[1])
     away = (vector - middle) / width
     return value + 0.5 * float(away @ away), gradient + away / width

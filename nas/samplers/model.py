@@ -36,8 +36,12 @@ class Model:
         is_log: bool,
         hyper: Hyperparameters | None,
         fit: bool,
+        expected_F: Array | None = None,
     ) -> Model:
-        """Condition on losses; with ``fit`` (or no ``hyper``) fit hyperparameters first."""
+        """Condition on losses; with ``fit`` (or no ``hyper``) fit hyperparameters first.
+
+        ``expected_F`` is the prior's, see ``GaussianProcess.fit``.
+        """
         labels, variance = losses_N, variance_N
         if is_log:
             labels, variance = np.log(losses_N), variance_N / losses_N**2
@@ -46,7 +50,9 @@ class Model:
         if below > 0:
             labels = np.minimum(labels, middle + _WORST * below)
         if fit or hyper is None:
-            process = GaussianProcess.fit(features_NF, labels, variance, hyper)
+            process = GaussianProcess.fit(
+                features_NF, labels, variance, hyper, expected_F=expected_F
+            )
         else:
             process = GaussianProcess(features_NF, labels, variance, hyper)
         return cls(process, features_NF, labels, variance, is_log)

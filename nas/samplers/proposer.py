@@ -5,6 +5,7 @@ Knows rows and losses, neither Optuna nor what a row means. Everything is minimi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -96,8 +97,8 @@ class Proposer:
     ``reference`` is the corner that hypervolume is counted from; by default a tenth of the
     front's extent beyond its worst. ``extra`` adds features of the caller's; ``canonical`` brings
     rows that mean the same into one form, with NaN for what does not matter, and otherwise
-    conditions are learnt. Hyperparameters are kept from one proposal to the next, so that fitting
-    starts where it ended.
+    conditions are learnt; ``allowed`` tells rows that may be proposed. Hyperparameters are kept
+    from one proposal to the next, so that fitting starts where it ended.
     """
 
     parameters: Parameters
@@ -106,6 +107,7 @@ class Proposer:
     reference: Array | None = None
     extra: RowMap | None = None
     canonical: RowMap | None = None
+    allowed: Callable[[Array], NDArray[np.bool_]] | None = None
     effort: Effort = field(default_factory=Effort)
 
     def __post_init__(self) -> None:
@@ -136,7 +138,7 @@ class Proposer:
         seen = self._known(seen_NP)
         taken = set(keys(seen))
         rows = self._form(self.parameters.corners() if corners else seen_NP[:0])
-        rows = _fresh(rows, set(taken))[:1]
+        rows = self._may(_fresh(rows, set(taken)))[:1]
         if not len(rows):
             rows = self._new(taken, _FIRST_CANDIDATES)
         apart = _squared_distances(self._features(rows), self._features(seen))
@@ -212,6 +214,7 @@ class Proposer:
                 is_log=is_loss and self._is_log[index] and bool(labels[known].min() > 0),
                 hyper=self._hyper[index],
                 fit=fit,
+                expected_F=self._features.expected,
             )
             self._hyper[index] = model.process.hyper
             models.append(model)
@@ -232,12 +235,7 @@ class Proposer:
             front = front[np.all(front < reference, axis=1)]
         else:
             edge = reached[non_dominated_mask(reached, minimised)]
-            worst = edge.max(axis=0)
-            extent = worst - edge.min(axis=0)
-            # A front of one point has no extent: all that was seen has.
-            seen = np.vstack([losses_NM, before_BM])
-            extent = np.where(extent > 0, extent, seen.max(axis=0) - worst)
-            reference = worst + _FRONT_MARGIN * np.where(extent > 0, extent, 1.0)
+            reference = beyond(edge, np.vstack([losses_NM, before_BM]))
         most = _MOST_FRONT.get(self.n_objectives, _MOST_FRONT_ELSE)
         if len(front) > most:
             order = np.argsort(front[:, 0])
@@ -253,7 +251,7 @@ class Proposer:
         rows = _fresh(self._new(taken, effort.children), known)
         gains = self._gains(surrogates, region, rows)
         for _ in range(effort.generations):
-            children = _fresh(self._children(parents, effort.children), known)
+            children = self._may(_fresh(self._children(parents, effort.children), known))
             if len(children):
                 rows = np.vstack([rows, children])
                 gains = np.concatenate([gains, self._gains(surrogates, region, children)])
@@ -320,7 +318,7 @@ class Proposer:
     def _new(self, taken: set[bytes], n: int) -> Array:
         """Up to ``n`` new rows, at random; a small space is looked through whole."""
         if self._listed is not None:
-            left = _fresh(self._form(self._listed), set(taken))
+            left = self._may(_fresh(self._form(self._listed), set(taken)))
             if not len(left):
                 raise Exhausted
             most = max(n, _MOST_LISTED_CANDIDATES)
@@ -328,10 +326,28 @@ class Proposer:
             return found
         for _ in range(_TRIES):
             rows = self._form(self.parameters.random(n, self._rng))
-            fresh = _fresh(rows, set(taken))
+            fresh = self._may(_fresh(rows, set(taken)))
             if len(fresh):
                 return fresh
         raise Exhausted
+
+    def _may(self, rows_NP: Array) -> Array:
+        """Those of rows that may be proposed."""
+        if self.allowed is None or not len(rows_NP):
+            return rows_NP
+        return rows_NP[self.allowed(self.parameters.filled(rows_NP, self._rng))]
+
+
+def beyond(front_FM: Array, seen_NM: Array) -> Array:
+    """A corner a tenth of the front's extent beyond its worst losses, shape ``(M,)``.
+
+    A front of one point has no extent: what was ``seen`` takes its place.
+    """
+    worst = front_FM.max(axis=0)
+    extent = worst - front_FM.min(axis=0)
+    extent = np.where(extent > 0, extent, seen_NM.max(axis=0) - worst)
+    found: Array = worst + _FRONT_MARGIN * np.where(extent > 0, extent, 1.0)
+    return found
 
 
 def _fresh(rows: Array, known: set[bytes]) -> Array:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from nas.searching.goals import Cost, Goals
 from nas.searching.halving import HalvingConfig
 from nas.searching.supernet import SupernetConfig
 from nas.training.config import TrainingConfig
@@ -20,7 +21,20 @@ SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 # The teacher that a search trains itself: the space's largest member.
 LARGEST = "largest"
 # Fields that runs made before there were such may lack.
-_LATER = frozenset({"warm_start", "predictor", "halving", "supernet"})
+_LATER = frozenset(
+    {
+        "warm_start",
+        "predictor",
+        "halving",
+        "objectives",
+        "max_latency_s",
+        "max_params",
+        "max_memory_bytes",
+        "reference",
+        "refine",
+        "supernet",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +67,17 @@ class SearchConfig:
 
     ``trials`` counts candidates that are trained (complete, stopped early or failed), not those
     the gate drops. ``batch_size`` is that of the measured workload. ``meter`` is ``None`` for the
-    best one that the machine has. ``max_joules`` is a budget per sample in joules. ``baselines``
+    best one that the machine has. ``objectives`` are minimised beside joules; they, the limits
+    (``max_joules`` is per sample, ``max_latency_s`` of a batch) and ``reference`` are those of
+    ``nas.searching.goals``. ``baselines``
     are evaluated first, whatever the gate thinks of them, and count as trials; savings are named
     against the first. ``teacher`` is what candidates learn from, as ``training.distill`` says:
     ``"largest"``, the space's largest member, which the search trains first, or the folder of an
     exported artifact. ``warm_start`` are folders of earlier runs of the task, whose trials inform
     the search (see ``nas.searching.earlier``); ``predictor`` is a file of ``nas predictor fit``
     that the gate predicts joules by from the first trial. The run folder keeps what it needs of
-    either. ``halving`` stops trials early that fall behind, ``None`` trains all to their end.
+    either. ``refine`` evaluations go at the end to trials whose place at the front is unsure.
+    ``halving`` stops trials early that fall behind, ``None`` trains all to their end.
     ``supernet`` judges candidates as sub-networks of one that is trained first, ``None`` trains
     each from scratch.
 
@@ -87,6 +104,12 @@ class SearchConfig:
     warm_start: tuple[str, ...] = ()
     predictor: str | None = None
     halving: HalvingConfig | None = None
+    objectives: tuple[Cost, ...] = ()
+    max_latency_s: float | None = None
+    max_params: float | None = None
+    max_memory_bytes: float | None = None
+    reference: tuple[float, ...] | None = None
+    refine: int = 0
     supernet: SupernetConfig | None = None
 
     def __post_init__(self) -> None:
@@ -95,12 +118,21 @@ class SearchConfig:
         require_positive_int("batch_size", self.batch_size)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be an integer >= 0, got {self.seed!r}")
+        if isinstance(self.refine, bool) or not isinstance(self.refine, int) or self.refine < 0:
+            raise ValueError(f"refine must be an integer >= 0, got {self.refine!r}")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
-        for name in ("max_joules", "carbon_g_per_kwh"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be finite and > 0, got {value!r}")
+        if not (math.isfinite(self.carbon_g_per_kwh) and self.carbon_g_per_kwh > 0):
+            raise ValueError(
+                f"carbon_g_per_kwh must be finite and > 0, got {self.carbon_g_per_kwh!r}"
+            )
+        # Made once here, so that what is wrong with it is said now.
+        goals = self.goals
+        if goals.costs and self.halving is not None:
+            raise ValueError(
+                "halving compares accuracy and joules alone: objectives must be none with it, "
+                f"got {', '.join(goals.costs)}"
+            )
         if (self.teacher is None) != (self.training.distill is None):
             raise ValueError(
                 f"teacher must be set exactly where training.distill is, got {self.teacher!r} "
@@ -133,9 +165,23 @@ class SearchConfig:
                 f"got {self.trials}"
             )
 
+    @property
+    def goals(self) -> Goals:
+        """What the search is after."""
+        return Goals(
+            self.objectives,
+            self.max_joules,
+            self.max_latency_s,
+            self.max_params,
+            self.max_memory_bytes,
+            self.reference,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
+        data["objectives"] = list(self.objectives)
+        data["reference"] = None if self.reference is None else list(self.reference)
         data["space"] = self.space.to_dict()
         data["training"] = self.training.to_dict()
         data["gate"] = {f.name: getattr(self.gate, f.name) for f in fields(self.gate)}
@@ -167,6 +213,9 @@ class SearchConfig:
             values["supernet"] = SupernetConfig.from_dict(values["supernet"])
         values["baselines"] = tuple(Architecture.from_dict(b) for b in values["baselines"])
         values["warm_start"] = tuple(values.get("warm_start", ()))
+        values["objectives"] = tuple(values.get("objectives", ()))
+        if values.get("reference") is not None:
+            values["reference"] = tuple(values["reference"])
         return cls(**values)
 
 
@@ -176,6 +225,13 @@ def _check_goes_with_supernet(config: SearchConfig) -> None:
         raise ValueError("halving must be None with a supernet, whose sub-networks do not train")
     if config.training.recovery.inherit_share is not None:
         raise ValueError("inherit_share must be None with a supernet, which finalists start from")
+    if config.goals.needs_latency:
+        raise ValueError(
+            "max_latency_s and the objective latency must be left out with a supernet: few of its "
+            "sub-networks are measured"
+        )
+    if config.refine:
+        raise ValueError(f"refine must be 0 with a supernet, got {config.refine}")
     if config.warm_start:
         raise ValueError(
             "warm_start must be empty with a supernet: accuracies of other runs do not compare "

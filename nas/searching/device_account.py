@@ -70,6 +70,13 @@ class DeviceAccount:
         if self._listener is not None:
             self._listener.on_supernet(epoch, epochs)
 
+    def on_refine(self, done: int, total: int) -> None:
+        """See ``nas.searching.session.Listener``."""
+        self._end()
+        self._begin()
+        if self._listener is not None:
+            self._listener.on_refine(done, total)
+
     def _begin(self) -> None:
         if self._meter is not None:
             try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from nas.files import read_json, write_json
 from nas.searching.config import SearchConfig
 from nas.searching.halving import RungPoint
+from nas.searching.replicas import save_right
 from nas.searching.stopping import Progress, Tell
 from nas.searching.trial import TrialRecord
 from predictors.campaign.records import EnergyRecord
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from predictors.campaign.accounting import EnergySpan
     from search_spaces.models.transformer import Transformer
 
+# Between the seeds of a trial and its replicas: beyond the numbers of any search's trials.
+_REPLICA_STRIDE = 500_009
 # What an unfinished trial keeps in its folder: the loop's state, and its progress.
 _LOOP, _PROGRESS = "loop.safetensors", "progress.json"
 
@@ -95,6 +98,7 @@ class TrainingEvaluator:
         from predictors.campaign.exclusive import DeviceLock
         from search_spaces.compression.apply import compress, run_eagerly
         from search_spaces.counting import count
+        from search_spaces.memory import peak_memory_of
 
         config, architecture = self.config, candidate.architecture
         started = time.perf_counter()
@@ -104,7 +108,8 @@ class TrainingEvaluator:
         task = get_task(config.task)
         workload = task.workload(config.batch_size)
         # A trial's seed follows from the search's and its number, so a resumed trial repeats it.
-        seed = config.seed * 1_000_003 + candidate.number
+        # Replicas repeat all but the seed.
+        seed = config.seed * 1_000_003 + candidate.number + _REPLICA_STRIDE * candidate.replica
         lock = DeviceLock(self.lock_folder, config.device)
         epochs = config.training.epochs
         rungs = () if config.halving is None or tell is None else config.halving.rungs(epochs)
@@ -126,6 +131,8 @@ class TrainingEvaluator:
                 keeper=Keeper(folder / _LOOP, {*rungs, epochs}),
                 step_guard=lock.shared,
             )
+            if fitted.validation.right is not None:
+                save_right(folder, fitted.validation.right)
             weights = folder / "model.safetensors"
             save_weights(fitted.model, weights)
             with lock.shared():
@@ -151,6 +158,7 @@ class TrainingEvaluator:
             test_accuracy_se=test.standard_error,
             reading=record.reading,
             params=count(architecture, workload).params,
+            peak_memory_bytes=peak_memory_of(architecture, workload),
             curve=watcher.curve,
             planned_epochs=watcher.planned_epochs,
             duration_s=watcher.duration_s(),

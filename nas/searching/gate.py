@@ -1,7 +1,8 @@
 """The gate: drop a candidate before it costs training, with a stated confidence.
 
 Accuracy and joules of a candidate are predicted with intervals. It is dropped when it is less
-likely to be on the front than ``1 - confidence``, or even its optimistic joules break the budget.
+likely to be on the front than ``1 - confidence``, or even its optimistic joules or latency break a
+limit.
 The front is that of what was measured and of *rivals*: members of the space that the search has
 not evaluated, at pessimistic predictions or an earlier run's figures, since a search that may
 still find those should not train what they beat. An audit evaluates a stated share of the dropped
@@ -21,9 +22,10 @@ from nas.pareto.dominance import non_dominated_mask
 from nas.searching.accuracy import AccuracySurrogate
 from nas.searching.config import GateConfig
 from nas.searching.curves import extrapolate
+from nas.searching.goals import Goals
 from nas.searching.knowledge import Knowledge, KnownAccuracy
 from nas.searching.trial import TrialRecord
-from predictors.learned.models import Observation
+from predictors.learned.models import EnergyPredictor, Observation
 from predictors.learned.regressor import Interval
 from search_spaces.architecture import Architecture
 from search_spaces.batch import ArchitectureBatch
@@ -56,14 +58,22 @@ class Rivals:
     member: Callable[[int], Architecture]
 
     @classmethod
-    def sample(cls, space: SearchSpace, seed: int, n: int = 2000) -> Rivals:
-        """Up to ``n`` different members, uniformly sampled."""
+    def sample(
+        cls,
+        space: SearchSpace,
+        seed: int,
+        n: int = 2000,
+        *,
+        allows: Callable[[ArchitectureBatch], NDArray[np.bool_]] | None = None,
+    ) -> Rivals:
+        """Up to ``n`` different members, uniformly sampled, less those not in ``allows``."""
         drawn = sample_positions(space, n, np.random.default_rng([seed, n]))
         positions = np.unique(drawn, axis=0)
-        return cls(
-            ArchitectureBatch.from_positions(positions, space),
-            lambda index: from_vector(positions[index], space),
-        )
+        batch = ArchitectureBatch.from_positions(positions, space)
+        if allows is not None:
+            positions = positions[allows(batch)]
+            batch = ArchitectureBatch.from_positions(positions, space)
+        return cls(batch, lambda index: from_vector(positions[index], space))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +100,26 @@ class Gate:
         workload: Workload,
         config: GateConfig,
         *,
-        max_joules: float | None,
+        goals: Goals | None = None,
         seed: int,
         knowledge: Knowledge | None = None,
         rivals: Rivals | None = None,
     ) -> None:
         """Start with nothing measured.
 
-        ``knowledge`` is what is known from before this search, such as an earlier run's figures;
-        ``rivals`` members of the space that nobody has evaluated, none by default.
+        ``goals`` are accuracy and joules without a limit by default. ``knowledge`` is what is
+        known from before this search, such as an earlier run's figures; ``rivals`` members of the
+        space that nobody has evaluated, none by default.
         """
         self._workload = workload
         self._config = config
-        self._max_joules = max_joules
+        self._goals = goals or Goals()
         self._seed = seed
         self._knowledge = knowledge or Knowledge()
         self._predictor = self._knowledge.predictor((), seed=seed)
         self._accuracy = AccuracySurrogate(workload)
+        # Seconds follow from counts as joules do, and the same regressor learns them.
+        self._latency: EnergyPredictor | None = None
         self._rivals = rivals
         self._front: list[TrialRecord] = []
         self._rival_points = np.empty((0, 2))
@@ -127,8 +140,7 @@ class Gate:
         """
         complete = [r for r in records if r.state == "complete"]
         self._n_complete = len(complete)
-        mask = non_dominated_mask([r.objectives for r in complete], (True, False))
-        self._front = [r for r, on_front in zip(complete, mask, strict=True) if on_front]
+        self._front = self._goals.front(complete)
         known = self._n_fitted + self._knowledge.n_both
         if len(complete) - self._n_fitted >= max(1, known // 10):
             self._fit(complete, records)
@@ -141,6 +153,10 @@ class Gate:
             if r.reading is not None
         ]
         self._predictor = self._knowledge.predictor(observations, seed=self._seed)
+        if self._goals.needs_latency:
+            self._latency = EnergyPredictor.fit(
+                [self._latency_of(r) for r in complete], seed=self._seed
+            )
         self._learn_accuracies(
             [
                 KnownAccuracy(r.architecture, r.objectives[0], r.accuracy_se or 0.0)
@@ -160,7 +176,9 @@ class Gate:
             [row.accuracy for row in rows],
             [row.standard_error for row in rows],
         )
-        before = np.array(self._knowledge.rivals).reshape(-1, 2)
+        # Of earlier trials only accuracy and joules are known: they may break a limit here.
+        rivals = () if self._goals.narrows else self._knowledge.rivals
+        before = np.array(rivals).reshape(-1, 2)
         self._rival_points = before
         if self._rivals is None:
             return
@@ -169,6 +187,9 @@ class Gate:
         if accuracy is not None:
             energy = self._predictor.predict(self._rivals.batch, self._workload, _ONE_DEVIATION)
             known = accuracy.in_range & energy.in_range
+            if self._goals.max_latency_s is not None:
+                latency_s = self._latency_s(self._rivals.batch)
+                known &= latency_s.high <= self._goals.max_latency_s
             predicted = np.column_stack([accuracy.low, energy.high_j])[known]
             self._rival_points = np.vstack([before, predicted])
 
@@ -194,14 +215,20 @@ class Gate:
         if self._knowledge.n_energy < least:
             return None
         low_j = float(energy_j.low[0])
-        if self._max_joules is not None and low_j > self._max_joules:
-            return f"at least {low_j:.3g} J predicted, budget {self._max_joules:.3g} J"
+        most_j, most_s = self._goals.max_joules, self._goals.max_latency_s
+        if most_j is not None and low_j > most_j:
+            return f"at least {low_j:.3g} J predicted, budget {most_j:.3g} J"
+        batch = ArchitectureBatch.of([architecture])
+        if most_s is not None and self._latency is not None and self._n_complete >= least:
+            low_s = float(self._latency_s(batch).low[0])
+            if low_s > most_s:
+                return f"at least {low_s:.3g} s latency predicted, limit {most_s:.3g} s"
         if self._knowledge.n_both < least:
             return None
-        accuracy = self._accuracy.predict([architecture], self._config.confidence)
+        accuracy = self._accuracy.predict(batch, self._config.confidence)
         if accuracy is None or not self._front:
             return None
-        chance = float(self._chances(accuracy, energy_j)[0])
+        chance = float(self._chances(batch, accuracy, energy_j)[0])
         if chance >= 1 - self._config.confidence:
             return None
         return (
@@ -234,21 +261,70 @@ class Gate:
             return None
         found = self._predictor.predict(batch, self._workload, confidence)
         energy_j = Interval(found.mean_j, found.low_j, found.high_j, found.in_range)
-        return self._chances(accuracy, energy_j)
+        return self._chances(batch, accuracy, energy_j)
 
-    def _chances(self, accuracy: Interval, energy_j: Interval) -> NDArray[np.float64]:
+    def _chances(
+        self, batch: ArchitectureBatch, accuracy: Interval, energy_j: Interval
+    ) -> NDArray[np.float64]:
         """Probabilities of being on the front; intervals at the configured confidence."""
         z = float(norm.ppf(0.5 + self._config.confidence / 2))
         measured = np.array([member.objectives for member in self._front])
         low_error, high_error = (
             np.maximum(1 - a, _LEAST_ERROR) for a in (accuracy.high, accuracy.low)
         )
-        return front_probability(
-            np.vstack([measured, self._rival_points]),
-            log_error=np.log(np.maximum(1 - accuracy.mean, _LEAST_ERROR)),
-            log_error_sd=np.log(high_error / low_error) / (2 * z),
-            log_energy=np.log(energy_j.mean),
-            log_energy_sd=np.log(energy_j.high / energy_j.low) / (2 * z),
+        believed = {
+            "log_error": np.log(np.maximum(1 - accuracy.mean, _LEAST_ERROR)),
+            "log_error_sd": np.log(high_error / low_error) / (2 * z),
+            "log_energy": np.log(energy_j.mean),
+            "log_energy_sd": np.log(energy_j.high / energy_j.low) / (2 * z),
+        }
+        if not self._goals.costs:
+            return front_probability(np.vstack([measured, self._rival_points]), **believed)
+        found = np.ones(len(batch))
+        # Only members that are no worse in every further objective can dominate. Rivals, of
+        # whose costs no more than a prediction is known, are left out.
+        for index, may_dominate in enumerate(self._no_worse(batch)):
+            if may_dominate.any():
+                one = {name: values[index : index + 1] for name, values in believed.items()}
+                found[index] = front_probability(measured[may_dominate], **one)[0]
+        return found
+
+    def _no_worse(self, batch: ArchitectureBatch) -> NDArray[np.bool_]:
+        """Which members of the front are no worse in further objectives than each candidate.
+
+        Shape ``(N, F)``; where a candidate's cost is predicted, it is taken at its optimistic end.
+        """
+        costs = self._goals.costs
+        members = np.array([self._goals.values(member)[2:] for member in self._front])
+        counted = self._goals.counted(batch, self._workload)
+        found = np.ones((len(batch), len(members)), dtype=bool)
+        for column, cost in enumerate(costs):
+            candidates = counted.get(cost)
+            if candidates is None:
+                candidates = self._latency_s(batch).low
+            found &= members[None, :, column] <= candidates[:, None]
+        return found
+
+    def _latency_of(self, record: TrialRecord) -> Observation:
+        """Seconds a sample of a complete trial, in place of joules."""
+        reading = record.reading
+        assert reading is not None
+        return Observation(
+            record.architecture,
+            self._workload,
+            reading.latency_s / reading.batch_size,
+            reading.half_width / 1.96,
+        )
+
+    def _latency_s(self, batch: ArchitectureBatch) -> Interval:
+        """Seconds a batch, with the configured confidence."""
+        if self._latency is None:
+            unknown = np.zeros(len(batch))
+            return Interval(unknown, unknown, unknown + np.inf, unknown.astype(bool))
+        found = self._latency.predict(batch, self._workload, self._config.confidence)
+        size = self._workload.batch_size
+        return Interval(
+            found.mean_j * size, found.low_j * size, found.high_j * size, found.in_range
         )
 
     def _is_audited(self, architecture: Architecture) -> bool:
@@ -283,7 +359,7 @@ def front_probability(
     return found
 
 
-def audit_summary(records: Sequence[TrialRecord]) -> AuditSummary:
+def audit_summary(records: Sequence[TrialRecord], goals: Goals | None = None) -> AuditSummary:
     """The gate's false-drop rate over a search's records."""
     # Finalists were never judged.
     complete = [r for r in records if r.state == "complete" and r.finalist_of is None]
@@ -291,8 +367,7 @@ def audit_summary(records: Sequence[TrialRecord]) -> AuditSummary:
     n_dropped = sum(r.state == "dropped" for r in records)
     if not audited:
         return AuditSummary(n_dropped, 0, 0, None, None, None)
-    mask = non_dominated_mask([r.objectives for r in complete], (True, False))
-    n_false = sum(bool(m) and r.audit for r, m in zip(complete, mask, strict=True))
+    n_false = sum(r.audit for r in (goals or Goals()).front(complete))
     n = len(audited)
     low = 0.0 if n_false == 0 else float(beta.ppf(0.025, n_false, n - n_false + 1))
     high = 1.0 if n_false == n else float(beta.ppf(0.975, n_false + 1, n - n_false))

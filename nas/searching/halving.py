@@ -55,8 +55,8 @@ class HalvingConfig:
 
     @classmethod
     def for_epochs(cls, epochs: int) -> HalvingConfig:
-        """The default for trainings of ``epochs``: rungs at 1/15, 3/15 and 9/15 of them."""
-        return cls(min_epochs=max(1, round(epochs / 15)))
+        """The default for trainings of ``epochs``: rungs at 1/12, 3/12 and 9/12 of them."""
+        return cls(min_epochs=max(1, round(epochs / 12)))
 
     def rung_at(self, epoch: int) -> int | None:
         """The last rung that ``epoch`` has reached, ``None`` before the first."""

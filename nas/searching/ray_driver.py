@@ -36,8 +36,11 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from nas.files import read_json, write_json
 from nas.searching.evaluator import Evaluator, forget_unfinished, unfinished
 from nas.searching.halving_scheduler import HalvingScheduler
-from nas.searching.session import Session, failed
-from nas.searching.stopping import Progress, Stopper
+from nas.searching.refine import Refinement
+from nas.searching.replicas import RESULT as _RESULT
+from nas.searching.replicas import replica_folder
+from nas.searching.session import Listener, Session, failed
+from nas.searching.stopping import Progress, Stopper, Tell
 from nas.searching.trial import TrialRecord
 from predictors.campaign.protocol import Protocol
 from predictors.campaign.records import EnergyRecord
@@ -47,7 +50,6 @@ from search_spaces.workload import Workload
 
 METER_RESOURCE = "joule_meter"
 _METER_SHARE = 0.5
-_RESULT = "result.json"
 _PROGRESS = "progress"
 _CONNECT_TIMEOUT_S = 5.0
 # How often progress is looked at while one task runs alone.
@@ -143,6 +145,44 @@ def run_trials(
             ),
             run_config=tune.RunConfig(storage_path=scratch, name="trials", verbose=0),
         ).fit()
+
+
+def run_replicas(
+    refinement: Refinement,
+    evaluator: Evaluator,
+    trials_folder: Path,
+    *,
+    workers: int,
+    device: str,
+    meter: str,
+    protocol: Protocol,
+    lock_folder: Path,
+    listener: Listener | None = None,
+) -> None:
+    """Evaluate again what ``refinement`` asks for, until it asks no more or Ctrl-C ends it."""
+    measure = _RayMeasure(device, meter, protocol, lock_folder)
+    gpus = 1 / workers if device.startswith("cuda") else 0
+    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_evaluate)
+    running: dict[Any, TrialRecord] = {}
+    while True:
+        while len(running) < workers and (replica := refinement.next_replica()) is not None:
+            folder = replica_folder(trials_folder / str(replica.number), replica.replica)
+            running[task.remote(replica, folder, evaluator, measure)] = replica
+        if listener is not None:
+            listener.on_refine(refinement.done, refinement.budget)
+        if not running:
+            return
+        ready = ray.wait(list(running))[0][0]
+        replica = running.pop(ready)
+        try:
+            ray.get(ready)
+        except ray.exceptions.RayError:
+            folder = replica_folder(trials_folder / str(replica.number), replica.replica)
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / _RESULT).is_file():
+                reason = "its worker died (out of memory, a signal, or a lost node)"
+                write_json(folder / _RESULT, failed(replica, reason).to_dict())
+        refinement.ended(replica)
 
 
 def run_alone(
@@ -283,10 +323,21 @@ def _run_trial(
 ) -> None:
     """One trial, in a Ray worker: its record is on disk before Tune hears that it ended."""
     candidate = TrialRecord.from_dict(json.loads(config["candidate"]))
-    trial_folder = folder / str(candidate.number)
-    trial_folder.mkdir(parents=True, exist_ok=True)
+    _evaluate(candidate, folder / str(candidate.number), evaluator, measure, _tell)
+    tune.report({"number": candidate.number})
+
+
+def _evaluate(
+    candidate: TrialRecord,
+    folder: Path,
+    evaluator: Evaluator,
+    measure: _RayMeasure,
+    tell: Tell | None = None,
+) -> None:
+    """Evaluate ``candidate``; what became of it is in ``folder`` when this returns."""
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        record = evaluator.evaluate(candidate, trial_folder, measure, _tell)
+        record = evaluator.evaluate(candidate, folder, measure, tell)
     except MemoryError:
         record = failed(candidate, "out of memory")
     except Exception as error:
@@ -296,9 +347,8 @@ def _run_trial(
             # killed, and its node with it, must find the trial unfinished when it resumes.
             raise
         record = failed(candidate, f"{type(cause).__name__}: {cause}")
-    write_json(trial_folder / _RESULT, record.to_dict())
-    forget_unfinished(trial_folder)
-    tune.report({"number": record.number})
+    write_json(folder / _RESULT, record.to_dict())
+    forget_unfinished(folder)
 
 
 def _tell(progress: Progress) -> None:

@@ -2,10 +2,11 @@
 
 ``run.json`` the configuration, versions and meter; ``study.journal`` the study, unless a storage
 URL was given; ``inputs.npy`` the real inputs that are measured with; ``trials/N/`` the weights of
-trial N and its record, written by the worker before the driver hears of it; ``teacher/`` what
-candidates learn from, where they do; ``supernet/`` what they are parts of, where they are, and
-``finalists.json`` which of them were chosen; ``earlier.json`` and ``predictor.safetensors`` what
-was known beforehand, where anything was; ``writer.lock`` held by the one driver.
+trial N and its record, written by the worker before the driver hears of it, and those of its
+replicas; ``teacher/`` what candidates learn from, where they do; ``supernet/`` what they are parts
+of, where they are, and ``finalists.json`` which of them were chosen; ``earlier.json`` and
+``predictor.safetensors`` what was known beforehand, where anything was; ``writer.lock`` held by
+the one driver.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import Any
 from nas.files import read_json, write_json
 from nas.pareto.queries import Front, FrontMember
 from nas.searching.config import SearchConfig
+from nas.searching.goals import Goals
+from nas.searching.replicas import pooled
 from nas.searching.supernet_weights import SupernetRecord, read_supernet
 from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord, judged
@@ -34,6 +37,8 @@ SCHEMA_VERSION = 1
 _CONFIG = "run.json"
 _ENDED = "ended.json"
 _FINALISTS = "finalists.json"
+# Of a configuration, when its run is resumed.
+_MAY_CHANGE = ("trials", "refine")
 
 
 class RunBusyError(RuntimeError):
@@ -74,7 +79,18 @@ class Run:
         write_json(self.folder / _ENDED, {"reason": reason})
 
     def trials(self) -> list[TrialRecord]:
-        """Every trial's record, by number.
+        """Every trial's record, by number; of one evaluated again, means over evaluations.
+
+        Raises:
+            StorageError: the study cannot be opened.
+        """
+        records = self.records()
+        if not self.config.refine:
+            return records
+        return [pooled(r, self.trial_folder(r.number)) for r in records]
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial's record as the search ended it, by number.
 
         Raises:
             StorageError: the study cannot be opened.
@@ -85,27 +101,35 @@ class Run:
         return store.records()
 
     def trial(self, number: int) -> TrialRecord:
-        """One trial's record.
+        """One trial's record, which is that of the weights it keeps.
 
         Raises:
             ValueError: there is no such trial.
         """
-        trials = {record.number: record for record in self.trials()}
+        trials = {record.number: record for record in self.records()}
         if number not in trials:
             last = max(trials, default=None)
             allowed = "none yet" if last is None else f"0 to {last}"
             raise ValueError(f"trial must be one of run {self.folder} ({allowed}), got {number}")
         return trials[number]
 
-    def front(self) -> Front:
-        """The complete trials that no other dominates.
+    def front(self, limits: Goals | None = None) -> Front:
+        """The complete trials that break no limit and that no other such trial dominates.
 
-        Of a search by a supernet these are finalists, and before there are any sub-networks with
-        inherited accuracies and joules that may be predicted; members say so.
+        ``limits``, by default the search's own, are asked of the trials; objectives are always
+        the search's. Of a search by a supernet the trials are finalists, and before there are any
+        sub-networks with inherited accuracies and joules that may be predicted; members say so.
         """
+        goals = self.config.goals
+        asked = goals if limits is None else replace(limits, costs=goals.costs, reference=None)
         workload = self.workload if self.config.supernet is not None else None
         return Front.of(
-            [member_of(record, self.config.device, workload) for record in judged(self.trials())]
+            [
+                member_of(record, self.config.device, workload)
+                for record in judged(self.trials())
+                if goals.keeps(record) and asked.keeps(record)
+            ],
+            goals.costs,
         )
 
     def trial_folder(self, number: int) -> Path:
@@ -224,20 +248,20 @@ def load(path: str | Path) -> Run:
 
 
 def resumed(folder: Path, config: SearchConfig) -> Run:
-    """The run at ``folder``, to go on with; only ``trials`` may differ from what it was.
+    """The run at ``folder``, to go on with; ``trials`` and ``refine`` may differ from before.
 
     Raises:
         ValueError: the folder is not a run, or its configuration is another one.
     """
     run = load(folder)
     before, now = run.config.to_dict(), config.to_dict()
-    changed = [key for key in before if key != "trials" and before[key] != now[key]]
+    changed = [key for key in before if key not in _MAY_CHANGE and before[key] != now[key]]
     if changed:
         raise ValueError(
             f"a resumed search must keep its configuration; {', '.join(changed)} of {folder} "
             f"differ from what is asked now"
         )
-    if before["trials"] != now["trials"]:
+    if before != now:
         run = replace(run, config=config)
         write_json(folder / _CONFIG, _to_dict(run))
     return run
@@ -287,6 +311,8 @@ def member_of(record: TrialRecord, device: str, workload: Workload | None = None
         else reading.workload,
         params=record.params or 0,
         latency_s=None if reading is None else reading.latency_s,
+        peak_memory_bytes=record.peak_memory_bytes,
+        n_evaluations=record.n_evaluations,
         baseline=record.baseline,
         weights=record.weights,
         joules=record.joules,

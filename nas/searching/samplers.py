@@ -1,4 +1,4 @@
-"""Optuna samplers by name, made for a search's two objectives and its space."""
+"""Optuna samplers by name, made for a search's objectives and its space."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nas.samplers.prior import PriorTrial
 from nas.searching.config import SamplerName
 from nas.searching.curves import extrapolate
 from nas.searching.earlier import Figures
+from nas.searching.goals import Goals
 from nas.searching.storage import record_of
 from nas.searching.trial import TrialRecord
 from predictors.learned.features import counted
@@ -36,10 +37,12 @@ def make_sampler(
     startup_trials: int,
     known: Sequence[Figures] = (),
     stops_early: bool = False,
+    goals: Goals | None = None,
 ) -> BaseSampler:
     """The sampler called ``name``; only ``ehvi`` learns from what is ``known`` beforehand.
 
     Where the search ``stops_early``, ``ehvi`` learns from accuracies of stopped trials too.
+    ``goals`` are accuracy and joules without a limit by default.
 
     ``ehvi`` is ours (``nas.samplers.ehvi``), told of the space's conditions and closed-form
     counts, of the trials' standard errors, and that joules count in ratios. ``tpe`` is
@@ -48,17 +51,24 @@ def make_sampler(
     NSGA-II (Deb et al. 2002) with a population that fits searches of some dozens of trials.
     """
     if name == "ehvi":
+        after = goals or Goals()
+        n_costs = 1 + len(after.costs)
         return EhviSampler(
             seed=seed,
             n_startup_trials=startup_trials,
             # The session asks for the smallest itself; the largest costs as much as many others.
             corners=False,
-            log=(False, True),
-            best_possible=(1.0, None),
-            variances=_variances,
+            reference_point=after.reference,
+            # Every cost counts in ratios, as joules do.
+            log=(False, *[True] * n_costs),
+            best_possible=(1.0, *[None] * n_costs),
+            variances=lambda trial: _variances(trial, after),
             features=lambda names, rows: _features(names, rows, space, workload),
             canonical=lambda names, rows: _canonical(names, rows, space),
-            prior_trials=[_prior_trial(figures) for figures in known],
+            allowed=(lambda names, rows: after.allows(_batch(names, rows, space), workload))
+            if after.limits_counts
+            else None,
+            prior_trials=[_prior_trial(figures, len(after.costs)) for figures in known],
             partial_trials=_Stopped() if stops_early else None,
         )
     if name == "random":
@@ -72,32 +82,44 @@ def make_sampler(
         )
 
 
-def _variances(trial: optuna.trial.FrozenTrial) -> tuple[float, float]:
-    """What evaluation and repeats say of a trial's accuracy and joules."""
+def _variances(trial: optuna.trial.FrozenTrial, goals: Goals) -> tuple[float, ...]:
+    """What evaluation and repeats say of a trial's accuracy, joules and further costs."""
     record = record_of(trial)
     if record is None or record.accuracy_se is None:
-        return 0.0, 0.0
-    if record.reading is not None:
-        return record.accuracy_se**2, _variance(record.reading)
-    low_j, high_j = record.predicted_low_j or 0.0, record.predicted_high_j or 0.0
-    # The gate's interval is narrower than 95%, so this errs to the small side.
-    return record.accuracy_se**2, ((high_j - low_j) / 2 / 1.96) ** 2
+        return (0.0,) * len(goals.names)
+    if record.reading is None:
+        low_j, high_j = record.predicted_low_j or 0.0, record.predicted_high_j or 0.0
+        # The gate's interval is narrower than 95%, so this errs to the small side.
+        variance = ((high_j - low_j) / 2 / 1.96) ** 2
+        return record.accuracy_se**2, variance, *(0.0 for _ in goals.costs)
+    relative = _variance(record.reading) / record.reading.energy_j**2
+    # Repeats of one measurement give seconds as well as joules.
+    costs = (
+        relative * record.reading.latency_s**2 if cost == "latency" else 0.0
+        for cost in goals.costs
+    )
+    return record.accuracy_se**2, _variance(record.reading), *costs
 
 
 def _variance(reading: EnergyReading) -> float:
     return ((reading.high_j - reading.low_j) / 2 / 1.96) ** 2
 
 
-def _prior_trial(known: Figures) -> PriorTrial:
-    """Figures as the sampler takes them."""
+def _prior_trial(known: Figures, n_costs: int) -> PriorTrial:
+    """Figures as the sampler takes them; of ``n_costs`` further objectives nothing is known."""
     reading = known.reading
     return PriorTrial(
         known.genes,
         (
             np.nan if known.accuracy is None else known.accuracy,
             np.nan if reading is None else reading.energy_j,
+            *[np.nan] * n_costs,
         ),
-        (known.accuracy_se**2, 0.0 if reading is None else _variance(reading)),
+        (
+            known.accuracy_se**2,
+            0.0 if reading is None else _variance(reading),
+            *[0.0] * n_costs,
+        ),
     )
 
 
@@ -139,8 +161,11 @@ def _features(
     names: Sequence[str], rows_NP: Array, space: SearchSpace, workload: Workload
 ) -> Array:
     """Closed-form counts, as the energy predictor sees them, and sizes."""
+    counts, features = counted(_batch(names, rows_NP, space), workload)
+    return np.column_stack([features, np.log(counts.total("params"))])
+
+
+def _batch(names: Sequence[str], rows_NP: Array, space: SearchSpace) -> ArchitectureBatch:
     order = [names.index(gene) for gene in space.genes()]
     positions = np.nan_to_num(rows_NP[:, order]).astype(np.int64)
-    batch = ArchitectureBatch.from_positions(repaired(positions, space), space)
-    counts, features = counted(batch, workload)
-    return np.column_stack([features, np.log(counts.total("params"))])
+    return ArchitectureBatch.from_positions(repaired(positions, space), space)

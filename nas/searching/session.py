@@ -13,12 +13,12 @@ from typing import Protocol
 
 import numpy as np
 
-from nas.pareto.dominance import non_dominated_mask
 from nas.searching.config import SearchConfig
 from nas.searching.gate import Gate
 from nas.searching.storage import Proposal, StudyStore
 from nas.searching.trial import TrialRecord, judged
 from search_spaces.architecture import Architecture
+from search_spaces.batch import ArchitectureBatch
 from search_spaces.encoding import Genes, decode, encode, repair
 from search_spaces.sampling import compression_variants, mutate, sample, smallest
 from search_spaces.workload import Workload
@@ -66,6 +66,10 @@ class Listener(Protocol):
         """The supernet, trained before any candidate, is at ``epoch`` of ``epochs``."""
         ...
 
+    def on_refine(self, done: int, total: int) -> None:
+        """``done`` of at most ``total`` evaluations are over that make the front surer."""
+        ...
+
 
 class Session:
     """The driver's side of one search."""
@@ -83,6 +87,7 @@ class Session:
 
         ``first`` are proposed after the baselines, before anything else, if the study is new.
         """
+        self._goals = config.goals
         self._config = config
         self._workload = workload
         self._store = store
@@ -195,7 +200,9 @@ class Session:
         variants = [
             variant
             for variant in compression_variants(architecture, self._config.space)
-            if variant.hash not in self._seen and variant.hash not in self._queued
+            if variant.hash not in self._seen
+            and variant.hash not in self._queued
+            and self._allows(variant)
         ]
         chances = self._gate.chances(variants) if variants else None
         if variants and chances is None:
@@ -208,12 +215,17 @@ class Session:
         if chances[best] >= _FAIR_CHANCE:
             self._enqueue(variants[best])
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all that is to be dispatched was, and has ended."""
+        enough = self._n_trained() >= self._config.trials or self.stop_reason is not None
+        return enough and not self.in_flight()
+
     def snapshot(self) -> Snapshot:
         """How far the search is."""
         records = list(self._records.values())
         complete = [r for r in records if r.state == "complete"]
-        shown = judged(records)
-        points = np.array([r.objectives for r in shown]).reshape(-1, 2)
+        kept = [r.objectives for r in judged(records) if self._goals.keeps(r)]
         return Snapshot(
             total=self._config.trials
             + len(self._finalists)
@@ -223,9 +235,9 @@ class Session:
             dropped=sum(r.state == "dropped" for r in records),
             failed=sum(r.state == "failed" for r in records),
             running=sum(r.state == "running" for r in records),
-            front=int(non_dominated_mask(points, (True, False)).sum()),
-            best_accuracy=float(points[:, 0].max()) if complete else None,
-            least_energy_j=float(points[:, 1].min()) if complete else None,
+            front=len(self._goals.front(complete)),
+            best_accuracy=max((accuracy for accuracy, _ in kept), default=None),
+            least_energy_j=min((energy_j for _, energy_j in kept), default=None),
             spent_energy_j=sum(
                 (r.train_energy_j or 0.0) + (r.measure_energy_j or 0.0) for r in records
             ),
@@ -243,7 +255,13 @@ class Session:
         for baseline in self._config.baselines:
             self._enqueue(baseline, baseline=True)
         for architecture in (*first, smallest(self._config.space)):
-            self._enqueue(architecture)
+            if self._allows(architecture):
+                self._enqueue(architecture)
+
+    def _allows(self, architecture: Architecture) -> bool:
+        """Whether it keeps the limits on what is counted."""
+        batch = ArchitectureBatch.of([architecture])
+        return bool(self._goals.allows(batch, self._workload)[0])
 
     def _enqueue(self, architecture: Architecture, *, baseline: bool = False) -> None:
         if architecture.hash not in self._queued:
@@ -271,16 +289,20 @@ class Session:
             else:
                 parent = known[int(self._rng.integers(len(known)))]
                 architecture = mutate(parent, space, self._rng)
-            if architecture.hash not in self._seen:
+            if architecture.hash not in self._seen and self._allows(architecture):
                 self._enqueue(architecture)
                 return self._ask_new(len(self._store.waiting()))
         return None
 
     def _ask_new(self, most: int) -> Proposal | None:
-        """A proposal of a model that was never judged, among the next ``most``."""
+        """An allowed proposal of a model that was never judged, among the next ``most``."""
         for _ in range(most):
             proposal = self._store.ask()
-            if self._decoded(proposal.genes).hash not in self._seen:
+            architecture = self._decoded(proposal.genes)
+            # What breaks a limit on what is counted is no candidate, unless the user named it.
+            if architecture.hash not in self._seen and (
+                proposal.baseline or self._allows(architecture)
+            ):
                 return proposal
             self._store.discard(proposal.number)
         return None

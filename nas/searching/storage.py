@@ -2,8 +2,9 @@
 
 Everything known of a trial is one JSON user attribute of its Optuna trial, so any Optuna storage
 holds the whole search and ``optuna-dashboard`` opens it. Accuracy is maximised, joules per sample
-are minimised. Optuna's states map to ours: COMPLETE complete, PRUNED dropped by the gate or
-stopped early (told without values) or a finalist, FAIL failed, RUNNING in flight or interrupted.
+and any further objective are minimised; limits on what is measured are the study's constraints.
+Optuna's states map to ours: COMPLETE complete, PRUNED dropped by the gate, stopped early or a
+finalist (told without values), FAIL failed, RUNNING in flight or interrupted.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from nas.searching.goals import Goals
 from nas.searching.trial import TrialRecord
 from search_spaces.space import SearchSpace
 
@@ -49,9 +51,11 @@ def journal_path(folder: Path) -> Path:
 class StudyStore:
     """Ask for genes, tell results, read records back."""
 
-    def __init__(self, study: optuna.Study, space: SearchSpace | None = None) -> None:
-        """Wrap ``study``; ``space`` is needed to ask."""
-        self._study = study
+    def __init__(
+        self, study: optuna.Study, space: SearchSpace | None = None, goals: Goals | None = None
+    ) -> None:
+        """Wrap ``study``; ``space`` is needed to ask, ``goals`` are what it is told by."""
+        self._study, self._goals = study, goals or Goals()
         self._asked: dict[int, optuna.Trial] = {}
         if space is not None:
             self._distributions: dict[str, BaseDistribution] = {
@@ -61,7 +65,13 @@ class StudyStore:
 
     @classmethod
     def create(
-        cls, folder: Path, url: str | None, run_name: str, space: SearchSpace, sampler: Any
+        cls,
+        folder: Path,
+        url: str | None,
+        run_name: str,
+        space: SearchSpace,
+        sampler: Any,
+        goals: Goals | None = None,
     ) -> StudyStore:
         """Make the study of a new run.
 
@@ -74,12 +84,15 @@ class StudyStore:
                 lambda: optuna.create_study(
                     storage=_open_storage(folder, url),
                     study_name=name,
-                    directions=["maximize", "minimize"],
+                    directions=[
+                        "maximize" if more else "minimize" for more in (goals or Goals()).maximize
+                    ],
                     sampler=sampler,
                 ),
                 url,
             ),
             space,
+            goals,
         )
 
     @classmethod
@@ -90,6 +103,7 @@ class StudyStore:
         run_name: str,
         space: SearchSpace | None = None,
         sampler: Any = None,
+        goals: Goals | None = None,
     ) -> StudyStore:
         """Open the study of an existing run.
 
@@ -107,6 +121,7 @@ class StudyStore:
                 url,
             ),
             space,
+            goals,
         )
 
     def enqueue(self, genes: dict[str, Any], *, baseline: bool = True) -> None:
@@ -160,6 +175,7 @@ class StudyStore:
                 self._asked[record.number] = optuna.Trial(self._study, frozen._trial_id)
                 in_flight.append(record)
             else:
+                self._asked[record.number] = optuna.Trial(self._study, frozen._trial_id)
                 self._tell(record)
         return in_flight
 
@@ -173,7 +189,9 @@ class StudyStore:
             # Without values: no sampler may compare them with those of inherited weights.
             self._study.tell(record.number, state=TrialState.PRUNED)
         elif record.state == "complete":
-            self._study.tell(record.number, list(record.objectives))
+            for name, excess in self._goals.excess(record).items():
+                self._asked[record.number].set_constraint(name, excess)
+            self._study.tell(record.number, list(self._goals.values(record)))
         elif record.state in ("dropped", "stopped"):
             self._study.tell(record.number, state=TrialState.PRUNED)
         elif record.state == "failed":

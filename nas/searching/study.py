@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -18,12 +20,13 @@ from nas.searching.earlier import Earlier, gather, load_earlier
 from nas.searching.earlier_run import Situation
 from nas.searching.evaluator import Evaluator, TrainingEvaluator
 from nas.searching.gate import Gate, Rivals
+from nas.searching.refine import Refinement
 from nas.searching.run import Run
 from nas.searching.samplers import BaseSampler, make_sampler
 from nas.searching.session import Listener, Session
 from nas.searching.stopping import Stopper
 from nas.searching.storage import StudyStore, journal_path
-from nas.searching.supernet import SupernetConfig, choose_finalists
+from nas.searching.supernet import choose_finalists
 from nas.searching.supernet_evaluator import SupernetEvaluator
 from nas.searching.supernet_weights import prepare_supernet
 from nas.searching.supernet_weights import read_progress as read_supernet_progress
@@ -36,11 +39,21 @@ from nas.searching.teacher import (
 )
 from nas.tasks.base import Task
 from nas.tasks.registry import get_task
-from predictors.campaign.protocol import get_protocol
+from predictors.campaign.protocol import Protocol, get_protocol
 from predictors.meters.select import choose_meter
 from search_spaces.sampling import smallest
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
+
+
+class Where(TypedDict):
+    """Where and how candidates are evaluated."""
+
+    workers: int
+    device: str
+    meter: str
+    protocol: Protocol
+    lock_folder: Path
 
 
 def run_search(
@@ -55,7 +68,7 @@ def run_search(
     """Search, and return the run. Ctrl-C ends it early with every finished trial kept.
 
     With ``resume``, ``folder`` is a run and ``config`` must be its configuration, but for
-    ``trials``, which may be raised to search on.
+    ``trials``, which may be raised to search on, and ``refine``.
 
     Raises:
         ValueError: the folder, configuration or task is not what it must be.
@@ -66,13 +79,14 @@ def run_search(
         TeacherError: the teacher or the supernet could not be trained.
     """
     # Imported here, so that everything else of a run can be read without ray.
-    from nas.searching.ray_driver import adopt_results, cluster, run_trials
+    from nas.searching.ray_driver import adopt_results, cluster, run_replicas, run_trials
 
     if workers < 1:
         raise ValueError(f"workers must be >= 1, got {workers}")
     task = get_task(config.task)
     workload = task.workload(config.batch_size)
     _check_fits(config.space, workload)
+    config.goals.check_reachable(config.space, workload, config.seed)
     protocol = get_protocol(config.protocol)
     if resume:
         run = run_module.resumed(folder, config)
@@ -99,6 +113,7 @@ def run_search(
         startup_trials=config.gate.startup_trials,
         known=earlier.figures(config.space),
         stops_early=config.halving is not None,
+        goals=config.goals,
     )
     # Whatever can be refused is refused before anything is written.
     with cluster(address, workers, config.device):
@@ -109,10 +124,14 @@ def run_search(
             gate = Gate(
                 workload,
                 config.gate,
-                max_joules=config.max_joules,
+                goals=config.goals,
                 seed=config.seed,
                 knowledge=earlier.knowledge(config.space, seed=config.seed),
-                rivals=Rivals.sample(config.space, config.seed),
+                rivals=Rivals.sample(
+                    config.space,
+                    config.seed,
+                    allows=lambda batch: config.goals.allows(batch, workload),
+                ),
             )
             # Of a remote cluster's devices, this process sees none.
             watched = choose_meter(meter_name, config.device) if address is None else None
@@ -139,26 +158,38 @@ def run_search(
                     evaluator = SupernetEvaluator.of(
                         config, trainer, run.supernet_folder.resolve()
                     )
-
-                def run_all() -> None:
-                    run_trials(
-                        session,
-                        evaluator,
-                        (folder / "trials").resolve(),
-                        workers=workers,
-                        device=config.device,
-                        meter=meter_name,
-                        protocol=protocol,
-                        lock_folder=lock_folder,
-                        stopper=None
-                        if config.halving is None
-                        else Stopper(config.halving, session, gate),
-                    )
-
-                run_all()
+                trials_folder = (folder / "trials").resolve()
+                where: Where = {
+                    "workers": workers,
+                    "device": config.device,
+                    "meter": meter_name,
+                    "protocol": protocol,
+                    "lock_folder": lock_folder,
+                }
+                run_trials(
+                    session,
+                    evaluator,
+                    trials_folder,
+                    **where,
+                    stopper=None
+                    if config.halving is None
+                    else Stopper(config.halving, session, gate),
+                )
                 if config.supernet is not None and session.is_searched():
-                    _add_finalists(run, config.supernet, session, gate)
-                    run_all()
+                    _add_finalists(run, config, session, gate)
+                    run_trials(session, evaluator, trials_folder, **where)
+                if config.refine and session.is_over:
+                    refinement = Refinement(
+                        session.records(),
+                        trials_folder,
+                        config.goals,
+                        config.device,
+                        config.refine,
+                    )
+                    with suppress(KeyboardInterrupt):
+                        run_replicas(
+                            refinement, evaluator, trials_folder, **where, listener=account
+                        )
         if session.stop_reason is not None:
             run.end_early(session.stop_reason)
     return run
@@ -193,7 +224,7 @@ def _new_run(
     try:
         earlier.save(folder)
         _save_inputs(task, config, run.inputs_path)
-        StudyStore.create(folder, config.storage, run.name, config.space, sampler)
+        StudyStore.create(folder, config.storage, run.name, config.space, sampler, config.goals)
     except BaseException:
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -208,7 +239,7 @@ def _open_store(run: Run, sampler: BaseSampler) -> StudyStore:
     config = run.config
     made = config.storage is not None or journal_path(run.folder).is_file()
     opened = StudyStore.load if made else StudyStore.create
-    return opened(run.folder, config.storage, run.name, config.space, sampler)
+    return opened(run.folder, config.storage, run.name, config.space, sampler, config.goals)
 
 
 def _make_teacher(run: Run, config: SearchConfig, lock_folder: Path, listener: Listener) -> None:
@@ -255,9 +286,14 @@ def _make_supernet(run: Run, config: SearchConfig, lock_folder: Path, listener: 
         raise TeacherError(f"the supernet could not be trained: {lines[0]}") from error
 
 
-def _add_finalists(run: Run, config: SupernetConfig, session: Session, gate: Gate) -> None:
+def _add_finalists(run: Run, config: SearchConfig, session: Session, gate: Gate) -> None:
     """Choose what is fine-tuned, by joules as far as they are measured or now predicted."""
-    complete = [record for record in session.searched() if record.state == "complete"]
+    assert config.supernet is not None
+    complete = [
+        record
+        for record in session.searched()
+        if record.state == "complete" and (record.baseline or config.goals.keeps(record))
+    ]
     chosen: list[int] = []
     if complete:
         predicted_j = gate.energies_j([record.architecture for record in complete])
@@ -265,7 +301,7 @@ def _add_finalists(run: Run, config: SupernetConfig, session: Session, gate: Gat
             float(predicted) if record.reading is None else record.reading.energy_j
             for record, predicted in zip(complete, predicted_j, strict=True)
         ]
-        chosen = choose_finalists(complete, energies_j, config)
+        chosen = choose_finalists(complete, energies_j, config.supernet)
     session.add_finalists(run.keep_finalists(chosen, len(complete)))
 
 

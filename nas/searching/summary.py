@@ -7,9 +7,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.pareto.hypervolume import hypervolume
+from nas.samplers.proposer import beyond
 from nas.searching.device_account import device_energy_j
 from nas.searching.fidelity import Fidelity, fidelity_of
 from nas.searching.gate import AuditSummary, audit_summary
+from nas.searching.goals import Goals
 from nas.searching.run import Run
 from nas.searching.trial import TrialRecord, judged
 
@@ -38,9 +44,24 @@ class Saving:
 
 
 @dataclass(frozen=True, slots=True)
+class Volume:
+    """Hypervolume of the front: accuracy times decades of each cost, from ``reference``.
+
+    ``reference`` has a value for each of ``objectives``, in their own units. Where it is not
+    ``given`` it moves with the front, and figures of two runs do not compare.
+    """
+
+    hypervolume: float
+    objectives: tuple[str, ...]
+    reference: tuple[float, ...]
+    given: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SearchSummary:
     """The account of one search. Energies are in joules, carbon in grams of CO2 equivalent.
 
+    ``refined`` counts evaluations after the search, of trials whose place was unsure.
     ``stopped`` trials were ended early; ``stopped_saved_s`` and ``stopped_saved_j`` estimate what
     their training would have taken more, at the rate that it had, measuring left out;
     ``None`` where that is not known of each.
@@ -62,6 +83,7 @@ class SearchSummary:
     dropped: int
     failed: int
     in_flight: int
+    refined: int
     stopped_saved_s: float | None
     stopped_saved_j: float | None
     audit: AuditSummary
@@ -78,6 +100,7 @@ class SearchSummary:
     is_estimate: bool
     baseline_trial: int | None
     saving: Saving | None
+    volume: Volume | None
 
     @property
     def spent_energy_j(self) -> float:
@@ -138,9 +161,10 @@ def summarise(
         dropped=sum(r.state == "dropped" for r in records),
         failed=sum(r.state == "failed" for r in records),
         in_flight=sum(r.state == "running" for r in records),
+        refined=sum(r.n_evaluations - 1 for r in records),
         stopped_saved_s=_stopped_saved(records, "duration_s"),
         stopped_saved_j=_stopped_saved(records, "train_energy_j"),
-        audit=audit_summary(records),
+        audit=audit_summary(records, run.config.goals),
         train_energy_j=train_j,
         measure_energy_j=measure_j,
         teacher_energy_j=teacher_j,
@@ -154,7 +178,32 @@ def summarise(
         is_estimate=any(reading.is_estimate for reading in readings),
         baseline_trial=None if named is None else named.number,
         saving=None if named is None else _saving(records, named, spent_j),
+        volume=_volume(records, run.config.goals),
     )
+
+
+def _volume(records: Sequence[TrialRecord], goals: Goals) -> Volume | None:
+    """``None`` where there is no front yet."""
+    front = goals.front(records)
+    if not front:
+        return None
+
+    def losses(values: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
+        accuracy, *costs = np.array(values).T
+        return np.column_stack([1 - accuracy, *np.log10(costs)])
+
+    points = losses([goals.values(r) for r in front])
+    if goals.reference is not None:
+        corner = losses([goals.reference])[0]
+    else:
+        seen = losses([goals.values(r) for r in judged(records)])
+        corner = beyond(points, seen)
+    reference = goals.reference or (
+        1 - float(corner[0]),
+        *(float(10**cost) for cost in corner[1:]),
+    )
+    volume = hypervolume(points, corner, (False,) * len(corner))
+    return Volume(volume, goals.names, reference, goals.reference is not None)
 
 
 def _stopped_saved(

@@ -92,6 +92,7 @@ class SupernetEvaluator:
         from predictors.campaign.exclusive import DeviceLock
         from search_spaces.compression.apply import compress, run_eagerly
         from search_spaces.counting import count
+        from search_spaces.memory import peak_memory_of
         from search_spaces.models.extract import extract
 
         config, architecture = self.trainer.config, candidate.architecture
@@ -126,6 +127,7 @@ class SupernetEvaluator:
             start="supernet",
             reading=reading,
             params=count(architecture, supernet.workload).params,
+            peak_memory_bytes=peak_memory_of(architecture, supernet.workload),
             duration_s=time.perf_counter() - started,
             train_energy_j=span.energy_j,
             measure_energy_j=measure_j,

@@ -34,6 +34,9 @@ class TrialRecord:
     dropped, stopped or failed. ``curve`` is what a candidate was compared by while it trained for
     ``planned_epochs``: fp32 accuracies on the validation split; a stopped trial ended with the
     last of them.
+    ``peak_memory_bytes`` is counted, not measured (``search_spaces.memory``).
+    ``replica`` is above 0 in a record of the same candidate from another seed, and
+    ``n_evaluations`` above 1 where figures are means over such (``nas.searching.replicas``).
     In a search by a supernet (``nas.searching.supernet``) ``weights`` and ``joules`` say what
     accuracy and joules are of; where joules are ``predicted`` a complete trial has no ``reading``.
     ``finalist_of`` is the trial that was fine-tuned to make this one, ``inherited_accuracy`` what
@@ -56,12 +59,15 @@ class TrialRecord:
     test_accuracy_se: float | None = None
     reading: EnergyReading | None = None
     params: int | None = None
+    peak_memory_bytes: float | None = None
     predicted_energy_j: float | None = None
     predicted_low_j: float | None = None
     predicted_high_j: float | None = None
     reason: str | None = None
     audit: bool = False
     baseline: bool = False
+    replica: int = 0
+    n_evaluations: int = 1
     curve: tuple[RungPoint, ...] = ()
     planned_epochs: int | None = None
     duration_s: float | None = None

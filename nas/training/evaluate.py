@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.tasks.base import Split
@@ -19,11 +20,13 @@ class Accuracy:
 
     The error is that of a binomial share, ``sqrt(p (1 - p) / n)`` with Agresti and Coull's
     (1998) two added successes and failures, so that 100% right does not claim certainty.
+    ``right``, of shape ``(n_samples,)``, says which samples were right, in the split's order.
     """
 
     value: float
     standard_error: float
     n_samples: int
+    right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
 
 def evaluate(
@@ -37,7 +40,7 @@ def evaluate(
     Raises:
         ValueError: the model's output holds a value that is not finite.
     """
-    n_right = 0
+    right_N = np.zeros(len(split), dtype=bool)
     inputs = torch.from_numpy(split.inputs)
     with torch.inference_mode():
         for start in range(0, len(split), batch_size):
@@ -50,8 +53,8 @@ def evaluate(
             if not bool(torch.isfinite(logits).all()):
                 raise ValueError("model outputs must be finite, got NaN or infinity")
             predicted = logits.argmax(dim=-1).numpy()
-            n_right += int(np.sum(predicted == split.targets[start : start + n_real]))
-    return _share(n_right, len(split))
+            right_N[start : start + n_real] = predicted == split.targets[start : start + n_real]
+    return replace(_share(int(right_N.sum()), len(split)), right=right_N)
 
 
 def _share(n_right: int, n: int) -> Accuracy:

@@ -1,10 +1,18 @@
 """The benchmark's book-keeping: what searches are charged for, and how they are compared."""
 
+import time
 from dataclasses import replace
 
 import pytest
 
-from experiments.benchmarks.halving import Outcome, Trainings, compared, joules, space
+from experiments.benchmarks.halving import (
+    Outcome,
+    Trainings,
+    compared,
+    joules,
+    least_s,
+    space,
+)
 from experiments.recipes import quickstart
 from nas.tasks.registry import get_task
 from search_spaces.sampling import smallest
@@ -35,6 +43,11 @@ def test_arms_are_compared_at_their_end_and_at_equal_seconds():
     assert lines[0] == "hypervolume with halving: validation +0.00 ± 0.00%, test +0.00 ± 0.00%"
     assert lines[1].startswith("training seconds with halving: x 0.53 ±")
     assert "+22.31" in lines[2]
+    # At 20 s: as good as the plain search at 40, which had 0.8 then.
+    assert "with halving at half" in lines[3] and lines[3].endswith("-5.27 ± 66.94%")
+    assert "without halving at half" in lines[4] and "-22.31" in lines[4]
+    audited = [replace(o, stopped=4, lost=1) for o in (halved, halved)]
+    assert "of 8 stopped, 2 would be on the last front" in compared([(plain, o) for o in audited])
     assert lines[-1].endswith("x 0.50, 0.55 (2 of 2 seeds)")
 
 
@@ -43,3 +56,15 @@ def test_a_level_that_is_never_reached_is_said():
     poor = Outcome((0.5, 0.6), (0.5, 0.6), (10.0, 12.0), 1, 1)
     assert compared([(plain, poor)] * 2)[-1].endswith("x - (0 of 2 seeds)")
     assert poor.seconds_to(0.97) == pytest.approx(float("inf"))
+
+
+def test_what_warms_a_process_up_is_not_charged_to_looks():
+    calls = []
+
+    def look():
+        calls.append(1)
+        end = time.process_time() + (0.2 if len(calls) == 1 else 0.01)
+        while time.process_time() < end:
+            pass
+
+    assert 0.01 <= least_s(look) < 0.1

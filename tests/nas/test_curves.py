@@ -79,7 +79,7 @@ def test_the_gate_learns_accuracies_of_stopped_trials():
     stopped = [make(50 + i, 0.9, rng, stopped=True)[0] for i in range(12)]
     gates = []
     for records in (complete, [*complete, *stopped]):
-        gate = Gate(WORKLOAD, GateConfig(), max_joules=None, seed=0)
+        gate = Gate(WORKLOAD, GateConfig(), seed=0)
         gate.refit(records)
         gates.append(gate)
     architectures = [r.architecture for r in stopped]

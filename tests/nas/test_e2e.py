@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from record_fakes import FormulaMeasure
 
 import nas
 from nas.exporting.card import make_card, render_readme
@@ -161,54 +162,109 @@ def test_a_finished_run_is_not_overwritten_nor_resumed_as_another(run):
         nas.search(replace(CONFIG, seed=2), run.folder, resume=True)
 
 
+# A search in a process of its own, to be killed. Where joules do not matter they are made up
+# (``unmeasured``): compiling and measuring take ten times as long as such trainings do.
 SCRIPT = """
-import sys, nas
+import sys, time, nas
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_e2e import CONFIG
 from dataclasses import replace
+from nas.searching import ray_driver, study
+from nas.searching.evaluator import TrainingEvaluator
+from nas.searching.halving import HalvingConfig
+from nas.searching.stopping import Stopper
 from nas.searching.supernet import SupernetConfig
 from nas.training.config import DistillConfig, RecoveryConfig, SupernetRecipe
-TAUGHT = replace(
-    CONFIG,
-    teacher="largest",
-    training=replace(
-        CONFIG.training,
-        distill=DistillConfig(feature_weight=0.1),
-        recovery=RecoveryConfig(inherit_share=0.5),
-    ),
-)
-SHARED = replace(
-    CONFIG,
-    supernet=SupernetConfig(
+from record_fakes import FormulaMeasure
+folder, mode, *words = sys.argv[1:]
+config = replace(CONFIG, trials=4)
+if "taught" in words:
+    config = replace(
+        config,
+        trials=2,
+        teacher="largest",
+        training=replace(
+            CONFIG.training,
+            distill=DistillConfig(feature_weight=0.1),
+            recovery=RecoveryConfig(inherit_share=0.5),
+        ),
+    )
+if "shared" in words:
+    supernet = SupernetConfig(
         SupernetRecipe(epochs_factor=3.0), measure_first=1, measure_each=99, measure_width=1e9,
         finalists=2, controls=0,
-    ),
-)
+    )
+    config = replace(config, supernet=supernet)
+
+class Watched(TrainingEvaluator):
+    # Writes each epoch down that is trained; the first driver's trials from 2 on hang after one.
+    def evaluate(self, candidate, folder, measure, tell=None):
+        from nas.training.keeper import Keeper
+        after, log = Keeper.after, folder / (mode + ".epochs")
+        def noted(keeper, epoch, state):
+            with log.open("a") as handle:
+                handle.write(str(epoch) + " ")
+            after(keeper, epoch, state)
+            while mode == "new" and candidate.number >= 2 and epoch == 6:
+                time.sleep(1)
+        Keeper.after = noted
+        try:
+            return super().evaluate(candidate, folder, measure, tell)
+        finally:
+            Keeper.after = after
+
+class StopsOne(Stopper):
+    # Whatever the rule says, trial 1 is stopped and no other.
+    def judge(self, number, progress):
+        record = super().judge(number, progress)
+        if number != 1:
+            return None
+        return record or replace(
+            self._session.record(1),
+            state="stopped",
+            reason="to be stopped",
+            curve=progress.curve,
+            planned_epochs=progress.planned_epochs,
+        )
+
+if "unmeasured" in words:
+    ray_driver._RayMeasure = FormulaMeasure
+if "halved" in words:
+    study.TrainingEvaluator, study.Stopper = Watched, StopsOne
+    config = replace(
+        config,
+        training=replace(config.training, epochs=9),
+        halving=HalvingConfig(eta=2, min_epochs=2),
+    )
+
 class Say:
     def on_change(self, snapshot, record):
         print(snapshot.complete, snapshot.running, flush=True)
+    def on_refine(self, done, total):
+        pass
+
     def on_teacher(self, epoch, epochs):
         print(0, 0, flush=True)
     def on_supernet(self, epoch, epochs):
         print("supernet", epoch, flush=True)
 if __name__ == "__main__":
-    kind = sys.argv[3] if len(sys.argv) > 3 else "plain"
-    nas.search({{"taught": replace(TAUGHT, trials=2), "shared": replace(SHARED, trials=4),
-                 "plain": replace(CONFIG, trials=4)}}[kind],
-               Path(sys.argv[1]), workers=2, resume=sys.argv[2] == "resume", listener=Say())
+    nas.search(config, Path(folder), workers=2, resume=mode == "resume", listener=Say())
 """
 
 
 def start(folder, mode, tmp_path, *more):
     script = tmp_path / "search.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+    tests = Path(__file__).parent
+    script.write_text(SCRIPT.format(tests=str(tests)))
+    path = [str(ROOT), str(tests.parent), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, str(script), str(folder), mode, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(reversed(path))},
         start_new_session=True,
     )
 
@@ -240,10 +296,11 @@ def test_a_cluster_that_dies_under_a_trial_leaves_it_unfinished(tmp_path):
     assert not (tmp_path / "0" / "result.json").exists()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_search_that_is_ended_half_way_goes_on_with_resume(tmp_path, how):
+# What a driver leaves behind that was killed may still measure; Ctrl-C waits for nothing.
+@pytest.mark.parametrize("how, words", [(signal.SIGKILL, []), (signal.SIGINT, ["unmeasured"])])
+def test_a_search_that_is_ended_half_way_goes_on_with_resume(tmp_path, how, words):
     folder = tmp_path / "run"
-    process = start(folder, "new", tmp_path)
+    process = start(folder, "new", tmp_path, *words)
     wait_for_one(process)
     started = time.perf_counter()
     process.send_signal(how)
@@ -254,7 +311,7 @@ def test_a_search_that_is_ended_half_way_goes_on_with_resume(tmp_path, how):
         assert code == 0 and time.perf_counter() - started < 45
     kept = {t.number: t for t in nas.load(folder).trials() if t.state == "complete"}
     assert 1 <= len(kept) < 4
-    again = start(folder, "resume", tmp_path)
+    again = start(folder, "resume", tmp_path, *words)
     _, errors = again.communicate(timeout=200)
     assert again.returncode == 0, errors
     after = {t.number: t for t in nas.load(folder).trials()}
@@ -262,9 +319,40 @@ def test_a_search_that_is_ended_half_way_goes_on_with_resume(tmp_path, how):
     assert all(after[number] == trial for number, trial in kept.items())
 
 
+def test_a_halving_search_that_is_killed_repeats_no_epoch_and_brings_nobody_back(tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, "new", tmp_path, "unmeasured", "halved")
+    logs = [folder / "trials" / str(number) / "new.epochs" for number in (2, 3)]
+    deadline = time.monotonic() + 120
+    while not all(log.is_file() and "6" in log.read_text() for log in logs):
+        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+        time.sleep(0.05)
+    # The whole group, as a cluster that takes a node away does.
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = {t.number: t for t in nas.load(folder).trials()}
+    assert [before[n].state for n in sorted(before)][:2] == ["complete", "stopped"]
+    assert before[1].epochs == 2 and {before[2].state, before[3].state} == {"running"}
+    again = start(folder, "resume", tmp_path, "unmeasured", "halved")
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    after = {t.number: t for t in nas.load(folder).trials()}
+    assert sorted(after) == [0, 1, 2, 3]
+    assert [after[n].state for n in (0, 2, 3)] == ["complete"] * 3, [after[2].reason]
+    assert all(after[number] == before[number] for number in (0, 1))
+    assert not (folder / "trials" / "1" / "resume.epochs").exists()
+    for number in (2, 3):
+        # Rungs are at 2, 4 and 8; the state of 4 was kept, that of 6 was not, or just so.
+        trained = (folder / "trials" / str(number) / "resume.epochs").read_text().split()
+        assert trained in (list("56789"), list("789"))
+        assert [point.epoch for point in after[number].curve] == [2, 4, 8]
+        left = {p.name for p in (folder / "trials" / str(number)).iterdir()}
+        assert "loop.safetensors" not in left and "progress.json" not in left
+
+
 def test_a_teacher_is_trained_once_and_found_again_by_a_resumed_search(tmp_path):
     folder = tmp_path / "run"
-    process = start(folder, "new", tmp_path, "taught")
+    process = start(folder, "new", tmp_path, "taught", "unmeasured")
     record = folder / "teacher" / "teacher.json"
     deadline = time.monotonic() + 120
     while not (record.is_file() and json.loads(record.read_text())["outputs_energy_j"]):
@@ -275,7 +363,7 @@ def test_a_teacher_is_trained_once_and_found_again_by_a_resumed_search(tmp_path)
     kept = nas.load(folder)
     before, teacher = record.stat().st_mtime_ns, kept.teacher()
     assert sum(t.state == "complete" for t in kept.trials()) < 2
-    again = start(folder, "resume", tmp_path, "taught")
+    again = start(folder, "resume", tmp_path, "taught", "unmeasured")
     _, errors = again.communicate(timeout=200)
     assert again.returncode == 0, errors
     run = nas.load(folder)
@@ -355,7 +443,7 @@ def test_a_worker_that_dies_or_raises_is_a_recorded_failure(tmp_path, monkeypatc
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(ROOT)]))
     monkeypatch.setenv("BREAK_TRIALS", "1")
-    process = start(tmp_path / "run", "new", tmp_path)
+    process = start(tmp_path / "run", "new", tmp_path, "unmeasured")
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     trials = {t.number: t for t in nas.load(tmp_path / "run").trials()}
@@ -365,7 +453,12 @@ def test_a_worker_that_dies_or_raises_is_a_recorded_failure(tmp_path, monkeypatc
     assert trials[3].state == "failed" and trials[3].reason == "RuntimeError: first line"
 
 
-def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(run, tmp_path):
+def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(
+    run, tmp_path, monkeypatch
+):
+    # What it starts from was measured; what it finds itself need not be.
+    monkeypatch.setattr("nas.searching.ray_driver._RayMeasure", FormulaMeasure)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT)]))
     copy = shutil.copytree(run.folder, tmp_path / "copy")
     complete = [t for t in run.trials() if t.state == "complete"]
     rows = [Observation.from_reading(t.architecture, run.workload, t.reading) for t in complete]
@@ -393,6 +486,27 @@ def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(run,
     file.unlink()
     again = nas.search(replace(config, trials=2), warm.folder, workers=1, resume=True)
     assert [t.state for t in again.trials() if t.state != "dropped"] == ["complete"] * 2
+
+
+def test_a_finished_search_is_refined_when_it_is_resumed(run, tmp_path):
+    copy = shutil.copytree(run.folder, tmp_path / "copy")
+    refined = nas.search(replace(CONFIG, refine=2), copy, workers=2, resume=True)
+    replicas = [p for p in copy.glob("trials/*/replica-*/result.json")]
+    assert 1 <= len(replicas) <= 2
+    before = {t.number: t for t in run.trials()}
+    again = [t for t in refined.trials() if t.n_evaluations > 1]
+    assert sum(t.n_evaluations - 1 for t in again) == len(replicas)
+    for trial in again:
+        first = before[trial.number]
+        assert trial.train_energy_j > first.train_energy_j
+        assert trial.reading.n_repeats > first.reading.n_repeats
+        # The weights that an export takes are still those of the trial itself.
+        assert refined.trial(trial.number).accuracy == first.accuracy
+    replica = json.loads(replicas[0].read_text())
+    assert replica["accuracy"] != before[replica["number"]].accuracy, "another seed"
+    assert (
+        "refined: " in nas_command("search", "--run", copy, "--resume", "--task", "digits").stdout
+    )
 
 
 def test_a_missing_cluster_is_one_line(tmp_path):

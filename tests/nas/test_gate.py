@@ -37,7 +37,7 @@ def trials(n):
 
 def test_what_it_suggests_is_new_and_likelier_than_most():
     rivals = Rivals.sample(SPACE, 0, 200)
-    gate = Gate(WORKLOAD, GateConfig(), max_joules=None, seed=0, rivals=rivals)
+    gate = Gate(WORKLOAD, GateConfig(), seed=0, rivals=rivals)
     assert gate.suggest(set()) is None, "nothing is known yet"
     gate.refit(trials(40))
     first = gate.suggest(set())
@@ -53,7 +53,7 @@ def test_rivals_only_ever_lower_a_chance():
     fresh = [r.architecture for r in trials(120)[40:]]
     chances = []
     for rivals in (None, Rivals.sample(SPACE, 0, 500)):
-        gate = Gate(WORKLOAD, GateConfig(), max_joules=None, seed=0, rivals=rivals)
+        gate = Gate(WORKLOAD, GateConfig(), seed=0, rivals=rivals)
         gate.refit(trials(40))
         chances.append(gate.chances(fresh))
     alone, beside = chances

@@ -21,7 +21,7 @@ def test_rungs_end_before_the_last_epoch():
     assert CONFIG.rungs(40) == (4, 12, 36)
     assert CONFIG.rungs(36) == (4, 12)
     assert CONFIG.rungs(4) == ()
-    assert HalvingConfig.for_epochs(60).rungs(60) == (4, 12, 36)
+    assert HalvingConfig.for_epochs(60).rungs(60) == (5, 15, 45)
     assert HalvingConfig.for_epochs(2).rungs(2) == (1,)
 
 

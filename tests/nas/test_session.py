@@ -209,7 +209,7 @@ def test_the_gate_learns_joules(tmp_path):
     session = drive(
         make_session(tmp_path, sampler="random", trials=40, gate=GateConfig(startup_trials=99))
     )
-    gate = Gate(WORKLOAD, GateConfig(), max_joules=None, seed=0)
+    gate = Gate(WORKLOAD, GateConfig(), seed=0)
     gate.refit(session.records())
     rng = np.random.default_rng(1)
     errors = []

@@ -10,7 +10,7 @@ from search_fakes import SPACE, finished, make_session, truth
 from nas.cli.account import render_account
 from nas.searching.config import SAMPLERS, SearchConfig
 from nas.searching.halving import HalvingConfig, RungPoint
-from nas.searching.stopping import Progress, Stopper
+from nas.searching.stopping import RANKED, Progress, Stopper
 from nas.searching.summary import summarise
 from nas.searching.trial import TrialRecord
 from nas.training.config import TrainingConfig
@@ -73,10 +73,33 @@ def test_stopped_trials_count_and_keep_their_curve_and_reason(tmp_path):
     assert snapshot.complete + snapshot.stopped + snapshot.failed == 25
     for record in stopped:
         assert record.epochs in HALVING.rungs(EPOCHS) and record.accuracy is None
-        assert "of whom" in record.reason and record.planned_epochs == EPOCHS
+        assert record.planned_epochs == EPOCHS
         assert TrialRecord.from_dict(record.to_dict()) == record
         with pytest.raises(ValueError, match="must be complete, got stopped"):
             _ = record.objectives
+
+
+def test_the_first_are_judged_by_ranks_and_later_ones_by_what_they_are_expected_to_add(tmp_path):
+    session = halved(tmp_path, trials=40)
+    stopped = [r for r in session.records() if r.state == "stopped"]
+    early, late = [], []
+    for r in stopped:
+        trained = [o for o in session.records() if o.number < r.number and o.state != "dropped"]
+        (early if len(trained) < RANKED else late).append(r.reason)
+    assert early and all("of whom" in reason for reason in early)
+    assert late and all("likely to be on the front" in reason for reason in late)
+
+
+def test_a_late_trial_goes_on_if_it_may_add_much_and_stops_if_it_cannot(tmp_path):
+    session = halved(tmp_path, trials=25)
+    stopper = make_stopper(session)
+    record = next(r for r in session.records()[::-1] if r.state == "stopped")
+    best = max(r.accuracy for r in session.records() if r.state == "complete")
+    verdicts = []
+    for accuracy in (0.2, min(1.0, best + 0.001)):
+        point = RungPoint(HALVING.min_epochs, accuracy, 0.01)
+        verdicts.append(stopper.judge(record.number, Progress((point,), EPOCHS)))
+    assert verdicts[0].state == "stopped" and verdicts[1] is None
 
 
 def test_optuna_is_told_pruned_without_values(tmp_path):
@@ -137,7 +160,7 @@ def test_a_resumed_search_judges_as_the_one_that_was_killed(tmp_path):
 def test_joules_are_measured_ones_as_soon_as_there_are(tmp_path):
     session = halved(tmp_path, trials=12)
     stopper = make_stopper(session)
-    energies = stopper._energies_j(HALVING.min_epochs)
+    energies = stopper._energies_j(session.records())
     for record in session.records():
         if record.state == "complete":
             assert energies[record.number] == record.energy_j

@@ -1,10 +1,12 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 from fakes import FakeClock, FakeMeter
 from search_fakes import reading
 
 from nas.searching.device_account import DeviceAccount, device_energy_j
+from nas.searching.goals import Goals
 from nas.searching.summary import summarise
 from nas.searching.trial import TrialRecord
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
@@ -35,9 +37,9 @@ class FakeRun:
     def __init__(self, folder, *records):
         self.device_account_path = folder / "device.jsonl"
         self._records = list(records)
-        self.config = type(
-            "Config", (), {"trials": len(records), "carbon_g_per_kwh": 360.0, "supernet": None}
-        )()
+        self.config = SimpleNamespace(
+            trials=len(records), carbon_g_per_kwh=360.0, goals=Goals(), supernet=None
+        )
 
     def trials(self):
         return self._records

@@ -243,6 +243,8 @@ def test_an_inherited_trial_is_a_member_with_its_marks():
     ("changes", "words"),
     [
         ({"halving": HalvingConfig()}, "halving must be None with a supernet"),
+        ({"max_latency_s": 1.0}, "max_latency_s and the objective latency must be left out"),
+        ({"refine": 2}, "refine must be 0 with a supernet, got 2"),
         ({"warm_start": ("runs/a",)}, "warm_start must be empty with a supernet"),
         (
             {

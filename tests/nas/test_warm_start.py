@@ -14,6 +14,7 @@ from nas.searching.config import LARGEST, GateConfig, SearchConfig
 from nas.searching.earlier import Earlier, gather, load_earlier
 from nas.searching.earlier_run import Situation
 from nas.searching.gate import Gate, Rivals
+from nas.searching.goals import Goals
 from nas.searching.samplers import make_sampler
 from nas.searching.session import failed
 from nas.searching.trial import TrialRecord
@@ -249,9 +250,7 @@ def test_the_gate_drops_before_the_search_has_startup_trials_of_its_own(warm):
     fresh = [sample(SPACE, rng) for _ in range(60)]
     dropped = []
     for knowledge in (None, earlier.knowledge(SPACE, seed=0)):
-        gate = Gate(
-            WORKLOAD, GateConfig(), max_joules=None, seed=0, knowledge=knowledge, rivals=rivals
-        )
+        gate = Gate(WORKLOAD, GateConfig(), seed=0, knowledge=knowledge, rivals=rivals)
         gate.refit(own)
         assert gate.front_numbers <= {0, 1}
         dropped.append(sum(gate.judge(a).reason is not None for a in fresh))
@@ -306,7 +305,13 @@ def test_a_predictor_tells_joules_before_anything_is_measured(predictor):
     earlier = gather(config, HERE)
     knowledge = earlier.knowledge(SPACE, seed=0)
     assert knowledge.is_same and knowledge.n_energy == 60 and knowledge.n_both == 0
-    gate = Gate(WORKLOAD, GateConfig(audit_share=0), max_joules=1e-5, seed=0, knowledge=knowledge)
+    gate = Gate(
+        WORKLOAD,
+        GateConfig(audit_share=0),
+        goals=Goals(max_joules=1e-5),
+        seed=0,
+        knowledge=knowledge,
+    )
     rng = np.random.default_rng(9)
     models = [sample(SPACE, rng) for _ in range(20)]
     verdicts = [gate.judge(m) for m in models]

@@ -14,14 +14,29 @@ def rows(n, f, seed=0):
 def test_the_gradient_is_that_of_the_loss():
     x, rng = rows(12, 4), np.random.default_rng(1)
     y, noise = rng.normal(size=12), rng.uniform(0, 0.1, size=12)
-    vector = rng.normal(-0.5, 0.5, size=7)
-    value, gradient = _loss(vector, x, y, noise)
-    for index in range(7):
-        step = np.zeros(7)
+    vector, expected = rng.normal(-0.5, 0.5, size=8), rng.normal(size=4)
+    value, gradient = _loss(vector, x, y, noise, expected)
+    for index in range(8):
+        step = np.zeros(8)
         step[index] = 1e-5
-        up, down = _loss(vector + step, x, y, noise)[0], _loss(vector - step, x, y, noise)[0]
+        up, down = (
+            _loss(vector + step, x, y, noise, expected)[0],
+            _loss(vector - step, x, y, noise, expected)[0],
+        )
         assert gradient[index] == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-6)
     assert np.isfinite(value)
+
+
+def test_products_of_features_are_learnt_from_few_rows():
+    x, fresh = rows(40, 8), rows(200, 8, seed=1)
+
+    def truth(points):
+        # A cost: width times depth, beside what adds up.
+        return (1.5 + points[:, 0]) * (1.5 + points[:, 1]) + points[:, 2]
+
+    process = GaussianProcess.fit(x, truth(x), np.zeros(40))
+    error = process.posterior(fresh).mean - truth(fresh)
+    assert error.std() < 0.05 * truth(fresh).std()
 
 
 def test_many_additive_features_are_learnt_from_few_rows():
@@ -101,3 +116,38 @@ def test_the_worst_losses_say_bad_and_not_how_bad():
     assert np.array_equal(model.labels[1:], losses[1:])
     alike = Model.make(x, np.where(x[:, 0] > 1, 1.0, 0.0), np.zeros(30), **made)
     assert set(alike.labels) == {0.0, 1.0}
+
+
+def test_deviations_are_what_errors_turn_out_to_be():
+    rng = np.random.default_rng(2)
+    ratios = []
+    for seed in range(8):
+        x, fresh = rows(40, 12, seed=seed), rows(300, 12, seed=100 + seed)
+        weights = rng.normal(size=12)
+
+        def truth(points, weights=weights):
+            return points @ weights + 0.3 * np.sin(2 * points[:, 0])
+
+        posterior = GaussianProcess.fit(x, truth(x), np.zeros(40)).posterior(fresh)
+        errors = (posterior.mean - truth(fresh)) / np.sqrt(posterior.variance)
+        ratios.append(np.sqrt(np.mean(errors**2)))
+    assert 0.6 < np.median(ratios) < 1.6
+
+
+def test_left_one_out_is_what_leaving_one_out_gives():
+    x, rng = rows(12, 3), np.random.default_rng(1)
+    y = x[:, 0] + rng.normal(0, 0.1, size=12)
+    whole = GaussianProcess.fit(x, y, np.zeros(12))
+    squares = []
+    for index in range(12):
+        others = np.arange(12) != index
+        # Centred and scaled as the whole is, so that only the row is missing.
+        padded = y[others]
+        process = GaussianProcess(x[others], padded, np.zeros(11), whole.hyper)
+        process._mean, process._spread = whole._mean, whole._spread
+        process._labels = (padded - whole._mean) / whole._spread
+        process._alpha = np.linalg.solve(process._lower @ process._lower.T, process._labels)
+        found = process.posterior(x[index : index + 1])
+        noise = np.exp(whole.hyper.noise) * whole._spread**2
+        squares.append((y[index] - found.mean[0]) ** 2 / (found.variance[0] + noise))
+    assert whole.dispersion() == pytest.approx((sum(squares) + 5) / 17, rel=1e-3)

@@ -24,13 +24,14 @@ _HWGPT_MILESTONE = 0.946
 
 @dataclass(frozen=True)
 class ProblemName:
-    """``kind`` is ``hwgpt``, ``table``, ``layers`` or ``mixed``."""
+    """``kind`` is ``hwgpt`` (energy of ``device``), ``table``, ``layers`` or ``mixed``."""
 
     kind: str
     path: Path = Path()
     objectives: tuple[str, str] = ("", "")
     directions: tuple[str, str] = ("min", "min")
     ignore: tuple[str, ...] = ()
+    device: str = "h100"
 
 
 def parse_table(text: str, ignore: Sequence[str] = ()) -> ProblemName:
@@ -56,7 +57,7 @@ def make_problem(name: ProblemName) -> Problem:
     """
     match name.kind:
         case "hwgpt":
-            return _hwgpt(name.path)
+            return _hwgpt(name.path, name.device)
         case "table":
             return read_table(name.path, name.objectives, name.directions, name.ignore)
         case "layers":
@@ -66,9 +67,11 @@ def make_problem(name: ProblemName) -> Problem:
     raise ValueError(f"kind must be hwgpt, table, layers or mixed, got {name.kind!r}")
 
 
-def _hwgpt(folder: Path) -> Problem:
+def _hwgpt(folder: Path, device: str) -> Problem:
     module = load_oracle(folder)
     oracle: Any = module.Oracle("s")
+    if device not in oracle.devices():
+        raise ValueError(f"device must be one of {', '.join(oracle.devices())}, got {device!r}")
     sizes = module.SPACE["s"]
     parameters = [
         choice("embed", *sizes["embed"]),
@@ -92,11 +95,11 @@ def _hwgpt(folder: Path) -> Problem:
             )
             for c in configs
         ]
-        energy = np.asarray(oracle.hw_metric(models, device="h100", metric="energies"))
+        energy = np.asarray(oracle.hw_metric(models, device=device, metric="energies"))
         return np.column_stack([np.asarray(oracle.perplexity(models)), np.log10(energy)])
 
     return Problem(
-        name="hwgpt-s-h100",
+        name=f"hwgpt-s-{device}",
         about="perplexity and log10 energy by the surrogates (front: best known, not proven)",
         parameters=tuple(parameters),
         truth=truth,

@@ -1,0 +1,127 @@
+"""A trial evaluated again from other seeds: its replicas, and what they say together.
+
+A replica is a whole evaluation (training from another seed, compression, measuring in a fresh
+process), kept as a record beside the trial, in ``trials/N/replica-K``. The study keeps what the
+trial itself said; fronts are drawn from means over a trial and its replicas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.files import read_json, write_atomic
+from nas.searching.trial import TrialRecord
+from predictors.meters.base import EnergyReading
+
+RESULT, RIGHT = "result.json", "right.npy"
+_PREFIX = "replica-"
+_Z = 1.96
+
+
+def replica_folder(trial_folder: Path, replica: int) -> Path:
+    """Where replica number ``replica`` (from 1) keeps its files; 0 is the trial itself."""
+    return trial_folder if replica == 0 else trial_folder / f"{_PREFIX}{replica}"
+
+
+def save_right(folder: Path, right_N: NDArray[np.bool_]) -> None:
+    """Keep which validation samples were classified right, eight to a byte."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as handle:
+            np.save(handle, np.packbits(right_N), allow_pickle=False)
+
+    write_atomic(folder / RIGHT, write)
+
+
+def replicas_of(trial_folder: Path) -> list[TrialRecord]:
+    """Every replica that has ended, failed ones included, by number."""
+    if not trial_folder.is_dir():
+        return []
+    paths = [p / RESULT for p in trial_folder.glob(f"{_PREFIX}*")]
+    found = [TrialRecord.from_dict(read_json(path)) for path in paths if path.is_file()]
+    return sorted(found, key=lambda record: record.replica)
+
+
+def pooled(record: TrialRecord, trial_folder: Path) -> TrialRecord:
+    """``record`` as the mean of itself and its complete replicas; itself where it has none.
+
+    Accuracy is the mean over seeds. Its variance is that of the share of seeds right, sample by
+    sample, since all seeds are judged by the same samples, and that of seeds over their number.
+    Joules are the geometric mean; their variance is the larger of what each interval says and of
+    what the measurements differ by, over their number. What all of it cost is summed.
+    """
+    if record.state != "complete":
+        return record
+    every = replicas_of(trial_folder)
+    done = [record, *(r for r in every if r.state == "complete")]
+    if not every:
+        return record
+    accuracies = np.array([r.objectives[0] for r in done])
+    tests = [r.test_accuracy for r in done]
+    known = [t for t in tests if t is not None]
+    return replace(
+        record,
+        accuracy=float(accuracies.mean()),
+        accuracy_se=_standard_error(done, trial_folder),
+        test_accuracy=float(np.mean(known)) if len(known) == len(tests) else record.test_accuracy,
+        reading=_reading([r.reading for r in done if r.reading is not None]),
+        n_evaluations=len(done),
+        # Failed replicas cost something as well.
+        train_energy_j=_total([r.train_energy_j for r in (record, *every)]),
+        measure_energy_j=_total([r.measure_energy_j for r in (record, *every)]),
+        duration_s=_total([r.duration_s for r in (record, *every)]),
+    )
+
+
+def _standard_error(done: Sequence[TrialRecord], trial_folder: Path) -> float:
+    """Of the mean accuracy over ``done``; see ``pooled``."""
+    single = float(np.mean([(r.accuracy_se or 0.0) ** 2 for r in done]))
+    right = [_right(replica_folder(trial_folder, r.replica)) for r in done]
+    share = 1.0
+    if all(r is not None for r in right):
+        right_KN = np.array(right, dtype=float)
+        alone = float(right_KN.var(axis=1).mean())
+        # Seeds that are wrong on the same samples tell no more of those than one does.
+        share = float(right_KN.mean(axis=0).var()) / alone if alone > 0 else 1.0
+    seeds = 0.0
+    if len(done) > 1:
+        seeds = float(np.var([r.objectives[0] for r in done], ddof=1)) / len(done)
+    return math.sqrt(single * share + seeds)
+
+
+def _right(folder: Path) -> NDArray[np.uint8] | None:
+    path = folder / RIGHT
+    return np.unpackbits(np.load(path, allow_pickle=False)) if path.is_file() else None
+
+
+def _reading(readings: Sequence[EnergyReading]) -> EnergyReading:
+    first, n = readings[0], len(readings)
+    if n == 1:
+        return first
+    logs = np.log([r.energy_j for r in readings])
+    widths = np.log([r.high_j / r.low_j for r in readings]) / (2 * _Z)
+    sd = math.sqrt(max(float(np.mean(widths**2)), float(logs.var(ddof=1))) / n)
+    energy_j = float(np.exp(logs.mean()))
+    return replace(
+        first,
+        energy_j=energy_j,
+        low_j=energy_j * math.exp(-_Z * sd),
+        high_j=energy_j * math.exp(_Z * sd),
+        n_repeats=sum(r.n_repeats for r in readings),
+        converged=all(r.converged for r in readings),
+        latency_s=float(np.exp(np.log([r.latency_s for r in readings]).mean())),
+        power_w=float(np.mean([r.power_w for r in readings])),
+        duration_s=sum(r.duration_s for r in readings),
+        net_energy_j=None,
+    )
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

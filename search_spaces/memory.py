@@ -1,0 +1,45 @@
+"""Peak memory of a forward pass in closed form, without torch.
+
+What is counted: weights as they are stored, and the most activations that are alive at once in a
+batch: inside attention the residual stream, its norm, queries, keys, values, what the heads give
+and the block's output; inside the feed-forward block the layer's input, the stream, its norm, and
+the hidden layer before and after GELU. Scores are left out, as a fused kernel never writes them,
+and so are an allocator's rounding, workspaces, and the framework itself. Eager PyTorch holds
+within a tenth of that (a test compares them) where its attention is fused; compiled networks may
+need less.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces.architecture import PRECISIONS, Architecture
+from search_spaces.batch import ArchitectureBatch
+from search_spaces.counting import BYTES_PER_WEIGHT, count_batch, stream_precisions
+from search_spaces.workload import Workload
+
+_PER_VALUE = np.array([BYTES_PER_WEIGHT[precision] for precision in PRECISIONS])
+
+
+def peak_memory_bytes(batch: ArchitectureBatch, workload: Workload) -> NDArray[np.float64]:
+    """Of every architecture in ``batch`` at the workload's batch size, shape ``(N,)``.
+
+    Raises:
+        ValueError: a patch size does not fit the workload.
+    """
+    d_model = batch.d_model[:, None].astype(float)
+    attention, ffn = batch.attention, batch.ffn
+    d_q, d_kv = attention.n_heads * attention.d_head, attention.n_kv_heads * attention.d_head
+    in_attention = 3 * d_model + 2 * d_q + 2 * d_kv
+    in_ffn = 3 * d_model + 2 * ffn.d_ff
+    values = (np.maximum(in_attention, in_ffn) * batch.active).max(axis=1)
+    values *= workload.n_tokens_batch(batch.patch_size)
+    activations = values * _PER_VALUE[stream_precisions(batch)] * workload.batch_size
+    found: NDArray[np.float64] = activations + count_batch(batch, workload).total("weight_bytes")
+    return found
+
+
+def peak_memory_of(architecture: Architecture, workload: Workload) -> float:
+    """``peak_memory_bytes`` of one architecture."""
+    return float(peak_memory_bytes(ArchitectureBatch.of([architecture]), workload)[0])
