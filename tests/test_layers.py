@@ -63,6 +63,7 @@ DOORS = {
     "optuna": (
         "experiments/benchmarks/search/optuna_peers.py",
         "experiments/benchmarks/search_overhead.py",
+        "experiments/benchmarks/warm_start.py",
         "nas/samplers/columns.py",
         "nas/samplers/ehvi.py",
         "nas/samplers/history.py",

@@ -17,10 +17,7 @@ def parse_joules(text: str) -> float:
     Raises:
         ValueError: not a number above zero, or an unknown unit.
     """
-    value = _parsed(text, _SCALES)
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"joules must be a number > 0 in J, mJ, uJ or nJ, got {text!r}")
-    return value
+    return _parsed(text, _SCALES, "joules", "J, mJ, uJ or nJ")
 
 
 def parse_bytes(text: str) -> float:
@@ -29,19 +26,18 @@ def parse_bytes(text: str) -> float:
     Raises:
         ValueError: not a number above zero, or an unknown unit.
     """
-    value = _parsed(text, _BYTES)
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"memory must be a number > 0 in B, kB, MB or GB, got {text!r}")
-    return value
+    return _parsed(text, _BYTES, "memory", "B, kB, MB or GB")
 
 
-def _parsed(text: str, scales: Mapping[str, float]) -> float:
-    """The number in its unit, NaN where it is none."""
+def _parsed(text: str, scales: Mapping[str, float], what: str, units: str) -> float:
     match = _NUMBER.fullmatch(text)
     try:
-        return float(match.group(1)) * scales[match.group(2)] if match else math.nan
+        value = float(match.group(1)) * scales[match.group(2)] if match else math.nan
     except (KeyError, ValueError):
-        return math.nan
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{what} must be a number > 0 in {units}, got {text!r}")
+    return value
 
 
 def format_joules(energy_j: float) -> str:

@@ -24,6 +24,11 @@ class Surrogates:
     losses: list[Model]
     constraints: list[Model]
 
+    @property
+    def n_rows(self) -> int:
+        """Rows that losses are known of."""
+        return len(self.losses[0].labels)
+
     def posteriors(self, features_CF: Array) -> tuple[list[Posterior], list[Posterior]]:
         """Of each, at candidates."""
         return (

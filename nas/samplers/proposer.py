@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 
 # Rows that surrogates are conditioned on at most: those nearest to the front first.
 _MOST_ROWS = 1000
+_MANY_ROWS = 300
 # Finite spaces up to this size are known row by row.
 _MOST_LISTED = 5000
 _MOST_LISTED_CANDIDATES = 800
@@ -43,9 +44,12 @@ class Exhausted(Exception):  # noqa: N818 - the end of a space is no error
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard candidates are searched for: ``generations`` of ``children`` each."""
+    """How hard candidates are searched for: ``generations`` of ``children`` each.
 
-    generations: int = 6
+    Half of the generations where many rows are known: a candidate costs in proportion to them.
+    """
+
+    generations: int = 12
     children: int = 200
     parents: int = 60
 
@@ -250,7 +254,10 @@ class Proposer:
         known = set(taken)
         rows = _fresh(self._new(taken, effort.children), known)
         gains = self._gains(surrogates, region, rows)
-        for _ in range(effort.generations):
+        generations = effort.generations
+        if surrogates.n_rows > _MANY_ROWS:
+            generations = max(1, generations // 2)
+        for _ in range(generations):
             children = self._may(_fresh(self._children(parents, effort.children), known))
             if len(children):
                 rows = np.vstack([rows, children])

@@ -36,6 +36,7 @@ def save_right(folder: Path, right_N: NDArray[np.bool_]) -> None:
         with temporary.open("wb") as handle:
             np.save(handle, np.packbits(right_N), allow_pickle=False)
 
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / RIGHT, write)
 
 

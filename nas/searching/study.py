@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from nas.files import write_atomic
 from nas.searching import run as run_module
@@ -78,6 +79,20 @@ def run_search(
         MeterError: no meter can measure the device.
         TeacherError: the teacher or the supernet could not be trained.
     """
+    # The driver's matrices are small: with a thread for each core they take longer, and on cores
+    # that trials train and are measured on.
+    with threadpool_limits(1):
+        return _run_search(config, folder, workers, address, resume, listener)
+
+
+def _run_search(
+    config: SearchConfig,
+    folder: Path,
+    workers: int,
+    address: str | None,
+    resume: bool,
+    listener: Listener | None,
+) -> Run:
     # Imported here, so that everything else of a run can be read without ray.
     from nas.searching.ray_driver import adopt_results, cluster, run_replicas, run_trials
 
