@@ -101,7 +101,9 @@ def test_the_study_has_a_direction_for_each_objective_and_a_constraint_for_each_
 
 
 def test_what_is_best_in_a_further_objective_is_on_the_front(tmp_path):
-    session = drive(make_session(tmp_path, objectives=("latency",), trials=30), judged)
+    gate = GateConfig(startup_trials=99)
+    asked = {"objectives": ("latency",), "sampler": "random", "trials": 40, "gate": gate}
+    session = drive(make_session(tmp_path, **asked), judged)
     complete = [r for r in session.records() if r.state == "complete"]
     goals = Goals(("latency",))
     expected = non_dominated_mask(
