@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from search_spaces.models.supernet import Supernet
 
 _WEIGHTS = "model.safetensors"
+# Of a finalist's loss; the labels have the rest. After epochs shared by all members the largest is
+# no better than what finalists become.
+_TEACHER_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class SupernetEvaluator:
         training = replace(training, recovery=recovery)
         teacher = trainer.teacher
         if teacher is None:
-            training = replace(training, distill=DistillConfig())
+            training = replace(training, distill=DistillConfig(logit_weight=_TEACHER_SHARE))
             teacher = teacher_of(folder)
         # Another record than the search's, whose rules are of what a user may ask.
         finishing = replace(config, supernet=None, training=training, teacher=str(teacher))

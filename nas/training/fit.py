@@ -230,7 +230,11 @@ def _accuracy(
 def as_started(config: TrainingConfig, start: Start) -> TrainingConfig:
     """What a network is trained by that starts like that; see ``RecoveryConfig``."""
     share = None if start == "random" else config.recovery.inherit_share
-    return config if share is None else short(config, share)
+    if share is None:
+        return config
+    fewer = short(config, share)
+    # Weights that all members share are nobody's solution: they are trained on at the full rate.
+    return replace(fewer, learning_rate=config.learning_rate) if start == "supernet" else fewer
 
 
 def short(config: TrainingConfig, share: float) -> TrainingConfig:
