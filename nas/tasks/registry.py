@@ -1,35 +1,55 @@
-"""Tasks by name."""
+"""Tasks by name, and by the kind that a user's task file says."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from nas.tasks.base import Task
 from nas.tasks.embedded import Digits
-from nas.tasks.text import TextClassification, TextFiles
+from nas.tasks.task_file import TaskFile, read_task_file
+from nas.tasks.text import TextClassification
 
 TASKS: dict[str, Callable[[], Task]] = {"digits": Digits}
 
+# A kind of task file -> what makes the task of it; raises ValueError for keys that do not fit.
+FILE_TASKS: dict[str, Callable[[TaskFile], Task]] = {
+    "text_classification": TextClassification.from_file,
+}
+
 
 def get_task(name: str) -> Task:
-    """The task called ``name``, or the text classification in the YAML file at that path.
+    """The task called ``name``, or that of the YAML file at that path.
 
     Raises:
         ValueError: there is no such task or file, or the file is not a task.
     """
     if is_task_file(name):
-        return TextClassification(TextFiles.from_yaml(Path(name)))
+        return _file_task(Path(name))
     if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(
-            f"task must be one of {', '.join(sorted(TASKS))} or a .yaml file, got {name!r}{hint}"
-        )
+        allowed = f"{', '.join(sorted(TASKS))} or a .yaml file"
+        raise ValueError(f"task must be one of {allowed}, got {name!r}{_near(name, TASKS)}")
     return TASKS[name]()
 
 
 def is_task_file(name: str) -> bool:
     """Whether ``name`` is a path rather than the name of a task that comes with the project."""
     return Path(name).suffix in (".yaml", ".yml")
+
+
+def _file_task(path: Path) -> Task:
+    try:
+        file = read_task_file(path, default_kind="text_classification")
+        if file.kind not in FILE_TASKS:
+            hint = _near(file.kind, FILE_TASKS)
+            allowed = ", ".join(sorted(FILE_TASKS))
+            raise ValueError(f"kind must be one of {allowed}, got {file.kind!r}{hint}")
+        return FILE_TASKS[file.kind](file)
+    except ValueError as error:
+        raise ValueError(f"task file {path}: {error}") from None
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -3,6 +3,7 @@
 A task is a YAML file::
 
     name: sentiment
+    kind: text_classification   # may be left out
     train: train.txt            # paths are relative to the YAML file
     validation: dev.txt
     test: test.txt
@@ -20,12 +21,12 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-import yaml
 
 from nas.tasks.base import SPLITS, Split, SplitName, check_split_name
+from nas.tasks.task_file import TaskFile
 from search_spaces.workload import PADDING_TOKEN, Workload
 
 Tokens = Literal["word", "byte"]
@@ -33,7 +34,6 @@ _UNKNOWN_TOKEN = PADDING_TOKEN + 1
 # A word seen once is left unknown: it teaches nothing that holds elsewhere, and the unknown
 # token must itself be seen in training.
 _MIN_COUNT = 2
-_MAX_YAML_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,44 +64,6 @@ class TextFiles:
             allowed = " or ".join(get_args(Tokens))
             raise ValueError(f"tokens must be {allowed}, got {self.tokens!r}")
 
-    @classmethod
-    def from_yaml(cls, path: Path) -> TextFiles:
-        """Read a task from a YAML file.
-
-        Raises:
-            ValueError: the file is missing, not YAML, or not a task; one line that names it.
-        """
-        try:
-            if path.stat().st_size > _MAX_YAML_BYTES:
-                raise ValueError(f"must be at most {_MAX_YAML_BYTES} bytes")
-            return cls._from_dict(yaml.safe_load(path.read_text(encoding="utf-8")), path.parent)
-        except OSError as error:
-            raise ValueError(f"task file {path} must be readable: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise ValueError(f"task file {path} must be UTF-8 text") from None
-        except (yaml.YAMLError, RecursionError) as error:
-            problem = getattr(error, "problem", None) or "it cannot be read"
-            raise ValueError(f"task file {path} must be YAML: {problem}") from None
-        except ValueError as error:
-            raise ValueError(f"task file {path}: {error}") from None
-
-    @classmethod
-    def _from_dict(cls, data: Any, folder: Path) -> TextFiles:
-        allowed = [f.name for f in fields(cls)]
-        if not isinstance(data, dict):
-            raise ValueError(f"must be a mapping with the keys {', '.join(allowed)}")
-        unknown = [str(key) for key in data if key not in allowed]
-        missing = [key for key in ("name", *SPLITS) if key not in data]
-        if unknown or missing:
-            what = f"unknown key {unknown[0]!r}" if unknown else f"no {missing[0]}"
-            raise ValueError(f"has {what}; allowed: {', '.join(allowed)}")
-        paths = {}
-        for key in SPLITS:
-            if not isinstance(data[key], str):
-                raise ValueError(f"{key} must be a path, got {data[key]!r}")
-            paths[key] = (folder / data[key]).resolve()
-        return cls(**(data | paths))
-
 
 class TextClassification:
     """A ``Task`` over ``TextFiles``."""
@@ -110,6 +72,18 @@ class TextClassification:
         """Nothing is read yet."""
         self._files = files
         self.name = files.name
+
+    @classmethod
+    def from_file(cls, file: TaskFile) -> TextClassification:
+        """The task that a user's file describes.
+
+        Raises:
+            ValueError: a key is missing, unknown, or its value not allowed.
+        """
+        names = [f.name for f in fields(TextFiles)]
+        file.check_keys(allowed=names, required=("name", *SPLITS))
+        paths = {key: file.data_path(key) for key in SPLITS}
+        return cls(TextFiles(**(dict(file.options) | paths)))
 
     def workload(self, batch_size: int) -> Workload:
         """Sequences of tokens into the classes of the training split."""

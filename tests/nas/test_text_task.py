@@ -71,6 +71,8 @@ def test_the_vocabulary_is_capped_at_the_most_frequent(files):
 WRONG = [
     ("task.yaml", "name: [", ["YAML"]),
     ("task.yaml", "just text", ["mapping"]),
+    ("task.yaml", "name: x\nkind: text_clasification\n", ["kind", "did you mean 'text_class"]),
+    ("task.yaml", "name: x\nkind: [3]\n", ["kind", "[3]"]),
     ("task.yaml", "name: x\ntrain: a\nvalidation: b\ntest: c\nwidth: 3\n", ["width", "allowed"]),
     ("task.yaml", "name: x\ntrain: a\nvalidation: b\n", ["no test"]),
     ("task.yaml", "name: x\ntrain: a\nvalidation: b\ntest: 3\n", ["test", "path", "3"]),
@@ -93,7 +95,7 @@ def test_a_wrong_file_is_one_clear_line(files, name, text, words):
 
 
 def test_missing_and_binary_files_are_named(files):
-    with pytest.raises(ValueError, match="nowhere.yaml must be readable"):
+    with pytest.raises(ValueError, match="nowhere.yaml: must be readable"):
         get_task(str(files / "nowhere.yaml"))
     (files / "train.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="train.txt must be UTF-8"):
