@@ -5,6 +5,8 @@ construction, so two architectures that build the same network compare and hash 
 
 * A rank that would not save parameters in any projection of its block becomes ``None``.
 * A patch size is kept as given; text workloads demand ``patch_size == 1``.
+* A resolution is ``None`` where images are read as they are; a workload refuses the number that
+  would name its own size, so that nothing has two forms.
 
 Convention: ``d_ff`` and ``d_head`` are stored as whole numbers, never as ratios, because two
 ratios can name one width. ``FfnSpec.ratio`` gives the ratio back for display.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar, get_args
@@ -164,7 +166,10 @@ class Architecture:
     """A Transformer: ``depth`` pre-norm layers of width ``d_model``.
 
     ``patch_size`` is the side in pixels of the square patches that become tokens; it is 1 for
-    token workloads. What the network reads and predicts is the ``Workload``'s to say.
+    token workloads. ``resolution`` is the height in pixels that images are shrunk to before they
+    are cut into patches (their width follows in proportion), as the network's first step;
+    ``None`` leaves them as they are. What the network reads and predicts is the ``Workload``'s to
+    say.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -173,11 +178,14 @@ class Architecture:
     d_model: int
     layers: tuple[LayerSpec, ...]
     patch_size: int = 1
+    resolution: int | None = None
 
     def __post_init__(self) -> None:
         """Validate, then bring every layer to its canonical form."""
         require_positive_int("d_model", self.d_model)
         require_positive_int("patch_size", self.patch_size)
+        if self.resolution is not None:
+            require_positive_int("resolution", self.resolution)
         if not self.layers or not all(isinstance(layer, LayerSpec) for layer in self.layers):
             raise ValueError(f"layers must hold one or more LayerSpec, got {self.layers!r}")
         canonical = tuple(
@@ -218,10 +226,13 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
+        # Left out where it says nothing: what was hashed and stored before there was one stays.
+        resolution = {} if self.resolution is None else {"resolution": self.resolution}
         return {
             "schema": SCHEMA_VERSION,
             "d_model": self.d_model,
             "patch_size": self.patch_size,
+            **resolution,
             "layers": [
                 {
                     "attention": {
@@ -243,7 +254,12 @@ class Architecture:
         Raises:
             ValueError: a key is missing, unknown, or its value not allowed.
         """
-        _check_keys("architecture", data, {"schema", "d_model", "patch_size", "layers"})
+        _check_keys(
+            "architecture",
+            data,
+            {"schema", "d_model", "patch_size", "layers"},
+            may_lack={"resolution"},
+        )
         if data["schema"] != SCHEMA_VERSION:
             raise ValueError(
                 f"architecture.schema must be {SCHEMA_VERSION}, got {data['schema']!r}"
@@ -276,7 +292,12 @@ class Architecture:
                     ),
                 )
             )
-        return cls(d_model=data["d_model"], layers=tuple(layers), patch_size=data["patch_size"])
+        return cls(
+            d_model=data["d_model"],
+            layers=tuple(layers),
+            patch_size=data["patch_size"],
+            resolution=data.get("resolution"),
+        )
 
     def describe(self) -> str:
         """One short line for tables, such as ``d64 L4 h4/2 ff128 p2 bf16``.
@@ -296,6 +317,8 @@ class Architecture:
             parts.append(f"r{_span(ranks)}")
         if self.patch_size != 1:
             parts.append(f"p{self.patch_size}")
+        if self.resolution is not None:
+            parts.append(f"{self.resolution}px")
         precisions = {block.compression.precision for block in self.blocks}
         parts.append("+".join(p for p in PRECISIONS if p in precisions))
         sparsities = {block.compression.sparsity for block in self.blocks}
@@ -311,10 +334,13 @@ def _shared_to_dict(block: AttentionSpec | FfnSpec) -> dict[str, Any]:
     }
 
 
-def _check_keys(where: str, data: object, allowed: set[str]) -> None:
+def _check_keys(
+    where: str, data: object, needed: set[str], *, may_lack: Collection[str] = ()
+) -> None:
     if not isinstance(data, Mapping):
         raise ValueError(f"{where} must be an object, got {data!r}")
-    missing, unknown = allowed - data.keys(), data.keys() - allowed
+    allowed = needed | set(may_lack)
+    missing, unknown = needed - data.keys(), data.keys() - allowed
     if missing:
         raise ValueError(f"{where} lacks {', '.join(sorted(missing))}")
     if unknown:

@@ -22,6 +22,7 @@ from search_spaces.architecture import (
 )
 from search_spaces.encoding import rank_of, sparsity_of, width_of
 from search_spaces.space import LAYER_GENES, SearchSpace
+from search_spaces.workload import AS_IT_IS
 
 Ints = NDArray[np.int64]
 _FULL_RANK = 0
@@ -59,11 +60,15 @@ class FfnBatch(BlockBatch):
 
 @dataclass(frozen=True)
 class ArchitectureBatch:
-    """``N`` architectures: global fields of shape ``(N,)``, blocks of shape ``(N, L)``."""
+    """``N`` architectures: global fields of shape ``(N,)``, blocks of shape ``(N, L)``.
+
+    ``resolution`` is 0 where images are read as they are.
+    """
 
     d_model: Ints
     depth: Ints
     patch_size: Ints
+    resolution: Ints
     attention: AttentionBatch
     ffn: FfnBatch
 
@@ -84,6 +89,7 @@ class ArchitectureBatch:
             self.d_model[selection],
             self.depth[selection],
             self.patch_size[selection],
+            self.resolution[selection],
             _block_rows(self.attention, selection),
             _block_rows(self.ffn, selection),
         )
@@ -98,6 +104,7 @@ class ArchitectureBatch:
             d_model=np.array([a.d_model for a in architectures], dtype=np.int64),
             depth=np.array([a.depth for a in architectures], dtype=np.int64),
             patch_size=np.array([a.patch_size for a in architectures], dtype=np.int64),
+            resolution=np.array([a.resolution or AS_IT_IS for a in architectures], dtype=np.int64),
             attention=AttentionBatch(
                 **_shared(attention, deepest),
                 n_heads=_padded([[s.n_heads for s in row] for row in attention], deepest, 1),
@@ -190,6 +197,9 @@ class ArchitectureBatch:
             d_model=d_model,
             depth=depth,
             patch_size=looked_up("patch_size", space.values("patch_size")),
+            resolution=looked_up("resolution", [r or AS_IT_IS for r in space.values("resolution")])
+            if "resolution" in column_of
+            else np.full(len(positions), AS_IT_IS, dtype=np.int64),
             attention=AttentionBatch(
                 rank=np.where(active, of_width("attention_rank", rank_of), _FULL_RANK),
                 precision=coded("attention_precision"),

@@ -2,8 +2,9 @@
 
 What is counted, and is what ``models.build`` builds:
 
-* images: ``Linear(channels * patch**2 -> d_model)`` on patches; tokens: an embedding table;
-  then a learned position table ``(n_tokens, d_model)``;
+* images: shrunk first where the architecture has a resolution (a kernel that reads and writes
+  pixels and multiplies nothing); ``Linear(channels * patch**2 -> d_model)`` on patches; tokens:
+  an embedding table; then a learned position table ``(n_tokens, d_model)``;
 * each layer: LayerNorm, attention (q, k, v, o), LayerNorm, feed-forward (up, down); every
   projection has a bias; a factorised one is ``d_in -> rank`` without bias, then
   ``rank -> d_out`` with it;
@@ -36,7 +37,7 @@ from search_spaces.architecture import (
     Precision,
 )
 from search_spaces.batch import ArchitectureBatch, AttentionBatch, BlockBatch, FfnBatch, Ints
-from search_spaces.workload import Workload
+from search_spaces.workload import AS_IT_IS, Workload
 
 Floats = NDArray[np.float64]
 
@@ -174,7 +175,7 @@ def count_batch(batch: ArchitectureBatch, workload: Workload) -> BatchCounts:
     Raises:
         ValueError: a patch size does not fit the workload.
     """
-    tokens = workload.n_tokens_batch(batch.patch_size)
+    tokens = workload.n_tokens_batch(batch.patch_size, batch.resolution)
     d_model, active = batch.d_model[:, None].astype(float), batch.active
     attention = _attention(batch.attention, d_model, tokens[:, None], active)
     ffn = _ffn(batch.ffn, d_model, tokens[:, None], active)
@@ -193,6 +194,13 @@ def _outer(batch: ArchitectureBatch, tokens: Floats, workload: Workload) -> Part
     params = embed_params + tokens * d_model + 2 * d_model + (d_model + 1) * workload.n_classes
     stream = stream_precisions(batch)
     values = 3 * tokens * d_model + head_tokens * workload.n_classes
+    kernels = np.full(len(batch), 5.0)
+    if workload.is_image:
+        is_shrunk = batch.resolution != AS_IT_IS
+        heights, widths = workload.image_sizes(batch.resolution)
+        channels, height, width = workload.input_shape
+        values += channels * (height * width + heights * widths) * is_shrunk
+        kernels += is_shrunk
     return PartCounts(
         precision=stream,
         sparsity=np.zeros_like(stream),
@@ -201,7 +209,7 @@ def _outer(batch: ArchitectureBatch, tokens: Floats, workload: Workload) -> Part
         macs=embed_macs + head_tokens * d_model * workload.n_classes,
         weight_bytes=params * _PER_WEIGHT[stream],
         activation_bytes=values * _PER_VALUE[stream],
-        n_kernels=np.full(len(batch), 5.0),
+        n_kernels=kernels,
     )
 
 

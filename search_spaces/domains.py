@@ -85,6 +85,9 @@ GENE_TYPES: dict[str, GeneType] = {
     "d_model": GeneType(_COUNT, _is_count),
     "depth": GeneType(_COUNT, _is_count),
     "patch_size": GeneType(_COUNT, _is_count, (1,)),
+    "resolution": GeneType(
+        "integers >= 1 or null (the images' own)", lambda v: v is None or _is_count(v), (None,)
+    ),
     "n_heads": GeneType(_COUNT, _is_count),
     "n_kv_heads": GeneType(_COUNT, _is_count),
     "ffn_ratio": GeneType("numbers in (0, 64]", _is_positive),

@@ -51,7 +51,7 @@ def decode(genes: Mapping[str, Any], space: SearchSpace) -> Architecture:
         for block in ("attention", "ffn"):
             own[f"{block}_compression"] = _compression(own, block, space)
         layers.append(LayerSpec(_attention(own, d_model), _ffn(own, d_model)))
-    return Architecture(d_model, tuple(layers), genes["patch_size"])
+    return Architecture(d_model, tuple(layers), genes["patch_size"], genes.get("resolution"))
 
 
 def encode(architecture: Architecture, space: SearchSpace) -> Genes:
@@ -64,6 +64,9 @@ def encode(architecture: Architecture, space: SearchSpace) -> Genes:
     genes["d_model"] = _member(space, "d_model", architecture.d_model)
     genes["depth"] = _member(space, "depth", architecture.depth)
     genes["patch_size"] = _member(space, "patch_size", architecture.patch_size)
+    resolution = _member(space, "resolution", architecture.resolution)
+    if "resolution" in genes:
+        genes["resolution"] = resolution
     for gene in LAYER_GENES:
         groups = (
             [list(range(architecture.depth))]
@@ -216,7 +219,7 @@ def _same_rank(spec: AttentionSpec | FfnSpec, rank: int | None, d_model: int) ->
     return spec in (rebuilt.attention, rebuilt.ffn)
 
 
-def _member(space: SearchSpace, gene: str, value: int) -> int:
+def _member(space: SearchSpace, gene: str, value: int | None) -> int | None:
     if value not in space.domains[gene]:
         raise ValueError(f"{gene} must be one of {space.values(gene)}, got {value!r}")
     return value

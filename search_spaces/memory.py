@@ -34,7 +34,7 @@ def peak_memory_bytes(batch: ArchitectureBatch, workload: Workload) -> NDArray[n
     in_attention = 3 * d_model + 2 * d_q + 2 * d_kv
     in_ffn = 3 * d_model + 2 * ffn.d_ff
     values = (np.maximum(in_attention, in_ffn) * batch.active).max(axis=1)
-    values *= workload.n_tokens_batch(batch.patch_size)
+    values *= workload.n_tokens_batch(batch.patch_size, batch.resolution)
     activations = values * _PER_VALUE[stream_precisions(batch)] * workload.batch_size
     found: NDArray[np.float64] = activations + count_batch(batch, workload).total("weight_bytes")
     return found

@@ -5,6 +5,7 @@ Each function builds valid members by ``repair`` rather than by rejection, so no
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -102,7 +103,7 @@ def crossover(
 
 
 def smallest(space: SearchSpace) -> Architecture:
-    """The member of least width, depth, heads and feed-forward, and of the largest patches.
+    """The member of least width, depth, heads and feed-forward, and of the fewest patches.
 
     Other genes take their domain's first value.
     """
@@ -110,6 +111,8 @@ def smallest(space: SearchSpace) -> Architecture:
     genes["d_model"] = min(space.values("d_model"))
     genes["depth"] = min(space.values("depth"))
     genes["patch_size"] = max(space.values("patch_size"))
+    if "resolution" in genes:
+        genes["resolution"] = min(space.values("resolution"), key=_pixels)
     for name in genes:
         gene = name.rpartition(".")[2]
         if gene in ("n_heads", "n_kv_heads", "ffn_ratio"):
@@ -118,7 +121,7 @@ def smallest(space: SearchSpace) -> Architecture:
 
 
 def largest(space: SearchSpace) -> Architecture:
-    """The member of greatest width, depth, heads and feed-forward, and of the smallest patches.
+    """The member of greatest width, depth, heads and feed-forward, and of the most patches.
 
     Full rank, fp32 and dense where the space offers them: other genes take the first of their
     values in that sense, else their domain's first.
@@ -131,12 +134,19 @@ def largest(space: SearchSpace) -> Architecture:
             genes[name] = max(values)
         elif gene == "patch_size":
             genes[name] = min(values)
+        elif gene == "resolution":
+            genes[name] = max(values, key=_pixels)
         elif gene.endswith("_rank"):
             genes[name] = None if None in values else max(values)
         else:
             plain = "fp32" if gene.endswith("_precision") else "dense"
             genes[name] = plain if plain in values else values[0]
     return decode(repair(genes, space), space)
+
+
+def _pixels(resolution: int | None) -> float:
+    """A height to compare by: images as they are are larger than shrunk ones."""
+    return math.inf if resolution is None else resolution
 
 
 def _with_copied_layers(genes: Genes, space: SearchSpace) -> Genes:

@@ -13,7 +13,7 @@ import yaml
 from search_spaces.architecture import Architecture
 from search_spaces.domains import GENE_TYPES, Choice, make_domain
 
-GLOBAL_GENES = ("d_model", "depth", "patch_size")
+GLOBAL_GENES = ("d_model", "depth", "patch_size", "resolution")
 LAYER_GENES = tuple(gene for gene in GENE_TYPES if gene not in GLOBAL_GENES)
 # Mixed precision between layers multiplies a space by itself; a space opts in by naming less.
 DEFAULT_SHARED = frozenset(
@@ -21,6 +21,7 @@ DEFAULT_SHARED = frozenset(
 )
 _MAX_YAML_BYTES = 100_000
 _MAX_DEPTH = 256
+_ANY_RESOLUTION = (None,)
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class SearchSpace:
 
     ``n_heads`` must divide ``d_model`` (``d_head`` is the quotient) and ``n_kv_heads`` must divide
     ``n_heads``; combinations that break this are not members. Ranks are fractions of ``d_model``,
-    rounded to whole numbers. A gene in ``shared`` has one value for all layers, another has one
-    for each layer.
+    rounded to whole numbers. Every patch size must divide every resolution. A gene in ``shared``
+    has one value for all layers, another has one for each layer.
 
     Raises:
         ValueError: the domains do not make a space; the message names the gene and what is wrong.
@@ -74,6 +75,13 @@ class SearchSpace:
                     f"{block}_sparsity must offer dense with {block}_precision int4wo, "
                     f"got {self.values(f'{block}_sparsity')}"
                 )
+        for resolution in self.values("resolution"):
+            odd = [p for p in self.values("patch_size") if resolution and resolution % p]
+            if odd:
+                raise ValueError(
+                    f"resolution must be a multiple of every patch_size, got {resolution} with "
+                    f"{odd[0]}"
+                )
         for d_model in self.values("d_model"):
             if not self.head_pairs(d_model):
                 raise ValueError(
@@ -107,7 +115,12 @@ class SearchSpace:
 
     def genes(self) -> dict[str, Choice]:
         """Every named gene, ``layer3.n_heads`` for one that differs between layers, in order."""
-        found = {gene: self.domains[gene] for gene in GLOBAL_GENES}
+        found = {
+            gene: self.domains[gene]
+            for gene in GLOBAL_GENES
+            # A space that says nothing of resolutions has the genes that it always had.
+            if gene != "resolution" or self.values(gene) != _ANY_RESOLUTION
+        }
         found |= {gene: self.domains[gene] for gene in LAYER_GENES if gene in self.shared}
         for layer in range(self.max_depth):
             for gene in LAYER_GENES:
@@ -140,7 +153,7 @@ class SearchSpace:
         for d_model in self.values("d_model"):
             pairs = len(self.head_pairs(d_model))
             for depth in self.values("depth"):
-                combinations = len(self.domains["patch_size"])
+                combinations = len(self.domains["patch_size"]) * len(self.domains["resolution"])
                 combinations *= pairs if "n_heads" in self.shared else pairs**depth
                 for gene in free:
                     options = len(self.domains[gene])
@@ -174,11 +187,20 @@ class SearchSpace:
                 domains[gene] = Choice(kept)
         return replace(self, domains=domains)
 
+    def for_images_of(self, height: int) -> SearchSpace:
+        """The same space where ``null`` stands for images of ``height`` pixels, as models say it."""
+        named = dict.fromkeys(None if r == height else r for r in self.values("resolution"))
+        return replace(self, domains={**self.domains, "resolution": Choice(tuple(named))})
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON or YAML; ``from_dict`` reads it back."""
         return {
             "name": self.name,
-            **{gene: list(domain.values) for gene, domain in self.domains.items()},
+            **{
+                gene: list(domain.values)
+                for gene, domain in self.domains.items()
+                if gene != "resolution" or domain.values != _ANY_RESOLUTION
+            },
             "shared": sorted(self.shared),
         }
 

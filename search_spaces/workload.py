@@ -16,6 +16,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # In text classification this token fills short samples up; models neither read nor pool it.
 PADDING_TOKEN = 0
+# In arrays of resolutions: images are not shrunk.
+AS_IT_IS = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,38 +86,69 @@ class Workload:
         Raises:
             ValueError: the architecture's patch size does not fit this workload.
         """
-        return int(self.n_tokens_batch(np.array([architecture.patch_size]))[0])
+        grids = np.array([[architecture.patch_size], [architecture.resolution or AS_IT_IS]])
+        return int(self.n_tokens_batch(*grids)[0])
 
-    def n_tokens_batch(self, patch_sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Sequence lengths in tokens at patch sizes, both of shape ``(N,)``.
+    def n_tokens_batch(
+        self, patch_sizes: NDArray[np.int64], resolutions: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Sequence lengths in tokens at patch sizes and resolutions, all of shape ``(N,)``.
 
         Raises:
-            ValueError: a patch size does not fit this workload.
+            ValueError: a patch size or resolution does not fit this workload.
         """
-        for patch_size in np.unique(patch_sizes):
-            self.check_patch_size(int(patch_size))
+        for patch_size, resolution in np.unique(np.stack([patch_sizes, resolutions], 1), axis=0):
+            self.check_grid(int(patch_size), int(resolution) or None)
         if not self.is_image:
             return np.full(len(patch_sizes), float(self.input_shape[0]))
-        _, height, width = self.input_shape
-        tokens: NDArray[np.float64] = ((height // patch_sizes) * (width // patch_sizes)).astype(
+        heights, widths = self.image_sizes(resolutions)
+        tokens: NDArray[np.float64] = ((heights // patch_sizes) * (widths // patch_sizes)).astype(
             np.float64
         )
         return tokens
 
+    def image_sizes(
+        self, resolutions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Heights and widths in pixels of images that are cut into patches, each ``(N,)``."""
+        _, height, width = self.input_shape
+        heights = np.where(resolutions == AS_IT_IS, height, resolutions)
+        return heights, heights * width // height
+
+    def image_size(self, architecture: Architecture) -> tuple[int, int]:
+        """Height and width in pixels of what ``architecture`` cuts into patches."""
+        heights, widths = self.image_sizes(np.array([architecture.resolution or AS_IT_IS]))
+        return int(heights[0]), int(widths[0])
+
     def check_fits(self, architecture: Architecture) -> None:
         """Raise ``ValueError`` unless ``architecture`` can read this workload's samples."""
-        self.check_patch_size(architecture.patch_size)
+        self.check_grid(architecture.patch_size, architecture.resolution)
 
-    def check_patch_size(self, patch: int) -> None:
-        """Raise ``ValueError`` unless patches of this side fit this workload's samples."""
-        if self.is_image:
-            _, height, width = self.input_shape
-            if height % patch or width % patch:
+    def check_grid(self, patch: int, resolution: int | None = None) -> None:
+        """Raise ``ValueError`` unless samples can be shrunk and cut into patches like that."""
+        if not self.is_image:
+            if patch != 1:
+                raise ValueError(f"patch_size must be 1 for {self.kind}, got {patch}")
+            if resolution is not None:
+                raise ValueError(f"resolution must be null for {self.kind}, got {resolution}")
+            return
+        _, height, width = self.input_shape
+        if resolution is not None:
+            if resolution >= height:
                 raise ValueError(
-                    f"patch_size must divide the image's {height}x{width} pixels, got {patch}"
+                    f"resolution must be below the image's height of {height} pixels, for which "
+                    f"null stands, got {resolution}"
                 )
-        elif patch != 1:
-            raise ValueError(f"patch_size must be 1 for {self.kind}, got {patch}")
+            if resolution * width % height:
+                raise ValueError(
+                    f"resolution must keep the proportions of the image's {height}x{width} "
+                    f"pixels in whole numbers, got {resolution}"
+                )
+            height, width = resolution, resolution * width // height
+        if height % patch or width % patch:
+            raise ValueError(
+                f"patch_size must divide the image's {height}x{width} pixels, got {patch}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""

@@ -41,10 +41,19 @@ def get_recipe(name: str, **changes: Any) -> SearchConfig:
 
 
 def fitted(config: SearchConfig) -> SearchConfig:
-    """``config`` with its space limited to what its device offers; see ``offered_space``."""
-    from nas.searching.offered import offered_space
+    """``config`` with its space limited to what its device offers; see ``offered_space``.
 
-    return replace(config, space=offered_space(config.space, config.device, config.batch_size))
+    A resolution that is the task's own becomes ``None``, the one name that models have for it.
+    """
+    from nas.searching.offered import offered_space
+    from nas.tasks.registry import get_task
+
+    space = offered_space(config.space, config.device, config.batch_size)
+    if space.values("resolution") != (None,):
+        workload = get_task(config.task).workload(config.batch_size)
+        if workload.is_image:
+            space = space.for_images_of(workload.input_shape[1])
+    return replace(config, space=space)
 
 
 def default_device() -> str:

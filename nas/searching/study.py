@@ -324,7 +324,8 @@ def _check_fits(space: SearchSpace, workload: Workload) -> None:
     """Refuse a space with members that cannot read the task, before anything is spent."""
     member = smallest(space)
     for patch_size in space.values("patch_size"):
-        workload.check_fits(replace(member, patch_size=patch_size))
+        for resolution in space.values("resolution"):
+            workload.check_fits(replace(member, patch_size=patch_size, resolution=resolution))
 
 
 def _save_inputs(task: Task, config: SearchConfig, path: Path) -> None:

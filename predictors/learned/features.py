@@ -143,7 +143,7 @@ def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) 
             np.log(counts.total("n_kernels")),
             np.log(batch.d_model),
             np.log(batch.depth),
-            np.log(workload.n_tokens_batch(batch.patch_size)),
+            np.log(workload.n_tokens_batch(batch.patch_size, batch.resolution)),
             np.full(n, np.log(workload.batch_size)),
             np.full(n, float(workload.is_causal)),
             mean(np.log(batch.attention.d_head)),

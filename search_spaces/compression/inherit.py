@@ -50,7 +50,8 @@ def inherit(
     Args:
         teacher: the trained network.
         teacher_architecture: what ``teacher`` is.
-        architecture: of the same ``d_model``, ``d_head`` and ``patch_size``, in nothing larger.
+        architecture: of the same ``d_model``, ``d_head``, ``patch_size`` and ``resolution``, in
+            nothing larger.
         workload: that of both.
         importance: of the teacher's heads and channels; ``prune.magnitude_importance`` by
             default, ``prune.taylor_importance`` where training data is at hand.
@@ -110,7 +111,7 @@ def kept_layers(teacher_depth: int, depth: int) -> tuple[int, ...]:
 
 def check_fits_in(teacher: Architecture, architecture: Architecture) -> None:
     """Raise ``ValueError`` naming the field unless ``inherit`` can make ``architecture``."""
-    for field in ("d_model", "patch_size"):
+    for field in ("d_model", "patch_size", "resolution"):
         ours, theirs = getattr(architecture, field), getattr(teacher, field)
         if ours != theirs:
             raise ValueError(f"{field} must be {theirs} (the teacher's), got {ours}")

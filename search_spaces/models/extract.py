@@ -14,7 +14,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.models.blocks import Layer
 from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection, Views
 from search_spaces.models.projection import FactorisedLinear
-from search_spaces.models.supernet import Supernet
+from search_spaces.models.supernet import Supernet, grid_key
 from search_spaces.models.transformer import PatchEmbedding, Transformer
 
 
@@ -42,7 +42,8 @@ def extract(supernet: Supernet, architecture: Architecture) -> Transformer:
         else:
             assert isinstance(embed, nn.Embedding) and isinstance(network.embed, nn.Embedding)
             network.embed.weight.copy_(embed.weight[:, :width])
-        network.position_TD.copy_(supernet.position_TD[patch][:, :width])
+        grid = grid_key(architecture.patch_size, architecture.resolution)
+        network.position_TD.copy_(supernet.position_TD[grid][:, :width])
         for source, layer, spec in zip(
             supernet.layers, network.layers, architecture.layers, strict=False
         ):

@@ -5,9 +5,9 @@ what was active before, however the block is left. What is active belongs to the
 variable), so that threads that share a supernet do not disturb each other. Sources: one network
 for all, Cai et al. 2020 (Once-for-All), Wang et al. 2020 (HAT), Chen et al. 2021 (AutoFormer).
 
-What a workload reads differently has weights of its own: each patch size an embedding and
-positions. Precision and sparsity change no weight here: they are applied to what ``extract``
-gives.
+What a workload reads differently has weights of its own: each patch size an embedding, each patch
+size at each resolution positions. Precision and sparsity change no weight here: they are applied
+to what ``extract`` gives.
 
 Shape legend: B batch, T tokens, D d_model, V vocabulary, C classes.
 """
@@ -27,9 +27,15 @@ from torch import Tensor, nn
 from search_spaces.architecture import Architecture, is_factorised
 from search_spaces.encoding import rank_of, width_of
 from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection
-from search_spaces.models.transformer import POSITION_STD, kept_tokens, pool, to_patches
+from search_spaces.models.transformer import (
+    POSITION_STD,
+    kept_tokens,
+    pool,
+    shrunk,
+    to_patches,
+)
 from search_spaces.space import SearchSpace
-from search_spaces.workload import Workload
+from search_spaces.workload import AS_IT_IS, Workload
 
 # By the identity of the supernet: each has its own, and a module must stay copyable.
 _ACTIVE: ContextVar[Mapping[int, Architecture]] = ContextVar(
@@ -50,8 +56,9 @@ class Supernet(nn.Module):
         self.space, self.workload = space, workload
         widths = sorted(space.values("d_model"))
         d_model, patches = widths[-1], sorted(space.values("patch_size"))
-        for patch in patches:
-            workload.check_patch_size(patch)
+        grids = [(patch, r) for patch in patches for r in space.values("resolution")]
+        for grid in grids:
+            workload.check_grid(*grid)
         self._d_ff = max(width_of(r, d) for r in space.values("ffn_ratio") for d in widths)
         self._ranks = tuple(
             _largest_rank(space, f"{block}_rank") for block in ("attention", "ffn")
@@ -63,11 +70,12 @@ class Supernet(nn.Module):
                 self.embed[str(patch)] = ElasticProjection(channels * patch**2, d_model, None)
         else:
             self.embed["1"] = nn.Embedding(workload.vocab_size or 1, d_model)
-        tokens = workload.n_tokens_batch(np.array(patches)).astype(int)
+        sizes = np.array([(patch, resolution or AS_IT_IS) for patch, resolution in grids])
+        tokens = workload.n_tokens_batch(sizes[:, 0], sizes[:, 1]).astype(int)
         self.position_TD = nn.ParameterDict(
             {
-                str(patch): torch.randn(int(n), d_model) * POSITION_STD
-                for patch, n in zip(patches, tokens, strict=True)
+                grid_key(*grid): torch.randn(int(n), d_model) * POSITION_STD
+                for grid, n in zip(grids, tokens, strict=True)
             }
         )
         self.layers = nn.ModuleList(
@@ -128,13 +136,14 @@ class Supernet(nn.Module):
 
     def _embedded(self, inputs: Tensor, architecture: Architecture) -> Tensor:
         patch, width = architecture.patch_size, architecture.d_model
-        position_TD = self.position_TD[str(patch)][:, :width]
+        position_TD = self.position_TD[grid_key(patch, architecture.resolution)][:, :width]
         embed = self.embed[str(patch)]
         if isinstance(embed, nn.Embedding):
             x_BTD = F.embedding(inputs, embed.weight[:, :width])
         else:
             assert isinstance(embed, ElasticProjection)
-            patches_BTP = to_patches(inputs.to(position_TD.dtype), patch)
+            size = self.workload.image_size(architecture)
+            patches_BTP = to_patches(shrunk(inputs.to(position_TD.dtype), size), patch)
             x_BTD = embed.views(patches_BTP.shape[-1], width, None)(patches_BTP)
         out_BTD: Tensor = x_BTD + position_TD[: x_BTD.shape[1]]
         return out_BTD
@@ -144,6 +153,7 @@ class Supernet(nn.Module):
         width = architecture.d_model
         _check_among("d_model", width, self.space.values("d_model"))
         _check_among("patch_size", architecture.patch_size, self.space.values("patch_size"))
+        _check_among("resolution", architecture.resolution, self.space.values("resolution"))
         _check_at_most("depth", architecture.depth, len(self.layers))
         for index, layer in enumerate(architecture.layers):
             attention, where = layer.attention, f"layers[{index}]"
@@ -167,7 +177,12 @@ def _largest_rank(space: SearchSpace, gene: str) -> int | None:
     return max((rank for rank in ranks if rank is not None), default=None)
 
 
-def _check_among(name: str, value: int, allowed: tuple[int, ...]) -> None:
+def grid_key(patch: int, resolution: int | None) -> str:
+    """The name under which positions of that grid of patches are kept."""
+    return str(patch) if resolution is None else f"{patch}_of_{resolution}"
+
+
+def _check_among(name: str, value: int | None, allowed: tuple[int | None, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value}")
 

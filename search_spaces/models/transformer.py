@@ -6,6 +6,7 @@ Shape legend: B batch, T tokens, D d_model, C channels, P patch side.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
@@ -18,17 +19,22 @@ POSITION_STD = 0.5
 
 
 class PatchEmbedding(nn.Module):
-    """Non-overlapping square patches of an image, each mapped to ``d_model``."""
+    """Non-overlapping square patches of an image, each mapped to ``d_model``.
 
-    def __init__(self, channels: int, patch_size: int, d_model: int) -> None:
+    Images of another size than ``size``, ``(height, width)``, are shrunk to it first.
+    """
+
+    def __init__(
+        self, channels: int, patch_size: int, d_model: int, size: tuple[int, int]
+    ) -> None:
         """Build the map."""
         super().__init__()
-        self.patch_size = patch_size
+        self.patch_size, self.size = patch_size, size
         self.project = nn.Linear(channels * patch_size**2, d_model)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, T, D)``, patches in reading order."""
-        out_BTD: Tensor = self.project(to_patches(images_BCHW, self.patch_size))
+        out_BTD: Tensor = self.project(to_patches(shrunk(images_BCHW, self.size), self.patch_size))
         return out_BTD
 
 
@@ -43,7 +49,12 @@ class Transformer(nn.Module):
         self.is_image = workload.is_image
         self.embed: nn.Module
         if workload.is_image:
-            self.embed = PatchEmbedding(workload.input_shape[0], architecture.patch_size, d_model)
+            self.embed = PatchEmbedding(
+                workload.input_shape[0],
+                architecture.patch_size,
+                d_model,
+                workload.image_size(architecture),
+            )
         else:
             self.embed = nn.Embedding(workload.vocab_size or 1, d_model)
         self.position_TD = nn.Parameter(torch.randn(tokens, d_model) * POSITION_STD)
@@ -91,6 +102,13 @@ class Transformer(nn.Module):
         x_BTD = self.norm(x_BTD)
         logits: Tensor = self.head(x_BTD if self.is_causal else pool(x_BTD, keep_BT))
         return logits
+
+
+def shrunk(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images in ``size``, ``(height, width)``: each pixel is the mean of the area it covers."""
+    if tuple(images_BCHW.shape[-2:]) == size:
+        return images_BCHW
+    return F.adaptive_avg_pool2d(images_BCHW, size)
 
 
 def to_patches(images_BCHW: Tensor, side: int) -> Tensor:

@@ -33,7 +33,7 @@ def assert_same(first, second):
         for field, value in vars(getattr(first, block)).items():
             other = getattr(getattr(second, block), field)[:, :layers]
             np.testing.assert_array_equal(value, other, err_msg=f"{block}.{field}")
-    for field in ("d_model", "depth", "patch_size"):
+    for field in ("d_model", "depth", "patch_size", "resolution"):
         np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
 
 

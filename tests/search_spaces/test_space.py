@@ -38,6 +38,7 @@ def spaces(draw):
             "d_model": some([8, 12, 16, 40]),
             "depth": some([1, 2, 3]),
             "patch_size": some([1, 2, 4]),
+            "resolution": some([None, 4, 8, 12]),
             "n_heads": [1, *some([2, 3, 4, 8])],
             "n_kv_heads": [1, *some([2, 3, 4])],
             "ffn_ratio": some([0.25, 0.5, 1, 2.5, 4]),

@@ -49,11 +49,15 @@ ODD = SearchSpace.from_dict(
         "patch_size": [1],
     }
 )
+SHRUNK = SearchSpace.from_dict(
+    {**PRESETS["digits-tiny"].to_dict(), "name": "shrunk", "resolution": [16, 24, None]}
+)
 CASES = [
     (PRESETS["digits-tiny"], DIGITS),
     (narrowed("encoder-base"), TEXT),
     (narrowed("decoder-base"), MODELLING),
     (narrowed("vision-base"), IMAGES),
+    (SHRUNK, IMAGES),
     (ODD, TEXT),
     (ODD, MODELLING),
 ]
