@@ -1,11 +1,13 @@
 """JouleNAS: neural architecture search for Transformers against measured joules.
 
-The same three jobs as the command line: ``search``, ``load`` (then ``.front()``) and ``export``.
+The same jobs as the command line: ``search``, ``resume``, ``load`` (then ``.front()``) and
+``export``.
 Importing this package imports neither torch, ray nor optuna.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from nas.searching.run import Run
     from nas.searching.session import Listener
 
-__all__ = ["export", "load", "recipe", "search"]
+__all__ = ["export", "load", "recipe", "resume", "search"]
 
 
 def recipe(name: str, **changes: object) -> SearchConfig:
@@ -36,16 +38,52 @@ def search(
     workers: int = 2,
     address: str | None = None,
     resume: bool = False,
+    files: Iterable[str | Path] = (),
     listener: Listener | None = None,
 ) -> Run:
     """Search as ``config`` says and keep everything in the folder ``to``.
 
+    ``files`` are those of yours that must not change while the run lasts, beside those that
+    ``config`` names. With ``resume``, ``to`` is a run that must have been searching just so.
     See ``nas.searching.study.run_search`` for the errors raised.
     """
     from nas.searching.study import run_search
 
     return run_search(
-        config, Path(to), workers=workers, address=address, resume=resume, listener=listener
+        config,
+        Path(to),
+        workers=workers,
+        address=address,
+        resume=resume,
+        files=[Path(file) for file in files],
+        listener=listener,
+    )
+
+
+def resume(
+    run: str | Path,
+    *,
+    trials: int | None = None,
+    refine: int | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    storage: str | None = None,
+    listener: Listener | None = None,
+) -> Run:
+    """Go on with the run in the folder ``run``, which knows all that it needs.
+
+    See ``nas.searching.study.resume_search`` for what may be given anew, and the errors raised.
+    """
+    from nas.searching.study import resume_search
+
+    return resume_search(
+        Path(run),
+        trials=trials,
+        refine=refine,
+        workers=workers,
+        address=address,
+        storage=storage,
+        listener=listener,
     )
 
 

@@ -39,6 +39,16 @@ FROZEN = {
         "--quiet",
         "--json",
     },
+    "resume": {
+        "run",
+        "--trials",
+        "--refine",
+        "--workers",
+        "--address",
+        "--storage",
+        "--quiet",
+        "--json",
+    },
     "front": {
         "run",
         "--max-joules",

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from nas.cli.errors import is_bad_input
 
 # One module per verb, in the order of ``nas --help``.
-VERBS = ("search", "front", "export", "measure", "predictor", "doctor")
+VERBS = ("search", "resume", "front", "export", "measure", "predictor", "doctor")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -152,9 +152,18 @@ def run(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             address=arguments.address,
             resume=arguments.resume,
+            files=_files(arguments),
             listener=progress,
         )
-    return _report(done, as_json=arguments.json)
+    return report(done, as_json=arguments.json)
+
+
+def _files(arguments: argparse.Namespace) -> list[Path]:
+    """The user's files that the configuration does not name."""
+    from search_spaces.presets import PRESETS
+
+    named = arguments.space is not None and arguments.space not in PRESETS
+    return [Path(arguments.space)] if named else []
 
 
 def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ...]:
@@ -328,7 +337,8 @@ def _default_folder(name: str, resume: bool) -> Path:
     return RUNS / f"{name}-{last + 1}"
 
 
-def _report(done: Run, *, as_json: bool) -> int:
+def report(done: Run, *, as_json: bool) -> int:
+    """Print what a search found; the exit code says whether it came to its end."""
     from nas.cli.account import render_account
     from nas.cli.front import render_json, render_table
     from nas.searching.summary import summarise

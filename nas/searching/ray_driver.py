@@ -270,7 +270,7 @@ class _SessionSearcher(Searcher):
                 failed(candidate, "its worker died (out of memory, a signal, or a lost node)")
             )
             forget_unfinished(path.parent)
-        # Neither: Ctrl-C stopped it half-way. It stays in flight, for --resume to run again.
+        # Neither: Ctrl-C stopped it half-way. It stays in flight, for a resumed search.
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher for a restore that is never used here."""

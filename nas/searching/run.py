@@ -1,32 +1,33 @@
 """A run folder: where a search keeps all it knows.
 
-``run.json`` the configuration, versions and meter; ``study.journal`` the study, unless a storage
+``run.json`` the configuration, versions, meter, the driver's options and fingerprints of what the
+search was begun with; ``study.journal`` the study, unless a storage
 URL was given; ``inputs.npy`` the real inputs that are measured with; ``trials/N/`` the weights of
 trial N and its record, written by the worker before the driver hears of it, and those of its
 replicas; ``teacher/`` what candidates learn from, where they do; ``supernet/`` what they are parts
 of, where they are, and ``finalists.json`` which of them were chosen; ``earlier.json`` and
 ``predictor.safetensors`` what was known beforehand, where anything was; ``writer.lock`` held by
-the one driver.
+the one driver (``nas.searching.sole_writer``).
 """
 
 from __future__ import annotations
 
 import datetime
-import fcntl
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nas.files import read_json, write_json
 from nas.pareto.queries import Front, FrontMember
 from nas.searching.config import SearchConfig
+from nas.searching.fingerprints import check_unchanged, fingerprints
 from nas.searching.goals import Goals
 from nas.searching.replicas import pooled
+from nas.searching.storage_url import without_password
 from nas.searching.supernet_weights import SupernetRecord, read_supernet
 from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord, judged
@@ -38,16 +39,34 @@ _CONFIG = "run.json"
 _ENDED = "ended.json"
 _FINALISTS = "finalists.json"
 # Of a configuration, when its run is resumed.
-_MAY_CHANGE = ("trials", "refine")
+_MAY_CHANGE = ("trials", "refine", "storage")
+# Of run.json, what runs made before there was such may lack.
+_LATER = frozenset({"driver", "fingerprints"})
+# What ``address`` is called where a driver starts a Ray of its own.
+LOCAL = "local"
 
 
-class RunBusyError(RuntimeError):
-    """Another driver is writing to the run."""
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """How a search was last driven, so that going on with it needs no memory of that.
+
+    ``address`` is that of a Ray cluster, ``"local"`` for one on this machine for the search alone.
+    """
+
+    workers: int = 2
+    address: str = LOCAL
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1:
+            raise ValueError(f"workers must be an integer >= 1, got {self.workers!r}")
+        if not isinstance(self.address, str) or not self.address:
+            raise ValueError(f"address must be that of a Ray cluster, got {self.address!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One search on disk."""
+    """One search on disk; ``fingerprints`` are those of ``nas.searching.fingerprints``."""
 
     folder: Path
     config: SearchConfig
@@ -55,6 +74,8 @@ class Run:
     started: str
     versions: dict[str, str]
     meter: str
+    driver: Driver = Driver()
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def task(self) -> str:
@@ -187,8 +208,14 @@ class Run:
         return self.folder / "inputs.npy"
 
 
-def create(folder: Path, config: SearchConfig, meter: str) -> Run:
-    """Make the folder of a new run.
+def create(
+    folder: Path,
+    config: SearchConfig,
+    meter: str,
+    driver: Driver | None = None,
+    files: Iterable[Path] = (),
+) -> Run:
+    """Make the folder of a new run; ``files`` of the user's may not change while it lasts.
 
     Raises:
         ValueError: the folder exists and is not empty, or cannot be written.
@@ -201,6 +228,8 @@ def create(folder: Path, config: SearchConfig, meter: str) -> Run:
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=versions(),
         meter=meter,
+        driver=driver or Driver(),
+        fingerprints=fingerprints(config, files),
     )
     try:
         (folder / "trials").mkdir(parents=True)
@@ -214,7 +243,7 @@ def check_new(folder: Path) -> None:
     """Raise ``ValueError`` if ``folder`` exists and is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(
-            f"run folder must be new or empty, got {folder} (to go on with it, add --resume)"
+            f"run folder must be new or empty, got {folder} (nas resume goes on with a run)"
         )
 
 
@@ -228,8 +257,8 @@ def load(path: str | Path) -> Run:
     if not (folder / _CONFIG).is_file():
         raise ValueError(f"run must be the folder of a search, with {_CONFIG} in it, got {path}")
     data = read_json(folder / _CONFIG)
-    allowed = {"schema", "config", "name", "started", "versions", "meter"}
-    if not isinstance(data, dict) or data.keys() != allowed:
+    allowed = {"schema", "config", "name", "started", "versions", "meter", *_LATER}
+    if not isinstance(data, dict) or data.keys() | _LATER != allowed:
         raise ValueError(
             f"{folder / _CONFIG} must have exactly the keys {', '.join(sorted(allowed))}"
         )
@@ -244,44 +273,39 @@ def load(path: str | Path) -> Run:
         started=data["started"],
         versions=data["versions"],
         meter=data["meter"],
+        driver=Driver(**data.get("driver", {})),
+        fingerprints=data.get("fingerprints", {}),
     )
 
 
-def resumed(folder: Path, config: SearchConfig) -> Run:
-    """The run at ``folder``, to go on with; ``trials`` and ``refine`` may differ from before.
+def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
+    """``run``, to go on with; ``trials``, ``refine`` and where the study is may differ.
 
     Raises:
-        ValueError: the folder is not a run, or its configuration is another one.
+        ValueError: its configuration is another one, or what it was begun with has changed.
     """
-    run = load(folder)
     before, now = run.config.to_dict(), config.to_dict()
     changed = [key for key in before if key not in _MAY_CHANGE and before[key] != now[key]]
     if changed:
         raise ValueError(
-            f"a resumed search must keep its configuration; {', '.join(changed)} of {folder} "
+            f"a resumed search must keep its configuration; {', '.join(changed)} of {run.folder} "
             f"differ from what is asked now"
         )
-    if before != now:
-        run = replace(run, config=config)
-        write_json(folder / _CONFIG, _to_dict(run))
-    return run
+    if (run.config.storage is None) != (config.storage is None):
+        kept = "in its folder" if run.config.storage is None else "in a database"
+        raise ValueError(
+            f"storage of run {run.folder} must stay what it is: its study is {kept}, got "
+            f"{config.storage and without_password(config.storage)!r}"
+        )
+    check_unchanged(run.folder, run.config.space, run.fingerprints)
+    return replace(run, config=config, driver=driver)
 
 
-@contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """Hold the run's writer lock; the kernel lets go of it however the process ends.
-
-    Raises:
-        RunBusyError: another process holds it.
-    """
-    with (folder / "writer.lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunBusyError(
-                f"run {folder} is being written by another search; wait for it or stop it"
-            ) from None
-        yield
+def save(run: Run) -> None:
+    """Write what ``load`` reads, if it differs from what is there."""
+    path, data = run.folder / _CONFIG, _to_dict(run)
+    if read_json(path) != data:
+        write_json(path, data)
 
 
 def member_of(record: TrialRecord, device: str, workload: Workload | None = None) -> FrontMember:
@@ -334,11 +358,16 @@ def versions() -> dict[str, str]:
 
 
 def _to_dict(run: Run) -> dict[str, Any]:
+    config = run.config.to_dict()
+    if config["storage"] is not None:
+        config["storage"] = without_password(config["storage"])
     return {
         "schema": SCHEMA_VERSION,
-        "config": run.config.to_dict(),
+        "config": config,
         "name": run.name,
         "started": run.started,
         "versions": run.versions,
         "meter": run.meter,
+        "driver": asdict(run.driver),
+        "fingerprints": dict(run.fingerprints),
     }

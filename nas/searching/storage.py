@@ -24,6 +24,7 @@ from optuna.storages.journal._file import get_lock_file
 from optuna.trial import TrialState
 
 from nas.searching.goals import Goals
+from nas.searching.storage_url import scrub, shown, with_password
 from nas.searching.trial import TrialRecord
 from search_spaces.space import SearchSpace
 
@@ -243,13 +244,13 @@ def record_of(frozen: optuna.trial.FrozenTrial) -> TrialRecord | None:
 
 def _open_storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
     if url is not None:
-        return optuna.storages.RDBStorage(url)
+        return optuna.storages.RDBStorage(with_password(url))
     return optuna.storages.JournalStorage(_Journal(str(journal_path(folder))))
 
 
 def _guarded(open_study: Callable[[], optuna.Study], url: str | None) -> optuna.Study:
     """Open a study; what goes wrong becomes one line, with no password in it."""
-    where = "the run's study file" if url is None else f"storage {_without_password(url)}"
+    where = "the run's study file" if url is None else f"storage {shown(url)}"
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         return open_study()
@@ -264,17 +265,7 @@ def _guarded(open_study: Callable[[], optuna.Study], url: str | None) -> optuna.
         first_line = (
             str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         )
-        raise StorageError(f"{where} cannot be opened: {_scrub(first_line, url)}") from error
-
-
-def _without_password(url: str) -> str:
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    with contextlib.suppress(ArgumentError):
-        return make_url(url).render_as_string(hide_password=True)
-    return "URL that is no storage URL"
-
-
-def _scrub(text: str, url: str | None) -> str:
-    return text if url is None else text.replace(url, _without_password(url))
+        secret = None if url is None else with_password(url)
+        # The cause stays out of tracebacks where it would show what was hidden.
+        cause = error if scrub(str(error), secret) == str(error) else None
+        raise StorageError(f"{where} cannot be opened: {scrub(first_line, secret)}") from cause

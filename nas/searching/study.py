@@ -1,11 +1,12 @@
-"""Start or resume a search: what ``nas search`` and ``nas.search`` call."""
+"""Start or resume a search: what ``nas search`` and ``nas resume`` call."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
@@ -22,9 +23,10 @@ from nas.searching.earlier_run import Situation
 from nas.searching.evaluator import Evaluator, TrainingEvaluator
 from nas.searching.gate import Gate, Rivals
 from nas.searching.refine import Refinement
-from nas.searching.run import Run
+from nas.searching.run import LOCAL, Driver, Run
 from nas.searching.samplers import BaseSampler, make_sampler
 from nas.searching.session import Listener, Session
+from nas.searching.sole_writer import sole_writer
 from nas.searching.stopping import Stopper
 from nas.searching.storage import StudyStore, journal_path
 from nas.searching.supernet import choose_finalists
@@ -64,12 +66,14 @@ def run_search(
     workers: int = 2,
     address: str | None = None,
     resume: bool = False,
+    files: Iterable[Path] = (),
     listener: Listener | None = None,
 ) -> Run:
     """Search, and return the run. Ctrl-C ends it early with every finished trial kept.
 
     With ``resume``, ``folder`` is a run and ``config`` must be its configuration, but for
-    ``trials``, which may be raised to search on, and ``refine``.
+    ``trials``, which may be raised to search on, and ``refine``. Of a new run, ``files`` are those
+    of the user's that must not change while it lasts, beside those that ``config`` names.
 
     Raises:
         ValueError: the folder, configuration or task is not what it must be.
@@ -79,135 +83,189 @@ def run_search(
         MeterError: no meter can measure the device.
         TeacherError: the teacher or the supernet could not be trained.
     """
+    driver = Driver(workers, address or LOCAL)
     # The driver's matrices are small: with a thread for each core they take longer, and on cores
     # that trials train and are measured on.
     with threadpool_limits(1):
-        return _run_search(config, folder, workers, address, resume, listener)
+        return _run_search(config, folder, driver, resume, files, listener)
+
+
+def resume_search(
+    folder: Path,
+    *,
+    trials: int | None = None,
+    refine: int | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    storage: str | None = None,
+    listener: Listener | None = None,
+) -> Run:
+    """Go on with the run in ``folder``, which knows all else that it needs.
+
+    ``trials`` and ``refine`` may be raised to search on; ``workers`` and ``address`` (``"local"``
+    for a Ray of its own) are those of the last driver where they are ``None``. ``storage`` is for
+    a study that has moved, or whose password is nowhere else.
+
+    Raises:
+        ValueError: the folder is not a run, or what it was begun with has changed.
+        Exception: see ``run_search``.
+    """
+    run = run_module.load(folder)
+    asked = {"trials": trials, "refine": refine, "storage": storage}
+    given = {name: value for name, value in asked.items() if value is not None}
+    config = replace(run.config, **given)  # type: ignore[arg-type]
+    return run_search(
+        config,
+        folder,
+        workers=run.driver.workers if workers is None else workers,
+        address=address or run.driver.address,
+        resume=True,
+        listener=listener,
+    )
 
 
 def _run_search(
     config: SearchConfig,
     folder: Path,
-    workers: int,
-    address: str | None,
+    driver: Driver,
     resume: bool,
+    files: Iterable[Path],
     listener: Listener | None,
 ) -> Run:
     # Imported here, so that everything else of a run can be read without ray.
-    from nas.searching.ray_driver import adopt_results, cluster, run_replicas, run_trials
+    from nas.searching.ray_driver import cluster
 
-    if workers < 1:
-        raise ValueError(f"workers must be >= 1, got {workers}")
-    task = get_task(config.task)
-    workload = task.workload(config.batch_size)
-    _check_fits(config.space, workload)
-    config.goals.check_reachable(config.space, workload, config.seed)
-    protocol = get_protocol(config.protocol)
-    if resume:
-        run = run_module.resumed(folder, config)
-        meter_name = run.meter
-        kept = load_earlier(folder, config)
-        # Killed before it was kept: then nothing was searched yet, and the sources are read.
-        earlier = gather(config, situation_of(config, meter_name)) if kept is None else kept
-        if kept is None:
-            earlier.save(folder)
-    else:
-        run_module.check_new(folder)
-        if config.teacher not in (None, LARGEST):
-            check_artifact(Path(config.teacher), workload)
-        meter = choose_meter(config.meter, config.device)
-        meter_name = meter.name
-        situation = Situation.here(meter, protocol.hash, workload)
-        meter.close()
-        earlier = gather(config, situation)
-    sampler = make_sampler(
-        config.sampler,
-        config.seed,
-        config.space,
-        workload,
-        startup_trials=config.gate.startup_trials,
-        known=earlier.figures(config.space),
-        stops_early=config.halving is not None,
-        goals=config.goals,
-    )
-    # Whatever can be refused is refused before anything is written.
-    with cluster(address, workers, config.device):
-        if not resume:
-            run = _new_run(folder, config, meter_name, task, sampler, earlier)
-        with run_module.sole_writer(folder):
-            store = _open_store(run, sampler)
-            gate = Gate(
-                workload,
-                config.gate,
-                goals=config.goals,
-                seed=config.seed,
-                knowledge=earlier.knowledge(config.space, seed=config.seed),
-                rivals=Rivals.sample(
-                    config.space,
-                    config.seed,
-                    allows=lambda batch: config.goals.allows(batch, workload),
-                ),
-            )
-            # Of a remote cluster's devices, this process sees none.
-            watched = choose_meter(meter_name, config.device) if address is None else None
-            with DeviceAccount(run.device_account_path, watched, listener) as account:
-                first = earlier.first(config.space, config.trials)
-                session = Session(config, workload, store, gate, account, first)
-                adopt_results(session, folder / "trials")
-                lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
-                if config.teacher is not None:
-                    try:
-                        _make_teacher(run, config, lock_folder, account)
-                    except KeyboardInterrupt:
-                        return run
-                teacher = None if config.teacher is None else run.teacher_folder.resolve()
-                trainer = TrainingEvaluator(
-                    config, run.inputs_path.resolve(), lock_folder, workers, teacher
-                )
-                evaluator: Evaluator = trainer
-                if config.supernet is not None:
-                    try:
-                        _make_supernet(run, config, lock_folder, account)
-                    except KeyboardInterrupt:
-                        return run
-                    evaluator = SupernetEvaluator.of(
-                        config, trainer, run.supernet_folder.resolve()
-                    )
-                trials_folder = (folder / "trials").resolve()
-                where: Where = {
-                    "workers": workers,
-                    "device": config.device,
-                    "meter": meter_name,
-                    "protocol": protocol,
-                    "lock_folder": lock_folder,
-                }
-                run_trials(
-                    session,
-                    evaluator,
-                    trials_folder,
-                    **where,
-                    stopper=None
-                    if config.halving is None
-                    else Stopper(config.halving, session, gate),
-                )
-                if config.supernet is not None and session.is_searched():
-                    _add_finalists(run, config, session, gate)
-                    run_trials(session, evaluator, trials_folder, **where)
-                if config.refine and session.is_over:
-                    refinement = Refinement(
-                        session.records(),
-                        trials_folder,
-                        config.goals,
-                        config.device,
-                        config.refine,
-                    )
-                    with suppress(KeyboardInterrupt):
-                        run_replicas(
-                            refinement, evaluator, trials_folder, **where, listener=account
-                        )
-        if session.stop_reason is not None:
-            run.end_early(session.stop_reason)
+    with ExitStack() as held:
+        run: Run | None = None
+        if resume:
+            run_module.load(folder)
+            held.enter_context(sole_writer(folder))
+            # Only now: the driver that held the lock before may have changed it.
+            run = run_module.resumed(run_module.load(folder), config, driver)
+        task = get_task(config.task)
+        workload = task.workload(config.batch_size)
+        _check_fits(config.space, workload)
+        config.goals.check_reachable(config.space, workload, config.seed)
+        protocol = get_protocol(config.protocol)
+        if run is not None:
+            meter_name = run.meter
+            kept = load_earlier(folder, config)
+            # Killed before it was kept: then nothing was searched yet, and the sources are read.
+            earlier = gather(config, situation_of(config, meter_name)) if kept is None else kept
+            if kept is None:
+                earlier.save(folder)
+        else:
+            run_module.check_new(folder)
+            if config.teacher not in (None, LARGEST):
+                check_artifact(Path(config.teacher), workload)
+            meter = choose_meter(config.meter, config.device)
+            meter_name = meter.name
+            situation = Situation.here(meter, protocol.hash, workload)
+            meter.close()
+            earlier = gather(config, situation)
+        sampler = make_sampler(
+            config.sampler,
+            config.seed,
+            config.space,
+            workload,
+            startup_trials=config.gate.startup_trials,
+            known=earlier.figures(config.space),
+            stops_early=config.halving is not None,
+            goals=config.goals,
+        )
+        # Whatever can be refused is refused before anything is written.
+        store = None if run is None else _open_store(run, sampler)
+        address = None if driver.address == LOCAL else driver.address
+        held.enter_context(cluster(address, driver.workers, config.device))
+        if run is None:
+            was_there = folder.exists()
+            run = run_module.create(folder, config, meter_name, driver, files)
+            held.enter_context(sole_writer(folder))
+            _fill(run, task, sampler, earlier, was_there)
+        else:
+            run_module.save(run)
+        store = store or _open_store(run, sampler)
+        _drive(run, store, workload, protocol, earlier, listener)
     return run
+
+
+def _drive(
+    run: Run,
+    store: StudyStore,
+    workload: Workload,
+    protocol: Protocol,
+    earlier: Earlier,
+    listener: Listener | None,
+) -> None:
+    """Run the search of ``run`` to its end, on the Ray that is there, or until Ctrl-C."""
+    from nas.searching.ray_driver import adopt_results, run_replicas, run_trials
+
+    folder, config, workers = run.folder, run.config, run.driver.workers
+    # Workers need no study, nor the password that may open it.
+    told = replace(config, storage=None)
+    gate = Gate(
+        workload,
+        config.gate,
+        goals=config.goals,
+        seed=config.seed,
+        knowledge=earlier.knowledge(config.space, seed=config.seed),
+        rivals=Rivals.sample(
+            config.space,
+            config.seed,
+            allows=lambda batch: config.goals.allows(batch, workload),
+        ),
+    )
+    # Of a remote cluster's devices, this process sees none.
+    watched = choose_meter(run.meter, config.device) if run.driver.address == LOCAL else None
+    with DeviceAccount(run.device_account_path, watched, listener) as account:
+        first = earlier.first(config.space, config.trials)
+        session = Session(config, workload, store, gate, account, first)
+        adopt_results(session, folder / "trials")
+        lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
+        if config.teacher is not None:
+            try:
+                _make_teacher(run, told, lock_folder, account)
+            except KeyboardInterrupt:
+                return
+        teacher = None if config.teacher is None else run.teacher_folder.resolve()
+        trainer = TrainingEvaluator(told, run.inputs_path.resolve(), lock_folder, workers, teacher)
+        evaluator: Evaluator = trainer
+        if config.supernet is not None:
+            try:
+                _make_supernet(run, told, lock_folder, account)
+            except KeyboardInterrupt:
+                return
+            evaluator = SupernetEvaluator.of(told, trainer, run.supernet_folder.resolve())
+        trials_folder = (folder / "trials").resolve()
+        where: Where = {
+            "workers": workers,
+            "device": config.device,
+            "meter": run.meter,
+            "protocol": protocol,
+            "lock_folder": lock_folder,
+        }
+        run_trials(
+            session,
+            evaluator,
+            trials_folder,
+            **where,
+            stopper=None if config.halving is None else Stopper(config.halving, session, gate),
+        )
+        if config.supernet is not None and session.is_searched():
+            _add_finalists(run, config, session, gate)
+            run_trials(session, evaluator, trials_folder, **where)
+        if config.refine and session.is_over:
+            refinement = Refinement(
+                session.records(),
+                trials_folder,
+                config.goals,
+                config.device,
+                config.refine,
+            )
+            with suppress(KeyboardInterrupt):
+                run_replicas(refinement, evaluator, trials_folder, **where, listener=account)
+    if session.stop_reason is not None:
+        run.end_early(session.stop_reason)
 
 
 def situation_of(config: SearchConfig, meter_name: str | None = None) -> Situation:
@@ -225,28 +283,18 @@ def situation_of(config: SearchConfig, meter_name: str | None = None) -> Situati
         meter.close()
 
 
-def _new_run(
-    folder: Path,
-    config: SearchConfig,
-    meter: str,
-    task: Task,
-    sampler: BaseSampler,
-    earlier: Earlier,
-) -> Run:
-    """Make folder, inputs and study of a new run, or leave nothing behind."""
-    was_there = folder.exists()
-    run = run_module.create(folder, config, meter)
+def _fill(run: Run, task: Task, sampler: BaseSampler, earlier: Earlier, was_there: bool) -> None:
+    """Make inputs and study of a new run, or leave what was there: an empty folder, or none."""
+    folder, config = run.folder, run.config
     try:
         earlier.save(folder)
         _save_inputs(task, config, run.inputs_path)
         StudyStore.create(folder, config.storage, run.name, config.space, sampler, config.goals)
     except BaseException:
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if not was_there:
-            folder.rmdir()
+        shutil.rmtree(folder)
+        if was_there:
+            folder.mkdir()
         raise
-    return run
 
 
 def _open_store(run: Run, sampler: BaseSampler) -> StudyStore:

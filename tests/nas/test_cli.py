@@ -165,7 +165,7 @@ WRONG = [
     (["search", "quickstart", "--task", "no.yaml", "--run", "{tmp}/r"], ["no.yaml", "readable"]),
     (["search", "quickstart", "--storage", "bogus", "--run", "{tmp}/r"], ["cannot be opened"]),
     (["search", "quickstart", "--resume", "--run", "{tmp}/r"], ["run must be the folder"]),
-    (["search", "quickstart", "--run", "{run}"], ["new or empty", "--resume"]),
+    (["search", "quickstart", "--run", "{run}"], ["new or empty", "nas resume"]),
     (["search", "quickstart", "--run", "/proc/x/run"], ["writable", "/proc/x/run"]),
     (["search", "quickstart", "--resume", "--seed", "5", "--run", "{run}"], ["seed", "differ"]),
 ]

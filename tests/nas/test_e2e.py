@@ -17,7 +17,7 @@ import nas
 from nas.exporting.card import make_card, render_readme
 from nas.exporting.verify import Verification
 from nas.searching.config import GateConfig, SearchConfig
-from nas.searching.run import RunBusyError, sole_writer
+from nas.searching.sole_writer import RunBusyError, sole_writer
 from nas.training.config import TrainingConfig
 from predictors.learned.artifact import Provenance, SavedPredictor, save_predictor
 from predictors.learned.models import EnergyPredictor, Observation
@@ -150,9 +150,14 @@ def test_an_export_that_differs_fails_and_leaves_nothing(run, tmp_path, monkeypa
 
 
 def test_a_second_driver_is_refused(run):
-    longer = replace(CONFIG, trials=6)
-    with sole_writer(run.folder), pytest.raises(RunBusyError, match="another search"):
-        nas.search(longer, run.folder, resume=True)
+    with sole_writer(run.folder):
+        for go_on in (
+            lambda: nas.resume(run.folder, trials=6),
+            lambda: nas.search(replace(CONFIG, trials=6), run.folder, resume=True),
+        ):
+            with pytest.raises(RunBusyError, match=rf"another search \(process {os.getpid()} on"):
+                go_on()
+    assert nas.load(run.folder).config == CONFIG
 
 
 def test_a_finished_run_is_not_overwritten_nor_resumed_as_another(run):
@@ -249,7 +254,11 @@ class Say:
     def on_supernet(self, epoch, epochs):
         print("supernet", epoch, flush=True)
 if __name__ == "__main__":
-    nas.search(config, Path(folder), workers=2, resume=mode == "resume", listener=Say())
+    if mode == "resume":
+        # What was searched for, and by how many workers, is in the folder.
+        nas.resume(folder, listener=Say())
+    else:
+        nas.search(config, folder, workers=2, listener=Say())
 """
 
 
@@ -484,13 +493,13 @@ def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(
     assert len(warm.front()) == 1
     shutil.rmtree(copy)
     file.unlink()
-    again = nas.search(replace(config, trials=2), warm.folder, workers=1, resume=True)
+    again = nas.resume(warm.folder, trials=2)
     assert [t.state for t in again.trials() if t.state != "dropped"] == ["complete"] * 2
 
 
 def test_a_finished_search_is_refined_when_it_is_resumed(run, tmp_path):
     copy = shutil.copytree(run.folder, tmp_path / "copy")
-    refined = nas.search(replace(CONFIG, refine=2), copy, workers=2, resume=True)
+    refined = nas.resume(copy, refine=2)
     replicas = [p for p in copy.glob("trials/*/replica-*/result.json")]
     assert 1 <= len(replicas) <= 2
     before = {t.number: t for t in run.trials()}
@@ -504,9 +513,7 @@ def test_a_finished_search_is_refined_when_it_is_resumed(run, tmp_path):
         assert refined.trial(trial.number).accuracy == first.accuracy
     replica = json.loads(replicas[0].read_text())
     assert replica["accuracy"] != before[replica["number"]].accuracy, "another seed"
-    assert (
-        "refined: " in nas_command("search", "--run", copy, "--resume", "--task", "digits").stdout
-    )
+    assert "refined: " in nas_command("resume", copy).stdout
 
 
 def test_a_missing_cluster_is_one_line(tmp_path):

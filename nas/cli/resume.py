@@ -1,0 +1,57 @@
+"""``nas resume``: go on with a search; its run folder knows all that was asked of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "resume", help="go on with a search that was ended, or search further"
+    )
+    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("--trials", type=int, help="search on to so many trials")
+    parser.add_argument(
+        "--refine", type=int, metavar="N", help="evaluate again what is unsure, up to N times"
+    )
+    parser.add_argument("--workers", type=int, help="trials at a time (default: as before)")
+    parser.add_argument(
+        "--address",
+        help="a running Ray cluster, or local for one of its own (default: as before)",
+    )
+    parser.add_argument(
+        "--storage",
+        help="where the study is now, or its URL with the password, which no run folder keeps",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    import nas
+    from nas.cli.progress import SearchProgress
+    from nas.cli.search import report
+
+    config = nas.load(arguments.run).config
+    if not arguments.quiet:
+        print(
+            f"going on with {arguments.run}: {config.space.name} on {config.task}, "
+            f"{config.device}",
+            file=sys.stderr,
+        )
+    with SearchProgress(quiet=arguments.quiet) as progress:
+        done = nas.resume(
+            arguments.run,
+            trials=arguments.trials,
+            refine=arguments.refine,
+            workers=arguments.workers,
+            address=arguments.address,
+            storage=arguments.storage,
+            listener=progress,
+        )
+    return report(done, as_json=arguments.json)

@@ -1,0 +1,95 @@
+"""Storage URLs and their passwords, which are neither printed nor written anywhere.
+
+A run folder keeps the URL without its password. A driver takes that from the URL it is given, from
+the environment (``JOULENAS_STORAGE_PASSWORD``, or what the database's own client reads, such as
+``PGPASSWORD`` and ``~/.pgpass``), so that a resumed search needs none of it on a command line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+
+PASSWORD_VARIABLE = "JOULENAS_STORAGE_PASSWORD"
+# Keys of a query that databases' clients take a secret by.
+_SECRET_KEYS = frozenset({"password", "passwd", "pwd", "sslpassword", "passfile", "token"})
+_HIDDEN = "***"
+# What stands for a text in which a password could be anywhere.
+_NO_URL = "URL that is no storage URL"
+
+
+def without_password(url: str) -> str:
+    """``url`` as a run folder keeps it: no password, in neither authority nor query."""
+    return _rewritten(url, None)
+
+
+def shown(url: str) -> str:
+    """``url`` as messages show it, with ``***`` for a password."""
+    return _rewritten(url, _HIDDEN)
+
+
+def with_password(url: str) -> str:
+    """``url`` with the password of ``JOULENAS_STORAGE_PASSWORD``, if it names a user and has none.
+
+    Without the variable the URL stays as it is, and the database's own client looks for one.
+    """
+    password = os.environ.get(PASSWORD_VARIABLE)
+    user, _, host = _authority(url).rpartition("@")
+    if not password or not user or ":" in user:
+        return url
+    return url.replace(f"//{user}@{host}", f"//{user}:{quote(password, safe='')}@{host}", 1)
+
+
+def scrub(text: str, url: str | None) -> str:
+    """``text`` with every secret of ``url`` hidden, quoted as in the URL or plain."""
+    if url is None:
+        return text
+    text = text.replace(url, shown(url))
+    for secret in sorted(_secrets(url), key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", _HIDDEN, text)
+    return text
+
+
+def _authority(url: str) -> str:
+    """What stands between ``//`` and the path: a password may hold ``#`` or ``?`` unquoted."""
+    _, slashes, rest = url.partition("://")
+    if not slashes:
+        return ""
+    end = rest.find("/", rest.rfind("@") + 1)
+    return rest if end < 0 else rest[:end]
+
+
+def _rewritten(url: str, password: str | None) -> str:
+    """``url`` with each secret replaced by ``password``, or left out."""
+    if "://" not in url:
+        return _NO_URL
+    user, at, host = _authority(url).rpartition("@")
+    if at:
+        name, colon, _ = user.partition(":")
+        mine = name if not colon or password is None else f"{name}:{password}"
+        url = url.replace(f"//{user}@{host}", f"//{mine}@{host}", 1)
+    try:
+        parts = urlsplit(url)
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        return _NO_URL
+    if not any(key.lower() in _SECRET_KEYS for key, _ in pairs):
+        return url
+    kept = [
+        (key, password if key.lower() in _SECRET_KEYS else value)
+        for key, value in pairs
+        if key.lower() not in _SECRET_KEYS or password is not None
+    ]
+    return urlunsplit(parts._replace(query=urlencode(kept, safe="*/:")))
+
+
+def _secrets(url: str) -> set[str]:
+    user, at, _ = _authority(url).rpartition("@")
+    found = {user.partition(":")[2]} if at else set()
+    try:
+        query = parse_qsl(urlsplit(url).query)
+    except ValueError:
+        query = []
+    found |= {value for key, value in query if key.lower() in _SECRET_KEYS}
+    return {form for secret in found if secret for form in (secret, unquote(secret))}
