@@ -78,7 +78,9 @@ def finished(candidate: TrialRecord) -> TrialRecord:
     return TrialRecord.from_dict(data)
 
 
-def make_session(folder, *, listener=None, create=True, earlier=None, **changes) -> Session:
+def make_session(
+    folder, *, listener=None, create=True, earlier=None, run_name="run", **changes
+) -> Session:
     earlier = earlier or Earlier()
     changes.setdefault("trials", 30)
     changes.setdefault("gate", GateConfig(startup_trials=8))
@@ -93,7 +95,7 @@ def make_session(folder, *, listener=None, create=True, earlier=None, **changes)
         goals=config.goals,
     )
     opened = StudyStore.create if create else StudyStore.load
-    store = opened(folder, config.storage, "run", config.space, sampler, config.goals)
+    store = opened(folder, config.storage, run_name, config.space, sampler, config.goals)
     gate = Gate(
         WORKLOAD,
         config.gate,
