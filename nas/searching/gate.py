@@ -141,9 +141,26 @@ class Gate:
         complete = [r for r in records if r.state == "complete"]
         self._n_complete = len(complete)
         self._front = self._goals.front(complete)
-        known = self._n_fitted + self._knowledge.n_both
-        if len(complete) - self._n_fitted >= max(1, known // 10):
+        if self._is_due:
             self._fit(complete, records)
+
+    def ended(self, record: TrialRecord, records: Callable[[], Sequence[TrialRecord]]) -> None:
+        """Learn from one more complete trial.
+
+        As ``refit`` of ``records``, of which it is one; they are asked for only where models are
+        fitted anew.
+        """
+        self._n_complete += 1
+        # Who is dominated once stays so.
+        self._front = self._goals.front([*self._front, record])
+        if self._is_due:
+            known = records()
+            self._fit([r for r in known if r.state == "complete"], known)
+
+    @property
+    def _is_due(self) -> bool:
+        known = self._n_fitted + self._knowledge.n_both
+        return self._n_complete - self._n_fitted >= max(1, known // 10)
 
     def _fit(self, complete: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> None:
         self._n_fitted = len(complete)

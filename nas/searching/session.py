@@ -16,7 +16,8 @@ import numpy as np
 from nas.searching.config import SearchConfig
 from nas.searching.gate import Gate
 from nas.searching.storage import Proposal, StudyStore
-from nas.searching.trial import TrialRecord, judged
+from nas.searching.tally import Tally
+from nas.searching.trial import TrialRecord
 from search_spaces.architecture import Architecture
 from search_spaces.batch import ArchitectureBatch
 from search_spaces.encoding import Genes, decode, encode, repair
@@ -96,6 +97,9 @@ class Session:
         self._started = time.perf_counter()
         self._redispatch = store.settle()
         self._records = {record.number: record for record in store.records()}
+        self._tally = Tally(config.goals)
+        for record in self._records.values():
+            self._tally.put(record, None)
         self._seen = {record.architecture.hash: record.number for record in self._records.values()}
         self._rng = np.random.default_rng([config.seed, len(self._records)])
         self._drops_in_a_row = 0
@@ -154,7 +158,7 @@ class Session:
     def is_searched(self) -> bool:
         """Whether all candidates but finalists have ended."""
         is_over = self._n_trained() >= self._config.trials or self.stop_reason is not None
-        return is_over and not any(record.state == "running" for record in self.searched())
+        return is_over and not self._tally.n_running_searched
 
     def add_finalists(self, numbers: Sequence[int]) -> None:
         """Dispatch these complete trials again, as finalists, unless they have been."""
@@ -185,7 +189,7 @@ class Session:
         """Store what became of a dispatched trial."""
         self._put(record)
         if record.state == "complete" and record.finalist_of is None:
-            self._gate.refit(self.searched())
+            self._gate.ended(record, self.searched)
             for number in sorted(self._gate.front_numbers - self._asked_variants):
                 self._enqueue_variant(self._records[number])
 
@@ -219,33 +223,27 @@ class Session:
     def is_over(self) -> bool:
         """Whether all that is to be dispatched was, and has ended."""
         enough = self._n_trained() >= self._config.trials or self.stop_reason is not None
-        return enough and not self.in_flight()
+        return enough and not self._tally.count("running")
 
     def snapshot(self) -> Snapshot:
         """How far the search is."""
-        records = list(self._records.values())
-        complete = [r for r in records if r.state == "complete"]
-        kept = [r.objectives for r in judged(records) if self._goals.keeps(r)]
+        tally = self._tally
         return Snapshot(
-            total=self._config.trials
-            + len(self._finalists)
-            + sum(r.finalist_of is not None for r in records),
-            complete=len(complete),
-            stopped=sum(r.state == "stopped" for r in records),
-            dropped=sum(r.state == "dropped" for r in records),
-            failed=sum(r.state == "failed" for r in records),
-            running=sum(r.state == "running" for r in records),
-            front=len(self._goals.front(complete)),
-            best_accuracy=max((accuracy for accuracy, _ in kept), default=None),
-            least_energy_j=min((energy_j for _, energy_j in kept), default=None),
-            spent_energy_j=sum(
-                (r.train_energy_j or 0.0) + (r.measure_energy_j or 0.0) for r in records
-            ),
+            total=self._config.trials + len(self._finalists) + tally.n_finalists,
+            complete=tally.count("complete"),
+            stopped=tally.count("stopped"),
+            dropped=tally.count("dropped"),
+            failed=tally.count("failed"),
+            running=tally.count("running"),
+            front=len(tally.front),
+            best_accuracy=tally.best_accuracy,
+            least_energy_j=tally.least_energy_j,
+            spent_energy_j=tally.spent_energy_j,
             elapsed_s=time.perf_counter() - self._started,
         )
 
     def _n_trained(self) -> int:
-        return sum(r.state != "dropped" for r in self.searched())
+        return self._tally.n_trained
 
     def _enqueue_first(self, first: Sequence[Architecture]) -> None:
         """Baselines, ``first``, the smallest member: few samplers find the cheap end without it.
@@ -282,13 +280,13 @@ class Session:
         if proposal is not None:
             return proposal
         # Small or nearly exhausted spaces: walk away from what is known instead of asking on.
-        known = [record.architecture for record in self._records.values()]
+        known = list(self._records)
         for attempt in range(_MAX_MUTATIONS):
             if attempt % 2:
                 architecture = sample(space, self._rng)
             else:
-                parent = known[int(self._rng.integers(len(known)))]
-                architecture = mutate(parent, space, self._rng)
+                parent = self._records[known[int(self._rng.integers(len(known)))]]
+                architecture = mutate(parent.architecture, space, self._rng)
             if architecture.hash not in self._seen and self._allows(architecture):
                 self._enqueue(architecture)
                 return self._ask_new(len(self._store.waiting()))
@@ -333,6 +331,7 @@ class Session:
 
     def _put(self, record: TrialRecord) -> None:
         self._store.save(record)
+        self._tally.put(record, self._records.get(record.number))
         self._records[record.number] = record
         self._seen.setdefault(record.architecture.hash, record.number)
         self._tell(record)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,10 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import get_lock_file
 from optuna.trial import TrialState
 
 from nas.searching.goals import Goals
+from nas.searching.journal import JournalFile, JournalStudies
 from nas.searching.storage_url import scrub, shown, with_password
 from nas.searching.trial import TrialRecord
 from search_spaces.space import SearchSpace
@@ -49,35 +48,6 @@ class Proposal:
 def journal_path(folder: Path) -> Path:
     """Where a run folder keeps its study when no storage URL is given."""
     return folder / "study.journal"
-
-
-class _Journal(JournalFileBackend):
-    """A journal that waits for the disk only where something would be lost otherwise.
-
-    Each gene of a proposal is an entry of its own, and waiting for each takes longer than finding
-    the proposal. What a process has written outlives its end, however it ends; only a machine
-    that loses power can lose entries since the last wait, which are proposals nobody has run.
-    """
-
-    waits = True
-
-    @contextlib.contextmanager
-    def without_waiting(self) -> Iterator[None]:
-        """Entries made meanwhile are on disk when the next one outside is."""
-        self.waits = False
-        try:
-            yield
-        finally:
-            self.waits = True
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """See ``JournalFileBackend.append_logs``."""
-        if self.waits:
-            super().append_logs(logs)
-            return
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with get_lock_file(self._lock), open(self._file_path, "ab", buffering=0) as file:
-            file.write(lines.encode())
 
 
 class StudyStore:
@@ -192,7 +162,7 @@ class StudyStore:
     def _cheaply(self) -> contextlib.AbstractContextManager[None]:
         storage = self._study._storage
         backend = getattr(storage, "_backend", None)
-        return backend.without_waiting() if isinstance(backend, _Journal) else nullcontext()
+        return backend.as_one_entry() if isinstance(backend, JournalFile) else nullcontext()
 
     def save(self, record: TrialRecord) -> None:
         """Store ``record`` of a trial that has been asked; end the trial unless it is running."""
@@ -245,7 +215,7 @@ def record_of(frozen: optuna.trial.FrozenTrial) -> TrialRecord | None:
 def _open_storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
     if url is not None:
         return optuna.storages.RDBStorage(with_password(url))
-    return optuna.storages.JournalStorage(_Journal(str(journal_path(folder))))
+    return JournalStudies(JournalFile(journal_path(folder)))
 
 
 def _guarded(open_study: Callable[[], optuna.Study], url: str | None) -> optuna.Study:

@@ -1,0 +1,145 @@
+"""The embedded study against Optuna's own reading of it."""
+
+import errno
+import json
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from nas.searching.journal import JournalFile, JournalStudies
+
+SPACE = {f"gene{i}": CategoricalDistribution(("a", "b", 3, True)) for i in range(4)}
+
+
+def opened(path):
+    return JournalStudies(JournalFile(path))
+
+
+def new_study(path, sampler=None):
+    return optuna.create_study(
+        storage=opened(path), directions=["maximize", "minimize"], sampler=sampler
+    )
+
+
+def ask(study):
+    with study._storage._backend.as_one_entry():
+        return study.ask(SPACE)
+
+
+def facts(trials):
+    return [
+        (t.number, t.state, t.params, t.distributions, t.values, t.user_attrs, t.system_attrs)
+        for t in trials
+    ]
+
+
+def by_optuna(path):
+    """What Optuna's own classes make of the file."""
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    return facts(storage.get_all_trials(0))
+
+
+@pytest.mark.parametrize("sampler", ["random", "nsga2", "tpe"])
+def test_optuna_reads_what_we_wrote_and_so_do_we(tmp_path, sampler):
+    path = tmp_path / "study.journal"
+    made = {
+        "random": optuna.samplers.RandomSampler,
+        "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=3),
+        "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=4),
+    }[sampler](seed=1)
+    study = new_study(path, made)
+    study.enqueue_trial({"gene0": "b"}, user_attrs={"from": "us"})
+    for number in range(14):
+        trial = ask(study)
+        trial.set_user_attr("record", {"n": number})
+        if number % 5 == 4:
+            study.tell(trial, state=TrialState.PRUNED)
+        elif number < 12:
+            study.tell(trial, [number / 20, float(trial.params["gene1"] == "a")])
+    mine = facts(study.get_trials(deepcopy=False))
+    assert mine == by_optuna(path) == facts(opened(path).get_all_trials(0, deepcopy=False))
+    assert mine[0][2]["gene0"] == "b" and {state for _, state, *_ in mine} == {
+        TrialState.COMPLETE,
+        TrialState.PRUNED,
+        TrialState.RUNNING,
+    }
+    # One line for a proposal, one for its record, one for its end.
+    assert len(path.read_text().splitlines()) < 14 * 3 + 10 + (
+        14 * 2 if sampler != "random" else 0
+    )
+
+
+def test_lists_of_trials_are_those_that_optuna_gives_at_every_step(tmp_path):
+    study = new_study(tmp_path / "s", optuna.samplers.RandomSampler(seed=0))
+    storage, running = study._storage, []
+    for step in range(40):
+        running.append(ask(study))
+        # Trials end out of order, some of them never.
+        if step % 3 == 2:
+            study.tell(running.pop(step % len(running)), [0.5, 1.0])
+        if step == 20:
+            study.enqueue_trial({"gene2": 3})
+        for states in (None, (TrialState.RUNNING,), (TrialState.WAITING,), (TrialState.COMPLETE,)):
+            expected = JournalStorage.get_all_trials(storage, 0, False, states)
+            assert facts(storage.get_all_trials(0, False, states)) == facts(expected)
+
+
+def test_what_another_process_wrote_is_read_in_its_place(tmp_path):
+    path = tmp_path / "s"
+    study = new_study(path)
+    ask(study)
+    other = optuna.load_study(
+        study_name=None, storage=JournalStorage(JournalFileBackend(str(path)))
+    )
+    other.set_user_attr("note", "from a dashboard")
+    trial = ask(study)
+    trial.set_user_attr("a", 1)
+    study.tell(trial, [1.0, 2.0])
+    assert study.user_attrs == {"note": "from a dashboard"}
+    assert facts(study.get_trials()) == by_optuna(path)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_half_a_line_left_by_a_kill_is_cut_off_by_the_next_writer(tmp_path, whole):
+    path = tmp_path / "s"
+    study = new_study(path)
+    study.tell(ask(study), [0.1, 0.2])
+    before = path.read_bytes()
+    half = json.dumps({"op_code": 8, "trial_id": 0, "user_attr": {"x": "y" * 9000}})[:-5]
+    path.write_bytes(before + half.encode() if whole else before[:-7])
+    again = optuna.load_study(study_name=None, storage=opened(path))
+    n = len(again.get_trials())
+    again.tell(ask(again), [0.3, 0.4])
+    assert len(by_optuna(path)) == n + 1 and by_optuna(path)[-1][1] == TrialState.COMPLETE
+
+
+def test_what_could_not_be_written_was_not_or_goes_before_the_next(tmp_path, monkeypatch):
+    path = tmp_path / "s"
+    study = new_study(path)
+    trial = ask(study)
+    before = path.read_bytes()
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def fails(_):
+        raise full
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.searching.journal.os.fsync", fails)
+        with pytest.raises(OSError, match="No space"):
+            trial.set_user_attr("record", 1)
+    assert path.read_bytes() == before and study.get_trials()[0].user_attrs == {}
+    trial.set_user_attr("record", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFile, "_mend", fails)
+        study._storage._backend._is_mended = False
+        with pytest.raises(OSError, match="No space"):
+            ask(study)
+    later = ask(study)
+    later.set_user_attr("record", 3)
+    # The proposal that failed to be written has its place: numbers mean the same in both.
+    assert facts(study.get_trials()) == by_optuna(path)
+    assert later.number == 2 and by_optuna(path)[2][5] == {"record": 3}
