@@ -188,7 +188,7 @@ class SearchSpace:
         return replace(self, domains=domains)
 
     def for_images_of(self, height: int) -> SearchSpace:
-        """The same space where ``null`` stands for images of ``height`` pixels, as models say it."""
+        """The same space where ``null``, as in models, stands for images of ``height`` pixels."""
         named = dict.fromkeys(None if r == height else r for r in self.values("resolution"))
         return replace(self, domains={**self.domains, "resolution": Choice(tuple(named))})
 
