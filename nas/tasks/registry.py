@@ -8,6 +8,8 @@ from pathlib import Path
 
 from nas.tasks.base import Task
 from nas.tasks.embedded import Digits
+from nas.tasks.images import image_task
+from nas.tasks.speech import speech_task
 from nas.tasks.task_file import TaskFile, read_task_file
 from nas.tasks.text import TextClassification
 
@@ -15,6 +17,8 @@ TASKS: dict[str, Callable[[], Task]] = {"digits": Digits}
 
 # A kind of task file -> what makes the task of it; raises ValueError for keys that do not fit.
 FILE_TASKS: dict[str, Callable[[TaskFile], Task]] = {
+    "images": image_task,
+    "speech": speech_task,
     "text_classification": TextClassification.from_file,
 }
 

@@ -1,0 +1,87 @@
+"""Arrays that are made once and kept on disk, where every process maps them into its memory.
+
+A folder of ``$XDG_CACHE_HOME/joulenas/tasks`` for each state of a task's files: what it is called
+follows from all that its arrays depend on, so that a changed file makes a new one. It is filled
+beside its place and renamed into it, so it is whole or absent; processes that make the same one at
+the same time keep the first. Deleting any of it is safe: it is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ABOUT = "about.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Arrays by name, mapped from a folder, and plain data about them."""
+
+    folder: Path
+    about: Mapping[str, Any]
+
+    def array(self, name: str) -> NDArray[Any]:
+        """The array of that name; changes to it stay in this process."""
+        # Copied on write, because torch warns of memory that nobody may write to.
+        path = self.folder / f"{name}.npy"
+        found: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
+        return found
+
+
+def keep(key: str, make: Callable[[Path], Mapping[str, Any]]) -> Kept:
+    """What is kept under ``key``, made by ``make`` where there is none yet.
+
+    ``make`` writes arrays as ``NAME.npy`` into the folder it is given, and returns plain data
+    about them. If it raises, nothing stays.
+    """
+    folder = cache_folder() / key
+    if not (folder / _ABOUT).is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
+        try:
+            about = json.dumps(make(staging), allow_nan=False)
+            (staging / _ABOUT).write_text(about, encoding="utf-8")
+            try:
+                staging.rename(folder)
+            except OSError:
+                # Another process was faster, or else this one cannot write there.
+                if not (folder / _ABOUT).is_file():
+                    raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return Kept(folder, json.loads((folder / _ABOUT).read_text(encoding="utf-8")))
+
+
+def key_of(what: Mapping[str, Any], files: Iterable[Path]) -> str:
+    """A name for arrays that depend on ``what``, plain data, and on the contents of ``files``.
+
+    A file counts as changed where its size or its time of change is another.
+
+    Raises:
+        ValueError: a file cannot be read.
+    """
+    found = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode())
+    for path in files:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise ValueError(f"{path} must be readable: {error.strerror}") from None
+        found.update(f"\0{path}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+    return found.hexdigest()[:32]
+
+
+def cache_folder() -> Path:
+    """Where arrays are kept: ``$XDG_CACHE_HOME/joulenas/tasks``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "joulenas" / "tasks"

@@ -1,0 +1,217 @@
+"""From samples to standardised arrays of each split: read once, checked, kept on disk.
+
+Shape legend: N samples; what follows is the shape of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.tasks.base import SPLITS, SplitName
+from nas.tasks.problems import Problems
+from nas.tasks.samples import Sample, Sources, classes_of
+
+_AT_A_TIME = 1024
+_BYTES = np.dtype(np.float32).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Values of samples that were read, in a file of their own, with their labels and hashes."""
+
+    samples: Sequence[Sample]
+    values: NDArray[Any]
+    digests: Sequence[bytes]
+
+
+def prepare(
+    found: Mapping[SplitName, Sequence[Sample]],
+    sources: Sources,
+    folder: Path,
+    problems: Problems,
+    *,
+    axis: int,
+    what: str,
+) -> dict[str, Any]:
+    """Read ``found`` and write ``SPLIT.inputs.npy`` and ``SPLIT.targets.npy`` into ``folder``.
+
+    Inputs are standardised by the mean and deviation of the training split at each index of
+    ``axis`` (of a sample's own axes). ``what`` names samples in messages, in the plural.
+
+    Returns:
+        Plain data: classes, shape, numbers of samples and of classes' samples in each split, and
+        how many samples of validation and test stand in the training split as well.
+
+    Raises:
+        DataError: anything of it is wrong; all that is wrong is in it.
+    """
+    shape: tuple[int, ...] | None = None
+    pools: dict[SplitName, Pool] = {}
+    for name, samples in found.items():
+        pool = _read(samples, folder / f"{name}.values.npy", shape, problems, what)
+        if pool is not None:
+            pools[name], shape = pool, pool.values.shape[1:]
+    problems.check()
+    assert shape is not None
+    chosen = _assigned(pools, sources, problems, what)
+    labels = {
+        split: [pools[name].samples[row].label for name, row in rows]
+        for split, rows in chosen.items()
+    }
+    classes = classes_of(labels["train"], "the training split", problems)
+    position = {label: index for index, label in enumerate(classes)}
+    for split in SPLITS:
+        for (name, row), label in zip(chosen[split], labels[split], strict=True):
+            if label not in position and classes:
+                allowed = ", ".join(map(str, classes[:20])) + (
+                    ", ..." if len(classes) > 20 else ""
+                )
+                problems.add(
+                    f"{pools[name].samples[row].where} must have a class of the training split "
+                    f"({allowed}), got {label!r}"
+                )
+    problems.check()
+    scale = _scale(pools, chosen["train"], axis)
+    for split in SPLITS:
+        inputs_N = np.lib.format.open_memmap(
+            folder / f"{split}.inputs.npy", "w+", np.float32, (len(chosen[split]), *shape)
+        )
+        for start, values in _chunks(pools, chosen[split]):
+            inputs_N[start : start + len(values)] = (values - scale[0]) / scale[1]
+        inputs_N.flush()
+        targets = np.array([position[label] for label in labels[split]], dtype=np.int64)
+        np.save(folder / f"{split}.targets.npy", targets)
+    for name in pools:
+        (folder / f"{name}.values.npy").unlink()
+    return {
+        "classes": classes,
+        "shape": list(shape),
+        "samples": {split: len(chosen[split]) for split in SPLITS},
+        "of_classes": {
+            split: [Counter(labels[split])[label] for label in classes] for split in SPLITS
+        },
+        "also_in_train": _repeated(pools, chosen),
+    }
+
+
+def _read(
+    samples: Sequence[Sample],
+    path: Path,
+    shape: tuple[int, ...] | None,
+    problems: Problems,
+    what: str,
+) -> Pool | None:
+    """Values of all samples; ``None`` where none can be read."""
+    values_N: NDArray[Any] | None = None
+    digests = []
+    with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as threads:
+        for start in range(0, len(samples), _AT_A_TIME):
+            part = samples[start : start + _AT_A_TIME]
+            for row, (sample, read) in enumerate(
+                zip(part, threads.map(_tried, part), strict=True), start
+            ):
+                if isinstance(read, str):
+                    problems.add(f"{sample.where} {read}")
+                    continue
+                if shape is None:
+                    shape = read.shape
+                if read.shape != shape:
+                    problems.add(
+                        f"{sample.where} must have the shape {shape} of the other {what} (the "
+                        f"task file may say to which size they are brought), got {read.shape}"
+                    )
+                    continue
+                if values_N is None:
+                    _check_room(len(samples), shape, path.parent, what)
+                    values_N = np.lib.format.open_memmap(
+                        path, "w+", read.dtype, (len(samples), *shape)
+                    )
+                values_N[row] = read
+                digests.append(hashlib.sha256(np.ascontiguousarray(read).tobytes()).digest())
+    return None if values_N is None else Pool(samples, values_N, digests)
+
+
+def _tried(sample: Sample) -> NDArray[Any] | str:
+    try:
+        values: NDArray[Any] = sample.read()
+    except ValueError as error:
+        return str(error)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        return "must be finite, got NaN or infinity"
+    return values
+
+
+def _check_room(n: int, shape: tuple[int, ...], folder: Path, what: str) -> None:
+    """Refuse what does not fit on the disk, values as they are read and standardised."""
+    needed = 2 * n * math.prod(shape) * _BYTES
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"{n} {what} of shape {shape} need {needed / 1e9:.1f} GB below {folder.parent}, "
+            f"where {free / 1e9:.1f} GB are free: XDG_CACHE_HOME may name another place"
+        )
+
+
+def _assigned(
+    pools: Mapping[SplitName, Pool], sources: Sources, problems: Problems, what: str
+) -> dict[SplitName, list[tuple[SplitName, int]]]:
+    """Which rows of which pools each split consists of."""
+    chosen: dict[SplitName, list[tuple[SplitName, int]]] = {split: [] for split in SPLITS}
+    for name, pool in pools.items():
+        for row, (sample, digest) in enumerate(zip(pool.samples, pool.digests, strict=True)):
+            chosen[sources.split_of(name, sample, digest)].append((name, row))
+    for split, rows in chosen.items():
+        if not rows:
+            held_out = "" if split == "train" else f": raise {split}_share, or name its data"
+            problems.add(f"the {split} split must have {what}, and has none{held_out}")
+    return chosen
+
+
+def _chunks(
+    pools: Mapping[SplitName, Pool], rows: Sequence[tuple[SplitName, int]]
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Values of ``rows``, some at a time, after the position of their first."""
+    for start in range(0, len(rows), _AT_A_TIME):
+        part = rows[start : start + _AT_A_TIME]
+        yield start, np.stack([pools[n].values[row] for n, row in part]).astype(np.float64)
+
+
+def _scale(
+    pools: Mapping[SplitName, Pool], rows: Sequence[tuple[SplitName, int]], axis: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and deviation of the training split along all axes but ``axis``."""
+    sums: list[NDArray[np.float64]] = []
+    for power in (1, 2):
+        total: Any = 0.0
+        for _, values in _chunks(pools, rows):
+            others = tuple(i for i in range(values.ndim) if i != axis + 1)
+            centred = values if power == 1 else (values - sums[0]) ** 2
+            total = total + centred.sum(axis=others, keepdims=True)
+            size = values[0].size // values.shape[axis + 1]
+        sums.append(total[0] / (len(rows) * size))
+    deviation = np.sqrt(sums[1])
+    # What never changes says nothing; it must not divide by zero.
+    return sums[0], np.where(deviation > 1e-6, deviation, 1.0)
+
+
+def _repeated(
+    pools: Mapping[SplitName, Pool], chosen: Mapping[SplitName, Sequence[tuple[SplitName, int]]]
+) -> dict[str, int]:
+    known = {pools[name].digests[row] for name, row in chosen["train"]}
+    return {
+        split: sum(pools[name].digests[row] in known for name, row in chosen[split])
+        for split in SPLITS
+        if split != "train"
+    }

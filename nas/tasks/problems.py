@@ -1,0 +1,44 @@
+"""What is wrong with a task's data, collected so that all of it can be said at once."""
+
+from __future__ import annotations
+
+_MOST = 1000
+
+
+class DataError(ValueError):
+    """The data of a task are not what they must be.
+
+    ``lines`` name each a file (and a row) and what is wrong there; the message is the first of
+    them and how many follow.
+    """
+
+    def __init__(self, lines: tuple[str, ...], n: int) -> None:
+        """``n`` is how many problems there are, of which ``lines`` are some."""
+        self.lines = lines
+        super().__init__(lines[0] + (f" (and {n - 1} more)" if n > 1 else ""))
+
+
+class Problems:
+    """Lines that each name a file (and a row) and what is wrong there."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._lines: list[str] = []
+        self._n = 0
+
+    def add(self, line: str) -> None:
+        """Take up one; of very many, only the first are kept and the rest counted."""
+        self._n += 1
+        if self._n <= _MOST:
+            self._lines.append(line)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self._n
+
+    def check(self) -> None:
+        """Raise ``DataError`` if there is any."""
+        if self._n > _MOST:
+            raise DataError((*self._lines, f"and {self._n - _MOST} more"), self._n)
+        if self._n:
+            raise DataError(tuple(self._lines), self._n)

@@ -1,0 +1,70 @@
+"""Keyword classification from folders of WAV files.
+
+A task is a YAML file::
+
+    name: keywords
+    kind: speech
+    data: recordings             # a folder of folders named after classes; or train, ...
+    sample_rate: 16000           # others are resampled
+    duration_s: 1.0              # longer recordings are cut, shorter ones filled up with silence
+    n_mels: 40                   # bands, what an image's height is
+    hop_ms: 10                   # a frame each, what an image's width is
+    speaker_before: _nohash_     # of a file's name, the part before this names the speaker
+
+Splits are those of images (``nas.tasks.samples``); recordings of one speaker, where the names of
+files tell him, are never in two. The network sees ``(1, n_mels, frames)``, in patches as it sees
+images; each band is standardised by the training split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nas.tasks.audio import FrontEnd, read_recording
+from nas.tasks.prepared import PreparedClassification
+from nas.tasks.problems import Problems
+from nas.tasks.samples import SOURCE_KEYS, Sample, Sources, class_files
+from nas.tasks.task_file import TaskFile
+
+
+def speech_task(file: TaskFile) -> PreparedClassification:
+    """The task that a user's file of kind ``speech`` describes.
+
+    Raises:
+        ValueError: a key is missing, unknown, or its value not allowed.
+    """
+    own = [f.name for f in fields(FrontEnd)]
+    keys = ("name", *SOURCE_KEYS, *own, "speaker_before")
+    file.check_keys(allowed=keys, required=("name",))
+    front_end = FrontEnd(**{key: file.options[key] for key in own if key in file.options})
+    mark = file.options.get("speaker_before")
+    if mark is not None and not (isinstance(mark, str) and mark):
+        raise ValueError(f"speaker_before must be a text, got {mark!r}")
+    return PreparedClassification(
+        file.options["name"],
+        Sources.from_file(file),
+        {"front_end": asdict(front_end), "speaker_before": mark},
+        partial(_samples, front_end=front_end, mark=mark),
+        axis=1,
+        what="recordings",
+    )
+
+
+def _samples(
+    source: Any, problems: Problems, *, front_end: FrontEnd, mark: str | None
+) -> list[Sample]:
+    if not isinstance(source, Path):
+        problems.add(f"recordings must be in a folder, got {sorted(source)}")
+        return []
+    return [
+        Sample(str(path), label, partial(read_recording, path, front_end), _speaker(path, mark))
+        for path, label in class_files(source, (".wav",), problems)
+    ]
+
+
+def _speaker(path: Path, mark: str | None) -> str | None:
+    before, found, _ = path.name.partition(mark) if mark else ("", "", "")
+    return before if found else None
