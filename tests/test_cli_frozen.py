@@ -21,6 +21,8 @@ FROZEN = {
         "--device",
         "--meter",
         "--epochs",
+        "--shift",
+        "--flip",
         "--halving",
         "--evaluator",
         "--finalists",

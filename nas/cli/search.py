@@ -58,6 +58,17 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--meter", help="meter, in place of the best one; see nas doctor")
     parser.add_argument("--epochs", type=int, help="training epochs of each candidate")
     parser.add_argument(
+        "--shift",
+        type=int,
+        metavar="PIXELS",
+        help="move training images by up to so many pixels each time they are shown (default: 1)",
+    )
+    parser.add_argument(
+        "--flip",
+        action="store_true",
+        help="show half of the training images in a mirror, where left and right mean nothing",
+    )
+    parser.add_argument(
         "--halving",
         action="store_true",
         help="stop early what falls behind in accuracy and joules after 1/15, 1/5 or 3/5 of its "
@@ -241,8 +252,16 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
                 )
         changes.setdefault("device", default_device())
         config = fitted(SearchConfig(**changes))
-    if arguments.epochs is not None:
-        config = replace(config, training=replace(config.training, epochs=arguments.epochs))
+    training = {
+        field: value
+        for field, value in (
+            ("epochs", arguments.epochs),
+            ("shift_pixels", arguments.shift),
+            ("flip_images", arguments.flip or None),
+        )
+        if value is not None
+    }
+    config = replace(config, training=replace(config.training, **training))
     if arguments.halving and config.halving is None:
         config = replace(config, halving=HalvingConfig.for_epochs(config.training.epochs))
     if arguments.reference is not None:

@@ -1,6 +1,7 @@
-"""Training samples are changed a little each time they are shown: images shift, words drop out.
+"""Training samples change a little each time they are shown: images move or turn, words drop out.
 
-Shifts are numbered, so that a teacher's outputs for each version of an image can be kept.
+Shifts and mirrored images are numbered, so that a teacher's outputs for each version of an image
+can be kept.
 
 Shape legend: B batch, T tokens, C channels, H height, W width.
 """
@@ -19,7 +20,7 @@ def n_versions(inputs: Tensor, config: TrainingConfig) -> int | None:
     """In how many versions training may show one sample; ``None`` where they have no number."""
     if inputs.ndim == 2 and config.token_dropout > 0:
         return None
-    return (2 * _most(inputs, config) + 1) ** 2
+    return _n_shifts(inputs, config) * (2 if _flips(inputs, config) else 1)
 
 
 def augment(
@@ -39,6 +40,11 @@ def augment(
 
 def make_versions(inputs: Tensor, versions_B: Tensor, config: TrainingConfig) -> Tensor:
     """Each sample in the version of that number; edges of images repeat the border's value."""
+    n_shifts = _n_shifts(inputs, config)
+    if _flips(inputs, config):
+        is_flipped_B111 = (versions_B >= n_shifts)[:, None, None, None]
+        inputs = torch.where(is_flipped_B111, inputs.flip(-1), inputs)
+        versions_B = versions_B % n_shifts
     most = _most(inputs, config)
     if most == 0:
         return inputs
@@ -54,12 +60,24 @@ def make_versions(inputs: Tensor, versions_B: Tensor, config: TrainingConfig) ->
 
 
 def _draw_versions(inputs: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
-    most = _most(inputs, config)
-    if most == 0:
-        return torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
-    side = 2 * most + 1
-    offsets_2B = torch.randint(0, side, (2, len(inputs)), generator=generator)
-    return (offsets_2B[0] * side + offsets_2B[1]).to(inputs.device)
+    most, n = _most(inputs, config), len(inputs)
+    versions_B = torch.zeros(n, dtype=torch.int64)
+    if most > 0:
+        side = 2 * most + 1
+        offsets_2B = torch.randint(0, side, (2, n), generator=generator)
+        versions_B = offsets_2B[0] * side + offsets_2B[1]
+    if _flips(inputs, config):
+        is_flipped_B = torch.randint(0, 2, (n,), generator=generator)
+        versions_B = versions_B + is_flipped_B * _n_shifts(inputs, config)
+    return versions_B.to(inputs.device)
+
+
+def _n_shifts(inputs: Tensor, config: TrainingConfig) -> int:
+    return (2 * _most(inputs, config) + 1) ** 2
+
+
+def _flips(inputs: Tensor, config: TrainingConfig) -> bool:
+    return config.flip_images and inputs.ndim == 4
 
 
 def _most(inputs: Tensor, config: TrainingConfig) -> int:

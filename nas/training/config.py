@@ -75,13 +75,14 @@ class RecoveryConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """AdamW with linear warm-up and cosine decay, label smoothing, shifts of images, word dropout.
+    """AdamW with linear warm-up and cosine decay, label smoothing, changes to samples.
 
     ``shift_pixels`` moves each training image by up to that many pixels on each axis, filling
-    with the border's value. ``token_dropout`` is the share of tokens that each showing of a text
-    leaves out. ``distill`` adds a teacher's outputs to the loss. Sources: AdamW,
-    Loshchilov & Hutter 2019; cosine decay, Loshchilov & Hutter 2017; label smoothing, Szegedy et
-    al. 2016.
+    with the border's value (a random crop of the padded image). ``flip_images`` shows half of
+    them in a mirror, where left and right mean nothing. ``token_dropout`` is the share of tokens
+    that each showing of a text leaves out. ``distill`` adds a teacher's outputs to the loss.
+    Sources: AdamW, Loshchilov & Hutter 2019; cosine decay, Loshchilov & Hutter 2017; label
+    smoothing, Szegedy et al. 2016.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -94,6 +95,7 @@ class TrainingConfig:
     warmup_fraction: float = 0.1
     label_smoothing: float = 0.1
     shift_pixels: int = 1
+    flip_images: bool = False
     token_dropout: float = 0.0
     gradient_clip: float = 1.0
     distill: DistillConfig | None = None
@@ -113,6 +115,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be in [0, 1), got {value!r}")
         if isinstance(self.shift_pixels, bool) or not isinstance(self.shift_pixels, int):
             raise ValueError(f"shift_pixels must be an integer, got {self.shift_pixels!r}")
+        if not isinstance(self.flip_images, bool):
+            raise ValueError(f"flip_images must be true or false, got {self.flip_images!r}")
         if self.shift_pixels < 0:
             raise ValueError(f"shift_pixels must be >= 0, got {self.shift_pixels!r}")
 

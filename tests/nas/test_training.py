@@ -4,7 +4,7 @@ import torch
 
 from nas.tasks.base import Split
 from nas.tasks.registry import get_task
-from nas.training.augment import augment
+from nas.training.augment import augment, make_versions, n_versions
 from nas.training.checkpoint import load_weights, save_weights
 from nas.training.config import TrainingConfig
 from nas.training.evaluate import evaluate
@@ -107,6 +107,23 @@ def test_shifts_move_whole_images_by_at_most_one_pixel():
     assert torch.all(first[1:-1, 2:-1] - first[1:-1, 1:-2] == 1)
 
 
+def test_images_in_a_mirror_are_versions_of_their_own():
+    images = torch.arange(24.0).reshape(1, 1, 4, 6).repeat(400, 1, 1, 1)
+    config = TrainingConfig(shift_pixels=0, flip_images=True)
+    shown, versions = augment(images, config, torch.Generator().manual_seed(0))
+    is_mirrored = versions == 1
+    assert 120 < int(is_mirrored.sum()) < 280 and n_versions(images, config) == 2
+    assert torch.equal(shown[~is_mirrored], images[~is_mirrored])
+    assert torch.equal(shown[is_mirrored], images[is_mirrored].flip(-1))
+    both = TrainingConfig(flip_images=True)
+    assert n_versions(images, both) == 18
+    shown, versions = augment(images, both, torch.Generator().manual_seed(0))
+    assert torch.equal(shown, make_versions(images, versions, both))
+    assert len({image.numpy().tobytes() for image in shown}) == 18
+    tokens = torch.zeros(3, 5, dtype=torch.int64)
+    assert n_versions(tokens, both) == 1 and augment(tokens, both, torch.Generator())[0] is tokens
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -115,6 +132,7 @@ def test_shifts_move_whole_images_by_at_most_one_pixel():
         {"weight_decay": -1},
         {"label_smoothing": 1},
         {"shift_pixels": -1},
+        {"flip_images": 1},
         {"batch_size": 1.5},
     ],
 )
