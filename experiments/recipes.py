@@ -10,6 +10,7 @@ from nas.searching.config import GateConfig, SearchConfig
 from nas.training.config import TrainingConfig
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.presets import get_space
+from search_spaces.space import SearchSpace
 
 
 def quickstart(device: str) -> SearchConfig:
@@ -29,4 +30,63 @@ def quickstart(device: str) -> SearchConfig:
         training=TrainingConfig(epochs=60, batch_size=64, learning_rate=5e-3, weight_decay=0.3),
         gate=GateConfig(startup_trials=8),
         baselines=(Architecture(d_model=64, layers=(layer,) * 3, patch_size=2),),
+    )
+
+
+def images(device: str) -> SearchConfig:
+    """Pictures of 32 pixels a side: ``nas search images --task flowers.yaml``.
+
+    Reads ``images.yaml`` where no task is named. How many pixels and how large the patches are
+    rules the number of tokens, which is what such models spend most of their joules by.
+    """
+    return SearchConfig(
+        task="images.yaml",
+        space=SearchSpace.from_dict(
+            {
+                "name": "images-32",
+                "d_model": [32, 48, 64, 96, 128, 192],
+                "depth": {"low": 2, "high": 6},
+                "n_heads": [2, 4, 8],
+                "n_kv_heads": [1, 2, 4, 8],
+                "ffn_ratio": [1, 2, 4],
+                "patch_size": [2, 4, 8],
+                "resolution": [16, 24, None],
+                "attention_precision": ["fp32", "bf16", "int8"],
+                "ffn_precision": ["fp32", "bf16", "int8"],
+            }
+        ),
+        trials=40,
+        batch_size=64,
+        protocol="quick" if device == "cpu" else "screening",
+        training=TrainingConfig(epochs=60, learning_rate=2e-3, weight_decay=0.1, shift_pixels=4),
+        gate=GateConfig(startup_trials=10),
+    )
+
+
+def speech(device: str) -> SearchConfig:
+    """Keywords of a second, 40 bands by 100 frames: ``nas search speech --task keywords.yaml``.
+
+    Reads ``speech.yaml`` where no task is named. A resolution of 20 halves bands and frames.
+    """
+    return SearchConfig(
+        task="speech.yaml",
+        space=SearchSpace.from_dict(
+            {
+                "name": "speech-40x100",
+                "d_model": [32, 48, 64, 96, 128],
+                "depth": {"low": 1, "high": 5},
+                "n_heads": [2, 4],
+                "n_kv_heads": [1, 2, 4],
+                "ffn_ratio": [1, 2, 4],
+                "patch_size": [5, 10],
+                "resolution": [20, None],
+                "attention_precision": ["fp32", "bf16", "int8"],
+                "ffn_precision": ["fp32", "bf16", "int8"],
+            }
+        ),
+        trials=40,
+        batch_size=64,
+        protocol="quick" if device == "cpu" else "screening",
+        training=TrainingConfig(epochs=40, learning_rate=2e-3, weight_decay=0.1, shift_pixels=2),
+        gate=GateConfig(startup_trials=10),
     )

@@ -50,11 +50,11 @@ def write_wav(path, signal, rate=8000):
         file.writeframes((signal * 32767).astype("<i2").tobytes())
 
 
-def write_tones(folder, n, seed=0, tones=TONES_HZ):
+def write_tones(folder, n, seed=0, tones=TONES_HZ, n_speakers=7):
     rng = np.random.default_rng(seed)
     for name, hertz in tones.items():
         for index in range(n):
-            path = folder / name / f"s{index % 7}_nohash_{index}.wav"
+            path = folder / name / f"s{index % n_speakers}_nohash_{index}.wav"
             write_wav(path, tone(hertz, rng))
     return folder
 

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from media_fakes import write_pictures, write_tones
 
+from experiments.recipes import images, speech
 from nas.cli.main import build_parser
+from nas.searching.study import check_fits
 from nas.tasks.registry import get_task
 from search_spaces.space import SearchSpace
 
@@ -100,3 +103,28 @@ def test_the_task_in_the_readme_is_one(tmp_path):
         (tmp_path / f"{name}.txt").write_text("good a fine film\nbad a dull film\n")
     task = get_task(str(tmp_path / "sentiment.yaml"))
     assert task.workload(1).input_shape == (40,) and len(task.split("test")) == 2
+
+
+def test_the_image_example_runs_as_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (example,) = blocks(ROOT / "docs" / "images.md", "python")
+    whole, shrunk = output_of(example, tmp_path, timeout=120).splitlines()
+    shares = [float(line.split(", ")[-1].split("%")[0]) for line in (whole, shrunk)]
+    assert "4px" in shrunk and min(shares) > 60
+
+
+def test_the_tasks_and_the_space_for_images_are_such(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pictures, space, recordings = blocks(ROOT / "docs" / "images.md", "yaml")
+    assert SearchSpace.from_dict(yaml.safe_load(space)).size() > 100
+    (tmp_path / "p.yaml").write_text(pictures)
+    write_pictures(tmp_path / "flowers", 12)
+    workload = get_task(str(tmp_path / "p.yaml")).workload(1)
+    assert workload.input_shape == (3, 32, 32)
+    check_fits(images("cpu").space, workload)
+    (tmp_path / "r.yaml").write_text(recordings)
+    # Of these ten speakers each split has one.
+    write_tones(tmp_path / "recordings", 10, n_speakers=10)
+    workload = get_task(str(tmp_path / "r.yaml")).workload(1)
+    assert workload.input_shape == (1, 40, 100)
+    check_fits(speech("cpu").space, workload)

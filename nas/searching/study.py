@@ -144,7 +144,7 @@ def _run_search(
             run = run_module.resumed(run_module.load(folder), config, driver)
         task = get_task(config.task)
         workload = task.workload(config.batch_size)
-        _check_fits(config.space, workload)
+        check_fits(config.space, workload)
         config.goals.check_reachable(config.space, workload, config.seed)
         protocol = get_protocol(config.protocol)
         if run is not None:
@@ -368,7 +368,7 @@ def _add_finalists(run: Run, config: SearchConfig, session: Session, gate: Gate)
     session.add_finalists(run.keep_finalists(chosen, len(complete)))
 
 
-def _check_fits(space: SearchSpace, workload: Workload) -> None:
+def check_fits(space: SearchSpace, workload: Workload) -> None:
     """Refuse a space with members that cannot read the task, before anything is spent."""
     member = smallest(space)
     for patch_size in space.values("patch_size"):
