@@ -13,7 +13,7 @@ import errno
 import json
 import os
 from collections import deque
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class JournalFile(JournalFileBackend):
                 self._unwritten += _folded(held)
                 self._unread.extend(self._write([], waits=False))
 
-    def read_logs(self, log_number_from: int) -> Iterator[Entry]:
+    def read_logs(self, log_number_from: int) -> Generator[Entry, None, None]:
         """See ``JournalFileBackend.read_logs``; each entry is given once."""
         if log_number_from == 0:
             self._end = 0

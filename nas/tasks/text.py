@@ -21,7 +21,7 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -82,8 +82,9 @@ class TextClassification:
         """
         names = [f.name for f in fields(TextFiles)]
         file.check_keys(allowed=names, required=("name", *SPLITS))
-        paths = {key: file.data_path(key) for key in SPLITS}
-        return cls(TextFiles(**(dict(file.options) | paths)))
+        options: dict[str, Any] = dict(file.options)
+        options.update((key, file.data_path(key)) for key in SPLITS)
+        return cls(TextFiles(**options))
 
     def workload(self, batch_size: int) -> Workload:
         """Sequences of tokens into the classes of the training split."""
