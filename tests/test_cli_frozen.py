@@ -5,6 +5,7 @@ import argparse
 from nas.cli.main import build_parser
 
 LIMITS = ("--max-latency-ms", "--max-params", "--max-memory")
+FORMATS = ("--json", "--csv", "--markdown")
 FROZEN = {
     "search": {
         "recipe",
@@ -57,12 +58,16 @@ FROZEN = {
         *LIMITS,
         "--min-accuracy",
         "--knee",
-        "--json",
-        "--csv",
+        "--at-least-as-accurate-as",
+        "--inferences",
+        "--top",
+        *FORMATS,
         "--baseline",
         "--carbon-g-per-kwh",
         "--plot",
     },
+    "explain": {"run", "trial", "--json"},
+    "compare": {"run_a", "run_b", *FORMATS},
     "export": {
         "run",
         "--trial",

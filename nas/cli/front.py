@@ -1,10 +1,8 @@
-"""``nas front``: the Pareto front of a run, as a table, JSON, CSV or picture."""
+"""``nas front``: the Pareto front of a run, as a table, JSON, CSV, Markdown or picture."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import sys
 from collections.abc import Callable
@@ -12,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.account import meter_label, render_fidelity, render_spending
+from nas.cli.formats import add_formats, render_markdown
+from nas.cli.formats import render_csv as render_rows
+from nas.cli.front_query import Answer, add_questions, answer, named_baseline
 from nas.cli.limits import add_limits, asked_limits
 from nas.cli.tables import render_columns
 from nas.cli.units import format_bytes, format_joules, parse_joules
@@ -30,9 +31,8 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("run", help="run folder")
     add_query(parser)
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="as JSON")
-    form.add_argument("--csv", action="store_true", help="as CSV")
+    add_questions(parser)
+    add_formats(parser)
     parser.add_argument("--baseline", type=int, help="trial that savings are named against")
     parser.add_argument(
         "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh, in place of the search's"
@@ -55,20 +55,28 @@ def run(arguments: argparse.Namespace) -> int:
 
     found = nas.load(arguments.run)
     whole = found.front(asked_limits(arguments))
-    chosen = query(whole, arguments)
-    summary = summarise(
-        found, baseline=arguments.baseline, carbon_g_per_kwh=arguments.carbon_g_per_kwh
-    )
+    baseline = arguments.baseline
+    if baseline is None and arguments.at_least_as_accurate_as is not None:
+        baseline = named_baseline(found, arguments.at_least_as_accurate_as).number
+    summary = summarise(found, baseline=baseline, carbon_g_per_kwh=arguments.carbon_g_per_kwh)
+    # The knee is sought among what every other option leaves.
+    within = query(whole, argparse.Namespace(**{**vars(arguments), "knee": False}))
+    found_answer = answer(found, within, arguments, summary)
+    chosen = found_answer.front
     if arguments.plot is not None:
         draw(found, arguments.plot)
         print(f"drew {arguments.plot}", file=sys.stderr)
     if arguments.json:
         account = {"summary": summary.to_dict()}
-        print(json.dumps(render_json(chosen) | account, allow_nan=False))
+        print(json.dumps(render_json(chosen) | found_answer.to_dict() | account, allow_nan=False))
     elif arguments.csv:
-        print(render_csv(chosen), end="")
+        print(render_csv(found_answer), end="")
+    elif arguments.markdown:
+        print(render_table(chosen, found_answer, markdown=True))
     else:
-        print(render_table(chosen))
+        print(render_table(chosen, found_answer))
+        for line in found_answer.notes(summary):
+            print(line)
         if len(whole):
             print()
             if summary.finalists:
@@ -96,8 +104,11 @@ def query(front: Front, arguments: argparse.Namespace) -> Front:
     return Front((front.knee(),), front.costs) if arguments.knee else front
 
 
-def render_table(front: Front) -> str:
-    """Aligned columns; test accuracy stands apart, since nothing is chosen by it."""
+def render_table(front: Front, also: Answer | None = None, *, markdown: bool = False) -> str:
+    """Aligned columns; test accuracy stands apart, since nothing is chosen by it.
+
+    The columns of ``also`` follow. In ``markdown`` there are no notes under the table.
+    """
     if not len(front):
         return "no trial is complete yet that keeps every limit, so there is no front"
     # Of joules that are measured, where any are.
@@ -139,7 +150,13 @@ def render_table(front: Front) -> str:
             (*row, "" if m.inherited_accuracy is None else f"{m.inherited_accuracy:.2%}")
             for row, m in zip(rows, front, strict=True)
         ]
-    lines = [render_columns(head, rows, right={0, 3, *range(5, 6 + len(costs))})]
+    for name, cells in [] if also is None else also.columns():
+        head = (*head, name)
+        rows = [(*row, cell) for row, cell in zip(rows, cells, strict=True)]
+    right = {0, 3, *range(5, 6 + len(costs))}
+    if markdown:
+        return render_markdown(head, rows, right)
+    lines = [render_columns(head, rows, right)]
     lines.append(
         f"accuracy ± standard error on validation data; energy with 95% interval, "
         f"{first.workload} on {first.device}"
@@ -175,15 +192,10 @@ def render_json(front: Front) -> dict[str, Any]:
     return {"schema": SCHEMA_VERSION, "members": front.to_rows()}
 
 
-def render_csv(front: Front) -> str:
+def render_csv(found: Answer) -> str:
     """One row a member, the architecture as its short text."""
-    rows = [{k: v for k, v in row.items() if k != "architecture"} for row in front.to_rows()]
-    out = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return out.getvalue()
+    rows = [{k: v for k, v in row.items() if k != "architecture"} for row in found.front.to_rows()]
+    return render_rows([row | more for row, more in zip(rows, found.flat(), strict=True)])
 
 
 def draw(found: Run, path: Path) -> None:

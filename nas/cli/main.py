@@ -15,7 +15,17 @@ from collections.abc import Sequence
 from nas.cli.errors import is_bad_input
 
 # One module per verb, in the order of ``nas --help``.
-VERBS = ("search", "resume", "front", "export", "measure", "predictor", "doctor")
+VERBS = (
+    "search",
+    "resume",
+    "front",
+    "explain",
+    "compare",
+    "export",
+    "measure",
+    "predictor",
+    "doctor",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.pareto.dominance import non_dominated_mask
+from nas.pareto.spread import spread
 from nas.pareto.uncertainty import front_probabilities
 
 SCHEMA_VERSION = 1
@@ -28,7 +29,8 @@ class FrontMember:
     ``baseline`` marks what the search was given to compare with rather than found. ``weights``
     says whether they were trained for it (``own``) or are ``inherited`` from a supernet as they
     are, ``joules`` whether they were ``measured`` or are ``predicted``. A finalist names the trial
-    that it was (``finalist_of``) and the accuracy that it inherited.
+    that it was (``finalist_of``) and the accuracy that it inherited. ``train_energy_j`` is what
+    training it took, without a teacher or a supernet; ``None`` where that was not seen.
     """
 
     trial: int
@@ -55,6 +57,7 @@ class FrontMember:
     joules: str = "measured"
     finalist_of: int | None = None
     inherited_accuracy: float | None = None
+    train_energy_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,30 @@ class Front:
         across = (energy - energy[0]) / (energy[-1] - energy[0])
         up = (accuracy - accuracy[0]) / (accuracy[-1] - accuracy[0])
         return self.members[int(np.argmax(up - across))]
+
+    def diverse(self, k: int) -> Front:
+        """``k`` members spread over the whole front (``nas.pareto.spread``), or all if fewer.
+
+        Of one, the knee: it has nothing to be far from. Accuracy and the logarithms of joules and
+        costs count alike.
+
+        Raises:
+            ValueError: ``k`` is below 1.
+        """
+        if k < 1:
+            raise ValueError(f"top must be >= 1, got {k!r}")
+        if k == 1 and self.members:
+            return Front((self.knee(),), self.costs)
+        chosen = spread(self.losses(), k) if self.members else []
+        return Front(tuple(self.members[i] for i in chosen), self.costs)
+
+    def losses(self) -> NDArray[np.float64]:
+        """Error rate and decades of joules and of each cost, ``(N, M)``: all to be minimised."""
+        rows = [
+            [1 - m.accuracy, *np.log10([m.energy_j, *(_cost(m, name) for name in self.costs)])]
+            for m in self.members
+        ]
+        return np.array(rows, dtype=np.float64).reshape(-1, 2 + len(self.costs))
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Plain data for JSON or CSV, one row a member."""

@@ -342,6 +342,7 @@ def member_of(record: TrialRecord, device: str, workload: Workload | None = None
         joules=record.joules,
         finalist_of=record.finalist_of,
         inherited_accuracy=record.inherited_accuracy,
+        train_energy_j=record.train_energy_j,
     )
 
 

@@ -1,0 +1,116 @@
+"""``nas compare``: the fronts of two runs, or of one search on two devices, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from nas.cli.account import meter_label
+from nas.cli.formats import add_formats, render_csv, render_markdown
+from nas.cli.tables import render_columns
+from nas.cli.units import format_bytes, format_joules
+
+if TYPE_CHECKING:
+    from nas.searching.comparing import RunsCompared
+
+SCHEMA_VERSION = 1
+_HEAD = ("run", "trial", "accuracy", "energy per sample", "architecture", "dominated by")
+_RIGHT = (1,)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "compare", help="compare the fronts of two runs of one task"
+    )
+    parser.add_argument("run_a", metavar="RUN_A", help="run folder")
+    parser.add_argument("run_b", metavar="RUN_B", help="another run folder")
+    add_formats(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    import nas
+    from nas.searching.comparing import compare_runs
+
+    found = compare_runs(nas.load(arguments.run_a), nas.load(arguments.run_b))
+    if arguments.json:
+        print(json.dumps({"schema": SCHEMA_VERSION} | found.to_dict(), allow_nan=False))
+    elif arguments.csv:
+        print(render_csv(_flat(found)), end="")
+    elif arguments.markdown:
+        print(render_markdown(_HEAD, _rows(found), _RIGHT))
+    else:
+        print(render(found))
+    return 0
+
+
+def render(found: RunsCompared) -> str:
+    """Members of both fronts, then the figures."""
+    units = {
+        "accuracy": lambda v: f"{v:.1%}",
+        "joules": format_joules,
+        "latency": lambda v: f"{v * 1e3:.3g} ms",
+        "params": lambda v: f"{v:,.0f} parameters",
+        "memory": format_bytes,
+    }
+    pairs = zip(found.objectives, found.reference, strict=True)
+    corner = ", ".join(units[name](value) for name, value in pairs)
+    why = "as given" if found.given else "a tenth of the joint extent beyond the worst of both"
+    lines = [render_columns(_HEAD, _rows(found), _RIGHT), ""]
+    for side in found.sides:
+        label = meter_label(side.meter, is_estimate=side.is_estimate)
+        lines.append(
+            f"{side.label}: {side.run}, {side.workload} on {side.device} ({label}): "
+            f"{len(side.members)} members, {len(side.dominated)} dominated by the other front"
+        )
+    for side, other in (found.sides, found.sides[::-1]):
+        lines.append(
+            f"hypervolume of {side.label}: {side.hypervolume:.4f}; it covers {side.covers:.0%} "
+            f"of {other.label}"
+        )
+    lines.append(f"hypervolume: accuracy x decades from {corner}, {why}")
+    return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
+
+
+def _rows(found: RunsCompared) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for side, other in (found.sides, found.sides[::-1]):
+        for m in side.members:
+            by = side.dominated.get(m.trial, ())
+            rows.append(
+                (
+                    side.label,
+                    str(m.trial),
+                    f"{m.accuracy:.2%} ± {m.accuracy_se:.2%}",
+                    f"{format_joules(m.energy_j)} "
+                    f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]",
+                    m.architecture_text,
+                    " ".join(f"{other.label}{trial}" for trial in by),
+                )
+            )
+    return rows
+
+
+def _flat(found: RunsCompared) -> list[dict[str, Any]]:
+    return [
+        {
+            "run": side.run,
+            "label": side.label,
+            "trial": m.trial,
+            "accuracy": m.accuracy,
+            "accuracy_se": m.accuracy_se,
+            "energy_j": m.energy_j,
+            "energy_low_j": m.energy_low_j,
+            "energy_high_j": m.energy_high_j,
+            "meter": m.meter,
+            "is_estimate": m.is_estimate,
+            "device": m.device,
+            "workload": m.workload,
+            "architecture_text": m.architecture_text,
+            "dominated_by": " ".join(map(str, side.dominated.get(m.trial, ()))),
+        }
+        for side in found.sides
+        for m in side.members
+    ]

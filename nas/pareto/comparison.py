@@ -1,0 +1,81 @@
+"""Two fronts against each other: hypervolumes from one corner, coverage, who dominates whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nas.pareto.hypervolume import hypervolume
+
+Array = NDArray[np.float64]
+
+# How far beyond the worst of both fronts the common corner lies, of their joint extent.
+_MARGIN = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two fronts, A and B, in objectives that are minimised.
+
+    ``volumes`` are hypervolumes from ``reference``. ``coverage`` is Zitzler and Thiele's C metric
+    (1999): the share of B's members that some member of A is at least as good as in everything,
+    then the share of A's that B covers; the two need not add up to 1. ``dominated_a[i]`` holds
+    the positions in B of those that dominate member ``i`` of A, ``dominated_b`` likewise.
+    """
+
+    reference: tuple[float, ...]
+    volumes: tuple[float, float]
+    coverage: tuple[float, float]
+    dominated_a: tuple[tuple[int, ...], ...]
+    dominated_b: tuple[tuple[int, ...], ...]
+
+
+def compare_fronts(
+    a: ArrayLike, b: ArrayLike, reference: Sequence[float] | None = None
+) -> Comparison:
+    """Compare the rows of ``a`` and ``b``, each ``(N, M)``, all objectives to be minimised.
+
+    Without ``reference`` the corner is a tenth of the joint extent beyond the worst of both.
+
+    Raises:
+        ValueError: one of the two is empty, or they differ in objectives.
+    """
+    rows_a, rows_b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if rows_a.ndim != 2 or rows_b.ndim != 2 or rows_a.shape[1] != rows_b.shape[1]:
+        raise ValueError(
+            f"fronts must be of the same objectives, got shapes {rows_a.shape} and {rows_b.shape}"
+        )
+    if not len(rows_a) or not len(rows_b):
+        raise ValueError("fronts must both have a member to compare")
+    corner = tuple(_corner(np.vstack([rows_a, rows_b])) if reference is None else reference)
+    minimize = (False,) * len(corner)
+    a_beats, b_beats = _dominates(rows_a, rows_b), _dominates(rows_b, rows_a)
+    return Comparison(
+        reference=tuple(float(value) for value in corner),
+        volumes=(hypervolume(rows_a, corner, minimize), hypervolume(rows_b, corner, minimize)),
+        coverage=(_covered(rows_a, rows_b), _covered(rows_b, rows_a)),
+        dominated_a=tuple(tuple(map(int, np.flatnonzero(column))) for column in b_beats.T),
+        dominated_b=tuple(tuple(map(int, np.flatnonzero(column))) for column in a_beats.T),
+    )
+
+
+def _corner(rows: Array) -> Array:
+    worst = rows.max(axis=0)
+    extent = worst - rows.min(axis=0)
+    found: Array = worst + _MARGIN * np.where(extent > 0, extent, 1.0)
+    return found
+
+
+def _covered(by: Array, rows: Array) -> float:
+    """The share of ``rows`` that a row of ``by`` is nowhere worse than."""
+    return float(np.all(by[:, None] <= rows[None, :], axis=2).any(axis=0).mean())
+
+
+def _dominates(by: Array, rows: Array) -> NDArray[np.bool_]:
+    """Whether ``by[i]`` dominates ``rows[j]``, shape ``(len(by), len(rows))``."""
+    no_worse = np.all(by[:, None] <= rows[None, :], axis=2)
+    found: NDArray[np.bool_] = no_worse & np.any(by[:, None] < rows[None, :], axis=2)
+    return found

@@ -1,0 +1,69 @@
+"""A few members that stand for a whole front: as far apart from each other as can be."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+def spread(losses: ArrayLike, k: int) -> list[int]:
+    """Indices of ``k`` rows whose least distance from each other is greatest, ascending.
+
+    Distances are the largest difference in any objective, each scaled to [0, 1] over the rows. Of
+    two objectives rows are non-dominated, so that distance grows along the front and dynamic
+    programming finds the best choice (max-min dispersion; Kuby 1987, on a two-objective front Vaz
+    et al. 2015). Of more objectives the farthest row is taken in turn, from the best in the first
+    objective on, whose least distance is at least half of the best (Gonzalez 1985; Ravi et al.
+    1994). With ``k`` of the number of rows or more all are returned.
+
+    Args:
+        losses: Objectives to be minimised, ``(N, M)``; costs as logarithms, so that distances
+            are ratios.
+        k: How many rows to choose, at least 2.
+
+    Raises:
+        ValueError: ``k`` is below 2, since one row has no distance.
+    """
+    if k < 2:
+        raise ValueError(f"k must be >= 2, got {k!r}")
+    rows = np.asarray(losses, dtype=np.float64)
+    if len(rows) <= k:
+        return list(range(len(rows)))
+    low, high = rows.min(axis=0), rows.max(axis=0)
+    scaled = (rows - low) / np.where(high > low, high - low, 1.0)
+    apart = np.abs(scaled[:, None] - scaled[None, :]).max(axis=2)
+    if rows.shape[1] == 2:
+        return _along(apart, np.lexsort((rows[:, 1], rows[:, 0])), k)
+    return _farthest(apart, int(np.argmin(rows[:, 0])), k)
+
+
+def _along(apart: Array, order: NDArray[np.intp], k: int) -> list[int]:
+    """The best ``k`` of rows on a line, both ends among them."""
+    n = len(order)
+    apart = apart[np.ix_(order, order)]
+    # The greatest least distance of a choice that begins at 0 and has row i as its last.
+    best = np.where(np.arange(n) == 0, np.inf, -np.inf)
+    before = np.zeros((k, n), dtype=np.intp)
+    for step in range(1, k):
+        reached = np.full(n, -np.inf)
+        for last in range(step, n):
+            least = np.minimum(best[:last], apart[:last, last])
+            before[step, last] = int(np.argmax(least))
+            reached[last] = least[before[step, last]]
+        best = reached
+    chosen = [n - 1]
+    for step in range(k - 1, 0, -1):
+        chosen.append(int(before[step, chosen[-1]]))
+    return sorted(int(order[i]) for i in chosen)
+
+
+def _farthest(apart: Array, first: int, k: int) -> list[int]:
+    chosen = [first]
+    nearest = apart[first].copy()
+    for _ in range(k - 1):
+        nearest[chosen] = -1.0
+        chosen.append(int(np.argmax(nearest)))
+        nearest = np.minimum(nearest, apart[chosen[-1]])
+    return sorted(chosen)

@@ -1,0 +1,31 @@
+"""Finished runs on disk whose accuracies and joules are formulas (see ``search_fakes``)."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+import jsonschema
+from search_fakes import SPACE, drive, finished, make_session
+
+from nas.searching import run as run_module
+from nas.searching.config import SearchConfig
+from search_spaces.sampling import largest
+
+BASELINE = largest(SPACE)
+
+
+def make_run(folder, *, trials=14, seed=0, judge=finished, **changes):
+    """A run of ``trials`` with a baseline as its trial 0, searched to its end."""
+    changes = {"sampler": "random", "baselines": (BASELINE,)} | changes
+    config = SearchConfig(task="digits", space=SPACE, trials=trials, seed=seed, **changes)
+    run_module.create(folder, config, "fake")
+    drive(make_session(folder, trials=trials, seed=seed, **changes), judge)
+    return run_module.load(folder)
+
+
+def check_schema(data, name):
+    """Raise unless ``data`` is what the shipped schema says of ``nas NAME --json``."""
+    schema = json.loads((files("nas") / "schemas" / "results.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(data, schema | {"$ref": f"#/$defs/{name}"})
