@@ -3,7 +3,11 @@
 import csv
 import io
 import json
+import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from run_fakes import BASELINE, check_schema, make_run
@@ -239,3 +243,14 @@ def test_bad_questions_are_one_line(run, capsys, words, says):
     assert main([word.format(run=run.folder) for word in words]) == 2
     out, err = capsys.readouterr()
     assert out == "" and says in err and len(err.splitlines()) == 1
+
+
+def test_the_example_that_reads_json_runs_as_written(run, capsys, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "front.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "front.json").write_text(asked(capsys, "front", run.folder, "--json"))
+    (tmp_path / "example.py").write_text(example)
+    command = [sys.executable, "example.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    first = run.front().members[0]
+    assert done.stdout.split() == [str(first.trial), repr(first.energy_j), "False"]
