@@ -67,6 +67,7 @@ FROZEN = {
         "--plot",
     },
     "explain": {"run", "trial", "--json"},
+    "plot": {"run", "--what", "--trial", "--to"},
     "compare": {"run_a", "run_b", *FORMATS},
     "export": {
         "run",

@@ -41,6 +41,7 @@ MAY_IMPORT = {
         "predictors",
         "search_spaces",
     ),
+    "nas/plots": ("nas.plots", "nas.searching", "nas.pareto", "nas.files", "search_spaces"),
     "nas/exporting": (
         "nas.exporting",
         "nas.searching",
@@ -76,7 +77,9 @@ DOORS = {
         "experiments/benchmarks/search/plots.py",
         "experiments/benchmarks/supernet_cost.py",
         "experiments/campaign_report.py",
-        "nas/pareto/plots.py",
+        "nas/plots/architecture.py",
+        "nas/plots/front.py",
+        "nas/plots/style.py",
         "predictors/learned/plots.py",
     ),
     "botorch": ("experiments/benchmarks/search/botorch_peer.py",),

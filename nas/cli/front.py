@@ -14,12 +14,12 @@ from nas.cli.formats import add_formats, render_markdown
 from nas.cli.formats import render_csv as render_rows
 from nas.cli.front_query import Answer, add_questions, answer, named_baseline
 from nas.cli.limits import add_limits, asked_limits
+from nas.cli.plot import draw_front
 from nas.cli.tables import render_columns
 from nas.cli.units import format_bytes, format_joules, parse_joules
 
 if TYPE_CHECKING:
     from nas.pareto.queries import Front, FrontMember
-    from nas.searching.run import Run
 
 SCHEMA_VERSION = 1
 
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     found_answer = answer(found, within, arguments, summary)
     chosen = found_answer.front
     if arguments.plot is not None:
-        draw(found, arguments.plot)
+        draw_front(found, arguments.plot)
         print(f"drew {arguments.plot}", file=sys.stderr)
     if arguments.json:
         account = {"summary": summary.to_dict()}
@@ -196,59 +196,3 @@ def render_csv(found: Answer) -> str:
     """One row a member, the architecture as its short text."""
     rows = [{k: v for k, v in row.items() if k != "architecture"} for row in found.front.to_rows()]
     return render_rows([row | more for row, more in zip(rows, found.flat(), strict=True)])
-
-
-def draw(found: Run, path: Path) -> None:
-    """Draw every trial of a run.
-
-    Raises:
-        ValueError: no trial is complete, or the path is no image file that can be written.
-    """
-    from nas.pareto.plots import PlotPoint, plot_front
-    from nas.searching.trial import judged
-
-    on_front = {member.trial for member in found.front()}
-    points = []
-    is_estimate = False
-    meter = found.meter
-    records = found.trials()
-    shown = {record.number for record in judged(records)}
-    for record in records:
-        reading, energy_j = record.reading, record.energy_j
-        if record.number in shown and energy_j is not None:
-            is_estimate |= reading is None or reading.is_estimate
-            kind = "front" if record.number in on_front else "complete"
-            spots = [kind, "baseline"] if record.baseline else [kind]
-            points += [
-                PlotPoint(
-                    spot,  # type: ignore[arg-type]
-                    energy_j,
-                    (record.predicted_low_j or energy_j) if reading is None else reading.low_j,
-                    (record.predicted_high_j or energy_j) if reading is None else reading.high_j,
-                    record.accuracy,
-                    record.accuracy_se or 0.0,
-                )
-                for spot in spots
-            ]
-        elif record.state == "dropped" and record.predicted_energy_j is not None:
-            predicted = record.predicted_energy_j
-            points.append(
-                PlotPoint(
-                    "dropped",
-                    predicted,
-                    record.predicted_low_j or predicted,
-                    record.predicted_high_j or predicted,
-                )
-            )
-    label = f"energy per sample ({meter_label(meter, is_estimate=is_estimate)}, 95% interval)"
-    try:
-        plot_front(
-            points,
-            path,
-            title=f"{found.task}: accuracy and energy",
-            energy_label=label,
-            # Of more objectives the front is no staircase in two of them.
-            joined=not found.config.goals.costs,
-        )
-    except OSError as error:
-        raise ValueError(f"plot {path} must be writable: {error.strerror}") from None

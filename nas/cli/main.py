@@ -21,6 +21,7 @@ VERBS = (
     "front",
     "explain",
     "compare",
+    "plot",
     "export",
     "measure",
     "predictor",

@@ -121,6 +121,16 @@ class Run:
         store = StudyStore.load(self.folder, self.config.storage, self.name)
         return store.records()
 
+    def ended_at_s(self) -> dict[int, float]:
+        """When each trial ended, in seconds since 1970, by number.
+
+        Raises:
+            StorageError: the study cannot be opened.
+        """
+        from nas.searching.storage import StudyStore
+
+        return StudyStore.load(self.folder, self.config.storage, self.name).ended_at_s()
+
     def trial(self, number: int) -> TrialRecord:
         """One trial's record, which is that of the weights it keeps.
 

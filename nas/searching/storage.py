@@ -192,6 +192,14 @@ class StudyStore:
         found = (record_of(frozen) for frozen in self._study.get_trials(deepcopy=False))
         return [record for record in found if record is not None]
 
+    def ended_at_s(self) -> dict[int, float]:
+        """When each trial ended, in seconds since 1970, by number."""
+        return {
+            frozen.number: frozen.datetime_complete.timestamp()
+            for frozen in self._study.get_trials(deepcopy=False)
+            if frozen.datetime_complete is not None
+        }
+
     def _tell(self, record: TrialRecord) -> None:
         if record.state == "complete" and record.finalist_of is not None:
             # Without values: no sampler may compare them with those of inherited weights.

@@ -178,25 +178,20 @@ def summarise(
         is_estimate=any(reading.is_estimate for reading in readings),
         baseline_trial=None if named is None else named.number,
         saving=None if named is None else _saving(records, named, spent_j),
-        volume=_volume(records, run.config.goals),
+        volume=volume_of(records, run.config.goals),
     )
 
 
-def _volume(records: Sequence[TrialRecord], goals: Goals) -> Volume | None:
-    """``None`` where there is no front yet."""
+def volume_of(records: Sequence[TrialRecord], goals: Goals) -> Volume | None:
+    """The hypervolume of a search's front; ``None`` where there is no front yet."""
     front = goals.front(records)
     if not front:
         return None
-
-    def losses(values: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
-        accuracy, *costs = np.array(values).T
-        return np.column_stack([1 - accuracy, *np.log10(costs)])
-
-    points = losses([goals.values(r) for r in front])
+    points = volume_losses([goals.values(r) for r in front])
     if goals.reference is not None:
-        corner = losses([goals.reference])[0]
+        corner = volume_losses([goals.reference])[0]
     else:
-        seen = losses([goals.values(r) for r in judged(records)])
+        seen = volume_losses([goals.values(r) for r in judged(records)])
         corner = beyond(points, seen)
     reference = goals.reference or (
         1 - float(corner[0]),
@@ -204,6 +199,12 @@ def _volume(records: Sequence[TrialRecord], goals: Goals) -> Volume | None:
     )
     volume = hypervolume(points, corner, (False,) * len(corner))
     return Volume(volume, goals.names, reference, goals.reference is not None)
+
+
+def volume_losses(values: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
+    """Objectives ``(N, M)`` as hypervolume counts them: error rate, decades of each cost."""
+    accuracy, *costs = np.array(values).T
+    return np.column_stack([1 - accuracy, *np.log10(costs)])
 
 
 def _stopped_saved(

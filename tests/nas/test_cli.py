@@ -245,7 +245,7 @@ def test_baselines_follow_the_recipes_own_each_once(models, tmp_path, monkeypatc
 
 
 def test_baselines_are_named_in_the_front_and_the_picture(tmp_path, capsys, monkeypatch):
-    from nas.pareto import plots
+    from nas.plots import front as plots
 
     folder = tmp_path / "run"
     config = SearchConfig(task="digits", space=SPACE, trials=2, baselines=(LEAST, MOST))

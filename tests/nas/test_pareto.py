@@ -6,8 +6,8 @@ from hypothesis.extra.numpy import arrays
 
 from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.hypervolume import hypervolume
-from nas.pareto.plots import PlotPoint, plot_front
 from nas.pareto.queries import Front, FrontMember
+from nas.plots.front import PlotPoint, plot_front
 
 # Few distinct values, so that ties and duplicates are common.
 POINTS = st.integers(2, 4).flatmap(

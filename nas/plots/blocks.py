@@ -1,0 +1,86 @@
+"""An architecture as a list of blocks to draw, from the input to the output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from search_spaces.architecture import Architecture
+from search_spaces.simulated import is_simulated
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block, or ``repeats`` equal layers' worth of it.
+
+    ``width`` is its inner dimension: all query heads, or the feed-forward width. ``label`` says
+    what it is, ``detail`` its other figures, ``precision`` what its products run in.
+    """
+
+    label: str
+    detail: str
+    width: int
+    precision: str
+    sparsity: str
+    layer: str
+    repeats: int
+
+
+def blocks_of(architecture: Architecture, device: str = "cpu") -> list[Block]:
+    """Every block; equal layers that follow each other are one, with their number."""
+    found: list[Block] = []
+    for stack, layers in _stacks(architecture):
+        start = 0
+        while start < len(layers):
+            end = start + 1
+            while end < len(layers) and layers[end] == layers[start]:
+                end += 1
+            name = f"{start}" if end == start + 1 else f"{start}-{end - 1}"
+            layer = f"{stack} {name}".strip()
+            found += _layer(architecture.d_model, layers[start], layer, end - start, device)
+            start = end
+    return found
+
+
+def _stacks(architecture: Architecture) -> list[tuple[str, tuple[Any, ...]]]:
+    """Every stack of layers that the architecture has, named where it has several."""
+    stacks = [
+        (field.name, value)
+        for field in fields(architecture)
+        if isinstance(value := getattr(architecture, field.name), tuple)
+        and value
+        and is_dataclass(value[0])
+    ]
+    return [("", stacks[0][1])] if len(stacks) == 1 else stacks
+
+
+def _layer(d_model: int, layer: Any, name: str, repeats: int, device: str) -> list[Block]:
+    found = []
+    for field in fields(layer):
+        spec = getattr(layer, field.name)
+        # A block that this layer does not have, such as attention to another stack.
+        if not hasattr(spec, "projections"):
+            continue
+        width = next(iter(spec.projections(d_model).values()))[1]
+        details = []
+        if hasattr(spec, "n_heads"):
+            details.append(f"{spec.n_heads}/{spec.n_kv_heads} heads")
+        details.append(f"{width} wide")
+        if spec.rank is not None:
+            details.append(f"rank {spec.rank}")
+        sparsity = spec.compression.sparsity
+        if sparsity != "dense":
+            simulated = " simulated" if is_simulated(spec.compression, device) else ""
+            details.append(f"{sparsity}{simulated}")
+        found.append(
+            Block(
+                label={"ffn": "feed-forward"}.get(field.name, field.name.replace("_", " ")),
+                detail=", ".join(details),
+                width=width,
+                precision=spec.compression.precision,
+                sparsity=sparsity,
+                layer=name,
+                repeats=repeats,
+            )
+        )
+    return found

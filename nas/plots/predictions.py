@@ -1,0 +1,68 @@
+"""Predicted joules against measured ones, with how often the interval held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nas.plots.style import BLACK, BLUE, ORANGE, drawing, grid, joule_axis, legend_below
+from nas.searching.predictions import Predicted, coverage_of
+
+
+def plot_predictions(
+    predictions: Sequence[Predicted], path: Path, *, confidence: float, meter_label: str
+) -> None:
+    """Draw each trial once, with both intervals; those that missed are diamonds.
+
+    Raises:
+        ValueError: nothing was predicted and measured, or the file cannot be written.
+    """
+    coverage = coverage_of(predictions)
+    if coverage is None:
+        raise ValueError("the plot must have a trial that was predicted and measured, got none")
+    held = [p for p in predictions if p.inside]
+    missed = [p for p in predictions if not p.inside]
+    with drawing(path, 3.5) as figure:
+        axes = figure.add_subplot()
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        ends = [x for p in predictions for x in (p.measured_j, p.predicted_j)]
+        low, high = min(ends) / 1.3, max(ends) * 1.3
+        axes.plot([low, high], [low, high], color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
+        for points, color, marker, label in (
+            (held, BLUE, "o", f"interval held ({len(held)})"),
+            (missed, ORANGE, "D", f"interval missed ({len(missed)})"),
+        ):
+            if not points:
+                continue
+            axes.errorbar(
+                [p.measured_j for p in points],
+                [p.predicted_j for p in points],
+                xerr=[
+                    [p.measured_j - p.measured_low_j for p in points],
+                    [p.measured_high_j - p.measured_j for p in points],
+                ],
+                yerr=[
+                    [p.predicted_j - p.low_j for p in points],
+                    [p.high_j - p.predicted_j for p in points],
+                ],
+                fmt=marker,
+                color=color,
+                markersize=3.5,
+                linewidth=0,
+                elinewidth=0.7,
+                label=label,
+            )
+        axes.set_xlim(low, high)
+        # Intervals of the first trials, of which nothing was known, may leave the picture.
+        axes.set_ylim(low / 1.5, high * 1.5)
+        joule_axis(axes.xaxis, high / low)
+        joule_axis(axes.yaxis, high / low)
+        axes.set_xlabel(f"measured ({meter_label})")
+        axes.set_ylabel(f"predicted before training ({confidence:.0%} interval)")
+        axes.set_title(
+            f"{coverage.share:.0%} of {coverage.n} intervals held\n"
+            f"(95% interval {coverage.low:.0%} to {coverage.high:.0%}, asked {confidence:.0%})"
+        )
+        grid(axes)
+        legend_below(figure)
