@@ -37,6 +37,7 @@ def search(
     *,
     workers: int = 2,
     address: str | None = None,
+    trial_timeout_s: float | None = None,
     resume: bool = False,
     files: Iterable[str | Path] = (),
     listener: Listener | None = None,
@@ -54,6 +55,7 @@ def search(
         Path(to),
         workers=workers,
         address=address,
+        trial_timeout_s=trial_timeout_s,
         resume=resume,
         files=[Path(file) for file in files],
         listener=listener,
@@ -67,6 +69,7 @@ def resume(
     refine: int | None = None,
     workers: int | None = None,
     address: str | None = None,
+    trial_timeout_s: float | None = None,
     storage: str | None = None,
     listener: Listener | None = None,
 ) -> Run:
@@ -82,6 +85,7 @@ def resume(
         refine=refine,
         workers=workers,
         address=address,
+        trial_timeout_s=trial_timeout_s,
         storage=storage,
         listener=listener,
     )

@@ -1,24 +1,30 @@
-"""Files that are whole or absent: write beside, flush to disk, rename."""
+"""Files that are whole or absent: write beside, flush to disk, rename.
+
+Where ``nas.patience`` is in force, a disk that is full or away is waited for.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nas.patience import is_os_error, persist
+
+# Nothing of ours is as long; what a stranger gives us shall not fill memory.
+MAX_JSON_BYTES = 64 * 1024 * 1024
+
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Have ``write`` fill a temporary file beside ``path``, then rename it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Have ``write`` fill a temporary file beside ``path``, then rename it into place.
+
+    ``write`` may be called again, with another file, if the disk is full or away.
+    """
+    persist(lambda: _write_once(path, write), is_os_error)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -31,14 +37,49 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        ValueError: the file is missing, not UTF-8 or not JSON; the message names the file.
+        ValueError: the file is missing, not UTF-8, not JSON, nested too deeply or longer than
+            ``MAX_JSON_BYTES``; the message names the file.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        size = persist(lambda: path.stat().st_size)
+        if size > MAX_JSON_BYTES:
+            raise ValueError(f"{path} must be at most {MAX_JSON_BYTES} bytes, got {size}")
+        return parse_json(persist(path.read_bytes), str(path))
     except FileNotFoundError:
         raise ValueError(f"{path} must exist, and does not") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be JSON: {error}") from None
+
+
+def parse_json(text: str | bytes, what: str) -> Any:
+    """The value of ``text``, in which numbers are numbers: NaN and infinities are not JSON.
+
+    Raises:
+        ValueError: it is not JSON in UTF-8, or nested too deeply; the message names ``what``.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError(f"{what} must be JSON: it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{what} must be JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _write_once(path: Path, write: Callable[[Path], None]) -> None:
+    # Of a name that no other process takes, on no other machine that shares the folder.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -82,6 +82,13 @@ class SearchProgress(_Bar):
             self._tenths = 10 * epoch // epochs
             print(text, file=sys.stderr, flush=True)
 
+    def on_wait(self, reason: str) -> None:
+        """See ``nas.searching.session.Listener``."""
+        if self._live:
+            self._bar.console.print(f"note: storage is full or away: {reason}")
+        elif not self._quiet:
+            print(f"note: storage is full or away: {reason}", file=sys.stderr, flush=True)
+
     def on_refine(self, done: int, total: int) -> None:
         """See ``nas.searching.session.Listener``."""
         if self._quiet:

@@ -24,6 +24,9 @@ def add_parser(subparsers: Any) -> None:
         help="a running Ray cluster, or local for one of its own (default: as before)",
     )
     parser.add_argument(
+        "--trial-timeout", type=float, metavar="S", help="as in nas search (default: as before)"
+    )
+    parser.add_argument(
         "--storage",
         help="where the study is now, or its URL with the password, which no run folder keeps",
     )
@@ -51,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             refine=arguments.refine,
             workers=arguments.workers,
             address=arguments.address,
+            trial_timeout_s=arguments.trial_timeout,
             storage=arguments.storage,
             listener=progress,
         )

@@ -131,6 +131,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--storage", help="Optuna storage URL (default: a journal in the run)")
     parser.add_argument("--address", help="a running Ray cluster: auto, host:port, ray://...")
+    parser.add_argument(
+        "--trial-timeout",
+        type=float,
+        metavar="S",
+        help="seconds that a trial may take, waiting included, before it counts as failed",
+    )
     parser.add_argument("--run", type=Path, help="run folder (default: the next runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on with a run")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -162,6 +168,7 @@ def run(arguments: argparse.Namespace) -> int:
             folder,
             workers=arguments.workers,
             address=arguments.address,
+            trial_timeout_s=arguments.trial_timeout,
             resume=arguments.resume,
             files=_files(arguments),
             listener=progress,

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from nas.patience import is_os_error, persist
 from predictors.meters.base import Meter, MeterError
 
 if TYPE_CHECKING:
@@ -47,8 +48,9 @@ class DeviceAccount:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Keep the last interval."""
-        self._end()
+        """Keep the last interval, unless what ended the search is that nothing can be kept."""
+        if not isinstance(error, OSError):
+            self._end()
         if self._meter is not None:
             self._meter.close()
 
@@ -77,6 +79,11 @@ class DeviceAccount:
         if self._listener is not None:
             self._listener.on_refine(done, total)
 
+    def on_wait(self, reason: str) -> None:
+        """See ``nas.searching.session.Listener``."""
+        if self._listener is not None:
+            self._listener.on_wait(reason)
+
     def _begin(self) -> None:
         if self._meter is not None:
             try:
@@ -101,8 +108,11 @@ class DeviceAccount:
         self._meter = None
 
     def _append(self, line: dict[str, float | str]) -> None:
-        with self._path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line) + "\n")
+        def append() -> None:
+            with self._path.open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(line) + "\n")
+
+        persist(append, is_os_error)
 
 
 def device_energy_j(path: Path) -> float | None:

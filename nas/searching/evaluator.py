@@ -210,9 +210,14 @@ class _Watcher:
 
 
 def unfinished(folder: Path) -> Progress | None:
-    """How far the trial in ``folder`` was at its last rung, ``None`` where it came to none."""
-    path = folder / _PROGRESS
-    return Progress.from_dict(read_json(path)) if path.is_file() else None
+    """How far the trial in ``folder`` was at its last rung.
+
+    ``None`` where it came to none, or that cannot be read: then its rungs are looked at again.
+    """
+    try:
+        return Progress.from_dict(read_json(folder / _PROGRESS))
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 def forget_unfinished(folder: Path) -> None:

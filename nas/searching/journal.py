@@ -24,7 +24,11 @@ from optuna.storages.journal._file import get_lock_file
 from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.patience import is_os_error, persist
+
 Entry = dict[str, Any]
+# A record of 256 layers takes a hundredth of it; what a stranger gives us shall not fill memory.
+_MOST_BYTES_IN_LINE = 16 * 1024 * 1024
 
 
 class JournalFile(JournalFileBackend):
@@ -59,7 +63,7 @@ class JournalFile(JournalFileBackend):
             held, self._held = self._held, None
             if held:
                 self._unwritten += _folded(held)
-                self._unread.extend(self._write([], waits=False))
+                self._write([], waits=False)
 
     def read_logs(self, log_number_from: int) -> Generator[Entry, None, None]:
         """See ``JournalFileBackend.read_logs``; each entry is given once."""
@@ -76,47 +80,66 @@ class JournalFile(JournalFileBackend):
         """See ``JournalFileBackend.append_logs``.
 
         Raises:
-            OSError: they cannot be written; then none of them was.
+            OSError: they cannot be written, however long ``nas.patience`` waits; then none of
+                them was.
         """
         # What a replay of the line would give: plain values.
         plain = [json.loads(json.dumps(log)) for log in logs]
         if self._held is None:
-            self._unread.extend(self._write(plain, waits=True))
+            self._write(plain, waits=True)
         else:
             self._held += plain
         self._unread.extend(plain)
 
-    def _write(self, entries: Sequence[Entry], *, waits: bool) -> list[Entry]:
-        """Append entries; returns what somebody else wrote before, such as a dashboard's note."""
+    def _write(self, entries: Sequence[Entry], *, waits: bool) -> None:
+        """Append entries, after reading what somebody else wrote, such as a dashboard's note."""
         whole = [*self._unwritten, *entries]
         lines = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in whole)
-        data = lines.encode()
-        with get_lock_file(self._lock):
-            if not self._is_mended:
-                self._mend()
-            others = list(self._read_on())
-            with self._path.open("ab", buffering=0) as file:
-                try:
-                    written = file.write(data)
-                    if written < len(data):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-                    if waits:
-                        os.fsync(file.fileno())
-                except BaseException:
-                    with contextlib.suppress(OSError):
-                        file.truncate(self._end)
-                    raise
-                self._end += len(data)
+        persist(lambda: self._write_once(lines.encode(), waits), _passes)
         self._unwritten = []
-        return others
+
+    def _write_once(self, data: bytes, waits: bool) -> None:
+        is_written = False
+        try:
+            with get_lock_file(self._lock):
+                if not self._is_mended:
+                    self._mend()
+                for entry in self._read_on():
+                    self._unread.append(entry)
+                self._append(data, waits)
+                is_written = True
+        except RuntimeError:
+            # The lock cannot be let go of: others take it from us after half a minute.
+            if not is_written:
+                raise
+
+    def _append(self, data: bytes, waits: bool) -> None:
+        with self._path.open("ab", buffering=0) as file:
+            try:
+                written = file.write(data)
+                if written < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+                if waits:
+                    os.fsync(file.fileno())
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    file.truncate(self._end)
+                raise
+        self._end += len(data)
 
     def _read_on(self) -> Iterator[Entry]:
-        """Whole lines after what is known."""
-        if self._path.stat().st_size <= self._end:
+        """Whole lines after what is known.
+
+        Raises:
+            ValueError: a line is longer than any that is ours, or not JSON.
+        """
+        if persist(lambda: self._path.stat().st_size, is_os_error) <= self._end:
             return
-        with self._path.open("rb") as file:
+        with persist(lambda: self._path.open("rb"), is_os_error) as file:
             file.seek(self._end)
-            for line in file:
+            while line := file.readline(_MOST_BYTES_IN_LINE + 1):
+                if len(line) > _MOST_BYTES_IN_LINE:
+                    raise ValueError(f"a line is longer than {_MOST_BYTES_IN_LINE} bytes")
                 if not line.endswith(b"\n"):
                     # Being written, or left behind by a kill.
                     return
@@ -139,6 +162,13 @@ class JournalFile(JournalFileBackend):
             if keep < size:
                 file.truncate(keep)
         self._is_mended = True
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether the disk may answer again; a lock that cannot be let go of hides what it said."""
+    return isinstance(error, OSError) or (
+        isinstance(error, RuntimeError) and isinstance(error.__context__, OSError)
+    )
 
 
 def _folded(entries: list[Entry]) -> list[Entry]:

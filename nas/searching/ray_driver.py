@@ -7,18 +7,25 @@ exclusive lock and measures, the next may import and compile, which takes severa
 measuring does. The lock (``predictors.campaign.exclusive``) is what keeps windows from overlapping
 with each other and with training.
 
+A worker that dies takes no trial with it: the trial is dispatched again, from the state that it
+kept, and only fails when that has happened ``ATTEMPTS`` times. So are measuring tasks.
+
 Where trials are stopped early, a worker reports at each rung and waits; ``HalvingScheduler`` asks
 the session's ``Stopper``, whose verdict is in the study before Tune ends the worker's trial.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
+import logging
 import os
 import socket
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,21 +34,25 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Tune's loggers write CSV, JSON and TensorBoard files for each trial: the study has it all.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# A task that runs out of memory is run again like any other that dies, not for ever.
+os.environ.setdefault("RAY_task_oom_retries", "2")
 
 import ray
 from ray import tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from nas.files import read_json, write_json
+from nas.files import write_json
+from nas.patience import is_os_error, patience, persist
 from nas.searching.evaluator import Evaluator, forget_unfinished, unfinished
 from nas.searching.halving_scheduler import HalvingScheduler
 from nas.searching.refine import Refinement
 from nas.searching.replicas import RESULT as _RESULT
-from nas.searching.replicas import replica_folder
+from nas.searching.replicas import replica_folder, result_in
 from nas.searching.session import Listener, Session, failed
 from nas.searching.stopping import Progress, Stopper, Tell
 from nas.searching.trial import TrialRecord
+from predictors.campaign.process import MeasureInterrupted
 from predictors.campaign.protocol import Protocol
 from predictors.campaign.records import EnergyRecord
 from predictors.campaign.runner import measure_fresh
@@ -50,10 +61,15 @@ from search_spaces.workload import Workload
 
 METER_RESOURCE = "joule_meter"
 _METER_SHARE = 0.5
-_PROGRESS = "progress"
+_PROGRESS, _ENDED = "progress", "record"
 _CONNECT_TIMEOUT_S = 5.0
 # How often progress is looked at while one task runs alone.
 _LOOK_S = 0.5
+# How often what dies is tried before it counts as failed.
+ATTEMPTS = 3
+# Between the end of a trial's time and that of its process, if even its threads hang.
+_GRACE_S = 10.0
+_DIED = "its worker died (out of memory, a signal, or a lost node)"
 
 
 class ClusterError(RuntimeError):
@@ -68,6 +84,7 @@ def cluster(address: str | None, workers: int, device: str) -> Iterator[None]:
         ClusterError: there is no cluster at ``address``, or it has no ``joule_meter``.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    _quieten()
     try:
         if address is None:
             ray.init(
@@ -99,6 +116,16 @@ def cluster(address: str | None, workers: int, device: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def _quieten() -> None:
+    """Keep Ray from printing what is in records, and from showing what is secret."""
+    # What becomes of a trial is in its record; Tune would show tracebacks besides.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # Ray has no option for these two. A worker's death is printed to stdout, amid our results; the
+    # driver's command line, which may hold a password, is shown to all of the cluster.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    ray._private.utils.get_entrypoint_name = lambda: "nas"
+
+
 def _check_reachable(address: str) -> None:
     """Raise ``OSError`` if nothing listens at ``host:port``: Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -116,11 +143,13 @@ def run_trials(
     meter: str,
     protocol: Protocol,
     lock_folder: Path,
+    timeout_s: float | None = None,
     stopper: Stopper | None = None,
 ) -> None:
     """Run until the session has no more candidates, or until Ctrl-C ends it.
 
-    With ``stopper`` trials are judged at the rungs that ``evaluator`` tells of.
+    A trial that takes longer than ``timeout_s``, all its waiting included, fails. With ``stopper``
+    trials are judged at the rungs that ``evaluator`` tells of.
     """
     if stopper is not None:
         for record in session.in_flight():
@@ -130,7 +159,11 @@ def run_trials(
     searcher = _SessionSearcher(session, trials_folder, workers, stopper)
     measure = _RayMeasure(device, meter, protocol, lock_folder)
     trainable = tune.with_parameters(
-        _run_trial, evaluator=evaluator, measure=measure, folder=trials_folder
+        _run_trial,
+        evaluator=evaluator,
+        measure=measure,
+        folder=trials_folder,
+        timeout_s=timeout_s,
     )
     # On a GPU each trial takes its share, so that ``workers`` of them train abreast.
     gpus = 1 / workers if device.startswith("cuda") else 0
@@ -157,17 +190,18 @@ def run_replicas(
     meter: str,
     protocol: Protocol,
     lock_folder: Path,
+    timeout_s: float | None = None,
     listener: Listener | None = None,
 ) -> None:
     """Evaluate again what ``refinement`` asks for, until it asks no more or Ctrl-C ends it."""
     measure = _RayMeasure(device, meter, protocol, lock_folder)
     gpus = 1 / workers if device.startswith("cuda") else 0
-    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_evaluate)
+    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS - 1)(_evaluate)
     running: dict[Any, TrialRecord] = {}
     while True:
         while len(running) < workers and (replica := refinement.next_replica()) is not None:
             folder = replica_folder(trials_folder / str(replica.number), replica.replica)
-            running[task.remote(replica, folder, evaluator, measure)] = replica
+            running[task.remote(replica, folder, evaluator, measure, None, timeout_s)] = replica
         if listener is not None:
             listener.on_refine(refinement.done, refinement.budget)
         if not running:
@@ -179,9 +213,8 @@ def run_replicas(
         except ray.exceptions.RayError:
             folder = replica_folder(trials_folder / str(replica.number), replica.replica)
             folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / _RESULT).is_file():
-                reason = "its worker died (out of memory, a signal, or a lost node)"
-                write_json(folder / _RESULT, failed(replica, reason).to_dict())
+            if result_in(folder) is None:
+                write_json(folder / _RESULT, failed(replica, _DIED).to_dict())
         refinement.ended(replica)
 
 
@@ -197,7 +230,7 @@ def run_alone(
         Exception: what ``function`` raised, or a ``RayError`` where its worker died.
     """
     gpus = 1 if device.startswith("cuda") else 0
-    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(function)
+    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS - 1)(_patient(function))
     running = task.remote(*arguments)
     while not ray.wait([running], timeout=_LOOK_S)[0]:
         while_waiting()
@@ -210,9 +243,19 @@ def run_alone(
 def adopt_results(session: Session, trials_folder: Path) -> None:
     """Finish trials that a killed driver dispatched and whose worker still got to the end."""
     for record in session.in_flight():
-        path = trials_folder / str(record.number) / _RESULT
-        if path.is_file():
-            session.finish(TrialRecord.from_dict(read_json(path)))
+        found = result_in(trials_folder / str(record.number))
+        if found is not None:
+            session.finish(found)
+
+
+def _patient(function: Callable[..., object]) -> Callable[..., object]:
+    """``function``, which waits for storage that is away."""
+
+    def run(*arguments: object) -> object:
+        with patience():
+            return function(*arguments)
+
+    return run
 
 
 class _SessionSearcher(Searcher):
@@ -227,6 +270,7 @@ class _SessionSearcher(Searcher):
         self._trials_folder = trials_folder
         self._workers = workers
         self._running: dict[str, TrialRecord] = {}
+        self._deaths: Counter[int] = Counter()
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -238,8 +282,8 @@ class _SessionSearcher(Searcher):
             return None
         candidate = self._session.next_candidate()
         if candidate is None:
-            # Nothing is left to dispatch; Tune waits for what still runs.
-            return str(Searcher.FINISHED)
+            # Nothing is left, unless one of those that still run dies.
+            return None if self._running else str(Searcher.FINISHED)
         self._running[trial_id] = candidate
         return {"candidate": json.dumps(candidate.to_dict())}
 
@@ -262,14 +306,19 @@ class _SessionSearcher(Searcher):
         candidate = self._running.pop(trial_id, None)
         if candidate is None or self._session.record(candidate.number).state != "running":
             return
-        path = self._trials_folder / str(candidate.number) / _RESULT
-        if path.is_file():
-            self._session.finish(TrialRecord.from_dict(read_json(path)))
+        folder = self._trials_folder / str(candidate.number)
+        # What it reported, since the disk may be away just now; what it wrote, where it died then.
+        told = (result or {}).get(_ENDED)
+        found = result_in(folder) if told is None else TrialRecord.from_dict(json.loads(told))
+        if found is not None:
+            self._session.finish(found)
         elif error:
-            self._session.finish(
-                failed(candidate, "its worker died (out of memory, a signal, or a lost node)")
-            )
-            forget_unfinished(path.parent)
+            self._deaths[candidate.number] += 1
+            if self._deaths[candidate.number] < ATTEMPTS:
+                self._session.dispatch_again(candidate)
+            else:
+                self._session.finish(failed(candidate, _DIED))
+                forget_unfinished(folder)
         # Neither: Ctrl-C stopped it half-way. It stays in flight, for a resumed search.
 
     def __getstate__(self) -> dict[str, Any]:
@@ -291,18 +340,22 @@ class _RayMeasure:
     meter: str
     protocol: Protocol
     lock_folder: Path
+    function: Callable[..., EnergyRecord] = measure_fresh
 
     def __call__(
         self, architecture: Architecture, workload: Workload, weights: Path, inputs: Path
     ) -> EnergyRecord:
-        # Outside the trial's own placement group, which holds no meter.
-        anywhere = PlacementGroupSchedulingStrategy(placement_group=None)  # type: ignore[arg-type]
-        task: Any = ray.remote(
-            num_cpus=0,
-            resources={METER_RESOURCE: _METER_SHARE},
-            max_retries=0,
-            scheduling_strategy=anywhere,
-        )(measure_fresh)  # type: ignore[arg-type]
+        options: dict[str, Any] = {
+            "num_cpus": 0,
+            "resources": {METER_RESOURCE: _METER_SHARE},
+            "max_retries": ATTEMPTS - 1,
+            "retry_exceptions": [MeasureInterrupted],
+            # Outside the trial's own placement group, which holds no meter.
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(
+                placement_group=None  # type: ignore[arg-type]
+            ),
+        }
+        task: Any = ray.remote(**options)(self.function)
         record: EnergyRecord = ray.get(
             task.remote(
                 architecture,
@@ -319,12 +372,17 @@ class _RayMeasure:
 
 
 def _run_trial(
-    config: dict[str, Any], evaluator: Evaluator, measure: _RayMeasure, folder: Path
+    config: dict[str, Any],
+    evaluator: Evaluator,
+    measure: _RayMeasure,
+    folder: Path,
+    timeout_s: float | None = None,
 ) -> None:
     """One trial, in a Ray worker: its record is on disk before Tune hears that it ended."""
     candidate = TrialRecord.from_dict(json.loads(config["candidate"]))
-    _evaluate(candidate, folder / str(candidate.number), evaluator, measure, _tell)
-    tune.report({"number": candidate.number})
+    own = folder / str(candidate.number)
+    record = _evaluate(candidate, own, evaluator, measure, _tell, timeout_s)
+    tune.report({_ENDED: json.dumps(record.to_dict())})
 
 
 def _evaluate(
@@ -333,22 +391,67 @@ def _evaluate(
     evaluator: Evaluator,
     measure: _RayMeasure,
     tell: Tell | None = None,
-) -> None:
-    """Evaluate ``candidate``; what became of it is in ``folder`` when this returns."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        record = evaluator.evaluate(candidate, folder, measure, tell)
-    except MemoryError:
-        record = failed(candidate, "out of memory")
-    except Exception as error:
-        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
-        if isinstance(cause, ray.exceptions.RayError):
-            # The cluster failed, not the candidate. A driver that lives records it; one that was
-            # killed, and its node with it, must find the trial unfinished when it resumes.
-            raise
-        record = failed(candidate, f"{type(cause).__name__}: {cause}")
-    write_json(folder / _RESULT, record.to_dict())
+    timeout_s: float | None = None,
+) -> TrialRecord:
+    """What became of ``candidate``, which is in ``folder`` as well when this returns."""
+    with patience(), _time_limit(candidate, folder, timeout_s) as may_end:
+        _prepare(folder)
+        try:
+            record = evaluator.evaluate(candidate, folder, measure, tell)
+        except MemoryError:
+            record = failed(candidate, "out of memory")
+        except Exception as error:
+            cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+            if isinstance(cause, ray.exceptions.RayError):
+                # The cluster failed, not the candidate. A driver that lives dispatches it again;
+                # one that was killed, and its node with it, must find the trial unfinished when
+                # it resumes.
+                raise
+            record = failed(candidate, f"{type(cause).__name__}: {cause}")
+        with may_end:
+            write_json(folder / _RESULT, record.to_dict())
     forget_unfinished(folder)
+    return record
+
+
+def _prepare(folder: Path) -> None:
+    """Make a trial's folder, or rid it of what a killed worker was writing just then."""
+    persist(lambda: folder.mkdir(parents=True, exist_ok=True), is_os_error)
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+@contextmanager
+def _time_limit(
+    candidate: TrialRecord, folder: Path, timeout_s: float | None
+) -> Iterator[threading.Lock]:
+    """End the process of a trial that takes longer than ``timeout_s``, recorded as failed.
+
+    Whoever writes the trial's result holds the lock meanwhile.
+    """
+    is_over = threading.Lock()
+    if timeout_s is None:
+        yield is_over
+        return
+
+    def end() -> None:
+        with is_over:
+            if not timer.finished.is_set():
+                reason = f"it took longer than {timeout_s:g} s"
+                with suppress(OSError):
+                    write_json(folder / _RESULT, failed(candidate, reason).to_dict())
+                os._exit(1)
+
+    timer = threading.Timer(timeout_s, end)
+    timer.daemon = True
+    timer.start()
+    # Needs no Python to run: what hangs may hold the interpreter's lock.
+    faulthandler.dump_traceback_later(timeout_s + _GRACE_S, exit=True, file=2)
+    try:
+        yield is_over
+    finally:
+        timer.cancel()
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _tell(progress: Progress) -> None:

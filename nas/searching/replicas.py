@@ -44,9 +44,16 @@ def replicas_of(trial_folder: Path) -> list[TrialRecord]:
     """Every replica that has ended, failed ones included, by number."""
     if not trial_folder.is_dir():
         return []
-    paths = [p / RESULT for p in trial_folder.glob(f"{_PREFIX}*")]
-    found = [TrialRecord.from_dict(read_json(path)) for path in paths if path.is_file()]
-    return sorted(found, key=lambda record: record.replica)
+    found = (result_in(folder) for folder in trial_folder.glob(f"{_PREFIX}*"))
+    return sorted((r for r in found if r is not None), key=lambda record: record.replica)
+
+
+def result_in(folder: Path) -> TrialRecord | None:
+    """What a worker wrote of its trial, ``None`` where it did not or that cannot be read."""
+    try:
+        return TrialRecord.from_dict(read_json(folder / RESULT))
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 def pooled(record: TrialRecord, trial_folder: Path) -> TrialRecord:

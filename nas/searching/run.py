@@ -16,8 +16,9 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,12 @@ class Driver:
     """How a search was last driven, so that going on with it needs no memory of that.
 
     ``address`` is that of a Ray cluster, ``"local"`` for one on this machine for the search alone.
+    A trial that takes longer than ``trial_timeout_s`` fails; ``None`` is any time.
     """
 
     workers: int = 2
     address: str = LOCAL
+    trial_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -62,6 +65,11 @@ class Driver:
             raise ValueError(f"workers must be an integer >= 1, got {self.workers!r}")
         if not isinstance(self.address, str) or not self.address:
             raise ValueError(f"address must be that of a Ray cluster, got {self.address!r}")
+        limit_s = self.trial_timeout_s
+        if limit_s is not None and not (
+            isinstance(limit_s, int | float) and 0 < limit_s < threading.TIMEOUT_MAX
+        ):
+            raise ValueError(f"trial_timeout_s must be seconds > 0, got {limit_s!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,9 +291,16 @@ def load(path: str | Path) -> Run:
         started=data["started"],
         versions=data["versions"],
         meter=data["meter"],
-        driver=Driver(**data.get("driver", {})),
+        driver=_read_driver(data.get("driver", {})),
         fingerprints=data.get("fingerprints", {}),
     )
+
+
+def _read_driver(data: Any) -> Driver:
+    allowed = {f.name for f in fields(Driver)}
+    if not isinstance(data, dict) or data.keys() - allowed:
+        raise ValueError(f"driver must have no keys but {', '.join(sorted(allowed))}")
+    return Driver(**data)
 
 
 def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:

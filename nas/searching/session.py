@@ -29,6 +29,9 @@ _MAX_DUPLICATES = 5
 _MAX_MUTATIONS = 200
 # Candidates dropped one after another before the search says that the gate lets nothing pass.
 _MAX_DROPS_IN_A_ROW = 300
+# Failures for one reason, one after another, before the search ends by saying it: what is wrong is
+# not the candidates, as where a sensor is lost.
+_MOST_ALIKE_FAILURES = 8
 # After each so many, the gate itself names the member that it thinks most of.
 _SUGGEST_EACH = 20
 # A variant of a front member is proposed when it is this likely to be on the front too.
@@ -71,6 +74,10 @@ class Listener(Protocol):
         """``done`` of at most ``total`` evaluations are over that make the front surer."""
         ...
 
+    def on_wait(self, reason: str) -> None:
+        """Storage is full or away, and is tried again."""
+        ...
+
 
 class Session:
     """The driver's side of one search."""
@@ -103,6 +110,7 @@ class Session:
         self._seen = {record.architecture.hash: record.number for record in self._records.values()}
         self._rng = np.random.default_rng([config.seed, len(self._records)])
         self._drops_in_a_row = 0
+        self._failures: list[str] = []
         self._asked_variants: set[int] = set()
         self._queued = {self._decoded(genes).hash for genes in store.waiting()}
         self._finalists: list[int] = []
@@ -155,6 +163,10 @@ class Session:
                 )
         return self._next_finalist()
 
+    def dispatch_again(self, candidate: TrialRecord) -> None:
+        """Have ``next_candidate`` return a trial whose worker died, before any other."""
+        self._redispatch.insert(0, candidate)
+
     def is_searched(self) -> bool:
         """Whether all candidates but finalists have ended."""
         is_over = self._n_trained() >= self._config.trials or self.stop_reason is not None
@@ -188,10 +200,22 @@ class Session:
     def finish(self, record: TrialRecord) -> None:
         """Store what became of a dispatched trial."""
         self._put(record)
+        self._count_failure(record)
         if record.state == "complete" and record.finalist_of is None:
             self._gate.ended(record, self.searched)
             for number in sorted(self._gate.front_numbers - self._asked_variants):
                 self._enqueue_variant(self._records[number])
+
+    def _count_failure(self, record: TrialRecord) -> None:
+        if record.state != "failed" or record.reason not in self._failures:
+            self._failures.clear()
+        if record.state == "failed" and record.reason is not None:
+            self._failures.append(record.reason)
+        if len(self._failures) >= _MOST_ALIKE_FAILURES:
+            self.stop_reason = (
+                f"{_MOST_ALIKE_FAILURES} trials in a row failed alike, the last, "
+                f"{record.number}: {record.reason}"
+            )
 
     def _enqueue_variant(self, member: TrialRecord) -> None:
         """Propose a front member with another compression, if that has a fair chance.

@@ -21,8 +21,10 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
 
+from nas.patience import is_os_error
 from nas.searching.goals import Goals
 from nas.searching.journal import JournalFile, JournalStudies
+from nas.searching.patient_storage import is_database_away, open_database
 from nas.searching.storage_url import scrub, shown, with_password
 from nas.searching.trial import TrialRecord
 from search_spaces.space import SearchSpace
@@ -177,8 +179,12 @@ class StudyStore:
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             record = record_of(frozen)
             if record is None:
-                # Asked but never dispatched: nothing was spent on it.
+                # Asked but never dispatched: nothing was spent on it. What was asked for by name
+                # is asked for again.
                 self._study.tell(frozen.number, state=TrialState.FAIL)
+                if "fixed_params" in frozen.system_attrs:
+                    genes = dict(frozen.system_attrs["fixed_params"])
+                    self.enqueue(genes, baseline=_BASELINE in frozen.user_attrs)
             elif record.state == "running":
                 self._asked[record.number] = optuna.Trial(self._study, frozen._trial_id)
                 in_flight.append(record)
@@ -222,7 +228,7 @@ def record_of(frozen: optuna.trial.FrozenTrial) -> TrialRecord | None:
 
 def _open_storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
     if url is not None:
-        return optuna.storages.RDBStorage(with_password(url))
+        return open_database(with_password(url))
     return JournalStudies(JournalFile(journal_path(folder)))
 
 
@@ -240,10 +246,18 @@ def _guarded(open_study: Callable[[], optuna.Study], url: str | None) -> optuna.
         raise StorageError(f"{where} is corrupt: {error}") from error
     except Exception as error:
         # SQLAlchemy and drivers raise many types here; each means that it cannot be opened.
-        first_line = (
-            str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        )
         secret = None if url is None else with_password(url)
         # The cause stays out of tracebacks where it would show what was hidden.
         cause = error if scrub(str(error), secret) == str(error) else None
-        raise StorageError(f"{where} cannot be opened: {scrub(first_line, secret)}") from cause
+        raise StorageError(f"{where} cannot be opened: {first_line(error, url)}") from cause
+
+
+def first_line(error: BaseException, url: str | None) -> str:
+    """What ``error`` says, in one line, with nothing secret of ``url`` in it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return scrub(lines[0], None if url is None else with_password(url))
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether ``error`` is of storage that may be back: what it stored before is whole."""
+    return is_os_error(error) or is_database_away(error)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
@@ -15,6 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nas.files import write_atomic
+from nas.patience import patience
 from nas.searching import run as run_module
 from nas.searching.config import LARGEST, SearchConfig
 from nas.searching.device_account import DeviceAccount
@@ -28,7 +29,13 @@ from nas.searching.samplers import BaseSampler, make_sampler
 from nas.searching.session import Listener, Session
 from nas.searching.sole_writer import sole_writer
 from nas.searching.stopping import Stopper
-from nas.searching.storage import StudyStore, journal_path
+from nas.searching.storage import (
+    StorageError,
+    StudyStore,
+    first_line,
+    is_away,
+    journal_path,
+)
 from nas.searching.supernet import choose_finalists
 from nas.searching.supernet_evaluator import SupernetEvaluator
 from nas.searching.supernet_weights import prepare_supernet
@@ -57,6 +64,7 @@ class Where(TypedDict):
     meter: str
     protocol: Protocol
     lock_folder: Path
+    timeout_s: float | None
 
 
 def run_search(
@@ -65,25 +73,27 @@ def run_search(
     *,
     workers: int = 2,
     address: str | None = None,
+    trial_timeout_s: float | None = None,
     resume: bool = False,
     files: Iterable[Path] = (),
     listener: Listener | None = None,
 ) -> Run:
     """Search, and return the run. Ctrl-C ends it early with every finished trial kept.
 
+    A trial that takes longer than ``trial_timeout_s`` fails, and the search goes on.
     With ``resume``, ``folder`` is a run and ``config`` must be its configuration, but for
     ``trials``, which may be raised to search on, and ``refine``. Of a new run, ``files`` are those
     of the user's that must not change while it lasts, beside those that ``config`` names.
 
     Raises:
         ValueError: the folder, configuration or task is not what it must be.
-        StorageError: the study cannot be opened.
+        StorageError: the study cannot be opened, or was away for longer than it is waited for.
         RunBusyError: another search writes to the run.
         ClusterError: there is no fitting Ray cluster at ``address``.
         MeterError: no meter can measure the device.
         TeacherError: the teacher or the supernet could not be trained.
     """
-    driver = Driver(workers, address or LOCAL)
+    driver = Driver(workers, address or LOCAL, trial_timeout_s)
     # The driver's matrices are small: with a thread for each core they take longer, and on cores
     # that trials train and are measured on.
     with threadpool_limits(1):
@@ -97,13 +107,15 @@ def resume_search(
     refine: int | None = None,
     workers: int | None = None,
     address: str | None = None,
+    trial_timeout_s: float | None = None,
     storage: str | None = None,
     listener: Listener | None = None,
 ) -> Run:
     """Go on with the run in ``folder``, which knows all else that it needs.
 
-    ``trials`` and ``refine`` may be raised to search on; ``workers`` and ``address`` (``"local"``
-    for a Ray of its own) are those of the last driver where they are ``None``. ``storage`` is for
+    ``trials`` and ``refine`` may be raised to search on; ``workers``, ``address``
+    (``"local"`` for a Ray of its own) and ``trial_timeout_s`` are those of the last driver where
+    they are ``None``. ``storage`` is for
     a study that has moved, or whose password is nowhere else.
 
     Raises:
@@ -119,6 +131,7 @@ def resume_search(
         folder,
         workers=run.driver.workers if workers is None else workers,
         address=address or run.driver.address,
+        trial_timeout_s=trial_timeout_s or run.driver.trial_timeout_s,
         resume=True,
         listener=listener,
     )
@@ -185,8 +198,23 @@ def _run_search(
         else:
             run_module.save(run)
         store = store or _open_store(run, sampler)
-        _drive(run, store, workload, protocol, earlier, listener)
+        with patience(None if listener is None else listener.on_wait), _said_if_away(run):
+            _drive(run, store, workload, protocol, earlier, listener)
     return run
+
+
+@contextmanager
+def _said_if_away(run: Run) -> Iterator[None]:
+    """Turn what storage says that stayed away into one line: nothing is wrong with the search."""
+    try:
+        yield
+    except Exception as error:
+        if not is_away(error):
+            raise
+        raise StorageError(
+            f"storage of run {run.folder} is full or away, longer than it is waited for "
+            f"({first_line(error, run.config.storage)}); nas resume goes on when it is back"
+        ) from None
 
 
 def _drive(
@@ -243,6 +271,7 @@ def _drive(
             "meter": run.meter,
             "protocol": protocol,
             "lock_folder": lock_folder,
+            "timeout_s": run.driver.trial_timeout_s,
         }
         run_trials(
             session,

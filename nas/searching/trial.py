@@ -141,6 +141,8 @@ class TrialRecord:
         Raises:
             ValueError: a key is unknown or a value not allowed.
         """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"trial record must be a mapping, got {type(data).__name__}")
         unknown = data.keys() - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(f"trial record has unknown key {', '.join(sorted(unknown))}")

@@ -1,12 +1,13 @@
 """The state of a training loop on disk, so that one that was killed goes on and repeats little.
 
 One safetensors file, whole or absent: weights, moments of AdamW, the state of the random
-generator, and in its header the epoch that they are of. No pickle.
+generator, and in its header the epoch that they are of and their checksum. No pickle.
 """
 
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,16 @@ class LoopState:
         # Copies: safetensors refuses tensors that share memory, as tied weights do.
         return {key: value.detach().cpu().clone() for key, value in found.items()}
 
+    def fits(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether ``tensors`` are of an equal loop, whose optimizer may have stepped already."""
+        own = self.tensors()
+        names = {name for name in own if not name.startswith("optimizer/")}
+        given = {name for name in tensors if not name.startswith("optimizer/")}
+        return names == given and all(
+            tensors[name].shape == own[name].shape and tensors[name].dtype == own[name].dtype
+            for name in names
+        )
+
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what ``tensors`` of an equal loop said.
 
@@ -79,15 +90,20 @@ class Keeper:
         self._kept_s = time.perf_counter()
 
     def restore(self, state: LoopState) -> int:
-        """Fill ``state`` from disk and return its epoch; 0 where there is none that fits."""
+        """Fill ``state`` from disk and return its epoch; 0 where there is none that fits.
+
+        A file that is cut off or damaged is none: training makes it again.
+        """
         if not self.path.is_file():
             return 0
         try:
             with safe_open(str(self.path), framework="pt") as file:
-                epoch = int((file.metadata() or {})["epoch"])
+                metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            epoch, is_whole = int(metadata["epoch"]), metadata["crc32"] == _checksum(tensors)
         except (SafetensorError, KeyError, ValueError, OSError):
-            # Nothing that training could not make again.
+            return 0
+        if not is_whole or not state.fits(tensors):
             return 0
         state.load(tensors)
         return epoch
@@ -96,7 +112,18 @@ class Keeper:
         """Keep ``state`` of ``epoch``, if it is time to."""
         if epoch not in self._epochs and time.perf_counter() - self._kept_s < self._each_s:
             return
-        tensors, metadata = state.tensors(), {"epoch": str(epoch)}
+        tensors = state.tensors()
+        metadata = {"epoch": str(epoch), "crc32": _checksum(tensors)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, lambda path: save_file(tensors, str(path), metadata))
         self._kept_s = time.perf_counter()
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Of names and values: a disk may return what nobody wrote."""
+    found = 0
+    for name in sorted(tensors):
+        found = zlib.crc32(name.encode(), found)
+        values = tensors[name].contiguous().reshape(-1).view(torch.uint8)
+        found = zlib.crc32(values.numpy().data, found)
+    return f"{found:08x}"

@@ -20,6 +20,10 @@ class MeasureError(RuntimeError):
     """A measurement failed; the message is the first cause in one line."""
 
 
+class MeasureInterrupted(MeasureError):  # noqa: N818
+    """A measurement failed through nothing of the model's: a sensor was lost, a process killed."""
+
+
 class MeasureTimeout(MeasureError):  # noqa: N818  (as ``subprocess.TimeoutExpired``)
     """A measurement took longer than it was given."""
 
@@ -101,10 +105,11 @@ class MeasureProcess:
         except queue.Empty:
             raise MeasureTimeout(f"measuring took longer than {self._timeout_s:g} s") from None
         if line is None:
-            raise MeasureError(self._cause())
+            raise self._error()
         message: dict[str, Any] = json.loads(line)
         if message["event"] == "error":
-            raise MeasureError(message["cause"])
+            kind = MeasureInterrupted if message.get("is_lost") else MeasureError
+            raise kind(message["cause"])
         return message
 
     def _read(self) -> None:
@@ -113,10 +118,13 @@ class MeasureProcess:
             self._lines.put(line)
         self._lines.put(None)
 
-    def _cause(self) -> str:
+    def _error(self) -> MeasureError:
         code = self._process.wait()
         if code < 0:
-            return f"the measuring process was ended by signal {signal.Signals(-code).name}"
+            name = signal.Signals(-code).name
+            return MeasureInterrupted(f"the measuring process was ended by signal {name}")
         self._stderr.seek(0)
         lines = [line for line in self._stderr.read().strip().splitlines() if line.strip()]
-        return lines[-1] if lines else f"the measuring process ended with code {code}"
+        return MeasureError(
+            lines[-1] if lines else f"the measuring process ended with code {code}"
+        )

@@ -103,7 +103,10 @@ def main() -> int:
         text = lines[0] if lines else "no message"
         # Ours say all in their message; of others the kind tells more than the words may.
         ours = isinstance(error, ValueError | MeterError)
-        send({"event": "error", "cause": text if ours else f"{type(error).__name__}: {text}"})
+        cause = text if ours else f"{type(error).__name__}: {text}"
+        # A sensor that is lost may be back in the next process; anything else fails again.
+        is_lost = isinstance(error, MeterError)
+        send({"event": "error", "cause": cause, "is_lost": is_lost})
         return 1
     return 0
 

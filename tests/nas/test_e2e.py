@@ -248,6 +248,8 @@ class Say:
         print(snapshot.complete, snapshot.running, flush=True)
     def on_refine(self, done, total):
         pass
+    def on_wait(self, reason):
+        pass
 
     def on_teacher(self, epoch, epochs):
         print(0, 0, flush=True)

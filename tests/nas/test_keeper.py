@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from nas.tasks.registry import get_task
 from nas.training.config import DistillConfig, TrainingConfig
 from nas.training.distill import tabulate
 from nas.training.fit import Watch, fit
-from nas.training.keeper import Keeper
+from nas.training.keeper import Keeper, _checksum
 from nas.training.loop import train
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
@@ -92,3 +94,28 @@ def test_watching_a_network_changes_nothing_of_it(tmp_path):
     assert watched.validation == plain.validation
     for ours, theirs in zip(watched.model.parameters(), plain.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "one byte", "zeros", "another model", "not ours"])
+def test_a_damaged_state_is_none_and_training_starts_over(tmp_path, damage):
+    whole, _ = run(CONFIG)
+    path = tmp_path / "loop.safetensors"
+    run(CONFIG, keeper=Keeper(path, each_s=0), kill_at=3)
+    data = bytearray(path.read_bytes())
+    if damage == "cut off":
+        path.write_bytes(data[: len(data) // 2])
+    elif damage == "one byte":
+        data[-9] ^= 1
+        path.write_bytes(data)
+    elif damage == "zeros":
+        path.write_bytes(bytes(len(data)))
+    elif damage == "another model":
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {key: file.get_tensor(key).flatten() for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() | {"crc32": _checksum(tensors)}
+        save_file(tensors, str(path), metadata)
+    else:
+        path.write_text("nonsense")
+    again, heard = run(CONFIG, keeper=Keeper(path, each_s=0))
+    assert heard == [1, 2, 3, 4, 5]
+    assert all(torch.equal(whole[name], value) for name, value in again.items())
