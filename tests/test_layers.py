@@ -76,7 +76,11 @@ DOORS = {
         "nas/searching/samplers.py",
         "nas/searching/storage.py",
     ),
-    "ray": ("nas/searching/halving_scheduler.py", "nas/searching/ray_driver.py"),
+    "ray": (
+        "experiments/benchmarks/chaos.py",
+        "nas/searching/halving_scheduler.py",
+        "nas/searching/ray_driver.py",
+    ),
     "matplotlib": (
         "experiments/benchmarks/search/plots.py",
         "experiments/benchmarks/supernet_cost.py",
