@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,12 @@ def read_json(path: Path) -> Any:
             ``MAX_JSON_BYTES``; the message names the file.
     """
     try:
-        size = persist(lambda: path.stat().st_size)
-        if size > MAX_JSON_BYTES:
-            raise ValueError(f"{path} must be at most {MAX_JSON_BYTES} bytes, got {size}")
+        found = persist(path.stat)
+        if not stat.S_ISREG(found.st_mode):
+            # A device or pipe may have no end.
+            raise ValueError(f"{path} must be a file")
+        if found.st_size > MAX_JSON_BYTES:
+            raise ValueError(f"{path} must be at most {MAX_JSON_BYTES} bytes, got {found.st_size}")
         return parse_json(persist(path.read_bytes), str(path))
     except FileNotFoundError:
         raise ValueError(f"{path} must exist, and does not") from None
@@ -63,6 +67,18 @@ def parse_json(text: str | bytes, what: str) -> Any:
         raise ValueError(f"{what} must be JSON: it is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"{what} must be JSON: {error}") from None
+
+
+@contextmanager
+def as_written(what: str) -> Iterator[None]:
+    """Turn what Python says of values of wrong types into a ``ValueError`` that names ``what``.
+
+    For reading what this project wrote, which somebody may have changed since.
+    """
+    try:
+        yield
+    except (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"{what} is not as it was written: {error!r}") from None
 
 
 def _refuse_constant(name: str) -> None:

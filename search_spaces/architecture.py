@@ -35,11 +35,18 @@ BF16_STREAM: frozenset[Precision] = frozenset({"bf16", "fp8", "int8wo", "int4wo"
 
 SCHEMA_VERSION = 1
 
+_LARGEST_INT = 2**31 - 1
+
 
 def require_positive_int(name: str, value: object) -> None:
-    """Raise ``ValueError`` naming the field unless ``value`` is an integer above zero."""
+    """Raise ``ValueError`` naming the field unless ``value`` is an integer above zero.
+
+    None that is ours needs more than 31 bits, and what computes with them has 64.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    if value > _LARGEST_INT:
+        raise ValueError(f"{name} must be at most {_LARGEST_INT}, got {value!r}")
 
 
 def is_factorised(d_in: int, d_out: int, rank: int | None) -> bool:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from search_spaces.architecture import Architecture
 from search_spaces.domains import GENE_TYPES, Choice, make_domain
+from search_spaces.plain_yaml import read_yaml
 
 GLOBAL_GENES = ("d_model", "depth", "patch_size", "resolution")
 LAYER_GENES = tuple(gene for gene in GENE_TYPES if gene not in GLOBAL_GENES)
@@ -234,39 +233,9 @@ class SearchSpace:
             ValueError: the file is missing, not YAML, or not a space; one line that names it.
         """
         try:
-            if path.stat().st_size > _MAX_YAML_BYTES:
-                raise ValueError(f"must be at most {_MAX_YAML_BYTES} bytes")
-            data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-            return cls.from_dict(data)
-        except OSError as error:
-            raise ValueError(f"space file {path} must be readable: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise ValueError(f"space file {path} must be UTF-8 text") from None
-        except (yaml.YAMLError, RecursionError) as error:
-            raise ValueError(f"space file {path} must be YAML: {_yaml_problem(error)}") from None
+            return cls.from_dict(read_yaml(path, max_bytes=_MAX_YAML_BYTES))
         except ValueError as error:
             raise ValueError(f"space file {path}: {error}") from None
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Plain YAML in which a key that stands twice is an error, not a silent override."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = str(key_node.value)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _yaml_problem(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or "it cannot be read"
-    return f"{problem}, line {mark.line + 1}" if mark is not None else str(problem)
 
 
 def _check_key(where: str, key: object, allowed: Collection[str]) -> None:

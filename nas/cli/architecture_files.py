@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.files import MAX_JSON_BYTES, parse_json, read_json
 from predictors.campaign.protocol import Protocol
 from predictors.campaign.records import read_records
 from search_spaces.architecture import Architecture
@@ -40,23 +40,11 @@ def read_named(path: Path) -> list[Named]:
             found = _from_json(read_json(path / _ARTIFACTS_OWN))
         else:
             found = _from_lines(path) if path.suffix == ".jsonl" else _from_json(read_json(path))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"architectures {path}: {error}") from None
     if not found:
         raise ValueError(f"architectures {path}: must hold one or more, got none")
     return found
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        ValueError: it is missing or no JSON; names the file.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} must be a readable JSON file: {error}") from None
 
 
 def _from_json(data: Any) -> list[Named]:
@@ -67,10 +55,14 @@ def _from_json(data: Any) -> list[Named]:
 
 
 def _from_lines(path: Path) -> list[Named]:
+    if not path.is_file():
+        raise ValueError("must be a file that exists")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(f"must be at most {MAX_JSON_BYTES} bytes")
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     # Architectures have no architecture within; records begin with theirs.
     if not lines or not lines[0].startswith('{"architecture"'):
-        return [Named(Architecture.from_dict(json.loads(line))) for line in lines]
+        return [Named(Architecture.from_dict(parse_json(line, "a line"))) for line in lines]
     records = read_records(path)
     if records.cut_off:
         print(f"{path}: a line that was cut off is left out", file=sys.stderr)

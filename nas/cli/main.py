@@ -27,6 +27,8 @@ VERBS = (
     "predictor",
     "doctor",
 )
+# Characters of an error.
+_LONGEST_MESSAGE = 1000
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.debug:
             raise
         lines = str(error).strip().splitlines()
-        text = lines[0] if lines else "no message"
+        # Of what somebody else wrote, a message may quote a great deal.
+        text = lines[0][:_LONGEST_MESSAGE] if lines else "no message"
         if is_bad_input(error):
             print(f"nas {arguments.verb}: {text}", file=sys.stderr)
             return 2

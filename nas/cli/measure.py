@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _workload(arguments: argparse.Namespace, protocol_regime: str) -> Workload:
     """The workload that the options name, or the digits."""
-    from nas.cli.architecture_files import read_json
+    from nas.files import read_json
     from nas.tasks.registry import get_task
     from search_spaces.workload import Workload
 

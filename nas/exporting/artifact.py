@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.training.checkpoint import load_network, read_description
+from nas.training.checkpoint import check_size, load_network, read_description
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
@@ -58,6 +58,8 @@ def load_artifact(
     folder = Path(folder)
     architecture, workload = read_description(folder)
     if small:
+        if (folder / COMPRESSED).is_file():
+            check_size(architecture, workload, folder / COMPRESSED)
         compressed = load_compressed(architecture, workload, folder / COMPRESSED, device=device)
     else:
         compressed = compress(load_network(folder).model.to(device), architecture)

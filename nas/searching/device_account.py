@@ -123,7 +123,7 @@ def device_energy_j(path: Path) -> float | None:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             total_j += float(json.loads(line)["energy_j"])
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             # A lost sensor, or a line cut off by a kill.
             return None
     return total_j

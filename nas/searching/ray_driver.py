@@ -244,7 +244,11 @@ def adopt_results(session: Session, trials_folder: Path) -> None:
     """Finish trials that a killed driver dispatched and whose worker still got to the end."""
     for record in session.in_flight():
         found = result_in(trials_folder / str(record.number))
-        if found is not None:
+        if (
+            found is not None
+            and (found.number, found.replica) == (record.number, record.replica)
+            and found.architecture == record.architecture
+        ):
             session.finish(found)
 
 

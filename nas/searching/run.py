@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from nas.files import read_json, write_json
+from nas.files import as_written, read_json, write_json
 from nas.pareto.queries import Front, FrontMember
 from nas.searching.config import SearchConfig
 from nas.searching.fingerprints import check_unchanged, fingerprints
@@ -101,7 +101,10 @@ class Run:
     def stop_reason(self) -> str | None:
         """Why the search ended before its number of trials, ``None`` where it did not."""
         path = self.folder / _ENDED
-        return str(read_json(path)["reason"]) if path.is_file() else None
+        if not path.is_file():
+            return None
+        with as_written(str(path)):
+            return str(read_json(path)["reason"])
 
     def end_early(self, reason: str) -> None:
         """Record that the search ends before its number of trials."""
@@ -200,7 +203,7 @@ class Run:
     def finalists(self) -> tuple[int, ...] | None:
         """Which trials were chosen to be finalists, ``None`` before any were."""
         path = self.folder / _FINALISTS
-        return tuple(read_json(path)["numbers"]) if path.is_file() else None
+        return _read_finalists(path)[1] if path.is_file() else None
 
     def keep_finalists(self, numbers: Sequence[int], of: int) -> tuple[int, ...]:
         """Keep a choice among ``of`` trials; returns the one that was kept first, if any was.
@@ -209,9 +212,9 @@ class Run:
         """
         path = self.folder / _FINALISTS
         if path.is_file():
-            data = read_json(path)
-            if data["of"] == of:
-                return tuple(data["numbers"])
+            known, kept = _read_finalists(path)
+            if known == of:
+                return kept
         write_json(path, {"of": of, "numbers": list(numbers)})
         return tuple(numbers)
 
@@ -284,16 +287,34 @@ def load(path: str | Path) -> Run:
         raise ValueError(
             f"{folder / _CONFIG} must have schema {SCHEMA_VERSION}, got {data['schema']!r}"
         )
-    return Run(
-        folder=folder,
-        config=SearchConfig.from_dict(data["config"]),
-        name=data["name"],
-        started=data["started"],
-        versions=data["versions"],
-        meter=data["meter"],
-        driver=_read_driver(data.get("driver", {})),
-        fingerprints=data.get("fingerprints", {}),
-    )
+    for name in ("name", "started", "meter"):
+        if not isinstance(data[name], str):
+            raise ValueError(f"{folder / _CONFIG}: {name} must be a text, got {data[name]!r}")
+    for name in ("versions", "fingerprints"):
+        table = data.get(name, {})
+        if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
+            raise ValueError(f"{folder / _CONFIG}: {name} must be a table of texts")
+    with as_written(str(folder / _CONFIG)):
+        return Run(
+            folder=folder,
+            config=SearchConfig.from_dict(data["config"]),
+            name=data["name"],
+            started=data["started"],
+            versions=data["versions"],
+            meter=data["meter"],
+            driver=_read_driver(data.get("driver", {})),
+            fingerprints=data.get("fingerprints", {}),
+        )
+
+
+def _read_finalists(path: Path) -> tuple[int, tuple[int, ...]]:
+    """Among how many trials finalists were chosen, and their numbers."""
+    with as_written(str(path)):
+        data = read_json(path)
+        of, numbers = data["of"], tuple(data["numbers"])
+    if not all(isinstance(n, int) and n >= 0 for n in (of, *numbers)):
+        raise ValueError(f"{path} must hold numbers of trials, got {numbers!r}")
+    return of, numbers
 
 
 def _read_driver(data: Any) -> Driver:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.files import read_json, write_json
+from nas.files import as_written, read_json, write_json
 from nas.searching.config import SearchConfig
 from nas.searching.teacher import TeacherRecord, keep_outputs, write_record
 from search_spaces.sampling import largest, smallest
@@ -60,7 +60,10 @@ class SupernetRecord:
 def read_supernet(folder: Path) -> SupernetRecord | None:
     """The record of the supernet in ``folder``, ``None`` before it is trained."""
     path = folder / _RECORD
-    return SupernetRecord.from_dict(read_json(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    with as_written(str(path)):
+        return SupernetRecord.from_dict(read_json(path))
 
 
 def read_progress(folder: Path) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
 
-from nas.files import read_json, write_json
+from nas.files import as_written, read_json, write_json
 from nas.searching.config import LARGEST, SearchConfig
 from search_spaces.architecture import Architecture
 from search_spaces.sampling import largest
@@ -100,7 +100,10 @@ def check_artifact(folder: Path, workload: Workload) -> Network:
 def read_record(folder: Path) -> TeacherRecord | None:
     """The record of the teacher in ``folder``, ``None`` before it is trained."""
     path = folder / _RECORD
-    return TeacherRecord.from_dict(read_json(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    with as_written(str(path)):
+        return TeacherRecord.from_dict(read_json(path))
 
 
 def write_record(folder: Path, record: TeacherRecord) -> None:

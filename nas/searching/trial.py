@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from nas.files import as_written
 from nas.searching.halving import RungPoint
 from nas.training.config import Qat, Start
 from predictors.meters.base import EnergyReading
@@ -81,8 +82,11 @@ class TrialRecord:
 
     def __post_init__(self) -> None:
         """Check that the state has what it needs."""
-        if self.number < 0:
-            raise ValueError(f"number must be >= 0, got {self.number!r}")
+        # Folders are named by these.
+        for name in ("number", "replica"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} must be an integer >= 0, got {value!r}")
         if self.state not in STATES:
             raise ValueError(f"state must be one of {', '.join(STATES)}, got {self.state!r}")
         if self.state == "complete":
@@ -147,11 +151,12 @@ class TrialRecord:
         if unknown:
             raise ValueError(f"trial record has unknown key {', '.join(sorted(unknown))}")
         values = dict(data)
-        values["architecture"] = Architecture.from_dict(values["architecture"])
-        values["curve"] = tuple(RungPoint(**point) for point in values.get("curve", ()))
-        if values.get("reading") is not None:
-            values["reading"] = EnergyReading.from_dict(values["reading"])
-        return cls(**values)
+        with as_written("trial record"):
+            values["architecture"] = Architecture.from_dict(values["architecture"])
+            values["curve"] = tuple(RungPoint(**point) for point in values.get("curve", ()))
+            if values.get("reading") is not None:
+                values["reading"] = EnergyReading.from_dict(values["reading"])
+            return cls(**values)
 
 
 def judged(records: Sequence[TrialRecord]) -> list[TrialRecord]:

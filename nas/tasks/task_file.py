@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from search_spaces.plain_yaml import read_yaml
 
 _MAX_YAML_BYTES = 1_000_000
 
@@ -52,17 +52,7 @@ def read_task_file(path: Path, *, default_kind: str) -> TaskFile:
         ValueError: the file is missing, too large, not YAML, or not a mapping with a kind that is
             text; one line that says what is wrong.
     """
-    try:
-        if path.stat().st_size > _MAX_YAML_BYTES:
-            raise ValueError(f"must be at most {_MAX_YAML_BYTES} bytes")
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"must be readable: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError("must be UTF-8 text") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise ValueError(f"must be YAML: {problem}") from None
+    data = read_yaml(path, max_bytes=_MAX_YAML_BYTES)
     if not isinstance(data, dict):
         raise ValueError("must be a mapping with the keys name and kind, and those of the kind")
     kind = data.pop("kind", default_kind)

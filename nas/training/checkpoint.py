@@ -10,6 +10,7 @@ from torch import nn
 
 from nas.files import read_json, write_atomic
 from search_spaces.architecture import Architecture
+from search_spaces.counting import count
 from search_spaces.models.build import build
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import Workload
@@ -58,9 +59,27 @@ def load_network(folder: Path) -> Network:
         ValueError: a file is missing, corrupt or does not fit the others.
     """
     architecture, workload = read_description(folder)
+    check_size(architecture, workload, folder / WEIGHTS)
     model = build(architecture, workload)
     load_weights(model, folder / WEIGHTS)
     return Network(model, architecture, workload)
+
+
+def check_size(architecture: Architecture, workload: Workload, weights: Path) -> None:
+    """Refuse to build a network that a file of weights is far too short for.
+
+    What a stranger's files describe may take more memory than there is.
+
+    Raises:
+        ValueError: the file is missing, or has less than a bit for each parameter.
+    """
+    if not weights.is_file():
+        raise ValueError(f"weights {weights} must exist, and do not")
+    params, size = count(architecture, workload).params, weights.stat().st_size
+    if size < params / 8:
+        raise ValueError(
+            f"weights {weights} must be those of {params:,} parameters, got a file of {size} bytes"
+        )
 
 
 def read_description(folder: Path) -> tuple[Architecture, Workload]:

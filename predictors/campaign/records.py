@@ -16,6 +16,8 @@ from search_spaces.workload import Workload
 SCHEMA_VERSION = 3
 Role = Literal["candidate", "reference"]
 # How every line of a record begins, by the order of its fields.
+# Of a file: ten times the records of the largest campaign that is planned.
+_MAX_BYTES = 1 << 30
 _BEGINNING = '{"architecture": {'
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -135,6 +137,10 @@ def read_records(path: Path) -> RecordFile:
             names file and line.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError(f"records {path} must be a file")
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"records {path} must be at most {_MAX_BYTES} bytes")
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise ValueError(f"records {path} must be a readable text file: {error}") from None
@@ -151,8 +157,10 @@ def read_records(path: Path) -> RecordFile:
                 cut_off = True
                 continue
             raise ValueError(f"records {path} line {number}: no record, {error}") from None
+        except RecursionError:
+            raise ValueError(f"records {path} line {number}: nested too deeply") from None
         try:
             records.append(EnergyRecord.from_dict(data))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
             raise ValueError(f"records {path} line {number}: {error}") from None
     return RecordFile(tuple(records), cut_off)

@@ -234,7 +234,7 @@ def read_failures(path: Path) -> dict[str, str]:
         try:
             data = json.loads(line)
             causes[str(data["item"])] = str(data["cause"])
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             # A line cut off by a kill: its item is tried again.
             continue
     return causes

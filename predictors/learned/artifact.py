@@ -172,7 +172,7 @@ def load_predictor(path: Path) -> SavedPredictor:
             **{f.name: header["provenance"][f.name] for f in fields(Provenance)}
         )
         return SavedPredictor(_unpacked(header["predictor"], _FITTED, arrays), provenance)
-    except (KeyError, TypeError, IndexError, AttributeError, json.JSONDecodeError) as error:
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"predictor {path} is damaged: {error!r}") from None
     except ValueError as error:
         raise ValueError(f"predictor {path}: {error}") from None

@@ -154,7 +154,7 @@ def read_cache(path: Path) -> tuple[Row, ...]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         rows = [Row(**row | {"shape": Shape(**row["shape"])}) for row in data]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return ()
     return tuple(row for row in rows if row.status in STATUSES)
 

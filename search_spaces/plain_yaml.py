@@ -1,0 +1,65 @@
+"""YAML that a stranger may have written: plain values, of a bounded size, and nothing else.
+
+No tags that make objects, no keys that stand twice, and no aliases: a few of those that name each
+other stand for more values than there is memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def read_yaml(path: Path, *, max_bytes: int) -> Any:
+    """What the file at ``path`` holds.
+
+    Raises:
+        ValueError: it is no readable file, too long, not UTF-8 or not such YAML; one line that
+            says what is wrong, to stand after the file's name.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("must be a file")
+        if path.stat().st_size > max_bytes:
+            raise ValueError(f"must be at most {max_bytes} bytes")
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
+    except OSError as error:
+        raise ValueError(f"must be readable: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError("must be UTF-8 text") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"must be YAML: {_problem(error)}") from None
+    except (ValueError, OverflowError, TypeError, KeyError) as error:
+        # Of a date that is none, a number of too many digits, or a key that is a list.
+        lines = str(error).splitlines() or ["it cannot be read"]
+        raise ValueError(lines[0]) from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                None, None, "an alias is not allowed, write the value again", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(key_node.value)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _problem(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "it cannot be read"
+    return f"{problem}, line {mark.line + 1}" if mark is not None else str(problem)

@@ -1,0 +1,331 @@
+"""Every parser of what others give us: a value, or one line that says what is wrong.
+
+``JOULENAS_FUZZ_EXAMPLES=2000 python -m pytest tests/test_fuzz.py`` looks longer.
+"""
+
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+
+import pytest
+import yaml
+from fuzzing import JUNK, bytes_of, mutated, text_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from record_fakes import DIGITS, made_record, true_j
+from record_fakes import SPACE as RECORD_SPACE
+from search_fakes import SPACE, drive, make_session
+
+import nas
+from nas.cli.architecture_files import read_named
+from nas.cli.main import build_parser, main
+from nas.exporting.artifact import load_artifact
+from nas.searching import run as run_module
+from nas.searching.config import SearchConfig
+from nas.searching.summary import summarise
+from nas.tasks.registry import get_task
+from nas.training.checkpoint import save_weights
+from predictors.campaign.records import read_records
+from predictors.learned.artifact import Provenance, SavedPredictor, load_predictor, save_predictor
+from predictors.learned.models import EnergyPredictor, Observation
+from search_spaces.models.build import build
+from search_spaces.presets import get_space
+from search_spaces.sampling import smallest
+from search_spaces.workload import Workload
+
+EXAMPLES = int(os.environ.get("JOULENAS_FUZZ_EXAMPLES", "60"))
+fuzzed = settings(
+    max_examples=EXAMPLES,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+# No shrinking of a seed makes a document simpler; all of them are equally likely.
+seeds = st.integers(0, 2**32 - 1).map(random.Random)
+
+
+def check(parse, *arguments):
+    """``parse`` gives a value, or a ``ValueError`` (one of ours) with a message."""
+    try:
+        return parse(*arguments)
+    except Exception as error:
+        from nas.cli.errors import is_bad_input
+
+        assert is_bad_input(error) and str(error).strip(), repr(error)
+        return None
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+def written(path, content):
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogatepass")
+    path.write_bytes(content)
+    return path
+
+
+SPACE_TEXT = yaml.safe_dump(SPACE.to_dict())
+
+
+@fuzzed
+@given(seeds)
+def test_spaces(folder, rng):
+    if rng.random() < 0.6:
+        text = text_of(mutated(SPACE.to_dict(), rng), rng)
+    else:
+        text = bytes_of(SPACE_TEXT.encode(), rng)
+    check(get_space, str(written(folder / "space.yaml", text)))
+
+
+TASK = {
+    "name": "words",
+    "kind": "text_classification",
+    "train": "train.txt",
+    "validation": "train.txt",
+    "test": "train.txt",
+    "sequence_length": 4,
+    "tokens": "word",
+    "max_vocabulary": 50,
+}
+
+
+@fuzzed
+@given(seeds, st.sampled_from([None, "text_classification", "images", "arrays", "speech"]))
+def test_tasks(folder, rng, kind):
+    (folder / "train.txt").write_text("good a fine film\nbad a dull film\n" * 2)
+    data = mutated(TASK if kind is None else TASK | {"kind": kind}, rng)
+    if rng.random() < 0.7:
+        text = text_of(data, rng)
+    else:
+        text = bytes_of(yaml.safe_dump(TASK).encode(), rng)
+    path = written(folder / "task.yaml", text)
+    task = check(get_task, str(path))
+    if task is not None:
+        check(lambda: (task.workload(2), task.split("test")))
+
+
+@fuzzed
+@given(seeds)
+def test_texts_of_a_task(folder, rng):
+    lines = "".join(f"{label} w{i % 3} film\n" for i in range(9) for label in ("good", "bad"))
+    written(folder / "task.yaml", json.dumps(TASK))
+    written(folder / "train.txt", bytes_of(lines.encode(), rng))
+    task = get_task(str(folder / "task.yaml"))
+    check(lambda: (task.workload(2), task.split("train")))
+
+
+RECORD = made_record(
+    smallest(RECORD_SPACE), DIGITS, true_j(smallest(RECORD_SPACE)), session="s", order=1
+).to_dict()
+
+
+@fuzzed
+@given(seeds)
+def test_measurement_records(folder, rng):
+    good = json.dumps(RECORD)
+    if rng.random() < 0.7:
+        lines = [good, text_of(mutated(RECORD, rng), rng), good]
+        text = "\n".join(lines).encode("utf-8", "surrogatepass")
+    else:
+        text = bytes_of((good + "\n" + good).encode(), rng)
+    path = written(folder / "records.jsonl", text)
+    check(read_records, path)
+    check(read_named, path)
+
+
+@fuzzed
+@given(seeds)
+def test_architectures(folder, rng):
+    architecture = smallest(SPACE).to_dict()
+    given_data = rng.choice([architecture, [architecture], {"architecture": architecture}])
+    if rng.random() < 0.7:
+        text = text_of(mutated(given_data, rng), rng)
+    else:
+        text = bytes_of(json.dumps(given_data).encode(), rng)
+    name = rng.choice(["a.json", "a.jsonl"])
+    check(read_named, written(folder / name, text))
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("artifact") / "a"
+    folder.mkdir()
+    architecture, workload = (
+        smallest(SPACE),
+        Workload("digits", "image_classification", (1, 8, 8), 10, 4),
+    )
+    save_weights(build(architecture, workload), folder / "model.safetensors")
+    (folder / "architecture.json").write_text(json.dumps(architecture.to_dict()))
+    (folder / "workload.json").write_text(json.dumps(workload.to_dict()))
+    return folder
+
+
+@fuzzed
+@given(seeds, st.sampled_from(["architecture.json", "workload.json", "model.safetensors"]))
+def test_artifacts(artifact, folder, rng, name):
+    copy = folder / "artifact"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(artifact, copy)
+    content = (copy / name).read_bytes()
+    if name.endswith(".json") and rng.random() < 0.7:
+        written(copy / name, text_of(mutated(json.loads(content), rng), rng))
+    else:
+        written(copy / name, bytes_of(content, rng))
+    check(load_artifact, copy)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    config = SearchConfig(task="digits", space=SPACE, trials=3, sampler="random", meter="estimate")
+    run_module.create(folder, config, "estimate")
+    drive(make_session(folder, trials=3, sampler="random"))
+    trial = folder / "trials" / "0" / "replica-1"
+    trial.mkdir(parents=True)
+    shown = json.dumps(nas.load(folder).trial(0).to_dict() | {"replica": 1})
+    (trial / "result.json").write_text(shown)
+    (folder / "ended.json").write_text('{"reason": "over"}')
+    (folder / "finalists.json").write_text('{"of": 3, "numbers": [0, 1]}')
+    (folder / "device.jsonl").write_text('{"energy_j": 1.0, "duration_s": 1.0}\n')
+    return folder
+
+
+RUN_FILES = (
+    "run.json",
+    "study.journal",
+    "ended.json",
+    "finalists.json",
+    "device.jsonl",
+    "trials/0/replica-1/result.json",
+)
+
+
+@fuzzed
+@given(seeds, st.sampled_from(RUN_FILES))
+def test_run_folders(whole_run, folder, rng, name):
+    copy = folder / "run"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(whole_run, copy)
+    content = (copy / name).read_bytes()
+    if rng.random() < 0.3:
+        written(copy / name, bytes_of(content, rng))
+    elif name.endswith(".json"):
+        written(copy / name, text_of(mutated(json.loads(content), rng), rng))
+    else:
+        lines = content.decode().splitlines()
+        at = rng.randrange(len(lines))
+        lines[at] = text_of(mutated(json.loads(lines[at]), rng), rng)
+        written(copy / name, "\n".join(lines) + "\n")
+
+    def read():
+        run = nas.load(copy)
+        run.finalists()
+        return run.front(), summarise(run)
+
+    check(read)
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+    path = tmp_path_factory.mktemp("predictor") / "p.safetensors"
+    rng = random.Random(0)
+    import numpy as np
+
+    from search_spaces.sampling import sample
+
+    generator = np.random.default_rng(rng.randrange(9))
+    rows = []
+    for _ in range(8):
+        architecture = sample(SPACE, generator)
+        record = made_record(architecture, DIGITS, true_j(architecture))
+        rows.append(Observation.from_reading(architecture, DIGITS, record.reading))
+    provenance = Provenance("d", "fake", False, "0" * 12, (DIGITS.key,), "2026-11-26", {})
+    save_predictor(SavedPredictor(EnergyPredictor.fit(rows), provenance), path)
+    return path
+
+
+@fuzzed
+@given(seeds)
+def test_predictors(predictor, folder, rng):
+    content = predictor.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    head, body = json.loads(content[8 : 8 + size]), content[8 + size :]
+    if rng.random() < 0.7:
+        inner = json.loads(head["__metadata__"]["joulenas_predictor"])
+        if rng.random() < 0.8:
+            head["__metadata__"]["joulenas_predictor"] = text_of(mutated(inner, rng), rng)
+        else:
+            head = mutated(head, rng)
+        text = json.dumps(head).encode()
+        content = len(text).to_bytes(8, "little") + text + body
+    else:
+        content = bytes_of(content, rng)
+    saved = check(load_predictor, written(folder / "p.safetensors", content))
+    if saved is not None:
+        check(saved.predictor.predict, [smallest(SPACE)], DIGITS)
+
+
+OPTIONS = {
+    name: {action for action in sub._actions if action.dest != "help"}
+    for name, sub in build_parser()._subparsers._group_actions[0].choices.items()
+    if name in ("search", "resume", "front", "export")
+}
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Verbs that would search or export stop where they would begin to."""
+    from search_fakes import report
+
+    from nas.exporting import export
+    from nas.searching import study
+    from search_spaces.compression import probing
+
+    def stop(*_, **__):
+        raise ValueError("stopped here")
+
+    monkeypatch.setattr(study, "_run_search", stop)
+    monkeypatch.setattr(export, "export", stop)
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
+
+
+@fuzzed
+@given(seeds, st.sampled_from(sorted(OPTIONS)))
+def test_command_lines(whole_run, folder, no_work, monkeypatch, rng, verb):
+    monkeypatch.chdir(folder)
+    words = [verb]
+    if verb == "search":
+        words += rng.choice([["quickstart", "--device", "cpu"], ["quickstart"], [], ["nope"]])
+    else:
+        words += [str(whole_run)] if rng.random() < 0.8 else [rng.choice(["", "nope", "/", "."])]
+    actions = sorted((a for a in OPTIONS[verb] if a.option_strings), key=lambda a: a.dest)
+    for action in rng.sample(actions, rng.randint(1, 3)):
+        words.append(action.option_strings[-1])
+        if action.nargs != 0:
+            word = rng.choice(
+                [str(j) for j in JUNK if j != "/dev/zero"] + ["2mJ", "0.5,1", "3", "all"]
+            )
+            words.append(word.replace("\x00", "0").encode("utf-8", "replace").decode())
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = end.code
+    assert code in (0, 2), (words, said.getvalue())
+    assert "Traceback" not in said.getvalue()
+
+
+def test_a_bomb_of_aliases_is_refused(folder):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    text = "\n".join([*lines, "name: *a11"])
+    for parse in (get_space, get_task):
+        path = written(folder / "bomb.yaml", text)
+        with pytest.raises(ValueError, match="alias") as error:
+            parse(str(path))
+        assert len(str(error.value)) < 300
