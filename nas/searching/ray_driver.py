@@ -85,6 +85,9 @@ def cluster(address: str | None, workers: int, device: str) -> Iterator[None]:
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     _quieten()
+    # Ray's servers run what anybody asks for who reaches them. Without this they listen to the
+    # network, on Linux at least; it is what Ray does elsewhere, and has no option of its own.
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = address is not None
     try:
         if address is None:
             ray.init(
