@@ -8,7 +8,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,17 @@ class PrivatePostgres:
 
     folder: Path
     password: str
+    control: Callable[..., None]
+
+    def stop(self) -> None:
+        """As a server that crashes: nobody's connection is closed in order."""
+        self.control("stop", "-m", "immediate")
+
+    def start(self) -> None:
+        """Start it, for the first time or again."""
+        options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c fsync=off"
+        log = str(self.folder.parent / "data" / "server.log")
+        self.control("start", "--wait", "-o", options, "-l", log)
 
     def url(self, password: str | None = None) -> str:
         """A storage URL, with the right password by default."""
@@ -43,7 +54,9 @@ def running(programs: Path) -> Iterator[PrivatePostgres]:
     # Short, since a socket's path may have 107 characters; pytest's own folders are too deep, and
     # closed to the user that the server must run as where this is root.
     top = Path(tempfile.mkdtemp(prefix="joulenas-pg-"))
-    server = PrivatePostgres(top / "s", secrets.token_hex(12))
+    server = PrivatePostgres(
+        top / "s", secrets.token_hex(12), lambda *words: run("pg_ctl", *words)
+    )
     server.folder.mkdir()
     passwords = top / "password"
     passwords.write_text(server.password)
@@ -71,12 +84,11 @@ def running(programs: Path) -> Iterator[PrivatePostgres]:
             "initdb", "-U", "joule", "--auth=scram-sha-256", f"--pwfile={passwords}",
             "--no-sync", "--encoding=UTF8", "--locale=C",
         )  # fmt: skip
-        options = f"-c listen_addresses='' -c unix_socket_directories={server.folder} -c fsync=off"
-        run("pg_ctl", "start", "--wait", "-o", options, "-l", str(data / "server.log"))
+        server.start()
         yield server
     finally:
         try:
-            run("pg_ctl", "stop", "-m", "immediate")
+            server.stop()
         except subprocess.CalledProcessError:
             # It never started; what went wrong is raised already.
             assert not (data / "postmaster.pid").exists()

@@ -2,16 +2,19 @@
 
 import multiprocessing
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from private_postgres import MISSING, binaries, running
-from search_fakes import SPACE, drive, make_session
+from search_fakes import SPACE, drive, finished, make_session
 
 import nas
+from nas.patience import patience
 from nas.searching.config import SearchConfig
 from nas.searching.run import create
 from nas.searching.storage import StorageError, StudyStore
+from nas.searching.study import _said_if_away
 
 PROGRAMS = binaries()
 pytestmark = pytest.mark.skipif(PROGRAMS is None, reason=MISSING)
@@ -93,3 +96,25 @@ def test_refusals_are_one_line_without_the_password(server, tmp_path):
         assert wrong not in said and "\n" not in said and "postgresql+psycopg://joule:***@" in said
     with pytest.raises(StorageError, match="no study"):
         StudyStore.load(tmp_path, server.url(), "none")
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(server, tmp_path, monkeypatch):
+    url = server.url()
+    session = make_session(tmp_path, storage=url, run_name="away", trials=6, sampler="random")
+    session.finish(finished(session.next_candidate()))
+    in_flight = session.next_candidate()
+    server.stop()
+    with pytest.raises(StorageError, match="full or away"), _said_if_away(new_run(tmp_path, url)):
+        session.finish(finished(in_flight))
+    told = []
+    with ThreadPoolExecutor(1) as beside, patience(told.append, wait_s=60.0):
+        back = beside.submit(lambda: (time.sleep(1.5), server.start()))
+        session.finish(finished(in_flight))
+        back.result()
+        drive(session)
+    assert told and server.password not in "".join(told)
+    assert [r.state for r in session.records()] == ["complete"] * 6
+    again = make_session(
+        tmp_path, storage=url, run_name="away", trials=6, sampler="random", create=False
+    )
+    assert again.records() == session.records()
