@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from nas.searching.config import SearchConfig
     from nas.searching.run import Run
     from nas.searching.session import Listener
+    from search_spaces.plugins import Plugin
 
-__all__ = ["export", "load", "recipe", "resume", "search"]
+__all__ = ["export", "load", "plugin", "recipe", "resume", "search"]
 
 
 def recipe(name: str, **changes: object) -> SearchConfig:
@@ -29,6 +30,17 @@ def recipe(name: str, **changes: object) -> SearchConfig:
     from nas.searching.recipes import get_recipe
 
     return get_recipe(name, **changes)
+
+
+def plugin(path: str | Path) -> Plugin:
+    """The plug-in file at ``path``, loaded, for ``SearchConfig.plugins``; see docs/plugins.md.
+
+    Raises:
+        ValueError: the file cannot be read, or is no plug-in.
+    """
+    from search_spaces.plugins import name_plugin
+
+    return name_plugin(path)
 
 
 def search(

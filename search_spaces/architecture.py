@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,6 +35,9 @@ INT4_GROUP_SIZE = 32
 BF16_STREAM: frozenset[Precision] = frozenset({"bf16", "fp8", "int8wo", "int4wo"})
 
 SCHEMA_VERSION = 1
+# The family of our own networks; see ``search_spaces.families`` for others.
+TRANSFORMER = "transformer"
+Extra = tuple[tuple[str, int | float | str], ...]
 
 _LARGEST_INT = 2**31 - 1
 
@@ -175,8 +179,8 @@ class Architecture:
     ``patch_size`` is the side in pixels of the square patches that become tokens; it is 1 for
     token workloads. ``resolution`` is the height in pixels that images are shrunk to before they
     are cut into patches (their width follows in proportion), as the network's first step;
-    ``None`` leaves them as they are. What the network reads and predicts is the ``Workload``'s to
-    say.
+    ``None`` leaves them as they are. ``family`` says whose network it is; those of others may have
+    ``extra`` genes, by name. What the network reads and predicts is the ``Workload``'s to say.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -186,6 +190,8 @@ class Architecture:
     layers: tuple[LayerSpec, ...]
     patch_size: int = 1
     resolution: int | None = None
+    family: str = TRANSFORMER
+    extra: Extra = ()
 
     def __post_init__(self) -> None:
         """Validate, then bring every layer to its canonical form."""
@@ -203,6 +209,21 @@ class Architecture:
             for layer in self.layers
         )
         object.__setattr__(self, "layers", canonical)
+        if not isinstance(self.family, str) or not self.family:
+            raise ValueError(f"family must be a name, got {self.family!r}")
+        if self.extra and self.family == TRANSFORMER:
+            raise ValueError(f"extra must be empty for family {TRANSFORMER}, got {self.extra!r}")
+        for name, value in self.extra:
+            if not isinstance(name, str) or not _is_extra(value):
+                raise ValueError(
+                    f"extra must hold names with finite numbers or texts, got {name!r}: {value!r}"
+                )
+        object.__setattr__(self, "extra", tuple(sorted(self.extra)))
+        if self.family != TRANSFORMER and not all(_is_plain(block) for block in self.blocks):
+            raise ValueError(
+                f"family {self.family} must have blocks of precision fp32, sparsity dense and "
+                f"full rank"
+            )
 
     @property
     def depth(self) -> int:
@@ -234,12 +255,16 @@ class Architecture:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
         # Left out where it says nothing: what was hashed and stored before there was one stays.
-        resolution = {} if self.resolution is None else {"resolution": self.resolution}
+        rest: dict[str, Any] = {}
+        if self.resolution is not None:
+            rest["resolution"] = self.resolution
+        if self.family != TRANSFORMER:
+            rest |= {"family": self.family, "extra": dict(self.extra)}
         return {
             "schema": SCHEMA_VERSION,
             "d_model": self.d_model,
             "patch_size": self.patch_size,
-            **resolution,
+            **rest,
             "layers": [
                 {
                     "attention": {
@@ -265,7 +290,7 @@ class Architecture:
             "architecture",
             data,
             {"schema", "d_model", "patch_size", "layers"},
-            may_lack={"resolution"},
+            may_lack={"resolution", "family", "extra"},
         )
         if data["schema"] != SCHEMA_VERSION:
             raise ValueError(
@@ -299,11 +324,16 @@ class Architecture:
                     ),
                 )
             )
+        extra = data.get("extra", {})
+        if not isinstance(extra, Mapping):
+            raise ValueError(f"architecture.extra must be an object, got {extra!r}")
         return cls(
             d_model=data["d_model"],
             layers=tuple(layers),
             patch_size=data["patch_size"],
             resolution=data.get("resolution"),
+            family=data.get("family", TRANSFORMER),
+            extra=tuple(extra.items()),
         )
 
     def describe(self) -> str:
@@ -314,7 +344,8 @@ class Architecture:
         """
         attention = [layer.attention for layer in self.layers]
         ffn = [layer.ffn for layer in self.layers]
-        parts = [f"d{self.d_model}", f"L{self.depth}"]
+        own = [] if self.family == TRANSFORMER else [self.family]
+        parts = [*own, f"d{self.d_model}", f"L{self.depth}"]
         parts.append(
             f"h{_span([a.n_heads for a in attention])}/{_span([a.n_kv_heads for a in attention])}"
         )
@@ -326,11 +357,22 @@ class Architecture:
             parts.append(f"p{self.patch_size}")
         if self.resolution is not None:
             parts.append(f"{self.resolution}px")
+        parts += [f"{name}={value}" for name, value in self.extra]
         precisions = {block.compression.precision for block in self.blocks}
         parts.append("+".join(p for p in PRECISIONS if p in precisions))
         sparsities = {block.compression.sparsity for block in self.blocks}
         parts += [s for s in SPARSITIES if s in sparsities and s != "dense"]
         return " ".join(parts)
+
+
+def _is_extra(value: object) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    )
+
+
+def _is_plain(block: AttentionSpec | FfnSpec) -> bool:
+    return block.rank is None and block.compression == Compression()
 
 
 def _shared_to_dict(block: AttentionSpec | FfnSpec) -> dict[str, Any]:

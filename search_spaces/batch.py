@@ -6,8 +6,8 @@ beyond an architecture's depth are 1 (a count) or 0 (a code), and ``active`` is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from search_spaces.architecture import (
     PRECISIONS,
     SPARSITIES,
+    TRANSFORMER,
     Architecture,
     AttentionSpec,
     FfnSpec,
@@ -62,7 +63,8 @@ class FfnBatch(BlockBatch):
 class ArchitectureBatch:
     """``N`` architectures: global fields of shape ``(N,)``, blocks of shape ``(N, L)``.
 
-    ``resolution`` is 0 where images are read as they are.
+    ``resolution`` is 0 where images are read as they are. All are of one ``family``; ``extra`` has
+    the family's own genes, of shape ``(N,)``.
     """
 
     d_model: Ints
@@ -71,6 +73,8 @@ class ArchitectureBatch:
     resolution: Ints
     attention: AttentionBatch
     ffn: FfnBatch
+    family: str = TRANSFORMER
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """How many architectures."""
@@ -92,11 +96,21 @@ class ArchitectureBatch:
             self.resolution[selection],
             _block_rows(self.attention, selection),
             _block_rows(self.ffn, selection),
+            self.family,
+            {name: values[selection] for name, values in self.extra.items()},
         )
 
     @classmethod
     def of(cls, architectures: Sequence[Architecture]) -> ArchitectureBatch:
-        """From architectures one by one."""
+        """From architectures one by one.
+
+        Raises:
+            ValueError: they are of several families.
+        """
+        families = sorted({a.family for a in architectures} or {TRANSFORMER})
+        if len(families) > 1:
+            raise ValueError(f"architectures must be of one family, got {', '.join(families)}")
+        extra = [dict(a.extra) for a in architectures]
         deepest = max((a.depth for a in architectures), default=1)
         attention = [[layer.attention for layer in a.layers] for a in architectures]
         ffn = [[layer.ffn for layer in a.layers] for a in architectures]
@@ -115,6 +129,8 @@ class ArchitectureBatch:
                 **_shared(ffn, deepest),
                 d_ff=_padded([[s.d_ff for s in row] for row in ffn], deepest, 1),
             ),
+            family=families[0],
+            extra={name: np.array([e[name] for e in extra]) for name in (extra or [{}])[0]},
         )
 
     @classmethod
@@ -214,6 +230,11 @@ class ArchitectureBatch:
                 sparsity=sparsity("ffn"),
                 d_ff=np.where(active, of_width("ffn_ratio", width_of), 1),
             ),
+            family=space.family,
+            extra={
+                name: np.array(domain.values)[positions[:, column_of[name]]]
+                for name, domain in space.extra.items()
+            },
         )
 
 

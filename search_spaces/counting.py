@@ -33,10 +33,12 @@ from search_spaces.architecture import (
     INT4_GROUP_SIZE,
     PRECISIONS,
     SPARSITIES,
+    TRANSFORMER,
     Architecture,
     Precision,
 )
 from search_spaces.batch import ArchitectureBatch, AttentionBatch, BlockBatch, FfnBatch, Ints
+from search_spaces.families import get_family
 from search_spaces.workload import AS_IT_IS, Workload
 
 Floats = NDArray[np.float64]
@@ -175,11 +177,33 @@ def count_batch(batch: ArchitectureBatch, workload: Workload) -> BatchCounts:
     Raises:
         ValueError: a patch size does not fit the workload.
     """
+    if batch.family != TRANSFORMER:
+        return _of_family(batch, workload)
     tokens = workload.n_tokens_batch(batch.patch_size, batch.resolution)
     d_model, active = batch.d_model[:, None].astype(float), batch.active
     attention = _attention(batch.attention, d_model, tokens[:, None], active)
     ffn = _ffn(batch.ffn, d_model, tokens[:, None], active)
     return BatchCounts(attention, ffn, _outer(batch, tokens, workload))
+
+
+def _of_family(batch: ArchitectureBatch, workload: Workload) -> BatchCounts:
+    """What another family counts stands outside of blocks, of which it has none that we know."""
+    found = get_family(batch.family).count(batch, workload)
+    none = np.zeros(batch.attention.rank.shape)
+    codes = np.zeros_like(batch.attention.rank)
+    blocks = PartCounts(codes, codes, codes.astype(bool), none, none, none, none, none)
+    stream = np.full(len(batch), _STREAMS[0])
+    outer = PartCounts(
+        precision=stream,
+        sparsity=np.zeros_like(stream),
+        is_factorised=np.zeros(len(batch), dtype=bool),
+        params=found.params,
+        macs=found.macs,
+        weight_bytes=found.params * _PER_WEIGHT[stream],
+        activation_bytes=found.moved_values * _PER_VALUE[stream],
+        n_kernels=found.n_kernels,
+    )
+    return BatchCounts(blocks, blocks, outer)
 
 
 def _outer(batch: ArchitectureBatch, tokens: Floats, workload: Workload) -> PartCounts:

@@ -51,7 +51,14 @@ def decode(genes: Mapping[str, Any], space: SearchSpace) -> Architecture:
         for block in ("attention", "ffn"):
             own[f"{block}_compression"] = _compression(own, block, space)
         layers.append(LayerSpec(_attention(own, d_model), _ffn(own, d_model)))
-    return Architecture(d_model, tuple(layers), genes["patch_size"], genes.get("resolution"))
+    return Architecture(
+        d_model,
+        tuple(layers),
+        genes["patch_size"],
+        genes.get("resolution"),
+        space.family,
+        tuple((name, genes[name]) for name in space.extra),
+    )
 
 
 def encode(architecture: Architecture, space: SearchSpace) -> Genes:
@@ -67,6 +74,18 @@ def encode(architecture: Architecture, space: SearchSpace) -> Genes:
     resolution = _member(space, "resolution", architecture.resolution)
     if "resolution" in genes:
         genes["resolution"] = resolution
+    if (
+        architecture.family != space.family
+        or dict(architecture.extra).keys() != space.extra.keys()
+    ):
+        raise ValueError(
+            f"{architecture.describe()} must be of family {space.family!r} with the extra genes "
+            f"{', '.join(space.extra) or 'none'}"
+        )
+    for name, value in architecture.extra:
+        if value not in space.extra[name]:
+            raise ValueError(f"{name} must be one of {space.extra[name].values}, got {value!r}")
+        genes[name] = value
     for gene in LAYER_GENES:
         groups = (
             [list(range(architecture.depth))]

@@ -14,9 +14,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.architecture import PRECISIONS, Architecture
+from search_spaces.architecture import PRECISIONS, TRANSFORMER, Architecture
 from search_spaces.batch import ArchitectureBatch
 from search_spaces.counting import BYTES_PER_WEIGHT, count_batch, stream_precisions
+from search_spaces.families import get_family
 from search_spaces.workload import Workload
 
 _PER_VALUE = np.array([BYTES_PER_WEIGHT[precision] for precision in PRECISIONS])
@@ -28,6 +29,10 @@ def peak_memory_bytes(batch: ArchitectureBatch, workload: Workload) -> NDArray[n
     Raises:
         ValueError: a patch size does not fit the workload.
     """
+    weights = count_batch(batch, workload).total("weight_bytes")
+    if batch.family != TRANSFORMER:
+        values = get_family(batch.family).count(batch, workload).peak_values
+        return values * BYTES_PER_WEIGHT["fp32"] * workload.batch_size + weights
     d_model = batch.d_model[:, None].astype(float)
     attention, ffn = batch.attention, batch.ffn
     d_q, d_kv = attention.n_heads * attention.d_head, attention.n_kv_heads * attention.d_head
@@ -36,7 +41,7 @@ def peak_memory_bytes(batch: ArchitectureBatch, workload: Workload) -> NDArray[n
     values = (np.maximum(in_attention, in_ffn) * batch.active).max(axis=1)
     values *= workload.n_tokens_batch(batch.patch_size, batch.resolution)
     activations = values * _PER_VALUE[stream_precisions(batch)] * workload.batch_size
-    found: NDArray[np.float64] = activations + count_batch(batch, workload).total("weight_bytes")
+    found: NDArray[np.float64] = activations + weights
     return found
 
 

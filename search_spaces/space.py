@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import TRANSFORMER, Architecture
 from search_spaces.domains import GENE_TYPES, Choice, make_domain
 from search_spaces.plain_yaml import read_yaml
 
@@ -18,6 +19,9 @@ LAYER_GENES = tuple(gene for gene in GENE_TYPES if gene not in GLOBAL_GENES)
 DEFAULT_SHARED = frozenset(
     gene for gene in LAYER_GENES if gene.endswith(("precision", "sparsity"))
 )
+# What another family than ours may do without, and what it does not have.
+_IDLE = frozenset({"n_heads", "n_kv_heads", "ffn_ratio"})
+_COMPRESSING = tuple(gene for gene in LAYER_GENES if gene not in _IDLE)
 _MAX_YAML_BYTES = 100_000
 _MAX_DEPTH = 256
 _ANY_RESOLUTION = (None,)
@@ -30,7 +34,8 @@ class SearchSpace:
     ``n_heads`` must divide ``d_model`` (``d_head`` is the quotient) and ``n_kv_heads`` must divide
     ``n_heads``; combinations that break this are not members. Ranks are fractions of ``d_model``,
     rounded to whole numbers. Every patch size must divide every resolution. A gene in ``shared``
-    has one value for all layers, another has one for each layer.
+    has one value for all layers, another has one for each layer. Members are of ``family``;
+    ``extra`` are genes of its own (``search_spaces.families``).
 
     Raises:
         ValueError: the domains do not make a space; the message names the gene and what is wrong.
@@ -39,6 +44,8 @@ class SearchSpace:
     name: str
     domains: Mapping[str, Choice]
     shared: frozenset[str] = DEFAULT_SHARED
+    family: str = TRANSFORMER
+    extra: Mapping[str, Choice] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Validate the genes, fill in defaults, and check that every width has heads."""
@@ -52,10 +59,14 @@ class SearchSpace:
                 filled[gene] = make_domain(gene, tuple(self.domains[gene]))
             elif kind.default is not None:
                 filled[gene] = Choice(kind.default)
+            elif self.family != TRANSFORMER and gene in _IDLE:
+                # Another family may have no heads: one value says so.
+                filled[gene] = Choice((1,))
             else:
                 raise ValueError(f"space lacks {gene}, a list of {kind.allowed}")
         object.__setattr__(self, "domains", filled)
         object.__setattr__(self, "shared", frozenset(self.shared))
+        self._check_family()
         for key in sorted(self.shared, key=str):
             _check_key("shared", key, LAYER_GENES)
         if ("n_heads" in self.shared) != ("n_kv_heads" in self.shared):
@@ -91,7 +102,34 @@ class SearchSpace:
 
     def __hash__(self) -> int:
         """Equal spaces hash equal."""
-        return hash((self.name, tuple(self.domains.items()), self.shared))
+        extra = tuple(self.extra.items())
+        return hash((self.name, tuple(self.domains.items()), self.shared, self.family, extra))
+
+    def _check_family(self) -> None:
+        if not isinstance(self.family, str) or not self.family:
+            raise ValueError(f"family must be a name, got {self.family!r}")
+        if self.family == TRANSFORMER:
+            if self.extra:
+                raise ValueError(f"extra must be left out for family {TRANSFORMER}")
+            return
+        for gene in _COMPRESSING:
+            plain = GENE_TYPES[gene].default
+            if self.values(gene) != plain:
+                raise ValueError(
+                    f"{gene} must be {list(plain or ())} for family {self.family}, got "
+                    f"{list(self.values(gene))}"
+                )
+        extra = {}
+        for name, values in self.extra.items():
+            if not isinstance(name, str) or not name.isidentifier() or name in GENE_TYPES:
+                raise ValueError(f"extra must have names of its own, got {name!r}")
+            given = tuple(values) if isinstance(values, list | tuple | Choice) else (None,)
+            if not all(type(value) in (int, float, str) for value in given):
+                raise ValueError(
+                    f"extra {name} must be a list of numbers or texts, got {values!r}"
+                )
+            extra[name] = Choice(given)
+        object.__setattr__(self, "extra", dict(sorted(extra.items())))
 
     def values(self, gene: str) -> tuple[Any, ...]:
         """The values of one gene."""
@@ -120,6 +158,7 @@ class SearchSpace:
             # A space that says nothing of resolutions has the genes that it always had.
             if gene != "resolution" or self.values(gene) != _ANY_RESOLUTION
         }
+        found |= self.extra
         found |= {gene: self.domains[gene] for gene in LAYER_GENES if gene in self.shared}
         for layer in range(self.max_depth):
             for gene in LAYER_GENES:
@@ -158,7 +197,7 @@ class SearchSpace:
                     options = len(self.domains[gene])
                     combinations *= options if gene in self.shared else options**depth
                 total += combinations
-        return total
+        return total * math.prod(len(domain) for domain in self.extra.values())
 
     def restrict(
         self,
@@ -201,6 +240,14 @@ class SearchSpace:
                 if gene != "resolution" or domain.values != _ANY_RESOLUTION
             },
             "shared": sorted(self.shared),
+            **(
+                {}
+                if self.family == TRANSFORMER
+                else {
+                    "family": self.family,
+                    "extra": {name: list(domain.values) for name, domain in self.extra.items()},
+                }
+            ),
         }
 
     @classmethod
@@ -213,16 +260,21 @@ class SearchSpace:
         if not isinstance(data, Mapping):
             raise ValueError(f"space must be a mapping of genes to lists, got {data!r}")
         for key in data:
-            _check_key("space", key, ("name", *GENE_TYPES, "shared"))
+            _check_key("space", key, ("name", *GENE_TYPES, "shared", "family", "extra"))
         if "name" not in data:
             raise ValueError("space lacks name, a non-empty string")
         shared = data.get("shared", sorted(DEFAULT_SHARED))
         if not isinstance(shared, list) or not all(isinstance(s, str) for s in shared):
             raise ValueError(f"shared must be a list of genes, got {shared!r}")
+        extra = data.get("extra", {})
+        if not isinstance(extra, Mapping):
+            raise ValueError(f"extra must be a mapping of genes to lists, got {extra!r}")
         return cls(
             name=data["name"],
             domains={g: make_domain(g, data[g]) for g in GENE_TYPES if g in data},
             shared=frozenset(shared),
+            family=data.get("family", TRANSFORMER),
+            extra=extra,
         )
 
     @classmethod

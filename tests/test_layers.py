@@ -23,7 +23,12 @@ MAY_IMPORT = {
     ),
     "nas/pareto": ("nas.pareto",),
     "nas/samplers": ("nas.samplers", "nas.pareto"),
-    "nas/tasks": ("nas.tasks", "search_spaces.plain_yaml", "search_spaces.workload"),
+    "nas/tasks": (
+        "nas.tasks",
+        "search_spaces.plain_yaml",
+        "search_spaces.plugins",
+        "search_spaces.workload",
+    ),
     "nas/training": (
         "nas.training",
         "nas.tasks",

@@ -11,6 +11,7 @@ from typing import Any
 from nas.cli.account import meter_label
 from nas.cli.front import add_query, query
 from nas.cli.limits import asked_limits
+from nas.cli.plugins import add_plugins, named_plugins
 from nas.cli.units import format_joules
 
 
@@ -29,6 +30,7 @@ def add_parser(subparsers: Any) -> None:
         default=0.3,
         help="how far joules measured again may differ, relative (default: 0.3)",
     )
+    add_plugins(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="the card as JSON")
 
@@ -53,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if asked[0] and any(asked[1:]):
         raise ValueError("--trial names one member already; leave the other options out")
+    named_plugins(arguments)
     found = nas.load(arguments.run)
     limits = asked_limits(arguments)
     if arguments.trial is not None:

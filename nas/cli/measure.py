@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.measure_options import AUTO, add_options, check
+from nas.cli.plugins import named_plugins
 from nas.cli.progress import MeasureProgress
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class _Bench:
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     check(arguments)
+    named_plugins(arguments)
     from nas.cli.architecture_files import read_named
     from nas.searching.recipes import default_device
     from predictors.meters.select import choose_meter, parse_device

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nas.cli.plugins import add_plugins
+
 AUTO = "auto"
 
 
@@ -17,6 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="architectures: .json (one or a list) or .jsonl; records are measured again as "
         "they were",
     )
+    add_plugins(parser)
     parser.add_argument("--space", help="preset or YAML file to sample from")
     parser.add_argument("--sample", type=int, help="how many architectures of the space")
     parser.add_argument(

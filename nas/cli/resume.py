@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nas.cli.plugins import add_plugins, named_plugins
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
@@ -19,6 +21,7 @@ def add_parser(subparsers: Any) -> None:
         "--refine", type=int, metavar="N", help="evaluate again what is unsure, up to N times"
     )
     parser.add_argument("--workers", type=int, help="trials at a time (default: as before)")
+    add_plugins(parser)
     parser.add_argument(
         "--address",
         help="a running Ray cluster, or local for one of its own (default: as before)",
@@ -40,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from nas.cli.progress import SearchProgress
     from nas.cli.search import report
 
+    named_plugins(arguments)
     config = nas.load(arguments.run).config
     if not arguments.quiet:
         print(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.limits import add_limits, limits_of, parse_reference
+from nas.cli.plugins import add_plugins, named_plugins
 
 if TYPE_CHECKING:
     from nas.searching.config import SearchConfig
@@ -31,6 +32,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("recipe", nargs="?", help="a recipe, such as quickstart")
     parser.add_argument("--task", help="task or YAML file, in place of the recipe's")
+    add_plugins(parser)
     parser.add_argument("--space", help="preset or YAML file, in place of the recipe's space")
     parser.add_argument(
         "--trials",
@@ -231,6 +233,8 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
         )
         if getattr(arguments, name) is not None
     }
+    if arguments.plugin:
+        changes["plugins"] = named_plugins(arguments)
     if "task" in changes and is_task_file(changes["task"]):
         # Whole, so that workers and a resumed search find it from any folder.
         changes["task"] = str(Path(changes["task"]).resolve())

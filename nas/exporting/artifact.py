@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.training.checkpoint import check_size, load_network, read_description
+from nas.training.checkpoint import check_size, load_any_network, read_description
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 CHECK, CARD, README = "check.safetensors", "card.json", "README.md"
 COMPRESSED = "compressed.safetensors"
@@ -57,12 +57,13 @@ def load_artifact(
 
     folder = Path(folder)
     architecture, workload = read_description(folder)
+    compressed: nn.Module
     if small:
         if (folder / COMPRESSED).is_file():
             check_size(architecture, workload, folder / COMPRESSED)
         compressed = load_compressed(architecture, workload, folder / COMPRESSED, device=device)
     else:
-        compressed = compress(load_network(folder).model.to(device), architecture)
+        compressed = compress(load_any_network(folder).to(device), architecture)
     if compiled:
         shape = (workload.batch_size, *workload.input_shape)
         example = torch.zeros(

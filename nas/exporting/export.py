@@ -12,7 +12,7 @@ from nas.exporting.artifact import CARD, CHECK, COMPRESSED, README, load_artifac
 from nas.exporting.card import make_card, render_readme
 from nas.exporting.verify import verify
 from nas.files import write_json
-from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network
+from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network, read_description
 
 if TYPE_CHECKING:
     from nas.searching.run import Run
@@ -37,6 +37,8 @@ def export(run: Run, trial: int, to: Path, *, joule_tolerance: float = 0.3) -> E
         ValueError: no such complete trial, its weights are gone, or ``to`` is not empty.
         ExportError: outputs, accuracy or joules differ.
     """
+    # In this process, whose environment those that verify inherit.
+    run.config.load_plugins()
     record = run.trial(trial)
     if record.state != "complete":
         raise ValueError(f"trial must be a complete one, got {trial}, which is {record.state}")
@@ -82,9 +84,9 @@ def _write_compressed(run: Run, folder: Path) -> None:
     from search_spaces.compression.apply import compress
     from search_spaces.compression.store import save_compressed
 
-    network = load_network(folder)
-    architecture = network.architecture
+    architecture, _ = read_description(folder)
     if any(block.compression != Compression() for block in architecture.blocks):
+        network = load_network(folder)
         compressed = compress(network.model.to(run.config.device), architecture)
         save_compressed(compressed, architecture, folder / COMPRESSED)
 

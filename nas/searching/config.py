@@ -11,8 +11,9 @@ from nas.searching.goals import Cost, Goals
 from nas.searching.halving import HalvingConfig
 from nas.searching.supernet import SupernetConfig
 from nas.training.config import TrainingConfig
-from search_spaces.architecture import Architecture, require_positive_int
+from search_spaces.architecture import TRANSFORMER, Architecture, require_positive_int
 from search_spaces.encoding import encode
+from search_spaces.plugins import Plugin, check_named, load_plugin
 from search_spaces.space import SearchSpace
 
 SamplerName = Literal["ehvi", "tpe", "nsga2", "random"]
@@ -33,6 +34,7 @@ _LATER = frozenset(
         "reference",
         "refine",
         "supernet",
+        "plugins",
     }
 )
 
@@ -79,7 +81,8 @@ class SearchConfig:
     either. ``refine`` evaluations go at the end to trials whose place at the front is unsure.
     ``halving`` stops trials early that fall behind, ``None`` trains all to their end.
     ``supernet`` judges candidates as sub-networks of one that is trained first, ``None`` trains
-    each from scratch.
+    each from scratch. ``plugins`` are files that add tasks and families of networks, as
+    ``nas.plugin`` gives them (see ``search_spaces.plugins``).
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -111,6 +114,7 @@ class SearchConfig:
     reference: tuple[float, ...] | None = None
     refine: int = 0
     supernet: SupernetConfig | None = None
+    plugins: tuple[Plugin, ...] = ()
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -147,6 +151,13 @@ class SearchConfig:
             )
         if self.supernet is not None:
             _check_goes_with_supernet(self)
+        if not all(isinstance(plugin, Plugin) for plugin in self.plugins):
+            raise ValueError(f"plugins must be what nas.plugin gives, got {self.plugins!r}")
+        if self.space.family != TRANSFORMER and (self.teacher or self.supernet):
+            raise ValueError(
+                f"teacher and supernet must be None with family {self.space.family!r}: they share "
+                f"weights between networks of family {TRANSFORMER}"
+            )
         for baseline in self.baselines:
             try:
                 encode(baseline, self.space)
@@ -177,6 +188,16 @@ class SearchConfig:
             self.reference,
         )
 
+    def load_plugins(self) -> None:
+        """Load ``plugins``, which a user of this machine must have named.
+
+        Raises:
+            ValueError: one was not, or is gone, or has changed.
+        """
+        for plugin in self.plugins:
+            check_named(plugin)
+            load_plugin(plugin)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -189,6 +210,7 @@ class SearchConfig:
         data["supernet"] = None if self.supernet is None else self.supernet.to_dict()
         data["baselines"] = [baseline.to_dict() for baseline in self.baselines]
         data["warm_start"] = list(self.warm_start)
+        data["plugins"] = [plugin.to_dict() for plugin in self.plugins]
         return data
 
     @classmethod
@@ -213,6 +235,7 @@ class SearchConfig:
             values["supernet"] = SupernetConfig.from_dict(values["supernet"])
         values["baselines"] = tuple(Architecture.from_dict(b) for b in values["baselines"])
         values["warm_start"] = tuple(values.get("warm_start", ()))
+        values["plugins"] = tuple(Plugin.from_dict(p) for p in values.get("plugins", ()))
         values["objectives"] = tuple(values.get("objectives", ()))
         if values.get("reference") is not None:
             values["reference"] = tuple(values["reference"])

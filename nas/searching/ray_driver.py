@@ -57,6 +57,7 @@ from predictors.campaign.protocol import Protocol
 from predictors.campaign.records import EnergyRecord
 from predictors.campaign.runner import measure_fresh
 from search_spaces.architecture import Architecture
+from search_spaces.plugins import environment
 from search_spaces.workload import Workload
 
 METER_RESOURCE = "joule_meter"
@@ -84,6 +85,9 @@ def cluster(address: str | None, workers: int, device: str) -> Iterator[None]:
         ClusterError: there is no cluster at ``address``, or it has no ``joule_meter``.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    if environment():
+        # So that workers, wherever they are, load the plug-ins that this process has loaded.
+        quiet["runtime_env"] = {"env_vars": environment()}
     _quieten()
     # Ray's servers run what anybody asks for who reaches them. Without this they listen to the
     # network, on Linux at least; it is what Ray does elsewhere, and has no option of its own.

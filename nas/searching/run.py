@@ -95,6 +95,7 @@ class Run:
         """What was measured."""
         from nas.tasks.registry import get_task
 
+        self.config.load_plugins()
         return get_task(self.config.task).workload(self.config.batch_size)
 
     @property

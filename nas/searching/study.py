@@ -51,6 +51,8 @@ from nas.tasks.base import Task
 from nas.tasks.registry import get_task
 from predictors.campaign.protocol import Protocol, get_protocol
 from predictors.meters.select import choose_meter
+from search_spaces.architecture import TRANSFORMER
+from search_spaces.families import get_family
 from search_spaces.sampling import smallest
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
@@ -155,6 +157,7 @@ def _run_search(
             held.enter_context(sole_writer(folder))
             # Only now: the driver that held the lock before may have changed it.
             run = run_module.resumed(run_module.load(folder), config, driver)
+        config.load_plugins()
         task = get_task(config.task)
         workload = task.workload(config.batch_size)
         check_fits(config.space, workload)
@@ -399,6 +402,8 @@ def _add_finalists(run: Run, config: SearchConfig, session: Session, gate: Gate)
 
 def check_fits(space: SearchSpace, workload: Workload) -> None:
     """Refuse a space with members that cannot read the task, before anything is spent."""
+    if space.family != TRANSFORMER:
+        get_family(space.family)
     member = smallest(space)
     for patch_size in space.values("patch_size"):
         for resolution in space.values("resolution"):

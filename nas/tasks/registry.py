@@ -12,6 +12,7 @@ from nas.tasks.images import image_task
 from nas.tasks.speech import speech_task
 from nas.tasks.task_file import TaskFile, read_task_file
 from nas.tasks.text import TextClassification
+from search_spaces.plugins import offered
 
 TASKS: dict[str, Callable[[], Task]] = {"digits": Digits}
 
@@ -26,15 +27,18 @@ FILE_TASKS: dict[str, Callable[[TaskFile], Task]] = {
 def get_task(name: str) -> Task:
     """The task called ``name``, or that of the YAML file at that path.
 
+    Plug-ins and installed packages may add to both (``search_spaces.plugins``).
+
     Raises:
         ValueError: there is no such task or file, or the file is not a task.
     """
     if is_task_file(name):
         return _file_task(Path(name))
-    if name not in TASKS:
-        allowed = f"{', '.join(sorted(TASKS))} or a .yaml file"
-        raise ValueError(f"task must be one of {allowed}, got {name!r}{_near(name, TASKS)}")
-    return TASKS[name]()
+    known = TASKS if name in TASKS else offered("TASKS") | TASKS
+    if name not in known:
+        allowed = f"{', '.join(sorted(known))} or a .yaml file"
+        raise ValueError(f"task must be one of {allowed}, got {name!r}{_near(name, known)}")
+    return known[name]()
 
 
 def is_task_file(name: str) -> bool:
@@ -45,11 +49,12 @@ def is_task_file(name: str) -> bool:
 def _file_task(path: Path) -> Task:
     try:
         file = read_task_file(path, default_kind="text_classification")
-        if file.kind not in FILE_TASKS:
-            hint = _near(file.kind, FILE_TASKS)
-            allowed = ", ".join(sorted(FILE_TASKS))
+        known = FILE_TASKS if file.kind in FILE_TASKS else offered("TASK_KINDS") | FILE_TASKS
+        if file.kind not in known:
+            hint = _near(file.kind, known)
+            allowed = ", ".join(sorted(known))
             raise ValueError(f"kind must be one of {allowed}, got {file.kind!r}{hint}")
-        return FILE_TASKS[file.kind](file)
+        return known[file.kind](file)
     except ValueError as error:
         raise ValueError(f"task file {path}: {error}") from None
 

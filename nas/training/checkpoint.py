@@ -11,7 +11,7 @@ from torch import nn
 from nas.files import read_json, write_atomic
 from search_spaces.architecture import Architecture
 from search_spaces.counting import count
-from search_spaces.models.build import build
+from search_spaces.models.build import build, build_network
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import Workload
 
@@ -63,6 +63,18 @@ def load_network(folder: Path) -> Network:
     model = build(architecture, workload)
     load_weights(model, folder / WEIGHTS)
     return Network(model, architecture, workload)
+
+
+def load_any_network(folder: Path) -> nn.Module:
+    """The network in ``folder`` as ``load_network`` reads it, of whichever family.
+
+    Raises:
+        ValueError: a file is missing, corrupt or does not fit the others, or the family is not
+            known here.
+    """
+    architecture, workload = read_description(folder)
+    check_size(architecture, workload, folder / WEIGHTS)
+    return load_weights(build_network(architecture, workload), folder / WEIGHTS)
 
 
 def check_size(architecture: Architecture, workload: Workload, weights: Path) -> None:

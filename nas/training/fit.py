@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from nas.tasks.base import Split, Task
 from nas.training.config import Qat, Start, TrainingConfig
@@ -32,7 +33,7 @@ from search_spaces.compression.inherit import check_fits_in, inherit
 from search_spaces.compression.prune import Importance, taylor_importance
 from search_spaces.compression.qat import fake_quantised, is_quantised
 from search_spaces.compression.sparsity import Masks
-from search_spaces.models.build import build
+from search_spaces.models.build import build, build_network
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import Workload
 
@@ -85,7 +86,7 @@ class Fitted:
     was needed, and whether ``model`` holds its weights.
     """
 
-    model: Transformer
+    model: nn.Module
     start: Start
     uncompressed: Accuracy
     validation: Accuracy
@@ -101,7 +102,7 @@ def fit(
     seed: int,
     device: str = "cpu",
     teacher: TrainedTeacher | None = None,
-    initial: Transformer | None = None,
+    initial: nn.Module | None = None,
     watch: Watch | None = None,
     keeper: Keeper | None = None,
     step_guard: Guard = nullcontext,
@@ -160,7 +161,7 @@ def fit(
 
 
 def recover(
-    model: Transformer,
+    model: nn.Module,
     architecture: Architecture,
     workload: Workload,
     task: Task,
@@ -178,7 +179,7 @@ def recover(
         DivergedError: a training loss is not finite.
     """
 
-    def tune(network: Transformer, masks: Masks) -> None:
+    def tune(network: nn.Module, masks: Masks) -> None:
         train(
             network,
             task.split("train"),
@@ -190,11 +191,10 @@ def recover(
             step_guard=step_guard,
         )
 
-    def accuracy(network: Transformer) -> Accuracy:
+    def accuracy(network: nn.Module) -> Accuracy:
         return _accuracy(network, task, workload, device, step_guard)
 
-    masks = Masks.of(model, architecture)
-    if masks.weights:
+    if isinstance(model, Transformer) and (masks := Masks.of(model, architecture)).weights:
         tune(model, masks)
     uncompressed = accuracy(model)
     validation = uncompressed
@@ -204,6 +204,7 @@ def recover(
     lost = uncompressed.value - validation.value
     if not is_quantised(architecture) or lost <= config.recovery.qat_threshold:
         return plain
+    assert isinstance(model, Transformer)
     fake = fake_quantised(model, architecture)
     tune(fake, Masks.of(fake, architecture))
     aware = build(architecture, workload, generator_seed=seed).to(device)
@@ -215,7 +216,7 @@ def recover(
 
 
 def _accuracy(
-    network: Transformer, task: Task, workload: Workload, device: str, step_guard: Guard
+    network: nn.Module, task: Task, workload: Workload, device: str, step_guard: Guard
 ) -> Accuracy:
     with step_guard():
         # Op by op: a few batches would never pay for compiling, which measuring needs.
@@ -263,10 +264,10 @@ def _start(
     teacher: TrainedTeacher | None,
     seed: int,
     device: str,
-) -> tuple[Transformer, Start]:
+) -> tuple[nn.Module, Start]:
     wanted = teacher is not None and config.recovery.inherit_share is not None
     if teacher is None or not wanted or not fits_in(teacher.architecture, architecture):
-        return build(architecture, workload, generator_seed=seed).to(device), "random"
+        return build_network(architecture, workload, generator_seed=seed).to(device), "random"
     model = inherit(
         teacher.model,
         teacher.architecture,

@@ -56,7 +56,7 @@ class Subject:
         import torch
 
         from search_spaces.compression.apply import compress, prepare_for_inference
-        from search_spaces.models.build import build
+        from search_spaces.models.build import build_network
 
         self.architecture = Architecture.from_dict(job["architecture"])
         self.workload = Workload.from_dict(job["workload"])
@@ -65,7 +65,7 @@ class Subject:
         device = str(job["device"])
         if device == "cpu":
             torch.set_num_threads(self.protocol.threads)
-        model = build(self.architecture, self.workload, generator_seed=self.seed)
+        model = build_network(self.architecture, self.workload, generator_seed=self.seed)
         if job["weights"] is not None:
             from safetensors.torch import load_model
 

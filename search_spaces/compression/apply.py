@@ -8,7 +8,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from search_spaces.models.blocks import CastBlock
 from search_spaces.models.transformer import Transformer
 from search_spaces.simulated import is_simulated
 
+Network = TypeVar("Network", bound=nn.Module)
 Mode = Literal["eager", "compile", "cuda-graph", "compile-reduce-overhead"]
 
 
@@ -31,7 +32,7 @@ class PreparedModel:
     mode: Mode
 
 
-def compress(model: Transformer, architecture: Architecture) -> Transformer:
+def compress(model: Network, architecture: Architecture) -> Network:
     """A compressed copy of ``model``, in evaluation mode; ``model`` stays as it is.
 
     Deterministic: the same weights give the same compressed network, so that an artifact may
@@ -45,6 +46,9 @@ def compress(model: Transformer, architecture: Architecture) -> Transformer:
         parameter.requires_grad_(False)
     stream = DTYPES[architecture.stream_precision]
     compressed.to(stream)
+    if not isinstance(compressed, Transformer) or not isinstance(model, Transformer):
+        # Another family's, whose architectures ask for nothing.
+        return compressed
     for index, (layer, spec) in enumerate(
         zip(compressed.layers, architecture.layers, strict=True)
     ):

@@ -111,7 +111,7 @@ def kept_layers(teacher_depth: int, depth: int) -> tuple[int, ...]:
 
 def check_fits_in(teacher: Architecture, architecture: Architecture) -> None:
     """Raise ``ValueError`` naming the field unless ``inherit`` can make ``architecture``."""
-    for field in ("d_model", "patch_size", "resolution"):
+    for field in ("family", "d_model", "patch_size", "resolution"):
         ours, theirs = getattr(architecture, field), getattr(teacher, field)
         if ours != theirs:
             raise ValueError(f"{field} must be {theirs} (the teacher's), got {ours}")

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import TRANSFORMER, Architecture
+from search_spaces.families import get_family
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import Workload
+
+
+def build_network(
+    architecture: Architecture, workload: Workload, *, generator_seed: int | None = None
+) -> nn.Module:
+    """The fp32 dense network of any family; see ``build`` for the rest.
+
+    Raises:
+        ValueError: the architecture does not fit the workload, or its family is not known here.
+    """
+    if architecture.family == TRANSFORMER:
+        return build(architecture, workload, generator_seed=generator_seed)
+    family = get_family(architecture.family)
+    if generator_seed is None:
+        return family.build(architecture, workload)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator_seed)
+        return family.build(architecture, workload)
 
 
 def build(
@@ -18,8 +38,10 @@ def build(
     it was.
 
     Raises:
-        ValueError: the architecture does not fit the workload.
+        ValueError: the architecture does not fit the workload, or is of another family.
     """
+    if architecture.family != TRANSFORMER:
+        raise ValueError(f"family must be {TRANSFORMER} for this, got {architecture.family}")
     if generator_seed is None:
         return Transformer(architecture, workload)
     with torch.random.fork_rng(devices=[]):

@@ -1,0 +1,196 @@
+"""Files of a user's own that add tasks and families of networks: loaded where named, never else.
+
+A plug-in is a Python file with any of three dictionaries at its top level: ``TASKS`` (a name to a
+function that makes the task), ``TASK_KINDS`` (what a task file calls its ``kind`` to a function
+that makes the task of such a file) and ``FAMILIES`` (a name to a family of networks; see
+``search_spaces.families``).
+
+It is code, so it runs only where a user named it: on the command line, or in a configuration that
+his program made. What was named is remembered by its contents in ``$XDG_CACHE_HOME/joulenas``: a
+run folder from elsewhere that says which plug-in it needs cannot have one executed. What runs is
+exactly the bytes that were hashed. Processes that one with plug-ins starts find them in the
+environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.abc
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any, Literal
+
+VARIABLE = "JOULENAS_PLUGINS"
+Offer = Literal["TASKS", "TASK_KINDS", "FAMILIES"]
+# A package registers what a file's dictionaries hold under these groups of entry points.
+GROUPS: Mapping[Offer, str] = {
+    "TASKS": "joulenas.tasks",
+    "TASK_KINDS": "joulenas.task_kinds",
+    "FAMILIES": "joulenas.families",
+}
+_LOADED: dict[str, tuple[Plugin, ModuleType]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A plug-in file as it was when it was named: its whole path and the hash of its contents.
+
+    Raises:
+        ValueError: a field is not what it must be.
+    """
+
+    path: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        """Validate the form; the file is only looked at when it is loaded."""
+        if not isinstance(self.path, str) or not Path(self.path).is_absolute():
+            raise ValueError(f"plugin path must be a whole path, got {self.path!r}")
+        if not isinstance(self.sha256, str) or len(self.sha256) != 64:
+            raise ValueError(f"plugin sha256 must be 64 hex digits, got {self.sha256!r}")
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain data for JSON."""
+        return {"path": self.path, "sha256": self.sha256}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Plugin:
+        """Read ``to_dict``'s form; ``ValueError`` where it is another."""
+        if not isinstance(data, Mapping) or data.keys() != {"path", "sha256"}:
+            raise ValueError(f"plugin must have exactly the keys path and sha256, got {data!r}")
+        return cls(data["path"], data["sha256"])
+
+
+def name_plugin(path: str | Path) -> Plugin:
+    """The plug-in at ``path`` as it is now, loaded and from now on known to this machine.
+
+    Raises:
+        ValueError: the file cannot be read, or is no plug-in; the message names it.
+    """
+    whole = Path(path).resolve()
+    digest = hashlib.sha256(_read(whole)).hexdigest()
+    plugin = Plugin(str(whole), digest)
+    load_plugin(plugin)
+    known = _known_folder()
+    known.mkdir(parents=True, exist_ok=True)
+    (known / digest).touch()
+    return plugin
+
+
+def check_named(plugin: Plugin) -> None:
+    """Raise ``ValueError`` unless a file of these contents was named on this machine before."""
+    if not (_known_folder() / plugin.sha256).is_file():
+        raise ValueError(
+            f"plugin {plugin.path} must be named on this machine before it is run: look at it, "
+            f"then give --plugin {plugin.path}"
+        )
+
+
+def load_plugin(plugin: Plugin) -> None:
+    """Run the file, once in a process, if it is still the one that was named.
+
+    Raises:
+        ValueError: the file is gone, has changed, or is no plug-in; or two define one name.
+    """
+    if plugin.sha256 in _LOADED:
+        return
+    raw = _read(Path(plugin.path))
+    digest = hashlib.sha256(raw).hexdigest()
+    if digest != plugin.sha256:
+        raise ValueError(
+            f"plugin {plugin.path} must be as it was when it was named (sha256 "
+            f"{plugin.sha256[:12]}), and has changed ({digest[:12]})"
+        )
+    module = _run(plugin, raw)
+    for offer in GROUPS:
+        for _, other in _LOADED.values():
+            twice = _dictionary(module, offer).keys() & _dictionary(other, offer).keys()
+            if twice:
+                raise ValueError(
+                    f"plugin {plugin.path} defines {min(twice)!r} of {offer}, which another "
+                    f"plug-in does, too"
+                )
+    _LOADED[plugin.sha256] = plugin, module
+    os.environ[VARIABLE] = json.dumps([known.to_dict() for known, _ in _LOADED.values()])
+
+
+def environment() -> dict[str, str]:
+    """What a process elsewhere must have in its environment to find the same plug-ins."""
+    return {VARIABLE: os.environ[VARIABLE]} if os.environ.get(VARIABLE) else {}
+
+
+def offered(offer: Offer) -> dict[str, Any]:
+    """What plug-ins and installed packages add of ``offer``, by name.
+
+    Raises:
+        ValueError: a plug-in that the environment names cannot be loaded.
+    """
+    for data in json.loads(os.environ.get(VARIABLE, "[]")):
+        load_plugin(Plugin.from_dict(data))
+    found: dict[str, Any] = {}
+    for _, module in _LOADED.values():
+        found |= _dictionary(module, offer)
+    for entry in entry_points(group=GROUPS[offer]):
+        if entry.name not in found:
+            found[entry.name] = entry.load()
+    return found
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"plugin {path} must be readable: {error.strerror}") from None
+
+
+def _run(plugin: Plugin, raw: bytes) -> ModuleType:
+    name = f"joulenas_plugin_{plugin.sha256[:12]}"
+    spec = importlib.util.spec_from_loader(name, _Loader(plugin.path, raw), origin=plugin.path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    module.__file__ = plugin.path
+    # Where its classes are looked up by name, as pickling and dataclasses do.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+        if not any(_dictionary(module, offer) for offer in GROUPS):
+            raise ValueError(f"must define one of {', '.join(GROUPS)}")
+    except Exception as error:
+        del sys.modules[name]
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"plugin {plugin.path} cannot be loaded: {type(error).__name__}: {lines[0]}"
+        ) from error
+    return module
+
+
+def _dictionary(module: ModuleType, offer: Offer) -> dict[str, Any]:
+    found = getattr(module, offer, {})
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise ValueError(f"{offer} must be a dictionary by names, got {found!r}")
+    return found
+
+
+def _known_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "joulenas" / "plugins"
+
+
+class _Loader(importlib.abc.InspectLoader):
+    """Gives the bytes that were hashed, not what is in the file by now."""
+
+    def __init__(self, path: str, raw: bytes) -> None:
+        self._path, self._raw = path, raw
+
+    def get_source(self, fullname: str) -> str:
+        return importlib.util.decode_source(self._raw)
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self._raw, self._path)
