@@ -87,6 +87,7 @@ DOORS = {
         "nas/searching/ray_driver.py",
     ),
     "matplotlib": (
+        "experiments/benchmarks/scale/plots.py",
         "experiments/benchmarks/search/plots.py",
         "experiments/benchmarks/supernet_cost.py",
         "experiments/campaign_report.py",

@@ -15,11 +15,12 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from nas.samplers.columns import Columns
+from nas.samplers.evaluated import Evaluated
 from nas.samplers.features import RowMap
 from nas.samplers.history import History, Variances
 from nas.samplers.objectives import Objective
 from nas.samplers.prior import PriorTrial, prior_rows
-from nas.samplers.proposer import Effort, Evaluated, Exhausted, Proposer
+from nas.samplers.proposer import Effort, Exhausted, Proposer
 
 Array = NDArray[np.float64]
 # From the names of ``P`` parameters and rows ``(N, P)`` to rows; see ``nas.samplers.parameters``.
@@ -30,9 +31,12 @@ Partial = Callable[[Sequence[FrozenTrial], Sequence[FrozenTrial]], Sequence[Prio
 
 _log = logging.getLogger(__name__)
 
-# Proposals made from one fit: one while trials are few, later a share of them.
+# Proposals made from one fit: one while trials are few, later a share of them, and more where so
+# many are in flight that one more or less tells little.
 _MOST_BATCH = 8
 _TRIALS_PER_PROPOSAL = 100
+_RUNNING_PER_PROPOSAL = 8
+_MOST_PARALLEL_BATCH = 128
 
 
 class EhviSampler(BaseSampler):
@@ -165,22 +169,28 @@ class EhviSampler(BaseSampler):
 
     def _next(self, columns: Columns, proposer: Proposer) -> Array:
         history, n = self._history, self._history.n_complete
-        running = history.running(columns)
         assert self._prior is not None
         n_known = n + int(np.isfinite(self._prior.losses).sum(axis=0).min())
         if self._partial is not None and n_known >= max(2, self._n_startup // 2):
             n_known += history.n_pruned
         if n_known < self._n_startup:
             known = np.vstack(
-                [history.evaluated(columns).rows, running, history.given_up(columns)]
+                [
+                    history.evaluated(columns).rows,
+                    history.running(columns),
+                    history.given_up(columns),
+                ]
             )
             return proposer.first(known, corners=self._corners)
-        batch = min(_MOST_BATCH, 1 + n // _TRIALS_PER_PROPOSAL)
+        batch = max(
+            min(_MOST_BATCH, 1 + n // _TRIALS_PER_PROPOSAL),
+            min(_MOST_PARALLEL_BATCH, history.n_running // _RUNNING_PER_PROPOSAL),
+        )
         if not self._queue or n - self._queued_at >= batch:
             done = self._as_losses(history.evaluated(columns))
             self._queue = proposer.propose(
                 done,
-                running,
+                history.running(columns),
                 batch,
                 avoid=history.given_up(columns),
                 prior=self._prior.joined(self._partial_rows(columns)),

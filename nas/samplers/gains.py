@@ -36,6 +36,11 @@ class Surrogates:
             [model.process.posterior(features_CF) for model in self.constraints],
         )
 
+    def expected(self, features_CF: Array) -> Array:
+        """Losses expected at rows, ``(C, M)``, without how sure that is, which is dear."""
+        means = [(m, m.process.mean(features_CF)) for m in self.losses]
+        return np.column_stack([np.exp(x) if m.is_log else x for m, x in means])
+
     def means(self, posteriors: Sequence[Posterior]) -> Array:
         """Losses expected at each candidate, ``(C, M)``."""
         pairs = zip(self.losses, posteriors, strict=True)

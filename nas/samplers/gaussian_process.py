@@ -168,6 +168,12 @@ class GaussianProcess:
             self._spread,
         )
 
+    def mean(self, features_CF: Array) -> Array:
+        """The posterior's mean at candidates, without its variance."""
+        cross = kernel(self._features, features_CF, self.hyper)
+        found: Array = self._mean + self._spread * (cross.T @ self._alpha)
+        return found
+
     def smoothed(self) -> Array:
         """The posterior mean at the rows themselves: labels without their noise."""
         found: Array = self._mean + self._spread * (self._labels - self._noise * self._alpha)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,39 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.samplers.columns import Columns
-from nas.samplers.proposer import Evaluated
+from nas.samplers.evaluated import Evaluated
 
 Array = NDArray[np.float64]
 Variances = Callable[[FrozenTrial], Sequence[float]]
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+class Growing:
+    """Rows that are added at the end and never copied for that alone."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._array: Array | None = None
+        self._n = 0
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self._n
+
+    def extend(self, rows: Iterable[Array]) -> None:
+        """Add ``rows``, each of shape ``(P,)``."""
+        for row in rows:
+            if self._array is None:
+                self._array = np.empty((64, len(row)))
+            elif self._n == len(self._array):
+                self._array = np.vstack([self._array, np.empty_like(self._array)])
+            self._array[self._n] = row
+            self._n += 1
+
+    def array(self, width: int) -> Array:
+        """All of them, ``(N, width)``, not to be changed."""
+        return np.empty((0, width)) if self._array is None else self._array[: self._n]
 
 
 class History:
@@ -42,10 +69,15 @@ class History:
         self._given_up: list[FrozenTrial] = []
         self._running: list[FrozenTrial] = []
         self._columns: Columns | None = None
-        self._rows: list[Array] = []
-        self._values: list[list[float]] = []
-        self._variance: list[Sequence[float]] = []
+        self._n_pruned = 0
+        # Of trials in flight, by number; ``None`` before it is asked for.
+        self._running_rows: dict[int, Array | None] = {}
+        self._rows = Growing()
+        self._given_up_rows = Growing()
+        self._values = Growing()
+        self._variance = Growing()
         self._constraints: list[dict[str, float]] = []
+        self._constraint_names: set[str] = set()
 
     def read(self, study: Study, current: int) -> None:
         """Take up what is new in ``study``; ``current`` is the trial being asked for."""
@@ -62,11 +94,15 @@ class History:
                 pass
             elif trial.state in _FINISHED:
                 self._read.add(trial.number)
+                self._running_rows.pop(trial.number, None)
                 self._take(trial)
             else:
                 settled = False
                 if trial.number != current and trial.params:
-                    self._learn_space(trial)
+                    if trial.number not in self._running_rows:
+                        # Once, since a thousand may be in flight at every proposal.
+                        self._learn_space(trial)
+                        self._running_rows[trial.number] = None
                     self._running.append(trial)
             if settled:
                 self._n_settled = index + 1
@@ -85,7 +121,7 @@ class History:
     @property
     def n_pruned(self) -> int:
         """Number of trials that were pruned."""
-        return sum(trial.state == TrialState.PRUNED for trial in self._given_up)
+        return self._n_pruned
 
     @property
     def complete(self) -> Sequence[FrozenTrial]:
@@ -99,46 +135,62 @@ class History:
 
     def evaluated(self, columns: Columns) -> Evaluated:
         """Complete trials, values and variances in the study's units."""
-        if self._columns is None or columns.parameters != self._columns.parameters:
-            self._columns, self._rows = columns, []
-        self._rows += [columns.row(t.params) for t in self._complete[len(self._rows) :]]
-        names = sorted({name for values in self._constraints for name in values})
-        constraints = [[c.get(name, np.nan) for name in names] for c in self._constraints]
-        values = np.array(self._values, dtype=float)
+        self._look_through(columns)
         n = len(self._complete)
+        names = sorted(self._constraint_names)
+        constraints = [[c.get(x, np.nan) for x in names] for c in self._constraints if names]
+        self._rows.extend(columns.row(t.params) for t in self._complete[len(self._rows) :])
         return Evaluated(
-            np.array(self._rows).reshape(n, len(columns.parameters)),
-            values.reshape(n, self._n_objectives),
-            np.array(self._variance, dtype=float).reshape(n, self._n_objectives),
+            self._rows.array(len(columns.parameters)),
+            self._values.array(self._n_objectives),
+            self._variance.array(self._n_objectives),
             np.array(constraints, dtype=float).reshape(n, len(names)),
         )
 
     def running(self, columns: Columns) -> Array:
         """Rows of trials in flight."""
-        return _stacked(self._running, columns)
+        self._look_through(columns)
+        rows = []
+        for trial in self._running:
+            row = self._running_rows[trial.number]
+            if row is None:
+                row = self._running_rows[trial.number] = columns.row(trial.params)
+            rows.append(row)
+        return np.array(rows).reshape(len(rows), len(columns.parameters))
+
+    @property
+    def n_running(self) -> int:
+        """Number of trials in flight."""
+        return len(self._running)
 
     def given_up(self, columns: Columns) -> Array:
         """Rows of failed and pruned trials, and of those whose values are not finite."""
-        return _stacked(self._given_up, columns)
+        self._look_through(columns)
+        rows = self._given_up_rows
+        rows.extend(columns.row(t.params) for t in self._given_up[len(rows) :])
+        return rows.array(len(columns.parameters))
+
+    def _look_through(self, columns: Columns) -> None:
+        """Rows are kept as long as ``columns`` are the same."""
+        if self._columns is None or columns.parameters != self._columns.parameters:
+            self._columns, self._rows, self._given_up_rows = columns, Growing(), Growing()
+            self._running_rows = dict.fromkeys(self._running_rows)
 
     def _take(self, trial: FrozenTrial) -> None:
         self._learn_space(trial)
         values = trial.values if trial.state == TrialState.COMPLETE else None
         if values is None or not np.isfinite(values).all():
             self._given_up.append(trial)
+            self._n_pruned += trial.state == TrialState.PRUNED
             return
         self._complete.append(trial)
-        self._values.append(list(values))
+        self._values.extend([np.array(values)])
         given = [0.0] * len(values) if self._variances is None else self._variances(trial)
-        self._variance.append(given)
+        self._variance.extend([np.array(given)])
         self._constraints.append(dict(trial.constraints))
+        self._constraint_names.update(trial.constraints)
 
     def _learn_space(self, trial: FrozenTrial) -> None:
         for name, distribution in trial.distributions.items():
             if self._distributions.setdefault(name, distribution) != distribution:
                 self._changing.add(name)
-
-
-def _stacked(trials: Sequence[FrozenTrial], columns: Columns) -> Array:
-    rows = [columns.row(trial.params) for trial in trials]
-    return np.array(rows).reshape(len(rows), len(columns.parameters))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.samplers.columns import Columns
-from nas.samplers.proposer import Evaluated
+from nas.samplers.evaluated import Evaluated
 
 Array = NDArray[np.float64]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nas.pareto.dominance import non_dominated_mask
 from nas.samplers.activity import Activity
+from nas.samplers.evaluated import Evaluated, Known, Memory, relevant
 from nas.samplers.features import Features, RowMap
 from nas.samplers.gains import Region, Surrogates, feasibility
 from nas.samplers.gaussian_process import Hyperparameters
@@ -24,6 +25,10 @@ Array = NDArray[np.float64]
 # Rows that surrogates are conditioned on at most: those nearest to the front first.
 _MOST_ROWS = 1000
 _MANY_ROWS = 300
+# Rows in flight that surrogates believe in at most: those expected nearest to the front first.
+_MOST_PENDING = 200
+# Of more rows at once than these, candidates that one is picked from.
+_MANY_PICKS, _CANDIDATES_PER_PICK = 8, 3
 # Finite spaces up to this size are known row by row.
 _MOST_LISTED = 5000
 _MOST_LISTED_CANDIDATES = 800
@@ -52,46 +57,6 @@ class Effort:
     generations: int = 12
     children: int = 200
     parents: int = 60
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """Rows, their losses ``(N, M)``, and the variance of each loss that is known beforehand.
-
-    ``constraints``, ``(N, K)``, are met where they are at most 0; NaN where one is not known.
-    Losses are NaN where they are not known, which only those from before a study may be.
-    """
-
-    rows: Array
-    losses: Array
-    variance: Array
-    constraints: Array
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.rows)
-
-    @property
-    def is_feasible(self) -> NDArray[np.bool_]:
-        """Rows that are known to break no constraint."""
-        broken: NDArray[np.bool_] = np.any(self.constraints > 0, axis=1)
-        return ~broken
-
-    def at(self, chosen: NDArray[np.int64]) -> Evaluated:
-        """The rows at positions."""
-        return Evaluated(
-            self.rows[chosen], self.losses[chosen], self.variance[chosen], self.constraints[chosen]
-        )
-
-    def joined(self, others: Evaluated) -> Evaluated:
-        """With ``others`` after them, of whose constraints nothing is known."""
-        unknown = np.full((len(others), self.constraints.shape[1]), np.nan)
-        return Evaluated(
-            np.vstack([self.rows, others.rows]),
-            np.vstack([self.losses, others.losses]),
-            np.vstack([self.variance, others.variance]),
-            np.vstack([self.constraints, unknown]),
-        )
 
 
 @dataclass
@@ -126,6 +91,7 @@ class Proposer:
     def _take(self, activity: Activity) -> None:
         self._activity = activity
         self._features = Features(self.parameters, self._form(self._reference_rows), self.extra)
+        self._memory = Memory(_MOST_ROWS)
         self._hyper: list[Hyperparameters | None] = [None] * self.n_objectives
         self._is_log = [False] * self.n_objectives
         self._n_fitted = 0
@@ -139,10 +105,11 @@ class Proposer:
         Raises:
             Exhausted: no new row was found.
         """
-        seen = self._known(seen_NP)
-        taken = set(keys(seen))
+        self._learn_conditions(seen_NP)
+        seen = self._form(seen_NP)
+        taken = Known(set(keys(seen)))
         rows = self._form(self.parameters.corners() if corners else seen_NP[:0])
-        rows = self._may(_fresh(rows, set(taken)))[:1]
+        rows = self._may(_fresh(rows, taken.copy()))[:1]
         if not len(rows):
             rows = self._new(taken, _FIRST_CANDIDATES)
         apart = _squared_distances(self._features(rows), self._features(seen))
@@ -159,22 +126,20 @@ class Proposer:
     ) -> list[Array]:
         """The next ``n`` rows, best first; none that is done, pending, to ``avoid`` or twice.
 
-        Fewer than ``n`` where fewer are left. Rows of ``prior``, from before the study, are
-        learnt from and may be proposed; what they gained is still to be gained. Either they or
+        Fewer than ``n`` where fewer are left. Of ``done`` and ``avoid`` only what is new at their
+        ends is looked at: both may grow, and not change. Rows of ``prior``, from before the study,
+        are learnt from and may be proposed; what they gained is still to be gained. Either they or
         ``done`` must know some of each loss.
 
         Raises:
             Exhausted: no new row was found at all.
         """
-        prior = prior or done.at(np.arange(0))
-        rows = self._known(np.vstack([done.rows, prior.rows]))
-        done, prior = replace(done, rows=rows[: len(done)]), replace(prior, rows=rows[len(done) :])
+        prior = prior or done.at(slice(0, 0))
+        self._learn_conditions(np.vstack([done.rows, prior.rows]))
+        used = self._memory.learn(done, avoid, self._form)
+        prior = replace(prior, rows=self._form(prior.rows))
         pending = self._form(pending_QP)
-        taken = {*keys(done.rows), *keys(pending)}
-        if avoid is not None:
-            taken.update(keys(self._form(avoid)))
-        chosen = _relevant(done.losses, _MOST_ROWS)
-        used = done.at(chosen)
+        taken = Known(self._memory.keys, set(keys(pending)))
         if len(used) + len(prior) > _MOST_ROWS:
             prior = prior.at(np.linspace(0, len(prior) - 1, _MOST_ROWS - len(used)).astype(int))
         surrogates = self._fit(used.joined(prior), len(done) + len(prior))
@@ -185,9 +150,11 @@ class Proposer:
             before = surrogates.means(surrogates.posteriors(self._features(prior.rows))[0])
         region = self._region(smoothed, used.is_feasible, before)
         parents = np.vstack([used.rows, prior.rows])
-        parents = parents[_relevant(np.vstack([used.losses, before]), self.effort.parents)]
+        parents = parents[relevant(np.vstack([used.losses, before]), self.effort.parents)]
         if len(pending):
             features = self._features(pending)
+            if len(pending) > _MOST_PENDING:
+                features = features[relevant(surrogates.expected(features), _MOST_PENDING)]
             surrogates = surrogates.believing(features)
             for row in surrogates.means(surrogates.posteriors(features)[0]):
                 region = region.joined(row)
@@ -247,11 +214,11 @@ class Proposer:
         return Region(front, reference)
 
     def _candidates(
-        self, surrogates: Surrogates, region: Region, parents: Array, taken: set[bytes]
+        self, surrogates: Surrogates, region: Region, parents: Array, taken: Known
     ) -> Array:
         """New rows, evolved for what the region gains by them; the best come first."""
         effort, rng = self.effort, self._rng
-        known = set(taken)
+        known = taken.copy()
         rows = _fresh(self._new(taken, effort.children), known)
         gains = self._gains(surrogates, region, rows)
         generations = effort.generations
@@ -284,6 +251,9 @@ class Proposer:
         return region.gain(surrogates, *surrogates.posteriors(self._features(rows)))
 
     def _pick(self, surrogates: Surrogates, region: Region, rows: Array, n: int) -> list[Array]:
+        if n > _MANY_PICKS:
+            # They are in order: what is far down will not be picked.
+            rows = rows[: _CANDIDATES_PER_PICK * n]
         losses, constraints = surrogates.posteriors(self._features(rows))
         left = np.ones(len(rows), dtype=bool)
         picked: list[Array] = []
@@ -303,12 +273,11 @@ class Proposer:
                     posterior.believe(best)
         return picked
 
-    def _known(self, rows_NP: Array) -> Array:
-        """Rows in their one form, by what they tell of conditions."""
+    def _learn_conditions(self, rows_NP: Array) -> None:
+        """What rows tell of when a parameter is part of them."""
         activity = Activity.learn(rows_NP, self.parameters)
         if activity != self._activity:
             self._take(activity)
-        return self._form(rows_NP)
 
     def _form(self, rows_NP: Array) -> Array:
         """The one form of rows that mean the same."""
@@ -322,10 +291,10 @@ class Proposer:
         found: Array = self.parameters.filled(row_P[None], self._rng)[0]
         return found
 
-    def _new(self, taken: set[bytes], n: int) -> Array:
+    def _new(self, taken: Known, n: int) -> Array:
         """Up to ``n`` new rows, at random; a small space is looked through whole."""
         if self._listed is not None:
-            left = self._may(_fresh(self._form(self._listed), set(taken)))
+            left = self._may(_fresh(self._form(self._listed), taken.copy()))
             if not len(left):
                 raise Exhausted
             most = max(n, _MOST_LISTED_CANDIDATES)
@@ -333,7 +302,7 @@ class Proposer:
             return found
         for _ in range(_TRIES):
             rows = self._form(self.parameters.random(n, self._rng))
-            fresh = self._may(_fresh(rows, set(taken)))
+            fresh = self._may(_fresh(rows, taken.copy()))
             if len(fresh):
                 return fresh
         raise Exhausted
@@ -357,7 +326,7 @@ def beyond(front_FM: Array, seen_NM: Array) -> Array:
     return found
 
 
-def _fresh(rows: Array, known: set[bytes]) -> Array:
+def _fresh(rows: Array, known: Known) -> Array:
     """Rows that are not in ``known``, each once; ``known`` learns them."""
     chosen = []
     for index, key in enumerate(keys(rows)):
@@ -365,20 +334,6 @@ def _fresh(rows: Array, known: set[bytes]) -> Array:
             known.add(key)
             chosen.append(index)
     return rows[chosen]
-
-
-def _relevant(losses_NM: Array, most: int) -> NDArray[np.int64]:
-    """Positions of up to ``most`` rows, front by front (Goldberg 1989), in their order."""
-    n = len(losses_NM)
-    if n <= most:
-        return np.arange(n)
-    left, chosen = np.arange(n), np.zeros(n, dtype=bool)
-    while chosen.sum() < most and len(left):
-        mask = non_dominated_mask(losses_NM[left], (False,) * losses_NM.shape[1])
-        layer = left[mask][: most - int(chosen.sum())]
-        chosen[layer] = True
-        left = left[~mask]
-    return np.flatnonzero(chosen)
 
 
 def _squared_distances(a_NF: Array, b_MF: Array) -> Array:

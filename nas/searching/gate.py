@@ -37,6 +37,9 @@ from search_spaces.workload import Workload
 # Keeps logarithms finite where nothing was wrong.
 _LEAST_ERROR = 1e-12
 _ONE_DEVIATION = 0.683
+# Trials that models are fitted to at most: half of them the newest, which are most like what is
+# proposed, the others evenly from all before.
+_MOST_FITTED = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,7 @@ class Gate:
 
     def _fit(self, complete: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> None:
         self._n_fitted = len(complete)
+        complete, records = _recent(complete), _recent(records)
         observations = [
             Observation.from_reading(r.architecture, self._workload, r.reading)
             for r in complete
@@ -348,6 +352,15 @@ class Gate:
         # Drawn from seed and hash, so that a resumed search audits the same candidates.
         rng = np.random.default_rng([self._seed, int(architecture.hash, 16)])
         return bool(rng.random() < self._config.audit_share)
+
+
+def _recent(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Those that models are fitted to, in their order."""
+    if len(records) <= _MOST_FITTED:
+        return list(records)
+    newest = _MOST_FITTED // 2
+    before = np.linspace(0, len(records) - newest - 1, _MOST_FITTED - newest).astype(int)
+    return [records[int(index)] for index in before] + list(records[-newest:])
 
 
 def front_probability(

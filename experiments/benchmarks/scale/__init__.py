@@ -1,0 +1,1 @@
+"""A driver's cost against the number of workers and trials, by simulation."""

@@ -1,0 +1,67 @@
+"""A made-up device and task whose accuracy, joules and seconds are formulas of counts.
+
+For what a search costs, not for what it finds: no figure of it is one of a real model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from nas.searching.trial import TrialRecord
+from predictors.meters.base import EnergyReading
+from search_spaces.architecture import Architecture
+from search_spaces.counting import count
+from search_spaces.workload import Workload
+
+_J_PER_MAC, _J_PER_BYTE, _J_PER_LAYER = 1e-11, 1e-10, 2e-6
+_POWER_W = 50.0
+_ACCURACY_SE, _RELATIVE_SD = 2e-3, 0.01
+# Seconds that a training of the smallest model takes, and how much more larger ones do.
+_LEAST_TRAINING_S, _TRAINING_S_PER_MAC = 60.0, 2e-6
+_CHEAP = {"fp32": 1.0, "bf16": 0.5, "int8": 0.35, "fp8": 0.35}
+
+
+def evaluated(candidate: TrialRecord, workload: Workload, device: str = "made up") -> TrialRecord:
+    """``candidate`` complete, with noise that follows from its architecture."""
+    architecture = candidate.architecture
+    counts = count(architecture, workload)
+    rng = np.random.default_rng(int(architecture.hash, 16))
+    macs = sum(b.macs * _CHEAP[b.precision] for b in counts.blocks)
+    moved = counts.activation_bytes + counts.weight_bytes / workload.batch_size
+    energy_j = _J_PER_MAC * macs + _J_PER_BYTE * moved + _J_PER_LAYER * architecture.depth
+    energy_j *= float(np.exp(_RELATIVE_SD * rng.standard_normal()))
+    accuracy = 1 - 0.03 - 4 / counts.params**0.45 + _ACCURACY_SE * rng.standard_normal()
+    return replace(
+        candidate,
+        state="complete",
+        accuracy=float(np.clip(accuracy, 0, 1)),
+        accuracy_se=_ACCURACY_SE,
+        reading=EnergyReading(
+            energy_j=energy_j,
+            low_j=energy_j * (1 - 1.96 * _RELATIVE_SD),
+            high_j=energy_j * (1 + 1.96 * _RELATIVE_SD),
+            n_repeats=5,
+            converged=True,
+            meter="formula",
+            source="formula",
+            is_estimate=True,
+            device=device,
+            workload=workload.key,
+            batch_size=workload.batch_size,
+            latency_s=energy_j * workload.batch_size / _POWER_W,
+            power_w=_POWER_W,
+            duration_s=10.0,
+            protocol_hash="0" * 12,
+        ),
+        params=counts.params,
+    )
+
+
+def training_s(architecture: Architecture, workload: Workload) -> float:
+    """Seconds that a worker is busy with ``architecture``, by the simulated clock."""
+    rng = np.random.default_rng([int(architecture.hash, 16), 1])
+    macs = count(architecture, workload).macs
+    length = _LEAST_TRAINING_S + _TRAINING_S_PER_MAC * macs
+    return float(length * np.exp(0.3 * rng.standard_normal()))

@@ -1,0 +1,32 @@
+"""The simulated clock keeps workers apart, and growth is told from figures."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from experiments.benchmarks import search_scale
+from experiments.benchmarks.scale.growth import exponent
+from experiments.benchmarks.scale.simulate import Point
+
+
+def test_growth_is_the_exponent_of_the_last_decade():
+    point = Point(1, 1.0, 1.0, 1.0, 1.0, 1.0, 1, 1.0, 1.0, 1.0, 1)
+    points = [
+        replace(point, trials=n, cpu_s=n**1.5 if n >= 1000 else 1.0)
+        for n in (1, 1000, 3000, 10000)
+    ]
+    assert exponent(points, lambda p: p.cpu_s) == pytest.approx(1.5)
+    assert exponent(points, lambda p: p.front_cpu_s) == pytest.approx(0.0)
+
+
+def test_a_small_search_is_simulated_whole(tmp_path, capsys):
+    file, plot = tmp_path / "points.json", tmp_path / "scale.png"
+    arguments = ["--trials", "24", "--workers", "6", "--sampler", "random"]
+    assert search_scale.main([*arguments, "--json", str(file), "--plot", str(plot)]) == 0
+    (point,) = json.loads(file.read_text())
+    assert point["trials"] == 24 and 1 <= point["front_members"] <= 24
+    # Six workers, each at least a minute a trial: four rounds, and not twenty-four.
+    assert 4 * 30 < point["simulated_s"] < 24 * 60
+    assert point["storage_bytes"] > 24 * 500 and point["propose_cpu_s"] > 0
+    assert "growth: " in capsys.readouterr().out and plot.stat().st_size > 10_000
