@@ -77,6 +77,8 @@ class Faulty:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore")
         elif fault == "full disk" and first:
             _fill_disk(for_s=1.0)
+        elif fault == "data away" and first:
+            raise OSError(errno.ESTALE, "Stale file handle")
 
 
 def _fill_disk(for_s):

@@ -251,12 +251,17 @@ def adopt_results(session: Session, trials_folder: Path) -> None:
     """Finish trials that a killed driver dispatched and whose worker still got to the end."""
     for record in session.in_flight():
         found = result_in(trials_folder / str(record.number))
-        if (
-            found is not None
-            and (found.number, found.replica) == (record.number, record.replica)
-            and found.architecture == record.architecture
-        ):
+        if found is not None and _is_of(found, record):
             session.finish(found)
+
+
+def _is_of(result: TrialRecord, candidate: TrialRecord) -> bool:
+    """Whether ``result`` is what became of ``candidate``."""
+    return (result.number, result.replica, result.architecture) == (
+        candidate.number,
+        candidate.replica,
+        candidate.architecture,
+    )
 
 
 def _patient(function: Callable[..., object]) -> Callable[..., object]:
@@ -407,8 +412,13 @@ def _evaluate(
     """What became of ``candidate``, which is in ``folder`` as well when this returns."""
     with patience(), _time_limit(candidate, folder, timeout_s) as may_end:
         _prepare(folder)
+        known = result_in(folder)
+        if known is not None and _is_of(known, candidate):
+            # It had ended, as where its time was over; Ray runs again what dies.
+            return known
         try:
-            record = evaluator.evaluate(candidate, folder, measure, tell)
+            # Again from what it kept, where storage was away: the candidate is not to blame.
+            record = persist(lambda: evaluator.evaluate(candidate, folder, measure, tell))
         except MemoryError:
             record = failed(candidate, "out of memory")
         except Exception as error:

@@ -348,8 +348,9 @@ def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
     return replace(run, config=config, driver=driver)
 
 
-def save(run: Run) -> None:
-    """Write what ``load`` reads, if it differs from what is there."""
+def go_on(run: Run) -> None:
+    """Write what ``load`` reads, if it has changed, and forget why the search ended before."""
+    (run.folder / _ENDED).unlink(missing_ok=True)
     path, data = run.folder / _CONFIG, _to_dict(run)
     if read_json(path) != data:
         write_json(path, data)

@@ -199,7 +199,7 @@ def _run_search(
             held.enter_context(sole_writer(folder))
             _fill(run, task, sampler, earlier, was_there)
         else:
-            run_module.save(run)
+            run_module.go_on(run)
         store = store or _open_store(run, sampler)
         with patience(None if listener is None else listener.on_wait), _said_if_away(run):
             _drive(run, store, workload, protocol, earlier, listener)

@@ -7,12 +7,14 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fault_fakes import EPOCHS, Faulty, faulty_measure, notes, wait_for
-from search_fakes import make_session
+from search_fakes import finished, make_session
 
+from nas.files import write_json
 from nas.patience import patience
 from nas.searching import ray_driver
 from nas.searching.config import GateConfig
@@ -106,6 +108,7 @@ def test_a_search_goes_on_through_whatever_befalls_its_trials(search, tmp_path, 
             4: "memory",
             5: "gpu memory",
             6: "full disk",
+            9: "data away",
         },
         measuring={7: "waits to be killed", 8: "sensor lost"},
         trials=10,
@@ -121,8 +124,8 @@ def test_a_search_goes_on_through_whatever_befalls_its_trials(search, tmp_path, 
     }
     # A killed worker costs no epoch that was kept, and a measurement no training.
     attempts = {n: len(of_trial(tmp_path, n, "attempts")) for n in range(10)}
-    assert attempts == dict.fromkeys(range(10), 1) | {1: 2, 2: ray_driver.ATTEMPTS}
-    assert of_trial(tmp_path, 1, "epochs") == EACH_EPOCH
+    assert attempts == dict.fromkeys(range(10), 1) | {1: 2, 2: ray_driver.ATTEMPTS, 9: 2}
+    assert of_trial(tmp_path, 1, "epochs") == of_trial(tmp_path, 9, "epochs") == EACH_EPOCH
     # What Ray says of it all would be amid results.
     assert capfd.readouterr().out == ""
     assert [len(notes(tmp_path / f"{n}.measured")) for n in (0, 7, 8)] == [1, 2, 2]
@@ -173,3 +176,14 @@ def test_storage_that_is_away_for_a_while_is_waited_for(search, tmp_path):
     assert [r.reason or r.state for r in session.records()] == ["complete"] * 8
     again = make_session(tmp_path, trials=8, create=False)
     assert again.records() == session.records()
+
+
+def test_what_had_ended_before_its_worker_died_is_not_done_again(tmp_path):
+    session = make_session(tmp_path, trials=1)
+    candidate = session.next_candidate()
+    ended = finished(candidate)
+    (tmp_path / "0").mkdir()
+    write_json(tmp_path / "0" / "result.json", ended.to_dict())
+    assert ray_driver._evaluate(candidate, tmp_path / "0", None, None) == ended
+    other = replace(candidate, replica=1)
+    assert ray_driver._evaluate(other, tmp_path / "0", None, None).state == "failed"

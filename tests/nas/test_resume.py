@@ -191,3 +191,11 @@ def test_a_lock_that_fails_otherwise_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(OSError, match="Input/output"), sole_writer(tmp_path):
         raise AssertionError("no lock")
+
+
+def test_a_search_that_goes_on_forgets_why_it_ended_before(tmp_path):
+    run = run_module.create(tmp_path / "run", CONFIG, "fake")
+    run.end_early("8 trials in a row failed alike")
+    assert run.stop_reason is not None
+    run_module.go_on(run)
+    assert run.stop_reason is None and run_module.load(run.folder) == run
