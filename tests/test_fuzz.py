@@ -181,7 +181,9 @@ def test_artifacts(artifact, folder, rng, name):
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
-    config = SearchConfig(task="digits", space=SPACE, trials=3, sampler="random", meter="estimate")
+    config = SearchConfig(
+        task="digits", space=SPACE, trials=3, sampler="random", meter="estimate", refine=1
+    )
     run_module.create(folder, config, "estimate")
     drive(make_session(folder, trials=3, sampler="random"))
     trial = folder / "trials" / "0" / "replica-1"
@@ -190,6 +192,18 @@ def whole_run(tmp_path_factory):
     (trial / "result.json").write_text(shown)
     (folder / "ended.json").write_text('{"reason": "over"}')
     (folder / "finalists.json").write_text('{"of": 3, "numbers": [0, 1]}')
+    (folder / "teacher").mkdir()
+    teacher = {
+        "source": "largest", "architecture": smallest(SPACE).to_dict(), "params": 9,
+        "accuracy": 0.5, "train_energy_j": 1.0, "outputs_energy_j": 1.0, "tabulated": True,
+    }  # fmt: skip
+    (folder / "teacher" / "teacher.json").write_text(json.dumps(teacher))
+    (folder / "supernet").mkdir()
+    supernet = {
+        "params": 9, "epochs": 1, "largest_accuracy": 0.5, "smallest_accuracy": 0.4,
+        "energy_j": 1.0,
+    }  # fmt: skip
+    (folder / "supernet" / "supernet.json").write_text(json.dumps(supernet))
     (folder / "device.jsonl").write_text('{"energy_j": 1.0, "duration_s": 1.0}\n')
     return folder
 
@@ -201,6 +215,8 @@ RUN_FILES = (
     "finalists.json",
     "device.jsonl",
     "trials/0/replica-1/result.json",
+    "teacher/teacher.json",
+    "supernet/supernet.json",
 )
 
 
@@ -224,6 +240,8 @@ def test_run_folders(whole_run, folder, rng, name):
     def read():
         run = nas.load(copy)
         run.finalists()
+        run.teacher()
+        run.supernet()
         return run.front(), summarise(run)
 
     check(read)
@@ -272,13 +290,20 @@ def test_predictors(predictor, folder, rng):
 OPTIONS = {
     name: {action for action in sub._actions if action.dest != "help"}
     for name, sub in build_parser()._subparsers._group_actions[0].choices.items()
-    if name in ("search", "resume", "front", "export")
+    if name not in ("predictor", "doctor")
 }
+# What may stand where a verb wants its positional words.
+RUNS = {"compare": 2, "explain": 1, "plot": 1, "front": 1, "resume": 1, "export": 1}
+
+
+WORDS = [str(word).replace("\x00", "0").encode("utf-8", "replace").decode() for word in JUNK]
+WORDS = [word for word in WORDS if word != "/dev/zero"]
+WORDS += ["2mJ", "0.5,1", "3", "all", "progress", "architecture", "x.png", "cpu"]
 
 
 @pytest.fixture
 def no_work(monkeypatch):
-    """Verbs that would search or export stop where they would begin to."""
+    """Verbs that would search, export or measure stop where they would begin to."""
     from search_fakes import report
 
     from nas.exporting import export
@@ -290,6 +315,8 @@ def no_work(monkeypatch):
 
     monkeypatch.setattr(study, "_run_search", stop)
     monkeypatch.setattr(export, "export", stop)
+    for name in ("_measure", "_measure_auto", "_compare", "_active"):
+        monkeypatch.setattr(f"nas.cli.measure.{name}", stop)
     monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
 
 
@@ -300,16 +327,17 @@ def test_command_lines(whole_run, folder, no_work, monkeypatch, rng, verb):
     words = [verb]
     if verb == "search":
         words += rng.choice([["quickstart", "--device", "cpu"], ["quickstart"], [], ["nope"]])
-    else:
-        words += [str(whole_run)] if rng.random() < 0.8 else [rng.choice(["", "nope", "/", "."])]
+    elif verb == "measure":
+        words += rng.choice([[], ["nope.json"], ["--space", "digits-tiny"], [str(folder)]])
+    for _ in range(RUNS.get(verb, 0)):
+        words.append(str(whole_run) if rng.random() < 0.8 else rng.choice(["", "nope", "/", "."]))
+    if verb == "explain":
+        words.append(rng.choice(["0", "1", "-1", "99", "x", ""]))
     actions = sorted((a for a in OPTIONS[verb] if a.option_strings), key=lambda a: a.dest)
-    for action in rng.sample(actions, rng.randint(1, 3)):
+    for action in rng.sample(actions, min(len(actions), rng.randint(1, 3))):
         words.append(action.option_strings[-1])
         if action.nargs != 0:
-            word = rng.choice(
-                [str(j) for j in JUNK if j != "/dev/zero"] + ["2mJ", "0.5,1", "3", "all"]
-            )
-            words.append(word.replace("\x00", "0").encode("utf-8", "replace").decode())
+            words.append(rng.choice(WORDS))
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:

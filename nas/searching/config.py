@@ -11,6 +11,7 @@ from nas.searching.goals import Cost, Goals
 from nas.searching.halving import HalvingConfig
 from nas.searching.supernet import SupernetConfig
 from nas.training.config import TrainingConfig
+from nas.typed import check_plain_fields
 from search_spaces.architecture import TRANSFORMER, Architecture, require_positive_int
 from search_spaces.encoding import encode
 from search_spaces.plugins import Plugin, check_named, load_plugin
@@ -239,7 +240,9 @@ class SearchConfig:
         values["objectives"] = tuple(values.get("objectives", ()))
         if values.get("reference") is not None:
             values["reference"] = tuple(values["reference"])
-        return cls(**values)
+        config = cls(**values)
+        check_plain_fields(config)
+        return config
 
 
 def _check_goes_with_supernet(config: SearchConfig) -> None:

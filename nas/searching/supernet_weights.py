@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from nas.files import as_written, read_json, write_json
 from nas.searching.config import SearchConfig
 from nas.searching.teacher import TeacherRecord, keep_outputs, write_record
+from nas.typed import check_plain_fields
 from search_spaces.sampling import largest, smallest
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ class SupernetRecord:
         allowed = {f.name for f in fields(cls)}
         if not isinstance(data, Mapping) or data.keys() != allowed:
             raise ValueError(f"{_RECORD} must have exactly the keys {', '.join(sorted(allowed))}")
-        return cls(**data)
+        record = cls(**data)
+        check_plain_fields(record)
+        return record
 
 
 def read_supernet(folder: Path) -> SupernetRecord | None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.files import as_written, read_json, write_json
 from nas.searching.config import LARGEST, SearchConfig
+from nas.typed import check_plain_fields
 from search_spaces.architecture import Architecture
 from search_spaces.sampling import largest
 
@@ -71,7 +72,10 @@ class TeacherRecord:
         allowed = {f.name for f in fields(cls)}
         if not isinstance(data, Mapping) or data.keys() != allowed:
             raise ValueError(f"{_RECORD} must have exactly the keys {', '.join(sorted(allowed))}")
-        return cls(**(dict(data) | {"architecture": Architecture.from_dict(data["architecture"])}))
+        architecture = Architecture.from_dict(data["architecture"])
+        record = cls(**(dict(data) | {"architecture": architecture}))
+        check_plain_fields(record)
+        return record
 
 
 def check_artifact(folder: Path, workload: Workload) -> Network:

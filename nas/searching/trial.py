@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from nas.files import as_written
 from nas.searching.halving import RungPoint
 from nas.training.config import Qat, Start
+from nas.typed import check_plain_fields
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 
@@ -156,7 +157,11 @@ class TrialRecord:
             values["curve"] = tuple(RungPoint(**point) for point in values.get("curve", ()))
             if values.get("reading") is not None:
                 values["reading"] = EnergyReading.from_dict(values["reading"])
-            return cls(**values)
+            record = cls(**values)
+        check_plain_fields(record)
+        for point in record.curve:
+            check_plain_fields(point)
+        return record
 
 
 def judged(records: Sequence[TrialRecord]) -> list[TrialRecord]:

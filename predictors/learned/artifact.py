@@ -22,6 +22,8 @@ from predictors.learned.calibration import Conformal
 from predictors.learned.features import FEATURES, TERM_GROUPS, TERMS, Roofline
 from predictors.learned.models import EnergyPredictor, Prior
 from predictors.learned.regressor import LEARNERS, CostRegressor, Standard
+from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.workload import Workload
 
 SCHEMA_VERSION = 1
 _MAX_BYTES = 64 * 2**20
@@ -171,11 +173,21 @@ def load_predictor(path: Path) -> SavedPredictor:
         provenance = Provenance(
             **{f.name: header["provenance"][f.name] for f in fields(Provenance)}
         )
-        return SavedPredictor(_unpacked(header["predictor"], _FITTED, arrays), provenance)
+        predictor = _unpacked(header["predictor"], _FITTED, arrays)
+        _try(predictor)
+        return SavedPredictor(predictor, provenance)
     except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"predictor {path} is damaged: {error!r}") from None
     except ValueError as error:
         raise ValueError(f"predictor {path}: {error}") from None
+
+
+def _try(predictor: EnergyPredictor) -> None:
+    """Predict something: what cannot be computed with is found now, not in a search."""
+    layer = LayerSpec(AttentionSpec(1, 1, 4), FfnSpec(4))
+    workload = Workload("any", "image_classification", (1, 8, 8), 2, 1)
+    with np.errstate(all="ignore"):
+        predictor.predict([Architecture(4, (layer,), 4)], workload)
 
 
 def _packed(predictor: EnergyPredictor, where: str, arrays: Arrays) -> dict[str, Any]:
