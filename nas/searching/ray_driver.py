@@ -174,17 +174,36 @@ def run_trials(
     )
     # On a GPU each trial takes its share, so that ``workers`` of them train abreast.
     gpus = 1 / workers if device.startswith("cuda") else 0
-    with tempfile.TemporaryDirectory(prefix="joulenas-tune-") as scratch:
-        tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=HalvingScheduler(judge=searcher.judge),
-                num_samples=-1,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(storage_path=scratch, name="trials", verbose=0),
-        ).fit()
+    is_over = False
+    while not is_over:
+        with tempfile.TemporaryDirectory(prefix="joulenas-tune-") as scratch:
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher,
+                    scheduler=HalvingScheduler(judge=searcher.judge),
+                    num_samples=-1,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(storage_path=scratch, name="trials", verbose=0),
+            )
+            is_over = _fitted(tuner)
+        if not is_over:
+            searcher.lose_all()
+
+
+def _fitted(tuner: tune.Tuner) -> bool:
+    """Run ``tuner``; whether it came to its end.
+
+    Where Ray's memory monitor ends one worker, Tune ends all of them with an error.
+    """
+    try:
+        tuner.fit()
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, ray.exceptions.RayError):
+            raise
+        return False
+    return True
 
 
 def run_replicas(
@@ -329,13 +348,26 @@ class _SessionSearcher(Searcher):
         if found is not None:
             self._session.finish(found)
         elif error:
-            self._deaths[candidate.number] += 1
-            if self._deaths[candidate.number] < ATTEMPTS:
-                self._session.dispatch_again(candidate)
-            else:
-                self._session.finish(failed(candidate, _DIED))
-                forget_unfinished(folder)
+            self._lose(candidate)
         # Neither: Ctrl-C stopped it half-way. It stays in flight, for a resumed search.
+
+    def lose_all(self) -> None:
+        """Dispatch again what was running: the workers of all of it are gone."""
+        running, self._running = list(self._running.values()), {}
+        for candidate in running:
+            found = result_in(self._trials_folder / str(candidate.number))
+            if found is not None and _is_of(found, candidate):
+                self._session.finish(found)
+            elif self._session.record(candidate.number).state == "running":
+                self._lose(candidate)
+
+    def _lose(self, candidate: TrialRecord) -> None:
+        self._deaths[candidate.number] += 1
+        if self._deaths[candidate.number] < ATTEMPTS:
+            self._session.dispatch_again(candidate)
+        else:
+            self._session.finish(failed(candidate, _DIED))
+            forget_unfinished(self._trials_folder / str(candidate.number))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher for a restore that is never used here."""

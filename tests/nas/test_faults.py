@@ -153,6 +153,30 @@ def test_a_lost_node_takes_no_trial_with_it(search, cluster, tmp_path):
         assert of_trial(tmp_path, number, "epochs") == EACH_EPOCH
 
 
+def test_a_worker_that_rays_memory_monitor_ends_does_not_end_the_search(
+    search, tmp_path, monkeypatch
+):
+    import ray
+    from ray.air.execution._internal.actor_manager import RayActorManager
+
+    step, killed = RayActorManager.next, []
+
+    def step_or_kill(manager, *given, **named):
+        tasks = manager._actor_task_events
+        if not killed and len(of_trial(tmp_path, 1, "epochs")) == 2 and tasks.num_futures:
+            killed.append(future := next(iter(tasks.get_futures())))
+            _, on_error = tasks._tracked_futures.pop(future)
+            on_error(ray.exceptions.OutOfMemoryError("1 worker was killed"))
+        return step(manager, *given, **named)
+
+    monkeypatch.setattr(RayActorManager, "next", step_or_kill)
+    session = search({1: "waits to be killed"})
+    assert killed and [r.reason or r.state for r in session.records()] == ["complete"] * 4
+    assert len(of_trial(tmp_path, 1, "attempts")) == 2
+    # Nothing that was reserved for those that ended stays so.
+    wait_for(lambda: ray.available_resources().get("CPU") == 2.0)
+
+
 def test_a_sensor_that_stays_lost_ends_the_search_before_all_is_trained(search, monkeypatch):
     monkeypatch.setattr("nas.searching.session._MOST_ALIKE_FAILURES", 3)
     session = search(measuring={None: "sensor lost"}, trials=40)
