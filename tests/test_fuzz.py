@@ -32,6 +32,7 @@ from predictors.campaign.records import read_records
 from predictors.learned.artifact import Provenance, SavedPredictor, load_predictor, save_predictor
 from predictors.learned.models import EnergyPredictor, Observation
 from search_spaces.models.build import build
+from search_spaces.plain_yaml import read_yaml
 from search_spaces.presets import get_space
 from search_spaces.sampling import smallest
 from search_spaces.workload import Workload
@@ -357,3 +358,18 @@ def test_a_bomb_of_aliases_is_refused(folder):
         with pytest.raises(ValueError, match="alias") as error:
             parse(str(path))
         assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "pipe"])
+def test_what_has_no_end_is_not_read(folder, name):
+    if not (folder / "pipe").exists():
+        os.mkfifo(folder / "pipe")
+    task = written(folder / "task.yaml", json.dumps(TASK | {"train": name}))
+    with pytest.raises(ValueError, match="train must be a file or folder"):
+        get_task(str(task))
+    link = folder / "link"
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder / name)
+    for read in (read_named, read_records, load_predictor, lambda p: read_yaml(p, max_bytes=9)):
+        with pytest.raises(ValueError, match="must be"):
+            read(link)

@@ -37,12 +37,16 @@ class TaskFile:
         """The path under ``key``, which may be relative to the file.
 
         Raises:
-            ValueError: it is not a path.
+            ValueError: it is not a path, or one of neither a file nor a folder.
         """
         value = self.options[key]
         if not isinstance(value, str) or not value:
             raise ValueError(f"{key} must be a path, got {value!r}")
-        return (self.path.parent / value).resolve()
+        path = (self.path.parent / value).resolve()
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            # A device or pipe may have no end.
+            raise ValueError(f"{key} must be a file or folder, got {value!r}")
+        return path
 
 
 def read_task_file(path: Path, *, default_kind: str) -> TaskFile:

@@ -30,6 +30,8 @@ from nas.tasks.task_file import TaskFile
 from search_spaces.workload import PADDING_TOKEN, Workload
 
 Tokens = Literal["word", "byte"]
+# Of tokens in a text, and of words: more would take memory that no text of a user's fills.
+_LARGEST = 2**24
 _UNKNOWN_TOKEN = PADDING_TOKEN + 1
 # A word seen once is left unknown: it teaches nothing that holds elsewhere, and the unknown
 # token must itself be seen in training.
@@ -60,6 +62,8 @@ class TextFiles:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+            if value > _LARGEST:
+                raise ValueError(f"{name} must be at most {_LARGEST}, got {value!r}")
         if self.tokens not in get_args(Tokens):
             allowed = " or ".join(get_args(Tokens))
             raise ValueError(f"tokens must be {allowed}, got {self.tokens!r}")

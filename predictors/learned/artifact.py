@@ -150,6 +150,8 @@ def load_predictor(path: Path) -> SavedPredictor:
     from safetensors import SafetensorError, safe_open
 
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError(f"predictor {path} must be a file")
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"predictor {path} must be at most {_MAX_BYTES} bytes")
         with safe_open(path, framework="numpy") as handle:
