@@ -94,16 +94,13 @@ def _fill_disk(for_s):
 
 
 def faulty_measure(log, faults):
-    """Stands for ``measure_fresh`` in the measuring task; ``faults`` befall the first of a trial.
-
-    Those of ``None`` befall every one.
-    """
+    """Stands for ``measure_fresh`` in the measuring task; ``faults`` befall a trial's first."""
 
     def measure(architecture, workload, *, weights, protocol, **_):
         number = weights.parent.name
         note(log / f"{number}.measured", os.getpid())
         first = len(notes(log / f"{number}.measured")) == 1
-        fault = faults.get(None, faults.get(int(number)) if first else None)
+        fault = faults.get(int(number)) if first else None
         if fault == "waits to be killed":
             time.sleep(60)
         if fault == "sensor lost":

@@ -177,14 +177,6 @@ def test_a_worker_that_rays_memory_monitor_ends_does_not_end_the_search(
     wait_for(lambda: ray.available_resources().get("CPU") == 2.0)
 
 
-def test_a_sensor_that_stays_lost_ends_the_search_before_all_is_trained(search, monkeypatch):
-    monkeypatch.setattr("nas.searching.session._MOST_ALIKE_FAILURES", 3)
-    session = search(measuring={None: "sensor lost"}, trials=40)
-    assert "trials in a row failed alike" in session.stop_reason
-    assert "NVML: GPU is lost" in session.stop_reason
-    assert len(session.records()) < 6
-
-
 def test_storage_that_is_away_for_a_while_is_waited_for(search, tmp_path):
     away = tmp_path.with_name("away")
 

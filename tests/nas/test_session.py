@@ -264,3 +264,23 @@ def test_new_front_members_are_tried_with_other_compressions(tmp_path):
     assert twins
     is_narrow = [all(b.compression.precision == "bf16" for b in a.blocks) for a in front]
     assert np.mean(is_narrow) > 0.5
+
+
+def test_a_search_whose_trials_fail_alike_ends_before_all_is_trained(tmp_path):
+    lost = "NVML: GPU is lost"
+    session = drive(make_session(tmp_path, trials=40), lambda c: failed(c, lost))
+    assert len(session.records()) == 8
+    assert "8 trials in a row failed alike" in session.stop_reason and lost in session.stop_reason
+    # Going on, with the sensor back.
+    again = drive(make_session(tmp_path, trials=12, create=False))
+    assert [r.state for r in again.records()] == ["failed"] * 8 + ["complete"] * 4
+
+
+def test_a_search_whose_trials_fail_for_many_reasons_or_now_and_then_goes_on(tmp_path):
+    def judge(candidate):
+        if candidate.number < 10:
+            return failed(candidate, f"reason {candidate.number}")
+        return finished(candidate) if candidate.number % 5 else failed(candidate, "one")
+
+    session = drive(make_session(tmp_path, trials=25, sampler="random"), judge)
+    assert session.stop_reason is None and len(session.records()) >= 25
