@@ -9,7 +9,9 @@ What is counted, and is what ``models.build`` builds:
   projection has a bias; a factorised one is ``d_in -> rank`` without bias, then
   ``rank -> d_out`` with it;
 * a final LayerNorm and a linear head: on the mean over tokens for classification, on every
-  token for language modelling (not tied to the embedding).
+  token for language modelling (not tied to the embedding) and question answering, on every token
+  for all pixels of its patch for segmentation (which outputs are then enlarged to the image's
+  size where that was shrunk: a kernel that multiplies nothing).
 
 ``macs`` are those of matrix products per *sample*, the two inside attention included; causal
 masks are not credited. One MAC is two FLOPs. Softmax, norms, GELU and additions are left out.
@@ -214,10 +216,13 @@ def _outer(batch: ArchitectureBatch, tokens: Floats, workload: Workload) -> Part
     else:
         # Reading a row of a table multiplies nothing.
         embed_params, embed_macs = (workload.vocab_size or 0) * d_model, np.zeros_like(d_model)
-    head_tokens = tokens if workload.is_causal else np.ones_like(tokens)
-    params = embed_params + tokens * d_model + 2 * d_model + (d_model + 1) * workload.n_classes
+    head_tokens = np.ones_like(tokens) if workload.is_pooled else tokens
+    n_outputs: Floats | float = float(workload.n_classes)
+    if workload.is_dense:
+        n_outputs = n_outputs * batch.patch_size.astype(float) ** 2
+    params = embed_params + tokens * d_model + 2 * d_model + (d_model + 1) * n_outputs
     stream = stream_precisions(batch)
-    values = 3 * tokens * d_model + head_tokens * workload.n_classes
+    values = 3 * tokens * d_model + head_tokens * n_outputs
     kernels = np.full(len(batch), 5.0)
     if workload.is_image:
         is_shrunk = batch.resolution != AS_IT_IS
@@ -225,12 +230,15 @@ def _outer(batch: ArchitectureBatch, tokens: Floats, workload: Workload) -> Part
         channels, height, width = workload.input_shape
         values += channels * (height * width + heights * widths) * is_shrunk
         kernels += is_shrunk
+        if workload.is_dense:
+            values += workload.n_classes * (height * width + heights * widths) * is_shrunk
+            kernels += is_shrunk
     return PartCounts(
         precision=stream,
         sparsity=np.zeros_like(stream),
         is_factorised=np.zeros(len(batch), dtype=bool),
         params=params,
-        macs=embed_macs + head_tokens * d_model * workload.n_classes,
+        macs=embed_macs + head_tokens * d_model * n_outputs,
         weight_bytes=params * _PER_WEIGHT[stream],
         activation_bytes=values * _PER_VALUE[stream],
         n_kernels=kernels,

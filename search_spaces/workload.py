@@ -11,10 +11,18 @@ from numpy.typing import NDArray
 
 from search_spaces.architecture import Architecture, require_positive_int
 
-Kind = Literal["image_classification", "text_classification", "language_modelling"]
+Kind = Literal[
+    "image_classification",
+    "text_classification",
+    "language_modelling",
+    "image_segmentation",
+    "question_answering",
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-# In text classification this token fills short samples up; models neither read nor pool it.
+# Outputs of question answering: where an answer begins, and where it ends.
+SPAN_ENDS = 2
+# Where tokens are not predicted one by one, this one fills short samples up: it is never read.
 PADDING_TOKEN = 0
 # In arrays of resolutions: images are not shrunk.
 AS_IT_IS = 0
@@ -25,9 +33,10 @@ class Workload:
     """One forward pass over a batch of samples.
 
     ``input_shape`` is ``(channels, height, width)`` for images and ``(sequence_length,)`` for
-    token workloads. ``n_classes`` is the width of the output: classes, or the vocabulary for
-    language modelling. ``vocab_size`` is ``None`` for images. Energy is joules per *sample*: one
-    image or one sequence, the batch's joules divided by ``batch_size``.
+    token workloads. ``n_classes`` is the width of the output: classes (of a sample, or of each
+    pixel), the vocabulary for language modelling, 2 for question answering, which scores each
+    token as an answer's first and as its last. ``vocab_size`` is ``None`` for images. Energy is
+    joules per *sample*: one image or one sequence, the batch's joules divided by ``batch_size``.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -56,6 +65,8 @@ class Workload:
             )
         for size in self.input_shape:
             require_positive_int("input_shape", size)
+        if self.kind == "question_answering" and self.n_classes != SPAN_ENDS:
+            raise ValueError(f"n_classes must be 2 for {self.kind}, got {self.n_classes}")
         if self.is_image and self.vocab_size is not None:
             raise ValueError(f"vocab_size must be None for {self.kind}, got {self.vocab_size}")
         if not self.is_image:
@@ -64,7 +75,17 @@ class Workload:
     @property
     def is_image(self) -> bool:
         """Whether samples are images rather than token sequences."""
-        return self.kind == "image_classification"
+        return self.kind in ("image_classification", "image_segmentation")
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a sample has one output rather than one for each token or pixel."""
+        return self.kind in ("image_classification", "text_classification")
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether each pixel has an output."""
+        return self.kind == "image_segmentation"
 
     @property
     def is_causal(self) -> bool:

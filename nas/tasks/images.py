@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from nas.tasks.arrays import read_array, read_named_arrays
 from nas.tasks.pictures import SUFFIXES, Size, decode, read_bytes, resized
-from nas.tasks.prepared import PreparedClassification
+from nas.tasks.prepared import Prepared, PreparedClassification
 from nas.tasks.problems import Problems
 from nas.tasks.samples import SOURCE_KEYS, Sample, Sources, class_files
 from nas.tasks.task_file import TaskFile
@@ -78,14 +78,9 @@ def image_task(file: TaskFile) -> PreparedClassification:
     if "size" in given:
         given["size"] = parse_size(given["size"])
     options = ImageOptions(**given)
-    return PreparedClassification(
-        file.options["name"],
-        Sources.from_file(file),
-        asdict(options),
-        partial(image_samples, options=options),
-        axis=0,
-        what="images",
-    )
+    samples = partial(image_samples, options=options)
+    prepared = Prepared(Sources.from_file(file), asdict(options), samples, axis=0, what="images")
+    return PreparedClassification(file.options["name"], prepared)
 
 
 def parse_size(value: object) -> Size:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 256_000_000
 
 Size = tuple[int, int]
+Pixels = TypeVar("Pixels")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -49,6 +52,10 @@ def decode(raw: bytes, channels: int, size: Size | None) -> NDArray[np.uint8]:
     Raises:
         ValueError: it is no picture in a format of ``FORMATS``, damaged, or has too many pixels.
     """
+    return _opened(raw, lambda image: _values(image, channels, size))
+
+
+def _opened(raw: bytes, read: Callable[[Image.Image], Pixels]) -> Pixels:
     with warnings.catch_warnings():
         # The limit here is below Pillow's own, at which it only warns.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -58,7 +65,7 @@ def decode(raw: bytes, channels: int, size: Size | None) -> NDArray[np.uint8]:
                     raise ValueError(
                         f"must have at most {MAX_PIXELS} pixels, got {image.width}x{image.height}"
                     )
-                return _values(ImageOps.exif_transpose(image), channels, size)
+                return read(ImageOps.exif_transpose(image))
         except Image.DecompressionBombError:
             raise ValueError(f"must have at most {MAX_PIXELS} pixels") from None
         except UnidentifiedImageError:
@@ -66,6 +73,25 @@ def decode(raw: bytes, channels: int, size: Size | None) -> NDArray[np.uint8]:
         except (OSError, SyntaxError, EOFError, IndexError, MemoryError) as error:
             # What Pillow's decoders raise for damaged files.
             raise ValueError(f"must be a whole picture: {error}") from None
+
+
+def decode_mask(raw: bytes, size: Size | None) -> NDArray[np.int64]:
+    """The class of each pixel, ``(H, W)``: values of a grey picture, or places in its palette.
+
+    It is brought to ``size`` by the nearest pixel: between two classes there is none.
+
+    Raises:
+        ValueError: as ``decode``, or it has colours.
+    """
+
+    def read(image: Image.Image) -> NDArray[np.int64]:
+        if image.mode not in ("1", "L", "P"):
+            raise ValueError(f"must be grey or have a palette of classes, got mode {image.mode}")
+        if size is not None:
+            image = image.resize((size[1], size[0]), Image.Resampling.NEAREST)
+        return np.asarray(image).astype(np.int64)
+
+    return _opened(raw, read)
 
 
 def resized(values_CHW: NDArray[np.generic], size: Size) -> NDArray[np.generic]:

@@ -44,11 +44,14 @@ def prepare(
     *,
     axis: int,
     what: str,
+    n_target_planes: int = 0,
 ) -> dict[str, Any]:
     """Read ``found`` and write ``SPLIT.inputs.npy`` and ``SPLIT.targets.npy`` into ``folder``.
 
     Inputs are standardised by the mean and deviation of the training split at each index of
-    ``axis`` (of a sample's own axes). ``what`` names samples in messages, in the plural.
+    ``axis`` (of a sample's own axes). ``what`` names samples in messages, in the plural. Targets
+    are positions of labels among the classes; or, with ``n_target_planes``, the last of each
+    sample's planes as they are, and labels say nothing.
 
     Returns:
         Plain data: classes, shape, numbers of samples and of classes' samples in each split, and
@@ -63,14 +66,20 @@ def prepare(
         pool = _read(samples, folder / f"{name}.values.npy", shape, problems, what)
         if pool is not None:
             pools[name], shape = pool, pool.values.shape[1:]
+    if shape is None and not problems:
+        problems.add(f"the data must have {what}, and have none")
     problems.check()
     assert shape is not None
+    if n_target_planes:
+        shape = (shape[0] - n_target_planes, *shape[1:])
     chosen = _assigned(pools, sources, problems, what)
     labels = {
         split: [pools[name].samples[row].label for name, row in rows]
         for split, rows in chosen.items()
     }
-    classes = classes_of(labels["train"], "the training split", problems)
+    classes = (
+        [] if n_target_planes else classes_of(labels["train"], "the training split", problems)
+    )
     position = {label: index for index, label in enumerate(classes)}
     for split in SPLITS:
         for (name, row), label in zip(chosen[split], labels[split], strict=True):
@@ -83,15 +92,21 @@ def prepare(
                     f"({allowed}), got {label!r}"
                 )
     problems.check()
-    scale = _scale(pools, chosen["train"], axis)
+    n_planes = shape[0]
+    scale = _scale(pools, chosen["train"], axis, n_planes)
     for split in SPLITS:
         inputs_N = np.lib.format.open_memmap(
             folder / f"{split}.inputs.npy", "w+", np.float32, (len(chosen[split]), *shape)
         )
+        planes: list[NDArray[np.int64]] = []
         for start, values in _chunks(pools, chosen[split]):
-            inputs_N[start : start + len(values)] = (values - scale[0]) / scale[1]
+            inputs_N[start : start + len(values)] = (values[:, :n_planes] - scale[0]) / scale[1]
+            planes.append(values[:, n_planes:].astype(np.int64))
         inputs_N.flush()
-        targets = np.array([position[label] for label in labels[split]], dtype=np.int64)
+        if n_target_planes:
+            targets = np.concatenate(planes)[:, 0 if n_target_planes == 1 else slice(None)]
+        else:
+            targets = np.array([position[label] for label in labels[split]], dtype=np.int64)
         np.save(folder / f"{split}.targets.npy", targets)
     for name in pools:
         (folder / f"{name}.values.npy").unlink()
@@ -189,13 +204,17 @@ def _chunks(
 
 
 def _scale(
-    pools: Mapping[SplitName, Pool], rows: Sequence[tuple[SplitName, int]], axis: int
+    pools: Mapping[SplitName, Pool],
+    rows: Sequence[tuple[SplitName, int]],
+    axis: int,
+    n_planes: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and deviation of the training split along all axes but ``axis``."""
     sums: list[NDArray[np.float64]] = []
     for power in (1, 2):
         total: Any = 0.0
-        for _, values in _chunks(pools, rows):
+        for _, whole in _chunks(pools, rows):
+            values = whole[:, :n_planes]
             others = tuple(i for i in range(values.ndim) if i != axis + 1)
             centred = values if power == 1 else (values - sums[0]) ** 2
             total = total + centred.sum(axis=others, keepdims=True)

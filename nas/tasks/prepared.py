@@ -1,9 +1,9 @@
-"""Classification of inputs that are read and standardised once, whatever they are."""
+"""Tasks whose inputs are read and standardised once, whatever they are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,45 +16,36 @@ from nas.tasks.samples import Sample, Sources
 from search_spaces.workload import Workload
 
 # Of what is kept: another number where the same files would give other arrays.
-_FORM = 1
+_FORM = 2
 # Lists the samples of one source, adding what is wrong with it.
 Lister = Callable[[Any, Problems], Sequence[Sample]]
 
 
 @dataclass(frozen=True)
-class PreparedClassification:
-    """A ``Task`` whose arrays ``prepare`` makes out of files.
+class Prepared:
+    """Arrays that ``prepare`` makes out of files, once.
 
     ``options`` are all that the values depend on beside the files; ``samples`` lists the samples
-    of a source. ``axis`` is that of a sample along which it is standardised, and ``what`` names
-    samples in messages, in the plural.
+    of a source; the rest is as in ``prepare``. ``finish`` may look at what was made, in its
+    folder, and add to what is said of it.
     """
 
-    name: str
     sources: Sources
     options: Mapping[str, Any]
     samples: Lister
     axis: int
     what: str
-
-    def __post_init__(self) -> None:
-        """Validate the name, which is the user's."""
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"name must be a non-empty string, got {self.name!r}")
-
-    def workload(self, batch_size: int) -> Workload:
-        """Inputs, read as images, into the classes of the training split."""
-        about = self.about()
-        shape, n_classes = tuple(about["shape"]), len(about["classes"])
-        return Workload(self.name, "image_classification", shape, n_classes, batch_size)
+    n_target_planes: int = 0
+    finish: Callable[[Path, dict[str, Any]], dict[str, Any]] = field(default=lambda _, x: x)
 
     def split(self, name: SplitName) -> Split:
         """One split, mapped from disk; see ``Task.split``."""
         check_split_name(name)
         return Split(self._kept.array(f"{name}.inputs"), self._kept.array(f"{name}.targets"))
 
+    @property
     def about(self) -> Mapping[str, Any]:
-        """What ``prepare`` says of the data: classes, and numbers of samples.
+        """What ``prepare`` says of the data.
 
         Raises:
             DataError: the data are not what they must be; all that is wrong is in it.
@@ -69,6 +60,7 @@ class PreparedClassification:
             "what": self.what,
             "given": self.sources.given,
             "shares": [self.sources.validation_share, self.sources.test_share],
+            "n_target_planes": self.n_target_planes,
             **self.options,
         }
         return keep(key_of(what, files), self._make)
@@ -78,13 +70,54 @@ class PreparedClassification:
         found = {
             split: self.samples(source, problems) for split, source in self.sources.given.items()
         }
-        return prepare(found, self.sources, folder, problems, axis=self.axis, what=self.what)
+        about = prepare(
+            found,
+            self.sources,
+            folder,
+            problems,
+            axis=self.axis,
+            what=self.what,
+            n_target_planes=self.n_target_planes,
+        )
+        return self.finish(folder, about)
+
+
+@dataclass(frozen=True)
+class PreparedClassification:
+    """A ``Task``: inputs, which are read as images, into classes."""
+
+    name: str
+    prepared: Prepared
+
+    def __post_init__(self) -> None:
+        """Validate the name, which is the user's."""
+        check_name(self.name)
+
+    def workload(self, batch_size: int) -> Workload:
+        """Inputs into the classes of the training split."""
+        about = self.about()
+        shape, n_classes = tuple(about["shape"]), len(about["classes"])
+        return Workload(self.name, "image_classification", shape, n_classes, batch_size)
+
+    def split(self, name: SplitName) -> Split:
+        """One split; see ``Task.split``."""
+        return self.prepared.split(name)
+
+    def about(self) -> Mapping[str, Any]:
+        """See ``Prepared.about``."""
+        return self.prepared.about
+
+
+def check_name(name: object) -> None:
+    """Raise ``ValueError`` unless ``name`` may be a task's."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"name must be a non-empty string, got {name!r}")
 
 
 def _files_of(source: Any) -> list[Path]:
     """Every file that a source consists of."""
     if isinstance(source, Mapping):
-        return list(source.values())
+        return [path for part in source.values() for path in _files_of(part)]
     if source.is_dir():
         return sorted(path for path in source.rglob("*") if path.is_file())
     return [source]

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.tasks.audio import FrontEnd, read_recording
-from nas.tasks.prepared import PreparedClassification
+from nas.tasks.prepared import Prepared, PreparedClassification
 from nas.tasks.problems import Problems
 from nas.tasks.samples import SOURCE_KEYS, Sample, Sources, class_files
 from nas.tasks.task_file import TaskFile
@@ -43,14 +43,14 @@ def speech_task(file: TaskFile) -> PreparedClassification:
     mark = file.options.get("speaker_before")
     if mark is not None and not (isinstance(mark, str) and mark):
         raise ValueError(f"speaker_before must be a text, got {mark!r}")
-    return PreparedClassification(
-        file.options["name"],
+    prepared = Prepared(
         Sources.from_file(file),
         {"front_end": asdict(front_end), "speaker_before": mark},
         partial(_samples, front_end=front_end, mark=mark),
         axis=1,
         what="recordings",
     )
+    return PreparedClassification(file.options["name"], prepared)
 
 
 def _samples(

@@ -53,6 +53,10 @@ class Supernet(nn.Module):
             ValueError: a patch size of the space does not fit the workload.
         """
         super().__init__()
+        if workload.is_dense:
+            raise ValueError(
+                f"supernet must be None for {workload.kind}: heads of other patches share nothing"
+            )
         self.space, self.workload = space, workload
         widths = sorted(space.values("d_model"))
         d_model, patches = widths[-1], sorted(space.values("patch_size"))
@@ -129,10 +133,11 @@ class Supernet(nn.Module):
         for layer, spec in zip(self.layers, architecture.layers, strict=False):
             x_BTD = layer(x_BTD, spec, keep_BT)
         x_BTD = self.norm(x_BTD)
-        if not self.workload.is_causal:
+        if self.workload.is_pooled:
             x_BTD = pool(x_BTD, keep_BT)
         views = self.head.views(x_BTD.shape[-1], self.workload.n_classes, None)
-        return views(x_BTD)
+        logits = views(x_BTD)
+        return logits.transpose(1, 2) if self.workload.kind == "question_answering" else logits
 
     def _embedded(self, inputs: Tensor, architecture: Architecture) -> Tensor:
         patch, width = architecture.patch_size, architecture.d_model

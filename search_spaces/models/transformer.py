@@ -39,14 +39,21 @@ class PatchEmbedding(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Encoder with a mean-pooled classifier, or causal decoder with a language-model head."""
+    """An encoder with a head on the mean, on each token or for each pixel, or a causal decoder."""
 
     def __init__(self, architecture: Architecture, workload: Workload) -> None:
         """Build the network with torch's default initialisation."""
         super().__init__()
         d_model, tokens = architecture.d_model, workload.n_tokens(architecture)
-        self.is_causal = workload.is_causal
-        self.is_image = workload.is_image
+        self.is_causal, self.is_pooled = workload.is_causal, workload.is_pooled
+        self.is_image, self.is_dense = workload.is_image, workload.is_dense
+        self.n_classes, self.patch_size = workload.n_classes, architecture.patch_size
+        # Of outputs, where each pixel has one: before and after they are brought to the image's.
+        self.grid, self.size = (0, 0), (0, 0)
+        if workload.is_dense:
+            height, width = workload.image_size(architecture)
+            self.grid = (height // self.patch_size, width // self.patch_size)
+            self.size = (workload.input_shape[1], workload.input_shape[2])
         self.embed: nn.Module
         if workload.is_image:
             self.embed = PatchEmbedding(
@@ -62,15 +69,18 @@ class Transformer(nn.Module):
             Layer(d_model, spec, is_causal=workload.is_causal) for spec in architecture.layers
         )
         self.norm = nn.LayerNorm(d_model)
-        self.head = nn.Linear(d_model, workload.n_classes)
+        per_token = workload.n_classes * (self.patch_size**2 if workload.is_dense else 1)
+        self.head = nn.Linear(d_model, per_token)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` or tokens ``(B, T)`` to logits.
 
-        In text classification the padding token is neither attended to nor pooled.
+        But in language modelling, the padding token is neither attended to nor pooled.
 
         Returns:
-            ``(B, n_classes)``, or ``(B, T, n_classes)`` for language modelling.
+            ``(B, n_classes)``; ``(B, T, n_classes)`` for language modelling; ``(B, H, W,
+            n_classes)`` for segmentation; ``(B, 2, T)`` for question answering: how well each
+            token is an answer's first and its last.
         """
         keep_BT = self._kept(inputs)
         x_BTD = self._embedded(inputs)
@@ -100,8 +110,28 @@ class Transformer(nn.Module):
 
     def _logits(self, x_BTD: Tensor, keep_BT: Tensor | None) -> Tensor:
         x_BTD = self.norm(x_BTD)
-        logits: Tensor = self.head(x_BTD if self.is_causal else pool(x_BTD, keep_BT))
-        return logits
+        if self.is_pooled:
+            pooled: Tensor = self.head(pool(x_BTD, keep_BT))
+            return pooled
+        logits_BTC: Tensor = self.head(x_BTD)
+        if self.is_dense:
+            return self._pixels(logits_BTC)
+        return logits_BTC if self.is_causal else logits_BTC.transpose(1, 2)
+
+    def _pixels(self, logits_BTC: Tensor) -> Tensor:
+        """Outputs of patches as outputs of pixels, ``(B, H, W, n_classes)``."""
+        (rows, columns), side = self.grid, self.patch_size
+        cells = logits_BTC.reshape(-1, rows, columns, side, side, self.n_classes)
+        logits_BHWC = cells.transpose(2, 3).reshape(
+            -1, rows * side, columns * side, self.n_classes
+        )
+        if logits_BHWC.shape[1:3] == self.size:
+            return logits_BHWC
+        # Of an image that was shrunk: borders lie between what its pixels say.
+        larger_BCHW = F.interpolate(
+            logits_BHWC.permute(0, 3, 1, 2), self.size, mode="bilinear", align_corners=False
+        )
+        return larger_BCHW.permute(0, 2, 3, 1)
 
 
 def shrunk(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -250,6 +250,13 @@ def no_column(folder):
     return {"data": "a.parquet"}
 
 
+def no_rows(folder):
+    pq.write_table(
+        pa.table({"image": pa.array([], pa.binary()), "label": []}), folder / "a.parquet"
+    )
+    return {"data": "a.parquet"}
+
+
 def no_label(folder):
     cells = [png(np.zeros((3, 3, 3), np.uint8))] * 2
     pq.write_table(pa.table({"image": cells, "label": [1.5, None]}), folder / "a.parquet")
@@ -275,6 +282,7 @@ def unknown_class(folder):
         (lengths, r"labels of .*a.npz must be 4 whole numbers"),
         (short_idx, r"x.idx must hold 80 bytes of values"),
         (no_column, r"a.parquet must have a column 'image', got label"),
+        (no_rows, r"the data must have images, and have none"),
         (no_label, r"a.parquet, row 0, must have a label .* got 1.5"),
         (one_class, r"two classes or more, got down"),
         (unknown_class, r"aslant.000.png must have a class of the training split .* 'aslant'"),
