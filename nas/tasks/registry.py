@@ -9,6 +9,8 @@ from pathlib import Path
 from nas.tasks.base import Task
 from nas.tasks.embedded import Digits
 from nas.tasks.images import image_task
+from nas.tasks.question_answering import QuestionAnswering
+from nas.tasks.segmentation import Segmentation
 from nas.tasks.speech import speech_task
 from nas.tasks.task_file import TaskFile, read_task_file
 from nas.tasks.text import TextClassification
@@ -19,6 +21,8 @@ TASKS: dict[str, Callable[[], Task]] = {"digits": Digits}
 # A kind of task file -> what makes the task of it; raises ValueError for keys that do not fit.
 FILE_TASKS: dict[str, Callable[[TaskFile], Task]] = {
     "images": image_task,
+    "question_answering": QuestionAnswering.from_file,
+    "segmentation": Segmentation.from_file,
     "speech": speech_task,
     "text_classification": TextClassification.from_file,
 }

@@ -59,6 +59,14 @@ def make_versions(inputs: Tensor, versions_B: Tensor, config: TrainingConfig) ->
     return shifted_BHWC.permute(0, 3, 1, 2)
 
 
+def moved_targets(targets: Tensor, versions_B: Tensor | None, config: TrainingConfig) -> Tensor:
+    """Targets of a batch in those versions: where each pixel has one they move as pixels do."""
+    if targets.ndim != 3 or versions_B is None:
+        return targets
+    # Numbers of classes are small enough to be floats, which edges can be repeated of.
+    return make_versions(targets[:, None].float(), versions_B, config)[:, 0].long()
+
+
 def _draw_versions(inputs: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
     most, n = _most(inputs, config), len(inputs)
     versions_B = torch.zeros(n, dtype=torch.int64)

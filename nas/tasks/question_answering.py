@@ -1,0 +1,215 @@
+"""Extractive question answering: where in a paragraph the answer to a question stands.
+
+A task is a YAML file::
+
+    name: facts
+    kind: question_answering
+    train: train.json        # in SQuAD's format, version 1.1; or data, of all splits
+    validation: dev.json     # a split that is not named is held out, by whole paragraphs
+    sequence_length: 128     # the question, a mark, and as much of the paragraph as fits
+    max_vocabulary: 10000    # words of the training split; padding, unknown and the mark included
+    max_answer_words: 16     # of an answer that is given; targets may be longer
+    metric: f1               # or exact_match
+
+A network reads words (lower case, punctuation apart) and scores each as the answer's first and its
+last. The best span within the paragraph is the answer, judged as SQuAD does (Rajpurkar et al.
+2016): case, punctuation and articles do not count, and the best of several right answers does.
+A question whose answer lies beyond ``sequence_length`` is not learnt from, and counts as any other
+where networks are judged.
+
+Shape legend: N questions, T words of a sample.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.tasks.base import SPLITS, Split, SplitName, check_split_name
+from nas.tasks.metric import Metric, get_metric
+from nas.tasks.prepared import check_name
+from nas.tasks.problems import Problems
+from nas.tasks.samples import SOURCE_KEYS, Sample, Sources
+from nas.tasks.spans import SpanExtraction, answer_span, words_of
+from nas.tasks.squad import Question, read_squad
+from nas.tasks.task_file import TaskFile
+from search_spaces.workload import PADDING_TOKEN, SPAN_ENDS, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_UNKNOWN, _MARK = PADDING_TOKEN + 1, PADDING_TOKEN + 2
+_FIRST_WORD = _MARK + 1
+# As in text classification: a word seen once teaches nothing that holds elsewhere.
+_MIN_COUNT = 2
+_METRICS = ("f1", "exact_match")
+
+
+@dataclass(frozen=True)
+class QuestionFiles:
+    """Where the questions of a task are and how they are read; see the module's description.
+
+    Raises:
+        ValueError: a field is not what it must be.
+    """
+
+    name: str
+    sources: Sources = field(compare=False)
+    # What ``sources`` says, in a form that has a hash.
+    given: tuple[object, ...]
+    sequence_length: int = 128
+    max_vocabulary: int = 10_000
+    max_answer_words: int = 16
+    metric: str = "f1"
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        check_name(self.name)
+        least = {"sequence_length": 4, "max_vocabulary": _FIRST_WORD + 1, "max_answer_words": 1}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < lowest:
+                raise ValueError(f"{name} must be an integer >= {lowest}, got {value!r}")
+        if self.metric not in _METRICS:
+            raise ValueError(f"metric must be {' or '.join(_METRICS)}, got {self.metric!r}")
+
+
+class QuestionAnswering:
+    """A ``Task`` over ``QuestionFiles``."""
+
+    def __init__(self, files: QuestionFiles) -> None:
+        """Nothing is read yet."""
+        self._files = files
+        self.name = files.name
+        self.metric: Metric = get_metric(files.metric)
+
+    @classmethod
+    def from_file(cls, file: TaskFile) -> QuestionAnswering:
+        """The task that a user's file of kind ``question_answering`` describes.
+
+        Raises:
+            ValueError: a key is missing, unknown, or its value not allowed.
+        """
+        own = ("sequence_length", "max_vocabulary", "max_answer_words", "metric")
+        file.check_keys(allowed=("name", *SOURCE_KEYS, *own), required=("name",))
+        sources = Sources.from_file(file)
+        for split, path in sources.given.items():
+            if not isinstance(path, Path):
+                raise ValueError(f"{split} must be a path, got {path!r}")
+        options = {key: file.options[key] for key in own if key in file.options}
+        shares = sources.validation_share, sources.test_share
+        given = (*sorted(sources.given.items()), *shares)
+        return cls(QuestionFiles(file.options["name"], sources, given, **options))
+
+    def workload(self, batch_size: int) -> Workload:
+        """Words in, two scores of each of them out."""
+        return Workload(
+            self.name,
+            "question_answering",
+            (self._files.sequence_length,),
+            SPAN_ENDS,
+            batch_size,
+            vocab_size=_read(self._files).vocab_size,
+        )
+
+    def split(self, name: SplitName) -> Split:
+        """One split; targets are ``(N, 5)``, as ``SpanExtraction`` reads them."""
+        check_split_name(name)
+        return _read(self._files).splits[name]
+
+    @cached_property
+    def objective(self) -> SpanExtraction:
+        """What networks are trained for and judged by."""
+        return SpanExtraction(
+            _read(self._files).questions,
+            max_words=self._files.max_answer_words,
+            judged_by=_METRICS.index(self._files.metric),
+        )
+
+    def about(self) -> Mapping[str, Any]:
+        """Questions of each split, and how many answers lie beyond what a network reads.
+
+        Raises:
+            DataError: the data are not what they must be; all that is wrong is in it.
+        """
+        splits = _read(self._files).splits
+        return {
+            "samples": {name: len(splits[name]) for name in SPLITS},
+            "beyond_reach": {name: int((splits[name].targets[:, 0] < 0).sum()) for name in SPLITS},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    splits: Mapping[SplitName, Split]
+    questions: Sequence[Question]
+    vocab_size: int
+
+
+@lru_cache(maxsize=4)
+def _read(files: QuestionFiles) -> _Read:
+    problems = Problems()
+    chosen: dict[SplitName, list[Question]] = {split: [] for split in SPLITS}
+    for asked, path in files.sources.given.items():
+        for question in read_squad(path, problems):
+            # By its paragraph: what one question tells of it must not help with another.
+            sample = Sample(question.where, "", lambda: None, question.context)
+            chosen[files.sources.split_of(asked, sample, b"")].append(question)
+    for split, found in chosen.items():
+        if not found and not problems:
+            problems.add(f"the {split} split must have questions, and has none")
+    problems.check()
+    vocabulary = _vocabulary(chosen["train"], files.max_vocabulary)
+    splits: dict[SplitName, Split] = {}
+    everything: list[Question] = []
+    for split in SPLITS:
+        rows = [_encoded(q, vocabulary, files.sequence_length) for q in chosen[split]]
+        targets = np.array([ends for _, ends in rows], dtype=np.int64)
+        numbers = np.arange(len(everything), len(everything) + len(rows))
+        splits[split] = Split(
+            np.stack([tokens for tokens, _ in rows]), np.column_stack([targets, numbers])
+        )
+        everything += chosen[split]
+    if (splits["train"].targets[:, 0] < 0).all():
+        raise ValueError(
+            f"sequence_length must reach an answer of the training split, got "
+            f"{files.sequence_length}"
+        )
+    return _Read(splits, everything, _FIRST_WORD + len(vocabulary))
+
+
+def _vocabulary(questions: Iterable[Question], most: int) -> dict[str, int]:
+    """Tokens of the most frequent words; ties go by the alphabet, so that runs agree."""
+    questions = list(questions)
+    texts = [q.text for q in questions] + sorted({q.context for q in questions})
+    counts = Counter(text[a:b].lower() for text in texts for a, b in words_of(text))
+    frequent = [word for word in counts if counts[word] >= _MIN_COUNT]
+    frequent.sort(key=lambda word: (-counts[word], word))
+    return {word: _FIRST_WORD + i for i, word in enumerate(frequent[: most - _FIRST_WORD])}
+
+
+def _encoded(
+    question: Question, vocabulary: Mapping[str, int], length: int
+) -> tuple[NDArray[np.int64], tuple[int, int, int, int]]:
+    """Words of a sample; where the answer begins and ends, and the paragraph begins and ends."""
+
+    def tokens(text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
+        return [vocabulary.get(text[a:b].lower(), _UNKNOWN) for a, b in spans]
+
+    # Of a very long question the beginning, so that there is room for the paragraph.
+    asked = tokens(question.text, words_of(question.text)[: length // 2])
+    first = len(asked) + 1
+    spans = words_of(question.context)[: length - first]
+    row = [*asked, _MARK, *tokens(question.context, spans)]
+    row_T = np.full(length, PADDING_TOKEN, dtype=np.int64)
+    row_T[: len(row)] = row
+    found = answer_span(spans, *question.answer_at)
+    ends = (-1, -1) if found is None else (first + found[0], first + found[1])
+    return row_T, (*ends, first, len(row))

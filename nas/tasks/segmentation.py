@@ -1,0 +1,184 @@
+"""Semantic segmentation from pictures and masks: the class of each pixel.
+
+A task is a YAML file::
+
+    name: streets
+    kind: segmentation
+    data: {images: pictures, masks: masks}   # or train, validation, test, each like that
+    classes: [background, road, car]         # what the values 0, 1, 2 of a mask mean
+    ignored: 255                             # a value that is neither learnt nor judged
+    size: 64                                 # pixels, or [height, width]
+    channels: 3                              # or 1: grey
+
+A mask has the name of its picture but for the ending: grey values, or places in a palette. Splits
+are those of images (``nas.tasks.samples``). Pictures are brought to ``size`` smoothly, masks by
+the nearest pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.tasks.base import Split, SplitName
+from nas.tasks.images import parse_size
+from nas.tasks.metric import get_metric
+from nas.tasks.pictures import SUFFIXES, Size, decode, decode_mask, read_bytes
+from nas.tasks.prepared import Prepared, check_name
+from nas.tasks.problems import Problems
+from nas.tasks.samples import SOURCE_KEYS, Sample, Sources
+from nas.tasks.task_file import TaskFile
+from search_spaces.workload import Workload
+
+# In targets: a pixel that is neither learnt nor judged.
+IGNORED = -1
+_MOST_CLASSES = 255
+
+
+@dataclass(frozen=True, slots=True)
+class MaskOptions:
+    """What pictures and masks mean and are brought to; see the module's description.
+
+    Raises:
+        ValueError: a field is not what it must be.
+    """
+
+    classes: tuple[str, ...]
+    ignored: int | None = None
+    size: Size | None = None
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        names = self.classes
+        distinct = len({name for name in names if isinstance(name, str)})
+        if not 2 <= distinct == len(names) <= _MOST_CLASSES:
+            raise ValueError(f"classes must be two distinct names or more, got {list(names)!r}")
+        ignored = self.ignored
+        if ignored is not None and not (type(ignored) is int and len(names) <= ignored <= 255):
+            raise ValueError(f"ignored must be in {len(names)}..255, got {ignored!r}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 (grey) or 3 (colours), got {self.channels!r}")
+
+
+class Segmentation:
+    """A ``Task`` over pictures and masks, judged by the mean intersection over union."""
+
+    metric = get_metric("miou")
+
+    def __init__(self, name: str, sources: Sources, options: MaskOptions) -> None:
+        """Nothing is read yet."""
+        check_name(name)
+        self.name, self._options = name, options
+        self._prepared = Prepared(
+            sources,
+            {name: getattr(options, name) for name in MaskOptions.__slots__},
+            partial(_samples, options=options),
+            axis=0,
+            what="pictures with masks",
+            n_target_planes=1,
+            finish=partial(_counted, options=options),
+        )
+
+    @classmethod
+    def from_file(cls, file: TaskFile) -> Segmentation:
+        """The task that a user's file of kind ``segmentation`` describes.
+
+        Raises:
+            ValueError: a key is missing, unknown, or its value not allowed.
+        """
+        own = MaskOptions.__slots__
+        file.check_keys(allowed=("name", *SOURCE_KEYS, *own), required=("name", "classes"))
+        given = {key: file.options[key] for key in own if key in file.options}
+        if not isinstance(given["classes"], list):
+            raise ValueError(f"classes must be a list of names, got {given['classes']!r}")
+        given["classes"] = tuple(given["classes"])
+        if "size" in given:
+            given["size"] = parse_size(given["size"])
+        return cls(file.options["name"], Sources.from_file(file), MaskOptions(**given))
+
+    def workload(self, batch_size: int) -> Workload:
+        """Pictures into a class for each pixel."""
+        shape, n_classes = tuple(self.about()["shape"]), len(self._options.classes)
+        return Workload(self.name, "image_segmentation", shape, n_classes, batch_size)
+
+    def split(self, name: SplitName) -> Split:
+        """One split; targets are ``(N, H, W)`` classes, ``IGNORED`` where there is none."""
+        return self._prepared.split(name)
+
+    def about(self) -> Mapping[str, Any]:
+        """See ``Prepared.about``; ``pixels_of_classes`` are those of the training split."""
+        return self._prepared.about
+
+
+def _samples(source: Any, problems: Problems, *, options: MaskOptions) -> Sequence[Sample]:
+    if not isinstance(source, Mapping) or source.keys() != {"images", "masks"}:
+        problems.add(f"data must be given as {{images: FOLDER, masks: FOLDER}}, got {source}")
+        return []
+    folders = [source["images"], source["masks"]]
+    pictures, masks = (_by_stem(folder, problems) for folder in folders)
+    for stem in sorted(pictures.keys() - masks.keys()):
+        problems.add(f"{pictures[stem]} must have a mask of that name in {source['masks']}")
+    for stem in sorted(masks.keys() - pictures.keys()):
+        problems.add(f"{masks[stem]} must have a picture of that name in {source['images']}")
+    return [
+        Sample(str(pictures[stem]), "", partial(_read, pictures[stem], masks[stem], options))
+        for stem in sorted(pictures.keys() & masks.keys())
+    ]
+
+
+def _by_stem(folder: Path, problems: Problems) -> dict[str, Path]:
+    """Pictures below ``folder`` by their path in it, without the ending."""
+    found: dict[str, Path] = {}
+    if not folder.is_dir():
+        problems.add(f"{folder} must be a folder of pictures")
+        return found
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.name[0] not in "._":
+            stem = path.relative_to(folder).with_suffix("").as_posix()
+            if stem in found:
+                problems.add(f"{path} must have a name of its own, as {found[stem].name} has")
+            found[stem] = path
+    if not found:
+        problems.add(f"{folder} must hold pictures, and holds none")
+    return found
+
+
+def _read(picture: Path, mask: Path, options: MaskOptions) -> NDArray[np.int16]:
+    """Planes of a picture and, as the last one, its mask."""
+    image_CHW = decode(read_bytes(picture), options.channels, options.size)
+    try:
+        classes_HW = decode_mask(read_bytes(mask), options.size)
+        if classes_HW.shape != image_CHW.shape[1:]:
+            raise ValueError(
+                f"must be of the picture's {image_CHW.shape[1:]} pixels, got {classes_HW.shape}"
+            )
+        if options.ignored is not None:
+            classes_HW[classes_HW == options.ignored] = IGNORED
+        most = int(classes_HW.max())
+        if most >= len(options.classes):
+            more = "" if options.ignored is None else f" or {options.ignored}, which is ignored"
+            raise ValueError(f"must hold 0..{len(options.classes) - 1}{more}, got {most}")
+    except ValueError as error:
+        raise ValueError(f"has the mask {mask}, which {error}") from None
+    return np.concatenate([image_CHW, classes_HW[None]]).astype(np.int16)
+
+
+def _counted(folder: Path, about: dict[str, Any], *, options: MaskOptions) -> dict[str, Any]:
+    targets = np.load(folder / "train.targets.npy", mmap_mode="r", allow_pickle=False)
+    pixels = np.bincount(targets[targets != IGNORED], minlength=len(options.classes))
+    if (pixels > 0).sum() < 2:
+        seen = [name for name, n in zip(options.classes, pixels, strict=True) if n]
+        problems = Problems()
+        problems.add(
+            f"masks of the training split must hold two classes or more, got "
+            f"{', '.join(seen) or 'none'}"
+        )
+        problems.check()
+    return about | {"classes": list(options.classes), "pixels_of_classes": pixels.tolist()}

@@ -1,0 +1,233 @@
+"""Questions in SQuAD's format: read, learnt and judged as SQuAD does."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from media_fakes import task_file
+
+from nas.tasks.base import SPLITS
+from nas.tasks.problems import DataError
+from nas.tasks.registry import get_task
+from nas.tasks.spans import SpanExtraction, answer_span, normalised, overlap, words_of
+from nas.tasks.squad import Question
+from nas.training.config import TrainingConfig
+from nas.training.fit import fit
+from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.counting import count
+from search_spaces.models.build import build
+from search_spaces.models.extract import extract
+from search_spaces.models.supernet import Supernet
+from search_spaces.sampling import largest
+from search_spaces.space import SearchSpace
+from search_spaces.workload import Workload
+
+LAYER = LayerSpec(AttentionSpec(2, 2, 16), FfnSpec(64))
+WHO = ["Ada", "Ben", "Cleo", "Dan"]
+WHERE = ["old Rome", "new Paris", "cold Oslo", "far Lima"]
+WHEN = ["in May", "in June", "at dawn", "at noon"]
+
+
+def article(rng):
+    """A sentence with a person, a place and a time in any order, and questions for each."""
+    parts = {"who": rng.choice(WHO), "where": rng.choice(WHERE), "when": rng.choice(WHEN)}
+    order = rng.permutation(list(parts))
+    context = f"The note {rng.integers(999)} says: " + ", ".join(parts[key] for key in order) + "."
+    return context, [
+        {
+            "id": f"{key}-{context}",
+            "question": f"{key.capitalize()} is it?",
+            "answers": [{"text": str(parts[key]), "answer_start": context.index(parts[key])}],
+        }
+        for key in parts
+    ]
+
+
+def write_squad(path, n, seed=0):
+    rng = np.random.default_rng(seed)
+    paragraphs = [{"context": c, "qas": q} for c, q in (article(rng) for _ in range(n))]
+    articles = [{"title": "notes", "paragraphs": paragraphs}]
+    path.write_text(json.dumps({"version": "1.1", "data": articles}))
+    return path
+
+
+def questions(folder, **options):
+    options = {
+        "name": "notes",
+        "kind": "question_answering",
+        "data": "notes.json",
+        "sequence_length": 24,
+        **options,
+    }
+    return get_task(task_file(folder / "task.yaml", **options))
+
+
+@pytest.mark.parametrize("metric", ["f1", "exact_match"])
+def test_answers_are_learnt(tmp_path, metric):
+    write_squad(tmp_path / "notes.json", 200)
+    task = questions(tmp_path, metric=metric)
+    workload = task.workload(32)
+    assert workload.kind == "question_answering" and workload.input_shape == (24,)
+    assert task.metric.key == metric and task.about()["beyond_reach"] == dict.fromkeys(SPLITS, 0)
+    config = TrainingConfig(epochs=8, batch_size=32, learning_rate=5e-3)
+    fitted = fit(Architecture(32, (LAYER,)), workload, task, config, seed=0)
+    # The best of the three answers for every question would be right for a third.
+    assert fitted.validation.value > 0.8
+    assert 0 < fitted.validation.standard_error < 0.1
+
+
+def test_questions_on_one_paragraph_stay_together(tmp_path):
+    write_squad(tmp_path / "notes.json", 60)
+    task = questions(tmp_path)
+    sizes = {name: len(task.split(name)) for name in SPLITS}
+    assert sum(sizes.values()) == 180 and all(n % 3 == 0 and n > 0 for n in sizes.values())
+    numbers = np.concatenate([task.split(name).targets[:, 4] for name in SPLITS])
+    assert sorted(numbers) == list(range(180))
+
+
+def test_targets_are_words_of_the_paragraph(tmp_path):
+    write_squad(tmp_path / "notes.json", 60)
+    split = questions(tmp_path).split("train")
+    objective = questions(tmp_path).objective
+    for row in split.targets:
+        start, end, first, stop, number = row
+        question = objective._questions[number]
+        spans = words_of(question.context)
+        a, b = spans[start - first][0], spans[end - first][1]
+        assert first <= start <= end < stop and question.context[a:b] == question.answers[0]
+        # Scores that are right give the answer, whatever other words are said to be.
+        scores = np.full((2, 24), 5.0)
+        scores[0, start], scores[1, end] = 9, 9
+        assert objective.answer(scores, first, stop, question) == question.answers[0]
+
+
+def test_answers_beyond_reach_are_not_learnt_and_count_as_wrong(tmp_path):
+    write_squad(tmp_path / "notes.json", 80)
+    task = questions(tmp_path, sequence_length=12)
+    split = task.split("train")
+    beyond = split.targets[:, 0] < 0
+    assert 0 < beyond.sum() < len(split) and task.about()["beyond_reach"]["train"] == beyond.sum()
+    outputs = torch.zeros(len(split), 2, 12, requires_grad=True)
+    loss = task.objective.loss(outputs, torch.from_numpy(split.targets), 0.1)
+    loss.backward()
+    assert torch.isfinite(loss) and float(outputs.grad[beyond].abs().sum()) == 0
+    figures = task.objective.figures(outputs.detach(), split.targets, None)
+    assert figures[beyond, 1].sum() == 0
+    nothing = task.objective.loss(outputs[beyond], torch.from_numpy(split.targets[beyond]), 0.0)
+    assert float(nothing) == 0
+
+
+def test_squad_measures():
+    assert normalised("The  Old, (Rome)!") == "old rome"
+    assert overlap("in old Rome", "the old Rome") == pytest.approx(2 * 2 / 5)
+    assert overlap("", "the") == 1.0 and overlap("x", "the") == 0.0
+    question = Question("", "?", "It was in old Rome.", ("old Rome", "Rome"), (10, 18))
+    objective = SpanExtraction([question], max_words=2, judged_by=0)
+    outputs = torch.zeros(1, 2, 9)
+    # The best span by its scores is too long, the next is `old Rome`.
+    outputs[0, 0, 3], outputs[0, 1, 7] = 9, 5
+    outputs[0, 0, 6] = 8
+    figures = objective.figures(outputs, np.array([[6, 7, 3, 9, 0]]), None)
+    assert figures.tolist() == [[1.0, 1.0, 1.0]]
+    assert answer_span(words_of(question.context), 10, 18) == (3, 4)
+    assert answer_span(words_of(question.context)[:4], 10, 18) is None
+
+
+def test_what_it_takes_is_counted_and_a_supernet_gives_the_same():
+    workload = Workload("qa", "question_answering", (9,), 2, 4, vocab_size=30)
+    architecture = Architecture(32, (LAYER,))
+    model = build(architecture, workload, generator_seed=0)
+    assert count(architecture, workload).params == sum(p.numel() for p in model.parameters())
+    space = SearchSpace.from_dict(
+        {
+            "name": "qa",
+            "d_model": [16, 32],
+            "depth": [1, 2],
+            "n_heads": [2],
+            "n_kv_heads": [1, 2],
+            "ffn_ratio": [1, 2],
+        }
+    )
+    supernet = Supernet.seeded(space, workload, 0).eval()
+    tokens = torch.randint(0, 30, (4, 9), generator=torch.Generator().manual_seed(0))
+    member = largest(space)
+    with supernet.active(member):
+        shared = supernet(tokens)
+    assert shared.shape == (4, 2, 9)
+    torch.testing.assert_close(shared, extract(supernet, member).eval()(tokens))
+
+
+def broken(change):
+    """A file of one good question and one that ``change`` breaks."""
+
+    def write(folder):
+        write_squad(folder / "notes.json", 2)
+        data = json.loads((folder / "notes.json").read_text())
+        change(data["data"][0]["paragraphs"][1])
+        (folder / "notes.json").write_text(json.dumps(data))
+
+    return write
+
+
+def text(content):
+    return lambda folder: (folder / "notes.json").write_bytes(content)
+
+
+PLACE = r"notes.json: data\[0\].paragraphs\[1\]"
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda _: None, "notes.json must be readable"),
+        (text(b""), "notes.json must have 1 to"),
+        (text(b"{"), "notes.json must be JSON"),
+        (text(b"\xff"), "notes.json must be UTF-8"),
+        (text(b"[]"), "notes.json must be an object with a list `data`"),
+        (text(b'{"data": []}'), "notes.json must hold questions"),
+        (text(b'{"data": [3]}'), r"data\[0\] must have a list `paragraphs`"),
+        (broken(lambda p: p.pop("context")), PLACE + " must have a text `context`"),
+        (broken(lambda p: p["qas"][1].pop("question")), PLACE + r".qas\[1\] must have a text"),
+        (broken(lambda p: p["qas"][1].update(answers=[])), r"qas\[1\] must have a list `answers`"),
+        (broken(lambda p: p["qas"][1].update(is_impossible=True)), r"SQuAD 2.0"),
+        (
+            broken(lambda p: p["qas"][1]["answers"][0].update(answer_start=1)),
+            r"qas\[1\] must have the answer '.*' at character 1 of its context",
+        ),
+        (
+            broken(lambda p: p["qas"][1]["answers"][0].update(answer_start="x")),
+            r"must have answers with a `text` and a number",
+        ),
+    ],
+)
+def test_one_line_says_what_is_wrong(tmp_path, write, message):
+    write(tmp_path)
+    with pytest.raises(ValueError, match=message) as caught:
+        questions(tmp_path).workload(1)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path):
+    def several(paragraph):
+        paragraph["qas"][0].pop("question")
+        paragraph["qas"][2].pop("answers")
+
+    broken(several)(tmp_path)
+    with pytest.raises(DataError) as caught:
+        questions(tmp_path).workload(1)
+    assert len(caught.value.lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sequence_length": 3}, "sequence_length must be an integer >= 4"),
+        ({"metric": "bleu"}, "metric must be f1 or exact_match"),
+        ({"max_answer_words": 0}, "max_answer_words must be an integer >= 1"),
+        ({"stride": 3}, "unknown key 'stride'"),
+    ],
+)
+def test_options_that_cannot_be(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        questions(tmp_path, **options)
