@@ -22,7 +22,7 @@ from nas.training.fit import fit, fits_in
 from predictors.campaign.protocol import Protocol
 from predictors.campaign.runner import measure_fresh
 from search_spaces import plugins
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.batch import ArchitectureBatch
 from search_spaces.counting import count, count_batch
 from search_spaces.encoding import encode
@@ -33,7 +33,7 @@ from search_spaces.sampling import mutate, sample, sample_positions
 from search_spaces.space import SearchSpace
 
 DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
-_, MIXER, NOISE = re.findall(r"^```python\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
+_, MIXER, NOISE, BOXES, SUMMARIES = re.findall(r"^```python\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
 (SPACE_YAML,) = re.findall(r"^```yaml\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
 SPACE = SearchSpace.from_dict(yaml.safe_load(SPACE_YAML))
 DIGITS = get_task("digits").workload(32)
@@ -168,6 +168,21 @@ def test_tasks_and_kinds_come_by_name(tmp_path):
     (tmp_path / "task.yaml").write_text("{name: mine, kind: noise, size: 8}")
     with pytest.raises(ValueError, match=r"task.yaml: has unknown key 'size'"):
         get_task(str(tmp_path / "task.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "least"), [(BOXES, "boxes", 0.4), (SUMMARIES, "summaries", 0.8)]
+)
+def test_other_outputs_are_learnt_and_judged_by_an_objective(tmp_path, source, name, least):
+    name_plugin(written(tmp_path, source))
+    task = get_task(name)
+    layer = LayerSpec(AttentionSpec(2, 2, 16), FfnSpec(64))
+    workload = task.workload(64)
+    architecture = Architecture(32, (layer,) * 2, patch_size=4 if workload.is_image else 1)
+    config = TrainingConfig(epochs=12, learning_rate=5e-3, shift_pixels=0)
+    fitted = fit(architecture, workload, task, config, seed=0)
+    assert fitted.validation.value > least
+    assert 0 < fitted.validation.standard_error < 0.1
 
 
 def test_a_changed_file_is_refused(tmp_path):
