@@ -83,9 +83,11 @@ def run(arguments: argparse.Namespace) -> int:
         f"  outputs    reloaded in a fresh process, differ by "
         f"{verified['output_difference']:.2g} at most"
     )
+    metric = found.metric
+    test = metric.text(verified["test_accuracy"], verified["test_accuracy_se"])
     print(
-        f"  accuracy   validation {verified['validation_accuracy']:.2%}, "
-        f"test {verified['test_accuracy']:.2%} ± {verified['test_accuracy_se']:.2%}"
+        f"  {metric.name:<10} validation {metric.text(verified['validation_accuracy'])}, "
+        f"test {test}"
     )
     print(
         f"  energy     {format_joules(verified['reading']['energy_j'])} per sample measured "

@@ -17,6 +17,7 @@ from nas.cli.limits import add_limits, asked_limits
 from nas.cli.plot import draw_front
 from nas.cli.tables import render_columns
 from nas.cli.units import format_bytes, format_joules, parse_joules
+from nas.tasks.metric import ACCURACY, get_metric
 
 if TYPE_CHECKING:
     from nas.pareto.queries import Front, FrontMember
@@ -43,7 +44,13 @@ def add_parser(subparsers: Any) -> None:
 def add_query(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose members."""
     parser.add_argument("--max-joules", help="budget per sample, such as 2mJ or 0.002")
-    parser.add_argument("--min-accuracy", type=float, help="validation accuracy in [0, 1]")
+    parser.add_argument(
+        "--min-accuracy",
+        type=float,
+        metavar="SCORE",
+        help="at least as good on validation data: an accuracy in [0, 1], or in the task's own "
+        "unit, such as bits per byte or BLEU",
+    )
     add_limits(parser)
     parser.add_argument("--knee", action="store_true", help="the member at the knee")
 
@@ -94,9 +101,13 @@ def query(front: Front, arguments: argparse.Namespace) -> Front:
     from nas.pareto.queries import Front
 
     budget = None if arguments.max_joules is None else parse_joules(arguments.max_joules)
+    metric = get_metric(front.members[0].metric) if len(front) else ACCURACY
     least = arguments.min_accuracy
-    if least is not None and not 0 <= least <= 1:
-        raise ValueError(f"min_accuracy must be in [0, 1], got {least!r}")
+    if least is not None:
+        try:
+            least = metric.share(least)
+        except ValueError as error:
+            raise ValueError(f"min_accuracy: {error}") from None
     if budget is not None or least is not None:
         # Raises where none qualifies, and says what the front spans.
         front.best(max_joules=budget, min_accuracy=least)
@@ -113,24 +124,25 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
         return "no trial is complete yet that keeps every limit, so there is no front"
     # Of joules that are measured, where any are.
     first = next((m for m in front if m.joules == "measured"), front.members[0])
+    metric = get_metric(first.metric)
     # Parameters are shown in any case.
     costs = [name for name in front.costs if name in _COSTS]
     label = meter_label(first.meter, is_estimate=first.is_estimate)
     head: tuple[str, ...] = (
         "trial",
-        "accuracy",
+        metric.name,
         f"energy per sample ({label})",
         "params",
         "architecture",
         *(_COSTS[name][0] for name in costs),
         "truly on it",
-        "test accuracy*",
+        f"test {metric.name}*",
     )
     is_final = any(m.inherited_accuracy is not None for m in front)
     rows: list[tuple[str, ...]] = [
         (
             str(m.trial),
-            f"{m.accuracy:.2%} ± {m.accuracy_se:.2%}"
+            metric.text(m.accuracy, m.accuracy_se)
             + (" (inherited)" if m.weights == "inherited" else "")
             + (f" (mean of {m.n_evaluations})" if m.n_evaluations > 1 else ""),
             f"{format_joules(m.energy_j)} "
@@ -140,14 +152,14 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
             f"{m.architecture_text} (baseline)" if m.baseline else m.architecture_text,
             *(_COSTS[name][1](m) for name in costs),
             "" if m.front_probability is None else f"{m.front_probability:.0%}",
-            "" if m.test_accuracy is None else f"{m.test_accuracy:.2%}",
+            "" if m.test_accuracy is None else metric.text(m.test_accuracy),
         )
         for m in front
     ]
     if is_final:
         head = (*head, "inherited")
         rows = [
-            (*row, "" if m.inherited_accuracy is None else f"{m.inherited_accuracy:.2%}")
+            (*row, "" if m.inherited_accuracy is None else metric.text(m.inherited_accuracy))
             for row, m in zip(rows, front, strict=True)
         ]
     for name, cells in [] if also is None else also.columns():
@@ -158,7 +170,7 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
         return render_markdown(head, rows, right)
     lines = [render_columns(head, rows, right)]
     lines.append(
-        f"accuracy ± standard error on validation data; energy with 95% interval, "
+        f"{metric.name} ± standard error on validation data; energy with 95% interval, "
         f"{first.workload} on {first.device}"
     )
     both = "both" if not front.costs else "all objectives"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.exporting.verify import Verification
 from nas.searching.run import versions
+from nas.tasks.metric import get_metric
 from search_spaces.architecture import Architecture
 from search_spaces.simulated import describe_on
 
@@ -22,6 +23,7 @@ def make_card(run: Run, record: TrialRecord, verification: Verification) -> dict
     return {
         "schema": SCHEMA_VERSION,
         "task": run.task,
+        "metric": run.metric.key,
         "architecture": describe_on(record.architecture, run.config.device),
         "architecture_hash": record.architecture.hash,
         "params": record.params,
@@ -46,12 +48,13 @@ def make_card(run: Run, record: TrialRecord, verification: Verification) -> dict
 
 def _history(card: dict[str, Any]) -> str:
     """How the weights came about, where it was not plain training."""
-    lines = []
+    lines, metric = [], get_metric(card["metric"])
     teacher = card["teacher"]
     if teacher is not None:
         name = Architecture.from_dict(teacher["architecture"]).describe()
         lines.append(
-            f"It learnt from a teacher, {name}, of {teacher['accuracy']:.2%} on validation data"
+            f"It learnt from a teacher, {name}, of {metric.text(teacher['accuracy'])} "
+            f"({metric.name}) on validation data"
             + (", and started from its weights." if card["start"] == "teacher" else ".")
         )
     if card["qat"] == "kept":
@@ -63,6 +66,11 @@ def render_readme(card: dict[str, Any]) -> str:
     """The card for people."""
     searched, verified = card["searched"], card["verified"]
     before, after = searched["reading"], verified["reading"]
+    metric = get_metric(card["metric"])
+
+    def text(share: float | None) -> str:
+        return "" if share is None else metric.text(share)
+
     label = "an estimate" if after["is_estimate"] else f"measured by {after['meter']}"
     return f"""# {card["architecture"]} on {card["task"]}
 
@@ -71,9 +79,9 @@ seed {card["seed"]}).
 
 | | in the search | reloaded in a fresh process |
 |---|---|---|
-| validation accuracy | {searched["validation_accuracy"]:.2%} | \
-{verified["validation_accuracy"]:.2%} |
-| test accuracy | {searched["test_accuracy"]:.2%} | {verified["test_accuracy"]:.2%} |
+| validation {metric.name} | {text(searched["validation_accuracy"])} | \
+{text(verified["validation_accuracy"])} |
+| test {metric.name} | {text(searched["test_accuracy"])} | {text(verified["test_accuracy"])} |
 | joules per sample | {before["energy_j"]:.4g} [{before["low_j"]:.4g}, {before["high_j"]:.4g}] | \
 {after["energy_j"]:.4g} [{after["low_j"]:.4g}, {after["high_j"]:.4g}] |
 
@@ -83,7 +91,7 @@ again they may differ by {verified["joule_tolerance"]:.0%}; they differed by
 {verified["joule_ratio"] - 1:+.1%}. Outputs differ by {verified["output_difference"]:.2g} at most
 (allowed {verified["output_tolerance"]:g}).
 
-The model was chosen by validation accuracy; the test split was never used to choose.
+The model was chosen by {metric.name} on validation data; the test split was never used to choose.
 {_history(card)}
 
 ## Load

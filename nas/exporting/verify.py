@@ -123,6 +123,7 @@ def _inspect(folder: Path, task_name: str, device: str) -> dict[str, Any]:
 
     from nas.tasks.registry import get_task
     from nas.training.evaluate import evaluate
+    from nas.training.objective import objective_of
 
     artifact = load_artifact(folder, device=device)
     check = load_file(str(folder / CHECK))
@@ -139,6 +140,7 @@ def _inspect(folder: Path, task_name: str, device: str) -> dict[str, Any]:
             artifact.call,
             task.split(name),
             batch_size=artifact.workload.batch_size,
+            objective=objective_of(task, artifact.workload),
             device=device,
         )
         for name in ("validation", "test")

@@ -31,6 +31,8 @@ class FrontMember:
     are, ``joules`` whether they were ``measured`` or are ``predicted``. A finalist names the trial
     that it was (``finalist_of``) and the accuracy that it inherited. ``train_energy_j`` is what
     training it took, without a teacher or a supernet; ``None`` where that was not seen.
+    Accuracies are shares in [0, 1], higher is better, whatever the task is judged by; ``score`` is
+    the validation accuracy in the own unit of that ``metric``, such as bits per byte.
     """
 
     trial: int
@@ -58,6 +60,9 @@ class FrontMember:
     finalist_of: int | None = None
     inherited_accuracy: float | None = None
     train_energy_j: float | None = None
+    metric: str = "accuracy"
+    score: float | None = None
+    score_se: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from nas.files import read_json, write_json
 from nas.searching.config import SearchConfig
 from nas.searching.halving import RungPoint
-from nas.searching.replicas import save_right
+from nas.searching.replicas import save_scores
 from nas.searching.stopping import Progress, Tell
 from nas.searching.trial import TrialRecord
 from predictors.campaign.records import EnergyRecord
@@ -94,6 +94,7 @@ class TrainingEvaluator:
         from nas.training.evaluate import evaluate
         from nas.training.fit import Watch, fit
         from nas.training.keeper import Keeper
+        from nas.training.objective import objective_of
         from predictors.campaign.accounting import EnergySpan
         from predictors.campaign.exclusive import DeviceLock
         from search_spaces.compression.apply import compress, run_eagerly
@@ -131,8 +132,8 @@ class TrainingEvaluator:
                 keeper=Keeper(folder / _LOOP, {*rungs, epochs}),
                 step_guard=lock.shared,
             )
-            if fitted.validation.right is not None:
-                save_right(folder, fitted.validation.right)
+            if fitted.validation.scores is not None:
+                save_scores(folder, fitted.validation.scores)
             weights = folder / "model.safetensors"
             save_weights(fitted.model, weights)
             with lock.shared():
@@ -142,6 +143,7 @@ class TrainingEvaluator:
                     runner.call,
                     task.split("test"),
                     batch_size=config.batch_size,
+                    objective=objective_of(task, workload),
                     device=config.device,
                 )
         record = measure(architecture, workload, weights, self.inputs)

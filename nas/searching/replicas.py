@@ -19,7 +19,7 @@ from nas.files import read_json, write_atomic
 from nas.searching.trial import TrialRecord
 from predictors.meters.base import EnergyReading
 
-RESULT, RIGHT = "result.json", "right.npy"
+RESULT, RIGHT, SCORES = "result.json", "right.npy", "scores.npy"
 _PREFIX = "replica-"
 _Z = 1.96
 
@@ -29,15 +29,17 @@ def replica_folder(trial_folder: Path, replica: int) -> Path:
     return trial_folder if replica == 0 else trial_folder / f"{_PREFIX}{replica}"
 
 
-def save_right(folder: Path, right_N: NDArray[np.bool_]) -> None:
-    """Keep which validation samples were classified right, eight to a byte."""
+def save_scores(folder: Path, scores_N: NDArray[np.bool_] | NDArray[np.float32]) -> None:
+    """Keep the score of each validation sample; right or wrong, eight to a byte."""
+    is_right = scores_N.dtype == bool
+    kept = np.packbits(scores_N.astype(bool)) if is_right else scores_N
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as handle:
-            np.save(handle, np.packbits(right_N), allow_pickle=False)
+            np.save(handle, kept, allow_pickle=False)
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / RIGHT, write)
+    write_atomic(folder / (RIGHT if is_right else SCORES), write)
 
 
 def replicas_of(trial_folder: Path) -> list[TrialRecord]:
@@ -59,10 +61,11 @@ def result_in(folder: Path) -> TrialRecord | None:
 def pooled(record: TrialRecord, trial_folder: Path) -> TrialRecord:
     """``record`` as the mean of itself and its complete replicas; itself where it has none.
 
-    Accuracy is the mean over seeds. Its variance is that of the share of seeds right, sample by
-    sample, since all seeds are judged by the same samples, and that of seeds over their number.
-    Joules are the geometric mean; their variance is the larger of what each interval says and of
-    what the measurements differ by, over their number. What all of it cost is summed.
+    Accuracy is the mean over seeds. Its variance is that of the share of seeds right (of the mean
+    score, where samples are not right or wrong), sample by sample, since all seeds are judged by
+    the same samples, and that of seeds over their number. Joules are the geometric mean; their
+    variance is the larger of what each interval says and of what the measurements differ by, over
+    their number. What all of it cost is summed.
     """
     if record.state != "complete":
         return record
@@ -90,20 +93,23 @@ def pooled(record: TrialRecord, trial_folder: Path) -> TrialRecord:
 def _standard_error(done: Sequence[TrialRecord], trial_folder: Path) -> float:
     """Of the mean accuracy over ``done``; see ``pooled``."""
     single = float(np.mean([(r.accuracy_se or 0.0) ** 2 for r in done]))
-    right = [_right(replica_folder(trial_folder, r.replica)) for r in done]
+    scores = [_scores(replica_folder(trial_folder, r.replica)) for r in done]
     share = 1.0
-    if all(r is not None for r in right):
-        right_KN = np.array(right, dtype=float)
-        alone = float(right_KN.var(axis=1).mean())
+    if all(r is not None for r in scores):
+        scores_KN = np.array(scores, dtype=float)
+        alone = float(scores_KN.var(axis=1).mean())
         # Seeds that are wrong on the same samples tell no more of those than one does.
-        share = float(right_KN.mean(axis=0).var()) / alone if alone > 0 else 1.0
+        share = float(scores_KN.mean(axis=0).var()) / alone if alone > 0 else 1.0
     seeds = 0.0
     if len(done) > 1:
         seeds = float(np.var([r.objectives[0] for r in done], ddof=1)) / len(done)
     return math.sqrt(single * share + seeds)
 
 
-def _right(folder: Path) -> NDArray[np.uint8] | None:
+def _scores(folder: Path) -> NDArray[np.uint8] | NDArray[np.float32] | None:
+    if (folder / SCORES).is_file():
+        scores_N: NDArray[np.float32] = np.load(folder / SCORES, allow_pickle=False)
+        return scores_N
     path = folder / RIGHT
     return np.unpackbits(np.load(path, allow_pickle=False)) if path.is_file() else None
 

@@ -32,6 +32,7 @@ from nas.searching.storage_url import without_password
 from nas.searching.supernet_weights import SupernetRecord, read_supernet
 from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord, judged
+from nas.tasks.metric import ACCURACY, Metric, get_metric
 from search_spaces.simulated import describe_on
 from search_spaces.workload import Workload
 
@@ -42,7 +43,7 @@ _FINALISTS = "finalists.json"
 # Of a configuration, when its run is resumed.
 _MAY_CHANGE = ("trials", "refine", "storage")
 # Of run.json, what runs made before there was such may lack.
-_LATER = frozenset({"driver", "fingerprints"})
+_LATER = frozenset({"driver", "fingerprints", "metric"})
 # What ``address`` is called where a driver starts a Ray of its own.
 LOCAL = "local"
 
@@ -74,7 +75,10 @@ class Driver:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One search on disk; ``fingerprints`` are those of ``nas.searching.fingerprints``."""
+    """One search on disk; ``fingerprints`` are those of ``nas.searching.fingerprints``.
+
+    ``metric`` says what accuracies are of its task.
+    """
 
     folder: Path
     config: SearchConfig
@@ -84,6 +88,7 @@ class Run:
     meter: str
     driver: Driver = Driver()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    metric: Metric = ACCURACY
 
     @property
     def task(self) -> str:
@@ -168,7 +173,7 @@ class Run:
         workload = self.workload if self.config.supernet is not None else None
         return Front.of(
             [
-                member_of(record, self.config.device, workload)
+                member_of(record, self.config.device, workload, self.metric)
                 for record in judged(self.trials())
                 if goals.keeps(record) and asked.keeps(record)
             ],
@@ -236,8 +241,11 @@ def create(
     meter: str,
     driver: Driver | None = None,
     files: Iterable[Path] = (),
+    metric: Metric = ACCURACY,
 ) -> Run:
     """Make the folder of a new run; ``files`` of the user's may not change while it lasts.
+
+    ``metric`` is the task's.
 
     Raises:
         ValueError: the folder exists and is not empty, or cannot be written.
@@ -252,6 +260,7 @@ def create(
         meter=meter,
         driver=driver or Driver(),
         fingerprints=fingerprints(config, files),
+        metric=metric,
     )
     try:
         (folder / "trials").mkdir(parents=True)
@@ -305,6 +314,7 @@ def load(path: str | Path) -> Run:
             meter=data["meter"],
             driver=_read_driver(data.get("driver", {})),
             fingerprints=data.get("fingerprints", {}),
+            metric=get_metric(data.get("metric", ACCURACY.key)),
         )
 
 
@@ -356,10 +366,15 @@ def go_on(run: Run) -> None:
         write_json(path, data)
 
 
-def member_of(record: TrialRecord, device: str, workload: Workload | None = None) -> FrontMember:
+def member_of(
+    record: TrialRecord,
+    device: str,
+    workload: Workload | None = None,
+    metric: Metric = ACCURACY,
+) -> FrontMember:
     """A complete trial as the front shows it; what ``device`` only simulates is named so.
 
-    ``workload`` is needed where joules may be predicted.
+    ``workload`` is needed where joules may be predicted; ``metric`` is the task's.
     """
     reading, accuracy, energy_j = record.reading, record.accuracy, record.energy_j
     if energy_j is None or accuracy is None or record.accuracy_se is None:
@@ -391,6 +406,9 @@ def member_of(record: TrialRecord, device: str, workload: Workload | None = None
         finalist_of=record.finalist_of,
         inherited_accuracy=record.inherited_accuracy,
         train_energy_j=record.train_energy_j,
+        metric=metric.key,
+        score=metric.score(accuracy),
+        score_se=metric.score_error(accuracy, record.accuracy_se),
     )
 
 
@@ -419,4 +437,5 @@ def _to_dict(run: Run) -> dict[str, Any]:
         "meter": run.meter,
         "driver": asdict(run.driver),
         "fingerprints": dict(run.fingerprints),
+        "metric": run.metric.key,
     }

@@ -18,6 +18,7 @@ from nas.searching.gate import Gate
 from nas.searching.storage import Proposal, StudyStore
 from nas.searching.tally import Tally
 from nas.searching.trial import TrialRecord
+from nas.tasks.metric import ACCURACY, Metric
 from search_spaces.architecture import Architecture
 from search_spaces.batch import ArchitectureBatch
 from search_spaces.encoding import Genes, decode, encode, repair
@@ -53,6 +54,7 @@ class Snapshot:
     least_energy_j: float | None
     spent_energy_j: float
     elapsed_s: float
+    metric: Metric = ACCURACY
 
 
 class Listener(Protocol):
@@ -90,14 +92,17 @@ class Session:
         gate: Gate,
         listener: Listener | None = None,
         first: Sequence[Architecture] = (),
+        metric: Metric = ACCURACY,
     ) -> None:
         """Take up the study where it is: trials in flight when it was left are run first.
 
-        ``first`` are proposed after the baselines, before anything else, if the study is new.
+        ``first`` are proposed after the baselines, before anything else, if the study is new;
+        ``metric`` is the task's, for those who listen.
         """
         self._goals = config.goals
         self._config = config
         self._workload = workload
+        self._metric = metric
         self._store = store
         self._gate = gate
         self._listener = listener
@@ -264,6 +269,7 @@ class Session:
             least_energy_j=tally.least_energy_j,
             spent_energy_j=tally.spent_energy_j,
             elapsed_s=time.perf_counter() - self._started,
+            metric=self._metric,
         )
 
     def _n_trained(self) -> int:

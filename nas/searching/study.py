@@ -48,6 +48,7 @@ from nas.searching.teacher import (
     read_progress,
 )
 from nas.tasks.base import Task
+from nas.tasks.metric import metric_of
 from nas.tasks.registry import get_task
 from predictors.campaign.protocol import Protocol, get_protocol
 from predictors.meters.select import choose_meter
@@ -195,7 +196,7 @@ def _run_search(
         held.enter_context(cluster(address, driver.workers, config.device))
         if run is None:
             was_there = folder.exists()
-            run = run_module.create(folder, config, meter_name, driver, files)
+            run = run_module.create(folder, config, meter_name, driver, files, metric_of(task))
             held.enter_context(sole_writer(folder))
             _fill(run, task, sampler, earlier, was_there)
         else:
@@ -250,7 +251,7 @@ def _drive(
     watched = choose_meter(run.meter, config.device) if run.driver.address == LOCAL else None
     with DeviceAccount(run.device_account_path, watched, listener) as account:
         first = earlier.first(config.space, config.trials)
-        session = Session(config, workload, store, gate, account, first)
+        session = Session(config, workload, store, gate, account, first, run.metric)
         adopt_results(session, folder / "trials")
         lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
         if config.teacher is not None:

@@ -91,6 +91,7 @@ class SupernetEvaluator:
         from nas.tasks.registry import get_task
         from nas.training.checkpoint import save_weights
         from nas.training.evaluate import evaluate
+        from nas.training.objective import objective_of
         from predictors.campaign.accounting import EnergySpan
         from predictors.campaign.exclusive import DeviceLock
         from search_spaces.compression.apply import compress, run_eagerly
@@ -102,10 +103,18 @@ class SupernetEvaluator:
         started = time.perf_counter()
         lock = DeviceLock(self.trainer.lock_folder, config.device)
         supernet = self._supernet()
-        split = get_task(config.task).split("validation")
+        task = get_task(config.task)
+        objective = objective_of(task, supernet.workload)
+        split = task.split("validation")
 
         def accuracy(call: Callable[[Tensor], Tensor]) -> Accuracy:
-            return evaluate(call, split, batch_size=config.batch_size, device=config.device)
+            return evaluate(
+                call,
+                split,
+                batch_size=config.batch_size,
+                objective=objective,
+                device=config.device,
+            )
 
         with EnergySpan(config.device, share=1 / self.trainer.workers) as span, lock.shared():
             model = extract(supernet, architecture).eval()

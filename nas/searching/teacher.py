@@ -186,12 +186,14 @@ def _trained(config: SearchConfig, folder: Path, lock: Any) -> TeacherRecord:
     from nas.training.distill import teacher_recipe
     from nas.training.evaluate import evaluate
     from nas.training.loop import train
+    from nas.training.objective import objective_of
     from predictors.campaign.accounting import EnergySpan
     from search_spaces.counting import count
     from search_spaces.models.build import build
 
     task = get_task(config.task)
     workload = task.workload(config.batch_size)
+    objective = objective_of(task, workload)
     assert config.teacher is not None
     own = config.teacher == LARGEST
     with EnergySpan(config.device) as span:
@@ -207,6 +209,7 @@ def _trained(config: SearchConfig, folder: Path, lock: Any) -> TeacherRecord:
                 task.split("train"),
                 recipe,
                 seed=config.seed,
+                objective=objective,
                 device=config.device,
                 on_epoch=lambda epoch, _: write_json(
                     folder / _PROGRESS, {"epoch": epoch, "epochs": recipe.epochs}
@@ -221,6 +224,7 @@ def _trained(config: SearchConfig, folder: Path, lock: Any) -> TeacherRecord:
                 model,
                 task.split("validation"),
                 batch_size=config.batch_size,
+                objective=objective,
                 device=config.device,
             )
     write_json(folder / ARCHITECTURE, architecture.to_dict())

@@ -1,4 +1,9 @@
-"""What a task is: named splits of arrays, and the workload a model of it runs."""
+"""What a task is: named splits of arrays, and the workload a model of it runs.
+
+A task may say what it is judged by in an attribute ``metric`` (``nas.tasks.metric``; accuracy
+where it does not), and what its networks are trained for in ``objective``
+(``nas.training.objective``; that of its workload's kind where it does not).
+"""
 
 from __future__ import annotations
 
@@ -19,11 +24,14 @@ class Split:
     """Inputs and targets of one split, aligned on the first axis.
 
     ``inputs`` is ``(N, channels, height, width)`` float32 for images, ``(N, T)`` int64 for
-    tokens; ``targets`` is ``(N,)`` int64.
+    tokens; ``targets`` is ``(N,)`` int64 for classes, of more axes where the objective has it so:
+    ``(N, T)`` next tokens. ``sizes``, ``(N,)``, is what the metric counts samples by, where it
+    does: the bytes of text of each.
     """
 
     inputs: NDArray[np.float32] | NDArray[np.int64]
     targets: NDArray[np.int64]
+    sizes: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         """Refuse splits that are empty or whose arrays do not line up."""
@@ -32,6 +40,10 @@ class Split:
                 f"inputs and targets must have one equal length > 0, got "
                 f"{len(self.inputs)} and {len(self.targets)}"
             )
+        if self.sizes is not None and self.sizes.shape != (len(self.targets),):
+            raise ValueError(
+                f"sizes must be of shape ({len(self.targets)},), got {self.sizes.shape}"
+            )
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -39,7 +51,7 @@ class Split:
 
 
 class Task(Protocol):
-    """A classification problem whose test split is never used to choose anything."""
+    """A problem whose test split is never used to choose anything."""
 
     @property
     def name(self) -> str:

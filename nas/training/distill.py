@@ -30,6 +30,7 @@ from nas.files import write_atomic
 from nas.tasks.base import Split
 from nas.training.augment import make_versions, n_versions
 from nas.training.config import DistillConfig, TrainingConfig
+from nas.training.objective import Objective
 from search_spaces.models.transformer import Transformer
 
 # A table above this is not kept; the teacher runs beside each step instead.
@@ -232,11 +233,17 @@ class Distillation(nn.Module):
     """The loss of one student; holds the projections that only training needs."""
 
     def __init__(
-        self, student: Transformer, teacher: Teacher, config: DistillConfig, *, seed: int
+        self,
+        student: Transformer,
+        teacher: Teacher,
+        config: DistillConfig,
+        objective: Objective,
+        *,
+        seed: int,
     ) -> None:
         """Make a projection for each layer of ``student``, where features are matched."""
         super().__init__()
-        self._config, self._teacher = config, teacher
+        self._config, self._teacher, self._objective = config, teacher, objective
         self._layers = matched_layers(len(student.layers), teacher.n_layers)
         d_student = student.position_TD.shape[1]
         self.projections = nn.ModuleList()
@@ -263,9 +270,13 @@ class Distillation(nn.Module):
             logits_BC, features_BLD = student.with_features(batch)
         else:
             logits_BC = student(batch)
-        hard = F.cross_entropy(logits_BC, targets_B, label_smoothing=label_smoothing)
+        hard = self._objective.loss(logits_BC, targets_B, label_smoothing)
         soft = soft_target_loss(
-            logits_BC, taught.logits, config.temperature, standardise=config.standardise
+            # Where each token has logits, it is a sample of its own.
+            logits_BC.flatten(0, -2),
+            taught.logits.flatten(0, -2),
+            config.temperature,
+            standardise=config.standardise,
         )
         loss = (1 - config.logit_weight) * hard + config.logit_weight * soft
         if self.projections:

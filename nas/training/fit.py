@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -27,6 +28,7 @@ from nas.training.distill import Teacher
 from nas.training.evaluate import Accuracy, evaluate
 from nas.training.keeper import Keeper
 from nas.training.loop import train
+from nas.training.objective import Objective, objective_of
 from search_spaces.architecture import Architecture, Compression
 from search_spaces.compression.apply import compress, run_eagerly
 from search_spaces.compression.inherit import check_fits_in, inherit
@@ -121,7 +123,7 @@ def fit(
     split = task.split("train")
     start: Start
     model, start = (
-        _start(architecture, workload, split, config, teacher, seed, device)
+        _start(architecture, workload, task, config, teacher, seed, device)
         if initial is None
         else (initial.to(device), "supernet")
     )
@@ -140,6 +142,7 @@ def fit(
         split,
         own,
         seed=seed,
+        objective=objective_of(task, workload),
         device=device,
         teacher=None if teacher is None else teacher.outputs,
         on_epoch=look,
@@ -185,6 +188,7 @@ def recover(
             task.split("train"),
             short(config, config.recovery.share),
             seed=seed,
+            objective=objective_of(task, workload),
             device=device,
             teacher=None if teacher is None else teacher.outputs,
             hold=masks.apply_,
@@ -224,6 +228,7 @@ def _accuracy(
             run_eagerly(network).call,
             task.split("validation"),
             batch_size=workload.batch_size,
+            objective=objective_of(task, workload),
             device=device,
         )
 
@@ -259,7 +264,7 @@ def fits_in(teacher: Architecture, architecture: Architecture) -> bool:
 def _start(
     architecture: Architecture,
     workload: Workload,
-    split: Split,
+    task: Task,
     config: TrainingConfig,
     teacher: TrainedTeacher | None,
     seed: int,
@@ -273,16 +278,27 @@ def _start(
         teacher.architecture,
         architecture,
         workload,
-        importance=importance(teacher.model, split, config.batch_size, device),
+        importance=importance(
+            teacher.model,
+            task.split("train"),
+            config.batch_size,
+            device,
+            objective_of(task, workload),
+        ),
     )
     return model.to(device), "teacher"
 
 
 def importance(
-    model: Transformer, split: Split, batch_size: int, device: str = "cpu"
+    model: Transformer,
+    split: Split,
+    batch_size: int,
+    device: str = "cpu",
+    objective: Objective | None = None,
 ) -> Importance:
     """Of ``model``'s heads and channels, on the first samples of the *training* split."""
     inputs = torch.from_numpy(split.inputs[:_IMPORTANCE_SAMPLES]).to(device)
     targets = torch.from_numpy(split.targets[:_IMPORTANCE_SAMPLES]).to(device)
     batches = zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
-    return taylor_importance(model.to(device), batches)
+    loss = None if objective is None else partial(objective.loss, label_smoothing=0.0)
+    return taylor_importance(model.to(device), batches, loss=loss)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from nas.tasks.base import Split
@@ -15,6 +14,7 @@ from nas.training.augment import augment
 from nas.training.config import TrainingConfig
 from nas.training.distill import Distillation, Teacher
 from nas.training.keeper import Keeper, LoopState
+from nas.training.objective import Classification, Objective
 from search_spaces.models.transformer import Transformer
 
 
@@ -28,6 +28,7 @@ def train(
     config: TrainingConfig,
     *,
     seed: int,
+    objective: Objective | None = None,
     device: str = "cpu",
     teacher: Teacher | None = None,
     hold: Callable[[], None] | None = None,
@@ -37,12 +38,12 @@ def train(
 ) -> nn.Module:
     """Train ``model`` in place and return it on ``device``, in evaluation mode.
 
-    ``teacher`` is needed exactly where ``config.distill`` is set. ``hold`` is called after each
-    step, to keep weights where they must be (zeros of a mask). ``on_epoch`` is told the epoch
-    (from 1) and the mean training loss. With ``keeper`` the loop goes on from the state that it
-    finds, and ends as if it had never been interrupted; ``on_epoch`` hears of the epoch it was
-    left at once more. Each step runs inside ``step_guard()``, which lets a
-    measurement elsewhere on the device pause training.
+    ``objective`` is classification by default. ``teacher`` is needed exactly where
+    ``config.distill`` is set. ``hold`` is called after each step, to keep weights where they must
+    be (zeros of a mask). ``on_epoch`` is told the epoch (from 1) and the mean training loss. With
+    ``keeper`` the loop goes on from the state that it finds, and ends as if it had never been
+    interrupted; ``on_epoch`` hears of the epoch it was left at once more. Each step runs inside
+    ``step_guard()``, which lets a measurement elsewhere on the device pause training.
 
     Raises:
         ValueError: there is a teacher and no ``config.distill``, or the reverse.
@@ -52,7 +53,8 @@ def train(
     inputs = torch.from_numpy(split.inputs).to(device)
     targets = torch.from_numpy(split.targets).to(device)
     model = model.to(device).train()
-    distillation = _distillation(model, config, teacher, seed)
+    objective = Classification() if objective is None else objective
+    distillation = _distillation(model, config, teacher, objective, seed)
     groups = parameter_groups(model, config)
     if distillation is not None:
         groups += parameter_groups(distillation.to(device), config)
@@ -77,9 +79,7 @@ def train(
             with step_guard():
                 batch, versions = augment(inputs[indices], config, generator)
                 if distillation is None:
-                    loss = F.cross_entropy(
-                        model(batch), targets[indices], label_smoothing=config.label_smoothing
-                    )
+                    loss = objective.loss(model(batch), targets[indices], config.label_smoothing)
                 else:
                     loss = distillation(
                         model, batch, targets[indices], indices, versions, config.label_smoothing
@@ -118,7 +118,11 @@ def go_to(schedule: torch.optim.lr_scheduler.LambdaLR, step: int) -> None:
 
 
 def _distillation(
-    model: nn.Module, config: TrainingConfig, teacher: Teacher | None, seed: int
+    model: nn.Module,
+    config: TrainingConfig,
+    teacher: Teacher | None,
+    objective: Objective,
+    seed: int,
 ) -> Distillation | None:
     if (teacher is None) != (config.distill is None):
         found = "no teacher" if teacher is None else "a teacher"
@@ -127,7 +131,7 @@ def _distillation(
         return None
     if not isinstance(model, Transformer):
         raise ValueError(f"a student must be a Transformer, got {type(model).__name__}")
-    return Distillation(model, teacher, config.distill, seed=seed)
+    return Distillation(model, teacher, config.distill, objective, seed=seed)
 
 
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, object]]:

@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.tasks.base import Split
@@ -26,6 +25,7 @@ from nas.training.distill import soft_target_loss
 from nas.training.keeper import Keeper, LoopState
 from nas.training.loop import DivergedError, go_to, parameter_groups, warmup_cosine
 from nas.training.members import Members
+from nas.training.objective import Classification, Objective
 from search_spaces.architecture import Architecture
 from search_spaces.models.supernet import Supernet
 from search_spaces.sampling import largest, smallest
@@ -41,6 +41,7 @@ def train_supernet(
     recipe: SupernetRecipe,
     *,
     seed: int,
+    objective: Objective | None = None,
     device: str = "cpu",
     on_epoch: Callable[[int, float], None] | None = None,
     keeper: Keeper | None = None,
@@ -57,6 +58,7 @@ def train_supernet(
         DivergedError: the loss of an epoch is not finite.
     """
     epochs = recipe.epochs(training)
+    objective = Classification() if objective is None else objective
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.from_numpy(split.inputs).to(device)
     targets = torch.from_numpy(split.targets).to(device)
@@ -105,6 +107,7 @@ def train_supernet(
                     [most, *others] if taught else others,
                     training,
                     recipe,
+                    objective,
                     taught=taught,
                 )
                 nn.utils.clip_grad_norm_(supernet.parameters(), training.gradient_clip)
@@ -134,6 +137,7 @@ def _backward(
     architectures: list[Architecture],
     training: TrainingConfig,
     recipe: SupernetRecipe,
+    objective: Objective,
     *,
     taught: bool,
 ) -> list[Tensor]:
@@ -151,17 +155,17 @@ def _backward(
         with supernet.active(architecture), autocast:
             logits_BC = supernet(batch).float()
         if taught_BC is None:
-            loss = F.cross_entropy(logits_BC, targets_B, label_smoothing=training.label_smoothing)
+            loss = objective.loss(logits_BC, targets_B, training.label_smoothing)
             if taught:
                 taught_BC = logits_BC.detach()
             losses.append(loss.detach())
         else:
-            soft = soft_target_loss(logits_BC, taught_BC, 1.0)
+            soft = soft_target_loss(logits_BC.flatten(0, -2), taught_BC.flatten(0, -2), 1.0)
             losses.append(soft.detach())
             loss = recipe.distill_weight * soft
             if recipe.distill_weight < 1:
-                loss = loss + (1 - recipe.distill_weight) * F.cross_entropy(
-                    logits_BC, targets_B, label_smoothing=training.label_smoothing
+                loss = loss + (1 - recipe.distill_weight) * objective.loss(
+                    logits_BC, targets_B, training.label_smoothing
                 )
         (scale * loss).backward()  # type: ignore[no-untyped-call]
     return losses

@@ -21,6 +21,7 @@ from nas.training.distill import (
 )
 from nas.training.evaluate import evaluate
 from nas.training.loop import train
+from nas.training.objective import Classification
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
 from search_spaces.workload import Workload
@@ -170,7 +171,7 @@ def test_the_three_parts_of_the_loss_add_up():
     def loss(**weights):
         torch.manual_seed(0)
         config = DistillConfig(temperature=2.0, standardise=False, **weights)
-        module = Distillation(student, teacher, config, seed=3)
+        module = Distillation(student, teacher, config, Classification(), seed=3)
         nothing = torch.zeros(6, dtype=torch.int64)
         return module, module(student, batch, targets, nothing, nothing, 0.0)
 

@@ -10,7 +10,7 @@ from nas.files import write_json
 from nas.pareto.queries import chances
 from nas.searching.goals import Goals
 from nas.searching.refine import MOST_REPLICAS, Refinement
-from nas.searching.replicas import RESULT, pooled, replica_folder, replicas_of, save_right
+from nas.searching.replicas import RESULT, pooled, replica_folder, replicas_of, save_scores
 from nas.searching.run import member_of
 from nas.searching.session import failed
 from nas.searching.trial import TrialRecord
@@ -39,7 +39,7 @@ def put(folder, record, right=None):
     where = replica_folder(folder / str(record.number), record.replica)
     where.mkdir(parents=True, exist_ok=True)
     if right is not None:
-        save_right(where, right)
+        save_scores(where, right)
     if record.replica:
         write_json(where / RESULT, record.to_dict())
 

@@ -1,0 +1,145 @@
+"""What every task must keep, whatever it is about. A task joins by one function in ``MAKERS``."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from nas.tasks.base import SPLITS
+from nas.tasks.metric import METRICS, metric_of
+from nas.tasks.registry import get_task
+from nas.training.config import TrainingConfig
+from nas.training.evaluate import evaluate
+from nas.training.loop import train
+from nas.training.objective import objective_of
+from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.models.build import build
+
+BATCH = 16
+
+
+def digits(folder):
+    """Comes with the project; reads nothing of ``folder``."""
+    return "digits"
+
+
+def text_lines(folder):
+    """Two words that mean two classes, among others that mean nothing."""
+    rng = np.random.default_rng(0)
+    for name, n in (("train", 96), ("validation", 40), ("test", 40)):
+        lines = []
+        for i in range(n):
+            words = [f"w{j}" for j in rng.integers(0, 12, 5)] + [("good", "bad")[i % 2], name]
+            rng.shuffle(words)
+            lines.append(f"{('pos', 'neg')[i % 2]} {' '.join(words)} {i}\n")
+        (folder / f"{name}.txt").write_text("".join(lines))
+    path = folder / "task.yaml"
+    path.write_text(
+        "name: words\ntrain: train.txt\nvalidation: validation.txt\ntest: test.txt\n"
+        "sequence_length: 9\n"
+    )
+    return str(path)
+
+
+# Each writes what it needs into a folder and returns the task's name.
+MAKERS = [digits, text_lines]
+
+
+@pytest.fixture(scope="module", params=MAKERS, ids=lambda maker: maker.__name__)
+def name(request, tmp_path_factory):
+    return request.param(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(scope="module")
+def task(name):
+    return get_task(name)
+
+
+@pytest.fixture(scope="module")
+def workload(task):
+    return task.workload(BATCH)
+
+
+def smallest_of(workload):
+    """A small network that reads ``workload``."""
+    patch = 1
+    if workload.is_image:
+        _, height, width = workload.input_shape
+        patch = next(p for p in (4, 8, 2, 1) if height % p == 0 and width % p == 0)
+    layer = LayerSpec(AttentionSpec(2, 2, 8), FfnSpec(32))
+    return Architecture(16, (layer,), patch)
+
+
+def batch_of(split, n=BATCH):
+    return torch.from_numpy(np.asarray(split.inputs[:n]))
+
+
+def test_the_workload_names_the_task_and_the_batch(task, workload):
+    assert workload.name == task.name and workload.batch_size == BATCH
+    assert task.workload(BATCH) == workload
+
+
+def test_splits_fit_the_workload_and_are_the_same_again(name, task, workload):
+    again = get_task(name)
+    for split_name in SPLITS:
+        split, other = task.split(split_name), again.split(split_name)
+        assert split.inputs.shape[1:] == workload.input_shape
+        assert split.inputs.dtype == (np.float32 if workload.is_image else np.int64)
+        assert np.array_equal(split.inputs, other.inputs)
+        assert np.array_equal(split.targets, other.targets)
+        assert np.isfinite(split.inputs).all()
+        if not workload.is_image:
+            assert split.inputs.min() >= 0 and split.inputs.max() < workload.vocab_size
+
+
+def test_no_sample_is_in_two_splits(task):
+    seen = {
+        name: {
+            (i.tobytes(), t.tobytes()) for i, t in zip(split.inputs, split.targets, strict=True)
+        }
+        for name, split in ((n, task.split(n)) for n in SPLITS)
+    }
+    for one, two in itertools.combinations(SPLITS, 2):
+        assert not seen[one] & seen[two]
+
+
+def test_there_is_no_other_split(task):
+    with pytest.raises(ValueError, match="split must be one of train, validation, test"):
+        task.split("dev")
+
+
+def test_its_metric_is_known_and_reads_back(task):
+    metric = metric_of(task)
+    assert METRICS[metric.key] is metric
+    for share in (0.125, 0.5, 0.97):
+        assert metric.share(metric.score(share)) == pytest.approx(share)
+
+
+def test_an_untrained_network_is_judged_as_a_share_with_an_error(task, workload):
+    model = build(smallest_of(workload), workload, generator_seed=0).eval()
+    split = task.split("validation")
+    found = evaluate(model, split, batch_size=BATCH, objective=objective_of(task, workload))
+    assert 0 <= found.value <= 1 and 0 < found.standard_error < 0.5
+    assert found.n_samples == len(split) == len(found.scores)
+    # A last batch that is filled up changes nothing.
+    other = evaluate(model, split, batch_size=7, objective=objective_of(task, workload))
+    assert other.value == pytest.approx(found.value, abs=1e-6)
+
+
+def test_a_few_steps_lower_the_loss(task, workload):
+    objective = objective_of(task, workload)
+    split = task.split("train")
+    model = build(smallest_of(workload), workload, generator_seed=0)
+    targets = torch.from_numpy(np.asarray(split.targets[:64]))
+
+    def loss():
+        with torch.no_grad():
+            return float(objective.loss(model.eval()(batch_of(split, 64)), targets, 0.0))
+
+    before = loss()
+    config = TrainingConfig(epochs=max(3, 600 // len(split)), batch_size=BATCH)
+    train(model, split, config, seed=0, objective=objective)
+    after = loss()
+    assert math.isfinite(before) and after < before
