@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nas.tasks.base import Split
-from nas.training.augment import augment
+from nas.training.augment import augment, moved_targets
 from nas.training.config import TrainingConfig
 from nas.training.distill import Distillation, Teacher
 from nas.training.keeper import Keeper, LoopState
@@ -78,11 +78,12 @@ def train(
         for indices in torch.split(order, config.batch_size):
             with step_guard():
                 batch, versions = augment(inputs[indices], config, generator)
+                wanted = moved_targets(targets[indices], versions, config)
                 if distillation is None:
-                    loss = objective.loss(model(batch), targets[indices], config.label_smoothing)
+                    loss = objective.loss(model(batch), wanted, config.label_smoothing)
                 else:
                     loss = distillation(
-                        model, batch, targets[indices], indices, versions, config.label_smoothing
+                        model, batch, wanted, indices, versions, config.label_smoothing
                     )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]

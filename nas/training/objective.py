@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.tasks.base import Task
+from nas.training.dense import SegmentationObjective
 from search_spaces.workload import Kind, Workload
 
 Floats = NDArray[np.float64]
@@ -136,6 +137,7 @@ OBJECTIVES: dict[Kind, Objective] = {
     "image_classification": Classification(),
     "text_classification": Classification(),
     "language_modelling": LanguageModelling(),
+    "image_segmentation": SegmentationObjective(),
 }
 
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from media_fakes import task_file, write_pictures, write_tones
 
 from nas.tasks.base import SPLITS
 from nas.tasks.metric import METRICS, metric_of
@@ -43,13 +44,29 @@ def text_lines(folder):
     return str(path)
 
 
+def images(folder):
+    """Stripes across, down and aslant."""
+    write_pictures(folder / "all", 40)
+    return task_file(folder / "task.yaml", name="stripes", kind="images", data="all")
+
+
+def speech(folder):
+    """Tones of three heights."""
+    write_tones(folder / "all", 40)
+    options = {"sample_rate": 8000, "duration_s": 0.4, "n_mels": 20, "hop_ms": 20}
+    return task_file(folder / "task.yaml", name="tones", kind="speech", data="all", **options)
+
+
 # Each writes what it needs into a folder and returns the task's name.
-MAKERS = [digits, text_lines]
+MAKERS = [digits, text_lines, images, speech]
 
 
 @pytest.fixture(scope="module", params=MAKERS, ids=lambda maker: maker.__name__)
 def name(request, tmp_path_factory):
-    return request.param(tmp_path_factory.mktemp("task"))
+    with pytest.MonkeyPatch.context() as patch:
+        # Arrays that are kept are those of this test.
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield request.param(tmp_path_factory.mktemp("task"))
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,8 @@ from search_spaces.sampling import mutate, sample, sample_positions
 from search_spaces.space import SearchSpace
 
 DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
-_, MIXER, NOISE, BOXES, SUMMARIES = re.findall(r"^```python\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
+PYTHON = re.findall(r"^```python\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
+_, MIXER, NOISE, BOXES, SUMMARIES = PYTHON
 (SPACE_YAML,) = re.findall(r"^```yaml\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
 SPACE = SearchSpace.from_dict(yaml.safe_load(SPACE_YAML))
 DIGITS = get_task("digits").workload(32)
@@ -182,7 +183,8 @@ def test_other_outputs_are_learnt_and_judged_by_an_objective(tmp_path, source, n
     config = TrainingConfig(epochs=12, learning_rate=5e-3, shift_pixels=0)
     fitted = fit(architecture, workload, task, config, seed=0)
     assert fitted.validation.value > least
-    assert 0 < fitted.validation.standard_error < 0.1
+    # Of summaries that are all right the jackknife says 0.
+    assert 0 <= fitted.validation.standard_error < 0.1
 
 
 def test_a_changed_file_is_refused(tmp_path):
