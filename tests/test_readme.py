@@ -115,7 +115,7 @@ def test_the_image_example_runs_as_written(tmp_path, monkeypatch):
 
 def test_the_tasks_and_the_space_for_images_are_such(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    pictures, space, recordings = blocks(ROOT / "docs" / "images.md", "yaml")
+    pictures, space, _, recordings = blocks(ROOT / "docs" / "images.md", "yaml")
     assert SearchSpace.from_dict(yaml.safe_load(space)).size() > 100
     (tmp_path / "p.yaml").write_text(pictures)
     write_pictures(tmp_path / "flowers", 12)
