@@ -95,6 +95,8 @@ def cluster(address: str | None, workers: int, device: str) -> Iterator[None]:
     try:
         if address is None:
             ray.init(
+                # Of its own, even where another Ray runs here: without a word it would join that.
+                address="local",
                 num_cpus=workers,
                 num_gpus=1 if device.startswith("cuda") else 0,
                 resources={METER_RESOURCE: 1},
