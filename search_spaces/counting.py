@@ -18,7 +18,13 @@ masks are not credited. One MAC is two FLOPs. Softmax, norms, GELU and additions
 2:4 sparsity halves stored weights (and adds 2 bits of index a kept weight) but not ``macs``:
 what a kernel skips is for measurement to say. Unstructured zeros are stored and multiplied like
 any other weight. Bytes assume that each tensor is moved once per
-kernel; caches are left out.
+kernel; caches of the hardware are left out.
+
+Of a decoder that is priced by its phase (``Workload.phase``) the head is counted for the last
+token only. *Prefill* also writes every block's keys and values to its cache. A *generation step*
+runs one token through every projection; attention reads the whole cache, which is the context
+long, and writes one token's keys and values to it. The cache holds what the block computes
+with (``kv_cache_bytes``).
 
 Every formula stands once, on arrays (``count_batch``); ``count`` is a batch of one.
 """
@@ -87,8 +93,9 @@ class Counts:
     """Closed-form counts of one architecture on one workload.
 
     ``macs`` and ``activation_bytes`` are per sample; ``weight_bytes`` are read once a batch;
-    ``n_kernels`` is launches of a forward pass in eager mode. ``blocks`` are in running order;
-    embeddings, position table, final norm and head are counted outside them.
+    ``n_kernels`` is launches of a pass (a phase, where the workload has one) in eager mode.
+    ``blocks`` are in running order; embeddings, position table, final norm and head are counted
+    outside them.
     """
 
     params: int
@@ -181,11 +188,14 @@ def count_batch(batch: ArchitectureBatch, workload: Workload) -> BatchCounts:
     """
     if batch.family != TRANSFORMER:
         return _of_family(batch, workload)
-    tokens = workload.n_tokens_batch(batch.patch_size, batch.resolution)
+    context = workload.n_tokens_batch(batch.patch_size, batch.resolution)
+    tokens = workload.n_new_tokens_batch(batch.patch_size, batch.resolution)
     d_model, active = batch.d_model[:, None].astype(float), batch.active
-    attention = _attention(batch.attention, d_model, tokens[:, None], active)
+    attention = _attention(
+        batch.attention, d_model, tokens[:, None], context[:, None], active, workload
+    )
     ffn = _ffn(batch.ffn, d_model, tokens[:, None], active)
-    return BatchCounts(attention, ffn, _outer(batch, tokens, workload))
+    return BatchCounts(attention, ffn, _outer(batch, tokens, context, workload))
 
 
 def _of_family(batch: ArchitectureBatch, workload: Workload) -> BatchCounts:
@@ -208,7 +218,23 @@ def _of_family(batch: ArchitectureBatch, workload: Workload) -> BatchCounts:
     return BatchCounts(blocks, blocks, outer)
 
 
-def _outer(batch: ArchitectureBatch, tokens: Floats, workload: Workload) -> PartCounts:
+def kv_cache_bytes(batch: ArchitectureBatch, workload: Workload) -> Floats:
+    """Keys and values of all layers of one sample at the workload's full context, ``(N,)``.
+
+    Zero where the workload has no cache.
+    """
+    if workload.phase is None:
+        return np.zeros(len(batch))
+    context = workload.n_tokens_batch(batch.patch_size, batch.resolution)
+    blocks = batch.attention
+    values = 2 * (blocks.n_kv_heads * blocks.d_head).astype(float) * batch.active
+    found: Floats = context * (values * _PER_VALUE[blocks.precision]).sum(axis=1)
+    return found
+
+
+def _outer(
+    batch: ArchitectureBatch, tokens: Floats, context: Floats, workload: Workload
+) -> PartCounts:
     d_model = batch.d_model.astype(float)
     if workload.is_image:
         d_patch = workload.input_shape[0] * batch.patch_size.astype(float) ** 2
@@ -216,11 +242,13 @@ def _outer(batch: ArchitectureBatch, tokens: Floats, workload: Workload) -> Part
     else:
         # Reading a row of a table multiplies nothing.
         embed_params, embed_macs = (workload.vocab_size or 0) * d_model, np.zeros_like(d_model)
-    head_tokens = np.ones_like(tokens) if workload.is_pooled else tokens
+    # Of a phase, only what follows the last token is asked for.
+    has_one_output = workload.is_pooled or workload.phase is not None
+    head_tokens = np.ones_like(tokens) if has_one_output else tokens
     n_outputs: Floats | float = float(workload.n_classes)
     if workload.is_dense:
         n_outputs = n_outputs * batch.patch_size.astype(float) ** 2
-    params = embed_params + tokens * d_model + 2 * d_model + (d_model + 1) * n_outputs
+    params = embed_params + context * d_model + 2 * d_model + (d_model + 1) * n_outputs
     stream = stream_precisions(batch)
     values = 3 * tokens * d_model + head_tokens * n_outputs
     kernels = np.full(len(batch), 5.0)
@@ -255,19 +283,27 @@ def stream_precisions(batch: ArchitectureBatch) -> Ints:
 
 
 def _attention(
-    blocks: AttentionBatch, d_model: Floats, tokens: Floats, active: NDArray[np.bool_]
+    blocks: AttentionBatch,
+    d_model: Floats,
+    tokens: Floats,
+    context: Floats,
+    active: NDArray[np.bool_],
+    workload: Workload,
 ) -> PartCounts:
     d_q = (blocks.n_heads * blocks.d_head).astype(float)
     d_kv = (blocks.n_kv_heads * blocks.d_head).astype(float)
+    # Of keys and values alike: those read, and those written to the cache.
+    read, written = context, 0.0 if workload.phase is None else tokens
     # Scores and weighted values; a fused kernel never writes the score matrix.
     return _block(
         blocks,
         [(d_model, d_q), (d_model, d_kv), (d_model, d_kv), (d_q, d_model)],
         tokens,
         active,
-        extra_macs=2 * tokens * tokens * d_q,
-        extra_values=tokens * (2 * d_q + 2 * d_kv + 4 * d_model),
+        extra_macs=2 * tokens * context * d_q,
+        extra_values=tokens * (2 * d_q + 4 * d_model) + (read + written) * 2 * d_kv,
         d_model=d_model,
+        extra_kernels=0 if workload.phase is None else 2,
     )
 
 
@@ -295,11 +331,12 @@ def _block(
     extra_macs: Floats | float,
     extra_values: Floats,
     d_model: Floats,
+    extra_kernels: int = 0,
 ) -> PartCounts:
     """A block's projections, its norm and three more kernels, and what is extra to it."""
     rank = blocks.rank.astype(float)
     weights, moved, biases = np.zeros(rank.shape), np.zeros(rank.shape), np.zeros(rank.shape)
-    kernels = np.full(rank.shape, 3.0)
+    kernels = np.full(rank.shape, 3.0 + extra_kernels)
     any_factorised = np.zeros(rank.shape, dtype=bool)
     has_rank = rank > 0
     for d_in, d_out in shapes:

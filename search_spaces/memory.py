@@ -4,9 +4,10 @@ What is counted: weights as they are stored, and the most activations that are a
 batch: inside attention the residual stream, its norm, queries, keys, values, what the heads give
 and the block's output; inside the feed-forward block the layer's input, the stream, its norm, and
 the hidden layer before and after GELU; or, if that is more, the outputs of all pixels in
-segmentation. Scores are left out, as a fused kernel never writes them, and so are an allocator's
-rounding, workspaces, and the framework itself. Eager PyTorch holds within a tenth of that (a test
-compares them) where its attention is fused; compiled networks may need less.
+segmentation; and a decoder's cache of keys and values, where the workload is a phase that has one.
+Scores are left out, as a fused kernel never writes them, and so are an allocator's rounding,
+workspaces, and the framework itself. Eager PyTorch holds within a tenth of that (a test compares
+them) where its attention is fused; compiled networks may need less.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from numpy.typing import NDArray
 
 from search_spaces.architecture import PRECISIONS, TRANSFORMER, Architecture
 from search_spaces.batch import ArchitectureBatch
-from search_spaces.counting import BYTES_PER_WEIGHT, count_batch, stream_precisions
+from search_spaces.counting import (
+    BYTES_PER_WEIGHT,
+    count_batch,
+    kv_cache_bytes,
+    stream_precisions,
+)
 from search_spaces.families import get_family
 from search_spaces.workload import AS_IT_IS, Workload
 
@@ -39,14 +45,15 @@ def peak_memory_bytes(batch: ArchitectureBatch, workload: Workload) -> NDArray[n
     in_attention = 3 * d_model + 2 * d_q + 2 * d_kv
     in_ffn = 3 * d_model + 2 * ffn.d_ff
     values = (np.maximum(in_attention, in_ffn) * batch.active).max(axis=1)
-    values *= workload.n_tokens_batch(batch.patch_size, batch.resolution)
+    values *= workload.n_new_tokens_batch(batch.patch_size, batch.resolution)
     if workload.is_dense:
         heights, widths = workload.image_sizes(batch.resolution)
         _, height, width = workload.input_shape
         # Of each pixel, and where images were shrunk of each pixel of those as well.
         pixels = height * width + heights * widths * (batch.resolution != AS_IT_IS)
         values = np.maximum(values, workload.n_classes * pixels)
-    activations = values * _PER_VALUE[stream_precisions(batch)] * workload.batch_size
+    of_a_sample = values * _PER_VALUE[stream_precisions(batch)] + kv_cache_bytes(batch, workload)
+    activations = of_a_sample * workload.batch_size
     found: NDArray[np.float64] = activations + weights
     return found
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.architecture import Architecture, require_positive_int
+from search_spaces.architecture import TRANSFORMER, Architecture, require_positive_int
 
 Kind = Literal[
     "image_classification",
@@ -19,6 +19,9 @@ Kind = Literal[
     "question_answering",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+# What of a decoder's work is priced; see ``Workload``.
+Phase = Literal["prefill", "generate"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 # Outputs of question answering: where an answer begins, and where it ends.
 SPAN_ENDS = 2
@@ -38,6 +41,13 @@ class Workload:
     token as an answer's first and as its last. ``vocab_size`` is ``None`` for images. Energy is
     joules per *sample*: one image or one sequence, the batch's joules divided by ``batch_size``.
 
+    A decoder may be priced by a ``phase`` of its use instead, in joules per *token*:
+
+    * ``prefill``: it reads whole sequences, fills its cache of keys and values, and gives logits
+      after the last token; the batch's joules are divided by all tokens read;
+    * ``generate``: it reads one token a sequence at the last position of the context, whose
+      earlier tokens are in the cache; the batch's joules are divided by ``batch_size``.
+
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
     """
@@ -48,6 +58,7 @@ class Workload:
     n_classes: int
     batch_size: int
     vocab_size: int | None = None
+    phase: Phase | None = None
 
     def __post_init__(self) -> None:
         """Validate that the fields fit the kind."""
@@ -71,6 +82,12 @@ class Workload:
             raise ValueError(f"vocab_size must be None for {self.kind}, got {self.vocab_size}")
         if not self.is_image:
             require_positive_int("vocab_size", self.vocab_size)
+        if self.phase is not None and self.phase not in PHASES:
+            raise ValueError(
+                f"phase must be one of {', '.join(PHASES)} or null, got {self.phase!r}"
+            )
+        if self.phase is not None and not self.is_causal:
+            raise ValueError(f"phase must be null for {self.kind}, got {self.phase!r}")
 
     @property
     def is_image(self) -> bool:
@@ -94,8 +111,25 @@ class Workload:
 
     @property
     def key(self) -> str:
-        """Short name of the measured situation, such as ``digits/b128``."""
-        return f"{self.name}/b{self.batch_size}"
+        """Short name of the measured situation, such as ``digits/b128``, ``lm/generate/b8``."""
+        what = self.name if self.phase is None else f"{self.name}/{self.phase}"
+        return f"{what}/b{self.batch_size}"
+
+    @property
+    def unit(self) -> str:
+        """What joules are named per: ``sample``, ``prefill token`` or ``generated token``."""
+        units = {None: "sample", "prefill": "prefill token", "generate": "generated token"}
+        return units[self.phase]
+
+    @property
+    def units_per_sample(self) -> int:
+        """How many ``unit`` a batch has for each of its ``batch_size`` samples."""
+        return self.input_shape[0] if self.phase == "prefill" else 1
+
+    @property
+    def n_units(self) -> int:
+        """How many ``unit`` a batch has: what its joules are divided by."""
+        return self.batch_size * self.units_per_sample
 
     def with_batch_size(self, batch_size: int) -> Workload:
         """The same workload at another batch size."""
@@ -128,6 +162,13 @@ class Workload:
         )
         return tokens
 
+    def n_new_tokens_batch(
+        self, patch_sizes: NDArray[np.int64], resolutions: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """As ``n_tokens_batch``, without those whose keys and values are in the cache."""
+        tokens = self.n_tokens_batch(patch_sizes, resolutions)
+        return np.ones_like(tokens) if self.phase == "generate" else tokens
+
     def image_sizes(
         self, resolutions: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -144,6 +185,11 @@ class Workload:
     def check_fits(self, architecture: Architecture) -> None:
         """Raise ``ValueError`` unless ``architecture`` can read this workload's samples."""
         self.check_grid(architecture.patch_size, architecture.resolution)
+        if self.phase is not None and architecture.family != TRANSFORMER:
+            raise ValueError(
+                f"family must be {TRANSFORMER} for the phase {self.phase}, got "
+                f"{architecture.family!r}"
+            )
 
     def check_grid(self, patch: int, resolution: int | None = None) -> None:
         """Raise ``ValueError`` unless samples can be shrunk and cut into patches like that."""
@@ -174,6 +220,9 @@ class Workload:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.phase is None:
+            # Left out where it says nothing: what was stored before there was one stays.
+            del data["phase"]
         return data | {"input_shape": list(self.input_shape)}
 
     @classmethod
@@ -186,7 +235,7 @@ class Workload:
         if not isinstance(data, Mapping):
             raise ValueError(f"workload must be an object, got {data!r}")
         allowed = {f.name for f in fields(cls)}
-        if data.keys() != allowed:
+        if data.keys() | {"phase"} != allowed:
             raise ValueError(
                 f"workload must have exactly the keys {', '.join(sorted(allowed))}, "
                 f"got {', '.join(sorted(map(str, data)))}"

@@ -100,6 +100,7 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
     first = records[0].reading
     label = meter_label(first.meter, is_estimate=first.is_estimate)
     workloads = {record.reading.workload for record in records}
+    units = {record.reading.unit for record in records}
     rows = []
     for record in records:
         reading = record.reading
@@ -113,15 +114,17 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
                 f"{reading.latency_s * 1e3:.3g} ms",
                 record.architecture.describe(),
                 *([reading.workload] if len(workloads) > 1 else []),
+                *([reading.unit] if len(units) > 1 else []),
                 ", ".join(flags),
             )
         )
     head = (
-        f"energy per sample ({label})",
+        f"energy ({label})" if len(units) > 1 else f"energy per {first.unit} ({label})",
         "net",
         "latency",
         "architecture",
         *(["workload"] if len(workloads) > 1 else []),
+        *(["per"] if len(units) > 1 else []),
         "flags",
     )
     where = f"on {first.device}" if len(workloads) > 1 else f"{first.workload} on {first.device}"
@@ -136,6 +139,6 @@ def render_comparison(done: Comparison) -> str:
     return (
         f"A takes {done.ratio:.3f}x [{done.low:.3f}, {done.high:.3f}] the joules of B "
         f"({done.n_pairs} pairs of fresh processes{mark})\n"
-        f"A {format_joules(done.energy_a_j)}, B {format_joules(done.energy_b_j)} per sample "
+        f"A {format_joules(done.energy_a_j)}, B {format_joules(done.energy_b_j)} per {done.unit} "
         f"({label}, {done.workload} on {done.device}){flags}"
     )

@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
                     "architecture": one.architecture.describe(),
                     "hash": one.architecture.hash,
                     "workload": workload.key,
+                    "unit": workload.unit,
                     "energy_j": float(found.mean_j[0]),
                     "low_j": float(found.low_j[0]),
                     "high_j": float(found.high_j[0]),
@@ -71,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     head = (
         "architecture",
         "workload",
-        f"joules per sample, predicted{estimate}",
+        f"joules, predicted{estimate}",
+        "per",
         f"{arguments.confidence:.0%} interval",
         "in range",
     )
@@ -80,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             str(row["architecture"]),
             str(row["workload"]),
             format_joules(row["energy_j"]),
+            str(row["unit"]),
             f"[{format_joules(row['low_j'])}, {format_joules(row['high_j'])}]",
             "yes" if row["in_range"] else "no: trained on others",
         )

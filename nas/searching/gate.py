@@ -327,13 +327,13 @@ class Gate:
         return found
 
     def _latency_of(self, record: TrialRecord) -> Observation:
-        """Seconds a sample of a complete trial, in place of joules."""
+        """Seconds a unit (sample or token) of a complete trial, in place of joules."""
         reading = record.reading
         assert reading is not None
         return Observation(
             record.architecture,
             self._workload,
-            reading.latency_s / reading.batch_size,
+            reading.latency_s / self._workload.n_units,
             reading.half_width / 1.96,
         )
 
@@ -343,7 +343,7 @@ class Gate:
             unknown = np.zeros(len(batch))
             return Interval(unknown, unknown, unknown + np.inf, unknown.astype(bool))
         found = self._latency.predict(batch, self._workload, self._config.confidence)
-        size = self._workload.batch_size
+        size = self._workload.n_units
         return Interval(
             found.mean_j * size, found.low_j * size, found.high_j * size, found.in_range
         )

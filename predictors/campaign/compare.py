@@ -49,7 +49,8 @@ class Served(Interface):
 class Comparison:
     """Joules of A over joules of B with a 95% interval, the median over ``n_pairs`` pairs.
 
-    A pair is two fresh processes. ``energy_a_j`` and ``energy_b_j`` are medians per sample.
+    A pair is two fresh processes. ``energy_a_j`` and ``energy_b_j`` are medians per
+    ``unit``.
     """
 
     ratio: float
@@ -66,6 +67,7 @@ class Comparison:
     device: str
     protocol_hash: str
     flags: tuple[str, ...]
+    unit: str = "sample"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -133,9 +135,10 @@ def compare(
         high=high,
         n_pairs=len(pairs),
         converged=width <= protocol.target_half_width,
-        energy_a_j=median(pair.a_j for pair in pairs) / workload.batch_size,
-        energy_b_j=median(pair.b_j for pair in pairs) / workload.batch_size,
+        energy_a_j=median(pair.a_j for pair in pairs) / workload.n_units,
+        energy_b_j=median(pair.b_j for pair in pairs) / workload.n_units,
         workload=workload.key,
+        unit=workload.unit,
         meter=head["meter"],
         source=head["source"],
         is_estimate=head["is_estimate"],

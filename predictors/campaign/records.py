@@ -26,10 +26,11 @@ ROLES: tuple[Role, ...] = get_args(Role)
 class EnergyRecord:
     """One measurement with all that is needed to judge or repeat it.
 
-    ``repeats_j`` are joules per sample of each accepted window in order, raw: drift is corrected
-    on reading (``campaign.drift``). ``job`` names the process that measured. ``mode`` is how the
-    model ran (eager, compiled, graph). ``spent_energy_j`` is what the measuring itself cost.
-    ``dram_energy_j`` is per sample, of memory with a sensor of its own. Of its windows the record
+    ``repeats_j`` are joules per unit (sample or token) of each accepted window in order, raw:
+    drift is corrected on reading (``campaign.drift``). ``job`` names the process that measured.
+    ``mode`` is how the model ran (eager, compiled, graph). ``spent_energy_j`` is what the
+    measuring itself cost.
+    ``dram_energy_j`` is per unit, of memory with a sensor of its own. Of its windows the record
     keeps the highest temperature, the median clock, all throttle reasons (a bit mask) and the
     largest difference of the counter from integrated power. ``seed`` made the weights, and the
     inputs unless ``has_real_inputs``.

@@ -57,6 +57,7 @@ class Subject:
 
         from search_spaces.compression.apply import compress, prepare_for_inference
         from search_spaces.models.build import build_network
+        from search_spaces.models.decoding import as_priced
 
         self.architecture = Architecture.from_dict(job["architecture"])
         self.workload = Workload.from_dict(job["workload"])
@@ -72,9 +73,10 @@ class Subject:
             load_model(model, job["weights"])
         inputs = torch.from_numpy(_inputs(job["inputs"], self.workload, self.seed))
         inputs = inputs.to(device)
-        prepared = prepare_for_inference(
-            compress(model.to(device), self.architecture), self.architecture, inputs
+        network, inputs = as_priced(
+            compress(model.to(device), self.architecture), self.workload, inputs
         )
+        prepared = prepare_for_inference(network, self.architecture, inputs)
         self.mode = prepared.mode
         # The joules are those of what runs; a choice that gains nothing here is named beside them.
         self.flags = tuple(
@@ -175,16 +177,16 @@ def _serve(subject: Subject, send: Send) -> None:
 def make_record(subject: Subject, measurement: Measurement, held_s: float) -> EnergyRecord:
     """What was measured, as it is kept; the device was held for ``held_s``."""
     meter, workload = subject.meter, subject.workload
-    batch_size = workload.batch_size
-    per_sample = [energy_j / batch_size for energy_j in measurement.energies_j]
-    energy_j, low_j, high_j = median_interval(per_sample)
+    n_units = workload.n_units
+    per_unit = [energy_j / n_units for energy_j in measurement.energies_j]
+    energy_j, low_j, high_j = median_interval(per_unit)
     measured_s = sum(window.duration_s for window in measurement.windows)
     latency_s = measured_s / sum(measurement.batches)
     power_w = sum(window.energy_j for window in measurement.windows) / measured_s
     idle_w = measurement.idle_power_w
-    net_j = None if idle_w is None else energy_j - idle_w * latency_s / batch_size
+    net_j = None if idle_w is None else energy_j - idle_w * latency_s / n_units
     dram_j = [
-        window.dram_energy_j / n / batch_size
+        window.dram_energy_j / n / n_units
         for window, n in zip(measurement.windows, measurement.batches, strict=True)
         if window.dram_energy_j is not None
     ]
@@ -200,21 +202,22 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
             energy_j=energy_j,
             low_j=low_j,
             high_j=high_j,
-            n_repeats=len(per_sample),
+            n_repeats=len(per_unit),
             converged=measurement.converged,
             meter=meter.name,
             source=meter.source,
             is_estimate=meter.is_estimate,
             device=meter.device,
             workload=workload.key,
-            batch_size=batch_size,
+            batch_size=workload.batch_size,
             latency_s=latency_s,
             power_w=power_w,
             duration_s=measured_s,
             protocol_hash=subject.protocol.hash,
             net_energy_j=net_j,
+            unit=workload.unit,
         ),
-        repeats_j=tuple(per_sample),
+        repeats_j=tuple(per_unit),
         job=uuid.uuid4().hex[:12],
         mode=subject.mode,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),

@@ -170,8 +170,8 @@ class LabelledRows:
                         for c, n in zip(counts, sizes, strict=True)
                     ]
                 ),
-                # Seconds per sample, as joules are: itself a measurement, and no prediction.
-                "latency": np.array([r.reading.latency_s / r.reading.batch_size for r in records]),
+                # Seconds per unit, as joules are: itself a measurement, and no prediction.
+                "latency": np.array([r.reading.latency_s / r.workload.n_units for r in records]),
             },
             SplitRows(
                 [r.architecture.hash for r in records],

@@ -92,7 +92,10 @@ def stated_costs() -> Array:
 
 
 def terms(counts: BatchCounts, workload: Workload, roofline: Roofline) -> Array:
-    """Shape ``(N, len(TERMS))``, per sample. Work outside the blocks has the stream's class."""
+    """Shape ``(N, len(TERMS))``, per unit of the workload (a sample, or a token of a decoder).
+
+    Work outside the blocks has the stream's class.
+    """
     batch_size = workload.batch_size
     n = len(counts.outer.macs)
     macs, time = np.zeros((n, len(CLASSES))), np.zeros((n, len(CLASSES)))
@@ -108,15 +111,15 @@ def terms(counts: BatchCounts, workload: Workload, roofline: Roofline) -> Array:
             chosen = (codes == code).astype(float)
             macs[:, code] += _row_sums(part.macs, chosen)
             time[:, code] += _row_sums(taken, chosen)
-    return np.column_stack(
-        [
-            macs,
-            time,
-            counts.total("activation_bytes"),
-            counts.total("weight_bytes") / batch_size,
-            counts.total("n_kernels") / batch_size,
-        ]
-    )
+    columns = [
+        macs,
+        time,
+        # Those of the cache of keys and values are among them.
+        counts.total("activation_bytes"),
+        counts.total("weight_bytes") / batch_size,
+        counts.total("n_kernels") / batch_size,
+    ]
+    return np.column_stack(columns) / workload.units_per_sample
 
 
 def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) -> Array:
@@ -135,15 +138,16 @@ def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) 
     )
     macs = counts.total("macs")
     moved = counts.total("activation_bytes") + counts.total("weight_bytes") / workload.batch_size
-    n = len(batch)
+    n, units = len(batch), workload.units_per_sample
     return np.column_stack(
         [
-            np.log(macs),
-            np.log(moved),
+            np.log(macs / units),
+            np.log(moved / units),
             np.log(counts.total("n_kernels")),
             np.log(batch.d_model),
             np.log(batch.depth),
-            np.log(workload.n_tokens_batch(batch.patch_size, batch.resolution)),
+            # Of a generation step that is one; its context is in what it multiplies and moves.
+            np.log(workload.n_new_tokens_batch(batch.patch_size, batch.resolution)),
             np.full(n, np.log(workload.batch_size)),
             np.full(n, float(workload.is_causal)),
             mean(np.log(batch.attention.d_head)),

@@ -104,11 +104,12 @@ class SteppingMeter(Meter, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EnergyReading:
-    """Joules per sample of one model on one workload and device, with a 95% interval.
+    """Joules per ``unit`` of one model on one workload and device, with a 95% interval.
 
-    ``energy_j`` is the median over repeats of gross device joules per sample; ``low_j`` and
-    ``high_j`` bound it at 95%. ``net_energy_j`` is net of idle, ``None`` where idle was not
-    measured. ``latency_s`` is seconds per batch. ``duration_s`` is the total measured time.
+    ``energy_j`` is the median over repeats of gross device joules per ``unit`` (``sample``, or
+    ``generated token`` and the like); ``low_j`` and ``high_j`` bound it at 95%. ``net_energy_j``
+    is net of idle, ``None`` where idle was not measured. ``latency_s`` is seconds per batch.
+    ``duration_s`` is the total measured time.
     """
 
     energy_j: float
@@ -127,6 +128,7 @@ class EnergyReading:
     duration_s: float
     protocol_hash: str
     net_energy_j: float | None = None
+    unit: str = "sample"
 
     def __post_init__(self) -> None:
         """Refuse figures that no device can have."""
@@ -159,7 +161,8 @@ class EnergyReading:
             ValueError: a key is missing or unknown, or a value not allowed.
         """
         allowed = {f.name for f in fields(cls)}
-        if not isinstance(data, Mapping) or data.keys() != allowed:
+        # Readings from before there were others are of samples.
+        if not isinstance(data, Mapping) or data.keys() | {"unit"} != allowed:
             got = ", ".join(sorted(map(str, data))) if isinstance(data, Mapping) else repr(data)
             raise ValueError(
                 f"energy reading must have exactly the keys {', '.join(sorted(allowed))}, "

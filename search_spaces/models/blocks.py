@@ -1,6 +1,7 @@
 """Attention, feed-forward and the layer that joins them.
 
-Shape legend: B batch, T tokens, D d_model, Q query heads, K key-value heads, E d_head.
+Shape legend: B batch, T tokens, D d_model, Q query heads, K key-value heads, E d_head, S tokens
+that a cache has room for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,36 @@ from torch import Tensor, nn
 from search_spaces.architecture import AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.attend import attend
 from search_spaces.models.projection import make_projection
+
+
+class KeyValueCache(nn.Module):
+    """Keys and values of a decoder's earlier tokens in one layer, in memory that stays in place.
+
+    The memory is taken at the first write, in the type that the layer computes with.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        """With room for ``capacity`` tokens a sample."""
+        super().__init__()
+        self.capacity = capacity
+        self.k_BKSE: Tensor | None
+        self.v_BKSE: Tensor | None
+        self.register_buffer("k_BKSE", None)
+        self.register_buffer("v_BKSE", None)
+
+    def extended(self, k_BKTE: Tensor, v_BKTE: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Write keys and values at ``start``; returns those of all tokens up to their end."""
+        end = start + k_BKTE.shape[2]
+        if self.k_BKSE is None or self.v_BKSE is None:
+            batch, heads, _, width = k_BKTE.shape
+            self.k_BKSE = k_BKTE.new_zeros(batch, heads, self.capacity, width)
+            self.v_BKSE = v_BKTE.new_zeros(batch, heads, self.capacity, width)
+        self.k_BKSE[:, :, start:end] = k_BKTE
+        self.v_BKSE[:, :, start:end] = v_BKTE
+        if start == 0:
+            # The same numbers, without reading them back.
+            return k_BKTE, v_BKTE
+        return self.k_BKSE[:, :, :end], self.v_BKSE[:, :, :end]
 
 
 class Attention(nn.Module):
@@ -28,12 +59,26 @@ class Attention(nn.Module):
         self.v = make_projection(*shapes["v"], spec.rank)
         self.o = make_projection(*shapes["o"], spec.rank)
 
-    def forward(self, x_BTD: Tensor, keep_BT: Tensor | None = None) -> Tensor:
-        """``(B, T, d_model)`` to the same shape; tokens that ``keep_BT`` drops are not read."""
+    def forward(
+        self,
+        x_BTD: Tensor,
+        keep_BT: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        start: int = 0,
+    ) -> Tensor:
+        """``(B, T, d_model)`` to the same shape; tokens that ``keep_BT`` drops are not read.
+
+        With a ``cache`` the tokens are those from position ``start`` on: all from 0, or one that
+        reads itself and all before it.
+        """
         q_BQTE = self._split(self.q(x_BTD), self.n_heads)
         k_BKTE = self._split(self.k(x_BTD), self.n_kv_heads)
         v_BKTE = self._split(self.v(x_BTD), self.n_kv_heads)
-        out_BQTE = attend(q_BQTE, k_BKTE, v_BKTE, keep_BT=keep_BT, is_causal=self.is_causal)
+        if cache is not None:
+            k_BKTE, v_BKTE = cache.extended(k_BKTE, v_BKTE, start)
+        # A single token has none after it to be kept from.
+        is_causal = self.is_causal and start == 0
+        out_BQTE = attend(q_BQTE, k_BKTE, v_BKTE, keep_BT=keep_BT, is_causal=is_causal)
         out_BTD: Tensor = self.o(out_BQTE.transpose(1, 2).flatten(2))
         return out_BTD
 
@@ -68,9 +113,15 @@ class Layer(nn.Module):
         self.ffn_norm = nn.LayerNorm(d_model)
         self.ffn = FeedForward(d_model, spec.ffn)
 
-    def forward(self, x_BTD: Tensor, keep_BT: Tensor | None = None) -> Tensor:
-        """``(B, T, d_model)`` to the same shape; see ``Attention.forward`` for ``keep_BT``."""
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), keep_BT)
+    def forward(
+        self,
+        x_BTD: Tensor,
+        keep_BT: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        start: int = 0,
+    ) -> Tensor:
+        """``(B, T, d_model)`` to the same shape; see ``Attention.forward``."""
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), keep_BT, cache, start)
         out_BTD: Tensor = x_BTD + self.ffn(self.ffn_norm(x_BTD))
         return out_BTD
 
@@ -83,7 +134,7 @@ class CastBlock(nn.Module):
         super().__init__()
         self.block, self.inner, self.outer = block, inner, outer
 
-    def forward(self, x: Tensor, *rest: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, *rest: object) -> Tensor:
         """The block's output in the stream's dtype; masks and the like pass as they are."""
         out: Tensor = self.block(x.to(self.inner), *rest).to(self.outer)
         return out

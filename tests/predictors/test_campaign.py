@@ -12,7 +12,7 @@ from fakes import FakeClock, FakeMeter
 from predictors.campaign.exclusive import DeviceLock
 from predictors.campaign.protocol import PROTOCOLS, Protocol, get_protocol
 from predictors.campaign.quality import median_interval
-from predictors.campaign.records import append_records, read_records
+from predictors.campaign.records import EnergyRecord, append_records, read_records
 from predictors.campaign.runner import MeasureError, MeasureTimeout, make_job, measure_fresh
 from predictors.campaign.windows import WindowLoop, run_windows
 from predictors.meters.base import EnergyReading, MeterError
@@ -198,6 +198,26 @@ def test_a_fresh_process_measures(record):
     assert record.mode in ("compile", "eager") and record.spent_energy_j > reading.energy_j
     assert record.seed == 0 and not record.has_real_inputs
     assert {"joulenas", "python", "torch", "torchao"} <= record.versions.keys()
+
+
+@pytest.mark.parametrize(
+    "phase, unit, n_units", [("prefill", "prefill token", 96), ("generate", "generated token", 4)]
+)
+def test_a_decoder_is_measured_per_token(phase, unit, n_units):
+    decoder = Architecture(8, (LayerSpec(AttentionSpec(2, 1, 4), FfnSpec(8)),))
+    workload = Workload("lm", "language_modelling", (24,), 16, 4, vocab_size=16, phase=phase)
+    record = measure_fresh(decoder, workload, protocol=FAST, meter="estimate")
+    reading = record.reading
+    assert reading.unit == unit and reading.workload == f"lm/{phase}/b4"
+    # Medians against means of few short windows.
+    assert 0.4 < reading.power_w * reading.latency_s / n_units / reading.energy_j < 2.5
+    assert EnergyRecord.from_dict(record.to_dict()) == record
+
+
+def test_readings_from_before_there_were_tokens_are_of_samples(record):
+    data = record.reading.to_dict()
+    del data["unit"]
+    assert EnergyReading.from_dict(data) == record.reading and record.reading.unit == "sample"
 
 
 def test_a_failed_measurement_says_the_cause_in_one_line(tmp_path):
