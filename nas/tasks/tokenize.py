@@ -109,6 +109,17 @@ def read_tokenizer(path: Path, sequence_length: int) -> TextEncoder:
     Raises:
         ValueError: the file cannot be read, or is none.
     """
+    return read_carried_tokenizer(path, sequence_length, shift=1)
+
+
+def read_carried_tokenizer(path: Path, sequence_length: int, shift: object) -> TextEncoder:
+    """The encoder of a ``tokenizer.json`` whose numbers are shifted by ``shift``, 0 or 1.
+
+    Raises:
+        ValueError: the file cannot be read, or is none; or the shift is another.
+    """
+    if shift not in (0, 1):
+        raise ValueError(f"shift beside {path} must be 0 or 1, got {shift!r}")
     try:
         size = path.stat().st_size
         if size > _MAX_FILE_BYTES:
@@ -118,7 +129,7 @@ def read_tokenizer(path: Path, sequence_length: int) -> TextEncoder:
         raise ValueError(f"{path} must be readable: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path} must be UTF-8 text") from None
-    return TextEncoder.from_json(text, sequence_length, shift=1, where=str(path))
+    return TextEncoder.from_json(text, sequence_length, shift=int(shift == 1), where=str(path))
 
 
 def learn_tokenizer(
