@@ -119,6 +119,7 @@ FROZEN = {
         "--json",
     },
     "predictor evaluate": {"records", "--plot", "--seed", "--quiet", "--json"},
+    "check-data": {"task", "--plugin", "--json"},
     "doctor": {"--device", "--kernels", "--quiet", "--json"},
 }
 

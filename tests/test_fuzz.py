@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from record_fakes import DIGITS, made_record, true_j
 from record_fakes import SPACE as RECORD_SPACE
 from search_fakes import SPACE, drive, make_session
+from text_fakes import write_table
 
 import nas
 from nas.cli.architecture_files import read_named
@@ -27,6 +28,7 @@ from nas.searching import run as run_module
 from nas.searching.config import SearchConfig
 from nas.searching.summary import summarise
 from nas.tasks.registry import get_task
+from nas.tasks.tokenize import read_tokenizer
 from nas.training.checkpoint import save_weights
 from predictors.campaign.records import read_records
 from predictors.learned.artifact import Provenance, SavedPredictor, load_predictor, save_predictor
@@ -55,6 +57,13 @@ def check(parse, *arguments):
 
         assert is_bad_input(error) and str(error).strip(), repr(error)
         return None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +121,37 @@ def test_tasks(folder, rng, kind):
 @fuzzed
 @given(seeds)
 def test_texts_of_a_task(folder, rng):
-    lines = "".join(f"{label} w{i % 3} film\n" for i in range(9) for label in ("good", "bad"))
-    written(folder / "task.yaml", json.dumps(TASK))
-    written(folder / "train.txt", bytes_of(lines.encode(), rng))
+    pairs = [(f"w{i % 3} film", label) for i in range(9) for label in ("good", "bad")]
+    ending = rng.choice(["txt", "csv", "tsv", "jsonl", "parquet"])
+    path = write_table(folder / f"train.{ending}", pairs)
+    written(path, bytes_of(path.read_bytes(), rng))
+    named = dict.fromkeys(("train", "validation", "test"), path.name)
+    written(folder / "task.yaml", json.dumps(TASK | named))
     task = get_task(str(folder / "task.yaml"))
     check(lambda: (task.workload(2), task.split("train")))
+
+
+OWN_TOKENIZER = {
+    "version": "1.0",
+    **dict.fromkeys(("truncation", "padding", "normalizer", "post_processor", "decoder"), None),
+    "added_tokens": [{"id": 3, "content": "[CLS]", "special": True}],
+    "pre_tokenizer": {"type": "WhitespaceSplit"},
+    "model": {"type": "WordLevel", "vocab": {"a": 0, "film": 1, "?": 2}, "unk_token": "?"},
+}
+
+
+@fuzzed
+@given(seeds)
+def test_tokenizers_of_a_user(folder, rng):
+    text = text_of(mutated(OWN_TOKENIZER, rng), rng)
+    path = written(folder / "tokenizer.json", text)
+
+    def read_and_cut():
+        encoder = read_tokenizer(path, 4)
+        tokens = encoder.encode(["a fine film", "", "\x00 [CLS] é"])
+        assert tokens.shape == (3, 4) and tokens.min() >= 0 and tokens.max() < encoder.vocab_size
+
+    check(read_and_cut)
 
 
 RECORD = made_record(

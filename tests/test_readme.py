@@ -96,7 +96,8 @@ def test_the_space_in_the_readme_is_one():
     assert space.size() > 1000
 
 
-def test_the_task_in_the_readme_is_one(tmp_path):
+def test_the_task_in_the_readme_is_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     _, text = blocks(ROOT / "README.md", "yaml")
     (tmp_path / "sentiment.yaml").write_text(text)
     for name in ("train", "dev", "test"):

@@ -11,6 +11,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from nas.cli.errors import is_bad_input
 
@@ -25,6 +26,7 @@ VERBS = (
     "export",
     "measure",
     "predictor",
+    "check-data",
     "doctor",
 )
 # Characters of an error.
@@ -40,15 +42,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
-        importlib.import_module(f"nas.cli.{verb}").add_parser(subparsers)
+        _module(verb).add_parser(subparsers)
     return parser
+
+
+def _module(verb: str) -> ModuleType:
+    return importlib.import_module(f"nas.cli.{verb.replace('-', '_')}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = build_parser().parse_args(argv)
     try:
-        return int(importlib.import_module(f"nas.cli.{arguments.verb}").run(arguments))
+        return int(_module(arguments.verb).run(arguments))
     except KeyboardInterrupt:
         print("nas: ended by Ctrl-C", file=sys.stderr)
         return 130

@@ -2,18 +2,23 @@
 
 ``model.safetensors`` the trained fp32 weights, ``architecture.json`` and ``workload.json`` what
 they are, ``check.safetensors`` some inputs with the outputs they must give, ``card.json`` and
-``README.md`` what was measured. Compression is applied on loading: it is deterministic, so the
-trained weights are the whole model. ``compressed.safetensors``, where anything is compressed, is
-the network as it runs, as small as it is in memory.
+``README.md`` what was measured. Where the task has them, ``labels.json`` names the outputs and
+``tokenizer.json`` cuts texts, so that nothing of the data is needed. Compression is applied on
+loading: it is deterministic, so the trained weights are the whole model.
+``compressed.safetensors``, where anything is compressed, is the network as it runs, as small as it
+is in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.files import read_json
+from nas.tasks.carried import LABELS, TOKENIZER
+from nas.tasks.tokenize import TextEncoder, read_carried_tokenizer
 from nas.training.checkpoint import check_size, load_any_network, read_description
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
@@ -31,11 +36,38 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A loaded artifact: ``call`` maps a batch of inputs to logits."""
+    """A loaded artifact: ``call`` maps a batch of inputs to logits.
+
+    ``labels`` are the names of its outputs, ``encoder`` cuts texts, where it carries them.
+    """
 
     architecture: Architecture
     workload: Workload
     call: Callable[[Tensor], Tensor]
+    device: str = "cpu"
+    labels: tuple[str, ...] | None = None
+    encoder: TextEncoder | None = None
+
+    def classify(self, texts: Sequence[str]) -> list[str]:
+        """The most likely label of each text.
+
+        Raises:
+            ValueError: the artifact carries no tokenizer or no labels.
+        """
+        import torch
+
+        if self.encoder is None or self.labels is None:
+            raise ValueError(
+                f"classify needs an artifact with {TOKENIZER} and {LABELS}; call() takes tensors"
+            )
+        tokens_NT = torch.from_numpy(self.encoder.encode(texts))
+        found: list[str] = []
+        # A compiled network takes batches of exactly the workload's size.
+        for batch in torch.split(tokens_NT, self.workload.batch_size):
+            filler = batch[:1].expand(self.workload.batch_size - len(batch), -1)
+            logits_BC = self.call(torch.cat([batch, filler]).to(self.device))[: len(batch)]
+            found += [self.labels[i] for i in logits_BC.argmax(dim=-1).tolist()]
+        return found
 
 
 def load_artifact(
@@ -72,4 +104,32 @@ def load_artifact(
         runner = prepare_for_inference(compressed, architecture, example)
     else:
         runner = run_eagerly(compressed)
-    return Artifact(architecture, workload, runner.call)
+    labels, encoder = _read_carried(folder, workload)
+    return Artifact(architecture, workload, runner.call, device, labels, encoder)
+
+
+def _read_carried(
+    folder: Path, workload: Workload
+) -> tuple[tuple[str, ...] | None, TextEncoder | None]:
+    """Labels and tokenizer, where the artifact has them; ``ValueError`` if they do not fit it."""
+    if not (folder / LABELS).is_file():
+        return None, None
+    found = read_json(folder / LABELS)
+    labels = found.get("labels") if isinstance(found, dict) else None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"{folder / LABELS} must have labels that are texts")
+    if len(labels) != workload.n_classes:
+        raise ValueError(
+            f"{folder / LABELS} must have {workload.n_classes} labels, got {len(labels)}"
+        )
+    encoder = None
+    if (folder / TOKENIZER).is_file():
+        encoder = read_carried_tokenizer(
+            folder / TOKENIZER, workload.input_shape[0], found.get("shift", 0)
+        )
+        if encoder.vocab_size > (workload.vocab_size or 0):
+            raise ValueError(
+                f"{folder / TOKENIZER} must have tokens below {workload.vocab_size}, got "
+                f"{encoder.vocab_size - 1}"
+            )
+    return tuple(labels), encoder

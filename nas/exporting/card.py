@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from nas.exporting.verify import Verification
 from nas.searching.run import versions
+from nas.tasks.carried import LABELS, TOKENIZER
 from nas.tasks.metric import get_metric
 from search_spaces.architecture import Architecture
 from search_spaces.simulated import describe_on
@@ -15,11 +19,21 @@ if TYPE_CHECKING:
     from nas.searching.trial import TrialRecord
 
 SCHEMA_VERSION = 1
+_MOST_LABELS = 10
 
 
-def make_card(run: Run, record: TrialRecord, verification: Verification) -> dict[str, Any]:
-    """Plain data for ``card.json``: the search's figures beside the reloaded artifact's."""
+def make_card(
+    run: Run,
+    record: TrialRecord,
+    verification: Verification,
+    carried: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Plain data for ``card.json``: the search's figures beside the reloaded artifact's.
+
+    ``carried`` are the files that the task gives it (``nas.tasks.carried``).
+    """
     reading, teacher = record.reading, run.teacher()
+    labels = json.loads(carried[LABELS])["labels"] if LABELS in carried else None
     return {
         "schema": SCHEMA_VERSION,
         "task": run.task,
@@ -27,6 +41,8 @@ def make_card(run: Run, record: TrialRecord, verification: Verification) -> dict
         "architecture": describe_on(record.architecture, run.config.device),
         "architecture_hash": record.architecture.hash,
         "params": record.params,
+        "labels": labels,
+        "tokenizer": TOKENIZER if TOKENIZER in carried else None,
         "run": run.name,
         "trial": record.number,
         "seed": run.config.seed,
@@ -60,6 +76,24 @@ def _history(card: dict[str, Any]) -> str:
     if card["qat"] == "kept":
         lines.append("Its weights were fine-tuned as if quantised.")
     return "\n".join(lines)
+
+
+def _use(card: dict[str, Any]) -> str:
+    """The lines that run it."""
+    if card["tokenizer"] is not None:
+        return 'print(artifact.classify(["a text of your own"]))'
+    return (
+        f"logits = artifact.call(inputs)  # {card['task']}: a batch of inputs, as a torch tensor"
+    )
+
+
+def _outputs(card: dict[str, Any]) -> str:
+    if card["labels"] is None:
+        return ""
+    some, n = card["labels"][:_MOST_LABELS], len(card["labels"])
+    more = f" and {n - len(some)} more" if n > len(some) else ""
+    files = "`labels.json`" if card["tokenizer"] is None else "`labels.json`, `tokenizer.json`"
+    return f"\nIts outputs, in this order, are {', '.join(some)}{more} ({files}).\n"
 
 
 def render_readme(card: dict[str, Any]) -> str:
@@ -100,9 +134,9 @@ The model was chosen by {metric.name} on validation data; the test split was nev
 from nas.exporting.artifact import load_artifact
 
 artifact = load_artifact("path/to/this/folder")
-logits = artifact.call(inputs)  # {card["task"]}: a batch of inputs, as a torch tensor
+{_use(card)}
 ```
-
+{_outputs(card)}
 `model.safetensors` holds the trained fp32 weights. Bit-width and sparsity are applied when the
 artifact is loaded, by the same deterministic code as in the search. Where anything is compressed,
 `compressed.safetensors` holds the network as it runs: `load_artifact(..., small=True)` reads it

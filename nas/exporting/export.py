@@ -12,6 +12,8 @@ from nas.exporting.artifact import CARD, CHECK, COMPRESSED, README, load_artifac
 from nas.exporting.card import make_card, render_readme
 from nas.exporting.verify import verify
 from nas.files import write_json
+from nas.tasks.carried import carried_by
+from nas.tasks.registry import get_task
 from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network, read_description
 
 if TYPE_CHECKING:
@@ -63,10 +65,13 @@ def export(run: Run, trial: int, to: Path, *, joule_tolerance: float = 0.3) -> E
         shutil.copyfile(weights, staging / WEIGHTS)
         write_json(staging / ARCHITECTURE, record.architecture.to_dict())
         write_json(staging / WORKLOAD, run.workload.to_dict())
+        carried = carried_by(get_task(run.config.task))
+        for name, text in carried.items():
+            (staging / name).write_text(text, encoding="utf-8")
         _write_compressed(run, staging)
         _write_check(run, staging)
         verification = verify(run, record, staging, joule_tolerance=joule_tolerance)
-        card = make_card(run, record, verification)
+        card = make_card(run, record, verification, carried)
         write_json(staging / CARD, card)
         (staging / README).write_text(render_readme(card), encoding="utf-8")
         staging.chmod(0o755)

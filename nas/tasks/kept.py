@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ABOUT = "about.json"
+# In the names of folders that are being filled; the time after which none of them still is.
+_STAGING = "-making-"
+_STALE_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ def keep(key: str, make: Callable[[Path], Mapping[str, Any]]) -> Kept:
     folder = cache_folder() / key
     if not (folder / _ABOUT).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
+        _sweep(folder.parent)
+        staging = Path(tempfile.mkdtemp(prefix=f".{key}{_STAGING}", dir=folder.parent))
         try:
             about = json.dumps(make(staging), allow_nan=False)
             (staging / _ABOUT).write_text(about, encoding="utf-8")
@@ -63,10 +68,11 @@ def keep(key: str, make: Callable[[Path], Mapping[str, Any]]) -> Kept:
     return Kept(folder, json.loads((folder / _ABOUT).read_text(encoding="utf-8")))
 
 
-def key_of(what: Mapping[str, Any], files: Iterable[Path]) -> str:
+def key_of(what: Mapping[str, Any], files: Iterable[Path], *, by_content: bool = False) -> str:
     """A name for arrays that depend on ``what``, plain data, and on the contents of ``files``.
 
-    A file counts as changed where its size or its time of change is another.
+    A file counts as changed where its size or its time of change is another; ``by_content``, for
+    files that are soon read, where its bytes are, wherever it lies.
 
     Raises:
         ValueError: a file cannot be read.
@@ -74,11 +80,26 @@ def key_of(what: Mapping[str, Any], files: Iterable[Path]) -> str:
     found = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode())
     for path in files:
         try:
+            if by_content:
+                with path.open("rb") as handle:
+                    found.update(b"\0" + hashlib.file_digest(handle, "sha256").digest())
+                continue
             status = path.stat()
         except OSError as error:
             raise ValueError(f"{path} must be readable: {error.strerror}") from None
         found.update(f"\0{path}\0{status.st_size}\0{status.st_mtime_ns}".encode())
     return found.hexdigest()[:32]
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what processes that were killed have left half made."""
+    for left in parent.glob(f".*{_STAGING}*"):
+        try:
+            is_old = time.time() - left.stat().st_mtime > _STALE_S
+        except OSError:
+            continue
+        if is_old:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def cache_folder() -> Path:

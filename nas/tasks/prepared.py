@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.tasks.base import Split, SplitName, check_split_name
+from nas.tasks.carried import LABELS
 from nas.tasks.kept import Kept, keep, key_of
 from nas.tasks.prepare import prepare
 from nas.tasks.problems import Problems
@@ -106,6 +108,10 @@ class PreparedClassification:
     def about(self) -> Mapping[str, Any]:
         """See ``Prepared.about``."""
         return self.prepared.about
+
+    def carried(self) -> dict[str, str]:
+        """The labels; see ``nas.tasks.carried``."""
+        return {LABELS: json.dumps({"labels": [str(label) for label in self.about()["classes"]]})}
 
 
 def check_name(name: object) -> None:

@@ -1,4 +1,8 @@
-"""What is wrong with a task's data, collected so that all of it can be said at once."""
+"""What is wrong with a task's data, collected so that all of it can be said at once.
+
+``nas check-data`` says all of it; any other command the first, and how many follow. How a kind of
+task contributes its problems and warnings is in ``nas.tasks.checks``.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,12 @@ class DataError(ValueError):
     """The data of a task are not what they must be.
 
     ``lines`` name each a file (and a row) and what is wrong there; the message is the first of
-    them and how many follow.
+    them and how many follow. ``n`` is how many problems there are.
     """
 
     def __init__(self, lines: tuple[str, ...], n: int) -> None:
         """``n`` is how many problems there are, of which ``lines`` are some."""
-        self.lines = lines
+        self.lines, self.n = lines, n
         super().__init__(lines[0] + (f" (and {n - 1} more)" if n > 1 else ""))
 
 

@@ -71,9 +71,15 @@ class Sources:
         By its group, else by ``digest``, a hash of its values: equal samples are never in two
         splits, and whatever is added later, a sample stays where it was.
         """
+        group = sample.group
+        return self.place(
+            asked, digest if group is None else hashlib.sha256(group.encode()).digest()
+        )
+
+    def place(self, asked: SplitName, named: bytes) -> SplitName:
+        """The split of what the hash ``named`` stands for; see ``split_of``."""
         if asked != "train":
             return asked
-        named = digest if sample.group is None else hashlib.sha256(sample.group.encode()).digest()
         # 53 bits, as many as a float holds.
         at = (int.from_bytes(named[:8], "big") >> 11) / 2**53
         for name, share in (("test", self.test_share), ("validation", self.validation_share)):

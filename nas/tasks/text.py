@@ -1,81 +1,189 @@
-"""Text classification from files of a label and a text a line.
+"""Text classification from a user's tables: CSV, TSV, JSONL, Parquet, or lines of label and text.
 
 A task is a YAML file::
 
     name: sentiment
     kind: text_classification   # may be left out
-    train: train.txt            # paths are relative to the YAML file
-    validation: dev.txt
-    test: test.txt
-    sequence_length: 40         # longer texts are cut, shorter ones padded
-    tokens: word                # or byte
-    max_vocabulary: 5000        # words only, padding and unknown included
+    train: train.csv            # paths are relative to the YAML file
+    validation: dev.csv
+    test: test.csv
+    text: sentence              # column of texts (default: text)
+    label: label                # column of labels
+    sequence_length: 40         # in tokens: longer texts are cut, shorter ones padded
+    tokens: word                # or byte, or bpe
+    max_vocabulary: 5000        # words or bpe, padding and unknown included
 
-A line is ``label text`` or ``label<TAB>text``; empty lines are skipped. Labels and vocabulary come
-from the training split alone.
+A split that is not named is held out of ``train`` by a hash of each text (``validation_share``,
+``test_share``), and ``data: reviews.csv`` instead of ``train`` says that all are. The same text is
+then always in the same split. ``tokenizer: tokenizer.json`` brings a tokenizer of your own instead
+of ``tokens``. Labels and vocabulary come from the training split alone. What is in a table's rows
+is read by ``nas.tasks.tables``; arrays are made once and mapped (``nas.tasks.kept``).
+
+Shape legend: N texts, T tokens.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, fields
-from functools import lru_cache
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Protocol
 
 import numpy as np
 
 from nas.tasks.base import SPLITS, Split, SplitName, check_split_name
+from nas.tasks.carried import LABELS, TOKENIZER
+from nas.tasks.kept import Kept, keep, key_of
+from nas.tasks.prepared import check_name
+from nas.tasks.problems import Problems
+from nas.tasks.samples import SOURCE_KEYS, Sources, classes_of
+from nas.tasks.splits import class_counts, repeats, text_digest
+from nas.tasks.tables import Columns, Row, read_rows
 from nas.tasks.task_file import TaskFile
+from nas.tasks.tokenize import (
+    TOKENS,
+    UNKNOWN_TOKEN,
+    TextEncoder,
+    Tokens,
+    learn_tokenizer,
+    least_vocabulary,
+    read_tokenizer,
+)
 from search_spaces.workload import PADDING_TOKEN, Workload
 
-Tokens = Literal["word", "byte"]
 # Of tokens in a text, and of words: more would take memory that no text of a user's fills.
 _LARGEST = 2**24
-_UNKNOWN_TOKEN = PADDING_TOKEN + 1
-# A word seen once is left unknown: it teaches nothing that holds elsewhere, and the unknown
-# token must itself be seen in training.
-_MIN_COUNT = 2
+# Of what is kept: another number where the same files would give other arrays.
+_FORM = 1
+_MOST_SHOWN = 20
+# Shares of texts and of words that are worth a warning.
+_MANY_CUT, _MANY_UNKNOWN = 0.2, 0.15
 
 
 @dataclass(frozen=True, slots=True)
-class TextFiles:
-    """Where the texts of a task are and how they become tokens; see the module's description.
+class TextOptions:
+    """How texts become tokens; see the module's description.
+
+    ``lowercase`` of ``None`` leaves capitals to bytes alone, where they cost no word.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
     """
 
-    name: str
-    train: Path
-    validation: Path
-    test: Path
     sequence_length: int = 40
     tokens: Tokens = "word"
     max_vocabulary: int = 5000
+    lowercase: bool | None = None
+    tokenizer: Path | None = None
 
     def __post_init__(self) -> None:
         """Validate every field."""
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"name must be a non-empty string, got {self.name!r}")
-        for name, least in (("sequence_length", 1), ("max_vocabulary", 3)):
+        if self.tokens not in TOKENS:
+            allowed = ", ".join(TOKENS)
+            raise ValueError(f"tokens must be one of {allowed}, got {self.tokens!r}")
+        if self.lowercase is not None and not isinstance(self.lowercase, bool):
+            raise ValueError(f"lowercase must be true or false, got {self.lowercase!r}")
+        least = 3 if self.tokens == "byte" else least_vocabulary(self.tokens)
+        for name, smallest in (("sequence_length", 1), ("max_vocabulary", least)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+                raise ValueError(f"{name} must be an integer >= {smallest}, got {value!r}")
             if value > _LARGEST:
                 raise ValueError(f"{name} must be at most {_LARGEST}, got {value!r}")
-        if self.tokens not in get_args(Tokens):
-            allowed = " or ".join(get_args(Tokens))
-            raise ValueError(f"tokens must be {allowed}, got {self.tokens!r}")
+
+    @classmethod
+    def from_file(cls, file: TaskFile) -> TextOptions:
+        """Those that a task file names; its other keys are passed over.
+
+        Raises:
+            ValueError: a value is not allowed, or a tokenizer and how to learn one are both there.
+        """
+        given = {key: file.options[key] for key in OPTION_KEYS if key in file.options}
+        if "tokenizer" in given:
+            other = [key for key in given if key not in ("tokenizer", "sequence_length")]
+            if other:
+                raise ValueError(f"must have tokenizer or {other[0]}, got both")
+            given["tokenizer"] = file.data_path("tokenizer")
+        return cls(**given)
+
+    def encoder(self, texts: Sequence[str]) -> TextEncoder:
+        """What cuts texts, learnt from ``texts`` of the training split or the user's own."""
+        if self.tokenizer is not None:
+            return read_tokenizer(self.tokenizer, self.sequence_length)
+        lowercase = self.tokens != "byte" if self.lowercase is None else self.lowercase
+        return learn_tokenizer(
+            self.tokens,
+            texts,
+            self.sequence_length,
+            max_vocabulary=self.max_vocabulary,
+            lowercase=lowercase,
+        )
 
 
+OPTION_KEYS = tuple(field.name for field in fields(TextOptions))
+
+
+class TextSource(Protocol):
+    """Where the rows of each split come from."""
+
+    def key(self, options: Mapping[str, Any], files: Sequence[Path]) -> str:
+        """A name for what is made of the rows by ``options`` and ``files``; see ``key_of``."""
+        ...
+
+    def rows(self, problems: Problems) -> dict[SplitName, list[Row]]:
+        """The rows of each split; what is wrong with them is added to ``problems``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TableSource:
+    """Rows of files."""
+
+    sources: Sources
+    columns: Columns
+
+    def key(self, options: Mapping[str, Any], files: Sequence[Path]) -> str:
+        """See ``TextSource``."""
+        sources = self.sources
+        named = {split: str(path) for split, path in sources.given.items()}
+        shares = [sources.validation_share, sources.test_share]
+        # Rows are named by their paths, and how a file is read follows from its name.
+        what = {**options, "given": named, "shares": shares, "columns": list(self.columns)}
+        return key_of(what, [*sources.given.values(), *files], by_content=True)
+
+    def rows(self, problems: Problems) -> dict[SplitName, list[Row]]:
+        """See ``TextSource``."""
+        given = {
+            split: read_rows(path, self.columns, problems)
+            for split, path in self.sources.given.items()
+        }
+        return placed(given, self.sources)
+
+
+def placed(
+    given: Mapping[SplitName, Sequence[Row]], sources: Sources
+) -> dict[SplitName, list[Row]]:
+    """Rows by the split they belong to, where some of ``given`` are held out."""
+    found: dict[SplitName, list[Row]] = {split: [] for split in SPLITS}
+    for asked, rows in given.items():
+        for row in rows:
+            found[sources.place(asked, text_digest(row.text))].append(row)
+    return found
+
+
+@dataclass(frozen=True)
 class TextClassification:
-    """A ``Task`` over ``TextFiles``."""
+    """A ``Task``: texts into the classes of the training split."""
 
-    def __init__(self, files: TextFiles) -> None:
-        """Nothing is read yet."""
-        self._files = files
-        self.name = files.name
+    name: str
+    source: TextSource
+    options: TextOptions
+
+    def __post_init__(self) -> None:
+        """Validate the name, which is the user's."""
+        check_name(self.name)
 
     @classmethod
     def from_file(cls, file: TaskFile) -> TextClassification:
@@ -84,106 +192,145 @@ class TextClassification:
         Raises:
             ValueError: a key is missing, unknown, or its value not allowed.
         """
-        names = [f.name for f in fields(TextFiles)]
-        file.check_keys(allowed=names, required=("name", *SPLITS))
-        options: dict[str, Any] = dict(file.options)
-        options.update((key, file.data_path(key)) for key in SPLITS)
-        return cls(TextFiles(**options))
+        allowed = ("name", *SOURCE_KEYS, *Columns._fields, *OPTION_KEYS)
+        file.check_keys(allowed=allowed, required=("name",))
+        for key in ("data", *SPLITS):
+            if key in file.options:
+                file.data_path(key)
+        return cls(
+            file.options["name"],
+            TableSource(Sources.from_file(file), columns_of(file)),
+            TextOptions.from_file(file),
+        )
 
     def workload(self, batch_size: int) -> Workload:
         """Sequences of tokens into the classes of the training split."""
-        read = _read(self._files)
+        about = self.about()
         return Workload(
             self.name,
             "text_classification",
-            (self._files.sequence_length,),
-            len(read.labels),
+            (self.options.sequence_length,),
+            len(about["classes"]),
             batch_size,
-            vocab_size=read.vocab_size,
+            vocab_size=about["vocab_size"],
         )
 
     def split(self, name: SplitName) -> Split:
-        """One split; see ``Task.split``."""
+        """One split, mapped from disk; see ``Task.split``."""
         check_split_name(name)
-        return _read(self._files).splits[name]
+        return Split(self._kept.array(f"{name}.inputs"), self._kept.array(f"{name}.targets"))
 
+    def about(self) -> Mapping[str, Any]:
+        """What was found in the data; see ``nas.tasks.checks`` for the keys.
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """The files as arrays."""
+        Raises:
+            DataError: the data are not what they must be; all that is wrong is in it.
+        """
+        return self._kept.about
 
-    splits: dict[SplitName, Split]
-    labels: tuple[str, ...]
-    vocab_size: int
-
-
-@lru_cache(maxsize=4)
-def _read(files: TextFiles) -> _Read:
-    lines = {name: _read_lines(getattr(files, name)) for name in SPLITS}
-    labels = tuple(sorted({line.label for line in lines["train"]}))
-    if len(labels) < 2:
-        raise ValueError(f"{files.train} must have two labels or more, got {labels}")
-    position = {label: index for index, label in enumerate(labels)}
-    if files.tokens == "word":
-        vocabulary = _vocabulary([line.text for line in lines["train"]], files.max_vocabulary)
-        vocab_size = _UNKNOWN_TOKEN + 1 + len(vocabulary)
-    else:
-        vocabulary, vocab_size = None, _UNKNOWN_TOKEN + 1 + 256
-    splits: dict[SplitName, Split] = {}
-    for name in SPLITS:
-        tokens_NT = np.full((len(lines[name]), files.sequence_length), PADDING_TOKEN, np.int64)
-        targets = np.empty(len(lines[name]), np.int64)
-        for row, line in enumerate(lines[name]):
-            if line.label not in position:
-                raise ValueError(
-                    f"{line.where} must have a label of the training split "
-                    f"({', '.join(labels)}), got {line.label!r}"
+    def warnings(self) -> list[str]:
+        """What is allowed but seldom meant; see ``nas.tasks.checks``."""
+        about, found = self.about(), []
+        n, full = about["samples"]["train"], about["lengths"]["train"]["full"]
+        if full > _MANY_CUT * n:
+            found.append(
+                f"cut: {full / n:.0%} of the training texts fill sequence_length "
+                f"({self.options.sequence_length} tokens) or are cut there"
+            )
+        for split, share in about["unknown"].items():
+            if share > _MANY_UNKNOWN:
+                found.append(
+                    f"unknown: {share:.0%} of the {split} words are not in the vocabulary; "
+                    f"tokens: bpe leaves none out"
                 )
-            targets[row] = position[line.label]
-            found = _encode(line.text, vocabulary)[: files.sequence_length]
-            tokens_NT[row, : len(found)] = found
-        splits[name] = Split(tokens_NT, targets)
-    return _Read(splits, labels, vocab_size)
+        return found
+
+    def carried(self) -> dict[str, str]:
+        """The tokenizer and the labels; see ``nas.tasks.carried``."""
+        about = self.about()
+        tokenizer = (self._kept.folder / TOKENIZER).read_text(encoding="utf-8")
+        labels = {"labels": [str(label) for label in about["classes"]], "shift": about["shift"]}
+        return {TOKENIZER: tokenizer, LABELS: json.dumps(labels)}
+
+    @cached_property
+    def _kept(self) -> Kept:
+        what = {"form": _FORM, **asdict(self.options)}
+        own = [] if self.options.tokenizer is None else [self.options.tokenizer]
+        try:
+            key = self.source.key(what, own)
+        except ValueError:
+            # A file is gone: all that are shall be said, with what is wrong in the others.
+            problems = Problems()
+            self.source.rows(problems)
+            problems.check()
+            raise
+        return keep(key, self._make)
+
+    def _make(self, folder: Path) -> Mapping[str, Any]:
+        problems = Problems()
+        rows = self.source.rows(problems)
+        for split in SPLITS:
+            if not rows[split] and not problems:
+                held_out = "" if split == "train" else f": raise {split}_share, or name its data"
+                problems.add(f"the {split} split must have texts, and has none{held_out}")
+        labels = {split: [row.label for row in rows[split]] for split in SPLITS}
+        classes = (
+            classes_of(labels["train"], "the training split", problems) if rows["train"] else []
+        )
+        position = {label: index for index, label in enumerate(classes)}
+        for split in SPLITS:
+            for row in rows[split]:
+                if classes and row.label not in position:
+                    problems.add(_unseen(row, classes))
+        problems.check()
+        encoder = self.options.encoder([row.text for row in rows["train"]])
+        about: dict[str, Any] = {
+            "classes": classes,
+            "vocab_size": encoder.vocab_size,
+            "shift": encoder.shift,
+            "samples": {split: len(rows[split]) for split in SPLITS},
+            "of_classes": {split: class_counts(labels[split], classes) for split in SPLITS},
+            "lengths": {},
+            "unknown": {},
+        }
+        for split in SPLITS:
+            tokens_NT = encoder.encode([row.text for row in rows[split]])
+            np.save(folder / f"{split}.inputs.npy", tokens_NT)
+            targets = np.array([position[label] for label in labels[split]], dtype=np.int64)
+            np.save(folder / f"{split}.targets.npy", targets)
+            used_N = (tokens_NT != PADDING_TOKEN).sum(axis=1)
+            about["lengths"][split] = {
+                "mean": float(used_N.mean()),
+                "full": int((used_N == self.options.sequence_length).sum()),
+            }
+            if self.options.tokenizer is None:
+                unknown = (tokens_NT == UNKNOWN_TOKEN).sum() / max(1, used_N.sum())
+                about["unknown"][split] = float(unknown)
+        (folder / TOKENIZER).write_text(encoder.to_json(), encoding="utf-8")
+        digests = {split: [text_digest(row.text) for row in rows[split]] for split in SPLITS}
+        places = {split: [row.place for row in rows[split]] for split in SPLITS}
+        return about | {"repeats": repeats(digests, labels, places)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    label: str
-    text: str
-    where: str
+def columns_of(file: TaskFile) -> Columns:
+    """Names of the columns that a task file says.
+
+    Raises:
+        ValueError: a name is not one, or both are the same.
+    """
+    given = {key: file.options[key] for key in Columns._fields if key in file.options}
+    for key, value in given.items():
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"{key} must be the name of a column, got {value!r}")
+    columns = Columns(**given)
+    if columns.text == columns.label:
+        raise ValueError(f"text and label must be two columns, got {columns.text!r} for both")
+    return columns
 
 
-def _read_lines(path: Path) -> list[_Line]:
-    try:
-        raw = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"text file {path} must be readable: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"text file {path} must be UTF-8 text") from None
-    lines = []
-    # Only real line ends: texts may hold other characters that str.splitlines would cut at.
-    for number, line in enumerate(raw.split("\n"), start=1):
-        if not line.strip():
-            continue
-        parts = line.split(None, 1)
-        if len(parts) != 2:
-            raise ValueError(f"{path}:{number} must be a label and a text, got {line.strip()!r}")
-        lines.append(_Line(parts[0], parts[1], f"{path}:{number}"))
-    if not lines:
-        raise ValueError(f"text file {path} must have a line `label text` or more, and has none")
-    return lines
-
-
-def _vocabulary(texts: list[str], max_vocabulary: int) -> dict[str, int]:
-    """Tokens of the most frequent words; ties go by the alphabet, so that runs agree."""
-    counts = Counter(word for text in texts for word in text.lower().split())
-    frequent = [word for word in counts if counts[word] >= _MIN_COUNT]
-    frequent.sort(key=lambda word: (-counts[word], word))
-    first = _UNKNOWN_TOKEN + 1
-    return {word: first + i for i, word in enumerate(frequent[: max_vocabulary - first])}
-
-
-def _encode(text: str, vocabulary: dict[str, int] | None) -> list[int]:
-    if vocabulary is None:
-        return [byte + _UNKNOWN_TOKEN + 1 for byte in text.encode()]
-    return [vocabulary.get(word, _UNKNOWN_TOKEN) for word in text.lower().split()]
+def _unseen(row: Row, classes: Sequence[str | int]) -> str:
+    allowed = ", ".join(map(str, classes[:_MOST_SHOWN]))
+    more = ", ..." if len(classes) > _MOST_SHOWN else ""
+    return (
+        f"{row.place} must have a label of the training split ({allowed}{more}), got {row.label!r}"
+    )

@@ -11,6 +11,7 @@ from torch import nn
 
 from nas.tasks.base import Split
 from nas.training.augment import augment, moved_targets
+from nas.training.buckets import Buckets
 from nas.training.config import TrainingConfig
 from nas.training.distill import Distillation, Teacher
 from nas.training.keeper import Keeper, LoopState
@@ -43,7 +44,8 @@ def train(
     be (zeros of a mask). ``on_epoch`` is told the epoch (from 1) and the mean training loss. With
     ``keeper`` the loop goes on from the state that it finds, and ends as if it had never been
     interrupted; ``on_epoch`` hears of the epoch it was left at once more. Each step runs inside
-    ``step_guard()``, which lets a measurement elsewhere on the device pause training.
+    ``step_guard()``, which lets a measurement elsewhere on the device pause training. Batches of
+    texts are cut where their longest ends (``nas.training.buckets``).
 
     Raises:
         ValueError: there is a teacher and no ``config.distill``, or the reverse.
@@ -65,6 +67,7 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warmup_cosine(step, total_steps, config.warmup_fraction)
     )
+    buckets = Buckets.of(model, inputs, config.batch_size)
     state = LoopState(_modules(model, distillation), optimizer, generator)
     done = 0 if keeper is None else keeper.restore(state)
     if done:
@@ -72,12 +75,13 @@ def train(
         if on_epoch is not None:
             on_epoch(done, math.nan)
     for epoch in range(done + 1, config.epochs + 1):
-        order = torch.randperm(len(split), generator=generator).to(device)
         # Summed on the device: reading each step's loss would wait for the device each time.
         loss_sum = torch.zeros((), device=device)
-        for indices in torch.split(order, config.batch_size):
+        for drawn, width in buckets.draw(generator):
             with step_guard():
-                batch, versions = augment(inputs[indices], config, generator)
+                indices = drawn.to(device)
+                shown = inputs[indices] if width is None else inputs[indices, :width]
+                batch, versions = augment(shown, config, generator)
                 wanted = moved_targets(targets[indices], versions, config)
                 if distillation is None:
                     loss = objective.loss(model(batch), wanted, config.label_smoothing)

@@ -2,9 +2,13 @@ import numpy as np
 import pytest
 
 from nas.tasks.registry import get_task
-from nas.tasks.text import TextClassification, TextFiles
 
 TRAIN = "pos good good film\nneg bad bad film .\n\npos a good a\nneg\ta bad once\n"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -48,14 +52,9 @@ def test_what_validation_and_test_hold_changes_no_token(files):
 
 
 def test_bytes_need_no_vocabulary(files):
-    task = TextClassification(
-        TextFiles(
-            "b",
-            *(files / f"{n}.txt" for n in ("train", "dev", "test")),
-            sequence_length=6,
-            tokens="byte",
-        )
-    )
+    text = (files / "task.yaml").read_text().replace("sequence_length: 4", "sequence_length: 6")
+    (files / "bytes.yaml").write_text(text + "tokens: byte\n")
+    task = get_task(str(files / "bytes.yaml"))
     assert task.workload(1).vocab_size == 258
     assert task.split("validation").inputs[0].tolist() == [b + 2 for b in b"Bad th"]
 
@@ -74,12 +73,19 @@ WRONG = [
     ("task.yaml", "name: x\nkind: text_clasification\n", ["kind", "did you mean 'text_class"]),
     ("task.yaml", "name: x\nkind: [3]\n", ["kind", "[3]"]),
     ("task.yaml", "name: x\ntrain: a\nvalidation: b\ntest: c\nwidth: 3\n", ["width", "allowed"]),
-    ("task.yaml", "name: x\ntrain: a\nvalidation: b\n", ["no test"]),
+    ("task.yaml", "name: x\nvalidation: b\ntest: c\n", ["data", "train"]),
+    ("task.yaml", "name: x\ndata: a\ntest: c\n", ["data", "test"]),
+    ("task.yaml", "name: x\ndata: {a: b}\n", ["data", "path"]),
+    ("task.yaml", "name: x\ndata: a\ntext: label\n", ["two columns", "label"]),
+    ("task.yaml", "name: x\ndata: a\nlabel: 3\n", ["label", "column", "3"]),
+    ("task.yaml", "name: x\ndata: a\ntokens: bpe\nmax_vocabulary: 99\n", [">= 258", "99"]),
+    ("task.yaml", "name: x\ndata: a\nlowercase: often\n", ["lowercase", "often"]),
+    ("task.yaml", "name: x\ndata: a\ntokens: bpe\ntokenizer: t.json\n", ["tokens", "both"]),
     ("task.yaml", "name: x\ntrain: a\nvalidation: b\ntest: 3\n", ["test", "path", "3"]),
     ("task.yaml", "name: x\ntrain: a\nvalidation: b\ntest: c\ntokens: letter\n", ["letter"]),
     ("task.yaml", "name: x\ntrain: a\nvalidation: b\ntest: c\nsequence_length: 0\n", [">= 1"]),
     ("train.txt", "pos\n", ["train.txt:1", "label and a text"]),
-    ("train.txt", "pos one class\n", ["two labels"]),
+    ("train.txt", "pos one class\n", ["two classes"]),
     ("dev.txt", "pos fine\nodd label here\n", ["dev.txt:2", "odd", "neg, pos"]),
     ("test.txt", "\n\n", ["test.txt", "has none"]),
 ]

@@ -1,0 +1,230 @@
+"""Texts to tokens: how they are cut, in a file that says all of it and works anywhere.
+
+Whatever cuts texts, words, bytes, byte-pair encoding or a user's own, is a ``Tokenizer`` of the
+``tokenizers`` library, whose ``tokenizer.json`` says all of it. Token 0 pads. Words and pairs are
+learnt from the training split alone, and the same texts give the same file.
+
+Sources: byte-pair encoding, Sennrich et al. 2016; over bytes, Radford et al. 2019.
+
+Shape legend: N texts, T tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces.workload import PADDING_TOKEN
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Tokens = Literal["word", "byte", "bpe"]
+TOKENS: tuple[Tokens, ...] = get_args(Tokens)
+UNKNOWN_TOKEN = PADDING_TOKEN + 1
+N_BYTES = 256
+# A word seen once is left unknown: it teaches nothing that holds elsewhere, and the unknown
+# token must itself be seen in training.
+MIN_COUNT = 2
+_MAX_FILE_BYTES = 64_000_000
+_LARGEST_VOCABULARY = 2**24
+# Texts that are cut at a time.
+_AT_A_TIME = 4096
+# No word has a space, and no byte is written as one, so no text can hold these.
+_RESERVED = {"< padding >": PADDING_TOKEN, "< unknown >": UNKNOWN_TOKEN}
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoder:
+    """Makes rows of ``sequence_length`` tokens of texts: cut there, padded up to there.
+
+    ``shift`` is added to the tokenizer's own numbers, so that none of them is the padding token.
+    """
+
+    tokenizer: Tokenizer
+    sequence_length: int
+    shift: int
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest token."""
+        return max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1 + self.shift
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Tokens of ``texts``, ``(N, T)``.
+
+        Raises:
+            ValueError: the tokenizer, which is a user's, cannot cut a text.
+        """
+        tokens_NT = np.full((len(texts), self.sequence_length), PADDING_TOKEN, np.int64)
+        for start in range(0, len(texts), _AT_A_TIME):
+            part = list(texts[start : start + _AT_A_TIME])
+            try:
+                found = self.tokenizer.encode_batch(part)
+            except BaseException as error:
+                raise _refused(error, "the tokenizer must be able to cut every text") from None
+            for row, encoding in enumerate(found, start):
+                ids = encoding.ids[: self.sequence_length]
+                tokens_NT[row, : len(ids)] = np.asarray(ids, dtype=np.int64) + self.shift
+        return tokens_NT
+
+    def to_json(self) -> str:
+        """A ``tokenizer.json``; ``from_json`` reads it back."""
+        return str(self.tokenizer.to_str())
+
+    @classmethod
+    def from_json(cls, text: str, sequence_length: int, *, shift: int, where: str) -> TextEncoder:
+        """The encoder of a ``tokenizer.json``, whoever wrote it.
+
+        Raises:
+            ValueError: it is none; the message begins with ``where``.
+        """
+        from tokenizers import Tokenizer
+
+        try:
+            tokenizer = Tokenizer.from_str(text)
+            # Its special tokens stay where it cuts, which needs its own cutting.
+            tokenizer.enable_truncation(max_length=sequence_length)
+            tokenizer.no_padding()
+            ids = tokenizer.get_vocab(with_added_tokens=True).values()
+        except BaseException as error:
+            raise _refused(error, f"{where} must be a tokenizer.json") from None
+        if not ids:
+            raise ValueError(f"{where} must have a vocabulary, and it is empty")
+        if max(ids) >= _LARGEST_VOCABULARY:
+            raise ValueError(f"{where} must have tokens below {_LARGEST_VOCABULARY}")
+        return cls(tokenizer, sequence_length, shift)
+
+
+def read_tokenizer(path: Path, sequence_length: int) -> TextEncoder:
+    """The encoder of a user's ``tokenizer.json``.
+
+    Raises:
+        ValueError: the file cannot be read, or is none.
+    """
+    return read_carried_tokenizer(path, sequence_length, shift=1)
+
+
+def read_carried_tokenizer(path: Path, sequence_length: int, shift: object) -> TextEncoder:
+    """The encoder of a ``tokenizer.json`` whose numbers are shifted by ``shift``, 0 or 1.
+
+    Raises:
+        ValueError: the file cannot be read, or is none; or the shift is another.
+    """
+    if shift not in (0, 1):
+        raise ValueError(f"shift beside {path} must be 0 or 1, got {shift!r}")
+    try:
+        size = path.stat().st_size
+        if size > _MAX_FILE_BYTES:
+            raise ValueError(f"{path} must have at most {_MAX_FILE_BYTES} bytes, got {size}")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{path} must be readable: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} must be UTF-8 text") from None
+    return TextEncoder.from_json(text, sequence_length, shift=int(shift == 1), where=str(path))
+
+
+def learn_tokenizer(
+    tokens: Tokens,
+    texts: Iterable[str],
+    sequence_length: int,
+    *,
+    max_vocabulary: int,
+    lowercase: bool,
+) -> TextEncoder:
+    """An encoder for texts like ``texts``, which are those of the training split.
+
+    ``max_vocabulary`` is of words or of bytes and pairs, with padding and unknown.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    if tokens == "word":
+        words = _frequent_words(texts, max_vocabulary - len(_RESERVED), lowercase=lowercase)
+        vocabulary = _RESERVED | {word: i for i, word in enumerate(words, len(_RESERVED))}
+        unknown = next(name for name, token in _RESERVED.items() if token == UNKNOWN_TOKEN)
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    else:
+        merges: list[tuple[str, str]] = []
+        vocabulary = _RESERVED | {
+            character: i for i, character in enumerate(_byte_characters(), len(_RESERVED))
+        }
+        if tokens == "bpe":
+            vocabulary, merges = _pairs(texts, vocabulary, max_vocabulary, lowercase=lowercase)
+        tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
+            add_prefix_space=False, use_regex=tokens == "bpe"
+        )
+    if lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.enable_truncation(max_length=sequence_length)
+    return TextEncoder(tokenizer, sequence_length, shift=0)
+
+
+def least_vocabulary(tokens: Tokens) -> int:
+    """The smallest ``max_vocabulary`` that such tokens can do with."""
+    return len(_RESERVED) + (1 if tokens == "word" else N_BYTES)
+
+
+def _frequent_words(texts: Iterable[str], most: int, *, lowercase: bool) -> list[str]:
+    """The most frequent words; ties go by the alphabet, so that runs agree."""
+    counts = Counter(
+        word for text in texts for word in (text.lower() if lowercase else text).split()
+    )
+    frequent = [word for word in counts if counts[word] >= MIN_COUNT]
+    frequent.sort(key=lambda word: (-counts[word], word))
+    return frequent[:most]
+
+
+def _byte_characters() -> list[str]:
+    """The character that the library writes each byte as, in the order of the bytes.
+
+    Printable ones of Latin-1 stand for themselves, the others for those from 256 on.
+    """
+    plain = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(N_BYTES) if byte not in plain]
+    return [
+        chr(byte if byte in plain else N_BYTES + others.index(byte)) for byte in range(N_BYTES)
+    ]
+
+
+def _pairs(
+    texts: Iterable[str], base: dict[str, int], most: int, *, lowercase: bool
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Bytes and the most frequent pairs of them in ``texts``, and how pairs are merged."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if lowercase:
+        learner.normalizer = normalizers.Lowercase()
+    trainer = trainers.BpeTrainer(
+        vocab_size=most - len(_RESERVED),
+        min_frequency=MIN_COUNT,
+        initial_alphabet=_byte_characters(),
+        show_progress=False,
+    )
+    learner.train_from_iterator(texts, trainer)
+    learnt = json.loads(learner.to_str())["model"]["merges"]
+    merges = [(str(left), str(right)) for left, right in learnt]
+    vocabulary = dict(base)
+    for left, right in merges:
+        # Two pairs may make the same token.
+        vocabulary.setdefault(left + right, len(vocabulary))
+    return vocabulary, merges
+
+
+def _refused(error: BaseException, what: str) -> BaseException:
+    """What to raise where the library, whose panics are no ``Exception``, raised ``error``."""
+    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit | MemoryError):
+        return error
+    lines: list[Any] = str(error).splitlines() or ["no cause"]
+    return ValueError(f"{what}: {lines[0]}")
