@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 from search_spaces.architecture import PRECISIONS
+from search_spaces.nearest import did_you_mean
 from search_spaces.space import SearchSpace
 
 # Unstructured sparsity is in no preset: no device has a kernel that gains from it.
@@ -59,8 +59,7 @@ def get_space(name: str) -> SearchSpace:
         return PRESETS[name]
     if Path(name).suffix in (".yaml", ".yml"):
         return SearchSpace.from_yaml(Path(name))
-    near = difflib.get_close_matches(name, PRESETS, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    hint = did_you_mean(name, PRESETS)
     raise ValueError(
         f"space must be one of {', '.join(PRESETS)} or a .yaml file, got {name!r}{hint}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 from search_spaces.architecture import TRANSFORMER, Architecture
 from search_spaces.domains import GENE_TYPES, Choice, make_domain
+from search_spaces.nearest import did_you_mean
 from search_spaces.plain_yaml import read_yaml
 
 GLOBAL_GENES = ("d_model", "depth", "patch_size", "resolution")
@@ -292,6 +292,5 @@ class SearchSpace:
 
 def _check_key(where: str, key: object, allowed: Collection[str]) -> None:
     if key not in allowed:
-        near = difflib.get_close_matches(str(key), allowed, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(key, allowed)
         raise ValueError(f"{where} has unknown key {key!r}{hint}; allowed: {', '.join(allowed)}")

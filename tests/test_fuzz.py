@@ -324,7 +324,7 @@ def test_predictors(predictor, folder, rng):
 
 
 OPTIONS = {
-    name: {action for action in sub._actions if action.dest != "help"}
+    name: {action for action in sub._actions if action.dest not in ("help", "debug")}
     for name, sub in build_parser()._subparsers._group_actions[0].choices.items()
     if name not in ("predictor", "doctor")
 }

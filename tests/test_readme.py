@@ -1,5 +1,6 @@
 """What the README shows is true: its commands parse, its Python runs, its files exist."""
 
+import itertools
 import re
 import shlex
 import subprocess
@@ -38,7 +39,9 @@ def test_there_are_commands_to_check():
 
 @pytest.mark.parametrize("line", sorted(set(commands())))
 def test_every_nas_command_is_one_that_the_parser_takes(line):
-    build_parser().parse_args(shlex.split(line)[1:])
+    # What a shell does with the output is no word of ours.
+    words = itertools.takewhile(lambda word: word not in ("|", ">"), shlex.split(line)[1:])
+    build_parser().parse_args(list(words))
 
 
 def test_make_targets_exist():

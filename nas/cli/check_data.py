@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from nas.cli.options import add_json
 from nas.cli.plugins import add_plugins, named_plugins
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("task", help="task, or the YAML file of one")
     add_plugins(parser)
-    parser.add_argument("--json", action="store_true", help="the findings as JSON")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from nas.cli.kernels import probe_kernels, render_kernels
+from nas.cli.options import add_device, add_json, add_quiet
 
 
 def add_parser(subparsers: Any) -> None:
@@ -15,14 +16,14 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "doctor", help="say what this machine can measure and which kernels are real"
     )
-    parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
+    add_device(parser)
     parser.add_argument(
         "--kernels",
         action="store_true",
         help="probe precisions and sparsities at several shapes (a minute, once)",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    add_quiet(parser)
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from nas.cli.options import add_json
 from nas.cli.units import format_bytes, format_joules
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("run", help="run folder")
     parser.add_argument("trial", type=int, help="trial number")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

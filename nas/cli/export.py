@@ -11,6 +11,7 @@ from typing import Any
 from nas.cli.account import meter_label
 from nas.cli.front import add_query, query
 from nas.cli.limits import asked_limits
+from nas.cli.options import add_json, add_quiet
 from nas.cli.plugins import add_plugins, named_plugins
 from nas.cli.units import format_joules
 
@@ -31,8 +32,8 @@ def add_parser(subparsers: Any) -> None:
         help="how far joules measured again may differ, relative (default: 0.3)",
     )
     add_plugins(parser)
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    parser.add_argument("--json", action="store_true", help="the card as JSON")
+    add_quiet(parser)
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,11 +8,13 @@ import io
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from nas.cli.options import add_json
+
 
 def add_formats(parser: argparse.ArgumentParser) -> None:
     """Add the options, of which one at most is given; without one, columns for people."""
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="as JSON")
+    add_json(form)
     form.add_argument("--csv", action="store_true", help="as CSV")
     form.add_argument("--markdown", action="store_true", help="as a Markdown table")
 

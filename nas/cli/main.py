@@ -1,19 +1,23 @@
 """The ``nas`` command: parses, calls one verb, turns expected errors into one line.
 
 Exit codes: 0 done, 1 failed while doing it, 2 bad input, 130 ended by Ctrl-C. Results go to
-stdout, progress and errors to stderr. Verb modules import what is heavy inside ``run``, so that
-``nas --help`` imports neither torch, ray nor optuna.
+stdout, progress and errors to stderr; with ``--json`` stdout holds one object, which is the result
+or ``{"error": ...}``. Verb modules import what is heavy inside ``run``, so that ``nas --help``
+imports neither torch, ray nor optuna.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 from nas.cli.errors import is_bad_input
+from nas.cli.parsing import Parser, report_error
 
 # One module per verb, in the order of ``nas --help``.
 VERBS = (
@@ -28,18 +32,30 @@ VERBS = (
     "predictor",
     "check-data",
     "doctor",
+    "completion",
 )
 # Characters of an error.
 _LONGEST_MESSAGE = 1000
 
 
-def build_parser() -> argparse.ArgumentParser:
+class _Version(argparse.Action):
+    """Says the version, which is looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print it and end."""
+        from importlib.metadata import version
+
+        print(f"nas {version('joulenas')}")
+        parser.exit()
+
+
+def build_parser() -> Parser:
     """The parser of the whole command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nas",
         description="Search Transformer architectures for accuracy against measured joules.",
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
         _module(verb).add_parser(subparsers)
@@ -52,30 +68,51 @@ def _module(verb: str) -> ModuleType:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = build_parser().parse_args(argv)
+    try:
+        try:
+            return _run(build_parser().parse_args(argv))
+        finally:
+            # Here and not at the interpreter's end, where it could not be caught.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a pipe went away, as ``nas front RUN | head`` does: not an error. What is
+        # still buffered has nowhere to go, and Python would complain of it at its end.
+        _silence_stdout()
+        return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Run the verb that was parsed; only a closed pipe is raised."""
+    command = f"nas {arguments.verb}"
+    as_json = bool(getattr(arguments, "json", False))
     try:
         return int(_module(arguments.verb).run(arguments))
     except KeyboardInterrupt:
-        print("nas: ended by Ctrl-C", file=sys.stderr)
+        report_error("nas", "ended by Ctrl-C", 130, as_json=as_json)
         return 130
     except BrokenPipeError:
-        # The reader of a pipe went away, as ``nas front RUN | head`` does: not an error.
-        sys.stderr.close()
-        return 0
+        raise
     except Exception as error:
-        if arguments.debug:
+        if getattr(arguments, "debug", False):
             raise
         lines = str(error).strip().splitlines()
         # Of what somebody else wrote, a message may quote a great deal.
         text = lines[0][:_LONGEST_MESSAGE] if lines else "no message"
         if is_bad_input(error):
-            print(f"nas {arguments.verb}: {text}", file=sys.stderr)
+            report_error(command, text, 2, as_json=as_json)
             return 2
-        print(
-            f"nas {arguments.verb}: {type(error).__name__}: {text} (--debug shows where)",
-            file=sys.stderr,
-        )
+        text = f"{type(error).__name__}: {text} (--debug shows where)"
+        report_error(command, text, 1, as_json=as_json)
         return 1
+
+
+def _silence_stdout() -> None:
+    try:
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, sys.stdout.fileno())
+    except (OSError, ValueError):
+        # No true stdout, as under a test's capture.
+        return
 
 
 if __name__ == "__main__":

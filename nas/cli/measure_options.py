@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nas.cli.options import add_device, add_json, add_meter, add_quiet
 from nas.cli.plugins import add_plugins
 
 AUTO = "auto"
@@ -39,8 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="samples a batch, or auto: doubled until a sample's joules fall by under 5%% "
         "(default: 128; 1 in the latency regime)",
     )
-    parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
-    parser.add_argument("--meter", help="meter, in place of the best one; see nas doctor")
+    add_device(parser)
+    add_meter(parser)
     parser.add_argument(
         "--protocol", help="quick, screening or final (default: quick on CPUs, else screening)"
     )
@@ -54,8 +55,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--budget-s", type=float, help="stop before this many seconds are over")
     parser.add_argument("--retry-failed", action="store_true", help="try again what failed")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    add_quiet(parser)
+    add_json(parser)
 
 
 def check(arguments: argparse.Namespace) -> None:

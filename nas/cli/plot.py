@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.account import meter_label
+from nas.cli.options import add_json
 
 if TYPE_CHECKING:
     from nas.searching.run import Run
@@ -36,6 +38,7 @@ def add_parser(subparsers: Any) -> None:
         required=True,
         help="image file (.png, .svg, .pdf), or a folder for several as PNG",
     )
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -58,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
             to.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"plot {to} must be writable: {error.strerror}") from None
-    drawn, problems = 0, []
+    drawn: dict[str, str] = {}
+    missing: dict[str, str] = {}
     for name in names:
         path = to if one_file else to / f"{name}.png"
         try:
@@ -67,14 +71,17 @@ def run(arguments: argparse.Namespace) -> int:
             # Of all pictures, those that the run cannot give yet are left out, and said so.
             if len(names) == 1:
                 raise
-            problems.append(f"{name}: {error}")
+            missing[name] = str(error)
             continue
-        drawn += 1
-        print(path)
-    for problem in problems:
-        print(f"not drawn, {problem}", file=sys.stderr)
+        drawn[name] = str(path)
+        if not arguments.json:
+            print(path)
+    for name, problem in missing.items():
+        print(f"not drawn, {name}: {problem}", file=sys.stderr)
     if not drawn:
         raise ValueError(f"run {arguments.run} must have a complete trial to draw, and has none")
+    if arguments.json:
+        print(json.dumps({"drawn": drawn, "missing": missing}, allow_nan=False))
     return 0
 
 

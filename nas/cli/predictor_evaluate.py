@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.account import meter_label
+from nas.cli.options import add_json, add_quiet
 from nas.cli.progress import StepProgress
 from nas.cli.tables import render_columns
 
@@ -45,8 +46,8 @@ def add_parser(subparsers: Any) -> None:
         "--plot", type=Path, help="draw the learning curve to a .png, .pdf or .svg"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of folds and learning curves")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    add_quiet(parser)
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nas.cli.options import add_json
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the action."""
@@ -24,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
         help="begin from another device's predictor: a dozen records are then enough",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the folds (default: 0)")
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

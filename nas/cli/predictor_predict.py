@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nas.cli.options import add_json
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the action."""
@@ -22,8 +24,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--confidence", type=float, default=0.9, help="of the intervals (default: 0.9)"
     )
-    parser.add_argument("--device", help="refuse a predictor of another device than this name")
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    parser.add_argument(
+        "--for-device", metavar="NAME", help="refuse a predictor of another device than this"
+    )
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size must be an integer >= 1, got {arguments.batch_size}")
     saved = load_predictor(arguments.predictor)
-    saved.check(device=arguments.device)
+    saved.check(device=arguments.for_device)
     usual = get_task(arguments.task or "digits").workload(arguments.batch_size)
     rows: list[dict[str, Any]] = []
     for path in arguments.files:

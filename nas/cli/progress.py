@@ -218,5 +218,6 @@ def _make_bar(*, quiet: bool) -> Progress:
         TimeElapsedColumn(),
         TextColumn("{task.fields[status]}"),
         console=console,
-        disable=quiet or not console.is_terminal,
+        # FORCE_COLOR makes rich take any file for a terminal; a bar in a log is no use.
+        disable=quiet or not (sys.stderr.isatty() and console.is_terminal),
     )

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nas.cli.options import add_json, add_quiet
 from nas.cli.plugins import add_plugins, named_plugins
 
 
@@ -27,14 +28,14 @@ def add_parser(subparsers: Any) -> None:
         help="a running Ray cluster, or local for one of its own (default: as before)",
     )
     parser.add_argument(
-        "--trial-timeout", type=float, metavar="S", help="as in nas search (default: as before)"
+        "--trial-timeout-s", type=float, metavar="S", help="as in nas search (default: as before)"
     )
     parser.add_argument(
         "--storage",
         help="where the study is now, or its URL with the password, which no run folder keeps",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    add_quiet(parser)
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             refine=arguments.refine,
             workers=arguments.workers,
             address=arguments.address,
-            trial_timeout_s=arguments.trial_timeout,
+            trial_timeout_s=arguments.trial_timeout_s,
             storage=arguments.storage,
             listener=progress,
         )

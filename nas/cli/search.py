@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.limits import add_limits, limits_of, parse_reference
+from nas.cli.options import add_device, add_json, add_meter, add_quiet
 from nas.cli.plugins import add_plugins, named_plugins
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ def add_parser(subparsers: Any) -> None:
         help="corner that hypervolume is counted from, a value for each objective, such as "
         "0.5,1mJ (latency in ms); default: a tenth of the front's extent beyond its worst",
     )
-    parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
-    parser.add_argument("--meter", help="meter, in place of the best one; see nas doctor")
+    add_device(parser)
+    add_meter(parser)
     parser.add_argument("--epochs", type=int, help="training epochs of each candidate")
     parser.add_argument(
         "--shift",
@@ -134,15 +135,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--storage", help="Optuna storage URL (default: a journal in the run)")
     parser.add_argument("--address", help="a running Ray cluster: auto, host:port, ray://...")
     parser.add_argument(
-        "--trial-timeout",
+        "--trial-timeout-s",
         type=float,
         metavar="S",
         help="seconds that a trial may take, waiting included, before it counts as failed",
     )
     parser.add_argument("--run", type=Path, help="run folder (default: the next runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on with a run")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    add_quiet(parser)
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -170,7 +171,7 @@ def run(arguments: argparse.Namespace) -> int:
             folder,
             workers=arguments.workers,
             address=arguments.address,
-            trial_timeout_s=arguments.trial_timeout,
+            trial_timeout_s=arguments.trial_timeout_s,
             resume=arguments.resume,
             files=_files(arguments),
             listener=progress,
@@ -287,10 +288,12 @@ def _with_supernet(config: SearchConfig, arguments: argparse.Namespace) -> Searc
     from dataclasses import replace
 
     from nas.searching.supernet import SupernetConfig
+    from search_spaces.nearest import did_you_mean
 
     name, finalists = arguments.evaluator, arguments.finalists
     if name not in (None, *EVALUATORS):
-        raise ValueError(f"evaluator must be one of {', '.join(EVALUATORS)}, got {name!r}")
+        hint = did_you_mean(name, EVALUATORS)
+        raise ValueError(f"evaluator must be one of {', '.join(EVALUATORS)}, got {name!r}{hint}")
     supernet = None if name == "scratch" else config.supernet
     if name == "supernet" and supernet is None:
         supernet = SupernetConfig()

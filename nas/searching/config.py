@@ -14,6 +14,7 @@ from nas.training.config import TrainingConfig
 from nas.typed import check_plain_fields
 from search_spaces.architecture import TRANSFORMER, Architecture, require_positive_int
 from search_spaces.encoding import encode
+from search_spaces.nearest import did_you_mean
 from search_spaces.plugins import Plugin, check_named, load_plugin
 from search_spaces.space import SearchSpace
 
@@ -126,7 +127,10 @@ class SearchConfig:
         if isinstance(self.refine, bool) or not isinstance(self.refine, int) or self.refine < 0:
             raise ValueError(f"refine must be an integer >= 0, got {self.refine!r}")
         if self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
+            raise ValueError(
+                f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}"
+                f"{did_you_mean(self.sampler, SAMPLERS)}"
+            )
         if not (math.isfinite(self.carbon_g_per_kwh) and self.carbon_g_per_kwh > 0):
             raise ValueError(
                 f"carbon_g_per_kwh must be finite and > 0, got {self.carbon_g_per_kwh!r}"

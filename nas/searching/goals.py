@@ -20,6 +20,7 @@ from nas.searching.trial import TrialRecord, judged
 from search_spaces.batch import ArchitectureBatch
 from search_spaces.counting import count_batch
 from search_spaces.memory import peak_memory_bytes
+from search_spaces.nearest import did_you_mean
 from search_spaces.sampling import sample_positions, smallest
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
@@ -58,7 +59,10 @@ class Goals:
         """Validate every field."""
         for cost in self.costs:
             if cost not in COSTS:
-                raise ValueError(f"objective must be one of {', '.join(COSTS)}, got {cost!r}")
+                raise ValueError(
+                    f"objective must be one of {', '.join(COSTS)}, got {cost!r}"
+                    f"{did_you_mean(cost, COSTS)}"
+                )
         if len(set(self.costs)) < len(self.costs):
             raise ValueError(f"objectives must be named once each, got {', '.join(self.costs)}")
         for name in ("max_joules", "max_latency_s", "max_params", "max_memory_bytes"):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import fields, replace
 from importlib.metadata import entry_points
 from typing import Any
 
 from nas.searching.config import SearchConfig
+from search_spaces.nearest import did_you_mean
 
 GROUP = "joulenas.recipes"
 
@@ -28,8 +28,7 @@ def get_recipe(name: str, **changes: Any) -> SearchConfig:
     """
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
-        near = difflib.get_close_matches(name, found, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(name, found)
         raise ValueError(f"recipe must be one of {', '.join(sorted(found))}, got {name!r}{hint}")
     make: Callable[[str], SearchConfig] = found[name].load()
     unknown = changes.keys() - {f.name for f in fields(SearchConfig)}

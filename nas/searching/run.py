@@ -33,6 +33,7 @@ from nas.searching.supernet_weights import SupernetRecord, read_supernet
 from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord, judged
 from nas.tasks.metric import ACCURACY, Metric, get_metric
+from search_spaces.nearest import nearest
 from search_spaces.simulated import describe_on
 from search_spaces.workload import Workload
 
@@ -286,7 +287,9 @@ def load(path: str | Path) -> Run:
     """
     folder = Path(path)
     if not (folder / _CONFIG).is_file():
-        raise ValueError(f"run must be the folder of a search, with {_CONFIG} in it, got {path}")
+        raise ValueError(
+            f"run must be the folder of a search, with {_CONFIG} in it, got {path}{_near(folder)}"
+        )
     data = read_json(folder / _CONFIG)
     allowed = {"schema", "config", "name", "started", "versions", "meter", *_LATER}
     if not isinstance(data, dict) or data.keys() | _LATER != allowed:
@@ -316,6 +319,14 @@ def load(path: str | Path) -> Run:
             fingerprints=data.get("fingerprints", {}),
             metric=get_metric(data.get("metric", ACCURACY.key)),
         )
+
+
+def _near(folder: Path) -> str:
+    """The run whose name is nearest to the folder's, beside it or in ``runs``, as a hint."""
+    places = [folder.parent] if folder.parent != Path() else [folder.parent, Path("runs")]
+    found = {path.parent.name: path.parent for at in places for path in at.glob(f"*/{_CONFIG}")}
+    near = nearest(folder.name, found)
+    return "" if near is None else f" (did you mean {str(found[near])!r}?)"
 
 
 def _read_finalists(path: Path) -> tuple[int, tuple[int, ...]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from nas.tasks.base import Task
@@ -14,6 +13,7 @@ from nas.tasks.segmentation import Segmentation
 from nas.tasks.speech import speech_task
 from nas.tasks.task_file import TaskFile, read_task_file
 from nas.tasks.text import TextClassification
+from search_spaces.nearest import did_you_mean
 from search_spaces.plugins import offered
 
 TASKS: dict[str, Callable[[], Task]] = {"digits": Digits}
@@ -41,7 +41,7 @@ def get_task(name: str) -> Task:
     known = TASKS if name in TASKS else offered("TASKS") | TASKS
     if name not in known:
         allowed = f"{', '.join(sorted(known))} or a .yaml file"
-        raise ValueError(f"task must be one of {allowed}, got {name!r}{_near(name, known)}")
+        raise ValueError(f"task must be one of {allowed}, got {name!r}{did_you_mean(name, known)}")
     return known[name]()
 
 
@@ -55,14 +55,9 @@ def _file_task(path: Path) -> Task:
         file = read_task_file(path, default_kind="text_classification")
         known = FILE_TASKS if file.kind in FILE_TASKS else offered("TASK_KINDS") | FILE_TASKS
         if file.kind not in known:
-            hint = _near(file.kind, known)
+            hint = did_you_mean(file.kind, known)
             allowed = ", ".join(sorted(known))
             raise ValueError(f"kind must be one of {allowed}, got {file.kind!r}{hint}")
         return known[file.kind](file)
     except ValueError as error:
         raise ValueError(f"task file {path}: {error}") from None
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from search_spaces.nearest import did_you_mean
+
 Regime = Literal["throughput", "latency"]
 REGIMES: tuple[Regime, ...] = get_args(Regime)
 
@@ -69,7 +71,10 @@ class Protocol:
     def __post_init__(self) -> None:
         """Validate every field."""
         if self.regime not in REGIMES:
-            raise ValueError(f"regime must be one of {', '.join(REGIMES)}, got {self.regime!r}")
+            raise ValueError(
+                f"regime must be one of {', '.join(REGIMES)}, got {self.regime!r}"
+                f"{did_you_mean(self.regime, REGIMES)}"
+            )
         for name in ("warmup_s", "idle_s", "cooldown_s", "warmup_slope_c"):
             value = getattr(self, name)
             if not (_is_finite(value) and value >= 0):
@@ -166,5 +171,6 @@ def get_protocol(name: str) -> Protocol:
         ValueError: there is no such preset.
     """
     if name not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}")
+        hint = did_you_mean(name, PROTOCOLS)
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}{hint}")
     return PROTOCOLS[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,8 +56,10 @@ def choose_meter(name: str | None, device: str) -> Meter:
         of_others = {other for covered in _COVERS.values() for other in covered} - set(best)
         allowed = [known_name for known_name in known if known_name not in of_others]
         if name not in allowed:
+            near = difflib.get_close_matches(name, allowed, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ValueError(
-                f"meter must be one of {', '.join(allowed)} for {device}, got {name!r}"
+                f"meter must be one of {', '.join(allowed)} for {device}, got {name!r}{hint}"
             )
         return known[name]()
     refusals = []
@@ -67,6 +70,11 @@ def choose_meter(name: str | None, device: str) -> Meter:
             refusals.append(str(error))
     # The first refusal is that of the meter which the device should have had.
     raise MeterError(refusals[0])
+
+
+def meter_names() -> tuple[str, ...]:
+    """Every meter's name, plug-ins' too, whether or not it works here."""
+    return tuple(_makers("cpu"))
 
 
 def survey(device: str = "cpu") -> list[MeterStatus]:

@@ -77,7 +77,7 @@ WRONG = [
     (["{tmp}/none.jsonl"], ["none.jsonl"]),
     (["{tmp}/notes.jsonl"], ["notes.jsonl", "line 1"]),
     (["{tmp}/empty.jsonl"], ["empty.jsonl", "got none"]),
-    (["{tmp}"], ["readable"]),
+    (["{tmp}"], ["must be a file"]),
     (["{tmp}/r.jsonl", "--seed", "-1"], ["seed", ">= 0"]),
     (["{tmp}/r.jsonl", "--plot", "{tmp}/c.txt"], [".png"]),
     (["{tmp}/r.jsonl", "--plot", "{tmp}/no/c.png"], ["writable"]),
@@ -163,7 +163,10 @@ def test_a_predictor_adapts_to_records_of_another_device(records, tmp_path, caps
         (["predict", "{saved}", "{folder}/none.json"], "none.json"),
         (["predict", "{saved}", "{records}", "--confidence", "2"], "confidence must be in"),
         (["predict", "{saved}", "{records}", "--batch-size", "0"], "--batch-size must be"),
-        (["predict", "{saved}", "{records}", "--device", "B"], "device must be 'B', got 'Fake'"),
+        (
+            ["predict", "{saved}", "{records}", "--for-device", "B"],
+            "device must be 'B', got 'Fake'",
+        ),
     ],
 )
 def test_bad_input_of_fit_and_predict_gets_one_line(records, tmp_path, capsys, arguments, words):

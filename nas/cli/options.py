@@ -1,0 +1,25 @@
+"""Options that mean the same in every verb, defined once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def add_json(parser: Any) -> None:
+    """``--json``, of a parser or of a group of options that exclude each other."""
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
+
+
+def add_quiet(parser: Any) -> None:
+    """``--quiet``, of every verb that shows progress."""
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def add_device(parser: Any) -> None:
+    """``--device``, of every verb that runs something on one."""
+    parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
+
+
+def add_meter(parser: Any) -> None:
+    """``--meter``, of every verb that measures."""
+    parser.add_argument("--meter", help="meter, in place of the best one; see nas doctor")
