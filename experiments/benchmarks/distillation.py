@@ -26,7 +26,8 @@ import torch
 from experiments.benchmarks.paired import Difference
 from nas.tasks.base import Split, SplitName, Task
 from nas.tasks.registry import get_task
-from nas.tasks.text import TextClassification, TextFiles
+from nas.tasks.task_file import TaskFile
+from nas.tasks.text import TextClassification
 from nas.training.config import DistillConfig, TrainingConfig
 from nas.training.distill import LiveTeacher, Teacher, table_bytes, tabulate, teacher_recipe
 from nas.training.evaluate import evaluate
@@ -97,12 +98,15 @@ def digits() -> Setting:
 
 def text(folder: Path) -> Setting:
     """SST-2 by whole sentences, 32 words of a vocabulary of 5,000."""
-    train_file, dev_file, test_file = (
-        folder / f"stsa.binary.{part}" for part in ("train", "dev", "test")
+    parts = {"train": "train", "validation": "dev", "test": "test"}
+    options = {split: f"stsa.binary.{part}" for split, part in parts.items()}
+    file = TaskFile(
+        folder / "sst2.yaml",
+        "text_classification",
+        {"name": "sst2", **options, "sequence_length": 32},
     )
-    files = TextFiles("sst2", train_file, dev_file, test_file, sequence_length=32)
     return Setting(
-        TextClassification(files),
+        TextClassification.from_file(file),
         TrainingConfig(
             epochs=8, batch_size=64, learning_rate=3e-3, weight_decay=3.0, token_dropout=0.3
         ),

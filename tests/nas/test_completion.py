@@ -82,7 +82,7 @@ def completed(scripts, folder, *words):
         (["predictor", "fit", "fit", "--s"], {"--seed"}),
         (["completion", "z"], {"zsh"}),
     ],
-    ids=lambda v: " ".join(v)[:40],
+    ids=lambda v: " ".join(sorted(v) if isinstance(v, set) else v)[:40],
 )
 def test_bash_offers_what_may_follow(scripts, tmp_path, words, expected):
     (tmp_path / "a run").mkdir()
