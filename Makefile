@@ -9,7 +9,7 @@ search: $(STAMP)
 	$(VENV)/bin/nas search quickstart
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
 
 # The next slice of the measuring campaign, 8 minutes at most.
 campaign: $(STAMP)

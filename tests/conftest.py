@@ -9,9 +9,24 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis  # noqa: E402
+import pytest  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 # Examples are judged by what they show; on a busy machine any of them may be slow.
 hypothesis.settings.register_profile("joulenas", deadline=None)
 hypothesis.settings.load_profile("joulenas")
+
+
+# First: pytest-xdist itself reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for pytest-xdist: those with Ray together and first, others by their file.
+
+    Two Ray searches at once would fight for two cores; fixtures of a file are made once; and what
+    takes longest must not start last.
+    """
+    for item in items:
+        group = "ray" if item.get_closest_marker("e2e") else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
