@@ -72,6 +72,7 @@ FROZEN = {
     },
     "explain": {"run", "trial", "--json"},
     "plot": {"run", "--what", "--trial", "--to", "--json"},
+    "report": {"run", "--to", "--watch", "--port", "--json"},
     "compare": {"run_a", "run_b", *FORMATS},
     "export": {
         "run",

@@ -52,6 +52,14 @@ MAY_IMPORT = {
         "search_spaces",
     ),
     "nas/plots": ("nas.plots", "nas.searching", "nas.pareto", "nas.files", "search_spaces"),
+    "nas/reporting": (
+        "nas.reporting",
+        "nas.plots.blocks",
+        "nas.searching",
+        "nas.pareto",
+        "nas.files",
+        "search_spaces",
+    ),
     "nas/exporting": (
         "nas.exporting",
         "nas.searching",

@@ -27,6 +27,7 @@ VERBS = (
     "explain",
     "compare",
     "plot",
+    "report",
     "export",
     "measure",
     "predictor",

@@ -57,7 +57,7 @@ def plot_importance(found: Importance, path: Path) -> None:
             )
         axes.axvline(0, color="black", linewidth=0.6)
         axes.set_yticks(rows, [g.gene.replace("_", " ") for g in genes])
-        axes.set_xlabel("variance no longer explained when shuffled")
+        axes.set_xlabel("share of variance lost when shuffled")
         axes.set_title(f"what the genes buy, by {found.n_trials} trials")
         grid(axes)
         axes.grid(visible=False, axis="y")

@@ -1,0 +1,59 @@
+"""``nas report``: a run as one HTML page, or served while the search runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from nas.cli.options import add_json
+
+DEFAULT_PORT = 8765
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "report", help="write a run as one HTML page, or serve it while it runs"
+    )
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("--to", type=Path, help="HTML file (default: report.html in the run)")
+    parser.add_argument(
+        "--watch", action="store_true", help="serve the page on this machine, always up to date"
+    )
+    parser.add_argument(
+        "--port", type=int, help=f"where --watch serves; 0: any free (default: {DEFAULT_PORT})"
+    )
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    if arguments.watch:
+        if arguments.to is not None:
+            raise ValueError("to must be left out with --watch, which writes no file")
+        return _watch(Path(arguments.run), arguments.port)
+    if arguments.port is not None:
+        raise ValueError(f"port must go with --watch, got {arguments.port}")
+    import nas
+    from nas.reporting.data import page_data
+    from nas.reporting.page import write_page
+
+    found = nas.load(arguments.run)
+    path = arguments.to or found.folder / "report.html"
+    write_page(page_data(found), path)
+    print(json.dumps({"page": str(path)}) if arguments.json else path)
+    return 0
+
+
+def _watch(folder: Path, port: int | None) -> int:
+    from nas.reporting.server import LOOPBACK, serve
+
+    with serve(folder, DEFAULT_PORT if port is None else port) as server:
+        print(f"http://{LOOPBACK}:{server.server_address[1]}/  (Ctrl-C ends)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return 0
+    return 0

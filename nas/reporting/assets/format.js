@@ -1,0 +1,51 @@
+// Figures as people read them, and budgets as they write them.
+
+const JOULES = [["kJ", 1e3], ["J", 1], ["mJ", 1e-3], ["µJ", 1e-6], ["nJ", 1e-9]];
+const SCALES = { "": 1, j: 1, kj: 1e3, mj: 1e-3, uj: 1e-6, "µj": 1e-6, "μj": 1e-6, nj: 1e-9 };
+
+function digits(value) {
+  const text = Number(value.toPrecision(3));
+  return Math.abs(text) >= 1e5 ? text.toExponential(2) : String(text);
+}
+
+function joules(value) {
+  if (value === null || value === undefined) return "unknown";
+  const [unit, scale] = JOULES.find(([, s]) => value >= s * 0.9995) || ["J", 1];
+  return `${digits(value / scale)} ${unit}`;
+}
+
+// Joules in what was typed, NaN where it is none.
+function parseJoules(text) {
+  const match = /^\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([a-zµμ]*)\s*$/i.exec(text);
+  const scale = match ? SCALES[match[2].toLowerCase()] : undefined;
+  const value = scale === undefined ? NaN : Number(match[1]) * scale;
+  return value > 0 && Number.isFinite(value) ? value : NaN;
+}
+
+function percent(value, places = 2) {
+  return value === null || value === undefined ? "unknown" : `${(100 * value).toFixed(places)}%`;
+}
+
+function whole(value) {
+  return value === null || value === undefined ? "unknown" : Math.round(value).toLocaleString("en");
+}
+
+function bytes(value) {
+  if (value === null || value === undefined) return "unknown";
+  const [unit, scale] = [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]].find(([, s]) => value >= s) || ["B", 1];
+  return `${digits(value / scale)} ${unit}`;
+}
+
+function grams(value) {
+  const [unit, scale] = [["t", 1e6], ["kg", 1e3], ["g", 1]].find(([, s]) => value >= s) || ["mg", 1e-3];
+  return `${digits(value / scale)} ${unit}`;
+}
+
+function duration(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${digits(seconds / 3600)} h`;
+}
+
+function meterLabel(meter, isEstimate) {
+  return isEstimate && meter !== "estimate" ? `${meter}, estimate` : meter;
+}

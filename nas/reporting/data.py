@@ -1,0 +1,155 @@
+"""What the page shows of a run, as plain data."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from nas.pareto.queries import FrontMember
+from nas.plots.blocks import blocks_of
+from nas.searching.history import history_of
+from nas.searching.predictions import coverage_of, predictions_of
+from nas.searching.run import Run
+from nas.searching.summary import SearchSummary, summarise
+from nas.searching.trial import TrialRecord, judged
+from search_spaces.simulated import describe_on
+
+SCHEMA_VERSION = 1
+
+
+def page_data(run: Run) -> dict[str, Any]:
+    """All that the page shows of ``run`` as it stands; energies in joules per sample.
+
+    ``version`` changes exactly when anything else but the time does.
+
+    Raises:
+        StorageError: the study cannot be opened.
+    """
+    records, summary = run.trials(), summarise(run)
+    front = {member.trial: member for member in run.front()}
+    shown = {record.number for record in judged(records)}
+    history = history_of(run)
+    coverage = coverage_of(predictions_of(records))
+    data: dict[str, Any] = {
+        "schema": SCHEMA_VERSION,
+        "run": run.folder.resolve().name,
+        "task": run.task,
+        "space": run.config.space.name,
+        "started": run.started,
+        "trials_asked": run.config.trials,
+        "costs": list(run.config.goals.costs),
+        "summary": summary.to_dict() | {"spent_energy_j": summary.spent_energy_j},
+        "trials": [
+            _trial(record, run.config.device, front.get(record.number), record.number in shown)
+            for record in records
+        ],
+        "history": None if history is None else asdict(history),
+        "coverage": None
+        if coverage is None
+        else asdict(coverage) | {"asked": run.config.gate.confidence},
+        "fidelity": _fidelity(records),
+        "provenance": _provenance(run, records, summary),
+    }
+    text = json.dumps(data, sort_keys=True, allow_nan=False)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return data | {"version": hashlib.sha256(text.encode()).hexdigest()[:16], "written": now}
+
+
+def _trial(
+    record: TrialRecord, device: str, member: FrontMember | None, is_shown: bool
+) -> dict[str, Any]:
+    """One trial; ``place`` says what it is in the picture."""
+    reading, energy_j = record.reading, record.energy_j
+    place = "trained" if is_shown else record.state
+    return {
+        "trial": record.number,
+        "place": "front" if member is not None else place,
+        "state": record.state,
+        "text": describe_on(record.architecture, device),
+        "blocks": [] if record.state == "dropped" else _blocks(record, device),
+        "d_model": record.architecture.d_model,
+        "accuracy": record.accuracy,
+        "accuracy_se": record.accuracy_se,
+        "test_accuracy": record.test_accuracy,
+        "energy_j": energy_j,
+        "energy_low_j": record.predicted_low_j if reading is None else reading.low_j,
+        "energy_high_j": record.predicted_high_j if reading is None else reading.high_j,
+        "joules": "predicted" if reading is None else "measured",
+        "is_estimate": reading is None or reading.is_estimate,
+        "predicted_energy_j": record.predicted_energy_j,
+        "predicted_low_j": record.predicted_low_j,
+        "predicted_high_j": record.predicted_high_j,
+        "latency_s": None if reading is None else reading.latency_s,
+        "power_w": None if reading is None else reading.power_w,
+        "params": record.params,
+        "peak_memory_bytes": record.peak_memory_bytes,
+        "front_probability": None if member is None else member.front_probability,
+        "train_energy_j": record.train_energy_j,
+        "measure_energy_j": record.measure_energy_j,
+        "n_evaluations": record.n_evaluations,
+        "baseline": record.baseline,
+        "audit": record.audit,
+        "weights": record.weights,
+        "finalist_of": record.finalist_of,
+        "inherited_accuracy": record.inherited_accuracy,
+        "reason": record.reason,
+    }
+
+
+def _blocks(record: TrialRecord, device: str) -> list[dict[str, Any]]:
+    return [asdict(block) for block in blocks_of(record.architecture, device)]
+
+
+def _fidelity(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
+    """Inherited and final accuracies of finalists, where there are any."""
+    return [
+        {"trial": r.number, "inherited": r.inherited_accuracy, "own": r.accuracy}
+        for r in records
+        if r.state == "complete" and r.inherited_accuracy is not None
+    ]
+
+
+def _provenance(
+    run: Run, records: Sequence[TrialRecord], summary: SearchSummary
+) -> dict[str, Any]:
+    """Where the joules come from: each way that trials were measured, and what with."""
+    ways: dict[tuple[Any, ...], list[Any]] = {}
+    for record in records:
+        if (r := record.reading) is not None:
+            key = (r.meter, r.source, r.is_estimate, r.device, r.workload, r.protocol_hash)
+            ways.setdefault(key, []).append(r)
+    return {
+        "meter": run.meter,
+        "is_estimate": summary.is_estimate,
+        "device": run.config.device,
+        "protocol": run.config.protocol,
+        "versions": run.versions,
+        "seed": run.config.seed,
+        "sampler": run.config.sampler,
+        "carbon_g_per_kwh": summary.carbon_g_per_kwh,
+        "readings": [
+            {
+                "meter": meter,
+                "source": source,
+                "is_estimate": is_estimate,
+                "device": device,
+                "workload": workload,
+                "protocol_hash": protocol_hash,
+                "trials": len(found),
+                "windows": sum(r.n_repeats for r in found),
+                "converged": sum(r.converged for r in found),
+            }
+            for (
+                meter,
+                source,
+                is_estimate,
+                device,
+                workload,
+                protocol_hash,
+            ), found in ways.items()
+        ],
+    }

@@ -1,0 +1,123 @@
+"""The page served while a search runs: on this machine alone, read-only, two paths."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from nas.reporting.data import page_data
+from nas.reporting.page import content_policy, render_page
+from nas.searching.run import load
+
+LOOPBACK = "127.0.0.1"
+# Reading a long study takes a while: not more often than this, however many browsers ask.
+_LEAST_S = 1.0
+# Files that change beside the study, such as another evaluation of a trial, are seen after this.
+_MOST_S = 10.0
+
+
+class LiveData:
+    """The page's data of a run, read again when the run has changed."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read it once, so that what is no run is refused at once.
+
+        Raises:
+            ValueError: the folder is no run.
+        """
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._read()
+
+    def get(self) -> dict[str, Any]:
+        """The data as it stands, at most some seconds old."""
+        with self._lock:
+            age_s = time.monotonic() - self._read_s
+            changed = age_s >= _LEAST_S and self._stamps() != self._seen
+            if changed or age_s >= _MOST_S:
+                self._read()
+            return self._data
+
+    def _read(self) -> None:
+        # Before the reading, so that what is written meanwhile is seen the next time.
+        self._seen = self._stamps()
+        self._data = page_data(load(self._folder))
+        self._read_s = time.monotonic()
+
+    def _stamps(self) -> tuple[Any, ...]:
+        stats = [
+            path.stat()
+            for path in sorted(self._folder.iterdir())
+            if path.is_file() and not path.name.startswith(".")
+        ]
+        return tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in stats)
+
+
+def serve(folder: Path, port: int) -> ThreadingHTTPServer:
+    """A server of the page, bound and not yet serving; ``port`` 0 takes any that is free.
+
+    Raises:
+        ValueError: the folder is no run, or the port is taken or not one.
+    """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be in 0 to 65535, got {port}")
+    live = LiveData(folder)
+
+    class Handler(_Handler):
+        data = live
+
+    try:
+        return ThreadingHTTPServer((LOOPBACK, port), Handler)
+    except OSError as error:
+        raise ValueError(
+            f"port must be one that nothing listens on, got {port}: {error.strerror}"
+        ) from None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers ``GET`` for the page and for its data."""
+
+    data: LiveData
+    server_version = "joulenas"
+    sys_version = ""
+    protocol_version = "HTTP/1.1"
+    timeout = 30
+
+    def do_GET(self) -> None:
+        host, _, _ = self.headers.get("Host", "").rpartition(":")
+        # A page elsewhere may have its name lead here; it must not read what is served.
+        if host not in (LOOPBACK, "localhost"):
+            self._send(403, "text/plain", "only this machine may ask")
+            return
+        path = self.path.partition("?")[0]
+        if path not in ("/", "/data.json"):
+            self._send(404, "text/plain", "there is / and /data.json")
+            return
+        try:
+            data = self.data.get()
+        except Exception as error:
+            # The search may be writing, or its storage away: the page asks again.
+            self._send(503, "text/plain", str(error))
+            return
+        if path == "/data.json":
+            self._send(200, "application/json", json.dumps(data, allow_nan=False))
+        else:
+            self._send(200, "text/html", render_page(data, live=True))
+
+    def _send(self, status: int, kind: str, text: str) -> None:
+        body = text.encode("utf-8")
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Content-Security-Policy", content_policy(live=True))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the terminal belongs to the search."""
