@@ -51,7 +51,14 @@ MAY_IMPORT = {
         "predictors",
         "search_spaces",
     ),
-    "nas/plots": ("nas.plots", "nas.searching", "nas.pareto", "nas.files", "search_spaces"),
+    "nas/plots": (
+        "nas.plots",
+        "nas.searching",
+        "nas.tasks.metric",
+        "nas.pareto",
+        "nas.files",
+        "search_spaces",
+    ),
     "nas/reporting": (
         "nas.reporting",
         "nas.plots.blocks",

@@ -10,6 +10,7 @@ from nas.cli.account import meter_label
 from nas.cli.formats import add_formats, render_csv, render_markdown
 from nas.cli.tables import render_columns
 from nas.cli.units import format_bytes, format_joules
+from nas.tasks.metric import get_metric
 
 if TYPE_CHECKING:
     from nas.searching.comparing import RunsCompared
@@ -83,7 +84,7 @@ def _rows(found: RunsCompared) -> list[tuple[str, ...]]:
                 (
                     side.label,
                     str(m.trial),
-                    f"{m.accuracy:.2%} ± {m.accuracy_se:.2%}",
+                    get_metric(m.metric).text(m.accuracy, m.accuracy_se),
                     f"{format_joules(m.energy_j)} "
                     f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]",
                     m.architecture_text,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.cli.options import add_json
 from nas.cli.units import format_bytes, format_joules
+from nas.tasks.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
     from nas.searching.explain import Broken, Dominator, Explanation
@@ -30,22 +31,23 @@ def run(arguments: argparse.Namespace) -> int:
     import nas
     from nas.searching.explain import explain
 
-    found = explain(nas.load(arguments.run), arguments.trial)
+    loaded = nas.load(arguments.run)
+    found = explain(loaded, arguments.trial)
     if arguments.json:
         print(json.dumps({"schema": SCHEMA_VERSION} | found.to_dict(), allow_nan=False))
     else:
-        print(render(found))
+        print(render(found, loaded.metric))
     return 0
 
 
-def render(found: Explanation) -> str:
-    """Some lines for people."""
+def render(found: Explanation, metric: Metric = ACCURACY) -> str:
+    """Some lines for people; accuracies in the unit of ``metric``."""
     lines = [f"trial {found.trial}: {found.architecture_text}", f"  {_verdict(found)}"]
     if found.reason is not None:
         lines.append(f"  reason     {found.reason}")
     if found.accuracy is not None:
-        spread = "" if found.accuracy_se is None else f" ± {found.accuracy_se:.2%}"
-        lines.append(f"  accuracy   {found.accuracy:.2%}{spread} on validation data")
+        score = metric.text(found.accuracy, found.accuracy_se)
+        lines.append(f"  {metric.name:<10} {score} on validation data")
     if found.energy_j is not None and found.joules == "measured":
         label = "measured (estimate)" if found.is_estimate else "measured"
         lines.append(
@@ -57,15 +59,16 @@ def render(found: Explanation) -> str:
         lines.append(f"  {found.front_probability:.0%} likely to be truly on it, by these errors")
     lines += [f"  limit      {_broken(broken)}" for broken in found.broken]
     for dominator in found.dominators:
-        lines += _dominator(dominator)
+        lines += _dominator(dominator, found.accuracy or 0.0, metric)
     left = found.n_dominators - len(found.dominators)
     if left:
         lines.append(f"  and {left} more dominate it")
     if found.needed_accuracy is not None and found.needed_energy_j is not None:
-        above = f"above {found.needed_accuracy:.2%} at these joules, or "
+        beyond = "below" if metric.falls else "above"
+        above = f"{beyond} {metric.text(found.needed_accuracy)} at these joules, or "
         lines.append(
             f"  it would be on the front {above if found.needed_accuracy < 1 else ''}"
-            f"below {format_joules(found.needed_energy_j)} at this accuracy"
+            f"below {format_joules(found.needed_energy_j)} at this {metric.name}"
         )
     return "\n".join(lines)
 
@@ -111,9 +114,13 @@ def _broken(broken: Broken) -> str:
     return f"{broken.limit} allows {show(broken.allowed)}, and it has {show(broken.value)}"
 
 
-def _dominator(dominator: Dominator) -> list[str]:
+def _dominator(dominator: Dominator, accuracy: float, metric: Metric) -> list[str]:
     gain, ratio = dominator.accuracy_gain, dominator.joules_ratio
-    better = [f"{gain * 100:.2f} points more accurate" if gain else "as accurate"]
+    if metric.scale == "percent":
+        better = [f"{gain * 100:.2f} points more accurate" if gain else "as accurate"]
+    else:
+        apart = abs(metric.score(accuracy + gain) - metric.score(accuracy))
+        better = [f"{apart:.3g} {metric.name} better" if gain else f"as good in {metric.name}"]
     better.append(f"{ratio:.3g}x fewer joules" if ratio > 1 else "as many joules")
     better += [f"{ratio:.3g}x less {name}" for name, ratio in dominator.cost_ratios.items()]
     knobs = ", ".join(f"{k.name} {_value(k.this)} -> {_value(k.other)}" for k in dominator.knobs)

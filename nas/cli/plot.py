@@ -130,7 +130,8 @@ def draw_front(found: Run, path: Path, trial: int | None = None) -> None:
     plot_front(
         points,
         path,
-        title=f"{Path(found.task).stem}: accuracy and energy",
+        title=f"{Path(found.task).stem}: {found.metric.name} and energy",
+        metric=found.metric,
         energy_label=f"joules per sample ({label}, 95% interval)",
         # Of more objectives the front is no staircase in two of them.
         joined=not found.config.goals.costs,
@@ -145,7 +146,8 @@ def _progress(found: Run, path: Path, trial: int | None) -> None:
     history = history_of(found)
     if history is None:
         raise ValueError("the plot must have a front to show, and there is none yet")
-    corner = f"{history.reference[0]:.1%}, {format_joules(history.reference[1])}"
+    worst = found.metric.text(history.reference[0], digits=1)
+    corner = f"{worst}, {format_joules(history.reference[1])}"
     plot_progress(
         history,
         path,

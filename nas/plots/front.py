@@ -18,6 +18,7 @@ from nas.plots.style import (
     joule_axis,
     legend_below,
 )
+from nas.tasks.metric import ACCURACY, Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,13 @@ def plot_front(
     *,
     title: str,
     energy_label: str,
+    metric: Metric = ACCURACY,
     joined: bool = True,
 ) -> None:
     """Draw ``points`` into the image file ``path`` (PNG, PDF or SVG by its ending).
 
-    Members of the front are ``joined`` by a staircase.
+    Members of the front are ``joined`` by a staircase. Accuracies are shown in the unit of
+    ``metric``.
 
     Raises:
         ValueError: there is nothing to draw, or the ending is of no image format.
@@ -57,7 +60,7 @@ def plot_front(
     shown = [p for p in points if p.accuracy is not None]
     if not shown:
         raise ValueError("the plot must have a complete trial to show, and there is none")
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import FuncFormatter
 
     with drawing(path, 2.9) as figure:
         axes = figure.add_subplot()
@@ -106,9 +109,9 @@ def plot_front(
             )
         energies = [p.energy_j for p in points]
         joule_axis(axes.xaxis, max(energies) / min(energies))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: metric.text(v, digits=0)))
         axes.set_xlabel(energy_label)
-        axes.set_ylabel("validation accuracy (± s.e.)")
+        axes.set_ylabel(f"validation {metric.name} (± s.e.)")
         axes.set_title(title)
         grid(axes)
         legend_below(figure)

@@ -38,6 +38,7 @@ def page_data(run: Run) -> dict[str, Any]:
         "schema": SCHEMA_VERSION,
         "run": run.folder.resolve().name,
         "task": run.task,
+        "metric": {"name": run.metric.name, "scale": run.metric.scale},
         "space": run.config.space.name,
         "started": run.started,
         "trials_asked": run.config.trials,

@@ -2,8 +2,8 @@
 
 Data stands in a script element of a type that browsers do not run, with every character escaped
 that could end the element. The page's own script builds text nodes only. A content security policy
-admits that script and that style by their hashes and nothing else, so that whatever might still get
-in would not run.
+admits that script and that style by their hashes and nothing else, so that whatever might still
+get in would not run.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def embedded(data: Mapping[str, Any]) -> str:
 
 
 def content_policy(*, live: bool) -> str:
-    """What a browser may do: run our script, apply our style, and ask for data where it is live."""
+    """What a browser may do: run our script, apply our style, ask for data where it is live."""
     connect = "'self'" if live else "'none'"
     return (
         f"default-src 'none'; script-src '{_hash(_script())}'; "

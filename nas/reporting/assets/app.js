@@ -24,6 +24,15 @@ function render() {
   const label = meterLabel(data.provenance.meter, data.provenance.is_estimate);
   get("kicker").textContent = `JouleNAS, ${data.task} on ${data.provenance.device}`;
   get("title").textContent = data.run;
+  metric = data.metric;
+  get("front-head").textContent = `${capital(metric.name)} against joules`;
+  const least = metric.scale === "bits" ? "most" : "least";
+  get("accuracy").setAttribute("aria-label", `${least} ${metric.name}${metric.scale === "percent" ? " in percent" : ""}`);
+  get("accuracy-sense").textContent = `at ${least}`;
+  get("accuracy-unit").textContent = metric.scale === "percent" ? "%" : metric.name;
+  get("test-note").textContent = `Test ${metric.name} is recorded and never used to choose.`;
+  get("bars-note").textContent = `Bars are 95% intervals of joules and standard errors of ${metric.name}. ` +
+    "Point for figures; click, or move with the arrow keys and press Enter, for a trial's card.";
   const ended = data.summary.finished ? "search ended" : `${data.summary.in_flight} trials in flight`;
   const estimate = data.provenance.is_estimate ? element("span", { class: "badge" }, "joules are an estimate") : null;
   get("status").replaceChildren(...[`${ended}; meter: ${label} `, estimate].filter((x) => x !== null));
@@ -131,7 +140,7 @@ function wire() {
     get("budget-text").setAttribute("aria-invalid", String(Number.isNaN(value)));
     if (!Number.isNaN(value)) applyBudget(value);
   });
-  get("accuracy").addEventListener("input", () => { view.least = Number(get("accuracy").value) / 100; drawPicture(); });
+  get("accuracy").addEventListener("input", () => { const text = get("accuracy").value; view.least = text === "" ? 0 : qualityShare(Number(text)); drawPicture(); });
   get("front-only").addEventListener("change", () => { view.frontOnly = get("front-only").checked; drawPicture(); });
   get("filter").addEventListener("submit", (event) => event.preventDefault());
   get("filter").addEventListener("reset", () => {

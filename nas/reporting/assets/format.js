@@ -26,6 +26,29 @@ function percent(value, places = 2) {
   return value === null || value === undefined ? "unknown" : `${(100 * value).toFixed(places)}%`;
 }
 
+// What accuracies are of the task: shares in [0, 1], which people read in the metric's own unit.
+let metric = { name: "accuracy", scale: "percent" };
+
+function quality(share, places = 2) {
+  if (share === null || share === undefined) return "unknown";
+  if (metric.scale === "percent") return percent(share, places);
+  return metric.scale === "bits" ? (-Math.log2(share)).toFixed(places + 1) : (100 * share).toFixed(places);
+}
+
+function qualityError(share, error) {
+  if (metric.scale !== "bits") return quality(error);
+  return (error / (share * Math.LN2)).toFixed(3);
+}
+
+// The share of a score that was typed: percent, hundredths, or bits, where less is better.
+function qualityShare(score) {
+  return metric.scale === "bits" ? 2 ** -score : score / 100;
+}
+
+function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
 function whole(value) {
   return value === null || value === undefined ? "unknown" : Math.round(value).toLocaleString("en");
 }

@@ -13,7 +13,7 @@ function drawTiles(holder, data) {
     [`${s.complete + s.stopped + s.failed} of ${data.trials_asked}`, "trials evaluated"],
     [String(s.dropped), "dropped by the gate"],
     [String(front.length), "on the front"],
-    [front.length ? percent(Math.max(...front.map((t) => t.accuracy))) : "none yet", "best accuracy"],
+    [front.length ? quality(Math.max(...front.map((t) => t.accuracy))) : "none yet", `best ${metric.name}`],
     [front.length ? joules(Math.min(...front.map((t) => t.energy_j))) : "none yet", "fewest per sample"],
     [joules(s.spent_energy_j), `spent (${label})`],
   ];
@@ -41,9 +41,9 @@ function drawCard(holder, trial, data, close) {
     pairs([
       ["place", trial.place === "front" ? "on the front" : trial.place === "trained" ? "dominated" : trial.place],
       ["why", trial.reason],
-      ["accuracy", trial.accuracy === null ? null : `${percent(trial.accuracy)} ± ${percent(trial.accuracy_se)} (validation)`],
-      ["test accuracy", trial.test_accuracy === null ? null : `${percent(trial.test_accuracy)} (never chosen by)`],
-      ["inherited", trial.inherited_accuracy === null ? null : percent(trial.inherited_accuracy)],
+      [metric.name, trial.accuracy === null ? null : `${quality(trial.accuracy)} ± ${qualityError(trial.accuracy, trial.accuracy_se)} (validation)`],
+      [`test ${metric.name}`, trial.test_accuracy === null ? null : `${quality(trial.test_accuracy)} (never chosen by)`],
+      ["inherited", trial.inherited_accuracy === null ? null : quality(trial.inherited_accuracy)],
       [`joules (${kind})`, trial.energy_j === null ? null : `${joules(trial.energy_j)}${interval(trial)} per sample`],
       ["predicted", predicted],
       ["truly on the front", trial.front_probability === null ? null : percent(trial.front_probability, 0)],
@@ -60,18 +60,18 @@ function drawCard(holder, trial, data, close) {
 
 function drawMembers(table, data, view, choose) {
   const members = data.trials.filter((t) => t.place === "front" && view.keeps(t)).sort((a, b) => a.energy_j - b.energy_j);
-  const head = ["trial", "accuracy", "joules per sample", "parameters", "architecture", "truly on it", "test accuracy"];
+  const head = ["trial", metric.name, "joules per sample", "parameters", "architecture", "truly on it", `test ${metric.name}`];
   const rows = members.map((t) => {
     const open = element("button", { type: "button", "aria-label": `card of trial ${t.trial}` }, String(t.trial));
     open.addEventListener("click", () => choose(t.trial));
     return element("tr", { "aria-selected": String(view.selected === t.trial) },
       element("td", {}, open),
-      element("td", { class: "number" }, `${percent(t.accuracy)} ± ${percent(t.accuracy_se)}`),
+      element("td", { class: "number" }, `${quality(t.accuracy)} ± ${qualityError(t.accuracy, t.accuracy_se)}`),
       element("td", {}, `${joules(t.energy_j)}${interval(t)}`),
       element("td", { class: "number" }, whole(t.params)),
       element("td", { class: "long" }, t.baseline ? `${t.text} (baseline)` : t.text),
       element("td", { class: "number" }, t.front_probability === null ? "" : percent(t.front_probability, 0)),
-      element("td", { class: "number" }, t.test_accuracy === null ? "" : percent(t.test_accuracy)),
+      element("td", { class: "number" }, t.test_accuracy === null ? "" : quality(t.test_accuracy)),
     );
   });
   table.replaceChildren(
@@ -103,7 +103,7 @@ function drawProgress(holder, note, data, by) {
   holder.append(root);
   const reference = data.history.reference;
   const elapsed = steps[steps.length - 1].elapsed_s;
-  note.textContent = `Hypervolume in accuracy × decades, from ${percent(reference[0], 1)} and ${joules(reference[1])}` +
+  note.textContent = `Hypervolume in ${metric.name === "accuracy" ? "accuracy" : "shares"} × decades, from ${quality(reference[0], 1)} and ${joules(reference[1])}` +
     (elapsed === null ? "." : `; ${duration(elapsed)} from the first trial's end to the last's.`) +
     (data.coverage ? ` Of joules predicted before training ${data.coverage.n_inside} of ${data.coverage.n} were inside their ${percent(data.coverage.asked, 0)} interval.` : "");
 }
