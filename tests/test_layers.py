@@ -119,6 +119,7 @@ DOORS = {
     "pymoo": ("experiments/benchmarks/search/pymoo_peer.py",),
     "syne_tune": ("experiments/benchmarks/search/syne_peers.py",),
     "rich": ("nas/cli/progress.py",),
+    "datasets": ("nas/tasks/hf.py",),
     "tokenizers": ("nas/tasks/tokenize.py",),
 }
 

@@ -28,7 +28,8 @@ class Prepared:
     """Arrays that ``prepare`` makes out of files, once.
 
     ``options`` are all that the values depend on beside the files; ``samples`` lists the samples
-    of a source; the rest is as in ``prepare``. ``finish`` may look at what was made, in its
+    of a source; the rest is as in ``prepare``. ``files`` lists what the values come from, where
+    sources are not paths. ``finish`` may look at what was made, in its
     folder, and add to what is said of it.
     """
 
@@ -38,6 +39,7 @@ class Prepared:
     axis: int
     what: str
     n_target_planes: int = 0
+    files: Callable[[], Sequence[Path]] | None = None
     finish: Callable[[Path, dict[str, Any]], dict[str, Any]] = field(default=lambda _, x: x)
 
     def split(self, name: SplitName) -> Split:
@@ -56,7 +58,10 @@ class Prepared:
 
     @cached_property
     def _kept(self) -> Kept:
-        files = [path for source in self.sources.given.values() for path in _files_of(source)]
+        if self.files is None:
+            files = [path for source in self.sources.given.values() for path in _files_of(source)]
+        else:
+            files = list(self.files())
         what = {
             "form": _FORM,
             "what": self.what,

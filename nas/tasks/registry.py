@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nas.tasks.base import Task
 from nas.tasks.embedded import Digits
+from nas.tasks.hf import hf_task
 from nas.tasks.images import image_task
 from nas.tasks.question_answering import QuestionAnswering
 from nas.tasks.segmentation import Segmentation
@@ -20,6 +21,7 @@ TASKS: dict[str, Callable[[], Task]] = {"digits": Digits}
 
 # A kind of task file -> what makes the task of it; raises ValueError for keys that do not fit.
 FILE_TASKS: dict[str, Callable[[TaskFile], Task]] = {
+    "hf": hf_task,
     "images": image_task,
     "question_answering": QuestionAnswering.from_file,
     "segmentation": Segmentation.from_file,

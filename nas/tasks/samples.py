@@ -49,21 +49,16 @@ class Sources:
         options = file.options
         if ("data" in options) == ("train" in options):
             raise ValueError("must have data (of all splits) or train, one of them")
-        shares = {key: options.get(key, _SHARE) for key in ("validation_share", "test_share")}
-        for key, share in shares.items():
-            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-                raise ValueError(f"{key} must be a number in (0, 1), got {share!r}")
-        if sum(shares.values()) >= 1:
-            raise ValueError(f"validation_share and test_share must leave training data: {shares}")
+        shares = shares_of(file)
         if "data" not in options:
-            return cls({key: _whole(file, key) for key in SPLITS if key in options}, **shares)
+            return cls({key: _whole(file, key) for key in SPLITS if key in options}, *shares)
         extra = [key for key in SPLITS if key in options]
         if extra:
             raise ValueError(f"must have data (of all splits) or train, got data and {extra[0]}")
         whole = _whole(file, "data")
         if isinstance(whole, Path) and (whole / "train").is_dir():
-            return cls({key: whole / key for key in SPLITS if (whole / key).is_dir()}, **shares)
-        return cls({"train": whole}, **shares)
+            return cls({key: whole / key for key in SPLITS if (whole / key).is_dir()}, *shares)
+        return cls({"train": whole}, *shares)
 
     def split_of(self, asked: SplitName, sample: Sample, digest: bytes) -> SplitName:
         """The split of a sample that was found among the data of split ``asked``.
@@ -88,6 +83,21 @@ class Sources:
                     return name  # type: ignore[return-value]
                 at -= share
         return "train"
+
+
+def shares_of(file: TaskFile) -> tuple[float, float]:
+    """The shares of validation and test data that a task file says, or the usual ones.
+
+    Raises:
+        ValueError: a share is not one, or nothing is left to train on.
+    """
+    shares = {key: file.options.get(key, _SHARE) for key in ("validation_share", "test_share")}
+    for key, share in shares.items():
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            raise ValueError(f"{key} must be a number in (0, 1), got {share!r}")
+    if sum(shares.values()) >= 1:
+        raise ValueError(f"validation_share and test_share must leave training data: {shares}")
+    return shares["validation_share"], shares["test_share"]
 
 
 def class_files(

@@ -1,14 +1,19 @@
 """What every task must keep, whatever it is about. A task joins by one function in ``MAKERS``."""
 
 import itertools
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 from media_fakes import task_file, write_pictures, write_tones
+from run_fakes import check_schema
+from text_fakes import reviews, write_table, write_task
 
 from nas.tasks.base import SPLITS
+from nas.tasks.carried import carried_by
+from nas.tasks.checks import check_data
 from nas.tasks.metric import METRICS, metric_of
 from nas.tasks.registry import get_task
 from nas.training.config import TrainingConfig
@@ -44,6 +49,13 @@ def text_lines(folder):
     return str(path)
 
 
+def table(folder):
+    """The same as a table of one file, cut into bytes and pairs of them."""
+    write_table(folder / "all.csv", reviews(200))
+    options = {"data": "all.csv", "tokens": "bpe", "max_vocabulary": 300, "sequence_length": 16}
+    return write_task(folder / "task.yaml", **options)
+
+
 def images(folder):
     """Stripes across, down and aslant."""
     write_pictures(folder / "all", 40)
@@ -58,7 +70,7 @@ def speech(folder):
 
 
 # Each writes what it needs into a folder and returns the task's name.
-MAKERS = [digits, text_lines, images, speech]
+MAKERS = [digits, text_lines, table, images, speech]
 
 
 @pytest.fixture(scope="module", params=MAKERS, ids=lambda maker: maker.__name__)
@@ -120,6 +132,17 @@ def test_no_sample_is_in_two_splits(task):
     }
     for one, two in itertools.combinations(SPLITS, 2):
         assert not seen[one] & seen[two]
+
+
+def test_its_data_can_be_checked_and_its_labels_go_with_it(task, workload):
+    found = check_data(task)
+    check_schema(found.to_dict(), "check_data")
+    assert not found.errors and not any("leak" in line for line in found.warnings)
+    for name in SPLITS:
+        assert found.splits[name]["samples"] == len(task.split(name))
+    carried = carried_by(task)
+    if "labels.json" in carried:
+        assert len(json.loads(carried["labels.json"])["labels"]) == workload.n_classes
 
 
 def test_there_is_no_other_split(task):
