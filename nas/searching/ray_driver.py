@@ -84,14 +84,34 @@ def cluster(address: str | None, workers: int, device: str) -> Iterator[None]:
     Raises:
         ClusterError: there is no cluster at ``address``, or it has no ``joule_meter``.
     """
+    with _listening(address is not None), _connected(address, workers, device):
+        yield
+
+
+@contextmanager
+def _listening(to_network: bool) -> Iterator[None]:
+    """Where the servers listen that Ray starts meanwhile: at loopback alone, or to the network.
+
+    They run what anybody asks for who reaches them. On Linux they listen to the network, elsewhere
+    they do not, and Ray has no option for it.
+    """
+    constants = ray._private.ray_constants
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = to_network
+    try:
+        yield
+    finally:
+        # A cluster that this process starts later would be one that nothing else can reach.
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _connected(address: str | None, workers: int, device: str) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if environment():
         # So that workers, wherever they are, load the plug-ins that this process has loaded.
         quiet["runtime_env"] = {"env_vars": environment()}
     _quieten()
-    # Ray's servers run what anybody asks for who reaches them. Without this they listen to the
-    # network, on Linux at least; it is what Ray does elsewhere, and has no option of its own.
-    ray._private.ray_constants.ENABLE_RAY_CLUSTER = address is not None
     try:
         if address is None:
             ray.init(

@@ -21,3 +21,22 @@ def test_a_search_without_an_address_joins_no_other_ray_that_runs_here(monkeypat
         pass
     # Without a word Ray takes what RAY_ADDRESS says, or the last `ray start` on the machine.
     assert asked["address"] == "local" and asked["num_cpus"] == 2
+
+
+def test_how_rays_servers_listen_is_as_before_afterwards(monkeypatch):
+    constants = ray_driver.ray._private.ray_constants
+    seen = []
+
+    def shut_down():
+        seen.append(constants.ENABLE_RAY_CLUSTER)
+
+    monkeypatch.setattr(constants, "ENABLE_RAY_CLUSTER", True)
+    monkeypatch.setattr(ray_driver.ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray_driver.ray, "shutdown", shut_down)
+    monkeypatch.setattr(
+        ray_driver.ray, "cluster_resources", lambda: {ray_driver.METER_RESOURCE: 1.0}
+    )
+    with ray_driver.cluster(None, 1, "cpu"):
+        assert constants.ENABLE_RAY_CLUSTER is False
+    # A cluster that this process starts afterwards could be reached by nobody.
+    assert seen == [False] and constants.ENABLE_RAY_CLUSTER is True
