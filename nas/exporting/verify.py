@@ -123,7 +123,7 @@ def _inspect(folder: Path, task_name: str, device: str) -> dict[str, Any]:
 
     from nas.tasks.registry import get_task
     from nas.training.evaluate import evaluate
-    from nas.training.objective import objective_of
+    from nas.training.objectives import objective_of
 
     artifact = load_artifact(folder, device=device)
     check = load_file(str(folder / CHECK))

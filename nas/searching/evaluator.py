@@ -94,7 +94,7 @@ class TrainingEvaluator:
         from nas.training.evaluate import evaluate
         from nas.training.fit import Watch, fit
         from nas.training.keeper import Keeper
-        from nas.training.objective import objective_of
+        from nas.training.objectives import objective_of
         from predictors.campaign.accounting import EnergySpan
         from predictors.campaign.exclusive import DeviceLock
         from search_spaces.compression.apply import compress, run_eagerly

@@ -19,7 +19,7 @@ from nas.files import read_json, write_atomic
 from nas.searching.trial import TrialRecord
 from predictors.meters.base import EnergyReading
 
-RESULT, RIGHT, SCORES = "result.json", "right.npy", "scores.npy"
+RESULT, SCORES = "result.json", "scores.npy"
 _PREFIX = "replica-"
 _Z = 1.96
 
@@ -29,17 +29,15 @@ def replica_folder(trial_folder: Path, replica: int) -> Path:
     return trial_folder if replica == 0 else trial_folder / f"{_PREFIX}{replica}"
 
 
-def save_scores(folder: Path, scores_N: NDArray[np.bool_] | NDArray[np.float32]) -> None:
-    """Keep the score of each validation sample; right or wrong, eight to a byte."""
-    is_right = scores_N.dtype == bool
-    kept = np.packbits(scores_N.astype(bool)) if is_right else scores_N
+def save_scores(folder: Path, scores_N: NDArray[np.float32]) -> None:
+    """Keep the score of each validation sample, in the split's order."""
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as handle:
-            np.save(handle, kept, allow_pickle=False)
+            np.save(handle, scores_N, allow_pickle=False)
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / (RIGHT if is_right else SCORES), write)
+    write_atomic(folder / SCORES, write)
 
 
 def replicas_of(trial_folder: Path) -> list[TrialRecord]:
@@ -106,12 +104,12 @@ def _standard_error(done: Sequence[TrialRecord], trial_folder: Path) -> float:
     return math.sqrt(single * share + seeds)
 
 
-def _scores(folder: Path) -> NDArray[np.uint8] | NDArray[np.float32] | None:
-    if (folder / SCORES).is_file():
-        scores_N: NDArray[np.float32] = np.load(folder / SCORES, allow_pickle=False)
-        return scores_N
-    path = folder / RIGHT
-    return np.unpackbits(np.load(path, allow_pickle=False)) if path.is_file() else None
+def _scores(folder: Path) -> NDArray[np.float32] | None:
+    path = folder / SCORES
+    if not path.is_file():
+        return None
+    scores_N: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    return scores_N
 
 
 def _reading(readings: Sequence[EnergyReading]) -> EnergyReading:

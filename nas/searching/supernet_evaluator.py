@@ -91,7 +91,7 @@ class SupernetEvaluator:
         from nas.tasks.registry import get_task
         from nas.training.checkpoint import save_weights
         from nas.training.evaluate import evaluate
-        from nas.training.objective import objective_of
+        from nas.training.objectives import objective_of
         from predictors.campaign.accounting import EnergySpan
         from predictors.campaign.exclusive import DeviceLock
         from search_spaces.compression.apply import compress, run_eagerly

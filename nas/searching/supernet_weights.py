@@ -90,7 +90,7 @@ def prepare_supernet(config: SearchConfig, folder: Path, lock_folder: Path) -> N
     from nas.tasks.registry import get_task
     from nas.training.checkpoint import save_weights
     from nas.training.keeper import Keeper
-    from nas.training.objective import objective_of
+    from nas.training.objectives import objective_of
     from nas.training.supernet_loop import train_supernet
     from predictors.campaign.accounting import EnergySpan
     from predictors.campaign.exclusive import DeviceLock
@@ -159,7 +159,7 @@ def _spent_before(folder: Path) -> float | None:
 def _accuracy(supernet: Supernet, architecture: Architecture, config: SearchConfig) -> float:
     from nas.tasks.registry import get_task
     from nas.training.evaluate import evaluate
-    from nas.training.objective import objective_of
+    from nas.training.objectives import objective_of
     from search_spaces.models.extract import extract
 
     task = get_task(config.task)

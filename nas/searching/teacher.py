@@ -186,7 +186,7 @@ def _trained(config: SearchConfig, folder: Path, lock: Any) -> TeacherRecord:
     from nas.training.distill import teacher_recipe
     from nas.training.evaluate import evaluate
     from nas.training.loop import train
-    from nas.training.objective import objective_of
+    from nas.training.objectives import objective_of
     from predictors.campaign.accounting import EnergySpan
     from search_spaces.counting import count
     from search_spaces.models.build import build

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.tasks.segmentation import IGNORED
+from nas.training.objective import jackknife
 
 Floats = NDArray[np.float64]
 
@@ -67,7 +68,4 @@ class SegmentationObjective:
 
     def standard_error(self, figures_NS: Floats) -> float:
         """By the jackknife over samples."""
-        # That module lists this objective.
-        from nas.training.objective import jackknife
-
         return jackknife(figures_NS, self.quality)

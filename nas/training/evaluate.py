@@ -19,15 +19,13 @@ class Accuracy:
     """The task's quality as a share in [0, 1], with its standard error.
 
     ``scores``, of shape ``(n_samples,)``, is the quality of each sample alone, in the split's
-    order: for classification whether it was right.
+    order: for classification 1 where it was right, else 0.
     """
 
     value: float
     standard_error: float
     n_samples: int
-    scores: NDArray[np.bool_] | NDArray[np.float32] | None = field(
-        default=None, compare=False, repr=False
-    )
+    scores: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 def evaluate(
@@ -63,13 +61,11 @@ def evaluate(
             sizes = None if split.sizes is None else split.sizes[start:end]
             found.append(chosen.figures(outputs, split.targets[start:end], sizes))
     figures_NS = np.concatenate(found)
-    scores_N = chosen.quality(figures_NS)
-    is_right = isinstance(chosen, Classification)
     return Accuracy(
         float(chosen.quality(figures_NS.sum(axis=0))),
         chosen.standard_error(figures_NS),
         len(split),
-        scores_N > 0 if is_right else scores_N.astype(np.float32),
+        chosen.quality(figures_NS).astype(np.float32),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a network of a task is trained for and judged by, for each kind of workload.
+"""What a network of a task is trained for and judged by; ``objectives`` has that of each kind.
 
 An ``Objective`` has a loss, and the figures of each sample that its quality is made of: numbers
 that add up over samples (right or wrong; bits and bytes; a confusion matrix), of which the quality
@@ -19,10 +19,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-
-from nas.tasks.base import Task
-from nas.training.dense import SegmentationObjective
-from search_spaces.workload import Kind, Workload
 
 Floats = NDArray[np.float64]
 
@@ -130,21 +126,6 @@ class LanguageModelling:
     def standard_error(self, figures_NS: Floats) -> float:
         """By the jackknife; neighbours in a text are alike, so that it is rather too small."""
         return jackknife(figures_NS, self.quality)
-
-
-# A task's own ``objective`` goes before these.
-OBJECTIVES: dict[Kind, Objective] = {
-    "image_classification": Classification(),
-    "text_classification": Classification(),
-    "language_modelling": LanguageModelling(),
-    "image_segmentation": SegmentationObjective(),
-}
-
-
-def objective_of(task: Task, workload: Workload) -> Objective:
-    """What ``task`` trains for: its own ``objective`` where it has one, else that of its kind."""
-    own: Objective | None = getattr(task, "objective", None)
-    return OBJECTIVES[workload.kind] if own is None else own
 
 
 def ratio(figures: Floats) -> Floats:

@@ -229,4 +229,4 @@ def test_progress_is_on_disk_before_it_is_told_and_taken_up_after_a_kill(tmp_pat
     once = evaluator.evaluate(candidate(smallest(SPACE)), whole, Measured(), lambda _: None)
     assert (once.accuracy, once.curve) == (record.accuracy, record.curve)
     forget_unfinished(folder)
-    assert {p.name for p in folder.iterdir()} == {"model.safetensors", "right.npy"}
+    assert {p.name for p in folder.iterdir()} == {"model.safetensors", "scores.npy"}

@@ -19,7 +19,7 @@ from nas.tasks.registry import get_task
 from nas.training.config import TrainingConfig
 from nas.training.evaluate import evaluate
 from nas.training.loop import train
-from nas.training.objective import objective_of
+from nas.training.objectives import objective_of
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
 

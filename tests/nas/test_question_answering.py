@@ -15,13 +15,6 @@ from nas.tasks.squad import Question
 from nas.training.config import TrainingConfig
 from nas.training.fit import fit
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
-from search_spaces.counting import count
-from search_spaces.models.build import build
-from search_spaces.models.extract import extract
-from search_spaces.models.supernet import Supernet
-from search_spaces.sampling import largest
-from search_spaces.space import SearchSpace
-from search_spaces.workload import Workload
 
 LAYER = LayerSpec(AttentionSpec(2, 2, 16), FfnSpec(64))
 WHO = ["Ada", "Ben", "Cleo", "Dan"]
@@ -132,30 +125,6 @@ def test_squad_measures():
     assert figures.tolist() == [[1.0, 1.0, 1.0]]
     assert answer_span(words_of(question.context), 10, 18) == (3, 4)
     assert answer_span(words_of(question.context)[:4], 10, 18) is None
-
-
-def test_what_it_takes_is_counted_and_a_supernet_gives_the_same():
-    workload = Workload("qa", "question_answering", (9,), 2, 4, vocab_size=30)
-    architecture = Architecture(32, (LAYER,))
-    model = build(architecture, workload, generator_seed=0)
-    assert count(architecture, workload).params == sum(p.numel() for p in model.parameters())
-    space = SearchSpace.from_dict(
-        {
-            "name": "qa",
-            "d_model": [16, 32],
-            "depth": [1, 2],
-            "n_heads": [2],
-            "n_kv_heads": [1, 2],
-            "ffn_ratio": [1, 2],
-        }
-    )
-    supernet = Supernet.seeded(space, workload, 0).eval()
-    tokens = torch.randint(0, 30, (4, 9), generator=torch.Generator().manual_seed(0))
-    member = largest(space)
-    with supernet.active(member):
-        shared = supernet(tokens)
-    assert shared.shape == (4, 2, 9)
-    torch.testing.assert_close(shared, extract(supernet, member).eval()(tokens))
 
 
 def broken(change):

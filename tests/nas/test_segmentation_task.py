@@ -15,11 +15,6 @@ from nas.training.config import TrainingConfig
 from nas.training.dense import SegmentationObjective
 from nas.training.fit import fit
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
-from search_spaces.counting import count
-from search_spaces.memory import peak_memory_of
-from search_spaces.models.build import build
-from search_spaces.models.supernet import Supernet
-from search_spaces.presets import PRESETS
 from search_spaces.workload import Workload
 
 LAYER = LayerSpec(AttentionSpec(2, 1, 8), FfnSpec(32))
@@ -118,41 +113,6 @@ def test_mean_intersection_over_union():
     assert float(loss) == pytest.approx(np.log(4))
     nothing = objective.loss(logits, torch.full((2, 2, 2), IGNORED), 0.0)
     assert float(nothing) == 0.0
-
-
-@pytest.mark.parametrize("resolution", [None, 8])
-def test_the_head_is_counted_as_it_is_built(resolution):
-    architecture = Architecture(16, (LAYER,), 4, resolution)
-    model = build(architecture, PIXELS, generator_seed=0).eval()
-    counts = count(architecture, PIXELS)
-    assert counts.params == sum(p.numel() for p in model.parameters())
-    ran = 0
-
-    def add(module, inputs, output):
-        nonlocal ran
-        ran += output.numel() * module.in_features
-
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear):
-            module.register_forward_hook(add)
-    assert model(torch.zeros(1, 3, 16, 24)).shape == (1, 16, 24, 4)
-    assert counts.macs == ran + 2 * PIXELS.n_tokens(architecture) ** 2 * 16
-    assert peak_memory_of(architecture, PIXELS) >= 2 * 4 * 16 * 24 * 4
-
-
-def test_outputs_of_patches_lie_where_the_patches_lie():
-    model = build(SMALL, PIXELS, generator_seed=0).eval()
-    logits_1TC = torch.arange(24).float()[None, :, None].expand(1, 24, 64)
-    pixels = model._pixels(logits_1TC)
-    assert pixels[0, 5, 9, 0] == 1 * 6 + 2 and pixels[0, 15, 23, 3] == 23
-    inside = model._pixels(torch.arange(64.0).expand(1, 24, 64))
-    # Within a patch: rows, then columns, then classes.
-    assert inside[0, 4:8, 4:8].flatten().tolist() == list(range(64))
-
-
-def test_a_supernet_has_no_such_heads():
-    with pytest.raises(ValueError, match="supernet must be None for image_segmentation"):
-        Supernet(PRESETS["digits-tiny"], PIXELS)
 
 
 def lonely_picture(folder):
