@@ -103,7 +103,9 @@ DOORS = {
     "ray": (
         "experiments/benchmarks/chaos.py",
         "nas/searching/halving_scheduler.py",
+        "nas/searching/ray_cluster.py",
         "nas/searching/ray_driver.py",
+        "nas/searching/ray_trial.py",
     ),
     "matplotlib": (
         "experiments/benchmarks/scale/plots.py",

@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 
 import nas
+from experiments.benchmarks.formula import formula_reading
 from nas.files import read_json, write_atomic, write_json
 from nas.patience import is_os_error, persist
 from nas.searching.config import GateConfig, SearchConfig
@@ -45,7 +46,6 @@ from nas.searching.trial import TrialRecord
 from nas.tasks.registry import get_task
 from predictors.campaign.protocol import Protocol, get_protocol
 from predictors.campaign.records import EnergyRecord
-from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 from search_spaces.counting import count
 from search_spaces.space import SearchSpace
@@ -181,23 +181,7 @@ def formula_record(
     energy_j = 1e-6 + 1e-10 * sum(
         block.macs * (0.5 if block.precision == "bf16" else 1.0) for block in counts.blocks
     )
-    reading = EnergyReading(
-        energy_j=energy_j,
-        low_j=energy_j * 0.98,
-        high_j=energy_j * 1.02,
-        n_repeats=6,
-        converged=True,
-        meter="formula",
-        source="formula",
-        is_estimate=True,
-        device="none",
-        workload=workload.key,
-        batch_size=workload.batch_size,
-        latency_s=1e-3,
-        power_w=1.0,
-        duration_s=1.0,
-        protocol_hash=protocol.hash,
-    )
+    reading = formula_reading(energy_j, workload, protocol_hash=protocol.hash)
     return EnergyRecord(
         architecture=architecture,
         workload=workload,
@@ -236,8 +220,8 @@ def drive(folder: str, address: str, alive: str, trials: str, seed: str) -> None
 
     run, is_slow = Path(folder), address != "local"
     measure = make_measure(Path(alive), MEASURE_S if is_slow else 0.0)
-    ray_driver._RayMeasure = functools.partial(  # type: ignore[misc,assignment]
-        ray_driver._RayMeasure, function=measure
+    ray_driver.RayMeasure = functools.partial(  # type: ignore[misc,assignment]
+        ray_driver.RayMeasure, function=measure
     )
     study.TrainingEvaluator = lambda *_: SmallEvaluator(  # type: ignore[misc,assignment]
         Path(alive), EPOCH_S if is_slow else 0.0

@@ -25,6 +25,7 @@ from statistics import mean
 
 import torch
 
+from experiments.benchmarks.formula import formula_reading
 from experiments.benchmarks.paired import Difference
 from experiments.recipes import quickstart
 from nas.pareto.hypervolume import hypervolume
@@ -41,7 +42,6 @@ from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
 from nas.training.fit import Look, Watch, fit
 from nas.training.keeper import Keeper
-from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 from search_spaces.compression.apply import compress, run_eagerly
 from search_spaces.counting import count
@@ -332,27 +332,6 @@ def _run(
 def volume(points: Sequence[tuple[float, float, float]], which: int) -> float:
     """Hypervolume of ``(accuracy, accuracy on test, log10 joules)``, by one of the accuracies."""
     return hypervolume([(p[which], p[2]) for p in points], _REFERENCE, (True, False))
-
-
-def formula_reading(energy_j: float, workload: Workload) -> EnergyReading:
-    """Joules of a closed form as if they had been measured within 2%."""
-    return EnergyReading(
-        energy_j=energy_j,
-        low_j=energy_j * 0.98,
-        high_j=energy_j * 1.02,
-        n_repeats=6,
-        converged=True,
-        meter="formula",
-        source="formula",
-        is_estimate=True,
-        device="none",
-        workload=workload.key,
-        batch_size=workload.batch_size,
-        latency_s=1e-3,
-        power_w=1.0,
-        duration_s=1.0,
-        protocol_hash="0" * 12,
-    )
 
 
 def pairs_of(

@@ -29,10 +29,10 @@ from typing import Any
 
 import torch
 
+from experiments.benchmarks.formula import formula_reading
 from experiments.benchmarks.halving import (
     Outcome,
     Trainings,
-    formula_reading,
     joules,
     search,
     space,

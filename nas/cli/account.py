@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nas.cli.units import format_bytes, format_joules
+from nas.tasks.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
     from nas.searching.gate import AuditSummary
@@ -16,8 +18,8 @@ def meter_label(meter: str, *, is_estimate: bool) -> str:
     return meter if not is_estimate or meter == "estimate" else f"{meter}, estimate"
 
 
-def render_account(summary: SearchSummary) -> str:
-    """What was done, what it cost, and what it saves."""
+def render_account(summary: SearchSummary, metric: Metric = ACCURACY) -> str:
+    """What was done, what it cost, and what it saves; ``metric`` is the task's."""
     interrupted = f", {summary.in_flight} interrupted" if summary.in_flight else ""
     stopped = f"{summary.stopped} stopped early, " if summary.stopped else ""
     lines = [
@@ -37,7 +39,7 @@ def render_account(summary: SearchSummary) -> str:
     if summary.stop_reason is not None:
         lines.append(f"ended early: {summary.stop_reason}")
     if summary.volume is not None:
-        lines.append(_volume(summary.volume))
+        lines.append(_volume(summary.volume, metric))
     return "\n".join([*lines, render_spending(summary)])
 
 
@@ -95,16 +97,21 @@ def render_fidelity(summary: SearchSummary) -> str:
     return text
 
 
-def _volume(volume: Volume) -> str:
-    units = {
-        "accuracy": lambda v: f"{v:.1%}",
+def corner_text(objectives: Sequence[str], reference: Sequence[float], metric: Metric) -> str:
+    """The corner that hypervolume is counted from, each objective in its unit."""
+    units: dict[str, Callable[[float], str]] = {
+        "accuracy": lambda v: metric.text(v, digits=1),
         "joules": format_joules,
         "latency": lambda v: f"{v * 1e3:.3g} ms",
         "params": lambda v: f"{v:,.0f} parameters",
         "memory": format_bytes,
     }
-    pairs = zip(volume.objectives, volume.reference, strict=True)
-    corner = ", ".join(units[name](value) for name, value in pairs)
+    pairs = zip(objectives, reference, strict=True)
+    return ", ".join(units[name](value) for name, value in pairs)
+
+
+def _volume(volume: Volume, metric: Metric) -> str:
+    corner = corner_text(volume.objectives, volume.reference, metric)
     why = "as given" if volume.given else "a tenth of the front's extent beyond its worst"
     return f"hypervolume: {volume.hypervolume:.4f} (accuracy x decades) from {corner}, {why}"
 

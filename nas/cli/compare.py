@@ -6,11 +6,11 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.account import meter_label
+from nas.cli.account import corner_text, meter_label
 from nas.cli.formats import add_formats, render_csv, render_markdown
 from nas.cli.tables import render_columns
-from nas.cli.units import format_bytes, format_joules
-from nas.tasks.metric import get_metric
+from nas.cli.units import format_joules
+from nas.tasks.metric import ACCURACY, get_metric
 
 if TYPE_CHECKING:
     from nas.searching.comparing import RunsCompared
@@ -49,15 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def render(found: RunsCompared) -> str:
     """Members of both fronts, then the figures."""
-    units = {
-        "accuracy": lambda v: f"{v:.1%}",
-        "joules": format_joules,
-        "latency": lambda v: f"{v * 1e3:.3g} ms",
-        "params": lambda v: f"{v:,.0f} parameters",
-        "memory": format_bytes,
-    }
-    pairs = zip(found.objectives, found.reference, strict=True)
-    corner = ", ".join(units[name](value) for name, value in pairs)
+    members = [member for side in found.sides for member in side.members]
+    metric = get_metric(members[0].metric) if members else ACCURACY
+    corner = corner_text(found.objectives, found.reference, metric)
     why = "as given" if found.given else "a tenth of the joint extent beyond the worst of both"
     lines = [render_columns(_HEAD, _rows(found), _RIGHT), ""]
     for side in found.sides:

@@ -49,7 +49,7 @@ def render(found: Explanation, metric: Metric = ACCURACY) -> str:
         score = metric.text(found.accuracy, found.accuracy_se)
         lines.append(f"  {metric.name:<10} {score} on validation data")
     if found.energy_j is not None and found.joules == "measured":
-        label = "measured (estimate)" if found.is_estimate else "measured"
+        label = "estimated" if found.is_estimate else "measured"
         lines.append(
             f"  joules     {label} {format_joules(found.energy_j)} per sample "
             f"{_interval(found.energy_low_j, found.energy_high_j)}"
@@ -89,10 +89,11 @@ def _interval(low_j: float | None, high_j: float | None) -> str:
 def _predicted(found: Explanation) -> list[str]:
     if found.predicted_energy_j is None:
         return []
+    what = "estimated" if found.is_estimate else "measured"
     inside = {
         None: "",
-        True: "; what was measured lies inside",
-        False: "; what was measured lies outside",
+        True: f"; what was {what} lies inside",
+        False: f"; what was {what} lies outside",
     }[found.inside]
     return [
         f"  predicted  {format_joules(found.predicted_energy_j)} "

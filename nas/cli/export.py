@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nas.cli.account import meter_label
 from nas.cli.front import add_query, query
 from nas.cli.limits import asked_limits
 from nas.cli.options import add_json, add_quiet
@@ -78,7 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     verified, searched = done.card["verified"], done.card["searched"]
     reading = verified["reading"]
-    label = meter_label(reading["meter"], is_estimate=reading["is_estimate"])
+    is_measured = not reading["is_estimate"]
+    again = f"measured again ({reading['meter']})" if is_measured else "estimated again"
     print(f"{done.folder}: {done.card['architecture']}, {done.card['params']:,} parameters")
     print(
         f"  outputs    reloaded in a fresh process, differ by "
@@ -91,8 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"test {test}"
     )
     print(
-        f"  energy     {format_joules(verified['reading']['energy_j'])} per sample measured "
-        f"again ({label}), "
+        f"  energy     {format_joules(reading['energy_j'])} per sample {again}, "
         f"{format_joules(searched['reading']['energy_j'])} in the search"
     )
     return 0

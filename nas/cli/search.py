@@ -391,7 +391,7 @@ def report(done: Run, *, as_json: bool) -> int:
     else:
         print(render_table(front))
         print()
-        print(render_account(summary))
+        print(render_account(summary, done.metric))
         print(
             f"\nNext: nas front {done.folder} --knee; nas export {done.folder} --knee --to model"
         )

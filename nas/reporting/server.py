@@ -49,12 +49,12 @@ class LiveData:
         self._read_s = time.monotonic()
 
     def _stamps(self) -> tuple[Any, ...]:
-        stats = [
-            path.stat()
+        found = [
+            (path.name, path.stat())
             for path in sorted(self._folder.iterdir())
             if path.is_file() and not path.name.startswith(".")
         ]
-        return tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in stats)
+        return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in found)
 
 
 def serve(folder: Path, port: int) -> ThreadingHTTPServer:

@@ -149,7 +149,7 @@ def _run_search(
     listener: Listener | None,
 ) -> Run:
     # Imported here, so that everything else of a run can be read without ray.
-    from nas.searching.ray_driver import cluster
+    from nas.searching.ray_cluster import cluster
 
     with ExitStack() as held:
         run: Run | None = None

@@ -234,7 +234,7 @@ class StopsOne(Stopper):
         )
 
 if "unmeasured" in words:
-    ray_driver._RayMeasure = FormulaMeasure
+    ray_driver.RayMeasure = FormulaMeasure
 if "halved" in words:
     study.TrainingEvaluator, study.Stopper = Watched, StopsOne
     config = replace(
@@ -291,7 +291,7 @@ def wait_for_one(process):
 def test_a_cluster_that_dies_under_a_trial_leaves_it_unfinished(tmp_path):
     import ray
 
-    from nas.searching.ray_driver import _run_trial
+    from nas.searching.ray_trial import run_trial
     from nas.searching.trial import TrialRecord
     from search_spaces.sampling import smallest
 
@@ -303,7 +303,7 @@ def test_a_cluster_that_dies_under_a_trial_leaves_it_unfinished(tmp_path):
             raise ray.exceptions.NodeDiedError("the driver was killed")
 
     with pytest.raises(ray.exceptions.NodeDiedError):
-        _run_trial(config, Dying(), None, tmp_path)
+        run_trial(config, Dying(), None, tmp_path)
     assert not (tmp_path / "0" / "result.json").exists()
 
 
@@ -468,7 +468,7 @@ def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(
     run, tmp_path, monkeypatch
 ):
     # What it starts from was measured; what it finds itself need not be.
-    monkeypatch.setattr("nas.searching.ray_driver._RayMeasure", FormulaMeasure)
+    monkeypatch.setattr("nas.searching.ray_driver.RayMeasure", FormulaMeasure)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT)]))
     copy = shutil.copytree(run.folder, tmp_path / "copy")
     complete = [t for t in run.trials() if t.state == "complete"]

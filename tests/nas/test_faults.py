@@ -16,13 +16,13 @@ from search_fakes import finished, make_session
 
 from nas.files import write_json
 from nas.patience import patience
-from nas.searching import ray_driver
+from nas.searching import ray_cluster, ray_driver
 from nas.searching.config import GateConfig
 from predictors.campaign.protocol import get_protocol
 
 pytestmark = pytest.mark.e2e
 TESTS = Path(__file__).parents[1]
-RAY_MEASURE = ray_driver._RayMeasure
+RAY_MEASURE = ray_driver.RayMeasure
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,13 @@ def cluster():
         initialize_head=True,
         head_node_args={
             "num_cpus": 2,
-            "resources": {ray_driver.METER_RESOURCE: 1},
+            "resources": {ray_cluster.METER_RESOURCE: 1},
             "include_dashboard": False,
             "object_store_memory": 100 * 1024 * 1024,
         },
     )
     try:
-        with ray_driver.cluster(nodes.address, 2, "cpu"):
+        with ray_cluster.cluster(nodes.address, 2, "cpu"):
             yield nodes
     finally:
         ray.shutdown()
@@ -58,7 +58,7 @@ def search(cluster, tmp_path, monkeypatch):
     def run(faults=None, *, measuring=None, trials=4, workers=2, timeout_s=None, meanwhile=None):
         measuring = faulty_measure(tmp_path, measuring or {})
         measure = functools.partial(RAY_MEASURE, function=measuring)
-        monkeypatch.setattr(ray_driver, "_RayMeasure", measure)
+        monkeypatch.setattr(ray_driver, "RayMeasure", measure)
         gate = GateConfig(startup_trials=99)
         session = make_session(tmp_path, trials=trials, sampler="random", gate=gate)
         with ThreadPoolExecutor(1) as beside, patience(wait_s=30.0):
@@ -200,6 +200,6 @@ def test_what_had_ended_before_its_worker_died_is_not_done_again(tmp_path):
     ended = finished(candidate)
     (tmp_path / "0").mkdir()
     write_json(tmp_path / "0" / "result.json", ended.to_dict())
-    assert ray_driver._evaluate(candidate, tmp_path / "0", None, None) == ended
+    assert ray_driver.evaluate_trial(candidate, tmp_path / "0", None, None) == ended
     other = replace(candidate, replica=1)
-    assert ray_driver._evaluate(other, tmp_path / "0", None, None).state == "failed"
+    assert ray_driver.evaluate_trial(other, tmp_path / "0", None, None).state == "failed"

@@ -97,7 +97,8 @@ def test_plain_tune_and_the_driver_stop_trials_early(tmp_path):
     from ray import cloudpickle, tune
     from search_fakes import WORKLOAD
 
-    from nas.searching.ray_driver import cluster, run_trials
+    from nas.searching.ray_cluster import cluster
+    from nas.searching.ray_driver import run_trials
 
     # Workers cannot import the tests.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.searching import ray_driver
+from nas.searching import ray_cluster
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
 LISTENS = "0A"
@@ -49,7 +49,7 @@ def descendants(pid):
 def test_a_search_of_its_own_listens_at_loopback_alone_and_has_no_dashboard():
     import ray
 
-    with ray_driver.cluster(None, 1, "cpu"):
+    with ray_cluster.cluster(None, 1, "cpu"):
         pids = descendants(os.getpid())
         commands = [Path(f"/proc/{pid}/cmdline") for pid in pids]
         said = b" ".join(path.read_bytes() for path in commands if path.exists())

@@ -8,6 +8,8 @@ from nas.tasks.base import Split
 from nas.tasks.metric import ACCURACY, BITS_PER_BYTE, METRICS, Metric, get_metric, metric_of
 from nas.training.evaluate import evaluate
 from nas.training.objective import Classification, LanguageModelling, jackknife, ratio
+from nas.training.objectives import objective_of
+from search_spaces.workload import Workload
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=lambda m: m.key)
@@ -116,3 +118,16 @@ def test_classification_counts_right_answers():
     outputs = torch.eye(4)[[0, 1, 2, 2]]
     figures = Classification().figures(outputs, np.array([0, 1, 2, 3]), None)
     assert figures.tolist() == [[1, 1], [1, 1], [1, 1], [0, 1]]
+
+
+def test_a_task_has_its_own_objective_or_its_kinds_or_is_refused():
+    class Mine:
+        name = "mine"
+
+    answers = Workload("mine", "question_answering", (9,), 2, 4, vocab_size=30)
+    with pytest.raises(ValueError, match="task mine must be its own: question_answering has none"):
+        objective_of(Mine(), answers)
+    texts = Workload("mine", "text_classification", (9,), 2, 4, vocab_size=30)
+    assert isinstance(objective_of(Mine(), texts), Classification)
+    Mine.objective = LanguageModelling()
+    assert objective_of(Mine(), texts) is Mine.objective

@@ -14,7 +14,7 @@ function drawTiles(holder, data) {
     [String(s.dropped), "dropped by the gate"],
     [String(front.length), "on the front"],
     [front.length ? quality(Math.max(...front.map((t) => t.accuracy))) : "none yet", `best ${metric.name}`],
-    [front.length ? joules(Math.min(...front.map((t) => t.energy_j))) : "none yet", "fewest per sample"],
+    [front.length ? joules(Math.min(...front.map((t) => t.energy_j))) : "none yet", data.provenance.is_estimate ? "fewest per sample (estimate)" : "fewest per sample"],
     [joules(s.spent_energy_j), `spent (${label})`],
   ];
   holder.replaceChildren(...tiles.map(([value, name]) => element("li", {}, element("b", {}, value), name)));

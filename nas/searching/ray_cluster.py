@@ -1,0 +1,115 @@
+"""The Ray that a search runs on: one of its own, or a cluster's."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Tune's loggers write CSV, JSON and TensorBoard files for each trial: the study has it all.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# A task that runs out of memory is run again like any other that dies, not for ever.
+os.environ.setdefault("RAY_task_oom_retries", "2")
+
+import ray
+
+from search_spaces.plugins import environment
+
+# What a node has that measures, and what a measurement takes of it (see ``ray_driver``).
+METER_RESOURCE = "joule_meter"
+METER_SHARE = 0.5
+_CONNECT_TIMEOUT_S = 5.0
+
+
+class ClusterError(RuntimeError):
+    """The Ray cluster cannot run the search; the message says why in one line."""
+
+
+@contextmanager
+def cluster(address: str | None, workers: int, device: str) -> Iterator[None]:
+    """A local Ray for ``workers`` trials, or a connection to the one at ``address``.
+
+    Raises:
+        ClusterError: there is no cluster at ``address``, or it has no ``joule_meter``.
+    """
+    with _listening(address is not None), _connected(address, workers, device):
+        yield
+
+
+@contextmanager
+def _listening(to_network: bool) -> Iterator[None]:
+    """Where the servers listen that Ray starts meanwhile: at loopback alone, or to the network.
+
+    They run what anybody asks for who reaches them. On Linux they listen to the network, elsewhere
+    they do not, and Ray has no option for it.
+    """
+    constants = ray._private.ray_constants
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = to_network
+    try:
+        yield
+    finally:
+        # A cluster that this process starts later would be one that nothing else can reach.
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _connected(address: str | None, workers: int, device: str) -> Iterator[None]:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    if environment():
+        # So that workers, wherever they are, load the plug-ins that this process has loaded.
+        quiet["runtime_env"] = {"env_vars": environment()}
+    _quieten()
+    try:
+        if address is None:
+            ray.init(
+                # Of its own, even where another Ray runs here: without a word it would join that.
+                address="local",
+                num_cpus=workers,
+                num_gpus=1 if device.startswith("cuda") else 0,
+                resources={METER_RESOURCE: 1},
+                include_dashboard=False,
+                # The sampler and the study need little: Ray's default is 30% of memory.
+                object_store_memory=200 * 1024 * 1024,
+                **quiet,
+            )
+        else:
+            _check_reachable(address)
+            ray.init(address=address, **quiet)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"address must be that of a running Ray cluster, got {address!r}: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
+    try:
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        if resources.get(METER_RESOURCE, 0) < 1:
+            raise ClusterError(
+                f"the cluster must have a node with the resource {METER_RESOURCE}: start it with "
+                f"ray start --resources '{{\"{METER_RESOURCE}\": 1}}'"
+            )
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _quieten() -> None:
+    """Keep Ray from printing what is in records, and from showing what is secret."""
+    # What becomes of a trial is in its record; Tune would show tracebacks besides.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # Ray has no option for these two. A worker's death is printed to stdout, amid our results; the
+    # driver's command line, which may hold a password, is shown to all of the cluster.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    ray._private.utils.get_entrypoint_name = lambda: "nas"
+
+
+def _check_reachable(address: str) -> None:
+    """Raise ``OSError`` if nothing listens at ``host:port``: Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
