@@ -34,6 +34,23 @@ def write_pictures(folder, n, seed=0, classes=("across", "aslant", "down"), **si
     return folder
 
 
+def write_scenes(folder, n, seed=0, side=12):
+    """Bright and red rectangles on dark ground, in noise, with their masks."""
+    rng = np.random.default_rng(seed)
+    for name in ("pictures", "masks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for index in range(n):
+        mask = np.zeros((side, side), np.uint8)
+        for kind in (1, 2):
+            top, left = rng.integers(0, side - 5, 2)
+            mask[top : top + 5, left : left + 5] = kind
+        colours = np.array([[40, 40, 40], [220, 220, 220], [220, 40, 40]])
+        pixels = np.clip(colours[mask] + rng.normal(0, 20, (side, side, 3)), 0, 255)
+        (folder / "pictures" / f"{index:03}.png").write_bytes(png(pixels.astype(np.uint8)))
+        (folder / "masks" / f"{index:03}.png").write_bytes(png(mask))
+    return folder
+
+
 def tone(hertz, rng, rate=8000, seconds=0.4):
     """A tone of a random phase and loudness in noise, in [-1, 1]."""
     at = np.arange(round(rate * seconds)) / rate

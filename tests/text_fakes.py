@@ -1,4 +1,4 @@
-"""Small reviews, in whichever form a user keeps them."""
+"""Small reviews and questions, in whichever form a user keeps them."""
 
 import csv
 import json
@@ -50,3 +50,31 @@ def write_task(path, **options):
     """A task file of those options; its path as a string."""
     path.write_text(yaml.safe_dump({"name": "reviews", **options}))
     return str(path)
+
+
+WHO = ["Ada", "Ben", "Cleo", "Dan"]
+WHERE = ["old Rome", "new Paris", "cold Oslo", "far Lima"]
+WHEN = ["in May", "in June", "at dawn", "at noon"]
+
+
+def article(rng):
+    """A sentence with a person, a place and a time in any order, and questions for each."""
+    parts = {"who": rng.choice(WHO), "where": rng.choice(WHERE), "when": rng.choice(WHEN)}
+    order = rng.permutation(list(parts))
+    context = f"The note {rng.integers(999)} says: " + ", ".join(parts[key] for key in order) + "."
+    return context, [
+        {
+            "id": f"{key}-{context}",
+            "question": f"{key.capitalize()} is it?",
+            "answers": [{"text": str(parts[key]), "answer_start": context.index(parts[key])}],
+        }
+        for key in parts
+    ]
+
+
+def write_squad(path, n, seed=0):
+    rng = np.random.default_rng(seed)
+    paragraphs = [{"context": c, "qas": q} for c, q in (article(rng) for _ in range(n))]
+    articles = [{"title": "notes", "paragraphs": paragraphs}]
+    path.write_text(json.dumps({"version": "1.1", "data": articles}))
+    return path

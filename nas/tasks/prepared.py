@@ -18,7 +18,7 @@ from nas.tasks.samples import Sample, Sources
 from search_spaces.workload import Workload
 
 # Of what is kept: another number where the same files would give other arrays.
-_FORM = 2
+_FORM = 3
 # Lists the samples of one source, adding what is wrong with it.
 Lister = Callable[[Any, Problems], Sequence[Sample]]
 

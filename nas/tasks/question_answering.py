@@ -38,6 +38,7 @@ from nas.tasks.prepared import check_name
 from nas.tasks.problems import Problems
 from nas.tasks.samples import SOURCE_KEYS, Sample, Sources
 from nas.tasks.spans import SpanExtraction, answer_span, words_of
+from nas.tasks.splits import repeats, text_digest
 from nas.tasks.squad import Question, read_squad
 from nas.tasks.task_file import TaskFile
 from search_spaces.workload import PADDING_TOKEN, SPAN_ENDS, Workload
@@ -50,6 +51,8 @@ _FIRST_WORD = _MARK + 1
 # As in text classification: a word seen once teaches nothing that holds elsewhere.
 _MIN_COUNT = 2
 _METRICS = ("f1", "exact_match")
+# A share of answers out of reach that is worth a warning.
+_MANY_CUT = 0.05
 
 
 @dataclass(frozen=True)
@@ -134,16 +137,40 @@ class QuestionAnswering:
         )
 
     def about(self) -> Mapping[str, Any]:
-        """Questions of each split, and how many answers lie beyond what a network reads.
+        """Questions of each split, how many answers lie beyond reach, and what repeats.
+
+        A question repeats another where its words and its paragraph's are the same.
 
         Raises:
             DataError: the data are not what they must be; all that is wrong is in it.
         """
-        splits = _read(self._files).splits
-        return {
-            "samples": {name: len(splits[name]) for name in SPLITS},
-            "beyond_reach": {name: int((splits[name].targets[:, 0] < 0).sum()) for name in SPLITS},
+        read = _read(self._files)
+        # Each target ends with its question's place.
+        asked = {
+            name: [read.questions[row] for row in split.targets[:, -1]]
+            for name, split in read.splits.items()
         }
+        return {
+            "samples": {name: len(split) for name, split in read.splits.items()},
+            "beyond_reach": {
+                name: int((split.targets[:, 0] < 0).sum()) for name, split in read.splits.items()
+            },
+            "repeats": repeats(
+                {name: [_digest(q) for q in found] for name, found in asked.items()},
+                {name: [sorted(set(q.answers)) for q in found] for name, found in asked.items()},
+                {name: [q.where for q in found] for name, found in asked.items()},
+            ),
+        }
+
+    def warnings(self) -> list[str]:
+        """What is allowed but seldom meant; see ``nas.tasks.checks``."""
+        about = self.about()
+        return [
+            f"cut: {n / about['samples'][name]:.0%} of the {name} answers lie beyond "
+            f"sequence_length ({self._files.sequence_length} words)"
+            for name, n in about["beyond_reach"].items()
+            if n > _MANY_CUT * about["samples"][name]
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +210,11 @@ def _read(files: QuestionFiles) -> _Read:
             f"{files.sequence_length}"
         )
     return _Read(splits, everything, _FIRST_WORD + len(vocabulary))
+
+
+def _digest(question: Question) -> bytes:
+    # Neither text has this character, so that two pairs that differ are never joined to one text.
+    return text_digest(f"{question.text}\0{question.context}")
 
 
 def _vocabulary(questions: Iterable[Question], most: int) -> dict[str, int]:

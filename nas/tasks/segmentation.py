@@ -17,6 +17,7 @@ the nearest pixel.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,19 +27,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tasks.base import Split, SplitName
+from nas.tasks.base import SPLITS, Split, SplitName
+from nas.tasks.carried import LABELS
 from nas.tasks.images import parse_size
 from nas.tasks.metric import get_metric
 from nas.tasks.pictures import SUFFIXES, Size, decode, decode_mask, read_bytes
 from nas.tasks.prepared import Prepared, check_name
 from nas.tasks.problems import Problems
 from nas.tasks.samples import SOURCE_KEYS, Sample, Sources
+from nas.tasks.splits import majority
 from nas.tasks.task_file import TaskFile
 from search_spaces.workload import Workload
 
 # In targets: a pixel that is neither learnt nor judged.
 IGNORED = -1
 _MOST_CLASSES = 255
+# A share of pixels of one class that is worth a warning.
+_UNEVEN = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +118,27 @@ class Segmentation:
         return self._prepared.split(name)
 
     def about(self) -> Mapping[str, Any]:
-        """See ``Prepared.about``; ``pixels_of_classes`` are those of the training split."""
+        """See ``Prepared.about``; ``pixels_of_classes`` are those of each split."""
         return self._prepared.about
+
+    def warnings(self) -> list[str]:
+        """What is allowed but seldom meant; see ``nas.tasks.checks``."""
+        found = []
+        for split, pixels in self.about()["pixels_of_classes"].items():
+            largest, share, _ = majority(pixels)
+            if share > _UNEVEN:
+                found.append(
+                    f"uneven: {share:.1%} of the {split} pixels are "
+                    f"{self._options.classes[largest]!r}"
+                )
+            absent = [name for name, n in zip(self._options.classes, pixels, strict=True) if not n]
+            if absent:
+                found.append(f"rare: no {split} pixel is {', '.join(map(repr, absent))}")
+        return found
+
+    def carried(self) -> dict[str, str]:
+        """The names of the classes; see ``nas.tasks.carried``."""
+        return {LABELS: json.dumps({"labels": list(self._options.classes)})}
 
 
 def _samples(source: Any, problems: Problems, *, options: MaskOptions) -> Sequence[Sample]:
@@ -171,14 +195,24 @@ def _read(picture: Path, mask: Path, options: MaskOptions) -> NDArray[np.int16]:
 
 
 def _counted(folder: Path, about: dict[str, Any], *, options: MaskOptions) -> dict[str, Any]:
-    targets = np.load(folder / "train.targets.npy", mmap_mode="r", allow_pickle=False)
-    pixels = np.bincount(targets[targets != IGNORED], minlength=len(options.classes))
-    if (pixels > 0).sum() < 2:
-        seen = [name for name, n in zip(options.classes, pixels, strict=True) if n]
+    pixels = {split: _pixels(folder / f"{split}.targets.npy", options) for split in SPLITS}
+    seen = [name for name, n in zip(options.classes, pixels["train"], strict=True) if n]
+    if len(seen) < 2:
         problems = Problems()
         problems.add(
             f"masks of the training split must hold two classes or more, got "
             f"{', '.join(seen) or 'none'}"
         )
         problems.check()
-    return about | {"classes": list(options.classes), "pixels_of_classes": pixels.tolist()}
+    # Classes are those of pixels: samples have none.
+    rest = {key: value for key, value in about.items() if key not in ("classes", "of_classes")}
+    return rest | {"pixels_of_classes": pixels}
+
+
+def _pixels(path: Path, options: MaskOptions) -> list[int]:
+    """How many pixels are of each class."""
+    targets = np.load(path, mmap_mode="r", allow_pickle=False)
+    counts: list[int] = np.bincount(
+        targets[targets != IGNORED], minlength=len(options.classes)
+    ).tolist()
+    return counts

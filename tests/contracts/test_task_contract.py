@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from media_fakes import task_file, write_pictures, write_tones
+from media_fakes import task_file, write_pictures, write_scenes, write_tones
 from run_fakes import check_schema
-from text_fakes import reviews, write_table, write_task
+from text_fakes import reviews, write_squad, write_table, write_task
 
 from nas.tasks.base import SPLITS
 from nas.tasks.carried import carried_by
@@ -69,8 +69,44 @@ def speech(folder):
     return task_file(folder / "task.yaml", name="tones", kind="speech", data="all", **options)
 
 
+def segmentation(folder):
+    """Rectangles of two colours on dark ground, and which pixels they cover."""
+    write_scenes(folder, 60)
+    data = {"images": "pictures", "masks": "masks"}
+    options = {"kind": "segmentation", "data": data, "classes": ["ground", "bright", "red"]}
+    return task_file(folder / "task.yaml", name="scenes", **options)
+
+
+def question_answering(folder):
+    """Who, where or when, in sentences that say all three in any order."""
+    write_squad(folder / "notes.json", 80)
+    options = {"kind": "question_answering", "data": "notes.json", "sequence_length": 24}
+    return task_file(folder / "task.yaml", name="notes", **options)
+
+
+def hf(folder):
+    """The reviews again, as Hugging Face's library keeps a dataset on disk."""
+    datasets = pytest.importorskip("datasets")
+    texts, labels = zip(*reviews(200), strict=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "cache"))
+        table = datasets.Dataset.from_dict({"text": list(texts), "label": list(labels)})
+        datasets.DatasetDict({"train": table}).save_to_disk(folder / "saved")
+    options = {"kind": "hf", "dataset": "saved", "sequence_length": 12}
+    return task_file(folder / "task.yaml", name="saved-reviews", **options)
+
+
 # Each writes what it needs into a folder and returns the task's name.
-MAKERS = [digits, text_lines, table, images, speech]
+MAKERS = [
+    digits,
+    text_lines,
+    table,
+    images,
+    speech,
+    segmentation,
+    question_answering,
+    hf,
+]
 
 
 @pytest.fixture(scope="module", params=MAKERS, ids=lambda maker: maker.__name__)

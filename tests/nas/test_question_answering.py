@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from media_fakes import task_file
+from text_fakes import write_squad
 
 from nas.tasks.base import SPLITS
+from nas.tasks.checks import check_data
 from nas.tasks.problems import DataError
 from nas.tasks.registry import get_task
 from nas.tasks.spans import SpanExtraction, answer_span, normalised, overlap, words_of
@@ -17,32 +19,6 @@ from nas.training.fit import fit
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 
 LAYER = LayerSpec(AttentionSpec(2, 2, 16), FfnSpec(64))
-WHO = ["Ada", "Ben", "Cleo", "Dan"]
-WHERE = ["old Rome", "new Paris", "cold Oslo", "far Lima"]
-WHEN = ["in May", "in June", "at dawn", "at noon"]
-
-
-def article(rng):
-    """A sentence with a person, a place and a time in any order, and questions for each."""
-    parts = {"who": rng.choice(WHO), "where": rng.choice(WHERE), "when": rng.choice(WHEN)}
-    order = rng.permutation(list(parts))
-    context = f"The note {rng.integers(999)} says: " + ", ".join(parts[key] for key in order) + "."
-    return context, [
-        {
-            "id": f"{key}-{context}",
-            "question": f"{key.capitalize()} is it?",
-            "answers": [{"text": str(parts[key]), "answer_start": context.index(parts[key])}],
-        }
-        for key in parts
-    ]
-
-
-def write_squad(path, n, seed=0):
-    rng = np.random.default_rng(seed)
-    paragraphs = [{"context": c, "qas": q} for c, q in (article(rng) for _ in range(n))]
-    articles = [{"title": "notes", "paragraphs": paragraphs}]
-    path.write_text(json.dumps({"version": "1.1", "data": articles}))
-    return path
 
 
 def questions(folder, **options):
@@ -53,6 +29,7 @@ def questions(folder, **options):
         "sequence_length": 24,
         **options,
     }
+    options = {key: value for key, value in options.items() if value is not None}
     return get_task(task_file(folder / "task.yaml", **options))
 
 
@@ -77,6 +54,31 @@ def test_questions_on_one_paragraph_stay_together(tmp_path):
     assert sum(sizes.values()) == 180 and all(n % 3 == 0 and n > 0 for n in sizes.values())
     numbers = np.concatenate([task.split(name).targets[:, 4] for name in SPLITS])
     assert sorted(numbers) == list(range(180))
+
+
+def test_what_repeats_is_told_by_whole_paragraphs(tmp_path):
+    write_squad(tmp_path / "notes.json", 200)
+    # Of the same words but for a number, which no vocabulary holds: no leak.
+    assert not any("leak" in line for line in check_data(questions(tmp_path)).warnings)
+    write_squad(tmp_path / "later.json", 30, seed=1)
+    data = json.loads((tmp_path / "later.json").read_text())
+    old = json.loads((tmp_path / "notes.json").read_text())
+    data["data"][0]["paragraphs"].append(old["data"][0]["paragraphs"][5])
+    (tmp_path / "later.json").write_text(json.dumps(data))
+    named = {"data": None, "train": "notes.json", "test": "later.json"}
+    found = check_data(questions(tmp_path, **named))
+    held_out = found.splits["validation"].get("also_in_train")
+    assert held_out == 0 and found.splits["test"]["also_in_train"] in (0, 3)
+    assert found.splits["test"]["also_in_train"] + found.splits["test"]["also_in_validation"] == 3
+    leaks = [line for line in found.warnings if line.startswith("leak: ")]
+    assert "later.json: data[0].paragraphs[30].qas[0] is" in leaks[1]
+    assert "notes.json: data[0].paragraphs[5].qas[0]" in leaks[1]
+
+
+def test_answers_beyond_reach_are_warned_of(tmp_path):
+    write_squad(tmp_path / "notes.json", 60)
+    found = check_data(questions(tmp_path, sequence_length=12))
+    assert any(line.startswith("cut: ") and "12 words" in line for line in found.warnings)
 
 
 def test_targets_are_words_of_the_paragraph(tmp_path):

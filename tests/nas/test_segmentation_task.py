@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from media_fakes import png, task_file
+from media_fakes import png, task_file, write_scenes
 from PIL import Image
 
 from nas.tasks.base import SPLITS
+from nas.tasks.checks import check_data
 from nas.tasks.problems import DataError
 from nas.tasks.registry import get_task
 from nas.tasks.segmentation import IGNORED
@@ -25,23 +26,6 @@ PIXELS = Workload("pixels", "image_segmentation", (3, 16, 24), 4, 2)
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def write_scenes(folder, n, seed=0, side=12):
-    """Bright and red rectangles on dark ground, in noise, with their masks."""
-    rng = np.random.default_rng(seed)
-    for name in ("pictures", "masks"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    for index in range(n):
-        mask = np.zeros((side, side), np.uint8)
-        for kind in (1, 2):
-            top, left = rng.integers(0, side - 5, 2)
-            mask[top : top + 5, left : left + 5] = kind
-        colours = np.array([[40, 40, 40], [220, 220, 220], [220, 40, 40]])
-        pixels = np.clip(colours[mask] + rng.normal(0, 20, (side, side, 3)), 0, 255)
-        (folder / "pictures" / f"{index:03}.png").write_bytes(png(pixels.astype(np.uint8)))
-        (folder / "masks" / f"{index:03}.png").write_bytes(png(mask))
-    return folder
 
 
 def scenes(folder, **options):
@@ -95,7 +79,22 @@ def test_ignored_pixels_palettes_and_sizes(tmp_path):
     assert task.workload(1).input_shape == (3, 6, 8)
     targets = np.concatenate([task.split(name).targets for name in SPLITS])
     assert (targets == IGNORED).sum() == 3 * 8 and targets.max() == 2
-    assert sum(task.about()["pixels_of_classes"]) == (task.split("train").targets >= 0).sum()
+    for name, pixels in task.about()["pixels_of_classes"].items():
+        assert sum(pixels) == (task.split(name).targets >= 0).sum()
+
+
+def test_classes_that_are_rare_in_pixels_are_warned_of(tmp_path):
+    write_scenes(tmp_path, 30, side=24)
+    for path in (tmp_path / "masks").iterdir():
+        mask = np.asarray(Image.open(path)).copy()
+        mask[mask == 2] = 0
+        path.write_bytes(png(mask))
+    found = check_data(scenes(tmp_path))
+    assert not found.errors and "classes" not in found.splits["train"]
+    for name in SPLITS:
+        assert f"rare: no {name} pixel is 'red'" in found.warnings
+        uneven = [line for line in found.warnings if line.startswith("uneven") and name in line]
+        assert len(uneven) == 1 and uneven[0].endswith(f"of the {name} pixels are 'ground'")
 
 
 def test_mean_intersection_over_union():
