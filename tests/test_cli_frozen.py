@@ -68,7 +68,6 @@ FROZEN = {
         *FORMATS,
         "--baseline",
         "--carbon-g-per-kwh",
-        "--plot",
     },
     "explain": {"run", "trial", "--json"},
     "plot": {"run", "--what", "--trial", "--to", "--json"},

@@ -168,14 +168,15 @@ def _fish_lines(found: Sequence[Command]) -> Iterator[str]:
             yield f"{start} {names}{_fish_offer(option)} -d {_fish_quote(option.help)}"
         for positional in command.positionals:
             if positional.words or positional.files:
-                yield f"{start}{_fish_offer(positional).replace(' -r', '')}"
+                yield f"{start}{_fish_offer(positional).replace(' -r', '').replace(' -x', '')}"
 
 
 def _fish_offer(argument: Argument) -> str:
     if not argument.takes_value:
         return ""
     words = f" -a {_fish_quote(' '.join(argument.words))}" if argument.words else ""
-    return " -r" + words + (" -F" if argument.files else "")
+    # -x wants a value that is no file: with -r alone, fish offers files as well.
+    return (" -r -F" if argument.files else " -x") + words
 
 
 def _fish_quote(text: str) -> str:

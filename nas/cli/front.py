@@ -1,12 +1,10 @@
-"""``nas front``: the Pareto front of a run, as a table, JSON, CSV, Markdown or picture."""
+"""``nas front``: the Pareto front of a run, as a table, JSON, CSV or Markdown."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.account import meter_label, render_fidelity, render_spending
@@ -14,7 +12,6 @@ from nas.cli.formats import add_formats, render_markdown
 from nas.cli.formats import render_csv as render_rows
 from nas.cli.front_query import Answer, add_questions, answer, named_baseline
 from nas.cli.limits import add_limits, asked_limits
-from nas.cli.plot import draw_front
 from nas.cli.tables import render_columns
 from nas.cli.units import format_bytes, format_joules, parse_joules
 from nas.tasks.metric import ACCURACY, get_metric
@@ -38,7 +35,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh, in place of the search's"
     )
-    parser.add_argument("--plot", type=Path, help="draw all trials to a .png, .pdf or .svg")
 
 
 def add_query(parser: argparse.ArgumentParser) -> None:
@@ -70,9 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     within = query(whole, argparse.Namespace(**{**vars(arguments), "knee": False}))
     found_answer = answer(found, within, arguments, summary)
     chosen = found_answer.front
-    if arguments.plot is not None:
-        draw_front(found, arguments.plot)
-        print(f"drew {arguments.plot}", file=sys.stderr)
     if arguments.json:
         account = {"summary": summary.to_dict()}
         print(json.dumps(render_json(chosen) | found_answer.to_dict() | account, allow_nan=False))

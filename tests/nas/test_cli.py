@@ -138,8 +138,8 @@ WRONG = [
     (["front", "{run}", "--baseline", "99"], ["baseline", "99"]),
     (["front", "{run}", "--carbon-g-per-kwh", "-3"], ["carbon_g_per_kwh", "-3"]),
     (["search", "quickstart", "--carbon-g-per-kwh", "0"], ["carbon_g_per_kwh", "0"]),
-    (["front", "{run}", "--plot", "{tmp}/x.txt"], [".png"]),
-    (["front", "{run}", "--plot", "{tmp}/no/x.png"], ["writable", "x.png"]),
+    (["plot", "{run}", "--what", "front", "--to", "{tmp}/x.txt"], [".png"]),
+    (["plot", "{run}", "--what", "front", "--to", "{tmp}/no/x.png"], ["writable", "x.png"]),
     (["export", "{run}", "--to", "{tmp}/a"], ["--trial N"]),
     (["export", "{run}", "--trial", "99", "--to", "{tmp}/a"], ["trial", "99", "0 to"]),
     (["export", "{run}", "--trial", "0", "--knee", "--to", "{tmp}/a"], ["--trial"]),
@@ -259,7 +259,7 @@ def test_baselines_are_named_in_the_front_and_the_picture(tmp_path, capsys, monk
     assert len(rows) == 2
     drawn = []
     monkeypatch.setattr(plots, "plot_front", lambda points, *_, **__: drawn.extend(points))
-    assert main(["front", str(folder), "--plot", str(tmp_path / "f.png")]) == 0
+    assert main(["plot", str(folder), "--what", "front", "--to", str(tmp_path / "f.png")]) == 0
     assert [p.kind for p in drawn].count("baseline") == 2
     assert [p.kind for p in drawn][:2] == ["front", "baseline"]
 

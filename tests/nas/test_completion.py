@@ -1,9 +1,14 @@
 """Completion scripts: read by the shells themselves where they are, and complete every option."""
 
 import json
+import os
+import pty
 import re
+import select
+import shlex
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -52,20 +57,77 @@ def test_the_verb_prints_the_script(scripts, shell, capsys):
     assert json.loads(capsys.readouterr().out)["script"] == (scripts / shell).read_text()
 
 
-def completed(scripts, folder, *words):
-    """What bash offers for the last word."""
+def bash_offers(script, folder, words):
     given = " ".join(f"'{word}'" for word in words)
     code = (
-        f"source '{scripts / 'bash'}'; COMP_WORDS=(nas {given}); COMP_CWORD={len(words)}; "
+        f"source '{script}'; COMP_WORDS=(nas {given}); COMP_CWORD={len(words)}; "
         '_nas; printf "%s\\n" "${COMPREPLY[@]}"'
     )
     done = subprocess.run(
         ["bash", "-c", code], cwd=folder, capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
-    return set(done.stdout.split("\n")) - {""}
+    return done.stdout.split("\n")
 
 
+def fish_offers(script, folder, words):
+    code = f"source '{script}'; complete -C {shlex.quote(typed(words))}"
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    # Each line is a word, quoted where it must be, a tab, and what it means.
+    return [line.split("\t")[0].rstrip("/").replace("\\", "") for line in done.stdout.split("\n")]
+
+
+def zsh_offers(script, folder, words):
+    # zsh completes only at a prompt: one in a terminal of ours, whose compadd also writes down
+    # what it is given.
+    found, end = folder.parent / "found", folder.parent / "end"
+    start = folder.parent / "start"
+    start.write_text(f"""
+autoload -Uz compinit; compinit -D -u
+source '{script}'
+compadd() {{
+    if [[ ${{@[(I)-[OAD]]}} = 0 ]]; then
+        local -a matches
+        builtin compadd -A matches "$@"
+        print -rl -- $matches >> '{found}'
+    fi
+    builtin compadd "$@"
+}}
+zle -C offer list-choices _main_complete; bindkey '^I' offer
+finish() {{ print end >> '{end}' }}
+zle -N finish; bindkey '^X' finish
+""")
+    ours, its = pty.openpty()
+    shell = subprocess.Popen(
+        ["zsh", "-f", "-i"], cwd=folder, stdin=its, stdout=its, stderr=its, start_new_session=True
+    )
+    os.close(its)
+    try:
+        os.write(ours, f"source '{start}'\n{typed(words)}\t\x18".encode())
+        until = time.monotonic() + 20
+        while not end.exists() and time.monotonic() < until:
+            if select.select([ours], [], [], 0.05)[0]:
+                os.read(ours, 4096)  # a terminal that nobody reads stands still
+        assert end.exists(), "zsh did not answer in 20 s"
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(ours)
+    return found.read_text().replace("\\", "").split("\n") if found.exists() else []
+
+
+def typed(words):
+    """A line that ends in the word to complete, which nobody has closed a quote behind."""
+    return " ".join(["nas", *map(shlex.quote, words[:-1]), words[-1].replace(" ", "\\ ")])
+
+
+OFFERS = {"bash": bash_offers, "fish": fish_offers, "zsh": zsh_offers}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -84,10 +146,13 @@ def completed(scripts, folder, *words):
     ],
     ids=lambda v: " ".join(sorted(v) if isinstance(v, set) else v)[:40],
 )
-def test_bash_offers_what_may_follow(scripts, tmp_path, words, expected):
-    (tmp_path / "a run").mkdir()
-    (tmp_path / "a.json").touch()
-    assert completed(scripts, tmp_path, *words) == expected
+def test_a_shell_offers_what_may_follow(scripts, tmp_path, shell, words, expected):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not on this machine")
+    folder = tmp_path / "here"
+    (folder / "a run").mkdir(parents=True)
+    (folder / "a.json").touch()
+    assert set(OFFERS[shell](scripts / shell, folder, words)) - {""} == expected
 
 
 def test_zsh_keeps_its_search_path(scripts):

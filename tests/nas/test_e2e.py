@@ -91,7 +91,7 @@ def test_the_front_on_the_command_line(run, tmp_path):
     assert found["schema"] == 1 and len(found["members"]) == len(run.front())
     csv = nas_command("front", run.folder, "--csv", "--knee").stdout.splitlines()
     assert len(csv) == 2 and csv[0].startswith("trial,")
-    drawn = nas_command("front", run.folder, "--plot", tmp_path / "front.png")
+    drawn = nas_command("plot", run.folder, "--what", "front", "--to", tmp_path / "front.png")
     assert drawn.returncode == 0 and (tmp_path / "front.png").stat().st_size > 10_000
 
 

@@ -173,7 +173,6 @@ function drawProvenance(holder, data) {
   const versions = Object.entries(p.versions).map(([name, value]) => `${name} ${value}`).join(", ");
   holder.replaceChildren(...ways, pairs([
     ["search", `${p.sampler}, seed ${p.seed}, space ${data.space}, started ${data.started}`],
-    ["driver", p.versions.driver || "none recorded"],
     ["versions", versions],
   ]));
 }
