@@ -16,12 +16,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table as Shown
 from predictors.learned.active import (
     FIRST_ROWS,
     Candidates,
@@ -218,30 +220,39 @@ def rows_needed(tried: Sequence[int], losses: Sequence[float], goal: float) -> f
     return None
 
 
-def render(name: str, lines: Sequence[Line], seeds: int) -> str:
-    """A table for people: medians [quartiles] in percent, tau times 100."""
-    rows = [
-        f"{name}, {seeds} seeds: median [quartiles]; MAPE in %, tau x 100",
-        f"{'':20} {'rows':>4}  {'active':22} {'random':22} random needs  half?",
-    ]
+def rows_of(name: str, lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """Quartiles in percent, tau times 100."""
+    rows = []
     for line in lines:
-        most = "" if line.needed is not None else f"over {max(RANDOM_SIZES)}"
-        needed = most or f"{line.needed:.0f}"
-        is_half = line.needed is None or line.needed >= 2 * line.n
-        rows.append(
-            f"{line.measure:20} {line.n:4}  {_quartiles(line.active):22} "
-            f"{_quartiles(line.random):22} {needed:>12}  {'yes' if is_half else 'no'}"
-        )
-    return "\n".join(rows)
+        row: dict[str, Any] = {"table": name, "measure": line.measure, "n": line.n}
+        for way in ("active", "random"):
+            for part, value in zip(("low", "median", "high"), getattr(line, way), strict=True):
+                row[f"{way}_{part}"] = 100 * value
+        over = f"over {max(RANDOM_SIZES)}"
+        row["needed"] = over if line.needed is None else f"{line.needed:.0f}"
+        row["is_half"] = line.needed is None or line.needed >= 2 * line.n
+        rows.append(row)
+    return rows
 
 
-def _quartiles(values: tuple[float, float, float]) -> str:
-    low, middle, high = (100 * v for v in values)
-    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+def table_of(rows: Sequence[dict[str, Any]], seeds: int) -> Shown:
+    """All sources below each other."""
+    quartiles = "{WAY_median:.2f} [{WAY_low:.2f}, {WAY_high:.2f}]"
+    columns = {
+        "table": "{table}",
+        "measure": "{measure}",
+        "rows": "{n}",
+        "active": quartiles.replace("WAY", "active"),
+        "random": quartiles.replace("WAY", "random"),
+        "random needs": "{needed}",
+        "half?": "{is_half}",
+    }
+    note = f"{seeds} seeds: median [quartiles]; MAPE in %, tau x 100"
+    return Shown.of("rows", columns, rows, note)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a table for each source that is named."""
+    """Print a table of all sources that are named."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmarks.active_measuring", description=__doc__
     )
@@ -250,7 +261,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--hat", type=Path, action="append", default=[], help="a CSV of HAT")
     parser.add_argument("--edgetran", type=Path, help="a JSON of EdgeTran")
     parser.add_argument("--seeds", type=int, default=10)
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
+    sheet = Sheet(parser, arguments, "active-measuring")
     if arguments.seeds < 1:
         print(f"active_measuring: seeds must be >= 1, got {arguments.seeds}", file=sys.stderr)
         return 2
@@ -259,9 +272,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"active_measuring: {error}", file=sys.stderr)
         return 2
+    if not tables:
+        print("active_measuring: name a table, or --made-up", file=sys.stderr)
+        return 2
+    rows = []
     for data in tables:
-        lines = compare(data, arguments.seeds)
-        print(render(data.name, lines, arguments.seeds), flush=True)
+        rows += rows_of(data.name, compare(data, arguments.seeds))
+        print(f"{data.name}: done", file=sys.stderr)
+    sheet.show(table_of(rows, arguments.seeds))
     return 0
 
 

@@ -1,6 +1,6 @@
 """A search whose processes are killed at random, next to one that nothing befalls.
 
-    python -m experiments.benchmarks.chaos --kills 100 --to result.json
+    python -m experiments.benchmarks.chaos --kills 100 --keep
 
 A Ray of four nodes on this machine (one to lead, two that train, one that measures), a search on
 it, and so many ``kill -9``, drawn from a seed: of the driver, of a worker that trains, of a
@@ -18,9 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import json
 import os
-import platform
 import random
 import signal
 import subprocess
@@ -36,6 +34,8 @@ import numpy as np
 
 import nas
 from experiments.benchmarks.formula import formula_reading
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 from nas.files import read_json, write_atomic, write_json
 from nas.patience import is_os_error, persist
 from nas.searching.config import GateConfig, SearchConfig
@@ -366,20 +366,44 @@ def undisturbed(folder: Path, chaotic: list[TrialRecord], seed: int) -> Run:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmarks.chaos", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--trials", type=int, default=60, help="at least; more while kills go on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="keeps the runs (default: removed)")
-    parser.add_argument("--to", type=Path, help="writes the result as JSON")
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
+    sheet = Sheet(parser, arguments, f"chaos-seed{arguments.seed}")
     with tempfile.TemporaryDirectory(prefix="joulenas-chaos-") as scratch:
         result = compare(arguments.folder or Path(scratch), arguments)
-    print(json.dumps(result, indent=2))
-    if arguments.to is not None:
-        write_json(arguments.to, result)
+    sheet.show(table_of(result))
     good = result["lost"] == result["duplicated"] == 0 and result["fronts_are_equal"]
     return 0 if good else 1
+
+
+def table_of(result: dict[str, Any]) -> Table:
+    """One row: what was killed, and what became of the search."""
+    return Table.of(
+        "kills",
+        {
+            "seed": "{seed}",
+            "kills: driver, worker, measurement, node": (
+                "{kills_driver}, {kills_worker}, {kills_measurement}, {kills_node}"
+            ),
+            "trials": "{trials}",
+            "complete": "{complete}",
+            "failed": "{failed}",
+            "lost": "{lost}",
+            "duplicated": "{duplicated}",
+            "epochs again": "{epochs_trained_again}",
+            "on the front": "{front}",
+            "front as undisturbed": "{fronts_are_equal}",
+            "seconds": "{chaos_s}",
+        },
+        [result],
+    )
 
 
 def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -408,11 +432,12 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     figures = {r.architecture.hash: (r.accuracy, r.energy_j) for r in complete}
     calm_figures = {r.architecture.hash: (r.accuracy, r.energy_j) for r in calm.records()}
     return {
-        "kills": dict(chaos.killed),
+        **{f"kills_{kind}": chaos.killed[kind] for kind in KINDS},
         "seed": arguments.seed,
         "trials": len(records),
-        "states": dict(Counter(r.state for r in records)),
-        "failed_reasons": dict(Counter(r.reason for r in records if r.state == "failed")),
+        "complete": len(complete),
+        "failed": len(failed := [r for r in records if r.state == "failed"]),
+        "failed_reasons": "; ".join(sorted({str(r.reason) for r in failed})),
         # Asserted at each kill and at the end: nothing that had finished is lost or changed.
         "lost": sum(number not in {r.number for r in records} for number in chaos.finished),
         "duplicated": sum(n - 1 for n in hashes.values()),
@@ -423,8 +448,6 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "figures_are_equal": figures == calm_figures,
         "chaos_s": round(chaos_s),
         "protocol": get_protocol("quick").hash,
-        "python": platform.python_version(),
-        "versions": run.versions,
     }
 
 

@@ -15,12 +15,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import torch
 
 import nas
 from experiments.benchmarks.paired import Difference
-from nas.cli.units import format_joules
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 from nas.pareto.queries import FrontMember
 from nas.searching.run import Run, member_of
 from nas.searching.teacher import load_teacher
@@ -98,25 +100,26 @@ def dominated_trials(run: Run, member: FrontMember) -> list[int]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmarks.compressed_twins",
+        description=__doc__.splitlines()[0],
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each (default: 5)")
     parser.add_argument("--trials", type=int, nargs="*", help="members, in place of all")
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
     run = nas.load(arguments.run)
     torch.set_num_threads(1)
     protocol = get_protocol(run.config.protocol)
     plain = [r.number for r in run.trials() if twin_of(r.architecture) == r.architecture]
-    print(f"{arguments.run}: {len(plain)} of {len(run.trials())} trials are uncompressed")
+    sheet, rows = Sheet(parser, arguments, "compressed-twins", run.config.device), []
     for member in run.front():
         architecture = Architecture.from_dict(member.architecture)
         twin = twin_of(architecture)
         wanted = arguments.trials is None or member.trial in arguments.trials
         if twin == architecture or not wanted:
             continue
-        beaten = dominated_trials(run, member)
-        print(f"\ntrial {member.trial}: {member.architecture_text}")
-        print(f"  in the run it dominates uncompressed trials {beaten or 'none'}")
         ours, theirs = (accuracies(run, a, arguments.seeds) for a in (architecture, twin))
         joules = compare(
             architecture,
@@ -127,24 +130,54 @@ def main(argv: Sequence[str] | None = None) -> int:
             meter=run.meter,
             on_pair=lambda n, _: print(f"pair {n}", file=sys.stderr),
         )
-        for name, found, energy_j in (
-            ("member", ours, joules.energy_a_j),
-            ("twin", theirs, joules.energy_b_j),
-        ):
-            validation, test = (100 * sum(part) / len(part) for part in found)
-            print(
-                f"  {name:<7} validation {validation:6.2f}%  test {test:6.2f}%  "
-                f"{format_joules(energy_j)}"
-            )
         validation_apart, test_apart = (
             Difference.of(a, b) for a, b in zip(ours, theirs, strict=True)
         )
-        print(
-            f"  apart   validation {validation_apart.points()}, test {test_apart.points()}; "
-            f"joules x{joules.ratio:.3f} [{joules.low:.3f}, {joules.high:.3f}] "
-            f"over {joules.n_pairs} pairs: {verdict(validation_apart, joules)}",
-            flush=True,
-        )
+        rows += [
+            {
+                "trial": member.trial,
+                "network": name,
+                "architecture": shape.describe(),
+                "validation": 100 * mean(found[0]),
+                "test": 100 * mean(found[1]),
+                "energy_uj": 1e6 * energy_j,
+                "is_estimate": member.is_estimate,
+                "beaten": ", ".join(map(str, beaten)) or "none",
+                **dict.fromkeys(("on_validation", "on_test", "ratio", "low", "high", "verdict")),
+            }
+            for name, shape, found, energy_j, beaten in (
+                ("twin", twin, theirs, joules.energy_b_j, ()),
+                ("member", architecture, ours, joules.energy_a_j, dominated_trials(run, member)),
+            )
+        ]
+        rows[-1] |= {
+            "on_validation": validation_apart.points(),
+            "on_test": test_apart.points(),
+            "ratio": joules.ratio,
+            "low": joules.low,
+            "high": joules.high,
+            "verdict": verdict(validation_apart, joules),
+        }
+        print(f"trial {member.trial}: {rows[-1]['verdict']}", file=sys.stderr)
+    if not rows:
+        print("compressed_twins: no member of the front is compressed", file=sys.stderr)
+        return 2
+    columns = {
+        "trial": "{trial}",
+        "network": "{network}",
+        "architecture": "{architecture}",
+        "val %": "{validation:.2f}",
+        "test %": "{test:.2f}",
+        "uJ a sample": "{energy_uj:.3g}",
+        "an estimate": "{is_estimate}",
+        "val, points": "{on_validation}",
+        "test, points": "{on_test}",
+        "joules": "x{ratio:.3f} [{low:.3f}, {high:.3f}]",
+        "found": "{verdict}",
+        "dominates, in the run": "{beaten}",
+    }
+    note = f"{len(plain)} of the run's {len(run.trials())} trials are uncompressed"
+    sheet.show(Table.of("twins", columns, rows, note))
     return 0
 
 

@@ -36,7 +36,8 @@ from typing import Any
 import torch
 
 from experiments.benchmarks.digits_accuracy import digits_accuracies
-from nas.cli.tables import render_columns
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 from nas.searching.recipes import default_device
 from predictors.campaign.per_call import joules_per_call, real_meter
 from search_spaces.architecture import (
@@ -231,44 +232,44 @@ def _joules(calls: dict[str, Callable[[], object]], device: str) -> dict[str, fl
         meter.close()
 
 
-def render(lines: Sequence[Line], accuracies: dict[str, tuple[float, float | None]]) -> str:
-    """The table, with a column of joules only where a real meter gave some."""
+def tables(
+    lines: Sequence[Line], accuracies: dict[str, tuple[float, float | None]]
+) -> list[Table]:
+    """The ratios, with a column of joules only where a real meter gave some, and accuracies."""
     has_joules = any(line.joules_to_bf16 is not None for line in lines)
-    head = ["shape", "choice", "time/fp32 eager", "time/fp32", "time/bf16", "size", "output error"]
-    head += ["joules/bf16"] if has_joules else []
-    head += ["verdict", "kernel"]
-    rows = []
-    for line in lines:
-        if line.status == "absent":
-            continue
-        row = [f"d{line.d_model}/b{line.batch_size}", line.choice]
-        row += [_x(line.time_to_eager), _x(line.time_to_fp32), _x(line.time_to_bf16)]
-        row += [
-            _x(line.size_ratio),
-            "" if line.output_error is None else f"{line.output_error:.3f}",
-        ]
-        row += [_x(line.joules_to_bf16)] if has_joules else []
-        row += [line.verdict, line.kernel or ""]
-        rows.append(row)
-    text = render_columns(head, rows, right=set(range(2, 8 if has_joules else 7)))
+    columns = {
+        "shape": "d{d_model}/b{batch_size}",
+        "choice": "{choice}",
+        "time / fp32 eager": "{time_to_eager:.2f}x",
+        "time / fp32": "{time_to_fp32:.2f}x",
+        "time / bf16": "{time_to_bf16:.2f}x",
+        "size": "{size_ratio:.2f}x",
+        "output error": "{output_error:.3f}",
+        **({"joules / bf16": "{joules_to_bf16:.2f}x"} if has_joules else {}),
+        "verdict": "{verdict}",
+        "kernel": "{kernel}",
+    }
+    rows = [asdict(line) | {"verdict": line.verdict} for line in lines if line.status != "absent"]
     absent = sorted({line.choice for line in lines if line.status == "absent"})
-    if absent:
-        text += f"\nnot here: {', '.join(absent)}"
+    note = f"not here: {', '.join(absent)}" if absent else ""
+    found = [Table.of("ratios", columns, rows, note)]
     if accuracies:
-        text += "\n\ndigits, validation accuracy of one trained network (d64, 2 layers):\n"
-        text += render_columns(
-            ("choice", "drop, points", "after a short fine-tune"),
-            [
-                (name, f"{drop:+.2f}", "" if later is None else f"{later:+.2f}")
-                for name, (drop, later) in accuracies.items()
-            ],
-            right={1, 2},
+        found.append(
+            Table.of(
+                "accuracy",
+                {
+                    "choice": "{choice}",
+                    "drop, points": "{drop:+.2f}",
+                    "after a short fine-tune": "{later:+.2f}",
+                },
+                [
+                    {"choice": name, "drop": drop, "later": later}
+                    for name, (drop, later) in accuracies.items()
+                ],
+                "digits, validation accuracy of one trained network (d64, 2 layers)",
+            )
         )
-    return text
-
-
-def _x(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.2f}x"
+    return found
 
 
 def read_lines(path: Path, device: str) -> list[Line]:
@@ -326,10 +327,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--records", type=Path, help="JSONL file to append to and go on from")
     parser.add_argument("--budget-s", type=float, default=480.0, help="seconds (default: 480)")
     parser.add_argument("--no-accuracy", action="store_true", help="leave the digits out")
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
     device = arguments.device or default_device()
+    sheet = Sheet(parser, arguments, "compression", device)
     try:
         shapes = _shapes(arguments.shapes, device)
     except ValueError as error:
@@ -358,13 +360,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _append(arguments.records, found, device)
         longest_s = max(longest_s, time.monotonic() - begun)
     accuracies = {} if arguments.no_accuracy or left else digits_accuracies(device)
-    if arguments.json:
-        result = {"lines": [asdict(line) | {"verdict": line.verdict} for line in lines]}
-        print(json.dumps(result | {"accuracy": accuracies, "shapes_left": left}, allow_nan=False))
-    else:
-        print(render(lines, accuracies))
-        if left:
-            print(f"shapes left: {len(left)}; run the same command again")
+    sheet.show(*tables(lines, accuracies), keep=not left)
+    if left:
+        print(f"shapes left: {len(left)}; run the same command again")
     return 0
 
 

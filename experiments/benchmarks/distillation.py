@@ -20,10 +20,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import geometric_mean
+from typing import Any
 
 import torch
 
 from experiments.benchmarks.paired import Difference
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 from nas.tasks.base import Split, SplitName, Task
 from nas.tasks.registry import get_task
 from nas.tasks.task_file import TaskFile
@@ -132,17 +135,17 @@ def accuracies(model: Transformer, task: Task) -> tuple[float, float]:
     return validation, test
 
 
-def trained_teacher(setting: Setting) -> Transformer:
-    """The teacher, as ``nas search --distill`` trains it."""
+def trained_teacher(setting: Setting) -> tuple[Transformer, str]:
+    """The teacher, as ``nas search --distill`` trains it, and what it is."""
     task = setting.task
     model = build(setting.teacher, task.workload(64), generator_seed=0)
     train(model, task.split("train"), teacher_recipe(setting.recipe, setting.width_ratio), seed=0)
     validation, test = accuracies(model, task)
-    print(
-        f"\n{task.name}: teacher {setting.teacher.describe()}, "
-        f"validation {validation:.2%}, test {test:.2%}"
+    what = (
+        f"teacher {setting.teacher.describe()}: validation {validation:.2%}, test {test:.2%}; "
+        "* the 95% interval of the mean paired difference, in points, leaves zero out"
     )
-    return model
+    return model, what
 
 
 def outputs_of(model: Transformer, split: Split, recipe: TrainingConfig) -> Teacher:
@@ -154,11 +157,12 @@ def outputs_of(model: Transformer, split: Split, recipe: TrainingConfig) -> Teac
 
 def compare(
     setting: Setting, teacher: Transformer, task: Task, recipe: TrainingConfig, seeds: int
-) -> None:
-    """Train every student with and without the teacher and print one row a variant."""
+) -> list[dict[str, Any]]:
+    """Train every student with and without the teacher: one row a variant."""
     split = task.split("train")
     outputs = outputs_of(teacher, split, recipe)
     variants = {"labels": None, **setting.variants}
+    rows: list[dict[str, Any]] = []
     for student in setting.students:
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
         seconds = dict.fromkeys(variants, 0.0)
@@ -173,38 +177,57 @@ def compare(
             print(f"{task.name} {student.describe()}: seed {seed}/{seeds}", file=sys.stderr)
         for name, pairs in found.items():
             validation, test = zip(*pairs, strict=True)
-            row = [f"{task.name:<13} {student.describe():<26} {name:<9}"]
-            row.append(f"{100 * sum(validation) / seeds:6.2f} {100 * sum(test) / seeds:6.2f}")
+            row = {
+                "data": task.name,
+                "student": student.describe(),
+                "learns_by": name,
+                "validation": 100 * sum(validation) / seeds,
+                "test": 100 * sum(test) / seeds,
+                "on_validation": None,
+                "on_test": None,
+                "cpu_s": seconds[name] / seeds,
+            }
             if name != "labels":
                 plain_validation, plain_test = zip(*found["labels"], strict=True)
-                row.append(f"{Difference.of(validation, plain_validation).points():>15}")
-                row.append(f"{Difference.of(test, plain_test).points():>15}")
-            row.append(f"{seconds[name] / seeds:5.1f} s".rjust(8 if name != "labels" else 40))
-            print("  ".join(row), flush=True)
+                row["on_validation"] = Difference.of(validation, plain_validation).points()
+                row["on_test"] = Difference.of(test, plain_test).points()
+            rows.append(row)
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmarks.distillation", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("task", choices=("digits", "text"))
     parser.add_argument("--sst2", type=Path, help="folder with stsa.binary.train, .dev and .test")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", choices=("all", "few"), help="one setting instead of both")
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
     if arguments.task == "text" and arguments.sst2 is None:
         parser.error("text needs --sst2 PATH")
     torch.set_num_threads(1)
     setting = digits() if arguments.task == "digits" else text(arguments.sst2)
-    model = trained_teacher(setting)
-    print(
-        f"{'data':<13} {'student':<26} {'learns by':<9}  {'val %':>6} {'test %':>6}  "
-        f"{'val':>15}  {'test':>15}  {'CPU':>6}"
-    )
+    sheet = Sheet(parser, arguments, f"distillation-{arguments.task}")
+    (model, note), rows = trained_teacher(setting), []
     if arguments.only != "few":
-        compare(setting, model, setting.task, setting.recipe, arguments.seeds)
+        rows += compare(setting, model, setting.task, setting.recipe, arguments.seeds)
     if arguments.only != "all":
         recipe = replace(setting.recipe, epochs=setting.few_epochs)
-        compare(setting, model, Part(setting.task, setting.keep_every), recipe, arguments.seeds)
-    print("* the 95% interval of the mean paired difference, in points, leaves zero out")
+        part = Part(setting.task, setting.keep_every)
+        rows += compare(setting, model, part, recipe, arguments.seeds)
+    columns = {
+        "data": "{data}",
+        "student": "{student}",
+        "learns by": "{learns_by}",
+        "val %": "{validation:.2f}",
+        "test %": "{test:.2f}",
+        "val": "{on_validation}",
+        "test": "{on_test}",
+        "CPU s": "{cpu_s:.1f}",
+    }
+    sheet.show(Table.of("students", columns, rows, note))
     return 0
 
 

@@ -10,10 +10,9 @@ evaluated by the end. The audit sees only its share of the drops; the bench know
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ import numpy as np
 from scipy.stats import beta
 
 from experiments.benchmarks.tables.hwgpt import load_oracle
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 from nas.pareto.dominance import non_dominated_mask
 from nas.searching.config import GateConfig
 from nas.searching.gate import Gate, Rivals, audit_summary
@@ -150,26 +151,35 @@ def _would_be_on(record: TrialRecord, front: Any) -> bool:
     return not bool(np.any(better & strictly))
 
 
-def render(outcomes: Sequence[Outcome]) -> str:
-    """A line for each confidence."""
-    lines = [
-        "confidence  dropped (median)    false of all drops [95%]            by the audit [95%]"
-    ]
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """A row for each confidence; intervals are of 95%."""
+    rows = []
     for confidence in sorted({o.confidence for o in outcomes}):
-        rows = [o for o in outcomes if o.confidence == confidence]
-        share = float(np.median([o.dropped / o.judged for o in rows]))
-        every = _rate(sum(o.false_drops for o in rows), sum(o.dropped for o in rows))
-        audit = _rate(sum(o.audited_false for o in rows), sum(o.audited for o in rows))
-        lines.append(f"{confidence:10.2f}  {share:16.1%}    {every:32}    {audit}")
-    return "\n".join(lines)
+        found = [o for o in outcomes if o.confidence == confidence]
+        row = {
+            "confidence": confidence,
+            "dropped": float(np.median([o.dropped / o.judged for o in found])),
+        }
+        row |= _rate("every", sum(o.false_drops for o in found), sum(o.dropped for o in found))
+        row |= _rate("audit", sum(o.audited_false for o in found), sum(o.audited for o in found))
+        rows.append(row)
+    rate = "{NAME_false}/{NAME_drops} = {NAME:.2%} [{NAME_low:.2%}, {NAME_high:.2%}]"
+    columns = {
+        "confidence": "{confidence:.2f}",
+        "dropped (median)": "{dropped:.1%}",
+        "false of all drops [95%]": rate.replace("NAME", "every"),
+        "by the audit [95%]": rate.replace("NAME", "audit"),
+    }
+    return Table.of("drops", columns, rows)
 
 
-def _rate(false: int, drops: int) -> str:
+def _rate(name: str, false: int, drops: int) -> dict[str, float | None]:
+    found: dict[str, float | None] = {f"{name}_false": false, f"{name}_drops": drops}
     if not drops:
-        return "none"
+        return found | {name: None, f"{name}_low": None, f"{name}_high": None}
     low = 0.0 if false == 0 else float(beta.ppf(0.025, false, drops - false + 1))
     high = 1.0 if drops == false else float(beta.ppf(0.975, false + 1, drops - false))
-    return f"{false}/{drops} = {false / drops:.2%} [{low:.2%}, {high:.2%}]"
+    return found | {name: false / drops, f"{name}_low": low, f"{name}_high": high}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -184,8 +194,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--judged", type=int, default=400, help="fresh candidates a seed")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--confidence", type=float, nargs="+", default=[GateConfig().confidence])
-    parser.add_argument("--json", type=Path, help="write every outcome to this file")
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
+    sheet = Sheet(parser, arguments, "gate-quality")
     try:
         module = load_oracle(arguments.hwgpt)
         outcomes = [
@@ -204,9 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"gate_quality: {error}", file=sys.stderr)
         return 2
-    print(render(outcomes))
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps([asdict(o) for o in outcomes], indent=1) + "\n")
+    sheet.show(table(outcomes))
     return 0
 
 

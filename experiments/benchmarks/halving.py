@@ -28,6 +28,8 @@ import torch
 from experiments.benchmarks.formula import formula_reading
 from experiments.benchmarks.paired import Difference
 from experiments.recipes import quickstart
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 from nas.pareto.hypervolume import hypervolume
 from nas.searching.config import SearchConfig
 from nas.searching.gate import Gate, Rivals
@@ -402,7 +404,9 @@ def compared(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmarks.halving", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--eta", type=int)
@@ -411,7 +415,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--more", type=float, default=1.0, help="candidates with halving, times")
     parser.add_argument("--audit", action="store_true", help="train what was stopped afterwards")
     parser.add_argument("--cache", type=Path, default=Path("halving.jsonl"))
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
+    sheet = Sheet(parser, arguments, "halving")
     torch.set_num_threads(1)
     epochs = quickstart("cpu").training.epochs
     changes = {
@@ -420,9 +426,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(arguments, name) is not None
     }
     halving = replace(HalvingConfig.for_epochs(epochs), **changes)
-    print(f"{arguments.trials} candidates, rungs at {halving.rungs(epochs)} of {epochs} epochs")
-    print("seed  search   complete  stopped  HV validation  HV test  training")
-    pairs = []
+    pairs, rows = [], []
     found = pairs_of(
         arguments.seeds,
         arguments.trials,
@@ -434,13 +438,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     for seed, pair in zip(arguments.seeds, found, strict=True):
         pairs.append(pair)
         for name, o in zip(("plain", "halving"), pair, strict=True):
-            print(
-                f"{seed:>4}  {name:<7}  {o.complete:>8}  {o.stopped:>7}  {o.validation[-1]:13.4f}"
-                f"  {o.test[-1]:7.4f}  {o.train_s[-1]:6.0f} s",
-                flush=True,
+            rows.append(
+                {
+                    "seed": seed,
+                    "search": name,
+                    "complete": o.complete,
+                    "stopped": o.stopped,
+                    "validation": o.validation[-1],
+                    "test": o.test[-1],
+                    "train_s": o.train_s[-1],
+                }
             )
-    if len(pairs) > 1:
-        print("\n".join(compared(pairs)))
+        print(f"seed {seed}: {pair[0].train_s[-1] + pair[1].train_s[-1]:.0f} s", file=sys.stderr)
+    columns = {
+        "seed": "{seed}",
+        "search": "{search}",
+        "complete": "{complete}",
+        "stopped": "{stopped}",
+        "HV validation": "{validation:.4f}",
+        "HV test": "{test:.4f}",
+        "training, CPU s": "{train_s:.0f}",
+    }
+    first = f"{arguments.trials} candidates, rungs at {halving.rungs(epochs)} of {epochs} epochs"
+    note = "\n".join([first, *(compared(pairs) if len(pairs) > 1 else [])])
+    sheet.show(Table.of("searches", columns, rows), note=note)
     return 0
 
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.benchmarks.active_measuring import Labelled, made_up
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 from predictors.learned.regressor import CostRegressor, Terms, TrainingRows
 
 ROWS_A_SESSION = 20
@@ -67,13 +69,14 @@ def measure(data: Labelled, sessions: int, confidence: float, seed: int) -> Cove
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a line for each number of sessions."""
+    """Print a row for each number of sessions."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmarks.predictor_coverage", description=__doc__
     )
     parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--sessions", type=int, nargs="+", default=list(SESSIONS))
     parser.add_argument("--confidence", type=float, default=0.9)
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
     if arguments.seeds < 2 or min(arguments.sessions) < 2 or not 0 < arguments.confidence < 1:
         print(
@@ -82,20 +85,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    data = made_up()
-    print(f"sessions  coverage of {arguments.confidence:.0%} [95% of the mean]  half-width")
+    sheet = Sheet(parser, arguments, "predictor-coverage")
+    data, rows = made_up(), []
     for sessions in arguments.sessions:
         found = [
             measure(data, sessions, arguments.confidence, seed) for seed in range(arguments.seeds)
         ]
         covered = np.array([f.covered for f in found])
         error = 1.96 * covered.std(ddof=1) / np.sqrt(len(covered))
-        width = np.mean([f.half_width for f in found])
-        print(
-            f"{sessions:8}  {covered.mean():.1%} [{covered.mean() - error:.1%}, "
-            f"{covered.mean() + error:.1%}]{'':12}  {width:.1%}",
-            flush=True,
+        rows.append(
+            {
+                "sessions": sessions,
+                "covered": covered.mean(),
+                "low": covered.mean() - error,
+                "high": covered.mean() + error,
+                "half_width": np.mean([f.half_width for f in found]),
+            }
         )
+        print(f"{sessions} sessions", file=sys.stderr)
+    columns = {
+        "sessions measured": "{sessions}",
+        f"nominal {arguments.confidence:.0%} holds": "{covered:.1%} [{low:.1%}, {high:.1%}]",
+        "half-width": "{half_width:.1%}",
+    }
+    sheet.show(Table.of("coverage", columns, rows))
     return 0
 
 

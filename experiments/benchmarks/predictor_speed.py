@@ -22,6 +22,8 @@ from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 from predictors.learned.features import counted
 from predictors.learned.models import EnergyPredictor, Observation
 from search_spaces.batch import ArchitectureBatch
@@ -63,14 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rows", type=int, default=1000, help="training rows (default: 1000)")
     parser.add_argument("--predict", type=int, default=200_000, help="rows to predict")
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
     if arguments.rows < 10 or arguments.predict < 1:
         print("predictor_speed: --rows must be >= 10 and --predict >= 1", file=sys.stderr)
         return 2
-    n = arguments.predict
-    print(
-        "space           what                               CPU s   clock s   architectures/CPU s"
-    )
+    n, found = arguments.predict, []
+    sheet = Sheet(parser, arguments, "predictor-speed")
     for name, workload in WORKLOADS.items():
         space, rng = get_space(name), np.random.default_rng(0)
         train = sample_positions(space, arguments.rows, rng)
@@ -82,8 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         positions = sample_positions(space, n, rng)
 
         def show(what: str, cpu_s: float, clock_s: float, many: int = 0, name: str = name) -> None:
-            rate = f"{many / cpu_s:12,.0f}" if many else ""
-            print(f"{name:14}  {what:32}  {cpu_s:6.2f}  {clock_s:8.2f}  {rate}")
+            rate = many / cpu_s if many else None
+            row = {"space": name, "what": what, "cpu_s": cpu_s, "clock_s": clock_s, "rate": rate}
+            found.append(row)
+            print(f"{name}: {what}", file=sys.stderr)
 
         cpu_s, clock_s, fitted = timed(lambda rows=rows: EnergyPredictor.fit(rows))
         show(f"ours: fit of {arguments.rows} rows", cpu_s, clock_s)
@@ -125,6 +128,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             few = min(n, 20_000)
             cpu_s, clock_s, _ = timed(lambda m=model, x=unseen[:few]: m.predict(x))
             show(f"scikit-learn {what}: {few} predicted", cpu_s, clock_s, many=few)
+    columns = {
+        "space": "{space}",
+        "what": "{what}",
+        "CPU s": "{cpu_s:.2f}",
+        "clock s": "{clock_s:.2f}",
+        "architectures a CPU s": "{rate:,.0f}",
+    }
+    sheet.show(Table.of("speed", columns, found))
     return 0
 
 

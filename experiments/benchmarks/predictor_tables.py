@@ -12,12 +12,12 @@ beside them; ours is judged against the best of all ten in either figure.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau
@@ -33,6 +33,8 @@ from experiments.benchmarks.tables.hat import read_hat
 from experiments.benchmarks.tables.hwgpt import read_hwgpt
 from experiments.benchmarks.tables.plain import read_plain
 from experiments.benchmarks.tables.table import Array, Table
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table as Shown
 from predictors.learned.regressor import CostRegressor
 
 _LEARNERS: dict[str, Callable[[], object]] = {
@@ -132,32 +134,49 @@ def _mean(scores: Sequence[Score]) -> Score:
     return Score(of("tau") or 0.0, of("mape") or 0.0, of("coverage"), of("half_width"))
 
 
-def render(cells: Sequence[Cell]) -> str:
-    """One line a cell, for people."""
-    lines = [
-        "table                            n   ours: tau  MAPE%  cover  +-    "
-        "best baseline: tau           MAPE%"
+def shown(cells: Sequence[Cell]) -> list[Shown]:
+    """Ours beside the best of the others, and every method by itself."""
+    rows = [_row(cell) for cell in cells]
+    columns = {
+        "table": "{table}",
+        "rows": "{n}",
+        "tau": "{tau:.3f}",
+        "MAPE %": "{mape:.2f}",
+        "90% interval holds": "{coverage:.1%}",
+        "half-width": "{half_width:.1%}",
+    }
+    if any(row["best_tau"] is not None for row in rows):
+        columns |= {
+            "best other tau": "{best_tau:.3f} ({best_by_tau})",
+            "best other MAPE %": "{best_mape:.2f} ({best_by_mape})",
+            "ours is": "{verdict}",
+        }
+    methods = [
+        {"table": cell.table, "n": cell.n, "method": name, "tau": s.tau, "mape": s.mape}
+        for cell in cells
+        for name, s in cell.scores.items()
     ]
-    for cell in cells:
-        ours = cell.scores["ours"]
-        line = (
-            f"{cell.table[:30]:30} {cell.n:4}       {ours.tau:.3f}  {ours.mape:5.2f}  "
-            f"{ours.coverage:5.1%}  {ours.half_width:5.1%}"
-        )
-        if len(cell.scores) > 1:
-            (by_tau, tau), (by_mape, mape) = cell.best_tau, cell.best_mape
-            line += f"  {tau:.3f} {by_tau:16} {mape:5.2f} {by_mape:16}"
-            behind = [
-                name
-                for name, is_behind in (
-                    ("tau", ours.tau < tau - 5e-4),
-                    ("MAPE", ours.mape > mape + 5e-3),
-                )
-                if is_behind
-            ]
-            line += f" behind in {' and '.join(behind)}" if behind else " ahead"
-        lines.append(line)
-    return "\n".join(lines)
+    each = {
+        "table": "{table}",
+        "rows": "{n}",
+        "method": "{method}",
+        "tau": "{tau:.3f}",
+        "MAPE %": "{mape:.2f}",
+    }
+    return [Shown.of("best", columns, rows), Shown.of("methods", each, methods)]
+
+
+def _row(cell: Cell) -> dict[str, Any]:
+    ours = cell.scores["ours"]
+    row: dict[str, Any] = {"table": cell.table, "n": cell.n, **asdict(ours)}
+    names = ("best_tau", "best_by_tau", "best_mape", "best_by_mape", "verdict")
+    if len(cell.scores) == 1:
+        return row | dict.fromkeys(names)
+    (by_tau, tau), (by_mape, mape) = cell.best_tau, cell.best_mape
+    is_behind = {"tau": ours.tau < tau - 5e-4, "MAPE": ours.mape > mape + 5e-3}
+    behind = [name for name, is_so in is_behind.items() if is_so]
+    verdict = f"behind in {' and '.join(behind)}" if behind else "ahead"
+    return row | dict(zip(names, (tau, by_tau, mape, by_mape, verdict), strict=True))
 
 
 def read_tables(arguments: argparse.Namespace) -> list[Table]:
@@ -216,8 +235,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, nargs="+", default=[50, 100, 200, 500])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--ours-only", action="store_true", help="leave the baselines out")
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
+    sheet = Sheet(parser, arguments, "predictor-tables")
     try:
         tables = read_tables(arguments)
     except (ValueError, OSError) as error:
@@ -231,9 +251,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 continue
             print(f"{table.name}, n={n} ...", file=sys.stderr)
             cells.append(run_cell(table, n, arguments.seeds, baselines=not arguments.ours_only))
-    print(render(cells))
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps([asdict(cell) for cell in cells], indent=1) + "\n")
+    if not cells:
+        print("predictor_tables: no table has rows enough", file=sys.stderr)
+        return 2
+    sheet.show(*shown(cells))
     return 0
 
 

@@ -17,6 +17,8 @@ from scipy.stats import kendalltau
 
 from experiments.benchmarks.tables.hat import read_hat
 from experiments.benchmarks.tables.table import Array, Table
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table as Shown
 from predictors.learned.regressor import CostRegressor, Interval, Terms, TrainingRows
 from predictors.learned.transfer import rows_to_adapt, transfer_terms
 
@@ -70,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--hat", type=Path, action="append", required=True, help="source, target")
     parser.add_argument("--seeds", type=int, default=10)
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
+    sheet = Sheet(parser, arguments, "predictor-transfer")
     try:
         if len(arguments.hat) != 2:
             raise ValueError(f"--hat must be given twice, got {len(arguments.hat)}")
@@ -78,9 +82,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"predictor_transfer: {error}", file=sys.stderr)
         return 2
-    print(f"{source.name} -> {target.name}                   tau   MAPE%  coverage of 90%")
-    for name, (tau, mape, coverage) in run(source, target, arguments.seeds).items():
-        print(f"  {name:44}  {tau:.3f}  {mape:5.2f}  {coverage:.1%}")
+    rows = [
+        {"way": name, "tau": tau, "mape": mape, "coverage": coverage}
+        for name, (tau, mape, coverage) in run(source, target, arguments.seeds).items()
+    ]
+    columns = {
+        f"{source.name} to {target.name}": "{way}",
+        "tau": "{tau:.3f}",
+        "MAPE %": "{mape:.2f}",
+        "90% interval holds": "{coverage:.1%}",
+    }
+    sheet.show(Shown.of("ways", columns, rows))
     return 0
 
 

@@ -17,11 +17,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import mean
+from typing import Any
 
 import torch
 
 from experiments.benchmarks.distillation import accuracies, shape
 from experiments.benchmarks.paired import Difference
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 from nas.tasks.registry import get_task
 from nas.training.config import DistillConfig, RecoveryConfig, TrainingConfig
 from nas.training.distill import tabulate, teacher_recipe
@@ -53,9 +56,13 @@ CASES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmarks.recovery", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--seeds", type=int, default=5)
-    seeds = parser.parse_args(argv).seeds
+    add_keep_option(parser)
+    arguments = parser.parse_args(argv)
+    sheet, seeds = Sheet(parser, arguments, "recovery"), arguments.seeds
     torch.set_num_threads(1)
     task = get_task("digits")
     workload = task.workload(128)
@@ -64,9 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     train(large, task.split("train"), teacher_recipe(RECIPE, 2.5), seed=0)
     table = tabulate(large, task.split("train"), RECIPE)
     validation, test = accuracies(large, task)
-    print(
-        f"{LARGE.describe()}: validation {validation:.2%}, test {test:.2%}, "
-        f"{time.process_time() - started:.0f} s with its outputs"
+    note = (
+        f"out of {LARGE.describe()}: validation {validation:.2%}, test {test:.2%}, "
+        f"{time.process_time() - started:.0f} CPU s with its outputs; differences are to training "
+        "from scratch, in points; * the 95% interval leaves zero out"
     )
     teacher = TrainedTeacher(large, LARGE, table)
     inherit = RecoveryConfig(inherit_share=INHERIT_SHARE)
@@ -81,10 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             None,
         ),
     }
-    print(
-        f"{'network':<26} {'weights':<21} {'val %':>6} {'test %':>6}  {'val':>15}  {'test':>15}  "
-        f"{'CPU':>6}"
-    )
+    rows: list[dict[str, Any]] = []
     for name, found in CASES.items():
         results: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
         for seed in range(1, seeds + 1):
@@ -96,22 +101,31 @@ def main(argv: Sequence[str] | None = None) -> int:
                 results[way].append((*accuracies(fitted.model, task), spent))
             print(f"{name}: seed {seed}/{seeds}", file=sys.stderr)
         plain_validation, plain_test, _ = zip(*results["scratch"], strict=True)
-        for way, rows in results.items():
-            validations, tests, spent_s = zip(*rows, strict=True)
-            apart = ["", ""]
+        for way, trained in results.items():
+            validations, tests, spent_s = zip(*trained, strict=True)
+            row = {
+                "network": name,
+                "weights": way,
+                "validation": 100 * mean(validations),
+                "test": 100 * mean(tests),
+                "on_validation": None,
+                "on_test": None,
+                "cpu_s": mean(spent_s),
+            }
             if way != "scratch":
-                apart = [
-                    Difference.of(validations, plain_validation).points(),
-                    Difference.of(tests, plain_test).points(),
-                ]
-            print(
-                f"{name:<26} {way:<21} {100 * mean(validations):6.2f} {100 * mean(tests):6.2f}  "
-                f"{apart[0]:>15}  {apart[1]:>15}  {mean(spent_s):4.1f} s",
-                flush=True,
-            )
-    print(
-        "differences are to training from scratch, in points; * the 95% interval leaves zero out"
-    )
+                row["on_validation"] = Difference.of(validations, plain_validation).points()
+                row["on_test"] = Difference.of(tests, plain_test).points()
+            rows.append(row)
+    columns = {
+        "network": "{network}",
+        "weights": "{weights}",
+        "val %": "{validation:.2f}",
+        "test %": "{test:.2f}",
+        "val": "{on_validation}",
+        "test": "{on_test}",
+        "CPU s": "{cpu_s:.1f}",
+    }
+    sheet.show(Table.of("networks", columns, rows, note))
     return 0
 
 

@@ -15,7 +15,6 @@ are on the front, and their hypervolume.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import sys
@@ -38,6 +37,8 @@ from optuna.trial import FrozenTrial, create_trial
 from experiments.benchmarks.search.problem import MINIMISED, Array, Problem
 from experiments.benchmarks.search.space import walk
 from experiments.benchmarks.search.synthetic import layers
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.hypervolume import hypervolume
 from nas.samplers.ehvi import EhviSampler
@@ -217,30 +218,46 @@ def _best_of(call: Callable[[], Any], repeats: int = 3) -> tuple[Any, float]:
     return found, least
 
 
-def render(costs: Sequence[Proposing], memories: Sequence[Memory], fronts: Sequence[Front]) -> str:
-    """Three tables."""
-    lines = [
-        "sampler            trials  first ask, ms    CPU ms  later asks  ask, ms (mean)  CPU ms"
-    ]
-    for c in costs:
-        lines.append(
-            f"{c.sampler:16} {c.n_trials:8,}  {1e3 * c.first_wall_s:13,.1f}  "
-            f"{1e3 * c.first_cpu_s:8,.1f}  {c.asks:10}  {1e3 * c.wall_s:14,.1f}  "
-            f"{1e3 * c.cpu_s:6,.1f}"
-        )
-    if memories:
-        lines += ["", "memory growth, MB    asks  after 20  after half  after all"]
-        lines += [
-            f"{m.sampler:16} {m.asks:8,}  {m.first_mb:8.1f}  {m.half_mb:10.1f}  {m.all_mb:9.1f}"
-            for m in memories
-        ]
-    lines += ["", "query               trials  on the front   ours, ms  Optuna, ms"]
-    lines += [
-        f"{f.what:16} {f.n_trials:9,}  {f.n_front:12,}  {1e3 * f.ours_s:9.1f}  "
-        f"{1e3 * f.optuna_s:10.1f}"
-        for f in fronts
-    ]
-    return "\n".join(lines)
+def tables(
+    costs: Sequence[Proposing], memories: Sequence[Memory], fronts: Sequence[Front]
+) -> list[Table]:
+    """Up to three tables: milliseconds and megabytes."""
+
+    def rows(part: Sequence[Any]) -> list[dict[str, Any]]:
+        return [dict(_in_ms(*item) for item in asdict(row).items()) for row in part]
+
+    proposing = {
+        "sampler": "{sampler}",
+        "trials": "{n_trials:,d}",
+        "first ask, ms": "{first_wall_ms:,.1f}",
+        "CPU ms": "{first_cpu_ms:,.1f}",
+        "later asks": "{asks}",
+        "ask, ms (mean)": "{wall_ms:,.1f}",
+        "CPU ms (mean)": "{cpu_ms:,.1f}",
+    }
+    growth = {
+        "memory growth, MB": "{sampler}",
+        "asks": "{asks:,d}",
+        "after 20": "{first_mb:.1f}",
+        "after half": "{half_mb:.1f}",
+        "after all": "{all_mb:.1f}",
+    }
+    queries = {
+        "query": "{what}",
+        "trials": "{n_trials:,d}",
+        "on the front": "{n_front:,d}",
+        "ours, ms": "{ours_ms:.1f}",
+        "Optuna, ms": "{optuna_ms:.1f}",
+    }
+    parts = (("proposing", proposing, costs), ("memory", growth, memories))
+    found = [Table.of(name, columns, rows(part)) for name, columns, part in parts if part]
+    return [*found, Table.of("front", queries, rows(fronts))]
+
+
+def _in_ms(name: str, value: Any) -> tuple[str, Any]:
+    if not name.endswith("_s"):
+        return name, value
+    return name.removesuffix("_s") + "_ms", 1e3 * value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -252,8 +269,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--asks", type=int, default=24, help="at least (default: 24)")
     parser.add_argument("--memory-asks", type=int, default=1_000, help="0: no memory")
     parser.add_argument("--points", type=int, default=100_000)
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
+    sheet = Sheet(parser, arguments, "search-overhead")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
     # A fresh interpreter for each: what one has loaded or grown is not another's.
@@ -269,12 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}, memory ...", file=sys.stderr)
         with spawn.Pool(1, initializer=_quiet) as pool:
             memories.append(pool.apply(memory, (name, arguments.memory_asks)))
-    fronts = front_queries(arguments.points)
-    print(render(costs, memories, fronts))
-    if arguments.json is not None:
-        rows: dict[str, Sequence[Any]] = {"proposing": costs, "memory": memories, "front": fronts}
-        found = {kind: [asdict(row) for row in part] for kind, part in rows.items()}
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+    sheet.show(*tables(costs, memories, front_queries(arguments.points)))
     return 0
 
 

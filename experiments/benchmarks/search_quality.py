@@ -22,9 +22,11 @@ from pathlib import Path
 from experiments.benchmarks.search.peers import CHEAP, PEERS
 from experiments.benchmarks.search.plots import plot_regret
 from experiments.benchmarks.search.problems import ProblemName, make_problem, parse_table
-from experiments.benchmarks.search.report import legend, render
+from experiments.benchmarks.search.report import legend, table_of
 from experiments.benchmarks.search.results import Results, Run
 from experiments.benchmarks.search.running import Job, run_all
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 
 _log = logging.getLogger("search_quality")
 
@@ -94,9 +96,11 @@ def jobs_of(
     return jobs
 
 
-def show(problems: Sequence[ProblemName], results: Results, folder: Path, evaluations: int) -> str:
-    """Tables of all that is there, and a plot for each problem beside the results."""
-    parts: list[str] = []
+def tables_of(
+    problems: Sequence[ProblemName], results: Results, folder: Path, evaluations: int
+) -> tuple[list[Table], str]:
+    """All that is there, the legend, and a plot for each problem beside the results."""
+    tables: list[Table] = []
     shown: set[str] = set()
     for name in problems:
         problem = make_problem(name)
@@ -109,16 +113,18 @@ def show(problems: Sequence[ProblemName], results: Results, folder: Path, evalua
             continue
         shown.update(runs)
         best = problem.best()
-        parts.append(render(problem, best, runs, evaluations))
+        tables.append(table_of(problem, best, runs, evaluations))
         plot = folder / f"{problem.name}.png"
         plot_regret(runs, best, plot, title=problem.name)
-        parts[-1] += f"\n  plot: {plot}"
-    return "\n\n".join([*parts, legend([name for name in PEERS if name in shown])])
+        _log.info("plot: %s", plot)
+    return tables, legend([name for name in PEERS if name in shown])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then print the tables."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    sheet = Sheet(parser, arguments, "search-quality")
     logging.basicConfig(level=logging.WARNING, format="search_quality: %(message)s")
     _log.setLevel(logging.INFO)
     results = Results(arguments.out)
@@ -163,7 +169,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if jobs:
         run_all(jobs, workers=arguments.workers, deadline=deadline, ended=ended)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    print(show(problems, results, arguments.out, arguments.evaluations))
+    tables, note = tables_of(problems, results, arguments.out, arguments.evaluations)
+    if not tables:
+        _log.error("no run of these problems has ended in %s", arguments.out)
+        return 1
+    # Where a run failed, what is there is not what the command asked for.
+    sheet.show(*tables, note=note, keep=not n_failed)
     return 1 if n_failed else 0
 
 
@@ -207,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--render", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, required=True, help="folder of results and plots")
+    add_keep_option(parser)
     return parser
 
 

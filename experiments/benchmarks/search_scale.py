@@ -12,7 +12,6 @@ last decade of them.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -25,25 +24,38 @@ from threadpoolctl import threadpool_limits
 
 from experiments.benchmarks.scale.growth import SERIES, exponent
 from experiments.benchmarks.scale.simulate import Point, simulate
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 
 _POINTS = (100, 300, 1_000, 3_000, 10_000, 20_000, 30_000, 50_000, 70_000, 100_000)
 
 
-def render(points: Sequence[Point]) -> str:
-    """A line a point, and the growth of each figure."""
-    lines = [
-        " trials  proposal ms  longest ms  result ms  driver CPU s  storage MB  memory MB  "
-        "front CPU s  front MB  members  simulated h"
-    ]
-    lines += [
-        f"{p.trials:7,}  {1e3 * p.propose_cpu_s:11.1f}  {1e3 * p.most_propose_cpu_s:10,.0f}  "
-        f"{1e3 * p.finish_cpu_s:9.1f}  {p.cpu_s:12,.0f}  {p.storage_bytes / 1e6:10.1f}  "
-        f"{p.resident_mb:9,.0f}  {p.front_cpu_s:11.2f}  {p.front_peak_mb:8,.0f}  "
-        f"{p.front_members:7}  {p.simulated_s / 3600:11.2f}"
+def table_of(points: Sequence[Point]) -> Table:
+    """A row a point, and the growth of each figure."""
+    rows = [
+        asdict(p)
+        | {
+            "propose_ms": 1e3 * p.propose_cpu_s,
+            "most_propose_ms": 1e3 * p.most_propose_cpu_s,
+            "finish_ms": 1e3 * p.finish_cpu_s,
+            "storage_mb": p.storage_bytes / 1e6,
+            "simulated_h": p.simulated_s / 3600,
+        }
         for p in points
     ]
+    columns = {
+        "trials": "{trials:,d}",
+        "proposal ms (longest)": "{propose_ms:.1f} ({most_propose_ms:,.0f})",
+        "result ms": "{finish_ms:.1f}",
+        "driver CPU s": "{cpu_s:,.0f}",
+        "storage MB": "{storage_mb:.1f}",
+        "memory MB": "{resident_mb:,.0f}",
+        "front CPU s (MB)": "{front_cpu_s:.2f} ({front_peak_mb:,.0f})",
+        "members": "{front_members}",
+        "simulated h": "{simulated_h:.2f}",
+    }
     growth = [f"{label} {exponent(points, value):.2f}" for label, value in SERIES.items()]
-    return "\n".join([*lines, "growth: " + ", ".join(growth)])
+    return Table.of("points", columns, rows, f"growth: {', '.join(growth)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,8 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--space", default="digits-tiny", help="a preset")
     parser.add_argument("--cpu-s", type=float, help="end after so many CPU seconds")
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
+    sheet = Sheet(parser, arguments, "search-scale")
     os.environ["OMP_NUM_THREADS"] = "1"
     marks = sorted({min(n, arguments.trials) for n in (*_POINTS, arguments.trials)})
     points: list[Point] = []
@@ -73,12 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             said=lambda line: print(line, file=sys.stderr, flush=True),
         ):
             points.append(point)
-            if arguments.json is not None:
-                arguments.json.write_text(json.dumps([asdict(p) for p in points], indent=1))
+            # What there is by now, should the rest never come.
+            sheet.keep(table_of(points))
             if arguments.cpu_s is not None and time.process_time() > arguments.cpu_s:
                 print(f"ended after {time.process_time():,.0f} CPU s", file=sys.stderr)
                 break
-    print(render(points))
+    sheet.show(table_of(points))
     if arguments.plot is not None:
         from experiments.benchmarks.scale.plots import draw
 

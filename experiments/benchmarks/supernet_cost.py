@@ -39,6 +39,8 @@ from experiments.benchmarks.halving import (
     volume,
 )
 from experiments.recipes import quickstart
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 from nas.searching.config import SearchConfig
 from nas.searching.evaluator import TrainingEvaluator
 from nas.searching.fidelity import fidelity_of
@@ -212,7 +214,9 @@ def curve_of(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmarks.supernet_cost", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--trials", type=int, default=30, help="candidates from scratch")
     parser.add_argument("--candidates", type=int, default=200, help="sub-networks")
@@ -221,7 +225,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs-factor", type=float, default=SupernetRecipe().epochs_factor)
     parser.add_argument("--cache", type=Path, default=Path("halving.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("supernet-cost"))
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
+    sheet = Sheet(parser, arguments, "supernet-cost")
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     plain = replace(quickstart("cpu"), space=space(), trials=arguments.trials, batch_size=_BATCH)
@@ -238,54 +244,97 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
     def say(found: Shared) -> None:
-        tau = "-" if found.tau is None else f"{found.tau:.2f}"
-        print(
-            f"supernet seed {found.seed}: training {found.train_s:.0f} s, {found.candidates} "
-            f"sub-networks {found.judge_s:.0f} s, {len(found.finish_s)} finalists "
-            f"{found.finish_s[-1]:.0f} s, proposing {found.proposing_s:.0f} s; HV inherited "
-            f"{found.inherited_volume:.4f}, final {found.volumes[-1]:.4f}, test "
-            f"{found.test_volumes[-1]:.4f}; tau of finalists {tau}",
-            flush=True,
-        )
+        print(f"supernet, seed {found.seed}: {found.total_s:.0f} CPU s", file=sys.stderr)
 
     shared = supernet_searches(config, arguments.seeds, arguments.out / "supernet.jsonl", say)
     trainings = Trainings(arguments.cache, plain)
     outcomes = []
-    for seed, ours in zip(arguments.seeds, shared, strict=True):
+    for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
             outcome = search(replace(plain, seed=seed), trainings, Path(folder))
         outcomes.append(outcome)
-        needed_s, ratio = break_even(outcome, ours)
-        print(
-            f"scratch seed {seed}: {outcome.complete} trainings {outcome.train_s[-1]:.0f} s, HV "
-            f"{outcome.validation[-1]:.4f}, test {outcome.test[-1]:.4f}; the supernet's "
-            f"{ours.volumes[-1]:.4f} after {needed_s:.0f} s, x {ratio:.2f} of its "
-            f"{ours.total_s:.0f} s",
-            flush=True,
-        )
-    ratios = [break_even(o, s)[1] for o, s in zip(outcomes, shared, strict=True)]
-    print(f"scratch / supernet, seconds to the supernet's volume: median x {median(ratios):.2f}")
+        print(f"scratch, seed {seed}: {outcome.train_s[-1]:.0f} CPU s", file=sys.stderr)
+    tables = [_searches(outcomes, shared)]
     if len(shared) > 1:
-        _report(outcomes, shared, arguments.out)
+        tables.append(_report(outcomes, shared, arguments.out))
+    ratios = [break_even(o, s)[1] for o, s in zip(outcomes, shared, strict=True)]
+    middle = median(ratios)
+    sheet.show(
+        *tables,
+        note="scratch / supernet, seconds to the supernet's volume: median "
+        + (f"x {middle:.2f}" if math.isfinite(middle) else "not reached"),
+    )
     return 0
 
 
-def _report(outcomes: Sequence[Outcome], shared: Sequence[Shared], out: Path) -> None:
+def _searches(outcomes: Sequence[Outcome], shared: Sequence[Shared]) -> Table:
+    rows = []
+    for scratch, ours in zip(outcomes, shared, strict=True):
+        needed_s, ratio = break_even(scratch, ours)
+        is_reached = math.isfinite(needed_s)
+        rows.append(
+            {
+                "seed": ours.seed,
+                "train_s": ours.train_s,
+                "judge_s": ours.judge_s,
+                "finish_s": ours.finish_s[-1],
+                "total_s": ours.total_s,
+                "proposing_s": ours.proposing_s,
+                "candidates": ours.candidates,
+                "finalists": len(ours.finish_s),
+                "inherited": ours.inherited_volume,
+                "final": ours.volumes[-1],
+                "test": ours.test_volumes[-1],
+                "tau": ours.tau,
+                "trainings": scratch.complete,
+                "scratch_s": scratch.train_s[-1],
+                "scratch": scratch.validation[-1],
+                "scratch_test": scratch.test[-1],
+                # None where the search from scratch did not come so far.
+                "needed_s": needed_s if is_reached else None,
+                "ratio": ratio if is_reached else None,
+            }
+        )
+    columns = {
+        "seed": "{seed}",
+        "supernet, CPU s: train + judge + finalists": (
+            "{train_s:.0f} + {judge_s:.0f} + {finish_s:.0f} = {total_s:.0f}"
+        ),
+        "HV inherited": "{inherited:.4f}",
+        "HV final": "{final:.4f}",
+        "HV test": "{test:.4f}",
+        "tau of finalists": "{tau:.2f}",
+        "scratch: CPU s, HV": "{scratch_s:.0f}, {scratch:.4f}",
+        "to equal HV, CPU s": "{needed_s:.0f}",
+        "ratio": "x {ratio:.2f}",
+    }
+    return Table.of("searches", columns, rows)
+
+
+def _report(outcomes: Sequence[Outcome], shared: Sequence[Shared], out: Path) -> Table:
     last = max([*(o.train_s[-1] for o in outcomes), *(s.total_s for s in shared)])
     at_s = [last * 2 ** (-step / 2) for step in range(12, -1, -1)]
     scratch = curve_of([(o.validation, o.train_s) for o in outcomes], at_s)
     supernet = curve_of(
         [(s.volumes, [s.train_s + s.judge_s + f for f in s.finish_s]) for s in shared], at_s
     )
-    print("CPU s  scratch: median [quartiles]  supernet: median [quartiles]")
-    for seconds, a, b in zip(at_s, scratch, supernet, strict=True):
-        print(
-            f"{seconds:5.0f}  {a[1]:.4f} [{a[0]:.4f}, {a[2]:.4f}]       "
-            f"{b[1]:.4f} [{b[0]:.4f}, {b[2]:.4f}]"
-        )
     draw_curves(
         {"from scratch": scratch, "supernet and finalists": supernet}, at_s, out / "curve.png"
     )
+    parts = ("low", "median", "high")
+    rows = [
+        {"cpu_s": seconds}
+        | {f"scratch_{part}": value for part, value in zip(parts, a, strict=True)}
+        | {f"supernet_{part}": value for part, value in zip(parts, b, strict=True)}
+        for seconds, a, b in zip(at_s, scratch, supernet, strict=True)
+    ]
+    quartiles = "{WAY_median:.4f} [{WAY_low:.4f}, {WAY_high:.4f}]"
+    columns = {
+        "CPU s": "{cpu_s:.0f}",
+        "scratch, median [quartiles]": quartiles.replace("WAY", "scratch"),
+        "supernet, median [quartiles]": quartiles.replace("WAY", "supernet"),
+    }
+    return Table.of("volume-by-seconds", columns, rows)
 
 
 def draw_curves(

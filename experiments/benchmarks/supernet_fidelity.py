@@ -17,12 +17,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from experiments.benchmarks.halving import Trainings, space
 from experiments.recipes import quickstart
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 from nas.searching.config import SearchConfig
 from nas.searching.fidelity import Fidelity
 from nas.tasks.base import Split, SplitName, Task
@@ -134,30 +137,43 @@ def judged(
     return found, train_s
 
 
-def report(rows: Sequence[Row], workload: Workload) -> list[str]:
-    """Lines of figures."""
+def report(rows: Sequence[Row], workload: Workload) -> list[dict[str, Any]]:
+    """Kendall's tau of what ranks them: a row each."""
     own = [row.own for row in rows]
     counts = [count(row.architecture, workload) for row in rows]
     better = [row for row in rows if row.own >= np.median(own)]
     return [
-        _line("inherited accuracy", [row.inherited for row in rows], own),
-        _line("  within the better half", [r.inherited for r in better], [r.own for r in better]),
-        _line("parameters", [float(c.params) for c in counts], own),
-        _line("MACs", [float(c.macs) for c in counts], own),
-        f"inherited {min(r.inherited for r in rows):.1%} to {max(r.inherited for r in rows):.1%}, "
-        f"alone {min(own):.1%} to {max(own):.1%}",
+        _row("inherited accuracy", [row.inherited for row in rows], own),
+        _row(
+            "inherited, in the better half", [r.inherited for r in better], [r.own for r in better]
+        ),
+        _row("parameters", [float(c.params) for c in counts], own),
+        _row("MACs", [float(c.macs) for c in counts], own),
     ]
 
 
-def _line(name: str, ours: Sequence[float], own: Sequence[float]) -> str:
+def extent(rows: Sequence[Row]) -> str:
+    """Between which accuracies they lie."""
+    own = [row.own for row in rows]
+    return (
+        f"inherited {min(r.inherited for r in rows):.1%} to {max(r.inherited for r in rows):.1%}, "
+        f"alone {min(own):.1%} to {max(own):.1%}"
+    )
+
+
+def _row(name: str, ours: Sequence[float], own: Sequence[float]) -> dict[str, Any]:
     found = Fidelity.of(ours, own)
+    row: dict[str, Any] = {"by": name, "n": len(own)}
     if found is None:
-        return f"{name}: no tau of {len(own)}"
-    return f"{name}: tau {found.tau:.3f} [{found.low:.3f}, {found.high:.3f}], n {found.n}"
+        return row | {"tau": None, "low": None, "high": None}
+    return row | {"tau": found.tau, "low": found.low, "high": found.high}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmarks.supernet_fidelity",
+        description=__doc__.splitlines()[0],
+    )
     parser.add_argument("which", choices=("digits", "text"))
     parser.add_argument("--task", help="of text, a task's YAML file")
     parser.add_argument("--n", type=int, default=40)
@@ -167,10 +183,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--front-share", type=float, default=SupernetRecipe().front_share)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=Path("fidelity.jsonl"))
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     if arguments.which == "text" and arguments.task is None:
         parser.error("text needs --task, a task's YAML file")
+    sheet = Sheet(parser, arguments, f"supernet-fidelity-{arguments.which}")
     config = digits() if arguments.which == "digits" else text(arguments.task, arguments.epochs)
     task: Task = get_task(config.task)
     if arguments.which == "text":
@@ -188,11 +206,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     inherited, train_s = judged(config, task, recipe, chosen, arguments.seed)
     rows = [Row(*row) for row in zip(chosen, inherited, own, strict=True)]
-    print(
+    spent = (
         f"{task.name}: {len(rows)} members of {config.space.name}, alone {alone_s:.0f} CPU s, "
         f"the supernet {train_s:.0f} CPU s"
     )
-    print("\n".join(report(rows, task.workload(config.batch_size))))
+    columns = {"ranked by": "{by}", "tau [95%]": "{tau:.3f} [{low:.3f}, {high:.3f}]", "n": "{n}"}
+    found = report(rows, task.workload(config.batch_size))
+    sheet.show(Table.of("tau", columns, found, f"{spent}; {extent(rows)}"))
     return 0
 
 

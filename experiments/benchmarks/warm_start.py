@@ -25,6 +25,8 @@ from experiments.benchmarks.search.optuna_peers import suggest
 from experiments.benchmarks.search.problem import Array, Problem
 from experiments.benchmarks.search.problems import ProblemName, make_problem
 from experiments.benchmarks.search.space import walk
+from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.table import Table
 from nas.pareto.dominance import non_dominated_mask
 from nas.samplers.ehvi import EhviSampler
 from nas.samplers.prior import PriorTrial
@@ -84,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--earlier", type=int, default=50, help="evaluations of earlier searches")
     parser.add_argument("--evaluations", type=int, default=50)
+    add_keep_option(parser)
     arguments = parser.parse_args(argv)
+    sheet = Sheet(parser, arguments, "warm-start")
     try:
         problem = make_problem(ProblemName("hwgpt", arguments.hwgpt))
         other = make_problem(ProblemName("hwgpt", arguments.hwgpt, device=arguments.device))
@@ -101,14 +105,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             curves[name].append(run(problem, sampler, n, spread(front, n // _FIRST_SHARE)))
     marks = [mark for mark in _MARKS if mark <= n]
     milestone = problem.milestone or 1.0
-    print(f"{problem.name}; earlier searches of {arguments.earlier}, other: {arguments.device}")
-    print("start  " + "".join(f"  at {mark:<5}" for mark in marks) + f"  to {milestone}")
+    rows = []
     for name, losses in curves.items():
         shares = [volume_curve(loss, problem.reference) / best for loss in losses]
         median = quartiles(shares)[1]
         reached = np.flatnonzero(median >= milestone)
         to = f"{reached[0] + 1}" if len(reached) else "never"
-        print(f"{name:<7}" + "".join(f"  {median[m - 1]:<8.4f}" for m in marks) + f"  {to}")
+        rows.append({"start": name, "to": to} | {f"at_{m}": median[m - 1] for m in marks})
+    columns = {"start": "{start}"} | {f"at {m}": f"{{at_{m}:.4f}}" for m in marks}
+    note = f"{problem.name}; earlier searches of {arguments.earlier}, other: {arguments.device}"
+    sheet.show(Table.of("start", columns | {f"to {milestone}": "{to}"}, rows, note))
     return 0
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from experiments.benchmarks import compression as benchmark
-from experiments.benchmarks.compression import Line, architecture_of, render
+from experiments.benchmarks.compression import Line, architecture_of, tables
+from experiments.results.record import kept
 from search_spaces.counting import count
 
 
@@ -56,14 +57,16 @@ def test_shapes_are_recorded_and_gone_on_from(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(benchmark, "run_shape", run_shape)
     path = tmp_path / "records.jsonl"
     command = ["--device", "cpu", "--records", str(path), "--no-accuracy", "--quiet"]
+    command += ["--keep", str(tmp_path / "kept")]
     threads = torch.get_num_threads()
     assert benchmark.main([*command, "--shapes", "64x1,128x2", "--budget-s", "0"]) == 0
     # However little time there is, a slice does one shape, or it would never end.
     assert ran == [(64, 1)] and "shapes left: 1" in capsys.readouterr().out
-    assert benchmark.main([*command, "--shapes", "64x1,128x2", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert ran == [(64, 1), (128, 2)] and result["shapes_left"] == []
-    assert [line["d_model"] for line in result["lines"]] == [64, 64, 128, 128]
+    assert not (tmp_path / "kept").exists()
+    assert benchmark.main([*command, "--shapes", "64x1,128x2"]) == 0
+    assert ran == [(64, 1), (128, 2)] and "shapes left" not in capsys.readouterr().out
+    (result,) = kept(tmp_path / "kept")
+    assert [row["d_model"] for row in result.table("ratios").rows] == [64, 128]
     record = json.loads(path.read_text().splitlines()[0])
     assert record["date"] and record["versions"]["torch"] and record["device"]
     torch.set_num_threads(threads)
@@ -71,9 +74,11 @@ def test_shapes_are_recorded_and_gone_on_from(monkeypatch, tmp_path, capsys):
 
 def test_joules_have_a_column_only_where_a_meter_gave_some():
     lines = fake_shape(64, 1, "cpu", lambda _: None)
-    text = render(lines, {"int8": (0.5, None), "2:4": (12.0, 1.0)})
-    assert "joules" not in text and "not here: fp8" in text and "+12.00" in text
-    assert "joules/bf16" in render([replace(lines[0], joules_to_bf16=0.7)], {})
+    ratios, accuracy = tables(lines, {"int8": (0.5, None), "2:4": (12.0, 1.0)})
+    assert "joules" not in ratios.text() and "not here: fp8" in ratios.text()
+    assert "+12.00" in accuracy.text()
+    (measured,) = tables([replace(lines[0], joules_to_bf16=0.7)], {})
+    assert "joules / bf16" in measured.text() and "0.70x" in measured.text()
 
 
 @pytest.mark.parametrize("shapes", ["64", "64x", "65x1", "x1", "axb"])

@@ -14,7 +14,7 @@ from experiments.benchmarks.search.curves import (
     volume_curve,
 )
 from experiments.benchmarks.search.problems import ProblemName
-from experiments.benchmarks.search.report import render
+from experiments.benchmarks.search.report import table_of
 from experiments.benchmarks.search.results import Results, Run
 from experiments.benchmarks.search.running import Job, run_one
 from experiments.benchmarks.search.synthetic import mixed
@@ -170,13 +170,13 @@ def test_the_table_says_how_many_evaluations_ours_needs():
         "random": [run_of(s, slow.tolist()) for s in range(3)],
         "gp": [run_of(0, slow[:40].tolist(), sampler="gp")],
     }
-    text = render(problem, 1.0, runs, n)
+    text = table_of(problem, 1.0, runs, n).text()
     assert "ours to random's median at 100 (0.5000): 50 evaluations, 2.0x fewer" in text
     assert "(the best peer)" in text
     assert "gp was given 40 evaluations only" in text
     assert "has runs of versions" not in text
     runs["random"][0] = run_of(0, slow.tolist(), version="w")
-    assert "random has runs of versions v, w" in render(problem, 1.0, runs, n)
+    assert "random has runs of versions v, w" in table_of(problem, 1.0, runs, n).text()
 
 
 @pytest.mark.parametrize("text", ["gp", "nothing=3", "gp=0", "gp=x"])
@@ -209,4 +209,6 @@ def test_what_the_overhead_is_measured_on():
     assert cost.asks == 4
     front, volume = search_overhead.front_queries(2_000)
     assert front.n_front == volume.n_front > 50
-    assert "front of trials" in search_overhead.render([cost], [], [front, volume])
+    costs, queries = search_overhead.tables([cost], [], [front, volume])
+    assert costs.rows[0]["wall_ms"] == 1e3 * cost.wall_s
+    assert "front of trials" in queries.text()

@@ -1,6 +1,5 @@
 """The simulated clock keeps workers apart, and growth is told from figures."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from experiments.benchmarks import search_scale
 from experiments.benchmarks.scale.growth import exponent
 from experiments.benchmarks.scale.simulate import Point
+from experiments.results.record import kept
 
 
 def test_growth_is_the_exponent_of_the_last_decade():
@@ -21,10 +21,11 @@ def test_growth_is_the_exponent_of_the_last_decade():
 
 
 def test_a_small_search_is_simulated_whole(tmp_path, capsys):
-    file, plot = tmp_path / "points.json", tmp_path / "scale.png"
+    plot = tmp_path / "scale.png"
     arguments = ["--trials", "24", "--workers", "6", "--sampler", "random"]
-    assert search_scale.main([*arguments, "--json", str(file), "--plot", str(plot)]) == 0
-    (point,) = json.loads(file.read_text())
+    assert search_scale.main([*arguments, "--keep", str(tmp_path), "--plot", str(plot)]) == 0
+    (result,) = kept(tmp_path)
+    (point,) = result.table("points").rows
     assert point["trials"] == 24 and 1 <= point["front_members"] <= 24
     # Six workers, each at least a minute a trial: four rounds, and not twenty-four.
     assert 4 * 30 < point["simulated_s"] < 24 * 60

@@ -13,7 +13,14 @@ from experiments.benchmarks.supernet_cost import (
     draw_curves,
     supernet_searches,
 )
-from experiments.benchmarks.supernet_fidelity import Row, Subsampled, digits, members, report
+from experiments.benchmarks.supernet_fidelity import (
+    Row,
+    Subsampled,
+    digits,
+    extent,
+    members,
+    report,
+)
 from nas.searching.supernet import SupernetConfig
 from nas.tasks.registry import get_task
 from nas.training.config import SupernetRecipe
@@ -63,10 +70,12 @@ def test_fidelity_is_of_different_members_beside_simple_baselines():
     chosen = members(space(), 12)
     assert len({a.hash for a in chosen}) == 12
     rows = [Row(a, i / 20, i / 12) for i, a in enumerate(chosen)]
-    lines = report(rows, get_task("digits").workload(64))
-    assert lines[0].startswith("inherited accuracy: tau 1.000 [1.000, 1.000], n 12")
-    assert lines[2].startswith("parameters: tau") and lines[3].startswith("MACs: tau")
-    assert "inherited 0.0% to 55.0%, alone 0.0% to 91.7%" in lines[4]
+    found = report(rows, get_task("digits").workload(64))
+    assert found[0]["by"] == "inherited accuracy" and found[0]["n"] == 12
+    assert [found[0][name] for name in ("tau", "low", "high")] == pytest.approx([1, 1, 1])
+    assert [row["by"] for row in found[2:]] == ["parameters", "MACs"]
+    assert all(-1 <= row["low"] <= row["tau"] <= row["high"] < 1 + 1e-9 for row in found)
+    assert extent(rows) == "inherited 0.0% to 55.0%, alone 0.0% to 91.7%"
 
 
 def test_a_subsampled_task_keeps_what_it_is_judged_by():

@@ -1,8 +1,10 @@
-"""Tables of search quality as text."""
+"""Tables of search quality."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,48 +12,54 @@ from experiments.benchmarks.search.curves import evaluations_to, quartiles, regr
 from experiments.benchmarks.search.peers import OURS, PEERS
 from experiments.benchmarks.search.problem import Array, Problem
 from experiments.benchmarks.search.results import Run
+from experiments.results.table import Table
 
 Runs = Mapping[str, Sequence[Run]]
 MARKS = (50, 100, 200, 300)
 
 
-def render(problem: Problem, best: float, runs: Runs, evaluations: int) -> str:
-    """One problem: a line for each sampler, and how many evaluations ours needs."""
+def table_of(problem: Problem, best: float, runs: Runs, evaluations: int) -> Table:
+    """One problem: a row for each sampler, and below how many evaluations ours needs."""
     marks = [mark for mark in MARKS if mark < evaluations] + [evaluations]
-    head = f"{'sampler':12} {'seeds':>5}" + "".join(f"  {f'at {m}':^22}" for m in marks)
-    head += f"  {'distinct':>8} {'CPU s':>8} {'wall s':>8}"
+    columns = {"sampler": "{sampler}", "seeds": "{seeds}"}
+    columns |= {f"at {m}": f"{{at_{m}:.4f}} [{{low_{m}:.4f}}, {{high_{m}:.4f}}]" for m in marks}
+    columns |= {"distinct": "{distinct:.0%}", "CPU s": "{cpu_s:.1f}", "wall s": "{wall_s:.1f}"}
     if problem.milestone is not None:
-        head += f"  {f'to {problem.milestone:.3f}':>8}"
-    lines = [
-        f"{problem.name}: {problem.about}",
-        f"  reference {problem.reference[0]:.6g}, {problem.reference[1]:.6g}; best known "
-        f"hypervolume {best:.6g}; share of it, median [quartiles] over seeds",
-        head,
+        columns[f"to {problem.milestone:.3f}"] = "{reached}"
+    notes = [
+        f"{problem.about}; reference {problem.reference[0]:.6g}, {problem.reference[1]:.6g}; best "
+        f"known hypervolume {best:.6g}; share of it, median [quartiles] over seeds"
     ]
     regrets = {n: [regret(np.array(r.volumes), best) for r in found] for n, found in runs.items()}
+    rows = []
     for name, found in runs.items():
-        curves = [1 - np.array(curve) for curve in regrets[name]]
-        cells = "".join(f"  {_cell(curves, mark)}" for mark in marks)
-        cost = [np.median([getattr(r, kind)[-1] for r in found]) for kind in ("cpu_s", "wall_s")]
-        distinct = np.median([r.distinct / r.evaluations for r in found])
-        line = f"{name:12} {len(found):5}{cells}  {distinct:8.0%} {cost[0]:8.1f} {cost[1]:8.1f}"
-        if problem.milestone is not None:
-            line += f"  {_reached(regrets[name], 1 - problem.milestone):>8}"
-        lines.append(line)
+        row: dict[str, Any] = {"sampler": name, "seeds": len(found)}
+        for mark in marks:
+            row |= _quartiles([1 - np.array(curve) for curve in regrets[name]], mark)
+        row["distinct"] = np.median([r.distinct / r.evaluations for r in found])
+        row |= {
+            kind: np.median([getattr(r, kind)[-1] for r in found]) for kind in ("cpu_s", "wall_s")
+        }
+        goal = problem.milestone
+        row["reached"] = None if goal is None else _reached(regrets[name], 1 - goal)
+        rows.append(row)
         shortest = min(r.evaluations for r in found)
         if shortest < evaluations:
-            lines.append(f"{'':18}  {name} was given {shortest} evaluations only")
+            notes.append(f"{name} was given {shortest} evaluations only")
         versions = sorted({r.version for r in found})
         if len(versions) > 1:
-            lines.append(f"{'':18}  {name} has runs of versions {', '.join(versions)}")
-    return "\n".join([*lines, *_against_peers(regrets, evaluations)])
+            notes.append(f"{name} has runs of versions {', '.join(versions)}")
+    notes += _against_peers(regrets, evaluations)
+    name = re.sub(r"[^a-z0-9]+", "-", problem.name.lower()).strip("-")
+    return Table.of(name, columns, rows, "\n".join(notes))
 
 
-def _cell(shares: Sequence[Array], mark: int) -> str:
+def _quartiles(shares: Sequence[Array], mark: int) -> dict[str, float | None]:
+    names = (f"low_{mark}", f"at_{mark}", f"high_{mark}")
     if any(len(share) < mark for share in shares):
-        return f"{'-':^22}"
-    low, median, high = np.quantile([share[mark - 1] for share in shares], (0.25, 0.5, 0.75))
-    return f"{median:.4f} [{low:.4f}, {high:.4f}]"
+        return dict.fromkeys(names)
+    values = np.quantile([share[mark - 1] for share in shares], (0.25, 0.5, 0.75))
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
 def _reached(regrets: Sequence[Array], target: float) -> str:
@@ -82,7 +90,7 @@ def _against_peers(regrets: Mapping[str, Sequence[Array]], evaluations: int) -> 
         )
         mark = " (the best peer)" if name == best else ""
         lines.append(
-            f"  ours to {name}'s median at {evaluations} ({1 - ends[name]:.4f}): {words}{mark}"
+            f"ours to {name}'s median at {evaluations} ({1 - ends[name]:.4f}): {words}{mark}"
         )
     return lines
 
