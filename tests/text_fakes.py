@@ -26,6 +26,17 @@ def reviews(n, seed=0):
     return list(found.items())
 
 
+def tale(n_lines, seed=0, subjects=("ant", "bee", "cat", "dog")):
+    """Lines of three words each, of which the middle one follows from the first."""
+    rng = np.random.default_rng(seed)
+    verbs = {subject: f"{subject[0]}{subject[0]}eats" for subject in subjects}
+    found = []
+    for i in range(n_lines):
+        subject = str(rng.choice(subjects))
+        found.append(f"{subject} {verbs[subject]} {rng.integers(10**6)} {i}\n")
+    return "".join(found)
+
+
 def write_table(path, pairs, columns=("text", "label")):
     """Write ``pairs`` in the form that the path's ending says."""
     text, label = columns

@@ -12,7 +12,7 @@ is in memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,8 @@ class ExportError(RuntimeError):
 class Artifact:
     """A loaded artifact: ``call`` maps a batch of inputs to logits.
 
-    ``labels`` are the names of its outputs, ``encoder`` cuts texts, where it carries them.
+    ``labels`` are the names of its outputs, ``encoder`` cuts texts, where it carries them;
+    ``network`` is what runs, op by op.
     """
 
     architecture: Architecture
@@ -47,6 +48,7 @@ class Artifact:
     device: str = "cpu"
     labels: tuple[str, ...] | None = None
     encoder: TextEncoder | None = None
+    network: nn.Module | None = field(default=None, repr=False)
 
     def classify(self, texts: Sequence[str]) -> list[str]:
         """The most likely label of each text.
@@ -68,6 +70,37 @@ class Artifact:
             logits_BC = self.call(torch.cat([batch, filler]).to(self.device))[: len(batch)]
             found += [self.labels[i] for i in logits_BC.argmax(dim=-1).tolist()]
         return found
+
+    def generate(
+        self, prompt: str, n_tokens: int, *, temperature: float = 0.8, seed: int = 0
+    ) -> str:
+        """``prompt`` and the ``n_tokens`` tokens that a decoder writes after it.
+
+        Both must have room in the context: of a longer prompt, its end is read. ``temperature`` 0
+        takes the most probable token each time; above it tokens are drawn by ``seed``.
+
+        Raises:
+            ValueError: the artifact is no decoder with a tokenizer, the prompt has no token, or
+                ``n_tokens`` leaves none of the context for it.
+        """
+        import torch
+
+        from search_spaces.models.decoding import generate
+        from search_spaces.models.transformer import Transformer
+
+        network = self.network
+        is_decoder = isinstance(network, Transformer) and network.is_causal
+        if self.encoder is None or not isinstance(network, Transformer) or not is_decoder:
+            raise ValueError(f"generate needs a decoder's artifact with {TOKENIZER}")
+        room = self.workload.input_shape[0] - n_tokens
+        if n_tokens < 1 or room < 1:
+            most = self.workload.input_shape[0] - 1
+            raise ValueError(f"n_tokens must be from 1 to {most}, got {n_tokens}")
+        ((tokens_T, _),) = self.encoder.encode_whole([prompt])
+        prompt_BT = torch.from_numpy(tokens_T[-room:])[None].to(self.device)
+        draws = torch.Generator(self.device).manual_seed(seed)
+        new_BT = generate(network, prompt_BT, n_tokens, temperature=temperature, generator=draws)
+        return prompt + self.encoder.decode(new_BT[0].tolist())
 
 
 def load_artifact(
@@ -105,31 +138,30 @@ def load_artifact(
     else:
         runner = run_eagerly(compressed)
     labels, encoder = _read_carried(folder, workload)
-    return Artifact(architecture, workload, runner.call, device, labels, encoder)
+    return Artifact(architecture, workload, runner.call, device, labels, encoder, compressed)
 
 
 def _read_carried(
     folder: Path, workload: Workload
 ) -> tuple[tuple[str, ...] | None, TextEncoder | None]:
     """Labels and tokenizer, where the artifact has them; ``ValueError`` if they do not fit it."""
-    if not (folder / LABELS).is_file():
-        return None, None
-    found = read_json(folder / LABELS)
-    labels = found.get("labels") if isinstance(found, dict) else None
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ValueError(f"{folder / LABELS} must have labels that are texts")
-    if len(labels) != workload.n_classes:
-        raise ValueError(
-            f"{folder / LABELS} must have {workload.n_classes} labels, got {len(labels)}"
-        )
-    encoder = None
-    if (folder / TOKENIZER).is_file():
-        encoder = read_carried_tokenizer(
-            folder / TOKENIZER, workload.input_shape[0], found.get("shift", 0)
-        )
-        if encoder.vocab_size > (workload.vocab_size or 0):
+    labels, shift = None, 0
+    if (folder / LABELS).is_file():
+        found = read_json(folder / LABELS)
+        named = found.get("labels") if isinstance(found, dict) else None
+        if not isinstance(named, list) or not all(isinstance(label, str) for label in named):
+            raise ValueError(f"{folder / LABELS} must have labels that are texts")
+        if len(named) != workload.n_classes:
             raise ValueError(
-                f"{folder / TOKENIZER} must have tokens below {workload.vocab_size}, got "
-                f"{encoder.vocab_size - 1}"
+                f"{folder / LABELS} must have {workload.n_classes} labels, got {len(named)}"
             )
-    return tuple(labels), encoder
+        labels, shift = tuple(named), found.get("shift", 0)
+    if not (folder / TOKENIZER).is_file():
+        return labels, None
+    encoder = read_carried_tokenizer(folder / TOKENIZER, workload.input_shape[0], shift)
+    if encoder.vocab_size > (workload.vocab_size or 0):
+        raise ValueError(
+            f"{folder / TOKENIZER} must have tokens below {workload.vocab_size}, got "
+            f"{encoder.vocab_size - 1}"
+        )
+    return labels, encoder

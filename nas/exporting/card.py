@@ -80,6 +80,8 @@ def _history(card: dict[str, Any]) -> str:
 
 def _use(card: dict[str, Any]) -> str:
     """The lines that run it."""
+    if card["tokenizer"] is not None and card["labels"] is None:
+        return 'print(artifact.generate("a text to go on with", n_tokens=20))'
     if card["tokenizer"] is not None:
         return 'print(artifact.classify(["a text of your own"]))'
     return (

@@ -3,7 +3,8 @@
 A task may have ``carried()``, which returns the contents of small text files by their names. An
 artifact holds them beside its weights. Two names mean something to whoever loads an artifact:
 ``labels.json`` has ``labels``, the names of the outputs in their order (and ``shift``, if there is
-a tokenizer), and ``tokenizer.json`` cuts texts into tokens.
+a tokenizer), and ``tokenizer.json`` cuts texts into tokens; a language model, whose outputs are
+tokens, has that alone.
 """
 
 from __future__ import annotations

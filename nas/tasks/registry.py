@@ -9,6 +9,7 @@ from nas.tasks.base import Task
 from nas.tasks.embedded import Digits
 from nas.tasks.hf import hf_task
 from nas.tasks.images import image_task
+from nas.tasks.language_modelling import LanguageModelling
 from nas.tasks.question_answering import QuestionAnswering
 from nas.tasks.segmentation import Segmentation
 from nas.tasks.speech import speech_task
@@ -23,6 +24,7 @@ TASKS: dict[str, Callable[[], Task]] = {"digits": Digits}
 FILE_TASKS: dict[str, Callable[[TaskFile], Task]] = {
     "hf": hf_task,
     "images": image_task,
+    "language_modelling": LanguageModelling.from_file,
     "question_answering": QuestionAnswering.from_file,
     "segmentation": Segmentation.from_file,
     "speech": speech_task,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -74,6 +74,42 @@ class TextEncoder:
                 ids = encoding.ids[: self.sequence_length]
                 tokens_NT[row, : len(ids)] = np.asarray(ids, dtype=np.int64) + self.shift
         return tokens_NT
+
+    def encode_whole(
+        self, texts: Iterable[str]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """All tokens of each text ``(T,)``, and how many of its bytes end with each ``(T,)``.
+
+        A character that several tokens make up is counted with the first of them.
+
+        Raises:
+            ValueError: the tokenizer, which is a user's, cannot cut a text.
+        """
+        tokenizer = self._without_truncation()
+        for text in texts:
+            try:
+                found = tokenizer.encode(text, add_special_tokens=False)
+            except BaseException as error:
+                raise _refused(error, "the tokenizer must be able to cut every text") from None
+            ids = np.asarray(found.ids, dtype=np.int64) + self.shift
+            characters = np.array([end for _, end in found.offsets], dtype=np.int64)
+            yield ids, _bytes_up_to(text)[np.maximum.accumulate(characters)]
+
+    def gives_back(self, text: str, tokens_T: NDArray[np.int64]) -> bool:
+        """Whether ``tokens_T`` are decoded to ``text`` to the letter."""
+        return self.decode(tokens_T.tolist()) == text
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of some tokens; bytes that are no UTF-8 become replacement characters."""
+        ids = [token - self.shift for token in tokens]
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+
+    def _without_truncation(self) -> Tokenizer:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_str(self.to_json())
+        tokenizer.no_truncation()
+        return tokenizer
 
     def to_json(self) -> str:
         """A ``tokenizer.json``; ``from_json`` reads it back."""
@@ -144,7 +180,7 @@ def learn_tokenizer(
 
     ``max_vocabulary`` is of words or of bytes and pairs, with padding and unknown.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     if tokens == "word":
         words = _frequent_words(texts, max_vocabulary - len(_RESERVED), lowercase=lowercase)
@@ -163,6 +199,7 @@ def learn_tokenizer(
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
             add_prefix_space=False, use_regex=tokens == "bpe"
         )
+        tokenizer.decoder = decoders.ByteLevel()
     if lowercase:
         tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.enable_truncation(max_length=sequence_length)
@@ -220,6 +257,15 @@ def _pairs(
         # Two pairs may make the same token.
         vocabulary.setdefault(left + right, len(vocabulary))
     return vocabulary, merges
+
+
+def _bytes_up_to(text: str) -> NDArray[np.int64]:
+    """Bytes in UTF-8 of the first 0, 1, 2, ... characters of ``text``."""
+    if text.isascii():
+        return np.arange(len(text) + 1, dtype=np.int64)
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    sizes = 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)
+    return np.concatenate([[0], np.cumsum(sizes)])
 
 
 def _refused(error: BaseException, what: str) -> BaseException:

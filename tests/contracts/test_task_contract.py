@@ -9,7 +9,7 @@ import pytest
 import torch
 from media_fakes import task_file, write_pictures, write_scenes, write_tones
 from run_fakes import check_schema
-from text_fakes import reviews, write_squad, write_table, write_task
+from text_fakes import reviews, tale, write_squad, write_table, write_task
 
 from nas.tasks.base import SPLITS
 from nas.tasks.carried import carried_by
@@ -96,6 +96,20 @@ def hf(folder):
     return task_file(folder / "task.yaml", name="saved-reviews", **options)
 
 
+def language(folder):
+    """Lines of words that follow from each other, one file for all splits."""
+    (folder / "tale.txt").write_text(tale(1200))
+    return task_file(
+        folder / "task.yaml",
+        name="tale",
+        kind="language_modelling",
+        data="tale.txt",
+        context_length=24,
+        block_length=256,
+        phase="generate",
+    )
+
+
 # Each writes what it needs into a folder and returns the task's name.
 MAKERS = [
     digits,
@@ -106,6 +120,7 @@ MAKERS = [
     segmentation,
     question_answering,
     hf,
+    language,
 ]
 
 
