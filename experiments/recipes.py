@@ -90,3 +90,95 @@ def speech(device: str) -> SearchConfig:
         training=TrainingConfig(epochs=40, learning_rate=2e-3, weight_decay=0.1, shift_pixels=2),
         gate=GateConfig(startup_trials=10),
     )
+
+
+def text(device: str) -> SearchConfig:
+    """Sentences of some tens of tokens into classes: ``nas search text --task sentiment.yaml``.
+
+    Reads ``text.yaml`` where no task is named. Some thousands of sentences are learnt by heart
+    within a few epochs, so that training is short and drops three words of ten at each showing.
+    """
+    return SearchConfig(
+        task="text.yaml",
+        space=SearchSpace.from_dict(
+            {
+                "name": "text-small",
+                "d_model": [8, 16, 24, 32, 48, 64, 96, 128],
+                "depth": [1, 2, 3],
+                "n_heads": [1, 2, 4],
+                "n_kv_heads": [1, 2, 4],
+                "ffn_ratio": [0.5, 1, 2, 4],
+                "attention_precision": ["fp32", "bf16", "int8"],
+                "ffn_precision": ["fp32", "bf16", "int8"],
+            }
+        ),
+        trials=24,
+        batch_size=128,
+        protocol="quick" if device == "cpu" else "screening",
+        training=TrainingConfig(epochs=6, learning_rate=3e-3, token_dropout=0.3),
+        gate=GateConfig(startup_trials=8),
+    )
+
+
+def segmentation(device: str) -> SearchConfig:
+    """A class for each pixel of pictures of 64 a side: ``nas search segmentation --task s.yaml``.
+
+    Reads ``segmentation.yaml`` where no task is named.
+    """
+    return SearchConfig(
+        task="segmentation.yaml",
+        space=SearchSpace.from_dict(
+            {
+                "name": "segmentation-64",
+                "d_model": [32, 48, 64, 96, 128, 192],
+                "depth": {"low": 2, "high": 6},
+                "n_heads": [2, 4, 8],
+                "n_kv_heads": [1, 2, 4, 8],
+                "ffn_ratio": [1, 2, 4],
+                # A patch is told apart inside by the head alone: large ones blur borders.
+                "patch_size": [4, 8],
+                "resolution": [32, None],
+                "attention_precision": ["fp32", "bf16", "int8"],
+                "ffn_precision": ["fp32", "bf16", "int8"],
+            }
+        ),
+        trials=40,
+        batch_size=16,
+        protocol="quick" if device == "cpu" else "screening",
+        training=TrainingConfig(
+            epochs=60,
+            batch_size=16,
+            learning_rate=2e-3,
+            weight_decay=0.1,
+            label_smoothing=0.0,
+            shift_pixels=4,
+        ),
+        gate=GateConfig(startup_trials=10),
+    )
+
+
+def question_answering(device: str) -> SearchConfig:
+    """Answers that stand in a paragraph: ``nas search question-answering --task facts.yaml``.
+
+    Reads ``question_answering.yaml`` where no task is named.
+    """
+    return SearchConfig(
+        task="question_answering.yaml",
+        space=SearchSpace.from_dict(
+            {
+                "name": "spans-128",
+                "d_model": [32, 64, 96, 128, 192, 256],
+                "depth": {"low": 1, "high": 6},
+                "n_heads": [2, 4, 8],
+                "n_kv_heads": [1, 2, 4, 8],
+                "ffn_ratio": [1, 2, 4],
+                "attention_precision": ["fp32", "bf16", "int8"],
+                "ffn_precision": ["fp32", "bf16", "int8"],
+            }
+        ),
+        trials=40,
+        batch_size=32,
+        protocol="quick" if device == "cpu" else "screening",
+        training=TrainingConfig(epochs=20, batch_size=32, weight_decay=0.1, label_smoothing=0.0),
+        gate=GateConfig(startup_trials=10),
+    )

@@ -28,11 +28,12 @@ from search_spaces.architecture import Architecture, is_factorised
 from search_spaces.encoding import rank_of, width_of
 from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection
 from search_spaces.models.transformer import (
-    POSITION_STD,
     kept_tokens,
     pool,
+    positions,
     shrunk,
     to_patches,
+    token_embedding,
 )
 from search_spaces.space import SearchSpace
 from search_spaces.workload import AS_IT_IS, Workload
@@ -47,7 +48,7 @@ class Supernet(nn.Module):
     """All members of ``space`` on ``workload``, of which one is active at a time."""
 
     def __init__(self, space: SearchSpace, workload: Workload) -> None:
-        """Build the largest of everything with torch's default initialisation.
+        """Build the largest of everything, initialised as a ``Transformer`` is.
 
         Raises:
             ValueError: a patch size of the space does not fit the workload.
@@ -73,12 +74,12 @@ class Supernet(nn.Module):
             for patch in patches:
                 self.embed[str(patch)] = ElasticProjection(channels * patch**2, d_model, None)
         else:
-            self.embed["1"] = nn.Embedding(workload.vocab_size or 1, d_model)
+            self.embed["1"] = token_embedding(workload, d_model)
         sizes = np.array([(patch, resolution or AS_IT_IS) for patch, resolution in grids])
         tokens = workload.n_tokens_batch(sizes[:, 0], sizes[:, 1]).astype(int)
         self.position_TD = nn.ParameterDict(
             {
-                grid_key(*grid): torch.randn(int(n), d_model) * POSITION_STD
+                grid_key(*grid): positions(workload, int(n), d_model)
                 for grid, n in zip(grids, tokens, strict=True)
             }
         )

@@ -16,6 +16,9 @@ from search_spaces.workload import PADDING_TOKEN, Workload
 # Position vectors start at a size comparable with the embedded input: with the usual 0.02 small
 # vision models took several times as many epochs to tell patches apart.
 POSITION_STD = 0.5
+# Vectors of tokens start small, and their positions smaller still: what a rare token, which
+# training hardly moves, started with is noise to all that is learnt from the others.
+TOKEN_STD, TOKEN_POSITION_STD = 0.1, 0.05
 
 
 class PatchEmbedding(nn.Module):
@@ -42,7 +45,7 @@ class Transformer(nn.Module):
     """An encoder with a head on the mean, on each token or for each pixel, or a causal decoder."""
 
     def __init__(self, architecture: Architecture, workload: Workload) -> None:
-        """Build the network with torch's default initialisation."""
+        """Build the network; vectors of tokens and positions start small, the rest as torch does."""
         super().__init__()
         d_model, tokens = architecture.d_model, workload.n_tokens(architecture)
         self.is_causal, self.is_pooled = workload.is_causal, workload.is_pooled
@@ -63,8 +66,8 @@ class Transformer(nn.Module):
                 workload.image_size(architecture),
             )
         else:
-            self.embed = nn.Embedding(workload.vocab_size or 1, d_model)
-        self.position_TD = nn.Parameter(torch.randn(tokens, d_model) * POSITION_STD)
+            self.embed = token_embedding(workload, d_model)
+        self.position_TD = positions(workload, tokens, d_model)
         self.layers = nn.ModuleList(
             Layer(d_model, spec, is_causal=workload.is_causal) for spec in architecture.layers
         )
@@ -132,6 +135,19 @@ class Transformer(nn.Module):
             logits_BHWC.permute(0, 3, 1, 2), self.size, mode="bilinear", align_corners=False
         )
         return larger_BCHW.permute(0, 2, 3, 1)
+
+
+def token_embedding(workload: Workload, d_model: int) -> nn.Embedding:
+    """A vector for each token of ``workload``'s vocabulary."""
+    embedding = nn.Embedding(workload.vocab_size or 1, d_model)
+    nn.init.normal_(embedding.weight, std=TOKEN_STD)
+    return embedding
+
+
+def positions(workload: Workload, n_tokens: int, d_model: int) -> nn.Parameter:
+    """A vector for each place of a sample, ``(T, D)``."""
+    std = POSITION_STD if workload.is_image else TOKEN_POSITION_STD
+    return nn.Parameter(torch.randn(n_tokens, d_model) * std)
 
 
 def shrunk(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:

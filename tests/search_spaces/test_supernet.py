@@ -97,7 +97,7 @@ def test_what_is_active_equals_what_is_extracted(space, workload, grad):
             with supernet.active(architecture):
                 ours = supernet(inputs)
             theirs = extract(supernet, architecture).eval()(inputs)
-            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(ours, theirs, atol=5e-6, rtol=1e-5)
             found.add(float(ours.sum()))
     assert len(found) > len({a.hash for a in members}) * 0.5
 
