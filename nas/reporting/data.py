@@ -121,7 +121,7 @@ def _provenance(
     ways: dict[tuple[Any, ...], list[Any]] = {}
     for record in records:
         if (r := record.reading) is not None:
-            key = (r.meter, r.source, r.is_estimate, r.device, r.workload, r.protocol_hash)
+            key = (r.meter, r.source, r.is_estimate, r.device, r.workload, r.protocol_hash, r.driver)
             ways.setdefault(key, []).append(r)
     return {
         "meter": run.meter,
@@ -140,6 +140,7 @@ def _provenance(
                 "device": device,
                 "workload": workload,
                 "protocol_hash": protocol_hash,
+                "driver": driver,
                 "trials": len(found),
                 "windows": sum(r.n_repeats for r in found),
                 "converged": sum(r.converged for r in found),
@@ -151,6 +152,7 @@ def _provenance(
                 device,
                 workload,
                 protocol_hash,
+                driver,
             ), found in ways.items()
         ],
     }

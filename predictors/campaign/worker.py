@@ -216,6 +216,7 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
             protocol_hash=subject.protocol.hash,
             net_energy_j=net_j,
             unit=workload.unit,
+            driver=getattr(meter, "driver_version", None),
         ),
         repeats_j=tuple(per_unit),
         job=uuid.uuid4().hex[:12],

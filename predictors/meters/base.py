@@ -109,7 +109,7 @@ class EnergyReading:
     ``energy_j`` is the median over repeats of gross device joules per ``unit`` (``sample``, or
     ``generated token`` and the like); ``low_j`` and ``high_j`` bound it at 95%. ``net_energy_j``
     is net of idle, ``None`` where idle was not measured. ``latency_s`` is seconds per batch.
-    ``duration_s`` is the total measured time.
+    ``duration_s`` is the total measured time. ``driver`` is the version of the device's driver, where there is one.
     """
 
     energy_j: float
@@ -129,6 +129,7 @@ class EnergyReading:
     protocol_hash: str
     net_energy_j: float | None = None
     unit: str = "sample"
+    driver: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse figures that no device can have."""
@@ -161,8 +162,8 @@ class EnergyReading:
             ValueError: a key is missing or unknown, or a value not allowed.
         """
         allowed = {f.name for f in fields(cls)}
-        # Readings from before there were others are of samples.
-        if not isinstance(data, Mapping) or data.keys() | {"unit"} != allowed:
+        # Readings from before there were others are of samples, and name no driver.
+        if not isinstance(data, Mapping) or data.keys() | {"unit", "driver"} != allowed:
             got = ", ".join(sorted(map(str, data))) if isinstance(data, Mapping) else repr(data)
             raise ValueError(
                 f"energy reading must have exactly the keys {', '.join(sorted(allowed))}, "

@@ -46,6 +46,7 @@ def test_the_page_holds_what_the_front_says(run, data):
     assert data["metric"] == {"name": "accuracy", "scale": "percent"}
     assert data["summary"]["spent_energy_j"] > 0
     assert data["provenance"]["readings"][0]["protocol_hash"]
+    assert data["provenance"]["readings"][0]["driver"] is None
     assert sum(r["trials"] for r in data["provenance"]["readings"]) == 12
 
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from predictors.campaign.quality import median_interval
 from predictors.campaign.records import EnergyRecord, append_records, read_records
 from predictors.campaign.runner import MeasureError, MeasureTimeout, make_job, measure_fresh
 from predictors.campaign.windows import WindowLoop, run_windows
+from predictors.campaign.worker import make_record
 from predictors.meters.base import EnergyReading, MeterError
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.workload import Workload
@@ -214,10 +216,24 @@ def test_a_decoder_is_measured_per_token(phase, unit, n_units):
     assert EnergyRecord.from_dict(record.to_dict()) == record
 
 
-def test_readings_from_before_there_were_tokens_are_of_samples(record):
+def test_readings_from_before_units_and_drivers_are_of_samples_and_name_none(record):
     data = record.reading.to_dict()
-    del data["unit"]
-    assert EnergyReading.from_dict(data) == record.reading and record.reading.unit == "sample"
+    del data["unit"], data["driver"]
+    assert EnergyReading.from_dict(data) == record.reading
+    assert record.reading.unit == "sample" and record.reading.driver is None
+
+
+def test_a_reading_names_the_driver_where_its_meter_does(record):
+    clock = FakeClock()
+    meter = FakeMeter(clock, 30.0)
+    meter.driver_version = "580.0"
+    told = ("architecture", "workload", "mode", "flags", "seed", "has_real_inputs")
+    subject = SimpleNamespace(
+        meter=meter, protocol=FAST, **{name: getattr(record, name) for name in told}
+    )
+    made = make_record(subject, windows(meter, clock, FAST), held_s=1.0)
+    assert made.reading.driver == made.versions["driver"] == "580.0"
+    assert EnergyRecord.from_dict(made.to_dict()) == made
 
 
 def test_a_failed_measurement_says_the_cause_in_one_line(tmp_path):

@@ -165,7 +165,8 @@ function drawFidelity(section, data) {
 function drawProvenance(holder, data) {
   const p = data.provenance;
   const ways = p.readings.map((r) => pairs([
-    ["meter", meterLabel(r.meter, r.is_estimate)], ["source", r.source], ["device", r.device],
+    ["meter", meterLabel(r.meter, r.is_estimate)], ["source", r.source],
+    ["device", r.driver === null ? r.device : `${r.device}, driver ${r.driver}`],
     ["workload", r.workload], ["protocol", `${p.protocol}, hash ${r.protocol_hash}`],
     ["trials", `${r.trials}, in ${r.windows} windows; ${r.converged} intervals as narrow as asked`],
     ["kind", r.is_estimate ? "an estimate: joules follow from a stated power, not from a sensor" : "measured by a sensor"],
