@@ -8,6 +8,9 @@ construction, so two architectures that build the same network compare and hash 
 * A resolution is ``None`` where images are read as they are; a workload refuses the number that
   would name its own size, so that nothing has two forms.
 
+An encoder-decoder (Vaswani et al. 2017) has a ``decoder`` of its own width, depth and blocks, as
+in HAT (Wang et al. 2020); all others have none, and are written and hashed without one.
+
 Convention: ``d_ff`` and ``d_head`` are stored as whole numbers, never as ratios, because two
 ratios can name one width. ``FfnSpec.ratio`` gives the ratio back for display.
 """
@@ -17,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar, get_args
@@ -120,13 +123,18 @@ class AttentionSpec:
         if self.rank is not None:
             require_positive_int("rank", self.rank)
 
-    def projections(self, d_model: int) -> dict[str, tuple[int, int]]:
-        """Shapes ``(d_in, d_out)`` of the projections, by name."""
+    def projections(self, d_model: int, d_memory: int | None = None) -> dict[str, tuple[int, int]]:
+        """Shapes ``(d_in, d_out)`` of the projections, by name.
+
+        ``d_memory`` is the width of what keys and values are made of, where it is not the
+        block's own input.
+        """
         d_q, d_kv = self.n_heads * self.d_head, self.n_kv_heads * self.d_head
+        d_read = d_model if d_memory is None else d_memory
         return {
             "q": (d_model, d_q),
-            "k": (d_model, d_kv),
-            "v": (d_model, d_kv),
+            "k": (d_read, d_kv),
+            "v": (d_read, d_kv),
             "o": (d_q, d_model),
         }
 
@@ -157,9 +165,9 @@ class FfnSpec:
 Spec = TypeVar("Spec", AttentionSpec, FfnSpec)
 
 
-def _canonical_block(spec: Spec, d_model: int) -> Spec:
-    shapes = spec.projections(d_model).values()
-    if spec.rank is not None and not any(is_factorised(a, b, spec.rank) for a, b in shapes):
+def _canonical_block(spec: Spec, shapes: Mapping[str, tuple[int, int]]) -> Spec:
+    rank = spec.rank
+    if rank is not None and not any(is_factorised(*shape, rank) for shape in shapes.values()):
         return replace(spec, rank=None)
     return spec
 
@@ -172,14 +180,61 @@ class LayerSpec:
     ffn: FfnSpec
 
 
+@dataclass(frozen=True, slots=True)
+class DecoderLayerSpec:
+    """A decoder's layer: attention over its own tokens, over the encoder's, then feed-forward."""
+
+    attention: AttentionSpec
+    cross_attention: AttentionSpec
+    ffn: FfnSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderSpec:
+    """The decoder of an encoder-decoder: its own width, and one or more layers.
+
+    Raises:
+        ValueError: a field is out of range; the message names field, value and what is allowed.
+    """
+
+    d_model: int
+    layers: tuple[DecoderLayerSpec, ...]
+
+    def __post_init__(self) -> None:
+        """Validate; what is canonical depends on the encoder, and is the architecture's to say."""
+        require_positive_int("decoder.d_model", self.d_model)
+        if not self.layers or not all(isinstance(x, DecoderLayerSpec) for x in self.layers):
+            raise ValueError(
+                f"decoder.layers must hold one or more DecoderLayerSpec, got {self.layers!r}"
+            )
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedBlock:
+    """A block of an architecture, where it is, and the shapes of its projections by name.
+
+    ``path`` is that of its module in the network, such as ``layers.0.attention``.
+    """
+
+    path: str
+    spec: AttentionSpec | FfnSpec
+    shapes: Mapping[str, tuple[int, int]]
+
+
 @dataclass(frozen=True)
 class Architecture:
-    """A Transformer: ``depth`` pre-norm layers of width ``d_model``.
+    """A Transformer: ``depth`` pre-norm layers of width ``d_model``, and perhaps a decoder.
 
     ``patch_size`` is the side in pixels of the square patches that become tokens; it is 1 for
     token workloads. ``resolution`` is the height in pixels that images are shrunk to before they
     are cut into patches (their width follows in proportion), as the network's first step;
-    ``None`` leaves them as they are. ``family`` says whose network it is; those of others may have
+    ``None`` leaves them as they are. With a ``decoder``, ``layers`` are the encoder's. ``family``
+    says whose network it is; those of others may have
     ``extra`` genes, by name. What the network reads and predicts is the ``Workload``'s to say.
 
     Raises:
@@ -192,6 +247,7 @@ class Architecture:
     resolution: int | None = None
     family: str = TRANSFORMER
     extra: Extra = ()
+    decoder: DecoderSpec | None = None
 
     def __post_init__(self) -> None:
         """Validate, then bring every layer to its canonical form."""
@@ -203,12 +259,14 @@ class Architecture:
             raise ValueError(f"layers must hold one or more LayerSpec, got {self.layers!r}")
         canonical = tuple(
             LayerSpec(
-                _canonical_block(layer.attention, self.d_model),
-                _canonical_block(layer.ffn, self.d_model),
+                _canonical_block(layer.attention, layer.attention.projections(self.d_model)),
+                _canonical_block(layer.ffn, layer.ffn.projections(self.d_model)),
             )
             for layer in self.layers
         )
         object.__setattr__(self, "layers", canonical)
+        if self.decoder is not None:
+            object.__setattr__(self, "decoder", _canonical_decoder(self.decoder, self.d_model))
         if not isinstance(self.family, str) or not self.family:
             raise ValueError(f"family must be a name, got {self.family!r}")
         if self.extra and self.family == TRANSFORMER:
@@ -233,7 +291,30 @@ class Architecture:
     @property
     def blocks(self) -> tuple[AttentionSpec | FfnSpec, ...]:
         """Every attention and feed-forward block, in the order they run."""
-        return tuple(b for layer in self.layers for b in (layer.attention, layer.ffn))
+        return tuple(placed.spec for placed in self.placed_blocks)
+
+    @cached_property
+    def placed_blocks(self) -> tuple[PlacedBlock, ...]:
+        """Every block with its place in the network, in the order they run."""
+        found = []
+        for index, layer in enumerate(self.layers):
+            for name, spec in (("attention", layer.attention), ("ffn", layer.ffn)):
+                shapes = spec.projections(self.d_model)
+                found.append(PlacedBlock(f"layers.{index}.{name}", spec, shapes))
+        if self.decoder is None:
+            return tuple(found)
+        width = self.decoder.d_model
+        for index, own in enumerate(self.decoder.layers):
+            where = f"decoder.layers.{index}"
+            cross = own.cross_attention
+            found += [
+                PlacedBlock(f"{where}.attention", own.attention, own.attention.projections(width)),
+                PlacedBlock(
+                    f"{where}.cross_attention", cross, cross.projections(width, self.d_model)
+                ),
+                PlacedBlock(f"{where}.ffn", own.ffn, own.ffn.projections(width)),
+            ]
+        return tuple(found)
 
     @cached_property
     def stream_precision(self) -> Precision:
@@ -254,29 +335,22 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
+        from search_spaces import architecture_json
+
         # Left out where it says nothing: what was hashed and stored before there was one stays.
         rest: dict[str, Any] = {}
         if self.resolution is not None:
             rest["resolution"] = self.resolution
         if self.family != TRANSFORMER:
             rest |= {"family": self.family, "extra": dict(self.extra)}
+        if self.decoder is not None:
+            rest["decoder"] = architecture_json.decoder_to_dict(self.decoder)
         return {
             "schema": SCHEMA_VERSION,
             "d_model": self.d_model,
             "patch_size": self.patch_size,
             **rest,
-            "layers": [
-                {
-                    "attention": {
-                        "n_heads": layer.attention.n_heads,
-                        "n_kv_heads": layer.attention.n_kv_heads,
-                        "d_head": layer.attention.d_head,
-                        **_shared_to_dict(layer.attention),
-                    },
-                    "ffn": {"d_ff": layer.ffn.d_ff, **_shared_to_dict(layer.ffn)},
-                }
-                for layer in self.layers
-            ],
+            "layers": architecture_json.layers_to_list(self.layers),
         }
 
     @classmethod
@@ -286,54 +360,31 @@ class Architecture:
         Raises:
             ValueError: a key is missing, unknown, or its value not allowed.
         """
-        _check_keys(
+        from search_spaces import architecture_json
+
+        architecture_json.check_keys(
             "architecture",
             data,
             {"schema", "d_model", "patch_size", "layers"},
-            may_lack={"resolution", "family", "extra"},
+            may_lack={"resolution", "family", "extra", "decoder"},
         )
         if data["schema"] != SCHEMA_VERSION:
             raise ValueError(
                 f"architecture.schema must be {SCHEMA_VERSION}, got {data['schema']!r}"
-            )
-        if not isinstance(data["layers"], list):
-            raise ValueError(f"architecture.layers must be a list, got {data['layers']!r}")
-        layers = []
-        for index, item in enumerate(data["layers"]):
-            where = f"architecture.layers[{index}]"
-            _check_keys(where, item, {"attention", "ffn"})
-            attention, ffn = item["attention"], item["ffn"]
-            shared = {"rank", "precision", "sparsity"}
-            _check_keys(
-                f"{where}.attention", attention, {"n_heads", "n_kv_heads", "d_head"} | shared
-            )
-            _check_keys(f"{where}.ffn", ffn, {"d_ff"} | shared)
-            layers.append(
-                LayerSpec(
-                    AttentionSpec(
-                        n_heads=attention["n_heads"],
-                        n_kv_heads=attention["n_kv_heads"],
-                        d_head=attention["d_head"],
-                        rank=attention["rank"],
-                        compression=Compression(attention["precision"], attention["sparsity"]),
-                    ),
-                    FfnSpec(
-                        d_ff=ffn["d_ff"],
-                        rank=ffn["rank"],
-                        compression=Compression(ffn["precision"], ffn["sparsity"]),
-                    ),
-                )
             )
         extra = data.get("extra", {})
         if not isinstance(extra, Mapping):
             raise ValueError(f"architecture.extra must be an object, got {extra!r}")
         return cls(
             d_model=data["d_model"],
-            layers=tuple(layers),
+            layers=architecture_json.layers_from_list(data["layers"], "architecture.layers"),
             patch_size=data["patch_size"],
             resolution=data.get("resolution"),
             family=data.get("family", TRANSFORMER),
             extra=tuple(extra.items()),
+            decoder=architecture_json.decoder_from_dict(decoder, "architecture.decoder")
+            if (decoder := data.get("decoder")) is not None
+            else None,
         )
 
     def describe(self) -> str:
@@ -342,14 +393,12 @@ class Architecture:
         A value that differs between layers is shown as the range ``low-high``, a mixed precision
         as its distinct values joined by ``+``.
         """
-        attention = [layer.attention for layer in self.layers]
-        ffn = [layer.ffn for layer in self.layers]
         own = [] if self.family == TRANSFORMER else [self.family]
-        parts = [*own, f"d{self.d_model}", f"L{self.depth}"]
-        parts.append(
-            f"h{_span([a.n_heads for a in attention])}/{_span([a.n_kv_heads for a in attention])}"
-        )
-        parts.append(f"ff{_span([f.d_ff for f in ffn])}")
+        parts = [*own, f"d{self.d_model}", *_describe_layers(self.layers)]
+        if self.decoder is not None:
+            crossed = [layer.cross_attention for layer in self.decoder.layers]
+            parts += ["+", f"d{self.decoder.d_model}", *_describe_layers(self.decoder.layers)]
+            parts.append(f"x{_heads(crossed)}")
         ranks = [b.rank for b in self.blocks if b.rank is not None]
         if ranks:
             parts.append(f"r{_span(ranks)}")
@@ -375,28 +424,28 @@ def _is_plain(block: AttentionSpec | FfnSpec) -> bool:
     return block.rank is None and block.compression == Compression()
 
 
-def _shared_to_dict(block: AttentionSpec | FfnSpec) -> dict[str, Any]:
-    return {
-        "rank": block.rank,
-        "precision": block.compression.precision,
-        "sparsity": block.compression.sparsity,
-    }
+def _describe_layers(layers: Sequence[LayerSpec | DecoderLayerSpec]) -> list[str]:
+    heads = _heads([layer.attention for layer in layers])
+    return [f"L{len(layers)}", f"h{heads}", f"ff{_span([layer.ffn.d_ff for layer in layers])}"]
 
 
-def _check_keys(
-    where: str, data: object, needed: set[str], *, may_lack: Collection[str] = ()
-) -> None:
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{where} must be an object, got {data!r}")
-    allowed = needed | set(may_lack)
-    missing, unknown = needed - data.keys(), data.keys() - allowed
-    if missing:
-        raise ValueError(f"{where} lacks {', '.join(sorted(missing))}")
-    if unknown:
-        raise ValueError(
-            f"{where} has unknown key {', '.join(sorted(map(str, unknown)))}; "
-            f"allowed: {', '.join(sorted(allowed))}"
+def _heads(blocks: Sequence[AttentionSpec]) -> str:
+    return f"{_span([a.n_heads for a in blocks])}/{_span([a.n_kv_heads for a in blocks])}"
+
+
+def _canonical_decoder(decoder: DecoderSpec, d_memory: int) -> DecoderSpec:
+    width = decoder.d_model
+    layers = tuple(
+        DecoderLayerSpec(
+            _canonical_block(own.attention, own.attention.projections(width)),
+            _canonical_block(
+                own.cross_attention, own.cross_attention.projections(width, d_memory)
+            ),
+            _canonical_block(own.ffn, own.ffn.projections(width)),
         )
+        for own in decoder.layers
+    )
+    return DecoderSpec(width, layers)
 
 
 def _span(values: list[int]) -> str:

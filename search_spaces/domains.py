@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.architecture import PRECISIONS, SPARSITIES
+from search_spaces.sides import DECODER
 
 Value = int | float | str | None
 
@@ -99,6 +100,13 @@ GENE_TYPES: dict[str, GeneType] = {
     "ffn_sparsity": GeneType(_SPARSITY, lambda v: v in SPARSITIES, ("dense",)),
 }
 
+# Of an encoder-decoder alone, and then as its encoder's: of one kind by the end of their names.
+DECODER_GENE_TYPES: dict[str, GeneType] = {
+    gene: next(kind for end, kind in reversed(GENE_TYPES.items()) if gene.endswith(end))
+    for gene in (DECODER.d_model, DECODER.depth, *DECODER.layer_genes)
+}
+ALL_GENE_TYPES = GENE_TYPES | DECODER_GENE_TYPES
+
 
 def make_domain(gene: str, data: Any) -> Choice:
     """The domain of ``gene`` from a list, or from ``{low, high, step}`` for whole numbers.
@@ -106,7 +114,7 @@ def make_domain(gene: str, data: Any) -> Choice:
     Raises:
         ValueError: a wrong form or value; the message names the gene and what is allowed.
     """
-    kind = GENE_TYPES[gene]
+    kind = ALL_GENE_TYPES[gene]
     if isinstance(data, dict):
         data = _expand(gene, data)
     if not isinstance(data, list | tuple):

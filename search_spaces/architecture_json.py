@@ -1,0 +1,141 @@
+"""The plain data that architectures are written as: blocks and layers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from search_spaces.architecture import (
+    AttentionSpec,
+    Compression,
+    DecoderLayerSpec,
+    DecoderSpec,
+    FfnSpec,
+    LayerSpec,
+)
+
+_SHARED_KEYS = {"rank", "precision", "sparsity"}
+
+
+def layers_to_list(layers: Sequence[LayerSpec]) -> list[dict[str, Any]]:
+    """Plain data of layers."""
+    return [
+        {"attention": _attention_to_dict(layer.attention), "ffn": _ffn_to_dict(layer.ffn)}
+        for layer in layers
+    ]
+
+
+def layers_from_list(data: object, where: str) -> tuple[LayerSpec, ...]:
+    """Read ``layers_to_list``'s form.
+
+    Raises:
+        ValueError: a key is missing, unknown, or its value not allowed.
+    """
+    return tuple(
+        LayerSpec(
+            _attention_from_dict(item["attention"], f"{at}.attention"),
+            _ffn_from_dict(item["ffn"], f"{at}.ffn"),
+        )
+        for at, item in _layers(data, where, {"attention", "ffn"})
+    )
+
+
+def _attention_to_dict(block: AttentionSpec) -> dict[str, Any]:
+    return {
+        "n_heads": block.n_heads,
+        "n_kv_heads": block.n_kv_heads,
+        "d_head": block.d_head,
+        **_shared_to_dict(block),
+    }
+
+
+def _ffn_to_dict(block: FfnSpec) -> dict[str, Any]:
+    return {"d_ff": block.d_ff, **_shared_to_dict(block)}
+
+
+def decoder_to_dict(decoder: DecoderSpec) -> dict[str, Any]:
+    """Plain data of a decoder."""
+    return {
+        "d_model": decoder.d_model,
+        "layers": [
+            {
+                "attention": _attention_to_dict(layer.attention),
+                "cross_attention": _attention_to_dict(layer.cross_attention),
+                "ffn": _ffn_to_dict(layer.ffn),
+            }
+            for layer in decoder.layers
+        ],
+    }
+
+
+def _shared_to_dict(block: AttentionSpec | FfnSpec) -> dict[str, Any]:
+    return {
+        "rank": block.rank,
+        "precision": block.compression.precision,
+        "sparsity": block.compression.sparsity,
+    }
+
+
+def _layers(data: object, where: str, keys: set[str]) -> Iterator[tuple[str, Any]]:
+    """The items of a list of layers, each with its place."""
+    if not isinstance(data, list):
+        raise ValueError(f"{where} must be a list, got {data!r}")
+    for index, item in enumerate(data):
+        check_keys(f"{where}[{index}]", item, keys)
+        yield f"{where}[{index}]", item
+
+
+def _attention_from_dict(data: Any, where: str) -> AttentionSpec:
+    check_keys(where, data, {"n_heads", "n_kv_heads", "d_head"} | _SHARED_KEYS)
+    return AttentionSpec(
+        n_heads=data["n_heads"],
+        n_kv_heads=data["n_kv_heads"],
+        d_head=data["d_head"],
+        rank=data["rank"],
+        compression=Compression(data["precision"], data["sparsity"]),
+    )
+
+
+def _ffn_from_dict(data: Any, where: str) -> FfnSpec:
+    check_keys(where, data, {"d_ff"} | _SHARED_KEYS)
+    return FfnSpec(
+        d_ff=data["d_ff"],
+        rank=data["rank"],
+        compression=Compression(data["precision"], data["sparsity"]),
+    )
+
+
+def decoder_from_dict(data: Any, where: str) -> DecoderSpec:
+    """Read ``decoder_to_dict``'s form.
+
+    Raises:
+        ValueError: a key is missing, unknown, or its value not allowed.
+    """
+    check_keys(where, data, {"d_model", "layers"})
+    keys = {"attention", "cross_attention", "ffn"}
+    layers = tuple(
+        DecoderLayerSpec(
+            _attention_from_dict(item["attention"], f"{at}.attention"),
+            _attention_from_dict(item["cross_attention"], f"{at}.cross_attention"),
+            _ffn_from_dict(item["ffn"], f"{at}.ffn"),
+        )
+        for at, item in _layers(data["layers"], f"{where}.layers", keys)
+    )
+    return DecoderSpec(data["d_model"], layers)
+
+
+def check_keys(
+    where: str, data: object, needed: set[str], *, may_lack: Collection[str] = ()
+) -> None:
+    """Raise ``ValueError`` unless ``data`` is a mapping with the keys it needs and no others."""
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where} must be an object, got {data!r}")
+    allowed = needed | set(may_lack)
+    missing, unknown = needed - data.keys(), data.keys() - allowed
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(sorted(missing))}")
+    if unknown:
+        raise ValueError(
+            f"{where} has unknown key {', '.join(sorted(map(str, unknown)))}; "
+            f"allowed: {', '.join(sorted(allowed))}"
+        )

@@ -1,0 +1,82 @@
+"""The two stacks of layers that a space may have: the encoder (or only stack), and the decoder.
+
+Which genes rule which stack stands here once; whatever reads genes goes through ``SIDES``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The genes of an attention block's heads, and of the key-value heads they share."""
+
+    n_heads: str
+    n_kv_heads: str
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The genes of one stack.
+
+    ``blocks`` are the prefixes of the genes for rank, precision and sparsity of each kind of
+    block, in running order; ``layer`` is the prefix of genes that differ between layers.
+    """
+
+    name: str
+    layer: str
+    d_model: str
+    depth: str
+    ffn_ratio: str
+    heads: tuple[Heads, ...]
+    blocks: tuple[str, ...]
+
+    @property
+    def layer_genes(self) -> tuple[str, ...]:
+        """The genes that a layer may have for its own, in the order in which they are named."""
+        return (
+            *(gene for pair in self.heads for gene in (pair.n_heads, pair.n_kv_heads)),
+            self.ffn_ratio,
+            *(f"{block}_rank" for block in self.blocks),
+            *(f"{block}_precision" for block in self.blocks),
+            *(f"{block}_sparsity" for block in self.blocks),
+        )
+
+
+ENCODER = Side(
+    name="encoder",
+    layer="layer",
+    d_model="d_model",
+    depth="depth",
+    ffn_ratio="ffn_ratio",
+    heads=(Heads("n_heads", "n_kv_heads"),),
+    blocks=("attention", "ffn"),
+)
+DECODER = Side(
+    name="decoder",
+    layer="decoder_layer",
+    d_model="decoder_d_model",
+    depth="decoder_depth",
+    ffn_ratio="decoder_ffn_ratio",
+    heads=(
+        Heads("decoder_n_heads", "decoder_n_kv_heads"),
+        Heads("cross_n_heads", "cross_n_kv_heads"),
+    ),
+    blocks=("decoder_attention", "cross_attention", "decoder_ffn"),
+)
+SIDES = (ENCODER, DECODER)
+
+
+def side_of(gene: str) -> Side:
+    """The side that a layer's gene, without the name of a layer, belongs to."""
+    return DECODER if gene in DECODER.layer_genes else ENCODER
+
+
+def split_gene_name(name: str) -> tuple[Side | None, int, str]:
+    """Side, layer and gene of ``decoder_layer3.cross_n_heads``; side ``None`` if of no layer."""
+    where, dot, gene = name.rpartition(".")
+    if not dot:
+        return None, 0, gene
+    side = DECODER if where.startswith(DECODER.layer) else ENCODER
+    return side, int(where.removeprefix(side.layer)), gene
