@@ -165,7 +165,8 @@ class FfnSpec:
 Spec = TypeVar("Spec", AttentionSpec, FfnSpec)
 
 
-def _canonical_block(spec: Spec, shapes: Mapping[str, tuple[int, int]]) -> Spec:
+def canonical_block(spec: Spec, shapes: Mapping[str, tuple[int, int]]) -> Spec:
+    """``spec`` without its rank, where that saves no weights in a projection of ``shapes``."""
     rank = spec.rank
     if rank is not None and not any(is_factorised(*shape, rank) for shape in shapes.values()):
         return replace(spec, rank=None)
@@ -259,8 +260,8 @@ class Architecture:
             raise ValueError(f"layers must hold one or more LayerSpec, got {self.layers!r}")
         canonical = tuple(
             LayerSpec(
-                _canonical_block(layer.attention, layer.attention.projections(self.d_model)),
-                _canonical_block(layer.ffn, layer.ffn.projections(self.d_model)),
+                canonical_block(layer.attention, layer.attention.projections(self.d_model)),
+                canonical_block(layer.ffn, layer.ffn.projections(self.d_model)),
             )
             for layer in self.layers
         )
@@ -287,6 +288,11 @@ class Architecture:
     def depth(self) -> int:
         """Number of layers."""
         return len(self.layers)
+
+    @property
+    def stacks(self) -> tuple[tuple[LayerSpec | DecoderLayerSpec, ...], ...]:
+        """The layers of each stack: the encoder's, and the decoder's where there is one."""
+        return (self.layers,) if self.decoder is None else (self.layers, self.decoder.layers)
 
     @property
     def blocks(self) -> tuple[AttentionSpec | FfnSpec, ...]:
@@ -437,11 +443,9 @@ def _canonical_decoder(decoder: DecoderSpec, d_memory: int) -> DecoderSpec:
     width = decoder.d_model
     layers = tuple(
         DecoderLayerSpec(
-            _canonical_block(own.attention, own.attention.projections(width)),
-            _canonical_block(
-                own.cross_attention, own.cross_attention.projections(width, d_memory)
-            ),
-            _canonical_block(own.ffn, own.ffn.projections(width)),
+            canonical_block(own.attention, own.attention.projections(width)),
+            canonical_block(own.cross_attention, own.cross_attention.projections(width, d_memory)),
+            canonical_block(own.ffn, own.ffn.projections(width)),
         )
         for own in decoder.layers
     )

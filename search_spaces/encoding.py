@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,17 @@ from search_spaces.architecture import (
     Architecture,
     AttentionSpec,
     Compression,
+    DecoderLayerSpec,
+    DecoderSpec,
     FfnSpec,
     LayerSpec,
+    PlacedBlock,
     Precision,
     Sparsity,
+    canonical_block,
 )
-from search_spaces.space import LAYER_GENES, SearchSpace
+from search_spaces.sides import DECODER, ENCODER, Heads, Side
+from search_spaces.space import SearchSpace
 
 Genes = dict[str, Any]
 
@@ -44,21 +50,39 @@ def decode(genes: Mapping[str, Any], space: SearchSpace) -> Architecture:
     for name, domain in domains.items():
         if genes[name] not in domain:
             raise ValueError(f"{name} must be one of {domain.values}, got {genes[name]!r}")
-    d_model = genes["d_model"]
-    layers = []
-    for layer in range(genes["depth"]):
-        own = {gene: genes[space.gene_name(gene, layer)] for gene in LAYER_GENES}
-        for block in ("attention", "ffn"):
-            own[f"{block}_compression"] = _compression(own, block, space)
-        layers.append(LayerSpec(_attention(own, d_model), _ffn(own, d_model)))
+    decoder = None
+    if space.has_decoder:
+        blocks = _blocks(genes, space, DECODER)
+        decoder = DecoderSpec(
+            genes[DECODER.d_model], tuple(DecoderLayerSpec(**layer) for layer in blocks)
+        )
     return Architecture(
-        d_model,
-        tuple(layers),
+        genes["d_model"],
+        tuple(LayerSpec(**layer) for layer in _blocks(genes, space, ENCODER)),
         genes["patch_size"],
         genes.get("resolution"),
         space.family,
         tuple((name, genes[name]) for name in space.extra),
+        decoder,
     )
+
+
+def _blocks(genes: Mapping[str, Any], space: SearchSpace, side: Side) -> list[dict[str, Any]]:
+    """The blocks of each layer of one stack, by the fields of its specification."""
+    width, found = genes[side.d_model], []
+    for layer in range(genes[side.depth]):
+        own = {gene: genes[space.gene_name(gene, layer)] for gene in side.layer_genes}
+        blocks: dict[str, AttentionSpec | FfnSpec] = {}
+        for block, field, heads in side.attention:
+            blocks[field] = _attention(own, width, block, heads, space)
+        ratio, block = own[side.ffn_ratio], side.blocks[-1]
+        blocks[side.fields[-1]] = FfnSpec(
+            d_ff=width_of(ratio, width),
+            rank=rank_of(own[f"{block}_rank"], width),
+            compression=_compression(own, block, space),
+        )
+        found.append(blocks)
+    return found
 
 
 def encode(architecture: Architecture, space: SearchSpace) -> Genes:
@@ -68,8 +92,17 @@ def encode(architecture: Architecture, space: SearchSpace) -> Genes:
         ValueError: the architecture is not a member of the space.
     """
     genes: Genes = {name: domain.values[0] for name, domain in space.genes().items()}
+    decoder = architecture.decoder
+    if (decoder is not None) != space.has_decoder:
+        has = "a decoder" if space.has_decoder else "no decoder"
+        raise ValueError(
+            f"{architecture.describe()} must have {has} to be in space {space.name!r}"
+        )
     genes["d_model"] = _member(space, "d_model", architecture.d_model)
     genes["depth"] = _member(space, "depth", architecture.depth)
+    if decoder is not None:
+        genes[DECODER.d_model] = _member(space, DECODER.d_model, decoder.d_model)
+        genes[DECODER.depth] = _member(space, DECODER.depth, decoder.depth)
     genes["patch_size"] = _member(space, "patch_size", architecture.patch_size)
     resolution = _member(space, "resolution", architecture.resolution)
     if "resolution" in genes:
@@ -86,22 +119,24 @@ def encode(architecture: Architecture, space: SearchSpace) -> Genes:
         if value not in space.extra[name]:
             raise ValueError(f"{name} must be one of {space.extra[name].values}, got {value!r}")
         genes[name] = value
-    for gene in LAYER_GENES:
-        groups = (
-            [list(range(architecture.depth))]
-            if gene in space.shared
-            else [[layer] for layer in range(architecture.depth)]
-        )
-        for layers in groups:
-            name = space.gene_name(gene, layers[0])
-            for value in space.values(gene):
-                if all(_fits(gene, value, architecture, layer, space) for layer in layers):
-                    genes[name] = value
-                    break
-            else:
-                raise ValueError(
-                    f"{name} of {architecture.describe()} must be one of {space.values(gene)}"
-                )
+    placed = {found.path: found for found in architecture.placed_blocks}
+    for side in space.sides:
+        width, depth = genes[side.d_model], genes[side.depth]
+        where = "" if side is ENCODER else f"{side.name}."
+        for gene in side.layer_genes:
+            field = _field_of(gene, side)
+            blocks = [placed[f"{where}layers.{layer}.{field}"] for layer in range(depth)]
+            groups = [blocks] if gene in space.shared else [[block] for block in blocks]
+            for layer, group in enumerate(groups):
+                name = space.gene_name(gene, layer)
+                for value in space.values(gene):
+                    if all(_fits(gene, value, block, width, space) for block in group):
+                        genes[name] = value
+                        break
+                else:
+                    raise ValueError(
+                        f"{name} of {architecture.describe()} must be one of {space.values(gene)}"
+                    )
     # Each gene was fitted alone; together they must name the very model.
     if decode(genes, space) != architecture:
         raise ValueError(f"{architecture.describe()} must be a member of space {space.name!r}")
@@ -111,19 +146,21 @@ def encode(architecture: Architecture, space: SearchSpace) -> Genes:
 def repair(genes: Mapping[str, Any], space: SearchSpace) -> Genes:
     """The valid combination nearest to ``genes``: only head counts are ever changed.
 
-    In each layer the number of heads moves to the valid one that is nearest in logarithm, then
-    the number of key-value heads likewise; ties go to the smaller.
+    In each attention block the number of heads moves to the valid one that is nearest in
+    logarithm, then the number of key-value heads likewise; ties go to the smaller.
     """
     mended = dict(genes)
-    pairs = space.head_pairs(mended["d_model"])
-    valid_heads = sorted({heads for heads, _ in pairs})
-    layers = [0] if "n_heads" in space.shared else range(space.max_depth)
-    for layer in layers:
-        heads_name = space.gene_name("n_heads", layer)
-        kv_name = space.gene_name("n_kv_heads", layer)
-        heads = _nearest(mended[heads_name], valid_heads)
-        mended[heads_name] = heads
-        mended[kv_name] = _nearest(mended[kv_name], sorted(kv for h, kv in pairs if h == heads))
+    for side in space.sides:
+        for kind in side.heads:
+            pairs = space.head_pairs(mended[side.d_model], kind)
+            valid_heads = sorted({heads for heads, _ in pairs})
+            for layer in space.layers_of(kind.n_heads):
+                heads_name = space.gene_name(kind.n_heads, layer)
+                kv_name = space.gene_name(kind.n_kv_heads, layer)
+                heads = _nearest(mended[heads_name], valid_heads)
+                mended[heads_name] = heads
+                valid_kv = sorted(kv for h, kv in pairs if h == heads)
+                mended[kv_name] = _nearest(mended[kv_name], valid_kv)
     return mended
 
 
@@ -151,23 +188,18 @@ def from_vector(vector: NDArray[np.int64], space: SearchSpace) -> Architecture:
     return decode(genes, space)
 
 
-def _attention(own: Mapping[str, Any], d_model: int) -> AttentionSpec:
-    if d_model % own["n_heads"]:
-        raise ValueError(f"n_heads must divide d_model={d_model}, got {own['n_heads']}")
+def _attention(
+    own: Mapping[str, Any], d_model: int, block: str, heads: Heads, space: SearchSpace
+) -> AttentionSpec:
+    n_heads = own[heads.n_heads]
+    if d_model % n_heads:
+        raise ValueError(f"{heads.n_heads} must divide d_model={d_model}, got {n_heads}")
     return AttentionSpec(
-        n_heads=own["n_heads"],
-        n_kv_heads=own["n_kv_heads"],
-        d_head=d_model // own["n_heads"],
-        rank=rank_of(own["attention_rank"], d_model),
-        compression=own["attention_compression"],
-    )
-
-
-def _ffn(own: Mapping[str, Any], d_model: int) -> FfnSpec:
-    return FfnSpec(
-        d_ff=width_of(own["ffn_ratio"], d_model),
-        rank=rank_of(own["ffn_rank"], d_model),
-        compression=own["ffn_compression"],
+        n_heads=n_heads,
+        n_kv_heads=own[heads.n_kv_heads],
+        d_head=d_model // n_heads,
+        rank=rank_of(own[f"{block}_rank"], d_model),
+        compression=_compression(own, block, space),
     )
 
 
@@ -199,43 +231,33 @@ def width_of(ratio: float, d_model: int) -> int:
     return max(1, round(ratio * d_model))
 
 
-def _fits(
-    gene: str, value: Any, architecture: Architecture, layer: int, space: SearchSpace
-) -> bool:
-    """Whether ``gene = value`` gives what ``architecture`` has in ``layer``."""
-    d_model, spec = architecture.d_model, architecture.layers[layer]
-    attention, ffn = spec.attention, spec.ffn
-    match gene:
-        case "n_heads":
-            return bool(value == attention.n_heads)
-        case "n_kv_heads":
-            return bool(value == attention.n_kv_heads)
-        case "ffn_ratio":
-            return width_of(value, d_model) == ffn.d_ff
-        case "attention_rank":
-            return _same_rank(attention, rank_of(value, d_model), d_model)
-        case "ffn_rank":
-            return _same_rank(ffn, rank_of(value, d_model), d_model)
-        case _:
-            block, field = gene.split("_")
-            compression = attention.compression if block == "attention" else ffn.compression
-            if field == "sparsity":
-                value = sparsity_of(value, block, compression.precision, space)
-            return bool(value == getattr(compression, field))
+def _field_of(gene: str, side: Side) -> str:
+    """What a layer's specification calls the block that ``gene`` is of."""
+    for block, field, heads in side.attention:
+        if gene in (heads.n_heads, heads.n_kv_heads) or gene.startswith(f"{block}_"):
+            return field
+    return side.fields[-1]
 
 
-def _same_rank(spec: AttentionSpec | FfnSpec, rank: int | None, d_model: int) -> bool:
-    # The architecture's own constructor knows which ranks save nothing.
-    attention = spec if isinstance(spec, AttentionSpec) else AttentionSpec(1, 1, 1)
-    ffn = spec if isinstance(spec, FfnSpec) else FfnSpec(1)
-    if isinstance(spec, AttentionSpec):
-        attention = AttentionSpec(
-            spec.n_heads, spec.n_kv_heads, spec.d_head, rank, spec.compression
-        )
-    else:
-        ffn = FfnSpec(spec.d_ff, rank, spec.compression)
-    rebuilt = Architecture(d_model, (LayerSpec(attention, ffn),)).layers[0]
-    return spec in (rebuilt.attention, rebuilt.ffn)
+def _fits(gene: str, value: Any, placed: PlacedBlock, d_model: int, space: SearchSpace) -> bool:
+    """Whether ``gene = value`` gives what the block at ``placed`` has."""
+    spec = placed.spec
+    if gene.endswith("_rank"):
+        # The architecture's own constructor knows which ranks save nothing.
+        rank = rank_of(value, d_model)
+        if isinstance(spec, FfnSpec):
+            return canonical_block(replace(spec, rank=rank), placed.shapes) == spec
+        return canonical_block(replace(spec, rank=rank), placed.shapes) == spec
+    if gene.endswith("ffn_ratio"):
+        return isinstance(spec, FfnSpec) and width_of(value, d_model) == spec.d_ff
+    if gene.endswith("n_kv_heads"):
+        return isinstance(spec, AttentionSpec) and bool(value == spec.n_kv_heads)
+    if gene.endswith("n_heads"):
+        return isinstance(spec, AttentionSpec) and bool(value == spec.n_heads)
+    block, _, field = gene.rpartition("_")
+    if field == "sparsity":
+        value = sparsity_of(value, block, spec.compression.precision, space)
+    return bool(value == getattr(spec.compression, field))
 
 
 def _member(space: SearchSpace, gene: str, value: int | None) -> int | None:

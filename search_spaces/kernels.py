@@ -28,31 +28,28 @@ def kernel_fault(architecture: Architecture, device: str) -> str | None:
     whether the device's generation has the kernel: ``compression.realness`` asks the device.
     """
     on_cuda = device.startswith("cuda")
-    for index, layer in enumerate(architecture.layers):
-        for name, block in (("attention", layer.attention), ("ffn", layer.ffn)):
-            precision, sparsity = block.compression.precision, block.compression.sparsity
-            where = f"layers.{index}.{name}"
-            if precision == "fp8" and not on_cuda:
-                return f"{where} must run on CUDA for fp8, got {device}"
-            of_input = of_output = 1
-            if sparsity == "2:4" and not is_simulated(block.compression, device):
-                of_input = of_output = SPARSE_CUDA_MULTIPLE
-            elif precision == "fp8":
-                of_input = of_output = FP8_MULTIPLE
-            elif precision == "int4wo":
-                of_input, of_output = INT4_GROUP_SIZE, INT4_OUT_MULTIPLE
-            elif precision == "int8" and on_cuda:
-                of_input = of_output = INT8_CUDA_MULTIPLE
-            if sparsity == "2:4":
-                of_input = max(of_input, SPARSE_GROUP)
-            for d_in, d_out in _shapes(
-                block.projections(architecture.d_model).values(), block.rank
-            ):
-                if d_in % of_input or d_out % of_output:
-                    return (
-                        f"{where} must have sizes divisible by {of_input} and {of_output} for "
-                        f"{precision} {sparsity}, got {(d_in, d_out)}"
-                    )
+    for placed in architecture.placed_blocks:
+        where, compression = placed.path, placed.spec.compression
+        precision, sparsity = compression.precision, compression.sparsity
+        if precision == "fp8" and not on_cuda:
+            return f"{where} must run on CUDA for fp8, got {device}"
+        of_input = of_output = 1
+        if sparsity == "2:4" and not is_simulated(compression, device):
+            of_input = of_output = SPARSE_CUDA_MULTIPLE
+        elif precision == "fp8":
+            of_input = of_output = FP8_MULTIPLE
+        elif precision == "int4wo":
+            of_input, of_output = INT4_GROUP_SIZE, INT4_OUT_MULTIPLE
+        elif precision == "int8" and on_cuda:
+            of_input = of_output = INT8_CUDA_MULTIPLE
+        if sparsity == "2:4":
+            of_input = max(of_input, SPARSE_GROUP)
+        for d_in, d_out in _shapes(placed.shapes.values(), placed.spec.rank):
+            if d_in % of_input or d_out % of_output:
+                return (
+                    f"{where} must have sizes divisible by {of_input} and {of_output} for "
+                    f"{precision} {sparsity}, got {(d_in, d_out)}"
+                )
     return None
 
 

@@ -5,6 +5,8 @@ batch: inside attention the residual stream, its norm, queries, keys, values, wh
 and the block's output; inside the feed-forward block the layer's input, the stream, its norm, and
 the hidden layer before and after GELU; or, if that is more, the outputs of all pixels in
 segmentation; and a decoder's cache of keys and values, where the workload is a phase that has one.
+Of an encoder-decoder it is the most of the encoder's pass and of one of the decoder's steps, its
+logits among them, beside both caches.
 Scores are left out, as a fused kernel never writes them, and so are an allocator's rounding,
 workspaces, and the framework itself. Eager PyTorch holds within a tenth of that (a test compares
 them) where its attention is fused; compiled networks may need less.
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.architecture import PRECISIONS, TRANSFORMER, Architecture
-from search_spaces.batch import ArchitectureBatch
+from search_spaces.batch import ArchitectureBatch, DecoderBatch
 from search_spaces.counting import (
     BYTES_PER_WEIGHT,
     count_batch,
@@ -52,10 +54,22 @@ def peak_memory_bytes(batch: ArchitectureBatch, workload: Workload) -> NDArray[n
         # Of each pixel, and where images were shrunk of each pixel of those as well.
         pixels = height * width + heights * widths * (batch.resolution != AS_IT_IS)
         values = np.maximum(values, workload.n_classes * pixels)
+    if batch.decoder is not None:
+        values = np.maximum(values, _step_values(batch.decoder, workload))
     of_a_sample = values * _PER_VALUE[stream_precisions(batch)] + kv_cache_bytes(batch, workload)
     activations = of_a_sample * workload.batch_size
     found: NDArray[np.float64] = activations + weights
     return found
+
+
+def _step_values(decoder: DecoderBatch, workload: Workload) -> NDArray[np.float64]:
+    d_model = decoder.d_model[:, None].astype(float)
+    widest = 3 * d_model + 2 * decoder.ffn.d_ff
+    for blocks in (decoder.attention, decoder.cross_attention):
+        d_q, d_kv = blocks.n_heads * blocks.d_head, blocks.n_kv_heads * blocks.d_head
+        widest = np.maximum(widest, 3 * d_model + 2 * d_q + 2 * d_kv)
+    values: NDArray[np.float64] = (widest * decoder.active).max(axis=1)
+    return workload.beam_size * np.maximum(values, decoder.d_model + workload.n_classes)
 
 
 def peak_memory_of(architecture: Architecture, workload: Workload) -> float:

@@ -45,6 +45,22 @@ _PRESETS: tuple[dict[str, Any], ...] = (
     {"name": "encoder-base", **_LARGE, "patch_size": [1]},
     {"name": "vision-base", **_LARGE, "patch_size": [8, 16, 32]},
     {"name": "decoder-base", **_LARGE, "patch_size": [1]},
+    {
+        # Encoder and decoder apart, as in HAT (Wang et al. 2020): translation.
+        "name": "translation-base",
+        "d_model": [64, 96, 128, 192, 256, 384, 512],
+        "depth": {"low": 1, "high": 6},
+        "n_heads": [2, 4, 8],
+        "n_kv_heads": [1, 2, 4, 8],
+        "ffn_ratio": [1, 2, 3, 4],
+        "decoder_d_model": [64, 96, 128, 192, 256, 384, 512],
+        "decoder_depth": {"low": 1, "high": 6},
+        "decoder_n_heads": [2, 4, 8],
+        "decoder_n_kv_heads": [1, 2, 4, 8],
+        "cross_n_heads": [2, 4, 8],
+        "cross_n_kv_heads": [1, 2, 4, 8],
+        "decoder_ffn_ratio": [1, 2, 3, 4],
+    },
 )
 PRESETS: dict[str, SearchSpace] = {data["name"]: SearchSpace.from_dict(data) for data in _PRESETS}
 

@@ -14,9 +14,21 @@ from numpy.typing import NDArray
 
 from search_spaces.architecture import Architecture, Compression, LayerSpec
 from search_spaces.encoding import Genes, decode, encode, rank_of, repair
+from search_spaces.sides import SIDES, split_gene_name
 from search_spaces.space import SearchSpace
 
 _TRIES = 32
+# Genes of which more is larger.
+_SIZES = frozenset(
+    gene
+    for side in SIDES
+    for gene in (
+        side.d_model,
+        side.depth,
+        side.ffn_ratio,
+        *(name for kind in side.heads for name in (kind.n_heads, kind.n_kv_heads)),
+    )
+)
 
 
 def sample(space: SearchSpace, rng: np.random.Generator) -> Architecture:
@@ -25,11 +37,13 @@ def sample(space: SearchSpace, rng: np.random.Generator) -> Architecture:
         name: domain.values[int(rng.integers(len(domain)))]
         for name, domain in space.genes().items()
     }
-    pairs = space.head_pairs(genes["d_model"])
-    for layer in [0] if "n_heads" in space.shared else range(space.max_depth):
-        heads, kv_heads = pairs[int(rng.integers(len(pairs)))]
-        genes[space.gene_name("n_heads", layer)] = heads
-        genes[space.gene_name("n_kv_heads", layer)] = kv_heads
+    for side in space.sides:
+        for kind in side.heads:
+            pairs = space.head_pairs(genes[side.d_model], kind)
+            for layer in space.layers_of(kind.n_heads):
+                heads, kv_heads = pairs[int(rng.integers(len(pairs)))]
+                genes[space.gene_name(kind.n_heads, layer)] = heads
+                genes[space.gene_name(kind.n_kv_heads, layer)] = kv_heads
     return decode(genes, space)
 
 
@@ -43,17 +57,21 @@ def sample_positions(space: SearchSpace, n: int, rng: np.random.Generator) -> ND
     domains = space.genes()
     names = list(domains)
     positions = np.stack([rng.integers(len(domain), size=n) for domain in domains.values()], 1)
-    widths = space.values("d_model")
-    heads, kv_heads = space.domains["n_heads"], space.domains["n_kv_heads"]
-    for layer in [0] if "n_heads" in space.shared else range(space.max_depth):
-        genes = [space.gene_name(gene, layer) for gene in ("n_heads", "n_kv_heads")]
-        columns = np.array([names.index(gene) for gene in genes])
-        for index, width in enumerate(widths):
-            rows = np.flatnonzero(positions[:, names.index("d_model")] == index)
-            pairs = np.array(
-                [(heads.index_of(h), kv_heads.index_of(k)) for h, k in space.head_pairs(width)]
-            )
-            positions[np.ix_(rows, columns)] = pairs[rng.integers(len(pairs), size=len(rows))]
+    kinds = [(side, kind) for side in space.sides for kind in side.heads]
+    for side, kind in kinds:
+        heads, kv_heads = space.domains[kind.n_heads], space.domains[kind.n_kv_heads]
+        for layer in space.layers_of(kind.n_heads):
+            genes = [space.gene_name(gene, layer) for gene in (kind.n_heads, kind.n_kv_heads)]
+            columns = np.array([names.index(gene) for gene in genes])
+            for index, width in enumerate(space.values(side.d_model)):
+                rows = np.flatnonzero(positions[:, names.index(side.d_model)] == index)
+                pairs = np.array(
+                    [
+                        (heads.index_of(h), kv_heads.index_of(k))
+                        for h, k in space.head_pairs(width, kind)
+                    ]
+                )
+                positions[np.ix_(rows, columns)] = pairs[rng.integers(len(pairs), size=len(rows))]
     return positions
 
 
@@ -108,14 +126,12 @@ def smallest(space: SearchSpace) -> Architecture:
     Other genes take their domain's first value.
     """
     genes: Genes = {name: domain.values[0] for name, domain in space.genes().items()}
-    genes["d_model"] = min(space.values("d_model"))
-    genes["depth"] = min(space.values("depth"))
     genes["patch_size"] = max(space.values("patch_size"))
     if "resolution" in genes:
         genes["resolution"] = min(space.values("resolution"), key=_pixels)
     for name in genes:
         gene = name.rpartition(".")[2]
-        if gene in ("n_heads", "n_kv_heads", "ffn_ratio"):
+        if gene in _SIZES:
             genes[name] = min(space.values(gene))
     return decode(repair(genes, space), space)
 
@@ -130,7 +146,7 @@ def largest(space: SearchSpace) -> Architecture:
     for name, domain in space.genes().items():
         gene = name.rpartition(".")[2]
         values: tuple[Any, ...] = domain.values
-        if gene in ("d_model", "depth", "n_heads", "n_kv_heads", "ffn_ratio"):
+        if gene in _SIZES:
             genes[name] = max(values)
         elif gene == "patch_size":
             genes[name] = min(values)
@@ -151,11 +167,11 @@ def _pixels(resolution: int | None) -> float:
 
 def _with_copied_layers(genes: Genes, space: SearchSpace) -> Genes:
     """Genes whose inactive layers copy the last active one."""
-    last = genes["depth"] - 1
     for name in genes:
-        layer, dot, gene = name.partition(".")
-        if dot and int(layer.removeprefix("layer")) > last:
-            genes[name] = genes[f"layer{last}.{gene}"]
+        side, layer, gene = split_gene_name(name)
+        if side is not None:
+            last = genes[side.depth] - 1
+            genes[name] = genes[space.gene_name(gene, min(layer, last))]
     return genes
 
 
@@ -164,8 +180,10 @@ def compression_variants(architecture: Architecture, space: SearchSpace) -> list
 
     Uncompressed (fp32, dense, full rank), each offered precision alone, and each offered
     feed-forward rank alone: against these it shows what a compression is worth. Without
-    ``architecture`` itself.
+    ``architecture`` itself. None of an encoder-decoder, whose blocks are never compressed.
     """
+    if architecture.decoder is not None:
+        return []
     plain = Compression()
     choices = [(plain, plain, None)]
     offered = [

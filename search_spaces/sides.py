@@ -21,7 +21,9 @@ class Side:
     """The genes of one stack.
 
     ``blocks`` are the prefixes of the genes for rank, precision and sparsity of each kind of
-    block, in running order; ``layer`` is the prefix of genes that differ between layers.
+    block, in running order: attention, with one of ``heads`` each, then the feed-forward block.
+    ``fields`` are what a layer's specification calls them; ``layer`` is the prefix of genes that
+    differ between layers.
     """
 
     name: str
@@ -31,6 +33,12 @@ class Side:
     ffn_ratio: str
     heads: tuple[Heads, ...]
     blocks: tuple[str, ...]
+    fields: tuple[str, ...]
+
+    @property
+    def attention(self) -> tuple[tuple[str, str, Heads], ...]:
+        """Prefix, field and heads of each attention block."""
+        return tuple(zip(self.blocks, self.fields, self.heads, strict=False))
 
     @property
     def layer_genes(self) -> tuple[str, ...]:
@@ -52,6 +60,7 @@ ENCODER = Side(
     ffn_ratio="ffn_ratio",
     heads=(Heads("n_heads", "n_kv_heads"),),
     blocks=("attention", "ffn"),
+    fields=("attention", "ffn"),
 )
 DECODER = Side(
     name="decoder",
@@ -64,6 +73,7 @@ DECODER = Side(
         Heads("cross_n_heads", "cross_n_kv_heads"),
     ),
     blocks=("decoder_attention", "cross_attention", "decoder_ffn"),
+    fields=("attention", "cross_attention", "ffn"),
 )
 SIDES = (ENCODER, DECODER)
 

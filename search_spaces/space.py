@@ -9,19 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.architecture import TRANSFORMER, Architecture
-from search_spaces.domains import GENE_TYPES, Choice, make_domain
+from search_spaces.domains import (
+    ALL_GENE_TYPES,
+    DECODER_GENE_TYPES,
+    GENE_TYPES,
+    Choice,
+    make_domain,
+)
 from search_spaces.nearest import did_you_mean
 from search_spaces.plain_yaml import read_yaml
+from search_spaces.sides import DECODER, ENCODER, SIDES, Heads, Side, side_of
 
 GLOBAL_GENES = ("d_model", "depth", "patch_size", "resolution")
-LAYER_GENES = tuple(gene for gene in GENE_TYPES if gene not in GLOBAL_GENES)
 # Mixed precision between layers multiplies a space by itself; a space opts in by naming less.
 DEFAULT_SHARED = frozenset(
-    gene for gene in LAYER_GENES if gene.endswith(("precision", "sparsity"))
+    gene for gene in ENCODER.layer_genes if gene.endswith(("precision", "sparsity"))
+)
+_DECODER_COMPRESSION = frozenset(
+    gene for gene in DECODER.layer_genes if gene.endswith(("precision", "sparsity"))
 )
 # What another family than ours may do without, and what it does not have.
 _IDLE = frozenset({"n_heads", "n_kv_heads", "ffn_ratio"})
-_COMPRESSING = tuple(gene for gene in LAYER_GENES if gene not in _IDLE)
+_COMPRESSING = tuple(gene for gene in ENCODER.layer_genes if gene not in _IDLE)
 _MAX_YAML_BYTES = 100_000
 _MAX_DEPTH = 256
 _ANY_RESOLUTION = (None,)
@@ -36,6 +45,10 @@ class SearchSpace:
     rounded to whole numbers. Every patch size must divide every resolution. A gene in ``shared``
     has one value for all layers, another has one for each layer. Members are of ``family``;
     ``extra`` are genes of its own (``search_spaces.families``).
+
+    With ``decoder_depth`` members are encoder-decoders, and both stacks have genes of their own
+    (``search_spaces.sides``). Their blocks are fp32 and dense: nothing that compresses has learnt
+    of decoders.
 
     Raises:
         ValueError: the domains do not make a space; the message names the gene and what is wrong.
@@ -52,9 +65,11 @@ class SearchSpace:
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"name must be a non-empty string, got {self.name!r}")
         for key in self.domains:
-            _check_key("space", key, GENE_TYPES)
+            _check_key("space", key, ALL_GENE_TYPES)
+            if key in DECODER_GENE_TYPES and not self.has_decoder:
+                raise ValueError(f"space must have {DECODER.depth} to have {key}")
         filled: dict[str, Choice] = {}
-        for gene, kind in GENE_TYPES.items():
+        for gene, kind in (ALL_GENE_TYPES if self.has_decoder else GENE_TYPES).items():
             if gene in self.domains:
                 filled[gene] = make_domain(gene, tuple(self.domains[gene]))
             elif kind.default is not None:
@@ -67,14 +82,14 @@ class SearchSpace:
         object.__setattr__(self, "domains", filled)
         object.__setattr__(self, "shared", frozenset(self.shared))
         self._check_family()
+        if self.has_decoder:
+            self._check_plain()
+            object.__setattr__(self, "shared", self.shared | _DECODER_COMPRESSION)
+        layer_genes = [gene for side in self.sides for gene in side.layer_genes]
         for key in sorted(self.shared, key=str):
-            _check_key("shared", key, LAYER_GENES)
-        if ("n_heads" in self.shared) != ("n_kv_heads" in self.shared):
-            raise ValueError("shared must hold both or none of n_heads and n_kv_heads")
-        if max(self.values("depth")) > _MAX_DEPTH:
-            raise ValueError(
-                f"depth must be at most {_MAX_DEPTH}, got {max(self.values('depth'))}"
-            )
+            _check_key("shared", key, layer_genes)
+        for side in self.sides:
+            self._check_side(side)
         for block in ("attention", "ffn"):
             # Four-bit weights take no mask: their zero point is a real number.
             if (
@@ -92,18 +107,40 @@ class SearchSpace:
                     f"resolution must be a multiple of every patch_size, got {resolution} with "
                     f"{odd[0]}"
                 )
-        for d_model in self.values("d_model"):
-            if not self.head_pairs(d_model):
-                raise ValueError(
-                    f"d_model {d_model} must be divisible by one of n_heads "
-                    f"{self.values('n_heads')} that one of n_kv_heads "
-                    f"{self.values('n_kv_heads')} divides"
-                )
 
     def __hash__(self) -> int:
         """Equal spaces hash equal."""
         extra = tuple(self.extra.items())
         return hash((self.name, tuple(self.domains.items()), self.shared, self.family, extra))
+
+    def _check_side(self, side: Side) -> None:
+        """Raise ``ValueError`` unless the heads and depths of one stack go together."""
+        deepest = self.deepest(side)
+        if deepest > _MAX_DEPTH:
+            raise ValueError(f"{side.depth} must be at most {_MAX_DEPTH}, got {deepest}")
+        for heads in side.heads:
+            if (heads.n_heads in self.shared) != (heads.n_kv_heads in self.shared):
+                raise ValueError(
+                    f"shared must hold both or none of {heads.n_heads} and {heads.n_kv_heads}"
+                )
+            for d_model in self.values(side.d_model):
+                if not self.head_pairs(d_model, heads):
+                    raise ValueError(
+                        f"{side.d_model} {d_model} must be divisible by one of {heads.n_heads} "
+                        f"{self.values(heads.n_heads)} that one of {heads.n_kv_heads} "
+                        f"{self.values(heads.n_kv_heads)} divides"
+                    )
+
+    def _check_plain(self) -> None:
+        if self.family != TRANSFORMER:
+            raise ValueError(f"{DECODER.depth} must be left out for family {self.family}")
+        for gene in (*DEFAULT_SHARED, *_DECODER_COMPRESSION):
+            plain = ALL_GENE_TYPES[gene].default
+            if self.values(gene) != plain:
+                raise ValueError(
+                    f"{gene} must be {list(plain or ())} in a space with {DECODER.depth}, got "
+                    f"{list(self.values(gene))}"
+                )
 
     def _check_family(self) -> None:
         if not isinstance(self.family, str) or not self.family:
@@ -136,18 +173,36 @@ class SearchSpace:
         return self.domains[gene].values
 
     @property
-    def max_depth(self) -> int:
-        """Layers of the deepest member."""
-        return int(max(self.values("depth")))
+    def has_decoder(self) -> bool:
+        """Whether members are encoder-decoders."""
+        return DECODER.depth in self.domains
 
-    def head_pairs(self, d_model: int) -> list[tuple[int, int]]:
-        """The valid ``(n_heads, n_kv_heads)`` at ``d_model``."""
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The stacks of layers that members have."""
+        return SIDES if self.has_decoder else (ENCODER,)
+
+    @property
+    def max_depth(self) -> int:
+        """Layers of the deepest member, a decoder's left out."""
+        return self.deepest(ENCODER)
+
+    def deepest(self, side: Side) -> int:
+        """Layers of the deepest member's stack."""
+        return int(max(self.values(side.depth)))
+
+    def layers_of(self, gene: str) -> range:
+        """The layers that a layer's gene has values of its own in: the first, if it is shared."""
+        return range(1 if gene in self.shared else self.deepest(side_of(gene)))
+
+    def head_pairs(self, d_model: int, heads: Heads = ENCODER.heads[0]) -> list[tuple[int, int]]:
+        """The valid ``(n_heads, n_kv_heads)`` of a kind of attention at ``d_model``."""
         return [
-            (heads, kv_heads)
-            for heads in self.values("n_heads")
-            if d_model % heads == 0
-            for kv_heads in self.values("n_kv_heads")
-            if heads % kv_heads == 0
+            (n_heads, n_kv_heads)
+            for n_heads in self.values(heads.n_heads)
+            if d_model % n_heads == 0
+            for n_kv_heads in self.values(heads.n_kv_heads)
+            if n_heads % n_kv_heads == 0
         ]
 
     def genes(self) -> dict[str, Choice]:
@@ -159,16 +214,20 @@ class SearchSpace:
             if gene != "resolution" or self.values(gene) != _ANY_RESOLUTION
         }
         found |= self.extra
-        found |= {gene: self.domains[gene] for gene in LAYER_GENES if gene in self.shared}
-        for layer in range(self.max_depth):
-            for gene in LAYER_GENES:
-                if gene not in self.shared:
-                    found[f"layer{layer}.{gene}"] = self.domains[gene]
+        # Those of a decoder come last: a space without one has the genes that it always had.
+        for side in self.sides:
+            if side is DECODER:
+                found |= {gene: self.domains[gene] for gene in (side.d_model, side.depth)}
+            found |= {gene: self.domains[gene] for gene in side.layer_genes if gene in self.shared}
+            for layer in range(self.deepest(side)):
+                for gene in side.layer_genes:
+                    if gene not in self.shared:
+                        found[f"{side.layer}{layer}.{gene}"] = self.domains[gene]
         return found
 
     def gene_name(self, gene: str, layer: int) -> str:
         """Name of the gene that rules ``gene`` in ``layer``."""
-        return gene if gene in self.shared else f"layer{layer}.{gene}"
+        return gene if gene in self.shared else f"{side_of(gene).layer}{layer}.{gene}"
 
     def contains(self, architecture: Architecture) -> bool:
         """Whether ``architecture`` is a member."""
@@ -186,18 +245,22 @@ class SearchSpace:
         An upper bound on the number of distinct models: where a rank saves nothing, or two
         ratios round to one width, two combinations name one model.
         """
-        total = 0
-        free = [gene for gene in LAYER_GENES if gene not in ("n_heads", "n_kv_heads")]
-        for d_model in self.values("d_model"):
-            pairs = len(self.head_pairs(d_model))
-            for depth in self.values("depth"):
-                combinations = len(self.domains["patch_size"]) * len(self.domains["resolution"])
-                combinations *= pairs if "n_heads" in self.shared else pairs**depth
-                for gene in free:
-                    options = len(self.domains[gene])
-                    combinations *= options if gene in self.shared else options**depth
-                total += combinations
+        total = len(self.domains["patch_size"]) * len(self.domains["resolution"])
+        for side in self.sides:
+            total *= sum(
+                self._stacks(side, d_model, depth)
+                for d_model in self.values(side.d_model)
+                for depth in self.values(side.depth)
+            )
         return total * math.prod(len(domain) for domain in self.extra.values())
+
+    def _stacks(self, side: Side, d_model: int, depth: int) -> int:
+        """Number of valid combinations of the layers of one stack."""
+        options = {gene: len(self.domains[gene]) for gene in side.layer_genes}
+        for heads in side.heads:
+            options[heads.n_heads] = len(self.head_pairs(d_model, heads))
+            del options[heads.n_kv_heads]
+        return math.prod(n if gene in self.shared else n**depth for gene, n in options.items())
 
     def restrict(
         self,
@@ -260,7 +323,7 @@ class SearchSpace:
         if not isinstance(data, Mapping):
             raise ValueError(f"space must be a mapping of genes to lists, got {data!r}")
         for key in data:
-            _check_key("space", key, ("name", *GENE_TYPES, "shared", "family", "extra"))
+            _check_key("space", key, ("name", *ALL_GENE_TYPES, "shared", "family", "extra"))
         if "name" not in data:
             raise ValueError("space lacks name, a non-empty string")
         shared = data.get("shared", sorted(DEFAULT_SHARED))
@@ -271,7 +334,7 @@ class SearchSpace:
             raise ValueError(f"extra must be a mapping of genes to lists, got {extra!r}")
         return cls(
             name=data["name"],
-            domains={g: make_domain(g, data[g]) for g in GENE_TYPES if g in data},
+            domains={g: make_domain(g, data[g]) for g in ALL_GENE_TYPES if g in data},
             shared=frozenset(shared),
             family=data.get("family", TRANSFORMER),
             extra=extra,

@@ -17,6 +17,7 @@ Kind = Literal[
     "language_modelling",
     "image_segmentation",
     "question_answering",
+    "translation",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # What of a decoder's work is priced; see ``Workload``.
@@ -48,6 +49,14 @@ class Workload:
     * ``generate``: it reads one token a sequence at the last position of the context, whose
       earlier tokens are in the cache; the batch's joules are divided by ``batch_size``.
 
+    In translation ``input_shape`` and ``vocab_size`` are those of sources, ``target_length`` is
+    the most tokens of a translation and ``n_classes`` what each of them is chosen from: the tokens
+    of targets, and last the end (which also stands before the first). ``beam_size`` translations
+    of a source are followed at a time, 1 is greedy. The price is joules per *output token*: a
+    batch is read by the encoder once and written by the decoder in ``target_length`` steps with a
+    cache, however early a translation ends, and its joules are divided by
+    ``batch_size * target_length``.
+
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
     """
@@ -59,6 +68,8 @@ class Workload:
     batch_size: int
     vocab_size: int | None = None
     phase: Phase | None = None
+    target_length: int | None = None
+    beam_size: int = 1
 
     def __post_init__(self) -> None:
         """Validate that the fields fit the kind."""
@@ -88,6 +99,14 @@ class Workload:
             )
         if self.phase is not None and not self.is_causal:
             raise ValueError(f"phase must be null for {self.kind}, got {self.phase!r}")
+        require_positive_int("beam_size", self.beam_size)
+        if self.is_translation:
+            require_positive_int("target_length", self.target_length)
+        elif self.target_length is not None or self.beam_size != 1:
+            raise ValueError(
+                f"target_length must be null and beam_size 1 for {self.kind}, got "
+                f"{self.target_length!r} and {self.beam_size!r}"
+            )
 
     @property
     def is_image(self) -> bool:
@@ -110,20 +129,36 @@ class Workload:
         return self.kind == "language_modelling"
 
     @property
+    def is_translation(self) -> bool:
+        """Whether an encoder's output is written out by a decoder."""
+        return self.kind == "translation"
+
+    @property
+    def n_steps(self) -> int:
+        """How many tokens a decoder writes one after the other; 0 without one."""
+        return self.target_length or 0
+
+    @property
     def key(self) -> str:
         """Short name of the measured situation, such as ``digits/b128``, ``lm/generate/b8``."""
         what = self.name if self.phase is None else f"{self.name}/{self.phase}"
+        if self.beam_size > 1:
+            what += f"/beam{self.beam_size}"
         return f"{what}/b{self.batch_size}"
 
     @property
     def unit(self) -> str:
-        """What joules are named per: ``sample``, ``prefill token`` or ``generated token``."""
+        """What joules are named per: ``sample``, or the token of a phase or of translations."""
+        if self.is_translation:
+            return "output token"
         units = {None: "sample", "prefill": "prefill token", "generate": "generated token"}
         return units[self.phase]
 
     @property
     def units_per_sample(self) -> int:
         """How many ``unit`` a batch has for each of its ``batch_size`` samples."""
+        if self.is_translation:
+            return self.n_steps
         return self.input_shape[0] if self.phase == "prefill" else 1
 
     @property
@@ -185,10 +220,20 @@ class Workload:
     def check_fits(self, architecture: Architecture) -> None:
         """Raise ``ValueError`` unless ``architecture`` can read this workload's samples."""
         self.check_grid(architecture.patch_size, architecture.resolution)
+        self.check_decoder(architecture.decoder is not None)
         if self.phase is not None and architecture.family != TRANSFORMER:
             raise ValueError(
                 f"family must be {TRANSFORMER} for the phase {self.phase}, got "
                 f"{architecture.family!r}"
+            )
+
+    def check_decoder(self, has_decoder: bool) -> None:
+        """Raise ``ValueError`` unless there is a decoder exactly where translations are asked."""
+        if has_decoder != self.is_translation:
+            needed = "an encoder-decoder" if self.is_translation else "a single stack"
+            raise ValueError(
+                f"architecture must be {needed} for {self.kind}, got one with"
+                f"{'' if has_decoder else 'out'} a decoder"
             )
 
     def check_grid(self, patch: int, resolution: int | None = None) -> None:
@@ -220,9 +265,11 @@ class Workload:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
+        # Left out where they say nothing: what was stored before there were such stays.
         if self.phase is None:
-            # Left out where it says nothing: what was stored before there was one stays.
             del data["phase"]
+        if not self.is_translation:
+            del data["target_length"], data["beam_size"]
         return data | {"input_shape": list(self.input_shape)}
 
     @classmethod
@@ -235,7 +282,7 @@ class Workload:
         if not isinstance(data, Mapping):
             raise ValueError(f"workload must be an object, got {data!r}")
         allowed = {f.name for f in fields(cls)}
-        if data.keys() | {"phase"} != allowed:
+        if data.keys() | {"phase", "target_length", "beam_size"} != allowed:
             raise ValueError(
                 f"workload must have exactly the keys {', '.join(sorted(allowed))}, "
                 f"got {', '.join(sorted(map(str, data)))}"

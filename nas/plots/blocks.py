@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from search_spaces.architecture import Architecture
@@ -29,7 +29,7 @@ class Block:
 def blocks_of(architecture: Architecture, device: str = "cpu") -> list[Block]:
     """Every block; equal layers that follow each other are one, with their number."""
     found: list[Block] = []
-    for stack, layers in _stacks(architecture):
+    for stack, d_model, layers in _stacks(architecture):
         start = 0
         while start < len(layers):
             end = start + 1
@@ -37,30 +37,26 @@ def blocks_of(architecture: Architecture, device: str = "cpu") -> list[Block]:
                 end += 1
             name = f"{start}" if end == start + 1 else f"{start}-{end - 1}"
             layer = f"{stack} {name}".strip()
-            found += _layer(architecture.d_model, layers[start], layer, end - start, device)
+            found += _layer(d_model, layers[start], layer, end - start, device)
             start = end
     return found
 
 
-def _stacks(architecture: Architecture) -> list[tuple[str, tuple[Any, ...]]]:
-    """Every stack of layers that the architecture has, named where it has several."""
-    stacks = [
-        (field.name, value)
-        for field in fields(architecture)
-        if isinstance(value := getattr(architecture, field.name), tuple)
-        and value
-        and is_dataclass(value[0])
+def _stacks(architecture: Architecture) -> list[tuple[str, int, tuple[Any, ...]]]:
+    """Name (where there are several), width and layers of every stack."""
+    if architecture.decoder is None:
+        return [("", architecture.d_model, architecture.layers)]
+    decoder = architecture.decoder
+    return [
+        ("encoder", architecture.d_model, architecture.layers),
+        ("decoder", decoder.d_model, decoder.layers),
     ]
-    return [("", stacks[0][1])] if len(stacks) == 1 else stacks
 
 
 def _layer(d_model: int, layer: Any, name: str, repeats: int, device: str) -> list[Block]:
     found = []
     for field in fields(layer):
         spec = getattr(layer, field.name)
-        # A block that this layer does not have, such as attention to another stack.
-        if not hasattr(spec, "projections"):
-            continue
         width = next(iter(spec.projections(d_model).values()))[1]
         details = []
         if hasattr(spec, "n_heads"):

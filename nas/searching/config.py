@@ -163,6 +163,11 @@ class SearchConfig:
                 f"teacher and supernet must be None with family {self.space.family!r}: they share "
                 f"weights between networks of family {TRANSFORMER}"
             )
+        if self.space.has_decoder and (self.teacher or self.supernet):
+            raise ValueError(
+                "teacher and supernet must be None in a space with decoder_depth: neither has "
+                "learnt of decoders"
+            )
         for baseline in self.baselines:
             try:
                 encode(baseline, self.space)

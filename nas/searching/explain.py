@@ -176,7 +176,12 @@ def differing_knobs(this: Architecture, other: Architecture, space: SearchSpace)
 
 def _genes(architecture: Architecture, space: SearchSpace) -> Mapping[str, Any]:
     """Those that matter: ``encode`` gives layers beyond the depth a value as well."""
-    absent = tuple(f"layer{i}." for i in range(architecture.depth, space.max_depth))
+    depths = [len(stack) for stack in architecture.stacks]
+    absent = tuple(
+        f"{side.layer}{i}."
+        for side, depth in zip(space.sides, depths, strict=True)
+        for i in range(depth, space.deepest(side))
+    )
     genes = encode(architecture, space)
     return {name: value for name, value in genes.items() if not name.startswith(absent)}
 

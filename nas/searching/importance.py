@@ -21,6 +21,7 @@ from sklearn.model_selection import KFold
 
 from nas.searching.trial import TrialRecord, judged
 from search_spaces.encoding import encode
+from search_spaces.sides import split_gene_name
 from search_spaces.space import SearchSpace
 
 Array = NDArray[np.float64]
@@ -108,15 +109,14 @@ def _columns(records: Sequence[TrialRecord], space: SearchSpace) -> dict[str, Ar
     of depth to say, and for no other.
     """
     rows = [encode(record.architecture, space) for record in records]
-    depths = [record.architecture.depth for record in records]
     by_gene: dict[str, list[Array]] = {}
     for name, domain in space.genes().items():
         if len(domain.values) == 1:
             continue
-        layer, _, gene = name.rpartition(".")
+        side, layer, gene = split_gene_name(name)
         made = np.array([_numbers(row[name], domain.values) for row in rows])
-        if layer:
-            made[[int(layer.removeprefix("layer")) >= depth for depth in depths]] = np.nan
+        if side is not None:
+            made[[layer >= row[side.depth] for row in rows]] = np.nan
         by_gene.setdefault(gene, []).append(made)
     found = {}
     for gene, parts in by_gene.items():

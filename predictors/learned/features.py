@@ -8,14 +8,16 @@ by layer, so that no choice made in one layer is averaged away.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.architecture import PRECISIONS, SPARSITIES
 from search_spaces.batch import ArchitectureBatch, BlockBatch
-from search_spaces.counting import BatchCounts, count_batch
+from search_spaces.counting import BatchCounts, PartCounts, count_batch
 from search_spaces.workload import Workload
 
 Array = NDArray[np.float64]
@@ -99,8 +101,8 @@ def terms(counts: BatchCounts, workload: Workload, roofline: Roofline) -> Array:
     batch_size = workload.batch_size
     n = len(counts.outer.macs)
     macs, time = np.zeros((n, len(CLASSES))), np.zeros((n, len(CLASSES)))
-    for part in (counts.attention, counts.ffn, counts.outer):
-        bytes_moved = part.activation_bytes + part.weight_bytes / batch_size
+    for part in counts.parts:
+        bytes_moved = part.activation_bytes + part.read_bytes / batch_size
         launches = part.n_kernels / batch_size
         taken = np.maximum(
             part.macs,
@@ -116,54 +118,101 @@ def terms(counts: BatchCounts, workload: Workload, roofline: Roofline) -> Array:
         time,
         # Those of the cache of keys and values are among them.
         counts.total("activation_bytes"),
-        counts.total("weight_bytes") / batch_size,
+        counts.total("read_bytes") / batch_size,
         counts.total("n_kernels") / batch_size,
     ]
     return np.column_stack(columns) / workload.units_per_sample
 
 
 def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) -> Array:
-    """Shape ``(N, len(FEATURES))``; sizes in natural logarithms, shares of layers in [0, 1]."""
-    share = batch.active / batch.depth[:, None].astype(float)
+    """Shape ``(N, len(FEATURES))``; sizes in natural logarithms, shares of layers in [0, 1].
 
-    def mean(values: NDArray[np.generic]) -> Array:
-        return _row_sums(values.astype(float), share)
+    Of an encoder-decoder, means are over the blocks of both stacks, depth is the layers of both
+    and width their mean by layers.
+    """
+    attention, ffn = _stacked(batch, counts)
 
-    log_d_ff = np.log(batch.ffn.d_ff)
-    mean_log_d_ff = mean(log_d_ff)
-    spread = np.sqrt(np.maximum(mean(log_d_ff**2) - mean_log_d_ff**2, 0))
-    blocks: tuple[tuple[BlockBatch, NDArray[np.bool_]], ...] = (
-        (batch.attention, counts.attention.is_factorised),
-        (batch.ffn, counts.ffn.is_factorised),
-    )
+    log_d_ff = np.log(ffn["d_ff"])
+    mean_log_d_ff = _row_sums(log_d_ff, ffn["share"])
+    spread = np.sqrt(np.maximum(_row_sums(log_d_ff**2, ffn["share"]) - mean_log_d_ff**2, 0))
     macs = counts.total("macs")
-    moved = counts.total("activation_bytes") + counts.total("weight_bytes") / workload.batch_size
+    moved = counts.total("activation_bytes") + counts.total("read_bytes") / workload.batch_size
     n, units = len(batch), workload.units_per_sample
+    depth, log_d_model = batch.depth, np.log(batch.d_model)
+    attention_macs = counts.attention.macs.sum(axis=1)
+    if batch.decoder is not None and counts.decoder is not None:
+        own = batch.decoder
+        depth = depth + own.depth
+        log_d_model = (batch.depth * log_d_model + own.depth * np.log(own.d_model)) / depth
+        for part in (counts.decoder.attention, counts.decoder.cross_attention):
+            attention_macs = attention_macs + part.macs.sum(axis=1)
+
+    def both(name: str) -> Array:
+        means = [_row_sums(kind[name].astype(float), kind["share"]) for kind in (attention, ffn)]
+        found: Array = (means[0] + means[1]) / 2
+        return found
+
     return np.column_stack(
         [
             np.log(macs / units),
             np.log(moved / units),
             np.log(counts.total("n_kernels")),
-            np.log(batch.d_model),
-            np.log(batch.depth),
+            log_d_model,
+            np.log(depth),
             # Of a generation step that is one; its context is in what it multiplies and moves.
-            np.log(workload.n_new_tokens_batch(batch.patch_size, batch.resolution)),
+            np.log(
+                workload.n_new_tokens_batch(batch.patch_size, batch.resolution) + workload.n_steps
+            ),
             np.full(n, np.log(workload.batch_size)),
             np.full(n, float(workload.is_causal)),
-            mean(np.log(batch.attention.d_head)),
-            mean(batch.attention.n_kv_heads / batch.attention.n_heads),
+            _row_sums(np.log(attention["d_head"]), attention["share"]),
+            _row_sums(attention["n_kv_heads"] / attention["n_heads"], attention["share"]),
             mean_log_d_ff,
             spread,
-            counts.attention.macs.sum(axis=1) / macs,
-            (mean(blocks[0][1]) + mean(blocks[1][1])) / 2,
-            (mean(batch.attention.sparsity > 0) + mean(batch.ffn.sparsity > 0)) / 2,
+            attention_macs / macs,
+            both("is_factorised"),
+            both("is_sparse"),
             *(
-                mean(block.precision == code)
-                for block, _ in blocks
+                _row_sums((kind["precision"] == code).astype(float), kind["share"])
+                for kind in (attention, ffn)
                 for code in range(1, len(PRECISIONS))
             ),
         ]
     )
+
+
+def _stacked(
+    batch: ArchitectureBatch, counts: BatchCounts
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """All attention blocks, and all feed-forward ones, of a model side by side.
+
+    Arrays by name; ``share`` is each block's of its kind's mean, 0 where there is none.
+    """
+    attention = [(batch.attention, counts.attention, batch.active)]
+    ffn = [(batch.ffn, counts.ffn, batch.active)]
+    if batch.decoder is not None and counts.decoder is not None:
+        own, counted, active = batch.decoder, counts.decoder, batch.decoder.active
+        attention.append((own.attention, counted.attention, active))
+        attention.append((own.cross_attention, counted.cross_attention, active))
+        ffn.append((own.ffn, counted.ffn, active))
+    widths = ("n_heads", "n_kv_heads", "d_head")
+    return _side_by_side(attention, widths), _side_by_side(ffn, ("d_ff",))
+
+
+def _side_by_side(
+    parts: Sequence[tuple[BlockBatch, PartCounts, NDArray[np.bool_]]], widths: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    def joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)
+
+    active = joined([there for _, _, there in parts])
+    return {
+        **{name: joined([getattr(block, name) for block, _, _ in parts]) for name in widths},
+        "precision": joined([block.precision for block, _, _ in parts]),
+        "is_sparse": joined([block.sparsity > 0 for block, _, _ in parts]),
+        "is_factorised": joined([counted.is_factorised for _, counted, _ in parts]),
+        "share": active / active.sum(axis=1, keepdims=True).astype(float),
+    }
 
 
 def counted(batch: ArchitectureBatch, workload: Workload) -> tuple[BatchCounts, Array]:

@@ -19,6 +19,7 @@ def build_network(
     Raises:
         ValueError: the architecture does not fit the workload, or its family is not known here.
     """
+    workload.check_decoder(architecture.decoder is not None)
     if architecture.family == TRANSFORMER:
         return build(architecture, workload, generator_seed=generator_seed)
     family = get_family(architecture.family)

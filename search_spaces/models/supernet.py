@@ -54,6 +54,10 @@ class Supernet(nn.Module):
             ValueError: a patch size of the space does not fit the workload.
         """
         super().__init__()
+        if workload.is_translation:
+            raise ValueError(
+                f"supernet must be None for {workload.kind}: it has learnt of no decoder"
+            )
         if workload.is_dense:
             raise ValueError(
                 f"supernet must be None for {workload.kind}: heads of other patches share nothing"

@@ -18,6 +18,7 @@ WORKLOADS = {
     "vision-base": Workload("images", "image_classification", (3, 64, 64), 100, 8),
     "encoder-base": Workload("text", "text_classification", (96,), 3, 16, vocab_size=500),
     "decoder-base": Workload("lm", "language_modelling", (64,), 300, 4, vocab_size=300),
+    "translation-base": Workload("mt", "translation", (24,), 301, 4, 300, target_length=20),
 }
 
 
@@ -68,7 +69,7 @@ def test_a_batch_counts_each_as_if_it_were_alone(name):
         alone = count(member, workload)
         for field in ("params", "macs", "weight_bytes", "activation_bytes", "n_kernels"):
             assert together.total(field)[row] == pytest.approx(getattr(alone, field), rel=1e-12)
-        assert len(alone.blocks) == 2 * member.depth
+        assert len(alone.blocks) == len(member.blocks)
         assert [b.precision for b in alone.blocks] == [
             b.compression.precision for b in member.blocks
         ]

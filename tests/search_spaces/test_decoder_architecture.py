@@ -1,6 +1,8 @@
+import hashlib
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from search_spaces.architecture import (
@@ -12,6 +14,13 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
+from search_spaces.batch import ArchitectureBatch
+from search_spaces.counting import count
+from search_spaces.encoding import encode
+from search_spaces.presets import PRESETS
+from search_spaces.sampling import sample
+from search_spaces.space import SearchSpace
+from search_spaces.workload import Workload
 
 ENCODER = Architecture(32, (LayerSpec(AttentionSpec(4, 2, 8), FfnSpec(64)),) * 3)
 
@@ -87,3 +96,79 @@ def test_a_wrong_decoder_is_named(change, words):
         Architecture.from_dict(data)
     assert all(word in str(error.value) for word in words)
     assert "\n" not in str(error.value)
+
+
+def test_models_without_a_decoder_keep_the_hashes_they_always_had():
+    rng = np.random.default_rng(5)
+    found = {
+        name: hashlib.sha256(
+            "".join(sample(PRESETS[name], rng).hash for _ in range(60)).encode()
+        ).hexdigest()[:12]
+        for name in ("digits-tiny", "vision-base", "encoder-base", "decoder-base")
+    }
+    # Of the version before there were decoders: searches and records go on.
+    assert found == HASHES
+
+
+HASHES = {
+    "digits-tiny": "6f17ce3bbf6d",
+    "vision-base": "7fd7d4c9d94b",
+    "encoder-base": "f0c518f316cf",
+    "decoder-base": "a0f88cdcf8f3",
+}
+SPACE = PRESETS["translation-base"]
+GOOD = SPACE.to_dict()
+
+
+def test_a_decoder_has_genes_after_those_of_the_encoder():
+    names = list(SPACE.genes())
+    encoder = PRESETS["encoder-base"].to_dict() | {"name": "e"}
+    assert names[:3] == ["d_model", "depth", "patch_size"]
+    first = names.index("decoder_d_model")
+    assert not any("decoder" in name or "cross" in name for name in names[:first])
+    assert "decoder_layer5.cross_n_heads" in names[first:]
+    assert "decoder" not in json.dumps(encoder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ffn_precision": ["fp32", "int8"]}, ["ffn_precision", "decoder_depth", "int8"]),
+        ({"cross_attention_sparsity": ["2:4"]}, ["cross_attention_sparsity", "dense", "2:4"]),
+        ({"cross_n_heads": [5], "cross_n_kv_heads": [5]}, ["decoder_d_model 64", "cross_n_heads"]),
+        ({"decoder_depth": [300]}, ["decoder_depth", "256", "300"]),
+        ({"shared": ["cross_n_heads"]}, ["shared", "cross_n_heads and cross_n_kv_heads"]),
+        ({"family": "mlp"}, ["decoder_depth", "mlp"]),
+    ],
+)
+def test_a_wrong_space_with_a_decoder_is_named(change, words):
+    with pytest.raises(ValueError) as error:
+        SearchSpace.from_dict(GOOD | change)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_genes_of_a_decoder_need_one():
+    data = {k: v for k, v in GOOD.items() if k != "decoder_depth"}
+    with pytest.raises(ValueError, match="must have decoder_depth to have decoder_d_model"):
+        SearchSpace.from_dict(data | {"shared": []})
+    with pytest.raises(ValueError, match="must have a decoder to be in space"):
+        encode(ENCODER, SPACE)
+
+
+def test_what_a_workload_asks_and_an_architecture_has_must_agree():
+    translation = Workload("mt", "translation", (8,), 21, 2, 20, target_length=6)
+    text = Workload("t", "text_classification", (8,), 2, 2, 20)
+    for architecture, workload, word in ((ENCODER, translation, "encoder-decoder"),
+                                         (make(), text, "single stack")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"must be an? {word}"):
+            workload.check_fits(architecture)
+        with pytest.raises(ValueError, match=word):
+            count(architecture, workload)
+    with pytest.raises(ValueError, match="all have a decoder or none"):
+        ArchitectureBatch.of([ENCODER, make()])
+    assert (translation.unit, translation.n_units) == ("output token", 12)
+    assert Workload.from_dict(translation.to_dict()) == translation
+    assert replace(translation, beam_size=4).key == "mt/beam4/b2"
+    assert "target_length" not in text.to_dict()
+    with pytest.raises(ValueError, match="target_length must be null"):
+        replace(text, target_length=3)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces.architecture import Compression
-from search_spaces.domains import GENE_TYPES, Choice
+from search_spaces.domains import ALL_GENE_TYPES, GENE_TYPES, Choice
 from search_spaces.encoding import decode, encode, from_vector, repair, to_vector
 from search_spaces.presets import PRESETS, get_space
 from search_spaces.sampling import (
@@ -17,7 +17,8 @@ from search_spaces.sampling import (
     sample,
     smallest,
 )
-from search_spaces.space import LAYER_GENES, SearchSpace
+from search_spaces.sides import DECODER, ENCODER
+from search_spaces.space import SearchSpace
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -29,9 +30,11 @@ def spaces(draw):
     def some(values):
         return draw(st.lists(st.sampled_from(values), min_size=1, max_size=3, unique=True))
 
-    shared = set(draw(st.lists(st.sampled_from(LAYER_GENES), unique=True)))
+    shared = set(draw(st.lists(st.sampled_from(ENCODER.layer_genes), unique=True)))
     if shared & {"n_heads", "n_kv_heads"}:
         shared |= {"n_heads", "n_kv_heads"}
+    if draw(st.booleans()):
+        return _with_decoder(draw, some, shared)
     return SearchSpace.from_dict(
         {
             "name": "drawn",
@@ -48,6 +51,32 @@ def spaces(draw):
             "ffn_precision": some(["fp32", "bf16", "fp8"]),
             "attention_sparsity": some(["dense", "2:4"]),
             "ffn_sparsity": some(["dense", "2:4"]),
+            "shared": sorted(shared),
+        }
+    )
+
+
+def _with_decoder(draw, some, shared):
+    """Both stacks with domains of their own; blocks are never compressed there."""
+    shared |= set(draw(st.lists(st.sampled_from(DECODER.layer_genes), unique=True)))
+    for kind in DECODER.heads:
+        if shared & {kind.n_heads, kind.n_kv_heads}:
+            shared |= {kind.n_heads, kind.n_kv_heads}
+    genes = {"n_heads": [1, *some([2, 3, 4])], "n_kv_heads": [1, *some([2, 4])]}
+    for kind in DECODER.heads:
+        genes |= {kind.n_heads: [1, *some([2, 3, 4])], kind.n_kv_heads: [1, *some([2, 4])]}
+    for block in (*ENCODER.blocks, *DECODER.blocks):
+        genes[f"{block}_rank"] = some([None, 0.1, 0.25, 0.9])
+    return SearchSpace.from_dict(
+        {
+            "name": "drawn",
+            "d_model": some([8, 12, 16, 40]),
+            "decoder_d_model": some([8, 12, 24]),
+            "depth": some([1, 2, 3]),
+            "decoder_depth": some([1, 2]),
+            "ffn_ratio": some([0.25, 0.5, 1, 2.5, 4]),
+            "decoder_ffn_ratio": some([0.25, 1, 3]),
+            **genes,
             "shared": sorted(shared),
         }
     )
@@ -251,7 +280,7 @@ def test_presets_have_members(name):
     space = PRESETS[name]
     rng = np.random.default_rng(0)
     assert all(space.contains(sample(space, rng)) for _ in range(20))
-    assert set(space.domains) == set(GENE_TYPES)
+    assert set(space.domains) == set(ALL_GENE_TYPES if space.has_decoder else GENE_TYPES)
 
 
 def test_a_range_is_whole_numbers_with_its_ends():
