@@ -13,10 +13,11 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec
+from search_spaces.architecture import Architecture, AttentionSpec, Compression, FfnSpec
 from search_spaces.compression.quantize import DTYPES, PLAIN, quantize_linears
 from search_spaces.compression.sparsity import prune, to_sparse_kernels
 from search_spaces.models.blocks import CastBlock
+from search_spaces.models.encoder_decoder import EncoderDecoder, EncoderPass, Parts, translate
 from search_spaces.models.transformer import Transformer
 from search_spaces.simulated import is_simulated
 
@@ -41,13 +42,15 @@ def compress(model: Network, architecture: Architecture) -> Network:
     Raises:
         ValueError: a layer has no kernel for what its block asks; nothing is silently skipped.
     """
+    if architecture.decoder is not None:
+        _check_plain(architecture)
     compressed = copy.deepcopy(model).eval()
     for parameter in compressed.parameters():
         parameter.requires_grad_(False)
     stream = DTYPES[architecture.stream_precision]
     compressed.to(stream)
     if not isinstance(compressed, Transformer) or not isinstance(model, Transformer):
-        # Another family's, whose architectures ask for nothing.
+        # An encoder-decoder or another family's, whose architectures ask for nothing.
         return compressed
     for index, (layer, spec) in enumerate(
         zip(compressed.layers, architecture.layers, strict=True)
@@ -69,6 +72,8 @@ def prepare_for_inference(
 ) -> PreparedModel:
     """The fastest faithful way to run ``model`` on batches shaped like ``example``.
 
+    Of an encoder-decoder that is whole translations, all their steps, however early they end.
+
     Every variant is compiled on CPUs, not only the quantised ones, which must be: compiling alone
     saves some 10%, and joules must differ by what the architecture does, not by how it is run.
     Where there is no C++ compiler plain variants run op by op and quantised ones are an error. On
@@ -84,6 +89,8 @@ def prepare_for_inference(
     Raises:
         RuntimeError: a quantised variant cannot be compiled here.
     """
+    if isinstance(model, EncoderDecoder):
+        return _prepared_translation(model, example, keep_compiled)
     quantised = any(b.compression.precision not in PLAIN for b in architecture.blocks)
     if example.device.type == "cuda":
         if quantised or compile_plain:
@@ -93,6 +100,40 @@ def prepare_for_inference(
     if not quantised and not _has_compiler():
         return run_eagerly(model)
     return PreparedModel(_compiled(model, example, None, keep_compiled), "compile")
+
+
+def _check_plain(architecture: Architecture) -> None:
+    for placed in architecture.placed_blocks:
+        if placed.spec.compression != Compression():
+            raise ValueError(
+                f"{placed.path} must be fp32 and dense beside a decoder, got "
+                f"{placed.spec.compression.precision} {placed.spec.compression.sparsity}"
+            )
+
+
+def _prepared_translation(
+    model: EncoderDecoder, example: Tensor, keep_compiled: bool
+) -> PreparedModel:
+    """Whole translations, all steps of them: the encoder's pass and one step compiled apart."""
+    if example.device.type == "cuda":
+        return PreparedModel(
+            _graphed(lambda sources: translate(model, sources, stop_early=False), example),
+            "cuda-graph",
+        )
+    parts = None
+    if _has_compiler():
+        if not keep_compiled:
+            torch._dynamo.reset()
+        parts = Parts(
+            torch.compile(EncoderPass(model), dynamic=False),
+            torch.compile(model.decoder.step, dynamic=False),
+        )
+
+    def call(sources: Tensor) -> Tensor:
+        return translate(model, sources, parts=parts, stop_early=False)
+
+    call(example)
+    return PreparedModel(call, "eager" if parts is None else "compile")
 
 
 def _has_compiler() -> bool:
@@ -153,7 +194,7 @@ def _compiled(
     return call
 
 
-def _graphed(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+def _graphed(model: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Tensor], Tensor]:
     """Capture one forward pass; see torch's notes on CUDA graphs for the side stream."""
     static_input = example.clone()
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -48,12 +48,14 @@ class KeyValueCache(nn.Module):
 class Attention(nn.Module):
     """Grouped-query attention over ``n_heads`` heads; see ``attend``."""
 
-    def __init__(self, d_model: int, spec: AttentionSpec, *, is_causal: bool) -> None:
-        """Build the four projections."""
+    def __init__(
+        self, d_model: int, spec: AttentionSpec, *, is_causal: bool, d_memory: int | None = None
+    ) -> None:
+        """Build the four projections; keys and values are made of ``d_memory``, if it is given."""
         super().__init__()
         self.n_heads, self.n_kv_heads, self.d_head = spec.n_heads, spec.n_kv_heads, spec.d_head
         self.is_causal = is_causal
-        shapes = spec.projections(d_model)
+        shapes = spec.projections(d_model, d_memory)
         self.q = make_projection(*shapes["q"], spec.rank)
         self.k = make_projection(*shapes["k"], spec.rank)
         self.v = make_projection(*shapes["v"], spec.rank)
@@ -71,14 +73,30 @@ class Attention(nn.Module):
         With a ``cache`` the tokens are those from position ``start`` on: all from 0, or one that
         reads itself and all before it.
         """
-        q_BQTE = self._split(self.q(x_BTD), self.n_heads)
-        k_BKTE = self._split(self.k(x_BTD), self.n_kv_heads)
-        v_BKTE = self._split(self.v(x_BTD), self.n_kv_heads)
+        k_BKTE, v_BKTE = self.keys_and_values(x_BTD)
         if cache is not None:
             k_BKTE, v_BKTE = cache.extended(k_BKTE, v_BKTE, start)
         # A single token has none after it to be kept from.
         is_causal = self.is_causal and start == 0
-        out_BQTE = attend(q_BQTE, k_BKTE, v_BKTE, keep_BT=keep_BT, is_causal=is_causal)
+        return self.read(x_BTD, k_BKTE, v_BKTE, keep_BT, is_causal=is_causal)
+
+    def keys_and_values(self, memory_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Of what is attended to, each ``(B, K, T, E)``."""
+        k_BKTE = self._split(self.k(memory_BTD), self.n_kv_heads)
+        return k_BKTE, self._split(self.v(memory_BTD), self.n_kv_heads)
+
+    def read(
+        self,
+        x_BTD: Tensor,
+        k_BKSE: Tensor,
+        v_BKSE: Tensor,
+        keep_BS: Tensor | None = None,
+        *,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """What ``x_BTD`` gets of keys and values; those that ``keep_BS`` drops are not read."""
+        q_BQTE = self._split(self.q(x_BTD), self.n_heads)
+        out_BQTE = attend(q_BQTE, k_BKSE, v_BKSE, keep_BT=keep_BS, is_causal=is_causal)
         out_BTD: Tensor = self.o(out_BQTE.transpose(1, 2).flatten(2))
         return out_BTD
 

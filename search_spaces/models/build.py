@@ -7,6 +7,7 @@ from torch import nn
 
 from search_spaces.architecture import TRANSFORMER, Architecture
 from search_spaces.families import get_family
+from search_spaces.models.encoder_decoder import EncoderDecoder
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import Workload
 
@@ -19,28 +20,34 @@ def build_network(
     Raises:
         ValueError: the architecture does not fit the workload, or its family is not known here.
     """
-    workload.check_decoder(architecture.decoder is not None)
-    if architecture.family == TRANSFORMER:
+    if architecture.family != TRANSFORMER:
+        make = get_family(architecture.family).build
+    elif architecture.decoder is not None:
+        make = EncoderDecoder
+    else:
         return build(architecture, workload, generator_seed=generator_seed)
-    family = get_family(architecture.family)
     if generator_seed is None:
-        return family.build(architecture, workload)
+        return make(architecture, workload)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator_seed)
-        return family.build(architecture, workload)
+        return make(architecture, workload)
 
 
 def build(
     architecture: Architecture, workload: Workload, *, generator_seed: int | None = None
 ) -> Transformer:
-    """The fp32 dense network, not yet compressed, with random weights.
+    """The fp32 dense network of one stack, not yet compressed, with random weights.
 
     With ``generator_seed`` the weights follow from it, and torch's global generator is left as
     it was.
 
     Raises:
-        ValueError: the architecture does not fit the workload, or is of another family.
+        ValueError: the architecture does not fit the workload, or is of another family, or has a
+            decoder.
     """
+    workload.check_decoder(architecture.decoder is not None)
+    if architecture.decoder is not None:
+        raise ValueError("decoder must be null for this: it has learnt of single stacks alone")
     if architecture.family != TRANSFORMER:
         raise ValueError(f"family must be {TRANSFORMER} for this, got {architecture.family}")
     if generator_seed is None:

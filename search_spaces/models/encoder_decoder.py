@@ -1,0 +1,236 @@
+"""An encoder-decoder (Vaswani et al. 2017): sources are read at once, translations step by step.
+
+Shape legend: B batch, S tokens of a source, T tokens of a translation, D widths of a stack, R rows
+that are written at the same time (``beam_size`` to a source), K key-value heads, E d_head, C
+classes: tokens, and last the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.architecture import Architecture, DecoderLayerSpec, DecoderSpec
+from search_spaces.models.beam import SearchShape, beam_search, greedy_search
+from search_spaces.models.blocks import Attention, FeedForward, Layer
+from search_spaces.models.transformer import POSITION_STD, kept_tokens
+from search_spaces.workload import Workload
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm: attention to earlier tokens, attention to the source, feed-forward."""
+
+    def __init__(self, d_model: int, d_memory: int, spec: DecoderLayerSpec) -> None:
+        """``d_memory`` is the encoder's width."""
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(d_model)
+        self.attention = Attention(d_model, spec.attention, is_causal=True)
+        self.cross_norm = nn.LayerNorm(d_model)
+        self.cross_attention = Attention(
+            d_model, spec.cross_attention, is_causal=False, d_memory=d_memory
+        )
+        self.ffn_norm = nn.LayerNorm(d_model)
+        self.ffn = FeedForward(d_model, spec.ffn)
+
+    def forward(self, x_BTD: Tensor, memory_BSD: Tensor, keep_BS: Tensor) -> Tensor:
+        """All tokens of a translation at once, each of which reads those up to itself."""
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD))
+        keys, values = self.cross_attention.keys_and_values(memory_BSD)
+        read = self.cross_attention.read(self.cross_norm(x_BTD), keys, values, keep_BS)
+        return self._written(x_BTD + read)
+
+    def step(
+        self,
+        x_R1D: Tensor,
+        own: tuple[Tensor, Tensor],
+        crossed: tuple[Tensor, Tensor],
+        position: Tensor,
+        keep_RS: Tensor,
+        keep_RT: Tensor,
+    ) -> Tensor:
+        """The token at ``position``; its keys and values are written to ``own``, ``(R, K, T, E)``.
+
+        ``crossed`` are those of the source, ``(R, K, S, E)``.
+        """
+        normed_R1D = self.attention_norm(x_R1D)
+        for cache, new in zip(own, self.attention.keys_and_values(normed_R1D), strict=True):
+            cache.index_copy_(2, position, new)
+        x_R1D = x_R1D + self.attention.read(normed_R1D, *own, keep_RT)
+        read = self.cross_attention.read(self.cross_norm(x_R1D), *crossed, keep_RS)
+        return self._written(x_R1D + read)
+
+    def _written(self, x_BTD: Tensor) -> Tensor:
+        out_BTD: Tensor = x_BTD + self.ffn(self.ffn_norm(x_BTD))
+        return out_BTD
+
+
+class Decoder(nn.Module):
+    """Embedding, layers, norm and head of translations."""
+
+    def __init__(self, spec: DecoderSpec, d_memory: int, workload: Workload) -> None:
+        """Build it; ``d_memory`` is the encoder's width."""
+        super().__init__()
+        d_model = spec.d_model
+        self.embed = nn.Embedding(workload.n_classes, d_model)
+        self.position_TD = nn.Parameter(torch.randn(workload.n_steps, d_model) * POSITION_STD)
+        self.layers = nn.ModuleList(DecoderLayer(d_model, d_memory, own) for own in spec.layers)
+        self.norm = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, workload.n_classes)
+
+    def forward(self, tokens_BT: Tensor, memory_BSD: Tensor, keep_BS: Tensor) -> Tensor:
+        """Logits ``(B, T, C)`` of what follows each of ``tokens_BT``."""
+        x_BTD = self.embed(tokens_BT) + self.position_TD[: tokens_BT.shape[1]]
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, memory_BSD, keep_BS)
+        logits_BTC: Tensor = self.head(self.norm(x_BTD))
+        return logits_BTC
+
+    @property
+    def stack(self) -> list[DecoderLayer]:
+        """The layers, as what they are."""
+        return cast(list[DecoderLayer], list(self.layers))
+
+    def step(
+        self,
+        tokens_R: Tensor,
+        position: Tensor,
+        own: Sequence[tuple[Tensor, Tensor]],
+        crossed: Sequence[tuple[Tensor, Tensor]],
+        keep_RS: Tensor,
+    ) -> Tensor:
+        """Logits ``(R, C)`` of what follows ``tokens_R`` at ``position``, of shape ``(1,)``.
+
+        Shapes never change: all of the cache is read, and what is not yet written masked.
+        """
+        x_R1D = self.embed(tokens_R[:, None]) + self.position_TD[position]
+        places_T = torch.arange(len(self.position_TD), device=tokens_R.device)
+        keep_RT = (places_T <= position).expand(len(tokens_R), -1)
+        for layer, kept, read in zip(self.stack, own, crossed, strict=True):
+            x_R1D = layer.step(x_R1D, kept, read, position, keep_RS, keep_RT)
+        logits_RC: Tensor = self.head(self.norm(x_R1D[:, 0]))
+        return logits_RC
+
+
+class EncoderPass(nn.Module):
+    """What is done once for a source: its output, as keys and values of each decoder layer."""
+
+    def __init__(self, network: EncoderDecoder) -> None:
+        """Of ``network``, whose parts it shares."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, sources_BS: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values for each layer, repeated for each translation that is followed."""
+        memory_BSD = self.network.encode(sources_BS, kept_tokens(sources_BS))
+        found = []
+        for layer in self.network.decoder.stack:
+            pair = layer.cross_attention.keys_and_values(memory_BSD)
+            keys, values = (x.repeat_interleave(self.network.beam_size, dim=0) for x in pair)
+            found.append((keys, values))
+        return found
+
+
+class EncoderDecoder(nn.Module):
+    """Sources to translations.
+
+    Its encoder has the names of a ``Transformer``, so that a block's path is that of its
+    specification (``Architecture.placed_blocks``).
+    """
+
+    def __init__(self, architecture: Architecture, workload: Workload) -> None:
+        """Build the network with torch's default initialisation.
+
+        Raises:
+            ValueError: there is no decoder, or nothing to translate.
+        """
+        super().__init__()
+        workload.check_fits(architecture)
+        assert architecture.decoder is not None
+        d_model = architecture.d_model
+        self.end, self.beam_size = workload.n_classes - 1, workload.beam_size
+        self.embed = nn.Embedding(workload.vocab_size or 1, d_model)
+        self.position_TD = nn.Parameter(
+            torch.randn(workload.n_tokens(architecture), d_model) * POSITION_STD
+        )
+        self.layers = nn.ModuleList(
+            Layer(d_model, spec, is_causal=False) for spec in architecture.layers
+        )
+        self.norm = nn.LayerNorm(d_model)
+        self.decoder = Decoder(architecture.decoder, d_model, workload)
+
+    def forward(self, sources_BS: Tensor, targets_BT: Tensor | None = None) -> Tensor:
+        """Translations of ``sources_BS``, or what is said of those given (teacher forcing).
+
+        Returns:
+            Tokens ``(B, T)`` with the end as ``end`` and padding after it; with ``targets_BT``,
+            whose padding may be cut off, logits ``(B, T, C)`` of each of them, given those before.
+        """
+        if targets_BT is None:
+            return translate(self, sources_BS)
+        keep_BS = kept_tokens(sources_BS)
+        started_BT = nn.functional.pad(targets_BT[:, :-1], (1, 0), value=self.end)
+        logits_BTC: Tensor = self.decoder(started_BT, self.encode(sources_BS, keep_BS), keep_BS)
+        return logits_BTC
+
+    def encode(self, sources_BS: Tensor, keep_BS: Tensor) -> Tensor:
+        """The encoder's output, ``(B, S, D)``; sources may be cut where the longest ends."""
+        x_BSD = self.embed(sources_BS) + self.position_TD[: sources_BS.shape[1]]
+        for layer in self.layers:
+            x_BSD = layer(x_BSD, keep_BS)
+        memory_BSD: Tensor = self.norm(x_BSD)
+        return memory_BSD
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """How the two parts of a translation are run; by themselves, or compiled apart."""
+
+    encode: Callable[[Tensor], list[tuple[Tensor, Tensor]]]
+    step: Callable[..., Tensor]
+
+
+@torch.no_grad()
+def translate(
+    network: EncoderDecoder,
+    sources_BS: Tensor,
+    *,
+    parts: Parts | None = None,
+    stop_early: bool = True,
+) -> Tensor:
+    """Translate by greedy or beam search, as ``network.beam_size`` says.
+
+    Args:
+        network: In evaluation mode.
+        sources_BS: Sources, padded.
+        parts: How it is run; op by op where nothing is given.
+        stop_early: Whether to stop where all translations have ended, which changes no result.
+
+    Returns:
+        Tokens ``(B, T)``, with ``network.end`` as the end and padding after it.
+    """
+    run = Parts(EncoderPass(network), network.decoder.step) if parts is None else parts
+    decoder, beam = network.decoder, network.beam_size
+    crossed = run.encode(sources_BS)
+    keep_RS = kept_tokens(sources_BS).repeat_interleave(beam, dim=0)
+    n_steps, rows = len(decoder.position_TD), len(sources_BS) * beam
+    own: list[tuple[Tensor, Tensor]] = []
+    for layer, (keys, _) in zip(decoder.stack, crossed, strict=True):
+        shape = (rows, layer.attention.n_kv_heads, n_steps, layer.attention.d_head)
+        own.append((keys.new_zeros(shape), keys.new_zeros(shape)))
+
+    def step(tokens_R: Tensor, position: int) -> Tensor:
+        # Filled on the device: a copy from here could not be part of a CUDA graph.
+        at = torch.full((1,), position, device=tokens_R.device)
+        return run.step(tokens_R, at, own, crossed, keep_RS)
+
+    def reorder(rows_R: Tensor) -> None:
+        for pair in own:
+            for cache in pair:
+                cache.copy_(cache[rows_R])
+
+    how = SearchShape(len(sources_BS), n_steps, network.end, sources_BS.device, stop_early)
+    return greedy_search(step, how) if beam == 1 else beam_search(step, reorder, beam, how)
