@@ -123,6 +123,7 @@ DOORS = {
     "rich": ("nas/cli/progress.py",),
     "datasets": ("nas/tasks/hf.py",),
     "tokenizers": ("nas/tasks/tokenize.py",),
+    "sacrebleu": ("nas/tasks/translation_score.py",),
 }
 
 

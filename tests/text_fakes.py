@@ -89,3 +89,28 @@ def write_squad(path, n, seed=0):
     articles = [{"title": "notes", "paragraphs": paragraphs}]
     path.write_text(json.dumps({"version": "1.1", "data": articles}))
     return path
+
+
+# A made-up language: each word has its own, and sentences run backwards.
+TONGUE = {
+    "the": "lo", "red": "ruk", "old": "vek", "dog": "hav", "cat": "mis", "bird": "pip",
+    "sees": "vidi", "likes": "ami", "finds": "trov", "slowly": "lant", "today": "oj",
+}  # fmt: skip
+
+
+def sentences(n, seed=0):
+    """``n`` sentences of four to six words and their translations, none twice."""
+    rng = np.random.default_rng(seed)
+    words, found = list(TONGUE), {}
+    while len(found) < n:
+        chosen = [str(rng.choice(words)) for _ in range(rng.integers(4, 7))]
+        found[" ".join(chosen)] = " ".join(TONGUE[word] for word in reversed(chosen))
+    return list(found.items())
+
+
+def write_parallel(folder, pairs, name="train"):
+    """Write two files whose lines belong together; how a task file names them."""
+    for side, column in (("en", 0), ("xx", 1)):
+        lines = [f"{pair[column]}\n" for pair in pairs]
+        (folder / f"{name}.{side}").write_text("".join(lines), encoding="utf-8")
+    return {"source": f"{name}.en", "target": f"{name}.xx"}

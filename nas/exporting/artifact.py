@@ -12,7 +12,7 @@ is in memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from nas.tasks.carried import LABELS, TOKENIZER
 from nas.tasks.tokenize import TextEncoder, read_carried_tokenizer
 from nas.training.checkpoint import check_size, load_any_network, read_description
 from search_spaces.architecture import Architecture
-from search_spaces.workload import Workload
+from search_spaces.workload import PADDING_TOKEN, Workload
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,7 +36,7 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A loaded artifact: ``call`` maps a batch of inputs to logits.
+    """A loaded artifact: ``call`` maps a batch of inputs to logits, or sources to translations.
 
     ``labels`` are the names of its outputs, ``encoder`` cuts texts, where it carries them;
     ``network`` is what runs, op by op.
@@ -69,6 +69,26 @@ class Artifact:
             filler = batch[:1].expand(self.workload.batch_size - len(batch), -1)
             logits_BC = self.call(torch.cat([batch, filler]).to(self.device))[: len(batch)]
             found += [self.labels[i] for i in logits_BC.argmax(dim=-1).tolist()]
+        return found
+
+    def translate(self, texts: Sequence[str]) -> list[str]:
+        """A translation of each text.
+
+        Raises:
+            ValueError: the artifact does not translate, or carries no tokenizer.
+        """
+        import torch
+
+        if self.encoder is None or not self.workload.is_translation:
+            raise ValueError(f"translate needs an encoder-decoder's artifact with {TOKENIZER}")
+        sources_NS = torch.from_numpy(self.encoder.encode(texts))
+        end, found = self.workload.n_classes - 1, []
+        # A compiled network takes batches of exactly the workload's size.
+        for batch in torch.split(sources_NS, self.workload.batch_size):
+            filler = batch[:1].expand(self.workload.batch_size - len(batch), -1)
+            tokens_BT = self.call(torch.cat([batch, filler]).to(self.device))[: len(batch)]
+            tokens_BT = tokens_BT.masked_fill(tokens_BT == end, PADDING_TOKEN)
+            found += self.encoder.decode_rows(tokens_BT.cpu().numpy())
         return found
 
     def generate(
@@ -159,6 +179,9 @@ def _read_carried(
     if not (folder / TOKENIZER).is_file():
         return labels, None
     encoder = read_carried_tokenizer(folder / TOKENIZER, workload.input_shape[0], shift)
+    if workload.is_translation and encoder.vocab_size + 1 == workload.vocab_size:
+        # A tokenizer that a user brought leaves no number for padding.
+        encoder = replace(encoder, shift=1)
     if encoder.vocab_size > (workload.vocab_size or 0):
         raise ValueError(
             f"{folder / TOKENIZER} must have tokens below {workload.vocab_size}, got "

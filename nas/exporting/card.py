@@ -37,6 +37,7 @@ def make_card(
     return {
         "schema": SCHEMA_VERSION,
         "task": run.task,
+        "kind": run.workload.kind,
         "metric": run.metric.key,
         "architecture": describe_on(record.architecture, run.config.device),
         "architecture_hash": record.architecture.hash,
@@ -80,6 +81,8 @@ def _history(card: dict[str, Any]) -> str:
 
 def _use(card: dict[str, Any]) -> str:
     """The lines that run it."""
+    if card["kind"] == "translation":
+        return 'print(artifact.translate(["a sentence of your own"]))'
     if card["tokenizer"] is not None and card["labels"] is None:
         return 'print(artifact.generate("a text to go on with", n_tokens=20))'
     if card["tokenizer"] is not None:
@@ -107,6 +110,7 @@ def render_readme(card: dict[str, Any]) -> str:
     def text(share: float | None) -> str:
         return "" if share is None else metric.text(share)
 
+    unit = after["unit"]
     label = "an estimate" if after["is_estimate"] else f"measured by {after['meter']}"
     return f"""# {card["architecture"]} on {card["task"]}
 
@@ -118,7 +122,7 @@ seed {card["seed"]}).
 | validation {metric.name} | {text(searched["validation_accuracy"])} | \
 {text(verified["validation_accuracy"])} |
 | test {metric.name} | {text(searched["test_accuracy"])} | {text(verified["test_accuracy"])} |
-| joules per sample | {before["energy_j"]:.4g} [{before["low_j"]:.4g}, {before["high_j"]:.4g}] | \
+| joules per {unit} | {before["energy_j"]:.4g} [{before["low_j"]:.4g}, {before["high_j"]:.4g}] | \
 {after["energy_j"]:.4g} [{after["low_j"]:.4g}, {after["high_j"]:.4g}] |
 
 Joules: {label} ({after["source"]}) on {after["device"]}, workload `{after["workload"]}`, protocol

@@ -15,6 +15,7 @@ from nas.tasks.segmentation import Segmentation
 from nas.tasks.speech import speech_task
 from nas.tasks.task_file import TaskFile, read_task_file
 from nas.tasks.text import TextClassification
+from nas.tasks.translation import TranslationTask
 from search_spaces.nearest import did_you_mean
 from search_spaces.plugins import offered
 
@@ -29,6 +30,7 @@ FILE_TASKS: dict[str, Callable[[TaskFile], Task]] = {
     "segmentation": Segmentation.from_file,
     "speech": speech_task,
     "text_classification": TextClassification.from_file,
+    "translation": TranslationTask.from_file,
 }
 
 

@@ -12,7 +12,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ from nas.tasks.problems import Problems
 _LONGEST_CELL = 2**24
 _SHOWN = 40
 _JSON_LINES = (".jsonl", ".ndjson")
+# Ends of names of files that have columns.
+TABLES = (".csv", ".tsv", *_JSON_LINES, ".parquet")
 
 
 class Columns(NamedTuple):
@@ -45,30 +47,40 @@ class Row(NamedTuple):
         return f"{self.where}{self.at}"
 
 
-def read_rows(path: Path, columns: Columns, problems: Problems) -> list[Row]:
-    """The rows of the file at ``path``; what is wrong with it is added to ``problems``."""
+# Where a row stands (file and row), its text and label, and the problems: the row, if it is one.
+RowCheck = Callable[[str, str, Any, Any, Problems], Iterator[Row]]
+
+
+def read_rows(
+    path: Path, columns: Columns, problems: Problems, check: RowCheck | None = None
+) -> list[Row]:
+    """The rows of the file at ``path``; what is wrong with it is added to ``problems``.
+
+    ``check`` says what a row must be, ``check_row`` where nothing is given.
+    """
+    check = check_row if check is None else check
     if path.is_dir():
         problems.add(f"{path} must be a file of texts, and is a folder")
         return []
     before = len(problems)
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        rows = list(_parquet(path, columns, problems))
+        rows = list(_parquet(path, columns, problems, check))
     else:
-        text = _decoded(path, problems)
+        text = read_text(path, problems)
         if text is None:
             return []
         if suffix in (".csv", ".tsv"):
-            rows = list(
-                _delimited(path, text, "\t" if suffix == ".tsv" else ",", columns, problems)
-            )
+            delimiter = "\t" if suffix == ".tsv" else ","
+            rows = list(_delimited(path, text, delimiter, columns, problems, check))
         elif suffix in _JSON_LINES:
-            rows = list(_json_lines(path, text, columns, problems))
+            rows = list(_json_lines(path, text, columns, problems, check))
         else:
             rows = list(_lines(path, text, problems))
     if not rows and len(problems) == before:
         problems.add(
-            f"text file {path} must have a row of a label and a text or more, and has none"
+            f"text file {path} must have a row of a {columns.label} and a {columns.text} or more, "
+            f"and has none"
         )
     return rows
 
@@ -76,7 +88,7 @@ def read_rows(path: Path, columns: Columns, problems: Problems) -> list[Row]:
 def check_row(where: str, at: str, text: Any, label: Any, problems: Problems) -> Iterator[Row]:
     """The row, if its text and label are what they must be; else what is wrong with them."""
     if not isinstance(text, str):
-        problems.add(f"{where}{at} must have a text, got {_shown(text)}")
+        problems.add(f"{where}{at} must have a text, got {shown(text)}")
         return
     if not text.strip():
         problems.add(f"{where}{at} must have a text, and it is empty")
@@ -85,7 +97,7 @@ def check_row(where: str, at: str, text: Any, label: Any, problems: Problems) ->
         label = str(label).lower()
     if not isinstance(label, str | int):
         problems.add(
-            f"{where}{at} must have a label that is a whole number or a text, got {_shown(label)}"
+            f"{where}{at} must have a label that is a whole number or a text, got {shown(label)}"
         )
         return
     if isinstance(label, str) and not label.strip():
@@ -101,7 +113,8 @@ def check_row(where: str, at: str, text: Any, label: Any, problems: Problems) ->
     yield Row(where, at, text, label.strip() if isinstance(label, str) else label)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value for people: what is no text says so, what is long is cut."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, float) and math.isnan(value):
@@ -110,7 +123,8 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _decoded(path: Path, problems: Problems) -> str | None:
+def read_text(path: Path, problems: Problems) -> str | None:
+    """The text of the file at ``path``, ``None`` where it is none, which the problems then say."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -135,13 +149,18 @@ def _lines(path: Path, text: str, problems: Problems) -> Iterator[Row]:
             continue
         parts = line.split(None, 1)
         if len(parts) != 2:
-            problems.add(f"{path}:{number} must be a label and a text, got {_shown(line.strip())}")
+            problems.add(f"{path}:{number} must be a label and a text, got {shown(line.strip())}")
             continue
         yield from check_row(str(path), f":{number}", parts[1].rstrip("\r"), parts[0], problems)
 
 
 def _delimited(
-    path: Path, text: str, delimiter: str, columns: Columns, problems: Problems
+    path: Path,
+    text: str,
+    delimiter: str,
+    columns: Columns,
+    problems: Problems,
+    check: RowCheck,
 ) -> Iterator[Row]:
     usual, line = csv.field_size_limit(_LONGEST_CELL), 1
     try:
@@ -167,14 +186,16 @@ def _delimited(
             if len(cells) != len(names):
                 problems.add(f"{path}{at} must have {len(names)} columns, got {len(cells)}")
                 continue
-            yield from check_row(str(path), at, cells[text_at], cells[label_at], problems)
+            yield from check(str(path), at, cells[text_at], cells[label_at], problems)
     except csv.Error as error:
         problems.add(f"{path}:{line} must be a row of a table: {error}")
     finally:
         csv.field_size_limit(usual)
 
 
-def _json_lines(path: Path, text: str, columns: Columns, problems: Problems) -> Iterator[Row]:
+def _json_lines(
+    path: Path, text: str, columns: Columns, problems: Problems, check: RowCheck
+) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -186,16 +207,16 @@ def _json_lines(path: Path, text: str, columns: Columns, problems: Problems) -> 
             problems.add(f"{path}{at} must be a JSON object: {said}")
             continue
         if not isinstance(found, dict):
-            problems.add(f"{path}{at} must be a JSON object, got {_shown(found)}")
+            problems.add(f"{path}{at} must be a JSON object, got {shown(found)}")
             continue
         missing = [name for name in columns if name not in found]
         if missing:
             problems.add(f"{path}{at} must have {missing[0]!r}, got {_names(list(found))}")
             continue
-        yield from check_row(str(path), at, found[columns.text], found[columns.label], problems)
+        yield from check(str(path), at, found[columns.text], found[columns.label], problems)
 
 
-def _parquet(path: Path, columns: Columns, problems: Problems) -> Iterator[Row]:
+def _parquet(path: Path, columns: Columns, problems: Problems, check: RowCheck) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
@@ -208,7 +229,7 @@ def _parquet(path: Path, columns: Columns, problems: Problems) -> Iterator[Row]:
             texts = batch.column(columns.text).to_pylist()
             labels = batch.column(columns.label).to_pylist()
             for text, label in zip(texts, labels, strict=True):
-                yield from check_row(str(path), f", row {number},", text, label, problems)
+                yield from check(str(path), f", row {number},", text, label, problems)
                 number += 1
     except OSError as error:
         problems.add(f"{path} must be readable: {error.strerror or str(error).splitlines()[0]}")
@@ -225,5 +246,5 @@ def _has_columns(path: Path, names: list[str], columns: Columns, problems: Probl
 
 
 def _names(names: list[str]) -> str:
-    shown = ", ".join(map(str, names[:20]))
-    return _shown(shown) if len(shown) > 200 else shown or "none"
+    text = ", ".join(map(str, names[:20]))
+    return shown(text) if len(text) > 200 else text or "none"

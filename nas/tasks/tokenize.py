@@ -111,6 +111,11 @@ class TextEncoder:
         tokenizer.no_truncation()
         return tokenizer
 
+    def decode_rows(self, tokens_NT: NDArray[np.int64]) -> list[str]:
+        """Texts of rows of tokens; padding and a tokenizer's special tokens are left out."""
+        rows = [[int(t) - self.shift for t in row if t != PADDING_TOKEN] for row in tokens_NT]
+        return list(self.tokenizer.decode_batch(rows))
+
     def to_json(self) -> str:
         """A ``tokenizer.json``; ``from_json`` reads it back."""
         return str(self.tokenizer.to_str())

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from search_spaces.models.encoder_decoder import EncoderDecoder
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import PADDING_TOKEN
 
@@ -37,7 +38,9 @@ class Buckets:
     @classmethod
     def of(cls, model: nn.Module, inputs: Tensor, batch_size: int) -> Buckets:
         """Those for ``model``, by the lengths of texts where it does without their padding."""
-        skips_padding = isinstance(model, Transformer) and model.is_pooled and not model.is_image
+        skips_padding = isinstance(model, EncoderDecoder) or (
+            isinstance(model, Transformer) and model.is_pooled and not model.is_image
+        )
         if not skips_padding:
             return cls(len(inputs), batch_size, 0, None)
         return cls(len(inputs), batch_size, inputs.shape[1], _lengths(inputs).cpu())

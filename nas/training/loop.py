@@ -15,7 +15,7 @@ from nas.training.buckets import Buckets
 from nas.training.config import TrainingConfig
 from nas.training.distill import Distillation, Teacher
 from nas.training.keeper import Keeper, LoopState
-from nas.training.objective import Classification, Objective
+from nas.training.objective import Classification, Objective, learnt_outputs
 from search_spaces.models.transformer import Transformer
 
 
@@ -84,7 +84,8 @@ def train(
                 batch, versions = augment(shown, config, generator)
                 wanted = moved_targets(targets[indices], versions, config)
                 if distillation is None:
-                    loss = objective.loss(model(batch), wanted, config.label_smoothing)
+                    outputs = learnt_outputs(objective, model, batch, wanted)
+                    loss = objective.loss(outputs, wanted, config.label_smoothing)
                 else:
                     loss = distillation(
                         model, batch, wanted, indices, versions, config.label_smoothing

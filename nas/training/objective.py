@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -50,6 +50,26 @@ class Objective(Protocol):
     def standard_error(self, figures_NS: Floats) -> float:
         """Of the quality of all ``N`` samples."""
         ...
+
+
+@runtime_checkable
+class TeacherForcing(Protocol):
+    """What an ``Objective`` has as well where networks are shown targets while they learn.
+
+    A network that writes tokens one by one learns each of them given the right ones before it.
+    """
+
+    def forced(self, model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+        """What the loss is of: what ``model`` says of ``targets``, given ``inputs``."""
+        ...
+
+
+def learnt_outputs(objective: object, model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+    """What the loss of ``objective`` is of, of a batch that ``model`` learns from."""
+    if isinstance(objective, TeacherForcing):
+        return objective.forced(model, inputs, targets)
+    found: Tensor = model(inputs)
+    return found
 
 
 class Classification:

@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from search_spaces.architecture import Architecture, DecoderLayerSpec, DecoderSpec
 from search_spaces.models.beam import SearchShape, beam_search, greedy_search
 from search_spaces.models.blocks import Attention, FeedForward, Layer
-from search_spaces.models.transformer import POSITION_STD, kept_tokens
+from search_spaces.models.transformer import (
+    TOKEN_STD,
+    kept_tokens,
+    positions,
+    token_embedding,
+)
 from search_spaces.workload import Workload
 
 
@@ -76,7 +81,8 @@ class Decoder(nn.Module):
         super().__init__()
         d_model = spec.d_model
         self.embed = nn.Embedding(workload.n_classes, d_model)
-        self.position_TD = nn.Parameter(torch.randn(workload.n_steps, d_model) * POSITION_STD)
+        nn.init.normal_(self.embed.weight, std=TOKEN_STD)
+        self.position_TD = positions(workload, workload.n_steps, d_model)
         self.layers = nn.ModuleList(DecoderLayer(d_model, d_memory, own) for own in spec.layers)
         self.norm = nn.LayerNorm(d_model)
         self.head = nn.Linear(d_model, workload.n_classes)
@@ -142,7 +148,7 @@ class EncoderDecoder(nn.Module):
     """
 
     def __init__(self, architecture: Architecture, workload: Workload) -> None:
-        """Build the network with torch's default initialisation.
+        """Build the network, initialised as a ``Transformer`` is.
 
         Raises:
             ValueError: there is no decoder, or nothing to translate.
@@ -152,10 +158,8 @@ class EncoderDecoder(nn.Module):
         assert architecture.decoder is not None
         d_model = architecture.d_model
         self.end, self.beam_size = workload.n_classes - 1, workload.beam_size
-        self.embed = nn.Embedding(workload.vocab_size or 1, d_model)
-        self.position_TD = nn.Parameter(
-            torch.randn(workload.n_tokens(architecture), d_model) * POSITION_STD
-        )
+        self.embed = token_embedding(workload, d_model)
+        self.position_TD = positions(workload, workload.n_tokens(architecture), d_model)
         self.layers = nn.ModuleList(
             Layer(d_model, spec, is_causal=False) for spec in architecture.layers
         )

@@ -9,7 +9,14 @@ import pytest
 import torch
 from media_fakes import task_file, write_pictures, write_scenes, write_tones
 from run_fakes import check_schema
-from text_fakes import reviews, tale, write_squad, write_table, write_task
+from text_fakes import (
+    reviews,
+    sentences,
+    tale,
+    write_squad,
+    write_table,
+    write_task,
+)
 
 from nas.tasks.base import SPLITS
 from nas.tasks.carried import carried_by
@@ -19,9 +26,17 @@ from nas.tasks.registry import get_task
 from nas.training.config import TrainingConfig
 from nas.training.evaluate import evaluate
 from nas.training.loop import train
+from nas.training.objective import learnt_outputs
 from nas.training.objectives import objective_of
-from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
-from search_spaces.models.build import build
+from search_spaces.architecture import (
+    Architecture,
+    AttentionSpec,
+    DecoderLayerSpec,
+    DecoderSpec,
+    FfnSpec,
+    LayerSpec,
+)
+from search_spaces.models.build import build_network
 
 BATCH = 16
 
@@ -110,6 +125,15 @@ def language(folder):
     )
 
 
+def translation(folder):
+    """A made-up language, its words and their order, in one table."""
+    table = write_table(folder / "all.tsv", sentences(200), ("source", "target"))
+    options = {"data": table.name, "sequence_length": 12, "target_length": 12}
+    return task_file(
+        folder / "task.yaml", name="tongue", kind="translation", max_vocabulary=290, **options
+    )
+
+
 # Each writes what it needs into a folder and returns the task's name.
 MAKERS = [
     digits,
@@ -121,6 +145,7 @@ MAKERS = [
     question_answering,
     hf,
     language,
+    translation,
 ]
 
 
@@ -148,8 +173,11 @@ def smallest_of(workload):
     if workload.is_image:
         _, height, width = workload.input_shape
         patch = next(p for p in (4, 8, 2, 1) if height % p == 0 and width % p == 0)
-    layer = LayerSpec(AttentionSpec(2, 2, 8), FfnSpec(32))
-    return Architecture(16, (layer,), patch)
+    attention, ffn = AttentionSpec(2, 2, 8), FfnSpec(32)
+    decoder = None
+    if workload.is_translation:
+        decoder = DecoderSpec(16, (DecoderLayerSpec(attention, attention, ffn),))
+    return Architecture(16, (LayerSpec(attention, ffn),), patch, decoder=decoder)
 
 
 def batch_of(split, n=BATCH):
@@ -209,7 +237,7 @@ def test_its_metric_is_known_and_reads_back(task):
 
 
 def test_an_untrained_network_is_judged_as_a_share_with_an_error(task, workload):
-    model = build(smallest_of(workload), workload, generator_seed=0).eval()
+    model = build_network(smallest_of(workload), workload, generator_seed=0).eval()
     split = task.split("validation")
     found = evaluate(model, split, batch_size=BATCH, objective=objective_of(task, workload))
     assert 0 <= found.value <= 1 and 0 < found.standard_error < 0.5
@@ -222,12 +250,13 @@ def test_an_untrained_network_is_judged_as_a_share_with_an_error(task, workload)
 def test_a_few_steps_lower_the_loss(task, workload):
     objective = objective_of(task, workload)
     split = task.split("train")
-    model = build(smallest_of(workload), workload, generator_seed=0)
+    model = build_network(smallest_of(workload), workload, generator_seed=0)
     targets = torch.from_numpy(np.asarray(split.targets[:64]))
 
     def loss():
         with torch.no_grad():
-            return float(objective.loss(model.eval()(batch_of(split, 64)), targets, 0.0))
+            outputs = learnt_outputs(objective, model.eval(), batch_of(split, 64), targets)
+            return float(objective.loss(outputs, targets, 0.0))
 
     before = loss()
     config = TrainingConfig(epochs=max(3, 600 // len(split)), batch_size=BATCH)

@@ -18,7 +18,14 @@ from predictors.campaign.runner import MeasureError, MeasureTimeout, make_job, m
 from predictors.campaign.windows import WindowLoop, run_windows
 from predictors.campaign.worker import make_record
 from predictors.meters.base import EnergyReading, MeterError
-from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.architecture import (
+    Architecture,
+    AttentionSpec,
+    DecoderLayerSpec,
+    DecoderSpec,
+    FfnSpec,
+    LayerSpec,
+)
 from search_spaces.workload import Workload
 
 TINY = Architecture(8, (LayerSpec(AttentionSpec(2, 1, 4), FfnSpec(8)),), patch_size=4)
@@ -214,6 +221,25 @@ def test_a_decoder_is_measured_per_token(phase, unit, n_units):
     # Medians against means of few short windows.
     assert 0.4 < reading.power_w * reading.latency_s / n_units / reading.energy_j < 2.5
     assert EnergyRecord.from_dict(record.to_dict()) == record
+
+
+def test_a_translation_is_measured_per_output_token(monkeypatch):
+    # Op by op: that its two parts are compiled is shown elsewhere, and takes long.
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    attention, ffn = AttentionSpec(2, 1, 4), FfnSpec(8)
+    made = Architecture(
+        8,
+        (LayerSpec(attention, ffn),),
+        decoder=DecoderSpec(8, (DecoderLayerSpec(attention, attention, ffn),)),
+    )
+    workload = Workload("mt", "translation", (6,), 17, 4, 16, target_length=5)
+    record = measure_fresh(made, workload, protocol=FAST, meter="estimate")
+    reading = record.reading
+    assert reading.is_estimate and reading.unit == "output token"
+    assert reading.workload == "mt/b4" and record.mode == "eager"
+    # A batch is 4 translations of 5 tokens each; medians against means of few short windows.
+    assert 0.4 < reading.power_w * reading.latency_s / 20 / reading.energy_j < 2.5
+    assert EnergyRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 
 def test_readings_from_before_units_and_drivers_are_of_samples_and_name_none(record):

@@ -1,0 +1,124 @@
+"""What translations are judged by: BLEU and chrF, by ``sacrebleu`` (Post 2018).
+
+Both are functions of numbers that add up over sentences: matching and all n-grams of words or of
+characters, and lengths. So the figures of sentences are those numbers, and the score of a corpus
+is that of their sum, to the digit what ``sacrebleu`` prints. Standard errors are by the bootstrap
+over sentences (Koehn 2004). Sources: BLEU, Papineni et al. 2002; chrF, Popovic 2015.
+
+Shape legend: B batch, N sentences, S figures, T tokens of a translation, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces.workload import PADDING_TOKEN
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Floats = NDArray[np.float64]
+Decode = Callable[[NDArray[np.int64]], list[str]]
+
+METRICS = ("bleu", "chrf")
+_RESAMPLES = 200
+
+
+class CorpusScore:
+    """BLEU or chrF as figures of sentences and a function of their sum."""
+
+    def __init__(self, name: str) -> None:
+        """``name`` is one of ``METRICS``.
+
+        Raises:
+            ValueError: it is another.
+        """
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
+
+        if name not in METRICS:
+            raise ValueError(f"metric must be {' or '.join(METRICS)}, got {name!r}")
+        self._metric: Any = BLEU() if name == "bleu" else CHRF()
+
+    def figures(self, given: Sequence[str], right: Sequence[str]) -> Floats:
+        """Of sentences and what they should be, ``(N, S)``."""
+        found = self._metric._extract_corpus_statistics(list(given), [list(right)])
+        return np.array(found, dtype=np.float64)
+
+    def share(self, figures: Floats) -> Floats:
+        """The score as a share in [0, 1] of summed figures ``(..., S)``, of shape ``(...)``."""
+        rows = figures.reshape(-1, figures.shape[-1])
+        shares = [self._metric._compute_score_from_stats(row.tolist()).score / 100 for row in rows]
+        # Rounding may leave a perfect score an ulp above 1.
+        found: Floats = np.clip(np.array(shares), 0, 1).reshape(figures.shape[:-1])
+        return found
+
+
+class Translation:
+    """An ``Objective``: cross-entropy of each token given those before it, and a corpus's score.
+
+    Networks are shown targets while they learn (``nas.training.objective.TeacherForcing``) and
+    write translations of their own where they are judged. Targets are ``(B, T + 1)``: tokens, the
+    end, padding; last the place of the right text in ``references``.
+    """
+
+    def __init__(
+        self, references: Sequence[str], decode: Decode, *, end: int, judged_by: str
+    ) -> None:
+        """``decode`` gives texts of tokens, of which ``end`` is none."""
+        self._references, self._decode, self._end = references, decode, end
+        self._score = CorpusScore(judged_by)
+
+    def forced(self, model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Logits of each target, as far as the longest of the batch."""
+        tokens = targets[:, :-1]
+        longest = int((tokens != PADDING_TOKEN).sum(dim=1).max())
+        found: Tensor = model(inputs, tokens[:, :longest])
+        return found
+
+    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+        """The mean over tokens, padding left out."""
+        import torch.nn.functional as F
+
+        return F.cross_entropy(
+            outputs.flatten(0, 1),
+            targets[:, : outputs.shape[1]].flatten(),
+            ignore_index=PADDING_TOKEN,
+            label_smoothing=label_smoothing,
+        )
+
+    def outputs(self, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """The tokens that ``model`` writes."""
+        return model(inputs)
+
+    def figures(
+        self, outputs: Tensor, targets: NDArray[np.int64], sizes_B: NDArray[np.int64] | None
+    ) -> Floats:
+        """Those of each sentence's score."""
+        tokens = outputs.numpy().astype(np.int64)
+        texts = self._decode(np.where(tokens == self._end, PADDING_TOKEN, tokens))
+        return self._score.figures(texts, [self._references[int(i)] for i in targets[:, -1]])
+
+    def quality(self, figures: Floats) -> Floats:
+        """The score of the sentences whose figures were summed."""
+        return self._score.share(figures)
+
+    def standard_error(self, figures_NS: Floats) -> float:
+        """By drawing as many sentences again, with the same draws each time.
+
+        One is added that is right and one that is not, so that all right does not claim certainty,
+        as in ``Classification``. Infinite for a single sentence.
+        """
+        if len(figures_NS) < 2:
+            return math.inf
+        right = self._references[:1]
+        added = [self._score.figures(given, right) for given in (right, [""])]
+        figures_NS = np.concatenate([figures_NS, *added])
+        n, rng = len(figures_NS), np.random.default_rng(0)
+        drawn = rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
+        return float(self.quality(drawn.astype(float) @ figures_NS).std(ddof=1))
