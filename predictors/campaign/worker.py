@@ -35,10 +35,10 @@ import numpy as np
 
 from predictors.campaign.exclusive import DeviceLock
 from predictors.campaign.protocol import Protocol
-from predictors.campaign.quality import median_interval
+from predictors.campaign.reading import energies_per_unit, make_reading
 from predictors.campaign.records import EnergyRecord
 from predictors.campaign.windows import Measurement, WindowLoop, run_windows
-from predictors.meters.base import EnergyReading, Meter, MeterError
+from predictors.meters.base import Meter, MeterError
 from predictors.meters.estimate import watts_per_core
 from predictors.meters.select import choose_meter
 from search_spaces.architecture import Architecture
@@ -177,16 +177,9 @@ def _serve(subject: Subject, send: Send) -> None:
 def make_record(subject: Subject, measurement: Measurement, held_s: float) -> EnergyRecord:
     """What was measured, as it is kept; the device was held for ``held_s``."""
     meter, workload = subject.meter, subject.workload
-    n_units = workload.n_units
-    per_unit = [energy_j / n_units for energy_j in measurement.energies_j]
-    energy_j, low_j, high_j = median_interval(per_unit)
-    measured_s = sum(window.duration_s for window in measurement.windows)
-    latency_s = measured_s / sum(measurement.batches)
-    power_w = sum(window.energy_j for window in measurement.windows) / measured_s
-    idle_w = measurement.idle_power_w
-    net_j = None if idle_w is None else energy_j - idle_w * latency_s / n_units
+    reading = make_reading(measurement, workload, meter, subject.protocol)
     dram_j = [
-        window.dram_energy_j / n / n_units
+        window.dram_energy_j / n / workload.n_units
         for window, n in zip(measurement.windows, measurement.batches, strict=True)
         if window.dram_energy_j is not None
     ]
@@ -194,31 +187,14 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
     reasons = [w.throttle_reasons for w in windows if w.throttle_reasons is not None]
     clocks_mhz = [w.sm_clock_mhz for w in windows if w.sm_clock_mhz is not None]
     # Estimated by CPU time, imports and compiling are included: they are work like any other.
-    spent_j = time.process_time() * watts_per_core() if meter.is_estimate else power_w * held_s
+    spent_j = (
+        time.process_time() * watts_per_core() if meter.is_estimate else reading.power_w * held_s
+    )
     return EnergyRecord(
         architecture=subject.architecture,
         workload=workload,
-        reading=EnergyReading(
-            energy_j=energy_j,
-            low_j=low_j,
-            high_j=high_j,
-            n_repeats=len(per_unit),
-            converged=measurement.converged,
-            meter=meter.name,
-            source=meter.source,
-            is_estimate=meter.is_estimate,
-            device=meter.device,
-            workload=workload.key,
-            batch_size=workload.batch_size,
-            latency_s=latency_s,
-            power_w=power_w,
-            duration_s=measured_s,
-            protocol_hash=subject.protocol.hash,
-            net_energy_j=net_j,
-            unit=workload.unit,
-            driver=getattr(meter, "driver_version", None),
-        ),
-        repeats_j=tuple(per_unit),
+        reading=reading,
+        repeats_j=energies_per_unit(measurement, workload),
         job=uuid.uuid4().hex[:12],
         mode=subject.mode,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
@@ -232,7 +208,7 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         sm_clock_mhz=median(clocks_mhz) if clocks_mhz else None,
         power_limit_w=windows[-1].power_limit_w,
         throttle_reasons=reduce(or_, reasons) if reasons else None,
-        idle_power_w=idle_w,
+        idle_power_w=measurement.idle_power_w,
         tick_s=getattr(meter, "tick_s", None),
         cross_check=max(
             (w.cross_check for w in windows if w.cross_check is not None), key=abs, default=None

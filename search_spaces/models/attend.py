@@ -67,7 +67,8 @@ def _fused(
     q_BQTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, keep_BT: Tensor | None, is_causal: bool
 ) -> Tensor:
     """As sums of elementwise products, which a compiler turns into one loop."""
-    q_BKGTE = q_BQTE.reshape(len(q_BQTE), k_BKTE.shape[1], -1, *q_BQTE.shape[2:])
+    # By shape and not by len(), which would fix the batch of an exported network.
+    q_BKGTE = q_BQTE.reshape(q_BQTE.shape[0], k_BKTE.shape[1], -1, *q_BQTE.shape[2:])
     scores_BKGTT = (q_BKGTE[..., None, :] * k_BKTE[:, :, None, None]).sum(-1)
     scores_BKGTT = scores_BKGTT * q_BQTE.shape[-1] ** -0.5
     if keep_BT is not None:
