@@ -114,15 +114,33 @@ def load(run: str | Path) -> Run:
     return load_run(run)
 
 
-def export(run: Run, trial: int, to: str | Path, *, joule_tolerance: float = 0.3) -> Exported:
+def export(
+    run: Run,
+    trial: int,
+    to: str | Path,
+    *,
+    joule_tolerance: float = 0.3,
+    formats: Iterable[str] = ("safetensors",),
+    accuracy_tolerance: float = 0.02,
+) -> Exported:
     """Write trial ``trial`` of ``run`` as an artifact, verified in fresh processes.
 
-    Joules measured again may differ by ``joule_tolerance``, relative.
+    Joules measured again may differ by ``joule_tolerance``, relative. ``formats`` are further
+    forms to write into the same folder (docs/export.md); one whose outputs are not the network's,
+    as int8, may lose ``accuracy_tolerance`` of validation accuracy.
 
     Raises:
-        ValueError: there is no such complete trial, or ``to`` is not empty.
-        ExportError: the reloaded artifact's outputs, accuracy or joules differ.
+        ValueError: there is no such complete trial, ``to`` is not empty, or a format cannot hold
+            the network.
+        ExportError: the reloaded artifact's outputs, accuracy or joules differ, or a format's.
     """
     from nas.exporting.export import export as export_trial
 
-    return export_trial(run, trial, Path(to), joule_tolerance=joule_tolerance)
+    return export_trial(
+        run,
+        trial,
+        Path(to),
+        joule_tolerance=joule_tolerance,
+        formats=formats,
+        accuracy_tolerance=accuracy_tolerance,
+    )

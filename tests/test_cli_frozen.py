@@ -82,6 +82,8 @@ FROZEN = {
         "--knee",
         "--to",
         "--joule-tolerance",
+        "--format",
+        "--accuracy-tolerance",
         "--plugin",
         "--quiet",
         "--json",

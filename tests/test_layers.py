@@ -121,6 +121,8 @@ DOORS = {
     "pymoo": ("experiments/benchmarks/search/pymoo_peer.py",),
     "syne_tune": ("experiments/benchmarks/search/syne_peers.py",),
     "rich": ("nas/cli/progress.py",),
+    "onnx": ("nas/exporting/onnx_form.py",),
+    "onnxruntime": ("nas/exporting/onnx_form.py",),
     "datasets": ("nas/tasks/hf.py",),
     "tokenizers": ("nas/tasks/tokenize.py",),
     "sacrebleu": ("nas/tasks/translation_score.py",),

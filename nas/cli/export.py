@@ -6,13 +6,16 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.cli.front import add_query, query
 from nas.cli.limits import asked_limits
 from nas.cli.options import add_json, add_quiet
 from nas.cli.plugins import add_plugins, named_plugins
-from nas.cli.units import format_joules
+from nas.cli.units import format_bytes, format_joules
+
+if TYPE_CHECKING:
+    from nas.tasks.metric import Metric
 
 
 def add_parser(subparsers: Any) -> None:
@@ -29,6 +32,18 @@ def add_parser(subparsers: Any) -> None:
         type=float,
         default=0.3,
         help="how far joules measured again may differ, relative (default: 0.3)",
+    )
+    parser.add_argument(
+        "--format",
+        action="append",
+        help="forms to write, separated by commas or given again: safetensors (always), pt2, "
+        "onnx, onnx-int8",
+    )
+    parser.add_argument(
+        "--accuracy-tolerance",
+        type=float,
+        default=0.02,
+        help="how much validation accuracy onnx-int8 may lose (default: 0.02)",
     )
     add_plugins(parser)
     add_quiet(parser)
@@ -55,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if asked[0] and any(asked[1:]):
         raise ValueError("--trial names one member already; leave the other options out")
+    asked_for = arguments.format or ["safetensors"]
+    formats = [name.strip() for text in asked_for for name in text.split(",")]
     named_plugins(arguments)
     found = nas.load(arguments.run)
     limits = asked_limits(arguments)
@@ -71,7 +88,14 @@ def run(arguments: argparse.Namespace) -> int:
             f"exporting trial {trial}: reloading, evaluating and measuring it in fresh processes",
             file=sys.stderr,
         )
-    done = export(found, trial, arguments.to, joule_tolerance=arguments.joule_tolerance)
+    done = export(
+        found,
+        trial,
+        arguments.to,
+        joule_tolerance=arguments.joule_tolerance,
+        formats=formats,
+        accuracy_tolerance=arguments.accuracy_tolerance,
+    )
     if arguments.json:
         print(json.dumps({"folder": str(done.folder), "card": done.card}, allow_nan=False))
         return 0
@@ -94,4 +118,19 @@ def run(arguments: argparse.Namespace) -> int:
         f"  energy     {format_joules(reading['energy_j'])} per sample {again}, "
         f"{format_joules(searched['reading']['energy_j'])} in the search"
     )
+    for name, form in done.card["formats"].items():
+        print(f"  {name:<10} {_describe(form, found.metric)}")
     return 0
+
+
+def _describe(form: dict[str, Any], metric: Metric) -> str:
+    """One line on a further form: its size, how far it is from the network, what it takes."""
+    verified = form["verified"]
+    reading = verified["reading"]
+    size = format_bytes(sum(form["files"].values()))
+    energy = format_joules(reading["energy_j"])
+    is_judged = verified["output_tolerance"] is not None
+    apart = f"outputs differ by {verified['output_difference']:.2g} at most, " if is_judged else ""
+    how = "estimated" if reading["is_estimate"] else "measured"
+    quality = metric.text(verified["validation_accuracy"])
+    return f"{size}, {apart}validation {quality}, {energy} {how} in {verified['runtime']}"

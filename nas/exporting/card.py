@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from nas.exporting.form_card import describe_forms
 from nas.exporting.verify import Verification
 from nas.searching.run import versions
 from nas.tasks.carried import LABELS, TOKENIZER
@@ -30,7 +31,8 @@ def make_card(
 ) -> dict[str, Any]:
     """Plain data for ``card.json``: the search's figures beside the reloaded artifact's.
 
-    ``carried`` are the files that the task gives it (``nas.tasks.carried``).
+    ``formats`` is filled in as further forms are written. ``carried`` are the files that the task
+    gives it (``nas.tasks.carried``).
     """
     reading, teacher = record.reading, run.teacher()
     labels = json.loads(carried[LABELS])["labels"] if LABELS in carried else None
@@ -60,6 +62,8 @@ def make_card(
         "qat": record.qat,
         "uncompressed_validation_accuracy": record.uncompressed_accuracy,
         "teacher": None if teacher is None else teacher.to_dict(),
+        "carbon_g_per_kwh": run.config.carbon_g_per_kwh,
+        "formats": {},
     }
 
 
@@ -148,4 +152,4 @@ artifact is loaded, by the same deterministic code as in the search. Where anyth
 `compressed.safetensors` holds the network as it runs: `load_artifact(..., small=True)` reads it
 alone, with the same outputs to the bit. Versions:
 {", ".join(f"{name} {version}" for name, version in verified["versions"].items())}.
-"""
+{describe_forms(card)}"""

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.exporting.artifact import CARD, CHECK, COMPRESSED, README, load_artifact
+from nas.exporting.artifact import (
+    CARD,
+    CHECK,
+    COMPRESSED,
+    README,
+    ExportError,
+    load_artifact,
+)
 from nas.exporting.card import make_card, render_readme
-from nas.exporting.verify import verify
+from nas.exporting.form import Form
+from nas.exporting.forms import ARTIFACT, check_held, parse_forms
+from nas.exporting.prove import Conditions, prove
+from nas.exporting.verify import Verification, verify
 from nas.files import write_json
 from nas.tasks.carried import carried_by
 from nas.tasks.registry import get_task
 from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network, read_description
+from predictors.campaign.protocol import get_protocol
 
 if TYPE_CHECKING:
     from nas.searching.run import Run
@@ -31,22 +43,38 @@ class Exported:
     card: dict[str, Any]
 
 
-def export(run: Run, trial: int, to: Path, *, joule_tolerance: float = 0.3) -> Exported:
+def export(
+    run: Run,
+    trial: int,
+    to: Path,
+    *,
+    joule_tolerance: float = 0.3,
+    formats: Iterable[str] = (ARTIFACT,),
+    accuracy_tolerance: float = 0.02,
+) -> Exported:
     """Write trial ``trial`` of ``run`` to the new folder ``to``, verified in fresh processes.
 
     The artifact is reloaded elsewhere, its outputs compared, its accuracy evaluated anew and its
     joules measured anew; the card holds both figures of each. Joules may differ by
     ``joule_tolerance``, relative: machines drift between two measurements.
 
+    ``formats`` are further forms to write into the same folder (``nas.exporting.forms``), each
+    verified by itself; their joules are said and not judged, since other runtimes run them.
+    ``accuracy_tolerance`` is what a form may lose of validation accuracy whose outputs are not
+    the network's, as those of ``onnx-int8``.
+
     Raises:
-        ValueError: no such complete trial, its weights are gone, or ``to`` is not empty.
-        ExportError: outputs, accuracy or joules differ.
+        ValueError: no such complete trial, its weights are gone, ``to`` is not empty, or a format
+            is not known, cannot hold the network or lacks a package; nothing was written.
+        ExportError: outputs, accuracy or joules differ; nothing is left behind.
     """
     # In this process, whose environment those that verify inherit.
     run.config.load_plugins()
+    forms = parse_forms(formats)
     record = run.trial(trial)
     if record.state != "complete":
         raise ValueError(f"trial must be a complete one, got {trial}, which is {record.state}")
+    check_held(forms, record.architecture, run.workload, run.config.device)
     if record.weights == "inherited":
         raise ValueError(
             f"trial must have weights of its own, got {trial}, which has a supernet's: its front "
@@ -57,6 +85,8 @@ def export(run: Run, trial: int, to: Path, *, joule_tolerance: float = 0.3) -> E
     weights = run.weights_path(trial)
     if not weights.is_file():
         raise ValueError(f"weights of trial {trial} must be at {weights}, and are not")
+    if not 0 <= accuracy_tolerance < 1:
+        raise ValueError(f"accuracy_tolerance must be in [0, 1), got {accuracy_tolerance!r}")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ValueError(f"export folder must be new or empty, got {to}")
     try:
@@ -75,6 +105,9 @@ def export(run: Run, trial: int, to: Path, *, joule_tolerance: float = 0.3) -> E
         _write_check(run, staging)
         verification = verify(run, record, staging, joule_tolerance=joule_tolerance)
         card = make_card(run, record, verification, carried)
+        conditions = _conditions(run, verification, accuracy_tolerance)
+        for form in forms:
+            card["formats"][form.name] = write_form(form, staging, conditions)
         write_json(staging / CARD, card)
         (staging / README).write_text(render_readme(card), encoding="utf-8")
         staging.chmod(0o755)
@@ -84,6 +117,41 @@ def export(run: Run, trial: int, to: Path, *, joule_tolerance: float = 0.3) -> E
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Exported(to, card)
+
+
+def _conditions(run: Run, verification: Verification, accuracy_tolerance: float) -> Conditions:
+    return Conditions(
+        task=run.config.task,
+        device=run.config.device,
+        meter=run.meter,
+        protocol=get_protocol(run.config.protocol),
+        accuracy=verification.validation_accuracy,
+        accuracy_tolerance=accuracy_tolerance,
+    )
+
+
+def write_form(form: Form, folder: Path, conditions: Conditions) -> dict[str, Any]:
+    """Write ``form`` of the artifact in ``folder`` and prove it; returns what its card says.
+
+    Raises:
+        ExportError: it does not do what the artifact does.
+    """
+    try:
+        facts = form.write(folder)
+    except Exception as error:
+        # Exporters have errors of many kinds, none of which say what was exported.
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"format {form.name} could not be written: {cause}") from error
+    proof = prove([form], folder, conditions)[form.name]
+    _, workload = read_description(folder)
+    return {
+        "title": form.title,
+        "files": {name: (folder / name).stat().st_size for name in form.files},
+        "inputs": list(workload.input_shape),
+        "batch": "any",
+        **facts,
+        "verified": proof.to_dict(),
+    }
 
 
 def _write_compressed(run: Run, folder: Path) -> None:

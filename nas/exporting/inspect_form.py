@@ -1,0 +1,123 @@
+"""The fresh process that runs forms of an artifact and says what it finds.
+
+Run as ``python -m nas.exporting.inspect_form``: the job is one JSON object on stdin, the findings
+are another on stdout. What libraries print goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.exporting.artifact import CHECK
+from nas.exporting.form import Form, Loaded
+from nas.exporting.forms import FORMS
+from nas.training.checkpoint import read_description
+from predictors.campaign.protocol import Protocol
+from predictors.meters.base import EnergyReading
+
+# Batches of these sizes must give what the whole batch gives.
+_OTHER_BATCHES = (1, 3)
+
+
+def main() -> int:
+    """Read the job, inspect each form, print the findings by name."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    job = json.load(sys.stdin)
+    found = {name: _inspect(FORMS[name], job) for name in job["forms"]}
+    out.write(json.dumps(found, allow_nan=False))
+    out.close()
+    return 0
+
+
+def _inspect(form: Form, job: Mapping[str, Any]) -> dict[str, Any]:
+    """Outputs, accuracies and, where the job has a meter, joules of one form."""
+    from safetensors.torch import load_file
+
+    from nas.tasks.registry import get_task
+    from nas.training.evaluate import evaluate
+    from nas.training.objectives import objective_of
+
+    folder, device = Path(job["folder"]), "cpu" if form.on_cpu else str(job["device"])
+    protocol = Protocol.from_dict(job["protocol"])
+    architecture, workload = read_description(folder)
+    loaded = form.load(folder, device=device, threads=protocol.threads)
+    check = load_file(str(folder / CHECK))
+    inputs, expected = check["inputs"].to(device), check["outputs"]
+    outputs = loaded.call(inputs).float().cpu()
+    if outputs.shape != expected.shape:
+        raise ValueError(f"outputs must be of shape {expected.shape}, got {outputs.shape}")
+    difference = float((outputs - expected).abs().max())
+    for size in _OTHER_BATCHES:
+        rows = inputs[:size]
+        fewer = loaded.call(rows).float().cpu()
+        if fewer.shape != expected[: len(rows)].shape:
+            raise ValueError(
+                f"a batch of {len(rows)} must give as many outputs, got {fewer.shape}"
+            )
+        difference = max(difference, float((fewer - expected[: len(rows)]).abs().max()))
+    task = get_task(job["task"])
+    validation, test = (
+        evaluate(
+            loaded.call,
+            task.split(name),
+            batch_size=workload.batch_size,
+            objective=objective_of(task, workload),
+            device=device,
+        )
+        for name in ("validation", "test")
+    )
+    reading, mode = None, None
+    if job["measure"]:
+        # The search's meter may be a GPU's; for the CPU there is another.
+        meter = job["meter"] if device == job["device"] else None
+        reading, mode = _measured(loaded, meter, protocol, inputs, device, folder)
+    return {
+        "runtime": loaded.runtime,
+        "output_difference": difference,
+        "largest_output": float(expected.abs().max()),
+        "validation_accuracy": validation.value,
+        "n_validation": validation.n_samples,
+        "test_accuracy": test.value,
+        "test_accuracy_se": test.standard_error,
+        "mode": mode,
+        "reading": None if reading is None else reading.to_dict(),
+    }
+
+
+def _measured(
+    loaded: Loaded,
+    meter_name: str | None,
+    protocol: Protocol,
+    inputs: Any,
+    device: str,
+    folder: Path,
+) -> tuple[EnergyReading, str]:
+    """Joules of ``inputs`` again and again, and how they were run."""
+    import torch
+
+    from predictors.campaign.reading import make_reading
+    from predictors.campaign.windows import WindowLoop, run_windows
+    from predictors.meters.select import choose_meter
+    from search_spaces.compression.apply import prepare_for_inference
+
+    architecture, workload = read_description(folder)
+    call, mode = loaded.call, "as it is"
+    if loaded.module is not None:
+        prepared = prepare_for_inference(loaded.module, architecture, inputs)
+        call, mode = prepared.call, prepared.mode
+    meter = choose_meter(meter_name, device)
+    sync = torch.cuda.synchronize if device != "cpu" else (lambda: None)
+    loop = WindowLoop(lambda: call(inputs), meter, protocol, sync=sync)
+    reading = make_reading(run_windows(loop, protocol), workload, meter, protocol)
+    meter.close()
+    return reading, mode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

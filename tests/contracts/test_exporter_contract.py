@@ -1,0 +1,140 @@
+"""What every form of an artifact must keep, whatever its network. A form joins in ``FORMS``."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from export_fakes import conditions, made_artifact, name_tasks
+from safetensors.torch import load_file, save_file
+
+from nas.exporting.artifact import CHECK, ExportError
+from nas.exporting.forms import FORMS
+from nas.exporting.prove import inspected, judged, prove
+from nas.training.checkpoint import read_description
+from search_spaces import plugins
+from search_spaces.architecture import (
+    Architecture,
+    AttentionSpec,
+    Compression,
+    FfnSpec,
+    LayerSpec,
+)
+
+BF16, SPARSE = Compression("bf16"), Compression("fp32", "2:4")
+
+
+def vision():
+    """Low rank, grouped queries, more tokens than torch's compiler fuses; two kinds of layers."""
+    layers = (
+        LayerSpec(AttentionSpec(4, 2, 8, 8), FfnSpec(48, 8)),
+        LayerSpec(AttentionSpec(2, 1, 16), FfnSpec(64)),
+    )
+    return "digits", Architecture(32, layers, 2)
+
+
+def mixed():
+    """Few tokens of shrunk images; bf16 attention in an fp32 stream, zeros of a 2:4 mask."""
+    layer = LayerSpec(AttentionSpec(2, 2, 16, None, BF16), FfnSpec(32, None, SPARSE))
+    return "digits", Architecture(32, (layer, layer), 2, 4)
+
+
+def encoder():
+    """Texts of several lengths: padding is neither attended to nor pooled."""
+    layer = LayerSpec(AttentionSpec(4, 1, 8), FfnSpec(48))
+    return "padded-words", Architecture(32, (layer,))
+
+
+def decoder():
+    """Causal, all of it in bf16, with grouped queries and low rank."""
+    layer = LayerSpec(AttentionSpec(2, 1, 16, 4, BF16), FfnSpec(64, 8, BF16))
+    return "next-words", Architecture(32, (layer, layer))
+
+
+NETWORKS = [vision, mixed, encoder, decoder]
+
+
+class Exported:
+    """An artifact, its forms, and what one fresh process found of them."""
+
+    def __init__(self, folder, task, architecture):
+        self.folder, self.task = made_artifact(folder, architecture, task), task
+        _, workload = read_description(folder)
+        self.forms = [
+            f for f in FORMS.values() if f.refusal(architecture, workload, "cpu") is None
+        ]
+        self.written = {}
+        for form in self.forms:
+            before = self.files()
+            form.write(folder)
+            self.written[form.name] = self.files() - before
+        self.proofs = prove(self.forms, folder, conditions(folder, task))
+
+    def files(self):
+        return {str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module", params=NETWORKS, ids=lambda maker: maker.__name__)
+def exported(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp("export")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+        patch.setenv(plugins.VARIABLE, "")
+        patch.setattr(plugins, "_LOADED", {})
+        name_tasks(root)
+        yield Exported(root / "artifact", *request.param())
+
+
+def test_every_form_holds_these_networks(exported):
+    assert {form.name for form in exported.forms} == set(FORMS)
+
+
+def test_a_form_writes_what_it_says_and_nothing_else(exported):
+    for form in exported.forms:
+        assert exported.written[form.name] == set(form.files)
+        assert all((exported.folder / name).stat().st_size for name in form.files)
+
+
+def test_outputs_are_those_of_the_network_for_any_batch(exported):
+    for form in exported.forms:
+        proof = exported.proofs[form.name]
+        if form.has_outputs:
+            assert 0 <= proof.output_difference <= proof.output_tolerance < 0.2
+        else:
+            assert proof.output_tolerance is None and proof.output_difference < 0.2
+
+
+def test_accuracies_are_of_both_splits(exported):
+    for proof in exported.proofs.values():
+        assert 0 <= proof.validation_accuracy <= 1 and 0 <= proof.test_accuracy <= 1
+        assert proof.test_accuracy_se > 0 and proof.runtime
+        json.dumps(proof.to_dict(), allow_nan=False)
+
+
+def test_no_file_tells_where_it_was_made_or_of_what(exported):
+    home = str(exported.folder.parents[1]).encode()
+    private = load_file(exported.folder / CHECK)["inputs"][0].numpy().tobytes()
+    for form in exported.forms:
+        for name in form.files:
+            found = (exported.folder / name).read_bytes()
+            assert b'.py"' not in found and b"/site-packages/" not in found
+            assert b"search_spaces/models/" not in found and home not in found
+            assert private not in found
+
+
+@pytest.mark.parametrize("exported", [vision], indirect=True)
+def test_a_form_of_other_weights_is_found_out(exported, tmp_path):
+    wrong = tmp_path / "wrong"
+    shutil.copytree(exported.folder, wrong)
+    check = load_file(wrong / CHECK)
+    save_file(check | {"outputs": check["outputs"] + 1.0}, wrong / CHECK)
+    # An accuracy that no form of random weights has.
+    asked = replace(conditions(exported.folder, exported.task), accuracy=0.99)
+    found = inspected(exported.forms, wrong, asked)
+    for form in exported.forms:
+        words = "outputs of format .* differ" if form.has_outputs else "--accuracy-tolerance"
+        with pytest.raises(ExportError, match=words):
+            judged(form, wrong, found[form.name], asked)
+        if form.has_outputs:
+            with pytest.raises(ExportError, match="validation accuracy of format .* is 0"):
+                judged(form, wrong, found[form.name] | {"output_difference": 0.0}, asked)

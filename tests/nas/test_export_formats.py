@@ -1,0 +1,167 @@
+"""``nas export --format``: whole exports, what is refused before, and files of strangers."""
+
+import ast
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from export_fakes import FAST, made_run
+from search_fakes import WORKLOAD
+
+from nas.cli.main import main
+from nas.exporting import form as form_module
+from nas.exporting.forms import FORMS, check_held, parse_forms
+from nas.searching.run import Run
+from predictors.campaign import protocol
+from search_spaces.architecture import (
+    Architecture,
+    AttentionSpec,
+    Compression,
+    FfnSpec,
+    LayerSpec,
+)
+from search_spaces.workload import Workload
+
+ROOT = Path(__file__).parents[2]
+TOKENS = Workload("t", "language_modelling", (12,), 40, 8, vocab_size=40, phase="generate")
+
+
+def small(precision="fp32", sparsity="dense"):
+    compression = Compression(precision, sparsity)
+    layer = LayerSpec(AttentionSpec(2, 1, 16, None, compression), FfnSpec(32))
+    return Architecture(32, (layer,), 2)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return made_run(tmp_path_factory.mktemp("runs") / "run", small("bf16"), protocol="quick")
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """Few short windows, and no compiler, with which networks run op by op."""
+    monkeypatch.setitem(protocol.PROTOCOLS, "quick", FAST)
+    monkeypatch.setenv("CXX", "none")
+
+
+def said(words, capsys):
+    """Exit code and error of a command."""
+    code = main([str(word) for word in words])
+    return code, capsys.readouterr().err.strip()
+
+
+def test_an_export_of_every_form(run, fast, tmp_path, capsys):
+    words = ["export", run.folder, "--trial", 0, "--to", tmp_path / "a", "--joule-tolerance", 1e6]
+    words += ["--format", "safetensors,pt2", "--format", "onnx, onnx-int8", "--quiet"]
+    words += ["--accuracy-tolerance", 0.2]
+    assert main([str(word) for word in words]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    card = json.loads((tmp_path / "a" / "card.json").read_text())
+    assert set(card["formats"]) == {"pt2", "onnx", "onnx-int8"}
+    readme = (tmp_path / "a" / "README.md").read_text()
+    for name, form in card["formats"].items():
+        verified = form["verified"]
+        reading = verified["reading"]
+        assert reading["is_estimate"] and reading["n_repeats"] >= 6 and reading["energy_j"] > 0
+        assert reading["protocol_hash"] == FAST.hash and reading["workload"] == "digits/b128"
+        assert sum((tmp_path / "a" / f).stat().st_size for f in form["files"]) > 1000
+        assert any(line.strip().startswith(f"{name} ") and "estimated" in line for line in shown)
+        assert f"| {name} (" in readme and "an estimate (cpu-seconds" in readme
+    assert "opset 20" in readme and "batch of any size" in readme
+    assert card["formats"]["pt2"]["verified"]["output_difference"] < 1e-3
+    assert not list((tmp_path / "a").parent.glob(".a-*"))
+
+
+def test_a_form_that_fails_leaves_nothing(run, fast, tmp_path, capsys, monkeypatch):
+    def broken(folder):
+        (folder / "model.onnx").write_bytes(b"half of it")
+        raise RuntimeError("no more room\nand so on")
+
+    monkeypatch.setattr(FORMS["onnx"], "write", broken)
+    monkeypatch.setattr("nas.exporting.export.verify", lambda *_, **__: None)
+    monkeypatch.setattr("nas.exporting.export.make_card", lambda *_: {"formats": {}})
+    monkeypatch.setattr("nas.exporting.export._conditions", lambda *_: None)
+    words = ["export", run.folder, "--trial", 0, "--to", tmp_path / "out" / "a"]
+    code, error = said([*words, "--format", "onnx", "--quiet"], capsys)
+    assert code == 1 and "format onnx could not be written: no more room" in error
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "workload", "device", "words"),
+    [
+        ("pt2", small("fp8"), WORKLOAD, "cuda:0", "pt2 cannot hold fp8 (layers.0.attention)"),
+        ("pt2", small("int4wo"), WORKLOAD, "cpu", "pt2 cannot hold int4wo"),
+        ("pt2", small("bf16", "2:4"), WORKLOAD, "cuda:0", "cannot hold 2:4 kernels"),
+        ("onnx", small("int8"), WORKLOAD, "cpu", "what can: safetensors, pt2, onnx-int8"),
+        ("onnx-int8", small("fp8"), WORKLOAD, "cuda:0", "what can: safetensors"),
+        ("pt2", replace(small(), patch_size=1), TOKENS, "cpu", "cannot hold the cache"),
+    ],
+)
+def test_what_a_form_cannot_hold_is_refused(name, architecture, workload, device, words):
+    with pytest.raises(ValueError) as error:
+        check_held(parse_forms([name]), architecture, workload, device)
+    assert words in str(error.value) and "what can: safetensors" in str(error.value)
+
+
+def test_a_refusal_is_one_line_and_nothing_is_written(run, tmp_path, capsys, monkeypatch):
+    record = replace(run.trial(0), architecture=small("int8"))
+    monkeypatch.setattr(Run, "trial", lambda self, number: record)
+    words = ["export", run.folder, "--trial", 0, "--to", tmp_path / "out" / "a"]
+    code, error = said([*words, "--format", "onnx", "--quiet"], capsys)
+    assert code == 2 and len(error.splitlines()) == 1 and "cannot hold int8" in error
+    code, error = said([*words, "--format", "onxx", "--quiet"], capsys)
+    assert code == 2 and "did you mean 'onnx'" in error
+    code, error = said([*words, "--accuracy-tolerance", "7", "--quiet"], capsys)
+    assert code == 2 and "accuracy_tolerance must be in [0, 1)" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_zeros_that_no_kernel_skips_are_held(tmp_path):
+    check_held(FORMS.values(), small("bf16", "2:4"), WORKLOAD, "cpu")
+    check_held(FORMS.values(), small("fp32", "unstructured-90"), WORKLOAD, "cuda:0")
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    found = form_module.find_spec
+    monkeypatch.setattr(
+        form_module, "find_spec", lambda name: None if name == "onnxruntime" else found(name)
+    )
+    with pytest.raises(
+        ValueError, match=r"onnx needs onnxruntime: pip install 'joulenas\[onnx\]'"
+    ):
+        check_held(parse_forms(["onnx"]), small(), WORKLOAD, "cpu")
+    check_held(parse_forms(["pt2"]), small(), WORKLOAD, "cpu")
+
+
+class Trap:
+    def __reduce__(self):
+        return (Path.touch, (Path("sprung"),))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04N.", pickle.dumps(Trap()), b"PK\x03\x04"])
+def test_what_is_no_onnx_is_refused_and_not_run(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    for name in ("onnx", "onnx-int8"):
+        with pytest.raises(ValueError, match="must exist"):
+            FORMS[name].load(tmp_path, device="cpu", threads=1)
+        (tmp_path / FORMS[name].files[0]).write_bytes(content)
+        with pytest.raises(ValueError, match="must be ONNX"):
+            FORMS[name].load(tmp_path, device="cpu", threads=1)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_only_the_verifying_process_loads_what_torch_unpickles():
+    """``torch.export.load`` stands in one file, which only that process asks to load."""
+    found = set()
+    for package in ("nas", "search_spaces", "predictors", "experiments"):
+        for path in (ROOT / package).rglob("*.py"):
+            calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+            names = {ast.unparse(call.func) for call in calls}
+            if "torch.export.load" in names:
+                found.add(path.name)
+            if path.name not in ("inspect_form.py",) and path.parent.name == "exporting":
+                assert "form.load" not in names, path
+    assert found == {"torch_form.py"}
