@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
         "--format",
         action="append",
         help="forms to write, separated by commas or given again: safetensors (always), pt2, "
-        "onnx, onnx-int8",
+        "onnx, onnx-int8, python, huggingface",
     )
     parser.add_argument(
         "--accuracy-tolerance",

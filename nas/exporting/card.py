@@ -58,6 +58,7 @@ def make_card(
         },
         "verified": verification.to_dict() | {"versions": versions()},
         "training": run.config.training.to_dict(),
+        "train_energy_j": record.train_energy_j,
         "start": record.start,
         "qat": record.qat,
         "uncompressed_validation_accuracy": record.uncompressed_accuracy,

@@ -20,6 +20,7 @@ from nas.exporting.artifact import (
 from nas.exporting.card import make_card, render_readme
 from nas.exporting.form import Form
 from nas.exporting.forms import ARTIFACT, check_held, parse_forms
+from nas.exporting.model_card import render_model_card
 from nas.exporting.prove import Conditions, prove
 from nas.exporting.verify import Verification, verify
 from nas.files import write_json
@@ -108,6 +109,11 @@ def export(
         conditions = _conditions(run, verification, accuracy_tolerance)
         for form in forms:
             card["formats"][form.name] = write_form(form, staging, conditions)
+        for form in forms:
+            if form.card_file is not None:
+                (staging / form.card_file).write_text(
+                    render_model_card(card, form.name), encoding="utf-8"
+                )
         write_json(staging / CARD, card)
         (staging / README).write_text(render_readme(card), encoding="utf-8")
         staging.chmod(0o755)
@@ -146,7 +152,11 @@ def write_form(form: Form, folder: Path, conditions: Conditions) -> dict[str, An
     _, workload = read_description(folder)
     return {
         "title": form.title,
-        "files": {name: (folder / name).stat().st_size for name in form.files},
+        "files": {
+            name: (folder / name).stat().st_size
+            for name in (*form.files, *form.optional_files)
+            if (folder / name).is_file()
+        },
         "inputs": list(workload.input_shape),
         "batch": "any",
         **facts,

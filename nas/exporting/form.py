@@ -51,12 +51,16 @@ class Form(abc.ABC):
         precisions: of blocks that it can hold.
         has_outputs: whether its outputs are the network's; else it is judged by accuracy.
         is_for_families: whether it can hold networks of other families than ours.
+        optional_files: what it writes besides where the artifact has the like.
+        card_file: where a card of its own goes, ``None`` for none; it is written last.
         on_cpu: whether it runs on the CPU, wherever the search ran.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     files: ClassVar[tuple[str, ...]]
+    optional_files: ClassVar[tuple[str, ...]] = ()
+    card_file: ClassVar[str | None] = None
     packages: ClassVar[tuple[str, ...]] = ()
     precisions: ClassVar[frozenset[Precision]]
     has_outputs: ClassVar[bool] = True

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nas.exporting.form import Form
+from nas.exporting.huggingface_form import HuggingFaceForm
 from nas.exporting.onnx_form import OnnxForm, OnnxInt8Form
+from nas.exporting.python_form import PythonForm
 from nas.exporting.torch_form import TorchExportForm
 from search_spaces.architecture import Architecture
 from search_spaces.nearest import did_you_mean
@@ -14,7 +16,8 @@ from search_spaces.workload import Workload
 # The artifact itself, which is always written: the others are made from it and judged by it.
 ARTIFACT = "safetensors"
 FORMS: dict[str, Form] = {
-    form.name: form for form in (TorchExportForm(), OnnxForm(), OnnxInt8Form())
+    form.name: form
+    for form in (TorchExportForm(), OnnxForm(), OnnxInt8Form(), PythonForm(), HuggingFaceForm())
 }
 
 

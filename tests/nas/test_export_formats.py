@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from export_fakes import FAST, made_run
 from search_fakes import WORKLOAD
 
@@ -54,12 +55,12 @@ def said(words, capsys):
 
 def test_an_export_of_every_form(run, fast, tmp_path, capsys):
     words = ["export", run.folder, "--trial", 0, "--to", tmp_path / "a", "--joule-tolerance", 1e6]
-    words += ["--format", "safetensors,pt2", "--format", "onnx, onnx-int8", "--quiet"]
+    words += ["--format", "safetensors,pt2", "--format", "onnx, onnx-int8,huggingface", "--quiet"]
     words += ["--accuracy-tolerance", 0.2]
     assert main([str(word) for word in words]) == 0
     shown = capsys.readouterr().out.splitlines()
     card = json.loads((tmp_path / "a" / "card.json").read_text())
-    assert set(card["formats"]) == {"pt2", "onnx", "onnx-int8"}
+    assert set(card["formats"]) == {"pt2", "onnx", "onnx-int8", "huggingface"}
     readme = (tmp_path / "a" / "README.md").read_text()
     for name, form in card["formats"].items():
         verified = form["verified"]
@@ -72,6 +73,33 @@ def test_an_export_of_every_form(run, fast, tmp_path, capsys):
     assert "opset 20" in readme and "batch of any size" in readme
     assert card["formats"]["pt2"]["verified"]["output_difference"] < 1e-3
     assert not list((tmp_path / "a").parent.glob(".a-*"))
+    front, model_card = model_card_of(tmp_path / "a" / "huggingface")
+    check_model_card(front, model_card, card)
+
+
+def model_card_of(folder):
+    """The YAML of a model card, and its text."""
+    _, front, text = (folder / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(front), text
+
+
+def check_model_card(front, text, card):
+    """What people must find: figures with their interval, and how they came about."""
+    verified = card["formats"]["huggingface"]["verified"]
+    reading = verified["reading"]
+    (result,) = front["model-index"][0]["results"]
+    figures = {metric["name"]: metric["value"] for metric in result["metrics"]}
+    assert (
+        result["dataset"]["name"] == "digits" and front["pipeline_tag"] == result["task"]["type"]
+    )
+    assert figures["test accuracy"] == verified["test_accuracy"]
+    assert figures["joules per sample (estimate)"] == reading["energy_j"]
+    for figure in ("energy_j", "low_j", "high_j"):
+        assert f"{reading[figure]:.4g}" in text
+    assert FAST.hash in text and "an estimate" in text and "cpu-seconds" in text
+    grams = reading["energy_j"] * 1e6 / 3.6e6 * 445
+    assert f"{grams:.3g} g CO2e" in text and "445 g/kWh" in text
+    assert "## Limits" in text and "digits" in text
 
 
 def test_a_form_that_fails_leaves_nothing(run, fast, tmp_path, capsys, monkeypatch):
