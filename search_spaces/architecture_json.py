@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Set as AbstractSet
+from functools import lru_cache
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from search_spaces.architecture import (
     AttentionSpec,
@@ -12,9 +15,24 @@ from search_spaces.architecture import (
     DecoderSpec,
     FfnSpec,
     LayerSpec,
+    Precision,
+    Sparsity,
 )
 
-_SHARED_KEYS = {"rank", "precision", "sparsity"}
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
+
+Block = TypeVar("Block", AttentionSpec, FfnSpec)
+
+_SHARED = ("rank", "precision", "sparsity")
+_ATTENTION = ("n_heads", "n_kv_heads", "d_head", *_SHARED)
+_FFN = ("d_ff", *_SHARED)
+_ATTENTION_KEYS, _FFN_KEYS = frozenset(_ATTENTION), frozenset(_FFN)
+_LAYER_KEYS = frozenset({"attention", "ffn"})
+_DECODER_LAYER_KEYS = _LAYER_KEYS | {"cross_attention"}
+_attention_values, _ffn_values = itemgetter(*_ATTENTION), itemgetter(*_FFN)
+# The models of a search have few different blocks: each is checked, and in memory, once.
+_BLOCKS_KEPT = 2**14
 
 
 def layers_to_list(layers: Sequence[LayerSpec]) -> list[dict[str, Any]]:
@@ -36,7 +54,7 @@ def layers_from_list(data: object, where: str) -> tuple[LayerSpec, ...]:
             _attention_from_dict(item["attention"], f"{at}.attention"),
             _ffn_from_dict(item["ffn"], f"{at}.ffn"),
         )
-        for at, item in _layers(data, where, {"attention", "ffn"})
+        for at, item in _layers(data, where, _LAYER_KEYS)
     )
 
 
@@ -76,7 +94,7 @@ def _shared_to_dict(block: AttentionSpec | FfnSpec) -> dict[str, Any]:
     }
 
 
-def _layers(data: object, where: str, keys: set[str]) -> Iterator[tuple[str, Any]]:
+def _layers(data: object, where: str, keys: AbstractSet[str]) -> Iterator[tuple[str, Any]]:
     """The items of a list of layers, each with its place."""
     if not isinstance(data, list):
         raise ValueError(f"{where} must be a list, got {data!r}")
@@ -86,23 +104,38 @@ def _layers(data: object, where: str, keys: set[str]) -> Iterator[tuple[str, Any
 
 
 def _attention_from_dict(data: Any, where: str) -> AttentionSpec:
-    check_keys(where, data, {"n_heads", "n_kv_heads", "d_head"} | _SHARED_KEYS)
-    return AttentionSpec(
-        n_heads=data["n_heads"],
-        n_kv_heads=data["n_kv_heads"],
-        d_head=data["d_head"],
-        rank=data["rank"],
-        compression=Compression(data["precision"], data["sparsity"]),
-    )
+    check_keys(where, data, _ATTENTION_KEYS)
+    return _checked_once(_attention, _attention_values(data))
 
 
 def _ffn_from_dict(data: Any, where: str) -> FfnSpec:
-    check_keys(where, data, {"d_ff"} | _SHARED_KEYS)
-    return FfnSpec(
-        d_ff=data["d_ff"],
-        rank=data["rank"],
-        compression=Compression(data["precision"], data["sparsity"]),
-    )
+    check_keys(where, data, _FFN_KEYS)
+    return _checked_once(_ffn, _ffn_values(data))
+
+
+def _checked_once(make: _lru_cache_wrapper[Block], values: tuple[Any, ...]) -> Block:
+    try:
+        return make(*values)
+    except TypeError:
+        # Lists and objects cannot be looked up; what is wrong with them is said all the same.
+        return make.__wrapped__(*values)
+
+
+@lru_cache(maxsize=_BLOCKS_KEPT, typed=True)
+def _attention(
+    n_heads: int,
+    n_kv_heads: int,
+    d_head: int,
+    rank: int | None,
+    precision: Precision,
+    sparsity: Sparsity,
+) -> AttentionSpec:
+    return AttentionSpec(n_heads, n_kv_heads, d_head, rank, Compression(precision, sparsity))
+
+
+@lru_cache(maxsize=_BLOCKS_KEPT, typed=True)
+def _ffn(d_ff: int, rank: int | None, precision: Precision, sparsity: Sparsity) -> FfnSpec:
+    return FfnSpec(d_ff, rank, Compression(precision, sparsity))
 
 
 def decoder_from_dict(data: Any, where: str) -> DecoderSpec:
@@ -112,24 +145,25 @@ def decoder_from_dict(data: Any, where: str) -> DecoderSpec:
         ValueError: a key is missing, unknown, or its value not allowed.
     """
     check_keys(where, data, {"d_model", "layers"})
-    keys = {"attention", "cross_attention", "ffn"}
     layers = tuple(
         DecoderLayerSpec(
             _attention_from_dict(item["attention"], f"{at}.attention"),
             _attention_from_dict(item["cross_attention"], f"{at}.cross_attention"),
             _ffn_from_dict(item["ffn"], f"{at}.ffn"),
         )
-        for at, item in _layers(data["layers"], f"{where}.layers", keys)
+        for at, item in _layers(data["layers"], f"{where}.layers", _DECODER_LAYER_KEYS)
     )
     return DecoderSpec(data["d_model"], layers)
 
 
 def check_keys(
-    where: str, data: object, needed: set[str], *, may_lack: Collection[str] = ()
+    where: str, data: object, needed: AbstractSet[str], *, may_lack: Collection[str] = ()
 ) -> None:
     """Raise ``ValueError`` unless ``data`` is a mapping with the keys it needs and no others."""
     if not isinstance(data, Mapping):
         raise ValueError(f"{where} must be an object, got {data!r}")
+    if data.keys() == needed:
+        return
     allowed = needed | set(may_lack)
     missing, unknown = needed - data.keys(), data.keys() - allowed
     if missing:

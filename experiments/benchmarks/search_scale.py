@@ -27,7 +27,7 @@ from experiments.benchmarks.scale.simulate import Point, simulate
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 
-_POINTS = (100, 300, 1_000, 3_000, 10_000, 20_000, 30_000, 50_000, 70_000, 100_000)
+_POINTS = (100, 300, 1_000, 3_000, 10_000, 20_000, 30_000, 50_000, 70_000, 85_000, 100_000)
 
 
 def table_of(points: Sequence[Point]) -> Table:

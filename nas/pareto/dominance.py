@@ -43,14 +43,21 @@ def as_losses(values: ArrayLike, maximize: Sequence[bool]) -> NDArray[np.float64
 
 
 def _sweep(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
+    mask = np.zeros(len(losses), dtype=bool)
+    if not len(losses):
+        return mask
+    order = np.argsort(losses[:, 0])
+    first, second = losses[order].T
+    starts = np.concatenate([[True], first[1:] != first[:-1]])
+    if starts.all():
+        # The best second objective of all rows before, whose first is better.
+        best_before = np.concatenate([[np.inf], np.minimum.accumulate(second)[:-1]])
+        mask[order] = second < best_before
+        return mask
     order = np.lexsort((losses[:, 1], losses[:, 0]))
     first, second = losses[order].T
-    mask = np.zeros(len(losses), dtype=bool)
-    if not len(order):
-        return mask
-    # The best second objective among rows whose first is strictly better.
     best_before = np.concatenate([[np.inf], np.minimum.accumulate(second)[:-1]])
-    starts = np.concatenate([[True], first[1:] != first[:-1]])
+    # Of rows that share their first, the best second among those whose first is strictly better.
     group = np.cumsum(starts) - 1
     best_before = best_before[np.flatnonzero(starts)][group]
     group_best = second[np.flatnonzero(starts)][group]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,6 +14,21 @@ from nas.pareto.spread import spread
 from nas.pareto.uncertainty import front_probabilities
 
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What trials are compared by; units and meanings are those of ``FrontMember``."""
+
+    trial: int
+    accuracy: float
+    accuracy_se: float
+    energy_j: float
+    energy_low_j: float
+    energy_high_j: float
+    params: int
+    latency_s: float | None = None
+    peak_memory_bytes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +92,35 @@ class Front:
     costs: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, candidates: Iterable[FrontMember], costs: Sequence[str] = ()) -> Front:
+    def of(
+        cls,
+        candidates: Iterable[Figures | FrontMember],
+        costs: Sequence[str] = (),
+        member: Callable[[int], FrontMember] | None = None,
+    ) -> Front:
         """The front of ``candidates``: accuracy maximised, joules and ``costs`` minimised.
+
+        Of candidates that are figures alone, ``member`` makes the one at a position; it is asked
+        of those on the front only.
 
         Raises:
             ValueError: a cost is not one of latency, params, memory, or a candidate lacks it.
         """
-        known = list(candidates)
+        known: list[Figures | FrontMember] = list(candidates)
         mask = non_dominated_mask(
             [[c.accuracy, c.energy_j, *(_cost(c, name) for name in costs)] for c in known],
             (True, *[False] * (1 + len(costs))),
         )
         probabilities = chances(known, costs)
-        kept = [
-            replace(member, front_probability=float(probability))
-            for member, on_front, probability in zip(known, mask, probabilities, strict=True)
-            if on_front
-        ]
+        kept = []
+        for at in np.flatnonzero(mask):
+            found = known[at]
+            whole = found if isinstance(found, FrontMember) else None
+            if whole is None and member is not None:
+                whole = member(int(at))
+            if whole is None:
+                raise ValueError("member must be given, to make members of figures")
+            kept.append(replace(whole, front_probability=float(probabilities[at])))
         return cls(tuple(sorted(kept, key=lambda m: (m.energy_j, m.trial))), tuple(costs))
 
     def __iter__(self) -> Iterator[FrontMember]:
@@ -194,18 +221,24 @@ class Front:
         return [asdict(member) for member in self.members]
 
 
-def chances(members: Sequence[FrontMember], costs: Sequence[str] = ()) -> NDArray[np.float64]:
+def chances(
+    members: Sequence[Figures | FrontMember], costs: Sequence[str] = ()
+) -> NDArray[np.float64]:
     """How likely each is truly on the front of all of them, shape ``(N,)``; see ``Front.of``."""
+    # Column by column: of a hundred thousand, calls for each would take the longest.
+    energies = np.array([[m.energy_j, m.energy_low_j, m.energy_high_j] for m in members])
+    energy_j, low_j, high_j = energies.reshape(-1, 3).T
+    # Standard deviation of the logarithm of the joules, from their 95% interval.
+    log_sd = np.log(high_j / low_j) / (2 * 1.96)
+    values = [np.array([m.accuracy for m in members]), np.log(energy_j)]
+    deviations = [np.array([m.accuracy_se for m in members]), log_sd]
+    for name in costs:
+        values.append(np.log(np.array([_cost(m, name) for m in members], dtype=np.float64)))
+        # Latency comes of the windows that joules come of; counts have no error.
+        deviations.append(log_sd * (name == "latency"))
     return front_probabilities(
-        [
-            [m.accuracy, np.log(m.energy_j), *(np.log(_cost(m, name)) for name in costs)]
-            for m in members
-        ],
-        [
-            # Latency comes of the windows that joules come of; counts have no error.
-            [m.accuracy_se, _log_sd(m), *[_log_sd(m) * (name == "latency") for name in costs]]
-            for m in members
-        ],
+        np.column_stack(values),
+        np.column_stack(deviations),
         (True, *[False] * (1 + len(costs))),
     )
 
@@ -213,15 +246,10 @@ def chances(members: Sequence[FrontMember], costs: Sequence[str] = ()) -> NDArra
 _FIELDS = {"latency": "latency_s", "params": "params", "memory": "peak_memory_bytes"}
 
 
-def _cost(member: FrontMember, name: str) -> float:
+def _cost(member: Figures | FrontMember, name: str) -> float:
     if name not in _FIELDS:
         raise ValueError(f"costs must be of {', '.join(_FIELDS)}, got {name!r}")
     value: float | None = getattr(member, _FIELDS[name])
     if value is None:
         raise ValueError(f"trial {member.trial} must have {_FIELDS[name]}, and does not")
     return value
-
-
-def _log_sd(member: FrontMember) -> float:
-    """Standard deviation of the logarithm of the joules, from their 95% interval."""
-    return float(np.log(member.energy_high_j / member.energy_low_j)) / (2 * 1.96)

@@ -16,6 +16,7 @@ _DRAWS = 2000
 # Trials that are dominated even where both err by so many deviations are never on the front.
 _FAR = 5.0
 _DRAWS_AT_ONCE = 200
+_POINTS_AT_ONCE = 1024
 
 
 def front_probabilities(
@@ -42,11 +43,23 @@ def front_probabilities(
         return found
     rivals = at_worst[non_dominated_mask(at_worst, minimize)]
     # A point is never beaten by its own worst.
-    beaten = np.array([bool(np.any(np.all(rivals < point, axis=1))) for point in at_best])
-    left = np.flatnonzero(~beaten)
+    left = np.flatnonzero(~_beaten(at_best, rivals))
     rng = np.random.default_rng(seed)
     for _ in range(_DRAWS // _DRAWS_AT_ONCE):
         noise = rng.normal(size=(_DRAWS_AT_ONCE, len(left), len(signs)))
         for draw in losses[left] + noise * spread[left]:
             found[left] += non_dominated_mask(draw, minimize)
     return found / _DRAWS
+
+
+def _beaten(points: Array, rivals: Array) -> NDArray[np.bool_]:
+    """Which points some rival is less than in every objective, shape ``(N,)``."""
+    found = np.zeros(len(points), dtype=bool)
+    # In parts, so that tables of each with each stay small.
+    for start in range(0, len(points), _POINTS_AT_ONCE):
+        part = points[start : start + _POINTS_AT_ONCE]
+        less = np.ones((len(part), len(rivals)), dtype=bool)
+        for objective in range(points.shape[1]):
+            less &= rivals[:, objective] < part[:, objective, None]
+        found[start : start + _POINTS_AT_ONCE] = less.any(axis=1)
+    return found

@@ -121,7 +121,15 @@ def _provenance(
     ways: dict[tuple[Any, ...], list[Any]] = {}
     for record in records:
         if (r := record.reading) is not None:
-            key = (r.meter, r.source, r.is_estimate, r.device, r.workload, r.protocol_hash, r.driver)
+            key = (
+                r.meter,
+                r.source,
+                r.is_estimate,
+                r.device,
+                r.workload,
+                r.protocol_hash,
+                r.driver,
+            )
             ways.setdefault(key, []).append(r)
     return {
         "meter": run.meter,

@@ -11,7 +11,7 @@ import numpy as np
 from nas.pareto.dominance import as_losses
 from nas.pareto.queries import chances
 from nas.searching.goals import Goals
-from nas.searching.run import Run, member_of
+from nas.searching.run import Run, figures_of
 from nas.searching.trial import TrialRecord, judged
 from search_spaces.architecture import Architecture
 from search_spaces.encoding import encode
@@ -131,7 +131,7 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
     reading, energy_j = record.reading, record.energy_j
     probability = None
     if is_judged and not broken:
-        members = [member_of(r, run.config.device, run.workload) for r in kept]
+        members = [figures_of(r) for r in kept]
         of_all = chances(members, goals.costs)
         probability = float(of_all[[m.trial for m in members].index(number)])
     needed = _needed(record, kept) if rivals and not goals.costs else (None, None)

@@ -28,7 +28,7 @@ from nas.patience import is_os_error, persist
 
 Entry = dict[str, Any]
 # A record of 256 layers takes a hundredth of it; what a stranger gives us shall not fill memory.
-_MOST_BYTES_IN_LINE = 16 * 1024 * 1024
+MOST_BYTES_IN_LINE = 16 * 1024 * 1024
 
 
 class JournalFile(JournalFileBackend):
@@ -137,9 +137,9 @@ class JournalFile(JournalFileBackend):
             return
         with persist(lambda: self._path.open("rb"), is_os_error) as file:
             file.seek(self._end)
-            while line := file.readline(_MOST_BYTES_IN_LINE + 1):
-                if len(line) > _MOST_BYTES_IN_LINE:
-                    raise ValueError(f"a line is longer than {_MOST_BYTES_IN_LINE} bytes")
+            while line := file.readline(MOST_BYTES_IN_LINE + 1):
+                if len(line) > MOST_BYTES_IN_LINE:
+                    raise ValueError(f"a line is longer than {MOST_BYTES_IN_LINE} bytes")
                 if not line.endswith(b"\n"):
                     # Being written, or left behind by a kill.
                     return

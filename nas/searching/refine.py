@@ -15,7 +15,7 @@ from pathlib import Path
 from nas.pareto.queries import chances
 from nas.searching.goals import Goals
 from nas.searching.replicas import pooled, replicas_of
-from nas.searching.run import member_of
+from nas.searching.run import figures_of
 from nas.searching.trial import TrialRecord
 
 # Where a place is this sure (p below it, or above one less it), nothing is to be gained.
@@ -54,7 +54,7 @@ class Refinement:
         if self.done + len(self._in_flight) >= self.budget:
             return None
         known = [pooled(r, self._folder / str(r.number)) for r in self._records]
-        p = chances([member_of(r, self._device) for r in known], self._goals.costs)
+        p = chances([figures_of(r) for r in known], self._goals.costs)
         best: tuple[float, TrialRecord, int] | None = None
         for record, chance in zip(self._records, p, strict=True):
             taken = {r.replica for r in self._replicas(record)}

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.files import as_written, read_json, write_json
-from nas.pareto.queries import Front, FrontMember
+from nas.pareto.queries import Figures, Front, FrontMember
 from nas.searching.config import SearchConfig
 from nas.searching.fingerprints import check_unchanged, fingerprints
 from nas.searching.goals import Goals
@@ -134,10 +134,9 @@ class Run:
         Raises:
             StorageError: the study cannot be opened.
         """
-        from nas.searching.storage import StudyStore
+        from nas.searching.storage import read_trials
 
-        store = StudyStore.load(self.folder, self.config.storage, self.name)
-        return store.records()
+        return read_trials(self.folder, self.config.storage, self.name)[0]
 
     def ended_at_s(self) -> dict[int, float]:
         """When each trial ended, in seconds since 1970, by number.
@@ -145,9 +144,9 @@ class Run:
         Raises:
             StorageError: the study cannot be opened.
         """
-        from nas.searching.storage import StudyStore
+        from nas.searching.storage import read_trials
 
-        return StudyStore.load(self.folder, self.config.storage, self.name).ended_at_s()
+        return read_trials(self.folder, self.config.storage, self.name)[1]
 
     def trial(self, number: int) -> TrialRecord:
         """One trial's record, which is that of the weights it keeps.
@@ -172,13 +171,12 @@ class Run:
         goals = self.config.goals
         asked = goals if limits is None else replace(limits, costs=goals.costs, reference=None)
         workload = self.workload if self.config.supernet is not None else None
+        kept = [r for r in judged(self.trials()) if goals.keeps(r) and asked.keeps(r)]
         return Front.of(
-            [
-                member_of(record, self.config.device, workload, self.metric)
-                for record in judged(self.trials())
-                if goals.keeps(record) and asked.keeps(record)
-            ],
+            [figures_of(record) for record in kept],
             goals.costs,
+            # Of a hundred thousand trials a hundred may be shown.
+            lambda at: member_of(kept[at], self.config.device, workload, self.metric),
         )
 
     def trial_folder(self, number: int) -> Path:
@@ -377,6 +375,24 @@ def go_on(run: Run) -> None:
         write_json(path, data)
 
 
+def figures_of(record: TrialRecord) -> Figures:
+    """What the front compares complete trials by."""
+    reading, accuracy, energy_j = record.reading, record.accuracy, record.energy_j
+    if energy_j is None or accuracy is None or record.accuracy_se is None:
+        raise ValueError(f"trial {record.number} must be complete, got {record.state}")
+    return Figures(
+        trial=record.number,
+        accuracy=accuracy,
+        accuracy_se=record.accuracy_se,
+        energy_j=energy_j,
+        energy_low_j=(record.predicted_low_j or energy_j) if reading is None else reading.low_j,
+        energy_high_j=(record.predicted_high_j or energy_j) if reading is None else reading.high_j,
+        params=record.params or 0,
+        latency_s=None if reading is None else reading.latency_s,
+        peak_memory_bytes=record.peak_memory_bytes,
+    )
+
+
 def member_of(
     record: TrialRecord,
     device: str,
@@ -387,19 +403,13 @@ def member_of(
 
     ``workload`` is needed where joules may be predicted; ``metric`` is the task's.
     """
-    reading, accuracy, energy_j = record.reading, record.accuracy, record.energy_j
-    if energy_j is None or accuracy is None or record.accuracy_se is None:
-        raise ValueError(f"trial {record.number} must be complete, got {record.state}")
+    reading, figures = record.reading, figures_of(record)
+    accuracy, accuracy_se = figures.accuracy, figures.accuracy_se
     return FrontMember(
-        trial=record.number,
+        **asdict(figures),
         architecture=record.architecture.to_dict(),
         architecture_text=describe_on(record.architecture, device),
-        accuracy=accuracy,
-        accuracy_se=record.accuracy_se,
         test_accuracy=record.test_accuracy,
-        energy_j=energy_j,
-        energy_low_j=(record.predicted_low_j or energy_j) if reading is None else reading.low_j,
-        energy_high_j=(record.predicted_high_j or energy_j) if reading is None else reading.high_j,
         meter="predicted" if reading is None else reading.meter,
         source="predicted" if reading is None else reading.source,
         is_estimate=True if reading is None else reading.is_estimate,
@@ -407,9 +417,6 @@ def member_of(
         workload=("" if workload is None else workload.key)
         if reading is None
         else reading.workload,
-        params=record.params or 0,
-        latency_s=None if reading is None else reading.latency_s,
-        peak_memory_bytes=record.peak_memory_bytes,
         n_evaluations=record.n_evaluations,
         baseline=record.baseline,
         weights=record.weights,
@@ -419,7 +426,7 @@ def member_of(
         train_energy_j=record.train_energy_j,
         metric=metric.key,
         score=metric.score(accuracy),
-        score_se=metric.score_error(accuracy, record.accuracy_se),
+        score_se=metric.score_error(accuracy, accuracy_se),
     )
 
 

@@ -24,13 +24,13 @@ from optuna.trial import TrialState
 from nas.patience import is_os_error
 from nas.searching.goals import Goals
 from nas.searching.journal import JournalFile, JournalStudies
+from nas.searching.journal_records import RECORD, ForeignJournalError, read_journal
 from nas.searching.patient_storage import is_database_away, open_database
 from nas.searching.storage_url import scrub, shown, with_password
 from nas.searching.trial import TrialRecord
 from search_spaces.space import SearchSpace
 
 STUDY_NAME = "joulenas"
-_RECORD = "joulenas"
 _BASELINE = "joulenas_baseline"
 
 
@@ -170,7 +170,7 @@ class StudyStore:
         """Store ``record`` of a trial that has been asked; end the trial unless it is running."""
         # The record goes first: a kill between the two writes leaves a RUNNING trial whose record
         # is whole, and ``settle`` ends it on resume.
-        self._asked[record.number].set_user_attr(_RECORD, record.to_dict())
+        self._asked[record.number].set_user_attr(RECORD, record.to_dict())
         self._tell(record)
 
     def settle(self) -> list[TrialRecord]:
@@ -220,9 +220,27 @@ class StudyStore:
             self._study.tell(record.number, state=TrialState.FAIL)
 
 
+def read_trials(
+    folder: Path, url: str | None, run_name: str
+) -> tuple[list[TrialRecord], dict[int, float]]:
+    """Every trial's record, and when it ended in seconds since 1970, both by number.
+
+    Raises:
+        StorageError: the storage cannot be opened or holds no such study.
+    """
+    if url is None:
+        try:
+            return read_journal(journal_path(folder))
+        except (ForeignJournalError, OSError):
+            # Optuna reads it, or says what is wrong with it.
+            pass
+    store = StudyStore.load(folder, url, run_name)
+    return store.records(), store.ended_at_s()
+
+
 def record_of(frozen: optuna.trial.FrozenTrial) -> TrialRecord | None:
     """What is stored of one of our trials; ``None`` where nothing is."""
-    data = frozen.user_attrs.get(_RECORD)
+    data = frozen.user_attrs.get(RECORD)
     return None if data is None else TrialRecord.from_dict(data)
 
 

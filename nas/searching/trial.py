@@ -148,7 +148,7 @@ class TrialRecord:
         """
         if not isinstance(data, Mapping):
             raise ValueError(f"trial record must be a mapping, got {type(data).__name__}")
-        unknown = data.keys() - {f.name for f in fields(cls)}
+        unknown = data.keys() - _NAMES
         if unknown:
             raise ValueError(f"trial record has unknown key {', '.join(sorted(unknown))}")
         values = dict(data)
@@ -162,6 +162,9 @@ class TrialRecord:
         for point in record.curve:
             check_plain_fields(point)
         return record
+
+
+_NAMES = frozenset(f.name for f in fields(TrialRecord))
 
 
 def judged(records: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -109,7 +109,8 @@ class EnergyReading:
     ``energy_j`` is the median over repeats of gross device joules per ``unit`` (``sample``, or
     ``generated token`` and the like); ``low_j`` and ``high_j`` bound it at 95%. ``net_energy_j``
     is net of idle, ``None`` where idle was not measured. ``latency_s`` is seconds per batch.
-    ``duration_s`` is the total measured time. ``driver`` is the version of the device's driver, where there is one.
+    ``duration_s`` is the total measured time. ``driver`` is the version of the device's driver,
+    where there is one.
     """
 
     energy_j: float
@@ -161,7 +162,7 @@ class EnergyReading:
         Raises:
             ValueError: a key is missing or unknown, or a value not allowed.
         """
-        allowed = {f.name for f in fields(cls)}
+        allowed = _READING_FIELDS
         # Readings from before there were others are of samples, and name no driver.
         if not isinstance(data, Mapping) or data.keys() | {"unit", "driver"} != allowed:
             got = ", ".join(sorted(map(str, data))) if isinstance(data, Mapping) else repr(data)
@@ -170,3 +171,6 @@ class EnergyReading:
                 f"got {got}"
             )
         return cls(**data)
+
+
+_READING_FIELDS = frozenset(f.name for f in fields(EnergyReading))
