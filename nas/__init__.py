@@ -50,6 +50,7 @@ def search(
     workers: int = 2,
     address: str | None = None,
     trial_timeout_s: float | None = None,
+    log: str | None = None,
     resume: bool = False,
     files: Iterable[str | Path] = (),
     listener: Listener | None = None,
@@ -68,6 +69,7 @@ def search(
         workers=workers,
         address=address,
         trial_timeout_s=trial_timeout_s,
+        log=log,
         resume=resume,
         files=[Path(file) for file in files],
         listener=listener,
@@ -82,6 +84,7 @@ def resume(
     workers: int | None = None,
     address: str | None = None,
     trial_timeout_s: float | None = None,
+    log: str | None = None,
     storage: str | None = None,
     listener: Listener | None = None,
 ) -> Run:
@@ -98,6 +101,7 @@ def resume(
         workers=workers,
         address=address,
         trial_timeout_s=trial_timeout_s,
+        log=log,
         storage=storage,
         listener=listener,
     )

@@ -31,6 +31,9 @@ def add_parser(subparsers: Any) -> None:
         "--trial-timeout-s", type=float, metavar="S", help="as in nas search (default: as before)"
     )
     parser.add_argument(
+        "--log", metavar="TO", help="log trials to tensorboard as well (default: as before)"
+    )
+    parser.add_argument(
         "--storage",
         help="where the study is now, or its URL with the password, which no run folder keeps",
     )
@@ -60,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             address=arguments.address,
             trial_timeout_s=arguments.trial_timeout_s,
+            log=arguments.log,
             storage=arguments.storage,
             listener=progress,
         )

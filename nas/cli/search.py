@@ -140,6 +140,11 @@ def add_parser(subparsers: Any) -> None:
         metavar="S",
         help="seconds that a trial may take, waiting included, before it counts as failed",
     )
+    parser.add_argument(
+        "--log",
+        metavar="TO",
+        help="log every trial to tensorboard as well, in the run's folder of that name",
+    )
     parser.add_argument("--run", type=Path, help="run folder (default: the next runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on with a run")
     add_quiet(parser)
@@ -151,6 +156,9 @@ def run(arguments: argparse.Namespace) -> int:
     # Checked before anything slow, so that a typo costs no wait.
     if arguments.workers < 1:
         raise ValueError(f"workers must be >= 1, got {arguments.workers}")
+    from nas.searching.run import Driver
+
+    Driver(log=arguments.log)
     config = _config(arguments)
     name = arguments.recipe or Path(config.task).stem
     folder = arguments.run or _default_folder(name, arguments.resume)
@@ -172,6 +180,7 @@ def run(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             address=arguments.address,
             trial_timeout_s=arguments.trial_timeout_s,
+            log=arguments.log,
             resume=arguments.resume,
             files=_files(arguments),
             listener=progress,

@@ -35,6 +35,7 @@ from nas.files import write_json
 from nas.patience import patience
 from nas.searching.evaluator import Evaluator, forget_unfinished, unfinished
 from nas.searching.halving_scheduler import HalvingScheduler
+from nas.searching.ray_logging import TensorBoardLog
 from nas.searching.ray_trial import (
     ATTEMPTS,
     ENDED,
@@ -68,11 +69,12 @@ def run_trials(
     lock_folder: Path,
     timeout_s: float | None = None,
     stopper: Stopper | None = None,
+    log: TensorBoardLog | None = None,
 ) -> None:
     """Run until the session has no more candidates, or until Ctrl-C ends it.
 
     A trial that takes longer than ``timeout_s``, all its waiting included, fails. With ``stopper``
-    trials are judged at the rungs that ``evaluator`` tells of.
+    trials are judged at the rungs that ``evaluator`` tells of. ``log`` hears of every trial.
     """
     if stopper is not None:
         for record in session.in_flight():
@@ -101,7 +103,12 @@ def run_trials(
                     num_samples=-1,
                     reuse_actors=True,
                 ),
-                run_config=tune.RunConfig(storage_path=scratch, name="trials", verbose=0),
+                run_config=tune.RunConfig(
+                    storage_path=scratch,
+                    name="trials",
+                    verbose=0,
+                    callbacks=None if log is None else [log],
+                ),
             )
             is_over = _fitted(tuner)
         if not is_over:

@@ -33,7 +33,7 @@ from nas.searching.supernet_weights import SupernetRecord, read_supernet
 from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord, judged
 from nas.tasks.metric import ACCURACY, Metric, get_metric
-from search_spaces.nearest import nearest
+from search_spaces.nearest import did_you_mean, nearest
 from search_spaces.simulated import describe_on
 from search_spaces.workload import Workload
 
@@ -47,6 +47,8 @@ _MAY_CHANGE = ("trials", "refine", "storage")
 _LATER = frozenset({"driver", "fingerprints", "metric"})
 # What ``address`` is called where a driver starts a Ray of its own.
 LOCAL = "local"
+# What trials can be logged to beside the study, each in the run's folder of that name.
+LOGS = ("tensorboard",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,14 @@ class Driver:
     """How a search was last driven, so that going on with it needs no memory of that.
 
     ``address`` is that of a Ray cluster, ``"local"`` for one on this machine for the search alone.
-    A trial that takes longer than ``trial_timeout_s`` fails; ``None`` is any time.
+    A trial that takes longer than ``trial_timeout_s`` fails; ``None`` is any time. ``log`` is one
+    of ``LOGS``, to which trials are logged beside the study, or ``None``.
     """
 
     workers: int = 2
     address: str = LOCAL
     trial_timeout_s: float | None = None
+    log: str | None = None
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -72,6 +76,10 @@ class Driver:
             isinstance(limit_s, int | float) and 0 < limit_s < threading.TIMEOUT_MAX
         ):
             raise ValueError(f"trial_timeout_s must be seconds > 0, got {limit_s!r}")
+        if self.log is not None and self.log not in LOGS:
+            raise ValueError(
+                f"log must be {' or '.join(LOGS)}, got {self.log!r}{did_you_mean(self.log, LOGS)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +230,11 @@ class Run:
                 return kept
         write_json(path, {"of": of, "numbers": list(numbers)})
         return tuple(numbers)
+
+    @property
+    def tensorboard_folder(self) -> Path:
+        """Where trials are logged to TensorBoard, if they are; see ``ray_logging``."""
+        return self.folder / "tensorboard"
 
     @property
     def device_account_path(self) -> Path:

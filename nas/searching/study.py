@@ -77,13 +77,15 @@ def run_search(
     workers: int = 2,
     address: str | None = None,
     trial_timeout_s: float | None = None,
+    log: str | None = None,
     resume: bool = False,
     files: Iterable[Path] = (),
     listener: Listener | None = None,
 ) -> Run:
     """Search, and return the run. Ctrl-C ends it early with every finished trial kept.
 
-    A trial that takes longer than ``trial_timeout_s`` fails, and the search goes on.
+    A trial that takes longer than ``trial_timeout_s`` fails, and the search goes on. With ``log``
+    (``"tensorboard"``) trials are logged in the run's folder of that name, too.
     With ``resume``, ``folder`` is a run and ``config`` must be its configuration, but for
     ``trials``, which may be raised to search on, and ``refine``. Of a new run, ``files`` are those
     of the user's that must not change while it lasts, beside those that ``config`` names.
@@ -96,7 +98,7 @@ def run_search(
         MeterError: no meter can measure the device.
         TeacherError: the teacher or the supernet could not be trained.
     """
-    driver = Driver(workers, address or LOCAL, trial_timeout_s)
+    driver = Driver(workers, address or LOCAL, trial_timeout_s, log)
     # The driver's matrices are small: with a thread for each core they take longer, and on cores
     # that trials train and are measured on.
     with threadpool_limits(1):
@@ -111,15 +113,16 @@ def resume_search(
     workers: int | None = None,
     address: str | None = None,
     trial_timeout_s: float | None = None,
+    log: str | None = None,
     storage: str | None = None,
     listener: Listener | None = None,
 ) -> Run:
     """Go on with the run in ``folder``, which knows all else that it needs.
 
     ``trials`` and ``refine`` may be raised to search on; ``workers``, ``address``
-    (``"local"`` for a Ray of its own) and ``trial_timeout_s`` are those of the last driver where
-    they are ``None``. ``storage`` is for
-    a study that has moved, or whose password is nowhere else.
+    (``"local"`` for a Ray of its own), ``trial_timeout_s`` and ``log`` are those of the last
+    driver where they are ``None``. ``storage`` is for a study that has moved, or whose password
+    is nowhere else.
 
     Raises:
         ValueError: the folder is not a run, or what it was begun with has changed.
@@ -135,6 +138,7 @@ def resume_search(
         workers=run.driver.workers if workers is None else workers,
         address=address or run.driver.address,
         trial_timeout_s=trial_timeout_s or run.driver.trial_timeout_s,
+        log=log or run.driver.log,
         resume=True,
         listener=listener,
     )
@@ -157,7 +161,9 @@ def _run_search(
             run_module.load(folder)
             held.enter_context(sole_writer(folder))
             # Only now: the driver that held the lock before may have changed it.
-            run = run_module.resumed(run_module.load(folder), config, driver)
+            run = run_module.load(folder)
+            driver = replace(driver, log=driver.log or run.driver.log)
+            run = run_module.resumed(run, config, driver)
         config.load_plugins()
         task = get_task(config.task)
         workload = task.workload(config.batch_size)
@@ -231,6 +237,7 @@ def _drive(
 ) -> None:
     """Run the search of ``run`` to its end, on the Ray that is there, or until Ctrl-C."""
     from nas.searching.ray_driver import adopt_results, run_replicas, run_trials
+    from nas.searching.ray_logging import TensorBoardLog
 
     folder, config, workers = run.folder, run.config, run.driver.workers
     # Workers need no study, nor the password that may open it.
@@ -269,6 +276,9 @@ def _drive(
                 return
             evaluator = SupernetEvaluator.of(told, trainer, run.supernet_folder.resolve())
         trials_folder = (folder / "trials").resolve()
+        told_of = None
+        if run.driver.log is not None:
+            told_of = TensorBoardLog(session, config.space, run.tensorboard_folder)
         where: Where = {
             "workers": workers,
             "device": config.device,
@@ -283,10 +293,11 @@ def _drive(
             trials_folder,
             **where,
             stopper=None if config.halving is None else Stopper(config.halving, session, gate),
+            log=told_of,
         )
         if config.supernet is not None and session.is_searched():
             _add_finalists(run, config, session, gate)
-            run_trials(session, evaluator, trials_folder, **where)
+            run_trials(session, evaluator, trials_folder, **where, log=told_of)
         if config.refine and session.is_over:
             refinement = Refinement(
                 session.records(),

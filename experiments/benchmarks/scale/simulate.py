@@ -23,7 +23,7 @@ from nas.searching.config import GateConfig, SamplerName, SearchConfig
 from nas.searching.gate import Gate, Rivals
 from nas.searching.run import Run, create
 from nas.searching.samplers import make_sampler
-from nas.searching.session import Session
+from nas.searching.session import Listener, Session
 from nas.searching.storage import StudyStore, journal_path
 from nas.searching.trial import TrialRecord
 from search_spaces.presets import get_space
@@ -83,7 +83,7 @@ def simulate(
         gate=GateConfig(audit_share=1.0, startup_trials=_STARTUP_TRIALS),
     )
     run = create(folder, config, "formula")
-    session = _session(run)
+    session = open_session(run)
     workload = run.workload
     clock_s, order = 0.0, 0
     busy: list[tuple[float, int, TrialRecord]] = []
@@ -127,7 +127,7 @@ def simulate(
                 max(proposing, default=0.0),
                 sum(finishing) / len(finishing),
                 journal_path(folder).stat().st_size,
-                _resident_mb(),
+                resident_mb(),
                 query["cpu_s"],
                 query["peak_mb"],
                 int(query["members"]),
@@ -135,7 +135,8 @@ def simulate(
             proposing, finishing = [], []
 
 
-def _session(run: Run) -> Session:
+def open_session(run: Run, listener: Listener | None = None) -> Session:
+    """A new session of ``run``, with all that a search has of it but Ray."""
     config, workload = run.config, run.workload
     sampler = make_sampler(
         config.sampler, config.seed, config.space, workload, startup_trials=_STARTUP_TRIALS
@@ -150,7 +151,7 @@ def _session(run: Run) -> Session:
         seed=config.seed,
         rivals=Rivals.sample(config.space, config.seed),
     )
-    return Session(config, workload, store, gate)
+    return Session(config, workload, store, gate, listener)
 
 
 def _front_query(folder: Path) -> dict[str, float]:
@@ -161,7 +162,8 @@ def _front_query(folder: Path) -> dict[str, float]:
     return found
 
 
-def _resident_mb() -> float:
+def resident_mb() -> float:
+    """This process's resident set, in megabytes."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6

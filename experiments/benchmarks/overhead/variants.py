@@ -1,0 +1,216 @@
+"""Ours and bare Ray Tune with trials that cost nothing, each for a time at most.
+
+Each function is one variant, to be run in a process of its own. Ray is up before the clock starts;
+it stops at the last trial, or when the time is over.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from experiments.benchmarks.scale.law import evaluated
+from experiments.benchmarks.scale.simulate import open_session, resident_mb
+from nas.searching.config import GateConfig, SamplerName, SearchConfig
+from nas.searching.evaluator import Measure
+from nas.searching.run import create
+from nas.searching.session import Snapshot
+from nas.searching.stopping import Tell
+from nas.searching.trial import TrialRecord
+from nas.tasks.registry import get_task
+from search_spaces.encoding import decode, repair
+from search_spaces.presets import get_space
+from search_spaces.workload import Workload
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How far one variant came in its time.
+
+    ``grown_mb`` is what its driver's memory grew by in the second half of the time.
+    """
+
+    variant: str
+    asked: int
+    trials: int
+    wall_s: float
+    driver_cpu_s: float
+    peak_mb: float
+    grown_mb: float
+    is_whole: bool
+
+    @property
+    def per_s(self) -> float:
+        """Trials a second."""
+        return self.trials / self.wall_s
+
+
+@dataclass(frozen=True)
+class Formula:
+    """An ``Evaluator`` that sleeps for ``sleep_s`` and trains nothing."""
+
+    workload: Workload
+    sleep_s: float = 0.0
+
+    def evaluate(
+        self, candidate: TrialRecord, folder: Path, measure: Measure, tell: Tell | None = None
+    ) -> TrialRecord:
+        """See ``nas.searching.evaluator.Evaluator``."""
+        time.sleep(self.sleep_s)
+        return evaluated(candidate, self.workload)
+
+
+class _Watch:
+    """Memory and CPU of this process, looked at each second."""
+
+    def __init__(self) -> None:
+        self.looks: list[tuple[float, float, float]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while True:
+            self.looks.append((time.perf_counter(), time.process_time(), resident_mb()))
+            if self._over.wait(1.0):
+                return
+
+    @property
+    def peak_mb(self) -> float:
+        return max(look[2] for look in self.looks)
+
+    @property
+    def grown_mb(self) -> float:
+        """Memory at the end beyond that at half of the time."""
+        return self.looks[-1][2] - self.looks[len(self.looks) // 2][2]
+
+    @property
+    def idle_share(self) -> float | None:
+        """CPU as a share of a core in the middle: before it workers start, after it they end."""
+        middle = self.looks[len(self.looks) // 3 : -max(2, len(self.looks) // 5)]
+        if len(middle) < 2:
+            return None
+        return (middle[-1][1] - middle[0][1]) / (middle[-1][0] - middle[0][0])
+
+
+class _Counting:
+    """A listener that counts, and ends the search as Ctrl-C does when its time is over."""
+
+    def __init__(self, budget_s: float) -> None:
+        self.complete = 0
+        self._end_s = time.perf_counter() + budget_s
+
+    def on_change(self, snapshot: Snapshot, record: TrialRecord | None) -> None:
+        self.complete = snapshot.complete
+        if time.perf_counter() > self._end_s:
+            raise KeyboardInterrupt
+
+    def on_teacher(self, epoch: int, epochs: int) -> None: ...
+
+    def on_supernet(self, epoch: int, epochs: int) -> None: ...
+
+    def on_refine(self, done: int, total: int) -> None: ...
+
+    def on_wait(self, reason: str) -> None: ...
+
+
+def ours(
+    sampler: str, space: str, trials: int, workers: int, budget_s: float, sleep_s: float = 0.0
+) -> tuple[Rate, float | None]:
+    """Our driver; the second is its CPU as a share of a core while its trials sleep."""
+    from nas.searching.ray_cluster import cluster
+    from nas.searching.ray_driver import run_trials
+    from predictors.campaign.protocol import get_protocol
+
+    config = SearchConfig(
+        task="digits",
+        space=get_space(space),
+        trials=trials,
+        sampler=cast(SamplerName, sampler),
+        gate=GateConfig(audit_share=1.0),
+    )
+    with tempfile.TemporaryDirectory() as name, cluster(None, workers, "cpu"):
+        run = create(Path(name) / "run", config, "formula")
+        listener = _Counting(budget_s)
+        with _Watch() as watch:
+            started, cpu_s = time.perf_counter(), time.process_time()
+            session = open_session(run, listener)
+            is_whole = True
+            try:
+                run_trials(
+                    session,
+                    Formula(run.workload, sleep_s),
+                    run.folder / "trials",
+                    workers=workers,
+                    device="cpu",
+                    meter="estimate",
+                    protocol=get_protocol("quick"),
+                    lock_folder=Path(name) / "locks",
+                )
+            except KeyboardInterrupt:
+                is_whole = False
+            wall_s = time.perf_counter() - started
+            cpu_s = time.process_time() - cpu_s
+    done = listener.complete
+    return (
+        Rate(
+            f"ours ({sampler})",
+            trials,
+            done,
+            wall_s,
+            cpu_s,
+            watch.peak_mb,
+            watch.grown_mb,
+            is_whole and done >= trials,
+        ),
+        watch.idle_share,
+    )
+
+
+def bare(space: str, trials: int, workers: int, budget_s: float, *, reuse_actors: bool) -> Rate:
+    """Ray Tune with OptunaSearch (TPE of two objectives), else its defaults."""
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    from nas.searching.ray_cluster import cluster
+
+    found = get_space(space)
+    workload = get_task("digits").workload(128)
+
+    def objective(config: dict[str, Any]) -> None:
+        architecture = decode(repair(config, found), found)
+        record = evaluated(TrialRecord(0, "running", architecture), workload)
+        accuracy, energy_j = record.objectives
+        tune.report({"accuracy": accuracy, "energy_j": energy_j})
+
+    with tempfile.TemporaryDirectory() as name, cluster(None, workers, "cpu"), _Watch() as watch:
+        started, cpu_s = time.perf_counter(), time.process_time()
+        results = tune.Tuner(
+            objective,
+            param_space={
+                gene: tune.choice(list(domain.values)) for gene, domain in found.genes().items()
+            },
+            tune_config=tune.TuneConfig(
+                search_alg=OptunaSearch(metric=["accuracy", "energy_j"], mode=["max", "min"]),
+                num_samples=trials,
+                max_concurrent_trials=workers,
+                time_budget_s=budget_s,
+                reuse_actors=reuse_actors,
+            ),
+            run_config=tune.RunConfig(storage_path=name, name="bare", verbose=0),
+        ).fit()
+        wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_s
+        done = sum("energy_j" in (result.metrics or {}) for result in results)
+    name = "bare Tune, actors reused" if reuse_actors else "bare Tune"
+    return Rate(name, trials, done, wall_s, cpu_s, watch.peak_mb, watch.grown_mb, done >= trials)
