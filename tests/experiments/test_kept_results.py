@@ -209,6 +209,19 @@ def test_every_kept_result_is_one():
         assert Result.read(path).name == path.name
 
 
+def test_what_the_readme_names_is_there():
+    text = (ROOT / "experiments" / "README.md").read_text()
+    files = re.findall(r"`([\w-]+\.json)`", text)
+    assert len(files) >= 11 and set(files) <= {result.name for result in kept()}
+    # Each with the benchmark that its command names.
+    rows = re.findall(r"\| `(\w+)[^`]*` \|[^|]*\| `([\w-]+\.json)` \|", text)
+    assert len(rows) == len(files)
+    for name, file in rows:
+        assert f"benchmarks.{name}" in Result.read(FOLDER / file).command
+    named_here = re.findall(r"\| `(\w+)[^`]*` \|", text)
+    assert set(named_here) <= set(benchmarks())
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_tables_of_pages_are_those_of_their_files(page):
     text = page.read_text()
