@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from nas.searching.config import GateConfig, SearchConfig
 from nas.training.config import TrainingConfig
-from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.architecture import (
+    Architecture,
+    AttentionSpec,
+    DecoderLayerSpec,
+    DecoderSpec,
+    FfnSpec,
+    LayerSpec,
+)
 from search_spaces.presets import get_space
 from search_spaces.space import SearchSpace
 
@@ -181,4 +188,43 @@ def question_answering(device: str) -> SearchConfig:
         protocol="quick" if device == "cpu" else "screening",
         training=TrainingConfig(epochs=20, batch_size=32, weight_decay=0.1, label_smoothing=0.0),
         gate=GateConfig(startup_trials=10),
+    )
+
+
+def translation(device: str) -> SearchConfig:
+    """Sentences of some tens of tokens: ``nas search translation --task captions.yaml``.
+
+    Reads ``translation.yaml`` where no task is named. Encoder and decoder are searched apart, as
+    in HAT (Wang et al. 2020): the encoder reads a source at once, the decoder runs anew for each
+    token that it writes. The baseline is a scaled-down Transformer of the usual proportions
+    (Vaswani et al. 2017): both stacks alike, four times as wide inside, full heads.
+    """
+    attention, ffn = AttentionSpec(n_heads=4, n_kv_heads=4, d_head=16), FfnSpec(d_ff=256)
+    baseline = Architecture(
+        64,
+        (LayerSpec(attention, ffn),) * 3,
+        decoder=DecoderSpec(64, (DecoderLayerSpec(attention, attention, ffn),) * 3),
+    )
+    heads = ("", "decoder_", "cross_")
+    return SearchConfig(
+        task="translation.yaml",
+        space=SearchSpace.from_dict(
+            {
+                "name": "translation-small",
+                "d_model": [32, 48, 64, 96, 128],
+                "depth": [1, 2, 3, 4],
+                "ffn_ratio": [1, 2, 4],
+                "decoder_d_model": [32, 48, 64, 96, 128],
+                "decoder_depth": [1, 2, 3],
+                "decoder_ffn_ratio": [0.5, 1, 2, 4],
+                **{f"{side}n_heads": [2, 4] for side in heads},
+                **{f"{side}n_kv_heads": [1, 2, 4] for side in heads},
+            }
+        ),
+        trials=24,
+        batch_size=32,
+        protocol="quick" if device == "cpu" else "screening",
+        training=TrainingConfig(epochs=8, batch_size=64, learning_rate=3e-3),
+        gate=GateConfig(startup_trials=8),
+        baselines=(baseline,),
     )

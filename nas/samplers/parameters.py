@@ -60,8 +60,12 @@ class Parameters:
 
     def all_rows(self) -> Array:
         """Every row of a finite space, shape ``(size, P)``."""
-        grids = np.meshgrid(*(np.arange(c.n_choices or 1) for c in self.columns), indexing="ij")
-        return np.stack([grid.ravel() for grid in grids], axis=1).astype(float)
+        # Digits of a number with a base for each column: numpy's grids end at 32 dimensions.
+        sizes = [c.n_choices or 1 for c in self.columns]
+        left, rows = np.arange(math.prod(sizes)), np.empty((math.prod(sizes), len(sizes)))
+        for column in reversed(range(len(sizes))):
+            left, rows[:, column] = np.divmod(left, sizes[column])
+        return rows
 
     def random(self, n: int, rng: np.random.Generator) -> Array:
         """``n`` rows, each column uniform over its domain."""

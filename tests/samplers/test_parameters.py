@@ -147,3 +147,11 @@ def test_features_are_standard_and_constant_ones_are_left_out():
 def test_impossible_parameters_are_refused(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+def test_rows_of_many_columns_are_all_there_in_order():
+    # As many as an encoder-decoder has genes, most of them with one value.
+    two, one = Parameter("two", 2), Parameter("one", 1)
+    rows = Parameters((two, *[one] * 40, two)).all_rows()
+    assert rows[:, [0, -1]].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert not rows[:, 1:-1].any()
