@@ -11,7 +11,7 @@ import pytest
 import yaml
 from media_fakes import write_pictures, write_tones
 
-from experiments.recipes import images, speech
+from experiments.recipes import images, speech, translation
 from nas.cli.main import build_parser
 from nas.searching.study import check_fits
 from nas.tasks.registry import get_task
@@ -132,3 +132,28 @@ def test_the_tasks_and_the_space_for_images_are_such(tmp_path, monkeypatch):
     workload = get_task(str(tmp_path / "r.yaml")).workload(1)
     assert workload.input_shape == (1, 40, 100)
     check_fits(speech("cpu").space, workload)
+
+
+def test_the_translation_example_runs_as_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (example,) = blocks(ROOT / "docs" / "translation.md", "python")
+    deep, shallow = output_of(example, tmp_path, timeout=120).splitlines()
+    assert "d32 L1" in deep and "d32 L2 h2/2 ff64 + d32 L1" in shallow
+    # Layers of a decoder are launched anew for each token.
+    launches = [int(line.split(", ")[1].split()[0]) for line in (deep, shallow)]
+    scores = [float(line.split(": ")[1].split()[0]) for line in (deep, shallow)]
+    assert launches[0] > 1.5 * launches[1] and min(scores) > 70
+
+
+def test_the_task_and_the_space_for_translation_are_such(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    text, space = blocks(ROOT / "docs" / "translation.md", "yaml")
+    (tmp_path / "captions.yaml").write_text(text)
+    for name in ("train", "val", "test"):
+        (tmp_path / f"{name}.en").write_text("a red dog\nan old cat\n")
+        (tmp_path / f"{name}.de").write_text("ein roter Hund\neine alte Katze\n")
+    workload = get_task(str(tmp_path / "captions.yaml")).workload(1)
+    assert workload.unit == "output token" and workload.n_units == 40
+    for made in (SearchSpace.from_dict(yaml.safe_load(space)), translation("cpu").space):
+        check_fits(made, workload)
+        assert made.size() > 10_000
