@@ -146,7 +146,11 @@ def add_parser(subparsers: Any) -> None:
         help="log every trial to tensorboard as well, in the run's folder of that name",
     )
     parser.add_argument("--run", type=Path, help="run folder (default: the next runs/RECIPE)")
-    parser.add_argument("--resume", action="store_true", help="go on with a run")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run if it has begun, so that the same line starts and goes on",
+    )
     add_quiet(parser)
     add_json(parser)
 
@@ -159,6 +163,7 @@ def run(arguments: argparse.Namespace) -> int:
     from nas.searching.run import Driver
 
     Driver(log=arguments.log)
+    arguments.resume = arguments.resume and _has_begun(arguments)
     config = _config(arguments)
     name = arguments.recipe or Path(config.task).stem
     folder = arguments.run or _default_folder(name, arguments.resume)
@@ -366,11 +371,26 @@ def _with_teacher(config: SearchConfig, arguments: argparse.Namespace) -> Search
     return replace(config, teacher=source, training=training)
 
 
-def _default_folder(name: str, resume: bool) -> Path:
-    taken = sorted(
+def _has_begun(arguments: argparse.Namespace) -> bool:
+    """Whether there is a run to go on with; a line that names no search can do nothing else."""
+    if arguments.recipe is None and arguments.task is None:
+        return True
+    if arguments.run is None:
+        return bool(_taken(arguments.recipe or Path(arguments.task).stem))
+    # A folder of anything else is for the run's own check to refuse.
+    return arguments.run.is_dir() and any(arguments.run.iterdir())
+
+
+def _taken(name: str) -> list[Path]:
+    """The default folders of earlier runs of a recipe or task, the last one last."""
+    return sorted(
         (path for path in RUNS.glob(f"{name}-*") if path.name[len(name) + 1 :].isdigit()),
         key=lambda path: int(path.name[len(name) + 1 :]),
     )
+
+
+def _default_folder(name: str, resume: bool) -> Path:
+    taken = _taken(name)
     if resume:
         if not taken:
             raise ValueError(f"there is no run of {name} in {RUNS}{os.sep} to resume")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from search_fakes import SPACE, drive, make_session, report
@@ -164,7 +165,11 @@ WRONG = [
     (["search", "quickstart", "--resume", "--distill", "--run", "{run}"], ["teacher", "differ"]),
     (["search", "quickstart", "--task", "no.yaml", "--run", "{tmp}/r"], ["no.yaml", "readable"]),
     (["search", "quickstart", "--storage", "bogus", "--run", "{tmp}/r"], ["cannot be opened"]),
-    (["search", "quickstart", "--resume", "--run", "{tmp}/r"], ["run must be the folder"]),
+    (["search", "--resume", "--run", "{tmp}/r"], ["run must be the folder"]),
+    (
+        ["search", "quickstart", "--resume", "--run", "{tmp}/models"],
+        ["run must be the folder"],
+    ),
     (["search", "quickstart", "--run", "{run}"], ["new or empty", "nas resume"]),
     (["search", "quickstart", "--run", "/proc/x/run"], ["writable", "/proc/x/run"]),
     (["search", "quickstart", "--resume", "--seed", "5", "--run", "{run}"], ["seed", "differ"]),
@@ -221,6 +226,28 @@ def test_options_of_the_teacher_are_kept_in_the_run(
     # Going on with a run needs none of them again.
     again = ["search", "--resume", "--run", str(tmp_path / "run")]
     assert search_config(build_parser().parse_args(again)) == config
+
+
+def test_the_same_line_starts_a_run_and_goes_on_with_it(tmp_path, monkeypatch):
+    import nas
+    from search_spaces.compression import probing
+
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def search(config, folder, **options):
+        asked.append((folder, options["resume"]))
+        if not options["resume"]:
+            run_module.create(folder, config, "fake")
+        raise ValueError("no more is needed")
+
+    monkeypatch.setattr(nas, "search", search)
+    named = ["search", "quickstart", "--device", "cpu", "--resume", "--quiet"]
+    for line in (named, named, [*named, "--run", "own"], [*named, "--run", "own"]):
+        assert main(line) == 2
+    first, own = Path("runs/quickstart-1"), Path("own")
+    assert asked == [(first, False), (first, True), (own, False), (own, True)]
 
 
 def test_baselines_follow_the_recipes_own_each_once(models, tmp_path, monkeypatch):
