@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: search test lint campaign clean
+.PHONY: search test lint docs campaign clean
 
 search: $(STAMP)
 	$(VENV)/bin/nas search quickstart
@@ -19,6 +19,11 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The pages of docs/ as a site in build/site; a warning is an error. (Material for MkDocs says on
+# each build that MkDocs 2 will not run it: constraints.txt keeps MkDocs 1.)
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

@@ -17,7 +17,7 @@ from experiments.results.sheet import Sheet, add_keep_option, command_of, config
 from experiments.results.table import Column, Table
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "experiments" / "README.md", *(ROOT / "docs").glob("*.md")]
+PAGES = [ROOT / "README.md", ROOT / "experiments" / "README.md", *(ROOT / "docs").rglob("*.md")]
 TABLE = Table.of(
     "speed",
     {"what": "{what}", "CPU s": "{cpu_s:.2f}", "tau": "{tau:.1f} [{low:.1f}]", "ok": "{ok}"},
