@@ -23,7 +23,7 @@ lint: $(STAMP)
 # The pages of docs/ as a site in build/site; a warning is an error. (Material for MkDocs says on
 # each build that MkDocs 2 will not run it: constraints.txt keeps MkDocs 1.)
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

@@ -33,19 +33,33 @@ def test_every_page_is_in_the_navigation_once():
     assert set(named) == there, "nav of mkdocs.yml"
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+def build(*options):
+    """The site as ``make docs`` makes it."""
+    (command,) = re.findall(r"/python (-m mkdocs build.*)", (ROOT / "Makefile").read_text())
+    return subprocess.run(
+        [sys.executable, *command.split(), *map(str, options)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    done = build("--site-dir", folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def test_a_link_that_leads_nowhere_ends_the_build(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("[gone](gone.md)")
+    (tmp_path / "mkdocs.yml").write_text("site_name: small\n")
+    done = build("--config-file", tmp_path / "mkdocs.yml", "--site-dir", tmp_path / "site")
+    assert done.returncode == 1 and "gone.md" in done.stderr
 
 
 def test_every_page_is_built_and_fetches_nothing_from_elsewhere(site):
