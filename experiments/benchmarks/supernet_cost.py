@@ -99,7 +99,7 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
     workload = get_task(config.task).workload(config.batch_size)
     home = folder / "supernet"
     _, train_s = timed(prepare_supernet, config, home, folder / "locks")
-    trainer = TrainingEvaluator(config, folder / "none", folder / "locks", 1)
+    trainer = TrainingEvaluator(config, folder / "none", folder / "locks")
     evaluator = SupernetEvaluator.of(config, trainer, home)
     sampler = make_sampler(
         config.sampler,

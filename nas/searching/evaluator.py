@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,6 +14,7 @@ from nas.searching.halving import RungPoint
 from nas.searching.replicas import save_scores
 from nas.searching.stopping import Progress, Tell
 from nas.searching.trial import TrialRecord
+from predictors.campaign.accounting import whole_device
 from predictors.campaign.records import EnergyRecord
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
@@ -60,15 +62,16 @@ class Evaluator(Protocol):
 class TrainingEvaluator:
     """Trains every candidate by the one recipe of the search.
 
-    ``lock_folder`` holds the device's lock; ``workers`` trials share the device. ``teacher`` is
-    the folder of the run's teacher, where the search has one.
+    ``lock_folder`` holds the device's lock. ``teacher`` is the folder of the run's teacher, where
+    the search has one. ``energy_share`` says, where a trial trains, what part of the device's
+    joules is that trial's.
     """
 
     config: SearchConfig
     inputs: Path
     lock_folder: Path
-    workers: int
     teacher: Path | None = None
+    energy_share: Callable[[], float] = whole_device
 
     def evaluate(
         self, candidate: TrialRecord, folder: Path, measure: Measure, tell: Tell | None = None
@@ -114,7 +117,7 @@ class TrainingEvaluator:
         lock = DeviceLock(self.lock_folder, config.device)
         epochs = config.training.epochs
         rungs = () if config.halving is None or tell is None else config.halving.rungs(epochs)
-        with EnergySpan(config.device, share=1 / self.workers) as span:
+        with EnergySpan(config.device, share=self.energy_share()) as span:
             watcher = _Watcher(folder, started, span, tell)
             teacher = None
             if self.teacher is not None:

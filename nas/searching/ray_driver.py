@@ -36,6 +36,7 @@ from nas.patience import patience
 from nas.searching.evaluator import Evaluator, forget_unfinished, unfinished
 from nas.searching.halving_scheduler import HalvingScheduler
 from nas.searching.ray_logging import TensorBoardLog
+from nas.searching.ray_roles import Trainers
 from nas.searching.ray_trial import (
     ATTEMPTS,
     ENDED,
@@ -90,8 +91,7 @@ def run_trials(
         folder=trials_folder,
         timeout_s=timeout_s,
     )
-    # On a GPU each trial takes its share, so that ``workers`` of them train abreast.
-    gpus = 1 / workers if device.startswith("cuda") else 0
+    gpus = Trainers.here(workers, device).gpu_share
     is_over = False
     while not is_over:
         with tempfile.TemporaryDirectory(prefix="joulenas-tune-") as scratch:
@@ -144,7 +144,7 @@ def run_replicas(
 ) -> None:
     """Evaluate again what ``refinement`` asks for, until it asks no more or Ctrl-C ends it."""
     measure = RayMeasure(device, meter, protocol, lock_folder)
-    gpus = 1 / workers if device.startswith("cuda") else 0
+    gpus = Trainers.here(workers, device).gpu_share
     task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS - 1)(evaluate_trial)
     running: dict[Any, TrialRecord] = {}
     while True:

@@ -154,6 +154,7 @@ def _run_search(
 ) -> Run:
     # Imported here, so that everything else of a run can be read without ray.
     from nas.searching.ray_cluster import cluster
+    from nas.searching.ray_roles import Trainers
 
     with ExitStack() as held:
         run: Run | None = None
@@ -200,6 +201,7 @@ def _run_search(
         store = None if run is None else _open_store(run, sampler)
         address = None if driver.address == LOCAL else driver.address
         held.enter_context(cluster(address, driver.workers, config.device))
+        Trainers.here(driver.workers, config.device)
         if run is None:
             was_there = folder.exists()
             run = run_module.create(folder, config, meter_name, driver, files, metric_of(task))
@@ -238,6 +240,7 @@ def _drive(
     """Run the search of ``run`` to its end, on the Ray that is there, or until Ctrl-C."""
     from nas.searching.ray_driver import adopt_results, run_replicas, run_trials
     from nas.searching.ray_logging import TensorBoardLog
+    from nas.searching.ray_roles import Trainers
 
     folder, config, workers = run.folder, run.config, run.driver.workers
     # Workers need no study, nor the password that may open it.
@@ -267,7 +270,13 @@ def _drive(
             except KeyboardInterrupt:
                 return
         teacher = None if config.teacher is None else run.teacher_folder.resolve()
-        trainer = TrainingEvaluator(told, run.inputs_path.resolve(), lock_folder, workers, teacher)
+        trainer = TrainingEvaluator(
+            told,
+            run.inputs_path.resolve(),
+            lock_folder,
+            teacher,
+            Trainers.here(workers, config.device).energy_share,
+        )
         evaluator: Evaluator = trainer
         if config.supernet is not None:
             try:

@@ -116,7 +116,8 @@ class SupernetEvaluator:
                 device=config.device,
             )
 
-        with EnergySpan(config.device, share=1 / self.trainer.workers) as span, lock.shared():
+        share = self.trainer.energy_share()
+        with EnergySpan(config.device, share) as span, lock.shared():
             model = extract(supernet, architecture).eval()
             uncompressed = accuracy(run_eagerly(model).call)
             validation = uncompressed

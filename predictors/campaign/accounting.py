@@ -9,6 +9,11 @@ from predictors.meters.base import Meter, MeterError
 from predictors.meters.select import choose_meter
 
 
+def whole_device() -> float:
+    """The share of what trains alone on its device."""
+    return 1.0
+
+
 class EnergySpan:
     """``with EnergySpan(device) as span: ...`` then ``span.energy_j``.
 

@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from predictors.meters.base import MeterError
+from predictors.meters.nvml import visible_gpu
+
 
 class DeviceLock:
     """The lock of one device of this machine; one object serves one thread of one process."""
@@ -22,7 +25,7 @@ class DeviceLock:
     def __init__(self, folder: Path, device: str) -> None:
         """Name the lock; its files are made in ``folder`` when it is first used."""
         self._folder = folder
-        self._name = re.sub(r"[^a-zA-Z0-9]+", "-", device)
+        self._name = re.sub(r"[^a-zA-Z0-9]+", "-", _board(device))
         self._files: tuple[int, int] | None = None
 
     @contextmanager
@@ -66,3 +69,17 @@ class DeviceLock:
         """Close the files."""
         for descriptor in self._files or ():
             os.close(descriptor)
+
+
+def _board(device: str) -> str:
+    """``device`` by the name that it has for every process of this machine.
+
+    A process that is given one GPU of several calls it ``cuda:0`` whichever it is.
+    """
+    if not device.startswith("cuda"):
+        return device
+    try:
+        return f"cuda:{visible_gpu(int(device.partition(':')[2] or 0))}"
+    except MeterError:
+        # No such GPU is visible: whatever uses it says so.
+        return device

@@ -54,7 +54,7 @@ def scratch(tmp_path):
         batch_size=64,
         training=TrainingConfig(epochs=2, batch_size=128),
     )
-    return TrainingEvaluator(config, tmp_path / "inputs.npy", tmp_path / "locks", 1)
+    return TrainingEvaluator(config, tmp_path / "inputs.npy", tmp_path / "locks")
 
 
 def taught(tmp_path):
@@ -189,7 +189,7 @@ def test_a_text_task_from_files_goes_the_whole_way(tmp_path):
     teacher = prepare_teacher(config, folder, tmp_path / "locks")
     # Dropped words make no table: the teacher runs beside each step.
     assert not teacher.tabulated and teacher.accuracy > 0.9
-    evaluator = TrainingEvaluator(config, tmp_path / "in.npy", tmp_path / "locks", 1, folder)
+    evaluator = TrainingEvaluator(config, tmp_path / "in.npy", tmp_path / "locks", folder)
     found = evaluator.evaluate(candidate(smallest(space)), tmp_path / "0", Measured())
     assert found.accuracy > 0.9 and found.test_accuracy > 0.9
 

@@ -65,9 +65,7 @@ def made(tmp_path_factory):
 
 
 def evaluator_of(folder, config=CONFIG, teacher=None):
-    trainer = TrainingEvaluator(
-        config, folder / "in.npy", folder.parent / "locks", 1, teacher=teacher
-    )
+    trainer = TrainingEvaluator(config, folder / "in.npy", folder.parent / "locks", teacher)
     return SupernetEvaluator.of(config, trainer, folder)
 
 

@@ -404,3 +404,15 @@ def test_trainers_share_and_many_of_them_cannot_starve_a_measurement(tmp_path):
         for trainer in trainers:
             trainer.kill()
             trainer.wait()
+
+
+def test_a_gpu_has_one_lock_by_whatever_number_a_process_knows_it(tmp_path, monkeypatch):
+    def names(visible, device):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with DeviceLock(tmp_path / visible / device, device).shared():
+            return {path.name for path in (tmp_path / visible / device).iterdir()}
+
+    # Of a node's two GPUs a trial was given the second, which a measurement sees beside the first.
+    assert names("1", "cuda:0") == names("0,1", "cuda:1") != names("0,1", "cuda:0")
+    # What is not there is still locked by a name; that it is not there others say.
+    assert names("", "cuda:0")

@@ -1,0 +1,73 @@
+"""Who trains in a cluster, and what of a device is a trial's."""
+
+import pickle
+
+import pytest
+
+from nas.searching import ray_roles
+from nas.searching.ray_cluster import ClusterError
+from nas.searching.ray_roles import Trainers
+
+
+def node(name, cpus=0, gpus=0, *, alive=True, **more):
+    """As ``ray.nodes()`` has it, which leaves out what a node has none of."""
+    resources = {"CPU": float(cpus), "GPU": float(gpus), **more}
+    return {
+        "NodeID": name,
+        "Alive": alive,
+        "Resources": {key: value for key, value in resources.items() if value},
+    }
+
+
+def on_gpus(workers, *nodes):
+    return Trainers.of(nodes, workers, "cuda:0").gpu_share
+
+
+def test_trials_spread_over_every_gpu_and_share_only_where_they_outnumber_them():
+    two, eight = node("a", cpus=8, gpus=2), node("b", cpus=16, gpus=8)
+    assert [on_gpus(n, two) for n in (1, 2, 3, 4, 5)] == [1, 1, 1 / 2, 1 / 2, 1 / 3]
+    assert [on_gpus(n, two, eight) for n in (10, 11)] == [1, 1 / 2]
+
+
+def test_gpus_count_only_where_trials_can_train():
+    alone = node("a", cpus=4, gpus=1)
+    measures = node("m", gpus=4, joule_meter=1.0)
+    lost = node("l", cpus=4, gpus=4, alive=False)
+    assert on_gpus(4, alone, measures, lost, node("c", cpus=64)) == 1 / 4
+    # Two CPUs train two trials, for whom two of eight GPUs do.
+    assert on_gpus(8, node("a", cpus=2, gpus=8)) == 1
+
+
+def test_a_trial_takes_no_gpu_where_training_is_on_cpus():
+    assert Trainers.of([node("a", cpus=4, gpus=2)], 2, "cpu").gpu_share == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "nodes"),
+    [("cuda:0", [node("c", cpus=64), node("m", gpus=4)]), ("cpu", [node("m", joule_meter=1.0)])],
+)
+def test_a_cluster_that_cannot_train_is_refused(device, nodes, monkeypatch):
+    monkeypatch.setattr(ray_roles.ray, "nodes", lambda: nodes)
+    with pytest.raises(ClusterError, match=f"must have a node that trains on {device}: start"):
+        Trainers.here(2, device)
+
+
+@pytest.mark.parametrize(
+    ("workers", "where", "share"),
+    # As many as the node takes, though the search has more; fewer where it has fewer; and of a
+    # node that came later as many as of the largest.
+    [(16, "a", 1 / 4), (16, "b", 1 / 8), (3, "b", 1 / 3), (16, "later", 1 / 8)],
+)
+def test_a_nodes_joules_are_shared_among_the_trials_of_that_node(
+    workers, where, share, monkeypatch
+):
+    trainers = Trainers.of([node("a", cpus=4), node("b", cpus=8)], workers, "cpu")
+    here = type("Here", (), {"get_node_id": lambda self: where})()
+    monkeypatch.setattr(ray_roles.ray, "get_runtime_context", lambda: here)
+    # As workers get it.
+    assert pickle.loads(pickle.dumps(trainers.energy_share))() == share
+
+
+def test_a_gpus_joules_are_shared_among_the_trials_of_that_gpu():
+    trainers = Trainers.of([node("a", cpus=8, gpus=4)], 8, "cuda:0")
+    assert trainers.energy_share() == trainers.gpu_share == 1 / 2
