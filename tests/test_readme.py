@@ -44,6 +44,24 @@ def test_every_nas_command_is_one_that_the_parser_takes(line):
     build_parser().parse_args(list(words))
 
 
+def ray_commands():
+    for block in blocks(ROOT / "docs" / "cluster.md", "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith("ray "):
+                yield line
+
+
+@pytest.mark.parametrize("line", ray_commands())
+def test_every_ray_command_is_one_that_ray_takes(line):
+    import click
+    from ray.scripts.scripts import cli
+
+    command, words = cli, shlex.split(line)[1:]
+    while isinstance(command, click.Group):
+        command, words = command.commands[words[0]], words[1:]
+    command.make_context("ray", words)
+
+
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     for page in PAGES:
