@@ -24,6 +24,14 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Phase = Literal["prefill", "generate"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
+# What joules of a workload are named per: of translations, and of others by their phase.
+SAMPLE, OUTPUT_TOKEN = "sample", "output token"
+_UNITS: dict[Phase | None, str] = {
+    None: SAMPLE,
+    "prefill": "prefill token",
+    "generate": "generated token",
+}
+
 # Outputs of question answering: where an answer begins, and where it ends.
 SPAN_ENDS = 2
 # Where tokens are not predicted one by one, this one fills short samples up: it is never read.
@@ -149,10 +157,7 @@ class Workload:
     @property
     def unit(self) -> str:
         """What joules are named per: ``sample``, or the token of a phase or of translations."""
-        if self.is_translation:
-            return "output token"
-        units = {None: "sample", "prefill": "prefill token", "generate": "generated token"}
-        return units[self.phase]
+        return OUTPUT_TOKEN if self.is_translation else _UNITS[self.phase]
 
     @property
     def units_per_sample(self) -> int:

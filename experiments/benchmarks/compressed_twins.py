@@ -24,7 +24,8 @@ from experiments.benchmarks.paired import Difference
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.pareto.queries import FrontMember
-from nas.searching.run import Run, member_of
+from nas.searching.front_member import member_of
+from nas.searching.run import Run
 from nas.searching.teacher import load_teacher
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from nas.cli.units import format_bytes, format_joules
+from nas.cli.units import format_bytes, format_joules, uses
 from nas.tasks.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def render_account(summary: SearchSummary, metric: Metric = ACCURACY) -> str:
 
 
 def render_spending(summary: SearchSummary) -> str:
-    """What the search cost, and after how many inferences what it found has paid for it."""
+    """What the search cost, and after how much use what it found has paid for it."""
     label = meter_label(summary.meter, is_estimate=summary.is_estimate)
     idle_j = summary.idle_energy_j
     idle = "not seen by this meter" if idle_j is None else format_joules(idle_j)
@@ -65,7 +65,7 @@ def render_spending(summary: SearchSummary) -> str:
             f"saving: trial {saving.better_trial} is at least as accurate as the baseline "
             f"(trial {saving.baseline_trial}) on validation data with {saving.ratio:.1f}x fewer "
             f"joules; that pays for the search after {saving.inferences_to_break_even:,.0f} "
-            f"inferences"
+            f"{uses(summary.unit)}"
         )
     elif summary.baseline_trial is not None:
         lines.append(

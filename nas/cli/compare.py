@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from nas.searching.comparing import RunsCompared
 
 SCHEMA_VERSION = 1
-_HEAD = ("run", "trial", "accuracy", "energy per sample", "architecture", "dominated by")
 _RIGHT = (1,)
 
 
@@ -41,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.csv:
         print(render_csv(_flat(found)), end="")
     elif arguments.markdown:
-        print(render_markdown(_HEAD, _rows(found), _RIGHT))
+        print(render_markdown(_head(found), _rows(found), _RIGHT))
     else:
         print(render(found))
     return 0
@@ -53,7 +52,7 @@ def render(found: RunsCompared) -> str:
     metric = get_metric(members[0].metric) if members else ACCURACY
     corner = corner_text(found.objectives, found.reference, metric)
     why = "as given" if found.given else "a tenth of the joint extent beyond the worst of both"
-    lines = [render_columns(_HEAD, _rows(found), _RIGHT), ""]
+    lines = [render_columns(_head(found), _rows(found), _RIGHT), ""]
     for side in found.sides:
         label = meter_label(side.meter, is_estimate=side.is_estimate)
         lines.append(
@@ -67,6 +66,12 @@ def render(found: RunsCompared) -> str:
         )
     lines.append(f"hypervolume: accuracy x decades from {corner}, {why}")
     return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
+
+
+def _head(found: RunsCompared) -> tuple[str, ...]:
+    units = {member.unit for side in found.sides for member in side.members}
+    energy = f"energy per {units.pop()}" if len(units) == 1 else "energy"
+    return ("run", "trial", "accuracy", energy, "architecture", "dominated by")
 
 
 def _rows(found: RunsCompared) -> list[tuple[str, ...]]:
@@ -99,6 +104,7 @@ def _flat(found: RunsCompared) -> list[dict[str, Any]]:
             "energy_j": m.energy_j,
             "energy_low_j": m.energy_low_j,
             "energy_high_j": m.energy_high_j,
+            "unit": m.unit,
             "meter": m.meter,
             "is_estimate": m.is_estimate,
             "device": m.device,

@@ -51,7 +51,7 @@ def render(found: Explanation, metric: Metric = ACCURACY) -> str:
     if found.energy_j is not None and found.joules == "measured":
         label = "estimated" if found.is_estimate else "measured"
         lines.append(
-            f"  joules     {label} {format_joules(found.energy_j)} per sample "
+            f"  joules     {label} {format_joules(found.energy_j)} per {found.unit} "
             f"{_interval(found.energy_low_j, found.energy_high_j)}"
         )
     lines += _predicted(found)

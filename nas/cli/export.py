@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"test {test}"
     )
     print(
-        f"  energy     {format_joules(reading['energy_j'])} per sample {again}, "
+        f"  energy     {format_joules(reading['energy_j'])} per {reading['unit']} {again}, "
         f"{format_joules(searched['reading']['energy_j'])} in the search"
     )
     for name, form in done.card["formats"].items():

@@ -11,7 +11,7 @@ from nas.cli.account import meter_label, render_fidelity, render_spending
 from nas.cli.formats import add_formats, render_markdown
 from nas.cli.formats import render_csv as render_rows
 from nas.cli.front_query import Answer, add_questions, answer, named_baseline
-from nas.cli.limits import add_limits, asked_limits
+from nas.cli.limits import BUDGET_HELP, add_limits, asked_limits
 from nas.cli.tables import render_columns
 from nas.cli.units import format_bytes, format_joules, parse_joules
 from nas.tasks.metric import ACCURACY, get_metric
@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 
 def add_query(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose members."""
-    parser.add_argument("--max-joules", help="budget per sample, such as 2mJ or 0.002")
+    parser.add_argument("--max-joules", help=BUDGET_HELP)
     parser.add_argument(
         "--min-accuracy",
         type=float,
@@ -124,7 +124,7 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
     head: tuple[str, ...] = (
         "trial",
         metric.name,
-        f"energy per sample ({label})",
+        f"energy per {first.unit} ({label})",
         "params",
         "architecture",
         *(_COSTS[name][0] for name in costs),
@@ -193,7 +193,7 @@ _COSTS: dict[str, tuple[str, Callable[[FrontMember], str]]] = {
 
 
 def render_json(front: Front) -> dict[str, Any]:
-    """The stable schema: ``{"schema": 1, "members": [...]}``, energies in joules per sample."""
+    """The stable schema: ``{"schema": 1, "members": [...]}``, energies in joules per ``unit``."""
     return {"schema": SCHEMA_VERSION, "members": front.to_rows()}
 
 

@@ -32,7 +32,8 @@ def add_questions(parser: argparse.ArgumentParser) -> None:
         "--inferences",
         type=float,
         metavar="N",
-        help="samples over a lifetime, such as 1e9: ranks by joules of training and use",
+        help="samples over a lifetime (tokens where joules are per token), such as 1e9: ranks by "
+        "joules of training and use",
     )
     parser.add_argument(
         "--top", type=int, metavar="K", help="K members that are spread over the whole front"
@@ -103,13 +104,14 @@ class Answer:
         first = self.lifetimes[0]
         per_kwh = f"{summary.carbon_g_per_kwh:g} g/kWh"
         found = [
-            f"lifetime: training once and {first.inferences:g} samples, CO2e at {per_kwh}; the "
-            f"fewest joules: trial {first.trial}"
+            f"lifetime: training once and {first.inferences:g} {summary.unit}s, CO2e at "
+            f"{per_kwh}; the fewest joules: trial {first.trial}"
         ]
         if any(x.inferences_to_break_even is not None for x in self.lifetimes):
             found.append(
-                f"breaks even after: samples until the {format_joules(summary.spent_energy_j)} of "
-                f"the whole search are saved against trial {summary.baseline_trial}"
+                f"breaks even after: {summary.unit}s until the "
+                f"{format_joules(summary.spent_energy_j)} of the whole search are saved against "
+                f"trial {summary.baseline_trial}"
             )
         return found
 

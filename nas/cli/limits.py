@@ -10,6 +10,8 @@ from nas.cli.units import parse_bytes, parse_joules
 if TYPE_CHECKING:
     from nas.searching.goals import Goals
 
+BUDGET_HELP = "budget per sample (per token in translation and phases of decoding): 2mJ or 0.002"
+
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """Add the options, but for joules."""

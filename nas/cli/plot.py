@@ -132,7 +132,7 @@ def draw_front(found: Run, path: Path, trial: int | None = None) -> None:
         path,
         title=f"{Path(found.task).stem}: {found.metric.name} and energy",
         metric=found.metric,
-        energy_label=f"joules per sample ({label}, 95% interval)",
+        energy_label=f"joules per {found.unit} ({label}, 95% interval)",
         # Of more objectives the front is no staircase in two of them.
         joined=not found.config.goals.costs,
     )
@@ -165,6 +165,7 @@ def _predictions(found: Run, path: Path, trial: int | None) -> None:
         path,
         confidence=found.config.gate.confidence,
         meter_label=_label(found),
+        unit=found.unit,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.limits import add_limits, limits_of, parse_reference
+from nas.cli.limits import BUDGET_HELP, add_limits, limits_of, parse_reference
 from nas.cli.options import add_device, add_json, add_meter, add_quiet
 from nas.cli.plugins import add_plugins, named_plugins
 
@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--workers", type=int, help="trials at a time (default: 2)", default=2)
     parser.add_argument("--seed", type=int, help="seed of sampling, weights and audit")
     parser.add_argument("--sampler", help="ehvi, tpe, nsga2 or random")
-    parser.add_argument("--max-joules", help="budget per sample, such as 2mJ or 0.002")
+    parser.add_argument("--max-joules", help=BUDGET_HELP)
     add_limits(parser)
     parser.add_argument(
         "--objective",

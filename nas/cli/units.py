@@ -40,6 +40,11 @@ def _parsed(text: str, scales: Mapping[str, float], what: str, units: str) -> fl
     return value
 
 
+def uses(unit: str) -> str:
+    """What is counted over a life whose joules are per ``unit``, in the plural."""
+    return "inferences" if unit == "sample" else f"{unit}s"
+
+
 def format_joules(energy_j: float) -> str:
     """Three digits with the unit that fits, such as ``1.25 mJ``."""
     for unit, scale in (("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9)):

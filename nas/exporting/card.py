@@ -115,7 +115,9 @@ def render_readme(card: dict[str, Any]) -> str:
     def text(share: float | None) -> str:
         return "" if share is None else metric.text(share)
 
-    unit = after["unit"]
+    def joules(reading: dict[str, Any]) -> str:
+        return f"{reading['energy_j']:.4g} [{reading['low_j']:.4g}, {reading['high_j']:.4g}]"
+
     label = "an estimate" if after["is_estimate"] else f"measured by {after['meter']}"
     return f"""# {card["architecture"]} on {card["task"]}
 
@@ -127,8 +129,7 @@ seed {card["seed"]}).
 | validation {metric.name} | {text(searched["validation_accuracy"])} | \
 {text(verified["validation_accuracy"])} |
 | test {metric.name} | {text(searched["test_accuracy"])} | {text(verified["test_accuracy"])} |
-| joules per {unit} | {before["energy_j"]:.4g} [{before["low_j"]:.4g}, {before["high_j"]:.4g}] | \
-{after["energy_j"]:.4g} [{after["low_j"]:.4g}, {after["high_j"]:.4g}] |
+| joules per {after["unit"]} | {joules(before)} | {joules(after)} |
 
 Joules: {label} ({after["source"]}) on {after["device"]}, workload `{after["workload"]}`, protocol
 `{after["protocol_hash"]}`, 95% interval of the median of {after["n_repeats"]} repeats. Measured

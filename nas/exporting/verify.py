@@ -85,7 +85,7 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
     ratio = measured.energy_j / record.reading.energy_j
     if not 1 / (1 + joule_tolerance) <= ratio <= 1 + joule_tolerance:
         raise ExportError(
-            f"measured again, a sample takes {measured.energy_j:.4g} J, the trial took "
+            f"measured again, a {measured.unit} takes {measured.energy_j:.4g} J, the trial took "
             f"{record.reading.energy_j:.4g} J: {ratio:.2f}x, allowed within "
             f"{joule_tolerance:.0%} (is the machine busy? --joule-tolerance sets it)"
         )

@@ -15,8 +15,9 @@ JOULES_PER_KWH = 3.6e6
 class Lifetime:
     """Joules and grams of CO2 equivalent of one member over ``inferences`` samples.
 
+    Of tokens, where joules are per token.
     ``training_energy_j`` is what its own weights took, a shared teacher or supernet included;
-    ``inferences_to_break_even`` after how many samples it has paid back the whole search against
+    ``inferences_to_break_even`` after how many of them it has paid back the whole search against
     the baseline, ``None`` without a baseline or where it needs no fewer joules than that one.
     """
 
@@ -49,11 +50,11 @@ def lifetimes(
 
     Args:
         members: Those to compare; each must know what its training took.
-        inferences: Samples over the whole life.
+        inferences: Samples (or tokens) over the whole life.
         carbon_g_per_kwh: Carbon intensity of the electricity.
         search_energy_j: All that the search spent.
         shared_energy_j: What a teacher or supernet took that each member's weights came of.
-        baseline_energy_j: Joules per sample of what is used otherwise.
+        baseline_energy_j: Joules per unit of what is used otherwise.
 
     Raises:
         ValueError: ``inferences`` is not above 0, or a member's training was not accounted for.

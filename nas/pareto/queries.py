@@ -36,7 +36,7 @@ class FrontMember:
     """One architecture of a front, with what was measured of it.
 
     ``accuracy`` is of the validation split, by which members are chosen; ``test_accuracy`` is
-    shown beside it and never chosen by. Energies are joules per sample; the interval is 95%.
+    shown beside it and never chosen by. Energies are joules per ``unit``; the interval is 95%.
     ``latency_s`` is of one batch; ``peak_memory_bytes`` is counted, not measured.
     ``front_probability`` is how likely no other trial truly dominates it, given the errors of both
     (``nas.pareto.uncertainty``); filled in by ``Front.of``.
@@ -48,6 +48,7 @@ class FrontMember:
     training it took, without a teacher or a supernet; ``None`` where that was not seen.
     Accuracies are shares in [0, 1], higher is better, whatever the task is judged by; ``score`` is
     the validation accuracy in the own unit of that ``metric``, such as bits per byte.
+    ``unit`` is what joules are named per: a sample, or a token of a phase of decoding.
     """
 
     trial: int
@@ -78,6 +79,7 @@ class FrontMember:
     metric: str = "accuracy"
     score: float | None = None
     score_se: float | None = None
+    unit: str = "sample"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class Front:
     def within(
         self, *, max_joules: float | None = None, min_accuracy: float | None = None
     ) -> Front:
-        """The members that keep a budget per sample and an accuracy; may be empty."""
+        """The members that keep a budget per unit and an accuracy; may be empty."""
         return Front(
             tuple(
                 m

@@ -10,9 +10,11 @@ from nas.searching.predictions import Predicted, coverage_of
 
 
 def plot_predictions(
-    predictions: Sequence[Predicted], path: Path, *, confidence: float, meter_label: str
+    predictions: Sequence[Predicted], path: Path, *, confidence: float, meter_label: str, unit: str
 ) -> None:
     """Draw each trial once, with both intervals; those that missed are diamonds.
+
+    Joules are per ``unit``.
 
     Raises:
         ValueError: nothing was predicted and measured, or the file cannot be written.
@@ -58,7 +60,7 @@ def plot_predictions(
         axes.set_ylim(low / 1.5, high * 1.5)
         joule_axis(axes.xaxis, high / low)
         joule_axis(axes.yaxis, high / low)
-        axes.set_xlabel(f"measured ({meter_label})")
+        axes.set_xlabel(f"measured, per {unit} ({meter_label})")
         axes.set_ylabel(f"predicted before training ({confidence:.0%} interval)")
         axes.set_title(
             f"{coverage.share:.0%} of {coverage.n} intervals held\n"

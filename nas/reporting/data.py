@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 
 
 def page_data(run: Run) -> dict[str, Any]:
-    """All that the page shows of ``run`` as it stands; energies in joules per sample.
+    """All that the page shows of ``run`` as it stands; energies in joules per ``unit``.
 
     ``version`` changes exactly when anything else but the time does.
 
@@ -39,6 +39,7 @@ def page_data(run: Run) -> dict[str, Any]:
         "run": run.folder.resolve().name,
         "task": run.task,
         "metric": {"name": run.metric.name, "scale": run.metric.scale},
+        "unit": run.unit,
         "space": run.config.space.name,
         "started": run.started,
         "trials_asked": run.config.trials,

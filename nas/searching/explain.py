@@ -10,8 +10,9 @@ import numpy as np
 
 from nas.pareto.dominance import as_losses
 from nas.pareto.queries import chances
+from nas.searching.front_member import figures_of
 from nas.searching.goals import Goals
-from nas.searching.run import Run, figures_of
+from nas.searching.run import Run
 from nas.searching.trial import TrialRecord, judged
 from search_spaces.architecture import Architecture
 from search_spaces.encoding import encode
@@ -75,6 +76,7 @@ class Explanation:
     it (``nas.pareto.uncertainty``). ``needed_accuracy`` and ``needed_energy_j`` are what would put
     it on the front, the other figures as they are: more accurate than the one, or fewer joules
     than the other; ``None`` for a trial that is there, or where further objectives are searched.
+    Energies are joules per ``unit``.
     Dominators on the front come first, those of the fewest joules before others.
     """
 
@@ -90,6 +92,7 @@ class Explanation:
     energy_high_j: float | None
     joules: str
     is_estimate: bool
+    unit: str
     predicted_energy_j: float | None
     predicted_low_j: float | None
     predicted_high_j: float | None
@@ -148,6 +151,7 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
         energy_high_j=None if reading is None else reading.high_j,
         joules=record.joules if reading is None else "measured",
         is_estimate=reading is None or reading.is_estimate,
+        unit=run.unit,
         predicted_energy_j=record.predicted_energy_j,
         predicted_low_j=record.predicted_low_j,
         predicted_high_j=record.predicted_high_j,

@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from nas.pareto.queries import chances
+from nas.searching.front_member import figures_of
 from nas.searching.goals import Goals
 from nas.searching.replicas import pooled, replicas_of
-from nas.searching.run import figures_of
 from nas.searching.trial import TrialRecord
 
 # Where a place is this sure (p below it, or above one less it), nothing is to be gained.

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from nas.files import as_written, read_json, write_json
-from nas.pareto.queries import Figures, Front, FrontMember
+from nas.pareto.queries import Front
 from nas.searching.config import SearchConfig
 from nas.searching.fingerprints import check_unchanged, fingerprints
+from nas.searching.front_member import figures_of, member_of
 from nas.searching.goals import Goals
 from nas.searching.replicas import pooled
 from nas.searching.storage_url import without_password
@@ -34,8 +35,7 @@ from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord, judged
 from nas.tasks.metric import ACCURACY, Metric, get_metric
 from search_spaces.nearest import did_you_mean, nearest
-from search_spaces.simulated import describe_on
-from search_spaces.workload import Workload
+from search_spaces.workload import SAMPLE, Workload
 
 SCHEMA_VERSION = 1
 _CONFIG = "run.json"
@@ -44,7 +44,7 @@ _FINALISTS = "finalists.json"
 # Of a configuration, when its run is resumed.
 _MAY_CHANGE = ("trials", "refine", "storage")
 # Of run.json, what runs made before there was such may lack.
-_LATER = frozenset({"driver", "fingerprints", "metric"})
+_LATER = frozenset({"driver", "fingerprints", "metric", "unit"})
 # What ``address`` is called where a driver starts a Ray of its own.
 LOCAL = "local"
 # What trials can be logged to beside the study, each in the run's folder of that name.
@@ -86,7 +86,7 @@ class Driver:
 class Run:
     """One search on disk; ``fingerprints`` are those of ``nas.searching.fingerprints``.
 
-    ``metric`` says what accuracies are of its task.
+    ``metric`` says what accuracies are of its task, ``unit`` what its joules are named per.
     """
 
     folder: Path
@@ -98,6 +98,7 @@ class Run:
     driver: Driver = Driver()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     metric: Metric = ACCURACY
+    unit: str = SAMPLE
 
     @property
     def task(self) -> str:
@@ -184,7 +185,9 @@ class Run:
             [figures_of(record) for record in kept],
             goals.costs,
             # Of a hundred thousand trials a hundred may be shown.
-            lambda at: member_of(kept[at], self.config.device, workload, self.metric),
+            lambda at: member_of(
+                kept[at], self.config.device, workload, self.metric, self.unit
+            ),
         )
 
     def trial_folder(self, number: int) -> Path:
@@ -254,10 +257,11 @@ def create(
     driver: Driver | None = None,
     files: Iterable[Path] = (),
     metric: Metric = ACCURACY,
+    unit: str = SAMPLE,
 ) -> Run:
     """Make the folder of a new run; ``files`` of the user's may not change while it lasts.
 
-    ``metric`` is the task's.
+    ``metric`` is the task's, ``unit`` that of its workload.
 
     Raises:
         ValueError: the folder exists and is not empty, or cannot be written.
@@ -273,6 +277,7 @@ def create(
         driver=driver or Driver(),
         fingerprints=fingerprints(config, files),
         metric=metric,
+        unit=unit,
     )
     try:
         (folder / "trials").mkdir(parents=True)
@@ -314,6 +319,8 @@ def load(path: str | Path) -> Run:
     for name in ("name", "started", "meter"):
         if not isinstance(data[name], str):
             raise ValueError(f"{folder / _CONFIG}: {name} must be a text, got {data[name]!r}")
+    if not isinstance(data.get("unit", SAMPLE), str):
+        raise ValueError(f"{folder / _CONFIG}: unit must be a text, got {data['unit']!r}")
     for name in ("versions", "fingerprints"):
         table = data.get(name, {})
         if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
@@ -329,6 +336,7 @@ def load(path: str | Path) -> Run:
             driver=_read_driver(data.get("driver", {})),
             fingerprints=data.get("fingerprints", {}),
             metric=get_metric(data.get("metric", ACCURACY.key)),
+            unit=data.get("unit", SAMPLE),
         )
 
 
@@ -388,61 +396,6 @@ def go_on(run: Run) -> None:
         write_json(path, data)
 
 
-def figures_of(record: TrialRecord) -> Figures:
-    """What the front compares complete trials by."""
-    reading, accuracy, energy_j = record.reading, record.accuracy, record.energy_j
-    if energy_j is None or accuracy is None or record.accuracy_se is None:
-        raise ValueError(f"trial {record.number} must be complete, got {record.state}")
-    return Figures(
-        trial=record.number,
-        accuracy=accuracy,
-        accuracy_se=record.accuracy_se,
-        energy_j=energy_j,
-        energy_low_j=(record.predicted_low_j or energy_j) if reading is None else reading.low_j,
-        energy_high_j=(record.predicted_high_j or energy_j) if reading is None else reading.high_j,
-        params=record.params or 0,
-        latency_s=None if reading is None else reading.latency_s,
-        peak_memory_bytes=record.peak_memory_bytes,
-    )
-
-
-def member_of(
-    record: TrialRecord,
-    device: str,
-    workload: Workload | None = None,
-    metric: Metric = ACCURACY,
-) -> FrontMember:
-    """A complete trial as the front shows it; what ``device`` only simulates is named so.
-
-    ``workload`` is needed where joules may be predicted; ``metric`` is the task's.
-    """
-    reading, figures = record.reading, figures_of(record)
-    accuracy, accuracy_se = figures.accuracy, figures.accuracy_se
-    return FrontMember(
-        **asdict(figures),
-        architecture=record.architecture.to_dict(),
-        architecture_text=describe_on(record.architecture, device),
-        test_accuracy=record.test_accuracy,
-        meter="predicted" if reading is None else reading.meter,
-        source="predicted" if reading is None else reading.source,
-        is_estimate=True if reading is None else reading.is_estimate,
-        device=device if reading is None else reading.device,
-        workload=("" if workload is None else workload.key)
-        if reading is None
-        else reading.workload,
-        n_evaluations=record.n_evaluations,
-        baseline=record.baseline,
-        weights=record.weights,
-        joules=record.joules,
-        finalist_of=record.finalist_of,
-        inherited_accuracy=record.inherited_accuracy,
-        train_energy_j=record.train_energy_j,
-        metric=metric.key,
-        score=metric.score(accuracy),
-        score_se=metric.score_error(accuracy, accuracy_se),
-    )
-
-
 def versions() -> dict[str, str]:
     """Versions of what the figures depend on."""
     names = ("joulenas", "torch", "torchao", "optuna", "ray", "numpy")
@@ -469,4 +422,5 @@ def _to_dict(run: Run) -> dict[str, Any]:
         "driver": asdict(run.driver),
         "fingerprints": dict(run.fingerprints),
         "metric": run.metric.key,
+        "unit": run.unit,
     }

@@ -204,7 +204,9 @@ def _run_search(
         Trainers.here(driver.workers, config.device)
         if run is None:
             was_there = folder.exists()
-            run = run_module.create(folder, config, meter_name, driver, files, metric_of(task))
+            run = run_module.create(
+                folder, config, meter_name, driver, files, metric_of(task), workload.unit
+            )
             held.enter_context(sole_writer(folder))
             _fill(run, task, sampler, earlier, was_there)
         else:

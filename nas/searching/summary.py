@@ -28,7 +28,8 @@ class Saving:
 
     Other baselines are no answer: the user had them before.
 
-    ``inferences_to_break_even`` is how many samples pay back the search's own joules.
+    Energies are per unit of the workload (a sample, or a token of a phase), of which
+    ``inferences_to_break_even`` pay back the search's own joules.
     """
 
     baseline_trial: int
@@ -39,7 +40,7 @@ class Saving:
 
     @property
     def ratio(self) -> float:
-        """How many times fewer joules per sample."""
+        """How many times fewer joules per unit."""
         return self.baseline_energy_j / self.better_energy_j
 
 
@@ -73,7 +74,7 @@ class SearchSummary:
     ``idle_energy_j`` is what the device drew beside all that, ``None`` where that
     cannot be seen (estimates, remote clusters). ``baseline_trial`` is what ``saving`` is
     named against, ``None`` where there is no baseline; ``saving`` is ``None`` where no trial is
-    as accurate with fewer joules.
+    as accurate with fewer joules. ``unit`` is what those of a trial are named per.
     """
 
     finished: bool
@@ -101,6 +102,7 @@ class SearchSummary:
     baseline_trial: int | None
     saving: Saving | None
     volume: Volume | None
+    unit: str
 
     @property
     def spent_energy_j(self) -> float:
@@ -179,6 +181,7 @@ def summarise(
         baseline_trial=None if named is None else named.number,
         saving=None if named is None else _saving(records, named, spent_j),
         volume=volume_of(records, run.config.goals),
+        unit=run.unit,
     )
 
 

@@ -8,10 +8,10 @@ from search_fakes import SPACE, reading
 
 from nas.files import write_json
 from nas.pareto.queries import chances
+from nas.searching.front_member import member_of
 from nas.searching.goals import Goals
 from nas.searching.refine import MOST_REPLICAS, Refinement
 from nas.searching.replicas import RESULT, pooled, replica_folder, replicas_of, save_scores
-from nas.searching.run import member_of
 from nas.searching.session import failed
 from nas.searching.trial import TrialRecord
 from search_spaces.sampling import sample

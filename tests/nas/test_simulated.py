@@ -5,7 +5,7 @@ from search_fakes import WORKLOAD, reading
 
 from nas.cli.front import render_table
 from nas.pareto.queries import Front
-from nas.searching.run import member_of
+from nas.searching.front_member import member_of
 from nas.searching.trial import TrialRecord
 from predictors.campaign.protocol import Protocol
 from predictors.campaign.windows import run_windows

@@ -169,7 +169,7 @@ def test_joules_are_measured_ones_as_soon_as_there_are(tmp_path):
 
 
 class FakeRun:
-    stop_reason, meter = None, "fake"
+    stop_reason, meter, unit = None, "fake", "sample"
 
     def __init__(self, folder, session):
         self.device_account_path = folder / "none.jsonl"

@@ -33,6 +33,7 @@ class FakeRun:
 
     stop_reason = None
     meter = "fake"
+    unit = "sample"
 
     def __init__(self, folder, *records):
         self.device_account_path = folder / "device.jsonl"

@@ -11,8 +11,9 @@ from nas.cli.front import render_table
 from nas.pareto.queries import Front
 from nas.searching.config import SearchConfig
 from nas.searching.fidelity import Fidelity, fidelity_of
+from nas.searching.front_member import member_of
 from nas.searching.halving import HalvingConfig
-from nas.searching.run import create, member_of
+from nas.searching.run import create
 from nas.searching.summary import summarise
 from nas.searching.supernet import SupernetConfig, choose_finalists
 from nas.searching.trial import TrialRecord, judged

@@ -30,6 +30,8 @@ function render() {
   get("accuracy").setAttribute("aria-label", `${least} ${metric.name}${metric.scale === "percent" ? " in percent" : ""}`);
   get("accuracy-sense").textContent = `at ${least}`;
   get("accuracy-unit").textContent = metric.scale === "percent" ? "%" : metric.name;
+  get("budget").setAttribute("aria-label", `most joules per ${data.unit}`);
+  get("budget-text").setAttribute("aria-label", `most joules per ${data.unit}, such as 20 uJ`);
   get("test-note").textContent = `Test ${metric.name} is recorded and never used to choose.`;
   get("bars-note").textContent = `Bars are 95% intervals of joules and standard errors of ${metric.name}. ` +
     "Point for figures; click, or move with the arrow keys and press Enter, for a trial's card.";

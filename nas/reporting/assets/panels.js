@@ -14,7 +14,7 @@ function drawTiles(holder, data) {
     [String(s.dropped), "dropped by the gate"],
     [String(front.length), "on the front"],
     [front.length ? quality(Math.max(...front.map((t) => t.accuracy))) : "none yet", `best ${metric.name}`],
-    [front.length ? joules(Math.min(...front.map((t) => t.energy_j))) : "none yet", data.provenance.is_estimate ? "fewest per sample (estimate)" : "fewest per sample"],
+    [front.length ? joules(Math.min(...front.map((t) => t.energy_j))) : "none yet", `fewest per ${data.unit}${data.provenance.is_estimate ? " (estimate)" : ""}`],
     [joules(s.spent_energy_j), `spent (${label})`],
   ];
   holder.replaceChildren(...tiles.map(([value, name]) => element("li", {}, element("b", {}, value), name)));
@@ -44,7 +44,7 @@ function drawCard(holder, trial, data, close) {
       [metric.name, trial.accuracy === null ? null : `${quality(trial.accuracy)} ± ${qualityError(trial.accuracy, trial.accuracy_se)} (validation)`],
       [`test ${metric.name}`, trial.test_accuracy === null ? null : `${quality(trial.test_accuracy)} (never chosen by)`],
       ["inherited", trial.inherited_accuracy === null ? null : quality(trial.inherited_accuracy)],
-      [`joules (${kind})`, trial.energy_j === null ? null : `${joules(trial.energy_j)}${interval(trial)} per sample`],
+      [`joules (${kind})`, trial.energy_j === null ? null : `${joules(trial.energy_j)}${interval(trial)} per ${data.unit}`],
       ["predicted", predicted],
       ["truly on the front", trial.front_probability === null ? null : percent(trial.front_probability, 0)],
       ["latency", trial.latency_s === null ? null : `${digits(trial.latency_s * 1e3)} ms a batch`],
@@ -60,7 +60,7 @@ function drawCard(holder, trial, data, close) {
 
 function drawMembers(table, data, view, choose) {
   const members = data.trials.filter((t) => t.place === "front" && view.keeps(t)).sort((a, b) => a.energy_j - b.energy_j);
-  const head = ["trial", metric.name, "joules per sample", "parameters", "architecture", "truly on it", `test ${metric.name}`];
+  const head = ["trial", metric.name, `joules per ${data.unit}`, "parameters", "architecture", "truly on it", `test ${metric.name}`];
   const rows = members.map((t) => {
     const open = element("button", { type: "button", "aria-label": `card of trial ${t.trial}` }, String(t.trial));
     open.addEventListener("click", () => choose(t.trial));
@@ -135,7 +135,7 @@ function drawAccount(holder, data) {
   rows.push(["carbon", `${grams(s.carbon_g)} CO2e at ${digits(s.carbon_g_per_kwh)} g/kWh`]);
   const saving = s.saving
     ? `Trial ${s.saving.better_trial} is at least as accurate as the baseline (trial ${s.saving.baseline_trial}) on validation data with ` +
-      `${digits(s.saving.baseline_energy_j / s.saving.better_energy_j)}x fewer joules; that pays for the search after ${whole(s.saving.inferences_to_break_even)} inferences.`
+      `${digits(s.saving.baseline_energy_j / s.saving.better_energy_j)}x fewer joules; that pays for the search after ${whole(s.saving.inferences_to_break_even)} ${data.unit === "sample" ? "inference" : data.unit}s.`
     : s.baseline_trial === null ? "" : "No trial that the search found is as accurate as the baseline with fewer joules.";
   holder.replaceChildren(bar, pairs(rows), element("p", {}, saving));
 }

@@ -10,7 +10,7 @@ function pointLabel(trial) {
   const on = trial.place === "front" ? "on the front" : "not on the front";
   const baseline = trial.baseline ? ", baseline" : "";
   return `trial ${trial.trial}${baseline}, ${on}: ${quality(trial.accuracy)} at ` +
-    `${joules(trial.energy_j)} per sample, ${trial.text}`;
+    `${joules(trial.energy_j)} per ${data.unit}, ${trial.text}`;
 }
 
 function drawFront(holder, data, view) {
@@ -37,9 +37,9 @@ function drawFront(holder, data, view) {
     scale: linear(bottom, top, box.bottom, box.top),
     ticks: ticks(bottom, Math.min(1, top), 5).map((v) => [v, quality(v, most - least < 0.04 ? 1 : 0)]),
   };
-  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `All trials: ${metric.name} against joules per sample` });
+  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `All trials: ${metric.name} against joules per ${data.unit}` });
   const p = data.provenance;
-  axes(root, box, x, y, `joules per sample (${meterLabel(p.meter, p.is_estimate)})`, `validation ${metric.name}`);
+  axes(root, box, x, y, `joules per ${data.unit} (${meterLabel(p.meter, p.is_estimate)})`, `validation ${metric.name}`);
   const shown = points.filter(view.keeps);
   const step = Math.max(1, Math.ceil(dropped.length / MOST_DROPPED));
   for (const trial of view.frontOnly ? [] : dropped.filter((_, i) => i % step === 0)) {
