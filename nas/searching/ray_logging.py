@@ -26,6 +26,7 @@ from nas.searching.session import Session
 from nas.searching.trial import TrialRecord
 from search_spaces.encoding import encode
 from search_spaces.space import SearchSpace
+from search_spaces.workload import SAMPLE
 
 _LOG = logging.getLogger(__name__)
 _STEP = "training_iteration"
@@ -34,9 +35,12 @@ _STEP = "training_iteration"
 class TensorBoardLog(Callback):
     """Logs each of a session's trials once, when it has ended."""
 
-    def __init__(self, session: Session, space: SearchSpace, folder: Path) -> None:
-        """Log to ``folder``, where what is there already stays."""
+    def __init__(
+        self, session: Session, space: SearchSpace, folder: Path, unit: str = SAMPLE
+    ) -> None:
+        """Log to ``folder``, where what is there already stays; joules are per ``unit``."""
         self._session, self._space, self._folder = session, space, folder
+        self._unit = unit
         self._started: set[int] = set()
         self._is_lost = False
 
@@ -72,7 +76,7 @@ class TensorBoardLog(Callback):
         if self._is_lost or record.state not in ("complete", "stopped"):
             return
         try:
-            log_trial(record, self._space, self._folder)
+            log_trial(record, self._space, self._folder, self._unit)
         except OSError as error:
             # The study has all of it; a search is not ended for a log of it.
             self._is_lost = True
@@ -94,8 +98,8 @@ class _Trial:
         """The folder is there."""
 
 
-def log_trial(record: TrialRecord, space: SearchSpace, folder: Path) -> None:
-    """Write the event file of an ended trial, unless there is one.
+def log_trial(record: TrialRecord, space: SearchSpace, folder: Path, unit: str = SAMPLE) -> None:
+    """Write the event file of an ended trial, unless there is one; its joules are per ``unit``.
 
     Raises:
         OSError: it cannot be written.
@@ -117,19 +121,22 @@ def log_trial(record: TrialRecord, space: SearchSpace, folder: Path) -> None:
     logger.log_trial_start(trial)
     for point in record.curve:
         logger.log_trial_result(0, trial, {_STEP: point.epoch, "curve_accuracy": point.accuracy})
-    logger.log_trial_result(0, trial, {_STEP: record.epochs or 1, **figures(record)})
+    logger.log_trial_result(0, trial, {_STEP: record.epochs or 1, **figures(record, unit)})
     logger.log_trial_end(trial)
     temporary.rename(final)
 
 
-def figures(record: TrialRecord) -> dict[str, float]:
-    """What is known of a trial, by the names that TensorBoard shows; units are suffixes."""
+def figures(record: TrialRecord, unit: str = SAMPLE) -> dict[str, float]:
+    """What is known of a trial, by the names that TensorBoard shows; units are suffixes.
+
+    ``energy_j_per_...`` names what the joules are per, such as ``energy_j_per_output_token``.
+    """
     reading = record.reading
     known = {
         "accuracy": record.accuracy,
         "accuracy_se": record.accuracy_se,
         "test_accuracy": record.test_accuracy,
-        "energy_j_per_sample": record.energy_j,
+        f"energy_j_per_{unit.replace(' ', '_')}": record.energy_j,
         "latency_s": None if reading is None else reading.latency_s,
         # Joules of an estimate are not those of a meter, here as anywhere.
         "energy_is_measured": None

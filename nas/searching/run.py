@@ -185,9 +185,7 @@ class Run:
             [figures_of(record) for record in kept],
             goals.costs,
             # Of a hundred thousand trials a hundred may be shown.
-            lambda at: member_of(
-                kept[at], self.config.device, workload, self.metric, self.unit
-            ),
+            lambda at: member_of(kept[at], self.config.device, workload, self.metric, self.unit),
         )
 
     def trial_folder(self, number: int) -> Path:

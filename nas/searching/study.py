@@ -289,7 +289,7 @@ def _drive(
         trials_folder = (folder / "trials").resolve()
         told_of = None
         if run.driver.log is not None:
-            told_of = TensorBoardLog(session, config.space, run.tensorboard_folder)
+            told_of = TensorBoardLog(session, config.space, run.tensorboard_folder, run.unit)
         where: Where = {
             "workers": workers,
             "device": config.device,

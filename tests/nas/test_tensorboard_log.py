@@ -63,6 +63,14 @@ def test_a_trial_is_there_with_accuracy_joules_seconds_and_its_genes(run, tmp_pa
     assert all(shown[name] == ("none" if v is None else v) for name, v in genes.items())
 
 
+def test_joules_per_token_are_not_called_joules_per_sample(run, tmp_path):
+    record = next(r for r in run.trials() if r.state == "complete")
+    log_trial(record, SPACE, tmp_path, "output token")
+    found = read(tmp_path / f"trial-{record.number}")
+    assert last(found, "energy_j_per_output_token") == pytest.approx(record.energy_j)
+    assert PREFIX + "energy_j_per_sample" not in found.Tags()["scalars"]
+
+
 def test_a_stopped_trial_shows_its_curve_and_no_joules(tmp_path):
     curve = (RungPoint(1, 0.4, 0.01), RungPoint(3, 0.6, 0.01))
     record = TrialRecord(

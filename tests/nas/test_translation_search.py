@@ -68,6 +68,7 @@ def test_a_search_for_translations_goes_the_whole_way(tmp_path, monkeypatch, cap
     assert main(["front", str(run.folder), "--json"]) == 0
     members = json.loads(capsys.readouterr().out)["members"]
     assert best.number in {member["trial"] for member in members}
+    assert {member["unit"] for member in members} == {"output token"}
     folder = tmp_path / "model"
     words = ["export", str(run.folder), "--trial", str(best.number), "--to", str(folder)]
     assert main([*words, "--joule-tolerance", "3"]) == 0

@@ -21,7 +21,7 @@ from nas.searching.run import go_on, load
 from nas.searching.summary import summarise
 from nas.searching.trial import TrialRecord
 from nas.tasks.metric import BITS_PER_BYTE
-from search_spaces.workload import PHASES, SAMPLE, Workload
+from search_spaces.workload import OUTPUT_TOKEN, PHASES, SAMPLE, Workload
 
 UNIT = "generated token"
 
@@ -122,3 +122,15 @@ def test_a_member_is_of_samples_by_default(run):
         for phase in (None, *PHASES)
     ]
     assert [w.unit for w in workloads] == [SAMPLE, "prefill token", UNIT]
+
+
+def test_translations_are_named_by_their_tokens(tmp_path, capsys):
+    """What comes from the unit alone, so that other units need no other words."""
+    made = make_run(tmp_path / "run", trials=8)
+    go_on(replace(made, unit=OUTPUT_TOKEN))
+    shown = said(capsys, "front", made.folder, "--inferences", "1e6")
+    assert f"energy per {OUTPUT_TOKEN} (fake)" in shown and "1e+06 output tokens" in shown
+    assert page_data(load(made.folder))["unit"] == OUTPUT_TOKEN
+    plot = tmp_path / "x.svg"
+    said(capsys, "plot", made.folder, "--what", "front", "--to", plot)
+    assert f"per {OUTPUT_TOKEN} (" in " ".join(re.findall(r">([^<>]+)</text>", plot.read_text()))
