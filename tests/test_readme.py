@@ -3,13 +3,11 @@
 import itertools
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from media_fakes import write_pictures, write_tones
+from pages import PAGES, ROOT, blocks, lines_of, name_of, output_of
 
 from experiments.recipes import images, speech, translation
 from nas.cli.main import build_parser
@@ -17,20 +15,10 @@ from nas.searching.study import check_fits
 from nas.tasks.registry import get_task
 from search_spaces.space import SearchSpace
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-
-def blocks(path, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
-
 
 def commands():
     for page in PAGES:
-        for block in blocks(page, "bash"):
-            for line in block.replace("\\\n", " ").splitlines():
-                if line.startswith("nas "):
-                    yield line.partition("  #")[0].strip()
+        yield from (line for line in lines_of(page) if line.startswith("nas "))
 
 
 def test_there_are_commands_to_check():
@@ -77,24 +65,10 @@ def test_every_path_in_a_tree_exists():
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_inside_the_project_lead_somewhere(page):
     for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
-
-
-def output_of(example, folder, timeout):
-    (folder / "example.py").write_text(example)
-    done = subprocess.run(
-        [sys.executable, "example.py"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.e2e
@@ -154,7 +128,7 @@ def test_the_tasks_and_the_space_for_images_are_such(tmp_path, monkeypatch):
 
 def test_the_translation_example_runs_as_written(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (example,) = blocks(ROOT / "docs" / "translation.md", "python")
+    example, _ = blocks(ROOT / "docs" / "translation.md", "python")
     deep, shallow = output_of(example, tmp_path, timeout=120).splitlines()
     assert "d32 L1" in deep and "d32 L2 h2/2 ff64 + d32 L1" in shallow
     # Layers of a decoder are launched anew for each token.

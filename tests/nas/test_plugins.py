@@ -34,7 +34,7 @@ from search_spaces.space import SearchSpace
 
 DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
 PYTHON = re.findall(r"^```python\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
-_, MIXER, NOISE, BOXES, SUMMARIES = PYTHON
+CONFIG, MIXER, NOISE, BOXES, SUMMARIES = PYTHON
 (SPACE_YAML,) = re.findall(r"^```yaml\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
 SPACE = SearchSpace.from_dict(yaml.safe_load(SPACE_YAML))
 DIGITS = get_task("digits").workload(32)
@@ -101,6 +101,17 @@ def test_its_counts_are_those_of_what_is_built(tmp_path):
     assert set(by_position.extra["token_ratio"]) == {0.5, 1, 2}
     half = count_batch(by_position.rows(by_position.extra["token_ratio"] == 0.5), DIGITS)
     assert len(half.total("macs")) == (by_position.extra["token_ratio"] == 0.5).sum()
+
+
+def test_a_search_is_asked_for_it_as_the_page_says(tmp_path, monkeypatch):
+    written(tmp_path, MIXER, "mixer.py")
+    (tmp_path / "mixer.yaml").write_text(SPACE_YAML)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(CONFIG, names)
+    config = names["config"]
+    assert config.space == SPACE and config.plugins[0].path.endswith("mixer.py")
+    config.load_plugins()
 
 
 def test_its_networks_are_trained_and_measured_in_a_fresh_process(tmp_path, monkeypatch):

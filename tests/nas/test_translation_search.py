@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from media_fakes import task_file
+from pages import DOCS, blocks
 from text_fakes import sentences, write_parallel
 
 import nas
@@ -79,3 +80,8 @@ def test_a_search_for_translations_goes_the_whole_way(tmp_path, monkeypatch, cap
     found = artifact.translate([source for source, _ in pairs[:50]])
     right = sum(a.split() == b.split() for a, (_, b) in zip(found, pairs[:50], strict=True))
     assert right > 15
+    # As the page of translations has it.
+    _, shown = blocks(DOCS / "translation.md", "python")
+    monkeypatch.chdir(tmp_path)
+    exec(shown.replace("path/to/this/folder", "model"), {})
+    assert capsys.readouterr().out.splitlines()[-1].startswith("['")
