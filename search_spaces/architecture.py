@@ -5,7 +5,7 @@ construction, so two architectures that build the same network compare and hash 
 
 * A rank that would not save parameters in any projection of its block becomes ``None``.
 * A patch size is kept as given; text workloads demand ``patch_size == 1``.
-* A resolution is ``None`` where images are read as they are; a workload refuses the number that
+* A resolution is ``None`` where samples are read as they are; a workload refuses the number that
   would name its own size, so that nothing has two forms.
 
 An encoder-decoder (Vaswani et al. 2017) has a ``decoder`` of its own width, depth and blocks, as
@@ -232,11 +232,12 @@ class Architecture:
     """A Transformer: ``depth`` pre-norm layers of width ``d_model``, and perhaps a decoder.
 
     ``patch_size`` is the side in pixels of the square patches that become tokens; it is 1 for
-    token workloads. ``resolution`` is the height in pixels that images are shrunk to before they
-    are cut into patches (their width follows in proportion), as the network's first step;
-    ``None`` leaves them as they are. With a ``decoder``, ``layers`` are the encoder's. ``family``
-    says whose network it is; those of others may have
-    ``extra`` genes, by name. What the network reads and predicts is the ``Workload``'s to say.
+    token workloads. ``resolution`` is what of a sample is read, as the network's first step: the
+    height in pixels that images are shrunk to before they are cut into patches (their width
+    follows in proportion), or the number of a text's first tokens; ``None`` reads samples as they
+    are. With a ``decoder``, ``layers`` are the encoder's. ``family`` says whose network it is;
+    those of others may have ``extra`` genes, by name. What the network reads and predicts is the
+    ``Workload``'s to say.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -411,7 +412,7 @@ class Architecture:
         if self.patch_size != 1:
             parts.append(f"p{self.patch_size}")
         if self.resolution is not None:
-            parts.append(f"{self.resolution}px")
+            parts.append(f"@{self.resolution}")
         parts += [f"{name}={value}" for name, value in self.extra]
         precisions = {block.compression.precision for block in self.blocks}
         parts.append("+".join(p for p in PRECISIONS if p in precisions))

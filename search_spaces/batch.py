@@ -91,7 +91,7 @@ class DecoderBatch:
 class ArchitectureBatch:
     """``N`` architectures: global fields of shape ``(N,)``, blocks of shape ``(N, L)``.
 
-    ``resolution`` is 0 where images are read as they are. All are of one ``family``; ``extra`` has
+    ``resolution`` is 0 where samples are read whole. All are of one ``family``; ``extra`` has
     the family's own genes, of shape ``(N,)``. All or none have a ``decoder``.
     """
 

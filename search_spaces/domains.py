@@ -87,7 +87,7 @@ GENE_TYPES: dict[str, GeneType] = {
     "depth": GeneType(_COUNT, _is_count),
     "patch_size": GeneType(_COUNT, _is_count, (1,)),
     "resolution": GeneType(
-        "integers >= 1 or null (the images' own)", lambda v: v is None or _is_count(v), (None,)
+        "integers >= 1 or null (the samples' own)", lambda v: v is None or _is_count(v), (None,)
     ),
     "n_heads": GeneType(_COUNT, _is_count),
     "n_kv_heads": GeneType(_COUNT, _is_count),

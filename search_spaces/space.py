@@ -19,6 +19,7 @@ from search_spaces.domains import (
 from search_spaces.nearest import did_you_mean
 from search_spaces.plain_yaml import read_yaml
 from search_spaces.sides import DECODER, ENCODER, SIDES, Heads, Side, side_of
+from search_spaces.workload import Workload
 
 GLOBAL_GENES = ("d_model", "depth", "patch_size", "resolution")
 # Mixed precision between layers multiplies a space by itself; a space opts in by naming less.
@@ -288,9 +289,17 @@ class SearchSpace:
                 domains[gene] = Choice(kept)
         return replace(self, domains=domains)
 
-    def for_images_of(self, height: int) -> SearchSpace:
-        """The same space where ``null``, as in models, stands for images of ``height`` pixels."""
-        named = dict.fromkeys(None if r == height else r for r in self.values("resolution"))
+    def for_samples_of(self, workload: Workload) -> SearchSpace:
+        """The same space where ``null``, as in models, stands for the whole of a sample.
+
+        Its height in pixels becomes ``null``, and so does whatever has more tokens than a text.
+        """
+        size = workload.input_shape[1 if workload.is_image else 0]
+        longest = None if workload.is_image else size
+        named = dict.fromkeys(
+            None if r == size or (r and longest and r > longest) else r
+            for r in self.values("resolution")
+        )
         return replace(self, domains={**self.domains, "resolution": Choice(tuple(named))})
 
     def to_dict(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ _UNITS: dict[Phase | None, str] = {
 SPAN_ENDS = 2
 # Where tokens are not predicted one by one, this one fills short samples up: it is never read.
 PADDING_TOKEN = 0
-# In arrays of resolutions: images are not shrunk.
+# In arrays of resolutions: images are not shrunk, texts not cut.
 AS_IT_IS = 0
 
 
@@ -195,7 +195,8 @@ class Workload:
         for patch_size, resolution in np.unique(np.stack([patch_sizes, resolutions], 1), axis=0):
             self.check_grid(int(patch_size), int(resolution) or None)
         if not self.is_image:
-            return np.full(len(patch_sizes), float(self.input_shape[0]))
+            read = np.where(resolutions == AS_IT_IS, self.input_shape[0], resolutions)
+            return read.astype(np.float64)
         heights, widths = self.image_sizes(resolutions)
         tokens: NDArray[np.float64] = ((heights // patch_sizes) * (widths // patch_sizes)).astype(
             np.float64
@@ -246,8 +247,15 @@ class Workload:
         if not self.is_image:
             if patch != 1:
                 raise ValueError(f"patch_size must be 1 for {self.kind}, got {patch}")
-            if resolution is not None:
+            if resolution is None:
+                return
+            if not self.is_pooled:
                 raise ValueError(f"resolution must be null for {self.kind}, got {resolution}")
+            if resolution >= self.input_shape[0]:
+                raise ValueError(
+                    f"resolution must be below the {self.input_shape[0]} tokens of a text, for "
+                    f"which null stands, got {resolution}"
+                )
             return
         _, height, width = self.input_shape
         if resolution is not None:

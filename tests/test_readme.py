@@ -106,7 +106,7 @@ def test_the_image_example_runs_as_written(tmp_path, monkeypatch):
     (example,) = blocks(ROOT / "docs" / "images.md", "python")
     whole, shrunk = output_of(example, tmp_path, timeout=120).splitlines()
     shares = [float(line.split(", ")[-1].split("%")[0]) for line in (whole, shrunk)]
-    assert "4px" in shrunk and min(shares) > 60
+    assert "@4" in shrunk and min(shares) > 60
 
 
 def test_the_tasks_and_the_space_for_images_are_such(tmp_path, monkeypatch):

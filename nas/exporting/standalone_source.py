@@ -284,6 +284,8 @@ def _network(architecture: Architecture, workload: Workload) -> str:
         embedded = "self.embed(inputs.to(self.position_TD.dtype)) + self.position_TD"
     else:
         embedded = "self.embed(inputs) + self.position_TD[: inputs.shape[1]]"
+        if architecture.resolution is not None:
+            keep = "        inputs = inputs[:, :N_TOKENS]  # no more of a text is read\n" + keep
     return f"""
 {before}class Model(nn.Module):
     def __init__(self) -> None:

@@ -49,9 +49,7 @@ def fitted(config: SearchConfig) -> SearchConfig:
 
     space = offered_space(config.space, config.device, config.batch_size)
     if space.values("resolution") != (None,):
-        workload = get_task(config.task).workload(config.batch_size)
-        if workload.is_image:
-            space = space.for_images_of(workload.input_shape[1])
+        space = space.for_samples_of(get_task(config.task).workload(config.batch_size))
     return replace(config, space=space)
 
 

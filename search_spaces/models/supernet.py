@@ -131,6 +131,8 @@ class Supernet(nn.Module):
         architecture = self.architecture
         if architecture is None:
             raise RuntimeError("a supernet runs only within supernet.active(architecture)")
+        if not self.workload.is_image and architecture.resolution is not None:
+            inputs = inputs[:, : architecture.resolution]
         keep_BT = None
         if not (self.workload.is_image or self.workload.is_causal):
             keep_BT = kept_tokens(inputs)

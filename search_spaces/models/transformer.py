@@ -51,6 +51,8 @@ class Transformer(nn.Module):
         self.is_causal, self.is_pooled = workload.is_causal, workload.is_pooled
         self.is_image, self.is_dense = workload.is_image, workload.is_dense
         self.n_classes, self.patch_size = workload.n_classes, architecture.patch_size
+        # How many tokens of a text are read; all where there is none.
+        self.n_read = None if workload.is_image else architecture.resolution
         # Of outputs, where each pixel has one: before and after they are brought to the image's.
         self.grid, self.size = (0, 0), (0, 0)
         if workload.is_dense:
@@ -78,13 +80,15 @@ class Transformer(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` or tokens ``(B, T)`` to logits.
 
-        But in language modelling, the padding token is neither attended to nor pooled.
+        But in language modelling, the padding token is neither attended to nor pooled. Of texts,
+        no more than the architecture's resolution is read.
 
         Returns:
             ``(B, n_classes)``; ``(B, T, n_classes)`` for language modelling; ``(B, H, W,
             n_classes)`` for segmentation; ``(B, 2, T)`` for question answering: how well each
             token is an answer's first and its last.
         """
+        inputs = self._read(inputs)
         keep_BT = self._kept(inputs)
         x_BTD = self._embedded(inputs)
         for layer in self.layers:
@@ -93,6 +97,7 @@ class Transformer(nn.Module):
 
     def with_features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """What ``forward`` returns, and the stream after each layer, pooled: ``(B, L, D)``."""
+        inputs = self._read(inputs)
         keep_BT = self._kept(inputs)
         x_BTD = self._embedded(inputs)
         pooled: list[Tensor] = []
@@ -100,6 +105,9 @@ class Transformer(nn.Module):
             x_BTD = layer(x_BTD, keep_BT)
             pooled.append(pool(x_BTD, keep_BT))
         return self._logits(x_BTD, keep_BT), torch.stack(pooled, dim=1)
+
+    def _read(self, inputs: Tensor) -> Tensor:
+        return inputs if self.n_read is None else inputs[:, : self.n_read]
 
     def _kept(self, inputs: Tensor) -> Tensor | None:
         return None if self.is_image or self.is_causal else kept_tokens(inputs)

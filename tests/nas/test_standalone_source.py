@@ -69,7 +69,7 @@ def inputs_of(workload):
 @pytest.mark.parametrize("precisions", [("fp32", "fp32"), ("bf16", "bf16"), ("fp32", "bf16")])
 @pytest.mark.parametrize(
     ("workload", "resolution"),
-    [(w, None) for w in WORKLOADS] + [(w, 4) for w in WORKLOADS if w.is_image],
+    [(w, None) for w in WORKLOADS] + [(w, 4) for w in WORKLOADS if w.is_image or w.is_pooled],
     ids=lambda x: getattr(x, "kind", str(x)),
 )
 def test_it_is_the_network(tmp_path, workload, precisions, resolution):

@@ -1,4 +1,4 @@
-"""Images are shrunk before they are cut: counted, built and named like any other choice."""
+"""Images are shrunk, texts cut, as a choice that is counted, built and named like any other."""
 
 from dataclasses import replace
 
@@ -15,6 +15,8 @@ from search_spaces.counting import count
 from search_spaces.encoding import encode
 from search_spaces.memory import peak_memory_of
 from search_spaces.models.build import build
+from search_spaces.models.extract import extract
+from search_spaces.models.supernet import Supernet
 from search_spaces.presets import PRESETS
 from search_spaces.sampling import largest, sample, sample_positions, smallest
 from search_spaces.space import SearchSpace
@@ -22,9 +24,12 @@ from search_spaces.workload import Workload
 
 IMAGES = Workload("images", "image_classification", (3, 32, 48), 5, 2)
 TEXT = Workload("text", "text_classification", (12,), 3, 4, vocab_size=50)
+ANSWERS = Workload("spans", "question_answering", (12,), 2, 4, vocab_size=50)
 LAYER = LayerSpec(AttentionSpec(2, 1, 8), FfnSpec(32))
 WHOLE = Architecture(16, (LAYER,), patch_size=4)
 SHRUNK = replace(WHOLE, resolution=16)
+CUT = Architecture(16, (LAYER,), resolution=8)
+CUT_ALIKE = replace(CUT, resolution=None)
 PLAIN = PRESETS["digits-tiny"]
 SPACE = SearchSpace.from_dict(
     {**PLAIN.to_dict(), "name": "shrunk", "resolution": [8, None, 16, 24]}
@@ -43,7 +48,7 @@ def test_models_and_spaces_that_say_nothing_of_it_are_stored_as_ever():
 def test_it_is_part_of_what_a_model_is():
     again = Architecture.from_dict(SHRUNK.to_dict())
     assert again == SHRUNK and again.hash == SHRUNK.hash != WHOLE.hash
-    assert SHRUNK.describe() == "d16 L1 h2/1 ff32 p4 16px fp32"
+    assert SHRUNK.describe() == "d16 L1 h2/1 ff32 p4 @16 fp32"
     assert SPACE.size() == 4 * PLAIN.size()
     assert smallest(SPACE).resolution == 8 and largest(SPACE).resolution is None
 
@@ -108,7 +113,8 @@ def test_the_energy_predictor_sees_tokens():
         (IMAGES, 64, "below the image's height"),
         (IMAGES, 12, "patch_size must divide the image's 12x18 pixels, got 4"),
         (IMAGES, 15, "proportions of the image's 32x48"),
-        (TEXT, 8, "resolution must be null for text_classification, got 8"),
+        (TEXT, 12, "below the 12 tokens of a text, for which null stands, got 12"),
+        (ANSWERS, 8, "resolution must be null for question_answering, got 8"),
     ],
 )
 def test_what_does_not_fit_is_refused(workload, resolution, message):
@@ -117,10 +123,48 @@ def test_what_does_not_fit_is_refused(workload, resolution, message):
         workload.check_fits(replace(WHOLE, patch_size=patch_size, resolution=resolution))
 
 
-def test_the_images_own_size_has_one_name():
+def test_the_samples_own_size_has_one_name():
     space = SearchSpace.from_dict({**PLAIN.to_dict(), "resolution": [16, 24, 32]})
-    assert space.for_images_of(32).values("resolution") == (16, 24, None)
-    assert SPACE.for_images_of(24).values("resolution") == (8, None, 16)
+    assert space.for_samples_of(IMAGES).values("resolution") == (16, 24, None)
+    low = replace(IMAGES, input_shape=(3, 24, 24))
+    # An image is not enlarged, whereas a text of 12 tokens is whole among at most 16.
+    assert SPACE.for_samples_of(low).values("resolution") == (8, None, 16)
+    assert SPACE.for_samples_of(TEXT).values("resolution") == (8, None)
+
+
+def texts(n=6, n_tokens=12):
+    return torch.randint(1, 50, (n, n_tokens), generator=torch.Generator().manual_seed(0))
+
+
+def test_no_more_of_a_text_is_read():
+    model = build(CUT, TEXT, generator_seed=0).eval()
+    tokens, changed = texts(), texts()
+    changed[:, 8:] = 0
+    torch.testing.assert_close(model(tokens), model(changed))
+    torch.testing.assert_close(model(tokens), model(tokens[:, :8]))
+    torch.testing.assert_close(model.with_features(tokens)[0], model(tokens))
+    changed[:, 7] = 0
+    assert not torch.allclose(model(tokens), model(changed))
+    # The same weights make a network for texts of eight tokens.
+    short = build(CUT_ALIKE, replace(TEXT, input_shape=(8,)), generator_seed=0).eval()
+    torch.testing.assert_close(model(tokens), short(tokens[:, :8]))
+
+
+def test_fewer_tokens_are_counted_as_those_of_shorter_texts():
+    short = replace(TEXT, input_shape=(8,))
+    assert count(CUT, TEXT) == count(CUT_ALIKE, short)
+    assert peak_memory_of(CUT, TEXT) == peak_memory_of(CUT_ALIKE, short)
+    assert count(CUT, TEXT).params == sum(p.numel() for p in build(CUT, TEXT).parameters())
+
+
+def test_a_supernet_holds_networks_that_read_less():
+    data = {"d_model": [16], "depth": [1], "n_heads": [2], "n_kv_heads": [1], "ffn_ratio": [2]}
+    space = SearchSpace.from_dict({"name": "cut", **data, "resolution": [8, None]})
+    supernet = Supernet.seeded(space, TEXT, seed=0).eval()
+    alone = extract(supernet, CUT).eval()
+    with supernet.active(CUT):
+        torch.testing.assert_close(supernet(texts()), alone(texts()))
+        torch.testing.assert_close(supernet(texts()), supernet(texts()[:, :8]))
 
 
 def test_patches_must_divide_it_and_teachers_must_share_it():
