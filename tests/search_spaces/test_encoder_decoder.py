@@ -42,9 +42,12 @@ def architecture(rank=None, d_model=32, compression=None):
 
 def network(workload=MT, **kind):
     made = build_network(architecture(**kind), workload, generator_seed=0).eval()
-    # Untrained heads hardly prefer anything, and would let mistakes go unseen.
+    # Untrained heads hardly prefer anything, whatever is read: mistakes would go unseen.
     with torch.no_grad():
         made.decoder.head.weight *= 8
+        for side in (made, made.decoder):
+            side.embed.weight *= 5
+            side.position_TD *= 5
     return made
 
 
