@@ -116,6 +116,9 @@ def image_samples(source: Any, problems: Problems, *, options: ImageOptions) -> 
                 )
             where = source["images"]
             images, labels = read_array(where), read_array(source["labels"])
+        _check_labels(
+            labels, len(images), source if isinstance(source, Path) else source["labels"]
+        )
         return _array_samples(images, labels, where, options)
     except ValueError as error:
         problems.add(str(error))
@@ -126,6 +129,14 @@ def _read_picture(path: Path, options: ImageOptions) -> NDArray[np.uint8]:
     return decode(read_bytes(path), options.channels, options.size)
 
 
+def _check_labels(labels: NDArray[Any], n: int, where: Path) -> None:
+    if labels.shape != (n,) or labels.dtype.kind not in "uiU":
+        raise ValueError(
+            f"labels of {where} must be {n} whole numbers or texts, got {labels.dtype} "
+            f"{labels.shape}"
+        )
+
+
 def _array_samples(
     images: NDArray[Any], labels: NDArray[Any], where: Path, options: ImageOptions
 ) -> list[Sample]:
@@ -133,11 +144,6 @@ def _array_samples(
         raise ValueError(
             f"{where} must hold images as numbers (N, H, W), (N, H, W, C) or (N, C, H, W), got "
             f"{images.dtype} {images.shape}"
-        )
-    if labels.shape != (len(images),) or labels.dtype.kind not in "uiU":
-        raise ValueError(
-            f"labels of {where} must be {len(images)} whole numbers or texts, got {labels.dtype} "
-            f"{labels.shape}"
         )
     if images.ndim == 3:
         images = images[:, None]

@@ -77,9 +77,7 @@ def prepare(
         split: [pools[name].samples[row].label for name, row in rows]
         for split, rows in chosen.items()
     }
-    classes = (
-        [] if n_target_planes else classes_of(labels["train"], "the training split", problems)
-    )
+    classes = [] if n_target_planes else classes_of(labels["train"], sources.training, problems)
     position = {label: index for index, label in enumerate(classes)}
     for split in SPLITS:
         for (name, row), label in zip(chosen[split], labels[split], strict=True):

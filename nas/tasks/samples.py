@@ -60,6 +60,13 @@ class Sources:
             return cls({key: whole / key for key in SPLITS if (whole / key).is_dir()}, *shares)
         return cls({"train": whole}, *shares)
 
+    @property
+    def training(self) -> str:
+        """How messages name the training split: with what it comes from."""
+        given = self.given["train"]
+        named = given.values() if isinstance(given, Mapping) else [given]
+        return f"the training split ({', '.join(map(str, named))})"
+
     def split_of(self, asked: SplitName, sample: Sample, digest: bytes) -> SplitName:
         """The split of a sample that was found among the data of split ``asked``.
 

@@ -88,7 +88,7 @@ class Segmentation:
             axis=0,
             what="pictures with masks",
             n_target_planes=1,
-            finish=partial(_counted, options=options),
+            finish=partial(_counted, sources=sources, options=options),
         )
 
     @classmethod
@@ -194,13 +194,15 @@ def _read(picture: Path, mask: Path, options: MaskOptions) -> NDArray[np.int16]:
     return np.concatenate([image_CHW, classes_HW[None]]).astype(np.int16)
 
 
-def _counted(folder: Path, about: dict[str, Any], *, options: MaskOptions) -> dict[str, Any]:
+def _counted(
+    folder: Path, about: dict[str, Any], *, sources: Sources, options: MaskOptions
+) -> dict[str, Any]:
     pixels = {split: _pixels(folder / f"{split}.targets.npy", options) for split in SPLITS}
     seen = [name for name, n in zip(options.classes, pixels["train"], strict=True) if n]
     if len(seen) < 2:
         problems = Problems()
         problems.add(
-            f"masks of the training split must hold two classes or more, got "
+            f"masks of {sources.training} must hold two classes or more, got "
             f"{', '.join(seen) or 'none'}"
         )
         problems.check()

@@ -33,12 +33,14 @@ def read_squad(path: Path, problems: Problems) -> list[Question]:
         size = path.stat().st_size
         if not 0 < size <= _MAX_BYTES:
             raise ValueError(f"must have 1 to {_MAX_BYTES} bytes, got {size}")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         problems.add(f"{path} must be readable: {error.strerror}")
         return []
-    except UnicodeDecodeError:
-        problems.add(f"{path} must be UTF-8 text")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = error.object[error.start]
+        problems.add(f"{path}, line {line}, must be UTF-8 text, got byte {byte:#04x}")
         return []
     except (json.JSONDecodeError, RecursionError) as error:
         problems.add(f"{path} must be JSON: {error}")

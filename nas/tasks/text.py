@@ -128,6 +128,11 @@ OPTION_KEYS = tuple(field.name for field in fields(TextOptions))
 class TextSource(Protocol):
     """Where the rows of each split come from."""
 
+    @property
+    def sources(self) -> Sources:
+        """What is read for each split, and the shares that are held out."""
+        ...
+
     def key(self, options: Mapping[str, Any], files: Sequence[Path]) -> str:
         """A name for what is made of the rows by ``options`` and ``files``; see ``key_of``."""
         ...
@@ -274,9 +279,8 @@ class TextClassification:
                 held_out = "" if split == "train" else f": raise {split}_share, or name its data"
                 problems.add(f"the {split} split must have texts, and has none{held_out}")
         labels = {split: [row.label for row in rows[split]] for split in SPLITS}
-        classes = (
-            classes_of(labels["train"], "the training split", problems) if rows["train"] else []
-        )
+        where = self.source.sources.training
+        classes = classes_of(labels["train"], where, problems) if rows["train"] else []
         position = {label: index for index, label in enumerate(classes)}
         for split in SPLITS:
             for row in rows[split]:

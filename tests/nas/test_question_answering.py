@@ -154,7 +154,7 @@ PLACE = r"notes.json: data\[0\].paragraphs\[1\]"
         (lambda _: None, "notes.json must be readable"),
         (text(b""), "notes.json must have 1 to"),
         (text(b"{"), "notes.json must be JSON"),
-        (text(b"\xff"), "notes.json must be UTF-8"),
+        (text(b"\xff"), "notes.json, line 1, must be UTF-8"),
         (text(b"[]"), "notes.json must be an object with a list `data`"),
         (text(b'{"data": []}'), "notes.json must hold questions"),
         (text(b'{"data": [3]}'), r"data\[0\] must have a list `paragraphs`"),

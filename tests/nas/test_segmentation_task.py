@@ -143,7 +143,11 @@ def one_class(folder):
         (empty_mask, {}, r"002.png has the mask .*002.png, which must have 1 to"),
         (colours, {}, r"which must be grey or have a palette of classes, got mode RGB"),
         (other_size, {}, r"which must be of the picture's \(12, 12\) pixels, got \(9, 12\)"),
-        (one_class, {}, r"masks of the training split must hold two classes or more, got bright"),
+        (
+            one_class,
+            {},
+            r"masks of the training split \(.*\) must hold two classes or more, got bright",
+        ),
         (None, {"classes": ["one"]}, "classes must be two distinct names or more"),
         (None, {"classes": "one"}, "classes must be a list of names"),
         (None, {"ignored": 2}, r"ignored must be in 3..255, got 2"),

@@ -1,0 +1,387 @@
+"""Bad data of every kind: a fault is one line that names file and place; all are said at once."""
+
+import json
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from media_fakes import png, task_file, write_pictures, write_scenes, write_tones
+from text_fakes import reviews, sentences, tale, write_parallel, write_squad, write_table
+
+from nas.cli.main import main
+from nas.tasks.registry import FILE_TASKS, get_task
+
+LATIN = "caf\u00e9".encode("latin-1")
+NOT_UTF8 = "UTF-8"
+
+
+def table(folder, ending="csv", rows=60):
+    write_table(folder / f"all.{ending}", reviews(rows))
+    return {"kind": "text_classification", "data": f"all.{ending}", "sequence_length": 12}
+
+
+def texts_without_column(folder):
+    return table(folder) | {"label": "verdict"}, ["all.csv", "verdict", "text, label"]
+
+
+def texts_with_another_label(folder):
+    options = table(folder, "jsonl")
+    with (folder / "all.jsonl").open("a") as file:
+        file.write('{"text": "warm", "label": [1]}\n')
+    return options, ["all.jsonl:61", "label"]
+
+
+def texts_of_nothing(folder):
+    options = table(folder)
+    (folder / "all.csv").write_text("")
+    return options, ["all.csv", "must have a row .* and has none"]
+
+
+def texts_in_latin(folder):
+    options = table(folder)
+    with (folder / "all.csv").open("ab") as file:
+        file.write(b"61," + LATIN + b",pos\n")
+    return options, ["all.csv", NOT_UTF8, "line 62"]
+
+
+def texts_of_one_class(folder):
+    write_table(folder / "all.csv", [(text, "pos") for text, _ in reviews(60)])
+    return {"kind": "text_classification", "data": "all.csv"}, [
+        "all.csv",
+        "two classes or more, got pos",
+    ]
+
+
+def texts_that_are_nan(folder):
+    columns = {"text": [1.0, float("nan")], "label": ["pos", "neg"]}
+    pq.write_table(pa.table(columns), folder / "all.parquet")
+    return {"kind": "text_classification", "data": "all.parquet"}, ["all.parquet", "text"]
+
+
+def labels_that_are_nan(folder):
+    options = table(folder, "jsonl")
+    with (folder / "all.jsonl").open("a") as file:
+        file.write('{"text": "warm", "label": NaN}\n')
+    return options, ["all.jsonl:61", "label"]
+
+
+def pictures(folder):
+    write_pictures(folder / "all", 12)
+    return {"kind": "images", "data": "all"}
+
+
+def picture_of_nothing(folder):
+    options = pictures(folder)
+    (folder / "all" / "down" / "003.png").write_bytes(b"")
+    return options, ["down/003.png", "bytes, got 0"]
+
+
+def pictures_of_one_class(folder):
+    write_pictures(folder / "all", 90, classes=("down",))
+    return {"kind": "images", "data": "all"}, ["all", "two classes or more, got down"]
+
+
+def pictures_that_are_nan(folder):
+    rng = np.random.default_rng(0)
+    values = rng.random((40, 8, 8)).astype(np.float32)
+    values[7, 2, 3] = np.nan
+    np.save(folder / "x.npy", values)
+    np.save(folder / "y.npy", np.arange(40) % 2)
+    data = {"images": "x.npy", "labels": "y.npy"}
+    return {"kind": "images", "data": data}, ["x.npy", r"\b7\b", "NaN|finite"]
+
+
+def pictures_with_another_label(folder):
+    np.save(folder / "x.npy", np.random.default_rng(0).random((40, 8, 8)))
+    np.save(folder / "y.npy", np.arange(40) / 3)
+    data = {"images": "x.npy", "labels": "y.npy"}
+    return {"kind": "images", "data": data}, ["y.npy", "whole|integer"]
+
+
+def pictures_without_column(folder):
+    rows = {"picture": [png(np.zeros((8, 8), np.uint8))] * 4, "label": [0, 1, 0, 1]}
+    pq.write_table(pa.table(rows), folder / "all.parquet")
+    return {"kind": "images", "data": "all.parquet"}, ["all.parquet", "image"]
+
+
+def tones(folder):
+    write_tones(folder / "all", 10)
+    return {
+        "kind": "speech",
+        "data": "all",
+        "sample_rate": 8000,
+        "duration_s": 0.4,
+        "n_mels": 20,
+        "hop_ms": 20,
+    }
+
+
+def recording_of_nothing(folder):
+    options = tones(folder)
+    path = sorted((folder / "all" / "low").iterdir())[0]
+    path.write_bytes(b"")
+    return options, [f"low/{path.name}", "bytes, got 0"]
+
+
+def recordings_of_one_class(folder):
+    options = tones(folder)
+    for name in ("low", "high"):
+        for path in (folder / "all" / name).iterdir():
+            path.unlink()
+        (folder / "all" / name).rmdir()
+    return options, ["all", "two classes or more, got middle"]
+
+
+def recording_that_is_text(folder):
+    options = tones(folder)
+    (folder / "all" / "low" / "note.wav").write_text("not a sound")
+    return options, ["low/note.wav", "WAV"]
+
+
+def scenes(folder):
+    write_scenes(folder, 20)
+    data = {"images": "pictures", "masks": "masks"}
+    return {"kind": "segmentation", "data": data, "classes": ["ground", "bright", "red"]}
+
+
+def scene_of_nothing(folder):
+    options = scenes(folder)
+    (folder / "pictures" / "004.png").write_bytes(b"")
+    return options, ["pictures/004.png", "bytes, got 0"]
+
+
+def mask_of_nothing(folder):
+    options = scenes(folder)
+    (folder / "masks" / "004.png").write_bytes(b"")
+    return options, ["masks/004.png", "bytes, got 0"]
+
+
+def mask_of_another_class(folder):
+    options = scenes(folder)
+    (folder / "masks" / "004.png").write_bytes(png(np.full((12, 12), 9, np.uint8)))
+    return options, ["masks/004.png", r"\b9\b"]
+
+
+def masks_of_one_class(folder):
+    options = scenes(folder)
+    for path in (folder / "masks").iterdir():
+        path.write_bytes(png(np.zeros((12, 12), np.uint8)))
+    return options, ["masks", "two classes or more, got ground"]
+
+
+def notes(folder, change=None):
+    write_squad(folder / "notes.json", 30)
+    if change is not None:
+        data = json.loads((folder / "notes.json").read_text())
+        change(data["data"][0]["paragraphs"])
+        (folder / "notes.json").write_text(json.dumps(data))
+    return {"kind": "question_answering", "data": "notes.json", "sequence_length": 24}
+
+
+def notes_without_context(folder):
+    options = notes(folder, lambda paragraphs: paragraphs[3].pop("context"))
+    return options, ["notes.json", r"\b3\b", "context"]
+
+
+def notes_with_another_answer(folder):
+    def change(paragraphs):
+        paragraphs[3]["qas"][1]["answers"] = "Ada"
+
+    return notes(folder, change), ["notes.json", "answers"]
+
+
+def notes_of_nothing(folder):
+    options = notes(folder)
+    (folder / "notes.json").write_text("")
+    return options, ["notes.json", "bytes, got 0"]
+
+
+def notes_in_latin(folder):
+    options = notes(folder)
+    (folder / "notes.json").write_bytes(b'{"data": "' + LATIN + b'"}')
+    return options, ["notes.json", NOT_UTF8, "line 1"]
+
+
+def plays(folder):
+    (folder / "plays.txt").write_text(tale(600))
+    return {
+        "kind": "language_modelling",
+        "data": "plays.txt",
+        "context_length": 24,
+        "block_length": 256,
+    }
+
+
+def plays_of_nothing(folder):
+    options = plays(folder)
+    (folder / "plays.txt").write_text("")
+    return options, ["plays.txt", "must .*none|got 0|empty"]
+
+
+def plays_in_latin(folder):
+    options = plays(folder)
+    lines = (folder / "plays.txt").read_bytes().splitlines(keepends=True)
+    (folder / "plays.txt").write_bytes(b"".join([*lines[:9], LATIN + b"\n", *lines[9:]]))
+    return options, ["plays.txt", NOT_UTF8, "line 10"]
+
+
+def plays_that_are_away(folder):
+    return plays(folder) | {"data": "gone.txt"}, ["gone.txt", "No such file"]
+
+
+def pairs(folder):
+    data = write_parallel(folder, sentences(100))
+    return {
+        "kind": "translation",
+        "data": data,
+        "sequence_length": 12,
+        "target_length": 12,
+        "max_vocabulary": 290,
+    }
+
+
+def pairs_without_column(folder):
+    write_table(folder / "all.tsv", sentences(100), ("source", "german"))
+    return pairs(folder) | {"data": "all.tsv"}, ["all.tsv", "target", "german"]
+
+
+def pairs_with_another_type(folder):
+    write_table(folder / "all.jsonl", sentences(100), ("source", "target"))
+    with (folder / "all.jsonl").open("a") as file:
+        file.write('{"source": "the dog", "target": 3}\n')
+    return pairs(folder) | {"data": "all.jsonl"}, ["all.jsonl:101", "target"]
+
+
+def pairs_of_nothing(folder):
+    options = pairs(folder)
+    for name in ("train.en", "train.xx"):
+        (folder / name).write_text("")
+    return options, ["train.en", "must have a line or more"]
+
+
+def pairs_in_latin(folder):
+    options = pairs(folder)
+    lines = (folder / "train.xx").read_bytes().splitlines(keepends=True)
+    (folder / "train.xx").write_bytes(b"".join([*lines[:9], LATIN + b"\n", *lines[10:]]))
+    return options, ["train.xx", NOT_UTF8, "line 10"]
+
+
+def saved(folder, columns):
+    datasets = pytest.importorskip("datasets")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "cache"))
+        whole = datasets.Dataset.from_dict(columns)
+        datasets.DatasetDict({"train": whole}).save_to_disk(folder / "saved")
+    return {"kind": "hf", "dataset": "saved", "sequence_length": 12}
+
+
+def hf_columns(n=100):
+    texts, labels = zip(*reviews(n), strict=True)
+    return {"text": list(texts), "label": list(labels)}
+
+
+def hf_without_column(folder):
+    return saved(folder, hf_columns()) | {"text": "sentence"}, ["sentence", "text, label"]
+
+
+def hf_with_another_label(folder):
+    columns = hf_columns() | {"label": [[1]] * 100}
+    return saved(folder, columns), ["label"]
+
+
+def hf_that_is_nan(folder):
+    columns = hf_columns() | {"label": [float("nan"), *[1.0] * 99]}
+    return saved(folder, columns), ["label"]
+
+
+def hf_of_one_class(folder):
+    return saved(folder, hf_columns() | {"label": ["pos"] * 100}), ["classes"]
+
+
+def hf_of_nothing(folder):
+    return saved(folder, hf_columns() | {"text": ["", *hf_columns()["text"][1:]]}), ["train"]
+
+
+# Each writes data of its kind with one fault, and says what the line must hold.
+FAULTS = {
+    "text_classification": [
+        texts_without_column,
+        texts_with_another_label,
+        texts_of_nothing,
+        texts_in_latin,
+        texts_of_one_class,
+        texts_that_are_nan,
+        labels_that_are_nan,
+    ],
+    "images": [
+        picture_of_nothing,
+        pictures_of_one_class,
+        pictures_that_are_nan,
+        pictures_with_another_label,
+        pictures_without_column,
+    ],
+    "speech": [recording_of_nothing, recordings_of_one_class, recording_that_is_text],
+    "segmentation": [scene_of_nothing, mask_of_nothing, mask_of_another_class, masks_of_one_class],
+    "question_answering": [
+        notes_without_context,
+        notes_with_another_answer,
+        notes_of_nothing,
+        notes_in_latin,
+    ],
+    "language_modelling": [plays_of_nothing, plays_in_latin, plays_that_are_away],
+    "translation": [
+        pairs_without_column,
+        pairs_with_another_type,
+        pairs_of_nothing,
+        pairs_in_latin,
+    ],
+    "hf": [
+        hf_without_column,
+        hf_with_another_label,
+        hf_that_is_nan,
+        hf_of_one_class,
+        hf_of_nothing,
+    ],
+}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_no_kind_is_left_out():
+    assert FAULTS.keys() == FILE_TASKS.keys()
+
+
+@pytest.mark.parametrize(
+    "fault", [fault for kind in FAULTS.values() for fault in kind], ids=lambda f: f.__name__
+)
+def test_a_fault_is_one_line_that_names_its_place(tmp_path, capsys, fault):
+    options, words = fault(tmp_path)
+    path = task_file(tmp_path / "task.yaml", name="bad", **options)
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
+        get_task(path).split("train")
+    line = str(raised.value)
+    assert "\n" not in line
+    for word in words:
+        assert re.search(word, line), (word, line)
+    capsys.readouterr()
+    assert main(["check-data", path, "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    # A search says the first of what the check says.
+    assert found["n_errors"] >= 1 and found["errors"][0].split(" (and")[0] in line
+
+
+def test_faults_of_different_files_are_said_at_once(tmp_path, capsys):
+    options, _ = scene_of_nothing(tmp_path)
+    (tmp_path / "masks" / "007.png").write_bytes(png(np.full((12, 12), 9, np.uint8)))
+    (tmp_path / "masks" / "009.png").unlink()
+    path = task_file(tmp_path / "task.yaml", name="bad", **options)
+    assert main(["check-data", path, "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert found["n_errors"] == 3
+    for name in ("004.png", "007.png", "009.png"):
+        assert sum(name in line for line in found["errors"]) == 1
