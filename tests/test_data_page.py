@@ -43,7 +43,8 @@ def test_its_texts_are_a_task(tmp_path):
     task = task_of(tmp_path, text)
     found = check_data(task)
     assert not found.errors and set(found.splits["train"]["classes"]) == {"pos", "neg"}
-    check_fits(recipes.text("cpu").space, task.workload(128))
+    workload = task.workload(128)
+    check_fits(recipes.text("cpu").space.for_samples_of(workload), workload)
 
 
 def test_its_questions_are_a_task(tmp_path):
