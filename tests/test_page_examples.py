@@ -1,10 +1,11 @@
 """Examples of compression.md, supernet.md, spaces.md and tutorial.md, run as written."""
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from export_fakes import made_artifact
-from pages import DOCS, blocks, output_of
+from pages import DOCS, ROOT, blocks, lines_of, output_of
 
 from nas.tasks.registry import get_task
 from search_spaces.architecture import Architecture, AttentionSpec, Compression, FfnSpec, LayerSpec
@@ -86,6 +87,31 @@ def test_what_spaces_are_refused_for_is_what_is_said():
         else:
             raise AssertionError(f"{line} must be refused")
     assert n_rows >= 10
+
+
+def test_the_genes_that_are_listed_are_all_there_are():
+    page = DOCS / "spaces.md"
+    table = page.read_text().partition("| gene | values | left out |\n|---|---|---|\n")[2]
+    rows = [row.strip("|").split(" | ") for row in table.partition("\n\n")[0].splitlines()]
+    genes = {gene.strip(" `"): row[2] for row in rows for gene in row[0].split(",")}
+    space = SearchSpace.from_dict(yaml.safe_load(blocks(page, "yaml")[0]))
+    assert genes.keys() == space.domains.keys()
+    for gene, left_out in genes.items():
+        given = {key: domain for key, domain in space.domains.items() if key != gene}
+        if "must be given" in left_out:
+            with pytest.raises(ValueError, match=f"lacks {gene}"):
+                SearchSpace(name="without", domains=given, shared=space.shared)
+        else:
+            without = SearchSpace(name="without", domains=given, shared=space.shared)
+            (plain,) = yaml.safe_load(left_out.strip(" `"))
+            assert without.values(gene) == (plain,)
+
+
+def test_the_tutorial_installs_as_make_does():
+    (line,) = (line for line in lines_of(DOCS / "tutorial.md") if " pip install " in line)
+    options = line.partition(" pip install ")[2].removesuffix(" .")
+    # What is for developers is left out.
+    assert f"{options} '.[dev]'" in (ROOT / "Makefile").read_text()
 
 
 def test_what_the_tutorial_takes_away_runs(tmp_path):
