@@ -1,8 +1,13 @@
 """``nas export --format``: whole exports, what is refused before, and files of strangers."""
 
 import ast
+import contextlib
+import io
 import json
 import pickle
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +18,8 @@ from search_fakes import WORKLOAD
 
 from nas.cli.main import main
 from nas.exporting import form as form_module
-from nas.exporting.forms import FORMS, check_held, parse_forms
+from nas.exporting.forms import ARTIFACT, FORMS, check_held, parse_forms
+from nas.exporting.onnx_form import OPSET
 from nas.searching.run import Run
 from predictors.campaign import protocol
 from search_spaces.architecture import (
@@ -42,9 +48,27 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def fast(monkeypatch):
+    make_fast(monkeypatch)
+
+
+def make_fast(monkeypatch):
     """Few short windows, and no compiler, with which networks run op by op."""
     monkeypatch.setitem(protocol.PROTOCOLS, "quick", FAST)
     monkeypatch.setenv("CXX", "none")
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    """The folder of an export of every form, and what the command printed."""
+    root = tmp_path_factory.mktemp("exported")
+    words = ["export", run.folder, "--trial", 0, "--to", root / "model", "--quiet"]
+    words += ["--joule-tolerance", 1e6, "--accuracy-tolerance", 0.2]
+    words += ["--format", "safetensors,pt2", "--format", "onnx, onnx-int8,huggingface,python"]
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        make_fast(patch)
+        assert main([str(word) for word in words]) == 0
+    return root / "model", out.getvalue()
 
 
 def said(words, capsys):
@@ -53,28 +77,78 @@ def said(words, capsys):
     return code, capsys.readouterr().err.strip()
 
 
-def test_an_export_of_every_form(run, fast, tmp_path, capsys):
-    words = ["export", run.folder, "--trial", 0, "--to", tmp_path / "a", "--joule-tolerance", 1e6]
-    words += ["--format", "safetensors,pt2", "--format", "onnx, onnx-int8,huggingface", "--quiet"]
-    words += ["--accuracy-tolerance", 0.2]
-    assert main([str(word) for word in words]) == 0
-    shown = capsys.readouterr().out.splitlines()
-    card = json.loads((tmp_path / "a" / "card.json").read_text())
-    assert set(card["formats"]) == {"pt2", "onnx", "onnx-int8", "huggingface"}
-    readme = (tmp_path / "a" / "README.md").read_text()
+def test_an_export_of_every_form(exported):
+    folder, out = exported
+    shown = out.splitlines()
+    card = json.loads((folder / "card.json").read_text())
+    assert set(card["formats"]) == set(FORMS)
+    readme = (folder / "README.md").read_text()
     for name, form in card["formats"].items():
         verified = form["verified"]
         reading = verified["reading"]
         assert reading["is_estimate"] and reading["n_repeats"] >= 6 and reading["energy_j"] > 0
         assert reading["protocol_hash"] == FAST.hash and reading["workload"] == "digits/b128"
-        assert sum((tmp_path / "a" / f).stat().st_size for f in form["files"]) > 1000
+        assert sum((folder / f).stat().st_size for f in form["files"]) > 1000
         assert any(line.strip().startswith(f"{name} ") and "estimated" in line for line in shown)
         assert f"| {name} (" in readme and "an estimate (cpu-seconds" in readme
     assert "opset 20" in readme and "batch of any size" in readme
     assert card["formats"]["pt2"]["verified"]["output_difference"] < 1e-3
-    assert not list((tmp_path / "a").parent.glob(".a-*"))
-    front, model_card = model_card_of(tmp_path / "a" / "huggingface")
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    front, model_card = model_card_of(folder / "huggingface")
     check_model_card(front, model_card, card)
+
+
+# What a block of the page is of, by a word in it, and the form whose tolerance is its.
+PAGE = {
+    "load_artifact": "pt2",
+    "onnxruntime": "onnx",
+    "torch.export": "pt2",
+    "model/python": "python",
+}
+WITHOUT_US = """
+import sys
+for name in ("nas", "search_spaces", "predictors", "experiments", {more}):
+    sys.modules[name] = None
+"""
+
+
+@pytest.mark.parametrize("word", PAGE)
+def test_a_block_of_the_page_runs_and_gives_the_outputs(exported, word):
+    folder, _ = exported
+    page = (ROOT / "docs" / "export.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == len(PAGE)
+    (example,) = (block for block in blocks if word in block)
+    if word != "load_artifact":
+        more = {"onnxruntime": '"torch"'}.get(word, '"torchao"')
+        example = WITHOUT_US.format(more=more) + example
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    card = json.loads((folder / "card.json").read_text())
+    allowed = card["formats"][PAGE[word]]["verified"]["output_tolerance"]
+    assert done.stdout.startswith("outputs differ by ")
+    assert float(done.stdout.split()[-1]) <= (1e-3 if word == "load_artifact" else allowed)
+
+
+def test_what_the_page_says_of_forms_is_so():
+    page = (ROOT / "docs" / "export.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    named = {row[0].strip("| `"): row for row in rows[1:]}
+    assert set(named) == {ARTIFACT, *FORMS}
+    for name, form in FORMS.items():
+        files, holds = named[name][1], named[name][3]
+        assert form.files[0].split("/")[0] in files
+        assert set(re.findall(r"\b(?:fp|bf|int)\d+\w*", holds.split("(")[0])) == form.precisions
+        assert ("opset" in files) == name.startswith("onnx")
+        assert form.has_outputs or "not judged" in named[name][4]
+    assert f"opset {OPSET}" in page
 
 
 def model_card_of(folder):
