@@ -51,6 +51,7 @@ def search(
     address: str | None = None,
     trial_timeout_s: float | None = None,
     log: str | None = None,
+    gpus_per_trial: float | None = None,
     resume: bool = False,
     files: Iterable[str | Path] = (),
     listener: Listener | None = None,
@@ -70,6 +71,7 @@ def search(
         address=address,
         trial_timeout_s=trial_timeout_s,
         log=log,
+        gpus_per_trial=gpus_per_trial,
         resume=resume,
         files=[Path(file) for file in files],
         listener=listener,
@@ -85,6 +87,7 @@ def resume(
     address: str | None = None,
     trial_timeout_s: float | None = None,
     log: str | None = None,
+    gpus_per_trial: float | None = None,
     storage: str | None = None,
     listener: Listener | None = None,
 ) -> Run:
@@ -102,6 +105,7 @@ def resume(
         address=address,
         trial_timeout_s=trial_timeout_s,
         log=log,
+        gpus_per_trial=gpus_per_trial,
         storage=storage,
         listener=listener,
     )

@@ -1,4 +1,4 @@
-"""``nas compare``: the fronts of two runs, or of one search on two devices, side by side."""
+"""``nas compare``: the fronts of two runs, or of one run on two devices, side by side."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.account import corner_text, meter_label
+from nas.cli.device_names import device_text, seen_on
 from nas.cli.formats import add_formats, render_csv, render_markdown
 from nas.cli.tables import render_columns
 from nas.cli.units import format_joules
@@ -22,10 +23,19 @@ _RIGHT = (1,)
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "compare", help="compare the fronts of two runs of one task"
+        "compare", help="compare the fronts of two runs of one task, or of a run on two devices"
     )
     parser.add_argument("run_a", metavar="RUN_A", help="run folder")
-    parser.add_argument("run_b", metavar="RUN_B", help="another run folder")
+    parser.add_argument(
+        "run_b", metavar="RUN_B", nargs="?", help="another run folder (default: RUN_A)"
+    )
+    parser.add_argument(
+        "--device",
+        action="append",
+        metavar="NAME",
+        help="see the runs by the joules of this device, one that nas search --measure-on named; "
+        "given twice, RUN_A by the first and RUN_B by the second",
+    )
     add_formats(parser)
 
 
@@ -34,7 +44,16 @@ def run(arguments: argparse.Namespace) -> int:
     import nas
     from nas.searching.comparing import compare_runs
 
-    found = compare_runs(nas.load(arguments.run_a), nas.load(arguments.run_b))
+    names = arguments.device or [None]
+    if len(names) > 2:
+        raise ValueError(f"device must be given once or twice, got {', '.join(names)}")
+    if arguments.run_b is None and len(set(names)) < 2:
+        raise ValueError("name RUN_B, or two devices with --device, to compare a run on them")
+    runs = (arguments.run_a, arguments.run_b or arguments.run_a)
+    a, b = (
+        seen_on(nas.load(run), name) for run, name in zip(runs, (names[0], names[-1]), strict=True)
+    )
+    found = compare_runs(a, b)
     if arguments.json:
         print(json.dumps({"schema": SCHEMA_VERSION} | found.to_dict(), allow_nan=False))
     elif arguments.csv:
@@ -56,7 +75,8 @@ def render(found: RunsCompared) -> str:
     for side in found.sides:
         label = meter_label(side.meter, is_estimate=side.is_estimate)
         lines.append(
-            f"{side.label}: {side.run}, {side.workload} on {side.device} ({label}): "
+            f"{side.label}: {side.run}, {side.workload} on "
+            f"{device_text(side.device, side.measured_on)} ({label}): "
             f"{len(side.members)} members, {len(side.dominated)} dominated by the other front"
         )
     for side, other in (found.sides, found.sides[::-1]):
@@ -108,6 +128,7 @@ def _flat(found: RunsCompared) -> list[dict[str, Any]]:
             "meter": m.meter,
             "is_estimate": m.is_estimate,
             "device": m.device,
+            "measured_on": m.measured_on,
             "workload": m.workload,
             "architecture_text": m.architecture_text,
             "dominated_by": " ".join(map(str, side.dominated.get(m.trial, ()))),

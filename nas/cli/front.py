@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.account import meter_label, render_fidelity, render_spending
+from nas.cli.device_names import add_device_name, device_text, seen_on
 from nas.cli.formats import add_formats, render_markdown
 from nas.cli.formats import render_csv as render_rows
 from nas.cli.front_query import Answer, add_questions, answer, named_baseline
@@ -28,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
         "front", help="show the front of a run, or its best member under a budget"
     )
     parser.add_argument("run", help="run folder")
+    add_device_name(parser)
     add_query(parser)
     add_questions(parser)
     add_formats(parser)
@@ -56,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     import nas
     from nas.searching.summary import summarise
 
-    found = nas.load(arguments.run)
+    found = seen_on(nas.load(arguments.run), arguments.device)
     whole = found.front(asked_limits(arguments))
     baseline = arguments.baseline
     if baseline is None and arguments.at_least_as_accurate_as is not None:
@@ -121,6 +123,8 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
     # Parameters are shown in any case.
     costs = [name for name in front.costs if name in _COSTS]
     label = meter_label(first.meter, is_estimate=first.is_estimate)
+    if first.measured_on is not None:
+        label = f"{first.measured_on}, {label}"
     head: tuple[str, ...] = (
         "trial",
         metric.name,
@@ -164,7 +168,7 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
     lines = [render_columns(head, rows, right)]
     lines.append(
         f"{metric.name} ± standard error on validation data; energy with 95% interval, "
-        f"{first.workload} on {first.device}"
+        f"{first.workload} on {device_text(first.device, first.measured_on)}"
     )
     both = "both" if not front.costs else "all objectives"
     lines.append(f"truly on it: how likely no other trial is better in {both}, by these errors")

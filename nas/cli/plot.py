@@ -186,7 +186,7 @@ def _architecture(found: Run, path: Path, trial: int | None) -> None:
     shape = "x".join(map(str, workload.input_shape))
     patch = record.architecture.patch_size
     plot_architecture(
-        blocks_of(record.architecture, found.config.device),
+        blocks_of(record.architecture, found.config.measured_device),
         path,
         title=f"trial {number}: {record.architecture.describe()}",
         d_model=record.architecture.d_model,

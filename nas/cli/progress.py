@@ -85,9 +85,9 @@ class SearchProgress(_Bar):
     def on_wait(self, reason: str) -> None:
         """See ``nas.searching.session.Listener``."""
         if self._live:
-            self._bar.console.print(f"note: storage is full or away: {reason}")
+            self._bar.console.print(f"note: {reason}")
         elif not self._quiet:
-            print(f"note: storage is full or away: {reason}", file=sys.stderr, flush=True)
+            print(f"note: {reason}", file=sys.stderr, flush=True)
 
     def on_refine(self, done: int, total: int) -> None:
         """See ``nas.searching.session.Listener``."""

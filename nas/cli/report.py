@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nas.cli.device_names import add_device_name, seen_on
 from nas.cli.options import add_json
 
 DEFAULT_PORT = 8765
@@ -18,6 +19,7 @@ def add_parser(subparsers: Any) -> None:
         "report", help="write a run as one HTML page, or serve it while it runs"
     )
     parser.add_argument("run", help="run folder")
+    add_device_name(parser)
     parser.add_argument("--to", type=Path, help="HTML file (default: report.html in the run)")
     parser.add_argument(
         "--watch", action="store_true", help="serve the page on this machine, always up to date"
@@ -33,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.watch:
         if arguments.to is not None:
             raise ValueError("to must be left out with --watch, which writes no file")
+        if arguments.device is not None:
+            raise ValueError("device must be left out with --watch, which shows the first")
         return _watch(Path(arguments.run), arguments.port)
     if arguments.port is not None:
         raise ValueError(f"port must go with --watch, got {arguments.port}")
@@ -40,8 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     from nas.reporting.data import page_data
     from nas.reporting.page import write_page
 
-    found = nas.load(arguments.run)
-    path = arguments.to or found.folder / "report.html"
+    found = seen_on(nas.load(arguments.run), arguments.device)
+    name = "report.html" if arguments.device is None else f"report-{arguments.device}.html"
+    path = arguments.to or found.folder / name
     write_page(page_data(found), path)
     print(json.dumps({"page": str(path)}) if arguments.json else path)
     return 0

@@ -31,6 +31,12 @@ def add_parser(subparsers: Any) -> None:
         "--trial-timeout-s", type=float, metavar="S", help="as in nas search (default: as before)"
     )
     parser.add_argument(
+        "--gpus-per-trial",
+        type=float,
+        metavar="SHARE",
+        help="of a GPU, what each trial takes (default: as before)",
+    )
+    parser.add_argument(
         "--log", metavar="TO", help="log trials to tensorboard as well (default: as before)"
     )
     parser.add_argument(
@@ -64,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             address=arguments.address,
             trial_timeout_s=arguments.trial_timeout_s,
             log=arguments.log,
+            gpus_per_trial=arguments.gpus_per_trial,
             storage=arguments.storage,
             listener=progress,
         )

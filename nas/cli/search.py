@@ -59,6 +59,13 @@ def add_parser(subparsers: Any) -> None:
     )
     add_device(parser)
     add_meter(parser)
+    parser.add_argument(
+        "--measure-on",
+        action="append",
+        metavar="NAME[=DEVICE[/METER]]",
+        help="measure on nodes with the resource joule_meter_NAME; given several times, on each, "
+        "and the search is after the first one's joules (see nas front --device)",
+    )
     parser.add_argument("--epochs", type=int, help="training epochs of each candidate")
     parser.add_argument(
         "--shift",
@@ -135,6 +142,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--storage", help="Optuna storage URL (default: a journal in the run)")
     parser.add_argument("--address", help="a running Ray cluster: auto, host:port, ray://...")
     parser.add_argument(
+        "--gpus-per-trial",
+        type=float,
+        metavar="SHARE",
+        help="of a GPU, what each trial takes, such as 0.5 (default: so that all GPUs are used)",
+    )
+    parser.add_argument(
         "--trial-timeout-s",
         type=float,
         metavar="S",
@@ -162,7 +175,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"workers must be >= 1, got {arguments.workers}")
     from nas.searching.run import Driver
 
-    Driver(log=arguments.log)
+    Driver(log=arguments.log, gpus_per_trial=arguments.gpus_per_trial)
     arguments.resume = arguments.resume and _has_begun(arguments)
     config = _config(arguments)
     name = arguments.recipe or Path(config.task).stem
@@ -186,6 +199,7 @@ def run(arguments: argparse.Namespace) -> int:
             address=arguments.address,
             trial_timeout_s=arguments.trial_timeout_s,
             log=arguments.log,
+            gpus_per_trial=arguments.gpus_per_trial,
             resume=arguments.resume,
             files=_files(arguments),
             listener=progress,
@@ -215,6 +229,8 @@ def _earlier_notes(arguments: argparse.Namespace, config: SearchConfig) -> list[
     """What a new search takes of earlier runs and a predictor."""
     if arguments.resume or not (config.warm_start or config.predictor):
         return []
+    if config.measure_on:
+        return ["which joules of earlier runs count is for the nodes that measure to say"]
     from nas.searching.earlier import gather
     from nas.searching.study import situation_of
 
@@ -227,6 +243,7 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
     from nas.cli.units import parse_joules
     from nas.searching.config import SearchConfig
     from nas.searching.halving import HalvingConfig
+    from nas.searching.measure_on import MeasuredDevice
     from nas.searching.recipes import default_device, fitted, get_recipe
     from nas.searching.run import load
     from nas.tasks.registry import is_task_file
@@ -258,6 +275,8 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
     changes |= limits_of(arguments)
     if arguments.objective is not None:
         changes["objectives"] = tuple(arguments.objective)
+    if arguments.measure_on is not None:
+        changes["measure_on"] = tuple(map(MeasuredDevice.parse, arguments.measure_on))
     if arguments.warm_start is not None:
         changes["warm_start"] = tuple(arguments.warm_start)
     if arguments.space is not None:

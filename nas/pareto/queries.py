@@ -49,6 +49,7 @@ class FrontMember:
     Accuracies are shares in [0, 1], higher is better, whatever the task is judged by; ``score`` is
     the validation accuracy in the own unit of that ``metric``, such as bits per byte.
     ``unit`` is what joules are named per: a sample, or a token of a phase of decoding.
+    ``measured_on`` is the name that the search gave ``device``, ``None`` where it gave none.
     """
 
     trial: int
@@ -80,6 +81,7 @@ class FrontMember:
     score: float | None = None
     score_se: float | None = None
     unit: str = "sample"
+    measured_on: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,12 @@ def page_data(run: Run) -> dict[str, Any]:
         "costs": list(run.config.goals.costs),
         "summary": summary.to_dict() | {"spent_energy_j": summary.spent_energy_j},
         "trials": [
-            _trial(record, run.config.device, front.get(record.number), record.number in shown)
+            _trial(
+                record,
+                run.config.measured_device,
+                front.get(record.number),
+                record.number in shown,
+            )
             for record in records
         ],
         "history": None if history is None else asdict(history),
@@ -132,10 +137,11 @@ def _provenance(
                 r.driver,
             )
             ways.setdefault(key, []).append(r)
+    device = run.config.measured_device
     return {
-        "meter": run.meter,
+        "meter": summary.meter,
         "is_estimate": summary.is_estimate,
-        "device": run.config.device,
+        "device": device if run.measured_on is None else f"{run.measured_on} ({device})",
         "protocol": run.config.protocol,
         "versions": run.versions,
         "seed": run.config.seed,

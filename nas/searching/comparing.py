@@ -1,4 +1,4 @@
-"""Two runs of one task against each other, or one search on two devices."""
+"""Two runs of one task against each other, or one run on two devices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Side:
     ``hypervolume`` is accuracy times decades of joules (and of each further objective) from the
     common reference. ``covers`` is the share of the other's members that this front is at least
     as good as in everything. ``dominated`` maps each dominated member's trial number to the
-    trials of the other front that dominate it.
+    trials of the other front that dominate it. ``measured_on`` is the search's name of the device.
     """
 
     label: str
@@ -33,6 +33,7 @@ class Side:
     hypervolume: float
     covers: float
     dominated: dict[int, tuple[int, ...]]
+    measured_on: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ def _side(
         label=label,
         run=str(run.folder),
         device=first.device,
+        measured_on=first.measured_on,
         meter=first.meter,
         is_estimate=any(m.is_estimate for m in front),
         workload=first.workload,

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from nas.searching.goals import Cost, Goals
 from nas.searching.halving import HalvingConfig
+from nas.searching.measure_on import MeasuredDevice
 from nas.searching.supernet import SupernetConfig
 from nas.training.config import TrainingConfig
 from nas.typed import check_plain_fields
@@ -37,6 +38,7 @@ _LATER = frozenset(
         "refine",
         "supernet",
         "plugins",
+        "measure_on",
     }
 )
 
@@ -84,7 +86,9 @@ class SearchConfig:
     ``halving`` stops trials early that fall behind, ``None`` trains all to their end.
     ``supernet`` judges candidates as sub-networks of one that is trained first, ``None`` trains
     each from scratch. ``plugins`` are files that add tasks and families of networks, as
-    ``nas.plugin`` gives them (see ``search_spaces.plugins``).
+    ``nas.plugin`` gives them (see ``search_spaces.plugins``). ``measure_on`` are devices to
+    measure on, of which the search is after the first (see ``nas.searching.measure_on``); with
+    none of them trials are measured where the cluster has a meter.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -117,6 +121,7 @@ class SearchConfig:
     refine: int = 0
     supernet: SupernetConfig | None = None
     plugins: tuple[Plugin, ...] = ()
+    measure_on: tuple[MeasuredDevice, ...] = ()
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -178,6 +183,9 @@ class SearchConfig:
                 ) from None
         if not all(isinstance(path, str) and path for path in self.warm_start):
             raise ValueError(f"warm_start must be folders of runs, got {self.warm_start!r}")
+        names = [device.name for device in self.measure_on]
+        if len(set(names)) < len(names):
+            raise ValueError(f"measure_on must name each device once, got {', '.join(names)}")
         if self.predictor is not None and not (isinstance(self.predictor, str) and self.predictor):
             raise ValueError(f"predictor must be a file or None, got {self.predictor!r}")
         if len(self.baselines) > self.trials:
@@ -185,6 +193,12 @@ class SearchConfig:
                 f"trials must be >= the number of baselines, {len(self.baselines)}, "
                 f"got {self.trials}"
             )
+
+    @property
+    def measured_device(self) -> str:
+        """``cpu`` or ``cuda:N``, as what the search is after is called where it is measured."""
+        own = self.measure_on[0].device if self.measure_on else None
+        return own or self.device
 
     @property
     def goals(self) -> Goals:
@@ -220,6 +234,7 @@ class SearchConfig:
         data["supernet"] = None if self.supernet is None else self.supernet.to_dict()
         data["baselines"] = [baseline.to_dict() for baseline in self.baselines]
         data["warm_start"] = list(self.warm_start)
+        data["measure_on"] = [device.to_dict() for device in self.measure_on]
         data["plugins"] = [plugin.to_dict() for plugin in self.plugins]
         return data
 
@@ -245,6 +260,9 @@ class SearchConfig:
             values["supernet"] = SupernetConfig.from_dict(values["supernet"])
         values["baselines"] = tuple(Architecture.from_dict(b) for b in values["baselines"])
         values["warm_start"] = tuple(values.get("warm_start", ()))
+        values["measure_on"] = tuple(
+            MeasuredDevice.from_dict(d) for d in values.get("measure_on", ())
+        )
         values["plugins"] = tuple(Plugin.from_dict(p) for p in values.get("plugins", ()))
         values["objectives"] = tuple(values.get("objectives", ()))
         if values.get("reference") is not None:

@@ -143,7 +143,7 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
         state=record.state,
         why=_why(record, is_judged, bool(broken), bool(rivals)),
         reason=record.reason,
-        architecture_text=describe_on(record.architecture, run.config.device),
+        architecture_text=describe_on(record.architecture, run.config.measured_device),
         accuracy=record.accuracy,
         accuracy_se=record.accuracy_se,
         energy_j=energy_j,
@@ -247,7 +247,7 @@ def _dominator(run: Run, record: TrialRecord, rival: TrialRecord) -> Dominator:
     own, theirs = goals.values(record), goals.values(rival)
     return Dominator(
         trial=rival.number,
-        architecture_text=describe_on(rival.architecture, run.config.device),
+        architecture_text=describe_on(rival.architecture, run.config.measured_device),
         accuracy_gain=theirs[0] - own[0],
         joules_ratio=own[1] / theirs[1],
         cost_ratios={

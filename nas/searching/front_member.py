@@ -39,11 +39,12 @@ def member_of(
     workload: Workload | None = None,
     metric: Metric = ACCURACY,
     unit: str = SAMPLE,
+    measured_on: str | None = None,
 ) -> FrontMember:
     """A complete trial as the front shows it; what ``device`` only simulates is named so.
 
     ``workload`` is needed where joules may be predicted; ``metric`` is the task's, ``unit`` what
-    its joules are named per.
+    its joules are named per, ``measured_on`` the search's name of the device.
 
     Raises:
         ValueError: the trial is not complete.
@@ -73,4 +74,5 @@ def member_of(
         score=metric.score(accuracy),
         score_se=metric.score_error(accuracy, accuracy_se),
         unit=unit,
+        measured_on=measured_on,
     )

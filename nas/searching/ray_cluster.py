@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,10 +20,15 @@ import ray
 
 from search_spaces.plugins import environment
 
-# What a node has that measures, and what a measurement takes of it (see ``ray_driver``).
+# What a node has that measures, and what a measurement takes of it (see ``ray_measure``).
 METER_RESOURCE = "joule_meter"
 METER_SHARE = 0.5
 _CONNECT_TIMEOUT_S = 5.0
+
+
+def meter_resources(name: str | None) -> tuple[str, ...]:
+    """Resources of a node with the device called ``name``, or with any that measures."""
+    return (METER_RESOURCE,) if name is None else (METER_RESOURCE, f"{METER_RESOURCE}_{name}")
 
 
 class ClusterError(RuntimeError):
@@ -31,13 +36,17 @@ class ClusterError(RuntimeError):
 
 
 @contextmanager
-def cluster(address: str | None, workers: int, device: str) -> Iterator[None]:
+def cluster(
+    address: str | None, workers: int, device: str, measure_on: Sequence[str] = ()
+) -> Iterator[None]:
     """A local Ray for ``workers`` trials, or a connection to the one at ``address``.
+
+    ``measure_on`` are names of this machine's devices, for a local Ray.
 
     Raises:
         ClusterError: there is no cluster at ``address``, or it has no ``joule_meter``.
     """
-    with _listening(address is not None), _connected(address, workers, device):
+    with _listening(address is not None), _connected(address, workers, device, measure_on):
         yield
 
 
@@ -59,7 +68,9 @@ def _listening(to_network: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _connected(address: str | None, workers: int, device: str) -> Iterator[None]:
+def _connected(
+    address: str | None, workers: int, device: str, measure_on: Sequence[str]
+) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if environment():
         # So that workers, wherever they are, load the plug-ins that this process has loaded.
@@ -67,12 +78,14 @@ def _connected(address: str | None, workers: int, device: str) -> Iterator[None]
     _quieten()
     try:
         if address is None:
+            meters: dict[str, float] = {METER_RESOURCE: max(1, len(measure_on))}
+            meters |= {meter_resources(name)[-1]: 1 for name in measure_on}
             ray.init(
                 # Of its own, even where another Ray runs here: without a word it would join that.
                 address="local",
                 num_cpus=workers,
                 num_gpus=1 if device.startswith("cuda") else 0,
-                resources={METER_RESOURCE: 1},
+                resources=meters,
                 include_dashboard=False,
                 # The sampler and the study need little: Ray's default is 30% of memory.
                 object_store_memory=200 * 1024 * 1024,

@@ -1,11 +1,9 @@
 """Run a session's trials on Ray Tune, on the Ray that ``ray_cluster`` connects to.
 
 Tune schedules the trials and reports crashed workers; our ``Searcher`` feeds it from the session,
-which owns the study, and ``ray_trial`` is what a worker does. Measuring is a Ray task on a node
-with the custom resource ``joule_meter``, of which each measuring device has 1. A task takes half
-of it: while one holds the device's exclusive lock and measures, the next may import and compile,
-which takes several times as long as measuring does. The lock (``predictors.campaign.exclusive``)
-is what keeps windows from overlapping with each other and with training.
+which owns the study, and ``ray_trial`` is what a worker does. Trials train on nodes with CPUs (or
+GPUs), of which ``ray_roles`` tells, and are measured by tasks on nodes with meters
+(``ray_measure``).
 
 A worker that dies takes no trial with it: the trial is dispatched again, from the state that it
 kept, and only fails when that has happened ``ATTEMPTS`` times. So are measuring tasks.
@@ -19,7 +17,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +33,11 @@ from nas.files import write_json
 from nas.patience import patience
 from nas.searching.evaluator import Evaluator, forget_unfinished, unfinished
 from nas.searching.halving_scheduler import HalvingScheduler
+from nas.searching.measure_on import MeterFound
 from nas.searching.ray_logging import TensorBoardLog
+from nas.searching.ray_measure import ATTEMPTS, RayMeasure
 from nas.searching.ray_roles import Trainers
-from nas.searching.ray_trial import (
-    ATTEMPTS,
-    ENDED,
-    PROGRESS,
-    RayMeasure,
-    evaluate_trial,
-    is_of,
-    run_trial,
-)
+from nas.searching.ray_trial import ENDED, PROGRESS, evaluate_trial, is_of, run_trial
 from nas.searching.refine import Refinement
 from nas.searching.replicas import RESULT, replica_folder, result_in
 from nas.searching.session import Listener, Session, failed
@@ -68,14 +60,19 @@ def run_trials(
     meter: str,
     protocol: Protocol,
     lock_folder: Path,
+    measured: Sequence[MeterFound] = (),
+    gpus_per_trial: float | None = None,
     timeout_s: float | None = None,
     stopper: Stopper | None = None,
     log: TensorBoardLog | None = None,
 ) -> None:
     """Run until the session has no more candidates, or until Ctrl-C ends it.
 
-    A trial that takes longer than ``timeout_s``, all its waiting included, fails. With ``stopper``
-    trials are judged at the rungs that ``evaluator`` tells of. ``log`` hears of every trial.
+    Trials train on ``device`` and are measured on it by ``meter``, or on each of ``measured``,
+    where there are any. Each takes ``gpus_per_trial`` of a GPU, by default such that all GPUs that
+    the cluster has are used. A trial that takes longer than ``timeout_s``, all its waiting
+    included, fails. With ``stopper`` trials are judged at the rungs that ``evaluator`` tells of.
+    ``log`` hears of every trial.
     """
     if stopper is not None:
         for record in session.in_flight():
@@ -83,15 +80,16 @@ def run_trials(
             if progress is not None:
                 stopper.reach(record.number, progress.curve)
     searcher = _SessionSearcher(session, trials_folder, workers, stopper)
-    measure = RayMeasure(device, meter, protocol, lock_folder)
+    measure, *further = _measures(measured, device, meter, protocol, lock_folder)
     trainable = tune.with_parameters(
         run_trial,
         evaluator=evaluator,
         measure=measure,
         folder=trials_folder,
         timeout_s=timeout_s,
+        further=further,
     )
-    gpus = Trainers.here(workers, device).gpu_share
+    gpus = Trainers.here(workers, device).gpu_share(gpus_per_trial)
     is_over = False
     while not is_over:
         with tempfile.TemporaryDirectory(prefix="joulenas-tune-") as scratch:
@@ -113,6 +111,18 @@ def run_trials(
             is_over = _fitted(tuner)
         if not is_over:
             searcher.lose_all()
+
+
+def _measures(
+    measured: Sequence[MeterFound], device: str, meter: str, protocol: Protocol, lock_folder: Path
+) -> list[RayMeasure]:
+    """How trials are measured; by the first they are judged."""
+    if not measured:
+        return [RayMeasure(device, meter, protocol, lock_folder)]
+    return [
+        RayMeasure(found.device, found.meter, protocol, lock_folder, name=found.name)
+        for found in measured
+    ]
 
 
 def _fitted(tuner: tune.Tuner) -> bool:
@@ -139,18 +149,21 @@ def run_replicas(
     meter: str,
     protocol: Protocol,
     lock_folder: Path,
+    measured: Sequence[MeterFound] = (),
+    gpus_per_trial: float | None = None,
     timeout_s: float | None = None,
     listener: Listener | None = None,
 ) -> None:
     """Evaluate again what ``refinement`` asks for, until it asks no more or Ctrl-C ends it."""
-    measure = RayMeasure(device, meter, protocol, lock_folder)
-    gpus = Trainers.here(workers, device).gpu_share
+    measure, *further = _measures(measured, device, meter, protocol, lock_folder)
+    gpus = Trainers.here(workers, device).gpu_share(gpus_per_trial)
     task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS - 1)(evaluate_trial)
     running: dict[Any, TrialRecord] = {}
     while True:
         while len(running) < workers and (replica := refinement.next_replica()) is not None:
             folder = replica_folder(trials_folder / str(replica.number), replica.replica)
-            running[task.remote(replica, folder, evaluator, measure, None, timeout_s)] = replica
+            what = (replica, folder, evaluator, measure, None, timeout_s, further)
+            running[task.remote(*what)] = replica
         if listener is not None:
             listener.on_refine(refinement.done, refinement.budget)
         if not running:

@@ -1,32 +1,35 @@
-"""Which nodes of a Ray cluster train, and how the trials on them share what they train on.
+"""Which nodes of a Ray cluster train and which measure, and what of a device is a trial's.
 
 A node that trains has CPUs (and GPUs, for a search on GPUs); one that measures has the resource
-``joule_meter``; a node may be both. One that only measures is started with ``--num-cpus 0``.
+``joule_meter``, and ``joule_meter_NAME`` for a device that searches name; a node may be both. One
+that only measures is started with ``--num-cpus 0``.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 # First: it sets what Ray reads when it is imported.
-from nas.searching.ray_cluster import ClusterError
+from nas.searching.ray_cluster import ClusterError, meter_resources
 
 # isort: split
 import ray
 
+from nas.searching.measure_on import MeasuredDevice, MeterFound, find_meter
+from nas.searching.ray_measure import measuring_options
+from predictors.meters.base import MeterError
+
 
 @dataclass(frozen=True, slots=True)
 class Trainers:
-    """Where ``workers`` trials train at a time.
+    """Where up to ``workers`` trials train at a time: each on a CPU and, ``on_gpus``, part of one.
 
-    ``cpus`` and ``gpus`` are those of each node that trains, by the node's id; each trial takes a
-    CPU. ``on_gpus`` says whether trials train on GPUs.
-
-    Raises:
-        ValueError: no node can train.
+    ``cpus`` and ``gpus`` are those of each node that trains, by the node's id. There may be none
+    yet: clusters that grow add nodes when trials ask for them.
     """
 
     workers: int
@@ -34,75 +37,96 @@ class Trainers:
     cpus: Mapping[str, int]
     gpus: Mapping[str, int]
 
-    def __post_init__(self) -> None:
-        """Check that there is something to train on."""
-        if not self.cpus:
-            raise ValueError(
-                f"trainers must have a CPU{' and a GPU' if self.on_gpus else ''}, got no such node"
-            )
-
     @classmethod
     def of(cls, nodes: Iterable[Mapping[str, Any]], workers: int, device: str) -> Trainers:
-        """Those among ``nodes``, which are as ``ray.nodes()`` gives them.
-
-        Raises:
-            ValueError: none of them can train on ``device``.
-        """
+        """Those among ``nodes``, which are as ``ray.nodes()`` gives them, for ``device``."""
         on_gpus = device.startswith("cuda")
-        found = {
-            str(node["NodeID"]): (
-                int(node["Resources"].get("CPU", 0)),
-                int(node["Resources"].get("GPU", 0)),
-            )
-            for node in nodes
-            if node["Alive"]
-        }
-        training = {
-            name: counts
-            for name, counts in found.items()
-            if counts[0] >= 1 and (counts[1] >= 1 or not on_gpus)
-        }
-        return cls(
-            workers,
-            on_gpus,
-            {name: cpus for name, (cpus, _) in training.items()},
-            {name: gpus for name, (_, gpus) in training.items()},
-        )
+        cpus, gpus = {}, {}
+        for node in nodes:
+            n_cpus, n_gpus = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
+            if node["Alive"] and n_cpus >= 1 and (n_gpus >= 1 or not on_gpus):
+                cpus[str(node["NodeID"])], gpus[str(node["NodeID"])] = n_cpus, n_gpus
+        return cls(workers, on_gpus, cpus, gpus)
 
     @classmethod
     def here(cls, workers: int, device: str) -> Trainers:
-        """Those of the cluster that this process is connected to.
+        """Those of the cluster that this process is connected to."""
+        return cls.of(ray.nodes(), workers, device)  # type: ignore[no-untyped-call]
 
-        Raises:
-            ClusterError: no node of it can train on ``device``.
+    def gpu_share(self, asked: float | None = None) -> float:
+        """Of a GPU, what a trial takes: what was ``asked`` for, or such that all GPUs are used.
+
+        0 on CPUs, and a whole one while there are none.
         """
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        try:
-            return cls.of(nodes, workers, device)
-        except ValueError:
-            needs = "--num-cpus 1 --num-gpus 1" if device.startswith("cuda") else "--num-cpus 1"
-            raise ClusterError(
-                f"the cluster must have a node that trains on {device}: start one with "
-                f"ray start {needs}"
-            ) from None
-
-    @property
-    def gpu_share(self) -> float:
-        """Of a GPU, what a trial takes, so that trials spread over all of them; 0 on CPUs."""
         if not self.on_gpus:
             return 0.0
+        if asked is not None or not self.gpus:
+            return asked or 1.0
         # A node with fewer CPUs than GPUs leaves some of these idle.
         usable = sum(min(gpus, self.cpus[node]) for node, gpus in self.gpus.items())
         abreast = min(self.workers, sum(self.cpus.values()))
         return 1 / math.ceil(abreast / usable)
 
-    def energy_share(self) -> float:
-        """Of what this node's training device draws, one trial's part while all workers train.
 
-        Called where a trial trains.
-        """
-        if self.on_gpus:
-            return self.gpu_share
-        node = ray.get_runtime_context().get_node_id()
-        # A node that came later is taken to be like those that were there.
-        return 1 / min(self.workers, self.cpus.get(node, max(self.cpus.values())))
+@dataclass(frozen=True, slots=True)
+class EnergyShare:
+    """Of what a trial's training device draws, its own part while all ``workers`` train.
+
+    Called where the trial trains, on a node that may have come after the search began.
+    ``of_gpu`` is what trials take of a GPU, 0 on CPUs.
+    """
+
+    workers: int
+    of_gpu: float
+
+    def __call__(self) -> float:
+        """The part, in (0, 1]."""
+        if self.of_gpu:
+            return 1 / max(1, min(self.workers, int(1 / self.of_gpu + 1e-6)))
+        own = ray.get_runtime_context().get_node_id()
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        cpus = next(n["Resources"].get("CPU", 1) for n in nodes if n["NodeID"] == own)
+        return 1 / min(self.workers, max(1, int(cpus)))
+
+
+def meet(
+    measure_on: Sequence[MeasuredDevice], device: str, meter: str | None
+) -> tuple[MeterFound, ...]:
+    """Try each device's meter on a node that has it.
+
+    ``device`` and ``meter`` are for those that name none.
+
+    Raises:
+        ClusterError: no node has such a device, or its meter does not work there.
+    """
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    for asked in measure_on:
+        needed = meter_resources(asked.name)
+        if not any(
+            node["Alive"] and all(node["Resources"].get(name, 0) >= 1 for name in needed)
+            for node in nodes
+        ):
+            has = json.dumps(dict.fromkeys(needed, 1))
+            raise ClusterError(
+                f"the cluster must have a node that measures on {asked.name}: start it with "
+                f"ray start --num-cpus 0 --resources '{has}'"
+            )
+    tasks: list[Any] = [
+        ray.remote(**measuring_options(asked.name))(_look).remote(
+            asked.name, asked.device or device, asked.meter or meter
+        )
+        for asked in measure_on
+    ]
+    found: list[MeterFound | str] = ray.get(tasks)
+    for asked, answer in zip(measure_on, found, strict=True):
+        if isinstance(answer, str):
+            raise ClusterError(f"device {asked.name} must be one that can be measured: {answer}")
+    return tuple(answer for answer in found if isinstance(answer, MeterFound))
+
+
+def _look(name: str, device: str, meter: str | None) -> MeterFound | str:
+    """The meter of ``device`` on this node, or why there is none."""
+    try:
+        return find_meter(name, device, meter)
+    except (MeterError, ValueError) as error:
+        return str(error)

@@ -6,93 +6,45 @@ import faulthandler
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 # First: it sets what Ray reads when it is imported.
-from nas.searching.ray_cluster import METER_RESOURCE, METER_SHARE
+from nas.searching import ray_cluster  # noqa: F401
 
 # isort: split
 import ray
 from ray import tune
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from nas.files import write_json
 from nas.patience import is_os_error, patience, persist
-from nas.searching.evaluator import Evaluator, forget_unfinished
+from nas.searching.evaluator import Evaluator, Measure, forget_unfinished
+from nas.searching.ray_measure import Measurements, RayMeasure
 from nas.searching.replicas import RESULT, result_in
 from nas.searching.session import failed
 from nas.searching.stopping import Progress, Tell
 from nas.searching.trial import TrialRecord
-from predictors.campaign.process import MeasureInterrupted
-from predictors.campaign.protocol import Protocol
-from predictors.campaign.records import EnergyRecord
-from predictors.campaign.runner import measure_fresh
-from search_spaces.architecture import Architecture
-from search_spaces.workload import Workload
 
 # Of what a worker reports to Tune.
 PROGRESS, ENDED = "progress", "record"
-# How often what dies is tried before it counts as failed.
-ATTEMPTS = 3
 # Between the end of a trial's time and that of its process, if even its threads hang.
 _GRACE_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class RayMeasure:
-    """``Measure`` as a Ray task on a node that measures."""
-
-    device: str
-    meter: str
-    protocol: Protocol
-    lock_folder: Path
-    function: Callable[..., EnergyRecord] = measure_fresh
-
-    def __call__(
-        self, architecture: Architecture, workload: Workload, weights: Path, inputs: Path
-    ) -> EnergyRecord:
-        """See ``Measure``."""
-        options: dict[str, Any] = {
-            "num_cpus": 0,
-            "resources": {METER_RESOURCE: METER_SHARE},
-            "max_retries": ATTEMPTS - 1,
-            "retry_exceptions": [MeasureInterrupted],
-            # Outside the trial's own placement group, which holds no meter.
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(
-                placement_group=None  # type: ignore[arg-type]
-            ),
-        }
-        task: Any = ray.remote(**options)(self.function)
-        record: EnergyRecord = ray.get(
-            task.remote(
-                architecture,
-                workload,
-                device=self.device,
-                meter=self.meter,
-                protocol=self.protocol,
-                weights=weights,
-                inputs=inputs,
-                lock_folder=self.lock_folder,
-            )
-        )
-        return record
 
 
 def run_trial(
     config: dict[str, Any],
     evaluator: Evaluator,
-    measure: RayMeasure,
+    measure: Measure,
     folder: Path,
     timeout_s: float | None = None,
+    further: Sequence[RayMeasure] = (),
 ) -> None:
     """One trial, in a Ray worker: its record is on disk before Tune hears that it ended."""
     candidate = TrialRecord.from_dict(json.loads(config["candidate"]))
     own = folder / str(candidate.number)
-    record = evaluate_trial(candidate, own, evaluator, measure, _tell, timeout_s)
+    record = evaluate_trial(candidate, own, evaluator, measure, _tell, timeout_s, further)
     tune.report({ENDED: json.dumps(record.to_dict())})
 
 
@@ -100,11 +52,15 @@ def evaluate_trial(
     candidate: TrialRecord,
     folder: Path,
     evaluator: Evaluator,
-    measure: RayMeasure,
+    measure: Measure,
     tell: Tell | None = None,
     timeout_s: float | None = None,
+    further: Sequence[RayMeasure] = (),
 ) -> TrialRecord:
-    """What became of ``candidate``, which is in ``folder`` as well when this returns."""
+    """What became of ``candidate``, which is in ``folder`` as well when this returns.
+
+    Of each of ``further`` it has a reading beside that of ``measure``.
+    """
     with patience(), _time_limit(candidate, folder, timeout_s) as may_end:
         _prepare(folder)
         known = result_in(folder)
@@ -113,7 +69,9 @@ def evaluate_trial(
             return known
         try:
             # Again from what it kept, where storage was away: the candidate is not to blame.
-            record = persist(lambda: evaluator.evaluate(candidate, folder, measure, tell))
+            measuring = Measurements(measure, further)
+            record = persist(lambda: evaluator.evaluate(candidate, folder, measuring, tell))
+            record = measuring.added_to(record)
         except MemoryError:
             record = failed(candidate, "out of memory")
         except Exception as error:

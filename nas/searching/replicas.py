@@ -80,6 +80,7 @@ def pooled(record: TrialRecord, trial_folder: Path) -> TrialRecord:
         accuracy_se=_standard_error(done, trial_folder),
         test_accuracy=float(np.mean(known)) if len(known) == len(tests) else record.test_accuracy,
         reading=_reading([r.reading for r in done if r.reading is not None]),
+        readings={name: _reading(found) for name, found in _by_device(done).items()},
         n_evaluations=len(done),
         # Failed replicas cost something as well.
         train_energy_j=_total([r.train_energy_j for r in (record, *every)]),
@@ -132,6 +133,15 @@ def _reading(readings: Sequence[EnergyReading]) -> EnergyReading:
         duration_s=sum(r.duration_s for r in readings),
         net_energy_j=None,
     )
+
+
+def _by_device(done: Sequence[TrialRecord]) -> dict[str, list[EnergyReading]]:
+    """What each further device has measured of ``done``."""
+    found: dict[str, list[EnergyReading]] = {}
+    for record in done:
+        for name, reading in record.readings.items():
+            found.setdefault(name, []).append(reading)
+    return found
 
 
 def _total(values: Sequence[float | None]) -> float | None:

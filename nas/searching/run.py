@@ -57,13 +57,15 @@ class Driver:
 
     ``address`` is that of a Ray cluster, ``"local"`` for one on this machine for the search alone.
     A trial that takes longer than ``trial_timeout_s`` fails; ``None`` is any time. ``log`` is one
-    of ``LOGS``, to which trials are logged beside the study, or ``None``.
+    of ``LOGS``, to which trials are logged beside the study, or ``None``. A trial takes
+    ``gpus_per_trial`` of a GPU; ``None`` is what uses all that a cluster has.
     """
 
     workers: int = 2
     address: str = LOCAL
     trial_timeout_s: float | None = None
     log: str | None = None
+    gpus_per_trial: float | None = None
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -76,6 +78,9 @@ class Driver:
             isinstance(limit_s, int | float) and 0 < limit_s < threading.TIMEOUT_MAX
         ):
             raise ValueError(f"trial_timeout_s must be seconds > 0, got {limit_s!r}")
+        share = self.gpus_per_trial
+        if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
+            raise ValueError(f"gpus_per_trial must be in (0, 1], got {share!r}")
         if self.log is not None and self.log not in LOGS:
             raise ValueError(
                 f"log must be {' or '.join(LOGS)}, got {self.log!r}{did_you_mean(self.log, LOGS)}"
@@ -87,6 +92,8 @@ class Run:
     """One search on disk; ``fingerprints`` are those of ``nas.searching.fingerprints``.
 
     ``metric`` says what accuracies are of its task, ``unit`` what its joules are named per.
+    ``seen_on`` is the further device by whose joules trials are seen, ``None`` for the one that
+    the search was after (see ``on``).
     """
 
     folder: Path
@@ -99,6 +106,39 @@ class Run:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     metric: Metric = ACCURACY
     unit: str = SAMPLE
+    seen_on: str | None = None
+
+    def on(self, device: str) -> Run:
+        """This run by the joules of one of the devices that it was measured on, to be looked at.
+
+        Limits and reference of the search are in joules and seconds of its first device: seen on
+        another it has none.
+
+        Raises:
+            ValueError: it was not measured on such a device.
+        """
+        by_name = {asked.name: asked for asked in self.config.measure_on}
+        if device not in by_name:
+            allowed = f"one of {', '.join(by_name)}" if by_name else "left out: the run names none"
+            raise ValueError(
+                f"device of run {self.folder} must be {allowed}, got {device!r}"
+                f"{did_you_mean(device, by_name)}"
+            )
+        if device == self.config.measure_on[0].name:
+            return self
+        config = replace(
+            self.config,
+            measure_on=(by_name[device],),
+            max_joules=None,
+            max_latency_s=None,
+            reference=None,
+        )
+        return replace(self, config=config, seen_on=device)
+
+    @property
+    def measured_on(self) -> str | None:
+        """The name of the device whose joules are shown, ``None`` where the search named none."""
+        return self.config.measure_on[0].name if self.config.measure_on else None
 
     @property
     def task(self) -> str:
@@ -132,10 +172,10 @@ class Run:
         Raises:
             StorageError: the study cannot be opened.
         """
-        records = self.records()
-        if not self.config.refine:
-            return records
-        return [pooled(r, self.trial_folder(r.number)) for r in records]
+        records = self._read()[0]
+        if self.config.refine:
+            records = [pooled(r, self.trial_folder(r.number)) for r in records]
+        return self._seen(records)
 
     def records(self) -> list[TrialRecord]:
         """Every trial's record as the search ended it, by number.
@@ -143,9 +183,15 @@ class Run:
         Raises:
             StorageError: the study cannot be opened.
         """
+        return self._seen(self._read()[0])
+
+    def _read(self) -> tuple[list[TrialRecord], dict[int, float]]:
         from nas.searching.storage import read_trials
 
-        return read_trials(self.folder, self.config.storage, self.name)[0]
+        return read_trials(self.folder, self.config.storage, self.name)
+
+    def _seen(self, records: list[TrialRecord]) -> list[TrialRecord]:
+        return records if self.seen_on is None else [r.on(self.seen_on) for r in records]
 
     def ended_at_s(self) -> dict[int, float]:
         """When each trial ended, in seconds since 1970, by number.
@@ -153,9 +199,7 @@ class Run:
         Raises:
             StorageError: the study cannot be opened.
         """
-        from nas.searching.storage import read_trials
-
-        return read_trials(self.folder, self.config.storage, self.name)[1]
+        return self._read()[1]
 
     def trial(self, number: int) -> TrialRecord:
         """One trial's record, which is that of the weights it keeps.
@@ -185,7 +229,14 @@ class Run:
             [figures_of(record) for record in kept],
             goals.costs,
             # Of a hundred thousand trials a hundred may be shown.
-            lambda at: member_of(kept[at], self.config.device, workload, self.metric, self.unit),
+            lambda at: member_of(
+                kept[at],
+                self.config.measured_device,
+                workload,
+                self.metric,
+                self.unit,
+                self.measured_on,
+            ),
         )
 
     def trial_folder(self, number: int) -> Path:

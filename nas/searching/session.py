@@ -77,7 +77,7 @@ class Listener(Protocol):
         ...
 
     def on_wait(self, reason: str) -> None:
-        """Storage is full or away, and is tried again."""
+        """What the search waits for: storage that is full or away, nodes that are not there."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from nas.searching.earlier import Earlier, gather, load_earlier
 from nas.searching.earlier_run import Situation
 from nas.searching.evaluator import Evaluator, TrainingEvaluator
 from nas.searching.gate import Gate, Rivals
+from nas.searching.measure_on import MeterFound, find_meter
 from nas.searching.refine import Refinement
 from nas.searching.run import LOCAL, Driver, Run
 from nas.searching.samplers import BaseSampler, make_sampler
@@ -51,6 +52,7 @@ from nas.tasks.base import Task
 from nas.tasks.metric import metric_of
 from nas.tasks.registry import get_task
 from predictors.campaign.protocol import Protocol, get_protocol
+from predictors.meters.base import Meter, MeterError
 from predictors.meters.select import choose_meter
 from search_spaces.architecture import TRANSFORMER
 from search_spaces.families import get_family
@@ -67,7 +69,9 @@ class Where(TypedDict):
     meter: str
     protocol: Protocol
     lock_folder: Path
+    measured: Sequence[MeterFound]
     timeout_s: float | None
+    gpus_per_trial: float | None
 
 
 def run_search(
@@ -78,6 +82,7 @@ def run_search(
     address: str | None = None,
     trial_timeout_s: float | None = None,
     log: str | None = None,
+    gpus_per_trial: float | None = None,
     resume: bool = False,
     files: Iterable[Path] = (),
     listener: Listener | None = None,
@@ -85,7 +90,8 @@ def run_search(
     """Search, and return the run. Ctrl-C ends it early with every finished trial kept.
 
     A trial that takes longer than ``trial_timeout_s`` fails, and the search goes on. With ``log``
-    (``"tensorboard"``) trials are logged in the run's folder of that name, too.
+    (``"tensorboard"``) trials are logged in the run's folder of that name, too. A trial takes
+    ``gpus_per_trial`` of a GPU, by default such that every GPU of the cluster is used.
     With ``resume``, ``folder`` is a run and ``config`` must be its configuration, but for
     ``trials``, which may be raised to search on, and ``refine``. Of a new run, ``files`` are those
     of the user's that must not change while it lasts, beside those that ``config`` names.
@@ -98,7 +104,7 @@ def run_search(
         MeterError: no meter can measure the device.
         TeacherError: the teacher or the supernet could not be trained.
     """
-    driver = Driver(workers, address or LOCAL, trial_timeout_s, log)
+    driver = Driver(workers, address or LOCAL, trial_timeout_s, log, gpus_per_trial)
     # The driver's matrices are small: with a thread for each core they take longer, and on cores
     # that trials train and are measured on.
     with threadpool_limits(1):
@@ -114,15 +120,16 @@ def resume_search(
     address: str | None = None,
     trial_timeout_s: float | None = None,
     log: str | None = None,
+    gpus_per_trial: float | None = None,
     storage: str | None = None,
     listener: Listener | None = None,
 ) -> Run:
     """Go on with the run in ``folder``, which knows all else that it needs.
 
     ``trials`` and ``refine`` may be raised to search on; ``workers``, ``address``
-    (``"local"`` for a Ray of its own), ``trial_timeout_s`` and ``log`` are those of the last
-    driver where they are ``None``. ``storage`` is for a study that has moved, or whose password
-    is nowhere else.
+    (``"local"`` for a Ray of its own), ``trial_timeout_s``, ``log`` and ``gpus_per_trial`` are
+    those of the last driver where they are ``None``. ``storage`` is for a study that has moved, or
+    whose password is nowhere else.
 
     Raises:
         ValueError: the folder is not a run, or what it was begun with has changed.
@@ -139,6 +146,7 @@ def resume_search(
         address=address or run.driver.address,
         trial_timeout_s=trial_timeout_s or run.driver.trial_timeout_s,
         log=log or run.driver.log,
+        gpus_per_trial=gpus_per_trial or run.driver.gpus_per_trial,
         resume=True,
         listener=listener,
     )
@@ -154,7 +162,7 @@ def _run_search(
 ) -> Run:
     # Imported here, so that everything else of a run can be read without ray.
     from nas.searching.ray_cluster import cluster
-    from nas.searching.ray_roles import Trainers
+    from nas.searching.ray_roles import meet
 
     with ExitStack() as held:
         run: Run | None = None
@@ -171,22 +179,32 @@ def _run_search(
         check_fits(config.space, workload)
         config.goals.check_reachable(config.space, workload, config.seed)
         protocol = get_protocol(config.protocol)
-        if run is not None:
-            meter_name = run.meter
-            kept = load_earlier(folder, config)
-            # Killed before it was kept: then nothing was searched yet, and the sources are read.
-            earlier = gather(config, situation_of(config, meter_name)) if kept is None else kept
-            if kept is None:
-                earlier.save(folder)
-        else:
+        if run is None:
             run_module.check_new(folder)
             if config.teacher not in (None, LARGEST):
                 check_artifact(Path(config.teacher), workload)
-            meter = choose_meter(config.meter, config.device)
-            meter_name = meter.name
-            situation = Situation.here(meter, protocol.hash, workload)
-            meter.close()
-            earlier = gather(config, situation)
+        address = None if driver.address == LOCAL else driver.address
+        names = [asked.name for asked in config.measure_on]
+        on_ray = cluster(address, driver.workers, config.device, names)
+        meter_name = config.meter if run is None else run.meter
+        measured: tuple[MeterFound, ...] = ()
+        if config.measure_on:
+            # Only nodes that measure can say what joules will be of.
+            held.enter_context(on_ray)
+            first, *further = config.measure_on
+            if run is not None:
+                first = replace(first, meter=run.meter)
+            measured = meet((first, *further), config.device, config.meter)
+        kept = None if run is None else load_earlier(folder, config)
+        if kept is None:
+            meter = measured[0] if measured else find_meter(None, config.device, meter_name)
+            meter_name = meter.meter
+            earlier = gather(config, _situation(meter, protocol, workload))
+            if run is not None:
+                # Killed before it was kept: then nothing was searched yet.
+                earlier.save(folder)
+        else:
+            earlier = kept
         sampler = make_sampler(
             config.sampler,
             config.seed,
@@ -199,10 +217,10 @@ def _run_search(
         )
         # Whatever can be refused is refused before anything is written.
         store = None if run is None else _open_store(run, sampler)
-        address = None if driver.address == LOCAL else driver.address
-        held.enter_context(cluster(address, driver.workers, config.device))
-        Trainers.here(driver.workers, config.device)
+        if not measured:
+            held.enter_context(on_ray)
         if run is None:
+            assert meter_name is not None
             was_there = folder.exists()
             run = run_module.create(
                 folder, config, meter_name, driver, files, metric_of(task), workload.unit
@@ -212,9 +230,16 @@ def _run_search(
         else:
             run_module.go_on(run)
         store = store or _open_store(run, sampler)
-        with patience(None if listener is None else listener.on_wait), _said_if_away(run):
-            _drive(run, store, workload, protocol, earlier, listener)
+        with patience(_storage_waits(listener)), _said_if_away(run):
+            _drive(run, store, workload, protocol, earlier, measured, listener)
     return run
+
+
+def _storage_waits(listener: Listener | None) -> Callable[[str], None] | None:
+    """Who hears why storage is waited for."""
+    if listener is None:
+        return None
+    return lambda reason: listener.on_wait(f"storage is full or away: {reason}")
 
 
 @contextmanager
@@ -237,12 +262,13 @@ def _drive(
     workload: Workload,
     protocol: Protocol,
     earlier: Earlier,
+    measured: Sequence[MeterFound],
     listener: Listener | None,
 ) -> None:
     """Run the search of ``run`` to its end, on the Ray that is there, or until Ctrl-C."""
     from nas.searching.ray_driver import adopt_results, run_replicas, run_trials
     from nas.searching.ray_logging import TensorBoardLog
-    from nas.searching.ray_roles import Trainers
+    from nas.searching.ray_roles import EnergyShare, Trainers
 
     folder, config, workers = run.folder, run.config, run.driver.workers
     # Workers need no study, nor the password that may open it.
@@ -259,8 +285,7 @@ def _drive(
             allows=lambda batch: config.goals.allows(batch, workload),
         ),
     )
-    # Of a remote cluster's devices, this process sees none.
-    watched = choose_meter(run.meter, config.device) if run.driver.address == LOCAL else None
+    watched = _watched(run)
     with DeviceAccount(run.device_account_path, watched, listener) as account:
         first = earlier.first(config.space, config.trials)
         session = Session(config, workload, store, gate, account, first, run.metric)
@@ -272,12 +297,15 @@ def _drive(
             except KeyboardInterrupt:
                 return
         teacher = None if config.teacher is None else run.teacher_folder.resolve()
+        trainers = Trainers.here(workers, config.device)
+        if not trainers.cpus:
+            account.on_wait(f"no node of the cluster can train on {config.device} yet")
         trainer = TrainingEvaluator(
             told,
             run.inputs_path.resolve(),
             lock_folder,
             teacher,
-            Trainers.here(workers, config.device).energy_share,
+            EnergyShare(workers, trainers.gpu_share(run.driver.gpus_per_trial)),
         )
         evaluator: Evaluator = trainer
         if config.supernet is not None:
@@ -296,7 +324,9 @@ def _drive(
             "meter": run.meter,
             "protocol": protocol,
             "lock_folder": lock_folder,
+            "measured": measured,
             "timeout_s": run.driver.trial_timeout_s,
+            "gpus_per_trial": run.driver.gpus_per_trial,
         }
         run_trials(
             session,
@@ -323,19 +353,36 @@ def _drive(
         run.end_early(session.stop_reason)
 
 
-def situation_of(config: SearchConfig, meter_name: str | None = None) -> Situation:
-    """Where the search's joules will come from, by the meter that it would choose.
+def situation_of(config: SearchConfig) -> Situation:
+    """Where the search's joules will come from, by the meter that it would choose here.
 
     Raises:
         ValueError: there is no such task, protocol, device or meter.
         MeterError: no meter can measure the device.
     """
-    meter = choose_meter(meter_name or config.meter, config.device)
+    meter = find_meter(None, config.device, config.meter)
     workload = get_task(config.task).workload(config.batch_size)
+    return _situation(meter, get_protocol(config.protocol), workload)
+
+
+def _situation(meter: MeterFound, protocol: Protocol, workload: Workload) -> Situation:
+    return Situation(meter.hardware, meter.source, protocol.hash, workload)
+
+
+def _watched(run: Run) -> Meter | None:
+    """A meter of what the search trains on, whose whole account is kept.
+
+    Of a remote cluster's devices, this process sees none.
+    """
+    if run.driver.address != LOCAL:
+        return None
+    if not run.config.measure_on:
+        return choose_meter(run.meter, run.config.device)
     try:
-        return Situation.here(meter, get_protocol(config.protocol).hash, workload)
-    finally:
-        meter.close()
+        return choose_meter(None, run.config.device)
+    except MeterError:
+        # Trials may train on what has no meter, where they are measured on another device.
+        return None
 
 
 def _fill(run: Run, task: Task, sampler: BaseSampler, earlier: Earlier, was_there: bool) -> None:

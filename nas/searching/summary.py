@@ -147,6 +147,7 @@ def summarise(
         supernet = run.supernet()
         supernet_j = None if supernet is None else supernet.energy_j
     readings = [r.reading for r in records if r.reading is not None]
+    further = [reading for r in records for reading in r.readings.values()]
     device_j = device_energy_j(run.device_account_path)
     # Trials that share a device count its joules by shares, which may exceed the whole a little.
     teacher = run.teacher()
@@ -176,8 +177,8 @@ def summarise(
         idle_energy_j=idle_j,
         carbon_g=spent_j / _JOULES_PER_KWH * intensity,
         carbon_g_per_kwh=intensity,
-        meter=run.meter,
-        is_estimate=any(reading.is_estimate for reading in readings),
+        meter=readings[0].meter if readings else run.meter,
+        is_estimate=any(reading.is_estimate for reading in (*readings, *further)),
         baseline_trial=None if named is None else named.number,
         saving=None if named is None else _saving(records, named, spent_j),
         volume=volume_of(records, run.config.goals),

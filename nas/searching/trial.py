@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from nas.files import as_written
@@ -36,6 +36,9 @@ class TrialRecord:
     dropped, stopped or failed. ``curve`` is what a candidate was compared by while it trained for
     ``planned_epochs``: fp32 accuracies on the validation split; a stopped trial ended with the
     last of them.
+    ``reading`` is of the device that the search is after; ``readings`` are of each further one
+    that it measures on, by name (``nas.searching.measure_on``), and ``unmeasured`` says of which
+    there is none, and why.
     ``peak_memory_bytes`` is counted, not measured (``search_spaces.memory``).
     ``replica`` is above 0 in a record of the same candidate from another seed, and
     ``n_evaluations`` above 1 where figures are means over such (``nas.searching.replicas``).
@@ -80,6 +83,8 @@ class TrialRecord:
     finalist_of: int | None = None
     inherited_accuracy: float | None = None
     inherited_accuracy_se: float | None = None
+    readings: Mapping[str, EnergyReading] = field(default_factory=dict)
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that the state has what it needs."""
@@ -103,6 +108,8 @@ class TrialRecord:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         if self.state == "stopped" and not (self.curve and self.planned_epochs):
             raise ValueError("a stopped trial must have a curve and planned_epochs")
+        if not all(isinstance(n, str) and isinstance(w, str) for n, w in self.unmeasured.items()):
+            raise ValueError(f"unmeasured must be texts by device, got {self.unmeasured!r}")
         if self.state in ("dropped", "stopped", "failed") and not self.reason:
             raise ValueError(f"a {self.state} trial must have a reason")
 
@@ -131,9 +138,29 @@ class TrialRecord:
             raise ValueError(f"trial {self.number} must be complete, got {self.state}")
         return self.accuracy, energy_j
 
+    def on(self, device: str) -> TrialRecord:
+        """This trial by the joules of a further device; failed, where it was not measured there.
+
+        What was predicted is of another device and left out.
+        """
+        changes: dict[str, Any] = {
+            "reading": self.readings.get(device),
+            "predicted_energy_j": None,
+            "predicted_low_j": None,
+            "predicted_high_j": None,
+            "readings": {},
+            "unmeasured": {},
+        }
+        if self.state == "complete" and changes["reading"] is None:
+            why = self.unmeasured.get(device, "its joules there were not asked for")
+            changes |= {"state": "failed", "reason": f"not measured on {device}: {why}"}
+        return replace(self, **changes)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
+        data["readings"] = {name: one.to_dict() for name, one in self.readings.items()}
+        data["unmeasured"] = dict(self.unmeasured)
         data["architecture"] = self.architecture.to_dict()
         data["curve"] = [point.to_dict() for point in self.curve]
         data["reading"] = None if self.reading is None else self.reading.to_dict()
@@ -157,6 +184,10 @@ class TrialRecord:
             values["curve"] = tuple(RungPoint(**point) for point in values.get("curve", ()))
             if values.get("reading") is not None:
                 values["reading"] = EnergyReading.from_dict(values["reading"])
+            values["readings"] = {
+                name: EnergyReading.from_dict(one)
+                for name, one in values.get("readings", {}).items()
+            }
             record = cls(**values)
         check_plain_fields(record)
         for point in record.curve:

@@ -5,8 +5,8 @@ import pickle
 import pytest
 
 from nas.searching import ray_roles
-from nas.searching.ray_cluster import ClusterError
-from nas.searching.ray_roles import Trainers
+from nas.searching.ray_roles import EnergyShare, Trainers
+from nas.searching.run import Driver
 
 
 def node(name, cpus=0, gpus=0, *, alive=True, **more):
@@ -19,8 +19,8 @@ def node(name, cpus=0, gpus=0, *, alive=True, **more):
     }
 
 
-def on_gpus(workers, *nodes):
-    return Trainers.of(nodes, workers, "cuda:0").gpu_share
+def on_gpus(workers, *nodes, asked=None):
+    return Trainers.of(nodes, workers, "cuda:0").gpu_share(asked)
 
 
 def test_trials_spread_over_every_gpu_and_share_only_where_they_outnumber_them():
@@ -39,35 +39,41 @@ def test_gpus_count_only_where_trials_can_train():
 
 
 def test_a_trial_takes_no_gpu_where_training_is_on_cpus():
-    assert Trainers.of([node("a", cpus=4, gpus=2)], 2, "cpu").gpu_share == 0
+    assert Trainers.of([node("a", cpus=4, gpus=2)], 2, "cpu").gpu_share(0.5) == 0
 
 
-@pytest.mark.parametrize(
-    ("device", "nodes"),
-    [("cuda:0", [node("c", cpus=64), node("m", gpus=4)]), ("cpu", [node("m", joule_meter=1.0)])],
-)
-def test_a_cluster_that_cannot_train_is_refused(device, nodes, monkeypatch):
-    monkeypatch.setattr(ray_roles.ray, "nodes", lambda: nodes)
-    with pytest.raises(ClusterError, match=f"must have a node that trains on {device}: start"):
-        Trainers.here(2, device)
+def test_a_cluster_that_will_grow_is_asked_for_a_whole_gpu_or_what_was_asked_for():
+    measures = node("m", gpus=1, joule_meter=1.0)
+    assert on_gpus(8, measures) == 1 and on_gpus(8, measures, asked=0.25) == 0.25
+    assert on_gpus(8, node("a", cpus=8, gpus=1), asked=0.5) == 0.5
+    assert not Trainers.of([measures], 8, "cuda:0").cpus
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan"), "half"])
+def test_a_share_that_is_none_of_a_gpu_is_refused(share):
+    with pytest.raises(ValueError, match="gpus_per_trial must be in"):
+        Driver(gpus_per_trial=share)
 
 
 @pytest.mark.parametrize(
     ("workers", "where", "share"),
-    # As many as the node takes, though the search has more; fewer where it has fewer; and of a
-    # node that came later as many as of the largest.
-    [(16, "a", 1 / 4), (16, "b", 1 / 8), (3, "b", 1 / 3), (16, "later", 1 / 8)],
+    # As many as the node takes, though the search has more; fewer where it has fewer.
+    [(16, "a", 1 / 4), (16, "b", 1 / 8), (3, "b", 1 / 3)],
 )
 def test_a_nodes_joules_are_shared_among_the_trials_of_that_node(
     workers, where, share, monkeypatch
 ):
-    trainers = Trainers.of([node("a", cpus=4), node("b", cpus=8)], workers, "cpu")
     here = type("Here", (), {"get_node_id": lambda self: where})()
     monkeypatch.setattr(ray_roles.ray, "get_runtime_context", lambda: here)
+    monkeypatch.setattr(ray_roles.ray, "nodes", lambda: [node("a", cpus=4), node("b", cpus=8)])
     # As workers get it.
-    assert pickle.loads(pickle.dumps(trainers.energy_share))() == share
+    assert pickle.loads(pickle.dumps(EnergyShare(workers, 0.0)))() == share
 
 
-def test_a_gpus_joules_are_shared_among_the_trials_of_that_gpu():
-    trainers = Trainers.of([node("a", cpus=8, gpus=4)], 8, "cuda:0")
-    assert trainers.energy_share() == trainers.gpu_share == 1 / 2
+@pytest.mark.parametrize(
+    ("workers", "of_gpu", "share"),
+    # Three thirds of a GPU are a whole one, whatever the sum of three floats is.
+    [(8, 1 / 2, 1 / 2), (8, 1 / 3, 1 / 3), (9, 1 / 9, 1 / 9), (2, 0.25, 1 / 2), (8, 0.7, 1)],
+)
+def test_a_gpus_joules_are_shared_among_the_trials_of_that_gpu(workers, of_gpu, share):
+    assert EnergyShare(workers, of_gpu)() == share
