@@ -24,8 +24,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.tasks.base import SPLITS, Split, SplitName, check_split_name
+from nas.tasks.kept import Kept, keep, key_of
+from nas.tasks.kept_questions import KeptQuestions, write_questions
 from nas.tasks.metric import Metric, get_metric
 from nas.tasks.prepared import check_name
 from nas.tasks.problems import Problems
@@ -53,6 +55,8 @@ _MIN_COUNT = 2
 _METRICS = ("f1", "exact_match")
 # A share of answers out of reach that is worth a warning.
 _MANY_CUT = 0.05
+# Of what is kept: another number where the same files would give other arrays.
+_FORM = 1
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,7 @@ class QuestionFiles:
     """
 
     name: str
-    sources: Sources = field(compare=False)
-    # What ``sources`` says, in a form that has a hash.
-    given: tuple[object, ...]
+    sources: Sources
     sequence_length: int = 128
     max_vocabulary: int = 10_000
     max_answer_words: int = 16
@@ -107,9 +109,7 @@ class QuestionAnswering:
             if not isinstance(path, Path):
                 raise ValueError(f"{split} must be a path, got {path!r}")
         options = {key: file.options[key] for key in own if key in file.options}
-        shares = sources.validation_share, sources.test_share
-        given = (*sorted(sources.given.items()), *shares)
-        return cls(QuestionFiles(file.options["name"], sources, given, **options))
+        return cls(QuestionFiles(file.options["name"], sources, **options))
 
     def workload(self, batch_size: int) -> Workload:
         """Words in, two scores of each of them out."""
@@ -119,19 +119,19 @@ class QuestionAnswering:
             (self._files.sequence_length,),
             SPAN_ENDS,
             batch_size,
-            vocab_size=_read(self._files).vocab_size,
+            vocab_size=self.about()["vocab_size"],
         )
 
     def split(self, name: SplitName) -> Split:
         """One split; targets are ``(N, 5)``, as ``SpanExtraction`` reads them."""
         check_split_name(name)
-        return _read(self._files).splits[name]
+        return Split(self._kept.array(f"{name}.inputs"), self._kept.array(f"{name}.targets"))
 
     @cached_property
     def objective(self) -> SpanExtraction:
         """What networks are trained for and judged by."""
         return SpanExtraction(
-            _read(self._files).questions,
+            KeptQuestions(self._kept),
             max_words=self._files.max_answer_words,
             judged_by=_METRICS.index(self._files.metric),
         )
@@ -144,23 +144,7 @@ class QuestionAnswering:
         Raises:
             DataError: the data are not what they must be; all that is wrong is in it.
         """
-        read = _read(self._files)
-        # Each target ends with its question's place.
-        asked = {
-            name: [read.questions[row] for row in split.targets[:, -1]]
-            for name, split in read.splits.items()
-        }
-        return {
-            "samples": {name: len(split) for name, split in read.splits.items()},
-            "beyond_reach": {
-                name: int((split.targets[:, 0] < 0).sum()) for name, split in read.splits.items()
-            },
-            "repeats": repeats(
-                {name: [_digest(q) for q in found] for name, found in asked.items()},
-                {name: [sorted(set(q.answers)) for q in found] for name, found in asked.items()},
-                {name: [q.where for q in found] for name, found in asked.items()},
-            ),
-        }
+        return self._kept.about
 
     def warnings(self) -> list[str]:
         """What is allowed but seldom meant; see ``nas.tasks.checks``."""
@@ -172,44 +156,73 @@ class QuestionAnswering:
             if n > _MANY_CUT * about["samples"][name]
         ]
 
+    @cached_property
+    def _kept(self) -> Kept:
+        files, sources = self._files, self._files.sources
+        # Of the rest arrays do not depend; questions are named by paths.
+        what = {
+            "form": _FORM,
+            "questions": sources.given,
+            "shares": [sources.validation_share, sources.test_share],
+            "sequence_length": files.sequence_length,
+            "max_vocabulary": files.max_vocabulary,
+        }
+        try:
+            key = key_of(what, sources.given.values(), by_content=True)
+        except ValueError:
+            # A file is gone: all that are shall be said, with what is wrong in the others.
+            self._chosen()
+            raise
+        return keep(key, self._make)
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    splits: Mapping[SplitName, Split]
-    questions: Sequence[Question]
-    vocab_size: int
+    def _chosen(self) -> dict[SplitName, list[Question]]:
+        """The questions of each split.
 
+        Raises:
+            DataError: they are not what they must be; all that is wrong is in it.
+        """
+        problems, sources = Problems(), self._files.sources
+        chosen: dict[SplitName, list[Question]] = {split: [] for split in SPLITS}
+        for asked, path in sources.given.items():
+            for question in read_squad(path, problems):
+                # By its paragraph: what one question tells of it must not help with another.
+                sample = Sample(question.where, "", lambda: None, question.context)
+                chosen[sources.split_of(asked, sample, b"")].append(question)
+        for split, found in chosen.items():
+            if not found and not problems:
+                problems.add(f"the {split} split must have questions, and has none")
+        problems.check()
+        return chosen
 
-@lru_cache(maxsize=4)
-def _read(files: QuestionFiles) -> _Read:
-    problems = Problems()
-    chosen: dict[SplitName, list[Question]] = {split: [] for split in SPLITS}
-    for asked, path in files.sources.given.items():
-        for question in read_squad(path, problems):
-            # By its paragraph: what one question tells of it must not help with another.
-            sample = Sample(question.where, "", lambda: None, question.context)
-            chosen[files.sources.split_of(asked, sample, b"")].append(question)
-    for split, found in chosen.items():
-        if not found and not problems:
-            problems.add(f"the {split} split must have questions, and has none")
-    problems.check()
-    vocabulary = _vocabulary(chosen["train"], files.max_vocabulary)
-    splits: dict[SplitName, Split] = {}
-    everything: list[Question] = []
-    for split in SPLITS:
-        rows = [_encoded(q, vocabulary, files.sequence_length) for q in chosen[split]]
-        targets = np.array([ends for _, ends in rows], dtype=np.int64)
-        numbers = np.arange(len(everything), len(everything) + len(rows))
-        splits[split] = Split(
-            np.stack([tokens for tokens, _ in rows]), np.column_stack([targets, numbers])
-        )
-        everything += chosen[split]
-    if (splits["train"].targets[:, 0] < 0).all():
-        raise ValueError(
-            f"sequence_length must reach an answer of the training split, got "
-            f"{files.sequence_length}"
-        )
-    return _Read(splits, everything, _FIRST_WORD + len(vocabulary))
+    def _make(self, folder: Path) -> Mapping[str, Any]:
+        length, chosen = self._files.sequence_length, self._chosen()
+        vocabulary = _vocabulary(chosen["train"], self._files.max_vocabulary)
+        everything: list[Question] = []
+        beyond_reach: dict[str, int] = {}
+        for split in SPLITS:
+            rows = [_encoded(q, vocabulary, length) for q in chosen[split]]
+            ends = np.array([ends for _, ends in rows], dtype=np.int64)
+            # Each target ends with its question's place.
+            numbers = np.arange(len(everything), len(everything) + len(rows))
+            np.save(folder / f"{split}.inputs.npy", np.stack([tokens for tokens, _ in rows]))
+            np.save(folder / f"{split}.targets.npy", np.column_stack([ends, numbers]))
+            beyond_reach[split] = int((ends[:, 0] < 0).sum())
+            everything += chosen[split]
+        if beyond_reach["train"] == len(chosen["train"]):
+            raise ValueError(
+                f"sequence_length must reach an answer of the training split, got {length}"
+            )
+        write_questions(everything, folder)
+        return {
+            "vocab_size": _FIRST_WORD + len(vocabulary),
+            "samples": {name: len(found) for name, found in chosen.items()},
+            "beyond_reach": beyond_reach,
+            "repeats": repeats(
+                {name: [_digest(q) for q in found] for name, found in chosen.items()},
+                {name: [sorted(set(q.answers)) for q in found] for name, found in chosen.items()},
+                {name: [q.where for q in found] for name, found in chosen.items()},
+            ),
+        }
 
 
 def _digest(question: Question) -> bytes:

@@ -1,6 +1,7 @@
 """Questions in SQuAD's format: read, learnt and judged as SQuAD does."""
 
 import json
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -10,15 +11,22 @@ from text_fakes import write_squad
 
 from nas.tasks.base import SPLITS
 from nas.tasks.checks import check_data
-from nas.tasks.problems import DataError
+from nas.tasks.kept_questions import KeptQuestions
+from nas.tasks.problems import DataError, Problems
 from nas.tasks.registry import get_task
 from nas.tasks.spans import SpanExtraction, answer_span, normalised, overlap, words_of
-from nas.tasks.squad import Question
+from nas.tasks.squad import Question, read_squad
 from nas.training.config import TrainingConfig
 from nas.training.fit import fit
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 
+READ = "nas.tasks.question_answering.read_squad"
 LAYER = LayerSpec(AttentionSpec(2, 2, 16), FfnSpec(64))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def questions(folder, **options):
@@ -95,6 +103,31 @@ def test_targets_are_words_of_the_paragraph(tmp_path):
         scores = np.full((2, 24), 5.0)
         scores[0, start], scores[1, end] = 9, 9
         assert objective.answer(scores, first, stop, question) == question.answers[0]
+
+
+def test_what_one_process_has_read_the_next_one_maps(tmp_path, monkeypatch):
+    path = write_squad(tmp_path / "notes.json", 60)
+    first = questions(tmp_path)
+    splits = {name: first.split(name) for name in SPLITS}
+    asked = read_squad(path, Problems())
+    with monkeypatch.context() as patch:
+        patch.setattr(READ, lambda *_: pytest.fail("read again"))
+        again = questions(tmp_path, metric="exact_match", max_answer_words=3)
+        for name, split in splits.items():
+            assert np.array_equal(again.split(name).inputs, split.inputs)
+            assert np.array_equal(again.split(name).targets, split.targets)
+            assert isinstance(again.split(name).inputs, np.memmap)
+        assert again.about() == first.about()
+        found = KeptQuestions(again._kept)
+        key = attrgetter("where")
+        assert sorted(found, key=key) == sorted(asked, key=key)
+        assert list(found[2:5]) == [found[2], found[3], found[4]] and found[-1] == found[179]
+        with pytest.raises(IndexError):
+            found[180]
+    # A file that has changed is read again, and so is one that is to be read otherwise.
+    assert questions(tmp_path, sequence_length=20).split("train").inputs.shape[1] == 20
+    write_squad(path, 50)
+    assert sum(questions(tmp_path).about()["samples"].values()) == 150
 
 
 def test_answers_beyond_reach_are_not_learnt_and_count_as_wrong(tmp_path):
