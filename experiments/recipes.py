@@ -232,3 +232,41 @@ def translation(device: str) -> SearchConfig:
         gate=GateConfig(startup_trials=8),
         baselines=(baseline,),
     )
+
+
+def language_modelling(device: str) -> SearchConfig:
+    """The next token of texts of some megabytes: ``nas search language-modelling --task p.yaml``.
+
+    Reads ``language_modelling.yaml`` where no task is named. Its ``phase`` says which joules are
+    searched by: those of a generated token, for which all weights are read anew, or those of a
+    token of a prompt, which are read together. The baseline is a scaled-down decoder of the usual
+    proportions (Radford et al. 2019): full heads of 16, four times as wide inside, fp32.
+    """
+    layer = LayerSpec(AttentionSpec(n_heads=4, n_kv_heads=4, d_head=16), FfnSpec(d_ff=256))
+    return SearchConfig(
+        task="language_modelling.yaml",
+        space=SearchSpace.from_dict(
+            {
+                "name": "decoder-small",
+                "d_model": [16, 24, 32, 48, 64, 96, 128],
+                "depth": [1, 2, 3, 4],
+                "n_heads": [1, 2, 4],
+                "n_kv_heads": [1, 2, 4],
+                "ffn_ratio": [0.5, 1, 2, 4],
+                "attention_precision": ["fp32", "bf16", "int8"],
+                "ffn_precision": ["fp32", "bf16", "int8"],
+            }
+        ),
+        trials=24,
+        batch_size=32,
+        protocol="quick" if device == "cpu" else "screening",
+        training=TrainingConfig(
+            epochs=6,
+            batch_size=16,
+            learning_rate=4e-3,
+            weight_decay=0.1,
+            label_smoothing=0.0,
+        ),
+        gate=GateConfig(startup_trials=8),
+        baselines=(Architecture(64, (layer,) * 3),),
+    )

@@ -175,6 +175,14 @@ class Workload:
         """The same workload at another batch size."""
         return replace(self, batch_size=batch_size)
 
+    def with_phase(self, phase: Phase | None) -> Workload:
+        """The same network and batch, priced by another phase of a decoder's use.
+
+        Raises:
+            ValueError: there is no such phase, or the workload is not a decoder's.
+        """
+        return replace(self, phase=phase)
+
     def n_tokens(self, architecture: Architecture) -> int:
         """Sequence length in tokens that ``architecture`` sees for one sample.
 

@@ -103,6 +103,7 @@ FROZEN = {
         "--task",
         "--workload",
         "--batch-size",
+        "--phase",
         "--device",
         "--meter",
         "--protocol",

@@ -1,4 +1,4 @@
-"""Files that name architectures: one, a list, one a line, records, or an exported artifact."""
+"""Files that name architectures: one, a list, one a line, records, a front, or an artifact."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ class Named:
 def read_named(path: Path) -> list[Named]:
     """Architectures in a .json file (one or a list) or a .jsonl file (one a line, or records).
 
-    Of records, those of the reference are left out: it is not what was asked for. A folder is an
-    exported artifact, whose architecture is meant.
+    Of records, those of the reference are left out: it is not what was asked for. Of what
+    ``nas front --json`` prints the members are meant, of a folder the architecture of the
+    artifact that was exported there.
 
     Raises:
         ValueError: the file is missing or holds something else; names the file.
@@ -48,6 +49,8 @@ def read_named(path: Path) -> list[Named]:
 
 
 def _from_json(data: Any) -> list[Named]:
+    if isinstance(data, dict) and isinstance(data.get("members"), list):
+        data = data["members"]
     many = data if isinstance(data, list) else [data]
     # A single record, or a card of an export, names its architecture.
     inner = [one.get("architecture", one) if isinstance(one, dict) else one for one in many]

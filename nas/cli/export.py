@@ -118,6 +118,11 @@ def run(arguments: argparse.Namespace) -> int:
         f"  energy     {format_joules(reading['energy_j'])} per {reading['unit']} {again}, "
         f"{format_joules(searched['reading']['energy_j'])} in the search"
     )
+    for other in verified["other_phases"]:
+        print(
+            f"             {format_joules(other['energy_j'])} per {other['unit']}, which it was "
+            f"not searched by"
+        )
     for name, form in done.card["formats"].items():
         print(f"  {name:<10} {_describe(form, found.metric)}")
     return 0

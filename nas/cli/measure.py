@@ -109,6 +109,13 @@ def _workload(arguments: argparse.Namespace, protocol_regime: str) -> Workload:
     return workload if size is None else workload.with_batch_size(size)
 
 
+def _phases(arguments: argparse.Namespace, workload: Workload) -> list[Workload]:
+    """The workload, or those of the phases that the options name in its place."""
+    if arguments.phase is None:
+        return [workload]
+    return [workload.with_phase(phase) for phase in dict.fromkeys(arguments.phase)]
+
+
 def _protocol(arguments: argparse.Namespace, device: str, named: Sequence[Named]) -> Protocol:
     """The protocol that the options name, or that of the records, or the device's usual one."""
     from dataclasses import replace
@@ -139,7 +146,7 @@ def _given(arguments: argparse.Namespace, named: Sequence[Named]) -> list[PlanIt
         elif size is not None:
             workload = workload.with_batch_size(size)
         workload.check_fits(one.architecture)
-        items.append(PlanItem(one.architecture, workload))
+        items += [PlanItem(one.architecture, each) for each in _phases(arguments, workload)]
     return items
 
 
@@ -166,7 +173,7 @@ def _active(arguments: argparse.Namespace, bench: _Bench) -> int:
 
     path = arguments.to or Path("measurements.jsonl")
     # A mistyped space or workload is told at once, before the device is probed.
-    workload = _workload(arguments, bench.protocol.regime)
+    (workload,) = _phases(arguments, _workload(arguments, bench.protocol.regime))
     _check_records(path)
     space = _offered_space(arguments, bench, workload)
     active = ActiveBench(
@@ -197,12 +204,14 @@ def _active(arguments: argparse.Namespace, bench: _Bench) -> int:
 
 
 def _sampled(arguments: argparse.Namespace, bench: _Bench) -> list[PlanItem]:
-    """Architectures spread over a space, in order of priority."""
+    """Architectures spread over a space, in order of priority, each in every phase asked for."""
+    from dataclasses import replace
+
     from nas.searching.offered import is_preset
     from predictors.campaign.plan import Part, plan_campaign
     from search_spaces.presets import get_space
 
-    workload = _workload(arguments, bench.protocol.regime)
+    workload, *others = _phases(arguments, _workload(arguments, bench.protocol.regime))
     space = _offered_space(arguments, bench, workload)
     plan = plan_campaign(
         [Part(space, workload, arguments.sample)],
@@ -217,7 +226,9 @@ def _sampled(arguments: argparse.Namespace, bench: _Bench) -> list[PlanItem]:
             f"space {space.name} gave {n} architectures that fit, {arguments.sample} were asked",
             file=sys.stderr,
         )
-    return list(plan.items)
+    return [
+        replace(item, workload=each) for item in plan.items for each in (item.workload, *others)
+    ]
 
 
 def _measure(

@@ -40,6 +40,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="samples a batch, or auto: doubled until a sample's joules fall by under 5%% "
         "(default: 128; 1 in the latency regime)",
     )
+    parser.add_argument(
+        "--phase",
+        action="append",
+        help="of a language model: joules per token of prefill or of generate, in place of the "
+        "task's (may be given twice, for both)",
+    )
     add_device(parser)
     add_meter(parser)
     parser.add_argument(
@@ -88,6 +94,10 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"seed must be an integer >= 0, got {arguments.seed!r}")
     if arguments.task is not None and arguments.workload is not None:
         raise ValueError("--task and --workload name the same thing: give one")
+    if len(set(arguments.phase or ())) > 1:
+        for option in ("active", "compare"):
+            if getattr(arguments, option) is not None:
+                raise ValueError(f"--{option} measures on one workload: give one --phase")
     unused = {
         "--to": arguments.to is not None,
         "--budget-s": arguments.budget_s is not None,

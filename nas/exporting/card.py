@@ -118,6 +118,10 @@ def render_readme(card: dict[str, Any]) -> str:
     def joules(reading: dict[str, Any]) -> str:
         return f"{reading['energy_j']:.4g} [{reading['low_j']:.4g}, {reading['high_j']:.4g}]"
 
+    others = "".join(
+        f"| joules per {reading['unit']} | | {joules(reading)} |\n"
+        for reading in verified.get("other_phases", ())
+    )
     label = "an estimate" if after["is_estimate"] else f"measured by {after['meter']}"
     return f"""# {card["architecture"]} on {card["task"]}
 
@@ -130,7 +134,7 @@ seed {card["seed"]}).
 {text(verified["validation_accuracy"])} |
 | test {metric.name} | {text(searched["test_accuracy"])} | {text(verified["test_accuracy"])} |
 | joules per {after["unit"]} | {joules(before)} | {joules(after)} |
-
+{others}
 Joules: {label} ({after["source"]}) on {after["device"]}, workload `{after["workload"]}`, protocol
 `{after["protocol_hash"]}`, 95% interval of the median of {after["n_repeats"]} repeats. Measured
 again they may differ by {verified["joule_tolerance"]:.0%}; they differed by

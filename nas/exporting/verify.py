@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from nas.exporting.artifact import CHECK, COMPRESSED, ExportError, load_artifact
 from nas.training.checkpoint import WEIGHTS
+from search_spaces.workload import PHASES
 
 if TYPE_CHECKING:
     from nas.searching.run import Run
     from nas.searching.trial import TrialRecord
     from predictors.meters.base import EnergyReading
+    from search_spaces.workload import Phase
 
 # Same machine, same arithmetic: only another CPU's instructions may round differently.
 _OUTPUT_TOLERANCE = 1e-3
@@ -29,7 +31,10 @@ _TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What the fresh processes found. Accuracies are of the reloaded artifact."""
+    """What the fresh processes found. Accuracies are of the reloaded artifact.
+
+    ``other_phases`` are its joules in the phases of a decoder's use that were not searched by.
+    """
 
     output_difference: float
     output_tolerance: float
@@ -39,6 +44,7 @@ class Verification:
     joule_ratio: float
     joule_tolerance: float
     reading: EnergyReading
+    other_phases: tuple[EnergyReading, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -47,6 +53,9 @@ class Verification:
 
 def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: float) -> Verification:
     """Reload the artifact in ``folder`` in fresh processes and compare it with its trial.
+
+    Of a decoder that was searched by a phase of its use, the other phase is measured as well:
+    who runs it pays for both.
 
     Raises:
         ExportError: outputs, accuracy or joules differ by more than their tolerance.
@@ -70,16 +79,23 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
             f"the reloaded artifact's validation accuracy is "
             f"{found['validation_accuracy']:.4f}, the trial's was {record.accuracy:.4f}"
         )
-    try:
-        measured = measure_fresh(
-            record.architecture,
-            run.workload,
+    architecture, workload = record.architecture, run.workload
+
+    def measure(phase: Phase | None) -> EnergyReading:
+        return measure_fresh(
+            architecture,
+            workload.with_phase(phase),
             protocol=get_protocol(run.config.protocol),
             device=run.config.device,
             meter=run.meter,
             weights=folder / WEIGHTS,
             inputs=run.inputs_path,
         ).reading
+
+    try:
+        measured = measure(workload.phase)
+        others = () if workload.phase is None else set(PHASES) - {workload.phase}
+        other_phases = tuple(measure(phase) for phase in sorted(others))
     except (MeasureError, MeterError) as error:
         raise ExportError(f"the joules could not be measured again: {error}") from error
     ratio = measured.energy_j / record.reading.energy_j
@@ -98,6 +114,7 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
         joule_ratio=ratio,
         joule_tolerance=joule_tolerance,
         reading=measured,
+        other_phases=other_phases,
     )
 
 
