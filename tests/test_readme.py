@@ -8,12 +8,14 @@ import pytest
 import yaml
 from media_fakes import write_pictures, write_tones
 from pages import PAGES, ROOT, blocks, lines_of, name_of, output_of
+from text_fakes import tale
 
-from experiments.recipes import images, speech, translation
+from experiments.recipes import images, language_modelling, speech, translation
 from nas.cli.main import build_parser
 from nas.searching.study import check_fits
 from nas.tasks.registry import get_task
 from search_spaces.space import SearchSpace
+from search_spaces.workload import PHASES
 
 
 def commands():
@@ -124,6 +126,34 @@ def test_the_tasks_and_the_space_for_images_are_such(tmp_path, monkeypatch):
     workload = get_task(str(tmp_path / "r.yaml")).workload(1)
     assert workload.input_shape == (1, 40, 100)
     check_fits(speech("cpu").space, workload)
+
+
+def test_the_example_of_language_modelling_runs_as_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (example,) = blocks(ROOT / "docs" / "language-modelling.md", "python")
+    prefill, generate, found = output_of(example, tmp_path, timeout=120).splitlines()
+    weights = [
+        int(re.search(r"([\d,]+) bytes of weights", line).group(1).replace(",", ""))
+        for line in (prefill, generate)
+    ]
+    assert "tale/prefill/b8" in prefill and "a generated token" in generate
+    # A context of 32 tokens shares what a token alone reads.
+    assert weights[1] == pytest.approx(32 * weights[0], rel=0.05)
+    # Who comes is drawn out of three: 1.6 bits a line of some 25 bytes. The rest can be learnt.
+    assert float(found.split()[0]) < 0.6
+
+
+def test_the_task_and_the_space_for_language_modelling_are_such(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    text, space = blocks(ROOT / "docs" / "language-modelling.md", "yaml")
+    (tmp_path / "plays.yaml").write_text(text)
+    (tmp_path / "plays.txt").write_text(tale(4000))
+    workload = get_task(str(tmp_path / "plays.yaml")).workload(32)
+    assert workload.key == "plays/generate/b32" and workload.unit == "generated token"
+    for made in (SearchSpace.from_dict(yaml.safe_load(space)), language_modelling("cpu").space):
+        for phase in (None, *PHASES):
+            check_fits(made, workload.with_phase(phase))
+        assert made.size() > 1000
 
 
 def test_the_translation_example_runs_as_written(tmp_path, monkeypatch):
