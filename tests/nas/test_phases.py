@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from media_fakes import task_file
@@ -9,14 +10,12 @@ from run_fakes import make_run
 from search_fakes import reading
 from text_fakes import tale
 
-import nas
-from experiments.recipes import language_modelling
 from nas.cli import measure
 from nas.cli.main import main
-from nas.exporting.artifact import load_artifact
+from nas.exporting import verify as verifying
 from nas.exporting.card import make_card, render_readme
-from nas.exporting.verify import Verification
-from nas.searching.config import GateConfig
+from nas.exporting.verify import Verification, verify
+from nas.searching.trial import TrialRecord
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
@@ -121,37 +120,29 @@ def test_the_card_has_a_row_for_each(tmp_path):
     assert "prefill" not in plain and "\n\n\nJoules:" not in plain
 
 
-@pytest.mark.e2e
-def test_a_search_by_generated_tokens_goes_the_whole_way(task, tmp_path, capsys):
-    """Trained, measured per generated token, shown and exported with both phases; it writes."""
-    recipe = language_modelling("cpu")
-    genes = {"n_heads": [2], "n_kv_heads": [1, 2], "ffn_ratio": [1, 2]}
-    config = replace(
-        recipe,
-        task=task,
-        space=SearchSpace.from_dict({"name": "s", "d_model": [16, 32], "depth": [1], **genes}),
-        baselines=(),
-        trials=3,
-        meter="estimate",
-        batch_size=4,
-        training=replace(recipe.training, epochs=4, batch_size=8, learning_rate=1e-2),
-        gate=GateConfig(startup_trials=2),
+def test_an_export_measures_the_phase_that_was_not_searched_by(tmp_path, monkeypatch):
+    asked = []
+
+    def measured(architecture, workload, **options):
+        asked.append(options)
+        return SimpleNamespace(reading=replace(reading(1e-6), unit=workload.unit))
+
+    monkeypatch.setattr("predictors.campaign.runner.measure_fresh", measured)
+    same = {"output_difference": 0.0, "validation_accuracy": 0.5, "n_validation": 9}
+    same |= {"test_accuracy": 0.5, "test_accuracy_se": 0.1}
+    monkeypatch.setattr(verifying, "_reload", lambda *_: same)
+    workload = Workload("lm", "language_modelling", (8,), 9, 2, vocab_size=9)
+    record = TrialRecord(
+        0, "complete", SMALL, accuracy=0.5, accuracy_se=0.1, reading=reading(1e-6)
     )
-    run = nas.search(config, tmp_path / "run", workers=2)
-    trials = run.trials()
-    assert [trial.state for trial in trials] == ["complete"] * 3, [t.reason for t in trials]
-    assert main(["front", str(run.folder), "--json"]) == 0
-    members = json.loads(capsys.readouterr().out)["members"]
-    assert {member["unit"] for member in members} == {"generated token"}
-    # Of eight bits; a text of some words that follow from each other has fewer.
-    assert 0 < min(member["score"] for member in members) < 4
-    folder = tmp_path / "model"
-    words = ["export", str(run.folder), "--trial", str(members[0]["trial"]), "--to", str(folder)]
-    assert main([*words, "--joule-tolerance", "3"]) == 0
-    assert "per prefill token" in capsys.readouterr().out
-    verified = json.loads((folder / "card.json").read_text())["verified"]
-    assert verified["reading"]["unit"] == "generated token"
-    (other,) = verified["other_phases"]
-    assert other["unit"] == "prefill token" and other["is_estimate"] and other["energy_j"] > 0
-    artifact = load_artifact(folder)
-    assert artifact.generate("ant ", 12, temperature=0).startswith("ant ")
+    for phase, others in (("generate", ["prefill token"]), (None, [])):
+        run = SimpleNamespace(
+            workload=workload.with_phase(phase),
+            config=SimpleNamespace(protocol="quick", device="cpu"),
+            meter="estimate",
+            task="lm",
+            inputs_path=tmp_path / "inputs.npy",
+        )
+        found = verify(run, record, tmp_path, joule_tolerance=0.3)
+        assert [other.unit for other in found.other_phases] == others
+    assert len(asked) == 3 and all(one == asked[0] for one in asked)
