@@ -17,7 +17,7 @@ import numpy as np
 
 from nas.files import read_json, write_json
 from nas.searching.config import SearchConfig
-from nas.searching.earlier_run import EarlierRun, Situation
+from nas.searching.earlier_run import EarlierRun, Situation, measured_in
 from nas.searching.knowledge import Knowledge, KnownAccuracy
 from nas.tasks.registry import get_task
 from predictors.learned.artifact import SavedPredictor, load_predictor, save_predictor
@@ -199,7 +199,7 @@ def gather(config: SearchConfig, situation: Situation) -> Earlier:
         predictor.check(protocol_hash=situation.protocol_hash, workload=situation.workload.key)
     runs: dict[str, EarlierRun] = {}
     for path in config.warm_start:
-        found = _read(path, config)
+        found = _read(path, config, situation)
         runs.setdefault(found.name, found)
     return Earlier(situation, tuple(runs.values()), predictor)
 
@@ -229,7 +229,7 @@ def load_earlier(folder: Path, config: SearchConfig) -> Earlier | None:
     return Earlier(situation, runs, predictor)
 
 
-def _read(path: str, config: SearchConfig) -> EarlierRun:
+def _read(path: str, config: SearchConfig, situation: Situation) -> EarlierRun:
     from nas.searching.run import load
 
     try:
@@ -239,6 +239,6 @@ def _read(path: str, config: SearchConfig) -> EarlierRun:
         ours = get_task(config.task).workload(1)
         if run.workload.with_batch_size(1) != ours:
             raise ValueError(f"must have inputs as task {config.task} has them now, and differ")
-        return EarlierRun.of(path, run, config)
+        return EarlierRun.of(path, measured_in(run, situation), config)
     except ValueError as error:
         raise ValueError(f"warm_start {path}: {error}") from None

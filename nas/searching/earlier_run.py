@@ -161,6 +161,18 @@ class EarlierRun:
         return cls(**values)
 
 
+def measured_in(run: Run, situation: Situation) -> Run:
+    """``run`` by the joules of that of its devices which is the situation's, or as it is."""
+    names = [asked.name for asked in run.config.measure_on]
+    if len(names) < 2:
+        return run
+    for seen in (run, *(run.on(name) for name in names[1:])):
+        readings = [record.reading for record in seen.trials() if record.reading is not None]
+        if readings and Situation.of(readings[0], run.workload) == situation:
+            return seen
+    return run
+
+
 def _training_differs(ours: SearchConfig, theirs: SearchConfig) -> str | None:
     """Why accuracies do not compare, ``None`` where they do."""
     mine, other = ours.training.to_dict(), theirs.training.to_dict()

@@ -15,6 +15,7 @@ from nas.searching.earlier import Earlier, gather, load_earlier
 from nas.searching.earlier_run import Situation
 from nas.searching.gate import Gate, Rivals
 from nas.searching.goals import Goals
+from nas.searching.measure_on import MeasuredDevice
 from nas.searching.samplers import make_sampler
 from nas.searching.session import failed
 from nas.searching.trial import TrialRecord
@@ -44,6 +45,22 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def warm(run):
     return replace(CONFIG, warm_start=(str(run.folder),))
+
+
+def test_a_run_that_was_measured_here_too_is_seen_by_the_joules_of_here(tmp_path):
+    def on_both(candidate):
+        record = finished(candidate)
+        there = replace(record.reading, device="elsewhere")
+        return replace(record, reading=there, readings={"other": record.reading})
+
+    devices = (MeasuredDevice("first"), MeasuredDevice("other"))
+    earlier_run = make_run(tmp_path / "run", on_both, measure_on=devices)
+    (found,) = gather(replace(CONFIG, warm_start=(str(earlier_run.folder),)), HERE).runs
+    assert {t.reading.device for t in found.trials} == {"d"} and len(found.trials) == 30
+    # What was measured nowhere alike is taken by the joules that the search was after.
+    strange = replace(HERE, device="a third")
+    (found,) = gather(replace(CONFIG, warm_start=(str(earlier_run.folder),)), strange).runs
+    assert {t.reading.device for t in found.trials} == {"elsewhere"}
 
 
 def predictor_file(path, *, device="d", source="fake", protocol_hash="0" * 12, workload=WORKLOAD):
