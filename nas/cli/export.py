@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,14 +92,15 @@ def run(arguments: argparse.Namespace) -> int:
             f"exporting trial {trial}: reloading, evaluating and measuring it in fresh processes",
             file=sys.stderr,
         )
-    done = export(
-        found,
-        trial,
-        arguments.to,
-        joule_tolerance=arguments.joule_tolerance,
-        formats=formats,
-        accuracy_tolerance=arguments.accuracy_tolerance,
-    )
+    with _cleared_when_ended():
+        done = export(
+            found,
+            trial,
+            arguments.to,
+            joule_tolerance=arguments.joule_tolerance,
+            formats=formats,
+            accuracy_tolerance=arguments.accuracy_tolerance,
+        )
     if arguments.json:
         print(json.dumps({"folder": str(done.folder), "card": done.card}, allow_nan=False))
         return 0
@@ -105,17 +110,17 @@ def run(arguments: argparse.Namespace) -> int:
     again = f"measured again ({reading['meter']})" if is_measured else "estimated again"
     print(f"{done.folder}: {done.card['architecture']}, {done.card['params']:,} parameters")
     print(
-        f"  outputs    reloaded in a fresh process, differ by "
+        f"  outputs     reloaded in a fresh process, differ by "
         f"{verified['output_difference']:.2g} at most"
     )
     metric = found.metric
     test = metric.text(verified["test_accuracy"], verified["test_accuracy_se"])
     print(
-        f"  {metric.name:<10} validation {metric.text(verified['validation_accuracy'])}, "
+        f"  {metric.name:<11} validation {metric.text(verified['validation_accuracy'])}, "
         f"test {test}"
     )
     print(
-        f"  energy     {format_joules(reading['energy_j'])} per {reading['unit']} {again}, "
+        f"  energy      {format_joules(reading['energy_j'])} per {reading['unit']} {again}, "
         f"{format_joules(searched['reading']['energy_j'])} in the search"
     )
     for other in verified["other_phases"]:
@@ -124,8 +129,25 @@ def run(arguments: argparse.Namespace) -> int:
             f"not searched by"
         )
     for name, form in done.card["formats"].items():
-        print(f"  {name:<10} {_describe(form, found.metric)}")
+        print(f"  {name:<11} {_describe(form, found.metric)}")
     return 0
+
+
+@contextmanager
+def _cleared_when_ended() -> Iterator[None]:
+    """Take SIGTERM as Ctrl-C is taken: what was begun goes, and the process that verifies too."""
+
+    def ended(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _describe(form: dict[str, Any], metric: Metric) -> str:

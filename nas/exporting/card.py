@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nas.exporting.form_card import describe_forms
 from nas.exporting.verify import Verification
 from nas.searching.run import versions
-from nas.tasks.carried import LABELS, TOKENIZER
+from nas.tasks.carried import LABELS, PREPROCESSING, TOKENIZER
 from nas.tasks.metric import get_metric
 from search_spaces.architecture import Architecture
 from search_spaces.simulated import describe_on
@@ -46,6 +46,7 @@ def make_card(
         "params": record.params,
         "labels": labels,
         "tokenizer": TOKENIZER if TOKENIZER in carried else None,
+        "preprocessing": PREPROCESSING if PREPROCESSING in carried else None,
         "run": run.name,
         "trial": record.number,
         "seed": run.config.seed,
@@ -98,12 +99,18 @@ def _use(card: dict[str, Any]) -> str:
 
 
 def _outputs(card: dict[str, Any]) -> str:
+    inputs = ""
+    if card["preprocessing"] is not None:
+        inputs = (
+            "\nInputs are (value - mean) / deviation, both along `axis` of an input, as "
+            "`preprocessing.json`\nsays, which also names what values are made of.\n"
+        )
     if card["labels"] is None:
-        return ""
+        return inputs
     some, n = card["labels"][:_MOST_LABELS], len(card["labels"])
     more = f" and {n - len(some)} more" if n > len(some) else ""
     files = "`labels.json`" if card["tokenizer"] is None else "`labels.json`, `tokenizer.json`"
-    return f"\nIts outputs, in this order, are {', '.join(some)}{more} ({files}).\n"
+    return f"{inputs}\nIts outputs, in this order, are {', '.join(some)}{more} ({files}).\n"
 
 
 def render_readme(card: dict[str, Any]) -> str:

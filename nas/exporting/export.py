@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from nas.exporting.form import Form
 from nas.exporting.forms import ARTIFACT, check_held, parse_forms
 from nas.exporting.model_card import render_model_card
 from nas.exporting.prove import Conditions, prove
+from nas.exporting.staging import staged
 from nas.exporting.verify import Verification, verify
 from nas.files import write_json
 from nas.tasks.carried import carried_by
@@ -81,21 +82,14 @@ def export(
             f"trial must have weights of its own, got {trial}, which has a supernet's: its front "
             f"members get their own when the search is finished"
         )
-    if not joule_tolerance > 0:
-        raise ValueError(f"joule_tolerance must be > 0, got {joule_tolerance!r}")
+    if not (joule_tolerance > 0 and math.isfinite(joule_tolerance)):
+        raise ValueError(f"joule_tolerance must be a finite number > 0, got {joule_tolerance!r}")
     weights = run.weights_path(trial)
     if not weights.is_file():
         raise ValueError(f"weights of trial {trial} must be at {weights}, and are not")
     if not 0 <= accuracy_tolerance < 1:
         raise ValueError(f"accuracy_tolerance must be in [0, 1), got {accuracy_tolerance!r}")
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise ValueError(f"export folder must be new or empty, got {to}")
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
-    except OSError as error:
-        raise ValueError(f"export folder must be writable, got {to}: {error.strerror}") from None
-    try:
+    with staged(to) as staging:
         shutil.copyfile(weights, staging / WEIGHTS)
         write_json(staging / ARCHITECTURE, record.architecture.to_dict())
         write_json(staging / WORKLOAD, run.workload.to_dict())
@@ -116,12 +110,6 @@ def export(
                 )
         write_json(staging / CARD, card)
         (staging / README).write_text(render_readme(card), encoding="utf-8")
-        staging.chmod(0o755)
-        if to.exists():
-            to.rmdir()
-        staging.rename(to)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return Exported(to, card)
 
 

@@ -14,11 +14,12 @@ from typing import Any, ClassVar
 
 from nas.exporting.python_form import SOURCE, STORED, PythonForm, labels_of
 from nas.files import write_json
-from nas.tasks.carried import LABELS, TOKENIZER
+from nas.tasks.carried import LABELS, PREPROCESSING, TOKENIZER, VOCABULARY
 from nas.training.checkpoint import read_description
 
 CONFIG = "config.json"
 _FOLDER = "huggingface"
+_CARRIED = (LABELS, TOKENIZER, PREPROCESSING, VOCABULARY)
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
@@ -29,8 +30,8 @@ class HuggingFaceForm(PythonForm):
     title = "a folder for the Hugging Face hub"
     folder = _FOLDER
     files: ClassVar[tuple[str, ...]] = tuple(f"{_FOLDER}/{n}" for n in (CONFIG, STORED, SOURCE))
-    # What a user of the folder alone needs to give it texts.
-    optional_files = tuple(f"{_FOLDER}/{n}" for n in (LABELS, TOKENIZER))
+    # What a user of the folder alone needs to give it texts or pictures.
+    optional_files = tuple(f"{_FOLDER}/{n}" for n in _CARRIED)
     card_file = f"{_FOLDER}/README.md"
 
     def write(self, folder: Path) -> Mapping[str, Any]:
@@ -51,7 +52,7 @@ class HuggingFaceForm(PythonForm):
             "joulenas": {"architecture": architecture.to_dict(), "workload": workload.to_dict()},
         }
         write_json(folder / self.folder / CONFIG, config)
-        for name in (LABELS, TOKENIZER):
+        for name in _CARRIED:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, folder / self.folder / name)
         return facts

@@ -66,7 +66,8 @@ outputs = network(inputs)  # model.py says what inputs and outputs are; batches 
 
 - The model was chosen by {metric.name} on the validation split of {card["task"]}; the test split
   was never used to choose. Nothing is known of other data.
-- Inputs must be prepared as in training, and are of one size: {card["formats"][form]["inputs"]}.
+- Inputs must be prepared as in training{_prepared(card)}, and are of one size:
+  {card["formats"][form]["inputs"]}.
 - Joules are of batches of {reading["batch_size"]} on {reading["device"]}; on other hardware, in
   other batches and runtimes they differ.
 - Bias, fairness and robustness were not examined.
@@ -128,6 +129,10 @@ def _training(card: Mapping[str, Any]) -> str:
     if card["train_energy_j"] is None:
         return text + "."
     return f"{text}, which took {card['train_energy_j']:.3g} J beside the rest of the search."
+
+
+def _prepared(card: Mapping[str, Any]) -> str:
+    return "" if card["preprocessing"] is None else f" (`{card['preprocessing']}`)"
 
 
 def _tokens(card: Mapping[str, Any]) -> str:

@@ -119,13 +119,16 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
 
 
 def _reload(folder: Path, task: str, device: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "nas.exporting.verify", str(folder), task, device],
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "nas.exporting.verify", str(folder), task, device],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ExportError(f"the artifact took longer than {_TIMEOUT_S:g} s to verify") from None
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         raise ExportError(f"the artifact cannot be reloaded: {lines[-1] if lines else 'no cause'}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 
 import numpy as np
 
 from nas.tasks.base import Split, SplitName, check_split_name
+from nas.tasks.carried import LABELS, PREPROCESSING
 from search_spaces.workload import Workload
 
 # Fixed once: a different split would make accuracies of different runs incomparable.
@@ -31,11 +33,20 @@ class Digits:
     def split(self, name: SplitName) -> Split:
         """One split; see ``Task.split``."""
         check_split_name(name)
-        return _digits_splits()[name]
+        return _digits_splits()[0][name]
+
+    def carried(self) -> dict[str, str]:
+        """The labels, and how inputs are made; see ``nas.tasks.carried``."""
+        mean, deviation = _digits_splits()[1]
+        made: dict[str, object] = {"mean": [mean], "deviation": [deviation], "axis": 0}
+        made["of"] = {"what": "grey images", "size": [8, 8], "values": "0 to 16, ink is high"}
+        labels = {"labels": [str(digit) for digit in range(10)]}
+        return {LABELS: json.dumps(labels), PREPROCESSING: json.dumps(made, indent=2)}
 
 
 @lru_cache(maxsize=1)
-def _digits_splits() -> dict[SplitName, Split]:
+def _digits_splits() -> tuple[dict[SplitName, Split], tuple[float, float]]:
+    """The splits, and the mean and deviation that they were standardised by."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -53,8 +64,9 @@ def _digits_splits() -> dict[SplitName, Split]:
     )
     mean, deviation = images[train].mean(), images[train].std()
     pixels = ((images - mean) / deviation).astype(np.float32).reshape(-1, 1, 8, 8)
-    return {
+    splits: dict[SplitName, Split] = {
         "train": Split(pixels[train], labels[train]),
         "validation": Split(pixels[validation], labels[validation]),
         "test": Split(pixels[test], labels[test]),
     }
+    return splits, (float(mean), float(deviation))

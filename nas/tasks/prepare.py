@@ -54,8 +54,9 @@ def prepare(
     sample's planes as they are, and labels say nothing.
 
     Returns:
-        Plain data: classes, shape, numbers of samples and of classes' samples in each split, and
-        how many samples of validation and test stand in the training split as well.
+        Plain data: classes, shape, mean and deviation at each index of ``axis``, numbers of
+        samples and of classes' samples in each split, and how many samples of validation and test
+        stand in the training split as well.
 
     Raises:
         DataError: anything of it is wrong; all that is wrong is in it.
@@ -111,6 +112,8 @@ def prepare(
     return {
         "classes": classes,
         "shape": list(shape),
+        "mean": scale[0].flatten().tolist(),
+        "deviation": scale[1].flatten().tolist(),
         "samples": {split: len(chosen[split]) for split in SPLITS},
         "of_classes": {
             split: [Counter(labels[split])[label] for label in classes] for split in SPLITS

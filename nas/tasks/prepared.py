@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.tasks.base import Split, SplitName, check_split_name
-from nas.tasks.carried import LABELS
+from nas.tasks.carried import LABELS, PREPROCESSING
 from nas.tasks.kept import Kept, keep, key_of
 from nas.tasks.prepare import prepare
 from nas.tasks.problems import Problems
@@ -18,7 +18,9 @@ from nas.tasks.samples import Sample, Sources
 from search_spaces.workload import Workload
 
 # Of what is kept: another number where the same files would give other arrays.
-_FORM = 3
+_FORM = 4
+# Options that say how files become values, whoever has other files.
+_MAKING = ("size", "channels", "front_end")
 # Lists the samples of one source, adding what is wrong with it.
 Lister = Callable[[Any, Problems], Sequence[Sample]]
 
@@ -55,6 +57,17 @@ class Prepared:
             DataError: the data are not what they must be; all that is wrong is in it.
         """
         return self._kept.about
+
+    def carried(self) -> dict[str, str]:
+        """How files become inputs; see ``nas.tasks.carried``."""
+        found = {
+            "mean": self.about["mean"],
+            "deviation": self.about["deviation"],
+            "axis": self.axis,
+            "of": {"what": self.what}
+            | {name: self.options[name] for name in _MAKING if name in self.options},
+        }
+        return {PREPROCESSING: json.dumps(found, indent=2)}
 
     @cached_property
     def _kept(self) -> Kept:
@@ -115,8 +128,9 @@ class PreparedClassification:
         return self.prepared.about
 
     def carried(self) -> dict[str, str]:
-        """The labels; see ``nas.tasks.carried``."""
-        return {LABELS: json.dumps({"labels": [str(label) for label in self.about()["classes"]]})}
+        """The labels, and how inputs are made; see ``nas.tasks.carried``."""
+        labels = {"labels": [str(label) for label in self.about()["classes"]]}
+        return {LABELS: json.dumps(labels), **self.prepared.carried()}
 
 
 def check_name(name: object) -> None:

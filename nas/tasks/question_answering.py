@@ -22,6 +22,7 @@ Shape legend: N questions, T words of a sample.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.tasks.base import SPLITS, Split, SplitName, check_split_name
+from nas.tasks.carried import VOCABULARY
 from nas.tasks.kept import Kept, keep, key_of
 from nas.tasks.kept_questions import KeptQuestions, write_questions
 from nas.tasks.metric import Metric, get_metric
@@ -56,7 +58,7 @@ _METRICS = ("f1", "exact_match")
 # A share of answers out of reach that is worth a warning.
 _MANY_CUT = 0.05
 # Of what is kept: another number where the same files would give other arrays.
-_FORM = 1
+_FORM = 2
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,10 @@ class QuestionAnswering:
             if n > _MANY_CUT * about["samples"][name]
         ]
 
+    def carried(self) -> dict[str, str]:
+        """The words, and how a sample is made of them; see ``nas.tasks.carried``."""
+        return {VOCABULARY: (self._kept.folder / VOCABULARY).read_text(encoding="utf-8")}
+
     @cached_property
     def _kept(self) -> Kept:
         files, sources = self._files, self._files.sources
@@ -213,6 +219,16 @@ class QuestionAnswering:
                 f"sequence_length must reach an answer of the training split, got {length}"
             )
         write_questions(everything, folder)
+        carried = {
+            "words": list(vocabulary),
+            "first": _FIRST_WORD,
+            "padding": PADDING_TOKEN,
+            "unknown": _UNKNOWN,
+            "mark": _MARK,
+            "of": "words in lower case, punctuation apart: a question, the mark, its paragraph",
+        }
+        text = json.dumps(carried, ensure_ascii=False)
+        (folder / VOCABULARY).write_text(text, encoding="utf-8")
         return {
             "vocab_size": _FIRST_WORD + len(vocabulary),
             "samples": {name: len(found) for name, found in chosen.items()},

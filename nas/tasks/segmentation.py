@@ -137,8 +137,9 @@ class Segmentation:
         return found
 
     def carried(self) -> dict[str, str]:
-        """The names of the classes; see ``nas.tasks.carried``."""
-        return {LABELS: json.dumps({"labels": list(self._options.classes)})}
+        """The names of the classes, and how inputs are made; see ``nas.tasks.carried``."""
+        labels = {"labels": list(self._options.classes)}
+        return {LABELS: json.dumps(labels), **self._prepared.carried()}
 
 
 def _samples(source: Any, problems: Problems, *, options: MaskOptions) -> Sequence[Sample]:

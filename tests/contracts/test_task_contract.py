@@ -224,6 +224,28 @@ def test_its_data_can_be_checked_and_its_labels_go_with_it(task, workload):
         assert len(json.loads(carried["labels.json"])["labels"]) == workload.n_classes
 
 
+def test_what_goes_with_it_says_how_inputs_are_made(task, workload):
+    """Whoever has the artifact alone can give it inputs."""
+    carried, inputs = carried_by(task), task.split("train").inputs
+    if workload.is_image:
+        made = json.loads(carried["preprocessing.json"])
+        shape = [-1 if i == made["axis"] + 1 else 1 for i in range(inputs.ndim)]
+        mean, deviation = (np.reshape(made[k], shape) for k in ("mean", "deviation"))
+        assert mean.size == inputs.shape[made["axis"] + 1]
+        values = inputs.astype(np.float64) * deviation + mean
+        if made["of"]["what"] == "recordings":
+            assert made["of"]["front_end"]["n_mels"] == mean.size
+        else:
+            # Of pixels, which are whole numbers only if these are the right mean and deviation.
+            assert np.abs(values - values.round()).max() < 1e-3 and values.max() > 10
+            assert values.min() > -0.5 and deviation.min() > 1.5
+    elif workload.kind == "question_answering":
+        made = json.loads(carried["vocabulary.json"])
+        assert made["first"] + len(made["words"]) == workload.vocab_size
+    else:
+        assert "tokenizer.json" in carried
+
+
 def test_there_is_no_other_split(task):
     with pytest.raises(ValueError, match="split must be one of train, validation, test"):
         task.split("dev")
