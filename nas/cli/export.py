@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     for other in verified["other_phases"]:
         print(
-            f"             {format_joules(other['energy_j'])} per {other['unit']}, which it was "
+            f"              {format_joules(other['energy_j'])} per {other['unit']}, which it was "
             f"not searched by"
         )
     for name, form in done.card["formats"].items():
