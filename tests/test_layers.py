@@ -109,6 +109,7 @@ DOORS = {
         "nas/searching/ray_driver.py",
         "nas/searching/ray_logging.py",
         "nas/searching/ray_measure.py",
+        "nas/searching/ray_memory.py",
         "nas/searching/ray_roles.py",
         "nas/searching/ray_trial.py",
     ),

@@ -7,9 +7,9 @@ trial folder each. *Bare* is ``tune.Tuner`` with ``OptunaSearch`` (TPE, two obje
 defaults, in memory, and the same with ``reuse_actors``, as ours has it. All propose the genes of
 ``--space`` and evaluate the same formula (``scale.law``) on as many workers of one local Ray,
 which is up before the clock starts. Each variant runs in a process of its own and ends after
-``--budget-s`` seconds: what had not ended says how many trials it came to, and its rate is that
-of these, the first of them, which are faster than those to come. *Idle* is the driver's CPU, as a
-share of a core, while its trials sleep.
+``--budget-s`` seconds, bare Tune after ``--bare-budget-s``: what had not ended says how many
+trials it came to, and its rate is that of these, the first of them, which are faster than those
+to come. *Idle* is the driver's CPU, as a share of a core, while its trials sleep.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sampler", default="ehvi", help="ours")
     parser.add_argument("--space", default="digits-tiny", help="a preset")
     parser.add_argument("--budget-s", type=float, default=300.0, help="of each variant")
+    parser.add_argument("--bare-budget-s", type=float, help="of bare Tune, if another")
     parser.add_argument("--no-idle", action="store_true")
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
@@ -82,12 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
     os.environ["OMP_NUM_THREADS"] = "1"
     space, workers, budget_s = arguments.space, arguments.workers, arguments.budget_s
+    bare_s = arguments.bare_budget_s or budget_s
     rates: list[Rate] = []
     for trials in arguments.trials:
         for variant in (
             partial(_ours, arguments.sampler, space, trials, workers, budget_s),
-            partial(bare, space, trials, workers, budget_s, reuse_actors=False),
-            partial(bare, space, trials, workers, budget_s, reuse_actors=True),
+            partial(bare, space, trials, workers, bare_s, reuse_actors=False),
+            partial(bare, space, trials, workers, bare_s, reuse_actors=True),
         ):
             rates.append(_alone(variant))
             print(rates[-1], file=sys.stderr, flush=True)

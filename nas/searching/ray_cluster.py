@@ -13,6 +13,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Tune's loggers write CSV, JSON and TensorBoard files for each trial: the study has it all.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# Nor does anybody read snapshots of all trials, taken each ten seconds: the last is left.
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")
 # A task that runs out of memory is run again like any other that dies, not for ever.
 os.environ.setdefault("RAY_task_oom_retries", "2")
 

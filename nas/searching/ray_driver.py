@@ -36,6 +36,7 @@ from nas.searching.halving_scheduler import HalvingScheduler
 from nas.searching.measure_on import MeterFound
 from nas.searching.ray_logging import TensorBoardLog
 from nas.searching.ray_measure import ATTEMPTS, RayMeasure
+from nas.searching.ray_memory import ForgetEnded
 from nas.searching.ray_roles import Trainers
 from nas.searching.ray_trial import ENDED, PROGRESS, evaluate_trial, is_of, run_trial
 from nas.searching.refine import Refinement
@@ -105,7 +106,7 @@ def run_trials(
                     storage_path=scratch,
                     name="trials",
                     verbose=0,
-                    callbacks=None if log is None else [log],
+                    callbacks=[ForgetEnded(), *([] if log is None else [log])],
                 ),
             )
             is_over = _fitted(tuner)
