@@ -1,6 +1,7 @@
 """What a search's driver costs with a thousand workers and a hundred thousand trials.
 
-``python -m experiments.benchmarks.search_scale --plot scale.png``
+``python -m experiments.benchmarks.search_scale --plot scale.png``, or with ``--of FILE`` besides,
+the picture of a result that was kept.
 
 Workers and their clock are simulated; accuracy and joules are formulas of counts
 (``scale.law``). Session, gate, sampler and the journal on disk are the driver's own. All that the
@@ -16,14 +17,16 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from experiments.benchmarks.scale.growth import SERIES, exponent
 from experiments.benchmarks.scale.simulate import Point, simulate
+from experiments.results.record import Result
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 
@@ -58,8 +61,16 @@ def table_of(points: Sequence[Point]) -> Table:
     return Table.of("points", columns, rows, f"growth: {', '.join(growth)}")
 
 
+def points_of(result: Result) -> list[Point]:
+    """The points of a result that was kept."""
+    names = [field.name for field in fields(Point)]
+    # The file's own reader has checked that each row has all columns.
+    rows: list[dict[str, Any]] = [dict(row) for row in result.table("points").rows]
+    return [Point(**{name: row[name] for name in names}) for row in rows]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table."""
+    """Print the table, or draw that of ``--of``."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmarks.search_scale", description=__doc__
     )
@@ -69,8 +80,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--space", default="digits-tiny", help="a preset")
     parser.add_argument("--cpu-s", type=float, help="end after so many CPU seconds")
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--of", type=Path, metavar="FILE", help="draw this kept result alone")
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
+    if arguments.of is not None:
+        if arguments.plot is None:
+            parser.error("--of needs --plot, where the picture goes")
+        try:
+            result = Result.read(arguments.of)
+            found = points_of(result)
+        except (OSError, ValueError, KeyError) as error:
+            parser.error(f"--of must be a kept result of this command: {error}")
+        _draw(found, arguments.plot, result.config)
+        return 0
     sheet = Sheet(parser, arguments, "search-scale")
     os.environ["OMP_NUM_THREADS"] = "1"
     marks = sorted({min(n, arguments.trials) for n in (*_POINTS, arguments.trials)})
@@ -93,10 +115,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 break
     sheet.show(table_of(points))
     if arguments.plot is not None:
-        from experiments.benchmarks.scale.plots import draw
-
-        draw(points, arguments.plot, f"{arguments.workers:,} workers, {arguments.sampler}")
+        _draw(points, arguments.plot, vars(arguments))
     return 0
+
+
+def _draw(points: Sequence[Point], path: Path, config: Mapping[str, Any]) -> None:
+    from experiments.benchmarks.scale.plots import draw
+
+    draw(points, path, f"{config['workers']:,} workers, {config['sampler']}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 from experiments.benchmarks import search_scale
 from experiments.benchmarks.scale.growth import exponent
 from experiments.benchmarks.scale.simulate import Point
-from experiments.results.record import kept
+from experiments.results.record import FOLDER, kept
 
 
 def test_growth_is_the_exponent_of_the_last_decade():
@@ -31,3 +31,19 @@ def test_a_small_search_is_simulated_whole(tmp_path, capsys):
     assert 4 * 30 < point["simulated_s"] < 24 * 60
     assert point["storage_bytes"] > 24 * 500 and point["propose_cpu_s"] > 0
     assert "growth: " in capsys.readouterr().out and plot.stat().st_size > 10_000
+
+
+def test_a_kept_result_is_drawn_as_it_was_and_nothing_else_is(tmp_path, capsys):
+    (result,) = [found for found in kept() if found.theme == "search-scale"]
+    points = search_scale.points_of(result)
+    assert [p.trials for p in points] == sorted(p.trials for p in points)
+    assert points[-1].trials == result.config["trials"]
+    # The table is made of the same points that the picture is.
+    assert search_scale.table_of(points) == result.table("points")
+    plot = tmp_path / "scale.png"
+    assert search_scale.main(["--of", str(FOLDER / result.name), "--plot", str(plot)]) == 0
+    assert plot.stat().st_size > 10_000 and not capsys.readouterr().out
+    for bad in (["--of", str(FOLDER / result.name)], ["--of", str(plot), "--plot", str(plot)]):
+        with pytest.raises(SystemExit):
+            search_scale.main(bad)
+        assert "error: --of" in capsys.readouterr().err
