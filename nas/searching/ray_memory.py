@@ -16,7 +16,10 @@ from ray.tune import Callback
 
 
 class ForgetEnded(Callback):
-    """Has Tune forget what ended trials reported, as soon as it has handled their end."""
+    """Has Tune forget what complete trials reported, as soon as it has handled their end.
+
+    Those whose worker died are few, and Tune looks for their errors when all is over.
+    """
 
     def __init__(self) -> None:
         """Begin with none that has ended."""
@@ -24,10 +27,6 @@ class ForgetEnded(Callback):
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         """Remember whom to forget: Tune is not done with it yet."""
-        self._ended.append(trial)
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        """See ``on_trial_complete``."""
         self._ended.append(trial)
 
     def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:
