@@ -52,8 +52,9 @@ class Faulty:
             start = 0
         for epoch in range(start + 1, EPOCHS + 1):
             time.sleep(self.epoch_s)
-            note(folder / "epochs", epoch)
+            # Kept before it is noted: who waits for the note may kill at once.
             write_json(state, {"epoch": epoch})
+            note(folder / "epochs", epoch)
             if epoch == 2:
                 self._befall(fault, first)
         record = measure(candidate.architecture, WORKLOAD, folder / "weights", folder / "inputs")
