@@ -89,6 +89,7 @@ def resume(
     log: str | None = None,
     gpus_per_trial: float | None = None,
     storage: str | None = None,
+    files_at: str | None = None,
     listener: Listener | None = None,
 ) -> Run:
     """Go on with the run in the folder ``run``, which knows all that it needs.
@@ -107,6 +108,7 @@ def resume(
         log=log,
         gpus_per_trial=gpus_per_trial,
         storage=storage,
+        files_at=files_at,
         listener=listener,
     )
 

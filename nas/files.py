@@ -1,40 +1,127 @@
-"""Files that are whole or absent: write beside, flush to disk, rename.
+"""Files that are whole or absent: write beside, flush to disk, rename; or upload.
 
-Where ``nas.patience`` is in force, a disk that is full or away is waited for.
+A ``Place`` is where a file or folder is: on a disk, or in an object store (``nas.remote``). Where
+``nas.patience`` is in force, a disk that is full or away is waited for, and so is a store.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from nas.patience import is_os_error, persist
+from nas.remote import QUERIES, RemotePath
+
+Place = Path | RemotePath
 
 # Nothing of ours is as long; what a stranger gives us shall not fill memory.
 MAX_JSON_BYTES = 64 * 1024 * 1024
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Place, write: Callable[[Path], None]) -> None:
     """Have ``write`` fill a temporary file beside ``path``, then rename it into place.
 
-    ``write`` may be called again, with another file, if the disk is full or away.
+    For an object store the file is a local one, then uploaded. ``write`` may be called again, with
+    another file, if the disk is full or away, or the store is.
     """
     persist(lambda: _write_once(path, write), is_os_error)
 
 
-def write_json(path: Path, data: Any) -> None:
+def is_place(text: str) -> bool:
+    """Whether ``text`` names a folder or an object store, not a database or anything else.
+
+    A folder is a ``file://`` URL, or a path that begins as one that is no mere name does.
+    """
+    scheme = text.partition("://")[0] if "://" in text else None
+    if scheme is None:
+        return text in (".", "..", "~") or text.startswith(("/", "./", "../", "~/"))
+    return scheme == "file" or scheme in QUERIES
+
+
+def place_at(text: str) -> Place:
+    """The folder or object store that ``text`` names, the same from any working directory.
+
+    Raises:
+        ValueError: it is neither an absolute path nor such a URL, or holds a credential.
+    """
+    if text.partition("://")[0] in QUERIES:
+        return RemotePath.parse(text)
+    path = text
+    if text.startswith("file://"):
+        parts = urlsplit(text)
+        if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+            raise ValueError(f"storage must be file:///a/folder of this machine, got {text!r}")
+        path = unquote(parts.path)
+    if not path.startswith("/") or not path.isprintable() or "://" in path:
+        schemes = ", ".join(f"{scheme}://bucket/prefix" for scheme in QUERIES)
+        raise ValueError(f"storage of files must be /a/folder or {schemes}, got {text!r}")
+    return Path(path)
+
+
+def check_writable(place: Place) -> None:
+    """Write a file there and remove it, to know before anything is spent.
+
+    Raises:
+        OSError: it is a disk or a store that takes no file just now.
+        RemoteError: a store refuses.
+    """
+    probe = place / f".writable-{uuid.uuid4().hex[:12]}"
+    place.mkdir(parents=True, exist_ok=True)
+    write_json(probe, {})
+    probe.unlink()
+
+
+@contextmanager
+def as_local(path: Place) -> Iterator[Path]:
+    """``path`` itself, or while the context lasts a copy of it on this machine, if it is remote.
+
+    Raises:
+        FileNotFoundError: it is remote and not there.
+    """
+    if isinstance(path, Path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="joulenas-") as folder:
+        local = Path(folder) / path.name
+        path.copy_to(local)
+        yield local
+
+
+def copy_file(source: Place, target: Place) -> None:
+    """Have ``target`` hold what ``source`` does, whole or not at all.
+
+    Raises:
+        FileNotFoundError: there is no ``source``.
+    """
+    with as_local(source) as local:
+        write_atomic(target, lambda temporary: _copy(local, temporary))
+
+
+def size_of(path: Place) -> int:
+    """How many bytes the file has.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return path.stat().st_size if isinstance(path, Path) else path.size()
+
+
+def write_json(path: Place, data: Any) -> None:
     """Write ``data`` as JSON, whole or not at all. NaN is refused: it is not JSON."""
     text = json.dumps(data, indent=2, allow_nan=False) + "\n"
     write_atomic(path, lambda temporary: _write_text(temporary, text))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Place) -> Any:
     """Read JSON.
 
     Raises:
@@ -42,12 +129,12 @@ def read_json(path: Path) -> Any:
             ``MAX_JSON_BYTES``; the message names the file.
     """
     try:
-        found = persist(path.stat)
-        if not stat.S_ISREG(found.st_mode):
+        if isinstance(path, Path) and not stat.S_ISREG(persist(path.stat).st_mode):
             # A device or pipe may have no end.
             raise ValueError(f"{path} must be a file")
-        if found.st_size > MAX_JSON_BYTES:
-            raise ValueError(f"{path} must be at most {MAX_JSON_BYTES} bytes, got {found.st_size}")
+        size = persist(lambda: size_of(path))
+        if size > MAX_JSON_BYTES:
+            raise ValueError(f"{path} must be at most {MAX_JSON_BYTES} bytes, got {size}")
         return parse_json(persist(path.read_bytes), str(path))
     except FileNotFoundError:
         raise ValueError(f"{path} must exist, and does not") from None
@@ -85,7 +172,13 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
 
 
-def _write_once(path: Path, write: Callable[[Path], None]) -> None:
+def _write_once(path: Place, write: Callable[[Path], None]) -> None:
+    if isinstance(path, RemotePath):
+        with tempfile.TemporaryDirectory(prefix="joulenas-") as folder:
+            temporary = Path(folder) / path.name
+            write(temporary)
+            path.write_from(temporary)
+        return
     # Of a name that no other process takes, on no other machine that shares the folder.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
@@ -96,6 +189,10 @@ def _write_once(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -34,6 +34,7 @@ MAY_IMPORT = {
         "nas.training",
         "nas.tasks",
         "nas.files",
+        "nas.remote",
         "nas.patience",
         "nas.typed",
         "search_spaces",
@@ -46,6 +47,7 @@ MAY_IMPORT = {
         "nas.tasks",
         "nas.pareto",
         "nas.files",
+        "nas.remote",
         "nas.patience",
         "nas.typed",
         "predictors",
@@ -57,6 +59,7 @@ MAY_IMPORT = {
         "nas.tasks.metric",
         "nas.pareto",
         "nas.files",
+        "nas.remote",
         "search_spaces",
     ),
     "nas/reporting": (
@@ -65,6 +68,7 @@ MAY_IMPORT = {
         "nas.searching",
         "nas.pareto",
         "nas.files",
+        "nas.remote",
         "search_spaces",
     ),
     "nas/exporting": (
@@ -74,6 +78,7 @@ MAY_IMPORT = {
         "nas.tasks",
         "nas.pareto",
         "nas.files",
+        "nas.remote",
         "nas.patience",
         "nas.typed",
         "predictors",
@@ -130,6 +135,7 @@ DOORS = {
     "onnx": ("nas/exporting/onnx_form.py",),
     "onnxruntime": ("nas/exporting/onnx_form.py",),
     "datasets": ("nas/tasks/hf.py",),
+    "pyarrow.fs": ("nas/remote.py",),
     "tokenizers": ("nas/tasks/tokenize.py",),
     "sacrebleu": ("nas/tasks/translation_score.py",),
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 # By name, because importing their modules would import optuna, ray or torch at start-up.
-_BAD_INPUT = frozenset({"StorageError", "RunBusyError", "ClusterError", "MeterError"})
+_BAD_INPUT = frozenset(
+    {"StorageError", "RunBusyError", "ClusterError", "MeterError", "RemoteError"}
+)
 
 
 def is_bad_input(error: BaseException) -> bool:

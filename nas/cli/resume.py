@@ -9,6 +9,7 @@ from typing import Any
 
 from nas.cli.options import add_json, add_quiet
 from nas.cli.plugins import add_plugins, named_plugins
+from nas.cli.storage import add_storage, storage_of
 
 
 def add_parser(subparsers: Any) -> None:
@@ -39,9 +40,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--log", metavar="TO", help="log trials to tensorboard as well (default: as before)"
     )
-    parser.add_argument(
-        "--storage",
-        help="where the study is now, or its URL with the password, which no run folder keeps",
+    add_storage(
+        parser,
+        "where the study is now, or its URL with the password, which no run folder keeps; or "
+        "where its files are now",
     )
     add_quiet(parser)
     add_json(parser)
@@ -71,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             trial_timeout_s=arguments.trial_timeout_s,
             log=arguments.log,
             gpus_per_trial=arguments.gpus_per_trial,
-            storage=arguments.storage,
+            **storage_of(arguments.storage),
             listener=progress,
         )
     return report(done, as_json=arguments.json)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nas.cli.limits import BUDGET_HELP, add_limits, limits_of, parse_reference
 from nas.cli.options import add_device, add_json, add_meter, add_quiet
 from nas.cli.plugins import add_plugins, named_plugins
+from nas.cli.storage import add_storage, storage_of
 
 if TYPE_CHECKING:
     from nas.searching.config import SearchConfig
@@ -139,7 +140,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh (default: 445)"
     )
-    parser.add_argument("--storage", help="Optuna storage URL (default: a journal in the run)")
+    add_storage(
+        parser,
+        "a database for the study (postgresql://...), or a place for weights, checkpoints and "
+        "results (s3://bucket/prefix, /a/folder); may be given twice, default: the run folder",
+    )
     parser.add_argument("--address", help="a running Ray cluster: auto, host:port, ray://...")
     parser.add_argument(
         "--gpus-per-trial",
@@ -259,12 +264,12 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
             "device",
             "meter",
             "carbon_g_per_kwh",
-            "storage",
             "predictor",
             "refine",
         )
         if getattr(arguments, name) is not None
     }
+    changes |= storage_of(arguments.storage)
     if arguments.plugin:
         changes["plugins"] = named_plugins(arguments)
     if "task" in changes and is_task_file(changes["task"]):

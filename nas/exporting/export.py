@@ -24,7 +24,7 @@ from nas.exporting.model_card import render_model_card
 from nas.exporting.prove import Conditions, prove
 from nas.exporting.staging import staged
 from nas.exporting.verify import Verification, verify
-from nas.files import write_json
+from nas.files import as_local, write_json
 from nas.tasks.carried import carried_by
 from nas.tasks.registry import get_task
 from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network, read_description
@@ -90,7 +90,8 @@ def export(
     if not 0 <= accuracy_tolerance < 1:
         raise ValueError(f"accuracy_tolerance must be in [0, 1), got {accuracy_tolerance!r}")
     with staged(to) as staging:
-        shutil.copyfile(weights, staging / WEIGHTS)
+        with as_local(weights) as local:
+            shutil.copyfile(local, staging / WEIGHTS)
         write_json(staging / ARCHITECTURE, record.architecture.to_dict())
         write_json(staging / WORKLOAD, run.workload.to_dict())
         carried = carried_by(get_task(run.config.task))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from nas.files import place_at
 from nas.searching.goals import Cost, Goals
 from nas.searching.halving import HalvingConfig
 from nas.searching.measure_on import MeasuredDevice
@@ -39,6 +40,7 @@ _LATER = frozenset(
         "supernet",
         "plugins",
         "measure_on",
+        "files_at",
     }
 )
 
@@ -88,7 +90,10 @@ class SearchConfig:
     each from scratch. ``plugins`` are files that add tasks and families of networks, as
     ``nas.plugin`` gives them (see ``search_spaces.plugins``). ``measure_on`` are devices to
     measure on, of which the search is after the first (see ``nas.searching.measure_on``); with
-    none of them trials are measured where the cluster has a meter.
+    none of them trials are measured where the cluster has a meter. ``storage`` is the URL of a
+    database for the study, ``files_at`` an absolute folder or a URL such as
+    ``s3://bucket/prefix`` where weights, checkpoints and results are kept, each run's by its
+    name; ``None`` is the run folder.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -122,6 +127,7 @@ class SearchConfig:
     supernet: SupernetConfig | None = None
     plugins: tuple[Plugin, ...] = ()
     measure_on: tuple[MeasuredDevice, ...] = ()
+    files_at: str | None = None
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -186,6 +192,10 @@ class SearchConfig:
         names = [device.name for device in self.measure_on]
         if len(set(names)) < len(names):
             raise ValueError(f"measure_on must name each device once, got {', '.join(names)}")
+        if self.files_at is not None:
+            if not isinstance(self.files_at, str):
+                raise ValueError(f"files_at must be a folder or URL, got {self.files_at!r}")
+            place_at(self.files_at)
         if self.predictor is not None and not (isinstance(self.predictor, str) and self.predictor):
             raise ValueError(f"predictor must be a file or None, got {self.predictor!r}")
         if len(self.baselines) > self.trials:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from nas.files import read_json, write_json
+from nas.files import Place, read_json, write_json
 from nas.searching.config import SearchConfig
 from nas.searching.halving import RungPoint
 from nas.searching.replicas import save_scores
@@ -34,7 +34,7 @@ class Measure(Protocol):
     """Measures one architecture while nothing else of ours runs on the device."""
 
     def __call__(
-        self, architecture: Architecture, workload: Workload, weights: Path, inputs: Path
+        self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
     ) -> EnergyRecord:
         """The measured record.
 
@@ -48,7 +48,7 @@ class Evaluator(Protocol):
     """Turns a running trial into a complete one."""
 
     def evaluate(
-        self, candidate: TrialRecord, folder: Path, measure: Measure, tell: Tell | None = None
+        self, candidate: TrialRecord, folder: Place, measure: Measure, tell: Tell | None = None
     ) -> TrialRecord:
         """Evaluate ``candidate``, keeping what is worth keeping under ``folder``.
 
@@ -68,13 +68,13 @@ class TrainingEvaluator:
     """
 
     config: SearchConfig
-    inputs: Path
+    inputs: Place
     lock_folder: Path
-    teacher: Path | None = None
+    teacher: Place | None = None
     energy_share: Callable[[], float] = whole_device
 
     def evaluate(
-        self, candidate: TrialRecord, folder: Path, measure: Measure, tell: Tell | None = None
+        self, candidate: TrialRecord, folder: Place, measure: Measure, tell: Tell | None = None
     ) -> TrialRecord:
         """See ``Evaluator.evaluate``."""
         return self.train(candidate, folder, measure, tell)
@@ -82,7 +82,7 @@ class TrainingEvaluator:
     def train(
         self,
         candidate: TrialRecord,
-        folder: Path,
+        folder: Place,
         measure: Measure,
         tell: Tell | None = None,
         initial: Transformer | None = None,
@@ -179,7 +179,7 @@ class _Watcher:
     """
 
     def __init__(
-        self, folder: Path, started_s: float, span: EnergySpan, tell: Tell | None
+        self, folder: Place, started_s: float, span: EnergySpan, tell: Tell | None
     ) -> None:
         self._path = folder / _PROGRESS
         self._started_s, self._span, self._tell = started_s, span, tell
@@ -214,7 +214,7 @@ class _Watcher:
         return None if energy_j is None or earlier_j is None else earlier_j + energy_j
 
 
-def unfinished(folder: Path) -> Progress | None:
+def unfinished(folder: Place) -> Progress | None:
     """How far the trial in ``folder`` was at its last rung.
 
     ``None`` where it came to none, or that cannot be read: then its rungs are looked at again.
@@ -225,7 +225,7 @@ def unfinished(folder: Path) -> Progress | None:
         return None
 
 
-def forget_unfinished(folder: Path) -> None:
+def forget_unfinished(folder: Place) -> None:
     """Remove what only an unfinished trial needs."""
     for name in (_LOOP, _PROGRESS):
         (folder / name).unlink(missing_ok=True)

@@ -29,7 +29,7 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from nas.files import write_json
+from nas.files import Place, write_json
 from nas.patience import patience
 from nas.searching.evaluator import Evaluator, forget_unfinished, unfinished
 from nas.searching.halving_scheduler import HalvingScheduler
@@ -54,7 +54,7 @@ _DIED = "its worker died (out of memory, a signal, or a lost node)"
 def run_trials(
     session: Session,
     evaluator: Evaluator,
-    trials_folder: Path,
+    trials_folder: Place,
     *,
     workers: int,
     device: str,
@@ -143,7 +143,7 @@ def _fitted(tuner: tune.Tuner) -> bool:
 def run_replicas(
     refinement: Refinement,
     evaluator: Evaluator,
-    trials_folder: Path,
+    trials_folder: Place,
     *,
     workers: int,
     device: str,
@@ -203,7 +203,7 @@ def run_alone(
         raise error.cause from error
 
 
-def adopt_results(session: Session, trials_folder: Path) -> None:
+def adopt_results(session: Session, trials_folder: Place) -> None:
     """Finish trials that a killed driver dispatched and whose worker still got to the end."""
     for record in session.in_flight():
         found = result_in(trials_folder / str(record.number))
@@ -225,7 +225,7 @@ class _SessionSearcher(Searcher):
     """Hands Tune the session's candidates, and the session Tune's results."""
 
     def __init__(
-        self, session: Session, trials_folder: Path, workers: int, stopper: Stopper | None
+        self, session: Session, trials_folder: Place, workers: int, stopper: Stopper | None
     ) -> None:
         super().__init__()
         self._stopper = stopper

@@ -21,6 +21,8 @@ from nas.searching.ray_cluster import METER_SHARE, meter_resources
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from nas.files import Place, as_local
+from nas.patience import patience
 from nas.searching.evaluator import Measure
 from nas.searching.trial import TrialRecord
 from predictors.campaign.process import MeasureInterrupted
@@ -62,22 +64,24 @@ class RayMeasure:
     name: str | None = None
 
     def __call__(
-        self, architecture: Architecture, workload: Workload, weights: Path, inputs: Path
+        self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
     ) -> EnergyRecord:
         """See ``Measure``."""
         record: EnergyRecord = ray.get(self.start(architecture, workload, weights, inputs))
         return record
 
     def start(
-        self, architecture: Architecture, workload: Workload, weights: Path, inputs: Path
+        self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
     ) -> Any:
         """A Ray task that measures, which gives an ``EnergyRecord``."""
         options = measuring_options(self.name) | {
             "max_retries": ATTEMPTS - 1,
             "retry_exceptions": [MeasureInterrupted],
         }
-        task: Any = ray.remote(**options)(self.function)
+        there: Any = _measure_there
+        task: Any = ray.remote(**options)(there)
         return task.remote(
+            self.function,
             architecture,
             workload,
             device=self.device,
@@ -87,6 +91,20 @@ class RayMeasure:
             inputs=inputs,
             lock_folder=self.lock_folder,
         )
+
+
+def _measure_there(
+    function: Callable[..., EnergyRecord],
+    architecture: Architecture,
+    workload: Workload,
+    *,
+    weights: Place,
+    inputs: Place,
+    **named: Any,
+) -> EnergyRecord:
+    """``function`` on the node that measures, which may have neither file on a disk of its own."""
+    with patience(), as_local(weights) as own_weights, as_local(inputs) as own_inputs:
+        return function(architecture, workload, weights=own_weights, inputs=own_inputs, **named)
 
 
 class Measurements:
@@ -104,7 +122,7 @@ class Measurements:
         self._spent_j = 0.0
 
     def __call__(
-        self, architecture: Architecture, workload: Workload, weights: Path, inputs: Path
+        self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
     ) -> EnergyRecord:
         """See ``Measure``."""
         what = (architecture, workload, weights, inputs)

@@ -18,8 +18,9 @@ from nas.searching import ray_cluster  # noqa: F401
 import ray
 from ray import tune
 
-from nas.files import write_json
+from nas.files import Place, write_json
 from nas.patience import is_os_error, patience, persist
+from nas.remote import RemoteError
 from nas.searching.evaluator import Evaluator, Measure, forget_unfinished
 from nas.searching.ray_measure import Measurements, RayMeasure
 from nas.searching.replicas import RESULT, result_in
@@ -37,7 +38,7 @@ def run_trial(
     config: dict[str, Any],
     evaluator: Evaluator,
     measure: Measure,
-    folder: Path,
+    folder: Place,
     timeout_s: float | None = None,
     further: Sequence[RayMeasure] = (),
 ) -> None:
@@ -50,7 +51,7 @@ def run_trial(
 
 def evaluate_trial(
     candidate: TrialRecord,
-    folder: Path,
+    folder: Place,
     evaluator: Evaluator,
     measure: Measure,
     tell: Tell | None = None,
@@ -59,8 +60,24 @@ def evaluate_trial(
 ) -> TrialRecord:
     """What became of ``candidate``, which is in ``folder`` as well when this returns.
 
-    Of each of ``further`` it has a reading beside that of ``measure``.
+    Of each of ``further`` it has a reading beside that of ``measure``. Where ``folder`` is in a
+    store that refuses, the trial failed by it, and only the caller hears of it.
     """
+    try:
+        return _evaluated(candidate, folder, evaluator, measure, tell, timeout_s, further)
+    except RemoteError as error:
+        return failed(candidate, str(error))
+
+
+def _evaluated(
+    candidate: TrialRecord,
+    folder: Place,
+    evaluator: Evaluator,
+    measure: Measure,
+    tell: Tell | None,
+    timeout_s: float | None,
+    further: Sequence[RayMeasure],
+) -> TrialRecord:
     with patience(), _time_limit(candidate, folder, timeout_s) as may_end:
         _prepare(folder)
         known = result_in(folder)
@@ -88,8 +105,10 @@ def evaluate_trial(
     return record
 
 
-def _prepare(folder: Path) -> None:
+def _prepare(folder: Place) -> None:
     """Make a trial's folder, or rid it of what a killed worker was writing just then."""
+    if not isinstance(folder, Path):
+        return
     persist(lambda: folder.mkdir(parents=True, exist_ok=True), is_os_error)
     for left in folder.glob(".*.tmp"):
         left.unlink(missing_ok=True)
@@ -97,7 +116,7 @@ def _prepare(folder: Path) -> None:
 
 @contextmanager
 def _time_limit(
-    candidate: TrialRecord, folder: Path, timeout_s: float | None
+    candidate: TrialRecord, folder: Place, timeout_s: float | None
 ) -> Iterator[threading.Lock]:
     """End the process of a trial that takes longer than ``timeout_s``, recorded as failed.
 
@@ -113,7 +132,7 @@ def _time_limit(
             ended = result_in(folder)
             if ended is None or not is_of(ended, candidate):
                 reason = f"it took longer than {timeout_s:g} s"
-                with suppress(OSError):
+                with suppress(OSError, RemoteError):
                     write_json(folder / RESULT, failed(candidate, reason).to_dict())
                 os._exit(1)
 

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nas.files import Place
 from nas.pareto.queries import chances
 from nas.searching.front_member import figures_of
 from nas.searching.goals import Goals
-from nas.searching.replicas import pooled, replicas_of
+from nas.searching.replicas import bring_replicas, pooled, replicas_of
 from nas.searching.trial import TrialRecord
 
 # Where a place is this sure (p below it, or above one less it), nothing is to be gained.
@@ -34,15 +35,20 @@ class Refinement:
         goals: Goals,
         device: str,
         budget: int,
+        kept: Place | None = None,
     ) -> None:
         """``records`` are the trials as they ended; ``budget`` counts replicas, failed ones too.
 
-        Replicas on disk count: a resumed refinement goes on.
+        Replicas on disk count: a resumed refinement goes on. ``kept`` is where workers keep
+        trials, if that is not ``trials_folder``: results are copied from there.
         """
         self._records = [r for r in records if r.state == "complete" and goals.keeps(r)]
         self._folder, self._goals, self._device = trials_folder, goals, device
         self.budget = budget
         self._in_flight: set[tuple[int, int]] = set()
+        self._kept = trials_folder if kept is None else kept
+        for record in self._records:
+            self._bring(record.number)
 
     @property
     def done(self) -> int:
@@ -81,7 +87,11 @@ class Refinement:
 
     def ended(self, replica: TrialRecord) -> None:
         """``replica`` is on disk now."""
+        self._bring(replica.number)
         self._in_flight.discard((replica.number, replica.replica))
+
+    def _bring(self, number: int) -> None:
+        bring_replicas(self._kept / str(number), self._folder / str(number))
 
     def _replicas(self, record: TrialRecord) -> list[TrialRecord]:
         return replicas_of(self._folder / str(record.number))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.files import read_json, write_atomic
+from nas.files import Place, as_local, copy_file, read_json, write_atomic
 from nas.searching.trial import TrialRecord
 from predictors.meters.base import EnergyReading
 
@@ -24,12 +24,12 @@ _PREFIX = "replica-"
 _Z = 1.96
 
 
-def replica_folder(trial_folder: Path, replica: int) -> Path:
+def replica_folder(trial_folder: Place, replica: int) -> Place:
     """Where replica number ``replica`` (from 1) keeps its files; 0 is the trial itself."""
     return trial_folder if replica == 0 else trial_folder / f"{_PREFIX}{replica}"
 
 
-def save_scores(folder: Path, scores_N: NDArray[np.float32]) -> None:
+def save_scores(folder: Place, scores_N: NDArray[np.float32]) -> None:
     """Keep the score of each validation sample, in the split's order."""
 
     def write(temporary: Path) -> None:
@@ -48,7 +48,26 @@ def replicas_of(trial_folder: Path) -> list[TrialRecord]:
     return sorted((r for r in found if r is not None), key=lambda record: record.replica)
 
 
-def result_in(folder: Path) -> TrialRecord | None:
+def bring_replicas(kept: Place, trial_folder: Path) -> None:
+    """Copy what ``pooled`` reads from where workers keep it, unless that is ``trial_folder``.
+
+    So that fronts are drawn from the run folder alone; weights stay where they are.
+    """
+    if kept == trial_folder:
+        return
+    for replica in kept.glob(f"{_PREFIX}*"):
+        own = trial_folder / replica.name
+        if (own / RESULT).is_file() or not (replica / RESULT).is_file():
+            continue
+        for source, target in ((kept, trial_folder), (replica, own)):
+            target.mkdir(parents=True, exist_ok=True)
+            if not (target / SCORES).is_file() and (source / SCORES).is_file():
+                copy_file(source / SCORES, target / SCORES)
+        # Last: it says that all of it is here.
+        copy_file(replica / RESULT, own / RESULT)
+
+
+def result_in(folder: Place) -> TrialRecord | None:
     """What a worker wrote of its trial, ``None`` where it did not or that cannot be read."""
     try:
         return TrialRecord.from_dict(read_json(folder / RESULT))
@@ -105,11 +124,12 @@ def _standard_error(done: Sequence[TrialRecord], trial_folder: Path) -> float:
     return math.sqrt(single * share + seeds)
 
 
-def _scores(folder: Path) -> NDArray[np.float32] | None:
+def _scores(folder: Place) -> NDArray[np.float32] | None:
     path = folder / SCORES
     if not path.is_file():
         return None
-    scores_N: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    with as_local(path) as local:
+        scores_N: NDArray[np.float32] = np.load(local, allow_pickle=False)
     return scores_N
 
 

@@ -8,6 +8,10 @@ replicas; ``teacher/`` what candidates learn from, where they do; ``supernet/`` 
 of, where they are, and ``finalists.json`` which of them were chosen; ``earlier.json`` and
 ``predictor.safetensors`` what was known beforehand, where anything was; ``writer.lock`` held by
 the one driver (``nas.searching.sole_writer``).
+
+What workers read and write (``inputs.npy``, ``trials/``, ``teacher/``, ``supernet/``) is at the
+run's ``place``: its folder, or below ``SearchConfig.files_at`` in a folder of the run's name.
+There is a copy here of what fronts are drawn from: the inputs, and results of replicas.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from nas.files import as_written, read_json, write_json
+from nas.files import Place, as_written, place_at, read_json, write_json
 from nas.pareto.queries import Front
 from nas.searching.config import SearchConfig
 from nas.searching.fingerprints import check_unchanged, fingerprints
@@ -41,8 +45,9 @@ SCHEMA_VERSION = 1
 _CONFIG = "run.json"
 _ENDED = "ended.json"
 _FINALISTS = "finalists.json"
+_INPUTS = "inputs.npy"
 # Of a configuration, when its run is resumed.
-_MAY_CHANGE = ("trials", "refine", "storage")
+_MAY_CHANGE = ("trials", "refine", "storage", "files_at")
 # Of run.json, what runs made before there was such may lack.
 _LATER = frozenset({"driver", "fingerprints", "metric", "unit"})
 # What ``address`` is called where a driver starts a Ray of its own.
@@ -239,27 +244,38 @@ class Run:
             ),
         )
 
-    def trial_folder(self, number: int) -> Path:
-        """Where trial ``number`` keeps its files."""
-        return self.folder / "trials" / str(number)
-
-    def weights_path(self, number: int) -> Path:
-        """The trained fp32 weights of trial ``number``."""
-        return self.trial_folder(number) / "model.safetensors"
+    @property
+    def place(self) -> Place:
+        """Where workers read and write: the run folder, or where ``files_at`` says."""
+        files_at = self.config.files_at
+        return self.folder if files_at is None else place_at(files_at) / self.name
 
     @property
-    def teacher_folder(self) -> Path:
+    def trials_place(self) -> Place:
+        """Where trials keep their files, each in a folder of its number."""
+        return self.place / "trials"
+
+    def trial_folder(self, number: int) -> Path:
+        """Where the run folder has what it has of trial ``number``."""
+        return self.folder / "trials" / str(number)
+
+    def weights_path(self, number: int) -> Place:
+        """The trained fp32 weights of trial ``number``."""
+        return self.trials_place / str(number) / "model.safetensors"
+
+    @property
+    def teacher_folder(self) -> Place:
         """Where the teacher keeps its files, if there is one; see ``nas.searching.teacher``."""
-        return self.folder / "teacher"
+        return self.place / "teacher"
 
     def teacher(self) -> TeacherRecord | None:
         """The teacher's record, ``None`` where the search has none or has not trained it yet."""
         return read_record(self.teacher_folder)
 
     @property
-    def supernet_folder(self) -> Path:
+    def supernet_folder(self) -> Place:
         """Where the supernet keeps its files, if there is one; see ``supernet_weights``."""
-        return self.folder / "supernet"
+        return self.place / "supernet"
 
     def supernet(self) -> SupernetRecord | None:
         """The supernet's record, ``None`` where the search has none or has not trained it yet."""
@@ -296,7 +312,12 @@ class Run:
     @property
     def inputs_path(self) -> Path:
         """The real inputs that every candidate is measured with."""
-        return self.folder / "inputs.npy"
+        return self.folder / _INPUTS
+
+    @property
+    def inputs_place(self) -> Place:
+        """Where workers find them."""
+        return self.place / _INPUTS
 
 
 def create(
@@ -370,6 +391,9 @@ def load(path: str | Path) -> Run:
             raise ValueError(f"{folder / _CONFIG}: {name} must be a text, got {data[name]!r}")
     if not isinstance(data.get("unit", SAMPLE), str):
         raise ValueError(f"{folder / _CONFIG}: unit must be a text, got {data['unit']!r}")
+    if data["name"] in ("", ".", "..") or "/" in data["name"]:
+        # It names a folder, too.
+        raise ValueError(f"{folder / _CONFIG}: name must be a plain one, got {data['name']!r}")
     for name in ("versions", "fingerprints"):
         table = data.get(name, {})
         if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
@@ -432,6 +456,12 @@ def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
         raise ValueError(
             f"storage of run {run.folder} must stay what it is: its study is {kept}, got "
             f"{config.storage and without_password(config.storage)!r}"
+        )
+    if (run.config.files_at is None) != (config.files_at is None):
+        kept = "in its folder" if run.config.files_at is None else str(run.place)
+        raise ValueError(
+            f"storage of run {run.folder} must stay what it is: its files are {kept}, got "
+            f"{config.files_at!r}"
         )
     check_unchanged(run.folder, run.config.space, run.fingerprints)
     return replace(run, config=config, driver=driver)

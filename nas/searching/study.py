@@ -14,7 +14,7 @@ from typing import TypedDict
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from nas.files import write_atomic
+from nas.files import check_writable, copy_file, place_at, write_atomic
 from nas.patience import patience
 from nas.searching import run as run_module
 from nas.searching.config import LARGEST, SearchConfig
@@ -122,6 +122,7 @@ def resume_search(
     log: str | None = None,
     gpus_per_trial: float | None = None,
     storage: str | None = None,
+    files_at: str | None = None,
     listener: Listener | None = None,
 ) -> Run:
     """Go on with the run in ``folder``, which knows all else that it needs.
@@ -129,14 +130,14 @@ def resume_search(
     ``trials`` and ``refine`` may be raised to search on; ``workers``, ``address``
     (``"local"`` for a Ray of its own), ``trial_timeout_s``, ``log`` and ``gpus_per_trial`` are
     those of the last driver where they are ``None``. ``storage`` is for a study that has moved, or
-    whose password is nowhere else.
+    whose password is nowhere else, ``files_at`` for files that have.
 
     Raises:
         ValueError: the folder is not a run, or what it was begun with has changed.
         Exception: see ``run_search``.
     """
     run = run_module.load(folder)
-    asked = {"trials": trials, "refine": refine, "storage": storage}
+    asked = {"trials": trials, "refine": refine, "storage": storage, "files_at": files_at}
     given = {name: value for name, value in asked.items() if value is not None}
     config = replace(run.config, **given)  # type: ignore[arg-type]
     return run_search(
@@ -215,6 +216,8 @@ def _run_search(
             stops_early=config.halving is not None,
             goals=config.goals,
         )
+        if config.files_at is not None:
+            check_writable(place_at(config.files_at))
         # Whatever can be refused is refused before anything is written.
         store = None if run is None else _open_store(run, sampler)
         if not measured:
@@ -289,7 +292,7 @@ def _drive(
     with DeviceAccount(run.device_account_path, watched, listener) as account:
         first = earlier.first(config.space, config.trials)
         session = Session(config, workload, store, gate, account, first, run.metric)
-        adopt_results(session, folder / "trials")
+        adopt_results(session, run.trials_place)
         lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
         if config.teacher is not None:
             try:
@@ -302,7 +305,7 @@ def _drive(
             account.on_wait(f"no node of the cluster can train on {config.device} yet")
         trainer = TrainingEvaluator(
             told,
-            run.inputs_path.resolve(),
+            run.inputs_place.resolve(),
             lock_folder,
             teacher,
             EnergyShare(workers, trainers.gpu_share(run.driver.gpus_per_trial)),
@@ -314,7 +317,7 @@ def _drive(
             except KeyboardInterrupt:
                 return
             evaluator = SupernetEvaluator.of(told, trainer, run.supernet_folder.resolve())
-        trials_folder = (folder / "trials").resolve()
+        trials_folder = run.trials_place.resolve()
         told_of = None
         if run.driver.log is not None:
             told_of = TensorBoardLog(session, config.space, run.tensorboard_folder, run.unit)
@@ -342,10 +345,11 @@ def _drive(
         if config.refine and session.is_over:
             refinement = Refinement(
                 session.records(),
-                trials_folder,
+                (folder / "trials").resolve(),
                 config.goals,
                 config.device,
                 config.refine,
+                kept=trials_folder,
             )
             with suppress(KeyboardInterrupt):
                 run_replicas(refinement, evaluator, trials_folder, **where, listener=account)
@@ -391,12 +395,20 @@ def _fill(run: Run, task: Task, sampler: BaseSampler, earlier: Earlier, was_ther
     try:
         earlier.save(folder)
         _save_inputs(task, config, run.inputs_path)
+        _share_inputs(run)
         StudyStore.create(folder, config.storage, run.name, config.space, sampler, config.goals)
     except BaseException:
         shutil.rmtree(folder)
         if was_there:
             folder.mkdir()
         raise
+
+
+def _share_inputs(run: Run) -> None:
+    """Have the inputs where workers look for them; the first that a run writes there."""
+    if run.inputs_place != run.inputs_path:
+        run.place.mkdir(parents=True, exist_ok=True)
+        copy_file(run.inputs_path, run.inputs_place)
 
 
 def _open_store(run: Run, sampler: BaseSampler) -> StudyStore:

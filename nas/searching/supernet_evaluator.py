@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.files import Place
 from nas.searching.config import SearchConfig
 from nas.searching.evaluator import Measure, TrainingEvaluator
 from nas.searching.stopping import Tell
@@ -42,7 +42,7 @@ class SupernetEvaluator:
 
     @classmethod
     def of(
-        cls, config: SearchConfig, trainer: TrainingEvaluator, folder: Path
+        cls, config: SearchConfig, trainer: TrainingEvaluator, folder: Place
     ) -> SupernetEvaluator:
         """With the supernet in ``folder``.
 
@@ -66,7 +66,7 @@ class SupernetEvaluator:
         return cls(replace(trainer, config=finishing, teacher=teacher), SharedWeights.load(folder))
 
     def evaluate(
-        self, candidate: TrialRecord, folder: Path, measure: Measure, tell: Tell | None = None
+        self, candidate: TrialRecord, folder: Place, measure: Measure, tell: Tell | None = None
     ) -> TrialRecord:
         """See ``Evaluator.evaluate``."""
         import torch
@@ -87,7 +87,7 @@ class SupernetEvaluator:
         workload = get_task(config.task).workload(config.batch_size)
         return rebuilt(config.space, workload, self.weights, config.device)
 
-    def _inherited(self, candidate: TrialRecord, folder: Path, measure: Measure) -> TrialRecord:
+    def _inherited(self, candidate: TrialRecord, folder: Place, measure: Measure) -> TrialRecord:
         from nas.tasks.registry import get_task
         from nas.training.checkpoint import save_weights
         from nas.training.evaluate import evaluate

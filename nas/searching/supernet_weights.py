@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.files import as_written, read_json, write_json
+from nas.files import Place, as_local, as_written, read_json, write_json
 from nas.searching.config import SearchConfig
 from nas.searching.teacher import TeacherRecord, keep_outputs, write_record
 from nas.typed import check_plain_fields
@@ -60,7 +60,7 @@ class SupernetRecord:
         return record
 
 
-def read_supernet(folder: Path) -> SupernetRecord | None:
+def read_supernet(folder: Place) -> SupernetRecord | None:
     """The record of the supernet in ``folder``, ``None`` before it is trained."""
     path = folder / _RECORD
     if not path.is_file():
@@ -69,7 +69,7 @@ def read_supernet(folder: Path) -> SupernetRecord | None:
         return SupernetRecord.from_dict(read_json(path))
 
 
-def read_progress(folder: Path) -> tuple[int, int] | None:
+def read_progress(folder: Place) -> tuple[int, int] | None:
     """The epoch that the supernet's training is at and how many there are."""
     path = folder / _PROGRESS
     if not path.is_file():
@@ -78,12 +78,12 @@ def read_progress(folder: Path) -> tuple[int, int] | None:
     return int(data["epoch"]), int(data["epochs"])
 
 
-def teacher_of(folder: Path) -> Path:
+def teacher_of(folder: Place) -> Place:
     """Where the supernet in ``folder`` keeps its largest member as a teacher."""
     return folder / _TEACHER
 
 
-def prepare_supernet(config: SearchConfig, folder: Path, lock_folder: Path) -> None:
+def prepare_supernet(config: SearchConfig, folder: Place, lock_folder: Path) -> None:
     """Make what ``folder`` lacks of the supernet; run where candidates are judged."""
     import torch
 
@@ -151,7 +151,7 @@ def prepare_supernet(config: SearchConfig, folder: Path, lock_folder: Path) -> N
     (folder / _LOOP).unlink(missing_ok=True)
 
 
-def _spent_before(folder: Path) -> float | None:
+def _spent_before(folder: Place) -> float | None:
     path = folder / _PROGRESS
     return read_json(path)["energy_j"] if path.is_file() else 0.0
 
@@ -172,7 +172,9 @@ def _accuracy(supernet: Supernet, architecture: Architecture, config: SearchConf
     ).value
 
 
-def _keep_teacher(supernet: Supernet, config: SearchConfig, folder: Path, accuracy: float) -> None:
+def _keep_teacher(
+    supernet: Supernet, config: SearchConfig, folder: Place, accuracy: float
+) -> None:
     """Write the largest member as a teacher, unless finalists learn from another one."""
     from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
     from search_spaces.counting import count
@@ -211,7 +213,7 @@ class SharedWeights:
     arrays: Mapping[str, NDArray[Any]] = field(compare=False, repr=False)
 
     @classmethod
-    def load(cls, folder: Path) -> SharedWeights:
+    def load(cls, folder: Place) -> SharedWeights:
         """Those of the supernet in ``folder``.
 
         Raises:
@@ -222,7 +224,8 @@ class SharedWeights:
 
         path = folder / _WEIGHTS
         try:
-            arrays = load_file(path)
+            with as_local(path) as local:
+                arrays = load_file(local)
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{path} must hold a supernet's weights: {error}") from None
         found = hashlib.sha256()

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
 
-from nas.files import as_written, read_json, write_json
+from nas.files import Place, as_written, read_json, write_json
 from nas.searching.config import LARGEST, SearchConfig
 from nas.typed import check_plain_fields
 from search_spaces.architecture import Architecture
@@ -101,7 +101,7 @@ def check_artifact(folder: Path, workload: Workload) -> Network:
     return network
 
 
-def read_record(folder: Path) -> TeacherRecord | None:
+def read_record(folder: Place) -> TeacherRecord | None:
     """The record of the teacher in ``folder``, ``None`` before it is trained."""
     path = folder / _RECORD
     if not path.is_file():
@@ -110,12 +110,12 @@ def read_record(folder: Path) -> TeacherRecord | None:
         return TeacherRecord.from_dict(read_json(path))
 
 
-def write_record(folder: Path, record: TeacherRecord) -> None:
+def write_record(folder: Place, record: TeacherRecord) -> None:
     """Keep the record of the teacher in ``folder``."""
     write_json(folder / _RECORD, record.to_dict())
 
 
-def read_progress(folder: Path) -> tuple[int, int] | None:
+def read_progress(folder: Place) -> tuple[int, int] | None:
     """The epoch that the teacher's training is at and how many there are."""
     path = folder / _PROGRESS
     if not path.is_file():
@@ -124,13 +124,13 @@ def read_progress(folder: Path) -> tuple[int, int] | None:
     return int(data["epoch"]), int(data["epochs"])
 
 
-def is_ready(folder: Path) -> bool:
+def is_ready(folder: Place) -> bool:
     """Whether nothing is left to do before candidates can learn from the teacher."""
     record = read_record(folder)
     return record is not None and record.outputs_energy_j is not None
 
 
-def prepare_teacher(config: SearchConfig, folder: Path, lock_folder: Path) -> TeacherRecord:
+def prepare_teacher(config: SearchConfig, folder: Place, lock_folder: Path) -> TeacherRecord:
     """Make what ``folder`` lacks of the teacher; run where candidates are trained."""
     import torch
 
@@ -155,7 +155,7 @@ def prepare_teacher(config: SearchConfig, folder: Path, lock_folder: Path) -> Te
 
 
 @lru_cache(maxsize=1)
-def load_teacher(folder: Path, task: str, device: str) -> TrainedTeacher:
+def load_teacher(folder: Place, task: str, device: str) -> TrainedTeacher:
     """The teacher as ``prepare_teacher`` left it, once for each worker process.
 
     Raises:
@@ -179,7 +179,7 @@ def load_teacher(folder: Path, task: str, device: str) -> TrainedTeacher:
     return TrainedTeacher(network.model.to(device), network.architecture, outputs)
 
 
-def _trained(config: SearchConfig, folder: Path, lock: Any) -> TeacherRecord:
+def _trained(config: SearchConfig, folder: Place, lock: Any) -> TeacherRecord:
     """Train the largest member, or take over the artifact, and write its network."""
     from nas.tasks.registry import get_task
     from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
@@ -239,7 +239,7 @@ def _trained(config: SearchConfig, folder: Path, lock: Any) -> TeacherRecord:
     )
 
 
-def keep_outputs(config: SearchConfig, folder: Path) -> bool:
+def keep_outputs(config: SearchConfig, folder: Place) -> bool:
     """Write the teacher's outputs if they fit; whether they did."""
     from nas.tasks.registry import get_task
     from nas.training.checkpoint import load_network

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from nas.files import read_json, write_atomic
+from nas.files import Place, as_local, read_json, size_of, write_atomic
 from search_spaces.architecture import Architecture
 from search_spaces.counting import count
 from search_spaces.models.build import build, build_network
@@ -19,13 +18,13 @@ from search_spaces.workload import Workload
 WEIGHTS, ARCHITECTURE, WORKLOAD = "model.safetensors", "architecture.json", "workload.json"
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
+def save_weights(model: nn.Module, path: Place) -> None:
     """Write the parameters of ``model``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, lambda temporary: save_model(model, str(temporary)))
 
 
-def load_weights(model: nn.Module, path: Path) -> nn.Module:
+def load_weights(model: nn.Module, path: Place) -> nn.Module:
     """Fill ``model`` with what ``save_weights`` wrote.
 
     Raises:
@@ -33,13 +32,14 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """
     if not path.is_file():
         raise ValueError(f"weights {path} must exist, and do not")
-    try:
-        load_model(model, str(path))
-    except Exception as error:
-        # safetensors raises its own error type and RuntimeError for mismatched names.
-        raise ValueError(
-            f"weights {path} must fit the architecture: {str(error).splitlines()[0]}"
-        ) from error
+    with as_local(path) as local:
+        try:
+            load_model(model, str(local))
+        except Exception as error:
+            # safetensors raises its own error type and RuntimeError for mismatched names.
+            raise ValueError(
+                f"weights {path} must fit the architecture: {str(error).splitlines()[0]}"
+            ) from error
     return model
 
 
@@ -52,7 +52,7 @@ class Network:
     workload: Workload
 
 
-def load_network(folder: Path) -> Network:
+def load_network(folder: Place) -> Network:
     """The network whose architecture, workload and weights lie in ``folder``.
 
     Raises:
@@ -65,7 +65,7 @@ def load_network(folder: Path) -> Network:
     return Network(model, architecture, workload)
 
 
-def load_any_network(folder: Path) -> nn.Module:
+def load_any_network(folder: Place) -> nn.Module:
     """The network in ``folder`` as ``load_network`` reads it, of whichever family.
 
     Raises:
@@ -77,7 +77,7 @@ def load_any_network(folder: Path) -> nn.Module:
     return load_weights(build_network(architecture, workload), folder / WEIGHTS)
 
 
-def check_size(architecture: Architecture, workload: Workload, weights: Path) -> None:
+def check_size(architecture: Architecture, workload: Workload, weights: Place) -> None:
     """Refuse to build a network that a file of weights is far too short for.
 
     What a stranger's files describe may take more memory than there is.
@@ -87,14 +87,14 @@ def check_size(architecture: Architecture, workload: Workload, weights: Path) ->
     """
     if not weights.is_file():
         raise ValueError(f"weights {weights} must exist, and do not")
-    params, size = count(architecture, workload).params, weights.stat().st_size
+    params, size = count(architecture, workload).params, size_of(weights)
     if size < params / 8:
         raise ValueError(
             f"weights {weights} must be those of {params:,} parameters, got a file of {size} bytes"
         )
 
 
-def read_description(folder: Path) -> tuple[Architecture, Workload]:
+def read_description(folder: Place) -> tuple[Architecture, Workload]:
     """What the network in ``folder`` is, and what it is asked to do.
 
     Raises:

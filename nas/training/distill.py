@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -26,7 +25,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nas.files import write_atomic
+from nas.files import Place, as_local, write_atomic
 from nas.tasks.base import Split
 from nas.training.augment import make_versions, n_versions
 from nas.training.config import DistillConfig, TrainingConfig
@@ -105,20 +104,21 @@ class TeacherTable:
         """The table on ``device``."""
         return TeacherTable(self._logits_NVC.to(device), self._features_NVLD.to(device))
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Place) -> None:
         """Write the table, whole or not at all."""
         tensors = {"logits": self._logits_NVC.cpu(), "features": self._features_NVLD.cpu()}
         write_atomic(path, lambda temporary: save_file(tensors, str(temporary)))
 
     @classmethod
-    def load(cls, path: Path) -> TeacherTable:
+    def load(cls, path: Place) -> TeacherTable:
         """Read what ``save`` wrote.
 
         Raises:
             ValueError: the file is missing or corrupt.
         """
         try:
-            found = load_file(str(path))
+            with as_local(path) as local:
+                found = load_file(str(local))
             return cls(found["logits"], found["features"])
         except Exception as error:
             # safetensors raises its own error type; all mean that the file is not the table.

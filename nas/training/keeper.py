@@ -10,7 +10,6 @@ import time
 import zlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,10 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nas.files import write_atomic
+from nas.files import Place, as_local, write_atomic
 
 # Of epochs that are shorter than this, not each is kept: writing would cost as much as they do.
 EACH_S = 2.0
+# Seconds of training for each second of writing, at least.
+_TRAINING_PER_WRITING = 20.0
 _GENERATOR = "generator"
 
 
@@ -81,12 +82,16 @@ class Keeper:
     """Writes a loop's state to ``path``: after each of ``epochs``, and of others now and then."""
 
     def __init__(
-        self, path: Path, epochs: Container[int] = frozenset(), *, each_s: float = EACH_S
+        self, path: Place, epochs: Container[int] = frozenset(), *, each_s: float = EACH_S
     ) -> None:
-        """``each_s`` is how many seconds of training a kill may cost, beside an epoch."""
+        """``each_s`` is how many seconds of training a kill may cost, beside an epoch.
+
+        Where writing takes long, it is more: a twentieth of the time goes into it at most, but
+        for ``epochs``. With 0 each epoch is kept, whatever that takes.
+        """
         self.path = path
         self._epochs = epochs
-        self._each_s = each_s
+        self._least_each_s = self._each_s = each_s
         self._kept_s = time.perf_counter()
 
     def restore(self, state: LoopState) -> int:
@@ -97,7 +102,10 @@ class Keeper:
         if not self.path.is_file():
             return 0
         try:
-            with safe_open(str(self.path), framework="pt") as file:
+            with (
+                as_local(self.path) as local,
+                safe_open(str(local), framework="pt") as file,
+            ):
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             epoch, is_whole = int(metadata["epoch"]), metadata["crc32"] == _checksum(tensors)
@@ -112,11 +120,15 @@ class Keeper:
         """Keep ``state`` of ``epoch``, if it is time to."""
         if epoch not in self._epochs and time.perf_counter() - self._kept_s < self._each_s:
             return
+        started_s = time.perf_counter()
         tensors = state.tensors()
         metadata = {"epoch": str(epoch), "crc32": _checksum(tensors)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, lambda path: save_file(tensors, str(path), metadata))
         self._kept_s = time.perf_counter()
+        if self._least_each_s > 0:
+            took_s = self._kept_s - started_s
+            self._each_s = max(self._least_each_s, took_s * _TRAINING_PER_WRITING)
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
