@@ -6,7 +6,8 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -26,6 +27,8 @@ from search_spaces.plugins import environment
 METER_RESOURCE = "joule_meter"
 METER_SHARE = 0.5
 _CONNECT_TIMEOUT_S = 5.0
+# What addresses of Ray's client begin with (``ray_client``).
+CLIENT = "ray://"
 
 
 def meter_resources(name: str | None) -> tuple[str, ...]:
@@ -73,35 +76,7 @@ def _listening(to_network: bool) -> Iterator[None]:
 def _connected(
     address: str | None, workers: int, device: str, measure_on: Sequence[str]
 ) -> Iterator[None]:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    if environment():
-        # So that workers, wherever they are, load the plug-ins that this process has loaded.
-        quiet["runtime_env"] = {"env_vars": environment()}
-    _quieten()
-    try:
-        if address is None:
-            meters: dict[str, float] = {METER_RESOURCE: max(1, len(measure_on))}
-            meters |= {meter_resources(name)[-1]: 1 for name in measure_on}
-            ray.init(
-                # Of its own, even where another Ray runs here: without a word it would join that.
-                address="local",
-                num_cpus=workers,
-                num_gpus=1 if device.startswith("cuda") else 0,
-                resources=meters,
-                include_dashboard=False,
-                # The sampler and the study need little: Ray's default is 30% of memory.
-                object_store_memory=200 * 1024 * 1024,
-                **quiet,
-            )
-        else:
-            _check_reachable(address)
-            ray.init(address=address, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ClusterError(
-            f"address must be that of a running Ray cluster, got {address!r}: "
-            f"{str(error).strip().splitlines()[0]}"
-        ) from error
-    try:
+    with _own(workers, device, measure_on) if address is None else connected(address):
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         if resources.get(METER_RESOURCE, 0) < 1:
             raise ClusterError(
@@ -109,8 +84,132 @@ def _connected(
                 f"ray start --resources '{{\"{METER_RESOURCE}\": 1}}'"
             )
         yield
+
+
+@contextmanager
+def _own(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[None]:
+    """A Ray for this search alone."""
+    _quieten()
+    meters: dict[str, float] = {METER_RESOURCE: max(1, len(measure_on))}
+    meters |= {meter_resources(name)[-1]: 1 for name in measure_on}
+    with _failing_as("local"):
+        ray.init(
+            # Of its own, even where another Ray runs here: without a word it would join that.
+            address="local",
+            num_cpus=workers,
+            num_gpus=1 if device.startswith("cuda") else 0,
+            resources=meters,
+            include_dashboard=False,
+            # The sampler and the study need little: Ray's default is 30% of memory.
+            object_store_memory=200 * 1024 * 1024,
+            **_options(),
+        )
+    try:
+        yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """A connection to the Ray at ``address``, whose workers have our code as it is here.
+
+    Raises:
+        ClusterError: there is none, or it does not let us in.
+    """
+    if ray.is_initialized():
+        # In a worker of that very cluster (``ray_client``).
+        yield
+        return
+    _quieten()
+    from nas.searching.ray_shipping import packages_here
+
+    with ExitStack() as held:
+        with _failing_as(address):
+            _check_reachable(address)
+        held.enter_context(_with_token(address))
+        try:
+            with _failing_as(address):
+                ray.init(address=address, **_options(packages_here()))
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _options(code: Sequence[str] = ()) -> dict[str, Any]:
+    """What any connection asks for; ``code`` are folders of packages to send to workers."""
+    found: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    sent: dict[str, Any] = {}
+    if environment():
+        # So that workers, wherever they are, load the plug-ins that this process has loaded.
+        sent["env_vars"] = environment()
+    if code:
+        sent["py_modules"] = list(code)
+    return found | ({"runtime_env": sent} if sent else {})
+
+
+@contextmanager
+def _failing_as(address: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"address must be that of a running Ray cluster, got {address!r}: "
+            f"{str(error).strip().splitlines()[0]}{_about_tokens()}"
+        ) from error
+
+
+def _about_tokens() -> str:
+    if os.environ.get("RAY_AUTH_MODE") == "token":
+        return " (its token must be this process's)"
+    return " (if it asks for a token, RAY_AUTH_TOKEN or ~/.ray/auth_token must have it)"
+
+
+@contextmanager
+def _with_token(address: str) -> Iterator[None]:
+    """Show this machine's token where the Ray at ``address`` asks for one.
+
+    To one that asks for none it must not be shown: its answers would be refused for want of it.
+    """
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    has_token = named or (Path.home() / ".ray" / "auth_token").is_file()
+    shows = "RAY_AUTH_MODE" not in os.environ and has_token and _asks_for_token(address)
+    if not shows:
+        yield
+        return
+    os.environ["RAY_AUTH_MODE"] = "token"
+    _read_environment_again()
+    try:
+        yield
+    finally:
+        del os.environ["RAY_AUTH_MODE"]
+        _read_environment_again()
+
+
+def _read_environment_again() -> None:
+    """Ray reads it when it is imported, and has no option for this."""
+    ray._raylet.Config.initialize("")  # type: ignore[attr-defined]
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
+
+
+def _asks_for_token(address: str) -> bool:
+    """Whether a question without a token is turned away; Ray itself would ask on for 20 s."""
+    try:
+        import grpc
+    except ImportError:
+        # The extra ``cluster`` has it.
+        return False
+    if address.startswith(CLIENT):
+        server, question = address.removeprefix(CLIENT), "/ray.rpc.RayletDriver/ClusterInfo"
+    else:
+        server = ray._private.services.canonicalize_bootstrap_address(address) or address
+        question = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+    with grpc.insecure_channel(server) as channel:
+        try:
+            channel.unary_unary(question)(b"", timeout=_CONNECT_TIMEOUT_S)
+        except grpc.RpcError as error:
+            return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
+    return False
 
 
 def _quieten() -> None:
@@ -125,6 +224,6 @@ def _quieten() -> None:
 
 def _check_reachable(address: str) -> None:
     """Raise ``OSError`` if nothing listens at ``host:port``: Ray itself would try for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    host, colon, port = address.removeprefix(CLIENT).rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()

@@ -124,7 +124,20 @@ def meet(
     return tuple(answer for answer in found if isinstance(answer, MeterFound))
 
 
-def _look(name: str, device: str, meter: str | None) -> MeterFound | str:
+def meet_any(name: None, device: str, meter: str | None) -> MeterFound:
+    """The meter of ``device`` on any node that measures.
+
+    Raises:
+        ClusterError: it does not work there.
+    """
+    task: Any = ray.remote(**measuring_options(name))(_look)
+    found: MeterFound | str = ray.get(task.remote(name, device, meter))
+    if isinstance(found, str):
+        raise ClusterError(f"device {device} must be one that nodes can measure: {found}")
+    return found
+
+
+def _look(name: str | None, device: str, meter: str | None) -> MeterFound | str:
     """The meter of ``device`` on this node, or why there is none."""
     try:
         return find_meter(name, device, meter)

@@ -105,6 +105,8 @@ def run_search(
         TeacherError: the teacher or the supernet could not be trained.
     """
     driver = Driver(workers, address or LOCAL, trial_timeout_s, log, gpus_per_trial)
+    if driver.address.startswith("ray://"):
+        return _search_there(config, folder, driver, resume, tuple(files), listener)
     # The driver's matrices are small: with a thread for each core they take longer, and on cores
     # that trials train and are measured on.
     with threadpool_limits(1):
@@ -153,6 +155,30 @@ def resume_search(
     )
 
 
+def _search_there(
+    config: SearchConfig,
+    folder: Path,
+    driver: Driver,
+    resume: bool,
+    files: Sequence[Path],
+    listener: Listener | None,
+) -> Run:
+    """Search from a process on the cluster, as Ray's client can do no more than start one."""
+    from nas.searching.ray_client import search_there
+
+    def search(folder: Path, listener: Listener | None) -> None:
+        with threadpool_limits(1):
+            _run_search(config, folder, driver, resume, files, listener)
+
+    search_there(search, folder, driver.address, listener)
+    if not (folder / "run.json").is_file():
+        raise ValueError(
+            f"run {folder} must be in a folder that this machine sees too, to be shown here: "
+            "it is on the cluster"
+        )
+    return run_module.load(folder)
+
+
 def _run_search(
     config: SearchConfig,
     folder: Path,
@@ -163,7 +189,8 @@ def _run_search(
 ) -> Run:
     # Imported here, so that everything else of a run can be read without ray.
     from nas.searching.ray_cluster import cluster
-    from nas.searching.ray_roles import meet
+    from nas.searching.ray_roles import meet, meet_any
+    from nas.searching.ray_shipping import check_paths
 
     with ExitStack() as held:
         run: Run | None = None
@@ -189,16 +216,22 @@ def _run_search(
         on_ray = cluster(address, driver.workers, config.device, names)
         meter_name = config.meter if run is None else run.meter
         measured: tuple[MeterFound, ...] = ()
-        if config.measure_on:
-            # Only nodes that measure can say what joules will be of.
+        # Only nodes that measure can say what joules will be of.
+        asks_nodes = address is not None or bool(config.measure_on)
+        if asks_nodes:
             held.enter_context(on_ray)
+        if config.measure_on:
             first, *further = config.measure_on
             if run is not None:
                 first = replace(first, meter=run.meter)
             measured = meet((first, *further), config.device, config.meter)
         kept = None if run is None else load_earlier(folder, config)
         if kept is None:
-            meter = measured[0] if measured else find_meter(None, config.device, meter_name)
+            if measured:
+                meter = measured[0]
+            else:
+                find = find_meter if address is None else meet_any
+                meter = find(None, config.device, meter_name)
             meter_name = meter.meter
             earlier = gather(config, _situation(meter, protocol, workload))
             if run is not None:
@@ -220,8 +253,10 @@ def _run_search(
             check_writable(place_at(config.files_at))
         # Whatever can be refused is refused before anything is written.
         store = None if run is None else _open_store(run, sampler)
-        if not measured:
+        if not asks_nodes:
             held.enter_context(on_ray)
+        if driver.address != LOCAL:
+            check_paths(config, files, folder)
         if run is None:
             assert meter_name is not None
             was_there = folder.exists()

@@ -1,0 +1,107 @@
+"""A search through ``ray://``: the driver runs on the cluster, and is heard of from here.
+
+Ray's client runs no Tune: what it starts would be on the other side, and the study on this one. So
+the whole of it is a task there, on the head's node, and the run's folder is on the cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# First: it sets what Ray reads when it is imported.
+from nas.searching.ray_cluster import CLIENT, ClusterError, connected
+
+# isort: split
+import ray
+import ray.cloudpickle
+from ray.util.queue import Empty, Queue
+
+from nas.searching.session import Listener
+
+_pack: Callable[[Any], bytes] = ray.cloudpickle.dumps
+_unpack: Callable[[bytes], Any] = ray.cloudpickle.loads
+# Of a run's folder, told to a listener.
+Search = Callable[[Path, Listener | None], Any]
+# How often word from the cluster is looked for.
+_LOOK_S = 0.5
+
+
+def search_there(
+    search: Search,
+    folder: Path,
+    address: str,
+    listener: Listener | None,
+) -> None:
+    """Call ``search`` with a run's folder and a listener, in a process of the cluster's.
+
+    Ctrl-C ends it there as it would here.
+
+    Raises:
+        ClusterError: there is no cluster at ``address``, the folder is relative, or it ended.
+        Exception: what ``search`` raised there.
+    """
+    if not folder.is_absolute():
+        raise ClusterError(
+            f"with {CLIENT} the run's folder must be a whole path on the cluster, got {folder}"
+        )
+    with connected(address):
+        queue = Queue(actor_options={"num_cpus": 0})
+        task: Any = ray.remote(num_cpus=0, max_retries=0)(_there())
+        running = task.remote(_pack((search, folder)), listener and queue)
+        try:
+            _hear(running, queue, listener)
+        except KeyboardInterrupt:
+            ray.cancel(running, force=False)
+            _hear(running, queue, listener)
+        try:
+            raised = ray.get(running)
+        except ray.exceptions.TaskCancelledError:
+            return
+        except ray.exceptions.RayError as error:
+            said = str(error).strip().splitlines()[-1]
+            raise ClusterError(f"the search ended on the cluster: {said}") from None
+    if raised is not None:
+        raise _unpack(raised)
+
+
+def _there() -> Callable[[bytes, Any], bytes | None]:
+    """What the task calls: the search, and what it raised.
+
+    Of itself, so that it is sent whole, and with bytes for what goes to and fro: the client's
+    process on the other side, which hands all of it on, cannot import what is ours.
+    """
+
+    def run(called: bytes, queue: Any) -> bytes | None:
+        import ray.cloudpickle as pickled
+
+        dumps: Callable[[Any], bytes] = pickled.dumps
+
+        class Teller:
+            def __getattr__(self, name: str) -> Callable[..., None]:
+                if queue is None or not name.startswith("on_"):
+                    raise AttributeError(name)
+                return lambda *arguments: queue.put((name, dumps(arguments)))
+
+        search, folder = pickled.loads(called)
+        try:
+            search(folder, None if queue is None else Teller())
+        except Exception as error:
+            packed: bytes = dumps(error)
+            return packed
+        return None
+
+    return run
+
+
+def _hear(running: Any, queue: Any, listener: Listener | None) -> None:
+    is_over = False
+    while not is_over:
+        is_over = bool(ray.wait([running], timeout=_LOOK_S)[0])
+        while listener is not None:
+            try:
+                name, arguments = queue.get_nowait()
+            except Empty:
+                break
+            getattr(listener, name)(*_unpack(arguments))
