@@ -41,7 +41,7 @@ def ray_commands():
                 yield line
 
 
-@pytest.mark.parametrize("line", ray_commands())
+@pytest.mark.parametrize("line", sorted(set(ray_commands())))
 def test_every_ray_command_is_one_that_ray_takes(line):
     import click
     from ray.scripts.scripts import cli
@@ -59,12 +59,34 @@ def test_make_targets_exist():
             assert f"\n{target}:" in makefile
 
 
+def trees():
+    """Each list of paths with what they are, by page."""
+    for page in PAGES:
+        for text in blocks(page, "text"):
+            paths = [line.split()[0] for line in text.splitlines() if line.strip()]
+            if all("/" in path or (ROOT / path).exists() for path in paths):
+                yield page, paths
+
+
 def test_every_path_in_a_tree_exists():
-    tree = blocks(ROOT / "CONTRIBUTING.md", "text")[0]
-    paths = [line.split()[0] for line in tree.splitlines() if line.strip()]
-    assert len(paths) > 10
-    for path in paths:
-        assert (ROOT / path).exists(), path
+    assert "CONTRIBUTING.md" in [name_of(page) for page, _ in trees()]
+    for page, paths in trees():
+        assert len(paths) > 10 and len(paths) == len(set(paths)), page
+        for path in paths:
+            assert (ROOT / path).exists(), path
+
+
+def test_a_tree_of_folders_leaves_none_out():
+    there = {
+        f"{init.parent.relative_to(ROOT)}/"
+        for package in ("search_spaces", "predictors", "nas", "experiments")
+        for pattern in ("__init__.py", "*/__init__.py")
+        for init in (ROOT / package).glob(pattern)
+    }
+    assert len(there) > 15
+    for page, paths in trees():
+        if all(path.endswith("/") for path in paths):
+            assert there <= set(paths), f"{name_of(page)} lacks {there - set(paths)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
