@@ -64,7 +64,8 @@ def trees():
     for page in PAGES:
         for text in blocks(page, "text"):
             paths = [line.split()[0] for line in text.splitlines() if line.strip()]
-            if all("/" in path or (ROOT / path).exists() for path in paths):
+            is_long = len(paths) > 1
+            if is_long and all("/" in path or (ROOT / path).exists() for path in paths):
                 yield page, paths
 
 
