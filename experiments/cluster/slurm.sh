@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A search on nodes that SLURM gives: a Ray of its own, which ends with the job.
 #
-#   sbatch experiments/cluster/slurm.sh quickstart --trials 200 --workers 4 --run /shared/runs/q
+#   sbatch experiments/cluster/slurm.sh quickstart --device cuda:0 --trials 200 --workers 4 --run /shared/runs/q
 #
 # What follows the script is for `nas search`. The run must be in a folder that all nodes see; a job
 # that ran out of time, or was requeued, goes on when the same line is given again. Each node trains

@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from nas.cli.storage import add_storage, storage_of
 if TYPE_CHECKING:
     from nas.searching.config import SearchConfig
     from nas.searching.run import Run
+    from search_spaces.compression.realness import RealnessReport
+    from search_spaces.space import SearchSpace
 
 RUNS = Path("runs")
 # Of the epochs, for candidates that start from the teacher's weights.
@@ -182,7 +185,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     Driver(log=arguments.log, gpus_per_trial=arguments.gpus_per_trial)
     arguments.resume = arguments.resume and _has_begun(arguments)
-    config = _config(arguments)
+    with _probing(arguments):
+        config = _config(arguments)
+        notes = () if arguments.quiet else _notes(arguments, config)
     name = arguments.recipe or Path(config.task).stem
     folder = arguments.run or _default_folder(name, arguments.resume)
 
@@ -194,7 +199,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"searching {config.space.name} on {config.task}, {config.device}: {folder}",
             file=sys.stderr,
         )
-        for line in (*_notes(arguments, config), *_earlier_notes(arguments, config)):
+        for line in (*notes, *_earlier_notes(arguments, config)):
             print(f"note: {line}", file=sys.stderr)
     with SearchProgress(quiet=arguments.quiet) as progress:
         done = nas.search(
@@ -210,6 +215,37 @@ def run(arguments: argparse.Namespace) -> int:
             listener=progress,
         )
     return report(done, as_json=arguments.json)
+
+
+@contextmanager
+def _probing(arguments: argparse.Namespace) -> Iterator[None]:
+    """What has kernels is asked of a node where the device is not this machine's.
+
+    Only one that leads a cluster and trains nothing lacks it.
+    """
+    import torch
+
+    device = arguments.device or ""
+    is_here = not device.startswith("cuda") or torch.cuda.is_available()
+    if arguments.address is None or is_here:
+        yield
+        return
+    from nas.searching.measure_on import MeasuredDevice
+    from nas.searching.offered import probe_here, probed_by
+    from nas.searching.ray_shipping import call_there
+
+    found: dict[Any, RealnessReport] = {}
+    named = arguments.measure_on
+    name = MeasuredDevice.parse(named[0]).name if named else None
+
+    def ask(space: SearchSpace, device: str, batch_size: int) -> RealnessReport:
+        key = (json.dumps(space.to_dict(), sort_keys=True), device, batch_size)
+        if key not in found:
+            found[key] = call_there(arguments.address, name, probe_here, space, device, batch_size)
+        return found[key]
+
+    with probed_by(ask):
+        yield
 
 
 def _files(arguments: argparse.Namespace) -> list[Path]:

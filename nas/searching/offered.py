@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,9 @@ from search_spaces.space import SearchSpace
 
 if TYPE_CHECKING:
     from search_spaces.compression.realness import RealnessReport
+
+# From a space, a device and a batch size to what was found where such a device is.
+Prober = Callable[[SearchSpace, str, int], "RealnessReport"]
 
 _GENES = {block: (f"{block}_precision", f"{block}_sparsity") for block in ("attention", "ffn")}
 
@@ -64,7 +70,12 @@ def _asked(space: SearchSpace) -> tuple[str, ...]:
     return tuple(choice for choice in (*PRECISIONS, *SPARSITIES) if choice in asked)
 
 
-def _probed(space: SearchSpace, device: str, batch_size: int) -> RealnessReport:
+def probe_here(space: SearchSpace, device: str, batch_size: int) -> RealnessReport:
+    """What this machine's ``device`` does with the choices that ``space`` names.
+
+    Raises:
+        ValueError: torch has no such device.
+    """
     from search_spaces.compression import probing
 
     return probing.probe(
@@ -73,6 +84,23 @@ def _probed(space: SearchSpace, device: str, batch_size: int) -> RealnessReport:
         choices=_asked(space),
         cache_dir=cache_folder(),
     )
+
+
+_PROBER: ContextVar[Prober] = ContextVar("prober", default=probe_here)
+
+
+@contextmanager
+def probed_by(prober: Prober) -> Iterator[None]:
+    """Ask ``prober`` meanwhile: the device may be another machine's."""
+    token = _PROBER.set(prober)
+    try:
+        yield
+    finally:
+        _PROBER.reset(token)
+
+
+def _probed(space: SearchSpace, device: str, batch_size: int) -> RealnessReport:
+    return _PROBER.get()(space, device, batch_size)
 
 
 def cache_folder() -> Path:

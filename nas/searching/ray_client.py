@@ -15,13 +15,11 @@ from nas.searching.ray_cluster import CLIENT, ClusterError, connected
 
 # isort: split
 import ray
-import ray.cloudpickle
 from ray.util.queue import Empty, Queue
 
+from nas.searching.ray_shipping import pack, unpack
 from nas.searching.session import Listener
 
-_pack: Callable[[Any], bytes] = ray.cloudpickle.dumps
-_unpack: Callable[[bytes], Any] = ray.cloudpickle.loads
 # Of a run's folder, told to a listener.
 Search = Callable[[Path, Listener | None], Any]
 # How often word from the cluster is looked for.
@@ -49,7 +47,7 @@ def search_there(
     with connected(address):
         queue = Queue(actor_options={"num_cpus": 0})
         task: Any = ray.remote(num_cpus=0, max_retries=0)(_there())
-        running = task.remote(_pack((search, folder)), listener and queue)
+        running = task.remote(pack((search, folder)), listener and queue)
         try:
             _hear(running, queue, listener)
         except KeyboardInterrupt:
@@ -63,7 +61,7 @@ def search_there(
             said = str(error).strip().splitlines()[-1]
             raise ClusterError(f"the search ended on the cluster: {said}") from None
     if raised is not None:
-        raise _unpack(raised)
+        raise unpack(raised)
 
 
 def _there() -> Callable[[bytes, Any], bytes | None]:
@@ -104,4 +102,4 @@ def _hear(running: Any, queue: Any, listener: Listener | None) -> None:
                 name, arguments = queue.get_nowait()
             except Empty:
                 break
-            getattr(listener, name)(*_unpack(arguments))
+            getattr(listener, name)(*unpack(arguments))

@@ -15,15 +15,20 @@ from pathlib import Path
 from typing import Any
 
 # First: it sets what Ray reads when it is imported.
-from nas.searching.ray_cluster import ClusterError
+from nas.searching.ray_cluster import ClusterError, connected
 
 # isort: split
 import ray
+import ray.cloudpickle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas.files import place_at
 from nas.searching.config import SearchConfig
 from nas.searching.fingerprints import fingerprints
+from nas.searching.ray_measure import measuring_options
+
+pack: Callable[[Any], bytes] = ray.cloudpickle.dumps
+unpack: Callable[[bytes], Any] = ray.cloudpickle.loads
 
 PACKAGES = ("nas", "search_spaces", "predictors")
 # For workers to start; a node that cannot answer in it does not count.
@@ -37,6 +42,43 @@ def packages_here() -> list[str]:
         spec = importlib.util.find_spec(name)
         assert spec is not None and spec.origin is not None
         found.append(str(Path(spec.origin).parent))
+    return found
+
+
+def call_there(
+    address: str, name: str | None, function: Callable[..., Any], *arguments: Any
+) -> Any:
+    """What ``function`` returns on a node of the cluster at ``address``.
+
+    The node is one with the device called ``name``, or with any that measures.
+
+    Raises:
+        ClusterError: there is no such cluster, or the node died.
+        Exception: what ``function`` raised there.
+    """
+
+    # Of itself and with bytes, which Ray's client hands on unseen: it cannot import what is ours.
+    def run(called: bytes) -> bytes:
+        import ray.cloudpickle as pickled
+
+        function, arguments = pickled.loads(called)
+        found: list[Any] = [None, None]
+        try:
+            found[0] = function(*arguments)
+        except Exception as error:
+            found[1] = error
+        return bytes(pickled.dumps(found))  # type: ignore[no-untyped-call]
+
+    with connected(address):
+        task: Any = ray.remote(**measuring_options(name))(run)
+        try:
+            answer: bytes = ray.get(task.remote(pack((function, arguments))))
+        except ray.exceptions.RayError as error:
+            said = str(error).strip().splitlines()[-1]
+            raise ClusterError(f"the node that measures must run tasks: {said}") from None
+    found, raised = unpack(answer)
+    if raised is not None:
+        raise raised
     return found
 
 

@@ -12,9 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import search_fakes
 from fault_fakes import wait_for
 from search_fakes import SPACE
 
+from nas.cli import search
+from nas.cli.main import build_parser
 from nas.searching import ray_cluster, ray_shipping
 from nas.searching.config import SearchConfig
 from nas.searching.ray_client import search_there
@@ -148,6 +151,32 @@ def test_nodes_that_see_other_data_or_no_run_folder_are_named(tmp_path, nodes):
     ray_shipping.check_paths(in_store, (), tmp_path / "r")
 
 
+def test_a_node_is_asked_for_kernels_where_the_driver_has_no_such_device(monkeypatch):
+    from search_spaces.compression import probing
+
+    asked = []
+
+    def there(address, name, function, space, device, batch_size):
+        asked.append((address, name, function.__name__, device))
+        return search_fakes.report(fp32="real", bf16="real")
+
+    def here(device, **_):
+        raise ValueError(f"torch has no {device} here")
+
+    monkeypatch.setattr(ray_shipping, "call_there", there)
+    monkeypatch.setattr(probing, "probe", here)
+    line = ["search", "quickstart", "--device", "cuda:0", "--measure-on", "h100=cuda:0"]
+    arguments = build_parser().parse_args([*line, "--address", "lead:6379"])
+    with search._probing(arguments):
+        config = search._config(arguments)
+    assert config.space.values("ffn_precision") == ("fp32", "bf16")
+    # Once, however often it is looked up.
+    assert asked == [("lead:6379", "h100", "probe_here", "cuda:0")]
+    arguments = build_parser().parse_args(line)
+    with search._probing(arguments), pytest.raises(ValueError, match="no cuda:0 here"):
+        search._config(arguments)
+
+
 def test_a_search_through_the_client_needs_a_whole_path():
     with pytest.raises(ray_cluster.ClusterError, match=r"whole path on the cluster, got runs/r"):
         search_there(lambda *_: None, Path("runs/r"), "ray://127.0.0.1:1", None)
@@ -186,7 +215,7 @@ def test_a_search_through_the_client_runs_on_a_cluster_that_asks_for_a_token(tmp
         line = ["quickstart", "--epochs", "1", "--run", folder, "--json", "--trials", "1"]
         address = f"ray://127.0.0.1:{ports[1]}"
 
-        def search(*more):
+        def searched(*more):
             return subprocess.run(
                 [sys.executable, "-m", "nas", "search", *map(str, line), *more],
                 env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
@@ -197,11 +226,11 @@ def test_a_search_through_the_client_runs_on_a_cluster_that_asks_for_a_token(tmp
                 cwd=tmp_path,
             )
 
-        done = search("--address", address)
+        done = searched("--address", address)
         assert done.returncode == 0, done.stderr
         (member,) = json.loads(done.stdout)["front"]["members"]
         assert member["trial"] == 0 and "trial 0 complete" in done.stderr
-        again = search("--address", address)
+        again = searched("--address", address)
         assert again.returncode == 2 and "must be new or empty" in again.stderr
     finally:
         head.terminate()
