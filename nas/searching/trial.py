@@ -83,8 +83,8 @@ class TrialRecord:
     finalist_of: int | None = None
     inherited_accuracy: float | None = None
     inherited_accuracy_se: float | None = None
-    readings: Mapping[str, EnergyReading] = field(default_factory=dict)
-    unmeasured: Mapping[str, str] = field(default_factory=dict)
+    readings: Mapping[str, EnergyReading] = field(default_factory=dict, hash=False)
+    unmeasured: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Check that the state has what it needs."""

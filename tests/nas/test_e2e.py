@@ -112,6 +112,8 @@ def test_an_exported_trial_runs_elsewhere(run, tmp_path):
         "check.safetensors",
         "card.json",
         "README.md",
+        "labels.json",
+        "preprocessing.json",
     }
     again = nas_command("export", run.folder, "--knee", "--to", tmp_path / "a")
     assert again.returncode == 2 and "new or empty" in again.stderr

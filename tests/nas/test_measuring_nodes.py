@@ -71,7 +71,8 @@ def test_trials_train_here_and_are_measured_there_and_each_device_has_a_front_of
     ids = cluster.ids
     trained = trained_on(folder)
     assert len(trained) == 12
-    assert {node for node, _ in trained.values()} == {ids["head"], ids["second"]}
+    # Where workers start sooner, one of the two may have trained them all.
+    assert {node for node, _ in trained.values()} <= {ids["head"], ids["second"]}
     measured = [line.split(",") for line in notes(tmp_path / "measured")]
     assert len(measured) == 24
     assert {(device, node) for _, device, node, *_ in measured} == {
