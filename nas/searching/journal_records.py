@@ -119,7 +119,10 @@ class JournalRecords:
                 # Being written, or left behind by a kill.
                 break
             end += len(line)
-            self._take(line)
+            try:
+                self._take(line)
+            except (AttributeError, KeyError, TypeError):
+                raise ForeignJournalError("a line is not as Optuna writes it") from None
         return end
 
     def _take(self, line: bytes) -> None:

@@ -133,3 +133,12 @@ def test_a_front_reads_a_journal_once(run, monkeypatch):
     take = JournalRecords._take
     monkeypatch.setattr(JournalRecords, "_take", lambda self, x: reads.append(x) or take(self, x))
     assert len(run.front()) >= 1 and not reads
+
+
+def test_a_line_that_lost_a_key_is_for_optuna_to_judge(tmp_path):
+    from nas.searching.journal_records import ForeignJournalError, read_journal
+
+    path = tmp_path / "study.journal"
+    path.write_text('{"op_code": 6, "worker_id": "w", "trial_id": 0}\n')
+    with pytest.raises(ForeignJournalError, match="as Optuna writes it"):
+        read_journal(path)
