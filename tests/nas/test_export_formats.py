@@ -15,12 +15,17 @@ import pytest
 import yaml
 from export_fakes import FAST, made_run
 from search_fakes import WORKLOAD
+from text_fakes import reviews, write_table, write_task
 
 from nas.cli.main import main
 from nas.exporting import form as form_module
+from nas.exporting.card import make_card, render_readme
 from nas.exporting.forms import ARTIFACT, FORMS, check_held, parse_forms
 from nas.exporting.onnx_form import OPSET
+from nas.exporting.verify import Verification
 from nas.searching.run import Run
+from nas.tasks.carried import carried_by
+from nas.tasks.registry import get_task
 from predictors.campaign import protocol
 from search_spaces.architecture import (
     Architecture,
@@ -267,3 +272,15 @@ def test_only_the_verifying_process_loads_what_torch_unpickles():
             if path.name not in ("inspect_form.py",) and path.parent.name == "exporting":
                 assert "form.load" not in names, path
     assert found == {"torch_form.py"}
+
+
+def test_a_card_names_the_task_and_not_where_its_file_lies(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_table(tmp_path / "reviews.csv", reviews(200))
+    task = write_task(tmp_path / "t.yaml", kind="text_classification", data="reviews.csv")
+    at = replace(run, config=replace(run.config, task=task))
+    record = run.trial(0)
+    found = Verification(0.0, 1e-3, 0.5, 0.5, 0.1, 1.0, 0.3, record.reading)
+    card = make_card(at, record, found, carried_by(get_task(task)))
+    assert card["task"] == "reviews" and "on reviews" in render_readme(card)
+    assert str(tmp_path) not in json.dumps(card) + render_readme(card)
