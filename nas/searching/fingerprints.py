@@ -36,8 +36,8 @@ def fingerprints(config: SearchConfig, files: Iterable[Path] = ()) -> dict[str, 
     """
     found = {_SPACE: _of_space(config.space)}
     found |= {f"file: {path.resolve()}": _of_path(path) for path in files if path.exists()}
-    if is_task_file(config.task):
-        path = Path(config.task).resolve()
+    path = Path(config.task).resolve()
+    if is_task_file(config.task) and path.exists():
         found[f"task file: {path}"] = _of_path(path)
         found |= {f"data of the task: {data}": _of_path(data) for data in _named_in(path)}
     return found

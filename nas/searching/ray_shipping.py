@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,10 @@ def check_paths(config: SearchConfig, files: Iterable[Path], folder: Path) -> No
         ClusterError: one does not; the message names the node and the path.
     """
     named = tuple(files)
-    here = fingerprints(config, named)
-    for address, there in _on_each_node(lambda: fingerprints(config, named)).items():
+    # Nodes need no study, nor the password that may open it, which Ray would keep with the code.
+    told = replace(config, storage=None)
+    here = fingerprints(told, named)
+    for address, there in _on_each_node(lambda: fingerprints(told, named)).items():
         for label, digest in here.items():
             if there.get(label) != digest:
                 what, _, path = label.partition(": ")

@@ -130,6 +130,28 @@ def a_search(tmp_path):
     return SearchConfig(task=str(tmp_path / "task.yaml"), space=SPACE, trials=1)
 
 
+def without(path):
+    """The answer of a node that does not see ``path``."""
+
+    def answer(function):
+        away = path.rename(path.with_suffix(".away"))
+        try:
+            return function()
+        finally:
+            away.rename(path)
+
+    return answer
+
+
+def test_nodes_that_are_asked_what_they_see_are_told_no_password(tmp_path, nodes):
+    config = replace(a_search(tmp_path), storage="postgresql://me:hunter2secret@host/studies")
+    sent = []
+    nodes["10.0.0.1"] = lambda f: (sent.append(ray_shipping.pack(f)), f())[1]
+    ray_shipping.check_paths(config, (), tmp_path / "r")
+    assert len(sent) == 2 and str(tmp_path).encode() in sent[0]
+    assert not any(b"hunter2secret" in what for what in sent)
+
+
 def test_nodes_that_see_other_data_or_no_run_folder_are_named(tmp_path, nodes):
     config = a_search(tmp_path)
     nodes |= {"10.0.0.1": lambda f: f(), "10.0.0.2": lambda f: f()}
@@ -140,9 +162,11 @@ def test_nodes_that_see_other_data_or_no_run_folder_are_named(tmp_path, nodes):
     nodes["10.0.0.2"] = lambda f: f() if isinstance(f(), bool) else f() | {data: "other"}
     with pytest.raises(ray_cluster.ClusterError, match=r"reviews\.txt .* 10\.0\.0\.2 has another"):
         ray_shipping.check_paths(config, (), tmp_path / "r")
-    nodes["10.0.0.2"] = lambda f: False if isinstance(f(), bool) else {}
-    with pytest.raises(ray_cluster.ClusterError, match=r"10\.0\.0\.2 has none there"):
-        ray_shipping.check_paths(config, (), tmp_path / "r")
+    for name, label in (("reviews.txt", "data of the task"), ("task.yaml", "task file")):
+        nodes["10.0.0.2"] = without(tmp_path / name)
+        said = f"the {label} {tmp_path / name} .* node 10.0.0.2 has none there"
+        with pytest.raises(ray_cluster.ClusterError, match=said):
+            ray_shipping.check_paths(config, (), tmp_path / "r")
     nodes["10.0.0.2"] = lambda f: False if isinstance(f(), bool) else f()
     with pytest.raises(ray_cluster.ClusterError, match=r"10\.0\.0\.2 does not: name one"):
         ray_shipping.check_paths(config, (), tmp_path / "r")
