@@ -104,7 +104,7 @@ def _known_words(name: str) -> tuple[str, ...]:
 
         return tuple(COSTS)
     if name == "evaluator":
-        from nas.cli.search import EVALUATORS
+        from nas.cli.search_options import EVALUATORS
 
         return EVALUATORS
     if name == "meter":

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 # First: it sets what Ray reads when it is imported.
-from nas.searching.ray_cluster import CLIENT, ClusterError, connected
+from nas.searching.ray_cluster import ClusterError, connected
 
 # isort: split
 import ray
 from ray.util.queue import Empty, Queue
 
-from nas.searching.ray_shipping import pack, unpack
+from nas.searching.ray_shipping import answer_of, by_bytes, pack, unpack
+from nas.searching.run import CLIENT
 from nas.searching.session import Listener
 
 # Of a run's folder, told to a listener.
@@ -46,51 +47,31 @@ def search_there(
         )
     with connected(address):
         queue = Queue(actor_options={"num_cpus": 0})
-        task: Any = ray.remote(num_cpus=0, max_retries=0)(_there())
-        running = task.remote(pack((search, folder)), listener and queue)
+        task: Any = ray.remote(num_cpus=0, max_retries=0)(by_bytes())
+        called = pack((_search, (search, folder, listener is not None)))
+        running = task.remote(called, queue)
         try:
             _hear(running, queue, listener)
         except KeyboardInterrupt:
             ray.cancel(running, force=False)
             _hear(running, queue, listener)
-        try:
-            raised = ray.get(running)
-        except ray.exceptions.TaskCancelledError:
-            return
-        except ray.exceptions.RayError as error:
-            said = str(error).strip().splitlines()[-1]
-            raise ClusterError(f"the search ended on the cluster: {said}") from None
-    if raised is not None:
-        raise unpack(raised)
+        answer_of(running, "the search")
 
 
-def _there() -> Callable[[bytes, Any], bytes | None]:
-    """What the task calls: the search, and what it raised.
+def _search(search: Search, folder: Path, is_heard: bool, queue: Any) -> None:
+    search(folder, _Teller(queue) if is_heard else None)
 
-    Of itself, so that it is sent whole, and with bytes for what goes to and fro: the client's
-    process on the other side, which hands all of it on, cannot import what is ours.
-    """
 
-    def run(called: bytes, queue: Any) -> bytes | None:
-        import ray.cloudpickle as pickled
+class _Teller:
+    """A listener there, which tells the one here."""
 
-        dumps: Callable[[Any], bytes] = pickled.dumps
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
 
-        class Teller:
-            def __getattr__(self, name: str) -> Callable[..., None]:
-                if queue is None or not name.startswith("on_"):
-                    raise AttributeError(name)
-                return lambda *arguments: queue.put((name, dumps(arguments)))
-
-        search, folder = pickled.loads(called)
-        try:
-            search(folder, None if queue is None else Teller())
-        except Exception as error:
-            packed: bytes = dumps(error)
-            return packed
-        return None
-
-    return run
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if not name.startswith("on_"):
+            raise AttributeError(name)
+        return lambda *arguments: self._queue.put((name, pack(arguments)))
 
 
 def _hear(running: Any, queue: Any, listener: Listener | None) -> None:

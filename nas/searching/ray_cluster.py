@@ -21,14 +21,13 @@ os.environ.setdefault("RAY_task_oom_retries", "2")
 
 import ray
 
+from nas.searching.run import CLIENT
 from search_spaces.plugins import environment
 
 # What a node has that measures, and what a measurement takes of it (see ``ray_measure``).
 METER_RESOURCE = "joule_meter"
 METER_SHARE = 0.5
 _CONNECT_TIMEOUT_S = 5.0
-# What addresses of Ray's client begin with (``ray_client``).
-CLIENT = "ray://"
 
 
 def meter_resources(name: str | None) -> tuple[str, ...]:
@@ -92,7 +91,7 @@ def _own(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[None]
     _quieten()
     meters: dict[str, float] = {METER_RESOURCE: max(1, len(measure_on))}
     meters |= {meter_resources(name)[-1]: 1 for name in measure_on}
-    with _failing_as("local"):
+    with _failing_as("Ray must be able to start on this machine"):
         ray.init(
             # Of its own, even where another Ray runs here: without a word it would join that.
             address="local",
@@ -125,11 +124,12 @@ def connected(address: str) -> Iterator[None]:
     from nas.searching.ray_shipping import packages_here
 
     with ExitStack() as held:
-        with _failing_as(address):
+        wanted = f"address must be that of a running Ray cluster, got {address!r}"
+        with _failing_as(wanted):
             _check_reachable(address)
         held.enter_context(_with_token(address))
         try:
-            with _failing_as(address):
+            with _failing_as(wanted, _about_tokens()):
                 ray.init(address=address, **_options(packages_here()))
             yield
         finally:
@@ -149,14 +149,12 @@ def _options(code: Sequence[str] = ()) -> dict[str, Any]:
 
 
 @contextmanager
-def _failing_as(address: str) -> Iterator[None]:
+def _failing_as(wanted: str, hint: str = "") -> Iterator[None]:
+    """Say in one line what was ``wanted`` and what Ray says instead."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        raise ClusterError(
-            f"address must be that of a running Ray cluster, got {address!r}: "
-            f"{str(error).strip().splitlines()[0]}{_about_tokens()}"
-        ) from error
+        raise ClusterError(f"{wanted}: {str(error).strip().splitlines()[0]}{hint}") from error
 
 
 def _about_tokens() -> str:

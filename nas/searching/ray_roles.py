@@ -124,14 +124,14 @@ def meet(
     return tuple(answer for answer in found if isinstance(answer, MeterFound))
 
 
-def meet_any(name: None, device: str, meter: str | None) -> MeterFound:
+def meet_any(device: str, meter: str | None) -> MeterFound:
     """The meter of ``device`` on any node that measures.
 
     Raises:
         ClusterError: it does not work there.
     """
-    task: Any = ray.remote(**measuring_options(name))(_look)
-    found: MeterFound | str = ray.get(task.remote(name, device, meter))
+    task: Any = ray.remote(**measuring_options(None))(_look)
+    found: MeterFound | str = ray.get(task.remote(None, device, meter))
     if isinstance(found, str):
         raise ClusterError(f"device {device} must be one that nodes can measure: {found}")
     return found

@@ -28,6 +28,7 @@ from nas.searching.config import SearchConfig
 from nas.searching.fingerprints import fingerprints
 from nas.searching.ray_measure import measuring_options
 
+# Between processes of one user: what a stranger could have made is never read by these.
 pack: Callable[[Any], bytes] = ray.cloudpickle.dumps
 unpack: Callable[[bytes], Any] = ray.cloudpickle.loads
 
@@ -46,6 +47,47 @@ def packages_here() -> list[str]:
     return found
 
 
+def by_bytes() -> Callable[..., bytes]:
+    """A function for a task that calls what it is given packed, as ``answer_of`` reads it.
+
+    It is of itself, so that it is sent whole, and has bytes to and fro: a process of Ray's client
+    on the other side hands all of it on, and cannot import what is ours. What must not be packed
+    (handles of actors) comes after, as further arguments.
+    """
+
+    def run(called: bytes, *handles: Any) -> bytes:
+        import ray.cloudpickle as pickled
+
+        function, arguments = pickled.loads(called)
+        found: list[Any] = [None, None]
+        try:
+            found[0] = function(*arguments, *handles)
+        except Exception as error:
+            found[1] = error
+        return bytes(pickled.dumps(found))  # type: ignore[no-untyped-call]
+
+    return run
+
+
+def answer_of(task: Any, what: str) -> Any:
+    """What the function of ``by_bytes`` returned.
+
+    Raises:
+        ClusterError: its process died; ``what`` names it.
+        Exception: what the function raised.
+    """
+    try:
+        found, raised = unpack(ray.get(task))
+    except ray.exceptions.TaskCancelledError:
+        return None
+    except ray.exceptions.RayError as error:
+        said = str(error).strip().splitlines()[-1]
+        raise ClusterError(f"{what} ended on the cluster: {said}") from None
+    if raised is not None:
+        raise raised
+    return found
+
+
 def call_there(
     address: str, name: str | None, function: Callable[..., Any], *arguments: Any
 ) -> Any:
@@ -54,33 +96,12 @@ def call_there(
     The node is one with the device called ``name``, or with any that measures.
 
     Raises:
-        ClusterError: there is no such cluster, or the node died.
+        ClusterError: there is no such cluster, or the process died.
         Exception: what ``function`` raised there.
     """
-
-    # Of itself and with bytes, which Ray's client hands on unseen: it cannot import what is ours.
-    def run(called: bytes) -> bytes:
-        import ray.cloudpickle as pickled
-
-        function, arguments = pickled.loads(called)
-        found: list[Any] = [None, None]
-        try:
-            found[0] = function(*arguments)
-        except Exception as error:
-            found[1] = error
-        return bytes(pickled.dumps(found))  # type: ignore[no-untyped-call]
-
     with connected(address):
-        task: Any = ray.remote(**measuring_options(name))(run)
-        try:
-            answer: bytes = ray.get(task.remote(pack((function, arguments))))
-        except ray.exceptions.RayError as error:
-            said = str(error).strip().splitlines()[-1]
-            raise ClusterError(f"the node that measures must run tasks: {said}") from None
-    found, raised = unpack(answer)
-    if raised is not None:
-        raise raised
-    return found
+        task: Any = ray.remote(**measuring_options(name))(by_bytes())
+        return answer_of(task.remote(pack((function, arguments))), "what was asked of a node")
 
 
 def check_paths(config: SearchConfig, files: Iterable[Path], folder: Path) -> None:

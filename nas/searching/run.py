@@ -52,6 +52,8 @@ _MAY_CHANGE = ("trials", "refine", "storage", "files_at")
 _LATER = frozenset({"driver", "fingerprints", "metric", "unit"})
 # What ``address`` is called where a driver starts a Ray of its own.
 LOCAL = "local"
+# What an address of Ray's client begins with, which is not a driver's own.
+CLIENT = "ray://"
 # What trials can be logged to beside the study, each in the run's folder of that name.
 LOGS = ("tensorboard",)
 
@@ -365,6 +367,11 @@ def check_new(folder: Path) -> None:
         )
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a run has been begun in ``folder``."""
+    return (folder / _CONFIG).is_file()
+
+
 def load(path: str | Path) -> Run:
     """Read a run folder.
 
@@ -372,7 +379,7 @@ def load(path: str | Path) -> Run:
         ValueError: the folder is not a run, or its files are corrupt.
     """
     folder = Path(path)
-    if not (folder / _CONFIG).is_file():
+    if not is_run(folder):
         raise ValueError(
             f"run must be the folder of a search, with {_CONFIG} in it, got {path}{_near(folder)}"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -11,10 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
-from nas.files import check_writable, copy_file, place_at, write_atomic
+from nas.files import check_writable, place_at
 from nas.patience import patience
 from nas.searching import run as run_module
 from nas.searching.config import LARGEST, SearchConfig
@@ -24,8 +22,9 @@ from nas.searching.earlier_run import Situation
 from nas.searching.evaluator import Evaluator, TrainingEvaluator
 from nas.searching.gate import Gate, Rivals
 from nas.searching.measure_on import MeterFound, find_meter
+from nas.searching.preparing import fill, make_supernet, make_teacher
 from nas.searching.refine import Refinement
-from nas.searching.run import LOCAL, Driver, Run
+from nas.searching.run import CLIENT, LOCAL, Driver, Run
 from nas.searching.samplers import BaseSampler, make_sampler
 from nas.searching.session import Listener, Session
 from nas.searching.sole_writer import sole_writer
@@ -39,16 +38,9 @@ from nas.searching.storage import (
 )
 from nas.searching.supernet import choose_finalists
 from nas.searching.supernet_evaluator import SupernetEvaluator
-from nas.searching.supernet_weights import prepare_supernet
-from nas.searching.supernet_weights import read_progress as read_supernet_progress
 from nas.searching.teacher import (
-    TeacherError,
     check_artifact,
-    is_ready,
-    prepare_teacher,
-    read_progress,
 )
-from nas.tasks.base import Task
 from nas.tasks.metric import metric_of
 from nas.tasks.registry import get_task
 from predictors.campaign.protocol import Protocol, get_protocol
@@ -105,7 +97,7 @@ def run_search(
         TeacherError: the teacher or the supernet could not be trained.
     """
     driver = Driver(workers, address or LOCAL, trial_timeout_s, log, gpus_per_trial)
-    if driver.address.startswith("ray://"):
+    if driver.address.startswith(CLIENT):
         return _search_there(config, folder, driver, resume, tuple(files), listener)
     # The driver's matrices are small: with a thread for each core they take longer, and on cores
     # that trials train and are measured on.
@@ -171,7 +163,7 @@ def _search_there(
             _run_search(config, folder, driver, resume, files, listener)
 
     search_there(search, folder, driver.address, listener)
-    if not (folder / "run.json").is_file():
+    if not run_module.is_run(folder):
         raise ValueError(
             f"run {folder} must be in a folder that this machine sees too, to be shown here: "
             "it is on the cluster"
@@ -229,9 +221,10 @@ def _run_search(
         if kept is None:
             if measured:
                 meter = measured[0]
+            elif address is None:
+                meter = find_meter(None, config.device, meter_name)
             else:
-                find = find_meter if address is None else meet_any
-                meter = find(None, config.device, meter_name)
+                meter = meet_any(config.device, meter_name)
             meter_name = meter.meter
             earlier = gather(config, _situation(meter, protocol, workload))
             if run is not None:
@@ -264,7 +257,7 @@ def _run_search(
                 folder, config, meter_name, driver, files, metric_of(task), workload.unit
             )
             held.enter_context(sole_writer(folder))
-            _fill(run, task, sampler, earlier, was_there)
+            fill(run, task, sampler, earlier, was_there)
         else:
             run_module.go_on(run)
         store = store or _open_store(run, sampler)
@@ -331,7 +324,7 @@ def _drive(
         lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
         if config.teacher is not None:
             try:
-                _make_teacher(run, told, lock_folder, account)
+                make_teacher(run, told, lock_folder, account)
             except KeyboardInterrupt:
                 return
         teacher = None if config.teacher is None else run.teacher_folder.resolve()
@@ -348,7 +341,7 @@ def _drive(
         evaluator: Evaluator = trainer
         if config.supernet is not None:
             try:
-                _make_supernet(run, told, lock_folder, account)
+                make_supernet(run, told, lock_folder, account)
             except KeyboardInterrupt:
                 return
             evaluator = SupernetEvaluator.of(told, trainer, run.supernet_folder.resolve())
@@ -424,78 +417,12 @@ def _watched(run: Run) -> Meter | None:
         return None
 
 
-def _fill(run: Run, task: Task, sampler: BaseSampler, earlier: Earlier, was_there: bool) -> None:
-    """Make inputs and study of a new run, or leave what was there: an empty folder, or none."""
-    folder, config = run.folder, run.config
-    try:
-        earlier.save(folder)
-        _save_inputs(task, config, run.inputs_path)
-        _share_inputs(run)
-        StudyStore.create(folder, config.storage, run.name, config.space, sampler, config.goals)
-    except BaseException:
-        shutil.rmtree(folder)
-        if was_there:
-            folder.mkdir()
-        raise
-
-
-def _share_inputs(run: Run) -> None:
-    """Have the inputs where workers look for them; the first that a run writes there."""
-    if run.inputs_place != run.inputs_path:
-        run.place.mkdir(parents=True, exist_ok=True)
-        copy_file(run.inputs_path, run.inputs_place)
-
-
 def _open_store(run: Run, sampler: BaseSampler) -> StudyStore:
     """The study of a run; a run killed before its study was made gets one now."""
     config = run.config
     made = config.storage is not None or journal_path(run.folder).is_file()
     opened = StudyStore.load if made else StudyStore.create
     return opened(run.folder, config.storage, run.name, config.space, sampler, config.goals)
-
-
-def _make_teacher(run: Run, config: SearchConfig, lock_folder: Path, listener: Listener) -> None:
-    """Train the run's teacher, unless it is ready; a resumed run finds it so."""
-    from nas.searching.ray_driver import run_alone
-
-    folder = run.teacher_folder.resolve()
-    if is_ready(folder):
-        return
-
-    def look() -> None:
-        progress = read_progress(folder)
-        if progress is not None:
-            listener.on_teacher(*progress)
-
-    try:
-        run_alone(
-            prepare_teacher, config, folder, lock_folder, device=config.device, while_waiting=look
-        )
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise TeacherError(f"the teacher could not be trained: {lines[0]}") from error
-
-
-def _make_supernet(run: Run, config: SearchConfig, lock_folder: Path, listener: Listener) -> None:
-    """Train the run's supernet, unless it is ready; an interrupted training goes on."""
-    from nas.searching.ray_driver import run_alone
-
-    if run.supernet() is not None:
-        return
-    folder = run.supernet_folder.resolve()
-
-    def look() -> None:
-        progress = read_supernet_progress(folder)
-        if progress is not None:
-            listener.on_supernet(*progress)
-
-    try:
-        run_alone(
-            prepare_supernet, config, folder, lock_folder, device=config.device, while_waiting=look
-        )
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise TeacherError(f"the supernet could not be trained: {lines[0]}") from error
 
 
 def _add_finalists(run: Run, config: SearchConfig, session: Session, gate: Gate) -> None:
@@ -525,16 +452,3 @@ def check_fits(space: SearchSpace, workload: Workload) -> None:
     for patch_size in space.values("patch_size"):
         for resolution in space.values("resolution"):
             workload.check_fits(replace(member, patch_size=patch_size, resolution=resolution))
-
-
-def _save_inputs(task: Task, config: SearchConfig, path: Path) -> None:
-    """Keep one batch of real training inputs: constant inputs would change the power drawn."""
-    inputs = task.split("train").inputs
-    # Smaller training splits than the batch are repeated to fill it.
-    batch = np.resize(inputs, (config.batch_size, *inputs.shape[1:]))
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as handle:
-            np.save(handle, batch, allow_pickle=False)
-
-    write_atomic(path, write)

@@ -8,9 +8,9 @@ import pytest
 from search_fakes import SPACE, drive, make_session, report
 
 from nas.cli.main import build_parser, main
-from nas.cli.search import INHERIT_SHARE
-from nas.cli.search import _config as search_config
 from nas.cli.search import _earlier_notes as earlier_notes
+from nas.cli.search_config import INHERIT_SHARE
+from nas.cli.search_config import config_of as search_config
 from nas.cli.units import format_joules, parse_joules
 from nas.searching import run as run_module
 from nas.searching.config import SearchConfig

@@ -18,6 +18,7 @@ from search_fakes import SPACE
 
 from nas.cli import search
 from nas.cli.main import build_parser
+from nas.cli.search_config import config_of
 from nas.searching import ray_cluster, ray_shipping
 from nas.searching.config import SearchConfig
 from nas.searching.ray_client import search_there
@@ -33,7 +34,7 @@ def test_a_search_without_an_address_joins_no_other_ray_that_runs_here(monkeypat
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     monkeypatch.setattr(ray_cluster.ray, "init", init)
     with (
-        pytest.raises(ray_cluster.ClusterError, match="no more is needed"),
+        pytest.raises(ray_cluster.ClusterError, match="start on this machine: no more is needed$"),
         ray_cluster.cluster(None, 2, "cpu"),
     ):
         pass
@@ -101,7 +102,9 @@ def test_a_token_is_shown_to_those_who_ask_for_one_alone(monkeypatch, answer, mo
 
     monkeypatch.setattr(ray_cluster.ray, "init", init)
     with (
-        pytest.raises(ray_cluster.ClusterError, match="no more is needed .*token"),
+        pytest.raises(
+            ray_cluster.ClusterError, match="got '127.0.0.1:1': no more is needed .*token"
+        ),
         ray_cluster.connected("127.0.0.1:1"),
     ):
         pass
@@ -192,13 +195,13 @@ def test_a_node_is_asked_for_kernels_where_the_driver_has_no_such_device(monkeyp
     line = ["search", "quickstart", "--device", "cuda:0", "--measure-on", "h100=cuda:0"]
     arguments = build_parser().parse_args([*line, "--address", "lead:6379"])
     with search._probing(arguments):
-        config = search._config(arguments)
+        config = config_of(arguments)
     assert config.space.values("ffn_precision") == ("fp32", "bf16")
     # Once, however often it is looked up.
     assert asked == [("lead:6379", "h100", "probe_here", "cuda:0")]
     arguments = build_parser().parse_args(line)
     with search._probing(arguments), pytest.raises(ValueError, match="no cuda:0 here"):
-        search._config(arguments)
+        config_of(arguments)
 
 
 def test_a_search_through_the_client_needs_a_whole_path():

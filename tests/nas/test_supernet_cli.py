@@ -4,8 +4,9 @@ import argparse
 
 import pytest
 
+from nas.cli import search_config
 from nas.cli.main import build_parser
-from nas.cli.search import SUPERNET_TRIALS, _config
+from nas.cli.search_options import SUPERNET_TRIALS
 from nas.searching.supernet import SupernetConfig
 
 
@@ -13,7 +14,7 @@ def config_of(*arguments):
     parsed: argparse.Namespace = build_parser().parse_args(
         ["search", "quickstart", "--device", "cpu", *arguments]
     )
-    return _config(parsed)
+    return search_config.config_of(parsed)
 
 
 def test_scratch_is_the_default_and_a_supernet_has_more_trials():

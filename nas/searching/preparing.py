@@ -1,0 +1,102 @@
+"""What a run needs before its trials: inputs, its study, a teacher, a supernet."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from nas.files import Place, copy_file, write_atomic
+from nas.searching.config import SearchConfig
+from nas.searching.earlier import Earlier
+from nas.searching.run import Run
+from nas.searching.samplers import BaseSampler
+from nas.searching.session import Listener
+from nas.searching.storage import StudyStore
+from nas.searching.supernet_weights import prepare_supernet
+from nas.searching.supernet_weights import read_progress as read_supernet_progress
+from nas.searching.teacher import TeacherError, is_ready, prepare_teacher, read_progress
+from nas.tasks.base import Task
+
+
+def fill(run: Run, task: Task, sampler: BaseSampler, earlier: Earlier, was_there: bool) -> None:
+    """Make inputs and study of a new run, or leave what was there: an empty folder, or none."""
+    folder, config = run.folder, run.config
+    try:
+        earlier.save(folder)
+        _save_inputs(task, config, run.inputs_path)
+        _share_inputs(run)
+        StudyStore.create(folder, config.storage, run.name, config.space, sampler, config.goals)
+    except BaseException:
+        shutil.rmtree(folder)
+        if was_there:
+            folder.mkdir()
+        raise
+
+
+def _share_inputs(run: Run) -> None:
+    """Have the inputs where workers look for them; the first that a run writes there."""
+    if run.inputs_place != run.inputs_path:
+        run.place.mkdir(parents=True, exist_ok=True)
+        copy_file(run.inputs_path, run.inputs_place)
+
+
+def make_teacher(run: Run, config: SearchConfig, lock_folder: Path, listener: Listener) -> None:
+    """Train the run's teacher, unless it is ready; a resumed run finds it so."""
+    folder = run.teacher_folder.resolve()
+    if is_ready(folder):
+        return
+
+    def look() -> None:
+        progress = read_progress(folder)
+        if progress is not None:
+            listener.on_teacher(*progress)
+
+    _train("teacher", prepare_teacher, config, folder, lock_folder, look)
+
+
+def make_supernet(run: Run, config: SearchConfig, lock_folder: Path, listener: Listener) -> None:
+    """Train the run's supernet, unless it is ready; an interrupted training goes on."""
+    if run.supernet() is not None:
+        return
+    folder = run.supernet_folder.resolve()
+
+    def look() -> None:
+        progress = read_supernet_progress(folder)
+        if progress is not None:
+            listener.on_supernet(*progress)
+
+    _train("supernet", prepare_supernet, config, folder, lock_folder, look)
+
+
+def _train(
+    what: str,
+    prepare: Callable[..., object],
+    config: SearchConfig,
+    folder: Place,
+    lock_folder: Path,
+    look: Callable[[], None],
+) -> None:
+    # Imported here, so that everything else of a run can be made without ray.
+    from nas.searching.ray_driver import run_alone
+
+    try:
+        run_alone(prepare, config, folder, lock_folder, device=config.device, while_waiting=look)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise TeacherError(f"the {what} could not be trained: {lines[0]}") from error
+
+
+def _save_inputs(task: Task, config: SearchConfig, path: Path) -> None:
+    """Keep one batch of real training inputs: constant inputs would change the power drawn."""
+    inputs = task.split("train").inputs
+    # Smaller training splits than the batch are repeated to fill it.
+    batch = np.resize(inputs, (config.batch_size, *inputs.shape[1:]))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as handle:
+            np.save(handle, batch, allow_pickle=False)
+
+    write_atomic(path, write)
