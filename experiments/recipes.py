@@ -125,7 +125,11 @@ def text(device: str) -> SearchConfig:
         batch_size=128,
         protocol="quick" if device == "cpu" else "screening",
         training=TrainingConfig(
-            epochs=10, learning_rate=3e-3, weight_decay=1.0, token_dropout=0.5
+            epochs=10,
+            learning_rate=3e-3,
+            weight_decay=1.0,
+            token_dropout=0.5,
+            averaged_share=0.5,
         ),
         gate=GateConfig(startup_trials=8),
     )

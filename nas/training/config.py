@@ -80,7 +80,10 @@ class TrainingConfig:
     ``shift_pixels`` moves each training image by up to that many pixels on each axis, filling
     with the border's value (a random crop of the padded image). ``flip_images`` shows half of
     them in a mirror, where left and right mean nothing. ``token_dropout`` is the share of tokens
-    that each showing of a text leaves out. ``distill`` adds a teacher's outputs to the loss.
+    that each showing of a text leaves out. With ``averaged_share`` above 0 the weights at the end
+    are their mean over that last share of the steps, and the learning rate stays where it is after
+    the warm-up (see ``nas.training.average``); supernets are not averaged. ``distill`` adds a
+    teacher's outputs to the loss.
     Sources: AdamW, Loshchilov & Hutter 2019; cosine decay, Loshchilov & Hutter 2017; label
     smoothing, Szegedy et al. 2016.
 
@@ -97,6 +100,7 @@ class TrainingConfig:
     shift_pixels: int = 1
     flip_images: bool = False
     token_dropout: float = 0.0
+    averaged_share: float = 0.0
     gradient_clip: float = 1.0
     distill: DistillConfig | None = None
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
@@ -109,7 +113,7 @@ class TrainingConfig:
             _require_positive(name, getattr(self, name))
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"weight_decay must be finite and >= 0, got {self.weight_decay!r}")
-        for name in ("warmup_fraction", "label_smoothing", "token_dropout"):
+        for name in ("warmup_fraction", "label_smoothing", "token_dropout", "averaged_share"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {value!r}")

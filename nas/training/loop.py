@@ -11,6 +11,7 @@ from torch import nn
 
 from nas.tasks.base import Split
 from nas.training.augment import augment, moved_targets
+from nas.training.average import Average
 from nas.training.buckets import Buckets
 from nas.training.config import TrainingConfig
 from nas.training.distill import Distillation, Teacher
@@ -41,7 +42,8 @@ def train(
 
     ``objective`` is classification by default. ``teacher`` is needed exactly where
     ``config.distill`` is set. ``hold`` is called after each step, to keep weights where they must
-    be (zeros of a mask). ``on_epoch`` is told the epoch (from 1) and the mean training loss. With
+    be (zeros of a mask). ``on_epoch`` is told the epoch (from 1) and the mean training loss, and
+    finds the averaged weights in ``model`` once ``config.averaged_share`` has some. With
     ``keeper`` the loop goes on from the state that it finds, and ends as if it had never been
     interrupted; ``on_epoch`` hears of the epoch it was left at once more. Each step runs inside
     ``step_guard()``, which lets a measurement elsewhere on the device pause training. Batches of
@@ -65,15 +67,25 @@ def train(
     steps_per_epoch = math.ceil(len(split) / config.batch_size)
     total_steps = config.epochs * steps_per_epoch
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_cosine(step, total_steps, config.warmup_fraction)
+        optimizer, lambda step: _rate_factor(step, total_steps, config)
     )
     buckets = Buckets.of(model, inputs, config.batch_size)
-    state = LoopState(_modules(model, distillation), optimizer, generator)
+    average = Average(model) if config.averaged_share > 0 else None
+    # Of any training at least the last step counts.
+    averaged_from = min(total_steps - 1, round(total_steps * (1 - config.averaged_share)))
+    state = LoopState(_modules(model, distillation, average), optimizer, generator)
+
+    def tell(epoch: int, loss: float) -> None:
+        if on_epoch is not None:
+            with nullcontext() if average is None else average.shown():
+                on_epoch(epoch, loss)
+
     done = 0 if keeper is None else keeper.restore(state)
     if done:
         go_to(schedule, done * steps_per_epoch)
-        if on_epoch is not None:
-            on_epoch(done, math.nan)
+        if average is not None:
+            average.restored()
+        tell(done, math.nan)
     for epoch in range(done + 1, config.epochs + 1):
         # Summed on the device: reading each step's loss would wait for the device each time.
         loss_sum = torch.zeros((), device=device)
@@ -98,19 +110,25 @@ def train(
                 schedule.step()
                 if hold is not None:
                     hold()
+                if average is not None and schedule.last_epoch > averaged_from:
+                    average.update()
                 loss_sum += loss.detach() * len(indices)
         mean_loss = float(loss_sum) / len(split)
         if not math.isfinite(mean_loss):
             raise DivergedError(f"training loss became {mean_loss} in epoch {epoch}")
         if keeper is not None:
             keeper.after(epoch, state)
-        if on_epoch is not None:
-            on_epoch(epoch, mean_loss)
+        tell(epoch, mean_loss)
+    if average is not None:
+        average.exchange()
     return model.eval()
 
 
-def _modules(model: nn.Module, distillation: Distillation | None) -> dict[str, nn.Module]:
-    return {"model": model} | ({} if distillation is None else {"distillation": distillation})
+def _modules(
+    model: nn.Module, distillation: Distillation | None, average: Average | None
+) -> dict[str, nn.Module]:
+    found = {"model": model, "distillation": distillation, "average": average}
+    return {name: module for name, module in found.items() if module is not None}
 
 
 def go_to(schedule: torch.optim.lr_scheduler.LambdaLR, step: int) -> None:
@@ -149,6 +167,13 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
+
+
+def _rate_factor(step: int, total_steps: int, config: TrainingConfig) -> float:
+    if config.averaged_share == 0:
+        return warmup_cosine(step, total_steps, config.warmup_fraction)
+    # A mean over steps takes the place of ever smaller ones.
+    return min(1.0, (step + 1) / max(1, round(total_steps * config.warmup_fraction)))
 
 
 def warmup_cosine(step: int, total_steps: int, warmup_fraction: float) -> float:
