@@ -3,7 +3,8 @@
 Any Optuna opens the file, ``optuna-dashboard`` included. What is ours is how it is written and
 read. Each gene of a proposal would be a line of its own, written, waited for and read back;
 ``as_one_entry`` makes one line of them. Positions of lines are not kept, since a replay only goes
-forward, and of all trials only those that can still change are looked at again.
+forward, of all trials only those that can still change are looked at again, and those that cannot
+are packed (``journal_memory``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.patience import is_os_error, persist
+from nas.searching.journal_memory import Packer
 
 Entry = dict[str, Any]
 # A record of 256 layers takes a hundredth of it; what a stranger gives us shall not fill memory.
@@ -205,6 +207,7 @@ class JournalStudies(JournalStorage):
         self._known: dict[int, list[FrozenTrial]] = {}
         # By study, how many of its first trials are all finished.
         self._n_finished: dict[int, int] = {}
+        self._packer = Packer()
         super().__init__(backend)
 
     def get_all_trials(
@@ -237,6 +240,8 @@ class JournalStudies(JournalStorage):
         del known[start:]
         known += [replayed._trials[number] for number in numbers[start:]]
         while start < len(known) and known[start].state.is_finished():
+            packed = self._packer.packed(known[start])
+            known[start] = replayed._trials[numbers[start]] = packed
             start += 1
         self._n_finished[study_id] = start
         return start

@@ -218,6 +218,8 @@ class StudyStore:
             self._study.tell(record.number, state=TrialState.PRUNED)
         elif record.state == "failed":
             self._study.tell(record.number, state=TrialState.FAIL)
+        if record.state != "running":
+            del self._asked[record.number]
 
 
 def read_trials(

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import tracemalloc
 
 import optuna
 import pytest
@@ -11,6 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from nas.searching.journal import JournalFile, JournalStudies
+from nas.searching.journal_memory import PackedTrial, Packer
 
 SPACE = {f"gene{i}": CategoricalDistribution(("a", "b", 3, True)) for i in range(4)}
 
@@ -143,3 +145,58 @@ def test_what_could_not_be_written_was_not_or_goes_before_the_next(tmp_path, mon
     # The proposal that failed to be written has its place: numbers mean the same in both.
     assert facts(study.get_trials()) == by_optuna(path)
     assert later.number == 2 and by_optuna(path)[2][5] == {"record": 3}
+
+
+def test_finished_trials_are_packed_and_say_what_they_said(tmp_path):
+    study = new_study(tmp_path / "s", optuna.samplers.RandomSampler(seed=0))
+    for number in range(6):
+        trial = ask(study)
+        trial.set_user_attr("record", {"n": number, "of": ["a", None, 0.1]})
+        if number < 4:
+            study.tell(trial, [0.5, 1.0])
+    mine = study.get_trials(deepcopy=False)
+    assert [type(trial) is PackedTrial for trial in mine] == [True] * 4 + [False] * 2
+    optunas = JournalStorage(JournalFileBackend(str(tmp_path / "s"))).get_all_trials(0)
+    assert mine[:4] == optunas[:4] and mine[0] != optunas[1]
+    assert len({id(trial.distributions) for trial in mine[:4]}) == 1
+    # Whoever copies a study, or changes his copy of a trial, meets nothing unusual.
+    copied = study.get_trials()[0]
+    copied.set_user_attr("mine", 1)
+    assert copied.user_attrs == {"record": {"n": 0, "of": ["a", None, 0.1]}, "mine": 1}
+    other = new_study(tmp_path / "other")
+    other.add_trials(mine[:4])
+    assert facts(other.get_trials()) == facts(optunas[:4])
+
+
+def test_a_packed_trial_takes_a_fraction_of_the_memory():
+    """What a search of ours keeps of a trial: two dozen genes, and its record."""
+    genes = {f"gene{i}": CategoricalDistribution(("fp32", "int8", i)) for i in range(24)}
+    record = {"record": {f"figure{i}": [{"value": i / 7, "unit": "J"}] * 3 for i in range(20)}}
+
+    def replayed(number):
+        """A trial as it comes out of lines of JSON, with nothing shared."""
+        own = {
+            name: optuna.distributions.json_to_distribution(
+                optuna.distributions.distribution_to_json(one)
+            )
+            for name, one in genes.items()
+        }
+        return optuna.trial.create_trial(
+            params={name: own[name].choices[number % 3] for name in own},
+            distributions=own,
+            values=[0.5, number],
+            user_attrs=json.loads(json.dumps(record)),
+        )
+
+    def bytes_of_100(made):
+        tracemalloc.start()
+        kept = [made(number) for number in range(100)]
+        size = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert len(kept) == 100
+        return size
+
+    packer = Packer()
+    packer.packed(replayed(0))
+    whole = bytes_of_100(replayed)
+    assert bytes_of_100(lambda number: packer.packed(replayed(number))) < whole / 5
