@@ -284,3 +284,20 @@ def test_a_search_whose_trials_fail_for_many_reasons_or_now_and_then_goes_on(tmp
 
     session = drive(make_session(tmp_path, trials=25, sampler="random"), judge)
     assert session.stop_reason is None and len(session.records()) >= 25
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("ValueError: no\nat line 3", "ValueError: no"),
+        (
+            "BackendCompilerFailed: backend='inductor' raised:\n\nCppCompileError: no g++\nSet",
+            "BackendCompilerFailed: backend='inductor' raised: CppCompileError: no g++",
+        ),
+        ("all that was said:", "all that was said:"),
+        (" \n", "no reason given"),
+    ],
+)
+def test_a_reason_is_one_line_with_what_a_colon_promises(tmp_path, said, kept):
+    candidate = make_session(tmp_path, trials=1).next_candidate()
+    assert failed(candidate, said).reason == kept
