@@ -1,7 +1,6 @@
 """Searches whose weights, checkpoints and results are not in the run folder."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -192,10 +191,6 @@ nas.search(SearchConfig.from_dict(read_json(Path(config))), folder, workers=2, a
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(
-    "JOULENAS_S3_E2E" not in os.environ,
-    reason="takes minutes, and a measurement of it has failed to compile, unexplained",
-)
 def test_a_search_keeps_its_files_in_s3_through_a_kill_and_a_move(tmp_path, nodes, s3):
     first, second, where = tmp_path / "first", tmp_path / "second", url(s3, prefix="e2e")
     config = SearchConfig(
