@@ -18,6 +18,15 @@ hypothesis.settings.register_profile("joulenas", deadline=None)
 hypothesis.settings.load_profile("joulenas")
 
 
+@pytest.fixture
+def measured_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks without integers are measured op by op, as where there is no C++ compiler.
+
+    For searches whose subject is not how a network runs: compiling takes longer than the rest.
+    """
+    monkeypatch.setenv("CXX", "no-such-compiler")
+
+
 # First: pytest-xdist itself reads the groups in the same hook.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -111,7 +111,7 @@ def faulty_measure(log, faults):
     return measure
 
 
-def wait_for(condition, for_s=30):
+def wait_for(condition, for_s=120):
     deadline = time.monotonic() + for_s
     while not condition():
         assert time.monotonic() < deadline, "never came about"

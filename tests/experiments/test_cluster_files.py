@@ -164,6 +164,7 @@ def test_slurms_options_stand_before_the_first_command():
 
 
 @pytest.mark.e2e
+@pytest.mark.usefixtures("measured_eagerly")
 def test_the_script_of_slurm_searches_on_its_nodes_and_goes_on(tmp_path):
     """Its programs are stood in for; the script, Ray's two nodes and the search are true."""
     programs = {

@@ -210,6 +210,7 @@ def test_a_search_through_the_client_needs_a_whole_path():
 
 
 @pytest.mark.e2e
+@pytest.mark.usefixtures("measured_eagerly")
 def test_a_search_through_the_client_runs_on_a_cluster_that_asks_for_a_token(tmp_path):
     """And what it raises there is heard here."""
     ports = []

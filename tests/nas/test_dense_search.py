@@ -50,7 +50,7 @@ def one_ray(tmp_path_factory):
 
 
 @pytest.mark.e2e
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("measured_eagerly", "one_ray")
 @pytest.mark.parametrize("make", [scenes, notes])
 def test_a_search_goes_the_whole_way(tmp_path, capsys, make):
     recipe, made, space, training, shown = make(tmp_path)

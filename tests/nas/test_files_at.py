@@ -191,6 +191,7 @@ nas.search(SearchConfig.from_dict(read_json(Path(config))), folder, workers=2, a
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("measured_eagerly")
 def test_a_search_keeps_its_files_in_s3_through_a_kill_and_a_move(tmp_path, nodes, s3):
     first, second, where = tmp_path / "first", tmp_path / "second", url(s3, prefix="e2e")
     config = SearchConfig(

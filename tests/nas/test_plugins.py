@@ -114,9 +114,8 @@ def test_a_search_is_asked_for_it_as_the_page_says(tmp_path, monkeypatch):
     config.load_plugins()
 
 
-def test_its_networks_are_trained_and_measured_in_a_fresh_process(tmp_path, monkeypatch):
-    # With no compiler it runs op by op, which says as much and takes a tenth of the time.
-    monkeypatch.setenv("CXX", "none")
+@pytest.mark.usefixtures("measured_eagerly")
+def test_its_networks_are_trained_and_measured_in_a_fresh_process(tmp_path):
     name_plugin(written(tmp_path, MIXER))
     architecture = next(a for a in members(50) if a.d_model == 32 and a.patch_size == 2)
     config = TrainingConfig(epochs=6, learning_rate=5e-3)
@@ -256,9 +255,8 @@ def test_two_files_may_not_define_one_name(tmp_path):
 
 
 @pytest.mark.e2e
-def test_a_search_over_another_family_and_a_task_goes_the_whole_way(tmp_path, monkeypatch):
-    # Ray's workers and those that measure find no compiler, and take a tenth of the time.
-    monkeypatch.setenv("CXX", "none")
+@pytest.mark.usefixtures("measured_eagerly")
+def test_a_search_over_another_family_and_a_task_goes_the_whole_way(tmp_path):
     config = SearchConfig(
         task="noise",
         space=SPACE,

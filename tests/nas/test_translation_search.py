@@ -35,9 +35,8 @@ SPACE = SearchSpace.from_dict(
 
 
 @pytest.mark.e2e
+@pytest.mark.usefixtures("measured_eagerly")
 def test_a_search_for_translations_goes_the_whole_way(tmp_path, monkeypatch, capsys):
-    # Op by op: that steps are compiled is shown elsewhere, and takes long.
-    monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     pairs = sentences(900)
     made = {
