@@ -114,7 +114,7 @@ def hf_task(file: TaskFile) -> Task:
     if not is_image:
         source = HubTexts(dataset, Sources(given, *shares), columns)
         return TextClassification(file.options["name"], source, TextOptions.from_file(file))
-    taken = {key: file.options[key] for key in _IMAGE_KEYS if key in file.options}
+    taken = file.given(_IMAGE_KEYS)
     if "size" in taken:
         taken["size"] = parse_size(taken["size"])
     options = ImageOptions(**taken)

@@ -74,7 +74,7 @@ def image_task(file: TaskFile) -> PreparedClassification:
     """
     own = ("size", "channels", "image_key", "label_key")
     file.check_keys(allowed=("name", *SOURCE_KEYS, *own), required=("name",))
-    given = {key: file.options[key] for key in own if key in file.options}
+    given = file.given(own)
     if "size" in given:
         given["size"] = parse_size(given["size"])
     options = ImageOptions(**given)

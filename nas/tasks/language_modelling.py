@@ -40,7 +40,7 @@ from nas.tasks.passages import read_passages, text_files
 from nas.tasks.prepared import check_name
 from nas.tasks.problems import Problems
 from nas.tasks.samples import SOURCE_KEYS, Sources
-from nas.tasks.task_file import TaskFile
+from nas.tasks.task_file import TaskFile, check_whole_numbers
 from nas.tasks.tokenize import (
     TextEncoder,
     Tokens,
@@ -52,7 +52,6 @@ from nas.tasks.windows import Windows, cut_windows, repeats_of
 from search_spaces.workload import PHASES, Phase, Workload
 
 _TOKENS: tuple[Tokens, ...] = ("byte", "bpe")
-_LARGEST = 2**24
 # Of what is kept: another number where the same files would give other arrays.
 _FORM = 1
 # Of held-out samples, and of tokens that fill no sample: worth a warning.
@@ -82,12 +81,7 @@ class LanguageOptions:
             "max_vocabulary": least_vocabulary(self.tokens),
             "block_length": 64,
         }
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-                raise ValueError(f"{name} must be an integer >= {smallest}, got {value!r}")
-            if value > _LARGEST:
-                raise ValueError(f"{name} must be at most {_LARGEST}, got {value!r}")
+        check_whole_numbers(self, least)
 
     @classmethod
     def from_file(cls, file: TaskFile) -> LanguageOptions:
@@ -96,13 +90,7 @@ class LanguageOptions:
         Raises:
             ValueError: a value is not allowed, or a tokenizer and how to learn one are both there.
         """
-        given = {key: file.options[key] for key in OPTION_KEYS if key in file.options}
-        if "tokenizer" in given:
-            other = [key for key in ("tokens", "max_vocabulary") if key in given]
-            if other:
-                raise ValueError(f"must have tokenizer or {other[0]}, got both")
-            given["tokenizer"] = file.data_path("tokenizer")
-        return cls(**given)
+        return cls(**file.given_with_tokenizer(OPTION_KEYS, learnt=("tokens", "max_vocabulary")))
 
     def encoder(self, texts: Sequence[str]) -> TextEncoder:
         """What cuts texts, learnt from ``texts`` of the training split or the user's own."""
@@ -148,9 +136,7 @@ class LanguageModelling:
         """
         allowed = ("name", *SOURCE_KEYS, *OPTION_KEYS, "phase")
         file.check_keys(allowed=allowed, required=("name",))
-        for key in ("data", *SPLITS):
-            if key in file.options:
-                file.data_path(key)
+        file.check_paths(("data", *SPLITS))
         return cls(
             file.options["name"],
             Sources.from_file(file),

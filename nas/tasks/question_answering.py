@@ -110,7 +110,7 @@ class QuestionAnswering:
         for split, path in sources.given.items():
             if not isinstance(path, Path):
                 raise ValueError(f"{split} must be a path, got {path!r}")
-        options = {key: file.options[key] for key in own if key in file.options}
+        options = file.given(own)
         return cls(QuestionFiles(file.options["name"], sources, **options))
 
     def workload(self, batch_size: int) -> Workload:

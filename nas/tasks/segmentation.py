@@ -100,7 +100,7 @@ class Segmentation:
         """
         own = MaskOptions.__slots__
         file.check_keys(allowed=("name", *SOURCE_KEYS, *own), required=("name", "classes"))
-        given = {key: file.options[key] for key in own if key in file.options}
+        given = file.given(own)
         if not isinstance(given["classes"], list):
             raise ValueError(f"classes must be a list of names, got {given['classes']!r}")
         given["classes"] = tuple(given["classes"])

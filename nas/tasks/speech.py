@@ -39,7 +39,7 @@ def speech_task(file: TaskFile) -> PreparedClassification:
     own = [f.name for f in fields(FrontEnd)]
     keys = ("name", *SOURCE_KEYS, *own, "speaker_before")
     file.check_keys(allowed=keys, required=("name",))
-    front_end = FrontEnd(**{key: file.options[key] for key in own if key in file.options})
+    front_end = FrontEnd(**file.given(own))
     mark = file.options.get("speaker_before")
     if mark is not None and not (isinstance(mark, str) and mark):
         raise ValueError(f"speaker_before must be a text, got {mark!r}")

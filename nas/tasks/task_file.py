@@ -33,6 +33,31 @@ class TaskFile:
             what = f"unknown key {unknown[0]!r}" if unknown else f"no {missing[0]}"
             raise ValueError(f"has {what}; allowed: kind, {', '.join(names)}")
 
+    def given(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Those of ``keys`` that are there, with their values."""
+        return {key: self.options[key] for key in keys if key in self.options}
+
+    def given_with_tokenizer(
+        self, keys: Iterable[str], *, learnt: Collection[str]
+    ) -> dict[str, Any]:
+        """As ``given``, the value of ``tokenizer`` as a path.
+
+        Raises:
+            ValueError: there is a tokenizer, and one of ``learnt``, which say how to learn one.
+        """
+        given = self.given(keys)
+        if "tokenizer" in given:
+            other = [key for key in given if key in learnt]
+            if other:
+                raise ValueError(f"must have tokenizer or {other[0]}, got both")
+            given["tokenizer"] = self.data_path("tokenizer")
+        return given
+
+    def check_paths(self, keys: Iterable[str]) -> None:
+        """Raise ``ValueError`` unless what is under those of ``keys`` that are there are paths."""
+        for key in self.given(keys):
+            self.data_path(key)
+
     def data_path(self, key: str) -> Path:
         """The path under ``key``, which may be relative to the file.
 
@@ -47,6 +72,14 @@ class TaskFile:
             # A device or pipe may have no end.
             raise ValueError(f"{key} must be a file or folder, got {value!r}")
         return path
+
+
+def check_whole_numbers(options: object, least: Mapping[str, int], *, most: int = 2**24) -> None:
+    """Raise ``ValueError`` unless each field of ``options`` is a whole number of at least that."""
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        if type(value) is not int or not smallest <= value <= most:
+            raise ValueError(f"{name} must be an integer in {smallest}..{most}, got {value!r}")
 
 
 def read_task_file(path: Path, *, default_kind: str) -> TaskFile:

@@ -41,7 +41,7 @@ from nas.tasks.problems import Problems
 from nas.tasks.samples import SOURCE_KEYS, Sources, classes_of
 from nas.tasks.splits import class_counts, repeats, text_digest
 from nas.tasks.tables import Columns, Row, read_rows
-from nas.tasks.task_file import TaskFile
+from nas.tasks.task_file import TaskFile, check_whole_numbers
 from nas.tasks.tokenize import (
     TOKENS,
     UNKNOWN_TOKEN,
@@ -54,7 +54,6 @@ from nas.tasks.tokenize import (
 from search_spaces.workload import PADDING_TOKEN, Workload
 
 # Of tokens in a text, and of words: more would take memory that no text of a user's fills.
-_LARGEST = 2**24
 # Of what is kept: another number where the same files would give other arrays.
 _FORM = 1
 _MOST_SHOWN = 20
@@ -86,12 +85,7 @@ class TextOptions:
         if self.lowercase is not None and not isinstance(self.lowercase, bool):
             raise ValueError(f"lowercase must be true or false, got {self.lowercase!r}")
         least = 3 if self.tokens == "byte" else least_vocabulary(self.tokens)
-        for name, smallest in (("sequence_length", 1), ("max_vocabulary", least)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-                raise ValueError(f"{name} must be an integer >= {smallest}, got {value!r}")
-            if value > _LARGEST:
-                raise ValueError(f"{name} must be at most {_LARGEST}, got {value!r}")
+        check_whole_numbers(self, {"sequence_length": 1, "max_vocabulary": least})
 
     @classmethod
     def from_file(cls, file: TaskFile) -> TextOptions:
@@ -100,13 +94,8 @@ class TextOptions:
         Raises:
             ValueError: a value is not allowed, or a tokenizer and how to learn one are both there.
         """
-        given = {key: file.options[key] for key in OPTION_KEYS if key in file.options}
-        if "tokenizer" in given:
-            other = [key for key in given if key not in ("tokenizer", "sequence_length")]
-            if other:
-                raise ValueError(f"must have tokenizer or {other[0]}, got both")
-            given["tokenizer"] = file.data_path("tokenizer")
-        return cls(**given)
+        learnt = ("tokens", "max_vocabulary", "lowercase")
+        return cls(**file.given_with_tokenizer(OPTION_KEYS, learnt=learnt))
 
     def encoder(self, texts: Sequence[str]) -> TextEncoder:
         """What cuts texts, learnt from ``texts`` of the training split or the user's own."""
@@ -199,9 +188,7 @@ class TextClassification:
         """
         allowed = ("name", *SOURCE_KEYS, *Columns._fields, *OPTION_KEYS)
         file.check_keys(allowed=allowed, required=("name",))
-        for key in ("data", *SPLITS):
-            if key in file.options:
-                file.data_path(key)
+        file.check_paths(("data", *SPLITS))
         return cls(
             file.options["name"],
             TableSource(Sources.from_file(file), columns_of(file)),
@@ -322,7 +309,7 @@ def columns_of(file: TaskFile) -> Columns:
     Raises:
         ValueError: a name is not one, or both are the same.
     """
-    given = {key: file.options[key] for key in Columns._fields if key in file.options}
+    given = file.given(Columns._fields)
     for key, value in given.items():
         if not isinstance(value, str) or not value:
             raise ValueError(f"{key} must be the name of a column, got {value!r}")

@@ -46,7 +46,7 @@ from nas.tasks.problems import Problems
 from nas.tasks.samples import SOURCE_KEYS, Sources
 from nas.tasks.splits import repeats, text_digest
 from nas.tasks.tables import Columns
-from nas.tasks.task_file import TaskFile
+from nas.tasks.task_file import TaskFile, check_whole_numbers
 from nas.tasks.tokenize import TextEncoder, learn_tokenizer, least_vocabulary, read_tokenizer
 from nas.tasks.translation_score import METRICS, Translation
 from search_spaces.workload import PADDING_TOKEN, Workload
@@ -82,12 +82,7 @@ class TranslationOptions:
             "max_vocabulary": least_vocabulary("bpe"),
             "beam_size": 1,
         }
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            if type(value) is not int or not smallest <= value <= _LARGEST:
-                raise ValueError(
-                    f"{name} must be an integer in {smallest}..{_LARGEST}, got {value!r}"
-                )
+        check_whole_numbers(self, least, most=_LARGEST)
         if not isinstance(self.lowercase, bool):
             raise ValueError(f"lowercase must be true or false, got {self.lowercase!r}")
         if self.metric not in METRICS:
@@ -147,12 +142,7 @@ class TranslationTask:
             ValueError: a key is missing, unknown, or its value not allowed.
         """
         file.check_keys(allowed=("name", *SOURCE_KEYS, *SIDES, *OPTION_KEYS), required=("name",))
-        given = {key: file.options[key] for key in OPTION_KEYS if key in file.options}
-        if "tokenizer" in given:
-            other = [key for key in ("max_vocabulary", "lowercase") if key in given]
-            if other:
-                raise ValueError(f"must have tokenizer or {other[0]}, got both")
-            given["tokenizer"] = file.data_path("tokenizer")
+        given = file.given_with_tokenizer(OPTION_KEYS, learnt=("max_vocabulary", "lowercase"))
         columns = Columns(*(file.options.get(side, side) for side in SIDES))
         for side, column in zip(SIDES, columns, strict=True):
             if not isinstance(column, str) or not column:
