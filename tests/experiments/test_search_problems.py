@@ -185,14 +185,6 @@ def test_a_table_with_a_hole_is_snapped_and_says_so(tmp_path):
     assert problem.truth([{"kind": "b", "width": 2}]).tolist() == [[-99, 11]]
 
 
-def test_a_table_that_is_no_grid_is_refused(tmp_path):
-    rng = np.random.default_rng(0)
-    rows = [(*rng.integers(20, size=6), *rng.random(2)) for _ in range(15)]
-    path = write(tmp_path / "sparse.csv", [("a", "b", "c", "d", "e", "f", "x", "y"), *rows])
-    with pytest.raises(ValueError, match="nearer to a full grid"):
-        read_table(path, ("x", "y"))
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [

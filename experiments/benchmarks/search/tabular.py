@@ -4,8 +4,8 @@ Columns become categorical parameters of their distinct values. A proposal that 
 taken for the row that differs from it in the fewest columns; of those, for the one whose ordered
 columns are nearest in rank; of those, for the first. All samplers are served alike, and are told
 that what they proposed has that row's values. A table where a random proposal differs from its
-row in more than a third of the columns is refused: what is judged there is the rule, not the
-table.
+row in more than a third of the columns becomes a surrogate (``surrogate_table.py``): what would be
+judged there is the rule, not the table.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from experiments.benchmarks.search.problem import MINIMISED, Array, Problem
 from experiments.benchmarks.search.space import Config, Parameter
+from experiments.benchmarks.search.surrogate_table import surrogate_problem
 from nas.pareto.hypervolume import hypervolume
 
 _MARGIN, _MOST_SNAPPED, _PROBES = 0.1, 1 / 3, 200
@@ -53,7 +54,8 @@ def read_table(
     The reference point lies a tenth of the table's extent beyond its worst values.
 
     Raises:
-        ValueError: a column or direction is unknown, no column is left, or too much is snapped.
+        ValueError: a column or direction is unknown, an objective is no number, a text is empty,
+            no column is left, or what is far from a grid makes no surrogate.
     """
     data = pd.read_csv(path)
     for name in (*objectives, *ignore):
@@ -64,11 +66,18 @@ def read_table(
     if set(directions) - {"min", "max"}:
         raise ValueError(f"directions must be min or max, got {','.join(directions)}")
     signs = np.array([1.0 if d == "min" else -1.0 for d in directions])
+    for name in objectives:
+        if not np.isfinite(pd.to_numeric(data[name], errors="coerce")).all():
+            raise ValueError(f"table {path} must have a finite number in every row of {name!r}")
     losses = data[list(objectives)].to_numpy(float) * signs
     features = data.drop(columns=[*objectives, *ignore])
     features = features.loc[:, features.nunique() > 1]
     if not features.shape[1]:
         raise ValueError(f"table {path} must have a parameter column that varies")
+    for name in features.select_dtypes(exclude="number"):
+        # Such a cell has no place among texts in their order.
+        if features[name].isna().any():
+            raise ValueError(f"table {path} must have a value in every row of {name!r}")
     parameters = tuple(
         Parameter(str(c), values=tuple(sorted(features[c].unique().tolist()))) for c in features
     )
@@ -79,6 +88,9 @@ def read_table(
     snapping = Snapping(codes, np.array([p.is_ordered for p in parameters]))
     worst, extent = losses.max(axis=0), np.ptp(losses, axis=0)
     reference = (float(worst[0] + _MARGIN * extent[0]), float(worst[1] + _MARGIN * extent[1]))
+    coverage = _coverage(codes, snapping)
+    if coverage is None:
+        return surrogate_problem(path, objectives, parameters, features, losses, reference)
 
     def truth(configs: Sequence[Config]) -> Array:
         asked = [
@@ -90,7 +102,7 @@ def read_table(
     return Problem(
         name=path.stem,
         about=f"{objectives[0]} and {objectives[1]} of {len(data):,} rows; "
-        f"{_coverage(path, codes, snapping)} (front: exact)",
+        f"{coverage} (front: exact)",
         parameters=parameters,
         truth=truth,
         reference=reference,
@@ -98,7 +110,8 @@ def read_table(
     )
 
 
-def _coverage(path: Path, codes_NC: NDArray[np.int64], snapping: Snapping) -> str:
+def _coverage(codes_NC: NDArray[np.int64], snapping: Snapping) -> str | None:
+    """What of the grid is there, in words; ``None`` where that is too little to snap to."""
     sizes = codes_NC.max(axis=0) + 1
     share = len(np.unique(codes_NC, axis=0)) / np.prod(sizes, dtype=float)
     if share == 1:
@@ -106,7 +119,7 @@ def _coverage(path: Path, codes_NC: NDArray[np.int64], snapping: Snapping) -> st
     rng = np.random.default_rng(0)
     differing = [snapping(rng.integers(sizes))[1] for _ in range(_PROBES)]
     typical, n = float(np.median(differing)), codes_NC.shape[1]
-    words = f"a random proposal differs from its row in {typical:g} of {n} columns"
     if typical > _MOST_SNAPPED * n:
-        raise ValueError(f"table {path} must be nearer to a full grid: {words}")
+        return None
+    words = f"a random proposal differs from its row in {typical:g} of {n} columns"
     return f"{share:.2g} of the grid is there, {words}"
