@@ -6,7 +6,8 @@ import copy
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -16,13 +17,16 @@ from torch import Tensor, nn
 from search_spaces.architecture import Architecture, AttentionSpec, Compression, FfnSpec
 from search_spaces.compression.quantize import DTYPES, PLAIN, quantize_linears
 from search_spaces.compression.sparsity import prune, to_sparse_kernels
-from search_spaces.models.blocks import CastBlock
+from search_spaces.models.blocks import CastBlock, Layer
 from search_spaces.models.encoder_decoder import EncoderDecoder, EncoderPass, Parts, translate
 from search_spaces.models.transformer import Transformer
 from search_spaces.simulated import is_simulated
 
 Network = TypeVar("Network", bound=nn.Module)
-Mode = Literal["eager", "compile", "cuda-graph", "compile-reduce-overhead"]
+Mode = Literal["eager", "compile", "cuda-graph", "compile-cuda-graph"]
+
+# Torch compiles eight kinds of layer by default and refuses the ninth; a campaign meets hundreds.
+_MOST_KINDS_OF_LAYERS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +83,11 @@ def prepare_for_inference(
     Where there is no C++ compiler plain variants run op by op and quantised ones are an error. On
     CUDA every variant
     runs as a graph, since launching its kernels one by one would cost small models more than
-    computing.
+    computing; layers with a quantised block are compiled first, each kind of layer once.
 
-    Models compiled before in this process are compiled anew at their next call, unless
+    Models compiled before in this process on CPUs are compiled anew at their next call, unless
     ``keep_compiled``; torch then stops compiling at the ninth network of one class. With
-    ``compile_plain`` plain variants are compiled on CUDA as quantised ones are, which tells what
+    ``compile_plain`` plain layers are compiled on CUDA as quantised ones are, which tells what
     of a gain is the compiler's.
 
     Raises:
@@ -93,13 +97,12 @@ def prepare_for_inference(
         return _prepared_translation(model, example, keep_compiled)
     quantised = any(b.compression.precision not in PLAIN for b in architecture.blocks)
     if example.device.type == "cuda":
-        if quantised or compile_plain:
-            call = _compiled(model, example, "reduce-overhead", keep_compiled)
-            return PreparedModel(call, "compile-reduce-overhead")
-        return PreparedModel(_graphed(model, example), "cuda-graph")
+        with _compiled_layers(model, architecture, with_plain=compile_plain) as n_compiled:
+            call = _graphed(model, example)
+        return PreparedModel(call, "compile-cuda-graph" if n_compiled else "cuda-graph")
     if not quantised and not _has_compiler():
         return run_eagerly(model)
-    return PreparedModel(_compiled(model, example, None, keep_compiled), "compile")
+    return PreparedModel(_compiled(model, example, keep_compiled), "compile")
 
 
 def _check_plain(architecture: Architecture) -> None:
@@ -173,13 +176,57 @@ def device_of(module: nn.Module) -> str:
     return next(module.parameters()).device.type
 
 
+@contextmanager
+def _compiled_layers(
+    model: nn.Module, architecture: Architecture, *, with_plain: bool
+) -> Iterator[int]:
+    """Layers of ``model`` with a quantised block are compiled while this lasts; says how many.
+
+    Layer by layer, since equal layers are then compiled once: a whole network takes as much longer
+    as it is deep.
+    """
+    chosen = [
+        layer
+        for layer, spec in zip(_layers(model), architecture.layers, strict=False)
+        if with_plain
+        or not {b.compression.precision for b in (spec.attention, spec.ffn)} <= {*PLAIN}
+    ]
+    for layer in chosen:
+        # A layer that torch cannot take whole is an error and not a slower network.
+        layer.compile(dynamic=False, fullgraph=True)
+    with (
+        torch._dynamo.config.patch(
+            recompile_limit=_MOST_KINDS_OF_LAYERS,
+            accumulated_recompile_limit=_MOST_KINDS_OF_LAYERS,
+        ),
+        _no_cache_warnings(),
+    ):
+        try:
+            yield len(chosen)
+        finally:
+            for layer in chosen:
+                layer._compiled_call_impl = None
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, Layer)]
+
+
+@contextmanager
+def _no_cache_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Says that torchao's tensors miss a cache, which costs some seconds and nothing else.
+        warnings.filterwarnings("ignore", message=".*_stable_hash_for_caching")
+        yield
+
+
 def _compiled(
-    model: nn.Module, example: Tensor, mode: str | None, keep_compiled: bool
+    model: nn.Module, example: Tensor, keep_compiled: bool
 ) -> Callable[[Tensor], Tensor]:
     if not keep_compiled:
         # Graphs of other models count towards one limit in torch, past which it stops compiling.
         torch._dynamo.reset()
-    compiled = torch.compile(model, dynamic=False, mode=mode)
+    compiled = torch.compile(model, dynamic=False)
 
     def call(inputs: Tensor) -> Tensor:
         # Not inference_mode: quantised tensors are made outside it, and compile checks that.
@@ -187,9 +234,7 @@ def _compiled(
             out: Tensor = compiled(inputs)
             return out
 
-    with warnings.catch_warnings():
-        # Says that torchao's tensors miss a cache, which costs some seconds and nothing else.
-        warnings.filterwarnings("ignore", message=".*_stable_hash_for_caching")
+    with _no_cache_warnings():
         call(example)
     return call
 
@@ -199,15 +244,19 @@ def _graphed(model: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Te
     static_input = example.clone()
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side), torch.inference_mode():
+    # Not inference_mode: quantised tensors are made outside it, and compiling checks that.
+    with torch.cuda.stream(side), torch.no_grad():
         for _ in range(3):
             model(static_input)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph), torch.inference_mode():
+    with torch.cuda.graph(graph), torch.no_grad():
         static_output = model(static_input)
+    # A graph knows addresses alone: weights must live as long as it is replayed.
+    read = model
 
     def call(inputs: Tensor) -> Tensor:
+        assert read is not None
         static_input.copy_(inputs)
         graph.replay()
         # The graph writes to the same memory each time.

@@ -77,6 +77,20 @@ def test_the_prepared_network_computes_what_the_eager_one_does(precision):
     assert (prepared.call(inputs()).float() - eager).abs().max() < 0.05 * eager.abs().max()
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_a_prepared_network_answers_when_nobody_else_holds_the_model(precision):
+    architecture = here(precision)
+    compressed = compress(trained(architecture), architecture)
+    prepared = prepare_for_inference(compressed, architecture, inputs())
+    expected = prepared.call(inputs())
+    del compressed
+    torch.cuda.empty_cache()
+    # Takes the memory that weights would have left.
+    filled = [torch.full((256, 1024), 7.0, device="cuda") for _ in range(64)]
+    assert torch.equal(prepared.call(inputs()), expected)
+    assert len(filled) == 64
+
+
 def test_2_4_weights_are_sparse_tensors_in_every_layer():
     from torch.sparse import SparseSemiStructuredTensor
 

@@ -1,4 +1,8 @@
+import gc
 import shutil
+import weakref
+from contextlib import nullcontext
+from functools import partialmethod
 
 import numpy as np
 import pytest
@@ -12,11 +16,12 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
-from search_spaces.compression import quantize
+from search_spaces.compression import apply, quantize
 from search_spaces.compression.apply import compress, prepare_for_inference, run_eagerly
 from search_spaces.compression.quantize import weight_precision
 from search_spaces.compression.sparsity import Masks, mask_2_4
 from search_spaces.counting import count
+from search_spaces.models.blocks import Layer
 from search_spaces.models.build import build
 from search_spaces.simulated import describe_on, simulated_choices
 from search_spaces.workload import Workload
@@ -235,6 +240,54 @@ def test_compiled_int8_computes_what_eager_int8_computes():
     assert prepared.mode == "compile"
     eager = run_eagerly(model).call(inputs())
     assert (prepared.call(inputs()) - eager).abs().max() < 0.02 * eager.abs().max()
+
+
+def test_layers_alike_are_compiled_once_and_many_kinds_are_taken(monkeypatch):
+    # What is traced counts here, not the C++ that would come of it.
+    monkeypatch.setattr(Layer, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    # More kinds than the eight that torch compiles by default.
+    widths = [16 * k for k in range(1, 11)]
+    for width in [*widths, widths[0]]:
+        first, second = (
+            LayerSpec(
+                AttentionSpec(2, 2, 8, None, Compression("fp32")),
+                FfnSpec(width, None, Compression(precision)),
+            )
+            for precision in ("int8", "fp32")
+        )
+        architecture = Architecture(16, (first, second, first), patch_size=2)
+        model = compress(build(architecture, DIGITS, generator_seed=0), architecture)
+        eager = run_eagerly(model).call(inputs())
+        with apply._compiled_layers(model, architecture, with_plain=False) as n, torch.no_grad():
+            assert n == 2
+            out = model(inputs())
+        assert (out - eager).abs().max() < 0.02 * eager.abs().max()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(widths)
+    assert run_eagerly(model).call(inputs()).equal(eager)
+    torch._dynamo.reset()
+
+
+def test_what_a_graph_reads_lives_as_long_as_the_graph(monkeypatch):
+    class Stream:
+        def wait_stream(self, other):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", nullcontext)
+    model = nn.Linear(2, 2)
+    weight = weakref.ref(model.weight)
+    call = apply._graphed(model, torch.ones(1, 2))
+    del model
+    gc.collect()
+    assert weight() is not None
+    del call
+    gc.collect()
+    assert weight() is None
 
 
 def test_without_a_compiler_plain_variants_run_op_by_op(monkeypatch):
