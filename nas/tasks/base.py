@@ -26,12 +26,14 @@ class Split:
     ``inputs`` is ``(N, channels, height, width)`` float32 for images, ``(N, T)`` int64 for
     tokens; ``targets`` is ``(N,)`` int64 for classes, of more axes where the objective has it so:
     ``(N, T)`` next tokens. ``sizes``, ``(N,)``, is what the metric counts samples by, where it
-    does: the bytes of text of each.
+    does: the bytes of text of each. ``shares``, ``(N, C)`` float32 that sum to one, is what a
+    network trains towards in place of ``targets``, where a sample is not of one class alone.
     """
 
     inputs: NDArray[np.float32] | NDArray[np.int64]
     targets: NDArray[np.int64]
     sizes: NDArray[np.int64] | None = None
+    shares: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         """Refuse splits that are empty or whose arrays do not line up."""
@@ -43,6 +45,10 @@ class Split:
         if self.sizes is not None and self.sizes.shape != (len(self.targets),):
             raise ValueError(
                 f"sizes must be of shape ({len(self.targets)},), got {self.sizes.shape}"
+            )
+        if self.shares is not None and self.shares.shape[:-1] != (len(self.targets),):
+            raise ValueError(
+                f"shares must be of shape ({len(self.targets)}, classes), got {self.shares.shape}"
             )
 
     def __len__(self) -> int:

@@ -12,12 +12,14 @@ A task is a YAML file::
     sequence_length: 40         # in tokens: longer texts are cut, shorter ones padded
     tokens: word                # or byte, or bpe
     max_vocabulary: 5000        # words or bpe, padding and unknown included
+    word_letters: 7             # words are told apart by these first letters (default: by all)
+    phrases: 7                  # of each training text, to train on as well (default: 0)
 
 A split that is not named is held out of ``train`` by a hash of each text (``validation_share``,
 ``test_share``), and ``data: reviews.csv`` instead of ``train`` says that all are. The same text is
 then always in the same split. ``tokenizer: tokenizer.json`` brings a tokenizer of your own instead
 of ``tokens``. Labels and vocabulary come from the training split alone. What is in a table's rows
-is read by ``nas.tasks.tables``; arrays are made once and mapped (``nas.tasks.kept``).
+is read by ``nas.tasks.tables``, what phrases are worth said by ``nas.tasks.phrases``; arrays are made once and mapped (``nas.tasks.kept``).
 
 Shape legend: N texts, T tokens.
 """
@@ -32,10 +34,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.tasks.base import SPLITS, Split, SplitName, check_split_name
 from nas.tasks.carried import LABELS, TOKENIZER
 from nas.tasks.kept import Kept, keep, key_of
+from nas.tasks.phrases import make_phrases
 from nas.tasks.prepared import check_name
 from nas.tasks.problems import Problems
 from nas.tasks.samples import SOURCE_KEYS, Sources, classes_of
@@ -76,6 +80,8 @@ class TextOptions:
     max_vocabulary: int = 5000
     lowercase: bool | None = None
     tokenizer: Path | None = None
+    word_letters: int | None = None
+    phrases: int = 0
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -85,7 +91,12 @@ class TextOptions:
         if self.lowercase is not None and not isinstance(self.lowercase, bool):
             raise ValueError(f"lowercase must be true or false, got {self.lowercase!r}")
         least = 3 if self.tokens == "byte" else least_vocabulary(self.tokens)
-        check_whole_numbers(self, {"sequence_length": 1, "max_vocabulary": least})
+        whole = {"sequence_length": 1, "max_vocabulary": least, "phrases": 0}
+        if self.word_letters is not None:
+            whole["word_letters"] = 1
+            if self.tokens != "word":
+                raise ValueError(f"word_letters must have tokens: word, got {self.tokens}")
+        check_whole_numbers(self, whole)
 
     @classmethod
     def from_file(cls, file: TaskFile) -> TextOptions:
@@ -94,20 +105,25 @@ class TextOptions:
         Raises:
             ValueError: a value is not allowed, or a tokenizer and how to learn one are both there.
         """
-        learnt = ("tokens", "max_vocabulary", "lowercase")
+        learnt = ("tokens", "max_vocabulary", "lowercase", "word_letters")
         return cls(**file.given_with_tokenizer(OPTION_KEYS, learnt=learnt))
+
+    @property
+    def is_lowercase(self) -> bool:
+        """Whether capitals are read as small letters."""
+        return self.tokens != "byte" if self.lowercase is None else self.lowercase
 
     def encoder(self, texts: Sequence[str]) -> TextEncoder:
         """What cuts texts, learnt from ``texts`` of the training split or the user's own."""
         if self.tokenizer is not None:
             return read_tokenizer(self.tokenizer, self.sequence_length)
-        lowercase = self.tokens != "byte" if self.lowercase is None else self.lowercase
         return learn_tokenizer(
             self.tokens,
             texts,
             self.sequence_length,
             max_vocabulary=self.max_vocabulary,
-            lowercase=lowercase,
+            lowercase=self.is_lowercase,
+            word_letters=self.word_letters,
         )
 
 
@@ -210,7 +226,10 @@ class TextClassification:
     def split(self, name: SplitName) -> Split:
         """One split, mapped from disk; see ``Task.split``."""
         check_split_name(name)
-        return Split(self._kept.array(f"{name}.inputs"), self._kept.array(f"{name}.targets"))
+        inputs, targets = (self._kept.array(f"{name}.{what}") for what in ("inputs", "targets"))
+        if name != "train" or not self.options.phrases:
+            return Split(inputs, targets)
+        return Split(inputs, targets, shares=self._kept.array("train.shares"))
 
     def about(self) -> Mapping[str, Any]:
         """What was found in the data; see ``nas.tasks.checks`` for the keys.
@@ -286,9 +305,12 @@ class TextClassification:
         }
         for split in SPLITS:
             tokens_NT = encoder.encode([row.text for row in rows[split]])
-            np.save(folder / f"{split}.inputs.npy", tokens_NT)
             targets = np.array([position[label] for label in labels[split]], dtype=np.int64)
-            np.save(folder / f"{split}.targets.npy", targets)
+            if split == "train" and self.options.phrases:
+                self._keep_phrases(folder, encoder, [row.text for row in rows[split]], targets)
+            else:
+                np.save(folder / f"{split}.inputs.npy", tokens_NT)
+                np.save(folder / f"{split}.targets.npy", targets)
             used_N = (tokens_NT != PADDING_TOKEN).sum(axis=1)
             about["lengths"][split] = {
                 "mean": float(used_N.mean()),
@@ -301,6 +323,19 @@ class TextClassification:
         digests = {split: [text_digest(row.text) for row in rows[split]] for split in SPLITS}
         places = {split: [row.place for row in rows[split]] for split in SPLITS}
         return about | {"repeats": repeats(digests, labels, places)}
+
+    def _keep_phrases(
+        self, folder: Path, encoder: TextEncoder, texts: list[str], targets: NDArray[np.int64]
+    ) -> None:
+        try:
+            made = make_phrases(
+                texts, targets, self.options.phrases, lowercase=self.options.is_lowercase
+            )
+        except ValueError as error:
+            raise ValueError(f"{self.source.sources.training}: {error}") from None
+        np.save(folder / "train.inputs.npy", encoder.encode(made.texts))
+        np.save(folder / "train.targets.npy", made.shares.argmax(axis=1))
+        np.save(folder / "train.shares.npy", made.shares)
 
 
 def columns_of(file: TaskFile) -> Columns:

@@ -180,15 +180,19 @@ def learn_tokenizer(
     *,
     max_vocabulary: int,
     lowercase: bool,
+    word_letters: int | None = None,
 ) -> TextEncoder:
     """An encoder for texts like ``texts``, which are those of the training split.
 
-    ``max_vocabulary`` is of words or of bytes and pairs, with padding and unknown.
+    ``max_vocabulary`` is of words or of bytes and pairs, with padding and unknown. Words are told
+    apart by their first ``word_letters`` where that is a number.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     if tokens == "word":
-        words = _frequent_words(texts, max_vocabulary - len(_RESERVED), lowercase=lowercase)
+        words = _frequent_words(
+            texts, max_vocabulary - len(_RESERVED), lowercase=lowercase, letters=word_letters
+        )
         vocabulary = _RESERVED | {word: i for i, word in enumerate(words, len(_RESERVED))}
         unknown = next(name for name, token in _RESERVED.items() if token == UNKNOWN_TOKEN)
         tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
@@ -205,8 +209,12 @@ def learn_tokenizer(
             add_prefix_space=False, use_regex=tokens == "bpe"
         )
         tokenizer.decoder = decoders.ByteLevel()
-    if lowercase:
-        tokenizer.normalizer = normalizers.Lowercase()
+    steps: list[Any] = [normalizers.Lowercase()] if lowercase else []
+    if tokens == "word" and word_letters is not None:
+        # Of whatever is no space, as words are cut.
+        steps.append(normalizers.Replace(Regex(rf"(?<=\S{{{word_letters}}})\S+"), ""))
+    if steps:
+        tokenizer.normalizer = steps[0] if len(steps) == 1 else normalizers.Sequence(steps)
     tokenizer.enable_truncation(max_length=sequence_length)
     return TextEncoder(tokenizer, sequence_length, shift=0)
 
@@ -216,10 +224,12 @@ def least_vocabulary(tokens: Tokens) -> int:
     return len(_RESERVED) + (1 if tokens == "word" else N_BYTES)
 
 
-def _frequent_words(texts: Iterable[str], most: int, *, lowercase: bool) -> list[str]:
+def _frequent_words(
+    texts: Iterable[str], most: int, *, lowercase: bool, letters: int | None
+) -> list[str]:
     """The most frequent words; ties go by the alphabet, so that runs agree."""
     counts = Counter(
-        word for text in texts for word in (text.lower() if lowercase else text).split()
+        word[:letters] for text in texts for word in (text.lower() if lowercase else text).split()
     )
     frequent = [word for word in counts if counts[word] >= MIN_COUNT]
     frequent.sort(key=lambda word: (-counts[word], word))
