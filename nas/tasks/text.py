@@ -19,7 +19,8 @@ A split that is not named is held out of ``train`` by a hash of each text (``val
 ``test_share``), and ``data: reviews.csv`` instead of ``train`` says that all are. The same text is
 then always in the same split. ``tokenizer: tokenizer.json`` brings a tokenizer of your own instead
 of ``tokens``. Labels and vocabulary come from the training split alone. What is in a table's rows
-is read by ``nas.tasks.tables``, what phrases are worth said by ``nas.tasks.phrases``; arrays are made once and mapped (``nas.tasks.kept``).
+is read by ``nas.tasks.tables``, what labels phrases is in ``nas.tasks.phrases``; arrays
+are made once and mapped (``nas.tasks.kept``).
 
 Shape legend: N texts, T tokens.
 """
