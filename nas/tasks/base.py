@@ -55,6 +55,11 @@ class Split:
         """Number of samples."""
         return len(self.targets)
 
+    @property
+    def trained_towards(self) -> NDArray[np.int64] | NDArray[np.float32]:
+        """What the loss of a training compares outputs with."""
+        return self.targets if self.shares is None else self.shares
+
 
 class Task(Protocol):
     """A problem whose test split is never used to choose anything."""

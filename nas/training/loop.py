@@ -55,8 +55,7 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.from_numpy(split.inputs).to(device)
-    wanted_of = split.targets if split.shares is None else split.shares
-    targets = torch.from_numpy(wanted_of).to(device)
+    targets = torch.from_numpy(split.trained_towards).to(device)
     model = model.to(device).train()
     objective = Classification() if objective is None else objective
     distillation = _distillation(model, config, teacher, objective, seed)
