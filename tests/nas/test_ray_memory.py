@@ -32,6 +32,7 @@ def test_what_ended_is_forgotten_after_its_step_and_what_runs_is_not():
     callback.on_step_end(0, [ended, runs])
     assert "figure_7" not in ended.last_result and size(ended) < before / 4
     assert ended.run_metadata.checkpoint_manager is not None
+    assert len(ended.get_json_state()[0]) < 100 < len(runs.get_json_state()[0])
     # Strings that are one object are pickled once: sizes are alike, not equal.
     assert runs.last_result["figure_7"] == 7.0 and size(runs) > before / 2
     assert ended.config == {"candidate": "x"}
@@ -44,6 +45,17 @@ def test_a_step_forgets_only_what_ended_since_the_last():
     trial.update_last_result({"figure_7": 8.0})
     callback.on_step_end(1, [trial])
     assert trial.last_result["figure_7"] == 8.0
+
+
+def test_trials_that_ended_share_what_says_which_resources_they_had():
+    trials, callback = [reported(name) for name in "ab"], ForgetEnded()
+    for step, trial in enumerate(trials):
+        trial.update_resources({"cpu": 1})
+        callback.on_trial_complete(step, [], trial)
+        callback.on_step_end(step, trials)
+    first, second = trials
+    assert first.placement_group_factory is second.placement_group_factory
+    assert first.placement_group_factory.required_resources == {"CPU": 1}
 
 
 def test_tune_may_pickle_it():
