@@ -113,7 +113,8 @@ class Sheet:
         return str(torch.cuda.get_device_name(self._device))
 
     def _hardware(self) -> str:
-        name = re.sub(r"[^a-z0-9]+", "-", self._device_name().lower()).strip("-")
+        name = re.sub(r"\((?:r|tm)\)", "", self._device_name().lower())
+        name = re.sub(r"[^a-z0-9]+", "-", name).strip("-")
         return name if self._device.startswith("cuda") else f"{name}-{_cores()}-cores"
 
 
