@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before numpy: with more, threads of small products wait for each other, and tests take twice as
@@ -24,7 +25,19 @@ def measured_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
 
     For searches whose subject is not how a network runs: compiling takes longer than the rest.
     """
-    monkeypatch.setenv("CXX", "no-such-compiler")
+    _without_compiler(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def all_measured_eagerly() -> Iterator[None]:
+    """The same for all tests of a file, and for its fixtures."""
+    with pytest.MonkeyPatch.context() as patch:
+        _without_compiler(patch)
+        yield
+
+
+def _without_compiler(patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("CXX", "no-such-compiler")
 
 
 # First: pytest-xdist itself reads the groups in the same hook.

@@ -1,4 +1,7 @@
-"""True searches with Ray on the digits: small, but nothing in them is faked unless said."""
+"""True searches with Ray on the digits: small, but nothing in them is faked unless said.
+
+Networks are run op by op, as where there is no C++ compiler; the README's examples compile theirs.
+"""
 
 import json
 import os
@@ -23,7 +26,7 @@ from predictors.learned.artifact import Provenance, SavedPredictor, save_predict
 from predictors.learned.models import EnergyPredictor, Observation
 from search_spaces.space import SearchSpace
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("all_measured_eagerly")]
 
 SPACE = SearchSpace.from_dict(
     {
@@ -63,7 +66,7 @@ def nas_command(*arguments, **options):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, all_measured_eagerly):
     return nas.search(CONFIG, tmp_path_factory.mktemp("runs") / "small", workers=2)
 
 
@@ -310,7 +313,6 @@ def test_a_cluster_that_dies_under_a_trial_leaves_it_unfinished(tmp_path):
 
 
 # What a driver leaves behind that was killed may still measure; Ctrl-C waits for nothing.
-@pytest.mark.usefixtures("measured_eagerly")
 @pytest.mark.parametrize("how, words", [(signal.SIGKILL, []), (signal.SIGINT, ["unmeasured"])])
 def test_a_search_that_is_ended_half_way_goes_on_with_resume(tmp_path, how, words):
     folder = tmp_path / "run"
@@ -333,7 +335,6 @@ def test_a_search_that_is_ended_half_way_goes_on_with_resume(tmp_path, how, word
     assert all(after[number] == trial for number, trial in kept.items())
 
 
-@pytest.mark.usefixtures("measured_eagerly")
 def test_a_halving_search_that_is_killed_repeats_no_epoch_and_brings_nobody_back(tmp_path):
     folder = tmp_path / "run"
     process = start(folder, "new", tmp_path, "unmeasured", "halved")
@@ -365,7 +366,6 @@ def test_a_halving_search_that_is_killed_repeats_no_epoch_and_brings_nobody_back
         assert "loop.safetensors" not in left and "progress.json" not in left
 
 
-@pytest.mark.usefixtures("measured_eagerly")
 def test_a_teacher_is_trained_once_and_found_again_by_a_resumed_search(tmp_path):
     folder = tmp_path / "run"
     process = start(folder, "new", tmp_path, "taught", "unmeasured")
@@ -397,7 +397,6 @@ def test_a_teacher_is_trained_once_and_found_again_by_a_resumed_search(tmp_path)
     assert "It learnt from a teacher, d32 L2" in render_readme(card)
 
 
-@pytest.mark.usefixtures("measured_eagerly")
 def test_a_search_by_a_supernet_is_killed_in_each_phase_and_goes_on(tmp_path):
     folder = tmp_path / "run"
 
@@ -442,7 +441,6 @@ def test_a_search_by_a_supernet_is_killed_in_each_phase_and_goes_on(tmp_path):
     assert refused.returncode == 2 and "weights of its own" in refused.stderr
 
 
-@pytest.mark.usefixtures("measured_eagerly")
 def test_a_worker_that_dies_or_raises_is_a_recorded_failure(tmp_path, monkeypatch):
     # Workers are new processes; the training module is swapped by a file on their path.
     site = tmp_path / "site"
@@ -471,7 +469,6 @@ def test_a_worker_that_dies_or_raises_is_a_recorded_failure(tmp_path, monkeypatc
     assert trials[3].state == "failed" and trials[3].reason == "RuntimeError: first line"
 
 
-@pytest.mark.usefixtures("measured_eagerly")
 def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(
     run, tmp_path, monkeypatch
 ):

@@ -35,6 +35,7 @@ def files(tmp_path):
     return tmp_path
 
 
+@pytest.mark.usefixtures("measured_eagerly")
 def test_a_file_of_architectures_is_measured_once_and_with_a_reference(files, capsys):
     command = ["measure", str(files / "both.jsonl"), "--device", "cpu", "--meter", "estimate"]
     command += ["--to", str(files / "r.jsonl"), "--json"]
