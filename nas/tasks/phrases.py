@@ -42,9 +42,9 @@ _LONGEST = 200
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
-    """Texts to train on, ``whole`` of them as they are given: the first, in their order.
+    """Texts to train on: those given, in their order, their phrases, those given again.
 
-    ``shares`` are of every class, ``(P, C)``, and sum to one.
+    ``shares`` of every class are ``(len(texts), C)`` and sum to one.
     """
 
     texts: list[str]

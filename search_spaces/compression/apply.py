@@ -81,9 +81,8 @@ def prepare_for_inference(
     Every variant is compiled on CPUs, not only the quantised ones, which must be: compiling alone
     saves some 10%, and joules must differ by what the architecture does, not by how it is run.
     Where there is no C++ compiler plain variants run op by op and quantised ones are an error. On
-    CUDA every variant
-    runs as a graph, since launching its kernels one by one would cost small models more than
-    computing; layers with a quantised block are compiled first, each kind of layer once.
+    CUDA every variant runs as a graph, since launching its kernels one by one would cost small
+    models more than computing; layers with a quantised block are compiled first, each kind once.
 
     Models compiled before in this process on CPUs are compiled anew at their next call, unless
     ``keep_compiled``; torch then stops compiling at the ninth network of one class. With
@@ -180,20 +179,22 @@ def device_of(module: nn.Module) -> str:
 def _compiled_layers(
     model: nn.Module, architecture: Architecture, *, with_plain: bool
 ) -> Iterator[int]:
-    """Layers of ``model`` with a quantised block are compiled while this lasts; says how many.
+    """Parts of ``model`` with a quantised block are compiled while this lasts; says how many.
 
     Layer by layer, since equal layers are then compiled once: a whole network takes as much longer
-    as it is deep.
+    as it is deep. Networks of other families, whose layers are not ours, are compiled whole.
     """
-    chosen = [
-        layer
-        for layer, spec in zip(_layers(model), architecture.layers, strict=False)
-        if with_plain
-        or not {b.compression.precision for b in (spec.attention, spec.ffn)} <= {*PLAIN}
+    parts: list[nn.Module] = [module for module in model.modules() if isinstance(module, Layer)]
+    needed = [
+        with_plain or any(b.compression.precision not in PLAIN for b in (spec.attention, spec.ffn))
+        for spec in architecture.layers
     ]
-    for layer in chosen:
-        # A layer that torch cannot take whole is an error and not a slower network.
-        layer.compile(dynamic=False, fullgraph=True)
+    if len(parts) != len(needed):
+        parts, needed = [model], [any(needed)]
+    chosen = [part for part, is_needed in zip(parts, needed, strict=True) if is_needed]
+    for part in chosen:
+        # What torch cannot take whole is an error and not a slower network.
+        part.compile(dynamic=False, fullgraph=True)
     with (
         torch._dynamo.config.patch(
             recompile_limit=_MOST_KINDS_OF_LAYERS,
@@ -204,12 +205,8 @@ def _compiled_layers(
         try:
             yield len(chosen)
         finally:
-            for layer in chosen:
-                layer._compiled_call_impl = None
-
-
-def _layers(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if isinstance(module, Layer)]
+            for part in chosen:
+                part._compiled_call_impl = None
 
 
 @contextmanager
@@ -239,6 +236,22 @@ def _compiled(
     return call
 
 
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    """A captured forward pass. A graph knows addresses alone: ``reads`` keeps them alive."""
+
+    reads: Callable[[Tensor], Tensor]
+    graph: torch.cuda.CUDAGraph
+    static_input: Tensor
+    static_output: Tensor
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        self.static_input.copy_(inputs)
+        self.graph.replay()
+        # The graph writes to the same memory each time.
+        return self.static_output.clone()
+
+
 def _graphed(model: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Tensor], Tensor]:
     """Capture one forward pass; see torch's notes on CUDA graphs for the side stream."""
     static_input = example.clone()
@@ -252,15 +265,4 @@ def _graphed(model: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Te
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph), torch.no_grad():
         static_output = model(static_input)
-    # A graph knows addresses alone: weights must live as long as it is replayed.
-    read = model
-
-    def call(inputs: Tensor) -> Tensor:
-        assert read is not None
-        static_input.copy_(inputs)
-        graph.replay()
-        # The graph writes to the same memory each time.
-        out: Tensor = static_output.clone()
-        return out
-
-    return call
+    return _Captured(model, graph, static_input, static_output)

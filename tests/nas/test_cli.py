@@ -1,10 +1,7 @@
 """What a user meets at the prompt: one-line errors, exit codes, help, units."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -356,24 +353,6 @@ def test_a_run_file_with_a_wrong_configuration_is_one_line(run_folder, capsys, c
     assert code in (0, 2) and "Traceback" not in err and len(err.splitlines()) <= 1
     if code == 0:
         assert change in ({"task": 3}, {"gate": {}})
-
-
-_SHOW_THREADS = """
-from nas.cli.main import main
-import scipy.linalg, threadpoolctl
-print({pool["num_threads"] for pool in threadpoolctl.threadpool_info()})
-"""
-
-
-@pytest.mark.parametrize(("asked", "threads"), [(None, "{1}"), ("2", "{2}")])
-def test_small_matrices_take_one_thread_unless_the_user_says_otherwise(asked, threads):
-    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
-    if asked is not None:
-        environment["OPENBLAS_NUM_THREADS"] = asked
-    shown = subprocess.run(
-        [sys.executable, "-c", _SHOW_THREADS], env=environment, capture_output=True, text=True
-    )
-    assert shown.stdout.strip() == threads, shown.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -269,6 +269,30 @@ def test_layers_alike_are_compiled_once_and_many_kinds_are_taken(monkeypatch):
     torch._dynamo.reset()
 
 
+class Other(nn.Module):
+    """Of another family: none of its layers is ours."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 2)
+
+    def forward(self, inputs):
+        return self.inner(inputs).relu()
+
+
+@pytest.mark.parametrize(("precision", "n_compiled"), [("int8", 1), ("fp32", 0)])
+def test_a_network_whose_layers_are_not_ours_is_compiled_whole(monkeypatch, precision, n_compiled):
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    other = Other()
+    architecture = make(precision, "fp32")
+    with apply._compiled_layers(other, architecture, with_plain=False) as n, torch.no_grad():
+        other(torch.ones(1, 4))
+    assert n == n_compiled
+    assert torch._dynamo.utils.counters["stats"].get("unique_graphs", 0) == n_compiled
+
+
 def test_what_a_graph_reads_lives_as_long_as_the_graph(monkeypatch):
     class Stream:
         def wait_stream(self, other):
