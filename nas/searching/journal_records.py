@@ -1,10 +1,10 @@
 """Records out of a study's journal, without replaying the study.
 
 A query needs what became of each trial, which is one line of the four that a trial takes. Optuna's
-replay builds every trial's distributions besides, which is most of what reading took. Lines that
-say nothing of a record are told by their first bytes and passed over. What is read is what a
-replay gives: the last record of each trial that was written before the trial ended. A journal with
-anything in it that our searches do not write is left to Optuna.
+replay builds every trial's distributions besides, which is most of what reading took. What is read
+is what a replay gives: the last record of each trial that was written before the trial ended. A
+journal of several studies, or of one that was deleted, is left to Optuna; one with a damaged line
+is refused (``journal_lines``).
 
 In one process a journal is read forward: asked again, only what was added is read.
 """
@@ -12,7 +12,6 @@ In one process a journal is read forward: asked again, only what was added is re
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import threading
 from collections import OrderedDict
@@ -23,25 +22,11 @@ from typing import Any, BinaryIO
 from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import TrialState
 
-from nas.searching.journal import MOST_BYTES_IN_LINE
+from nas.searching.journal_lines import MOST_BYTES_IN_LINE, Entry, damaged, parse_line
 from nas.searching.trial import TrialRecord
 
 #: The user attribute that holds a trial's record.
 RECORD = "joulenas"
-_OPERATION = b'{"op_code":'
-_PASSED_OVER = frozenset(
-    {
-        JournalOperation.SET_STUDY_USER_ATTR,
-        JournalOperation.SET_STUDY_SYSTEM_ATTR,
-        JournalOperation.SET_TRIAL_PARAM,
-        JournalOperation.SET_TRIAL_INTERMEDIATE_VALUE,
-        JournalOperation.SET_TRIAL_SYSTEM_ATTR,
-    }
-)
-_ATTRIBUTE = b'"user_attr":{"%s":' % RECORD.encode()
-_CARRIED = b'"%s":{' % RECORD.encode()
-# Where the attribute's name starts at the latest: before it are only numbers and a worker's name.
-_HEAD = 200
 _ENDED = frozenset(state.value for state in TrialState if state.is_finished())
 _MOST_KEPT = 4
 # Of the bytes before where reading goes on, so many must be those that were read.
@@ -73,8 +58,9 @@ class JournalRecords:
         self._place: _Place | None = None
         self._n_studies = self._n_trials = 0
         self._records: dict[int, TrialRecord] = {}
-        # Of trials that have not ended: read when they are asked for, or end.
-        self._pending: dict[int, bytes] = {}
+        # Of trials that have not ended, with where their lines begin: read when they are asked
+        # for, or end.
+        self._pending: dict[int, tuple[int, Any]] = {}
         self._ended: set[int] = set()
         self._ended_at_s: dict[int, float] = {}
 
@@ -84,8 +70,9 @@ class JournalRecords:
         Raises:
             ForeignJournalError: only Optuna can replay the journal.
             OSError: the file cannot be read.
-            ValueError: a record is not what it must be.
+            StorageError: a line is damaged.
         """
+        self._path = path
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
             if not self._goes_on(file, found):
@@ -98,8 +85,8 @@ class JournalRecords:
         self._place = _Place(found.st_dev, found.st_ino, end, tail)
         if self._n_studies != 1:
             raise ForeignJournalError("there must be one study")
-        for trial_id, line in self._pending.items():
-            self._records[trial_id] = _record_in(line)
+        for trial_id, (start_of_line, data) in self._pending.items():
+            self._records[trial_id] = self._record(trial_id, start_of_line, data)
         self._pending.clear()
         records = [self._records[trial_id] for trial_id in sorted(self._records)]
         return records, dict(self._ended_at_s)
@@ -113,63 +100,69 @@ class JournalRecords:
 
     def _read_lines(self, file: BinaryIO, end: int) -> int:
         while line := file.readline(MOST_BYTES_IN_LINE + 1):
-            if not line.endswith(b"\n"):
-                if len(line) > MOST_BYTES_IN_LINE:
-                    raise ForeignJournalError("a line is too long")
+            if not line.endswith(b"\n") and len(line) <= MOST_BYTES_IN_LINE:
                 # Being written, or left behind by a kill.
                 break
-            end += len(line)
             try:
-                self._take(line)
-            except (AttributeError, KeyError, TypeError):
-                raise ForeignJournalError("a line is not as Optuna writes it") from None
+                self._take(end, parse_line(line))
+            except (ValueError, TypeError) as error:
+                raise damaged(self._path, end, str(error)) from None
+            end += len(line)
         return end
 
-    def _take(self, line: bytes) -> None:
-        """Take up one line; the order of cases is that of how many there are."""
-        if not line.startswith(_OPERATION):
-            raise ForeignJournalError("a line is not as Optuna writes it")
-        comma = line.find(b",", len(_OPERATION), _HEAD)
-        try:
-            operation = JournalOperation(int(line[len(_OPERATION) : comma]))
-        except ValueError:
-            raise ForeignJournalError("an operation is not known") from None
-        if operation == JournalOperation.SET_TRIAL_USER_ATTR:
-            if line.find(_ATTRIBUTE, 0, _HEAD) >= 0:
-                trial_id = _trial_of(line)
-                # Optuna changes nothing of what has ended.
-                if trial_id not in self._ended:
-                    self._pending[trial_id] = line
-        elif operation == JournalOperation.CREATE_TRIAL:
-            trial_id, self._n_trials = self._n_trials, self._n_trials + 1
-            if _CARRIED in line:
-                self._take_whole(trial_id, _parsed(line))
-        elif operation == JournalOperation.SET_TRIAL_STATE_VALUES:
-            change = _parsed(line)
-            if change["state"] in _ENDED and change["trial_id"] not in self._ended:
-                self._end(change["trial_id"], change.get("datetime_complete"))
-        elif operation == JournalOperation.CREATE_STUDY:
+    def _take(self, start: int, entry: Entry) -> None:
+        """Take up the line that begins at ``start``, in the way that Optuna's replay does."""
+        operation, trial_id = entry["op_code"], entry.get("trial_id")
+        if operation == JournalOperation.CREATE_STUDY:
             self._n_studies += 1
-        elif operation not in _PASSED_OVER:
+        elif operation == JournalOperation.DELETE_STUDY:
             raise ForeignJournalError("a study was deleted")
+        elif operation == JournalOperation.CREATE_TRIAL:
+            if entry["study_id"] < self._n_studies:
+                trial_id, self._n_trials = self._n_trials, self._n_trials + 1
+                self._take_whole(trial_id, start, entry)
+        elif trial_id is None or trial_id in self._ended:
+            # Optuna changes nothing of what has ended.
+            return
+        elif not 0 <= trial_id < self._n_trials:
+            # Nor of what is not there; but of ours there was.
+            if RECORD in entry.get("user_attr", ()):
+                raise ValueError(f"the line that made trial {trial_id} is gone")
+        elif operation == JournalOperation.SET_TRIAL_USER_ATTR:
+            if RECORD in entry["user_attr"]:
+                self._pending[trial_id] = start, entry["user_attr"][RECORD]
+        elif operation == JournalOperation.SET_TRIAL_STATE_VALUES and entry["state"] in _ENDED:
+            self._end(trial_id, _time_in(entry))
 
-    def _take_whole(self, trial_id: int, made: dict[str, Any]) -> None:
+    def _take_whole(self, trial_id: int, start: int, made: Entry) -> None:
         """A trial that was made with its record, as where a study was copied."""
-        if RECORD in made.get("user_attrs", ()):
-            self._records[trial_id] = TrialRecord.from_dict(made["user_attrs"][RECORD])
+        data = made.get("user_attrs")
+        if isinstance(data, dict) and RECORD in data:
+            self._records[trial_id] = self._record(trial_id, start, data[RECORD])
         if made.get("state") in _ENDED:
-            self._end(trial_id, made.get("datetime_complete"))
+            self._end(trial_id, _time_in(made))
 
-    def _end(self, trial_id: int, completed: str | None) -> None:
+    def _record(self, trial_id: int, start: int, data: Any) -> TrialRecord:
+        """A trial's record, out of the line that begins at ``start``."""
+        try:
+            record = TrialRecord.from_dict(data)
+        except (ValueError, TypeError) as error:
+            raise damaged(self._path, start, str(error)) from None
+        if self._n_studies == 1 and record.number != trial_id:
+            # Trials are counted by their lines: one of those is gone.
+            why = f"it is of trial {record.number}, where trial {trial_id} must be"
+            raise damaged(self._path, start, why)
+        return record
+
+    def _end(self, trial_id: int, ended_at_s: float | None) -> None:
         self._ended.add(trial_id)
-        line = self._pending.pop(trial_id, None)
-        if line is not None:
-            self._records[trial_id] = _record_in(line)
+        pending = self._pending.pop(trial_id, None)
+        if pending is not None:
+            self._records[trial_id] = self._record(trial_id, *pending)
         record = self._records.get(trial_id)
         # What has no record was never dispatched, and has no number that is asked for.
-        if record is not None and completed is not None:
-            ended = datetime.datetime.fromisoformat(completed)
-            self._ended_at_s[record.number] = ended.timestamp()
+        if record is not None and ended_at_s is not None:
+            self._ended_at_s[record.number] = ended_at_s
 
 
 _kept: OrderedDict[Path, JournalRecords] = OrderedDict()
@@ -182,7 +175,7 @@ def read_journal(path: Path) -> tuple[list[TrialRecord], dict[int, float]]:
     Raises:
         ForeignJournalError: only Optuna can replay the journal.
         OSError: the file cannot be read.
-        ValueError: a record is not what it must be.
+        StorageError: a line is damaged.
     """
     where = path.resolve()
     with _lock:
@@ -195,21 +188,6 @@ def read_journal(path: Path) -> tuple[list[TrialRecord], dict[int, float]]:
     return found
 
 
-def _trial_of(line: bytes) -> int:
-    start = line.find(b'"trial_id":', 0, _HEAD) + len(b'"trial_id":')
-    try:
-        return int(line[start : line.index(b",", start)])
-    except ValueError:
-        raise ForeignJournalError("a line names no trial") from None
-
-
-def _record_in(line: bytes) -> TrialRecord:
-    return TrialRecord.from_dict(_parsed(line)["user_attr"][RECORD])
-
-
-def _parsed(line: bytes) -> dict[str, Any]:
-    try:
-        parsed: dict[str, Any] = json.loads(line)
-    except (ValueError, RecursionError):
-        raise ForeignJournalError("a line is not JSON") from None
-    return parsed
+def _time_in(entry: Entry) -> float | None:
+    completed = entry.get("datetime_complete")
+    return None if completed is None else datetime.datetime.fromisoformat(completed).timestamp()

@@ -10,7 +10,6 @@ finalist (told without values), FAIL failed, RUNNING in flight or interrupted.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,7 +23,13 @@ from optuna.trial import TrialState
 from nas.patience import is_os_error
 from nas.searching.goals import Goals
 from nas.searching.journal import JournalFile, JournalStudies
-from nas.searching.journal_records import RECORD, ForeignJournalError, read_journal
+from nas.searching.journal_lines import StorageError as StorageError
+from nas.searching.journal_records import (
+    RECORD,
+    ForeignJournalError,
+    JournalRecords,
+    read_journal,
+)
 from nas.searching.patient_storage import is_database_away, open_database
 from nas.searching.storage_url import scrub, shown, with_password
 from nas.searching.trial import TrialRecord
@@ -32,10 +37,6 @@ from search_spaces.space import SearchSpace
 
 STUDY_NAME = "joulenas"
 _BASELINE = "joulenas_baseline"
-
-
-class StorageError(RuntimeError):
-    """The study cannot be opened; the message says why in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,8 @@ class StudyStore:
             StorageError: the storage cannot be opened or holds no such study.
         """
         name = run_name if url else STUDY_NAME
-        if url is None and not journal_path(folder).is_file():
-            raise StorageError(f"run folder {folder} has no {journal_path(folder).name}")
+        if url is None:
+            _check_journal(journal_path(folder))
         return cls(
             _guarded(
                 lambda: optuna.load_study(
@@ -246,6 +247,15 @@ def record_of(frozen: optuna.trial.FrozenTrial) -> TrialRecord | None:
     return None if data is None else TrialRecord.from_dict(data)
 
 
+def _check_journal(path: Path) -> None:
+    """Refuse what ``read_journal`` refuses: a search goes on with a study that can be shown."""
+    if not path.is_file():
+        raise StorageError(f"run folder {path.parent} has no {path.name}")
+    with contextlib.suppress(ForeignJournalError):
+        # A reader of its own: that of this process would keep every record as long as it lasts.
+        JournalRecords().read(path)
+
+
 def _open_storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
     if url is not None:
         return open_database(with_password(url))
@@ -258,12 +268,12 @@ def _guarded(open_study: Callable[[], optuna.Study], url: str | None) -> optuna.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         return open_study()
+    except StorageError:
+        raise
     except optuna.exceptions.DuplicatedStudyError:
         raise StorageError(f"{where} already holds a study of that name") from None
     except KeyError:
         raise StorageError(f"{where} holds no study of this run") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StorageError(f"{where} is corrupt: {error}") from error
     except Exception as error:
         # SQLAlchemy and drivers raise many types here; each means that it cannot be opened.
         secret = None if url is None else with_password(url)

@@ -3,6 +3,7 @@
 import errno
 import json
 import tracemalloc
+from pathlib import Path
 
 import optuna
 import pytest
@@ -11,6 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from nas.patience import patience
 from nas.searching.journal import JournalFile, JournalStudies
 from nas.searching.journal_memory import PackedTrial, Packer
 
@@ -136,8 +138,7 @@ def test_what_could_not_be_written_was_not_or_goes_before_the_next(tmp_path, mon
     assert path.read_bytes() == before and study.get_trials()[0].user_attrs == {}
     trial.set_user_attr("record", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(JournalFile, "_mend", fails)
-        study._storage._backend._is_mended = False
+        patch.setattr(JournalFile, "_append", lambda *_: fails(None))
         with pytest.raises(OSError, match="No space"):
             ask(study)
     later = ask(study)
@@ -145,6 +146,100 @@ def test_what_could_not_be_written_was_not_or_goes_before_the_next(tmp_path, mon
     # The proposal that failed to be written has its place: numbers mean the same in both.
     assert facts(study.get_trials()) == by_optuna(path)
     assert later.number == 2 and by_optuna(path)[2][5] == {"record": 3}
+
+
+@pytest.mark.parametrize("n", [1, 30, 400])
+def test_half_a_line_of_another_writer_is_cut_off_whenever_it_comes(tmp_path, n):
+    path = tmp_path / "s"
+    study = new_study(path)
+    study.tell(ask(study), [0.1, 0.2])
+    half = json.dumps({"op_code": 2, "worker_id": "dash", "user_attr": {"x": "y" * 9000}}).encode()
+    for tell in range(3):
+        # As a dashboard that meets a full disk, again and again while the search runs.
+        with path.open("ab") as file:
+            file.write(half[:n])
+        study.tell(ask(study), [0.3, float(tell)])
+    assert facts(study.get_trials()) == by_optuna(path) and len(by_optuna(path)) == 4
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_a_line_that_lacks_its_end_alone_is_kept(tmp_path, reopened):
+    path = tmp_path / "s"
+    study = new_study(path)
+    trial = ask(study)
+    trial.set_user_attr("record", 1)
+    before = path.read_bytes()
+    if reopened:
+        # An editor has taken it off.
+        path.write_bytes(before.removesuffix(b"\n"))
+        study = optuna.load_study(study_name=None, storage=opened(path))
+    else:
+        line = json.dumps({"op_code": 2, "worker_id": "w", "study_id": 0, "user_attr": {"a": 1}})
+        path.write_bytes(before + line.encode())
+    ask(study)
+    assert facts(study.get_trials()) == by_optuna(path) and len(by_optuna(path)) == 2
+    assert study.get_trials()[0].user_attrs == {"record": 1}
+    assert study.user_attrs == ({} if reopened else {"a": 1})
+
+
+class Broken:
+    """A file of a disk that takes ``n`` bytes, flushes nothing, and lets nothing be cut off."""
+
+    def __init__(self, file, n):
+        self.file, self.n = file, n
+
+    def __enter__(self):
+        self.file.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        return self.file.__exit__(*error)
+
+    def write(self, data):
+        self.file.write(data[: self.n])
+        raise OSError(errno.EIO, "Input/output error")
+
+    def truncate(self, size):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+
+@pytest.mark.parametrize("n", [0, 5, 40, 100_000])
+@pytest.mark.parametrize("follows", ["nothing", "half a line", "a line"])
+@pytest.mark.parametrize("again", ["at once", "later"])
+def test_a_write_that_failed_and_could_not_be_undone_leaves_no_trace(
+    tmp_path, monkeypatch, n, follows, again
+):
+    path = tmp_path / "s"
+    study = new_study(path)
+    trial = ask(study)
+    note = {"op_code": 2, "worker_id": "w", "study_id": 0, "user_attr": {"a": 1}}
+    line = json.dumps(note, separators=(",", ":")).encode()
+    opens, broken = Path.open, [n]
+
+    def breaks(self, mode="r", *arguments, **named):
+        file = opens(self, mode, *arguments, **named)
+        return Broken(file, broken.pop()) if mode == "ab" and broken else file
+
+    def other_writes():
+        with opens(path, "ab") as file:
+            file.write({"nothing": b"", "half a line": line[:30], "a line": line + b"\n"}[follows])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", breaks)
+        if again == "at once":
+            patch.setattr("nas.patience.time.sleep", lambda _: other_writes())
+            with patience(wait_s=5.0):
+                study.enqueue_trial({"gene0": "b"})
+        else:
+            with pytest.raises(OSError, match="Input/output"):
+                study.enqueue_trial({"gene0": "b"})
+            other_writes()
+            study.enqueue_trial({"gene0": "b"})
+    trial.set_user_attr("record", 1)
+    # Not once more than was asked for, nor damaged.
+    assert facts(study.get_trials()) == by_optuna(path) and len(by_optuna(path)) == 2
+    assert study.user_attrs == ({"a": 1} if follows == "a line" else {})
+    assert optuna.load_study(study_name=None, storage=opened(path)).user_attrs == study.user_attrs
 
 
 def test_finished_trials_are_packed_and_say_what_they_said(tmp_path):

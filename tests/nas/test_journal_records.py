@@ -5,7 +5,7 @@ import json
 import optuna
 import pytest
 from run_fakes import make_run
-from search_fakes import drive, make_session
+from search_fakes import drive, finished, make_session
 
 from nas.searching import journal_records
 from nas.searching.journal_records import ForeignJournalError, JournalRecords, read_journal
@@ -46,15 +46,17 @@ def test_every_prefix_of_a_journal_is_read_as_optuna_replays_it(run, tmp_path):
 
 def test_of_a_journal_that_grew_only_what_is_new_is_read(run, monkeypatch):
     path, taken = journal_path(run.folder), []
-    take = JournalRecords._take
-    monkeypatch.setattr(JournalRecords, "_take", lambda self, x: taken.append(x) or take(self, x))
+    parse = journal_records.parse_line
+    monkeypatch.setattr(journal_records, "parse_line", lambda x: taken.append(x) or parse(x))
     reader = JournalRecords()
     before = reader.read(path)[0]
     n_lines = len(path.read_bytes().splitlines())
     assert len(taken) == n_lines
-    drive(make_session(run.folder, trials=11, create=False, sampler="random"))
+    session = make_session(run.folder, trials=11, create=False, sampler="random")
+    taken.clear()
+    drive(session)
     after = reader.read(path)[0]
-    assert len(taken) == len(path.read_bytes().splitlines()) > n_lines
+    assert 0 < len(taken) == len(path.read_bytes().splitlines()) - n_lines
     assert after[: len(before)] == before and len(after) > len(before)
 
 
@@ -88,14 +90,14 @@ def test_a_record_written_after_its_trial_ended_counts_for_nothing(run):
     assert records == replayed(run)[0] and all(r.reason != "too late" for r in records)
 
 
-@pytest.mark.parametrize(
-    "line", ['{"op_code": 0}', "garbage", '{"op_code":99}', '{"op_code":1,"study_id":0}']
-)
-def test_what_searches_do_not_write_is_left_to_optuna(run, line):
+def test_a_study_that_was_deleted_is_left_to_optuna(run):
     path = journal_path(run.folder)
-    path.write_text(path.read_text() + line + "\n")
+    line = {"op_code": 1, "worker_id": "w", "study_id": 0}
+    path.write_text(path.read_text() + json.dumps(line) + "\n")
     with pytest.raises(ForeignJournalError):
         JournalRecords().read(path)
+    with pytest.raises(StorageError, match="holds no study of this run"):
+        run.front()
 
 
 def test_a_copied_study_is_read_with_its_records(run, tmp_path):
@@ -130,15 +132,102 @@ def test_a_front_reads_a_journal_once(run, monkeypatch):
     monkeypatch.setattr(StudyStore, "load", lambda *_: pytest.fail("replayed by Optuna"))
     assert len(run.front()) >= 1
     reads = []
-    take = JournalRecords._take
-    monkeypatch.setattr(JournalRecords, "_take", lambda self, x: reads.append(x) or take(self, x))
+    parse = journal_records.parse_line
+    monkeypatch.setattr(journal_records, "parse_line", lambda x: reads.append(x) or parse(x))
     assert len(run.front()) >= 1 and not reads
 
 
-def test_a_line_that_lost_a_key_is_for_optuna_to_judge(tmp_path):
-    from nas.searching.journal_records import ForeignJournalError, read_journal
+def as_line(**entry):
+    return json.dumps({"worker_id": "another"} | entry).encode()
 
-    path = tmp_path / "study.journal"
-    path.write_text('{"op_code": 6, "worker_id": "w", "trial_id": 0}\n')
-    with pytest.raises(ForeignJournalError, match="as Optuna writes it"):
-        read_journal(path)
+
+DAMAGED = {
+    "garbage": b"garbage",
+    "blank": b"",
+    "binary": b"\x00\xff\x00",
+    "half and another": b'{"op_code":2,"worker_id":"dash' + as_line(op_code=2, study_id=0),
+    "a list": b"[1, 2]",
+    "a number": b"3",
+    "nested too deeply": b"[" * 100_000 + b"]" * 100_000,
+    "no operation": b'{"a": 1}',
+    "no writer": b'{"op_code": 5}',
+    "an operation that is not known": as_line(op_code=99),
+    "an operation that is a text": as_line(op_code="8"),
+    "a key is missing": as_line(op_code=6, trial_id=0),
+    "a key of another type": as_line(op_code=8, trial_id="0", user_attr={}),
+    "a state that is not known": as_line(op_code=6, trial_id=2, state=99, values=None),
+    "a record that is none": as_line(op_code=8, trial_id=2, user_attr={"joulenas": {"x": 1}}),
+    "a time that is none": as_line(
+        op_code=6, trial_id=2, state=1, values=[1, 2], datetime_complete="soon"
+    ),
+}
+
+
+@pytest.mark.parametrize("line", DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize("place", ["middle", "end"])
+def test_every_reader_refuses_a_damaged_line_by_its_number(tmp_path, line, place):
+    """A search that runs, one that resumes, and all that show a run: none passes it over."""
+    run = make_run(tmp_path / "run", trials=6)
+    path = journal_path(run.folder)
+    session = make_session(run.folder, trials=9, create=False, sampler="random")
+    candidate = session.next_candidate()
+    lines = path.read_bytes().splitlines(keepends=True)
+    at = len(lines)
+    if place == "middle":
+        # Just before trial 2 ends.
+        ends = [x.startswith(b'{"op_code":6') and b'"trial_id":2' in x for x in lines]
+        at = ends.index(True)
+    else:
+        line = line.replace(b'"trial_id": 2', b'"trial_id": %d' % candidate.number)
+    lines.insert(at, line + b"\n")
+    whole = b"".join(lines)
+    path.write_bytes(whole)
+    said = rf"study\.journal is damaged at line {at + 1}: .*sed -i {at + 1}d"
+
+    def go_on():
+        make_session(run.folder, trials=9, create=False, sampler="random")
+
+    journal_records._kept.clear()
+    for read in (run.trials, run.front, go_on, run.trials, go_on):
+        with pytest.raises(StorageError, match=said) as error:
+            read()
+        assert "\n" not in str(error.value)
+    if place == "end" and b"joulenas" not in line:
+        # The driver that is alive sees it when it comes to it, and each time after that.
+        for _ in range(3):
+            with pytest.raises(StorageError, match=said):
+                session.finish(finished(candidate))
+    assert path.read_bytes() == whole
+    # The way out that is named.
+    del lines[at]
+    path.write_bytes(b"".join(lines))
+    assert len(run.trials()) == 7
+    again = make_session(run.folder, trials=9, create=False, sampler="random")
+    assert [r.state for r in drive(again).records() if r.state == "running"] == []
+
+
+def test_a_line_that_is_gone_is_seen_by_the_trials_after_it(run):
+    path = journal_path(run.folder)
+    lines = path.read_bytes().splitlines(keepends=True)
+    made = [n for n, line in enumerate(lines) if line.startswith(b'{"op_code":4')]
+    del lines[made[3]]
+    path.write_bytes(b"".join(lines))
+    journal_records._kept.clear()
+    for read in (run.trials, lambda: make_session(run.folder, create=False)):
+        with pytest.raises(StorageError, match=r"damaged at line .*: .* made trial .* is gone"):
+            read()
+
+
+def test_operations_on_what_is_not_there_change_nothing_for_any_reader(run):
+    path = journal_path(run.folder)
+    expected = replayed(run)
+    for entry in (
+        {"op_code": 8, "trial_id": 999, "user_attr": {"note": "from a dashboard"}},
+        {"op_code": 8, "trial_id": 0, "user_attr": {"joulenas": {"x": 1}}},
+        {"op_code": 6, "trial_id": 999, "state": 1, "values": [1, 2]},
+        {"op_code": 4, "study_id": 7, "datetime_start": None},
+        {"op_code": 2, "study_id": 0, "user_attr": {"note": "from a dashboard"}},
+    ):
+        with path.open("ab") as file:
+            file.write(as_line(**entry) + b"\n")
+    assert read_trials(run.folder, None, run.name) == expected == replayed(run)
