@@ -33,7 +33,7 @@ def write_atomic(path: Place, write: Callable[[Path], None]) -> None:
     For an object store the file is a local one, then uploaded. ``write`` may be called again, with
     another file, if the disk is full or away, or the store is.
     """
-    persist(lambda: _write_once(path, write), is_os_error)
+    persist(lambda: _write_once(path, write), is_os_error, place=path)
 
 
 def is_place(text: str) -> bool:
@@ -132,10 +132,10 @@ def read_json(path: Place) -> Any:
         if isinstance(path, Path) and not stat.S_ISREG(persist(path.stat).st_mode):
             # A device or pipe may have no end.
             raise ValueError(f"{path} must be a file")
-        size = persist(lambda: size_of(path))
+        size = persist(lambda: size_of(path), place=path)
         if size > MAX_JSON_BYTES:
             raise ValueError(f"{path} must be at most {MAX_JSON_BYTES} bytes, got {size}")
-        return parse_json(persist(path.read_bytes), str(path))
+        return parse_json(persist(path.read_bytes, place=path), str(path))
     except FileNotFoundError:
         raise ValueError(f"{path} must exist, and does not") from None
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from nas.patience import persist
+from nas.patience import AwayError, persist
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BLOCK_BYTES = 32 * 1024 * 1024
 
 
-class RemoteError(RuntimeError):
+class RemoteError(AwayError, RuntimeError):
     """The store refuses what is asked of it, and will go on doing so; one line says why."""
 
 
@@ -203,7 +203,7 @@ class RemotePath:
             raise OSError(f"{size} bytes were written and are not there")
 
     def _persist(self, action: Callable[[Any], T]) -> T:
-        return persist(lambda: self._try(action))
+        return persist(lambda: self._try(action), place=self)
 
     def _try(self, action: Callable[[Any], T]) -> T:
         with self._told():

@@ -3,10 +3,12 @@
 import errno
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from record_fakes import made_record, true_j
-from search_fakes import WORKLOAD, truth
+from search_fakes import WORKLOAD, finished, truth
 
 from nas.files import read_json, write_json
 from nas.patience import is_os_error, persist
@@ -116,3 +118,29 @@ def wait_for(condition, for_s=120):
     while not condition():
         assert time.monotonic() < deadline, "never came about"
         time.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Failing:
+    """Raises what ``faults`` say of a trial, each time; others it makes complete."""
+
+    faults: dict[int, Callable[[Path], None]] = field(default_factory=dict)
+
+    def evaluate(self, candidate, folder, measure, tell=None):
+        note(folder / "attempts", os.getpid())
+        if candidate.number in self.faults:
+            self.faults[candidate.number](folder)
+        return finished(candidate)
+
+
+def meet_full_disk(folder):
+    """What a write says where the disk of the run stays full."""
+    fsync, os.fsync = os.fsync, _no_room
+    try:
+        write_json(folder / "state.json", {})
+    finally:
+        os.fsync = fsync
+
+
+def _no_room(descriptor):
+    raise OSError(errno.ENOSPC, "No space left on device")

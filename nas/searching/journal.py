@@ -156,7 +156,7 @@ class JournalFile(JournalFileBackend):
         if self._damage is not None:
             raise self._damage
         whole = [*self._unwritten, *lines]
-        persist(lambda: self._write_once(whole, waits), _passes)
+        persist(lambda: self._write_once(whole, waits), _passes, place=self._path)
         self._unwritten = []
         self._unread.extend(line for line in whole if not line.is_replayed)
 
@@ -195,7 +195,7 @@ class JournalFile(JournalFileBackend):
         Raises:
             StorageError: a line is damaged; it is met again by whoever reads next.
         """
-        if persist(lambda: self._path.stat().st_size, is_os_error) <= self._end:
+        if persist(lambda: self._path.stat().st_size, is_os_error, place=self._path) <= self._end:
             return
         with persist(lambda: self._path.open("rb"), is_os_error) as file:
             file.seek(self._end)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.files import Place, copy_file, write_atomic
+from nas.patience import AwayError
 from nas.searching.config import SearchConfig
 from nas.searching.earlier import Earlier
 from nas.searching.run import Run
@@ -84,6 +85,8 @@ def _train(
 
     try:
         run_alone(prepare, config, folder, lock_folder, device=config.device, while_waiting=look)
+    except AwayError:
+        raise
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise TeacherError(f"the {what} could not be trained: {lines[0]}") from error

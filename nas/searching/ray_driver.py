@@ -30,15 +30,17 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from nas.files import Place, write_json
-from nas.patience import patience
+from nas.patience import StorageAwayError, is_of_storage, naming_storage, patience
 from nas.searching.evaluator import Evaluator, forget_unfinished, unfinished
 from nas.searching.halving_scheduler import HalvingScheduler
 from nas.searching.measure_on import MeterFound
+from nas.searching.ray_ending import Ending, or_end
 from nas.searching.ray_logging import TensorBoardLog
 from nas.searching.ray_measure import ATTEMPTS, RayMeasure
 from nas.searching.ray_memory import ForgetEnded
 from nas.searching.ray_roles import Trainers
-from nas.searching.ray_trial import ENDED, PROGRESS, evaluate_trial, is_of, run_trial
+from nas.searching.ray_trial import AWAY, ENDED, PROGRESS, evaluate_trial, is_of, run_trial
+from nas.searching.ray_waits import tell_driver
 from nas.searching.refine import Refinement
 from nas.searching.replicas import RESULT, replica_folder, result_in
 from nas.searching.session import Listener, Session, failed
@@ -74,6 +76,10 @@ def run_trials(
     the cluster has are used. A trial that takes longer than ``timeout_s``, all its waiting
     included, fails. With ``stopper`` trials are judged at the rungs that ``evaluator`` tells of.
     ``log`` hears of every trial.
+
+    Raises:
+        StorageAwayError: a worker's storage was away for too long; its trial is unfinished.
+        Exception: what the study or storage raised here; trials under way are unfinished.
     """
     if stopper is not None:
         for record in session.in_flight():
@@ -106,10 +112,12 @@ def run_trials(
                     storage_path=scratch,
                     name="trials",
                     verbose=0,
+                    stop=searcher.ending,
                     callbacks=[ForgetEnded(), *([] if log is None else [log])],
                 ),
             )
             is_over = _fitted(tuner)
+        searcher.ending.check()
         if not is_over:
             searcher.lose_all()
 
@@ -173,7 +181,10 @@ def run_replicas(
         replica = running.pop(ready)
         try:
             ray.get(ready)
-        except ray.exceptions.RayError:
+        except ray.exceptions.RayError as error:
+            cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else None
+            if cause is not None and is_of_storage(cause):
+                raise cause from error
             folder = replica_folder(trials_folder / str(replica.number), replica.replica)
             folder.mkdir(parents=True, exist_ok=True)
             if result_in(folder) is None:
@@ -215,7 +226,7 @@ def _patient(function: Callable[..., object]) -> Callable[..., object]:
     """``function``, which waits for storage that is away."""
 
     def run(*arguments: object) -> object:
-        with patience():
+        with naming_storage(), patience(tell_driver("a worker waits for storage")):
             return function(*arguments)
 
     return run
@@ -234,12 +245,14 @@ class _SessionSearcher(Searcher):
         self._workers = workers
         self._running: dict[str, TrialRecord] = {}
         self._deaths: Counter[int] = Counter()
+        self.ending = Ending()
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
     ) -> bool:
         return True
 
+    @or_end(None)
     def suggest(self, trial_id: str) -> Any:
         if len(self._running) >= self._workers:
             return None
@@ -250,6 +263,7 @@ class _SessionSearcher(Searcher):
         self._running[trial_id] = candidate
         return {"candidate": json.dumps(candidate.to_dict())}
 
+    @or_end(True)
     def judge(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Whether a trial goes on; a stopped one is in the study when this returns."""
         candidate = self._running.get(trial_id)
@@ -263,12 +277,16 @@ class _SessionSearcher(Searcher):
         forget_unfinished(self._trials_folder / str(candidate.number))
         return False
 
+    @or_end(None)
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         candidate = self._running.pop(trial_id, None)
         if candidate is None or self._session.record(candidate.number).state != "running":
             return
+        if not error and AWAY in (result or {}):
+            # Unfinished, for a resumed search: whoever runs it next meets the same storage.
+            raise StorageAwayError((result or {})[AWAY])
         folder = self._trials_folder / str(candidate.number)
         # What it reported, since the disk may be away just now; what it wrote, where it died then.
         told = (result or {}).get(ENDED)

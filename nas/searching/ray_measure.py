@@ -22,8 +22,9 @@ import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from nas.files import Place, as_local
-from nas.patience import patience
+from nas.patience import is_of_storage, naming_storage, patience
 from nas.searching.evaluator import Measure
+from nas.searching.ray_waits import tell_driver
 from nas.searching.trial import TrialRecord
 from predictors.campaign.process import MeasureInterrupted
 from predictors.campaign.protocol import Protocol
@@ -103,7 +104,12 @@ def _measure_there(
     **named: Any,
 ) -> EnergyRecord:
     """``function`` on the node that measures, which may have neither file on a disk of its own."""
-    with patience(), as_local(weights) as own_weights, as_local(inputs) as own_inputs:
+    with (
+        naming_storage(),
+        patience(tell_driver("a measurement waits for storage")),
+        as_local(weights) as own_weights,
+        as_local(inputs) as own_inputs,
+    ):
         return function(architecture, workload, weights=own_weights, inputs=own_inputs, **named)
 
 
@@ -141,6 +147,9 @@ class Measurements:
                 found: EnergyRecord = ray.get(task)
             except ray.exceptions.RayError as error:
                 cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+                if is_of_storage(cause):
+                    # No device's fault: measured again, with what storage has then.
+                    raise cause from error
                 lines = str(cause).strip().splitlines() or [type(cause).__name__]
                 self._unmeasured[name] = lines[0]
             else:

@@ -6,6 +6,7 @@ import faulthandler
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,19 +20,30 @@ import ray
 from ray import tune
 
 from nas.files import Place, write_json
-from nas.patience import is_os_error, patience, persist
-from nas.remote import RemoteError
+from nas.patience import (
+    AwayError,
+    Waits,
+    as_away,
+    is_of_storage,
+    is_os_error,
+    naming_storage,
+    patience,
+    persist,
+)
 from nas.searching.evaluator import Evaluator, Measure, forget_unfinished
 from nas.searching.ray_measure import Measurements, RayMeasure
+from nas.searching.ray_waits import tell_driver
 from nas.searching.replicas import RESULT, result_in
 from nas.searching.session import failed
 from nas.searching.stopping import Progress, Tell
 from nas.searching.trial import TrialRecord
 
 # Of what a worker reports to Tune.
-PROGRESS, ENDED = "progress", "record"
+PROGRESS, ENDED, AWAY = "progress", "record", "storage"
 # Between the end of a trial's time and that of its process, if even its threads hang.
 _GRACE_S = 10.0
+# How often it is looked whether a trial's time is over, since waiting for storage moves that.
+_LOOK_S = 1.0
 
 
 def run_trial(
@@ -42,11 +54,18 @@ def run_trial(
     timeout_s: float | None = None,
     further: Sequence[RayMeasure] = (),
 ) -> None:
-    """One trial, in a Ray worker: its record is on disk before Tune hears that it ended."""
+    """One trial, in a Ray worker: its record is on disk before Tune hears that it ended.
+
+    Where storage was away for too long Tune hears of that instead: the trial is unfinished.
+    """
     candidate = TrialRecord.from_dict(json.loads(config["candidate"]))
     own = folder / str(candidate.number)
-    record = evaluate_trial(candidate, own, evaluator, measure, _tell, timeout_s, further)
-    tune.report({ENDED: json.dumps(record.to_dict())})
+    try:
+        record = evaluate_trial(candidate, own, evaluator, measure, _tell, timeout_s, further)
+    except AwayError as error:
+        tune.report({AWAY: f"trial {candidate.number}: {error}"})
+    else:
+        tune.report({ENDED: json.dumps(record.to_dict())})
 
 
 def evaluate_trial(
@@ -60,13 +79,14 @@ def evaluate_trial(
 ) -> TrialRecord:
     """What became of ``candidate``, which is in ``folder`` as well when this returns.
 
-    Of each of ``further`` it has a reading beside that of ``measure``. Where ``folder`` is in a
-    store that refuses, the trial failed by it, and only the caller hears of it.
+    Of each of ``further`` it has a reading beside that of ``measure``.
+
+    Raises:
+        AwayError: storage was full, away or refusing for too long; the trial is unfinished.
+        RayError: the cluster failed, and so it is.
     """
-    try:
+    with naming_storage(_local(folder)):
         return _evaluated(candidate, folder, evaluator, measure, tell, timeout_s, further)
-    except RemoteError as error:
-        return failed(candidate, str(error))
 
 
 def _evaluated(
@@ -78,7 +98,11 @@ def _evaluated(
     timeout_s: float | None,
     further: Sequence[RayMeasure],
 ) -> TrialRecord:
-    with patience(), _time_limit(candidate, folder, timeout_s) as may_end:
+    telling = tell_driver(f"trial {candidate.number} waits for storage")
+    with (
+        patience(telling) as waits,
+        _time_limit(candidate, folder, timeout_s, waits) as may_end,
+    ):
         _prepare(folder)
         known = result_in(folder)
         if known is not None and is_of(known, candidate):
@@ -87,7 +111,9 @@ def _evaluated(
         try:
             # Again from what it kept, where storage was away: the candidate is not to blame.
             measuring = Measurements(measure, further)
-            record = persist(lambda: evaluator.evaluate(candidate, folder, measuring, tell))
+            record = persist(
+                lambda: evaluator.evaluate(candidate, folder, measuring, tell), is_storage=False
+            )
             record = measuring.added_to(record)
         except MemoryError:
             record = failed(candidate, "out of memory")
@@ -98,11 +124,18 @@ def _evaluated(
                 # one that was killed, and its node with it, must find the trial unfinished when
                 # it resumes.
                 raise
+            if is_of_storage(cause, _local(folder)):
+                # Nor is the candidate to blame for a full disk, wherever it was met.
+                raise as_away(cause) from error
             record = failed(candidate, f"{type(cause).__name__}: {cause}")
         with may_end:
             write_json(folder / RESULT, record.to_dict())
     forget_unfinished(folder)
     return record
+
+
+def _local(folder: Place) -> Path | None:
+    return folder if isinstance(folder, Path) else None
 
 
 def _prepare(folder: Place) -> None:
@@ -116,35 +149,45 @@ def _prepare(folder: Place) -> None:
 
 @contextmanager
 def _time_limit(
-    candidate: TrialRecord, folder: Place, timeout_s: float | None
+    candidate: TrialRecord, folder: Place, timeout_s: float | None, waits: Waits | None = None
 ) -> Iterator[threading.Lock]:
     """End the process of a trial that takes longer than ``timeout_s``, recorded as failed.
 
-    Whoever writes the trial's result holds the lock meanwhile.
+    What it ``waits`` for storage does not count. Whoever writes the trial's result holds the lock
+    meanwhile.
     """
-    is_over = threading.Lock()
+    may_end, is_over, waits = threading.Lock(), threading.Event(), waits or Waits()
     if timeout_s is None:
-        yield is_over
+        yield may_end
         return
+    started_s = time.monotonic()
 
-    def end() -> None:
-        with is_over:
+    def left_s() -> float:
+        return timeout_s - (time.monotonic() - started_s - waits.total_s())
+
+    def watch() -> None:
+        while (remaining_s := left_s()) > 0:
+            # Needs no Python to run: what hangs may hold the interpreter's lock.
+            faulthandler.dump_traceback_later(remaining_s + _GRACE_S, exit=True, file=2)
+            if is_over.wait(min(remaining_s, _LOOK_S)):
+                return
+        with may_end:
+            if is_over.is_set():
+                return
             ended = result_in(folder)
             if ended is None or not is_of(ended, candidate):
                 reason = f"it took longer than {timeout_s:g} s"
-                with suppress(OSError, RemoteError):
+                with suppress(OSError, AwayError):
                     write_json(folder / RESULT, failed(candidate, reason).to_dict())
                 os._exit(1)
 
-    timer = threading.Timer(timeout_s, end)
-    timer.daemon = True
-    timer.start()
-    # Needs no Python to run: what hangs may hold the interpreter's lock.
-    faulthandler.dump_traceback_later(timeout_s + _GRACE_S, exit=True, file=2)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
-        yield is_over
+        yield may_end
     finally:
-        timer.cancel()
+        is_over.set()
+        watcher.join()
         faulthandler.cancel_dump_traceback_later()
 
 

@@ -20,7 +20,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
 
-from nas.patience import is_os_error
+from nas.patience import AwayError, is_os_error
 from nas.searching.goals import Goals
 from nas.searching.journal import JournalFile, JournalStudies
 from nas.searching.journal_lines import StorageError as StorageError
@@ -290,4 +290,4 @@ def first_line(error: BaseException, url: str | None) -> str:
 
 def is_away(error: BaseException) -> bool:
     """Whether ``error`` is of storage that may be back: what it stored before is whole."""
-    return is_os_error(error) or is_database_away(error)
+    return is_os_error(error) or isinstance(error, AwayError) or is_database_away(error)

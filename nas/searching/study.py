@@ -183,6 +183,7 @@ def _run_search(
     from nas.searching.ray_cluster import cluster
     from nas.searching.ray_roles import meet, meet_any
     from nas.searching.ray_shipping import check_paths
+    from nas.searching.ray_waits import hear_waits
 
     with ExitStack() as held:
         run: Run | None = None
@@ -261,7 +262,7 @@ def _run_search(
         else:
             run_module.go_on(run)
         store = store or _open_store(run, sampler)
-        with patience(_storage_waits(listener)), _said_if_away(run):
+        with _said_if_away(run), hear_waits(listener), patience(_storage_waits(listener)):
             _drive(run, store, workload, protocol, earlier, measured, listener)
     return run
 
@@ -270,7 +271,7 @@ def _storage_waits(listener: Listener | None) -> Callable[[str], None] | None:
     """Who hears why storage is waited for."""
     if listener is None:
         return None
-    return lambda reason: listener.on_wait(f"storage is full or away: {reason}")
+    return lambda reason: listener.on_wait(f"the search waits for storage: {reason}")
 
 
 @contextmanager
@@ -283,7 +284,8 @@ def _said_if_away(run: Run) -> Iterator[None]:
             raise
         raise StorageError(
             f"storage of run {run.folder} is full or away, longer than it is waited for "
-            f"({first_line(error, run.config.storage)}); nas resume goes on when it is back"
+            f"({first_line(error, run.config.storage)}); nothing is lost: nas resume "
+            f"{run.folder} goes on when there is room or it is back"
         ) from None
 
 
