@@ -1,4 +1,4 @@
-"""Storage that stays away beyond patience: no trial fails by it, and the search ends by saying so."""
+"""Storage that stays away beyond patience fails no trial; the search says so and ends."""
 
 import errno
 import os
