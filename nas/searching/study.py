@@ -27,7 +27,7 @@ from nas.searching.refine import Refinement
 from nas.searching.run import CLIENT, LOCAL, Driver, Run
 from nas.searching.samplers import BaseSampler, make_sampler
 from nas.searching.session import Listener, Session
-from nas.searching.sole_writer import sole_writer
+from nas.searching.sole_writer import WriterLock, sole_writer
 from nas.searching.stopping import Stopper
 from nas.searching.storage import (
     StorageError,
@@ -188,7 +188,7 @@ def _run_search(
         run: Run | None = None
         if resume:
             run_module.load(folder)
-            held.enter_context(sole_writer(folder))
+            lock = held.enter_context(sole_writer(folder))
             # Only now: the driver that held the lock before may have changed it.
             run = run_module.load(folder)
             driver = replace(driver, log=driver.log or run.driver.log)
@@ -256,14 +256,32 @@ def _run_search(
             run = run_module.create(
                 folder, config, meter_name, driver, files, metric_of(task), workload.unit
             )
-            held.enter_context(sole_writer(folder))
+            lock = held.enter_context(sole_writer(folder))
             fill(run, task, sampler, earlier, was_there)
         else:
             run_module.go_on(run)
         store = store or _open_store(run, sampler)
         with patience(_storage_waits(listener)), _said_if_away(run):
+            store.fence(_checks_of(run, lock, held), lock.token)
             _drive(run, store, workload, protocol, earlier, measured, listener)
     return run
+
+
+def _checks_of(run: Run, lock: WriterLock, held: ExitStack) -> Callable[[], None]:
+    """Lock where workers write, too, and return what raises where a lock is lost.
+
+    A copy of the run directory names the same files elsewhere.
+    """
+    if run.config.files_at is None:
+        return lock.check
+    run.place.mkdir(parents=True, exist_ok=True)
+    files_lock = held.enter_context(sole_writer(run.place))
+
+    def check() -> None:
+        lock.check()
+        files_lock.check()
+
+    return check
 
 
 def _storage_waits(listener: Listener | None) -> Callable[[str], None] | None:
@@ -382,6 +400,7 @@ def _drive(
             with suppress(KeyboardInterrupt):
                 run_replicas(refinement, evaluator, trials_folder, **where, listener=account)
     if session.stop_reason is not None:
+        store.check_writer()
         run.end_early(session.stop_reason)
 
 
