@@ -16,7 +16,6 @@ the session's ``Stopper``, whose verdict is in the study before Tune ends the wo
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,8 +29,10 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from nas import interrupts
 from nas.files import Place, write_json
 from nas.patience import patience
+from nas.scratch import scratch
 from nas.searching.attempts import Attempts
 from nas.searching.evaluator import Evaluator, forget_unfinished, unfinished
 from nas.searching.halving_scheduler import HalvingScheduler
@@ -112,7 +113,10 @@ def _tune(
     """Have Tune run ``trainable`` on what ``searcher`` suggests, anew where Tune itself fails."""
     is_over = False
     while not is_over:
-        with tempfile.TemporaryDirectory(prefix="joulenas-tune-") as scratch:
+        with (
+            scratch("tune") as folder,
+            interrupts.told_to_library() as take_over,
+        ):
             tuner = tune.Tuner(
                 tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
                 tune_config=tune.TuneConfig(
@@ -122,10 +126,14 @@ def _tune(
                     reuse_actors=True,
                 ),
                 run_config=tune.RunConfig(
-                    storage_path=scratch,
+                    storage_path=str(folder),
                     name="trials",
                     verbose=0,
-                    callbacks=[ForgetEnded(), *([] if log is None else [log])],
+                    callbacks=[
+                        ForgetEnded(),
+                        _EachStep(take_over),
+                        *([] if log is None else [log]),
+                    ],
                 ),
             )
             error = _failure(tuner)
@@ -239,6 +247,20 @@ def _patient(function: Callable[..., object]) -> Callable[..., object]:
             return function(*arguments)
 
     return run
+
+
+class _EachStep(tune.Callback):
+    """Calls a function at the beginning of each of Tune's steps."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+
+    def on_step_begin(self, iteration: int, trials: Any, **_: Any) -> None:
+        self._function()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for a restore that is never used here."""
+        return {}
 
 
 class _SessionSearcher(Searcher):

@@ -356,6 +356,10 @@ def create(
     try:
         (folder / "trials").mkdir(parents=True)
         write_json(folder / _CONFIG, _to_dict(run))
+    except FileExistsError:
+        # Another search has just begun there.
+        check_new(folder)
+        raise
     except OSError as error:
         raise ValueError(f"run folder must be writable, got {folder}: {error.strerror}") from None
     return run

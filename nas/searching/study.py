@@ -12,6 +12,7 @@ from typing import TypedDict
 
 from threadpoolctl import threadpool_limits
 
+from nas import interrupts
 from nas.files import check_writable, place_at
 from nas.patience import patience
 from nas.searching import run as run_module
@@ -79,7 +80,7 @@ def run_search(
     files: Iterable[Path] = (),
     listener: Listener | None = None,
 ) -> Run:
-    """Search, and return the run. Ctrl-C ends it early with every finished trial kept.
+    """Search, and return the run. Ctrl-C or SIGTERM ends it early, every finished trial kept.
 
     A trial that takes longer than ``trial_timeout_s`` fails, and the search goes on. With ``log``
     (``"tensorboard"``) trials are logged in the run's folder of that name, too. A trial takes
@@ -101,7 +102,7 @@ def run_search(
         return _search_there(config, folder, driver, resume, tuple(files), listener)
     # The driver's matrices are small: with a thread for each core they take longer, and on cores
     # that trials train and are measured on.
-    with threadpool_limits(1):
+    with interrupts.handled(), threadpool_limits(1):
         return _run_search(config, folder, driver, resume, files, listener)
 
 
@@ -385,10 +386,10 @@ def _drive(
             stopper=None if config.halving is None else Stopper(config.halving, session, gate),
             log=told_of,
         )
-        if config.supernet is not None and session.is_searched():
+        if config.supernet is not None and session.is_searched() and not interrupts.is_ending():
             _add_finalists(run, config, session, gate)
             run_trials(session, evaluator, trials_folder, **where, log=told_of)
-        if config.refine and session.is_over:
+        if config.refine and session.is_over and not interrupts.is_ending():
             refinement = Refinement(
                 session.records(),
                 (folder / "trials").resolve(),
