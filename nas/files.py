@@ -7,19 +7,19 @@ A ``Place`` is where a file or folder is: on a disk, or in an object store (``na
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from nas.patience import is_os_error, persist
 from nas.remote import QUERIES, RemotePath
+from nas.scratch import scratch
+from search_spaces.whole_file import whole_file
 
 Place = Path | RemotePath
 
@@ -90,8 +90,8 @@ def as_local(path: Place) -> Iterator[Path]:
     if isinstance(path, Path):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="joulenas-") as folder:
-        local = Path(folder) / path.name
+    with scratch("copy") as folder:
+        local = folder / path.name
         path.copy_to(local)
         yield local
 
@@ -174,21 +174,13 @@ def _refuse_constant(name: str) -> None:
 
 def _write_once(path: Place, write: Callable[[Path], None]) -> None:
     if isinstance(path, RemotePath):
-        with tempfile.TemporaryDirectory(prefix="joulenas-") as folder:
-            temporary = Path(folder) / path.name
+        with scratch("upload") as folder:
+            temporary = folder / path.name
             write(temporary)
             path.write_from(temporary)
         return
-    # Of a name that no other process takes, on no other machine that shares the folder.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with whole_file(path) as beside:
+        write(beside)
 
 
 def _copy(source: Path, target: Path) -> None:

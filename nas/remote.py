@@ -151,6 +151,13 @@ class RemotePath:
             raise FileNotFoundError(errno.ENOENT, "no such file", str(self))
         return int(found.size)
 
+    def modified_s(self) -> float:
+        """When it was written, in seconds since 1970 by the store's clock."""
+        found = self._info()
+        if not found.is_file:
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(self))
+        return float(found.mtime_ns) / 1e9
+
     def read_bytes(self) -> bytes:
         """All of it, for files that are short."""
         return self._persist(lambda store: bytes(_blocks(store, self._at)))

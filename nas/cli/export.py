@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,15 +88,14 @@ def run(arguments: argparse.Namespace) -> int:
             f"exporting trial {trial}: reloading, evaluating and measuring it in fresh processes",
             file=sys.stderr,
         )
-    with _cleared_when_ended():
-        done = export(
-            found,
-            trial,
-            arguments.to,
-            joule_tolerance=arguments.joule_tolerance,
-            formats=formats,
-            accuracy_tolerance=arguments.accuracy_tolerance,
-        )
+    done = export(
+        found,
+        trial,
+        arguments.to,
+        joule_tolerance=arguments.joule_tolerance,
+        formats=formats,
+        accuracy_tolerance=arguments.accuracy_tolerance,
+    )
     if arguments.json:
         print(json.dumps({"folder": str(done.folder), "card": done.card}, allow_nan=False))
         return 0
@@ -131,23 +126,6 @@ def run(arguments: argparse.Namespace) -> int:
     for name, form in done.card["formats"].items():
         print(f"  {name:<11} {_describe(form, found.metric)}")
     return 0
-
-
-@contextmanager
-def _cleared_when_ended() -> Iterator[None]:
-    """Take SIGTERM as Ctrl-C is taken: what was begun goes, and the process that verifies too."""
-
-    def ended(number: int, _: Any) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, ended)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _describe(form: dict[str, Any], metric: Metric) -> str:

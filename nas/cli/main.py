@@ -1,9 +1,9 @@
 """The ``nas`` command: parses, calls one verb, turns expected errors into one line.
 
-Exit codes: 0 done, 1 failed while doing it, 2 bad input, 130 ended by Ctrl-C. Results go to
-stdout, progress and errors to stderr; with ``--json`` stdout holds one object, which is the result
-or ``{"error": ...}``. Verb modules import what is heavy inside ``run``, so that ``nas --help``
-imports neither torch, ray nor optuna.
+Exit codes: 0 done, 1 failed while doing it, 2 bad input, 130 ended by Ctrl-C, 143 by SIGTERM.
+Results go to stdout, progress and errors to stderr; with ``--json`` stdout holds one object, which
+is the result or ``{"error": ...}``. Verb modules import what is heavy inside ``run``, so that
+``nas --help`` imports neither torch, ray nor optuna.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from nas import interrupts
 from nas.cli.errors import is_bad_input
 from nas.cli.parsing import Parser, report_error
 
@@ -75,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
         try:
-            return _run(build_parser().parse_args(argv))
+            with interrupts.handled():
+                return _run(build_parser().parse_args(argv))
         finally:
             # Here and not at the interpreter's end, where it could not be caught.
             sys.stdout.flush()
@@ -93,8 +96,14 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         return int(_module(arguments.verb).run(arguments))
     except KeyboardInterrupt:
-        report_error("nas", "ended by Ctrl-C", 130, as_json=as_json)
-        return 130
+        code = interrupts.exit_code()
+        is_term = code == 128 + signal.SIGTERM
+        what = "SIGTERM" if is_term else "Ctrl-C"
+        report_error("nas", f"ended by {what}", code, as_json=as_json)
+        if is_term:
+            # Whoever sent it wants the process to end, not its command alone.
+            raise SystemExit(code) from None
+        return code
     except BrokenPipeError:
         raise
     except Exception as error:

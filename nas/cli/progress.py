@@ -66,7 +66,9 @@ class SearchProgress(_Bar):
         if self._live:
             self._bar.update(self._task, total=snapshot.total, completed=ended, status=status)
         elif record is not None and record.state in ("complete", "stopped", "failed"):
-            print(f"trial {record.number} {record.state}: {status}", file=sys.stderr, flush=True)
+            why = f" ({record.reason})" if record.state == "failed" else ""
+            text = f"trial {record.number} {record.state}{why}: {status}"
+            print(text, file=sys.stderr, flush=True)
 
     def on_teacher(self, epoch: int, epochs: int) -> None:
         """See ``nas.searching.session.Listener``."""

@@ -6,8 +6,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
         config = config_of(arguments)
         notes = () if arguments.quiet else _notes(arguments, config)
     name = arguments.recipe or Path(config.task).stem
-    folder = arguments.run or _default_folder(name, arguments.resume)
+    with _run_folder(arguments, name) as folder:
+        return _search(arguments, config, folder, notes)
 
+
+def _search(
+    arguments: argparse.Namespace, config: SearchConfig, folder: Path, notes: Sequence[str]
+) -> int:
     import nas
     from nas.cli.progress import SearchProgress
 
@@ -150,30 +155,65 @@ def _has_begun(arguments: argparse.Namespace) -> bool:
 
 
 def _taken(name: str) -> list[Path]:
-    """The default folders of earlier runs of a recipe or task, the last one last."""
+    """The default folders of a recipe's or task's runs that have begun, the last one last."""
+    return [path for path in _numbered(name) if (path / "run.json").is_file()]
+
+
+def _numbered(name: str) -> list[Path]:
     return sorted(
         (path for path in RUNS.glob(f"{name}-*") if path.name[len(name) + 1 :].isdigit()),
         key=lambda path: int(path.name[len(name) + 1 :]),
     )
 
 
-def _default_folder(name: str, resume: bool) -> Path:
-    taken = _taken(name)
-    if resume:
+@contextmanager
+def _run_folder(arguments: argparse.Namespace, name: str) -> Iterator[Path]:
+    """The folder that was asked for, the last run's, or the next that nobody has.
+
+    The next is made at once, so that of two searches that begin together each has its own, and
+    goes again if nothing comes of the search.
+    """
+    if arguments.run is not None:
+        yield arguments.run
+        return
+    if arguments.resume:
+        taken = _taken(name)
         if not taken:
             raise ValueError(f"there is no run of {name} in {RUNS}{os.sep} to resume")
-        return taken[-1]
-    last = int(taken[-1].name[len(name) + 1 :]) if taken else 0
-    return RUNS / f"{name}-{last + 1}"
+        yield taken[-1]
+        return
+    folder = _reserved(name)
+    try:
+        yield folder
+    finally:
+        # Fails where there is something in it: then it is a run.
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _reserved(name: str) -> Path:
+    numbered = _numbered(name)
+    number = int(numbered[-1].name[len(name) + 1 :]) if numbered else 0
+    while True:
+        number += 1
+        folder = RUNS / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not RUNS.is_dir():
+                raise
+            continue
+        return folder
 
 
 def report(done: Run, *, as_json: bool) -> int:
     """Print what a search found; the exit code says whether it came to its end."""
     from nas.cli.account import render_account
     from nas.cli.front import render_json, render_table
+    from nas.cli.outcome import exit_code, failures, next_steps, render_failures
     from nas.searching.summary import summarise
 
-    front, summary = done.front(), summarise(done)
+    front, summary, records = done.front(), summarise(done), done.records()
     if as_json:
         print(
             json.dumps(
@@ -181,6 +221,7 @@ def report(done: Run, *, as_json: bool) -> int:
                     "run": str(done.folder),
                     "summary": summary.to_dict(),
                     "front": render_json(front),
+                    "failures": failures(records),
                 },
                 allow_nan=False,
             )
@@ -189,8 +230,8 @@ def report(done: Run, *, as_json: bool) -> int:
         print(render_table(front))
         print()
         print(render_account(summary, done.metric))
-        print(
-            f"\nNext: nas front {done.folder} --knee; nas export {done.folder} --knee --to model"
-        )
-    # A search that Ctrl-C cut short says so to scripts, though all it finished is kept.
-    return 0 if summary.finished else 130
+        if failed := render_failures(records):
+            print(failed)
+        print(f"\nNext: {'; '.join(next_steps(done, summary, front))}")
+    # A search that a signal cut short says so to scripts, though all it finished is kept.
+    return exit_code(summary)

@@ -7,7 +7,6 @@ kernel in onnxruntime on CPUs, so that both files are made from the weights in f
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nas.exporting.form import Form, Loaded
+from nas.scratch import scratch
 from nas.training.checkpoint import read_description
 from search_spaces.architecture import Architecture, Precision
 from search_spaces.counting import count
@@ -105,8 +105,8 @@ class OnnxInt8Form(_OnnxRuntimeForm):
         """See ``Form.write``."""
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        with _quietly(), tempfile.TemporaryDirectory(prefix="joulenas-") as apart:
-            plain = Path(apart) / ONNX
+        with _quietly(), scratch("onnx") as apart:
+            plain = apart / ONNX
             plain.write_bytes(_fp32_model(folder).SerializeToString())
             quantize_dynamic(
                 plain,

@@ -225,6 +225,24 @@ def unfinished(folder: Place) -> Progress | None:
         return None
 
 
+def kept_epoch(folder: Place) -> int:
+    """The last epoch that the unfinished trial in ``folder`` kept, as far as it is cheap to see.
+
+    In an object store that is the last rung: the state itself would have to be read whole.
+    """
+    progress = unfinished(folder)
+    epoch = 0 if progress is None or not progress.curve else progress.curve[-1].epoch
+    if not isinstance(folder, Path):
+        return epoch
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(folder / _LOOP), framework="numpy") as file:
+            return max(epoch, int((file.metadata() or {})["epoch"]))
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return epoch
+
+
 def forget_unfinished(folder: Place) -> None:
     """Remove what only an unfinished trial needs."""
     for name in (_LOOP, _PROGRESS):

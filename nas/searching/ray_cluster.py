@@ -21,6 +21,8 @@ os.environ.setdefault("RAY_task_oom_retries", "2")
 
 import ray
 
+from nas import interrupts
+from nas.scratch import clear_abandoned, scratch
 from nas.searching.run import CLIENT
 from search_spaces.plugins import environment
 
@@ -28,6 +30,8 @@ from search_spaces.plugins import environment
 METER_RESOURCE = "joule_meter"
 METER_SHARE = 0.5
 _CONNECT_TIMEOUT_S = 5.0
+# Ray adds 66 characters to it in sockets' paths, which may have 107.
+_LONGEST_FOLDER = 40
 
 
 def meter_resources(name: str | None) -> tuple[str, ...]:
@@ -91,22 +95,42 @@ def _own(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[None]
     _quieten()
     meters: dict[str, float] = {METER_RESOURCE: max(1, len(measure_on))}
     meters |= {meter_resources(name)[-1]: 1 for name in measure_on}
-    with _failing_as("Ray must be able to start on this machine"):
-        ray.init(
-            # Of its own, even where another Ray runs here: without a word it would join that.
-            address="local",
-            num_cpus=workers,
-            num_gpus=1 if device.startswith("cuda") else 0,
-            resources=meters,
-            include_dashboard=False,
-            # The sampler and the study need little: Ray's default is 30% of memory.
-            object_store_memory=200 * 1024 * 1024,
-            **_options(),
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with _temporary_folder() as temporary:
+        try:
+            with _failing_as("Ray must be able to start on this machine"):
+                ray.init(
+                    # Of its own, even where another Ray runs here: without a word it would join
+                    # that.
+                    address="local",
+                    num_cpus=workers,
+                    num_gpus=1 if device.startswith("cuda") else 0,
+                    resources=meters,
+                    include_dashboard=False,
+                    # The sampler and the study need little: Ray's default is 30% of memory.
+                    object_store_memory=200 * 1024 * 1024,
+                    **temporary,
+                    **_options(),
+                )
+            # Ray replaces that of SIGTERM, by one that aborts.
+            interrupts.install()
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[dict[str, str]]:
+    """Where Ray keeps sockets and logs, which it never removes: a folder that goes with it.
+
+    The environment variable ``RAY_TMPDIR`` names another, whose logs stay.
+    """
+    clear_abandoned()
+    if "RAY_TMPDIR" in os.environ:
+        yield {}
+        return
+    with scratch("ray") as folder:
+        # Paths of sockets are short.
+        yield {"_temp_dir": str(folder)} if len(str(folder)) <= _LONGEST_FOLDER else {}
 
 
 @contextmanager
@@ -131,6 +155,7 @@ def connected(address: str) -> Iterator[None]:
         try:
             with _failing_as(wanted, _about_tokens()):
                 ray.init(address=address, **_options(packages_here()))
+            interrupts.install()
             yield
         finally:
             ray.shutdown()

@@ -6,7 +6,8 @@ GPUs), of which ``ray_roles`` tells, and are measured by tasks on nodes with met
 (``ray_measure``).
 
 A worker that dies takes no trial with it: the trial is dispatched again, from the state that it
-kept, and only fails when that has happened ``ATTEMPTS`` times. So are measuring tasks.
+kept, and only fails when that has surely been its doing ``ATTEMPTS`` times (``attempts``).
+Measuring tasks are tried as often.
 
 Where trials are stopped early, a worker reports at each rung and waits; ``HalvingScheduler`` asks
 the session's ``Stopper``, whose verdict is in the study before Tune ends the worker's trial.
@@ -15,9 +16,8 @@ the session's ``Stopper``, whose verdict is in the study before Tune ends the wo
 from __future__ import annotations
 
 import json
-import tempfile
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,11 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from nas import interrupts
 from nas.files import Place, write_json
 from nas.patience import StorageAwayError, is_of_storage, naming_storage, patience
+from nas.scratch import scratch
+from nas.searching.attempts import Attempts
 from nas.searching.evaluator import Evaluator, forget_unfinished, unfinished
 from nas.searching.halving_scheduler import HalvingScheduler
 from nas.searching.measure_on import MeterFound
@@ -39,12 +42,21 @@ from nas.searching.ray_logging import TensorBoardLog
 from nas.searching.ray_measure import ATTEMPTS, RayMeasure
 from nas.searching.ray_memory import ForgetEnded
 from nas.searching.ray_roles import Trainers
-from nas.searching.ray_trial import AWAY, ENDED, PROGRESS, evaluate_trial, is_of, run_trial
+from nas.searching.ray_trial import (
+    AWAY,
+    ENDED,
+    PROGRESS,
+    evaluate_trial,
+    is_of,
+    run_trial,
+    worker_ids,
+)
 from nas.searching.ray_waits import tell_driver
 from nas.searching.refine import Refinement
 from nas.searching.replicas import RESULT, replica_folder, result_in
 from nas.searching.session import Listener, Session, failed
 from nas.searching.stopping import Progress, Stopper
+from nas.searching.storage import is_away
 from nas.searching.trial import TrialRecord
 from predictors.campaign.protocol import Protocol
 
@@ -97,9 +109,20 @@ def run_trials(
         further=further,
     )
     gpus = Trainers.here(workers, device).gpu_share(gpus_per_trial)
+    with searcher.marks_interrupted():
+        _tune(searcher, trainable, gpus, log)
+
+
+def _tune(
+    searcher: _SessionSearcher, trainable: Any, gpus: float, log: TensorBoardLog | None
+) -> None:
+    """Have Tune run ``trainable`` on what ``searcher`` suggests, anew where Tune itself fails."""
     is_over = False
     while not is_over:
-        with tempfile.TemporaryDirectory(prefix="joulenas-tune-") as scratch:
+        with (
+            scratch("tune") as folder,
+            interrupts.told_to_library() as take_over,
+        ):
             tuner = tune.Tuner(
                 tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
                 tune_config=tune.TuneConfig(
@@ -109,17 +132,22 @@ def run_trials(
                     reuse_actors=True,
                 ),
                 run_config=tune.RunConfig(
-                    storage_path=scratch,
+                    storage_path=str(folder),
                     name="trials",
                     verbose=0,
                     stop=searcher.ending,
-                    callbacks=[ForgetEnded(), *([] if log is None else [log])],
+                    callbacks=[
+                        ForgetEnded(),
+                        _EachStep(take_over),
+                        *([] if log is None else [log]),
+                    ],
                 ),
             )
-            is_over = _fitted(tuner)
+            error = _failure(tuner)
         searcher.ending.check()
-        if not is_over:
-            searcher.lose_all()
+        is_over = error is None
+        if error is not None:
+            searcher.lose_all(error)
 
 
 def _measures(
@@ -134,8 +162,8 @@ def _measures(
     ]
 
 
-def _fitted(tuner: tune.Tuner) -> bool:
-    """Run ``tuner``; whether it came to its end.
+def _failure(tuner: tune.Tuner) -> ray.exceptions.RayError | None:
+    """Run ``tuner`` and return what ended it, ``None`` where it came to its end.
 
     Where Ray's memory monitor ends one worker, Tune ends all of them with an error.
     """
@@ -144,8 +172,8 @@ def _fitted(tuner: tune.Tuner) -> bool:
     except RuntimeError as error:
         if not isinstance(error.__cause__, ray.exceptions.RayError):
             raise
-        return False
-    return True
+        return error.__cause__
+    return None
 
 
 def run_replicas(
@@ -232,6 +260,20 @@ def _patient(function: Callable[..., object]) -> Callable[..., object]:
     return run
 
 
+class _EachStep(tune.Callback):
+    """Calls a function at the beginning of each of Tune's steps."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+
+    def on_step_begin(self, iteration: int, trials: Any, **_: Any) -> None:
+        self._function()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for a restore that is never used here."""
+        return {}
+
+
 class _SessionSearcher(Searcher):
     """Hands Tune the session's candidates, and the session Tune's results."""
 
@@ -244,8 +286,37 @@ class _SessionSearcher(Searcher):
         self._trials_folder = trials_folder
         self._workers = workers
         self._running: dict[str, TrialRecord] = {}
-        self._deaths: Counter[int] = Counter()
         self.ending = Ending()
+        self._is_alone = False
+        self._attempts = Attempts(session, trials_folder)
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Dispatch what an earlier driver left running, what may have killed it last."""
+        in_flight = self._session.in_flight()
+        self._attempts.driver_died(in_flight)
+        in_flight.sort(key=lambda record: self._attempts.of(record.number).is_suspect)
+        for record in in_flight:
+            self._again_or_failed(record)
+
+    @contextmanager
+    def marks_interrupted(self) -> Iterator[None]:
+        """Keep that what runs at the end of the context was not killed by itself.
+
+        So is a search that ends by Ctrl-C or for want of storage. Any other error may be a
+        trial's doing, as where it took Ray's processes with it.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or is_away(error):
+                with suppress(Exception), patience(wait_s=0.0):
+                    self._interrupted()
+            raise
+        self._interrupted()
+
+    def _interrupted(self) -> None:
+        self._attempts.interrupted([record.number for record in self._session.in_flight()])
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -254,12 +325,19 @@ class _SessionSearcher(Searcher):
 
     @or_end(None)
     def suggest(self, trial_id: str) -> Any:
-        if len(self._running) >= self._workers:
+        self._is_alone = self._is_alone and bool(self._running)
+        if len(self._running) >= self._workers or self._is_alone:
             return None
         candidate = self._session.next_candidate()
         if candidate is None:
             # Nothing is left, unless one of those that still run dies.
             return None if self._running else str(Searcher.FINISHED)
+        if self._attempts.is_suspect(candidate.number):
+            if self._running:
+                self._session.dispatch_again(candidate, last=True)
+                return None
+            self._is_alone = True
+        self._attempts.begin(candidate.number)
         self._running[trial_id] = candidate
         return {"candidate": json.dumps(candidate.to_dict())}
 
@@ -274,6 +352,7 @@ class _SessionSearcher(Searcher):
         if stopped is None:
             return True
         self._session.finish(stopped)
+        self._attempts.ended(candidate.number)
         forget_unfinished(self._trials_folder / str(candidate.number))
         return False
 
@@ -293,27 +372,48 @@ class _SessionSearcher(Searcher):
         found = result_in(folder) if told is None else TrialRecord.from_dict(json.loads(told))
         if found is not None:
             self._session.finish(found)
+            self._attempts.ended(candidate.number)
         elif error:
-            self._lose(candidate)
+            self._lose(candidate, is_sure=True)
         # Neither: Ctrl-C stopped it half-way. It stays in flight, for a resumed search.
 
-    def lose_all(self) -> None:
-        """Dispatch again what was running: the workers of all of it are gone."""
+    def lose_all(self, error: BaseException | None = None) -> None:
+        """Dispatch again what was running: all its workers are gone, by the ``error`` of one."""
         running, self._running = list(self._running.values()), {}
+        died = []
         for candidate in running:
             found = result_in(self._trials_folder / str(candidate.number))
             if found is not None and is_of(found, candidate):
                 self._session.finish(found)
+                self._attempts.ended(candidate.number)
             elif self._session.record(candidate.number).state == "running":
-                self._lose(candidate)
+                died.append(candidate)
+        named = [candidate for candidate in died if self._is_named(candidate, error)]
+        is_sure = len(died) == 1 or len(named) == 1
+        for candidate in died:
+            if is_sure and named and candidate not in named:
+                # Ended by Tune with the one that Ray names.
+                self._attempts.interrupted([candidate.number])
+                self._again_or_failed(candidate)
+            else:
+                self._lose(candidate, is_sure=is_sure)
 
-    def _lose(self, candidate: TrialRecord) -> None:
-        self._deaths[candidate.number] += 1
-        if self._deaths[candidate.number] < ATTEMPTS:
-            self._session.dispatch_again(candidate)
-        else:
+    def _is_named(self, candidate: TrialRecord, error: BaseException | None) -> bool:
+        names = worker_ids(self._trials_folder / str(candidate.number))
+        return error is not None and any(name in str(error) for name in names)
+
+    def _lose(self, candidate: TrialRecord, *, is_sure: bool) -> None:
+        self._attempts.worker_died(candidate.number, is_sure=is_sure)
+        self._again_or_failed(candidate)
+
+    def _again_or_failed(self, candidate: TrialRecord) -> None:
+        tried = self._attempts.of(candidate.number)
+        if tried.is_spent:
             self._session.finish(failed(candidate, _DIED))
+            self._attempts.ended(candidate.number)
             forget_unfinished(self._trials_folder / str(candidate.number))
+        else:
+            self._session.dispatch_again(candidate, last=True)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher for a restore that is never used here."""

@@ -19,7 +19,7 @@ from nas.searching import ray_cluster  # noqa: F401
 import ray
 from ray import tune
 
-from nas.files import Place, write_json
+from nas.files import Place, read_json, write_json
 from nas.patience import (
     AwayError,
     Waits,
@@ -40,6 +40,8 @@ from nas.searching.trial import TrialRecord
 
 # Of what a worker reports to Tune.
 PROGRESS, ENDED, AWAY = "progress", "record", "storage"
+# Which process runs a trial, by Ray's names.
+_WORKER = "worker.json"
 # Between the end of a trial's time and that of its process, if even its threads hang.
 _GRACE_S = 10.0
 # How often it is looked whether a trial's time is over, since waiting for storage moves that.
@@ -60,12 +62,33 @@ def run_trial(
     """
     candidate = TrialRecord.from_dict(json.loads(config["candidate"]))
     own = folder / str(candidate.number)
+    _say_who(own)
     try:
         record = evaluate_trial(candidate, own, evaluator, measure, _tell, timeout_s, further)
     except AwayError as error:
         tune.report({AWAY: f"trial {candidate.number}: {error}"})
     else:
         tune.report({ENDED: json.dumps(record.to_dict())})
+
+
+def worker_ids(folder: Place) -> list[str]:
+    """Ray's names for the worker that last ran the trial in ``folder``, where they are known."""
+    with suppress(ValueError):
+        data = read_json(folder / _WORKER)
+        if isinstance(data, list):
+            return [name for name in data if isinstance(name, str) and name]
+    return []
+
+
+def _say_who(folder: Place) -> None:
+    """Keep what Ray calls this worker: its memory monitor names whom it ended."""
+    if not isinstance(folder, Path):
+        return
+    context = ray.get_runtime_context()
+    names = [context.get_actor_id(), context.get_worker_id()]
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _WORKER, names)
 
 
 def evaluate_trial(

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import os
 import platform
 import threading
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -342,7 +342,9 @@ def create(
     run = Run(
         folder=folder,
         config=config,
-        name=f"{folder.name}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{os.getpid()}",
+        # It names a study and a prefix of an object store, which runs elsewhere share.
+        name=f"{folder.name}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}"
+        f"-{uuid.uuid4().hex[:12]}",
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=versions(),
         meter=meter,
@@ -354,6 +356,10 @@ def create(
     try:
         (folder / "trials").mkdir(parents=True)
         write_json(folder / _CONFIG, _to_dict(run))
+    except FileExistsError:
+        # Another search has just begun there.
+        check_new(folder)
+        raise
     except OSError as error:
         raise ValueError(f"run folder must be writable, got {folder}: {error.strerror}") from None
     return run

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -168,9 +168,21 @@ class Session:
                 )
         return self._next_finalist()
 
-    def dispatch_again(self, candidate: TrialRecord) -> None:
-        """Have ``next_candidate`` return a trial whose worker died, before any other."""
-        self._redispatch.insert(0, candidate)
+    def dispatch_again(self, candidate: TrialRecord, *, last: bool = False) -> None:
+        """Have ``next_candidate`` return a trial whose worker died, before any new one.
+
+        With ``last`` it comes after the others that were dispatched before.
+        """
+        others = [r for r in self._redispatch if r.number != candidate.number]
+        self._redispatch = [*others, candidate] if last else [candidate, *others]
+
+    def attempts(self, number: int) -> dict[str, Any]:
+        """What ``save_attempts`` kept of a trial in flight, empty before."""
+        return self._store.attempts(number)
+
+    def save_attempts(self, number: int, attempts: dict[str, Any]) -> None:
+        """Keep how often a trial in flight was tried; see ``nas.searching.attempts``."""
+        self._store.save_attempts(number, attempts)
 
     def is_searched(self) -> bool:
         """Whether all candidates but finalists have ended."""

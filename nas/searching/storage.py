@@ -31,12 +31,15 @@ from nas.searching.journal_records import (
     read_journal,
 )
 from nas.searching.patient_storage import is_database_away, open_database
+from nas.searching.sole_writer import RunBusyError
 from nas.searching.storage_url import scrub, shown, with_password
 from nas.searching.trial import TrialRecord
 from search_spaces.space import SearchSpace
 
 STUDY_NAME = "joulenas"
 _BASELINE = "joulenas_baseline"
+# Of a study, who writes to it; of a trial, what ``attempts`` keeps.
+_WRITER, _ATTEMPTS = "joulenas_writer", "joulenas_attempts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class StudyStore:
     ) -> None:
         """Wrap ``study``; ``space`` is needed to ask, ``goals`` are what it is told by."""
         self._study, self._goals = study, goals or Goals()
+        self.check_writer: Callable[[], None] = lambda: None
         self._asked: dict[int, optuna.Trial] = {}
         if space is not None:
             self._distributions: dict[str, BaseDistribution] = {
@@ -129,8 +133,33 @@ class StudyStore:
             goals,
         )
 
+    def fence(self, check_writer: Callable[[], None], token: str) -> None:
+        """Call ``check_writer`` before each write, which raises where another driver writes.
+
+        ``token`` names this driver in the study: one that begins later on a copy of the run
+        directory puts its own there, and this one stops.
+        """
+        check_writer()
+        self._study.set_user_attr(_WRITER, token)
+
+        def check() -> None:
+            check_writer()
+            if self._is_shared and self._study.user_attrs.get(_WRITER) != token:
+                raise RunBusyError(
+                    f"study {self._study.study_name} is being written by another search, begun "
+                    f"later on a copy of the run: this one stops and writes no more"
+                )
+
+        self.check_writer = check
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether other run directories can name the same study."""
+        return not isinstance(self._study._storage, JournalStudies)
+
     def enqueue(self, genes: dict[str, Any], *, baseline: bool = True) -> None:
         """Have an ``ask`` to come return these genes, in the order of enqueueing."""
+        self.check_writer()
         self._study.enqueue_trial(genes, user_attrs={_BASELINE: True} if baseline else None)
 
     def waiting(self) -> list[dict[str, Any]]:
@@ -140,11 +169,13 @@ class StudyStore:
 
     def discard(self, number: int) -> None:
         """Forget a proposal that was never judged: it leaves no record."""
+        self.check_writer()
         self._study.tell(number, state=TrialState.FAIL)
         del self._asked[number]
 
     def ask(self) -> Proposal:
         """The sampler's next proposal, a RUNNING trial from now on."""
+        self.check_writer()
         with self._cheaply():
             trial = self._study.ask(self._distributions)
         self._asked[trial.number] = trial
@@ -152,6 +183,7 @@ class StudyStore:
 
     def begin(self, genes: dict[str, Any]) -> int:
         """Start a trial of these genes at once, whatever is enqueued; returns its number."""
+        self.check_writer()
         self._study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.RUNNING, params=genes, distributions=self._distributions
@@ -169,13 +201,25 @@ class StudyStore:
 
     def save(self, record: TrialRecord) -> None:
         """Store ``record`` of a trial that has been asked; end the trial unless it is running."""
+        self.check_writer()
         # The record goes first: a kill between the two writes leaves a RUNNING trial whose record
         # is whole, and ``settle`` ends it on resume.
         self._asked[record.number].set_user_attr(RECORD, record.to_dict())
         self._tell(record)
 
+    def attempts(self, number: int) -> dict[str, Any]:
+        """What ``save_attempts`` stored of a trial that has not ended, empty before."""
+        found = self._asked[number].user_attrs.get(_ATTEMPTS, {})
+        return found if isinstance(found, dict) else {}
+
+    def save_attempts(self, number: int, attempts: dict[str, Any]) -> None:
+        """Store how often a trial that has not ended was tried; see ``nas.searching.attempts``."""
+        self.check_writer()
+        self._asked[number].set_user_attr(_ATTEMPTS, attempts)
+
     def settle(self) -> list[TrialRecord]:
         """End trials whose record is whole but whose state is not; return those in flight."""
+        self.check_writer()
         in_flight = []
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             record = record_of(frozen)

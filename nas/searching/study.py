@@ -12,6 +12,7 @@ from typing import TypedDict
 
 from threadpoolctl import threadpool_limits
 
+from nas import interrupts
 from nas.files import check_writable, place_at
 from nas.patience import patience
 from nas.searching import run as run_module
@@ -27,7 +28,7 @@ from nas.searching.refine import Refinement
 from nas.searching.run import CLIENT, LOCAL, Driver, Run
 from nas.searching.samplers import BaseSampler, make_sampler
 from nas.searching.session import Listener, Session
-from nas.searching.sole_writer import sole_writer
+from nas.searching.sole_writer import WriterLock, sole_writer
 from nas.searching.stopping import Stopper
 from nas.searching.storage import (
     StorageError,
@@ -79,7 +80,7 @@ def run_search(
     files: Iterable[Path] = (),
     listener: Listener | None = None,
 ) -> Run:
-    """Search, and return the run. Ctrl-C ends it early with every finished trial kept.
+    """Search, and return the run. Ctrl-C or SIGTERM ends it early, every finished trial kept.
 
     A trial that takes longer than ``trial_timeout_s`` fails, and the search goes on. With ``log``
     (``"tensorboard"``) trials are logged in the run's folder of that name, too. A trial takes
@@ -101,7 +102,7 @@ def run_search(
         return _search_there(config, folder, driver, resume, tuple(files), listener)
     # The driver's matrices are small: with a thread for each core they take longer, and on cores
     # that trials train and are measured on.
-    with threadpool_limits(1):
+    with interrupts.handled(), threadpool_limits(1):
         return _run_search(config, folder, driver, resume, files, listener)
 
 
@@ -189,7 +190,7 @@ def _run_search(
         run: Run | None = None
         if resume:
             run_module.load(folder)
-            held.enter_context(sole_writer(folder))
+            lock = held.enter_context(sole_writer(folder))
             # Only now: the driver that held the lock before may have changed it.
             run = run_module.load(folder)
             driver = replace(driver, log=driver.log or run.driver.log)
@@ -257,14 +258,32 @@ def _run_search(
             run = run_module.create(
                 folder, config, meter_name, driver, files, metric_of(task), workload.unit
             )
-            held.enter_context(sole_writer(folder))
+            lock = held.enter_context(sole_writer(folder))
             fill(run, task, sampler, earlier, was_there)
         else:
             run_module.go_on(run)
         store = store or _open_store(run, sampler)
         with _said_if_away(run), hear_waits(listener), patience(_storage_waits(listener)):
+            store.fence(_checks_of(run, lock, held), lock.token)
             _drive(run, store, workload, protocol, earlier, measured, listener)
     return run
+
+
+def _checks_of(run: Run, lock: WriterLock, held: ExitStack) -> Callable[[], None]:
+    """Lock where workers write, too, and return what raises where a lock is lost.
+
+    A copy of the run directory names the same files elsewhere.
+    """
+    if run.config.files_at is None:
+        return lock.check
+    run.place.mkdir(parents=True, exist_ok=True)
+    files_lock = held.enter_context(sole_writer(run.place))
+
+    def check() -> None:
+        lock.check()
+        files_lock.check()
+
+    return check
 
 
 def _storage_waits(listener: Listener | None) -> Callable[[str], None] | None:
@@ -369,10 +388,10 @@ def _drive(
             stopper=None if config.halving is None else Stopper(config.halving, session, gate),
             log=told_of,
         )
-        if config.supernet is not None and session.is_searched():
+        if config.supernet is not None and session.is_searched() and not interrupts.is_ending():
             _add_finalists(run, config, session, gate)
             run_trials(session, evaluator, trials_folder, **where, log=told_of)
-        if config.refine and session.is_over:
+        if config.refine and session.is_over and not interrupts.is_ending():
             refinement = Refinement(
                 session.records(),
                 (folder / "trials").resolve(),
@@ -384,6 +403,7 @@ def _drive(
             with suppress(KeyboardInterrupt):
                 run_replicas(refinement, evaluator, trials_folder, **where, listener=account)
     if session.stop_reason is not None:
+        store.check_writer()
         run.end_early(session.stop_reason)
 
 

@@ -8,7 +8,6 @@ does not fit what it is asked for is refused with a sentence.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,6 +22,7 @@ from predictors.learned.features import FEATURES, TERM_GROUPS, TERMS, Roofline
 from predictors.learned.models import EnergyPredictor, Prior
 from predictors.learned.regressor import LEARNERS, CostRegressor, Standard
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.whole_file import whole_file
 from search_spaces.workload import Workload
 
 SCHEMA_VERSION = 1
@@ -132,13 +132,9 @@ def save_predictor(saved: SavedPredictor, path: Path) -> None:
         "predictor": _packed(saved.predictor, _FITTED, arrays),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    try:
+    with whole_file(path) as temporary:
         save_file(contiguous, temporary, metadata={_HEADER: json.dumps(header, allow_nan=False)})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_predictor(path: Path) -> SavedPredictor:

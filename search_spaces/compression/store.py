@@ -13,7 +13,6 @@ instruction set), so they load there only.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.compression.apply import compress, device_of
 from search_spaces.models.build import build
 from search_spaces.models.transformer import Transformer
+from search_spaces.whole_file import whole_file
 from search_spaces.workload import Workload
 
 _FORMAT = "joulenas-compressed-1"
@@ -45,12 +45,8 @@ def save_compressed(model: Transformer, architecture: Architecture, path: Path) 
         "architecture": architecture.hash,
         "layout": _layout(architecture, device_of(model)),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         save_file(tensors, str(temporary), metadata)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_compressed(

@@ -115,7 +115,7 @@ def test_whatever_a_write_of_ours_raises_is_storages(tmp_path, monkeypatch, numb
         raise OSError(number, os.strerror(number))
 
     def make(folder):
-        monkeypatch.setattr("nas.files.os.fsync", fails)
+        monkeypatch.setattr("os.fsync", fails)
         write_json(folder / "progress.json", {})
 
     candidate = make_session(tmp_path, trials=2).next_candidate()
@@ -131,7 +131,7 @@ def test_a_result_that_cannot_be_written_is_no_failure(tmp_path, monkeypatch):
 
     class Done:
         def evaluate(self, candidate, folder, measure, tell=None):
-            monkeypatch.setattr("nas.files.os.fsync", fails)
+            monkeypatch.setattr("os.fsync", fails)
             return finished(candidate)
 
     def fails(_):
