@@ -91,7 +91,7 @@ def test_a_full_disk_leaves_what_was_there_and_no_half_files(tmp_path, monkeypat
     path = tmp_path / "a" / "record.json"
     write_json(path, {"a": 1})
     full = Failing(FULL, 3, os.fsync)
-    monkeypatch.setattr("nas.files.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_json(path, {"a": 2})
     assert read_json(path) == {"a": 1} and list(path.parent.iterdir()) == [path]
