@@ -90,6 +90,7 @@ def resume(
     gpus_per_trial: float | None = None,
     storage: str | None = None,
     files_at: str | None = None,
+    task: str | Path | None = None,
     listener: Listener | None = None,
 ) -> Run:
     """Go on with the run in the folder ``run``, which knows all that it needs.
@@ -109,6 +110,7 @@ def resume(
         gpus_per_trial=gpus_per_trial,
         storage=storage,
         files_at=files_at,
+        task=task,
         listener=listener,
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.cli.front import add_query, query
 from nas.cli.limits import asked_limits
-from nas.cli.options import add_json, add_quiet
+from nas.cli.options import add_json, add_moved_task, add_quiet
 from nas.cli.plugins import add_plugins, named_plugins
 from nas.cli.units import format_bytes, format_joules
 
@@ -45,6 +45,7 @@ def add_parser(subparsers: Any) -> None:
         default=0.02,
         help="how much validation accuracy onnx-int8 may lose (default: 0.02)",
     )
+    add_moved_task(parser)
     add_plugins(parser)
     add_quiet(parser)
     add_json(parser)
@@ -74,6 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
     formats = [name.strip() for text in asked_for for name in text.split(",")]
     named_plugins(arguments)
     found = nas.load(arguments.run)
+    if arguments.task is not None:
+        found = found.with_task(arguments.task)
+    found.check_task()
     limits = asked_limits(arguments)
     if arguments.trial is not None:
         trial = arguments.trial

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
@@ -23,3 +24,13 @@ def add_device(parser: Any) -> None:
 def add_meter(parser: Any) -> None:
     """``--meter``, of every verb that measures."""
     parser.add_argument("--meter", help="meter, in place of the best one; see nas doctor")
+
+
+def add_moved_task(parser: Any) -> None:
+    """``--task``, of verbs that need the task of a run: its file may have moved."""
+    parser.add_argument(
+        "--task",
+        type=Path,
+        metavar="FILE",
+        help="where the run's task file is now, if it has moved; task and data must be the same",
+    )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nas.cli.options import add_json, add_quiet
+from nas.cli.options import add_json, add_moved_task, add_quiet
 from nas.cli.plugins import add_plugins, named_plugins
 from nas.cli.storage import add_storage, storage_of
 
@@ -23,6 +23,7 @@ def add_parser(subparsers: Any) -> None:
         "--refine", type=int, metavar="N", help="evaluate again what is unsure, up to N times"
     )
     parser.add_argument("--workers", type=int, help="trials at a time (default: as before)")
+    add_moved_task(parser)
     add_plugins(parser)
     parser.add_argument(
         "--address",
@@ -59,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     config = nas.load(arguments.run).config
     if not arguments.quiet:
         print(
-            f"going on with {arguments.run}: {config.space.name} on {config.task}, "
+            f"going on with {arguments.run}: {config.space.name} on "
+            f"{arguments.task or config.task}, "
             f"{config.device}",
             file=sys.stderr,
         )
@@ -74,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             log=arguments.log,
             gpus_per_trial=arguments.gpus_per_trial,
             **storage_of(arguments.storage),
+            task=arguments.task,
             listener=progress,
         )
     return report(done, as_json=arguments.json)

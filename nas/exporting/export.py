@@ -71,6 +71,7 @@ def export(
         ExportError: outputs, accuracy or joules differ; nothing is left behind.
     """
     # In this process, whose environment those that verify inherit.
+    run.check_task()
     run.config.load_plugins()
     forms = parse_forms(formats)
     record = run.trial(trial)

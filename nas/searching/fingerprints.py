@@ -25,6 +25,9 @@ _BLOCK_BYTES, _BLOCKS = 1 << 20, 64
 # Of folders with more files, the first ones by name are listed.
 _MOST_FILES = 10_000
 _SPACE = "space"
+_TASK_FILE, _DATA = "task file", "data of the task"
+# Of a task file all but where its data are, and of those their contents: the same after a move.
+_CONTENTS = "task contents"
 # Keys of a task file that are names, which a file beside it may happen to have.
 _NAMES = ("name", "kind")
 
@@ -38,9 +41,72 @@ def fingerprints(config: SearchConfig, files: Iterable[Path] = ()) -> dict[str, 
     found |= {f"file: {path.resolve()}": _of_path(path) for path in files if path.exists()}
     path = Path(config.task).resolve()
     if is_task_file(config.task) and path.exists():
-        found[f"task file: {path}"] = _of_path(path)
-        found |= {f"data of the task: {data}": _of_path(data) for data in _named_in(path)}
+        found |= _of_task(path)
     return found
+
+
+def moved_task(folder: Path, kept: Mapping[str, str], before: Path, now: Path) -> dict[str, str]:
+    """The fingerprints ``kept`` of the run in ``folder`` after its task file moved to ``now``.
+
+    Paths in the file may have been changed to where its data are now, and nothing else.
+
+    Raises:
+        ValueError: task or data are others than the run began with; the message names which.
+    """
+    if not now.is_file():
+        raise ValueError(f"task must be where the task file of run {folder} is now, got {now}")
+    found = _of_task(now)
+    wanted = kept.get(_CONTENTS)
+    if wanted is None:
+        raise ValueError(f"run {folder} has no fingerprint of its task file: it was gone")
+    if found[_CONTENTS] != wanted:
+        raise ValueError(
+            f"{_differing(kept, before, now)} of run {folder}, whose trials would not compare: "
+            f"--task must name the same task on the same data"
+        )
+    of_task = (f"{_TASK_FILE}: ", f"{_DATA}: ", _CONTENTS)
+    return {k: v for k, v in kept.items() if not k.startswith(of_task)} | found
+
+
+def _differing(kept: Mapping[str, str], before: Path, now: Path) -> str:
+    """Which file at the new place differs from what a run began with."""
+    for label, digest in kept.items():
+        kind, _, name = label.partition(": ")
+        if kind != _DATA:
+            continue
+        beside = (now.parent / os.path.relpath(name, before.parent)).resolve()
+        path = beside if beside.exists() else Path(name)
+        if not path.exists():
+            return f"data {beside} must exist as {name} did, and do not: they are not the data"
+        if _of_path(path) != digest:
+            return f"data {path} differ from {name}, the data"
+    return f"task file {now} differs from {before}, the task file"
+
+
+def _of_task(path: Path) -> dict[str, str]:
+    data = {data: _of_path(data) for data in _named_in(path)}
+    options = read_task_file(path, default_kind="")
+    text = json.dumps(
+        [options.kind, _with_contents(dict(options.options), path.parent, data)],
+        sort_keys=True,
+        default=str,
+    )
+    return {
+        f"{_TASK_FILE}: {path}": _of_path(path),
+        **{f"{_DATA}: {each}": digest for each, digest in data.items()},
+        _CONTENTS: hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def _with_contents(value: Any, parent: Path, data: Mapping[Path, str]) -> Any:
+    """``value`` of a task file with the hash of contents in place of each path to data."""
+    if isinstance(value, str):
+        return data.get(_existing(parent, value) or parent, value)
+    if isinstance(value, Mapping):
+        return {str(key): _with_contents(each, parent, data) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_contents(each, parent, data) for each in value]
+    return value
 
 
 def check_unchanged(folder: Path, space: SearchSpace, kept: Mapping[str, str]) -> None:
@@ -50,6 +116,9 @@ def check_unchanged(folder: Path, space: SearchSpace, kept: Mapping[str, str]) -
         ValueError: something differs from ``kept``; the message names it.
     """
     for label, before in kept.items():
+        if label == _CONTENTS:
+            # The task file and its data, where they are, are compared one by one.
+            continue
         if label == _SPACE:
             what, now = f"the space in {folder}", _of_space(space)
         else:

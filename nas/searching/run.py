@@ -29,7 +29,7 @@ from typing import Any
 from nas.files import Place, as_written, place_at, read_json, write_json
 from nas.pareto.queries import Front
 from nas.searching.config import SearchConfig
-from nas.searching.fingerprints import check_unchanged, fingerprints
+from nas.searching.fingerprints import check_unchanged, fingerprints, moved_task
 from nas.searching.front_member import figures_of, member_of
 from nas.searching.goals import Goals
 from nas.searching.replicas import pooled
@@ -38,6 +38,7 @@ from nas.searching.supernet_weights import SupernetRecord, read_supernet
 from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord, judged
 from nas.tasks.metric import ACCURACY, Metric, get_metric
+from nas.tasks.registry import get_task, is_task_file
 from search_spaces.nearest import did_you_mean, nearest
 from search_spaces.workload import SAMPLE, Workload
 
@@ -49,7 +50,7 @@ _INPUTS = "inputs.npy"
 # Of a configuration, when its run is resumed.
 _MAY_CHANGE = ("trials", "refine", "storage", "files_at")
 # Of run.json, what runs made before there was such may lack.
-_LATER = frozenset({"driver", "fingerprints", "metric", "unit"})
+_LATER = frozenset({"driver", "fingerprints", "metric", "unit", "workload"})
 # What ``address`` is called where a driver starts a Ray of its own.
 LOCAL = "local"
 # What an address of Ray's client begins with, which is not a driver's own.
@@ -114,6 +115,7 @@ class Run:
     metric: Metric = ACCURACY
     unit: str = SAMPLE
     seen_on: str | None = None
+    stored_workload: Workload | None = None
 
     def on(self, device: str) -> Run:
         """This run by the joules of one of the devices that it was measured on, to be looked at.
@@ -155,10 +157,40 @@ class Run:
     @property
     def workload(self) -> Workload:
         """What was measured."""
-        from nas.tasks.registry import get_task
-
+        if self.stored_workload is not None and self._lacks_task():
+            return self.stored_workload
         self.config.load_plugins()
         return get_task(self.config.task).workload(self.config.batch_size)
+
+    def _lacks_task(self) -> bool:
+        return is_task_file(self.config.task) and not Path(self.config.task).is_file()
+
+    def check_task(self) -> None:
+        """Raise ``ValueError`` if the task's file is gone, which says how to name another."""
+        if self._lacks_task():
+            raise ValueError(
+                f"task file {self.config.task} of run {self.folder} is gone: name where it is "
+                f"now with --task"
+            )
+
+    def with_task(self, task: str | Path) -> Run:
+        """This run with its task file at another place.
+
+        Raises:
+            ValueError: the run's task is no file, or the one at ``task`` is another task, or has
+                other data.
+        """
+        if not is_task_file(self.config.task):
+            raise ValueError(
+                f"task must be left out: that of run {self.folder} is {self.config.task}, which "
+                f"is no file, got {str(task)!r}"
+            )
+        before, now = Path(self.config.task).resolve(), Path(task).resolve()
+        return replace(
+            self,
+            config=replace(self.config, task=str(now)),
+            fingerprints=moved_task(self.folder, self.fingerprints, before, now),
+        )
 
     @property
     def stop_reason(self) -> str | None:
@@ -330,10 +362,12 @@ def create(
     files: Iterable[Path] = (),
     metric: Metric = ACCURACY,
     unit: str = SAMPLE,
+    workload: Workload | None = None,
 ) -> Run:
     """Make the folder of a new run; ``files`` of the user's may not change while it lasts.
 
-    ``metric`` is the task's, ``unit`` that of its workload.
+    ``metric`` is the task's, ``unit`` that of its ``workload``, which is kept for when the task's
+    file is gone.
 
     Raises:
         ValueError: the folder exists and is not empty, or cannot be written.
@@ -352,6 +386,7 @@ def create(
         fingerprints=fingerprints(config, files),
         metric=metric,
         unit=unit,
+        stored_workload=workload,
     )
     try:
         (folder / "trials").mkdir(parents=True)
@@ -423,6 +458,7 @@ def load(path: str | Path) -> Run:
             fingerprints=data.get("fingerprints", {}),
             metric=get_metric(data.get("metric", ACCURACY.key)),
             unit=data.get("unit", SAMPLE),
+            stored_workload=_read_workload(data.get("workload")),
         )
 
 
@@ -444,6 +480,10 @@ def _read_finalists(path: Path) -> tuple[int, tuple[int, ...]]:
     return of, numbers
 
 
+def _read_workload(data: Any) -> Workload | None:
+    return None if data is None else Workload.from_dict(data)
+
+
 def _read_driver(data: Any) -> Driver:
     allowed = {f.name for f in fields(Driver)}
     if not isinstance(data, dict) or data.keys() - allowed:
@@ -457,6 +497,9 @@ def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
     Raises:
         ValueError: its configuration is another one, or what it was begun with has changed.
     """
+    if config.task != run.config.task and is_task_file(run.config.task):
+        run = run.with_task(config.task)
+    run.check_task()
     before, now = run.config.to_dict(), config.to_dict()
     changed = [key for key in before if key not in _MAY_CHANGE and before[key] != now[key]]
     if changed:
@@ -515,4 +558,5 @@ def _to_dict(run: Run) -> dict[str, Any]:
         "fingerprints": dict(run.fingerprints),
         "metric": run.metric.key,
         "unit": run.unit,
+        "workload": run.stored_workload and run.stored_workload.to_dict(),
     }

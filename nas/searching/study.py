@@ -118,6 +118,7 @@ def resume_search(
     gpus_per_trial: float | None = None,
     storage: str | None = None,
     files_at: str | None = None,
+    task: str | Path | None = None,
     listener: Listener | None = None,
 ) -> Run:
     """Go on with the run in ``folder``, which knows all else that it needs.
@@ -125,13 +126,16 @@ def resume_search(
     ``trials`` and ``refine`` may be raised to search on; ``workers``, ``address``
     (``"local"`` for a Ray of its own), ``trial_timeout_s``, ``log`` and ``gpus_per_trial`` are
     those of the last driver where they are ``None``. ``storage`` is for a study that has moved, or
-    whose password is nowhere else, ``files_at`` for files that have.
+    whose password is nowhere else, ``files_at`` for files that have, ``task`` for a task file that
+    has.
 
     Raises:
         ValueError: the folder is not a run, or what it was begun with has changed.
         Exception: see ``run_search``.
     """
     run = run_module.load(folder)
+    if task is not None:
+        run = run.with_task(task)
     asked = {"trials": trials, "refine": refine, "storage": storage, "files_at": files_at}
     given = {name: value for name, value in asked.items() if value is not None}
     config = replace(run.config, **given)  # type: ignore[arg-type]
@@ -256,7 +260,7 @@ def _run_search(
             assert meter_name is not None
             was_there = folder.exists()
             run = run_module.create(
-                folder, config, meter_name, driver, files, metric_of(task), workload.unit
+                folder, config, meter_name, driver, files, metric_of(task), workload.unit, workload
             )
             lock = held.enter_context(sole_writer(folder))
             fill(run, task, sampler, earlier, was_there)
