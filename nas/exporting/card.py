@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from nas.exporting.form_card import describe_forms
 from nas.exporting.verify import Verification
-from nas.searching.run import versions
 from nas.tasks.carried import LABELS, PREPROCESSING, TOKENIZER
 from nas.tasks.metric import get_metric
+from nas.versions import described, versions
 from search_spaces.architecture import Architecture
 from search_spaces.simulated import describe_on
 
@@ -56,7 +56,8 @@ def make_card(
             "validation_accuracy_se": record.accuracy_se,
             "test_accuracy": record.test_accuracy,
             "reading": None if reading is None else reading.to_dict(),
-            "versions": run.versions,
+            "trained_by": [dict(one) for one in record.trained_by],
+            "measured_by": dict(record.measured_by),
         },
         "verified": verification.to_dict() | {"versions": versions()},
         "training": run.config.training.to_dict(),
@@ -114,6 +115,15 @@ def _outputs(card: dict[str, Any]) -> str:
     return f"{inputs}\nIts outputs, in this order, are {', '.join(some)}{more} ({files}).\n"
 
 
+def _versions(card: dict[str, Any]) -> str:
+    """Which versions of libraries did what, a line for each."""
+    searched, verified = card["searched"], card["verified"]
+    lines = [("Trained by", one) for one in searched["trained_by"]]
+    lines += [("Measured by", searched["measured_by"])] if searched["measured_by"] else []
+    lines.append(("Verified by", verified["versions"]))
+    return "\n".join(f"- {what} {described(one)}." for what, one in lines)
+
+
 def render_readme(card: dict[str, Any]) -> str:
     """The card for people."""
     searched, verified = card["searched"], card["verified"]
@@ -164,6 +174,7 @@ artifact = load_artifact("path/to/this/folder")
 `model.safetensors` holds the trained fp32 weights. Bit-width and sparsity are applied when the
 artifact is loaded, by the same deterministic code as in the search. Where anything is compressed,
 `compressed.safetensors` holds the network as it runs: `load_artifact(..., small=True)` reads it
-alone, with the same outputs to the bit. Versions:
-{", ".join(f"{name} {version}" for name, version in verified["versions"].items())}.
+alone, with the same outputs to the bit.
+
+{_versions(card)}
 {describe_forms(card)}"""

@@ -16,6 +16,7 @@ from nas.searching.predictions import coverage_of, predictions_of
 from nas.searching.run import Run
 from nas.searching.summary import SearchSummary, summarise
 from nas.searching.trial import TrialRecord, judged
+from nas.versions import of_all
 from search_spaces.simulated import describe_on
 
 SCHEMA_VERSION = 1
@@ -143,7 +144,7 @@ def _provenance(
         "is_estimate": summary.is_estimate,
         "device": device if run.measured_on is None else f"{run.measured_on} ({device})",
         "protocol": run.config.protocol,
-        "versions": run.versions,
+        "versions": of_all(run.starts) or run.versions,
         "seed": run.config.seed,
         "sampler": run.config.sampler,
         "carbon_g_per_kwh": summary.carbon_g_per_kwh,

@@ -119,6 +119,7 @@ class TrainingEvaluator:
         rungs = () if config.halving is None or tell is None else config.halving.rungs(epochs)
         with EnergySpan(config.device, share=self.energy_share()) as span:
             watcher = _Watcher(folder, started, span, tell)
+            keeper = Keeper(folder / _LOOP, {*rungs, epochs})
             teacher = None
             if self.teacher is not None:
                 teacher = load_teacher(self.teacher, config.task, config.device)
@@ -132,7 +133,7 @@ class TrainingEvaluator:
                 teacher=teacher,
                 initial=initial,
                 watch=Watch(rungs, watcher.look),
-                keeper=Keeper(folder / _LOOP, {*rungs, epochs}),
+                keeper=keeper,
                 step_guard=lock.shared,
             )
             if fitted.validation.scores is not None:
@@ -169,6 +170,8 @@ class TrainingEvaluator:
             duration_s=watcher.duration_s(),
             train_energy_j=watcher.with_earlier(span.energy_j),
             measure_energy_j=record.spent_energy_j,
+            trained_by=keeper.trained_by,
+            measured_by=record.versions,
         )
 
 

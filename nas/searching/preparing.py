@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,30 +12,59 @@ import numpy as np
 from nas.files import Place, copy_file, write_atomic
 from nas.patience import AwayError
 from nas.searching.config import SearchConfig
-from nas.searching.earlier import Earlier
+from nas.searching.earlier import Earlier, load_earlier
 from nas.searching.run import Run
 from nas.searching.samplers import BaseSampler
 from nas.searching.session import Listener
-from nas.searching.storage import StudyStore
+from nas.searching.storage import StudyStore, journal_path
 from nas.searching.supernet_weights import prepare_supernet
 from nas.searching.supernet_weights import read_progress as read_supernet_progress
 from nas.searching.teacher import TeacherError, is_ready, prepare_teacher, read_progress
 from nas.tasks.base import Task
 
 
-def fill(run: Run, task: Task, sampler: BaseSampler, earlier: Earlier, was_there: bool) -> None:
-    """Make inputs and study of a new run, or leave what was there: an empty folder, or none."""
-    folder, config = run.folder, run.config
+@contextmanager
+def undone(folder: Path, was_there: bool) -> Iterator[None]:
+    """Leave what was there where a new run cannot be made: an empty folder, or none."""
     try:
-        earlier.save(folder)
-        _save_inputs(task, config, run.inputs_path)
-        _share_inputs(run)
-        StudyStore.create(folder, config.storage, run.name, config.space, sampler, config.goals)
+        yield
     except BaseException:
         shutil.rmtree(folder)
         if was_there:
             folder.mkdir()
         raise
+
+
+def fill(run: Run, task: Task, sampler: BaseSampler, earlier: Earlier) -> None:
+    """Make what a run lacks of inputs and study, and of what was known before.
+
+    A new run lacks all of it, one whose search was killed while it was made some. Of one that has
+    searched already the study is not made: what is missing then is lost.
+    """
+    folder, config = run.folder, run.config
+    if load_earlier(folder, config) is None:
+        earlier.save(folder)
+    (folder / "trials").mkdir(exist_ok=True)
+    if not run.inputs_path.is_file():
+        if run.inputs_place.is_file():
+            # Those that earlier trials were measured with.
+            copy_file(run.inputs_place, run.inputs_path)
+        else:
+            _save_inputs(task, config, run.inputs_path)
+    if not run.inputs_place.is_file():
+        _share_inputs(run)
+    if not run.is_created or has_nothing(run):
+        StudyStore.create(
+            folder, config.storage, run.name, config.space, sampler, config.goals, exists_ok=True
+        )
+
+
+def has_nothing(run: Run) -> bool:
+    """Whether the run has neither a study in its folder, nor a trial that one was of."""
+    if run.config.storage is not None or journal_path(run.folder).is_file():
+        return False
+    places = {run.folder / "trials", run.trials_place}
+    return not any(list(place.glob("*")) for place in places)
 
 
 def _share_inputs(run: Run) -> None:

@@ -1,7 +1,8 @@
 """A run folder: where a search keeps all it knows.
 
-``run.json`` the configuration, versions, meter, the driver's options and fingerprints of what the
-search was begun with; ``study.journal`` the study, unless a storage
+``run.json`` the configuration, versions of each start, meter, options of the driver and
+fingerprints of what the search was begun with, written once all that a new run needs is there;
+it is ``creating.json`` before that; ``study.journal`` the study, unless a storage
 URL was given; ``inputs.npy`` the real inputs that are measured with; ``trials/N/`` the weights of
 trial N and its record, written by the worker before the driver hears of it, and those of its
 replicas; ``teacher/`` what candidates learn from, where they do; ``supernet/`` what they are parts
@@ -17,8 +18,6 @@ There is a copy here of what fronts are drawn from: the inputs, and results of r
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
-import platform
 import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,18 +38,23 @@ from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord, judged
 from nas.tasks.metric import ACCURACY, Metric, get_metric
 from nas.tasks.registry import get_task, is_task_file
+from nas.versions import Start
 from search_spaces.nearest import did_you_mean, nearest
 from search_spaces.workload import SAMPLE, Workload
 
 SCHEMA_VERSION = 1
 _CONFIG = "run.json"
+# What it is called until all else that a new run needs is there.
+_CREATING = "creating.json"
+# How names begin of what may be in a folder where a search ended before that.
+_BEFORE_CREATING = ("writer.lock", ".writer.lock.", f".{_CREATING}.")
 _ENDED = "ended.json"
 _FINALISTS = "finalists.json"
 _INPUTS = "inputs.npy"
 # Of a configuration, when its run is resumed.
 _MAY_CHANGE = ("trials", "refine", "storage", "files_at")
 # Of run.json, what runs made before there was such may lack.
-_LATER = frozenset({"driver", "fingerprints", "metric", "unit", "workload"})
+_LATER = frozenset({"driver", "fingerprints", "metric", "unit", "starts", "workload"})
 # What ``address`` is called where a driver starts a Ray of its own.
 LOCAL = "local"
 # What an address of Ray's client begins with, which is not a driver's own.
@@ -99,6 +103,7 @@ class Driver:
 class Run:
     """One search on disk; ``fingerprints`` are those of ``nas.searching.fingerprints``.
 
+    ``versions`` are those that it was begun with, ``starts`` those of every driver so far.
     ``metric`` says what accuracies are of its task, ``unit`` what its joules are named per.
     ``seen_on`` is the further device by whose joules trials are seen, ``None`` for the one that
     the search was after (see ``on``).
@@ -116,6 +121,7 @@ class Run:
     unit: str = SAMPLE
     seen_on: str | None = None
     stored_workload: Workload | None = None
+    starts: tuple[Start, ...] = ()
 
     def on(self, device: str) -> Run:
         """This run by the joules of one of the devices that it was measured on, to be looked at.
@@ -279,6 +285,11 @@ class Run:
         )
 
     @property
+    def is_created(self) -> bool:
+        """Whether all is there that a new run needs; see ``go_on``."""
+        return (self.folder / _CONFIG).is_file()
+
+    @property
     def place(self) -> Place:
         """Where workers read and write: the run folder, or where ``files_at`` says."""
         files_at = self.config.files_at
@@ -364,45 +375,66 @@ def create(
     unit: str = SAMPLE,
     workload: Workload | None = None,
 ) -> Run:
-    """Make the folder of a new run; ``files`` of the user's may not change while it lasts.
+    """Make the folder of a new run at once; see ``begin``."""
+    run = begin(folder, config, meter, driver, files, metric, unit, workload)
+    go_on(run)
+    return run
 
-    ``metric`` is the task's, ``unit`` that of its ``workload``, which is kept for when the task's
-    file is gone.
+
+def begin(
+    folder: Path,
+    config: SearchConfig,
+    meter: str,
+    driver: Driver | None = None,
+    files: Iterable[Path] = (),
+    metric: Metric = ACCURACY,
+    unit: str = SAMPLE,
+    workload: Workload | None = None,
+) -> Run:
+    """Begin the folder of a new run, which ``go_on`` ends once all else that it needs is there.
+
+    ``files`` of the user's may not change while it lasts. ``metric`` is the task's, ``unit`` that
+    of its ``workload``, which is kept for when the task's file is gone.
 
     Raises:
         ValueError: the folder exists and is not empty, or cannot be written.
     """
     check_new(folder)
+    start = Start.now()
     run = Run(
         folder=folder,
         config=config,
         # It names a study and a prefix of an object store, which runs elsewhere share.
         name=f"{folder.name}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}"
         f"-{uuid.uuid4().hex[:12]}",
-        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        versions=versions(),
+        started=start.started,
+        versions=dict(start.versions),
         meter=meter,
         driver=driver or Driver(),
         fingerprints=fingerprints(config, files),
         metric=metric,
         unit=unit,
         stored_workload=workload,
+        starts=(start,),
     )
     try:
-        (folder / "trials").mkdir(parents=True)
-        write_json(folder / _CONFIG, _to_dict(run))
-    except FileExistsError:
-        # Another search has just begun there.
-        check_new(folder)
-        raise
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _CREATING, _to_dict(run))
+        (folder / "trials").mkdir(exist_ok=True)
     except OSError as error:
         raise ValueError(f"run folder must be writable, got {folder}: {error.strerror}") from None
     return run
 
 
 def check_new(folder: Path) -> None:
-    """Raise ``ValueError`` if ``folder`` exists and is not empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Raise ``ValueError`` if ``folder`` exists and is not empty.
+
+    What a search has left that was killed before it had written what it was to do is nothing.
+    """
+    if folder.exists() and (
+        not folder.is_dir()
+        or not all(path.name.startswith(_BEFORE_CREATING) for path in folder.iterdir())
+    ):
         raise ValueError(
             f"run folder must be new or empty, got {folder} (nas resume goes on with a run)"
         )
@@ -410,7 +442,13 @@ def check_new(folder: Path) -> None:
 
 def is_run(folder: Path) -> bool:
     """Whether a run has been begun in ``folder``."""
-    return (folder / _CONFIG).is_file()
+    return _file_of(folder).is_file()
+
+
+def _file_of(folder: Path) -> Path:
+    """What ``load`` reads."""
+    created = folder / _CONFIG
+    return created if created.is_file() else folder / _CREATING
 
 
 def load(path: str | Path) -> Run:
@@ -424,29 +462,28 @@ def load(path: str | Path) -> Run:
         raise ValueError(
             f"run must be the folder of a search, with {_CONFIG} in it, got {path}{_near(folder)}"
         )
-    data = read_json(folder / _CONFIG)
+    path_of_run = _file_of(folder)
+    data = read_json(path_of_run)
     allowed = {"schema", "config", "name", "started", "versions", "meter", *_LATER}
     if not isinstance(data, dict) or data.keys() | _LATER != allowed:
-        raise ValueError(
-            f"{folder / _CONFIG} must have exactly the keys {', '.join(sorted(allowed))}"
-        )
+        raise ValueError(f"{path_of_run} must have exactly the keys {', '.join(sorted(allowed))}")
     if data["schema"] != SCHEMA_VERSION:
         raise ValueError(
-            f"{folder / _CONFIG} must have schema {SCHEMA_VERSION}, got {data['schema']!r}"
+            f"{path_of_run} must have schema {SCHEMA_VERSION}, got {data['schema']!r}"
         )
     for name in ("name", "started", "meter"):
         if not isinstance(data[name], str):
-            raise ValueError(f"{folder / _CONFIG}: {name} must be a text, got {data[name]!r}")
+            raise ValueError(f"{path_of_run}: {name} must be a text, got {data[name]!r}")
     if not isinstance(data.get("unit", SAMPLE), str):
-        raise ValueError(f"{folder / _CONFIG}: unit must be a text, got {data['unit']!r}")
+        raise ValueError(f"{path_of_run}: unit must be a text, got {data['unit']!r}")
     if data["name"] in ("", ".", "..") or "/" in data["name"]:
         # It names a folder, too.
-        raise ValueError(f"{folder / _CONFIG}: name must be a plain one, got {data['name']!r}")
+        raise ValueError(f"{path_of_run}: name must be a plain one, got {data['name']!r}")
     for name in ("versions", "fingerprints"):
         table = data.get(name, {})
         if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
-            raise ValueError(f"{folder / _CONFIG}: {name} must be a table of texts")
-    with as_written(str(folder / _CONFIG)):
+            raise ValueError(f"{path_of_run}: {name} must be a table of texts")
+    with as_written(str(path_of_run)):
         return Run(
             folder=folder,
             config=SearchConfig.from_dict(data["config"]),
@@ -458,6 +495,7 @@ def load(path: str | Path) -> Run:
             fingerprints=data.get("fingerprints", {}),
             metric=get_metric(data.get("metric", ACCURACY.key)),
             unit=data.get("unit", SAMPLE),
+            starts=tuple(Start.from_dict(start) for start in data.get("starts", ())),
             stored_workload=_read_workload(data.get("workload")),
         )
 
@@ -524,23 +562,13 @@ def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
 
 
 def go_on(run: Run) -> None:
-    """Write what ``load`` reads, if it has changed, and forget why the search ended before."""
+    """Write what ``load`` reads, and forget why the search ended before.
+
+    A new run is created by that: ``fill`` has made the rest.
+    """
     (run.folder / _ENDED).unlink(missing_ok=True)
-    path, data = run.folder / _CONFIG, _to_dict(run)
-    if read_json(path) != data:
-        write_json(path, data)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
-    names = ("joulenas", "torch", "torchao", "optuna", "ray", "numpy")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+    write_json(run.folder / _CONFIG, _to_dict(run))
+    (run.folder / _CREATING).unlink(missing_ok=True)
 
 
 def _to_dict(run: Run) -> dict[str, Any]:
@@ -558,5 +586,6 @@ def _to_dict(run: Run) -> dict[str, Any]:
         "fingerprints": dict(run.fingerprints),
         "metric": run.metric.key,
         "unit": run.unit,
+        "starts": [asdict(start) for start in run.starts],
         "workload": run.stored_workload and run.stored_workload.to_dict(),
     }

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -35,6 +35,8 @@ from nas.searching.sole_writer import RunBusyError
 from nas.searching.storage_url import scrub, shown, with_password
 from nas.searching.trial import TrialRecord
 from search_spaces.space import SearchSpace
+
+T = TypeVar("T")
 
 STUDY_NAME = "joulenas"
 _BASELINE = "joulenas_baseline"
@@ -81,13 +83,17 @@ class StudyStore:
         space: SearchSpace,
         sampler: Any,
         goals: Goals | None = None,
+        *,
+        exists_ok: bool = False,
     ) -> StudyStore:
-        """Make the study of a new run.
+        """Make the study of a new run; with ``exists_ok`` one that is there is opened.
 
         Raises:
             StorageError: the storage cannot be opened, or holds a study of that name already.
         """
         name = run_name if url else STUDY_NAME
+        if exists_ok and _holds_study(folder, url, name):
+            return cls.load(folder, url, run_name, space, sampler, goals)
         return cls(
             _guarded(
                 lambda: optuna.create_study(
@@ -291,6 +297,13 @@ def record_of(frozen: optuna.trial.FrozenTrial) -> TrialRecord | None:
     return None if data is None else TrialRecord.from_dict(data)
 
 
+def _holds_study(folder: Path, url: str | None, name: str) -> bool:
+    if url is None and not journal_path(folder).is_file():
+        return False
+    studies = _guarded(lambda: _open_storage(folder, url).get_all_studies(), url)
+    return any(study.study_name == name for study in studies)
+
+
 def _check_journal(path: Path) -> None:
     """Refuse what ``read_journal`` refuses: a search goes on with a study that can be shown."""
     if not path.is_file():
@@ -306,7 +319,7 @@ def _open_storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
     return JournalStudies(JournalFile(journal_path(folder)))
 
 
-def _guarded(open_study: Callable[[], optuna.Study], url: str | None) -> optuna.Study:
+def _guarded(open_study: Callable[[], T], url: str | None) -> T:
     """Open a study; what goes wrong becomes one line, with no password in it."""
     where = "the run's study file" if url is None else f"storage {shown(url)}"
     optuna.logging.set_verbosity(optuna.logging.ERROR)

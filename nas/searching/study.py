@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ from nas.searching.earlier_run import Situation
 from nas.searching.evaluator import Evaluator, TrainingEvaluator
 from nas.searching.gate import Gate, Rivals
 from nas.searching.measure_on import MeterFound, find_meter
-from nas.searching.preparing import fill, make_supernet, make_teacher
+from nas.searching.preparing import fill, has_nothing, make_supernet, make_teacher, undone
 from nas.searching.refine import Refinement
 from nas.searching.run import CLIENT, LOCAL, Driver, Run
 from nas.searching.samplers import BaseSampler, make_sampler
@@ -35,7 +36,6 @@ from nas.searching.storage import (
     StudyStore,
     first_line,
     is_away,
-    journal_path,
 )
 from nas.searching.supernet import choose_finalists
 from nas.searching.supernet_evaluator import SupernetEvaluator
@@ -44,6 +44,7 @@ from nas.searching.teacher import (
 )
 from nas.tasks.metric import metric_of
 from nas.tasks.registry import get_task
+from nas.versions import Start, note_of
 from predictors.campaign.protocol import Protocol, get_protocol
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.select import choose_meter
@@ -199,6 +200,7 @@ def _run_search(
             run = run_module.load(folder)
             driver = replace(driver, log=driver.log or run.driver.log)
             run = run_module.resumed(run, config, driver)
+            run = replace(run, starts=(*run.starts, Start.now()))
         config.load_plugins()
         task = get_task(config.task)
         workload = task.workload(config.batch_size)
@@ -233,9 +235,6 @@ def _run_search(
                 meter = meet_any(config.device, meter_name)
             meter_name = meter.meter
             earlier = gather(config, _situation(meter, protocol, workload))
-            if run is not None:
-                # Killed before it was kept: then nothing was searched yet.
-                earlier.save(folder)
         else:
             earlier = kept
         sampler = make_sampler(
@@ -251,7 +250,7 @@ def _run_search(
         if config.files_at is not None:
             check_writable(place_at(config.files_at))
         # Whatever can be refused is refused before anything is written.
-        store = None if run is None else _open_store(run, sampler)
+        store = _open_store(run, sampler) if run is not None and _has_study(run) else None
         if not asks_nodes:
             held.enter_context(on_ray)
         if driver.address != LOCAL:
@@ -259,13 +258,17 @@ def _run_search(
         if run is None:
             assert meter_name is not None
             was_there = folder.exists()
-            run = run_module.create(
-                folder, config, meter_name, driver, files, metric_of(task), workload.unit, workload
-            )
-            lock = held.enter_context(sole_writer(folder))
-            fill(run, task, sampler, earlier, was_there)
+            lock = held.enter_context(_first_writer(folder))
+            with undone(folder, was_there):
+                run = run_module.begin(
+                    *(folder, config, meter_name, driver, files),
+                    *(metric_of(task), workload.unit, workload),
+                )
+                fill(run, task, sampler, earlier)
         else:
-            run_module.go_on(run)
+            _say_versions(run, listener)
+            fill(run, task, sampler, earlier)
+        run_module.go_on(run)
         store = store or _open_store(run, sampler)
         with _said_if_away(run), hear_waits(listener), patience(_storage_waits(listener)):
             store.fence(_checks_of(run, lock, held), lock.token)
@@ -443,12 +446,48 @@ def _watched(run: Run) -> Meter | None:
         return None
 
 
+def _has_study(run: Run) -> bool:
+    """Whether a study must be there to go on with; ``fill`` makes that of a run without any."""
+    return run.is_created and not has_nothing(run)
+
+
 def _open_store(run: Run, sampler: BaseSampler) -> StudyStore:
-    """The study of a run; a run killed before its study was made gets one now."""
+    """The study of a run."""
     config = run.config
-    made = config.storage is not None or journal_path(run.folder).is_file()
-    opened = StudyStore.load if made else StudyStore.create
-    return opened(run.folder, config.storage, run.name, config.space, sampler, config.goals)
+    return StudyStore.load(
+        run.folder, config.storage, run.name, config.space, sampler, config.goals
+    )
+
+
+@contextmanager
+def _first_writer(folder: Path) -> Iterator[WriterLock]:
+    """Make the folder of a new run and hold its lock.
+
+    Raises:
+        ValueError: it cannot be written, or another search has begun a run there meanwhile.
+        RunBusyError: another search is beginning one.
+    """
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context(sole_writer(folder))
+        except OSError as error:
+            raise ValueError(
+                f"run folder must be writable, got {folder}: {error.strerror}"
+            ) from None
+        run_module.check_new(folder)
+        yield lock
+
+
+def _say_versions(run: Run, listener: Listener | None) -> None:
+    """Say where libraries are others than those that the run was last driven with."""
+    note = note_of(run.starts)
+    if note is None:
+        return
+    if listener is None:
+        logging.getLogger(__name__).warning(note)
+    else:
+        listener.on_wait(note)
 
 
 def _add_finalists(run: Run, config: SearchConfig, session: Session, gate: Gate) -> None:

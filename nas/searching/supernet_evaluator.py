@@ -123,12 +123,13 @@ class SupernetEvaluator:
             validation = uncompressed
             if any(block.compression != Compression() for block in architecture.blocks):
                 validation = accuracy(run_eagerly(compress(model, architecture)).call)
-        reading, measure_j = None, None
+        reading, measure_j, measured_by = None, None, {}
         if candidate.joules == "measured":
             weights = folder / _WEIGHTS
             save_weights(model, weights)
             record = measure(architecture, supernet.workload, weights, self.trainer.inputs)
             reading, measure_j = record.reading, record.spent_energy_j
+            measured_by = record.versions
             # The supernet has them.
             weights.unlink()
         return replace(
@@ -144,4 +145,5 @@ class SupernetEvaluator:
             duration_s=time.perf_counter() - started,
             train_energy_j=span.energy_j,
             measure_energy_j=measure_j,
+            measured_by=measured_by,
         )

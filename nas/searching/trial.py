@@ -11,6 +11,7 @@ from nas.files import as_written
 from nas.searching.halving import RungPoint
 from nas.training.config import Qat, Start
 from nas.typed import check_plain_fields
+from nas.versions import Versions, check_versions
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 
@@ -47,6 +48,8 @@ class TrialRecord:
     ``finalist_of`` is the trial that was fine-tuned to make this one, ``inherited_accuracy`` what
     that one had.
     ``train_energy_j`` and ``measure_energy_j`` are what the search itself spent on it.
+    ``trained_by`` are the versions of libraries that trained it, more than one where it was
+    interrupted and went on under others; ``measured_by`` are those that made its ``reading``.
 
     Raises:
         ValueError: the fields do not fit the state.
@@ -85,6 +88,8 @@ class TrialRecord:
     inherited_accuracy_se: float | None = None
     readings: Mapping[str, EnergyReading] = field(default_factory=dict, hash=False)
     unmeasured: Mapping[str, str] = field(default_factory=dict, hash=False)
+    trained_by: tuple[Versions, ...] = field(default=(), hash=False)
+    measured_by: Versions = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Check that the state has what it needs."""
@@ -110,6 +115,11 @@ class TrialRecord:
             raise ValueError("a stopped trial must have a curve and planned_epochs")
         if not all(isinstance(n, str) and isinstance(w, str) for n, w in self.unmeasured.items()):
             raise ValueError(f"unmeasured must be texts by device, got {self.unmeasured!r}")
+        for name, versions in (
+            *(("trained_by", one) for one in self.trained_by),
+            ("measured_by", self.measured_by),
+        ):
+            check_versions(name, versions)
         if self.state in ("dropped", "stopped", "failed") and not self.reason:
             raise ValueError(f"a {self.state} trial must have a reason")
 
@@ -161,6 +171,8 @@ class TrialRecord:
         data = {f.name: getattr(self, f.name) for f in fields(self)}
         data["readings"] = {name: one.to_dict() for name, one in self.readings.items()}
         data["unmeasured"] = dict(self.unmeasured)
+        data["trained_by"] = [dict(one) for one in self.trained_by]
+        data["measured_by"] = dict(self.measured_by)
         data["architecture"] = self.architecture.to_dict()
         data["curve"] = [point.to_dict() for point in self.curve]
         data["reading"] = None if self.reading is None else self.reading.to_dict()
@@ -184,6 +196,7 @@ class TrialRecord:
             values["curve"] = tuple(RungPoint(**point) for point in values.get("curve", ()))
             if values.get("reading") is not None:
                 values["reading"] = EnergyReading.from_dict(values["reading"])
+            values["trained_by"] = tuple(values.get("trained_by", ()))
             values["readings"] = {
                 name: EnergyReading.from_dict(one)
                 for name, one in values.get("readings", {}).items()

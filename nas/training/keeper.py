@@ -1,11 +1,13 @@
 """The state of a training loop on disk, so that one that was killed goes on and repeats little.
 
 One safetensors file, whole or absent: weights, moments of AdamW, the state of the random
-generator, and in its header the epoch that they are of and their checksum. No pickle.
+generator, and in its header the epoch that they are of, their checksum and the versions of the
+libraries that trained them. No pickle.
 """
 
 from __future__ import annotations
 
+import json
 import time
 import zlib
 from collections.abc import Container, Mapping
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nas.files import Place, as_local, write_atomic
+from nas.versions import versions, with_these
 
 # Of epochs that are shorter than this, not each is kept: writing would cost as much as they do.
 EACH_S = 2.0
@@ -90,6 +93,8 @@ class Keeper:
         for ``epochs``. With 0 each epoch is kept, whatever that takes.
         """
         self.path = path
+        #: Versions of libraries that trained what is in the loop, in the order of their use.
+        self.trained_by = with_these((), versions())
         self._epochs = epochs
         self._least_each_s = self._each_s = each_s
         self._kept_s = time.perf_counter()
@@ -109,11 +114,13 @@ class Keeper:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             epoch, is_whole = int(metadata["epoch"]), metadata["crc32"] == _checksum(tensors)
+            earlier = json.loads(metadata["trained_by"])
         except (SafetensorError, KeyError, ValueError, OSError):
             return 0
         if not is_whole or not state.fits(tensors):
             return 0
         state.load(tensors)
+        self.trained_by = with_these(earlier, versions())
         return epoch
 
     def after(self, epoch: int, state: LoopState) -> None:
@@ -122,7 +129,11 @@ class Keeper:
             return
         started_s = time.perf_counter()
         tensors = state.tensors()
-        metadata = {"epoch": str(epoch), "crc32": _checksum(tensors)}
+        metadata = {
+            "epoch": str(epoch),
+            "crc32": _checksum(tensors),
+            "trained_by": json.dumps(self.trained_by),
+        }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, lambda path: save_file(tensors, str(path), metadata))
         self._kept_s = time.perf_counter()

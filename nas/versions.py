@@ -1,0 +1,110 @@
+"""Versions of what figures depend on: here and now, and where they differ from earlier ones."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+_PACKAGES = ("joulenas", "torch", "torchao", "optuna", "ray", "numpy")
+
+Versions = Mapping[str, str]
+
+
+@lru_cache(maxsize=1)
+def _here() -> tuple[tuple[str, str], ...]:
+    found = [("python", platform.python_version())]
+    for name in _PACKAGES:
+        try:
+            found.append((name, importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            found.append((name, "absent"))
+    return tuple(found)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this package and of the libraries that train and measure."""
+    return dict(_here())
+
+
+def changes(before: Versions, now: Versions) -> str:
+    """What differs, as ``torch 2.11.0, now 2.12.0``; empty where nothing does."""
+    names = dict.fromkeys([*before, *now])
+    return "; ".join(
+        f"{name} {before.get(name, 'unknown')}, now {now.get(name, 'unknown')}"
+        for name in names
+        if before.get(name) != now.get(name)
+    )
+
+
+def with_these(earlier: Sequence[Versions], now: Versions) -> tuple[dict[str, str], ...]:
+    """``earlier`` and ``now``, each once, in the order in which they were used."""
+    found: list[dict[str, str]] = []
+    for one in (*earlier, now):
+        if dict(one) not in found:
+            found.append(dict(one))
+    return tuple(found)
+
+
+def described(one: Versions) -> str:
+    """One line for people."""
+    return ", ".join(f"{name} {version}" for name, version in one.items())
+
+
+def check_versions(name: str, data: object) -> None:
+    """Raise ``ValueError`` unless ``data`` is a table of texts; ``name`` is its place."""
+    if not isinstance(data, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, str) for key, value in data.items()
+    ):
+        raise ValueError(f"{name} must be a table of texts, got {data!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """When a driver started, and with which versions."""
+
+    started: str
+    versions: dict[str, str]
+
+    @classmethod
+    def now(cls) -> Start:
+        """This driver's."""
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return cls(started, versions())
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Start:
+        """Read what ``dataclasses.asdict`` wrote; ``ValueError`` where it is another form."""
+        if not isinstance(data, dict) or data.keys() != {"started", "versions"}:
+            raise ValueError("starts must each have exactly the keys started, versions")
+        if not isinstance(data["started"], str):
+            raise ValueError(f"started must be a text, got {data['started']!r}")
+        check_versions("versions", data["versions"])
+        return cls(**data)
+
+
+def of_all(starts: Sequence[Start]) -> dict[str, str]:
+    """Versions over all ``starts``: ``2.11.0, then 2.12.0`` where one changed."""
+    names = dict.fromkeys(name for start in starts for name in start.versions)
+    return {
+        name: ", then ".join(dict.fromkeys(s.versions.get(name, "unknown") for s in starts))
+        for name in names
+    }
+
+
+def note_of(starts: Sequence[Start]) -> str | None:
+    """What the last of ``starts`` has in other versions than the one before, if anything."""
+    if len(starts) < 2:
+        return None
+    before, now = starts[-2:]
+    changed = changes(before.versions, now.versions)
+    if not changed:
+        return None
+    return (
+        f"libraries differ from those of the last start ({before.started}): {changed}; new trials "
+        f"may not compare with earlier ones, and each says what trained and measured it"
+    )
