@@ -307,7 +307,10 @@ def _holds_study(folder: Path, url: str | None, name: str) -> bool:
 def _check_journal(path: Path) -> None:
     """Refuse what ``read_journal`` refuses: a search goes on with a study that can be shown."""
     if not path.is_file():
-        raise StorageError(f"run folder {path.parent} has no {path.name}")
+        raise StorageError(
+            f"run folder {path.parent} has no {path.name}: where its search ended while the run "
+            f"was made, nas resume goes on; else put the file back"
+        )
     with contextlib.suppress(ForeignJournalError):
         # A reader of its own: that of this process would keep every record as long as it lasts.
         JournalRecords().read(path)
