@@ -74,6 +74,7 @@ MAY_IMPORT = {
         "nas.pareto",
         "nas.files",
         "nas.remote",
+        "nas.versions",
         "search_spaces",
     ),
     "nas/exporting": (

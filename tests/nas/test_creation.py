@@ -187,7 +187,9 @@ class Notes:
         self.notes.append(reason)
 
 
-@pytest.mark.parametrize("name", ["torch", "torchao", "ray", "optuna", "numpy", "joulenas", "python"])
+@pytest.mark.parametrize(
+    "name", ["torch", "torchao", "ray", "optuna", "numpy", "joulenas", "python"]
+)
 def test_resume_says_what_libraries_differ_from_the_last_start(
     tmp_path, drives, monkeypatch, name
 ):

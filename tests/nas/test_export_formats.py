@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import importlib.metadata
 import io
 import json
 import pickle
@@ -24,6 +25,7 @@ from nas.exporting.forms import ARTIFACT, FORMS, check_held, parse_forms
 from nas.exporting.onnx_form import OPSET
 from nas.exporting.verify import Verification
 from nas.searching.run import Run
+from nas.searching.trial import TrialRecord
 from nas.tasks.carried import carried_by
 from nas.tasks.registry import get_task
 from predictors.campaign import protocol
@@ -284,3 +286,22 @@ def test_a_card_names_the_task_and_not_where_its_file_lies(run, tmp_path, monkey
     card = make_card(at, record, found, carried_by(get_task(task)))
     assert card["task"] == "reviews" and "on reviews" in render_readme(card)
     assert str(tmp_path) not in json.dumps(card) + render_readme(card)
+
+
+def test_a_card_lists_the_versions_that_trained_measured_and_verified(run):
+    """Not those of today alone, nor those that the run was begun with."""
+    record = replace(
+        run.trial(0),
+        trained_by=({"torch": "2.10.1"}, {"torch": "2.11.2"}),
+        measured_by={"torch": "2.11.3", "driver": "570.1"},
+    )
+    assert TrialRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+    found = Verification(0.0, 1e-3, 0.5, 0.5, 0.1, 1.0, 0.3, record.reading)
+    card = make_card(replace(run, versions={"torch": "1.0"}), record, found)
+    assert card["searched"]["trained_by"] == [{"torch": "2.10.1"}, {"torch": "2.11.2"}]
+    assert card["searched"]["measured_by"] == {"torch": "2.11.3", "driver": "570.1"}
+    assert card["verified"]["versions"]["torch"] == importlib.metadata.version("torch")
+    lines = render_readme(card).splitlines()
+    assert "- Trained by torch 2.10.1." in lines and "- Trained by torch 2.11.2." in lines
+    assert "- Measured by torch 2.11.3, driver 570.1." in lines
+    assert "torch 1.0" not in render_readme(card)

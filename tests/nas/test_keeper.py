@@ -13,6 +13,7 @@ from nas.training.distill import tabulate
 from nas.training.fit import Watch, fit
 from nas.training.keeper import Keeper, _checksum
 from nas.training.loop import train
+from nas.versions import versions
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
 
@@ -65,6 +66,21 @@ def test_a_killed_loop_ends_as_if_it_had_not_been(tmp_path, is_taught):
     assert heard == [3, 4, 5]
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
+
+
+def test_a_loop_names_all_versions_that_trained_it(tmp_path, monkeypatch):
+    path, here = tmp_path / "loop.safetensors", versions()
+    run(CONFIG, keeper=Keeper(path, each_s=0), kill_at=2)
+    # It goes on under the same, then under another torch, twice.
+    keepers = []
+    for torch_version, kill_at in ((None, 3), ("99.1", 4), ("99.1", None)):
+        if torch_version is not None:
+            now = here | {"torch": torch_version}
+            monkeypatch.setattr("nas.training.keeper.versions", lambda now=now: now)
+        keepers.append(Keeper(path, each_s=0))
+        run(CONFIG, keeper=keepers[-1], **({} if kill_at is None else {"kill_at": kill_at}))
+    both = (here, here | {"torch": "99.1"})
+    assert [keeper.trained_by for keeper in keepers] == [(here,), both, both]
 
 
 def test_only_what_is_due_is_kept(tmp_path):

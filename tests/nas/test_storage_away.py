@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import ray
@@ -190,6 +191,8 @@ def test_a_search_whose_disk_stays_full_says_so_ends_and_goes_on(tmp_path, monke
     from nas.searching.ray_cluster import cluster
 
     monkeypatch.setenv("JOULENAS_PATIENCE_S", "3")
+    tests = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tests), str(tests.parent)]))
     heard = Waits()
 
     def run(session, faults):
