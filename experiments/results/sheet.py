@@ -19,7 +19,7 @@ from typing import Any
 
 from experiments.results.record import FOLDER, Machine, Result
 from experiments.results.table import Table
-from nas.searching.run import versions
+from nas.versions import versions
 from predictors.meters.estimate import cpu_name
 
 ROOT = Path(__file__).parents[2]

@@ -141,7 +141,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         "--trial-timeout-s",
         type=float,
         metavar="S",
-        help="seconds that a trial may take, waiting included, before it counts as failed",
+        help="seconds that a trial may take, waiting for storage not counted, before it fails",
     )
     parser.add_argument(
         "--log",
