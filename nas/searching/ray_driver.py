@@ -86,8 +86,8 @@ def run_trials(
     Trials train on ``device`` and are measured on it by ``meter``, or on each of ``measured``,
     where there are any. Each takes ``gpus_per_trial`` of a GPU, by default such that all GPUs that
     the cluster has are used. A trial that takes longer than ``timeout_s`` fails, what it waits
-    for storage not counted. With ``stopper`` trials are judged at the rungs that ``evaluator`` tells of.
-    ``log`` hears of every trial.
+    for storage not counted. With ``stopper`` trials are judged at the rungs that ``evaluator``
+    tells of. ``log`` hears of every trial.
 
     Raises:
         StorageAwayError: a worker's storage was away for too long; its trial is unfinished.
