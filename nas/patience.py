@@ -259,16 +259,22 @@ def as_away(error: BaseException, place: object = None) -> StorageAwayError:
     if number is None:
         return StorageAwayError(_said(error, place))
     where = getattr(error, "filename", None) if place is None else str(place)
-    return StorageAwayError(number, os.strerror(number), where)
+    return StorageAwayError(number, _words(error, number), where)
 
 
 def _said(error: BaseException, place: object) -> str:
     """``error`` in one line, without its number."""
     number = _number_of(error)
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    said = lines[0] if number is None else os.strerror(number)
+    said = lines[0] if number is None else _words(error, number)
     where = getattr(error, "filename", None) if place is None else place
     return said if where is None else f"{said} ({where})"
+
+
+def _words(error: BaseException, number: int) -> str:
+    """What ``number`` means, in the words of ``error`` where those are no more than that."""
+    words = error.strerror if isinstance(error, OSError) else None
+    return words or os.strerror(number)
 
 
 def is_passing_os_error(error: BaseException) -> bool:

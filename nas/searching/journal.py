@@ -101,7 +101,7 @@ class JournalFile(JournalFileBackend):
         Raises:
             StorageError: it does, and so does every replay after it.
         """
-        self._replaying = None
+        self._replays(None)
         try:
             yield
         except (OSError, StorageError):
@@ -128,12 +128,14 @@ class JournalFile(JournalFileBackend):
             self._unread.clear()
         while self._unread:
             # Taken before it is replayed, which may raise.
-            self._replaying = self._unread.popleft()
-            yield self._replaying.entry
+            yield self._replays(self._unread.popleft())
         if self._held is None:
             for line in self._read_on():
-                self._replaying = line
-                yield line.entry
+                yield self._replays(line)
+
+    def _replays(self, line: _Line | None) -> Entry:
+        self._replaying = line
+        return {} if line is None else line.entry
 
     def append_logs(self, logs: list[Entry]) -> None:
         """See ``JournalFileBackend.append_logs``.
