@@ -75,6 +75,20 @@ def install() -> None:
 
 
 @contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Keep SIGTERM from processes that are started in this context, for as long as they run.
+
+    SLURM and systemd send it to all processes of a job at once. Those that this one starts are to
+    end when it is done, and it takes the signal that came meanwhile when the context ends.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def told_to_library() -> Iterator[Callable[[], None]]:
     """Give what puts our handler before the one that a library has installed for Ctrl-C.
 

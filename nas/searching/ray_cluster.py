@@ -97,7 +97,10 @@ def _own(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[None]
     meters |= {meter_resources(name)[-1]: 1 for name in measure_on}
     with _temporary_folder() as temporary:
         try:
-            with _failing_as("Ray must be able to start on this machine"):
+            with (
+                _failing_as("Ray must be able to start on this machine"),
+                interrupts.kept_from_children(),
+            ):
                 ray.init(
                     # Of its own, even where another Ray runs here: without a word it would join
                     # that.
@@ -111,15 +114,15 @@ def _own(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[None]
                     **temporary,
                     **_options(),
                 )
-            # Ray replaces that of SIGTERM, by one that aborts.
-            interrupts.install()
+                # Ray replaces that of SIGTERM, by one that aborts.
+                interrupts.install()
             yield
         finally:
             ray.shutdown()
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[dict[str, str]]:
+def _temporary_folder() -> Iterator[dict[str, Any]]:
     """Where Ray keeps sockets and logs, which it never removes: a folder that goes with it.
 
     The environment variable ``RAY_TMPDIR`` names another, whose logs stay.

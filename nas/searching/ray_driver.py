@@ -40,7 +40,7 @@ from nas.searching.measure_on import MeterFound
 from nas.searching.ray_ending import Ending, or_end
 from nas.searching.ray_logging import TensorBoardLog
 from nas.searching.ray_measure import ATTEMPTS, RayMeasure
-from nas.searching.ray_memory import ForgetEnded
+from nas.searching.ray_memory import EachStep, ForgetEnded
 from nas.searching.ray_roles import Trainers
 from nas.searching.ray_trial import (
     AWAY,
@@ -119,10 +119,7 @@ def _tune(
     """Have Tune run ``trainable`` on what ``searcher`` suggests, anew where Tune itself fails."""
     is_over = False
     while not is_over:
-        with (
-            scratch("tune") as folder,
-            interrupts.told_to_library() as take_over,
-        ):
+        with scratch("tune") as folder, interrupts.told_to_library() as take_over:
             tuner = tune.Tuner(
                 tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
                 tune_config=tune.TuneConfig(
@@ -138,7 +135,7 @@ def _tune(
                     stop=searcher.ending,
                     callbacks=[
                         ForgetEnded(),
-                        _EachStep(take_over),
+                        EachStep(take_over),
                         *([] if log is None else [log]),
                     ],
                 ),
@@ -260,20 +257,6 @@ def _patient(function: Callable[..., object]) -> Callable[..., object]:
     return run
 
 
-class _EachStep(tune.Callback):
-    """Calls a function at the beginning of each of Tune's steps."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self._function = function
-
-    def on_step_begin(self, iteration: int, trials: Any, **_: Any) -> None:
-        self._function()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks for a restore that is never used here."""
-        return {}
-
-
 class _SessionSearcher(Searcher):
     """Hands Tune the session's candidates, and the session Tune's results."""
 
@@ -375,7 +358,7 @@ class _SessionSearcher(Searcher):
             self._attempts.ended(candidate.number)
         elif error:
             self._lose(candidate, is_sure=True)
-        # Neither: Ctrl-C stopped it half-way. It stays in flight, for a resumed search.
+        # Neither: Ctrl-C stopped it half-way; it stays in flight.
 
     def lose_all(self, error: BaseException | None = None) -> None:
         """Dispatch again what was running: all its workers are gone, by the ``error`` of one."""
@@ -420,7 +403,7 @@ class _SessionSearcher(Searcher):
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the study is durable, and Tune's own restore is not used."""
+        """Nothing to save: the study is durable."""
 
     def restore(self, checkpoint_path: str) -> None:
         """See ``save``."""

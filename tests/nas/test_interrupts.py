@@ -7,9 +7,11 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from fault_fakes import wait_for
 from run_fakes import make_run
 from search_fakes import SPACE, finished
 
@@ -181,13 +183,8 @@ def test_an_interrupted_search_says_how_to_go_on(tmp_path, capsys):
 def test_sigterm_ends_a_search_as_ctrl_c_does(tmp_path):
     words = ["search", "quickstart", "--trials", "3", "--epochs", "400", "--run", "run"]
     with run_command(words, tmp_path) as process:
-        for line in process.stderr:
-            # Whose first trials run now, or will in a moment.
-            if (tmp_path / "run" / "trials" / "0").exists() or "trial" in line:
-                break
-        wait = tmp_path / "run" / "trials" / "0"
-        while process.poll() is None and not wait.exists():
-            pass
+        wait_for(lambda: (tmp_path / "run" / "trials" / "0").exists())
+        time.sleep(1)
         process.send_signal(signal.SIGTERM)
         out, errors = process.communicate(timeout=120)
     assert process.returncode == 143, errors
