@@ -21,10 +21,11 @@ MAY_IMPORT = {
         "predictors.campaign.records",
         "search_spaces",
     ),
-    "nas/pareto": ("nas.pareto",),
+    "nas/pareto": ("nas.pareto", "nas.tasks.metric", "nas.units"),
     "nas/samplers": ("nas.samplers", "nas.pareto"),
     "nas/tasks": (
         "nas.tasks",
+        "nas.units",
         "search_spaces.nearest",
         "search_spaces.plain_yaml",
         "search_spaces.plugins",
@@ -42,6 +43,7 @@ MAY_IMPORT = {
     ),
     "nas/searching": (
         "nas.searching",
+        "nas.units",
         "nas.samplers",
         "nas.training",
         "nas.tasks",
@@ -55,6 +57,7 @@ MAY_IMPORT = {
     ),
     "nas/plots": (
         "nas.plots",
+        "nas.units",
         "nas.searching",
         "nas.tasks.metric",
         "nas.pareto",
@@ -75,6 +78,7 @@ MAY_IMPORT = {
     ),
     "nas/exporting": (
         "nas.exporting",
+        "nas.units",
         "nas.searching",
         "nas.training",
         "nas.tasks",

@@ -190,7 +190,7 @@ def report(done: Run, *, as_json: bool) -> int:
         print()
         print(render_account(summary, done.metric))
         print(
-            f"\nNext: nas front {done.folder} --knee; nas export {done.folder} --knee --to model"
+            f"\nNext: nas front {done.folder} --recommended; nas export {done.folder} --to model"
         )
     # A search that Ctrl-C cut short says so to scripts, though all it finished is kept.
     return 0 if summary.finished else 130

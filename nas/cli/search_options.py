@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from nas.cli.limits import BUDGET_HELP, add_limits
-from nas.cli.options import add_device, add_json, add_meter, add_quiet
+from nas.cli.options import add_device, add_json, add_meter, add_quiet, seconds
 from nas.cli.plugins import add_plugins
 from nas.cli.storage import add_storage
 
@@ -139,7 +139,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--trial-timeout-s",
-        type=float,
+        type=seconds,
         metavar="S",
         help="seconds that a trial may take, waiting included, before it counts as failed",
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.files import write_atomic
+from nas.units import format_joules
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 YELLOW, SKY, GREY, BLACK = "#E69F00", "#56B4E9", "#7F7F7F", "#000000"
@@ -79,21 +80,13 @@ def joule_axis(axis: Any, span: float) -> None:
     """Write a logarithmic axis in joules; ``span`` is the ratio of its ends."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_formatter(FuncFormatter(lambda value, _: joules(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_joules(value)))
     if span < 30:
         # Decades alone would leave the axis almost bare.
         axis.set_minor_locator(LogLocator(subs=(2.0, 5.0) if span > 6 else (2.0, 3.0, 5.0, 7.0)))
-        axis.set_minor_formatter(FuncFormatter(lambda value, _: joules(value)))
+        axis.set_minor_formatter(FuncFormatter(lambda value, _: format_joules(value)))
     else:
         axis.set_minor_formatter(NullFormatter())
-
-
-def joules(value: float) -> str:
-    """Three digits with the unit that fits."""
-    for unit, scale in (("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9)):
-        if value >= scale * 0.999:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value:.3g} J"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ import importlib.metadata
 import os
 import platform
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -221,8 +221,12 @@ class Run:
             raise ValueError(f"trial must be one of run {self.folder} ({allowed}), got {number}")
         return trials[number]
 
-    def front(self, limits: Goals | None = None) -> Front:
+    def front(
+        self, limits: Goals | None = None, holds: Callable[[TrialRecord], bool] | None = None
+    ) -> Front:
         """The complete trials that break no limit and that no other such trial dominates.
+
+        Where ``holds`` is given, of those for which it returns true.
 
         ``limits``, by default the search's own, are asked of the trials; objectives are always
         the search's. Of a search by a supernet the trials are finalists, and before there are any
@@ -232,6 +236,7 @@ class Run:
         asked = goals if limits is None else replace(limits, costs=goals.costs, reference=None)
         workload = self.workload if self.config.supernet is not None else None
         kept = [r for r in judged(self.trials()) if goals.keeps(r) and asked.keeps(r)]
+        kept = kept if holds is None else [record for record in kept if holds(record)]
         return Front.of(
             [figures_of(record) for record in kept],
             goals.costs,
