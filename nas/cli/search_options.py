@@ -67,7 +67,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--halving",
         action="store_true",
-        help="stop early what falls behind in accuracy and joules after 1/15, 1/5 or 3/5 of its "
+        help="stop early what falls behind in accuracy and joules after 1/12, 3/12 or 9/12 of its "
         "epochs",
     )
     parser.add_argument(

@@ -42,6 +42,7 @@ from nas.searching.ray_trial import ENDED, PROGRESS, evaluate_trial, is_of, run_
 from nas.searching.refine import Refinement
 from nas.searching.replicas import RESULT, replica_folder, result_in
 from nas.searching.session import Listener, Session, failed
+from nas.searching.spent import with_spent
 from nas.searching.stopping import Progress, Stopper
 from nas.searching.trial import TrialRecord
 from predictors.campaign.protocol import Protocol
@@ -177,7 +178,8 @@ def run_replicas(
             folder = replica_folder(trials_folder / str(replica.number), replica.replica)
             folder.mkdir(parents=True, exist_ok=True)
             if result_in(folder) is None:
-                write_json(folder / RESULT, failed(replica, _DIED).to_dict())
+                lost = with_spent(failed(replica, _DIED), folder)
+                write_json(folder / RESULT, lost.to_dict())
         refinement.ended(replica)
 
 
@@ -294,8 +296,9 @@ class _SessionSearcher(Searcher):
         if self._deaths[candidate.number] < ATTEMPTS:
             self._session.dispatch_again(candidate)
         else:
-            self._session.finish(failed(candidate, _DIED))
-            forget_unfinished(self._trials_folder / str(candidate.number))
+            folder = self._trials_folder / str(candidate.number)
+            self._session.finish(with_spent(failed(candidate, _DIED), folder))
+            forget_unfinished(folder)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher for a restore that is never used here."""

@@ -25,6 +25,7 @@ from nas.searching.evaluator import Evaluator, Measure, forget_unfinished
 from nas.searching.ray_measure import Measurements, RayMeasure
 from nas.searching.replicas import RESULT, result_in
 from nas.searching.session import failed
+from nas.searching.spent import with_spent
 from nas.searching.stopping import Progress, Tell
 from nas.searching.trial import TrialRecord
 
@@ -90,7 +91,7 @@ def _evaluated(
             record = persist(lambda: evaluator.evaluate(candidate, folder, measuring, tell))
             record = measuring.added_to(record)
         except MemoryError:
-            record = failed(candidate, "out of memory")
+            record = with_spent(failed(candidate, "out of memory"), folder)
         except Exception as error:
             cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
             if isinstance(cause, ray.exceptions.RayError):
@@ -98,7 +99,7 @@ def _evaluated(
                 # one that was killed, and its node with it, must find the trial unfinished when
                 # it resumes.
                 raise
-            record = failed(candidate, f"{type(cause).__name__}: {cause}")
+            record = with_spent(failed(candidate, f"{type(cause).__name__}: {cause}"), folder)
         with may_end:
             write_json(folder / RESULT, record.to_dict())
     forget_unfinished(folder)
@@ -132,8 +133,9 @@ def _time_limit(
             ended = result_in(folder)
             if ended is None or not is_of(ended, candidate):
                 reason = f"it took longer than {timeout_s:g} s"
+                record = with_spent(failed(candidate, reason), folder)
                 with suppress(OSError, RemoteError):
-                    write_json(folder / RESULT, failed(candidate, reason).to_dict())
+                    write_json(folder / RESULT, record.to_dict())
                 os._exit(1)
 
     timer = threading.Timer(timeout_s, end)

@@ -33,6 +33,7 @@ from nas.searching.fingerprints import check_unchanged, fingerprints
 from nas.searching.front_member import figures_of, member_of
 from nas.searching.goals import Goals
 from nas.searching.replicas import pooled
+from nas.searching.spent import with_spent
 from nas.searching.storage_url import without_password
 from nas.searching.supernet_weights import SupernetRecord, read_supernet
 from nas.searching.teacher import TeacherRecord, read_record
@@ -176,12 +177,19 @@ class Run:
     def trials(self) -> list[TrialRecord]:
         """Every trial's record, by number; of one evaluated again, means over evaluations.
 
+        Of a trial that has not ended there is what its attempts have spent until now.
+
         Raises:
             StorageError: the study cannot be opened.
         """
         records = self._read()[0]
         if self.config.refine:
             records = [pooled(r, self.trial_folder(r.number)) for r in records]
+        # Those that run, or were interrupted, have no record yet of what they spent.
+        place = self.trials_place
+        records = [
+            with_spent(r, place / str(r.number)) if r.state == "running" else r for r in records
+        ]
         return self._seen(records)
 
     def records(self) -> list[TrialRecord]:
