@@ -201,8 +201,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE:A,B[:max,min]",
-        help="a table of candidates, CSV or Parquet; all columns but A, B and --ignore are parameters "
-        "(few of their grid's candidates: a surrogate is fitted)",
+        help="a table of candidates, CSV or Parquet; all columns but A, B and --ignore are "
+        "parameters (few of their grid's candidates: a surrogate is fitted)",
     )
     parser.add_argument("--ignore", action="append", default=[], help="no parameter of --table")
     parser.add_argument("--synthetic", action="store_true", help="two spaces in closed form")

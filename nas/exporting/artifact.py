@@ -54,7 +54,7 @@ class Artifact:
     network: nn.Module | None = field(default=None, repr=False)
 
     @overload
-    def classify(self, texts: str) -> str: ...
+    def classify(self, texts: str) -> str: ...  # type: ignore[overload-overlap]
     @overload
     def classify(self, texts: Iterable[str]) -> list[str]: ...
     def classify(self, texts: str | Iterable[str]) -> str | list[str]:
@@ -76,7 +76,7 @@ class Artifact:
         return self._of_each(texts, label)
 
     @overload
-    def translate(self, texts: str) -> str: ...
+    def translate(self, texts: str) -> str: ...  # type: ignore[overload-overlap]
     @overload
     def translate(self, texts: Iterable[str]) -> list[str]: ...
     def translate(self, texts: str | Iterable[str]) -> str | list[str]:
@@ -100,7 +100,7 @@ class Artifact:
         return self._of_each(texts, translated)
 
     @overload
-    def generate(
+    def generate(  # type: ignore[overload-overlap]
         self, prompt: str, n_tokens: int, *, temperature: float = ..., seed: int = ...
     ) -> str: ...
     @overload
@@ -164,14 +164,13 @@ class Artifact:
         """What ``function`` gives for each text, batch by batch; of one text alone, the one."""
         if isinstance(texts, str):
             return function([texts])[0]
-        rows = list(texts) if isinstance(texts, Iterable) else [texts]
-        wrong = (
-            [texts] if isinstance(texts, bytes) else [r for r in rows if not isinstance(r, str)]
-        )
-        if wrong:
+        # Bytes are numbers to Python: they are refused as such.
+        rows: list[object] = list(texts) if isinstance(texts, Iterable) else [texts]
+        if wrong := [row for row in rows if not isinstance(row, str)]:
             raise ValueError(f"texts must be a text or several, got {wrong[0]!r}")
         size = self.workload.batch_size
-        batches = [rows[at : at + size] for at in range(0, len(rows), size)]
+        known = [row for row in rows if isinstance(row, str)]
+        batches = [known[at : at + size] for at in range(0, len(rows), size)]
         return [found for batch in batches for found in function(batch)]
 
 

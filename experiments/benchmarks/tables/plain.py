@@ -1,4 +1,4 @@
-"""Any CSV or Parquet table: numeric columns are features, others are one-hot; the user names the target.
+"""Any table: numeric columns are features, others are one-hot; the user names the target.
 
 Where nothing is known of what the columns mean, the prior is built from the non-negative numeric
 ones and their products two at a time: costs of deep learning are sums of such products.
@@ -39,7 +39,8 @@ def read_plain(
     together; ``ignore`` columns that are no features, such as other targets.
 
     Raises:
-        ValueError: a named column is missing, a cell is empty or no number, or there is no feature left.
+        ValueError: a named column is missing, a cell is empty or no number, or there is no feature
+            left.
     """
     data = read_frame(path)
     check_columns(data, (target, flops, group, *ignore))
