@@ -12,6 +12,7 @@ from search_fakes import SPACE, drive, finished, make_session
 from nas.cli.main import main
 from nas.searching import run as run_module
 from nas.searching.config import SearchConfig
+from nas.searching.replicas import replica_folder
 from nas.searching.spent import SPENT, Spending, spent_in
 from nas.searching.summary import summarise
 
@@ -109,6 +110,16 @@ def test_an_ended_trial_is_counted_once(tmp_path):
     for record in run.trials():
         spend(run.trial_folder(record.number), 500.0)
     assert summarise(run) == before
+
+
+def test_evaluations_again_that_were_interrupted_are_in_the_account(tmp_path):
+    run = make_run(tmp_path / "run", trials=3, refine=2)
+    before = summarise(run)
+    record = run.trials()[1]
+    spend(replica_folder(run.trial_folder(record.number), 1), 25.0)
+    after = summarise(run)
+    assert after.train_energy_j == pytest.approx(before.train_energy_j + 25)
+    assert run.trials()[1].objectives == record.objectives and after.refined == 0
 
 
 def test_a_teacher_that_was_interrupted_is_in_the_account(tmp_path):
