@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas.cli.progress import MeasureProgress
+from nas.printing import print_anything
 from nas.searching.offered import cache_folder
 from nas.searching.recipes import default_device
 from nas.tasks.registry import get_task
@@ -95,6 +96,7 @@ def records_path(device_name: str, protocol_name: str) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the next slice."""
+    print_anything()
     parser = argparse.ArgumentParser(prog="python -m experiments.campaign", description=__doc__)
     parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
     parser.add_argument("--slice-s", type=float, default=480.0, help="seconds (default: 480)")

@@ -16,6 +16,7 @@ from statistics import median
 
 from scipy.stats import kendalltau
 
+from nas.printing import print_anything
 from predictors.campaign.drift import DriftReport, correct_drift
 from predictors.campaign.records import EnergyRecord, read_records
 from search_spaces.counting import count
@@ -182,6 +183,7 @@ def plot(records: Sequence[EnergyRecord], path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the report of a file."""
+    print_anything()
     parser = argparse.ArgumentParser(
         prog="python -m experiments.campaign_report", description=__doc__
     )

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from nas.printing import print_anything
 from predictors.campaign.quality import median_interval
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.select import choose_meter
@@ -57,6 +58,7 @@ def agreement(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare two meters on the campaign's reference model."""
+    print_anything()
     parser = argparse.ArgumentParser(
         prog="python -m experiments.meter_agreement", description=__doc__
     )

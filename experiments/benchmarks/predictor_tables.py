@@ -192,8 +192,9 @@ def read_tables(arguments: argparse.Namespace) -> list[Table]:
         for path in arguments.hwgpt
     ]
     for text in arguments.plain:
-        path, _, target = text.partition(":")
-        if not target:
+        # From the right: a path may have colons too, as C:\\tables.
+        path, _, target = text.rpartition(":")
+        if not path or not target:
             raise ValueError(f"--plain must be FILE.csv:TARGET, got {text!r}")
         tables.append(
             read_plain(
@@ -241,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         tables = read_tables(arguments)
     except (ValueError, OSError) as error:
-        print(f"predictor_tables: {error}", file=sys.stderr)
+        print(f"predictor_tables: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
     cells = []
     for table in tables:

@@ -141,8 +141,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 caps=caps,
                 any_version=arguments.any_version,
             )
+        # Before hours of work rather than after them.
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        print(
+            f"search_quality: --out must be a folder, got the file {arguments.out}",
+            file=sys.stderr,
+        )
+        return 2
     except (ValueError, OSError) as error:
-        print(f"search_quality: {error}", file=sys.stderr)
+        print(f"search_quality: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
     n_left, n_failed = len(jobs), 0
 
@@ -168,7 +176,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         deadline = time.monotonic() + 60 * arguments.minutes
     if jobs:
         run_all(jobs, workers=arguments.workers, deadline=deadline, ended=ended)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     tables, note = tables_of(problems, results, arguments.out, arguments.evaluations)
     if not tables:
         _log.error("no run of these problems has ended in %s", arguments.out)
@@ -193,9 +200,9 @@ def _parser() -> argparse.ArgumentParser:
         "--table",
         action="append",
         default=[],
-        metavar="FILE.csv:A,B[:max,min]",
-        help="a table of candidates; all columns but A, B and --ignore are parameters "
-        "(few of their grid's candidates: a surrogate is fitted)",
+        metavar="FILE:A,B[:max,min]",
+        help="a table of candidates, CSV or Parquet; all columns but A, B and --ignore are "
+        "parameters (few of their grid's candidates: a surrogate is fitted)",
     )
     parser.add_argument("--ignore", action="append", default=[], help="no parameter of --table")
     parser.add_argument("--synthetic", action="store_true", help="two spaces in closed form")

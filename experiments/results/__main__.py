@@ -16,6 +16,7 @@ from experiments.results.pages import updated
 from experiments.results.record import FOLDER, Result, kept
 from nas.cli.tables import render_columns
 from nas.files import write_atomic
+from nas.printing import print_anything
 
 
 def describe(result: Result, *, markdown: bool) -> str:
@@ -37,6 +38,7 @@ def describe(result: Result, *, markdown: bool) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """List, print or update."""
+    print_anything()
     parser = argparse.ArgumentParser(prog="python -m experiments.results", description=__doc__)
     parser.add_argument("names", nargs="*", help="files, or how their names begin")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where they are kept")

@@ -20,6 +20,7 @@ from typing import Any
 from experiments.results.record import FOLDER, Machine, Result
 from experiments.results.table import Table
 from nas.versions import versions
+from nas.printing import print_anything
 from predictors.meters.estimate import cpu_name
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,7 @@ class Sheet:
         device: str = "cpu",
     ) -> None:
         """Begin to count seconds; ``theme`` is the first part of the file's name."""
+        print_anything()
         self._arguments, self._theme, self._device = arguments, theme, device
         self._command = command_of(parser, arguments)
         self._about = (parser.description or "").strip().splitlines()[0]

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.front import add_query, query
+from nas.cli.front import add_query, held_of, query
+from nas.cli.front_query import one_member
 from nas.cli.limits import asked_limits
 from nas.cli.options import add_json, add_moved_task, add_quiet
 from nas.cli.plugins import add_plugins, named_plugins
 from nas.cli.units import format_bytes, format_joules
 
 if TYPE_CHECKING:
+    from nas.searching.run import Run
     from nas.tasks.metric import Metric
 
 
@@ -56,21 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     import nas
     from nas.exporting.export import export
 
-    queries = (
-        arguments.knee,
-        arguments.max_joules,
-        arguments.min_accuracy,
-        arguments.max_latency_ms,
-        arguments.max_params,
-        arguments.max_memory,
-    )
-    asked = [option is not None and option is not False for option in (arguments.trial, *queries)]
-    if not any(asked):
-        raise ValueError(
-            "name a member: --trial N, --knee, --min-accuracy A, --max-joules X or another limit"
-        )
-    if asked[0] and any(asked[1:]):
-        raise ValueError("--trial names one member already; leave the other options out")
+    _check_one_choice(arguments)
     asked_for = arguments.format or ["safetensors"]
     formats = [name.strip() for text in asked_for for name in text.split(",")]
     named_plugins(arguments)
@@ -78,18 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.task is not None:
         found = found.with_task(arguments.task)
     found.check_task()
-    limits = asked_limits(arguments)
-    if arguments.trial is not None:
-        trial = arguments.trial
-    elif arguments.knee:
-        trial = query(found.front(limits), arguments).members[0].trial
-    else:
-        chosen = query(found.front(limits), arguments)
-        cheapest = arguments.min_accuracy is not None and arguments.max_joules is None
-        trial = (chosen.members[0] if cheapest else chosen.best()).trial
+    trial, why = _chosen(found, arguments, formats)
     if not arguments.quiet:
         print(
-            f"exporting trial {trial}: reloading, evaluating and measuring it in fresh processes",
+            f"exporting trial {trial}{why}: reloading, evaluating and measuring it in fresh "
+            f"processes",
             file=sys.stderr,
         )
     done = export(
@@ -130,6 +112,47 @@ def run(arguments: argparse.Namespace) -> int:
     for name, form in done.card["formats"].items():
         print(f"  {name:<11} {_describe(form, found.metric)}")
     return 0
+
+
+_ASKED = ("max_joules", "min_accuracy", "max_latency_ms", "max_params", "max_memory", "exportable")
+
+
+def _check_one_choice(arguments: argparse.Namespace) -> None:
+    """Raise ``ValueError`` where a trial is named and asked for in another way, too."""
+    asked = [getattr(arguments, name) is not None for name in _ASKED]
+    if arguments.trial is not None and any((*asked, arguments.knee, arguments.recommended)):
+        raise ValueError("--trial names one member already; leave the other options out")
+
+
+def _chosen(
+    found: Run, arguments: argparse.Namespace, formats: Collection[str]
+) -> tuple[int, str]:
+    """The trial that the options choose, and by what rule, in words to stand behind its number.
+
+    Where nothing says which member it is to be, it is the recommended one.
+
+    Raises:
+        ValueError: no member qualifies, or the front has no knee.
+    """
+    if arguments.trial is not None:
+        return arguments.trial, ""
+    held = held_of(found, arguments)
+    if held is not None and not arguments.quiet:
+        print(f"note: {held.describe()}", file=sys.stderr)
+        unwritten = ",".join(name for name in held.forms if name not in formats)
+        if unwritten:
+            print(f"note: add --format {unwritten} to write that form too", file=sys.stderr)
+    whole = found.front(asked_limits(arguments)) if held is None else held.front
+    chosen = query(whole, arguments)
+    if arguments.knee:
+        return one_member(chosen, arguments).members[0].trial, ", at the knee"
+    limits = [getattr(arguments, name) for name in _ASKED if name != "exportable"]
+    if arguments.recommended or all(limit is None for limit in limits):
+        rule = "the cheapest within one standard error of the best"
+        return chosen.recommended().trial, f", recommended ({rule})"
+    if arguments.min_accuracy is not None and arguments.max_joules is None:
+        return chosen.members[0].trial, ", the cheapest that is good enough"
+    return chosen.best().trial, ", the best within the limits"
 
 
 def _describe(form: dict[str, Any], metric: Metric) -> str:

@@ -14,11 +14,13 @@ from nas.cli.formats import render_csv as render_rows
 from nas.cli.front_query import Answer, add_questions, answer, named_baseline
 from nas.cli.limits import BUDGET_HELP, add_limits, asked_limits
 from nas.cli.tables import render_columns
-from nas.cli.units import format_bytes, format_joules, parse_joules
 from nas.tasks.metric import ACCURACY, get_metric
+from nas.units import format_bytes, format_joules, format_milliseconds, parse_joules
 
 if TYPE_CHECKING:
+    from nas.exporting.forms import Held
     from nas.pareto.queries import Front, FrontMember
+    from nas.searching.run import Run
 
 SCHEMA_VERSION = 1
 
@@ -44,13 +46,26 @@ def add_query(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-joules", help=BUDGET_HELP)
     parser.add_argument(
         "--min-accuracy",
-        type=float,
         metavar="SCORE",
-        help="at least as good on validation data: an accuracy in [0, 1], or in the task's own "
-        "unit, such as bits per byte or BLEU",
+        help="at least as good on validation data: 84%% or 0.84, or in the task's own unit, such "
+        "as bits per byte or BLEU",
     )
     add_limits(parser)
-    parser.add_argument("--knee", action="store_true", help="the member at the knee")
+    parser.add_argument(
+        "--exportable",
+        action="append",
+        metavar="FORMAT",
+        help="the front of the trials that a form of nas export --format can hold, such as onnx",
+    )
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument(
+        "--recommended",
+        action="store_true",
+        help="the cheapest member within one standard error of the best one's quality",
+    )
+    one.add_argument(
+        "--knee", action="store_true", help="the member at the knee, where the front has one"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,14 +74,14 @@ def run(arguments: argparse.Namespace) -> int:
     from nas.searching.summary import summarise
 
     found = seen_on(nas.load(arguments.run), arguments.device)
-    whole = found.front(asked_limits(arguments))
+    held = held_of(found, arguments)
+    whole = found.front(asked_limits(arguments)) if held is None else held.front
     baseline = arguments.baseline
     if baseline is None and arguments.at_least_as_accurate_as is not None:
         baseline = named_baseline(found, arguments.at_least_as_accurate_as).number
     summary = summarise(found, baseline=baseline, carbon_g_per_kwh=arguments.carbon_g_per_kwh)
-    # The knee is sought among what every other option leaves.
-    within = query(whole, argparse.Namespace(**{**vars(arguments), "knee": False}))
-    found_answer = answer(found, within, arguments, summary)
+    # The knee and the like are sought among what every other option leaves.
+    found_answer = answer(found, query(whole, arguments), arguments, summary, held)
     chosen = found_answer.front
     if arguments.json:
         account = {"summary": summary.to_dict()}
@@ -87,27 +102,36 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def held_of(found: Run, arguments: argparse.Namespace) -> Held | None:
+    """The front of what ``--exportable`` names, ``None`` where it names nothing.
+
+    Raises:
+        ValueError: there is no such form, or none of the trials can be held.
+    """
+    from nas.exporting.forms import held_front
+
+    if arguments.exportable is None:
+        return None
+    names = [name.strip() for text in arguments.exportable for name in text.split(",")]
+    return held_front(found, names, asked_limits(arguments))
+
+
 def query(front: Front, arguments: argparse.Namespace) -> Front:
-    """The members that the options ask for.
+    """The members that keep the budget and the quality that the options ask for.
 
     Raises:
         ValueError: an option is out of range, or no member qualifies.
     """
-    from nas.pareto.queries import Front
-
-    budget = None if arguments.max_joules is None else parse_joules(arguments.max_joules)
+    budget = arguments.max_joules
+    budget = None if budget is None else parse_joules(budget, "max_joules")
     metric = get_metric(front.members[0].metric) if len(front) else ACCURACY
     least = arguments.min_accuracy
-    if least is not None:
-        try:
-            least = metric.share(least)
-        except ValueError as error:
-            raise ValueError(f"min_accuracy: {error}") from None
-    if budget is not None or least is not None:
-        # Raises where none qualifies, and says what the front spans.
-        front.best(max_joules=budget, min_accuracy=least)
-        front = front.within(max_joules=budget, min_accuracy=least)
-    return Front((front.knee(),), front.costs) if arguments.knee else front
+    least = None if least is None else metric.parse(least, "min_accuracy")
+    if budget is None and least is None:
+        return front
+    # Raises where none qualifies, and says what the front spans.
+    front.best(max_joules=budget, min_accuracy=least)
+    return front.within(max_joules=budget, min_accuracy=least)
 
 
 def render_table(front: Front, also: Answer | None = None, *, markdown: bool = False) -> str:
@@ -188,7 +212,10 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
 
 
 _COSTS: dict[str, tuple[str, Callable[[FrontMember], str]]] = {
-    "latency": ("latency", lambda m: "" if m.latency_s is None else f"{m.latency_s * 1e3:.3g} ms"),
+    "latency": (
+        "latency",
+        lambda m: "" if m.latency_s is None else format_milliseconds(m.latency_s),
+    ),
     "memory": (
         "memory (counted)",
         lambda m: "" if m.peak_memory_bytes is None else format_bytes(m.peak_memory_bytes),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nas.cli.units import format_joules
 
 if TYPE_CHECKING:
+    from nas.exporting.forms import Held
     from nas.pareto.lifetime import Lifetime
     from nas.pareto.queries import Front, FrontMember
     from nas.searching.run import Run
@@ -50,6 +51,7 @@ class Answer:
     front: Front
     baseline: TrialRecord | None = None
     lifetimes: tuple[Lifetime, ...] = ()
+    held: Held | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON holds beside members."""
@@ -60,6 +62,11 @@ class Answer:
                 "trial": self.baseline.number,
                 "accuracy": accuracy,
                 "energy_j": energy_j,
+            }
+        if self.held is not None:
+            found["exportable"] = {
+                "forms": list(self.held.forms),
+                "left_out": {why: list(at) for why, at in self.held.left_out.items()},
             }
         if self.lifetimes:
             found["lifetimes"] = [asdict(x) | {"energy_j": x.energy_j} for x in self.lifetimes]
@@ -99,11 +106,12 @@ class Answer:
 
     def notes(self, summary: SearchSummary) -> list[str]:
         """Lines under the table that say what the columns are."""
+        found = [] if self.held is None else [self.held.describe()]
         if not self.lifetimes:
-            return []
+            return found
         first = self.lifetimes[0]
         per_kwh = f"{summary.carbon_g_per_kwh:g} g/kWh"
-        found = [
+        found += [
             f"lifetime: training once and {first.inferences:g} {summary.unit}s, CO2e at "
             f"{per_kwh}; the fewest joules: trial {first.trial}"
         ]
@@ -154,11 +162,16 @@ def _by_file(complete: Sequence[TrialRecord], text: str) -> list[TrialRecord]:
 
 
 def answer(
-    found: Run, chosen: Front, arguments: argparse.Namespace, summary: SearchSummary
+    found: Run,
+    chosen: Front,
+    arguments: argparse.Namespace,
+    summary: SearchSummary,
+    held: Held | None = None,
 ) -> Answer:
     """Narrow ``chosen`` to what the options ask for.
 
-    ``summary`` is that of the run, with the baseline that savings are named against.
+    ``summary`` is that of the run, with the baseline that savings are named against; ``held`` is
+    what the front was narrowed to by ``--exportable``.
 
     Raises:
         ValueError: an option is out of range, or no member qualifies.
@@ -166,8 +179,9 @@ def answer(
     from nas.pareto.lifetime import lifetimes
     from nas.pareto.queries import Front
 
-    if arguments.top is not None and arguments.knee:
-        raise ValueError("top must be left out with --knee, which is one member")
+    if arguments.top is not None and (arguments.knee or arguments.recommended):
+        option = "--knee" if arguments.knee else "--recommended"
+        raise ValueError(f"top must be left out with {option}, which is one member")
     baseline = None
     if arguments.at_least_as_accurate_as is not None:
         baseline = named_baseline(found, arguments.at_least_as_accurate_as)
@@ -177,10 +191,10 @@ def answer(
         chosen = chosen.within(min_accuracy=least)
     if arguments.top is not None:
         chosen = chosen.diverse(arguments.top)
-    if arguments.knee and len(chosen):
-        chosen = Front((chosen.knee(),), chosen.costs)
+    if len(chosen):
+        chosen = one_member(chosen, arguments)
     if arguments.inferences is None:
-        return Answer(chosen, baseline)
+        return Answer(chosen, baseline, held=held)
     lives = lifetimes(
         chosen,
         inferences=arguments.inferences,
@@ -193,7 +207,29 @@ def answer(
     )
     by_trial: dict[int, FrontMember] = {m.trial: m for m in chosen}
     ordered = Front(tuple(by_trial[x.trial] for x in lives), chosen.costs)
-    return Answer(ordered, baseline, tuple(lives))
+    return Answer(ordered, baseline, tuple(lives), held)
+
+
+def one_member(front: Front, arguments: argparse.Namespace) -> Front:
+    """The member that ``--recommended`` or ``--knee`` asks for, or all of ``front``.
+
+    Raises:
+        ValueError: the front has no knee.
+    """
+    from nas.pareto.queries import Front
+
+    if arguments.recommended:
+        return Front((front.recommended(),), front.costs)
+    if not arguments.knee:
+        return front
+    member = front.knee()
+    if member is None:
+        raise ValueError(
+            f"this front of {len(front)} member{'s' * (len(front) != 1)} has no knee: no member "
+            f"stands clearly above the line between its ends; --recommended chooses by standard "
+            f"errors"
+        )
+    return Front((member,), front.costs)
 
 
 def format_grams(grams: float) -> str:

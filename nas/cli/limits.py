@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.units import parse_bytes, parse_joules
+from nas.cli.options import whole_number
+from nas.units import parse_bytes, parse_count, parse_joules, parse_number, parse_seconds
 
 if TYPE_CHECKING:
     from nas.searching.goals import Goals
@@ -16,9 +18,11 @@ BUDGET_HELP = "budget per sample (per token in translation and phases of decodin
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """Add the options, but for joules."""
     parser.add_argument(
-        "--max-latency-ms", type=float, help="measured milliseconds a batch, at most"
+        "--max-latency-ms", help="measured milliseconds a batch, at most, such as 12.3 or 12.3ms"
     )
-    parser.add_argument("--max-params", type=int, help="parameters, at most")
+    parser.add_argument(
+        "--max-params", type=whole_number, help="parameters, at most, such as 18,202"
+    )
     parser.add_argument(
         "--max-memory", help="peak memory of a batch as it is counted, such as 64MB, at most"
     )
@@ -32,13 +36,13 @@ def limits_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     if arguments.max_latency_ms is not None:
-        if not arguments.max_latency_ms > 0:
-            raise ValueError(f"max_latency_ms must be > 0, got {arguments.max_latency_ms!r}")
-        found["max_latency_s"] = arguments.max_latency_ms / 1e3
+        found["max_latency_s"] = parse_seconds(
+            arguments.max_latency_ms, "max_latency_ms", plain_s=1e-3
+        )
     if arguments.max_params is not None:
-        found["max_params"] = arguments.max_params
+        found["max_params"] = parse_count(arguments.max_params, "max_params")
     if arguments.max_memory is not None:
-        found["max_memory_bytes"] = parse_bytes(arguments.max_memory)
+        found["max_memory_bytes"] = parse_bytes(arguments.max_memory, "max_memory")
     return found
 
 
@@ -66,11 +70,13 @@ def parse_reference(text: str, names: tuple[str, ...]) -> tuple[float, ...]:
 
 def _value(text: str, name: str) -> float:
     if name == "joules":
-        return parse_joules(text)
+        return parse_joules(text, "reference joules")
     if name == "memory":
-        return parse_bytes(text)
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(f"reference {name} must be a number, got {text!r}") from None
-    return value / 1e3 if name == "latency" else value
+        return parse_bytes(text, "reference memory")
+    if name == "latency":
+        return parse_seconds(text, "reference latency", plain_s=1e-3)
+    is_share = name == "accuracy" and text.endswith("%")
+    value = parse_number(text.removesuffix("%"))
+    if math.isnan(value):
+        raise ValueError(f"reference {name} must be a number, got {text!r}")
+    return value / 100 if is_share else value

@@ -20,6 +20,7 @@ from typing import Any
 from nas import interrupts
 from nas.cli.errors import is_bad_input
 from nas.cli.parsing import Parser, report_error
+from nas.printing import print_anything
 
 # Before numpy: its matrices are small here, and threads that wait for each other on busy cores
 # make fitting a predictor take five times as long. Training's threads are torch's: they stay.
@@ -75,6 +76,7 @@ def _module(verb: str) -> ModuleType:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    print_anything()
     try:
         try:
             with interrupts.handled():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nas.cli.options import add_device, add_json, add_meter, add_quiet
+from nas.cli.options import add_device, add_json, add_meter, add_quiet, seconds
 from nas.cli.plugins import add_plugins
 
 AUTO = "auto"
@@ -59,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="records to append to; what is there is not measured again "
         "(default: measurements.jsonl)",
     )
-    parser.add_argument("--budget-s", type=float, help="stop before this many seconds are over")
+    parser.add_argument("--budget-s", type=seconds, help="stop before this many seconds are over")
     parser.add_argument("--retry-failed", action="store_true", help="try again what failed")
     add_quiet(parser)
     add_json(parser)

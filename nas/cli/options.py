@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+import argparse
 from typing import Any
+
+from nas.units import parse_count, parse_seconds
 
 
 def add_json(parser: Any) -> None:
@@ -14,6 +17,24 @@ def add_json(parser: Any) -> None:
 def add_quiet(parser: Any) -> None:
     """``--quiet``, of every verb that shows progress."""
     parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def seconds(text: str) -> float:
+    """The type of options in seconds, which may be typed with a unit."""
+    try:
+        return parse_seconds(text, "it")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def whole_number(text: str) -> int:
+    """The type of options that count, which may be typed with commas between thousands."""
+    try:
+        return int(parse_count(text, "it"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"invalid int value: {text!r}, where 18,202 or 18202 is allowed"
+        ) from None
 
 
 def add_device(parser: Any) -> None:

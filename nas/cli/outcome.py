@@ -51,10 +51,10 @@ def next_steps(done: Run, summary: SearchSummary, front: Front) -> list[str]:
     if not summary.finished:
         steps.append(f"nas resume {folder}{_given_again(done)}")
     if len(front):
-        steps.append(f"nas front {folder} --knee")
-        if _can_be_exported(done, front.knee().trial):
+        steps.append(f"nas front {folder} --recommended")
+        if _can_be_exported(done, front.recommended().trial):
             plugins = " ".join(_plugins(done))
-            steps.append(f"nas export {folder} --knee --to {_free()}{plugins and ' ' + plugins}")
+            steps.append(f"nas export {folder} --to {_free()}{plugins and ' ' + plugins}")
     elif summary.finished:
         more = done.config.trials + max(1, summary.failed)
         steps.append(

@@ -30,7 +30,9 @@ def add_parser(subparsers: Any) -> None:
         help="one picture (default: every one that the run has enough for)",
     )
     parser.add_argument(
-        "--trial", type=int, help="whose architecture is drawn (default: that of the knee)"
+        "--trial",
+        type=int,
+        help="whose architecture is drawn (default: the recommended member, see nas front)",
     )
     parser.add_argument(
         "--to",
@@ -180,7 +182,7 @@ def _architecture(found: Run, path: Path, trial: int | None) -> None:
     from nas.plots.architecture import plot_architecture
     from nas.plots.blocks import blocks_of
 
-    number = found.front().knee().trial if trial is None else trial
+    number = found.front().recommended().trial if trial is None else trial
     record = found.trial(number)
     workload = found.workload
     shape = "x".join(map(str, workload.input_shape))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nas.cli.options import add_json, add_moved_task, add_quiet
+from nas.cli.options import add_json, add_moved_task, add_quiet, seconds
 from nas.cli.plugins import add_plugins, named_plugins
 from nas.cli.storage import add_storage, storage_of
 
@@ -30,7 +30,10 @@ def add_parser(subparsers: Any) -> None:
         help="a running Ray cluster, or local for one of its own (default: as before)",
     )
     parser.add_argument(
-        "--trial-timeout-s", type=float, metavar="S", help="as in nas search (default: as before)"
+        "--trial-timeout-s",
+        type=seconds,
+        metavar="S",
+        help="as in nas search (default: as before)",
     )
     parser.add_argument(
         "--gpus-per-trial",

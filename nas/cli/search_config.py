@@ -58,7 +58,7 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
         # Whole, so that workers and a resumed search find it from any folder.
         changes["task"] = str(Path(changes["task"]).resolve())
     if arguments.max_joules is not None:
-        changes["max_joules"] = parse_joules(arguments.max_joules)
+        changes["max_joules"] = parse_joules(arguments.max_joules, "max_joules")
     changes |= limits_of(arguments)
     if arguments.objective is not None:
         changes["objectives"] = tuple(arguments.objective)

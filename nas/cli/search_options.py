@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from nas.cli.limits import BUDGET_HELP, add_limits
-from nas.cli.options import add_device, add_json, add_meter, add_quiet
+from nas.cli.options import add_device, add_json, add_meter, add_quiet, seconds
 from nas.cli.plugins import add_plugins
 from nas.cli.storage import add_storage
 
@@ -67,7 +67,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--halving",
         action="store_true",
-        help="stop early what falls behind in accuracy and joules after 1/15, 1/5 or 3/5 of its "
+        help="stop early what falls behind in accuracy and joules after 1/12, 3/12 or 9/12 of its "
         "epochs",
     )
     parser.add_argument(
@@ -139,7 +139,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--trial-timeout-s",
-        type=float,
+        type=seconds,
         metavar="S",
         help="seconds that a trial may take, waiting for storage not counted, before it fails",
     )

@@ -12,10 +12,10 @@ is in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from nas.files import read_json
 from nas.tasks.carried import LABELS, TOKENIZER
@@ -25,6 +25,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.workload import PADDING_TOKEN, Workload
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
 CHECK, CARD, README = "check.safetensors", "card.json", "README.md"
@@ -51,57 +53,76 @@ class Artifact:
     encoder: TextEncoder | None = None
     network: nn.Module | None = field(default=None, repr=False)
 
-    def classify(self, texts: Sequence[str]) -> list[str]:
-        """The most likely label of each text.
+    @overload
+    def classify(self, texts: str) -> str: ...  # type: ignore[overload-overlap]
+    @overload
+    def classify(self, texts: Iterable[str]) -> list[str]: ...
+    def classify(self, texts: str | Iterable[str]) -> str | list[str]:
+        """The most likely label of each text; of one text that is given alone, its label alone.
 
         Raises:
-            ValueError: the artifact carries no tokenizer or no labels.
+            ValueError: the artifact carries no tokenizer or no labels, or ``texts`` are none.
         """
-        import torch
-
-        if self.encoder is None or self.labels is None:
+        encoder, labels = self.encoder, self.labels
+        if encoder is None or labels is None:
             raise ValueError(
                 f"classify needs an artifact with {TOKENIZER} and {LABELS}; call() takes tensors"
             )
-        tokens_NT = torch.from_numpy(self.encoder.encode(texts))
-        found: list[str] = []
-        # A compiled network takes batches of exactly the workload's size.
-        for batch in torch.split(tokens_NT, self.workload.batch_size):
-            filler = batch[:1].expand(self.workload.batch_size - len(batch), -1)
-            logits_BC = self.call(torch.cat([batch, filler]).to(self.device))[: len(batch)]
-            found += [self.labels[i] for i in logits_BC.argmax(dim=-1).tolist()]
-        return found
 
-    def translate(self, texts: Sequence[str]) -> list[str]:
-        """A translation of each text.
+        def label(batch: list[str]) -> list[str]:
+            logits_BC = self._called(encoder.encode(batch))
+            return [labels[i] for i in logits_BC.argmax(dim=-1).tolist()]
+
+        return self._of_each(texts, label)
+
+    @overload
+    def translate(self, texts: str) -> str: ...  # type: ignore[overload-overlap]
+    @overload
+    def translate(self, texts: Iterable[str]) -> list[str]: ...
+    def translate(self, texts: str | Iterable[str]) -> str | list[str]:
+        """A translation of each text; of one text that is given alone, its translation alone.
 
         Raises:
-            ValueError: the artifact does not translate, or carries no tokenizer.
+            ValueError: the artifact does not translate, or carries no tokenizer, or ``texts`` are
+                none.
         """
-        import torch
-
-        if self.encoder is None or not self.workload.is_translation:
+        encoder = self.encoder
+        if encoder is None or not self.workload.is_translation:
             raise ValueError(f"translate needs an encoder-decoder's artifact with {TOKENIZER}")
-        sources_NS = torch.from_numpy(self.encoder.encode(texts))
-        end, found = self.workload.n_classes - 1, []
-        # A compiled network takes batches of exactly the workload's size.
-        for batch in torch.split(sources_NS, self.workload.batch_size):
-            filler = batch[:1].expand(self.workload.batch_size - len(batch), -1)
-            tokens_BT = self.call(torch.cat([batch, filler]).to(self.device))[: len(batch)]
-            tokens_BT = tokens_BT.masked_fill(tokens_BT == end, PADDING_TOKEN)
-            found += self.encoder.decode_rows(tokens_BT.cpu().numpy())
-        return found
+        end = self.workload.n_classes - 1
 
+        def translated(batch: list[str]) -> list[str]:
+            tokens_BT = self._called(encoder.encode(batch))
+            return encoder.decode_rows(
+                tokens_BT.masked_fill(tokens_BT == end, PADDING_TOKEN).cpu().numpy()
+            )
+
+        return self._of_each(texts, translated)
+
+    @overload
+    def generate(  # type: ignore[overload-overlap]
+        self, prompt: str, n_tokens: int, *, temperature: float = ..., seed: int = ...
+    ) -> str: ...
+    @overload
     def generate(
-        self, prompt: str, n_tokens: int, *, temperature: float = 0.8, seed: int = 0
-    ) -> str:
+        self, prompt: Iterable[str], n_tokens: int, *, temperature: float = ..., seed: int = ...
+    ) -> list[str]: ...
+    def generate(
+        self,
+        prompt: str | Iterable[str],
+        n_tokens: int,
+        *,
+        temperature: float = 0.8,
+        seed: int = 0,
+    ) -> str | list[str]:
         """``prompt`` and the ``n_tokens`` tokens that a decoder writes after it.
 
         Both must have room in the context: of a longer prompt, its end is read. ``temperature`` 0
-        takes the most probable token each time; above it tokens are drawn by ``seed``.
+        takes the most probable token each time; above it tokens are drawn by ``seed``. Several
+        prompts give a list, each what it gives alone.
 
         Raises:
-            ValueError: the artifact is no decoder with a tokenizer, the prompt has no token, or
+            ValueError: the artifact is no decoder with a tokenizer, a prompt has no token, or
                 ``n_tokens`` leaves none of the context for it.
         """
         import torch
@@ -109,19 +130,48 @@ class Artifact:
         from search_spaces.models.decoding import generate
         from search_spaces.models.transformer import Transformer
 
-        network = self.network
+        network, encoder = self.network, self.encoder
         is_decoder = isinstance(network, Transformer) and network.is_causal
-        if self.encoder is None or not isinstance(network, Transformer) or not is_decoder:
+        if encoder is None or not isinstance(network, Transformer) or not is_decoder:
             raise ValueError(f"generate needs a decoder's artifact with {TOKENIZER}")
         room = self.workload.input_shape[0] - n_tokens
         if n_tokens < 1 or room < 1:
             most = self.workload.input_shape[0] - 1
             raise ValueError(f"n_tokens must be from 1 to {most}, got {n_tokens}")
-        ((tokens_T, _),) = self.encoder.encode_whole([prompt])
-        prompt_BT = torch.from_numpy(tokens_T[-room:])[None].to(self.device)
-        draws = torch.Generator(self.device).manual_seed(seed)
-        new_BT = generate(network, prompt_BT, n_tokens, temperature=temperature, generator=draws)
-        return prompt + self.encoder.decode(new_BT[0].tolist())
+
+        def written(text: str) -> str:
+            ((tokens_T, _),) = encoder.encode_whole([text])
+            prompt_BT = torch.from_numpy(tokens_T[-room:])[None].to(self.device)
+            draws = torch.Generator(self.device).manual_seed(seed)
+            new_BT = generate(
+                network, prompt_BT, n_tokens, temperature=temperature, generator=draws
+            )
+            return text + encoder.decode(new_BT[0].tolist())
+
+        return self._of_each(prompt, lambda batch: [written(text) for text in batch])
+
+    def _called(self, tokens_NT: NDArray[np.int64]) -> Tensor:
+        """Outputs of at most a batch; a compiled network takes exactly the workload's size."""
+        import torch
+
+        batch = torch.from_numpy(tokens_NT)
+        filler = batch[:1].expand(self.workload.batch_size - len(batch), -1)
+        return self.call(torch.cat([batch, filler]).to(self.device))[: len(batch)]
+
+    def _of_each(
+        self, texts: str | Iterable[str], function: Callable[[list[str]], list[str]]
+    ) -> str | list[str]:
+        """What ``function`` gives for each text, batch by batch; of one text alone, the one."""
+        if isinstance(texts, str):
+            return function([texts])[0]
+        # Bytes are numbers to Python: they are refused as such.
+        rows: list[object] = list(texts) if isinstance(texts, Iterable) else [texts]
+        if wrong := [row for row in rows if not isinstance(row, str)]:
+            raise ValueError(f"texts must be a text or several, got {wrong[0]!r}")
+        size = self.workload.batch_size
+        known = [row for row in rows if isinstance(row, str)]
+        batches = [known[at : at + size] for at in range(0, len(rows), size)]
+        return [found for batch in batches for found in function(batch)]
 
 
 def load_artifact(

@@ -40,6 +40,18 @@ class Loaded:
     module: nn.Module | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a form cannot hold: ``text`` names it, ``gene`` its gene and value, if it has one."""
+
+    text: str
+    gene: str | None = None
+
+    def __str__(self) -> str:
+        """What it is."""
+        return self.text
+
+
 class Form(abc.ABC):
     """One further form; ``files`` are its paths in the artifact's folder.
 
@@ -71,23 +83,27 @@ class Form(abc.ABC):
         """The first package that it needs and that is not installed, ``None`` for none."""
         return next((name for name in self.packages if find_spec(name) is None), None)
 
-    def refusal(self, architecture: Architecture, workload: Workload, device: str) -> str | None:
+    def refusal(
+        self, architecture: Architecture, workload: Workload, device: str
+    ) -> Refusal | None:
         """What of the network, as it runs on ``device``, this form cannot hold; ``None``: nothing.
 
         Sparsity that the device only simulates is zeros in dense weights, which every form holds.
         """
         if architecture.family != TRANSFORMER and not self.is_for_families:
-            return f"networks of the family {architecture.family}"
+            return Refusal(f"networks of the family {architecture.family}")
         if architecture.decoder is not None:
-            return "an encoder-decoder, whose translations are a loop of steps"
+            return Refusal("an encoder-decoder, whose translations are a loop of steps")
         for placed in architecture.placed_blocks:
-            compression = placed.spec.compression
+            compression, block = placed.spec.compression, placed.path.rpartition(".")[2]
             if compression.precision not in self.precisions:
-                return f"{compression.precision} ({placed.path})"
+                named = f"{compression.precision} ({placed.path})"
+                return Refusal(named, f"{block}_precision {compression.precision}")
             if compression.sparsity != "dense" and not is_simulated(compression, device):
-                return f"{compression.sparsity} kernels ({placed.path})"
+                named = f"{compression.sparsity} kernels ({placed.path})"
+                return Refusal(named, f"{block}_sparsity {compression.sparsity}")
         if workload.phase is not None:
-            return f"the cache that phase {workload.phase} is priced with"
+            return Refusal(f"the cache that phase {workload.phase} is priced with")
         return None
 
     def output_tolerance(self, architecture: Architecture, largest: float) -> float | None:

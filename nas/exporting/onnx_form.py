@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nas.exporting.form import Form, Loaded
+from nas.exporting.form import Form, Loaded, Refusal
 from nas.scratch import scratch
 from nas.training.checkpoint import read_description
 from search_spaces.architecture import Architecture, Precision
@@ -37,11 +37,13 @@ class _OnnxRuntimeForm(Form):
     packages = ("onnx", "onnxscript", "onnxruntime")
     on_cpu = True
 
-    def refusal(self, architecture: Architecture, workload: Workload, device: str) -> str | None:
+    def refusal(
+        self, architecture: Architecture, workload: Workload, device: str
+    ) -> Refusal | None:
         """See ``Form.refusal``."""
         params = count(architecture, workload).params
         if params > _MOST_PARAMS:
-            return f"{params:,} parameters in one file, but {_MOST_PARAMS:,}"
+            return Refusal(f"{params:,} parameters in one file, but {_MOST_PARAMS:,}")
         return super().refusal(architecture, workload, device)
 
     def load(self, folder: Path, *, device: str, threads: int) -> Loaded:

@@ -1,4 +1,4 @@
-"""Ask a front: the best under a budget, the cheapest that is good enough, the knee."""
+"""Ask a front: the best under a budget, the cheapest that is good enough, the recommended one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.spread import spread
 from nas.pareto.uncertainty import front_probabilities
+from nas.tasks.metric import ACCURACY, get_metric
+from nas.units import Quantity, parse_joules
 
 SCHEMA_VERSION = 1
+# Of a front's extent, how far a knee lies above the line between its ends, at least.
+KNEE_HEIGHT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,25 +140,34 @@ class Front:
         return len(self.members)
 
     def within(
-        self, *, max_joules: float | None = None, min_accuracy: float | None = None
+        self, *, max_joules: Quantity | None = None, min_accuracy: Quantity | None = None
     ) -> Front:
-        """The members that keep a budget per unit and an accuracy; may be empty."""
+        """The members that keep a budget per unit and an accuracy; may be empty.
+
+        Either may be a text as tables print it: ``"100 uJ"``, and ``"84%"`` or the score in the
+        metric's own unit, such as ``"2.7 bits"``. A number is joules, or a share in [0, 1].
+
+        Raises:
+            ValueError: a text is no such figure.
+        """
+        most_j, least = self._read(max_joules, min_accuracy)
         return Front(
             tuple(
                 m
                 for m in self.members
-                if (max_joules is None or m.energy_j <= max_joules)
-                and (min_accuracy is None or m.accuracy >= min_accuracy)
+                if (most_j is None or m.energy_j <= most_j)
+                and (least is None or m.accuracy >= least)
             ),
             self.costs,
         )
 
     def best(
-        self, *, max_joules: float | None = None, min_accuracy: float | None = None
+        self, *, max_joules: Quantity | None = None, min_accuracy: Quantity | None = None
     ) -> FrontMember:
         """The most accurate member under a budget, or the cheapest that is accurate enough.
 
-        With ``min_accuracy`` alone the one of fewest joules, otherwise the most accurate.
+        With ``min_accuracy`` alone the one of fewest joules, otherwise the most accurate. See
+        ``within`` for how both are written.
 
         Raises:
             ValueError: no member qualifies; says what the front has.
@@ -164,10 +177,11 @@ class Front:
             raise ValueError("the front must have a member, and no trial is complete yet")
         if not fit:
             least, most = self.members[0], max(self.members, key=lambda m: m.accuracy)
-            asked = [] if max_joules is None else [f"max_joules {max_joules:g} J"]
-            asked += [] if min_accuracy is None else [f"min_accuracy {min_accuracy:g}"]
+            most_j, share = self._read(max_joules, min_accuracy)
+            requested = [] if most_j is None else [f"max_joules {most_j:g} J"]
+            requested += [] if share is None else [f"min_accuracy {share:g}"]
             raise ValueError(
-                f"no member of the front keeps {' and '.join(asked)}: it spans "
+                f"no member of the front keeps {' and '.join(requested)}: it spans "
                 f"{least.accuracy:.4f} at {least.energy_j:.3g} J to "
                 f"{most.accuracy:.4f} at {most.energy_j:.3g} J"
             )
@@ -175,32 +189,68 @@ class Front:
             return min(fit, key=lambda m: (m.energy_j, m.trial))
         return max(fit, key=lambda m: (m.accuracy, -m.energy_j))
 
-    def knee(self) -> FrontMember:
-        """The member farthest above the straight line between the two ends of the front.
+    def _read(
+        self, max_joules: Quantity | None, min_accuracy: Quantity | None
+    ) -> tuple[float | None, float | None]:
+        """Joules and a share, of texts too."""
+        most_j = (
+            parse_joules(max_joules, "max_joules") if isinstance(max_joules, str) else max_joules
+        )
+        if isinstance(min_accuracy, str):
+            metric = get_metric(self.members[0].metric) if self.members else ACCURACY
+            return most_j, metric.parse(min_accuracy, "min_accuracy")
+        return most_j, min_accuracy
 
-        Distances are taken with accuracy and the logarithm of joules each scaled to [0, 1]
-        (Das 1999, "On characterizing the knee of the Pareto curve"). A front of one or two
-        members has no inside; its most accurate member is returned. Further objectives are not
-        looked at: of more than two, members are those of the front of accuracy and joules.
+    def recommended(self) -> FrontMember:
+        """The cheapest member whose quality is within one standard error of the best member's.
+
+        The one-standard-error rule (Breiman et al. 1984): what is better by less than the best
+        one's own error is not known to be better, so that fewer joules decide. Where no error is
+        known (0, or no number) it is the best member itself. Of further objectives, joules alone
+        decide.
 
         Raises:
             ValueError: the front is empty.
         """
+        best = self.best()
+        error = best.accuracy_se
+        least = best.accuracy - (error if error is not None and error > 0 else 0.0)
+        near = [m for m in self.members if m.accuracy >= least]
+        return min(near, key=lambda m: (m.energy_j, -m.accuracy, m.trial))
+
+    def knee(self) -> FrontMember | None:
+        """The member where quality stops paying, ``None`` where the front has no such place.
+
+        It is the one farthest above the straight line between the two ends of the front, with
+        quality in the metric's own unit and the logarithm of joules each scaled to [0, 1] (Das
+        1999, "On characterizing the knee of the Pareto curve"). It is a knee only if it lies
+        above that line by more than ``KNEE_HEIGHT`` of the front's extent, and by more than its
+        own standard error: of one or two members, and of a straight or convex front, there is
+        none. Further objectives are not looked at: of more than two, members are those of the
+        front of accuracy and joules.
+        """
         if self.costs:
             return Front.of(self.members).knee()
         if len(self.members) < 3:
-            return self.best()
+            return None
         energy = np.log([m.energy_j for m in self.members])
-        accuracy = np.array([m.accuracy for m in self.members])
+        quality = np.array([_score(m) for m in self.members])
+        extent = float(quality[-1] - quality[0])
+        if not (np.isfinite(quality).all() and extent and energy[-1] > energy[0]):
+            return None
         across = (energy - energy[0]) / (energy[-1] - energy[0])
-        up = (accuracy - accuracy[0]) / (accuracy[-1] - accuracy[0])
-        return self.members[int(np.argmax(up - across))]
+        height = (quality - quality[0]) / extent - across
+        at = int(np.argmax(height))
+        member = self.members[at]
+        error = (member.accuracy_se if member.score is None else member.score_se) or 0.0
+        noise = error / abs(extent) if error > 0 else 0.0
+        return member if height[at] > max(KNEE_HEIGHT, noise) else None
 
     def diverse(self, k: int) -> Front:
         """``k`` members spread over the whole front (``nas.pareto.spread``), or all if fewer.
 
-        Of one, the knee: it has nothing to be far from. Accuracy and the logarithms of joules and
-        costs count alike.
+        Of one, the recommended one: it has nothing to be far from. Accuracy and the logarithms of
+        joules and costs count alike.
 
         Raises:
             ValueError: ``k`` is below 1.
@@ -208,7 +258,7 @@ class Front:
         if k < 1:
             raise ValueError(f"top must be >= 1, got {k!r}")
         if k == 1 and self.members:
-            return Front((self.knee(),), self.costs)
+            return Front((self.recommended(),), self.costs)
         chosen = spread(self.losses(), k) if self.members else []
         return Front(tuple(self.members[i] for i in chosen), self.costs)
 
@@ -248,6 +298,11 @@ def chances(
 
 
 _FIELDS = {"latency": "latency_s", "params": "params", "memory": "peak_memory_bytes"}
+
+
+def _score(member: FrontMember) -> float:
+    """Quality in the metric's own unit, where it is known."""
+    return member.accuracy if member.score is None else member.score
 
 
 def _cost(member: Figures | FrontMember, name: str) -> float:

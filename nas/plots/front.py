@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nas.plots.axis import joule_frame, position, position_error, quality_axis
 from nas.plots.style import (
     BLACK,
     BLUE,
     GREY,
     ORANGE,
+    Bars,
     check_ending,
+    draw_bars,
     drawing,
     grid,
     joule_axis,
@@ -60,56 +64,43 @@ def plot_front(
     shown = [p for p in points if p.accuracy is not None]
     if not shown:
         raise ValueError("the plot must have a complete trial to show, and there is none")
-    from matplotlib.ticker import FuncFormatter
-
+    quality = quality_axis(
+        metric, [p.accuracy or 0.0 for p in shown], [p.accuracy_se for p in shown]
+    )
     with drawing(path, 2.9) as figure:
         axes = figure.add_subplot()
         axes.set_xscale("log")
-        complete = [p for p in shown if p.kind == "complete"]
-        baseline = [p for p in shown if p.kind == "baseline"]
-        front = sorted((p for p in shown if p.kind == "front"), key=lambda p: p.energy_j)
-        _errors(axes, complete, color=GREY, marker="o", size=3, label="trained")
-        if front and joined:
-            axes.step(
-                [p.energy_j for p in front],
-                [p.accuracy or 0.0 for p in front],
-                where="post",
-                color=BLUE,
-                linewidth=1.0,
-                zorder=3,
+        axes.set_xlim(
+            *joule_frame(
+                [p.energy_j for p in points],
+                [p.energy_low_j for p in shown],
+                [p.energy_high_j for p in shown],
             )
-        _errors(axes, front, color=BLUE, marker="s", size=4, label="front", zorder=4)
-        if baseline:
-            axes.plot(
-                [p.energy_j for p in baseline],
-                [p.accuracy or 0.0 for p in baseline],
-                "D",
-                color=BLACK,
-                markersize=7,
-                markerfacecolor="none",
-                markeredgewidth=1.1,
-                label="baseline",
-                zorder=5,
+        )
+        axes.set_ylim(quality.low, quality.high)
+        for kind, color, marker, size, label in (
+            ("complete", GREY, "o", 3.0, "trained"),
+            ("front", BLUE, "s", 4.0, "front"),
+        ):
+            members = sorted((p for p in shown if p.kind == kind), key=lambda p: p.energy_j)
+            bars = [_bars(p, metric, quality.low) for p in members]
+            if kind == "front" and joined and bars:
+                at = [b.x for b in bars], [b.y for b in bars]
+                axes.step(*at, where="post", color=color, linewidth=1.0, zorder=3)
+            draw_bars(
+                axes,
+                bars,
+                color=color,
+                marker=marker,
+                size=size,
+                label=label,
+                zorder=4 if kind == "front" else 2,
             )
-        low = min((p.accuracy or 0) - p.accuracy_se for p in shown)
-        high = max((p.accuracy or 0) + p.accuracy_se for p in shown)
-        margin = max(0.06 * (high - low), 0.005)
-        axes.set_ylim(low - 2 * margin, high + margin)
-        dropped = [p for p in points if p.kind == "dropped"]
-        if dropped:
-            axes.plot(
-                [p.energy_j for p in dropped],
-                [low - 1.3 * margin] * len(dropped),
-                "|",
-                color=ORANGE,
-                markersize=6,
-                alpha=0.7,
-                linestyle="none",
-                label="dropped (predicted joules)",
-            )
+        _baselines(axes, [_bars(p, metric, quality.low) for p in shown if p.kind == "baseline"])
+        _dropped(axes, [p.energy_j for p in points if p.kind == "dropped"])
         energies = [p.energy_j for p in points]
         joule_axis(axes.xaxis, max(energies) / min(energies))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: metric.text(v, digits=0)))
+        axes.set_yticks([at for at, _ in quality.ticks], [text for _, text in quality.ticks])
         axes.set_xlabel(energy_label)
         axes.set_ylabel(f"validation {metric.name} (± s.e.)")
         axes.set_title(title)
@@ -117,30 +108,42 @@ def plot_front(
         legend_below(figure)
 
 
-def _errors(
-    axes: Any,
-    points: Sequence[PlotPoint],
-    *,
-    color: str,
-    marker: str,
-    size: int,
-    label: str,
-    zorder: int = 2,
-) -> None:
-    if points:
-        axes.errorbar(
-            [p.energy_j for p in points],
-            [p.accuracy for p in points],
-            xerr=[
-                [p.energy_j - p.energy_low_j for p in points],
-                [p.energy_high_j - p.energy_j for p in points],
-            ],
-            yerr=[p.accuracy_se for p in points],
-            fmt=marker,
-            color=color,
-            markersize=size,
-            linewidth=0,
-            elinewidth=0.7,
-            label=label,
-            zorder=zorder,
+def _bars(point: PlotPoint, metric: Metric, bottom: float) -> Bars:
+    """A point with its bars, where the axes show them; without a finite score at the bottom."""
+    share = point.accuracy or 0.0
+    at, error = position(metric, share), position_error(metric, share, point.accuracy_se)
+    if not math.isfinite(at):
+        at, error = bottom, math.inf
+    return Bars(
+        point.energy_j, at, point.energy_low_j, point.energy_high_j, at - error, at + error
+    )
+
+
+def _baselines(axes: Any, bars: Sequence[Bars]) -> None:
+    if bars:
+        axes.plot(
+            [b.x for b in bars],
+            [b.y for b in bars],
+            "D",
+            color=BLACK,
+            markersize=7,
+            markerfacecolor="none",
+            markeredgewidth=1.1,
+            label="baseline",
+            zorder=5,
+        )
+
+
+def _dropped(axes: Any, energies_j: Sequence[float]) -> None:
+    if energies_j:
+        axes.plot(
+            energies_j,
+            [0.03] * len(energies_j),
+            "|",
+            color=ORANGE,
+            markersize=6,
+            alpha=0.7,
+            linestyle="none",
+            label="dropped (predicted joules)",
+            transform=axes.get_xaxis_transform(),
         )

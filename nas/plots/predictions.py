@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nas.plots.style import BLACK, BLUE, ORANGE, drawing, grid, joule_axis, legend_below
+from nas.plots.style import (
+    BLACK,
+    BLUE,
+    ORANGE,
+    Bars,
+    draw_bars,
+    drawing,
+    grid,
+    joule_axis,
+    legend_below,
+)
 from nas.searching.predictions import Predicted, coverage_of
 
 
@@ -30,6 +40,9 @@ def plot_predictions(
         axes.set_yscale("log")
         ends = [x for p in predictions for x in (p.measured_j, p.predicted_j)]
         low, high = min(ends) / 1.3, max(ends) * 1.3
+        axes.set_xlim(low, high)
+        # Intervals of the first trials, of which nothing was known, may leave the picture.
+        axes.set_ylim(low / 1.5, high * 1.5)
         axes.plot([low, high], [low, high], color=BLACK, linewidth=0.8, linestyle="--", zorder=1)
         for points, color, marker, label in (
             (held, BLUE, "o", f"interval held ({len(held)})"),
@@ -37,27 +50,18 @@ def plot_predictions(
         ):
             if not points:
                 continue
-            axes.errorbar(
-                [p.measured_j for p in points],
-                [p.predicted_j for p in points],
-                xerr=[
-                    [p.measured_j - p.measured_low_j for p in points],
-                    [p.measured_high_j - p.measured_j for p in points],
-                ],
-                yerr=[
-                    [p.predicted_j - p.low_j for p in points],
-                    [p.high_j - p.predicted_j for p in points],
-                ],
-                fmt=marker,
-                color=color,
-                markersize=3.5,
-                linewidth=0,
-                elinewidth=0.7,
-                label=label,
-            )
-        axes.set_xlim(low, high)
-        # Intervals of the first trials, of which nothing was known, may leave the picture.
-        axes.set_ylim(low / 1.5, high * 1.5)
+            bars = [
+                Bars(
+                    p.measured_j,
+                    p.predicted_j,
+                    p.measured_low_j,
+                    p.measured_high_j,
+                    p.low_j,
+                    p.high_j,
+                )
+                for p in points
+            ]
+            draw_bars(axes, bars, color=color, marker=marker, size=3.5, label=label)
         joule_axis(axes.xaxis, high / low)
         joule_axis(axes.yaxis, high / low)
         axes.set_xlabel(f"measured, per {unit} ({meter_label})")

@@ -7,17 +7,21 @@ colour says, a shape, a hatch or a word says as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nas.files import write_atomic
+from nas.units import format_joules
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 YELLOW, SKY, GREY, BLACK = "#E69F00", "#56B4E9", "#7F7F7F", "#000000"
 ENDINGS = (".png", ".svg", ".pdf")
 COLUMN_IN = 3.3
+# In legends, of the arrow heads at the frame.
+CUT = "bar goes on beyond the frame"
 _DPI = 300
 _FONT: Any = {
     "font.size": 7.5,
@@ -76,21 +80,84 @@ def joule_axis(axis: Any, span: float) -> None:
     """Write a logarithmic axis in joules; ``span`` is the ratio of its ends."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_formatter(FuncFormatter(lambda value, _: joules(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_joules(value)))
     if span < 30:
         # Decades alone would leave the axis almost bare.
         axis.set_minor_locator(LogLocator(subs=(2.0, 5.0) if span > 6 else (2.0, 3.0, 5.0, 7.0)))
-        axis.set_minor_formatter(FuncFormatter(lambda value, _: joules(value)))
+        axis.set_minor_formatter(FuncFormatter(lambda value, _: format_joules(value)))
     else:
         axis.set_minor_formatter(NullFormatter())
 
 
-def joules(value: float) -> str:
-    """Three digits with the unit that fits."""
-    for unit, scale in (("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9)):
-        if value >= scale * 0.999:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value:.3g} J"
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """A point with the ends of its two error bars, in the units of its axes."""
+
+    x: float
+    y: float
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+
+
+def draw_bars(
+    axes: Any,
+    points: Sequence[Bars],
+    *,
+    color: str,
+    marker: str,
+    size: float,
+    label: str,
+    zorder: float = 2,
+) -> None:
+    """Draw points with both bars into axes whose limits are set.
+
+    A bar that goes on beyond the frame ends there in an arrow head, so that it is not taken for
+    a shorter one.
+    """
+    if not points:
+        return
+    left, right = sorted(axes.get_xlim())
+    bottom, top = sorted(axes.get_ylim())
+    axes.errorbar(
+        [p.x for p in points],
+        [p.y for p in points],
+        xerr=[
+            [p.x - max(p.x_low, left) for p in points],
+            [min(p.x_high, right) - p.x for p in points],
+        ],
+        yerr=[
+            [p.y - max(p.y_low, bottom) for p in points],
+            [min(p.y_high, top) - p.y for p in points],
+        ],
+        fmt=marker,
+        color=color,
+        markersize=size,
+        linewidth=0,
+        elinewidth=0.7,
+        label=label,
+        zorder=zorder,
+    )
+    heads = {
+        "<": [(left, p.y) for p in points if p.x_low < left],
+        ">": [(right, p.y) for p in points if p.x_high > right],
+        "v": [(p.x, bottom) for p in points if p.y_low < bottom],
+        "^": [(p.x, top) for p in points if p.y_high > top],
+    }
+    for head, ends in heads.items():
+        if ends:
+            axes.plot(
+                *zip(*ends, strict=True),
+                linestyle="none",
+                marker=head,
+                color=color,
+                markersize=3.5,
+                markeredgewidth=0,
+                clip_on=False,
+                label=CUT,
+                zorder=zorder,
+            )
 
 
 def grid(axes: Any) -> None:

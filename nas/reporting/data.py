@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from nas.pareto.queries import FrontMember
+from nas.plots.axis import joule_frame, quality_axis
 from nas.plots.blocks import blocks_of
 from nas.searching.history import history_of
 from nas.searching.predictions import coverage_of, predictions_of
@@ -17,6 +18,7 @@ from nas.searching.run import Run
 from nas.searching.summary import SearchSummary, summarise
 from nas.searching.trial import TrialRecord, judged
 from nas.versions import of_all
+from nas.tasks.metric import Metric
 from search_spaces.simulated import describe_on
 
 SCHEMA_VERSION = 1
@@ -35,31 +37,27 @@ def page_data(run: Run) -> dict[str, Any]:
     shown = {record.number for record in judged(records)}
     history = history_of(run)
     coverage = coverage_of(predictions_of(records))
+    device = run.config.measured_device
+    trials = [_trial(r, device, front.get(r.number), r.number in shown) for r in records]
     data: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "run": run.folder.resolve().name,
         "task": run.task,
         "metric": {"name": run.metric.name, "scale": run.metric.scale},
+        "axis": _axis(run.metric, trials),
         "unit": run.unit,
         "space": run.config.space.name,
         "started": run.started,
         "trials_asked": run.config.trials,
         "costs": list(run.config.goals.costs),
         "summary": summary.to_dict() | {"spent_energy_j": summary.spent_energy_j},
-        "trials": [
-            _trial(
-                record,
-                run.config.measured_device,
-                front.get(record.number),
-                record.number in shown,
-            )
-            for record in records
-        ],
+        "trials": trials,
         "history": None if history is None else asdict(history),
         "coverage": None
         if coverage is None
         else asdict(coverage) | {"asked": run.config.gate.confidence},
         "fidelity": _fidelity(records),
+        "fidelity_axis": _fidelity_axis(run.metric, _fidelity(records)),
         "provenance": _provenance(run, records, summary),
     }
     text = json.dumps(data, sort_keys=True, allow_nan=False)
@@ -119,6 +117,30 @@ def _fidelity(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
         for r in records
         if r.state == "complete" and r.inherited_accuracy is not None
     ]
+
+
+def _axis(metric: Metric, trials: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Both axes of the main picture: those that ``nas plot`` draws."""
+    points = [t for t in trials if t["place"] in ("front", "trained")]
+    if not points:
+        return None
+    dropped = [t["predicted_energy_j"] for t in trials if t["place"] == "dropped"]
+    energies = [t["energy_j"] for t in points]
+    quality = quality_axis(
+        metric, [t["accuracy"] for t in points], [t["accuracy_se"] for t in points]
+    )
+    joules = joule_frame(
+        energies + [energy_j for energy_j in dropped if energy_j],
+        [t["energy_low_j"] or t["energy_j"] for t in points],
+        [t["energy_high_j"] or t["energy_j"] for t in points],
+    )
+    return quality.to_dict() | {"joules": joules}
+
+
+def _fidelity_axis(metric: Metric, pairs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """One axis for inherited and final quality."""
+    shares = [pair[name] for pair in pairs for name in ("inherited", "own")]
+    return quality_axis(metric, shares).to_dict() if shares else None
 
 
 def _provenance(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from nas.files import place_at
-from nas.searching.goals import Cost, Goals
+from nas.searching.goals import Cost, Goals, read_limits
 from nas.searching.halving import HalvingConfig
 from nas.searching.measure_on import MeasuredDevice
 from nas.searching.supernet import SupernetConfig
@@ -77,7 +77,7 @@ class SearchConfig:
     the gate drops. ``batch_size`` is that of the measured workload. ``meter`` is ``None`` for the
     best one that the machine has. ``objectives`` are minimised beside joules; they, the limits
     (``max_joules`` is per sample, ``max_latency_s`` of a batch) and ``reference`` are those of
-    ``nas.searching.goals``. ``baselines``
+    ``nas.searching.goals``; limits may be texts such as ``"100 uJ"``. ``baselines``
     are evaluated first, whatever the gate thinks of them, and count as trials; savings are named
     against the first. ``teacher`` is what candidates learn from, as ``training.distill`` says:
     ``"largest"``, the space's largest member, which the search trains first, or the folder of an
@@ -146,6 +146,7 @@ class SearchConfig:
             raise ValueError(
                 f"carbon_g_per_kwh must be finite and > 0, got {self.carbon_g_per_kwh!r}"
             )
+        read_limits(self)
         # Made once here, so that what is wrong with it is said now.
         goals = self.goals
         if goals.costs and self.halving is not None:

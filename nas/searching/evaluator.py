@@ -12,6 +12,7 @@ from nas.files import Place, read_json, write_json
 from nas.searching.config import SearchConfig
 from nas.searching.halving import RungPoint
 from nas.searching.replicas import save_scores
+from nas.searching.spent import SPENT, Spending
 from nas.searching.stopping import Progress, Tell
 from nas.searching.trial import TrialRecord
 from predictors.campaign.accounting import whole_device
@@ -117,8 +118,12 @@ class TrainingEvaluator:
         lock = DeviceLock(self.lock_folder, config.device)
         epochs = config.training.epochs
         rungs = () if config.halving is None or tell is None else config.halving.rungs(epochs)
-        with EnergySpan(config.device, share=self.energy_share()) as span:
-            watcher = _Watcher(folder, started, span, tell)
+        share = self.energy_share()
+        with (
+            EnergySpan(config.device, share) as span,
+            Spending(folder, config.device, share) as spending,
+        ):
+            watcher = _Watcher(folder, started, span, spending, tell)
             keeper = Keeper(folder / _LOOP, {*rungs, epochs})
             teacher = None
             if self.teacher is not None:
@@ -168,7 +173,7 @@ class TrainingEvaluator:
             curve=watcher.curve,
             planned_epochs=watcher.planned_epochs,
             duration_s=watcher.duration_s(),
-            train_energy_j=watcher.with_earlier(span.energy_j),
+            train_energy_j=spending.with_earlier(span.energy_j),
             measure_energy_j=record.spent_energy_j,
             trained_by=keeper.trained_by,
             measured_by=record.versions,
@@ -178,17 +183,23 @@ class TrainingEvaluator:
 class _Watcher:
     """A trial's progress, on disk before anybody hears of it.
 
-    What the trial cost before it was interrupted, up to its last rung, is taken over.
+    What the trial cost before it was interrupted is counted, that of repeated epochs too.
     """
 
     def __init__(
-        self, folder: Place, started_s: float, span: EnergySpan, tell: Tell | None
+        self,
+        folder: Place,
+        started_s: float,
+        span: EnergySpan,
+        spending: Spending,
+        tell: Tell | None,
     ) -> None:
         self._path = folder / _PROGRESS
         self._started_s, self._span, self._tell = started_s, span, tell
-        self._earlier = unfinished(folder)
-        self.curve: tuple[RungPoint, ...] = () if self._earlier is None else self._earlier.curve
-        self.planned_epochs = None if self._earlier is None else self._earlier.planned_epochs
+        self._spending = spending
+        earlier = unfinished(folder)
+        self.curve: tuple[RungPoint, ...] = () if earlier is None else earlier.curve
+        self.planned_epochs = None if earlier is None else earlier.planned_epochs
 
     def look(self, look: Look) -> None:
         """Keep and tell what ``look`` found; a rung that was interrupted is told again."""
@@ -200,7 +211,7 @@ class _Watcher:
             look.epochs,
             look.start,
             self.duration_s(),
-            self.with_earlier(self._span.lap()),
+            self._spending.with_earlier(self._span.lap()),
         )
         write_json(self._path, progress.to_dict())
         if self._tell is not None:
@@ -208,13 +219,7 @@ class _Watcher:
 
     def duration_s(self) -> float:
         """Seconds until now, those before an interruption included."""
-        earlier_s = 0.0 if self._earlier is None else self._earlier.duration_s or 0.0
-        return earlier_s + time.perf_counter() - self._started_s
-
-    def with_earlier(self, energy_j: float | None) -> float | None:
-        """``energy_j`` and the joules before an interruption, ``None`` where they are unknown."""
-        earlier_j = 0.0 if self._earlier is None else self._earlier.train_energy_j
-        return None if energy_j is None or earlier_j is None else earlier_j + energy_j
+        return self._spending.earlier.duration_s + time.perf_counter() - self._started_s
 
 
 def unfinished(folder: Place) -> Progress | None:
@@ -248,5 +253,5 @@ def kept_epoch(folder: Place) -> int:
 
 def forget_unfinished(folder: Place) -> None:
     """Remove what only an unfinished trial needs."""
-    for name in (_LOOP, _PROGRESS):
+    for name in (_LOOP, _PROGRESS, SPENT):
         (folder / name).unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nas.pareto.dominance import non_dominated_mask
 from nas.searching.trial import TrialRecord, judged
+from nas.units import Quantity, parse_bytes, parse_count, parse_joules, parse_seconds
 from search_spaces.batch import ArchitectureBatch
 from search_spaces.counting import count_batch
 from search_spaces.memory import peak_memory_bytes
@@ -28,6 +29,13 @@ from search_spaces.workload import Workload
 Cost = Literal["latency", "params", "memory"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
 _LOOKED_AT = 1000
+# What no trial may exceed, and how a text that says how much is read.
+LIMITS: dict[str, Callable[[Quantity, str], float]] = {
+    "max_joules": parse_joules,
+    "max_latency_s": parse_seconds,
+    "max_params": parse_count,
+    "max_memory_bytes": parse_bytes,
+}
 # Known before anything is trained.
 _COUNTED: dict[Cost, Callable[[ArchitectureBatch, Workload], NDArray[np.float64]]] = {
     "params": lambda batch, workload: count_batch(batch, workload).total("params"),
@@ -42,7 +50,8 @@ class Goals:
     ``costs`` are minimised as well. ``max_joules`` is per sample; ``max_latency_s`` is of one
     batch, as it is measured; ``max_memory_bytes`` is peak memory as ``search_spaces.memory``
     counts it. ``reference`` is the corner that hypervolume is counted from, a value for each
-    objective; ``None`` for the search's own (see ``nas.samplers.ehvi``).
+    objective; ``None`` for the search's own (see ``nas.samplers.ehvi``). Limits may be texts as
+    tables print them, such as ``"100 uJ"``, ``"12.3 ms"``, ``"1.25 MB"`` or ``"18,202"``.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -65,7 +74,8 @@ class Goals:
                 )
         if len(set(self.costs)) < len(self.costs):
             raise ValueError(f"objectives must be named once each, got {', '.join(self.costs)}")
-        for name in ("max_joules", "max_latency_s", "max_params", "max_memory_bytes"):
+        read_limits(self)
+        for name in LIMITS:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be finite and > 0, got {value!r}")
@@ -177,6 +187,18 @@ class Goals:
                     f"{name} must be at least {value:,.0f}, which the smallest member of space "
                     f"{space.name!r} has, got {limit:,.0f}"
                 )
+
+
+def read_limits(record: object) -> None:
+    """Turn limits of a frozen record that are texts with units into numbers.
+
+    Raises:
+        ValueError: one is no number above zero in a unit that is known.
+    """
+    for name, parse in LIMITS.items():
+        value = getattr(record, name)
+        if isinstance(value, str):
+            object.__setattr__(record, name, parse(value, name))
 
 
 def _measured(record: TrialRecord, cost: Cost) -> float:

@@ -55,6 +55,7 @@ from nas.searching.ray_waits import tell_driver
 from nas.searching.refine import Refinement
 from nas.searching.replicas import RESULT, replica_folder, result_in
 from nas.searching.session import Listener, Session, failed
+from nas.searching.spent import with_spent
 from nas.searching.stopping import Progress, Stopper
 from nas.searching.storage import is_away
 from nas.searching.trial import TrialRecord
@@ -213,7 +214,8 @@ def run_replicas(
             folder = replica_folder(trials_folder / str(replica.number), replica.replica)
             folder.mkdir(parents=True, exist_ok=True)
             if result_in(folder) is None:
-                write_json(folder / RESULT, failed(replica, _DIED).to_dict())
+                lost = with_spent(failed(replica, _DIED), folder)
+                write_json(folder / RESULT, lost.to_dict())
         refinement.ended(replica)
 
 
@@ -392,9 +394,10 @@ class _SessionSearcher(Searcher):
     def _again_or_failed(self, candidate: TrialRecord) -> None:
         tried = self._attempts.of(candidate.number)
         if tried.is_spent:
-            self._session.finish(failed(candidate, _DIED))
+            folder = self._trials_folder / str(candidate.number)
+            self._session.finish(with_spent(failed(candidate, _DIED), folder))
             self._attempts.ended(candidate.number)
-            forget_unfinished(self._trials_folder / str(candidate.number))
+            forget_unfinished(folder)
         else:
             self._session.dispatch_again(candidate, last=True)
 

@@ -35,6 +35,7 @@ from nas.searching.ray_measure import Measurements, RayMeasure
 from nas.searching.ray_waits import tell_driver
 from nas.searching.replicas import RESULT, result_in
 from nas.searching.session import failed
+from nas.searching.spent import with_spent
 from nas.searching.stopping import Progress, Tell
 from nas.searching.trial import TrialRecord
 
@@ -139,7 +140,7 @@ def _evaluated(
             )
             record = measuring.added_to(record)
         except MemoryError:
-            record = failed(candidate, "out of memory")
+            record = with_spent(failed(candidate, "out of memory"), folder)
         except Exception as error:
             cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
             if isinstance(cause, ray.exceptions.RayError):
@@ -150,7 +151,7 @@ def _evaluated(
             if is_of_storage(cause, _local(folder)):
                 # Nor is the candidate to blame for a full disk, wherever it was met.
                 raise as_away(cause) from error
-            record = failed(candidate, f"{type(cause).__name__}: {cause}")
+            record = with_spent(failed(candidate, f"{type(cause).__name__}: {cause}"), folder)
         with may_end:
             write_json(folder / RESULT, record.to_dict())
     forget_unfinished(folder)
@@ -200,8 +201,9 @@ def _time_limit(
             ended = result_in(folder)
             if ended is None or not is_of(ended, candidate):
                 reason = f"it took longer than {timeout_s:g} s"
+                record = with_spent(failed(candidate, reason), folder)
                 with suppress(OSError, AwayError):
-                    write_json(folder / RESULT, failed(candidate, reason).to_dict())
+                    write_json(folder / RESULT, record.to_dict())
                 os._exit(1)
 
     watcher = threading.Thread(target=watch, daemon=True)

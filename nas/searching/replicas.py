@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.files import Place, as_local, copy_file, read_json, write_atomic
+from nas.searching.spent import Spent, spent_in
 from nas.searching.trial import TrialRecord
 from predictors.meters.base import EnergyReading
 
@@ -87,6 +88,14 @@ def pooled(record: TrialRecord, trial_folder: Path) -> TrialRecord:
     if record.state != "complete":
         return record
     every = replicas_of(trial_folder)
+    begun = _begun(trial_folder)
+    if begun:
+        # Interrupted ones cost something as well.
+        record = replace(
+            record,
+            train_energy_j=_total([record.train_energy_j, *(s.train_energy_j for s in begun)]),
+            duration_s=_total([record.duration_s, *(s.duration_s for s in begun)]),
+        )
     done = [record, *(r for r in every if r.state == "complete")]
     if not every:
         return record
@@ -106,6 +115,13 @@ def pooled(record: TrialRecord, trial_folder: Path) -> TrialRecord:
         measure_energy_j=_total([r.measure_energy_j for r in (record, *every)]),
         duration_s=_total([r.duration_s for r in (record, *every)]),
     )
+
+
+def _begun(trial_folder: Path) -> list[Spent]:
+    """What replicas have spent that have not ended."""
+    folders = trial_folder.glob(f"{_PREFIX}*") if trial_folder.is_dir() else ()
+    found = (spent_in(folder) for folder in folders if not (folder / RESULT).is_file())
+    return [spent for spent in found if spent is not None]
 
 
 def _standard_error(done: Sequence[TrialRecord], trial_folder: Path) -> float:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import datetime
 import threading
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from nas.searching.fingerprints import check_unchanged, fingerprints, moved_task
 from nas.searching.front_member import figures_of, member_of
 from nas.searching.goals import Goals
 from nas.searching.replicas import pooled
+from nas.searching.spent import with_spent
 from nas.searching.storage_url import without_password
 from nas.searching.supernet_weights import SupernetRecord, read_supernet
 from nas.searching.teacher import TeacherRecord, read_record
@@ -214,12 +215,19 @@ class Run:
     def trials(self) -> list[TrialRecord]:
         """Every trial's record, by number; of one evaluated again, means over evaluations.
 
+        Of a trial that has not ended there is what its attempts have spent until now.
+
         Raises:
             StorageError: the study cannot be opened.
         """
         records = self._read()[0]
         if self.config.refine:
             records = [pooled(r, self.trial_folder(r.number)) for r in records]
+        # Those that run, or were interrupted, have no record yet of what they spent.
+        place = self.trials_place
+        records = [
+            with_spent(r, place / str(r.number)) if r.state == "running" else r for r in records
+        ]
         return self._seen(records)
 
     def records(self) -> list[TrialRecord]:
@@ -259,8 +267,12 @@ class Run:
             raise ValueError(f"trial must be one of run {self.folder} ({allowed}), got {number}")
         return trials[number]
 
-    def front(self, limits: Goals | None = None) -> Front:
+    def front(
+        self, limits: Goals | None = None, holds: Callable[[TrialRecord], bool] | None = None
+    ) -> Front:
         """The complete trials that break no limit and that no other such trial dominates.
+
+        Where ``holds`` is given, of those for which it returns true.
 
         ``limits``, by default the search's own, are asked of the trials; objectives are always
         the search's. Of a search by a supernet the trials are finalists, and before there are any
@@ -270,6 +282,7 @@ class Run:
         asked = goals if limits is None else replace(limits, costs=goals.costs, reference=None)
         workload = self.workload if self.config.supernet is not None else None
         kept = [r for r in judged(self.trials()) if goals.keeps(r) and asked.keeps(r)]
+        kept = kept if holds is None else [record for record in kept if holds(record)]
         return Front.of(
             [figures_of(record) for record in kept],
             goals.costs,

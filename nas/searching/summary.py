@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from nas.pareto.hypervolume import hypervolume
 from nas.samplers.proposer import beyond
+from nas.searching.config import LARGEST
 from nas.searching.device_account import device_energy_j
 from nas.searching.fidelity import Fidelity, fidelity_of
 from nas.searching.gate import AuditSummary, audit_summary
 from nas.searching.goals import Goals
 from nas.searching.run import Run
+from nas.searching.spent import spent_in
+from nas.searching.supernet_weights import spent_before
 from nas.searching.trial import TrialRecord, judged
 
 _JOULES_PER_KWH = 3.6e6
@@ -145,13 +148,17 @@ def summarise(
         chosen, tuned = run.finalists(), {r.finalist_of for r in ended}
         finished = finished and chosen is not None and tuned.issuperset(chosen)
         supernet = run.supernet()
-        supernet_j = None if supernet is None else supernet.energy_j
+        supernet_j = spent_before(run.supernet_folder) if supernet is None else supernet.energy_j
     readings = [r.reading for r in records if r.reading is not None]
     further = [reading for r in records for reading in r.readings.values()]
     device_j = device_energy_j(run.device_account_path)
     # Trials that share a device count its joules by shares, which may exceed the whole a little.
     teacher = run.teacher()
     teacher_j = None if teacher is None else teacher.energy_j
+    if teacher is None and run.config.teacher == LARGEST:
+        # Its training was interrupted, or still lasts.
+        begun = spent_in(run.teacher_folder)
+        teacher_j = None if begun is None else begun.train_energy_j
     busy_j = train_j + measure_j + (teacher_j or 0.0) + (supernet_j or 0.0)
     idle_j = None if device_j is None else max(0.0, device_j - busy_j)
     spent_j = busy_j + (idle_j or 0.0)

@@ -109,7 +109,7 @@ def prepare_supernet(config: SearchConfig, folder: Place, lock_folder: Path) -> 
     recipe = config.supernet.recipe
     epochs = recipe.epochs(config.training)
     # Epochs that a kill makes train again were paid for, too.
-    earlier_j = _spent_before(folder)
+    earlier_j = spent_before(folder)
     supernet = Supernet.seeded(config.space, workload, config.seed)
     with EnergySpan(config.device) as span:
 
@@ -151,7 +151,8 @@ def prepare_supernet(config: SearchConfig, folder: Place, lock_folder: Path) -> 
     (folder / _LOOP).unlink(missing_ok=True)
 
 
-def _spent_before(folder: Place) -> float | None:
+def spent_before(folder: Place) -> float | None:
+    """Joules of all training until now, ``None`` where they are unknown."""
     path = folder / _PROGRESS
     return read_json(path)["energy_j"] if path.is_file() else 0.0
 

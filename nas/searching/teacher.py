@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.files import Place, as_written, read_json, write_json
 from nas.searching.config import LARGEST, SearchConfig
+from nas.searching.spent import Spending
 from nas.typed import check_plain_fields
 from search_spaces.architecture import Architecture
 from search_spaces.sampling import largest
@@ -196,7 +197,7 @@ def _trained(config: SearchConfig, folder: Place, lock: Any) -> TeacherRecord:
     objective = objective_of(task, workload)
     assert config.teacher is not None
     own = config.teacher == LARGEST
-    with EnergySpan(config.device) as span:
+    with EnergySpan(config.device) as span, Spending(folder, config.device) as spending:
         if own:
             architecture = largest(config.space)
             model = build(architecture, workload, generator_seed=config.seed).to(config.device)
@@ -235,7 +236,7 @@ def _trained(config: SearchConfig, folder: Place, lock: Any) -> TeacherRecord:
         architecture=architecture,
         params=count(architecture, workload).params,
         accuracy=validation.value,
-        train_energy_j=span.energy_j if own else None,
+        train_energy_j=spending.with_earlier(span.energy_j) if own else None,
     )
 
 

@@ -15,8 +15,11 @@ bits        ``2**-b``         ``b``, such as bits per byte
 from __future__ import annotations
 
 import math
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+from nas.units import parse_number
 
 Scale = Literal["percent", "hundred", "bits"]
 
@@ -72,6 +75,44 @@ class Metric:
         if self.scale == "bits":
             return float(2.0**-score)
         return score / most
+
+    def parse(self, value: float | str, name: str | None = None) -> float:
+        """The share of a score as people write it: ``84%``, ``0.84``, ``2.7 bits``, ``21 BLEU``.
+
+        A number, as text or not, is in the metric's own unit, as with ``share``; ``name`` is what
+        errors call it.
+
+        Raises:
+            ValueError: it is no score of this metric.
+        """
+        name = self.name if name is None else name
+        score, is_percent = value, False
+        if isinstance(value, str):
+            text = unicodedata.normalize("NFKC", value).strip()
+            for unit in ("%", *self._unit_names):
+                if text.casefold().endswith(unit.casefold()):
+                    text, is_percent = text[: -len(unit)].rstrip(), unit == "%"
+                    break
+            score = parse_number(text, 0.01 if is_percent else 1.0)
+        try:
+            if is_percent and self.scale != "percent":
+                raise ValueError(f"{self.name} must be a number, not a percentage")
+            return self.share(float(score))
+        except (ValueError, TypeError):
+            raise ValueError(f"{name} must be {self._allowed}, got {value!r}") from None
+
+    @property
+    def _unit_names(self) -> tuple[str, ...]:
+        """What a score may be followed by."""
+        return (self.name, self.key, *(("bits",) if self.scale == "bits" else ()))
+
+    @property
+    def _allowed(self) -> str:
+        return {
+            "percent": f"a share in [0, 1] or a percentage ({self.name} such as 0.84 or 84%)",
+            "hundred": f"in [0, 100] ({self.name} such as 21)",
+            "bits": f"a number >= 0 ({self.name} such as 2.7)",
+        }[self.scale]
 
     def text(self, share: float, share_error: float | None = None, *, digits: int = 2) -> str:
         """A share for people, with its standard error where there is one.

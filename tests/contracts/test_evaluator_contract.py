@@ -14,6 +14,7 @@ from search_fakes import SPACE, finished, reading
 from nas.searching.config import LARGEST, SearchConfig
 from nas.searching.evaluator import TrainingEvaluator, forget_unfinished, unfinished
 from nas.searching.halving import HalvingConfig
+from nas.searching.ray_trial import evaluate_trial
 from nas.searching.supernet import SupernetConfig
 from nas.searching.supernet_evaluator import SupernetEvaluator
 from nas.searching.supernet_weights import prepare_supernet
@@ -230,3 +231,14 @@ def test_progress_is_on_disk_before_it_is_told_and_taken_up_after_a_kill(tmp_pat
     assert (once.accuracy, once.curve) == (record.accuracy, record.curve)
     forget_unfinished(folder)
     assert {p.name for p in folder.iterdir()} == {"model.safetensors", "scores.npy"}
+
+
+def test_a_trial_that_fails_says_what_its_training_cost(tmp_path):
+    def refuse(*_):
+        raise ValueError("no sensor")
+
+    evaluator = scratch(tmp_path)
+    found = evaluate_trial(candidate(smallest(SPACE)), tmp_path / "7", evaluator, refuse)
+    assert found.state == "failed" and found.train_energy_j > 0 and found.duration_s > 0
+    # Once it is in the record, it is kept nowhere else.
+    assert not (tmp_path / "7" / "spent.json").exists()

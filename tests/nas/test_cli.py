@@ -141,7 +141,6 @@ WRONG = [
     (["search", "quickstart", "--carbon-g-per-kwh", "0"], ["carbon_g_per_kwh", "0"]),
     (["plot", "{run}", "--what", "front", "--to", "{tmp}/x.txt"], [".png"]),
     (["plot", "{run}", "--what", "front", "--to", "{tmp}/no/x.png"], ["writable", "x.png"]),
-    (["export", "{run}", "--to", "{tmp}/a"], ["--trial N"]),
     (["export", "{run}", "--trial", "99", "--to", "{tmp}/a"], ["trial", "99", "0 to"]),
     (["export", "{run}", "--trial", "0", "--knee", "--to", "{tmp}/a"], ["--trial"]),
     (["export", "{run}", "--trial", "0", "--to", "{tmp}/a"], ["weights"]),

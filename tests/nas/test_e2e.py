@@ -92,7 +92,7 @@ def test_the_front_on_the_command_line(run, tmp_path):
     assert table.returncode == 0 and "estimate" in table.stdout and "±" in table.stdout
     found = json.loads(nas_command("front", run.folder, "--json").stdout)
     assert found["schema"] == 1 and len(found["members"]) == len(run.front())
-    csv = nas_command("front", run.folder, "--csv", "--knee").stdout.splitlines()
+    csv = nas_command("front", run.folder, "--csv", "--recommended").stdout.splitlines()
     assert len(csv) == 2 and csv[0].startswith("trial,")
     drawn = nas_command("plot", run.folder, "--what", "front", "--to", tmp_path / "front.png")
     assert drawn.returncode == 0 and (tmp_path / "front.png").stat().st_size > 10_000
@@ -100,7 +100,14 @@ def test_the_front_on_the_command_line(run, tmp_path):
 
 def test_an_exported_trial_runs_elsewhere(run, tmp_path):
     done = nas_command(
-        "export", run.folder, "--knee", "--to", tmp_path / "a", "--json", "--joule-tolerance", "3"
+        "export",
+        run.folder,
+        "--recommended",
+        "--to",
+        tmp_path / "a",
+        "--json",
+        "--joule-tolerance",
+        "3",
     )
     assert done.returncode == 0, done.stderr
     card = json.loads(done.stdout)["card"]
@@ -118,7 +125,7 @@ def test_an_exported_trial_runs_elsewhere(run, tmp_path):
         "labels.json",
         "preprocessing.json",
     }
-    again = nas_command("export", run.folder, "--knee", "--to", tmp_path / "a")
+    again = nas_command("export", run.folder, "--recommended", "--to", tmp_path / "a")
     assert again.returncode == 2 and "new or empty" in again.stderr
 
 

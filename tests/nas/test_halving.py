@@ -1,6 +1,7 @@
 """The rule by which trials go on or stop: rungs, ranks, and whom it protects."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -124,3 +125,16 @@ def test_reaching_a_rung_again_replaces_what_was_said_there():
 def test_what_reached_no_such_rung_is_refused():
     with pytest.raises(ValueError, match="epoch 4"):
         Halving(CONFIG).verdict(0, 4, {0: 1e-6})
+
+
+def test_the_help_names_the_shares_that_trials_are_compared_at():
+    from nas.cli.main import build_parser
+    from nas.cli.parsing import leaves
+
+    (search,) = (p for words, p in leaves(build_parser()) if words == ("search",))
+    (text,) = (a.help for a in search._actions if "--halving" in a.option_strings)
+    epochs = 120
+    shares = [
+        f"{round(12 * e / epochs)}/12" for e in HalvingConfig.for_epochs(epochs).rungs(epochs)
+    ]
+    assert re.findall(r"\d+/\d+", text) == shares

@@ -224,6 +224,9 @@ def test_an_artifact_carries_the_tokenizer_and_writes_on(tmp_path):
     assert long[-6:] == new[-6:]
     drawn = {artifact.generate("ant ", 6, temperature=2.0, seed=seed) for seed in range(4)}
     assert len(drawn) > 1
+    several = artifact.generate(["ant ", "bee "], 6, temperature=2.0)
+    assert several == [artifact.generate(text, 6, temperature=2.0) for text in ("ant ", "bee ")]
+    assert artifact.generate([], 6) == []
     with pytest.raises(ValueError, match="n_tokens must be from 1 to 15, got 16"):
         artifact.generate("ant ", 16)
     with pytest.raises(ValueError, match="prompt_BT must have a token"):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -107,7 +109,103 @@ def test_best_says_what_there_is_when_nothing_fits():
 
 def test_the_knee_is_where_accuracy_stops_paying():
     assert FRONT.knee().trial == 1
-    assert Front.of([member(0, 0.5, 1.0)]).knee().trial == 0
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [],
+        [(0.5, 1.0)],
+        [(0.5, 1.0), (0.9, 2.0)],
+        # Straight, in joules and in their logarithm, and convex.
+        [(0.5, 1.0), (0.6, 2.0), (0.7, 3.0), (0.8, 4.0)],
+        [(0.5, 1.0), (0.6, 2.0), (0.7, 4.0), (0.8, 8.0)],
+        [(0.5, 1.0), (0.52, 2.0), (0.6, 4.0), (0.9, 8.0)],
+        # Hardly above the line, and above it by less than the standard error of 1%.
+        [(0.5, 1.0), (0.61, 2.0), (0.71, 4.0), (0.8, 8.0)],
+        [(0.500, 1.0), (0.508, 2.0), (0.509, 4.0), (0.510, 8.0)],
+    ],
+)
+def test_a_front_without_a_knee_has_none(points):
+    front = Front.of([member(i, a, j) for i, (a, j) in enumerate(points)])
+    assert len(front) == len(points) and front.knee() is None
+
+
+def test_a_knee_is_sought_in_the_metrics_own_unit():
+    # Straight in bits per byte and the logarithm of joules, not in shares.
+    bits = {0: 4.0, 1: 3.0, 2: 2.0, 3: 1.0}
+    straight = [
+        replace(member(i, 2.0**-b, 2.0**i), score=b, score_se=0.01) for i, b in bits.items()
+    ]
+    assert Front.of(straight).knee() is None
+    bent = [replace(m, score=b) for m, b in zip(straight, (4.0, 2.0, 1.9, 1.8), strict=True)]
+    assert Front.of(bent).knee().trial == 1
+
+
+@pytest.mark.parametrize(
+    ("errors", "trial"),
+    [
+        # The best is 0.96, of trial 2: within 0.011 of it lies 0.95, within 0.17 0.80 too.
+        ({2: 0.011}, 1),
+        ({2: 0.17}, 0),
+        ({2: 0.009}, 2),
+        # Errors of others do not count, and without any the best is recommended.
+        ({1: 0.5, 0: 0.5, 2: 0.0}, 2),
+        ({2: float("nan")}, 2),
+        ({2: None}, 2),
+    ],
+)
+def test_the_cheapest_within_one_standard_error_of_the_best_is_recommended(errors, trial):
+    members = [replace(m, accuracy_se=errors.get(m.trial, m.accuracy_se)) for m in FRONT]
+    assert Front(tuple(members)).recommended().trial == trial
+
+
+def test_joules_decide_what_is_recommended_of_three_objectives_too():
+    costs = [replace(m, latency_s=1.0 / (m.trial + 1)) for m in FRONT]
+    front = Front.of([*costs, replace(member(7, 0.955, 3e-3), latency_s=0.01)], ("latency",))
+    assert [m.trial for m in front] == [0, 1, 7, 2]
+    assert front.recommended().trial == 1
+    assert front.within(max_joules=1.5e-3).recommended().trial == 0
+    with pytest.raises(ValueError, match="no trial is complete"):
+        Front(()).recommended()
+
+
+@pytest.mark.parametrize("budget", ["2mJ", "2 mJ", "0.002", "2000µJ", "2,000 μJ", 2e-3])
+def test_budgets_are_read_as_tables_print_them(budget):
+    assert FRONT.best(max_joules=budget).trial == 1
+    assert len(FRONT.within(max_joules=budget)) == 2
+
+
+@pytest.mark.parametrize(
+    ("metric", "least", "trial"),
+    [
+        ("accuracy", "95%", 1),
+        ("accuracy", "0.95", 1),
+        ("bleu", "95", 1),
+        ("bleu", "95 BLEU", 1),
+        ("bits_per_byte", "0.075 bits", 1),
+        ("bits_per_byte", "0.073", 2),
+    ],
+)
+def test_least_qualities_are_read_as_tables_print_them(metric, least, trial):
+    front = Front(tuple(replace(m, metric=metric) for m in FRONT))
+    assert front.best(min_accuracy=least).trial == trial
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"max_joules": "2 apples"}, "max_joules must be a number > 0 in J, .*'2 apples'"),
+        ({"max_joules": "-2mJ"}, "max_joules must be"),
+        ({"min_accuracy": "84"}, r"min_accuracy must be .*84%.*, got '84'"),
+        ({"min_accuracy": "2 bits"}, "min_accuracy must be"),
+    ],
+)
+def test_what_is_no_such_figure_is_refused(query, words):
+    with pytest.raises(ValueError, match=words):
+        FRONT.best(**query)
+    with pytest.raises(ValueError, match=words):
+        FRONT.within(**query)
 
 
 def test_the_plot_is_an_image_and_wrong_endings_are_refused(tmp_path):

@@ -114,13 +114,13 @@ def test_what_a_picture_says_in_words(run, tmp_path, what):
     assert main(["plot", str(run.folder), "--what", what, "--to", str(path)]) == 0
     words = " ".join(re.findall(r">([^<>]+)</text>", path.read_text()))
     coverage = coverage_of(predictions_of(run.trials()))
-    knee = run.front().knee()
+    chosen = run.front().recommended()
     expected = {
         "front": ("joules per sample (fake", "front", "baseline", "trained"),
         "progress": ("trials evaluated", "joules spent by the search (fake)"),
         "predictions": (f"{coverage.share:.0%} of 24 intervals held",),
         "importance": ("d model", "by 24 trials", "R²"),
-        "architecture": (knee.architecture_text, "attention", "patches of"),
+        "architecture": (chosen.architecture_text, "attention", "patches of"),
     }[what]
     assert all(text in words for text in expected), words
     again = tmp_path / "y.pdf"

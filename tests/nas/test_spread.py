@@ -60,7 +60,7 @@ def test_three_objectives_are_spread_at_least_half_as_well():
         assert least_distance(rows, spread(rows, 4)) >= best / 2
 
 
-def test_few_members_hold_both_ends_and_one_is_the_knee():
+def test_few_members_hold_both_ends_and_one_is_the_recommended():
     front = Front.of(
         [
             member(i, a, 10.0**e)
@@ -70,7 +70,7 @@ def test_few_members_hold_both_ends_and_one_is_the_knee():
         ]
     )
     assert [m.trial for m in front.diverse(3)] == [0, 2, 4]
-    assert [m.trial for m in front.diverse(1)] == [front.knee().trial]
+    assert [m.trial for m in front.diverse(1)] == [front.recommended().trial]
     assert len(front.diverse(9)) == 5
     with pytest.raises(ValueError, match="top must be >= 1"):
         front.diverse(0)

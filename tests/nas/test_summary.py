@@ -39,7 +39,7 @@ class FakeRun:
         self.device_account_path = folder / "device.jsonl"
         self._records = list(records)
         self.config = SimpleNamespace(
-            trials=len(records), carbon_g_per_kwh=360.0, goals=Goals(), supernet=None
+            trials=len(records), carbon_g_per_kwh=360.0, goals=Goals(), supernet=None, teacher=None
         )
 
     def trials(self):

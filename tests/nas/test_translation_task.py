@@ -252,6 +252,7 @@ def test_translations_are_learnt_and_an_artifact_translates(tmp_path):
     found = artifact.translate([source for source, _ in chosen])
     bleu = sacrebleu.corpus_bleu(found, [[target for _, target in chosen]]).score
     assert bleu > 60
+    assert artifact.translate(chosen[0][0]) == found[0] and artifact.translate([]) == []
     with pytest.raises(ValueError, match="generate needs a decoder's artifact"):
         artifact.generate("the dog", 2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,12 @@ from experiments.benchmarks.tables.hwgpt import load_oracle
 
 # The best-known front's hypervolume at this reference point, as others' shares were counted.
 _HWGPT_REFERENCE, _HWGPT_BEST = (41.848, -3.1852), 3.5092
+# Words of a column's name: more of the first is better, unless one of the others is there as well.
+_MAXIMISED = frozenset(
+    ("accuracy", "acc", "auc", "auroc", "f1", "bleu", "chrf", "recall", "iou", "miou", "score")
+    + ("psnr", "ssim", "throughput", "fps")
+)
+_MINIMISED = frozenset(("error", "err", "loss", "drop", "gap", "regret"))
 # What NSGA-II reaches in 1,000 evaluations.
 _HWGPT_MILESTONE = 0.946
 
@@ -35,17 +42,40 @@ class ProblemName:
 
 
 def parse_table(text: str, ignore: Sequence[str] = ()) -> ProblemName:
-    """``FILE.csv:objective1,objective2[:max,min]``.
+    """``FILE.csv:objective1,objective2[:max,min]``; the path may have colons of its own.
 
     Raises:
-        ValueError: it has another form.
+        ValueError: it has another form, or no direction for what is rarely minimised.
     """
-    path, _, rest = text.partition(":")
-    names, _, directions = rest.partition(":")
+    path, names, directions = _parts(text)
     objectives, ways = tuple(names.split(",")), tuple((directions or "min,min").split(","))
-    if len(objectives) != 2 or not all(objectives) or len(ways) != 2:
+    if not path or len(objectives) != 2 or not all(objectives) or len(ways) != 2:
         raise ValueError(f"--table must be FILE.csv:objective1,objective2[:max,min], got {text!r}")
+    doubtful = [name for name in objectives if _is_maximised(name)]
+    if doubtful and directions is None:
+        likely = ",".join("max" if name in doubtful else "min" for name in objectives)
+        raise ValueError(
+            f"table {path}: {doubtful[0]!r} would be minimised; add :{likely} if more of it is "
+            f"better, or :min,min if not"
+        )
     return ProblemName("table", Path(path), objectives, ways, tuple(ignore))
+
+
+def _parts(text: str) -> tuple[str, str, str | None]:
+    """Path, objectives, and directions where there are any, split from the right."""
+    rest, _, last = text.rpartition(":")
+    before, _, names = rest.rpartition(":")
+    is_direction = set(last.split(",")) <= {"max", "min"}
+    # A mistyped direction is one, too, unless what stands before it is a file.
+    if before and (is_direction or ("," in names and not Path(rest).is_file())):
+        return before, names, last
+    return rest, last, None
+
+
+def _is_maximised(name: str) -> bool:
+    words = set(re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*", name.replace("_", " ")))
+    lower = {word.lower() for word in words}
+    return bool(lower & _MAXIMISED) and not lower & _MINIMISED
 
 
 @cache

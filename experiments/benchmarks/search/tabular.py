@@ -1,4 +1,4 @@
-"""A CSV of measured candidates as a search problem.
+"""A CSV or Parquet table of measured candidates as a search problem.
 
 Columns become categorical parameters of their distinct values. A proposal that the table lacks is
 taken for the row that differs from it in the fewest columns; of those, for the one whose ordered
@@ -14,12 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from experiments.benchmarks.search.problem import MINIMISED, Array, Problem
 from experiments.benchmarks.search.space import Config, Parameter
 from experiments.benchmarks.search.surrogate_table import surrogate_problem
+from experiments.benchmarks.tables.frame import (
+    check_columns,
+    check_filled,
+    check_numbers,
+    read_frame,
+)
 from nas.pareto.hypervolume import hypervolume
 
 _MARGIN, _MOST_SNAPPED, _PROBES = 0.1, 1 / 3, 200
@@ -54,30 +59,21 @@ def read_table(
     The reference point lies a tenth of the table's extent beyond its worst values.
 
     Raises:
-        ValueError: a column or direction is unknown, an objective is no number, a text is empty,
+        ValueError: a column or direction is unknown, an objective is no number, a cell is empty,
             no column is left, or what is far from a grid makes no surrogate.
     """
-    data = pd.read_csv(path)
-    for name in (*objectives, *ignore):
-        if name not in data:
-            raise ValueError(
-                f"column must be one of {', '.join(map(str, data.columns))}, got {name!r}"
-            )
+    data = read_frame(path)
+    check_columns(data, (*objectives, *ignore))
     if set(directions) - {"min", "max"}:
         raise ValueError(f"directions must be min or max, got {','.join(directions)}")
     signs = np.array([1.0 if d == "min" else -1.0 for d in directions])
-    for name in objectives:
-        if not np.isfinite(pd.to_numeric(data[name], errors="coerce")).all():
-            raise ValueError(f"table {path} must have a finite number in every row of {name!r}")
+    check_numbers(path, data, objectives)
     losses = data[list(objectives)].to_numpy(float) * signs
     features = data.drop(columns=[*objectives, *ignore])
+    check_filled(path, features, features.columns)
     features = features.loc[:, features.nunique() > 1]
     if not features.shape[1]:
         raise ValueError(f"table {path} must have a parameter column that varies")
-    for name in features.select_dtypes(exclude="number"):
-        # Such a cell has no place among texts in their order.
-        if features[name].isna().any():
-            raise ValueError(f"table {path} must have a value in every row of {name!r}")
     parameters = tuple(
         Parameter(str(c), values=tuple(sorted(features[c].unique().tolist()))) for c in features
     )

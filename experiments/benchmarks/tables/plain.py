@@ -1,4 +1,4 @@
-"""Any CSV: numeric columns are features, others are one-hot; the user names the target.
+"""Any table: numeric columns are features, others are one-hot; the user names the target.
 
 Where nothing is known of what the columns mean, the prior is built from the non-negative numeric
 ones and their products two at a time: costs of deep learning are sums of such products.
@@ -12,6 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from experiments.benchmarks.tables.frame import (
+    check_columns,
+    check_filled,
+    check_numbers,
+    read_frame,
+)
 from experiments.benchmarks.tables.table import Table
 
 _MOST_PRODUCTS = 12
@@ -26,25 +32,26 @@ def read_plain(
     group: str | None = None,
     ignore: tuple[str, ...] = (),
 ) -> Table:
-    """The table in a CSV.
+    """The table in a file.
 
     ``flops`` names the column used as the proxy (by default the one that correlates best with
     the target in rank, which flatters the proxy); ``group`` one whose equal values were measured
     together; ``ignore`` columns that are no features, such as other targets.
 
     Raises:
-        ValueError: a named column is missing, or there is no feature left.
+        ValueError: a named column is missing, a cell is empty or no number, or there is no feature
+            left.
     """
-    data = pd.read_csv(path)
-    for name in (target, flops, group, *ignore):
-        if name is not None and name not in data:
-            raise ValueError(
-                f"column must be one of {', '.join(map(str, data.columns))}, got {name!r}"
-            )
+    data = read_frame(path)
+    check_columns(data, (target, flops, group, *ignore))
     features = data.drop(columns=[c for c in (target, group, *ignore) if c is not None])
+    check_filled(path, features, features.columns)
+    check_numbers(path, data, [target] if flops is None else [target, flops])
     numeric = features.select_dtypes("number").astype(float)
     numeric = numeric.loc[:, numeric.std() > 0]
-    coded = pd.get_dummies(features.select_dtypes(exclude="number")).astype(float)
+    other = features.select_dtypes(exclude="number")
+    # Of no column at all, pandas makes no table of indicators.
+    coded = pd.get_dummies(other).astype(float) if other.shape[1] else other
     raw = np.hstack([numeric.to_numpy(), coded.to_numpy()])
     if not raw.shape[1]:
         raise ValueError(f"table {path} must have a feature column that varies")
@@ -56,6 +63,10 @@ def read_plain(
     terms = [np.ones(len(data)), *singles.values(), *coded.to_numpy().T]
     terms += [singles[a] * singles[b] for a, b in combinations_with_replacement(singles, 2)]
     logs = [np.log1p(column) for column in singles.values()]
+    if flops is None and not strongest:
+        raise ValueError(
+            f"table {path} must have a column of numbers >= 0 that varies, to be the proxy"
+        )
     proxy = features[flops].to_numpy(float) if flops else singles[strongest[0]] + 1e-9
     return Table(
         name=path.stem,

@@ -33,7 +33,7 @@ function render() {
   get("budget").setAttribute("aria-label", `most joules per ${data.unit}`);
   get("budget-text").setAttribute("aria-label", `most joules per ${data.unit}, such as 20 uJ`);
   get("test-note").textContent = `Test ${metric.name} is recorded and never used to choose.`;
-  get("bars-note").textContent = `Bars are 95% intervals of joules and standard errors of ${metric.name}. ` +
+  get("bars-note").textContent = `Bars are 95% intervals of joules and standard errors of ${metric.name}; an arrow head marks one that goes on beyond the frame. ` +
     "Point for figures; click, or move with the arrow keys and press Enter, for a trial's card.";
   const ended = data.summary.finished ? "search ended" : `${data.summary.in_flight} trials in flight`;
   const estimate = data.provenance.is_estimate ? element("span", { class: "badge" }, "joules are an estimate") : null;

@@ -40,6 +40,15 @@ function qualityError(share, error) {
   return (error / (share * Math.LN2)).toFixed(3);
 }
 
+// Where a share stands on an axis of quality: linear in what is printed, better is higher.
+function position(share) {
+  return metric.scale === "bits" ? Math.log2(share) : 100 * share;
+}
+
+function positionError(share, error) {
+  return metric.scale === "bits" ? error / (share * Math.LN2) : 100 * error;
+}
+
 // The share of a score that was typed: percent, hundredths, or bits, where less is better.
 function qualityShare(score) {
   return metric.scale === "bits" ? 2 ** -score : score / 100;

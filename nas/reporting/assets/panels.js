@@ -150,15 +150,13 @@ function drawFidelity(section, data) {
   const holder = document.getElementById("fidelity");
   const size = Math.min(360, Math.max(280, holder.clientWidth));
   const box = { left: 50, right: size - 12, top: 26, bottom: size - 44 };
-  const all = data.fidelity.flatMap((t) => [t.inherited, t.own]);
-  const [low, high] = [Math.min(...all) - 0.01, Math.max(...all) + 0.01];
-  const marks = ticks(low, high, 4).map((v) => [v, percent(v, 0)]);
+  const { low, high, ticks: marks } = data.fidelity_axis;
   const x = { scale: linear(low, high, box.left, box.right), ticks: marks };
   const y = { scale: linear(low, high, box.bottom, box.top), ticks: marks };
-  const root = svg("svg", { viewBox: `0 0 ${size} ${size}`, width: size, role: "img", "aria-label": "inherited against final accuracy of finalists" });
-  axes(root, box, x, y, "inherited accuracy", "final accuracy");
+  const root = svg("svg", { viewBox: `0 0 ${size} ${size}`, width: size, role: "img", "aria-label": `inherited against final ${metric.name} of finalists` });
+  axes(root, box, x, y, `inherited ${metric.name}`, `final ${metric.name}`);
   root.append(svg("line", { class: "axis", x1: box.left, y1: box.bottom, x2: box.right, y2: box.top }));
-  for (const t of data.fidelity) root.append(svg("circle", { class: "front", cx: x.scale(t.inherited), cy: y.scale(t.own), r: 4 }));
+  for (const t of data.fidelity) root.append(svg("circle", { class: "front", cx: x.scale(position(t.inherited)), cy: y.scale(position(t.own)), r: 4 }));
   holder.replaceChildren(root);
 }
 

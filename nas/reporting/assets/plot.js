@@ -24,19 +24,9 @@ function drawFront(holder, data, view) {
   const height = Math.min(440, Math.max(300, width * 0.62));
   const box = { left: 50, right: width - 12, top: 26, bottom: height - 44 };
   const dropped = data.trials.filter((t) => t.place === "dropped" && t.predicted_energy_j > 0);
-  const energies = [...points, ...dropped].map((t) => t.energy_j || t.predicted_energy_j);
-  const low = Math.min(...energies) / 1.25;
-  const high = Math.max(...energies) * 1.25;
-  const least = Math.min(...points.map((t) => t.accuracy - t.accuracy_se));
-  const most = Math.max(...points.map((t) => t.accuracy + t.accuracy_se));
-  const margin = Math.max(0.05 * (most - least), 0.004);
+  const [low, high] = data.axis.joules;
   const x = { scale: log(low, high, box.left, box.right), ticks: logTicks(low, high).map((v) => [v, joules(v)]) };
-  const bottom = least - 2 * margin;
-  const top = most + margin;
-  const y = {
-    scale: linear(bottom, top, box.bottom, box.top),
-    ticks: ticks(bottom, Math.min(1, top), 5).map((v) => [v, quality(v, most - least < 0.04 ? 1 : 0)]),
-  };
+  const y = { scale: linear(data.axis.low, data.axis.high, box.bottom, box.top), ticks: data.axis.ticks };
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `All trials: ${metric.name} against joules per ${data.unit}` });
   const p = data.provenance;
   axes(root, box, x, y, `joules per ${data.unit} (${meterLabel(p.meter, p.is_estimate)})`, `validation ${metric.name}`);
@@ -49,20 +39,27 @@ function drawFront(holder, data, view) {
   const front = shown.filter((t) => t.place === "front").sort((a, b) => a.energy_j - b.energy_j);
   // Of more objectives the front is no staircase in two of them.
   if (front.length && !data.costs.length) {
-    let path = `M${x.scale(front[0].energy_j)},${y.scale(front[0].accuracy)}`;
-    for (const t of front.slice(1)) path += `H${x.scale(t.energy_j)}V${y.scale(t.accuracy)}`;
+    let path = `M${x.scale(front[0].energy_j)},${heightOf(front[0], box, y)}`;
+    for (const t of front.slice(1)) path += `H${x.scale(t.energy_j)}V${heightOf(t, box, y)}`;
     root.append(svg("path", { class: "stair", d: path }));
   }
   // Members last, so that nothing covers them.
   const ordered = [...shown].sort((a, b) => (a.place === "front") - (b.place === "front"));
-  for (const trial of ordered) root.append(drawPoint(trial, x.scale, y.scale, view));
+  for (const trial of ordered) root.append(drawPoint(trial, box, x, y, view));
   holder.append(root);
   return [...shown].sort((a, b) => a.energy_j - b.energy_j);
 }
 
-function drawPoint(trial, x, y, view) {
-  const cx = x(trial.energy_j);
-  const cy = y(trial.accuracy);
+// Where a trial stands; without a finite score, at the bottom.
+function heightOf(trial, box, y) {
+  return Math.min(box.bottom, y.scale(position(trial.accuracy)));
+}
+
+function drawPoint(trial, box, x, y, view) {
+  const cx = x.scale(trial.energy_j);
+  const cy = heightOf(trial, box, y);
+  const at = position(trial.accuracy);
+  const error = Number.isFinite(at) ? positionError(trial.accuracy, trial.accuracy_se) : 0;
   const made = svg("g", {
     class: `point ${trial.place}`,
     role: "button",
@@ -71,11 +68,10 @@ function drawPoint(trial, x, y, view) {
     "aria-label": pointLabel(trial),
     "aria-pressed": String(view.selected === trial.trial),
   });
-  const bars = { "stroke-width": 1 };
   made.append(
     svg("circle", { class: "halo", cx, cy, r: 11 }),
-    svg("line", { ...bars, x1: x(trial.energy_low_j || trial.energy_j), x2: x(trial.energy_high_j || trial.energy_j), y1: cy, y2: cy }),
-    svg("line", { ...bars, x1: cx, x2: cx, y1: y(trial.accuracy - trial.accuracy_se), y2: y(trial.accuracy + trial.accuracy_se) }),
+    ...errorBar(box, { x: x.scale(trial.energy_low_j || trial.energy_j), y: cy }, { x: x.scale(trial.energy_high_j || trial.energy_j), y: cy }),
+    ...errorBar(box, { x: cx, y: y.scale(at - error) }, { x: cx, y: y.scale(at + error) }),
     trial.place === "front"
       ? svg("rect", { x: cx - 5, y: cy - 5, width: 10, height: 10 })
       : svg("circle", { cx, cy, r: 4 }),

@@ -24,6 +24,22 @@ function log(low, high, from, to) {
   return (value) => scale(Math.log10(value));
 }
 
+// An error bar from one point to another, cut at the frame, where an arrow head says that it goes on.
+function errorBar(box, from, to) {
+  const inside = (at) => ({ x: Math.min(box.right, Math.max(box.left, at.x)), y: Math.min(box.bottom, Math.max(box.top, at.y)) });
+  const ends = [from, to].map(inside);
+  const bar = svg("line", { "stroke-width": 1, x1: ends[0].x, y1: ends[0].y, x2: ends[1].x, y2: ends[1].y });
+  const heads = [from, to].flatMap((at, i) => {
+    const { x, y } = ends[i];
+    const [dx, dy] = [Math.sign(at.x - x), Math.sign(at.y - y)];
+    if (dx === 0 && dy === 0) return [];
+    const side = `${x - 6 * dx - 3 * dy},${y - 6 * dy - 3 * dx}`;
+    const other = `${x - 6 * dx + 3 * dy},${y - 6 * dy + 3 * dx}`;
+    return [svg("path", { class: "cut", d: `M${x},${y}L${side}L${other}Z` })];
+  });
+  return [bar, ...heads];
+}
+
 // Round values between two, about as many as asked for.
 function ticks(low, high, many) {
   const raw = (high - low) / many || 1;

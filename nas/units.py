@@ -1,0 +1,121 @@
+"""Joules, seconds, bytes and counts as people write and read them.
+
+What ``format_*`` and tables print, ``parse_*`` read back: both letters of micro, a space or none
+before the unit, exponents, and commas between thousands.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+
+# A quantity as Python takes it: a number in the base unit, or a text with its unit.
+Quantity = float | str
+
+_JOULES = (("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9))
+_SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+# Keys are normalised as texts are: of both letters of micro one is left, U+03BC.
+_JOULE_SCALES = {"": 1.0, **{unit.replace("µ", "μ"): x for unit, x in _JOULES}, "uJ": 1e-6}
+_BYTE_SCALES = {
+    **{"": 1.0, "B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12},
+    **{"KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40},
+}
+_SECOND_SCALES = {
+    **{"h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3},
+    **{"us": 1e-6, "μs": 1e-6, "ns": 1e-9},
+}
+_NUMBER = r"((?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][+-]?\d+)?)"
+_QUANTITY = re.compile(rf"\s*{_NUMBER}\s*([a-zA-Zμ]*)\s*")
+
+
+def parse_joules(value: Quantity, name: str = "joules") -> float:
+    """Joules from ``2mJ``, ``150 uJ`` or plain ``0.002``; ``name`` is what errors call it.
+
+    Raises:
+        ValueError: not a number above zero, or an unknown unit.
+    """
+    return _parsed(value, _JOULE_SCALES, name, "J, kJ, mJ, uJ or nJ")
+
+
+def parse_seconds(value: Quantity, name: str = "seconds", *, plain_s: float = 1.0) -> float:
+    """Seconds from ``12.3 ms``, ``90 s`` or a plain number of ``plain_s`` each.
+
+    Raises:
+        ValueError: not a number above zero, or an unknown unit.
+    """
+    return _parsed(value, {"": plain_s, **_SECOND_SCALES}, name, "s, ms, us, ns, min or h")
+
+
+def parse_bytes(value: Quantity, name: str = "memory") -> float:
+    """Bytes from ``64MB``, ``1.5 GB`` or plain ``64000000``; a kB is 1,000 of them.
+
+    Raises:
+        ValueError: not a number above zero, or an unknown unit.
+    """
+    return _parsed(value, _BYTE_SCALES, name, "B, kB, MB or GB")
+
+
+def parse_count(value: Quantity, name: str) -> float:
+    """A number such as ``18,202``.
+
+    Raises:
+        ValueError: not a whole number above zero.
+    """
+    found = _parsed(value, {"": 1.0}, name, "as digits")
+    if found != int(found):
+        raise ValueError(f"{name} must be a whole number > 0, got {value!r}")
+    return found
+
+
+def parse_number(text: str, scale: float = 1.0) -> float:
+    """A finite number as tables print it, with commas between thousands or without; else NaN."""
+    match = re.fullmatch(rf"\s*(-?){_NUMBER}\s*", unicodedata.normalize("NFKC", text))
+    if match is None:
+        return math.nan
+    try:
+        # In decimals: 100 millionths are 1e-4, whose product of floats is a little less.
+        number = Decimal(match.group(1) + match.group(2).replace(",", ""))
+        value = float(number * Decimal(repr(scale)))
+    except (InvalidOperation, OverflowError):
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _parsed(value: Quantity, scales: Mapping[str, float], name: str, units: str) -> float:
+    found = math.nan
+    if isinstance(value, str):
+        # Of the two letters of micro, and of spaces that do not break, one each is left.
+        match = _QUANTITY.fullmatch(unicodedata.normalize("NFKC", value))
+        if match and match.group(2) in scales:
+            found = parse_number(match.group(1), scales[match.group(2)])
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        found = value * scales[""]
+    if not (math.isfinite(found) and found > 0):
+        raise ValueError(f"{name} must be a number > 0 in {units}, got {value!r}")
+    return float(found)
+
+
+def format_joules(energy_j: float) -> str:
+    """Three digits with the unit that fits, such as ``1.25 mJ``."""
+    return _formatted(energy_j, _JOULES, "J")
+
+
+def format_bytes(size_bytes: float) -> str:
+    """Three digits with the unit that fits, such as ``1.25 MB``."""
+    return _formatted(size_bytes, _SIZES, "B")
+
+
+def format_milliseconds(duration_s: float) -> str:
+    """Three digits, such as ``12.3 ms``."""
+    return f"{duration_s * 1e3:.3g} ms"
+
+
+def _formatted(value: float, units: tuple[tuple[str, float], ...], least: str) -> str:
+    for unit, scale in units:
+        # What rounds up to 1,000 of the smaller unit is 1 of this one.
+        if value >= scale * 0.9995:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value:.3g} {least}"
