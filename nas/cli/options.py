@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 import argparse
+from pathlib import Path
 from typing import Any
 
 from nas.units import parse_count, parse_seconds

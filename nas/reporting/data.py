@@ -17,8 +17,8 @@ from nas.searching.predictions import coverage_of, predictions_of
 from nas.searching.run import Run
 from nas.searching.summary import SearchSummary, summarise
 from nas.searching.trial import TrialRecord, judged
-from nas.versions import of_all
 from nas.tasks.metric import Metric
+from nas.versions import of_all
 from search_spaces.simulated import describe_on
 
 SCHEMA_VERSION = 1
