@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"searching {config.space.name} on {config.task}, {config.device}: {folder}",
             file=sys.stderr,
         )
-        for line in (*notes, *_earlier_notes(arguments, config)):
+        for line in (*notes, *_before(arguments, config), *_earlier_notes(arguments, config)):
             print(f"note: {line}", file=sys.stderr)
     with SearchProgress(quiet=arguments.quiet) as progress:
         done = nas.search(
@@ -125,6 +125,24 @@ def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ..
     if arguments.space is None:
         return ()
     return unreal_choices(get_space(arguments.space), config.device, config.batch_size)
+
+
+def _before(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
+    """What a new search says of its data, its recipe, and how long a trial may take."""
+    if arguments.resume:
+        return []
+    from nas.searching.recipes import recipe_notes
+    from nas.tasks.checks import search_notes
+    from nas.tasks.registry import get_task
+
+    lines = search_notes(get_task(config.task))
+    if arguments.recipe is not None and arguments.space is None:
+        lines += recipe_notes(arguments.recipe, config)
+    if arguments.address is None and config.supernet is None and _is_here(config.device):
+        from nas.searching.expected_here import expected_line
+
+        lines.append(expected_line(config))
+    return lines
 
 
 def _earlier_notes(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:

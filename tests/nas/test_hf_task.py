@@ -102,7 +102,7 @@ def test_folders_of_pictures_and_rows_that_name_other_files(tmp_path):
         reader = hf.PictureReader(hf.PictureOptions())
         hf._picture(rows, 0, hf.HubDataset("all", tmp_path / "all"), reader)
     rows = [{"image": {"bytes": None, "path": str(tmp_path / "all" / "b" / "29.png")}}]
-    found = hf._picture(rows, 0, hf.HubDataset("all", tmp_path / "all"), hf.ImageOptions())
+    found = hf._picture(rows, 0, hf.HubDataset("all", tmp_path / "all"), reader)
     assert found.shape == (3, 4, 4)
 
 
