@@ -15,10 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.files import read_json
-from nas.tasks.carried import LABELS, TOKENIZER
+from nas.tasks.carried import LABELS, PREPROCESSING, TOKENIZER
+from nas.tasks.columns import TextColumns
+from nas.tasks.raw_inputs import RawInputs
 from nas.tasks.tokenize import TextEncoder, read_carried_tokenizer
 from nas.training.checkpoint import check_size, load_any_network, read_description
 from search_spaces.architecture import Architecture
@@ -39,8 +41,8 @@ class ExportError(RuntimeError):
 class Artifact:
     """A loaded artifact: ``call`` maps a batch of inputs to logits, or sources to translations.
 
-    ``labels`` are the names of its outputs, ``encoder`` cuts texts, where it carries them;
-    ``network`` is what runs, op by op.
+    ``labels`` are the names of its outputs, ``encoder`` cuts texts, ``raw_inputs`` read files and
+    ``columns`` joins texts, where it carries them; ``network`` is what runs, op by op.
     """
 
     architecture: Architecture
@@ -50,24 +52,37 @@ class Artifact:
     labels: tuple[str, ...] | None = None
     encoder: TextEncoder | None = None
     network: nn.Module | None = field(default=None, repr=False)
+    raw_inputs: RawInputs | None = field(default=None, repr=False)
+    columns: TextColumns | None = None
 
-    def classify(self, texts: Sequence[str]) -> list[str]:
-        """The most likely label of each text.
+    def classify(self, samples: Sequence[Any]) -> list[str]:
+        """The most likely label of each sample, which is made an input as in training.
+
+        Samples are texts; where several columns were joined, a mapping or sequence of their texts
+        each; paths of pictures or WAV files, or pictures' bytes.
 
         Raises:
-            ValueError: the artifact carries no tokenizer or no labels.
+            ValueError: the artifact does not say how samples become inputs, carries no labels, or
+                a sample is not one.
         """
         import torch
 
-        if self.encoder is None or self.labels is None:
+        if self.labels is None or not self.workload.is_pooled:
+            raise ValueError(f"classify needs a classifier's artifact with {LABELS}")
+        if self.encoder is not None:
+            texts = samples if self.columns is None else self.columns.joined(samples)
+            inputs_N = torch.from_numpy(self.encoder.encode(texts))
+        elif self.raw_inputs is not None:
+            inputs_N = torch.from_numpy(self.raw_inputs.read(samples))
+        else:
             raise ValueError(
-                f"classify needs an artifact with {TOKENIZER} and {LABELS}; call() takes tensors"
+                f"classify needs an artifact with {TOKENIZER}, or {PREPROCESSING} of files; "
+                f"call() takes tensors"
             )
-        tokens_NT = torch.from_numpy(self.encoder.encode(texts))
         found: list[str] = []
         # A compiled network takes batches of exactly the workload's size.
-        for batch in torch.split(tokens_NT, self.workload.batch_size):
-            filler = batch[:1].expand(self.workload.batch_size - len(batch), -1)
+        for batch in torch.split(inputs_N, self.workload.batch_size):
+            filler = batch[:1].expand(self.workload.batch_size - len(batch), *batch.shape[1:])
             logits_BC = self.call(torch.cat([batch, filler]).to(self.device))[: len(batch)]
             found += [self.labels[i] for i in logits_BC.argmax(dim=-1).tolist()]
         return found
@@ -159,7 +174,34 @@ def load_artifact(
     else:
         runner = run_eagerly(compressed)
     labels, encoder = _read_carried(folder, workload)
-    return Artifact(architecture, workload, runner.call, device, labels, encoder, compressed)
+    return Artifact(
+        architecture,
+        workload,
+        runner.call,
+        device,
+        labels,
+        encoder,
+        compressed,
+        _read_raw_inputs(folder, workload),
+        _read_columns(folder),
+    )
+
+
+def _read_raw_inputs(folder: Path, workload: Workload) -> RawInputs | None:
+    """How files become inputs, where the artifact says it; ``ValueError`` if that does not fit."""
+    path = folder / PREPROCESSING
+    if not path.is_file() or not workload.is_image:
+        return None
+    return RawInputs.of(read_json(path), workload.input_shape, str(path))
+
+
+def _read_columns(folder: Path) -> TextColumns | None:
+    """The columns whose texts are joined, where the artifact has several."""
+    path = folder / LABELS
+    found = read_json(path) if path.is_file() else None
+    if not isinstance(found, dict) or "texts" not in found:
+        return None
+    return TextColumns.of(found["texts"], found.get("separator"), str(path))
 
 
 def _read_carried(

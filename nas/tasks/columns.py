@@ -52,6 +52,46 @@ def join_texts(parts: Sequence[Any], separator: str) -> Any:
     return separator.join(part.strip() for part in parts if part and part.strip())
 
 
+class TextColumns(NamedTuple):
+    """Columns whose texts are joined to one, for whoever runs a network without the task."""
+
+    names: tuple[str, ...]
+    separator: str
+
+    @classmethod
+    def of(cls, names: Any, separator: Any, where: str) -> TextColumns:
+        """Those in a file of an artifact; ``ValueError`` if they are none."""
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"texts in {where} must be names of columns, got {names!r}")
+        if not isinstance(separator, str):
+            raise ValueError(f"separator in {where} must be a text, got {separator!r}")
+        return cls(tuple(names), separator)
+
+    def joined(self, samples: Sequence[Any]) -> list[str]:
+        """One text of each sample: a text as it is, or the texts of the columns.
+
+        Raises:
+            ValueError: a sample is neither, or lacks a column.
+        """
+        return [self._one(number, sample) for number, sample in enumerate(samples)]
+
+    def _one(self, number: int, sample: Any) -> str:
+        if isinstance(sample, str):
+            return sample
+        if isinstance(sample, Mapping) and all(name in sample for name in self.names):
+            parts = [sample[name] for name in self.names]
+        elif isinstance(sample, list | tuple) and len(sample) == len(self.names):
+            parts = list(sample)
+        else:
+            raise ValueError(
+                f"sample {number} must have the texts {', '.join(self.names)}, got {sample!r}"
+            )
+        text = join_texts(parts, self.separator)
+        if not isinstance(text, str):
+            raise ValueError(f"sample {number} must have texts, got {text!r}")
+        return text
+
+
 def columns_of(file: TaskFile, keys: tuple[str, str] = ("text", "label")) -> Columns:
     """The columns that a task file names under ``keys``, by default called as these.
 

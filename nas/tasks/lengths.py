@@ -19,8 +19,8 @@ OF_LENGTHS = ("padding: ", "cut: ", "left over: ", "rate: ")
 _MUCH_PADDING, _SHORTER = 0.5, 0.75
 # A proposed length holds this share of samples whole.
 _WHOLE = 0.98
-# Proposals above this are multiples of it: kernels like such lengths.
-_STEP = 8
+# Proposals up to each of these are multiples of the number beside: kernels like such lengths.
+_STEPS = ((8, 1), (32, 4), (math.inf, 8))
 
 
 def summary_of(lengths_N: NDArray[Any], limit: float) -> dict[str, float]:
@@ -73,7 +73,8 @@ def _proposed(length: float, step: float | None) -> float:
         # Without the error of a binary fraction.
         return round(math.ceil(length / step - 1e-9) * step, 6)
     whole = max(1, math.ceil(length))
-    return whole if whole <= _STEP else math.ceil(whole / _STEP) * _STEP
+    multiple = next(multiple for most, multiple in _STEPS if whole <= most)
+    return math.ceil(whole / multiple) * multiple
 
 
 def _share(share: float) -> str:
