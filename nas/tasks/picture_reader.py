@@ -38,6 +38,8 @@ _OF_16_BITS = ("PPM", "PNG", "JPEG2000")
 # A transparent picture with no more levels than this is blank to a network.
 _BLANK_LEVELS = 8
 _MOST_SURVEYED = 64
+# How lines about pictures begin of which nothing is seen.
+BLANK = "blank: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,11 +226,11 @@ def notes_of(about: Mapping[str, Any]) -> list[str]:
             else "; no ground shows them all"
         )
         lines.append(
-            f"blank: of {seen['blank']:,} transparent pictures nothing is seen on "
+            f"{BLANK}of {seen['blank']:,} transparent pictures nothing is seen on "
             f"{_named(ground)}{hint}"
         )
     if seen["all transparent"]:
-        lines.append(f"blank: {seen['all transparent']:,} pictures are transparent everywhere")
+        lines.append(f"{BLANK}{seen['all transparent']:,} pictures are transparent everywhere")
     for depth in ("16 bits", "32 bits", "float"):
         if seen[depth]:
             how = "their own scale" if depth != "16 bits" and not stretched else kept

@@ -233,7 +233,8 @@ def _assigned(
             f"the data must have {what} that differ, and all {len(every):,} are read as the same "
             f"values, {_range_of(pools)}"
         )
-        return chosen
+        # What else would be said of splits and classes follows from this alone.
+        problems.check()
     for split, rows in chosen.items():
         if not rows:
             held_out = "" if split == "train" else f": raise {split}_share, or name its data"

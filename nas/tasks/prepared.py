@@ -12,9 +12,10 @@ from typing import Any, Protocol
 from nas.tasks.base import Split, SplitName, check_split_name
 from nas.tasks.carried import LABELS, PREPROCESSING
 from nas.tasks.kept import Kept, keep, key_of
+from nas.tasks.picture_reader import BLANK
 from nas.tasks.picture_reader import notes_of as picture_notes
 from nas.tasks.prepare import prepare
-from nas.tasks.problems import Problems
+from nas.tasks.problems import DataError, Problems
 from nas.tasks.recordings import recording_notes
 from nas.tasks.samples import Sample, Sources
 from nas.tasks.skipped import lines_of as skipped_lines
@@ -126,19 +127,29 @@ class Prepared:
         }
         if self.reader is not None:
             self.reader.settle(sample.read for sample in found["train"])
-        about = prepare(
-            found,
-            self.sources,
-            folder,
-            problems,
-            axis=self.axis,
-            what=self.what,
-            n_target_planes=self.n_target_planes,
-        )
+        try:
+            about = prepare(
+                found,
+                self.sources,
+                folder,
+                problems,
+                axis=self.axis,
+                what=self.what,
+                n_target_planes=self.n_target_planes,
+            )
+        except DataError as error:
+            raise self._explained(error) from None
         about["skipped"] = problems.skipped.lines()
         if self.reader is not None:
             about["reading"] = self.reader.about()
         return self.finish(folder, about)
+
+    def _explained(self, error: DataError) -> DataError:
+        """``error`` after what was seen of the samples that explains it."""
+        if self.reader is None or "ground" not in (seen := self.reader.about()):
+            return error
+        causes = [line for line in picture_notes(seen) if line.startswith(BLANK)]
+        return DataError((*causes, *error.lines), len(causes) + error.n)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nas.tasks.base import SplitName
+from nas.tasks.base import SPLITS, SplitName
 
 SPLIT_FOLDERS = "split_folders"
 # What a folder named after a split holds: folders named after classes, or the samples themselves.
@@ -42,7 +42,7 @@ class NamedSplits:
         if not self.unread:
             return ()
         names = sorted(path.name + "/" * path.is_dir() for path in self.unread)
-        read = ", ".join(path.name for path in self.paths.values())
+        read = ", ".join(self.paths[split].name for split in SPLITS if split in self.paths)
         return (f"not read: {_listed(names)} beside {read} in {self.unread[0].parent}",)
 
 
