@@ -202,7 +202,9 @@ def test_pictures_that_are_none_or_too_large(raw, message):
 def test_sixteen_bits_and_turned_pictures(tmp_path):
     deep = Image.fromarray(np.full((4, 4), 40_000, np.uint16))
     deep.save(tmp_path / "deep.png")
-    assert decode((tmp_path / "deep.png").read_bytes(), 1, None)[0, 0, 0] == np.float32(40_000 / 257)
+    assert decode((tmp_path / "deep.png").read_bytes(), 1, None)[0, 0, 0] == np.float32(
+        40_000 / 257
+    )
     turned = Image.fromarray(np.zeros((4, 8, 3), np.uint8))
     exif = turned.getexif()
     exif[0x0112] = 6

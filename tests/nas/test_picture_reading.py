@@ -76,7 +76,9 @@ def test_sixteen_bits_share_the_scale_of_eight():
 
 
 def test_a_folder_of_both_depths_keeps_both(tmp_path):
-    write_all(tmp_path / "p", lambda k, rng: saved(Image.fromarray(ramp(k, rng, 255).astype("u1"))))
+    write_all(
+        tmp_path / "p", lambda k, rng: saved(Image.fromarray(ramp(k, rng, 255).astype("u1")))
+    )
     more = write_all(
         tmp_path / "q", lambda k, rng: saved(Image.fromarray(ramp(k, rng, 900).astype("<u2")))
     )
@@ -96,7 +98,9 @@ def test_levels_may_be_stretched(tmp_path):
     full, stretched = (read(saved(Image.fromarray(dim)), levels=x) for x in ("full", "percentile"))
     assert np.median(full) < 5 and 100 < np.median(stretched) < 155
     assert stretched.min() == 0 and stretched.max() == 255
-    write_all(tmp_path / "p", lambda k, rng: saved(Image.fromarray(ramp(k, rng, 900).astype("<u2"))))
+    write_all(
+        tmp_path / "p", lambda k, rng: saved(Image.fromarray(ramp(k, rng, 900).astype("<u2")))
+    )
     task = images(tmp_path, levels="percentile")
     assert any("each is stretched between its perc" in line for line in search_notes(task))
     with pytest.raises(ValueError, match="levels must be full or percentile, got 'none'"):
