@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
         for line in (*notes, *_before(arguments, config), *_earlier_notes(arguments, config)):
             print(f"note: {line}", file=sys.stderr)
-    with SearchProgress(quiet=arguments.quiet) as progress:
+    # Not before all that can be refused was: it takes a second or two.
+    before = partial(_expected, arguments, config)
+    with SearchProgress(quiet=arguments.quiet, before=before) as progress:
         done = nas.search(
             config,
             folder,
@@ -128,7 +131,7 @@ def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ..
 
 
 def _before(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
-    """What a new search says of its data, its recipe, and how long a trial may take."""
+    """What a new search says of its data and its recipe."""
     if arguments.resume:
         return []
     from nas.searching.recipes import recipe_notes
@@ -138,11 +141,17 @@ def _before(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
     lines = search_notes(get_task(config.task))
     if arguments.recipe is not None and arguments.space is None:
         lines += recipe_notes(arguments.recipe, config)
-    if arguments.address is None and config.supernet is None and _is_here(config.device):
-        from nas.searching.expected_here import expected_line
-
-        lines.append(expected_line(config))
     return lines
+
+
+def _expected(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
+    """How long a trial may take, where this machine trains them."""
+    is_here = arguments.address is None and _is_here(config.device)
+    if arguments.resume or config.supernet is not None or not is_here:
+        return []
+    from nas.searching.expected_here import expected_line
+
+    return [expected_line(config)]
 
 
 def _earlier_notes(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:

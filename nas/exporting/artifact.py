@@ -68,7 +68,7 @@ class Artifact:
         import torch
 
         if self.labels is None or not self.workload.is_pooled:
-            raise ValueError(f"classify needs a classifier's artifact with {LABELS}")
+            raise ValueError(f"classify needs an artifact with {LABELS}, of a classifier")
         if self.encoder is not None:
             texts = samples if self.columns is None else self.columns.joined(samples)
             inputs_N = torch.from_numpy(self.encoder.encode(texts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from nas.searching.config import SearchConfig
@@ -12,7 +13,7 @@ from nas.searching.expected import Load, shortened
 from nas.searching.fitting import check_fits, for_task
 from nas.searching.task_kinds import check_recipe
 from nas.tasks.base import Task
-from nas.tasks.registry import get_task
+from nas.tasks.registry import get_task, is_task_file
 from search_spaces.nearest import did_you_mean
 
 GROUP = "joulenas.recipes"
@@ -131,12 +132,14 @@ def fitted(config: SearchConfig) -> SearchConfig:
     """
     from nas.searching.offered import offered_space
 
-    workload = get_task(config.task).workload(config.batch_size)
     space = config.space
-    if space.values("resolution") != (None,):
-        space = space.for_samples_of(workload)
-    # Before the device is asked, which takes a while.
-    check_fits(space, workload)
+    # A task file that is not there is for the search to refuse, which needs it.
+    if not is_task_file(config.task) or Path(config.task).is_file():
+        workload = get_task(config.task).workload(config.batch_size)
+        if space.values("resolution") != (None,):
+            space = space.for_samples_of(workload)
+        # Before the device is asked, which takes a while.
+        check_fits(space, workload)
     return replace(config, space=offered_space(space, config.device, config.batch_size))
 
 
