@@ -1,7 +1,8 @@
 """Searches that can be named on the command line: functions that return a configuration.
 
 Registered as entry points of the group ``joulenas.recipes``; a package of yours can register its
-own the same way. A recipe takes the device and returns what to search there.
+own the same way. A recipe takes the device and returns what to search there; ``for_kinds`` says
+for which kinds of tasks.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nas.searching.config import GateConfig, SearchConfig
+from nas.searching.task_kinds import for_kinds
 from nas.training.config import TrainingConfig
 from search_spaces.architecture import (
     Architecture,
@@ -22,6 +24,7 @@ from search_spaces.presets import get_space
 from search_spaces.space import SearchSpace
 
 
+@for_kinds("images")
 def quickstart(device: str) -> SearchConfig:
     """Small vision Transformers on 8x8 handwritten digits: minutes on two CPU cores.
 
@@ -42,6 +45,7 @@ def quickstart(device: str) -> SearchConfig:
     )
 
 
+@for_kinds("images")
 def images(device: str) -> SearchConfig:
     """Pictures of 32 pixels a side: ``nas search images --task flowers.yaml``.
 
@@ -72,6 +76,7 @@ def images(device: str) -> SearchConfig:
     )
 
 
+@for_kinds("speech")
 def speech(device: str) -> SearchConfig:
     """Keywords of a second, 40 bands by 100 frames: ``nas search speech --task keywords.yaml``.
 
@@ -101,6 +106,7 @@ def speech(device: str) -> SearchConfig:
     )
 
 
+@for_kinds("text_classification")
 def text(device: str) -> SearchConfig:
     """Sentences of some tens of tokens into classes: ``nas search text --task sentiment.yaml``.
 
@@ -137,6 +143,7 @@ def text(device: str) -> SearchConfig:
     )
 
 
+@for_kinds("text_classification")
 def text_phrases(device: str) -> SearchConfig:
     """As ``text``, for task files with ``phrases: 7``: ``nas search text-phrases --task t.yaml``.
 
@@ -153,6 +160,7 @@ def text_phrases(device: str) -> SearchConfig:
     )
 
 
+@for_kinds("segmentation")
 def segmentation(device: str) -> SearchConfig:
     """A class for each pixel of pictures of 64 a side: ``nas search segmentation --task s.yaml``.
 
@@ -190,6 +198,7 @@ def segmentation(device: str) -> SearchConfig:
     )
 
 
+@for_kinds("question_answering")
 def question_answering(device: str) -> SearchConfig:
     """Answers that stand in a paragraph: ``nas search question-answering --task facts.yaml``.
 
@@ -217,6 +226,7 @@ def question_answering(device: str) -> SearchConfig:
     )
 
 
+@for_kinds("translation")
 def translation(device: str) -> SearchConfig:
     """Sentences of some tens of tokens: ``nas search translation --task captions.yaml``.
 
@@ -256,6 +266,7 @@ def translation(device: str) -> SearchConfig:
     )
 
 
+@for_kinds("language_modelling")
 def language_modelling(device: str) -> SearchConfig:
     """The next token of texts of some megabytes: ``nas search language-modelling --task p.yaml``.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["export", "load", "plugin", "recipe", "resume", "search"]
 
 
-def recipe(name: str, **changes: object) -> SearchConfig:
+def recipe(name: str, *, epochs: int | None = None, **changes: object) -> SearchConfig:
     """The configuration of the recipe ``name``, with fields changed, fitted to this machine.
 
     Raises:
@@ -29,7 +29,7 @@ def recipe(name: str, **changes: object) -> SearchConfig:
     """
     from nas.searching.recipes import get_recipe
 
-    return get_recipe(name, **changes)
+    return get_recipe(name, epochs=epochs, **changes)
 
 
 def plugin(path: str | Path) -> Plugin:

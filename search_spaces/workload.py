@@ -148,11 +148,25 @@ class Workload:
 
     @property
     def key(self) -> str:
-        """Short name of the measured situation, such as ``digits/b128``, ``lm/generate/b8``."""
-        what = self.name if self.phase is None else f"{self.name}/{self.phase}"
+        """Short name of the measured situation, such as ``digits/b128``, ``lm@64/generate/b8``.
+
+        After ``@`` stands the length that samples are padded or cut to, in tokens (of sources and
+        of targets), or height and width where they differ, as of recordings: joules of two
+        lengths are of two situations.
+        """
+        what = f"{self.name}{self._length}"
+        if self.phase is not None:
+            what += f"/{self.phase}"
         if self.beam_size > 1:
             what += f"/beam{self.beam_size}"
         return f"{what}/b{self.batch_size}"
+
+    @property
+    def _length(self) -> str:
+        if not self.is_image:
+            return "@" + "-".join(map(str, (*self.input_shape, *filter(None, [self.n_steps]))))
+        _, height, width = self.input_shape
+        return "" if height == width else f"@{height}x{width}"
 
     @property
     def unit(self) -> str:

@@ -159,7 +159,7 @@ def test_the_example_of_language_modelling_runs_as_written(tmp_path, monkeypatch
         int(re.search(r"([\d,]+) bytes of weights", line).group(1).replace(",", ""))
         for line in (prefill, generate)
     ]
-    assert "tale/prefill/b8" in prefill and "a generated token" in generate
+    assert "tale@16/prefill/b8" in prefill and "a generated token" in generate
     # A context of 32 tokens shares what a token alone reads.
     assert weights[1] == pytest.approx(32 * weights[0], rel=0.05)
     # Who comes is drawn out of three: 1.6 bits a line of some 25 bytes. The rest can be learnt.
@@ -172,7 +172,7 @@ def test_the_task_and_the_space_for_language_modelling_are_such(tmp_path, monkey
     (tmp_path / "plays.yaml").write_text(text)
     (tmp_path / "plays.txt").write_text(tale(4000))
     workload = get_task(str(tmp_path / "plays.yaml")).workload(32)
-    assert workload.key == "plays/generate/b32" and workload.unit == "generated token"
+    assert workload.key == "plays@64/generate/b32" and workload.unit == "generated token"
     for made in (SearchSpace.from_dict(yaml.safe_load(space)), language_modelling("cpu").space):
         for phase in (None, *PHASES):
             check_fits(made, workload.with_phase(phase))

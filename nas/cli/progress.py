@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -46,9 +47,12 @@ class _Bar:
 class SearchProgress(_Bar):
     """A bar where stderr is a terminal, else a line for each trial that ends."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        """``quiet`` shows nothing at all."""
+    def __init__(
+        self, *, quiet: bool = False, before: Callable[[], Iterable[str]] = tuple
+    ) -> None:
+        """``quiet`` shows nothing at all; ``before`` returns what is said when a search begins."""
         super().__init__("search", "starting", quiet=quiet)
+        self._before = before
         self._started = time.perf_counter()
         self._ended_before: int | None = None
         # Of the supernet's epochs, how many a line was printed for.
@@ -62,6 +66,9 @@ class SearchProgress(_Bar):
         if self._ended_before is None:
             # A resumed search starts with trials done; they say nothing of today's speed.
             self._ended_before = ended
+            for line in self._before():
+                self.on_wait(line)
+            self._started = time.perf_counter()
         status = self._status(snapshot, ended)
         if self._live:
             self._bar.update(self._task, total=snapshot.total, completed=ended, status=status)

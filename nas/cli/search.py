@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +61,11 @@ def _search(
             f"searching {config.space.name} on {config.task}, {config.device}: {folder}",
             file=sys.stderr,
         )
-        for line in (*notes, *_earlier_notes(arguments, config)):
+        for line in (*notes, *_before(arguments, config), *_earlier_notes(arguments, config)):
             print(f"note: {line}", file=sys.stderr)
-    with SearchProgress(quiet=arguments.quiet) as progress:
+    # Not before all that can be refused was: it takes a second or two.
+    before = partial(_expected, arguments, config)
+    with SearchProgress(quiet=arguments.quiet, before=before) as progress:
         done = nas.search(
             config,
             folder,
@@ -130,6 +133,30 @@ def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ..
     if arguments.space is None:
         return ()
     return unreal_choices(get_space(arguments.space), config.device, config.batch_size)
+
+
+def _before(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
+    """What a new search says of its data and its recipe."""
+    if arguments.resume:
+        return []
+    from nas.searching.recipes import recipe_notes
+    from nas.tasks.checks import search_notes
+    from nas.tasks.registry import get_task
+
+    lines = search_notes(get_task(config.task))
+    if arguments.recipe is not None and arguments.space is None:
+        lines += recipe_notes(arguments.recipe, config)
+    return lines
+
+
+def _expected(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
+    """How long a trial may take, where this machine trains them."""
+    is_here = arguments.address is None and _is_here(config.device)
+    if arguments.resume or config.supernet is not None or not is_here:
+        return []
+    from nas.searching.expected_here import expected_line
+
+    return [expected_line(config)]
 
 
 def _earlier_notes(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:

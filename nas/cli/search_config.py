@@ -75,7 +75,8 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
         config = load(arguments.run).config
         config = replace(config, **changes)
     elif arguments.recipe is not None:
-        config = get_recipe(arguments.recipe, **changes)
+        # Here already: how far a recipe is cut down goes by the epochs.
+        config = get_recipe(arguments.recipe, epochs=arguments.epochs, **changes)
     else:
         for name in ("task", "space", "trials"):
             if getattr(arguments, name) is None:

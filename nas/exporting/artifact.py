@@ -12,20 +12,21 @@ is in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from nas.files import read_json
-from nas.tasks.carried import LABELS, TOKENIZER
+from nas.tasks.carried import LABELS, PREPROCESSING, TOKENIZER
+from nas.tasks.columns import TextColumns
+from nas.tasks.raw_inputs import RawInputs
 from nas.tasks.tokenize import TextEncoder, read_carried_tokenizer
 from nas.training.checkpoint import check_size, load_any_network, read_description
 from search_spaces.architecture import Architecture
 from search_spaces.workload import PADDING_TOKEN, Workload
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
@@ -41,8 +42,8 @@ class ExportError(RuntimeError):
 class Artifact:
     """A loaded artifact: ``call`` maps a batch of inputs to logits, or sources to translations.
 
-    ``labels`` are the names of its outputs, ``encoder`` cuts texts, where it carries them;
-    ``network`` is what runs, op by op.
+    ``labels`` are the names of its outputs, ``encoder`` cuts texts, ``raw_inputs`` read files and
+    ``columns`` joins texts, where it carries them; ``network`` is what runs, op by op.
     """
 
     architecture: Architecture
@@ -52,28 +53,50 @@ class Artifact:
     labels: tuple[str, ...] | None = None
     encoder: TextEncoder | None = None
     network: nn.Module | None = field(default=None, repr=False)
+    raw_inputs: RawInputs | None = field(default=None, repr=False)
+    columns: TextColumns | None = None
 
     @overload
-    def classify(self, texts: str) -> str: ...  # type: ignore[overload-overlap]
+    def classify(self, samples: str | Path | bytes | Mapping[str, str]) -> str: ...
     @overload
-    def classify(self, texts: Iterable[str]) -> list[str]: ...
-    def classify(self, texts: str | Iterable[str]) -> str | list[str]:
-        """The most likely label of each text; of one text that is given alone, its label alone.
+    def classify(self, samples: Iterable[Any]) -> list[str]: ...
+    def classify(self, samples: Any) -> str | list[str]:
+        """Return the most likely label of each sample; of a single sample, its label alone.
+
+        Samples are texts; where several columns were joined, a mapping or sequence of their texts
+        each; paths of pictures or WAV files, or pictures' bytes. Inputs are made as in training.
 
         Raises:
-            ValueError: the artifact carries no tokenizer or no labels, or ``texts`` are none.
+            ValueError: the artifact does not say how samples become inputs, carries no labels, or
+                a sample is not one.
         """
-        encoder, labels = self.encoder, self.labels
-        if encoder is None or labels is None:
-            raise ValueError(
-                f"classify needs an artifact with {TOKENIZER} and {LABELS}; call() takes tensors"
-            )
+        labels = self.labels
+        if labels is None or not self.workload.is_pooled:
+            raise ValueError(f"classify needs an artifact with {LABELS}, of a classifier")
+        read, kinds = self._reader()
 
-        def label(batch: list[str]) -> list[str]:
-            logits_BC = self._called(encoder.encode(batch))
+        def label(batch: list[Any]) -> list[str]:
+            logits_BC = self._called(read(batch))
             return [labels[i] for i in logits_BC.argmax(dim=-1).tolist()]
 
-        return self._of_each(texts, label)
+        return self._of_each(samples, label, kinds)
+
+    def _reader(self) -> tuple[Callable[[list[Any]], NDArray[Any]], tuple[type, ...]]:
+        """Return what makes inputs of samples, and the types that a sample may have."""
+        encoder, columns, raw_inputs = self.encoder, self.columns, self.raw_inputs
+        if encoder is not None and columns is not None:
+            return (
+                lambda batch: encoder.encode(columns.joined(batch)),
+                (str, Mapping, list, tuple),
+            )
+        if encoder is not None:
+            return encoder.encode, (str,)
+        if raw_inputs is not None:
+            return raw_inputs.read, (str, Path, bytes)
+        raise ValueError(
+            f"classify needs an artifact with {TOKENIZER}, or {PREPROCESSING} of files; "
+            f"call() takes tensors"
+        )
 
     @overload
     def translate(self, texts: str) -> str: ...  # type: ignore[overload-overlap]
@@ -150,27 +173,31 @@ class Artifact:
 
         return self._of_each(prompt, lambda batch: [written(text) for text in batch])
 
-    def _called(self, tokens_NT: NDArray[np.int64]) -> Tensor:
+    def _called(self, inputs_N: NDArray[Any]) -> Tensor:
         """Outputs of at most a batch; a compiled network takes exactly the workload's size."""
         import torch
 
-        batch = torch.from_numpy(tokens_NT)
-        filler = batch[:1].expand(self.workload.batch_size - len(batch), -1)
+        batch = torch.from_numpy(inputs_N)
+        filler = batch[:1].expand(self.workload.batch_size - len(batch), *batch.shape[1:])
         return self.call(torch.cat([batch, filler]).to(self.device))[: len(batch)]
 
     def _of_each(
-        self, texts: str | Iterable[str], function: Callable[[list[str]], list[str]]
+        self,
+        samples: Any,
+        function: Callable[[list[Any]], list[str]],
+        kinds: tuple[type, ...] = (str,),
     ) -> str | list[str]:
-        """What ``function`` gives for each text, batch by batch; of one text alone, the one."""
-        if isinstance(texts, str):
-            return function([texts])[0]
-        # Bytes are numbers to Python: they are refused as such.
-        rows: list[object] = list(texts) if isinstance(texts, Iterable) else [texts]
-        if wrong := [row for row in rows if not isinstance(row, str)]:
-            raise ValueError(f"texts must be a text or several, got {wrong[0]!r}")
+        """What ``function`` gives for each sample, batch by batch; of a single one, the one."""
+        # A list or tuple is several samples, though each may be a list of texts itself.
+        if isinstance(samples, kinds) and not isinstance(samples, list | tuple):
+            return function([samples])[0]
+        # Bytes are numbers to Python: where they are no sample they are refused as such.
+        rows: list[Any] = list(samples) if isinstance(samples, Iterable) else [samples]
+        if wrong := [row for row in rows if not isinstance(row, kinds)]:
+            what = "a text or several" if kinds == (str,) else "one sample or several"
+            raise ValueError(f"texts must be {what}, got {wrong[0]!r}")
         size = self.workload.batch_size
-        known = [row for row in rows if isinstance(row, str)]
-        batches = [known[at : at + size] for at in range(0, len(rows), size)]
+        batches = [rows[at : at + size] for at in range(0, len(rows), size)]
         return [found for batch in batches for found in function(batch)]
 
 
@@ -209,7 +236,34 @@ def load_artifact(
     else:
         runner = run_eagerly(compressed)
     labels, encoder = _read_carried(folder, workload)
-    return Artifact(architecture, workload, runner.call, device, labels, encoder, compressed)
+    return Artifact(
+        architecture,
+        workload,
+        runner.call,
+        device,
+        labels,
+        encoder,
+        compressed,
+        _read_raw_inputs(folder, workload),
+        _read_columns(folder),
+    )
+
+
+def _read_raw_inputs(folder: Path, workload: Workload) -> RawInputs | None:
+    """How files become inputs, where the artifact says it; ``ValueError`` if that does not fit."""
+    path = folder / PREPROCESSING
+    if not path.is_file() or not workload.is_image:
+        return None
+    return RawInputs.of(read_json(path), workload.input_shape, str(path))
+
+
+def _read_columns(folder: Path) -> TextColumns | None:
+    """The columns whose texts are joined, where the artifact has several."""
+    path = folder / LABELS
+    found = read_json(path) if path.is_file() else None
+    if not isinstance(found, dict) or "texts" not in found:
+        return None
+    return TextColumns.of(found["texts"], found.get("separator"), str(path))
 
 
 def _read_carried(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from nas.searching.config import SearchConfig
+from nas.searching.expected import Load, shortened
+from nas.searching.fitting import check_fits, for_task
+from nas.searching.task_kinds import check_recipe
+from nas.tasks.base import Task
+from nas.tasks.registry import get_task, is_task_file
 from search_spaces.nearest import did_you_mean
 
 GROUP = "joulenas.recipes"
@@ -18,39 +24,123 @@ def recipe_names() -> list[str]:
     return sorted(entry.name for entry in entry_points(group=GROUP))
 
 
-def get_recipe(name: str, **changes: Any) -> SearchConfig:
-    """The configuration of ``name`` with ``changes``, fitted to what the device offers.
+def get_recipe(name: str, *, epochs: int | None = None, **changes: Any) -> SearchConfig:
+    """The configuration of ``name`` with ``changes``, fitted to its task and to the device.
 
-    ``device`` defaults to the first CUDA device where there is one.
+    ``device`` defaults to the first CUDA device where there is one. ``epochs`` are those of a
+    training. The recipe's own space is adapted: patch sizes and resolutions that do not fit the
+    task are left out or replaced, and on CPUs so is what would make a training take more than a
+    minute (``nas.searching.expected``). ``recipe_notes`` says what became of it.
 
     Raises:
-        ValueError: there is no such recipe or field, or a value is not allowed.
+        ValueError: there is no such recipe or field, a value is not allowed, or the recipe is for
+            tasks of another kind.
     """
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name not in found:
-        hint = did_you_mean(name, found)
-        raise ValueError(f"recipe must be one of {', '.join(sorted(found))}, got {name!r}{hint}")
-    make: Callable[[str], SearchConfig] = found[name].load()
+    recipes = _recipes(name)
     unknown = changes.keys() - {f.name for f in fields(SearchConfig)}
     if unknown:
         raise ValueError(f"search config has no field {', '.join(sorted(unknown))}")
     device = changes.get("device") or default_device()
-    config = make(device)
+    config = _with_epochs(recipes[name](device), epochs)
+    # Baselines are of the recipe's own space, which a change of it leaves behind.
+    config = replace(config, task=changes.get("task", config.task))
+    task = get_task(config.task)
+    check_recipe(name, recipes, task)
+    if "space" not in changes:
+        config = _adapted(config, task)
     return fitted(replace(config, **{**changes, "device": device}))
+
+
+def recipe_notes(name: str, config: SearchConfig) -> list[str]:
+    """What of the recipe ``name`` became other values in ``config``, and why, in lines."""
+    recipe = _recipes(name)[name](config.device)
+    if config.space.name != recipe.space.name:
+        return []
+    fitting = for_task(recipe.space, get_task(config.task).workload(config.batch_size))
+    unfit: list[str] = []
+    costly: list[str] = []
+    for gene in recipe.space.domains:
+        if gene.endswith(("precision", "sparsity")):
+            continue
+        steps = (recipe.space, fitting, config.space)
+        before, fit, after = (_shown(space.values(gene)) for space in steps)
+        if before != fit:
+            unfit.append(f"{gene} [{fit}] in place of [{before}]")
+        if fit != after:
+            costly.append(f"{gene} [{after}] in place of [{fit}]")
+    if config.training.epochs < recipe.training.epochs:
+        costly.append(f"{config.training.epochs} epochs in place of {recipe.training.epochs}")
+    lines = []
+    if unfit:
+        lines.append(f"recipe {name} is fitted to the task: {'; '.join(unfit)}")
+    if costly:
+        lines.append(
+            f"recipe {name} is cut down, so that a training takes a minute or less on two cores "
+            f"(estimate): {'; '.join(costly)}; --space and --epochs set your own"
+        )
+    if recipe.baselines and not config.baselines:
+        lines.append(f"the baseline of recipe {name} is left out: it does not fit")
+    return lines
+
+
+def _recipes(name: str) -> Mapping[str, Callable[[str], SearchConfig]]:
+    """Every recipe by its name, of which ``name`` must be one."""
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in found:
+        hint = did_you_mean(name, found)
+        raise ValueError(f"recipe must be one of {', '.join(sorted(found))}, got {name!r}{hint}")
+    loaded: dict[str, Callable[[str], SearchConfig]] = {}
+    for other, entry in found.items():
+        try:
+            loaded[other] = entry.load()
+        except Exception:
+            # Another package's, which is broken: only who asks for it must hear of it.
+            if other == name:
+                raise
+    return loaded
+
+
+def _with_epochs(config: SearchConfig, epochs: int | None) -> SearchConfig:
+    if epochs is None:
+        return config
+    return replace(config, training=replace(config.training, epochs=epochs))
+
+
+def _adapted(config: SearchConfig, task: Task) -> SearchConfig:
+    """``config`` with a space that fits ``task``, and trainings that are short on CPUs."""
+    space = for_task(config.space, task.workload(config.batch_size))
+    baselines = tuple(b for b in config.baselines if space.contains(b))
+    config = replace(config, space=space, baselines=baselines)
+    if config.device != "cpu":
+        return config
+    short = shortened(config, Load.of(task, config.batch_size))
+    kept = tuple(b for b in baselines if short.space.contains(b))
+    return replace(short, baselines=kept)
+
+
+def _shown(values: Iterable[object]) -> str:
+    return ", ".join("null" if value is None else str(value) for value in values)
 
 
 def fitted(config: SearchConfig) -> SearchConfig:
     """``config`` with its space limited to what its device offers; see ``offered_space``.
 
     A resolution that is the task's own becomes ``None``, the one name that models have for it.
+
+    Raises:
+        ValueError: members of the space cannot read the task.
     """
     from nas.searching.offered import offered_space
-    from nas.tasks.registry import get_task
 
-    space = offered_space(config.space, config.device, config.batch_size)
-    if space.values("resolution") != (None,):
-        space = space.for_samples_of(get_task(config.task).workload(config.batch_size))
-    return replace(config, space=space)
+    space = config.space
+    # A task file that is not there is for the search to refuse, which needs it.
+    if not is_task_file(config.task) or Path(config.task).is_file():
+        workload = get_task(config.task).workload(config.batch_size)
+        if space.values("resolution") != (None,):
+            space = space.for_samples_of(workload)
+        # Before the device is asked, which takes a while.
+        check_fits(space, workload)
+    return replace(config, space=offered_space(space, config.device, config.batch_size))
 
 
 def default_device() -> str:

@@ -22,6 +22,7 @@ from nas.searching.device_account import DeviceAccount
 from nas.searching.earlier import Earlier, gather, load_earlier
 from nas.searching.earlier_run import Situation
 from nas.searching.evaluator import Evaluator, TrainingEvaluator
+from nas.searching.fitting import check_fits
 from nas.searching.gate import Gate, Rivals
 from nas.searching.measure_on import MeterFound, find_meter
 from nas.searching.preparing import fill, has_nothing, make_supernet, make_teacher, undone
@@ -48,10 +49,6 @@ from nas.versions import Start, note_of
 from predictors.campaign.protocol import Protocol, get_protocol
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.select import choose_meter
-from search_spaces.architecture import TRANSFORMER
-from search_spaces.families import get_family
-from search_spaces.sampling import smallest
-from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
 
 
@@ -507,13 +504,3 @@ def _add_finalists(run: Run, config: SearchConfig, session: Session, gate: Gate)
         ]
         chosen = choose_finalists(complete, energies_j, config.supernet)
     session.add_finalists(run.keep_finalists(chosen, len(complete)))
-
-
-def check_fits(space: SearchSpace, workload: Workload) -> None:
-    """Refuse a space with members that cannot read the task, before anything is spent."""
-    if space.family != TRANSFORMER:
-        get_family(space.family)
-    member = smallest(space)
-    for patch_size in space.values("patch_size"):
-        for resolution in space.values("resolution"):
-            workload.check_fits(replace(member, patch_size=patch_size, resolution=resolution))

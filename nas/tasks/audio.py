@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.tasks.riff import check_whole
+
 MAX_BYTES = 512_000_000
 _MAX_RATE = 768_000
 # Of full scale, squared: about the noise of 16 bits. Silence has a finite logarithm.
@@ -127,6 +129,11 @@ def read_recording(path: Path, front_end: FrontEnd) -> NDArray[np.float32]:
         ValueError: it cannot be read, or is no WAV file of 8, 16, 24, 32 bits or floats.
     """
     signal_S, rate = read_wav(path)
+    return seen_by_network(signal_S, rate, front_end)
+
+
+def seen_by_network(signal_S: Floats, rate: int, front_end: FrontEnd) -> NDArray[np.float32]:
+    """What a network sees of a signal with ``rate`` samples a second."""
     if rate != front_end.sample_rate:
         from scipy.signal import resample_poly
 
@@ -149,6 +156,7 @@ def read_wav(path: Path) -> tuple[Floats, int]:
         size = path.stat().st_size
         if not 0 < size <= MAX_BYTES:
             raise ValueError(f"must have 1 to {MAX_BYTES} bytes, got {size}")
+        check_whole(path)
         raw = path.read_bytes()
     except OSError as error:
         raise ValueError(f"must be readable: {error.strerror}") from None

@@ -3,9 +3,10 @@
 A task may have ``carried()``, which returns the contents of small text files by their names. An
 artifact holds them beside its weights. Some names mean something to whoever loads an artifact:
 ``labels.json`` has ``labels``, the names of the outputs in their order (and ``shift``, if there is
-a tokenizer), and ``tokenizer.json`` cuts texts into tokens; a language model, whose outputs are
-tokens, has that alone. ``preprocessing.json`` says how values become inputs: less the ``mean``, by
-the ``deviation``, both along ``axis`` of an input; and from what they are made (``of``).
+a tokenizer; ``texts``, the columns that are joined by ``separator``, if there are several), and
+``tokenizer.json`` cuts texts into tokens; a language model, whose outputs are tokens, has that
+alone. ``preprocessing.json`` says how values become inputs: less the ``mean``, by the
+``deviation``, both along ``axis`` of an input; and from what they are made (``of``).
 ``vocabulary.json`` has the ``words`` of a question's network, token by token from ``first`` on.
 """
 

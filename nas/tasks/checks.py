@@ -9,6 +9,8 @@ Any task can be checked. What its kind contributes:
   ``samples`` and ``of_classes`` (numbers for each split, the latter in the order of the classes),
   and ``repeats`` (``nas.tasks.splits``). What is missing is found from the arrays.
 * ``warnings()``, if there is one, returns lines about what is allowed but seldom meant.
+* ``notes()``, if there is one, returns lines about what of the data is not read, or otherwise than
+  one may think: files, folders, depths. ``nas search`` says them, and warnings of lengths.
 
 What holds for all kinds is warned of here: leaks between splits, samples that repeat, classes that
 are rare or missing, and held-out data too few to tell candidates apart.
@@ -23,6 +25,8 @@ from typing import Any
 import numpy as np
 
 from nas.tasks.base import SPLITS, SplitName, Task
+from nas.tasks.labels import similar_classes
+from nas.tasks.lengths import OF_LENGTHS
 from nas.tasks.problems import DataError
 from nas.tasks.splits import array_digests, class_counts, majority, repeats
 
@@ -82,8 +86,21 @@ def check_data(task: Task) -> Check:
             name: class_counts(targets[name].tolist(), about["classes"]) for name in SPLITS
         }
     splits = {name: _split(name, len(arrays[name]), about) for name in SPLITS}
-    own = list(task.warnings()) if hasattr(task, "warnings") else []
-    return Check(task.name, (), 0, (*_warnings(splits, about), *own), splits)
+    warnings = (*_notes(task), *_warnings(splits, about), *_own(task))
+    return Check(task.name, (), 0, warnings, splits)
+
+
+def search_notes(task: Task) -> list[str]:
+    """What a search over ``task`` should say before it begins: what is not read, and lengths."""
+    return [*_notes(task), *(line for line in _own(task) if line.startswith(OF_LENGTHS))]
+
+
+def _notes(task: Task) -> list[str]:
+    return list(task.notes()) if hasattr(task, "notes") else []
+
+
+def _own(task: Task) -> list[str]:
+    return list(task.warnings()) if hasattr(task, "warnings") else []
 
 
 def _of_arrays(task: Task) -> Iterator[str]:
@@ -135,6 +152,13 @@ def _warnings(
     contradictory = about["repeats"].get("contradictory", 0)
     if contradictory:
         yield f"{contradictory} samples stand somewhere with two labels"
+    contradictions = about["repeats"].get("contradictions", [])
+    for where, label, other, second in contradictions:
+        yield f"two labels: {where} is {label}, and {other}, the same sample, is {second}"
+    if contradictory > len(contradictions) > 0:
+        yield f"two labels: {contradictory - len(contradictions)} more such samples"
+    if "train" in splits and "classes" in splits["train"]:
+        yield from similar_classes(splits["train"]["classes"])
     for name, split in splits.items():
         if "classes" in split:
             yield from _class_warnings(name, split)

@@ -27,17 +27,20 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from nas.tasks.base import SPLITS, SplitName, Task
-from nas.tasks.images import ImageOptions, parse_size
+from nas.tasks.columns import Columns, columns_of
+from nas.tasks.images import picture_options
 from nas.tasks.kept import key_of
-from nas.tasks.pictures import decode, read_bytes
+from nas.tasks.labels import BadLabel, check_label
+from nas.tasks.picture_reader import PICTURE_KEYS, PictureOptions, PictureReader
+from nas.tasks.pictures import read_bytes
 from nas.tasks.prepared import Prepared, PreparedClassification
 from nas.tasks.problems import Problems
 from nas.tasks.samples import Sample, Sources, shares_of
-from nas.tasks.tables import Columns, Row, check_row
+from nas.tasks.split_names import splits_by_name
+from nas.tasks.tables import Row, check_row
 from nas.tasks.task_file import TaskFile
 from nas.tasks.text import OPTION_KEYS, TextClassification, TextOptions, placed
 
@@ -47,7 +50,6 @@ _FILES = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".par
 _SAVED = ("dataset_dict.json", "state.json")
 _OWN_KEYS = ("dataset", "config", "revision", "splits", "label", "text", "image")
 _SHARES = ("validation_share", "test_share")
-_IMAGE_KEYS = ("size", "channels")
 _AT_A_TIME = 1000
 
 
@@ -94,37 +96,37 @@ def hf_task(file: TaskFile) -> Task:
             had.
     """
     is_image = "image" in file.options
-    further = _IMAGE_KEYS if is_image else OPTION_KEYS
+    further = PICTURE_KEYS if is_image else ("separator", *OPTION_KEYS)
     file.check_keys(allowed=("name", *_OWN_KEYS, *_SHARES, *further), required=("name", "dataset"))
     if is_image and "text" in file.options:
         raise ValueError("must have text or image, got both")
-    for key in ("dataset", "config", "revision", "label", "text", "image"):
+    for key in ("dataset", "config", "revision", "image"):
         value = file.options.get(key)
         if key in file.options and not (isinstance(value, str) and value):
             raise ValueError(f"{key} must be a name, got {value!r}")
+    columns = columns_of(file, ("image" if is_image else "text", "label"))
     dataset = _located(file)
     given = _given(file, dataset)
+    unread = [str(name) for name in dataset.splits() if name not in given.values()]
+    notes = (
+        (f"not read: the splits {', '.join(unread)} of dataset {dataset.name}",) if unread else ()
+    )
     # After what can be said without the dataset.
     shares = shares_of(file)
-    columns = Columns(
-        file.options.get("image" if is_image else "text", "image" if is_image else "text"),
-        file.options.get("label", "label"),
-    )
     _check_columns(dataset, given, columns)
     if not is_image:
-        source = HubTexts(dataset, Sources(given, *shares), columns)
+        source = HubTexts(dataset, Sources(given, *shares, notes=notes), columns)
         return TextClassification(file.options["name"], source, TextOptions.from_file(file))
-    taken = file.given(_IMAGE_KEYS)
-    if "size" in taken:
-        taken["size"] = parse_size(taken["size"])
-    options = ImageOptions(**taken)
+    options = PictureOptions(**picture_options(file, PICTURE_KEYS))
+    reader = PictureReader(options)
     prepared = Prepared(
-        Sources(given, *shares),
+        Sources(given, *shares, notes=notes),
         {**asdict(options), "dataset": str(dataset), "columns": list(columns)},
-        partial(_image_samples, dataset=dataset, columns=columns, options=options),
+        partial(_image_samples, dataset=dataset, columns=columns, reader=reader),
         axis=0,
         what="images",
         files=dataset.files,
+        reader=reader,
     )
     return PreparedClassification(file.options["name"], prepared)
 
@@ -171,26 +173,27 @@ def _image_samples(
     *,
     dataset: HubDataset,
     columns: Columns,
-    options: ImageOptions,
+    reader: PictureReader,
 ) -> list[Sample]:
     from datasets import Image
 
     found = []
-    rows = dataset.splits()[theirs].select_columns([columns.text])
-    if isinstance(rows.features[columns.text], Image):
-        rows = rows.cast_column(columns.text, Image(decode=False))
-    for number, _, label in _pairs(dataset, theirs, Columns(columns.label, columns.label)):
+    (column,) = columns.texts
+    rows = dataset.splits()[theirs].select_columns([column])
+    if isinstance(rows.features[column], Image):
+        rows = rows.cast_column(column, Image(decode=False))
+    labels = Columns(columns.label, columns.label)
+    for number, _, label in _pairs(dataset, theirs, labels):
         where = f"{dataset.name}, {theirs} row {number},"
-        if isinstance(label, bool) or not isinstance(label, int | str):
-            problems.add(f"{where} must have a label that is a name or number, got {label!r}")
+        checked = check_label(label)
+        if isinstance(checked, BadLabel):
+            problems.add(f"{where} {checked.why}")
             continue
-        found.append(Sample(where, label, partial(_picture, rows, number, dataset, options)))
+        found.append(Sample(where, checked, partial(_picture, rows, number, dataset, reader)))
     return found
 
 
-def _picture(
-    rows: Any, number: int, dataset: HubDataset, options: ImageOptions
-) -> NDArray[np.uint8]:
+def _picture(rows: Any, number: int, dataset: HubDataset, reader: PictureReader) -> NDArray[Any]:
     (image,) = rows[number].values()
     raw = image.get("bytes") if isinstance(image, Mapping) else image
     if raw is None and isinstance(image, Mapping) and isinstance(image.get("path"), str):
@@ -201,19 +204,21 @@ def _picture(
         raw = read_bytes(path)
     if not isinstance(raw, bytes) or not raw:
         raise ValueError(f"must hold the bytes of a picture, got {type(raw).__name__}")
-    return decode(raw, options.channels, options.size)
+    return reader.read(raw)
 
 
 def _pairs(dataset: HubDataset, theirs: str, columns: Columns) -> Iterator[tuple[int, Any, Any]]:
     """Row, input and label of each row; a class by its name, where the dataset has names."""
     from datasets import ClassLabel
 
-    split = dataset.splits()[theirs].select_columns(list(dict.fromkeys(columns)))
+    split = dataset.splits()[theirs].select_columns(list(columns.names))
     feature = split.features[columns.label]
     names = feature.names if isinstance(feature, ClassLabel) else None
     number = 0
     for batch in split.iter(batch_size=_AT_A_TIME):
-        for value, label in zip(batch[columns.text], batch[columns.label], strict=True):
+        for values in zip(*(batch[name] for name in columns.names), strict=True):
+            cells = dict(zip(columns.names, values, strict=True))
+            value, label = columns.text_of(cells), cells[columns.label]
             if names is not None:
                 # -1 stands for a label that was not published.
                 known = isinstance(label, int) and 0 <= label < len(names)
@@ -243,7 +248,13 @@ def _given(file: TaskFile, dataset: HubDataset) -> dict[SplitName, str]:
     asked = file.options.get("splits")
     given: dict[SplitName, Any]
     if asked is None:
-        given = {split: split for split in SPLITS if split in theirs}
+        given = dict(
+            splits_by_name(
+                {str(name): str(name) for name in theirs},
+                f"dataset {dataset.name}",
+                how="splits: {{{split}: ...}}",
+            )
+        )
         if "train" not in given and len(theirs) == 1:
             (given["train"],) = theirs
     else:
@@ -268,7 +279,7 @@ def _given(file: TaskFile, dataset: HubDataset) -> dict[SplitName, str]:
 def _check_columns(dataset: HubDataset, given: Mapping[SplitName, str], columns: Columns) -> None:
     for theirs in given.values():
         names = dataset.splits()[theirs].column_names
-        for column in columns:
+        for column in columns.names:
             if column not in names:
                 raise ValueError(
                     f"{dataset.name}, {theirs}, must have a column {column!r}, got "

@@ -7,9 +7,11 @@ A task is a YAML file::
     data: flowers          # a folder of folders named after classes; or train, validation, test
     size: 32               # pixels, or [height, width]; may be left out if all are of one size
     channels: 3            # or 1: grey
+    ground: white          # what is behind transparent pixels (default: what shows most)
+    levels: full           # or percentile: each picture stretched between its percentiles 1 and 99
 
 ``data`` is divided into training, validation and test images by their content (``samples``),
-unless it is a folder with ``train`` (and ``validation``, ``test``) in it. Instead of ``data`` each
+unless what is in it is named after splits (``nas.tasks.split_names``). Instead of ``data`` each
 split may be named; a split that is not is held out of ``train``. Each is a folder, or
 
 * ``images.npz`` with arrays ``images`` and ``labels`` (``image_key``, ``label_key``),
@@ -23,7 +25,7 @@ standardised for each channel by the training split, and kept (``nas.tasks.kept`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -33,33 +35,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.tasks.arrays import read_array, read_named_arrays
-from nas.tasks.pictures import SUFFIXES, Size, decode, read_bytes, resized
+from nas.tasks.labels import BadLabel, array_labels, check_label
+from nas.tasks.picture_reader import PICTURE_KEYS, PictureOptions, PictureReader
+from nas.tasks.pictures import SUFFIXES, Size, read_bytes, resized
 from nas.tasks.prepared import Prepared, PreparedClassification
 from nas.tasks.problems import Problems
 from nas.tasks.samples import SOURCE_KEYS, Sample, Sources, class_files
 from nas.tasks.task_file import TaskFile
 
+# Files that hold many pictures; any other path is a folder.
+_FILES = (".npz", ".parquet")
 _MAX_SIDE = 4096
 _MOST_CHANNELS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class ImageOptions:
+class ImageOptions(PictureOptions):
     """What is made of the pictures of a task; see the module's description.
 
     Raises:
         ValueError: a field is not what it must be.
     """
 
-    size: Size | None = None
-    channels: int = 3
     image_key: str | None = None
     label_key: str | None = None
 
     def __post_init__(self) -> None:
         """Validate every field."""
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels must be 1 (grey) or 3 (colours), got {self.channels!r}")
+        # Without arguments `super` names the class as it was before it had slots.
+        super(ImageOptions, self).__post_init__()
         for key in ("image_key", "label_key"):
             value = getattr(self, key)
             if value is not None and not (isinstance(value, str) and value):
@@ -72,15 +76,27 @@ def image_task(file: TaskFile) -> PreparedClassification:
     Raises:
         ValueError: a key is missing, unknown, or its value not allowed.
     """
-    own = ("size", "channels", "image_key", "label_key")
+    own = (*PICTURE_KEYS, "image_key", "label_key")
     file.check_keys(allowed=("name", *SOURCE_KEYS, *own), required=("name",))
-    given = file.given(own)
+    options = ImageOptions(**picture_options(file, own))
+    reader = PictureReader(options)
+    prepared = Prepared(
+        Sources.from_file(file, "classes", _FILES),
+        asdict(options),
+        partial(image_samples, options=options, reader=reader),
+        axis=0,
+        what="images",
+        reader=reader,
+    )
+    return PreparedClassification(file.options["name"], prepared, kind=file.kind)
+
+
+def picture_options(file: TaskFile, keys: Iterable[str]) -> dict[str, Any]:
+    """Those of ``keys`` that ``file`` has, ``size`` as height and width; ``ValueError`` if not."""
+    given = file.given(keys)
     if "size" in given:
         given["size"] = parse_size(given["size"])
-    options = ImageOptions(**given)
-    samples = partial(image_samples, options=options)
-    prepared = Prepared(Sources.from_file(file), asdict(options), samples, axis=0, what="images")
-    return PreparedClassification(file.options["name"], prepared)
+    return given
 
 
 def parse_size(value: object) -> Size:
@@ -93,18 +109,20 @@ def parse_size(value: object) -> Size:
     return int(pair[0]), int(pair[1])
 
 
-def image_samples(source: Any, problems: Problems, *, options: ImageOptions) -> list[Sample]:
+def image_samples(
+    source: Any, problems: Problems, *, options: ImageOptions, reader: PictureReader
+) -> list[Sample]:
     """The samples of one source; what is wrong with it as a whole is added to ``problems``."""
-    if isinstance(source, Path) and source.suffix not in (".npz", ".parquet"):
+    if isinstance(source, Path) and source.suffix not in _FILES:
         return [
-            Sample(str(path), label, partial(_read_picture, path, options))
+            Sample(str(path), label, partial(_read_picture, path, reader))
             for path, label in class_files(source, SUFFIXES, problems)
         ]
     image_key, label_key = options.image_key, options.label_key
     try:
         if isinstance(source, Path) and source.suffix == ".parquet":
             columns = image_key or "image", label_key or "label"
-            return _parquet_samples(source, columns, options)
+            return _parquet_samples(source, columns, reader)
         if isinstance(source, Path):
             names = image_key or "images", label_key or "labels"
             found = read_named_arrays(source, names)
@@ -116,31 +134,23 @@ def image_samples(source: Any, problems: Problems, *, options: ImageOptions) -> 
                 )
             where = source["images"]
             images, labels = read_array(where), read_array(source["labels"])
-        _check_labels(
-            labels, len(images), source if isinstance(source, Path) else source["labels"]
+        labelled = source if isinstance(source, Path) else source["labels"]
+        return _array_samples(
+            images, array_labels(labels, len(images), labelled, problems), where, options
         )
-        return _array_samples(images, labels, where, options)
     except ValueError as error:
         problems.add(str(error))
         return []
 
 
-def _read_picture(path: Path, options: ImageOptions) -> NDArray[np.uint8]:
-    return decode(read_bytes(path), options.channels, options.size)
-
-
-def _check_labels(labels: NDArray[Any], n: int, where: Path) -> None:
-    if labels.shape != (n,) or labels.dtype.kind not in "uiU":
-        raise ValueError(
-            f"labels of {where} must be {n} whole numbers or texts, got {labels.dtype} "
-            f"{labels.shape}"
-        )
+def _read_picture(path: Path, reader: PictureReader) -> NDArray[Any]:
+    return reader.read(read_bytes(path))
 
 
 def _array_samples(
-    images: NDArray[Any], labels: NDArray[Any], where: Path, options: ImageOptions
+    images: NDArray[Any], labels: Sequence[str | int], where: Path, options: ImageOptions
 ) -> list[Sample]:
-    if images.ndim not in (3, 4) or images.dtype.kind not in "uif" or 0 in images.shape:
+    if images.ndim not in (3, 4) or images.dtype.kind not in "buif" or 0 in images.shape:
         raise ValueError(
             f"{where} must hold images as numbers (N, H, W), (N, H, W, C) or (N, C, H, W), got "
             f"{images.dtype} {images.shape}"
@@ -155,18 +165,18 @@ def _array_samples(
         )
     return [
         Sample(f"{where}, image {row},", label, partial(_row, images, row, options.size))
-        for row, label in enumerate(labels.tolist())
+        for row, label in enumerate(labels)
     ]
 
 
 def _row(images_NCHW: NDArray[Any], row: int, size: Size | None) -> NDArray[Any]:
     values = np.asarray(images_NCHW[row])
-    if values.dtype.kind == "f":
+    if values.dtype.kind in "fb":
         values = values.astype(np.float32)
     return values if size is None else resized(values, size)
 
 
-def _parquet_samples(path: Path, columns: tuple[str, str], options: ImageOptions) -> list[Sample]:
+def _parquet_samples(path: Path, columns: tuple[str, str], reader: PictureReader) -> list[Sample]:
     import pyarrow
     import pyarrow.parquet
 
@@ -185,22 +195,22 @@ def _parquet_samples(path: Path, columns: tuple[str, str], options: ImageOptions
         line = str(error).splitlines()[0]
         raise ValueError(f"{path} must be a whole Parquet file: {line}") from None
     images, labels = table[columns[0]], table[columns[1]].to_pylist()
+    kept = []
     for row, label in enumerate(labels):
-        if type(label) not in (int, str):
-            raise ValueError(
-                f"{path}, row {row}, must have a label that is a whole number or a text, "
-                f"got {label!r}"
-            )
+        checked = check_label(label)
+        if isinstance(checked, BadLabel):
+            raise ValueError(f"{path}, row {row}, {checked.why}")
+        kept.append(checked)
     return [
-        Sample(f"{path}, row {row},", label, partial(_cell, images, row, options))
-        for row, label in enumerate(labels)
+        Sample(f"{path}, row {row},", label, partial(_cell, images, row, reader))
+        for row, label in enumerate(kept)
     ]
 
 
-def _cell(images: Sequence[Any], row: int, options: ImageOptions) -> NDArray[np.uint8]:
+def _cell(images: Sequence[Any], row: int, reader: PictureReader) -> NDArray[Any]:
     value = images[row].as_py()
     # A struct of bytes and a path is how Hugging Face's datasets keep pictures.
     raw = value.get("bytes") if isinstance(value, Mapping) else value
     if not isinstance(raw, bytes) or not raw:
         raise ValueError(f"must hold the bytes of a picture, got {type(raw).__name__}")
-    return decode(raw, options.channels, options.size)
+    return reader.read(raw)

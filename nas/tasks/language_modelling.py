@@ -36,7 +36,7 @@ from nas.tasks.base import SPLITS, Split, SplitName, check_split_name
 from nas.tasks.carried import TOKENIZER
 from nas.tasks.kept import Kept, keep, key_of
 from nas.tasks.metric import BITS_PER_BYTE, Metric
-from nas.tasks.passages import read_passages, text_files
+from nas.tasks.passages import SUFFIXES, read_passages, text_files
 from nas.tasks.prepared import check_name
 from nas.tasks.problems import Problems
 from nas.tasks.samples import SOURCE_KEYS, Sources
@@ -48,12 +48,12 @@ from nas.tasks.tokenize import (
     least_vocabulary,
     read_carried_tokenizer,
 )
-from nas.tasks.windows import Windows, cut_windows, repeats_of
+from nas.tasks.windows import Windows, cut_windows, fitting_context, repeats_of
 from search_spaces.workload import PHASES, Phase, Workload
 
 _TOKENS: tuple[Tokens, ...] = ("byte", "bpe")
 # Of what is kept: another number where the same files would give other arrays.
-_FORM = 1
+_FORM = 2
 # Of held-out samples, and of tokens that fill no sample: worth a warning.
 _FEW, _MANY_LEFT = 30, 0.1
 
@@ -139,7 +139,7 @@ class LanguageModelling:
         file.check_paths(("data", *SPLITS))
         return cls(
             file.options["name"],
-            Sources.from_file(file),
+            Sources.from_file(file, files=SUFFIXES),
             LanguageOptions.from_file(file),
             file.options.get("phase"),
         )
@@ -192,9 +192,17 @@ class LanguageModelling:
             if share > _MANY_LEFT:
                 found.append(
                     f"left over: {share:.0%} of the {split} tokens are at ends of passages and "
-                    f"fill no context of {self.options.context_length}"
+                    f"fill no context of {self.options.context_length}: "
+                    f"context_length: {about['fitting']} fits most passages"
                 )
         return found
+
+    def notes(self) -> list[str]:
+        """See ``nas.tasks.checks``."""
+        problems = Problems()
+        for path in self.sources.given.values():
+            text_files(path, problems)
+        return [*self.sources.notes, *problems.skipped.lines()]
 
     def carried(self) -> dict[str, str]:
         """The tokenizer; see ``nas.tasks.carried``."""
@@ -242,11 +250,13 @@ class LanguageModelling:
             "left_over": {},
         }
         windows: dict[SplitName, Windows] = {}
+        fitting = fitting_context(passages["train"], encoder, self.options.context_length)
+        about["fitting"] = fitting
         for split in SPLITS:
             try:
                 found = cut_windows(passages[split], encoder, self.options.context_length)
             except ValueError as error:
-                problems.add(str(error))
+                problems.add(f"{error}: context_length: {fitting} fits most passages")
                 continue
             windows[split] = found
             np.save(folder / f"{split}.tokens.npy", found.tokens)

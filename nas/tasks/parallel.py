@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nas.tasks.problems import Problems
-from nas.tasks.tables import TABLES, Columns, Row, read_rows, read_text, shown
+from nas.tasks.columns import Columns
+from nas.tasks.problems import Problems, shown
+from nas.tasks.tables import TABLES, Row, read_rows, read_text
 
 SIDES = ("source", "target")
 

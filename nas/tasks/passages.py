@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nas.tasks.base import SPLITS, SplitName
 from nas.tasks.problems import Problems
-from nas.tasks.samples import Sources
+from nas.tasks.samples import Sources, files_below
 from nas.tasks.splits import text_digest
 
 SUFFIXES = (".txt", ".text", ".md")
@@ -43,11 +43,7 @@ def text_files(path: Path, problems: Problems) -> list[Path]:
     """``path`` itself, or the text files below it in a fixed order."""
     if not path.is_dir():
         return [path]
-    found = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in SUFFIXES and file.name[0] not in "._" and file.is_file()
-    ]
+    found = files_below(path, SUFFIXES, problems)
     if not found:
         problems.add(f"{path} must hold files ending in {', '.join(SUFFIXES)}")
     return found

@@ -9,16 +9,24 @@ import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-# No format among them runs anything: Pillow hands PostScript, for one, to another program.
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+# No format among them runs anything: Pillow hands PostScript, for one, to another program. Those
+# that this Pillow was built without are left out.
+_WANTED = (
+    *("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "DIB", "DDS"),
+    *("ICO", "PCX", "QOI", "SGI", "TGA"),
+)
+Image.init()
+FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
+if not features.check("avif"):
+    FORMATS = tuple(name for name in FORMATS if name != "AVIF")
 SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
+    ending for ending, name in Image.registered_extensions().items() if name in FORMATS
 )
 # A few bytes may claim to be a picture that fills the memory.
 MAX_PIXELS = 64_000_000
@@ -43,19 +51,12 @@ def read_bytes(path: Path) -> bytes:
         raise ValueError(f"must be readable: {error.strerror}") from None
 
 
-def decode(raw: bytes, channels: int, size: Size | None) -> NDArray[np.uint8]:
-    """The picture in ``raw`` as ``(C, H, W)``: upright, grey (1) or red, green and blue (3).
-
-    It is brought to ``size``, ``(height, width)``, if there is one. Transparency is dropped, of
-    several frames the first is taken, and 16 bits become 8.
+def opened(raw: bytes, read: Callable[[Image.Image], Pixels]) -> Pixels:
+    """What ``read`` makes of the picture in ``raw``, of several frames the first.
 
     Raises:
         ValueError: it is no picture in a format of ``FORMATS``, damaged, or has too many pixels.
     """
-    return _opened(raw, lambda image: _values(image, channels, size))
-
-
-def _opened(raw: bytes, read: Callable[[Image.Image], Pixels]) -> Pixels:
     with warnings.catch_warnings():
         # The limit here is below Pillow's own, at which it only warns.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -65,7 +66,7 @@ def _opened(raw: bytes, read: Callable[[Image.Image], Pixels]) -> Pixels:
                     raise ValueError(
                         f"must have at most {MAX_PIXELS} pixels, got {image.width}x{image.height}"
                     )
-                return read(ImageOps.exif_transpose(image))
+                return read(image)
         except Image.DecompressionBombError:
             raise ValueError(f"must have at most {MAX_PIXELS} pixels") from None
         except UnidentifiedImageError:
@@ -78,20 +79,35 @@ def _opened(raw: bytes, read: Callable[[Image.Image], Pixels]) -> Pixels:
 def decode_mask(raw: bytes, size: Size | None) -> NDArray[np.int64]:
     """The class of each pixel, ``(H, W)``: values of a grey picture, or places in its palette.
 
-    It is brought to ``size`` by the nearest pixel: between two classes there is none.
+    It is brought to ``size`` by the nearest pixel: between two classes there is none. Values of
+    16 and 32 bits are read as they are.
 
     Raises:
-        ValueError: as ``decode``, or it has colours.
+        ValueError: as ``opened``, or it has colours or no whole numbers.
     """
 
     def read(image: Image.Image) -> NDArray[np.int64]:
-        if image.mode not in ("1", "L", "P"):
+        image = ImageOps.exif_transpose(image)
+        if image.mode not in ("1", "L", "P", "I", "F") and not image.mode.startswith("I;16"):
             raise ValueError(f"must be grey or have a palette of classes, got mode {image.mode}")
+        values = np.asarray(image)
         if size is not None:
-            image = image.resize((size[1], size[0]), Image.Resampling.NEAREST)
-        return np.asarray(image).astype(np.int64)
+            values = _nearest(values, size)
+        if values.dtype.kind == "f" and not (np.isfinite(values) & (values % 1 == 0)).all():
+            raise ValueError("must hold whole numbers, got others")
+        return values.astype(np.int64)
 
-    return _opened(raw, read)
+    return opened(raw, read)
+
+
+def _nearest(values_HW: NDArray[Any], size: Size) -> NDArray[Any]:
+    """The value at the centre of each new pixel, as Pillow chooses it; of any type."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.int64)
+        for new, old in zip(size, values_HW.shape, strict=True)
+    )
+    found: NDArray[Any] = values_HW[rows][:, columns]
+    return found
 
 
 def resized(values_CHW: NDArray[np.generic], size: Size) -> NDArray[np.generic]:
@@ -114,16 +130,3 @@ def resized(values_CHW: NDArray[np.generic], size: Size) -> NDArray[np.generic]:
     if values_CHW.dtype.kind in "iu":
         found = np.rint(found)
     return found.astype(values_CHW.dtype)
-
-
-def _values(image: Image.Image, channels: int, size: Size | None) -> NDArray[np.uint8]:
-    if image.mode.startswith("I;16"):
-        # Pillow cuts such values off at 255 instead of scaling them.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"must have 8 or 16 bits a channel, got mode {image.mode}")
-    image = image.convert("L" if channels == 1 else "RGB")
-    if size is not None and image.size != (size[1], size[0]):
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    values = np.asarray(image)
-    return values[None] if channels == 1 else values.transpose(2, 0, 1)

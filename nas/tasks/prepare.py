@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,20 +20,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.tasks.base import SPLITS, SplitName
+from nas.tasks.labels import similar
 from nas.tasks.problems import Problems
 from nas.tasks.samples import Sample, Sources, classes_of
+from nas.tasks.splits import repeats
 
 _AT_A_TIME = 1024
+# A deviation below this share of the mean is that of rounding.
+_CONSTANT = 1e-7
 _BYTES = np.dtype(np.float32).itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Values of samples that were read, in a file of their own, with their labels and hashes."""
+    """Values of samples that were read, in a file of their own, with their labels and hashes.
+
+    ``digests`` are of all values, ``inputs`` and ``targets`` of their planes apart.
+    """
 
     samples: Sequence[Sample]
     values: NDArray[Any]
     digests: Sequence[bytes]
+    inputs: Sequence[bytes]
+    targets: Sequence[bytes]
 
 
 def prepare(
@@ -64,7 +73,9 @@ def prepare(
     shape: tuple[int, ...] | None = None
     pools: dict[SplitName, Pool] = {}
     for name, samples in found.items():
-        pool = _read(samples, folder / f"{name}.values.npy", shape, problems, what)
+        pool = _read(
+            samples, folder / f"{name}.values.npy", shape, problems, what, n_target_planes
+        )
         if pool is not None:
             pools[name], shape = pool, pool.values.shape[1:]
     if shape is None and not problems:
@@ -78,6 +89,8 @@ def prepare(
         split: [pools[name].samples[row].label for name, row in rows]
         for split, rows in chosen.items()
     }
+    # Before anything can raise: contradictory labels are worth a word where splits fail, too.
+    repeated = _repeats(pools, chosen, labels, has_planes=n_target_planes > 0)
     classes = [] if n_target_planes else classes_of(labels["train"], sources.training, problems)
     position = {label: index for index, label in enumerate(classes)}
     for split in SPLITS:
@@ -88,7 +101,7 @@ def prepare(
                 )
                 problems.add(
                     f"{pools[name].samples[row].where} must have a class of the training split "
-                    f"({allowed}), got {label!r}"
+                    f"({allowed}), got {label!r}{similar(label, classes)}"
                 )
     problems.check()
     n_planes = shape[0]
@@ -118,7 +131,8 @@ def prepare(
         "of_classes": {
             split: [Counter(labels[split])[label] for label in classes] for split in SPLITS
         },
-        "also_in_train": _repeated(pools, chosen),
+        "also_in_train": repeated["also_in_train"],
+        "repeats": repeated,
     }
 
 
@@ -128,10 +142,11 @@ def _read(
     shape: tuple[int, ...] | None,
     problems: Problems,
     what: str,
+    n_target_planes: int,
 ) -> Pool | None:
     """Values of all samples; ``None`` where none can be read."""
     values_N: NDArray[Any] | None = None
-    digests = []
+    digests, inputs, targets = [], [], []
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as threads:
         for start in range(0, len(samples), _AT_A_TIME):
             part = samples[start : start + _AT_A_TIME]
@@ -154,9 +169,33 @@ def _read(
                     values_N = np.lib.format.open_memmap(
                         path, "w+", read.dtype, (len(samples), *shape)
                     )
+                values_N = _holding(values_N, read.dtype, path)
                 values_N[row] = read
-                digests.append(hashlib.sha256(np.ascontiguousarray(read).tobytes()).digest())
-    return None if values_N is None else Pool(samples, values_N, digests)
+                n_inputs = len(read) - n_target_planes
+                digests.append(_digest(read))
+                inputs.append(_digest(read[:n_inputs]) if n_target_planes else digests[-1])
+                targets.append(_digest(read[n_inputs:]))
+    return None if values_N is None else Pool(samples, values_N, digests, inputs, targets)
+
+
+def _digest(values: NDArray[Any]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).digest()
+
+
+def _holding(values_N: NDArray[Any], dtype: np.dtype[Any], path: Path) -> NDArray[Any]:
+    """``values_N``, in a type that holds its own values and those of ``dtype``.
+
+    Pictures of 8 and of 16 bits may stand in one folder.
+    """
+    wider = np.result_type(values_N.dtype, dtype)
+    if wider == values_N.dtype:
+        return values_N
+    beside = path.with_suffix(".wider.npy")
+    wide_N = np.lib.format.open_memmap(beside, "w+", wider, values_N.shape)
+    for start in range(0, len(values_N), _AT_A_TIME):
+        wide_N[start : start + _AT_A_TIME] = values_N[start : start + _AT_A_TIME]
+    beside.replace(path)
+    return wide_N
 
 
 def _tried(sample: Sample) -> NDArray[Any] | str:
@@ -188,11 +227,26 @@ def _assigned(
     for name, pool in pools.items():
         for row, (sample, digest) in enumerate(zip(pool.samples, pool.digests, strict=True)):
             chosen[sources.split_of(name, sample, digest)].append((name, row))
+    every = [digest for pool in pools.values() for digest in pool.digests]
+    if len(every) > 1 and len(set(every)) == 1:
+        problems.add(
+            f"the data must have {what} that differ, and all {len(every):,} are read as the same "
+            f"values, {_range_of(pools)}"
+        )
+        # What else would be said of splits and classes follows from this alone.
+        problems.check()
     for split, rows in chosen.items():
         if not rows:
             held_out = "" if split == "train" else f": raise {split}_share, or name its data"
             problems.add(f"the {split} split must have {what}, and has none{held_out}")
     return chosen
+
+
+def _range_of(pools: Mapping[SplitName, Pool]) -> str:
+    """The range of values that are all alike, for people."""
+    first = next(iter(pools.values())).values[0]
+    low, high = float(first.min()), float(first.max())
+    return f"{low:g} everywhere" if low == high else f"from {low:g} to {high:g}"
 
 
 def _chunks(
@@ -222,16 +276,26 @@ def _scale(
             size = values[0].size // values.shape[axis + 1]
         sums.append(total[0] / (len(rows) * size))
     deviation = np.sqrt(sums[1])
-    # What never changes says nothing; it must not divide by zero.
-    return sums[0], np.where(deviation > 1e-6, deviation, 1.0)
+    # What never changes says nothing; it must not divide by zero. Small numbers do change.
+    changes = deviation > _CONSTANT * np.abs(sums[0])
+    return sums[0], np.where(changes, deviation, 1.0)
 
 
-def _repeated(
-    pools: Mapping[SplitName, Pool], chosen: Mapping[SplitName, Sequence[tuple[SplitName, int]]]
-) -> dict[str, int]:
-    known = {pools[name].digests[row] for name, row in chosen["train"]}
-    return {
-        split: sum(pools[name].digests[row] in known for name, row in chosen[split])
-        for split in SPLITS
-        if split != "train"
-    }
+def _repeats(
+    pools: Mapping[SplitName, Pool],
+    chosen: Mapping[SplitName, Sequence[tuple[SplitName, int]]],
+    labels: Mapping[SplitName, Sequence[Any]],
+    *,
+    has_planes: bool,
+) -> dict[str, Any]:
+    """Which samples stand in two places; see ``splits.repeats``."""
+
+    def of_all(read: Callable[[Pool, int], Any]) -> dict[SplitName, list[Any]]:
+        return {s: [read(pools[name], row) for name, row in rows] for s, rows in chosen.items()}
+
+    targets = of_all(lambda pool, row: pool.targets[row]) if has_planes else labels
+    return repeats(
+        of_all(lambda pool, row: pool.inputs[row]),
+        targets,
+        of_all(lambda pool, row: pool.samples[row].where),
+    )

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nas.tasks.base import Split, SplitName, check_split_name
 from nas.tasks.carried import LABELS, PREPROCESSING
 from nas.tasks.kept import Kept, keep, key_of
+from nas.tasks.picture_reader import BLANK
+from nas.tasks.picture_reader import notes_of as picture_notes
 from nas.tasks.prepare import prepare
-from nas.tasks.problems import Problems
+from nas.tasks.problems import DataError, Problems
+from nas.tasks.recordings import recording_notes
 from nas.tasks.samples import Sample, Sources
+from nas.tasks.skipped import lines_of as skipped_lines
 from search_spaces.workload import Workload
 
 # Of what is kept: another number where the same files would give other arrays.
-_FORM = 4
+_FORM = 5
 # Options that say how files become values, whoever has other files.
-_MAKING = ("size", "channels", "front_end")
+_MAKING = ("size", "channels", "levels", "front_end")
+# And what a reader chose.
+_CHOSEN = ("ground",)
 # Lists the samples of one source, adding what is wrong with it.
 Lister = Callable[[Any, Problems], Sequence[Sample]]
+
+
+class Reader(Protocol):
+    """Reads the samples, and may look at some of the training data before."""
+
+    def settle(self, reads: Iterable[Callable[[], Any]]) -> None:
+        """Choose what the options leave open by what some ``reads`` return."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """What was chosen and, as ``seen``, what was seen, as plain data, when all is read."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +50,8 @@ class Prepared:
     ``options`` are all that the values depend on beside the files; ``samples`` lists the samples
     of a source; the rest is as in ``prepare``. ``files`` lists what the values come from, where
     sources are not paths. ``finish`` may look at what was made, in its
-    folder, and add to what is said of it.
+    folder, and add to what is said of it. ``reader`` reads the samples, where something of how is
+    chosen by the data.
     """
 
     sources: Sources
@@ -43,6 +62,7 @@ class Prepared:
     n_target_planes: int = 0
     files: Callable[[], Sequence[Path]] | None = None
     finish: Callable[[Path, dict[str, Any]], dict[str, Any]] = field(default=lambda _, x: x)
+    reader: Reader | None = None
 
     def split(self, name: SplitName) -> Split:
         """One split, mapped from disk; see ``Task.split``."""
@@ -60,14 +80,29 @@ class Prepared:
 
     def carried(self) -> dict[str, str]:
         """How files become inputs; see ``nas.tasks.carried``."""
-        found = {
+        made = {
             "mean": self.about["mean"],
             "deviation": self.about["deviation"],
             "axis": self.axis,
             "of": {"what": self.what}
-            | {name: self.options[name] for name in _MAKING if name in self.options},
+            | {name: self.options[name] for name in _MAKING if name in self.options}
+            | {name: self._reading[name] for name in _CHOSEN if name in self._reading},
         }
-        return {PREPROCESSING: json.dumps(found, indent=2)}
+        return {PREPROCESSING: json.dumps(made, indent=2)}
+
+    def notes(self) -> list[str]:
+        """What of the data is not read, or otherwise than one may think."""
+        lines = [*self.sources.notes, *skipped_lines(self.about)]
+        return lines + (picture_notes(self._reading) if "ground" in self._reading else [])
+
+    def warnings(self) -> list[str]:
+        """Lengths that do not fit, of samples that have any."""
+        return [] if "sample_rate" not in self._reading else recording_notes(self._reading)
+
+    @property
+    def _reading(self) -> Mapping[str, Any]:
+        reading: Mapping[str, Any] = self.about.get("reading", {})
+        return reading
 
     @cached_property
     def _kept(self) -> Kept:
@@ -90,24 +125,40 @@ class Prepared:
         found = {
             split: self.samples(source, problems) for split, source in self.sources.given.items()
         }
-        about = prepare(
-            found,
-            self.sources,
-            folder,
-            problems,
-            axis=self.axis,
-            what=self.what,
-            n_target_planes=self.n_target_planes,
-        )
+        if self.reader is not None:
+            self.reader.settle(sample.read for sample in found["train"])
+        try:
+            about = prepare(
+                found,
+                self.sources,
+                folder,
+                problems,
+                axis=self.axis,
+                what=self.what,
+                n_target_planes=self.n_target_planes,
+            )
+        except DataError as error:
+            raise self._explained(error) from None
+        about["skipped"] = problems.skipped.lines()
+        if self.reader is not None:
+            about["reading"] = self.reader.about()
         return self.finish(folder, about)
+
+    def _explained(self, error: DataError) -> DataError:
+        """``error`` after what was seen of the samples that explains it."""
+        if self.reader is None or "ground" not in (seen := self.reader.about()):
+            return error
+        causes = [line for line in picture_notes(seen) if line.startswith(BLANK)]
+        return DataError((*causes, *error.lines), len(causes) + error.n)
 
 
 @dataclass(frozen=True)
 class PreparedClassification:
-    """A ``Task``: inputs, which are read as images, into classes."""
+    """A ``Task``: inputs, which are read as images, into classes; ``kind`` is its file's."""
 
     name: str
     prepared: Prepared
+    kind: str = "images"
 
     def __post_init__(self) -> None:
         """Validate the name, which is the user's."""
@@ -126,6 +177,14 @@ class PreparedClassification:
     def about(self) -> Mapping[str, Any]:
         """See ``Prepared.about``."""
         return self.prepared.about
+
+    def notes(self) -> list[str]:
+        """See ``nas.tasks.checks``."""
+        return self.prepared.notes()
+
+    def warnings(self) -> list[str]:
+        """See ``nas.tasks.checks``."""
+        return self.prepared.warnings()
 
     def carried(self) -> dict[str, str]:
         """The labels, and how inputs are made; see ``nas.tasks.carried``."""

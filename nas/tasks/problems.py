@@ -6,7 +6,13 @@ task contributes its problems and warnings is in ``nas.tasks.checks``.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+from nas.tasks.skipped import Skipped
+
 _MOST = 1000
+_SHOWN = 40
 
 
 class DataError(ValueError):
@@ -23,10 +29,14 @@ class DataError(ValueError):
 
 
 class Problems:
-    """Lines that each name a file (and a row) and what is wrong there."""
+    """Lines that each name a file (and a row) and what is wrong there.
+
+    ``skipped`` counts the files that are not read, which is no problem and yet worth a word.
+    """
 
     def __init__(self) -> None:
         """None yet."""
+        self.skipped = Skipped()
         self._lines: list[str] = []
         self._n = 0
 
@@ -46,3 +56,13 @@ class Problems:
             raise DataError((*self._lines, f"and {self._n - _MOST} more"), self._n)
         if self._n:
             raise DataError(tuple(self._lines), self._n)
+
+
+def shown(value: Any) -> str:
+    """A value for people: what is no text says so, what is long is cut."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -37,6 +37,7 @@ from nas.tasks.base import SPLITS, Split, SplitName, check_split_name
 from nas.tasks.carried import VOCABULARY
 from nas.tasks.kept import Kept, keep, key_of
 from nas.tasks.kept_questions import KeptQuestions, write_questions
+from nas.tasks.lengths import length_notes, summary_of
 from nas.tasks.metric import Metric, get_metric
 from nas.tasks.prepared import check_name
 from nas.tasks.problems import Problems
@@ -57,8 +58,10 @@ _MIN_COUNT = 2
 _METRICS = ("f1", "exact_match")
 # A share of answers out of reach that is worth a warning.
 _MANY_CUT = 0.05
+# And of paragraphs that are cut, whose answers are mostly within reach.
+_MANY_FILLED = 0.5
 # Of what is kept: another number where the same files would give other arrays.
-_FORM = 2
+_FORM = 3
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class QuestionAnswering:
         """
         own = ("sequence_length", "max_vocabulary", "max_answer_words", "metric")
         file.check_keys(allowed=("name", *SOURCE_KEYS, *own), required=("name",))
-        sources = Sources.from_file(file)
+        sources = Sources.from_file(file, files=(".json",))
         for split, path in sources.given.items():
             if not isinstance(path, Path):
                 raise ValueError(f"{split} must be a path, got {path!r}")
@@ -150,13 +153,26 @@ class QuestionAnswering:
 
     def warnings(self) -> list[str]:
         """What is allowed but seldom meant; see ``nas.tasks.checks``."""
-        about = self.about()
-        return [
+        about, length = self.about(), self._files.sequence_length
+        beyond = [
             f"cut: {n / about['samples'][name]:.0%} of the {name} answers lie beyond "
             f"sequence_length ({self._files.sequence_length} words)"
             for name, n in about["beyond_reach"].items()
             if n > _MANY_CUT * about["samples"][name]
         ]
+        padding = length_notes(
+            about["lengths"],
+            "sequence_length",
+            length,
+            what="training questions",
+            unit="words",
+            many_cut=_MANY_FILLED,
+        )
+        return [*beyond, *padding]
+
+    def notes(self) -> list[str]:
+        """See ``nas.tasks.checks``."""
+        return list(self._files.sources.notes)
 
     def carried(self) -> dict[str, str]:
         """The words, and how a sample is made of them; see ``nas.tasks.carried``."""
@@ -233,6 +249,9 @@ class QuestionAnswering:
             "vocab_size": _FIRST_WORD + len(vocabulary),
             "samples": {name: len(found) for name, found in chosen.items()},
             "beyond_reach": beyond_reach,
+            "lengths": summary_of(
+                np.array([_n_words(question, length) for question in chosen["train"]]), length
+            ),
             "repeats": repeats(
                 {name: [_digest(q) for q in found] for name, found in chosen.items()},
                 {name: [sorted(set(q.answers)) for q in found] for name, found in chosen.items()},
@@ -244,6 +263,12 @@ class QuestionAnswering:
 def _digest(question: Question) -> bytes:
     # Neither text has this character, so that two pairs that differ are never joined to one text.
     return text_digest(f"{question.text}\0{question.context}")
+
+
+def _n_words(question: Question, length: int) -> int:
+    """Words of a sample with the whole paragraph."""
+    asked = min(len(words_of(question.text)), length // 2)
+    return asked + 1 + len(words_of(question.context))
 
 
 def _vocabulary(questions: Iterable[Question], most: int) -> dict[str, int]:

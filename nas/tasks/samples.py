@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nas.tasks.base import SPLITS, SplitName
 from nas.tasks.problems import Problems
+from nas.tasks.skipped import is_hidden
+from nas.tasks.split_names import SPLIT_FOLDERS, Layout, NamedSplits, named_splits
 from nas.tasks.task_file import TaskFile
 
 # Keys that say where the data are, and which shares are held out where a split has no data.
-SOURCE_KEYS = ("data", *SPLITS, "validation_share", "test_share")
+SOURCE_KEYS = ("data", *SPLITS, "validation_share", "test_share", SPLIT_FOLDERS)
 _SHARE = 0.15
 
 
@@ -33,18 +35,28 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the data of each split are; splits without data are held out of the training data."""
+    """Where the data of each split are; splits without data are held out of the training data.
+
+    ``notes`` are lines that name what lies beside the data and is not read.
+    """
 
     given: Mapping[SplitName, Any]
     validation_share: float = _SHARE
     test_share: float = _SHARE
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
-    def from_file(cls, file: TaskFile) -> Sources:
+    def from_file(
+        cls, file: TaskFile, layout: Layout = "files", files: Collection[str] = ()
+    ) -> Sources:
         """Those that a task file names by ``SOURCE_KEYS``; relative paths are made whole.
 
+        A folder under ``data`` may be divided by names of splits (``nas.tasks.split_names``):
+        folders whose contents are in ``layout``, or files that end in ``files``.
+
         Raises:
-            ValueError: there are no training data, or a share is not one.
+            ValueError: there are no training data, a share is not one, or how a folder is divided
+                is not clear.
         """
         options = file.options
         if ("data" in options) == ("train" in options):
@@ -56,9 +68,13 @@ class Sources:
         if extra:
             raise ValueError(f"must have data (of all splits) or train, got data and {extra[0]}")
         whole = _whole(file, "data")
-        if isinstance(whole, Path) and (whole / "train").is_dir():
-            return cls({key: whole / key for key in SPLITS if (whole / key).is_dir()}, *shares)
-        return cls({"train": whole}, *shares)
+        wanted = options.get(SPLIT_FOLDERS)
+        if wanted is not None and not isinstance(wanted, bool):
+            raise ValueError(f"{SPLIT_FOLDERS} must be true or false, got {wanted!r}")
+        divided = _divided(whole, layout, files, wanted)
+        if divided is None:
+            return cls({"train": whole}, *shares)
+        return cls(divided[0], *shares, notes=divided[1])
 
     @property
     def training(self) -> str:
@@ -107,29 +123,66 @@ def shares_of(file: TaskFile) -> tuple[float, float]:
     return shares["validation_share"], shares["test_share"]
 
 
+def _divided(
+    whole: Any, layout: Layout, files: Collection[str], wanted: bool | None
+) -> tuple[dict[SplitName, Any], tuple[str, ...]] | None:
+    """What is under ``data`` by split and what is not read, or ``None`` if it is not divided."""
+    if isinstance(whole, Path):
+        found = named_splits(whole, layout, files, wanted) if whole.is_dir() else None
+        return None if found is None else (dict(found.paths), found.notes())
+    parts: dict[str, NamedSplits | None] = {
+        name: named_splits(path, "files", files, wanted) if path.is_dir() else None
+        for name, path in whole.items()
+    }
+    sides = {name: part for name, part in parts.items() if part is not None}
+    if not sides:
+        return None
+    splits = {name: sorted(part.paths) for name, part in sides.items()}
+    if len(sides) < len(parts) or len({tuple(found) for found in splits.values()}) > 1:
+        shown = "; ".join(f"{whole[n]}: {', '.join(splits.get(n, ['none']))}" for n in parts)
+        raise ValueError(f"data must be divided into the same splits on all sides, got {shown}")
+    first = next(iter(sides.values())).paths
+    given = {split: {name: part.paths[split] for name, part in sides.items()} for split in first}
+    return dict(given), tuple(line for part in sides.values() for line in part.notes())
+
+
 def class_files(
     folder: Path, suffixes: Collection[str], problems: Problems
 ) -> list[tuple[Path, str]]:
     """Files below ``folder/CLASS/`` with one of ``suffixes``, and their class, in a fixed order.
 
-    Names that begin with a point or an underscore are passed over.
+    Other files, and names that begin with a point or an underscore, are passed over; ``problems``
+    count what a user may have meant.
     """
     if not folder.is_dir():
         problems.add(f"{folder} must be a folder of folders named after classes")
         return []
     found = []
     for child in sorted(folder.iterdir()):
-        if child.is_dir() and child.name[0] not in "._":
-            files = [
-                path
-                for path in sorted(child.rglob("*"))
-                if path.suffix.lower() in suffixes and path.name[0] not in "._"
-            ]
+        if not child.is_dir():
+            problems.skipped.add(child, "in no folder named after a class")
+        elif is_hidden(child):
+            problems.skipped.add_folder(child)
+        else:
+            files = files_below(child, suffixes, problems)
             if not files:
                 problems.add(f"{child} must hold files ending in {', '.join(sorted(suffixes))}")
             found += [(path, child.name) for path in files]
     if not found:
         problems.add(f"{folder} must hold folders named after classes, with files in them")
+    return found
+
+
+def files_below(folder: Path, suffixes: Collection[str], problems: Problems) -> list[Path]:
+    """Files below ``folder`` that end in one of ``suffixes``, in a fixed order; others count."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            continue
+        if path.suffix.lower() in suffixes and not is_hidden(path):
+            found.append(path)
+        else:
+            problems.skipped.add(path)
     return found
 
 

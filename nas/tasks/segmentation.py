@@ -9,17 +9,19 @@ A task is a YAML file::
     ignored: 255                             # a value that is neither learnt nor judged
     size: 64                                 # pixels, or [height, width]
     channels: 3                              # or 1: grey
+    ground: white                            # and levels: as of images
 
 A mask has the name of its picture but for the ending: grey values, or places in a palette. Splits
-are those of images (``nas.tasks.samples``). Pictures are brought to ``size`` smoothly, masks by
-the nearest pixel.
+are those of images (``nas.tasks.samples``); they may be folders in both of ``data``, or ``data``
+a folder of splits that hold ``images`` and ``masks``. Pictures are brought to ``size`` smoothly,
+masks by the nearest pixel.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,12 +31,13 @@ from numpy.typing import NDArray
 
 from nas.tasks.base import SPLITS, Split, SplitName
 from nas.tasks.carried import LABELS
-from nas.tasks.images import parse_size
+from nas.tasks.images import picture_options
 from nas.tasks.metric import get_metric
-from nas.tasks.pictures import SUFFIXES, Size, decode, decode_mask, read_bytes
+from nas.tasks.picture_reader import PICTURE_KEYS, PictureOptions, PictureReader
+from nas.tasks.pictures import SUFFIXES, decode_mask, read_bytes
 from nas.tasks.prepared import Prepared, check_name
 from nas.tasks.problems import Problems
-from nas.tasks.samples import SOURCE_KEYS, Sample, Sources
+from nas.tasks.samples import SOURCE_KEYS, Sample, Sources, files_below
 from nas.tasks.splits import majority
 from nas.tasks.task_file import TaskFile
 from search_spaces.workload import Workload
@@ -42,12 +45,13 @@ from search_spaces.workload import Workload
 # In targets: a pixel that is neither learnt nor judged.
 IGNORED = -1
 _MOST_CLASSES = 255
+_SIDES = ("images", "masks")
 # A share of pixels of one class that is worth a warning.
 _UNEVEN = 0.9
 
 
-@dataclass(frozen=True, slots=True)
-class MaskOptions:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskOptions(PictureOptions):
     """What pictures and masks mean and are brought to; see the module's description.
 
     Raises:
@@ -56,11 +60,11 @@ class MaskOptions:
 
     classes: tuple[str, ...]
     ignored: int | None = None
-    size: Size | None = None
-    channels: int = 3
 
     def __post_init__(self) -> None:
         """Validate every field."""
+        # Without arguments `super` names the class as it was before it had slots.
+        super(MaskOptions, self).__post_init__()
         names = self.classes
         distinct = len({name for name in names if isinstance(name, str)})
         if not 2 <= distinct == len(names) <= _MOST_CLASSES:
@@ -68,8 +72,6 @@ class MaskOptions:
         ignored = self.ignored
         if ignored is not None and not (type(ignored) is int and len(names) <= ignored <= 255):
             raise ValueError(f"ignored must be in {len(names)}..255, got {ignored!r}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels must be 1 (grey) or 3 (colours), got {self.channels!r}")
 
 
 class Segmentation:
@@ -81,14 +83,16 @@ class Segmentation:
         """Nothing is read yet."""
         check_name(name)
         self.name, self._options = name, options
+        reader = PictureReader(options)
         self._prepared = Prepared(
             sources,
-            {name: getattr(options, name) for name in MaskOptions.__slots__},
-            partial(_samples, options=options),
+            asdict(options),
+            partial(_samples, options=options, reader=reader),
             axis=0,
             what="pictures with masks",
             n_target_planes=1,
             finish=partial(_counted, sources=sources, options=options),
+            reader=reader,
         )
 
     @classmethod
@@ -98,14 +102,12 @@ class Segmentation:
         Raises:
             ValueError: a key is missing, unknown, or its value not allowed.
         """
-        own = MaskOptions.__slots__
+        own = (*PICTURE_KEYS, "classes", "ignored")
         file.check_keys(allowed=("name", *SOURCE_KEYS, *own), required=("name", "classes"))
-        given = file.given(own)
+        given = picture_options(file, own)
         if not isinstance(given["classes"], list):
             raise ValueError(f"classes must be a list of names, got {given['classes']!r}")
         given["classes"] = tuple(given["classes"])
-        if "size" in given:
-            given["size"] = parse_size(given["size"])
         return cls(file.options["name"], Sources.from_file(file), MaskOptions(**given))
 
     def workload(self, batch_size: int) -> Workload:
@@ -136,14 +138,22 @@ class Segmentation:
                 found.append(f"rare: no {split} pixel is {', '.join(map(repr, absent))}")
         return found
 
+    def notes(self) -> list[str]:
+        """See ``nas.tasks.checks``."""
+        return self._prepared.notes()
+
     def carried(self) -> dict[str, str]:
         """The names of the classes, and how inputs are made; see ``nas.tasks.carried``."""
         labels = {"labels": list(self._options.classes)}
         return {LABELS: json.dumps(labels), **self._prepared.carried()}
 
 
-def _samples(source: Any, problems: Problems, *, options: MaskOptions) -> Sequence[Sample]:
-    if not isinstance(source, Mapping) or source.keys() != {"images", "masks"}:
+def _samples(
+    source: Any, problems: Problems, *, options: MaskOptions, reader: PictureReader
+) -> Sequence[Sample]:
+    if isinstance(source, Path) and all((source / side).is_dir() for side in _SIDES):
+        source = {side: source / side for side in _SIDES}
+    if not isinstance(source, Mapping) or source.keys() != set(_SIDES):
         problems.add(f"data must be given as {{images: FOLDER, masks: FOLDER}}, got {source}")
         return []
     folders = [source["images"], source["masks"]]
@@ -153,7 +163,9 @@ def _samples(source: Any, problems: Problems, *, options: MaskOptions) -> Sequen
     for stem in sorted(masks.keys() - pictures.keys()):
         problems.add(f"{masks[stem]} must have a picture of that name in {source['images']}")
     return [
-        Sample(str(pictures[stem]), "", partial(_read, pictures[stem], masks[stem], options))
+        Sample(
+            str(pictures[stem]), "", partial(_read, pictures[stem], masks[stem], options, reader)
+        )
         for stem in sorted(pictures.keys() & masks.keys())
     ]
 
@@ -164,26 +176,28 @@ def _by_stem(folder: Path, problems: Problems) -> dict[str, Path]:
     if not folder.is_dir():
         problems.add(f"{folder} must be a folder of pictures")
         return found
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and path.name[0] not in "._":
-            stem = path.relative_to(folder).with_suffix("").as_posix()
-            if stem in found:
-                problems.add(f"{path} must have a name of its own, as {found[stem].name} has")
-            found[stem] = path
+    for path in files_below(folder, SUFFIXES, problems):
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem in found:
+            problems.add(f"{path} must have a name of its own, as {found[stem].name} has")
+        found[stem] = path
     if not found:
         problems.add(f"{folder} must hold pictures, and holds none")
     return found
 
 
-def _read(picture: Path, mask: Path, options: MaskOptions) -> NDArray[np.int16]:
+def _read(picture: Path, mask: Path, options: MaskOptions, reader: PictureReader) -> NDArray[Any]:
     """Planes of a picture and, as the last one, its mask."""
-    image_CHW = decode(read_bytes(picture), options.channels, options.size)
+    image_CHW = reader.read(read_bytes(picture))
     try:
         classes_HW = decode_mask(read_bytes(mask), options.size)
         if classes_HW.shape != image_CHW.shape[1:]:
             raise ValueError(
                 f"must be of the picture's {image_CHW.shape[1:]} pixels, got {classes_HW.shape}"
             )
+        least = int(classes_HW.min())
+        if least < 0:
+            raise ValueError(f"must hold no value below 0, got {least}")
         if options.ignored is not None:
             classes_HW[classes_HW == options.ignored] = IGNORED
         most = int(classes_HW.max())
@@ -192,7 +206,9 @@ def _read(picture: Path, mask: Path, options: MaskOptions) -> NDArray[np.int16]:
             raise ValueError(f"must hold 0..{len(options.classes) - 1}{more}, got {most}")
     except ValueError as error:
         raise ValueError(f"has the mask {mask}, which {error}") from None
-    return np.concatenate([image_CHW, classes_HW[None]]).astype(np.int16)
+    # Both hold the classes, of which there are at most 255, to the number.
+    dtype = np.float32 if image_CHW.dtype.kind == "f" else np.int16
+    return np.concatenate([image_CHW.astype(dtype), classes_HW[None].astype(dtype)])
 
 
 def _counted(

@@ -23,9 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nas.tasks.audio import FrontEnd, read_recording
+from nas.tasks.audio import FrontEnd
 from nas.tasks.prepared import Prepared, PreparedClassification
 from nas.tasks.problems import Problems
+from nas.tasks.recordings import RecordingReader
 from nas.tasks.samples import SOURCE_KEYS, Sample, Sources, class_files
 from nas.tasks.task_file import TaskFile
 
@@ -43,24 +44,26 @@ def speech_task(file: TaskFile) -> PreparedClassification:
     mark = file.options.get("speaker_before")
     if mark is not None and not (isinstance(mark, str) and mark):
         raise ValueError(f"speaker_before must be a text, got {mark!r}")
+    reader = RecordingReader(front_end)
     prepared = Prepared(
-        Sources.from_file(file),
+        Sources.from_file(file, "classes"),
         {"front_end": asdict(front_end), "speaker_before": mark},
-        partial(_samples, front_end=front_end, mark=mark),
+        partial(_samples, reader=reader, mark=mark),
         axis=1,
         what="recordings",
+        reader=reader,
     )
-    return PreparedClassification(file.options["name"], prepared)
+    return PreparedClassification(file.options["name"], prepared, kind=file.kind)
 
 
 def _samples(
-    source: Any, problems: Problems, *, front_end: FrontEnd, mark: str | None
+    source: Any, problems: Problems, *, reader: RecordingReader, mark: str | None
 ) -> list[Sample]:
     if not isinstance(source, Path):
         problems.add(f"recordings must be in a folder, got {sorted(source)}")
         return []
     return [
-        Sample(str(path), label, partial(read_recording, path, front_end), _speaker(path, mark))
+        Sample(str(path), label, partial(reader.read, path), _speaker(path, mark))
         for path, label in class_files(source, (".wav",), problems)
     ]
 

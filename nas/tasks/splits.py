@@ -23,6 +23,7 @@ Digests = Mapping[SplitName, Sequence[bytes]]
 _HASH_BYTES = 16
 _SPACES = re.compile(r"\s+")
 _MOST_EXAMPLES = 5
+_MOST_CONTRADICTIONS = 20
 # Of splits: samples of the first must not be in the second.
 _PAIRS: tuple[tuple[SplitName, SplitName], ...] = (
     ("validation", "train"),
@@ -53,7 +54,8 @@ def repeats(
         ``also_in_train`` and, for test, ``also_in_validation``: samples of a split that the other
         holds as well; ``twice``: samples that came before in their own split; ``contradictory``:
         different samples that stand somewhere with two labels; ``examples``: pairs of places of
-        some leaks, where there are ``places``.
+        some leaks, and ``contradictions``: two places and labels of samples with two, where there
+        are ``places``.
     """
     first: dict[SplitName, dict[bytes, int]] = {}
     for split in SPLITS:
@@ -75,19 +77,31 @@ def repeats(
         "also_in_train": {s: shared[s, "train"] for s in SPLITS if s != "train"},
         "also_in_validation": {"test": shared["test", "validation"]},
         "twice": {split: len(digests[split]) - len(first[split]) for split in SPLITS},
-        "contradictory": _contradictory(digests, labels),
+        **_contradictory(digests, labels, places),
         "examples": examples,
     }
 
 
-def _contradictory(digests: Digests, labels: Mapping[SplitName, Sequence[Any]]) -> int:
-    seen: dict[bytes, Any] = {}
-    found = set()
+def _contradictory(
+    digests: Digests,
+    labels: Mapping[SplitName, Sequence[Any]],
+    places: Mapping[SplitName, Sequence[str]] | None,
+) -> dict[str, Any]:
+    seen: dict[bytes, tuple[Any, str]] = {}
+    found: dict[bytes, list[str]] = {}
     for split in SPLITS:
-        for digest, label in zip(digests[split], labels[split], strict=True):
-            if seen.setdefault(digest, label) != label:
-                found.add(digest)
-    return len(found)
+        for row, (digest, label) in enumerate(zip(digests[split], labels[split], strict=True)):
+            place = f"{split} sample {row}" if places is None else places[split][row].rstrip(",")
+            before, where = seen.setdefault(digest, (label, place))
+            if before != label:
+                pair = [where, _label_text(before), place, _label_text(label)]
+                found.setdefault(digest, pair)
+    examples = list(found.values())[:_MOST_CONTRADICTIONS]
+    return {"contradictory": len(found), "contradictions": examples}
+
+
+def _label_text(label: Any) -> str:
+    return "another target" if isinstance(label, bytes) else repr(label)
 
 
 def class_counts(targets: Iterable[Any], classes: Sequence[Any]) -> list[int]:

@@ -1,36 +1,32 @@
 """Rows of a user's tables: a text and a label each, from CSV, TSV, JSONL, Parquet or plain lines.
 
 By the end of a file's name: ``.csv`` and ``.tsv`` have a first line that names the columns,
-``.jsonl`` (or ``.ndjson``) has an object a line, ``.parquet`` columns of its own. Any other file
-has a line ``label text`` or ``label<TAB>text`` for each row. Text is UTF-8. What is wrong with a
-row is added to the problems with its file and row, and reading goes on.
+unless the task file names them; ``.jsonl`` (or ``.ndjson``) has an object a line, ``.parquet``
+columns of its own. Any other file has a line ``label text`` or ``label<TAB>text`` for each row.
+Text is UTF-8. What is wrong with a row is added to the problems with its file and row, and reading
+goes on.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nas.tasks.problems import Problems
+from nas.tasks.columns import Columns, header_hint, is_header
+from nas.tasks.labels import BadLabel, check_label
+from nas.tasks.problems import Problems, shown
 
 # Of one cell; csv has a limit of its own, at which it would end the whole file.
 _LONGEST_CELL = 2**24
-_SHOWN = 40
+_DELIMITED = (".csv", ".tsv")
 _JSON_LINES = (".jsonl", ".ndjson")
 # Ends of names of files that have columns.
-TABLES = (".csv", ".tsv", *_JSON_LINES, ".parquet")
-
-
-class Columns(NamedTuple):
-    """Names of the columns that hold texts and labels."""
-
-    text: str = "text"
-    label: str = "label"
+TABLES = (*_DELIMITED, *_JSON_LINES, ".parquet")
 
 
 class Row(NamedTuple):
@@ -64,13 +60,16 @@ def read_rows(
         return []
     before = len(problems)
     suffix = path.suffix.lower()
+    if columns.header is not None and suffix not in _DELIMITED:
+        problems.add(f"columns must be left out for {path}: it is for {' and '.join(_DELIMITED)}")
+        return []
     if suffix == ".parquet":
         rows = list(_parquet(path, columns, problems, check))
     else:
         text = read_text(path, problems)
         if text is None:
             return []
-        if suffix in (".csv", ".tsv"):
+        if suffix in _DELIMITED:
             delimiter = "\t" if suffix == ".tsv" else ","
             rows = list(_delimited(path, text, delimiter, columns, problems, check))
         elif suffix in _JSON_LINES:
@@ -79,8 +78,8 @@ def read_rows(
             rows = list(_lines(path, text, problems))
     if not rows and len(problems) == before:
         problems.add(
-            f"text file {path} must have a row of a {columns.label} and a {columns.text} or more, "
-            f"and has none"
+            f"text file {path} must have a row of a {columns.label} and a "
+            f"{' and '.join(columns.texts)} or more, and has none"
         )
     return rows
 
@@ -93,34 +92,18 @@ def check_row(where: str, at: str, text: Any, label: Any, problems: Problems) ->
     if not text.strip():
         problems.add(f"{where}{at} must have a text, and it is empty")
         return
-    if isinstance(label, bool):
-        label = str(label).lower()
-    if not isinstance(label, str | int):
-        problems.add(
-            f"{where}{at} must have a label that is a whole number or a text, got {shown(label)}"
-        )
-        return
-    if isinstance(label, str) and not label.strip():
-        problems.add(f"{where}{at} must have a label, and it is empty")
+    checked = check_label(label)
+    if isinstance(checked, BadLabel):
+        problems.add(f"{where}{at} {checked.why}")
         return
     try:
         text.encode()
-        str(label).encode()
+        str(checked).encode()
     except UnicodeEncodeError:
         # JSON may name half of a character, which is no text anywhere else.
         problems.add(f"{where}{at} must be UTF-8 text, got half of a character (a surrogate)")
         return
-    yield Row(where, at, text, label.strip() if isinstance(label, str) else label)
-
-
-def shown(value: Any) -> str:
-    """A value for people: what is no text says so, what is long is cut."""
-    if value is None:
-        return "nothing (null)"
-    if isinstance(value, float) and math.isnan(value):
-        return "NaN"
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    yield Row(where, at, text, checked)
 
 
 def read_text(path: Path, problems: Problems) -> str | None:
@@ -170,23 +153,27 @@ def _delimited(
             rows = csv.reader(source, delimiter=delimiter, quoting=csv.QUOTE_NONE)
         else:
             rows = csv.reader(source, delimiter=delimiter, strict=True)
-        header = next(rows, None)
-        if header is None:
+        first = next(rows, None)
+        if first is None:
             return
-        names = [name.strip() for name in header]
-        if not _has_columns(path, names, columns, problems):
+        names = list(columns.header or (name.strip() for name in first))
+        if not _has_columns(path, names, columns, problems, first):
             return
-        text_at, label_at = names.index(columns.text), names.index(columns.label)
-        # A row may take several lines, and is named by its first.
+        rows_left: Iterator[list[str]] = rows
         line = rows.line_num + 1
-        for cells in rows:
+        if columns.header is not None and not is_header(first, columns.header):
+            # The first line is a row like the others.
+            line, rows_left = 1, itertools.chain([first], rows)
+        # A row may take several lines, and is named by its first.
+        for cells in rows_left:
             at, line = f":{line}", rows.line_num + 1
             if not cells:
                 continue
             if len(cells) != len(names):
                 problems.add(f"{path}{at} must have {len(names)} columns, got {len(cells)}")
                 continue
-            yield from check(str(path), at, cells[text_at], cells[label_at], problems)
+            found = dict(zip(names, cells, strict=True))
+            yield from check(str(path), at, columns.text_of(found), found[columns.label], problems)
     except csv.Error as error:
         problems.add(f"{path}:{line} must be a row of a table: {error}")
     finally:
@@ -209,11 +196,11 @@ def _json_lines(
         if not isinstance(found, dict):
             problems.add(f"{path}{at} must be a JSON object, got {shown(found)}")
             continue
-        missing = [name for name in columns if name not in found]
+        missing = [name for name in columns.names if name not in found]
         if missing:
             problems.add(f"{path}{at} must have {missing[0]!r}, got {_names(list(found))}")
             continue
-        yield from check(str(path), at, found[columns.text], found[columns.label], problems)
+        yield from check(str(path), at, columns.text_of(found), found[columns.label], problems)
 
 
 def _parquet(path: Path, columns: Columns, problems: Problems, check: RowCheck) -> Iterator[Row]:
@@ -225,11 +212,10 @@ def _parquet(path: Path, columns: Columns, problems: Problems, check: RowCheck) 
         if not _has_columns(path, list(file.schema_arrow.names), columns, problems):
             return
         number = 0
-        for batch in file.iter_batches(columns=list(dict.fromkeys(columns))):
-            texts = batch.column(columns.text).to_pylist()
-            labels = batch.column(columns.label).to_pylist()
-            for text, label in zip(texts, labels, strict=True):
-                yield from check(str(path), f", row {number},", text, label, problems)
+        for batch in file.iter_batches(columns=list(columns.names)):
+            for cells in batch.to_pylist():
+                at, text = f", row {number},", columns.text_of(cells)
+                yield from check(str(path), at, text, cells[columns.label], problems)
                 number += 1
     except OSError as error:
         problems.add(f"{path} must be readable: {error.strerror or str(error).splitlines()[0]}")
@@ -238,11 +224,22 @@ def _parquet(path: Path, columns: Columns, problems: Problems, check: RowCheck) 
         problems.add(f"{path} must be a whole Parquet file: {line}")
 
 
-def _has_columns(path: Path, names: list[str], columns: Columns, problems: Problems) -> bool:
-    missing = [name for name in columns if name not in names]
+def _has_columns(
+    path: Path,
+    names: list[str],
+    columns: Columns,
+    problems: Problems,
+    first: Sequence[str] | None = None,
+) -> bool:
+    """Whether ``columns`` are among ``names``; ``first`` is the line that they were read from."""
+    missing = [name for name in columns.names if name not in names]
     for name in missing:
-        problems.add(f"{path} must have a column {name!r}, got {_names(names)}")
-    return not missing
+        hint = "" if first is None or columns.header else header_hint(first)
+        problems.add(f"{path} must have a column {name!r}, got {_names(names)}{hint}")
+    twice = [name for name in columns.names if names.count(name) > 1]
+    for name in twice:
+        problems.add(f"{path} must have one column {name!r}, got {names.count(name)}")
+    return not missing and not twice
 
 
 def _names(names: list[str]) -> str:

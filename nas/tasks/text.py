@@ -7,8 +7,10 @@ A task is a YAML file::
     train: train.csv            # paths are relative to the YAML file
     validation: dev.csv
     test: test.csv
-    text: sentence              # column of texts (default: text)
+    text: sentence              # column of texts (default: text), or [title, description]
     label: label                # column of labels
+    columns: [label, sentence]  # of a CSV or TSV whose first line does not name them
+    separator: " "              # between several columns of texts
     sequence_length: 40         # in tokens: longer texts are cut, shorter ones padded
     tokens: word                # or byte, or bpe
     max_vocabulary: 5000        # words or bpe, padding and unknown included
@@ -39,13 +41,16 @@ from numpy.typing import NDArray
 
 from nas.tasks.base import SPLITS, Split, SplitName, check_split_name
 from nas.tasks.carried import LABELS, TOKENIZER
+from nas.tasks.columns import COLUMN_KEYS, Columns, columns_of
 from nas.tasks.kept import Kept, keep, key_of
+from nas.tasks.labels import like, similar
+from nas.tasks.lengths import length_notes, summary_of
 from nas.tasks.phrases import make_phrases
 from nas.tasks.prepared import check_name
 from nas.tasks.problems import Problems
 from nas.tasks.samples import SOURCE_KEYS, Sources, classes_of
 from nas.tasks.splits import class_counts, repeats, text_digest
-from nas.tasks.tables import Columns, Row, read_rows
+from nas.tasks.tables import TABLES, Row, read_rows
 from nas.tasks.task_file import TaskFile, check_whole_numbers
 from nas.tasks.tokenize import (
     TOKENS,
@@ -60,7 +65,9 @@ from search_spaces.workload import PADDING_TOKEN, Workload
 
 # Of tokens in a text, and of words: more would take memory that no text of a user's fills.
 # Of what is kept: another number where the same files would give other arrays.
-_FORM = 1
+_FORM = 2
+# Files that a folder of splits may hold.
+_TABLES = (*TABLES, ".txt")
 _MOST_SHOWN = 20
 # Shares of texts and of words that are worth a warning.
 _MANY_CUT, _MANY_UNKNOWN = 0.2, 0.15
@@ -139,6 +146,11 @@ class TextSource(Protocol):
         """What is read for each split, and the shares that are held out."""
         ...
 
+    @property
+    def columns(self) -> Columns:
+        """The columns of texts and labels."""
+        ...
+
     def key(self, options: Mapping[str, Any], files: Sequence[Path]) -> str:
         """A name for what is made of the rows by ``options`` and ``files``; see ``key_of``."""
         ...
@@ -203,12 +215,12 @@ class TextClassification:
         Raises:
             ValueError: a key is missing, unknown, or its value not allowed.
         """
-        allowed = ("name", *SOURCE_KEYS, *Columns._fields, *OPTION_KEYS)
+        allowed = ("name", *SOURCE_KEYS, *COLUMN_KEYS, *OPTION_KEYS)
         file.check_keys(allowed=allowed, required=("name",))
         file.check_paths(("data", *SPLITS))
         return cls(
             file.options["name"],
-            TableSource(Sources.from_file(file), columns_of(file)),
+            TableSource(Sources.from_file(file, files=_TABLES), columns_of(file)),
             TextOptions.from_file(file),
         )
 
@@ -242,13 +254,14 @@ class TextClassification:
 
     def warnings(self) -> list[str]:
         """What is allowed but seldom meant; see ``nas.tasks.checks``."""
-        about, found = self.about(), []
-        n, full = about["samples"]["train"], about["lengths"]["train"]["full"]
-        if full > _MANY_CUT * n:
-            found.append(
-                f"cut: {full / n:.0%} of the training texts fill sequence_length "
-                f"({self.options.sequence_length} tokens) or are cut there"
-            )
+        about = self.about()
+        found = length_notes(
+            about["lengths"]["train"],
+            "sequence_length",
+            self.options.sequence_length,
+            what="training texts",
+            many_cut=_MANY_CUT,
+        )
         for split, share in about["unknown"].items():
             if share > _MANY_UNKNOWN:
                 found.append(
@@ -257,11 +270,21 @@ class TextClassification:
                 )
         return found
 
+    def notes(self) -> list[str]:
+        """What of the data is not read; see ``nas.tasks.checks``."""
+        return [*self.source.sources.notes]
+
     def carried(self) -> dict[str, str]:
         """The tokenizer and the labels; see ``nas.tasks.carried``."""
         about = self.about()
         tokenizer = (self._kept.folder / TOKENIZER).read_text(encoding="utf-8")
-        labels = {"labels": [str(label) for label in about["classes"]], "shift": about["shift"]}
+        labels: dict[str, Any] = {
+            "labels": [str(label) for label in about["classes"]],
+            "shift": about["shift"],
+        }
+        columns = self.source.columns
+        if not isinstance(columns.text, str):
+            labels |= {"texts": list(columns.texts), "separator": columns.separator}
         return {TOKENIZER: tokenizer, LABELS: json.dumps(labels)}
 
     @cached_property
@@ -285,13 +308,14 @@ class TextClassification:
             if not rows[split] and not problems:
                 held_out = "" if split == "train" else f": raise {split}_share, or name its data"
                 problems.add(f"the {split} split must have texts, and has none{held_out}")
-        labels = {split: [row.label for row in rows[split]] for split in SPLITS}
         where = self.source.sources.training
-        classes = classes_of(labels["train"], where, problems) if rows["train"] else []
+        seen = [row.label for row in rows["train"]]
+        classes = classes_of(seen, where, problems) if seen else []
+        labels = {split: [like(row.label, classes) for row in rows[split]] for split in SPLITS}
         position = {label: index for index, label in enumerate(classes)}
         for split in SPLITS:
-            for row in rows[split]:
-                if classes and row.label not in position:
+            for row, label in zip(rows[split], labels[split], strict=True):
+                if classes and label not in position:
                     problems.add(_unseen(row, classes))
         problems.check()
         encoder = self.options.encoder([row.text for row in rows["train"]])
@@ -305,7 +329,7 @@ class TextClassification:
             "unknown": {},
         }
         for split in SPLITS:
-            tokens_NT = encoder.encode([row.text for row in rows[split]])
+            tokens_NT, lengths_N = encoder.encode_measured([row.text for row in rows[split]])
             targets = np.array([position[label] for label in labels[split]], dtype=np.int64)
             if split == "train" and self.options.phrases:
                 self._keep_phrases(folder, encoder, [row.text for row in rows[split]], targets)
@@ -316,6 +340,7 @@ class TextClassification:
             about["lengths"][split] = {
                 "mean": float(used_N.mean()),
                 "full": int((used_N == self.options.sequence_length).sum()),
+                **summary_of(lengths_N, self.options.sequence_length),
             }
             if self.options.tokenizer is None:
                 unknown = (tokens_NT == UNKNOWN_TOKEN).sum() / max(1, used_N.sum())
@@ -339,25 +364,10 @@ class TextClassification:
         np.save(folder / "train.shares.npy", made.shares)
 
 
-def columns_of(file: TaskFile) -> Columns:
-    """Names of the columns that a task file says.
-
-    Raises:
-        ValueError: a name is not one, or both are the same.
-    """
-    given = file.given(Columns._fields)
-    for key, value in given.items():
-        if not isinstance(value, str) or not value:
-            raise ValueError(f"{key} must be the name of a column, got {value!r}")
-    columns = Columns(**given)
-    if columns.text == columns.label:
-        raise ValueError(f"text and label must be two columns, got {columns.text!r} for both")
-    return columns
-
-
 def _unseen(row: Row, classes: Sequence[str | int]) -> str:
     allowed = ", ".join(map(str, classes[:_MOST_SHOWN]))
     more = ", ..." if len(classes) > _MOST_SHOWN else ""
     return (
         f"{row.place} must have a label of the training split ({allowed}{more}), got {row.label!r}"
+        f"{similar(row.label, classes)}"
     )

@@ -63,7 +63,16 @@ class TextEncoder:
         Raises:
             ValueError: the tokenizer, which is a user's, cannot cut a text.
         """
+        return self.encode_measured(texts)[0]
+
+    def encode_measured(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As ``encode``, and how many tokens each text has before it is cut ``(N,)``.
+
+        Raises:
+            ValueError: as ``encode``.
+        """
         tokens_NT = np.full((len(texts), self.sequence_length), PADDING_TOKEN, np.int64)
+        lengths_N = np.zeros(len(texts), np.int64)
         for start in range(0, len(texts), _AT_A_TIME):
             part = list(texts[start : start + _AT_A_TIME])
             try:
@@ -73,7 +82,9 @@ class TextEncoder:
             for row, encoding in enumerate(found, start):
                 ids = encoding.ids[: self.sequence_length]
                 tokens_NT[row, : len(ids)] = np.asarray(ids, dtype=np.int64) + self.shift
-        return tokens_NT
+                rest = sum(len(piece.ids) for piece in encoding.overflowing)
+                lengths_N[row] = len(encoding.ids) + rest
+        return tokens_NT, lengths_N
 
     def encode_whole(
         self, texts: Iterable[str]

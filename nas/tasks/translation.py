@@ -38,21 +38,23 @@ from numpy.typing import NDArray
 
 from nas.tasks.base import SPLITS, Split, SplitName, check_split_name
 from nas.tasks.carried import TOKENIZER
+from nas.tasks.columns import Columns, columns_of
 from nas.tasks.kept import Kept, keep, key_of
+from nas.tasks.lengths import length_notes, summary_of
 from nas.tasks.metric import Metric, get_metric
 from nas.tasks.parallel import SIDES, Pair, files_of, read_pairs
 from nas.tasks.prepared import check_name
 from nas.tasks.problems import Problems
 from nas.tasks.samples import SOURCE_KEYS, Sources
 from nas.tasks.splits import repeats, text_digest
-from nas.tasks.tables import Columns
+from nas.tasks.tables import TABLES
 from nas.tasks.task_file import TaskFile, check_whole_numbers
 from nas.tasks.tokenize import TextEncoder, learn_tokenizer, least_vocabulary, read_tokenizer
 from nas.tasks.translation_score import METRICS, Translation
 from search_spaces.workload import PADDING_TOKEN, Workload
 
 # Of what is kept: another number where the same files would give other arrays.
-_FORM = 1
+_FORM = 2
 _LARGEST = 2**20
 _MANY_CUT = 0.05
 _REFERENCES = "references.json"
@@ -141,16 +143,13 @@ class TranslationTask:
         Raises:
             ValueError: a key is missing, unknown, or its value not allowed.
         """
-        file.check_keys(allowed=("name", *SOURCE_KEYS, *SIDES, *OPTION_KEYS), required=("name",))
+        file.check_keys(
+            allowed=("name", *SOURCE_KEYS, *SIDES, "columns", *OPTION_KEYS), required=("name",)
+        )
         given = file.given_with_tokenizer(OPTION_KEYS, learnt=("max_vocabulary", "lowercase"))
-        columns = Columns(*(file.options.get(side, side) for side in SIDES))
-        for side, column in zip(SIDES, columns, strict=True):
-            if not isinstance(column, str) or not column:
-                raise ValueError(f"{side} must be the name of a column, got {column!r}")
-        if columns.text == columns.label:
-            raise ValueError(f"source and target must be two columns, got {columns.text!r}")
+        columns = columns_of(file, SIDES)
         options = TranslationOptions(**given)
-        return cls(file.options["name"], Sources.from_file(file), columns, options)
+        return cls(file.options["name"], Sources.from_file(file, files=TABLES), columns, options)
 
     @property
     def metric(self) -> Metric:
@@ -199,17 +198,23 @@ class TranslationTask:
         return self._kept.about
 
     def warnings(self) -> list[str]:
-        """Many sentences that are cut."""
-        about, found = self.about(), []
-        n = about["samples"]["train"]
-        for side, key in zip(SIDES, ("sequence_length", "target_length"), strict=True):
-            cut = about["cut"][side]
-            if cut > _MANY_CUT * n:
-                found.append(
-                    f"cut: {cut / n:.0%} of the training {side}s fill {key} "
-                    f"({getattr(self.options, key)} tokens) or are cut there"
-                )
-        return found
+        """Many sentences that are cut, or much padding."""
+        lengths = self.about()["lengths"]
+        return [
+            line
+            for side, key in zip(SIDES, ("sequence_length", "target_length"), strict=True)
+            for line in length_notes(
+                lengths[side],
+                key,
+                getattr(self.options, key),
+                what=f"training {side}s",
+                many_cut=_MANY_CUT,
+            )
+        ]
+
+    def notes(self) -> list[str]:
+        """See ``nas.tasks.checks``."""
+        return list(self.sources.notes)
 
     def carried(self) -> dict[str, str]:
         """The tokenizer; see ``nas.tasks.carried``."""
@@ -249,15 +254,16 @@ class TranslationTask:
         found = self._pairs()
         found.check_splits()
         sources, targets = self.options.encoders(found.pairs["train"])
-        end, cut = sources.vocab_size, {}
+        end, lengths = sources.vocab_size, {}
         references: list[str] = []
         for split in SPLITS:
             pairs = found.pairs[split]
-            read_NT = sources.encode([pair.source for pair in pairs])
-            written_NT = targets.encode([pair.target for pair in pairs])
+            read_NT, read_N = sources.encode_measured([pair.source for pair in pairs])
+            written_NT, written_N = targets.encode_measured([pair.target for pair in pairs])
             if split == "train":
-                full = [(rows != PADDING_TOKEN).all(axis=1) for rows in (read_NT, written_NT)]
-                cut = {side: int(rows.sum()) for side, rows in zip(SIDES, full, strict=True)}
+                # A translation's end takes a place of its own.
+                of_sides = zip(SIDES, (read_N, written_N + 1), (read_NT, written_NT), strict=True)
+                lengths = {s: summary_of(found_N, rows.shape[1]) for s, found_N, rows in of_sides}
             numbers_N = np.arange(len(references), len(references) + len(pairs))
             np.save(folder / f"{split}.inputs.npy", read_NT)
             rows = np.column_stack([_ended(written_NT, end), numbers_N])
@@ -270,7 +276,7 @@ class TranslationTask:
             "vocab_size": sources.vocab_size,
             "shift": sources.shift,
             "samples": {split: len(pairs_of[split]) for split in SPLITS},
-            "cut": cut,
+            "lengths": lengths,
             "repeats": repeats(
                 {s: [text_digest(pair.source) for pair in pairs_of[s]] for s in SPLITS},
                 # That a sentence has two translations is no contradiction.

@@ -18,6 +18,8 @@ from nas.tasks.passages import Passage
 from nas.tasks.tokenize import TextEncoder
 
 _MOST_EXAMPLES = 5
+# A proposed context is filled so many times by all passages but this share of short ones.
+_TIMES, _SHORT = 4, 0.1
 # Of splits: samples of the first must not be in the second.
 _PAIRS: tuple[tuple[SplitName, SplitName], ...] = (
     ("validation", "train"),
@@ -78,6 +80,16 @@ def cut_windows(passages: Sequence[Passage], encoder: TextEncoder, length: int) 
         np.concatenate(ends),
         n_tokens,
     )
+
+
+def fitting_context(passages: Sequence[Passage], encoder: TextEncoder, limit: int) -> int:
+    """A context of at most ``limit`` tokens that all but few ``passages`` fill several times.
+
+    A power of two, since what is left over at the end of a passage is half a context on average.
+    """
+    n_tokens = [len(ids) for ids, _ in encoder.encode_whole(p.text for p in passages)]
+    room = float(np.quantile(n_tokens, _SHORT)) / _TIMES
+    return int(min(limit, 2 ** max(1, int(np.log2(max(2.0, room))))))
 
 
 def repeats_of(

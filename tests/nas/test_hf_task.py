@@ -99,9 +99,10 @@ def test_folders_of_pictures_and_rows_that_name_other_files(tmp_path):
     (tmp_path / "secret.png").write_bytes(raw)
     rows = [{"image": {"bytes": None, "path": str(tmp_path / "secret.png")}}]
     with pytest.raises(ValueError, match="or name a file of the dataset"):
-        hf._picture(rows, 0, hf.HubDataset("all", tmp_path / "all"), hf.ImageOptions())
+        reader = hf.PictureReader(hf.PictureOptions())
+        hf._picture(rows, 0, hf.HubDataset("all", tmp_path / "all"), reader)
     rows = [{"image": {"bytes": None, "path": str(tmp_path / "all" / "b" / "29.png")}}]
-    found = hf._picture(rows, 0, hf.HubDataset("all", tmp_path / "all"), hf.ImageOptions())
+    found = hf._picture(rows, 0, hf.HubDataset("all", tmp_path / "all"), reader)
     assert found.shape == (3, 4, 4)
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from nas.tasks import kept as kept_module
 from nas.tasks.base import SPLITS
-from nas.tasks.pictures import MAX_PIXELS, decode
+from nas.tasks.picture_reader import PictureOptions, PictureReader
+from nas.tasks.pictures import MAX_PIXELS
 from nas.tasks.problems import DataError
 from nas.tasks.registry import get_task
 from nas.training.config import TrainingConfig
@@ -31,6 +32,10 @@ def own_cache(tmp_path, monkeypatch):
 def images(tmp_path, **options):
     options = {"name": "stripes", "kind": "images", **options}
     return get_task(task_file(tmp_path / "task.yaml", **options))
+
+
+def decode(raw, channels, size):
+    return PictureReader(PictureOptions(size=size, channels=channels)).read(raw)
 
 
 def rows(split):
@@ -141,7 +146,7 @@ def test_nothing_is_read_twice_until_a_file_changes(tmp_path, monkeypatch):
     write_pictures(tmp_path / "all", 8)
     first = images(tmp_path, data="all").split("train")
     assert isinstance(first.inputs, np.memmap)
-    monkeypatch.setattr("nas.tasks.images.decode", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("nas.tasks.images.read_bytes", lambda *_: pytest.fail("read again"))
     assert len(images(tmp_path, data="all").split("train")) == len(first)
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -197,7 +202,9 @@ def test_pictures_that_are_none_or_too_large(raw, message):
 def test_sixteen_bits_and_turned_pictures(tmp_path):
     deep = Image.fromarray(np.full((4, 4), 40_000, np.uint16))
     deep.save(tmp_path / "deep.png")
-    assert decode((tmp_path / "deep.png").read_bytes(), 1, None)[0, 0, 0] == 40_000 >> 8
+    assert decode((tmp_path / "deep.png").read_bytes(), 1, None)[0, 0, 0] == np.float32(
+        40_000 / 257
+    )
     turned = Image.fromarray(np.zeros((4, 8, 3), np.uint8))
     exif = turned.getexif()
     exif[0x0112] = 6

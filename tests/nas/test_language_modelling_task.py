@@ -90,7 +90,7 @@ def test_a_guess_at_random_takes_the_bits_of_the_vocabulary(tmp_path):
 def test_both_phases_are_two_workloads_over_the_same_arrays(tmp_path):
     tasks = [get_task(make(tmp_path, tale(400), phase=p)) for p in ("prefill", "generate")]
     keys = [task.workload(8).key for task in tasks]
-    assert keys == ["tale/prefill/b8", "tale/generate/b8"]
+    assert keys == ["tale@16/prefill/b8", "tale@16/generate/b8"]
     assert [task.workload(8).unit for task in tasks] == ["prefill token", "generated token"]
     assert len(list((tmp_path / "cache" / "joulenas" / "tasks").iterdir())) == 1
 

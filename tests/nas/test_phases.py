@@ -58,7 +58,7 @@ def test_a_front_is_measured_in_both_phases_by_one_command(task, tmp_path, asked
     (tmp_path / "front.json").write_text(json.dumps(front))
     words = ["measure", str(tmp_path / "front.json"), "--task", task, "--batch-size", "4", *BOTH]
     assert main([*words, "--meter", "estimate", "--to", str(tmp_path / "r.jsonl")]) == 0
-    assert [item.workload.key for item in asked] == ["tale/prefill/b4", "tale/generate/b4"]
+    assert [item.workload.key for item in asked] == ["tale@32/prefill/b4", "tale@32/generate/b4"]
     assert {item.architecture for item in asked} == {SMALL}
 
 
@@ -103,7 +103,7 @@ def test_a_space_is_sampled_once_for_both_phases(task, tmp_path, asked, monkeypa
 
 def test_a_workload_keeps_all_but_its_phase():
     whole = Workload("lm", "language_modelling", (8,), 9, 2, vocab_size=9)
-    assert whole.with_phase("prefill").key == "lm/prefill/b2"
+    assert whole.with_phase("prefill").key == "lm@8/prefill/b2"
     assert whole.with_phase("prefill").with_phase(None) == whole
 
 

@@ -233,7 +233,7 @@ def test_translations_are_learnt_and_an_artifact_translates(tmp_path):
     # The network must have learnt words and their order: no test sentence was seen.
     task = translations(tmp_path, data=write_parallel(tmp_path, pairs), beam_size=2)
     workload = task.workload(32)
-    assert (workload.key, workload.unit) == ("tongue/beam2/b32", "output token")
+    assert (workload.key, workload.unit) == ("tongue@20-20/beam2/b32", "output token")
     config = TrainingConfig(
         epochs=24, batch_size=32, learning_rate=8e-3, label_smoothing=0.05, weight_decay=0.01
     )

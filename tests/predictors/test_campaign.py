@@ -236,7 +236,7 @@ def test_a_translation_is_measured_per_output_token(monkeypatch):
     record = measure_fresh(made, workload, protocol=FAST, meter="estimate")
     reading = record.reading
     assert reading.is_estimate and reading.unit == "output token"
-    assert reading.workload == "mt/b4" and record.mode == "eager"
+    assert reading.workload == "mt@6-5/b4" and record.mode == "eager"
     # A batch is 4 translations of 5 tokens each; medians against means of few short windows.
     assert 0.4 < reading.power_w * reading.latency_s / 20 / reading.energy_j < 2.5
     assert EnergyRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record

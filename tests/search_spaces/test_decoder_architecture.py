@@ -168,7 +168,7 @@ def test_what_a_workload_asks_and_an_architecture_has_must_agree():
         ArchitectureBatch.of([ENCODER, make()])
     assert (translation.unit, translation.n_units) == ("output token", 12)
     assert Workload.from_dict(translation.to_dict()) == translation
-    assert replace(translation, beam_size=4).key == "mt/beam4/b2"
+    assert replace(translation, beam_size=4).key == "mt@8-6/beam4/b2"
     assert "target_length" not in text.to_dict()
     with pytest.raises(ValueError, match="target_length must be null"):
         replace(text, target_length=3)

@@ -149,7 +149,7 @@ def test_a_workload_names_what_its_joules_are_per():
     assert (LM.unit, LM.n_units) == ("sample", 3)
     assert (PREFILL.unit, PREFILL.n_units) == ("prefill token", 72)
     assert (GENERATE.unit, GENERATE.n_units) == ("generated token", 3)
-    assert GENERATE.key == "lm/generate/b3"
+    assert GENERATE.key == "lm@24/generate/b3"
     for workload in (LM, PREFILL, GENERATE):
         assert Workload.from_dict(workload.to_dict()) == workload
     assert "phase" not in LM.to_dict()

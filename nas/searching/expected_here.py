@@ -1,0 +1,46 @@
+"""The expected time of a trial on this machine, by the model of it and a few steps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nas.searching.config import SearchConfig
+from nas.searching.expected import Load, expected
+from nas.tasks.registry import get_task
+from nas.training.timing import timed_step_s
+from search_spaces.sampling import sample
+
+_CANDIDATES = 16
+_SEED = 0
+# Modelled seconds of the steps that are run: long enough to be timed, and soon over.
+_WANTED_STEP_S = 0.1
+_MINUTE_S = 60.0
+
+
+def expected_line(config: SearchConfig) -> str:
+    """How long trainings are expected to take here, for people; it trains for a second or two.
+
+    Raises:
+        ValueError: there is no such task or device.
+    """
+    task = get_task(config.task)
+    load, rng = Load.of(task, config.batch_size), np.random.default_rng(_SEED)
+    batch_size = config.training.batch_size
+    members = [sample(config.space, rng) for _ in range(_CANDIDATES)]
+    steps_s = load.step_s(members, batch_size)
+    at = int(np.abs(np.log(steps_s / _WANTED_STEP_S)).argmin())
+    timed_s = timed_step_s(members[at], load.workload, task, config.training, config.device)
+    found = expected(config, load).scaled(timed_s / float(steps_s[at]))
+    return (
+        f"expected: training takes about {_shown(found.mean_s)} a trial, from "
+        f"{_shown(found.least_s)} to {_shown(found.most_s)} (estimate: some steps of a member "
+        f"were timed here, the others follow by their operations)"
+    )
+
+
+def _shown(seconds: float) -> str:
+    if seconds < 1:
+        return "less than 1 s"
+    if seconds < 2 * _MINUTE_S:
+        return f"{seconds:.0f} s"
+    return f"{seconds / _MINUTE_S:.0f} min"

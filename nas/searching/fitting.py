@@ -1,0 +1,146 @@
+"""Spaces that fit a task: what does not is refused, and recipes leave out or replace it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from search_spaces.architecture import TRANSFORMER
+from search_spaces.domains import Choice
+from search_spaces.families import get_family
+from search_spaces.sampling import smallest
+from search_spaces.space import SearchSpace
+from search_spaces.workload import Workload
+
+# Of a picture that is cut into patches: fewer leave attention nothing to do, more cost too much.
+_FEWEST_TOKENS, _MOST_TOKENS = 4, 1024
+# Heights in place of a recipe's resolutions where none of them fits, as shares of the picture's.
+_SHARES = (0.5, 0.75)
+
+
+def check_fits(space: SearchSpace, workload: Workload) -> None:
+    """Refuse a space with members that cannot read the task, before anything is spent.
+
+    Raises:
+        ValueError: a member cannot; the message names the space, the task, both kinds of data, and
+            what would fit.
+    """
+    if space.family != TRANSFORMER:
+        get_family(space.family)
+    member = smallest(space)
+    for patch_size in space.values("patch_size"):
+        for resolution in space.values("resolution"):
+            try:
+                workload.check_fits(replace(member, patch_size=patch_size, resolution=resolution))
+            except ValueError as error:
+                raise ValueError(
+                    f"space {space.name} does not fit task {workload.name}, which is "
+                    f"{_described(workload)}: {error}{_way_out(space, workload)}"
+                ) from None
+
+
+def _described(workload: Workload) -> str:
+    kind = workload.kind.replace("_", " ")
+    if not workload.is_image:
+        return f"{kind} of {workload.input_shape[0]} tokens"
+    _, height, width = workload.input_shape
+    return f"{kind} of {height}x{width} pixels"
+
+
+def _way_out(space: SearchSpace, workload: Workload) -> str:
+    """What the space would have to say, where genes alone are in the way."""
+    if space.has_decoder != workload.is_translation:
+        return ""
+    try:
+        adapted = for_task(space, workload)
+    except ValueError:
+        return ""
+    said = [
+        f"{gene}: [{', '.join('null' if v is None else str(v) for v in adapted.values(gene))}]"
+        for gene in ("patch_size", "resolution")
+        if adapted.values(gene) != space.values(gene)
+    ]
+    return f" ({' and '.join(said)} would fit)" if said else ""
+
+
+def for_task(space: SearchSpace, workload: Workload) -> SearchSpace:
+    """``space`` with the patch sizes and resolutions that fit ``workload``.
+
+    Those that fit stay; where none does, others of about the same number of tokens take their
+    place.
+
+    Raises:
+        ValueError: no patch size fits.
+    """
+    if not workload.is_image:
+        resolutions = [r for r in space.values("resolution") if r is None or workload.is_pooled]
+        fitting = replace(
+            space,
+            domains={
+                **space.domains,
+                "patch_size": Choice((1,)),
+                "resolution": Choice(tuple(resolutions) or (None,)),
+            },
+        )
+        return fitting.for_samples_of(workload)
+    _, height, width = workload.input_shape
+    patches = [
+        patch
+        for patch in space.values("patch_size")
+        if height % patch == 0 and width % patch == 0 and (patch < height or patch < width)
+    ]
+    patches = patches or _patches_for(height, width, space.values("patch_size"))
+    asked = [r for r in space.values("resolution") if r is not None and r != height]
+    resolutions = [r for r in asked if _is_resolution(r, height, width, patches)]
+    if asked and not resolutions:
+        resolutions = _resolutions_for(height, width, patches)
+    is_whole = {None, height} & set(space.values("resolution"))
+    named = [*resolutions, *([None] if is_whole else [])]
+    return replace(
+        space,
+        domains={
+            **space.domains,
+            "patch_size": Choice(tuple(patches)),
+            "resolution": Choice(tuple(named) or (None,)),
+        },
+    )
+
+
+def _patches_for(height: int, width: int, wanted: Sequence[int]) -> list[int]:
+    """Patch sizes that divide a picture, those nearest to ``wanted`` ones."""
+    shared = math.gcd(height, width)
+    possible = [
+        patch
+        for patch in range(1, shared + 1)
+        if shared % patch == 0
+        and _FEWEST_TOKENS <= (height // patch) * (width // patch) <= _MOST_TOKENS
+    ]
+    if not possible:
+        step = max(wanted)
+        near = [max(step, round(side / step) * step) for side in (height, width)]
+        raise ValueError(
+            f"patch_size must divide the image's {height}x{width} pixels, and no size does that "
+            f"leaves at most {_MOST_TOKENS} patches: bring pictures to another size in the task "
+            f"file, such as size: {near if near[0] != near[1] else near[0]}"
+        )
+    nearest = {min(possible, key=lambda p: abs(math.log(p / patch))) for patch in wanted}
+    return sorted(nearest)
+
+
+def _is_resolution(resolution: int, height: int, width: int, patches: Sequence[int]) -> bool:
+    if not 0 < resolution < height or resolution * width % height:
+        return False
+    shrunk = resolution * width // height
+    return all(resolution % patch == 0 and shrunk % patch == 0 for patch in patches)
+
+
+def _resolutions_for(height: int, width: int, patches: Sequence[int]) -> list[int]:
+    """Heights near some shares of the picture's that every patch divides."""
+    possible = [r for r in range(1, height) if _is_resolution(r, height, width, patches)]
+    # A picture of one patch is none.
+    possible = [r for r in possible if r >= 2 * max(patches)]
+    nearest = {
+        min(possible, key=lambda r: abs(r - share * height)) for share in _SHARES if possible
+    }
+    return sorted(nearest)

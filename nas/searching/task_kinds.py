@@ -1,0 +1,75 @@
+"""For which kinds of tasks a recipe is, and which recipes fit a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from nas.tasks.base import Task
+from search_spaces.workload import Kind
+
+Recipe = TypeVar("Recipe", bound=Callable[..., Any])
+
+_ATTRIBUTE = "task_kinds"
+# Of workloads, what a task file of such data says, where the two differ.
+_FILE_KINDS: Mapping[Kind, str] = {
+    "image_classification": "images",
+    "image_segmentation": "segmentation",
+}
+# Kinds of task files that are read as other kinds are.
+_WORKLOADS: Mapping[str, Kind] = {
+    **{name: kind for kind, name in _FILE_KINDS.items()},
+    "speech": "image_classification",
+}
+
+
+def for_kinds(*kinds: str) -> Callable[[Recipe], Recipe]:
+    """Mark a recipe as one for tasks of ``kinds``, as task files name them."""
+
+    def mark(recipe: Recipe) -> Recipe:
+        setattr(recipe, _ATTRIBUTE, kinds)
+        return recipe
+
+    return mark
+
+
+def kinds_of(recipe: Callable[..., Any]) -> tuple[str, ...]:
+    """What ``for_kinds`` said; nothing for a recipe that leaves it open."""
+    return tuple(getattr(recipe, _ATTRIBUTE, ()))
+
+
+def kind_of(task: Task) -> str:
+    """The kind of ``task`` as task files name it."""
+    own = getattr(task, "kind", None)
+    workload = task.workload(1).kind
+    return own if isinstance(own, str) else _FILE_KINDS.get(workload, workload)
+
+
+def fits(recipe: Callable[..., Any], task: Task) -> bool:
+    """Whether ``recipe`` is for tasks such as ``task``; one without kinds is for all."""
+    kinds = kinds_of(recipe)
+    if isinstance(getattr(task, "kind", None), str) or not kinds:
+        return not kinds or kind_of(task) in kinds
+    # A task that says no more than its workload, such as a plug-in's, may be of any such kind.
+    return task.workload(1).kind in {_WORKLOADS.get(kind, kind) for kind in kinds}
+
+
+def check_recipe(name: str, recipes: Mapping[str, Callable[..., Any]], task: Task) -> None:
+    """Raise ``ValueError`` unless the recipe called ``name`` is for ``task``.
+
+    ``recipes`` are all that there are; the message names those that are for it.
+    """
+    if fits(recipes[name], task):
+        return
+    theirs = [
+        other for other, make in sorted(recipes.items()) if kinds_of(make) and fits(make, task)
+    ]
+    way_out = (
+        f"use nas search {' or '.join(theirs)}"
+        if theirs
+        else "give --task, --space and --trials without a recipe"
+    )
+    raise ValueError(
+        f"recipe {name} is for tasks of kind {' or '.join(kinds_of(recipes[name]))}, and task "
+        f"{task.name} is of kind {kind_of(task)}: {way_out}"
+    )

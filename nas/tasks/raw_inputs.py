@@ -1,0 +1,100 @@
+"""Raw inputs of an artifact, files of pictures and recordings, made as its training data were.
+
+``preprocessing.json`` of an artifact says how (``nas.tasks.carried``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.tasks.audio import FrontEnd, read_recording
+from nas.tasks.picture_reader import PictureOptions, PictureReader
+from nas.tasks.pictures import read_bytes
+
+_ALLOWED = ("size", "channels", "ground", "levels")
+
+
+@dataclass(frozen=True, slots=True)
+class RawInputs:
+    """Makes inputs of one shape, standardised, of files."""
+
+    shape: tuple[int, ...]
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    made_by: FrontEnd | PictureOptions
+
+    @classmethod
+    def of(cls, found: Any, shape: tuple[int, ...], where: str) -> RawInputs | None:
+        """Those that the contents ``found`` of ``where`` describe; ``None`` for other kinds.
+
+        Raises:
+            ValueError: they do not fit inputs of ``shape``.
+        """
+        made_of = found.get("of") if isinstance(found, Mapping) else None
+        if not isinstance(made_of, Mapping) or not {"channels", "front_end"} & made_of.keys():
+            return None
+        axis, n_axes = found.get("axis"), len(shape)
+        if type(axis) is not int or not 0 <= axis < n_axes:
+            raise ValueError(f"axis in {where} must be in 0..{n_axes - 1}, got {axis!r}")
+        along = [1] * n_axes
+        along[axis] = shape[axis]
+        arrays = {}
+        for name in ("mean", "deviation"):
+            try:
+                arrays[name] = np.array(found.get(name), dtype=np.float64).reshape(along)
+            except (TypeError, ValueError):
+                raise ValueError(f"{name} in {where} must be {shape[axis]} numbers") from None
+            if not np.isfinite(arrays[name]).all():
+                raise ValueError(f"{name} in {where} must be finite")
+        if not (arrays["deviation"] > 0).all():
+            raise ValueError(f"deviation in {where} must be > 0")
+        try:
+            made_by = _made_by(made_of)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"of in {where} must say how inputs are made: {error}") from None
+        return cls(shape, arrays["mean"], arrays["deviation"], made_by)
+
+    def read(self, files: Sequence[str | Path | bytes]) -> NDArray[np.float32]:
+        """Inputs ``(N, ...)`` of ``files``, by their paths or, of pictures, their bytes.
+
+        Raises:
+            ValueError: a file cannot be read, or gives another shape; the message names it.
+        """
+        rows = []
+        for number, file in enumerate(files):
+            where = f"input {number}" if isinstance(file, bytes) else str(file)
+            try:
+                values = self._values(file)
+            except ValueError as error:
+                raise ValueError(f"{where} {error}") from None
+            if values.shape != self.shape:
+                raise ValueError(
+                    f"{where} must give the shape {self.shape} of the training data, got "
+                    f"{values.shape}"
+                )
+            rows.append(((values - self.mean) / self.deviation).astype(np.float32))
+        return np.stack(rows) if rows else np.zeros((0, *self.shape), np.float32)
+
+    def _values(self, file: str | Path | bytes) -> NDArray[Any]:
+        if isinstance(self.made_by, FrontEnd):
+            if isinstance(file, bytes):
+                raise ValueError("must be the path of a WAV file, got bytes")
+            return read_recording(Path(file), self.made_by)
+        reader = PictureReader(self.made_by)
+        return reader.read(file if isinstance(file, bytes) else read_bytes(Path(file)))
+
+
+def _made_by(made_of: Mapping[str, Any]) -> FrontEnd | PictureOptions:
+    if "front_end" in made_of:
+        return FrontEnd(**made_of["front_end"])
+    options = {name: made_of[name] for name in _ALLOWED if name in made_of}
+    # Pictures that came without a size were all of one.
+    if options.get("size") is not None:
+        options["size"] = tuple(options["size"])
+    return PictureOptions(**options)

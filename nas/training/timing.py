@@ -1,0 +1,58 @@
+"""How long a training step takes here: a few steps are run and timed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import torch
+
+from nas.tasks.base import Split, Task
+from nas.training.config import TrainingConfig
+from nas.training.loop import train
+from nas.training.objectives import objective_of
+from search_spaces.architecture import Architecture
+from search_spaces.models.build import build_network
+from search_spaces.workload import Workload
+
+_STEPS = 2
+
+
+def timed_step_s(
+    architecture: Architecture,
+    workload: Workload,
+    task: Task,
+    config: TrainingConfig,
+    device: str,
+) -> float:
+    """Seconds of a training step of ``architecture`` on ``device``, as a trial would take.
+
+    On CPUs they are those of one thread, other work on the machine left out.
+    """
+    split = task.split("train")
+    n = min(len(split), _STEPS * config.batch_size)
+    rows = Split(
+        split.inputs[:n],
+        split.targets[:n],
+        None if split.sizes is None else split.sizes[:n],
+        None if split.shares is None else split.shares[:n],
+    )
+    short = replace(config, epochs=1, distill=None, averaged_share=0.0)
+    n_steps = -(-n // config.batch_size)
+    is_cpu = device == "cpu"
+    clock = time.process_time if is_cpu else time.perf_counter
+    threads = torch.get_num_threads()
+    if is_cpu:
+        torch.set_num_threads(1)
+    try:
+        network = build_network(architecture, workload)
+        objective = objective_of(task, workload)
+        # The first run pays for what is made once.
+        train(network, rows, short, seed=0, objective=objective, device=device)
+        started = clock()
+        train(network, rows, short, seed=0, objective=objective, device=device)
+        if not is_cpu:
+            torch.cuda.synchronize(device)
+        return (clock() - started) / n_steps
+    finally:
+        torch.set_num_threads(threads)
