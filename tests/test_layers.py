@@ -28,6 +28,7 @@ MAY_IMPORT = {
         "search_spaces.nearest",
         "search_spaces.plain_yaml",
         "search_spaces.plugins",
+        "search_spaces.user_folders",
         "search_spaces.workload",
     ),
     "nas/training": (
@@ -47,6 +48,7 @@ MAY_IMPORT = {
         "nas.tasks",
         "nas.pareto",
         "nas.files",
+        "nas.recorded",
         "nas.remote",
         "nas.patience",
         "nas.typed",

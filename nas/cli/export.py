@@ -16,6 +16,7 @@ from nas.cli.front import add_query, query
 from nas.cli.limits import asked_limits
 from nas.cli.options import add_json, add_quiet
 from nas.cli.plugins import add_plugins, named_plugins
+from nas.cli.storage import add_run_storage, loaded
 from nas.cli.units import format_bytes, format_joules
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
         "export", help="write a trial as a verified artifact"
     )
     parser.add_argument("run", help="run folder")
+    add_run_storage(parser)
     parser.add_argument("--trial", type=int, help="trial number; see nas front")
     add_query(parser)
     parser.add_argument("--to", type=Path, required=True, help="folder of the artifact")
@@ -56,7 +58,6 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
-    import nas
     from nas.exporting.export import export
 
     queries = (
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     asked_for = arguments.format or ["safetensors"]
     formats = [name.strip() for text in asked_for for name in text.split(",")]
     named_plugins(arguments)
-    found = nas.load(arguments.run)
+    found = loaded(arguments)
     limits = asked_limits(arguments)
     if arguments.trial is not None:
         trial = arguments.trial

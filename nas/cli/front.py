@@ -13,6 +13,7 @@ from nas.cli.formats import add_formats, render_markdown
 from nas.cli.formats import render_csv as render_rows
 from nas.cli.front_query import Answer, add_questions, answer, named_baseline
 from nas.cli.limits import BUDGET_HELP, add_limits, asked_limits
+from nas.cli.storage import add_run_storage, loaded
 from nas.cli.tables import render_columns
 from nas.cli.units import format_bytes, format_joules, parse_joules
 from nas.tasks.metric import ACCURACY, get_metric
@@ -29,6 +30,7 @@ def add_parser(subparsers: Any) -> None:
         "front", help="show the front of a run, or its best member under a budget"
     )
     parser.add_argument("run", help="run folder")
+    add_run_storage(parser)
     add_device_name(parser)
     add_query(parser)
     add_questions(parser)
@@ -55,10 +57,9 @@ def add_query(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
-    import nas
     from nas.searching.summary import summarise
 
-    found = seen_on(nas.load(arguments.run), arguments.device)
+    found = seen_on(loaded(arguments), arguments.device)
     whole = found.front(asked_limits(arguments))
     baseline = arguments.baseline
     if baseline is None and arguments.at_least_as_accurate_as is not None:

@@ -26,13 +26,16 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from nas.files import Place, as_written, place_at, read_json, write_json
+from nas.files import Place, as_written, read_json, write_json
 from nas.pareto.queries import Front
+from nas.recorded import Recorded
 from nas.searching.config import SearchConfig
+from nas.searching.files_host import place_of
 from nas.searching.fingerprints import check_unchanged, fingerprints
 from nas.searching.front_member import figures_of, member_of
 from nas.searching.goals import Goals
 from nas.searching.replicas import pooled
+from nas.searching.storage_host import name_storage, recordable
 from nas.searching.storage_url import without_password
 from nas.searching.supernet_weights import SupernetRecord, read_supernet
 from nas.searching.teacher import TeacherRecord, read_record
@@ -250,7 +253,7 @@ class Run:
     def place(self) -> Place:
         """Where workers read and write: the run folder, or where ``files_at`` says."""
         files_at = self.config.files_at
-        return self.folder if files_at is None else place_at(files_at) / self.name
+        return self.folder if files_at is None else place_of(files_at) / self.name
 
     @property
     def trials_place(self) -> Place:
@@ -372,12 +375,25 @@ def is_run(folder: Path) -> bool:
     return (folder / _CONFIG).is_file()
 
 
-def load(path: str | Path) -> Run:
-    """Read a run folder.
+def load(path: str | Path, *, storage: str | None = None, files_at: str | None = None) -> Run:
+    """Read a run folder; ``storage`` and ``files_at`` are where its study and files are now.
 
     Raises:
-        ValueError: the folder is not a run, or its files are corrupt.
+        ValueError: the folder is not a run, its files are corrupt, or the run keeps no study in a
+            database or no files elsewhere.
     """
+    run = _load(path)
+    name_storage(storage)
+    config = replace(
+        run.config,
+        storage=run.config.storage if storage is None else storage,
+        files_at=run.config.files_at if files_at is None else files_at,
+    )
+    _check_same_kind(run, config)
+    return replace(run, config=config)
+
+
+def _load(path: str | Path) -> Run:
     folder = Path(path)
     if not is_run(folder):
         raise ValueError(
@@ -442,7 +458,10 @@ def _read_driver(data: Any) -> Driver:
     allowed = {f.name for f in fields(Driver)}
     if not isinstance(data, dict) or data.keys() - allowed:
         raise ValueError(f"driver must have no keys but {', '.join(sorted(allowed))}")
-    return Driver(**data)
+    driver = Driver(**data)
+    if driver.address == LOCAL:
+        return driver
+    return replace(driver, address=Recorded(driver.address))
 
 
 def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
@@ -458,6 +477,13 @@ def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
             f"a resumed search must keep its configuration; {', '.join(changed)} of {run.folder} "
             f"differ from what is asked now"
         )
+    _check_same_kind(run, config)
+    check_unchanged(run.folder, run.config.space, run.fingerprints)
+    return replace(run, config=config, driver=driver)
+
+
+def _check_same_kind(run: Run, config: SearchConfig) -> None:
+    """Raise ``ValueError`` unless study and files are kept where those of ``run`` are."""
     if (run.config.storage is None) != (config.storage is None):
         kept = "in its folder" if run.config.storage is None else "in a database"
         raise ValueError(
@@ -470,8 +496,6 @@ def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
             f"storage of run {run.folder} must stay what it is: its files are {kept}, got "
             f"{config.files_at!r}"
         )
-    check_unchanged(run.folder, run.config.space, run.fingerprints)
-    return replace(run, config=config, driver=driver)
 
 
 def go_on(run: Run) -> None:
@@ -497,7 +521,7 @@ def versions() -> dict[str, str]:
 def _to_dict(run: Run) -> dict[str, Any]:
     config = run.config.to_dict()
     if config["storage"] is not None:
-        config["storage"] = without_password(config["storage"])
+        config["storage"] = recordable(without_password(config["storage"]))
     return {
         "schema": SCHEMA_VERSION,
         "config": config,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -21,6 +20,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from search_spaces import user_folders
 
 _ABOUT = "about.json"
 # In the names of folders that are being filled; the time after which none of them still is.
@@ -51,7 +52,6 @@ def keep(key: str, make: Callable[[Path], Mapping[str, Any]]) -> Kept:
     """
     folder = cache_folder() / key
     if not (folder / _ABOUT).is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder.parent)
         staging = Path(tempfile.mkdtemp(prefix=f".{key}{_STAGING}", dir=folder.parent))
         try:
@@ -103,6 +103,5 @@ def _sweep(parent: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where arrays are kept: ``$XDG_CACHE_HOME/joulenas/tasks``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "joulenas" / "tasks"
+    """Where arrays are kept: ``$XDG_CACHE_HOME/joulenas/tasks``, of this user alone."""
+    return user_folders.cache_folder("tasks")
