@@ -15,10 +15,13 @@ from pathlib import Path
 from nas.recorded import Recorded
 from search_spaces.user_folders import cache_folder
 
+# What the address is called where a driver starts a Ray of its own.
+LOCAL = "local"
+
 
 def name_address(address: str) -> None:
     """Remember that this user named ``address``, for searches that go on later."""
-    if not isinstance(address, Recorded):
+    if address != LOCAL and not isinstance(address, Recorded):
         with suppress(OSError):
             _mark(address).touch()
 

@@ -29,6 +29,7 @@ from typing import Any
 from nas.files import Place, as_written, read_json, write_json
 from nas.pareto.queries import Front
 from nas.recorded import Recorded
+from nas.searching.cluster_address import LOCAL, name_address
 from nas.searching.config import SearchConfig
 from nas.searching.files_host import place_of
 from nas.searching.fingerprints import check_unchanged, fingerprints
@@ -53,8 +54,6 @@ _INPUTS = "inputs.npy"
 _MAY_CHANGE = ("trials", "refine", "storage", "files_at")
 # Of run.json, what runs made before there was such may lack.
 _LATER = frozenset({"driver", "fingerprints", "metric", "unit"})
-# What ``address`` is called where a driver starts a Ray of its own.
-LOCAL = "local"
 # What an address of Ray's client begins with, which is not a driver's own.
 CLIENT = "ray://"
 # What trials can be logged to beside the study, each in the run's folder of that name.
@@ -356,6 +355,7 @@ def create(
     )
     try:
         (folder / "trials").mkdir(parents=True)
+        name_address(run.driver.address)
         write_json(folder / _CONFIG, _to_dict(run))
     except OSError as error:
         raise ValueError(f"run folder must be writable, got {folder}: {error.strerror}") from None

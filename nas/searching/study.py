@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from nas.files import check_writable
 from nas.patience import patience
 from nas.searching import run as run_module
-from nas.searching.cluster_address import check_address, name_address
+from nas.searching.cluster_address import LOCAL, check_address, name_address
 from nas.searching.config import LARGEST, SearchConfig
 from nas.searching.device_account import DeviceAccount
 from nas.searching.earlier import Earlier, gather, load_earlier
@@ -24,7 +24,7 @@ from nas.searching.gate import Gate, Rivals
 from nas.searching.measure_on import MeterFound, find_meter
 from nas.searching.preparing import fill, make_supernet, make_teacher
 from nas.searching.refine import Refinement
-from nas.searching.run import CLIENT, LOCAL, Driver, Run
+from nas.searching.run import CLIENT, Driver, Run
 from nas.searching.samplers import BaseSampler, make_sampler
 from nas.searching.session import Listener, Session
 from nas.searching.sole_writer import sole_writer
@@ -100,9 +100,8 @@ def run_search(
     """
     name_storage(config.storage)
     driver = Driver(workers, address or LOCAL, trial_timeout_s, log, gpus_per_trial)
-    if driver.address != LOCAL:
-        check_address(driver.address)
-        name_address(driver.address)
+    check_address(driver.address)
+    name_address(driver.address)
     if driver.address.startswith(CLIENT):
         return _search_there(config, folder, driver, resume, tuple(files), listener)
     # The driver's matrices are small: with a thread for each core they take longer, and on cores

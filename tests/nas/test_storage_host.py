@@ -1,4 +1,4 @@
-"""A run folder from somebody else leads to no host of its author's, and reading changes nothing."""
+"""A run folder from somebody else leads to no host of its own, and reading changes nothing."""
 
 import json
 import shutil
