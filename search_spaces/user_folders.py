@@ -60,7 +60,9 @@ def use_private_compiler_caches() -> None:
         ("TORCHINDUCTOR_CACHE_DIR", "inductor"),
         ("TRITON_CACHE_DIR", "triton"),
     ):
-        if not os.environ.get(variable):
+        value = os.environ.get(variable, "")
+        # Torch sets its default itself as soon as parts of it are imported.
+        if not value or value.startswith(f"{tempfile.gettempdir()}/torchinductor_"):
             os.environ[variable] = str(cache_folder(name))
 
 
