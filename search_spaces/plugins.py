@@ -27,6 +27,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Literal
 
+from search_spaces.names import check_name
 from search_spaces.user_folders import cache_folder
 
 VARIABLE = "JOULENAS_PLUGINS"
@@ -173,8 +174,10 @@ def _run(plugin: Plugin, raw: bytes) -> ModuleType:
 
 def _dictionary(module: ModuleType, offer: Offer) -> dict[str, Any]:
     found = getattr(module, offer, {})
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+    if not isinstance(found, dict):
         raise ValueError(f"{offer} must be a dictionary by names, got {found!r}")
+    for name in found:
+        check_name(f"a name in {offer}", name)
     return found
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.architecture import TRANSFORMER, Architecture, require_positive_int
+from search_spaces.names import check_name
 
 Kind = Literal[
     "image_classification",
@@ -81,8 +82,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         """Validate that the fields fit the kind."""
-        if not self.name:
-            raise ValueError("name must not be empty")
+        check_name("name", self.name)
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         require_positive_int("n_classes", self.n_classes)

@@ -13,7 +13,7 @@ OURS = ("search_spaces", "predictors", "nas", "experiments")
 # Folder -> the packages of ours that files in it may import.
 MAY_IMPORT = {
     "search_spaces": ("search_spaces",),
-    "predictors/meters": ("predictors.meters",),
+    "predictors/meters": ("predictors.meters", "search_spaces.names"),
     "predictors/campaign": ("predictors.campaign", "predictors.meters", "search_spaces"),
     "predictors/learned": (
         "predictors.learned",
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "nas/samplers": ("nas.samplers", "nas.pareto"),
     "nas/tasks": (
         "nas.tasks",
+        "search_spaces.names",
         "search_spaces.nearest",
         "search_spaces.plain_yaml",
         "search_spaces.plugins",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -189,8 +190,8 @@ def report(done: Run, *, as_json: bool) -> int:
         print(render_table(front))
         print()
         print(render_account(summary, done.metric))
-        print(
-            f"\nNext: nas front {done.folder} --knee; nas export {done.folder} --knee --to model"
-        )
+        # To be copied into a shell.
+        folder = shlex.quote(str(done.folder))
+        print(f"\nNext: nas front {folder} --knee; nas export {folder} --knee --to model")
     # A search that Ctrl-C cut short says so to scripts, though all it finished is kept.
     return 0 if summary.finished else 130

@@ -42,6 +42,7 @@ from nas.searching.supernet_weights import SupernetRecord, read_supernet
 from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord, judged
 from nas.tasks.metric import ACCURACY, Metric, get_metric
+from search_spaces.names import MOST_TEXT, check_name
 from search_spaces.nearest import did_you_mean, nearest
 from search_spaces.workload import SAMPLE, Workload
 
@@ -50,6 +51,8 @@ _CONFIG = "run.json"
 _ENDED = "ended.json"
 _FINALISTS = "finalists.json"
 _INPUTS = "inputs.npy"
+# Characters of a path.
+_MOST_PATH = 4096
 # Of a configuration, when its run is resumed.
 _MAY_CHANGE = ("trials", "refine", "storage", "files_at")
 # Of run.json, what runs made before there was such may lack.
@@ -341,6 +344,7 @@ def create(
         ValueError: the folder exists and is not empty, or cannot be written.
     """
     check_new(folder)
+    check_name("the name of a run folder", folder.resolve().name, most=MOST_TEXT)
     run = Run(
         folder=folder,
         config=config,
@@ -409,18 +413,19 @@ def _load(path: str | Path) -> Run:
         raise ValueError(
             f"{folder / _CONFIG} must have schema {SCHEMA_VERSION}, got {data['schema']!r}"
         )
-    for name in ("name", "started", "meter"):
-        if not isinstance(data[name], str):
-            raise ValueError(f"{folder / _CONFIG}: {name} must be a text, got {data[name]!r}")
-    if not isinstance(data.get("unit", SAMPLE), str):
-        raise ValueError(f"{folder / _CONFIG}: unit must be a text, got {data['unit']!r}")
+    for name in ("name", "started", "meter", "unit"):
+        check_name(f"{folder / _CONFIG}: {name}", data.get(name, SAMPLE), most=MOST_TEXT)
     if data["name"] in ("", ".", "..") or "/" in data["name"]:
         # It names a folder, too.
         raise ValueError(f"{folder / _CONFIG}: name must be a plain one, got {data['name']!r}")
     for name in ("versions", "fingerprints"):
         table = data.get(name, {})
-        if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
+        if not isinstance(table, dict):
             raise ValueError(f"{folder / _CONFIG}: {name} must be a table of texts")
+        for text in (*table, *table.values()):
+            check_name(f"{folder / _CONFIG}: {name}", text, most=_MOST_PATH)
+    if isinstance(data["config"], dict):
+        check_name(f"{folder / _CONFIG}: task", data["config"].get("task"), most=_MOST_PATH)
     with as_written(str(folder / _CONFIG)):
         return Run(
             folder=folder,

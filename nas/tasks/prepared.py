@@ -15,6 +15,7 @@ from nas.tasks.kept import Kept, keep, key_of
 from nas.tasks.prepare import prepare
 from nas.tasks.problems import Problems
 from nas.tasks.samples import Sample, Sources
+from search_spaces import names
 from search_spaces.workload import Workload
 
 # Of what is kept: another number where the same files would give other arrays.
@@ -135,8 +136,7 @@ class PreparedClassification:
 
 def check_name(name: object) -> None:
     """Raise ``ValueError`` unless ``name`` may be a task's."""
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"name must be a non-empty string, got {name!r}")
+    names.check_name("name", name)
 
 
 def _files_of(source: Any) -> list[Path]:
