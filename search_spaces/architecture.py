@@ -271,6 +271,8 @@ class Architecture:
         object.__setattr__(self, "layers", canonical)
         if self.decoder is not None:
             object.__setattr__(self, "decoder", _canonical_decoder(self.decoder, self.d_model))
+        if not isinstance(self.family, str) or not self.family:
+            raise ValueError(f"family must be a name, got {self.family!r}")
         if self.family != TRANSFORMER:
             check_name("family", self.family)
         if self.extra and self.family == TRANSFORMER:

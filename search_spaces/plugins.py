@@ -174,7 +174,7 @@ def _run(plugin: Plugin, raw: bytes) -> ModuleType:
 
 def _dictionary(module: ModuleType, offer: Offer) -> dict[str, Any]:
     found = getattr(module, offer, {})
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise ValueError(f"{offer} must be a dictionary by names, got {found!r}")
     for name in found:
         check_name(f"a name in {offer}", name)

@@ -144,6 +144,8 @@ class SearchSpace:
                 )
 
     def _check_family(self) -> None:
+        if not isinstance(self.family, str) or not self.family:
+            raise ValueError(f"family must be a name, got {self.family!r}")
         check_name("family", self.family)
         if self.family == TRANSFORMER:
             if self.extra:

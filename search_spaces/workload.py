@@ -82,7 +82,8 @@ class Workload:
 
     def __post_init__(self) -> None:
         """Validate that the fields fit the kind."""
-        check_name("name", self.name)
+        if not self.name:
+            raise ValueError("name must not be empty")
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         require_positive_int("n_classes", self.n_classes)
@@ -310,4 +311,5 @@ class Workload:
             )
         if not isinstance(data["input_shape"], list):
             raise ValueError(f"input_shape must be a list, got {data['input_shape']!r}")
+        check_name("name", data["name"])
         return cls(**data)

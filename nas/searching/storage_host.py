@@ -54,7 +54,8 @@ def check_dialect(url: str) -> None:
     """Raise ``StorageHostError`` unless ``url`` is of a database that studies are kept in."""
     if _dialect(url) not in POSTGRES | SQLITE:
         raise StorageHostError(
-            f"storage must be a URL of postgresql+psycopg, postgresql or sqlite, got {shown(url)}"
+            f"storage {shown(url)} cannot be opened: it must be a URL of postgresql+psycopg, "
+            f"postgresql or sqlite"
         )
 
 

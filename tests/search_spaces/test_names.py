@@ -69,13 +69,11 @@ MARKED = [
 
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name)[:20])
 def test_what_is_no_name_is_refused_in_one_line(name, tmp_path):
-    def workload(name):
-        return Workload(name, "image_classification", (1, 8, 8), 10, 1)
-
+    workload = Workload("w", "image_classification", (1, 8, 8), 10, 1).to_dict()
     space = SPACE.to_dict()
     makers = [
         lambda: check_name("name", name),
-        lambda: workload(name),
+        lambda: Workload.from_dict(workload | {"name": name}),
         lambda: SearchSpace.from_dict(space | {"name": name}),
         lambda: Metric("key", name),
     ]
