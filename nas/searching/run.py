@@ -42,7 +42,7 @@ from nas.searching.supernet_weights import SupernetRecord, read_supernet
 from nas.searching.teacher import TeacherRecord, read_record
 from nas.searching.trial import TrialRecord, judged
 from nas.tasks.metric import ACCURACY, Metric, get_metric
-from search_spaces.names import MOST_TEXT, check_name
+from search_spaces.names import MOST_TEXT, check_name, printable
 from search_spaces.nearest import did_you_mean, nearest
 from search_spaces.workload import SAMPLE, Workload
 
@@ -172,7 +172,7 @@ class Run:
         if not path.is_file():
             return None
         with as_written(str(path)):
-            return str(read_json(path)["reason"])
+            return printable(str(read_json(path)["reason"]))
 
     def end_early(self, reason: str) -> None:
         """Record that the search ends before its number of trials."""

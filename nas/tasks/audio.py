@@ -20,7 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_BYTES = 512_000_000
+from nas.tasks.sound_head import read_beginning
+
+# Seconds of a recording that are read at most, and beyond what is kept, for a filter's sake.
+_MOST_S, _FILTER_S = 101.0, 0.1
 _MAX_RATE = 768_000
 # Of full scale, squared: about the noise of 16 bits. Silence has a finite logarithm.
 _FLOOR = 1e-8
@@ -126,19 +129,21 @@ def read_recording(path: Path, front_end: FrontEnd) -> NDArray[np.float32]:
     Raises:
         ValueError: it cannot be read, or is no WAV file of 8, 16, 24, 32 bits or floats.
     """
-    signal_S, rate = read_wav(path)
+    # No more than what is kept, and a little for the filter's sake.
+    signal_S, rate = read_wav(path, front_end.duration_s + _FILTER_S)
     if rate != front_end.sample_rate:
         from scipy.signal import resample_poly
 
-        # No more than what is kept, and a little for the filter's sake.
-        signal_S = signal_S[: math.ceil((front_end.duration_s + 0.1) * rate)]
+        signal_S = signal_S[: math.ceil((front_end.duration_s + _FILTER_S) * rate)]
         common = math.gcd(rate, front_end.sample_rate)
         signal_S = resample_poly(signal_S, front_end.sample_rate // common, rate // common)
     return front_end.log_mel(signal_S)
 
 
-def read_wav(path: Path) -> tuple[Floats, int]:
+def read_wav(path: Path, most_s: float = _MOST_S) -> tuple[Floats, int]:
     """The mean of the channels of a WAV file, full scale at 1, and its samples a second.
+
+    No more than the first ``most_s`` seconds are read.
 
     Raises:
         ValueError: as ``read_recording`` does.
@@ -146,10 +151,9 @@ def read_wav(path: Path) -> tuple[Floats, int]:
     from scipy.io import wavfile
 
     try:
-        size = path.stat().st_size
-        if not 0 < size <= MAX_BYTES:
-            raise ValueError(f"must have 1 to {MAX_BYTES} bytes, got {size}")
-        raw = path.read_bytes()
+        if path.stat().st_size == 0:
+            raise ValueError("must hold sound, and is empty")
+        raw = read_beginning(path, most_s)
     except OSError as error:
         raise ValueError(f"must be readable: {error.strerror}") from None
     with warnings.catch_warnings():

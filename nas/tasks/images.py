@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.tasks.arrays import read_array, read_named_arrays
+from nas.tasks.limits import check_parquet
 from nas.tasks.pictures import SUFFIXES, Size, decode, read_bytes, resized
 from nas.tasks.prepared import Prepared, PreparedClassification
 from nas.tasks.problems import Problems
@@ -172,6 +173,10 @@ def _parquet_samples(path: Path, columns: tuple[str, str], options: ImageOptions
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
+        try:
+            check_parquet(file.metadata, path.stat().st_size)
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from None
         names = file.schema_arrow.names
         missing = [name for name in columns if name not in names]
         if missing:

@@ -16,11 +16,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nas.tasks.limits import check_parquet, check_size
 from nas.tasks.problems import Problems
 
 # Of one cell; csv has a limit of its own, at which it would end the whole file.
 _LONGEST_CELL = 2**24
 _SHOWN = 40
+# A text takes several times as much memory as its file.
+_MOST_BYTES = 4_000_000_000
 _JSON_LINES = (".jsonl", ".ndjson")
 # Ends of names of files that have columns.
 TABLES = (".csv", ".tsv", *_JSON_LINES, ".parquet")
@@ -126,9 +129,13 @@ def shown(value: Any) -> str:
 def read_text(path: Path, problems: Problems) -> str | None:
     """The text of the file at ``path``, ``None`` where it is none, which the problems then say."""
     try:
+        check_size(max(1, path.stat().st_size), _MOST_BYTES)
         raw = path.read_bytes()
     except OSError as error:
         problems.add(f"text file {path} must be readable: {error.strerror}")
+        return None
+    except (ValueError, MemoryError) as error:
+        problems.add(f"text file {path} {str(error) or 'must fit into memory, and does not'}")
         return None
     try:
         # Some programs begin a UTF-8 file with a mark, which is no part of the first column.
@@ -200,6 +207,11 @@ def _json_lines(
         if not line.strip():
             continue
         at = f":{number}"
+        if len(line) > _LONGEST_CELL:
+            problems.add(
+                f"{path}{at} must have at most {_LONGEST_CELL:,} characters, got {len(line):,}"
+            )
+            continue
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -222,6 +234,7 @@ def _parquet(path: Path, columns: Columns, problems: Problems, check: RowCheck) 
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
+        check_parquet(file.metadata, path.stat().st_size)
         if not _has_columns(path, list(file.schema_arrow.names), columns, problems):
             return
         number = 0
