@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.tasks.limits import MAX_TEXT_BYTES, check_size
 from search_spaces import user_folders
 
 _ABOUT = "about.json"
@@ -81,12 +82,15 @@ def key_of(what: Mapping[str, Any], files: Iterable[Path], *, by_content: bool =
     for path in files:
         try:
             if by_content:
+                check_size(max(1, path.stat().st_size), MAX_TEXT_BYTES)
                 with path.open("rb") as handle:
                     found.update(b"\0" + hashlib.file_digest(handle, "sha256").digest())
                 continue
             status = path.stat()
         except OSError as error:
             raise ValueError(f"{path} must be readable: {error.strerror}") from None
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from None
         found.update(f"\0{path}\0{status.st_size}\0{status.st_mtime_ns}".encode())
     return found.hexdigest()[:32]
 

@@ -6,6 +6,8 @@ from typing import Any
 
 # Nothing that is asked for is larger, and no task's arrays would fit a machine.
 MAX_BYTES = 16_000_000_000
+# A text takes several times as much memory as its file.
+MAX_TEXT_BYTES = 4_000_000_000
 # So much may come of any file; beyond it, so many bytes of each that is packed. Pictures, sounds
 # and texts pack by 2 to 30.
 _ALWAYS_BYTES = 256_000_000

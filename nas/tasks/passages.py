@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.tasks.base import SPLITS, SplitName
-from nas.tasks.limits import check_size
+from nas.tasks.limits import MAX_TEXT_BYTES, check_size
 from nas.tasks.problems import Problems
 from nas.tasks.samples import Sources
 from nas.tasks.splits import text_digest
 
 SUFFIXES = (".txt", ".text", ".md")
-# A text takes several times as much memory as its file.
-_MOST_BYTES = 4_000_000_000
 _BOM = "\ufeff"
 
 
@@ -80,7 +78,7 @@ def read_passages(
 
 def _read(path: Path, problems: Problems) -> str | None:
     try:
-        check_size(max(1, path.stat().st_size), _MOST_BYTES)
+        check_size(max(1, path.stat().st_size), MAX_TEXT_BYTES)
         raw = path.read_bytes()
     except OSError as error:
         problems.add(f"{path} must be readable: {error.strerror}")

@@ -16,14 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nas.tasks.limits import check_parquet, check_size
+from nas.tasks.limits import MAX_TEXT_BYTES, check_parquet, check_size
 from nas.tasks.problems import Problems
 
 # Of one cell; csv has a limit of its own, at which it would end the whole file.
 _LONGEST_CELL = 2**24
 _SHOWN = 40
-# A text takes several times as much memory as its file.
-_MOST_BYTES = 4_000_000_000
 _JSON_LINES = (".jsonl", ".ndjson")
 # Ends of names of files that have columns.
 TABLES = (".csv", ".tsv", *_JSON_LINES, ".parquet")
@@ -129,7 +127,7 @@ def shown(value: Any) -> str:
 def read_text(path: Path, problems: Problems) -> str | None:
     """The text of the file at ``path``, ``None`` where it is none, which the problems then say."""
     try:
-        check_size(max(1, path.stat().st_size), _MOST_BYTES)
+        check_size(max(1, path.stat().st_size), MAX_TEXT_BYTES)
         raw = path.read_bytes()
     except OSError as error:
         problems.add(f"text file {path} must be readable: {error.strerror}")
