@@ -16,14 +16,12 @@ import math
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from nas.cli.progress import MeasureProgress
 from nas.printing import print_anything
-from nas.searching.offered import cache_folder
 from nas.searching.recipes import default_device
 from nas.tasks.registry import get_task
 from predictors.campaign.plan import Part, Plan, PlanItem, plan_campaign
@@ -38,6 +36,7 @@ from search_spaces.compression.probing import probe, shapes_for
 from search_spaces.compression.realness import Shape, real_choices
 from search_spaces.presets import get_space
 from search_spaces.space import SearchSpace
+from search_spaces.user_folders import cache_folder, lock_folder
 from search_spaces.workload import Workload
 
 MEASUREMENTS = Path(__file__).parent.parent / "predictors" / "measurements"
@@ -134,7 +133,7 @@ def _run_slice(arguments: argparse.Namespace, started_s: float) -> int:
         print(f"{path}: a line that was cut off is left out", file=sys.stderr)
     report = probe(device, shapes=planned_shapes(device), cache_dir=cache_folder())
     plan = make_plan(device, *real_choices(report), arguments.n)
-    lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
+    locks = lock_folder()
     with MeasureProgress(quiet=arguments.quiet) as progress:
 
         def measure(item: PlanItem, timeout_s: float | None) -> EnergyRecord:
@@ -144,7 +143,7 @@ def _run_slice(arguments: argparse.Namespace, started_s: float) -> int:
                 protocol=plan.protocol,
                 device=device,
                 meter=meter.name,
-                lock_folder=lock_folder,
+                lock_folder=locks,
                 on_window=progress.on_window,
                 timeout_s=ITEM_TIMEOUT_S if timeout_s is None else min(timeout_s, ITEM_TIMEOUT_S),
             )

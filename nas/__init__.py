@@ -115,15 +115,18 @@ def resume(
     )
 
 
-def load(run: str | Path) -> Run:
+def load(run: str | Path, *, storage: str | None = None, files_at: str | None = None) -> Run:
     """The run in a folder; ``.front()`` is its Pareto front.
+
+    ``storage`` is the URL of the database that its study is in and ``files_at`` where its files
+    are. A database is connected to only where a call or the environment names its host.
 
     Raises:
         ValueError: the folder is not a run.
     """
     from nas.searching.run import load as load_run
 
-    return load_run(run)
+    return load_run(run, storage=storage, files_at=files_at)
 
 
 def export(

@@ -140,6 +140,24 @@ def read_json(path: Place) -> Any:
         raise ValueError(f"{path} must exist, and does not") from None
 
 
+def read_array(path: Path) -> Any:
+    """The array of numbers in a ``.npy`` file of ours.
+
+    Raises:
+        ValueError: it is none, or its head claims more than the file holds; the message names it.
+    """
+    import numpy as np
+
+    try:
+        # Mapped first: a claim is compared with the file's length before memory is asked for.
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise ValueError(f"{path} must exist, and does not") from None
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} must be a whole array of numbers: {line}") from None
+
+
 def parse_json(text: str | bytes, what: str) -> Any:
     """The value of ``text``, in which numbers are numbers: NaN and infinities are not JSON.
 

@@ -25,6 +25,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar, get_args
 
+from search_spaces.names import check_name
+
 Precision = Literal["fp32", "bf16", "int8", "fp8", "int8wo", "int4wo"]
 Sparsity = Literal["dense", "2:4", "unstructured-50", "unstructured-90"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -271,6 +273,8 @@ class Architecture:
             object.__setattr__(self, "decoder", _canonical_decoder(self.decoder, self.d_model))
         if not isinstance(self.family, str) or not self.family:
             raise ValueError(f"family must be a name, got {self.family!r}")
+        if self.family != TRANSFORMER:
+            check_name("family", self.family)
         if self.extra and self.family == TRANSFORMER:
             raise ValueError(f"extra must be empty for family {TRANSFORMER}, got {self.extra!r}")
         for name, value in self.extra:
@@ -278,6 +282,9 @@ class Architecture:
                 raise ValueError(
                     f"extra must hold names with finite numbers or texts, got {name!r}: {value!r}"
                 )
+            for text in (name, value):
+                if isinstance(text, str):
+                    check_name("extra", text)
         object.__setattr__(self, "extra", tuple(sorted(self.extra)))
         if self.family != TRANSFORMER and not all(_is_plain(block) for block in self.blocks):
             raise ValueError(

@@ -27,6 +27,9 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Literal
 
+from search_spaces.names import check_name
+from search_spaces.user_folders import cache_folder
+
 VARIABLE = "JOULENAS_PLUGINS"
 Offer = Literal["TASKS", "TASK_KINDS", "FAMILIES"]
 # A package registers what a file's dictionaries hold under these groups of entry points.
@@ -78,9 +81,7 @@ def name_plugin(path: str | Path) -> Plugin:
     digest = hashlib.sha256(_read(whole)).hexdigest()
     plugin = Plugin(str(whole), digest)
     load_plugin(plugin)
-    known = _known_folder()
-    known.mkdir(parents=True, exist_ok=True)
-    (known / digest).touch()
+    (_known_folder() / digest).touch()
     return plugin
 
 
@@ -175,12 +176,13 @@ def _dictionary(module: ModuleType, offer: Offer) -> dict[str, Any]:
     found = getattr(module, offer, {})
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise ValueError(f"{offer} must be a dictionary by names, got {found!r}")
+    for name in found:
+        check_name(f"a name in {offer}", name)
     return found
 
 
 def _known_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "joulenas" / "plugins"
+    return cache_folder("plugins")
 
 
 class _Loader(importlib.abc.InspectLoader):

@@ -16,6 +16,7 @@ from search_spaces.domains import (
     Choice,
     make_domain,
 )
+from search_spaces.names import check_name
 from search_spaces.nearest import did_you_mean
 from search_spaces.plain_yaml import read_yaml
 from search_spaces.sides import DECODER, ENCODER, SIDES, Heads, Side, side_of
@@ -63,8 +64,7 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         """Validate the genes, fill in defaults, and check that every width has heads."""
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"name must be a non-empty string, got {self.name!r}")
+        check_name("name", self.name)
         for key in self.domains:
             _check_key("space", key, ALL_GENE_TYPES)
             if key in DECODER_GENE_TYPES and not self.has_decoder:
@@ -146,6 +146,7 @@ class SearchSpace:
     def _check_family(self) -> None:
         if not isinstance(self.family, str) or not self.family:
             raise ValueError(f"family must be a name, got {self.family!r}")
+        check_name("family", self.family)
         if self.family == TRANSFORMER:
             if self.extra:
                 raise ValueError(f"extra must be left out for family {TRANSFORMER}")
@@ -166,6 +167,9 @@ class SearchSpace:
                 raise ValueError(
                     f"extra {name} must be a list of numbers or texts, got {values!r}"
                 )
+            for value in given:
+                if isinstance(value, str):
+                    check_name(f"a value of extra {name}", value)
             extra[name] = Choice(given)
         object.__setattr__(self, "extra", dict(sorted(extra.items())))
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.architecture import TRANSFORMER, Architecture, require_positive_int
+from search_spaces.names import check_name
 
 Kind = Literal[
     "image_classification",
@@ -324,4 +325,5 @@ class Workload:
             )
         if not isinstance(data["input_shape"], list):
             raise ValueError(f"input_shape must be a list, got {data['input_shape']!r}")
+        check_name("name", data["name"])
         return cls(**data)

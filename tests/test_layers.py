@@ -13,7 +13,7 @@ OURS = ("search_spaces", "predictors", "nas", "experiments")
 # Folder -> the packages of ours that files in it may import.
 MAY_IMPORT = {
     "search_spaces": ("search_spaces",),
-    "predictors/meters": ("predictors.meters",),
+    "predictors/meters": ("predictors.meters", "search_spaces.names"),
     "predictors/campaign": ("predictors.campaign", "predictors.meters", "search_spaces"),
     "predictors/learned": (
         "predictors.learned",
@@ -26,9 +26,11 @@ MAY_IMPORT = {
     "nas/tasks": (
         "nas.tasks",
         "nas.units",
+        "search_spaces.names",
         "search_spaces.nearest",
         "search_spaces.plain_yaml",
         "search_spaces.plugins",
+        "search_spaces.user_folders",
         "search_spaces.workload",
     ),
     "nas/training": (
@@ -50,6 +52,7 @@ MAY_IMPORT = {
         "nas.tasks",
         "nas.pareto",
         "nas.files",
+        "nas.recorded",
         "nas.remote",
         "nas.interrupts",
         "nas.patience",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nas.cli.account import corner_text, meter_label
 from nas.cli.device_names import device_text, seen_on
 from nas.cli.formats import add_formats, render_csv, render_markdown
+from nas.cli.storage import loaded_pair
 from nas.cli.tables import render_columns
 from nas.cli.units import format_joules
 from nas.tasks.metric import ACCURACY, get_metric
@@ -36,12 +37,18 @@ def add_parser(subparsers: Any) -> None:
         help="see the runs by the joules of this device, one that nas search --measure-on named; "
         "given twice, RUN_A by the first and RUN_B by the second",
     )
+    parser.add_argument(
+        "--storage",
+        action="append",
+        metavar="URL",
+        help="where the study of a run is that a database has; given twice, RUN_A by the first "
+        "and RUN_B by the second",
+    )
     add_formats(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
-    import nas
     from nas.searching.comparing import compare_runs
 
     names = arguments.device or [None]
@@ -50,9 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.run_b is None and len(set(names)) < 2:
         raise ValueError("name RUN_B, or two devices with --device, to compare a run on them")
     runs = (arguments.run_a, arguments.run_b or arguments.run_a)
-    a, b = (
-        seen_on(nas.load(run), name) for run, name in zip(runs, (names[0], names[-1]), strict=True)
-    )
+    read = loaded_pair(runs, arguments.storage)
+    a, b = (seen_on(run, name) for run, name in zip(read, (names[0], names[-1]), strict=True))
     found = compare_runs(a, b)
     if arguments.json:
         print(json.dumps({"schema": SCHEMA_VERSION} | found.to_dict(), allow_nan=False))

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.options import add_json
+from nas.cli.storage import add_run_storage, loaded
 from nas.cli.units import format_bytes, format_joules
 from nas.tasks.metric import ACCURACY, Metric
 
@@ -22,21 +23,21 @@ def add_parser(subparsers: Any) -> None:
         "explain", help="say why a trial is on the front, or is not"
     )
     parser.add_argument("run", help="run folder")
+    add_run_storage(parser)
     parser.add_argument("trial", type=int, help="trial number")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
-    import nas
     from nas.searching.explain import explain
 
-    loaded = nas.load(arguments.run)
-    found = explain(loaded, arguments.trial)
+    run_read = loaded(arguments)
+    found = explain(run_read, arguments.trial)
     if arguments.json:
         print(json.dumps({"schema": SCHEMA_VERSION} | found.to_dict(), allow_nan=False))
     else:
-        print(render(found, loaded.metric))
+        print(render(found, run_read.metric))
     return 0
 
 

@@ -14,6 +14,7 @@ from nas.cli.front_query import one_member
 from nas.cli.limits import asked_limits
 from nas.cli.options import add_json, add_moved_task, add_quiet
 from nas.cli.plugins import add_plugins, named_plugins
+from nas.cli.storage import add_run_storage, loaded
 from nas.cli.units import format_bytes, format_joules
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def add_parser(subparsers: Any) -> None:
         "export", help="write a trial as a verified artifact"
     )
     parser.add_argument("run", help="run folder")
+    add_run_storage(parser)
     parser.add_argument("--trial", type=int, help="trial number; see nas front")
     add_query(parser)
     parser.add_argument("--to", type=Path, required=True, help="folder of the artifact")
@@ -56,14 +58,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
-    import nas
     from nas.exporting.export import export
 
     _check_one_choice(arguments)
     asked_for = arguments.format or ["safetensors"]
     formats = [name.strip() for text in asked_for for name in text.split(",")]
     named_plugins(arguments)
-    found = nas.load(arguments.run)
+    found = loaded(arguments)
     if arguments.task is not None:
         found = found.with_task(arguments.task)
     found.check_task()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import html
 import io
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nas.cli.options import add_json
+from search_spaces.names import printable
 
 
 def add_formats(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +28,7 @@ def render_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     if rows:
         writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _inert(cell) for name, cell in row.items()} for row in rows)
     return out.getvalue()
 
 
@@ -34,6 +37,20 @@ def render_markdown(
 ) -> str:
     """A table of pipes; columns whose index is in ``right`` are aligned to the right."""
     rule = ["---:" if i in right else "---" for i in range(len(head))]
-    cells = [[cell.replace("|", r"\|") for cell in row] for row in (head, *rows)]
+    cells = [[_plain(cell) for cell in row] for row in (head, *rows)]
     cells.insert(1, rule)
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _inert(cell: Any) -> Any:
+    """``cell``, where it is text, such that a spreadsheet takes it for no formula."""
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def _plain(cell: str) -> str:
+    """A cell of a Markdown table, in which names are neither HTML nor further cells."""
+    text = html.escape(printable(cell), quote=False)
+    return re.sub(r"[\\|`]", r"\\\g<0>", text)

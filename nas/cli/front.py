@@ -13,6 +13,7 @@ from nas.cli.formats import add_formats, render_markdown
 from nas.cli.formats import render_csv as render_rows
 from nas.cli.front_query import Answer, add_questions, answer, named_baseline
 from nas.cli.limits import BUDGET_HELP, add_limits, asked_limits
+from nas.cli.storage import add_run_storage, loaded
 from nas.cli.tables import render_columns
 from nas.tasks.metric import ACCURACY, get_metric
 from nas.units import format_bytes, format_joules, format_milliseconds, parse_joules
@@ -31,6 +32,7 @@ def add_parser(subparsers: Any) -> None:
         "front", help="show the front of a run, or its best member under a budget"
     )
     parser.add_argument("run", help="run folder")
+    add_run_storage(parser)
     add_device_name(parser)
     add_query(parser)
     add_questions(parser)
@@ -70,10 +72,9 @@ def add_query(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
-    import nas
     from nas.searching.summary import summarise
 
-    found = seen_on(nas.load(arguments.run), arguments.device)
+    found = seen_on(loaded(arguments), arguments.device)
     held = held_of(found, arguments)
     whole = found.front(asked_limits(arguments)) if held is None else held.front
     baseline = arguments.baseline

@@ -15,9 +15,9 @@ def probe_kernels(device: str, *, quiet: bool) -> RealnessReport:
     """Probe the whole grid of ``device``, with joules where a real meter covers it."""
     from functools import partial
 
-    from nas.searching.offered import cache_folder
     from predictors.campaign.per_call import joules_per_call, real_meter
     from search_spaces.compression.probing import probe
+    from search_spaces.user_folders import cache_folder
 
     def on_shape(shape: Shape, done: int, total: int) -> None:
         if not quiet:

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     from nas.cli.architecture_files import read_named
     from nas.searching.recipes import default_device
     from predictors.meters.select import choose_meter, parse_device
+    from search_spaces.user_folders import lock_folder
 
     device = parse_device(arguments.device or default_device())
     named = [one for path in arguments.files for one in read_named(path)]
@@ -69,10 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     protocol = _protocol(arguments, device, named)
     meter = choose_meter(arguments.meter, device)
     meter.close()
-    lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
-    bench = _Bench(
-        device, meter.name, meter.source, meter.device, protocol, arguments.seed, lock_folder
-    )
+    locks = lock_folder()
+    bench = _Bench(device, meter.name, meter.source, meter.device, protocol, arguments.seed, locks)
     if arguments.active is not None:
         return _active(arguments, bench)
     asked = _sampled(arguments, bench) if arguments.space else _given(arguments, named)

@@ -85,7 +85,10 @@ def report_error(command: str, text: str, exit_code: int, *, as_json: bool) -> N
 
     A script that reads JSON so finds an object in any case: the result, or ``error``.
     """
-    print(f"{command}: {text}", file=sys.stderr)
+    from search_spaces.names import printable
+
+    # Messages quote files, whose control characters a terminal would obey.
+    print(f"{command}: {printable(text)}", file=sys.stderr)
     if as_json:
         error = {"command": command, "message": text, "exit_code": exit_code}
         print(json.dumps({"error": error}, allow_nan=False))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.cli.account import meter_label
 from nas.cli.options import add_json
+from nas.cli.storage import add_run_storage, loaded
 
 if TYPE_CHECKING:
     from nas.searching.run import Run
@@ -24,6 +25,7 @@ def add_parser(subparsers: Any) -> None:
         "plot", help="draw a run: its front, how it went, what was predicted, what genes buy"
     )
     parser.add_argument("run", help="run folder")
+    add_run_storage(parser)
     parser.add_argument(
         "--what",
         choices=WHAT,
@@ -45,10 +47,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
-    import nas
     from nas.plots.style import ENDINGS
 
-    found = nas.load(arguments.run)
+    found = loaded(arguments)
     to: Path = arguments.to
     one_file = to.suffix != ""
     if one_file and arguments.what is None:

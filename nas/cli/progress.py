@@ -94,7 +94,7 @@ class SearchProgress(_Bar):
     def on_wait(self, reason: str) -> None:
         """See ``nas.searching.session.Listener``."""
         if self._live:
-            self._bar.console.print(f"note: {reason}")
+            self._bar.console.print(f"note: {reason}", markup=False)
         elif not self._quiet:
             print(f"note: {reason}", file=sys.stderr, flush=True)
 
@@ -145,7 +145,7 @@ class MeasureProgress(_Bar):
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""
         if self._live:
-            self._bar.console.print(text, highlight=False)
+            self._bar.console.print(text, highlight=False, markup=False)
         elif not self._quiet:
             print(text, file=sys.stderr, flush=True)
 
@@ -183,7 +183,7 @@ class MeasureProgress(_Bar):
         if self._live:
             ended = progress.done + progress.failed
             self._bar.update(self._task, total=progress.total, completed=ended, status=self._done)
-            self._bar.console.print(text, highlight=False)
+            self._bar.console.print(text, highlight=False, markup=False)
         else:
             print(f"{self._done}{text}", file=sys.stderr, flush=True)
 
@@ -221,11 +221,12 @@ def _make_bar(*, quiet: bool) -> Progress:
 
     console = Console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"),
+        # Without markup: what is in brackets may be of a file.
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", markup=False),
         console=console,
         # FORCE_COLOR makes rich take any file for a terminal; a bar in a log is no use.
         disable=quiet or not (sys.stderr.isatty() and console.is_terminal),

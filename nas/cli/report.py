@@ -9,6 +9,7 @@ from typing import Any
 
 from nas.cli.device_names import add_device_name, seen_on
 from nas.cli.options import add_json
+from nas.cli.storage import add_run_storage, loaded, storage_of
 
 DEFAULT_PORT = 8765
 
@@ -19,6 +20,7 @@ def add_parser(subparsers: Any) -> None:
         "report", help="write a run as one HTML page, or serve it while it runs"
     )
     parser.add_argument("run", help="run folder")
+    add_run_storage(parser)
     add_device_name(parser)
     parser.add_argument("--to", type=Path, help="HTML file (default: report.html in the run)")
     parser.add_argument(
@@ -37,14 +39,13 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError("to must be left out with --watch, which writes no file")
         if arguments.device is not None:
             raise ValueError("device must be left out with --watch, which shows the first")
-        return _watch(Path(arguments.run), arguments.port)
+        return _watch(arguments)
     if arguments.port is not None:
         raise ValueError(f"port must go with --watch, got {arguments.port}")
-    import nas
     from nas.reporting.data import page_data
     from nas.reporting.page import write_page
 
-    found = seen_on(nas.load(arguments.run), arguments.device)
+    found = seen_on(loaded(arguments), arguments.device)
     name = "report.html" if arguments.device is None else f"report-{arguments.device}.html"
     path = arguments.to or found.folder / name
     write_page(page_data(found), path)
@@ -52,11 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _watch(folder: Path, port: int | None) -> int:
-    from nas.reporting.server import LOOPBACK, serve
+def _watch(arguments: argparse.Namespace) -> int:
+    from nas.reporting.server import serve
 
-    with serve(folder, DEFAULT_PORT if port is None else port) as server:
-        print(f"http://{LOOPBACK}:{server.server_address[1]}/  (Ctrl-C ends)", flush=True)
+    port = DEFAULT_PORT if arguments.port is None else arguments.port
+    found = storage_of(arguments.storage)
+    with serve(Path(arguments.run), port, **found) as server:
+        print(f"{server.url}  (Ctrl-C ends)", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:

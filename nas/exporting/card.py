@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from nas.exporting.form_card import describe_forms
+from nas.exporting.markdown import code, comment, plain
 from nas.exporting.verify import Verification
 from nas.tasks.carried import LABELS, PREPROCESSING, TOKENIZER
 from nas.tasks.metric import get_metric
@@ -78,8 +79,8 @@ def _history(card: dict[str, Any]) -> str:
     if teacher is not None:
         name = Architecture.from_dict(teacher["architecture"]).describe()
         lines.append(
-            f"It learnt from a teacher, {name}, of {metric.text(teacher['accuracy'])} "
-            f"({metric.name}) on validation data"
+            f"It learnt from a teacher, {plain(name)}, of {metric.text(teacher['accuracy'])} "
+            f"({plain(metric.name)}) on validation data"
             + (", and started from its weights." if card["start"] == "teacher" else ".")
         )
     if card["qat"] == "kept":
@@ -96,7 +97,8 @@ def _use(card: dict[str, Any]) -> str:
     if card["tokenizer"] is not None:
         return 'print(artifact.classify(["a text of your own"]))'
     return (
-        f"logits = artifact.call(inputs)  # {card['task']}: a batch of inputs, as a torch tensor"
+        f"logits = artifact.call(inputs)  # {comment(card['task'])}: a batch of inputs, as a "
+        "torch tensor"
     )
 
 
@@ -112,7 +114,8 @@ def _outputs(card: dict[str, Any]) -> str:
     some, n = card["labels"][:_MOST_LABELS], len(card["labels"])
     more = f" and {n - len(some)} more" if n > len(some) else ""
     files = "`labels.json`" if card["tokenizer"] is None else "`labels.json`, `tokenizer.json`"
-    return f"{inputs}\nIts outputs, in this order, are {', '.join(some)}{more} ({files}).\n"
+    names = ", ".join(map(plain, some))
+    return f"{inputs}\nIts outputs, in this order, are {names}{more} ({files}).\n"
 
 
 def _versions(card: dict[str, Any]) -> str:
@@ -121,7 +124,7 @@ def _versions(card: dict[str, Any]) -> str:
     lines = [("Trained by", one) for one in searched["trained_by"]]
     lines += [("Measured by", searched["measured_by"])] if searched["measured_by"] else []
     lines.append(("Verified by", verified["versions"]))
-    return "\n".join(f"- {what} {described(one)}." for what, one in lines)
+    return "\n".join(f"- {what} {plain(described(one))}." for what, one in lines)
 
 
 def render_readme(card: dict[str, Any]) -> str:
@@ -129,6 +132,8 @@ def render_readme(card: dict[str, Any]) -> str:
     searched, verified = card["searched"], card["verified"]
     before, after = searched["reading"], verified["reading"]
     metric = get_metric(card["metric"])
+    quality, device = plain(metric.name), plain(after["device"])
+    workload = code(after["workload"])
 
     def text(share: float | None) -> str:
         return "" if share is None else metric.text(share)
@@ -137,29 +142,29 @@ def render_readme(card: dict[str, Any]) -> str:
         return f"{reading['energy_j']:.4g} [{reading['low_j']:.4g}, {reading['high_j']:.4g}]"
 
     others = "".join(
-        f"| joules per {reading['unit']} | | {joules(reading)} |\n"
+        f"| joules per {plain(reading['unit'])} | | {joules(reading)} |\n"
         for reading in verified.get("other_phases", ())
     )
-    label = "an estimate" if after["is_estimate"] else f"measured by {after['meter']}"
-    return f"""# {card["architecture"]} on {card["task"]}
+    label = "an estimate" if after["is_estimate"] else f"measured by {plain(after['meter'])}"
+    return f"""# {plain(card["architecture"])} on {plain(card["task"])}
 
-{card["params"]:,} parameters, found by JouleNAS (run `{card["run"]}`, trial {card["trial"]},
+{card["params"]:,} parameters, found by JouleNAS (run {code(card["run"])}, trial {card["trial"]},
 seed {card["seed"]}).
 
 | | in the search | reloaded in a fresh process |
 |---|---|---|
-| validation {metric.name} | {text(searched["validation_accuracy"])} | \
+| validation {quality} | {text(searched["validation_accuracy"])} | \
 {text(verified["validation_accuracy"])} |
-| test {metric.name} | {text(searched["test_accuracy"])} | {text(verified["test_accuracy"])} |
-| joules per {after["unit"]} | {joules(before)} | {joules(after)} |
+| test {quality} | {text(searched["test_accuracy"])} | {text(verified["test_accuracy"])} |
+| joules per {plain(after["unit"])} | {joules(before)} | {joules(after)} |
 {others}
-Joules: {label} ({after["source"]}) on {after["device"]}, workload `{after["workload"]}`, protocol
-`{after["protocol_hash"]}`, 95% interval of the median of {after["n_repeats"]} repeats. Measured
-again they may differ by {verified["joule_tolerance"]:.0%}; they differed by
+Joules: {label} ({plain(after["source"])}) on {device}, workload {workload}, protocol
+{code(after["protocol_hash"])}, 95% interval of the median of {after["n_repeats"]} repeats.
+Measured again they may differ by {verified["joule_tolerance"]:.0%}; they differed by
 {verified["joule_ratio"] - 1:+.1%}. Outputs differ by {verified["output_difference"]:.2g} at most
 (allowed {verified["output_tolerance"]:g}).
 
-The model was chosen by {metric.name} on validation data; the test split was never used to choose.
+The model was chosen by {quality} on validation data; the test split was never used to choose.
 {_history(card)}
 
 ## Load

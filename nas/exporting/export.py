@@ -24,7 +24,7 @@ from nas.exporting.model_card import render_model_card
 from nas.exporting.prove import Conditions, prove
 from nas.exporting.staging import staged
 from nas.exporting.verify import Verification, verify
-from nas.files import as_local, write_json
+from nas.files import as_local, read_array, write_json
 from nas.tasks.carried import carried_by
 from nas.tasks.registry import get_task
 from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network, read_description
@@ -169,13 +169,12 @@ def _write_compressed(run: Run, folder: Path) -> None:
 
 def _write_check(run: Run, folder: Path) -> None:
     """Keep one batch of real inputs with the outputs that they give now."""
-    import numpy as np
     import torch
     from safetensors.torch import save_file
 
     device = run.config.device
     artifact = load_artifact(folder, device=device)
-    inputs = torch.from_numpy(np.load(run.inputs_path, allow_pickle=False))
+    inputs = torch.from_numpy(read_array(run.inputs_path))
     # An output for each token of a long context and of a large vocabulary is many.
     of_a_sample = artifact.call(inputs[:1].to(device)).numel()
     inputs = inputs[: max(1, _MOST_OUTPUTS // of_a_sample)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nas.exporting.markdown import code, plain
 from nas.tasks.metric import get_metric
 
 
@@ -33,7 +34,7 @@ def describe_forms(card: Mapping[str, Any]) -> str:
         [
             "\n## Other formats\n",
             f"| format | files | bytes | validation {metric.name} | test {metric.name} | "
-            f"joules per {unit} |",
+            f"joules per {plain(unit)} |",
             "|---|---|---|---|---|---|",
             *rows,
             "",
@@ -48,10 +49,10 @@ def describe_forms(card: Mapping[str, Any]) -> str:
 
 def joules_are(reading: Mapping[str, Any]) -> str:
     """Whether joules are measured, by what, where, and by which protocol."""
-    label = "an estimate" if reading["is_estimate"] else f"measured by {reading['meter']}"
+    label = "an estimate" if reading["is_estimate"] else f"measured by {plain(reading['meter'])}"
     return (
-        f"{label} ({reading['source']}) on {reading['device']}, batch {reading['batch_size']}, "
-        f"protocol `{reading['protocol_hash']}`"
+        f"{label} ({plain(reading['source'])}) on {plain(reading['device'])}, "
+        f"batch {reading['batch_size']}, protocol {code(reading['protocol_hash'])}"
     )
 
 
@@ -70,8 +71,9 @@ def _note(form: Mapping[str, Any], metric: str) -> str:
             f"outputs differ by {verified['output_difference']:.2g} at most (allowed "
             f"{verified['output_tolerance']:.2g})"
         )
+    runtime, joules = plain(verified["runtime"]), joules_are(verified["reading"])
     needs = f"needs {' and '.join(form['needs'])}; " if "needs" in form else ""
     return (
         f"{opset}inputs ({shape}) with a batch of any size; {judged}; {needs}run by "
-        f"{verified['runtime']} ({verified['mode']}); joules: {joules_are(verified['reading'])}."
+        f"{runtime} ({verified['mode']}); joules: {joules}."
     )

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from nas.exporting.form_card import joules_are
+from nas.exporting.markdown import code, plain
 from nas.pareto.lifetime import JOULES_PER_KWH
 from nas.tasks.metric import get_metric
 
@@ -26,28 +27,29 @@ def render_model_card(card: Mapping[str, Any], form: str) -> str:
     """The card of the form called ``form``; ``card`` is that of ``card.make_card``."""
     verified = card["formats"][form]["verified"]
     reading, metric = verified["reading"], get_metric(card["metric"])
-    kind = "an estimate" if reading["is_estimate"] else f"measured by {reading['meter']}"
+    kind = "an estimate" if reading["is_estimate"] else f"measured by {plain(reading['meter'])}"
+    task, device = plain(card["task"]), plain(reading["device"])
     grams = reading["energy_j"] * _MANY / JOULES_PER_KWH * card["carbon_g_per_kwh"]
     front = yaml.safe_dump(_front_matter(card, verified), sort_keys=False, allow_unicode=True)
     return f"""---
 {front}---
 
-# {card["architecture"]} on {card["task"]}
+# {plain(card["architecture"])} on {task}
 
 A Transformer of {card["params"]:,} parameters that JouleNAS found by a search for accuracy
-against joules (run `{card["run"]}`, trial {card["trial"]}, seed {card["seed"]}).
+against joules (run {code(card["run"])}, trial {card["trial"]}, seed {card["seed"]}).
 
 | | |
 |---|---|
 | validation {metric.name} | {metric.text(verified["validation_accuracy"])} |
 | test {metric.name} | \
 {metric.text(verified["test_accuracy"], verified["test_accuracy_se"])} |
-| joules per {reading["unit"]} ({kind}) | {reading["energy_j"]:.4g} \
+| joules per {plain(reading["unit"])} ({kind}) | {reading["energy_j"]:.4g} \
 [{reading["low_j"]:.4g}, {reading["high_j"]:.4g}] |
 | carbon of a million of them | {grams:.3g} g CO2e at {card["carbon_g_per_kwh"]:g} g/kWh |
 
 Joules: {joules_are(reading)}, 95% interval of the median of {reading["n_repeats"]} repeats, run by
-{verified["runtime"]} ({verified["mode"]}) in a fresh process that reloaded this folder.
+{plain(verified["runtime"])} ({verified["mode"]}) in a fresh process that reloaded this folder.
 
 {_training(card)}
 
@@ -64,11 +66,11 @@ outputs = network(inputs)  # model.py says what inputs and outputs are; batches 
 
 ## Limits
 
-- The model was chosen by {metric.name} on the validation split of {card["task"]}; the test split
+- The model was chosen by {metric.name} on the validation split of {task}; the test split
   was never used to choose. Nothing is known of other data.
 - Inputs must be prepared as in training{_prepared(card)}, and are of one size:
   {card["formats"][form]["inputs"]}.
-- Joules are of batches of {reading["batch_size"]} on {reading["device"]}; on other hardware, in
+- Joules are of batches of {reading["batch_size"]} on {device}; on other hardware, in
   other batches and runtimes they differ.
 - Bias, fairness and robustness were not examined.
 """
@@ -123,7 +125,8 @@ def _front_matter(card: Mapping[str, Any], verified: Mapping[str, Any]) -> dict[
 
 def _training(card: Mapping[str, Any]) -> str:
     training = card["training"]
-    text = f"It was trained for {training['epochs']} epochs on the train split of {card['task']}"
+    task = plain(card["task"])
+    text = f"It was trained for {training['epochs']} epochs on the train split of {task}"
     if card["start"] != "random":
         text += f", starting from the weights of a {card['start']}"
     if card["train_energy_j"] is None:

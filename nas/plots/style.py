@@ -68,12 +68,24 @@ def drawing(path: Path, height_in: float) -> Iterator[Any]:
         figure = Figure(figsize=(COLUMN_IN, height_in), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
+        _show_as_text(figure)
         try:
             write_atomic(
                 path, lambda part: figure.savefig(part, dpi=_DPI, format=ending, metadata=undated)
             )
         except OSError as error:
             raise ValueError(f"plot {path} must be writable: {error.strerror}") from None
+
+
+def _show_as_text(figure: Any) -> None:
+    """Have names in titles, labels and legends shown as they are: a ``$`` begins no formula."""
+    texts = [text for legend in figure.legends for text in legend.get_texts()]
+    for axes in figure.axes:
+        texts += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        if axes.get_legend() is not None:
+            texts += axes.get_legend().get_texts()
+    for text in texts:
+        text.set_parse_math(False)
 
 
 def joule_axis(axis: Any, span: float) -> None:

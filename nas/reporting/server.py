@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,18 +19,20 @@ LOOPBACK = "127.0.0.1"
 _LEAST_S = 1.0
 # Files that change beside the study, such as another evaluation of a trial, are seen after this.
 _MOST_S = 10.0
+# Below the token: the page and its data.
+_PATHS = ("", "data.json")
 
 
 class LiveData:
     """The page's data of a run, read again when the run has changed."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read it once, so that what is no run is refused at once.
+    def __init__(self, folder: Path, **storage: str) -> None:
+        """Read it once, so that what is no run is refused at once; ``storage`` as in ``load``.
 
         Raises:
             ValueError: the folder is no run.
         """
-        self._folder = folder
+        self._folder, self._storage = folder, storage
         self._lock = threading.Lock()
         self._read()
 
@@ -45,7 +48,7 @@ class LiveData:
     def _read(self) -> None:
         # Before the reading, so that what is written meanwhile is seen the next time.
         self._seen = self._stamps()
-        self._data = page_data(load(self._folder))
+        self._data = page_data(load(self._folder, **self._storage))
         self._read_s = time.monotonic()
 
     def _stamps(self) -> tuple[Any, ...]:
@@ -57,21 +60,33 @@ class LiveData:
         return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in found)
 
 
-def serve(folder: Path, port: int) -> ThreadingHTTPServer:
+class PageServer(ThreadingHTTPServer):
+    """A server of one run's page, for those who were told its address."""
+
+    url: str
+
+
+def serve(folder: Path, port: int, **storage: str) -> PageServer:
     """A server of the page, bound and not yet serving; ``port`` 0 takes any that is free.
+
+    Other users of this machine reach its ports too: its address has a token, new each time.
+    ``storage`` is as in ``load``.
 
     Raises:
         ValueError: the folder is no run, or the port is taken or not one.
     """
     if not 0 <= port <= 65535:
         raise ValueError(f"port must be in 0 to 65535, got {port}")
-    live = LiveData(folder)
+    live = LiveData(folder, **storage)
 
     class Handler(_Handler):
         data = live
+        token = secrets.token_urlsafe(24)
 
     try:
-        return ThreadingHTTPServer((LOOPBACK, port), Handler)
+        server = PageServer((LOOPBACK, port), Handler)
+        server.url = f"http://{LOOPBACK}:{server.server_address[1]}/{Handler.token}/"
+        return server
     except OSError as error:
         raise ValueError(
             f"port must be one that nothing listens on, got {port}: {error.strerror}"
@@ -82,6 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers ``GET`` for the page and for its data."""
 
     data: LiveData
+    token: str
     server_version = "joulenas"
     sys_version = ""
     protocol_version = "HTTP/1.1"
@@ -93,9 +109,10 @@ class _Handler(BaseHTTPRequestHandler):
         if host not in (LOOPBACK, "localhost"):
             self._send(403, "text/plain", "only this machine may ask")
             return
-        path = self.path.partition("?")[0]
-        if path not in ("/", "/data.json"):
-            self._send(404, "text/plain", "there is / and /data.json")
+        token, _, path = self.path.partition("?")[0].removeprefix("/").partition("/")
+        given = token.encode("utf-8", "surrogateescape")
+        if not secrets.compare_digest(given, self.token.encode()) or path not in _PATHS:
+            self._send(404, "text/plain", "not found: the whole address is printed by nas report")
             return
         try:
             data = self.data.get()
@@ -103,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
             # The search may be writing, or its storage away: the page asks again.
             self._send(503, "text/plain", str(error))
             return
-        if path == "/data.json":
+        if path == "data.json":
             self._send(200, "application/json", json.dumps(data, allow_nan=False))
         else:
             self._send(200, "text/html", render_page(data, live=True))
@@ -114,6 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
+        # The address has the token, which no other page may learn.
+        self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Content-Security-Policy", content_policy(live=True))
         self.end_headers()

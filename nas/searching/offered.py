@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search_spaces.architecture import PRECISIONS, SPARSITIES
 from search_spaces.presets import PRESETS
 from search_spaces.space import SearchSpace
+from search_spaces.user_folders import cache_folder
 
 if TYPE_CHECKING:
     from search_spaces.compression.realness import RealnessReport
@@ -101,9 +100,3 @@ def probed_by(prober: Prober) -> Iterator[None]:
 
 def _probed(space: SearchSpace, device: str, batch_size: int) -> RealnessReport:
     return _PROBER.get()(space, device, batch_size)
-
-
-def cache_folder() -> Path:
-    """Where probes of this machine are kept: ``$XDG_CACHE_HOME/joulenas``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "joulenas"

@@ -7,21 +7,50 @@ says. One whose confirmation was lost has happened: told again, it is found to b
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.trial import TrialState
+from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from nas.patience import is_passing_os_error, persist
+
+_TABLES = frozenset({"studies", "trials", "version_info", "alembic_version"})
 
 
 def open_database(url: str) -> BaseStorage:
     """The storage at ``url``, whose connections are tried before they are used."""
     cached = get_storage(RDBStorage(url, engine_kwargs={"pool_pre_ping": True}))
     return _Patient(cached)  # type: ignore[abstract]
+
+
+def open_for_reading(url: str, file: Path | None = None) -> BaseStorage:
+    """The storage at ``url``, in which nothing is made or changed; ``file`` is that of SQLite.
+
+    Raises:
+        KeyError: it has no tables of Optuna's.
+    """
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if file is None:
+        options["execution_options"] = {"postgresql_readonly": True}
+    else:
+        where = f"{file.absolute().as_uri()}?mode=ro"
+        options["creator"] = lambda: sqlite3.connect(where, uri=True, check_same_thread=False)
+    # Optuna makes the tables that it misses, so it is not asked before they are there.
+    engine = create_engine(url, **options)
+    try:
+        with engine.connect() as connection:
+            missing = _TABLES - set(inspect(connection).get_table_names())
+    finally:
+        engine.dispose()
+    if missing:
+        raise KeyError(min(missing))
+    return get_storage(RDBStorage(url, engine_kwargs=options, skip_table_creation=True))
 
 
 def is_database_away(error: BaseException) -> bool:

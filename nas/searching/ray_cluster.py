@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,8 +24,10 @@ import ray
 
 from nas import interrupts
 from nas.scratch import clear_abandoned, scratch
+from nas.searching.cluster_address import check_address, is_named_now
 from nas.searching.run import CLIENT
 from search_spaces.plugins import environment
+from search_spaces.user_folders import cache_folder
 
 # What a node has that measures, and what a measurement takes of it (see ``ray_measure``).
 METER_RESOURCE = "joule_meter"
@@ -91,8 +94,20 @@ def _connected(
 
 @contextmanager
 def _own(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[None]:
-    """A Ray for this search alone."""
+    """A Ray for this search alone, whose token no file holds."""
     _quieten()
+    # Made now where there is no home, so that workers have the same.
+    cache_folder()
+    token = secrets.token_hex(32)
+    with (
+        _environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token),
+        _started(workers, device, measure_on),
+    ):
+        yield
+
+
+@contextmanager
+def _started(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[None]:
     meters: dict[str, float] = {METER_RESOURCE: max(1, len(measure_on))}
     meters |= {meter_resources(name)[-1]: 1 for name in measure_on}
     with _temporary_folder() as temporary:
@@ -142,7 +157,9 @@ def connected(address: str) -> Iterator[None]:
 
     Raises:
         ClusterError: there is none, or it does not let us in.
+        ValueError: the address is from a run folder and nobody here named it.
     """
+    check_address(address)
     if ray.is_initialized():
         # In a worker of that very cluster (``ray_client``).
         yield
@@ -198,18 +215,44 @@ def _with_token(address: str) -> Iterator[None]:
     To one that asks for none it must not be shown: its answers would be refused for want of it.
     """
     named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    has_token = named or (Path.home() / ".ray" / "auth_token").is_file()
-    shows = "RAY_AUTH_MODE" not in os.environ and has_token and _asks_for_token(address)
-    if not shows:
+    has_token = named or _has_token_file()
+    is_set = "RAY_AUTH_MODE" in os.environ
+    shows = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+    if not is_named_now(address) and has_token and (shows or _asks_for_token(address)):
+        raise ClusterError(
+            f"cluster {address} is from a run folder and would be shown this machine's token: "
+            f"give --address {address} if it is yours"
+        )
+    if is_set or not has_token or not _asks_for_token(address):
         yield
         return
-    os.environ["RAY_AUTH_MODE"] = "token"
+    with _environment(RAY_AUTH_MODE="token"):
+        yield
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Have Ray read these variables while this lasts."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     _read_environment_again()
     try:
         yield
     finally:
-        del os.environ["RAY_AUTH_MODE"]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
         _read_environment_again()
+
+
+def _has_token_file() -> bool:
+    try:
+        return (Path.home() / ".ray" / "auth_token").is_file()
+    except (OSError, RuntimeError):
+        # A user without a home has no file there.
+        return False
 
 
 def _read_environment_again() -> None:

@@ -23,8 +23,8 @@ import ray
 import ray.cloudpickle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from nas.files import place_at
 from nas.searching.config import SearchConfig
+from nas.searching.files_host import place_of
 from nas.searching.fingerprints import fingerprints
 from nas.searching.ray_measure import measuring_options
 
@@ -124,7 +124,7 @@ def check_paths(config: SearchConfig, files: Iterable[Path], folder: Path) -> No
                     f"every node must see the {what} {path} as it is here: node {address} "
                     f"{'has another there' if label in there else 'has none there'}"
                 )
-    place = folder if config.files_at is None else place_at(config.files_at)
+    place = folder if config.files_at is None else place_of(config.files_at)
     if isinstance(place, Path):
         _check_shared(place.resolve())
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.files import Place, as_local, copy_file, read_json, write_atomic
+from nas.files import Place, as_local, copy_file, read_array, read_json, write_atomic
 from nas.searching.spent import Spent, spent_in
 from nas.searching.trial import TrialRecord
 from predictors.meters.base import EnergyReading
@@ -145,7 +145,7 @@ def _scores(folder: Place) -> NDArray[np.float32] | None:
     if not path.is_file():
         return None
     with as_local(path) as local:
-        scores_N: NDArray[np.float32] = np.load(local, allow_pickle=False)
+        scores_N: NDArray[np.float32] = read_array(local)
     return scores_N
 
 

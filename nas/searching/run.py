@@ -25,14 +25,18 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from nas.files import Place, as_written, place_at, read_json, write_json
+from nas.files import Place, as_written, read_json, write_json
 from nas.pareto.queries import Front
+from nas.recorded import Recorded
+from nas.searching.cluster_address import LOCAL, name_address
 from nas.searching.config import SearchConfig
+from nas.searching.files_host import place_of
 from nas.searching.fingerprints import check_unchanged, fingerprints, moved_task
 from nas.searching.front_member import figures_of, member_of
 from nas.searching.goals import Goals
 from nas.searching.replicas import pooled
 from nas.searching.spent import with_spent
+from nas.searching.storage_host import name_storage, recordable
 from nas.searching.storage_url import without_password
 from nas.searching.supernet_weights import SupernetRecord, read_supernet
 from nas.searching.teacher import TeacherRecord, read_record
@@ -40,6 +44,7 @@ from nas.searching.trial import TrialRecord, judged
 from nas.tasks.metric import ACCURACY, Metric, get_metric
 from nas.tasks.registry import get_task, is_task_file
 from nas.versions import Start
+from search_spaces.names import MOST_TEXT, check_name, printable
 from search_spaces.nearest import did_you_mean, nearest
 from search_spaces.workload import SAMPLE, Workload
 
@@ -52,12 +57,12 @@ _BEFORE_CREATING = ("writer.lock", ".writer.lock.", f".{_CREATING}.")
 _ENDED = "ended.json"
 _FINALISTS = "finalists.json"
 _INPUTS = "inputs.npy"
+# Characters of a path.
+_MOST_PATH = 4096
 # Of a configuration, when its run is resumed.
 _MAY_CHANGE = ("trials", "refine", "storage", "files_at")
 # Of run.json, what runs made before there was such may lack.
 _LATER = frozenset({"driver", "fingerprints", "metric", "unit", "starts", "workload"})
-# What ``address`` is called where a driver starts a Ray of its own.
-LOCAL = "local"
 # What an address of Ray's client begins with, which is not a driver's own.
 CLIENT = "ray://"
 # What trials can be logged to beside the study, each in the run's folder of that name.
@@ -206,7 +211,7 @@ class Run:
         if not path.is_file():
             return None
         with as_written(str(path)):
-            return str(read_json(path)["reason"])
+            return printable(str(read_json(path)["reason"]))
 
     def end_early(self, reason: str) -> None:
         """Record that the search ends before its number of trials."""
@@ -306,7 +311,7 @@ class Run:
     def place(self) -> Place:
         """Where workers read and write: the run folder, or where ``files_at`` says."""
         files_at = self.config.files_at
-        return self.folder if files_at is None else place_at(files_at) / self.name
+        return self.folder if files_at is None else place_of(files_at) / self.name
 
     @property
     def trials_place(self) -> Place:
@@ -413,6 +418,7 @@ def begin(
         ValueError: the folder exists and is not empty, or cannot be written.
     """
     check_new(folder)
+    check_name("the name of a run folder", folder.resolve().name, most=MOST_TEXT)
     start = Start.now()
     run = Run(
         folder=folder,
@@ -432,6 +438,7 @@ def begin(
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        name_address(run.driver.address)
         write_json(folder / _CREATING, _to_dict(run))
         (folder / "trials").mkdir(exist_ok=True)
     except OSError as error:
@@ -464,12 +471,25 @@ def _file_of(folder: Path) -> Path:
     return created if created.is_file() else folder / _CREATING
 
 
-def load(path: str | Path) -> Run:
-    """Read a run folder.
+def load(path: str | Path, *, storage: str | None = None, files_at: str | None = None) -> Run:
+    """Read a run folder; ``storage`` and ``files_at`` are where its study and files are now.
 
     Raises:
-        ValueError: the folder is not a run, or its files are corrupt.
+        ValueError: the folder is not a run, its files are corrupt, or the run keeps no study in a
+            database or no files elsewhere.
     """
+    run = _load(path)
+    name_storage(storage)
+    config = replace(
+        run.config,
+        storage=run.config.storage if storage is None else storage,
+        files_at=run.config.files_at if files_at is None else files_at,
+    )
+    _check_same_kind(run, config)
+    return replace(run, config=config)
+
+
+def _load(path: str | Path) -> Run:
     folder = Path(path)
     if not is_run(folder):
         raise ValueError(
@@ -484,18 +504,19 @@ def load(path: str | Path) -> Run:
         raise ValueError(
             f"{path_of_run} must have schema {SCHEMA_VERSION}, got {data['schema']!r}"
         )
-    for name in ("name", "started", "meter"):
-        if not isinstance(data[name], str):
-            raise ValueError(f"{path_of_run}: {name} must be a text, got {data[name]!r}")
-    if not isinstance(data.get("unit", SAMPLE), str):
-        raise ValueError(f"{path_of_run}: unit must be a text, got {data['unit']!r}")
+    for name in ("name", "started", "meter", "unit"):
+        check_name(f"{path_of_run}: {name}", data.get(name, SAMPLE), most=MOST_TEXT)
     if data["name"] in ("", ".", "..") or "/" in data["name"]:
         # It names a folder, too.
         raise ValueError(f"{path_of_run}: name must be a plain one, got {data['name']!r}")
     for name in ("versions", "fingerprints"):
         table = data.get(name, {})
-        if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
+        if not isinstance(table, dict):
             raise ValueError(f"{path_of_run}: {name} must be a table of texts")
+        for text in (*table, *table.values()):
+            check_name(f"{path_of_run}: {name}", text, most=_MOST_PATH)
+    if isinstance(data["config"], dict):
+        check_name(f"{path_of_run}: task", data["config"].get("task"), most=_MOST_PATH)
     with as_written(str(path_of_run)):
         return Run(
             folder=folder,
@@ -539,7 +560,10 @@ def _read_driver(data: Any) -> Driver:
     allowed = {f.name for f in fields(Driver)}
     if not isinstance(data, dict) or data.keys() - allowed:
         raise ValueError(f"driver must have no keys but {', '.join(sorted(allowed))}")
-    return Driver(**data)
+    driver = Driver(**data)
+    if driver.address == LOCAL:
+        return driver
+    return replace(driver, address=Recorded(driver.address))
 
 
 def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
@@ -558,6 +582,13 @@ def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
             f"a resumed search must keep its configuration; {', '.join(changed)} of {run.folder} "
             f"differ from what is asked now"
         )
+    _check_same_kind(run, config)
+    check_unchanged(run.folder, run.config.space, run.fingerprints)
+    return replace(run, config=config, driver=driver)
+
+
+def _check_same_kind(run: Run, config: SearchConfig) -> None:
+    """Raise ``ValueError`` unless study and files are kept where those of ``run`` are."""
     if (run.config.storage is None) != (config.storage is None):
         kept = "in its folder" if run.config.storage is None else "in a database"
         raise ValueError(
@@ -570,8 +601,6 @@ def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
             f"storage of run {run.folder} must stay what it is: its files are {kept}, got "
             f"{config.files_at!r}"
         )
-    check_unchanged(run.folder, run.config.space, run.fingerprints)
-    return replace(run, config=config, driver=driver)
 
 
 def go_on(run: Run) -> None:
@@ -587,7 +616,7 @@ def go_on(run: Run) -> None:
 def _to_dict(run: Run) -> dict[str, Any]:
     config = run.config.to_dict()
     if config["storage"] is not None:
-        config["storage"] = without_password(config["storage"])
+        config["storage"] = recordable(without_password(config["storage"]))
     return {
         "schema": SCHEMA_VERSION,
         "config": config,

@@ -21,6 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
 
 from nas.patience import AwayError, is_os_error
+from nas.recorded import Recorded
 from nas.searching.goals import Goals
 from nas.searching.journal import JournalFile, JournalStudies
 from nas.searching.journal_lines import StorageError as StorageError
@@ -30,8 +31,19 @@ from nas.searching.journal_records import (
     JournalRecords,
     read_journal,
 )
-from nas.searching.patient_storage import is_database_away, open_database
+from nas.searching.patient_storage import (
+    is_database_away,
+    open_database,
+    open_for_reading,
+)
 from nas.searching.sole_writer import RunBusyError
+from nas.searching.storage_host import (
+    StorageHostError,
+    check_dialect,
+    check_server,
+    is_sqlite,
+    sqlite_path,
+)
 from nas.searching.storage_url import scrub, shown, with_password
 from nas.searching.trial import TrialRecord
 from search_spaces.space import SearchSpace
@@ -119,8 +131,9 @@ class StudyStore:
         space: SearchSpace | None = None,
         sampler: Any = None,
         goals: Goals | None = None,
+        read_only: bool = False,
     ) -> StudyStore:
-        """Open the study of an existing run.
+        """Open the study of an existing run; ``read_only`` makes and changes nothing.
 
         Raises:
             StorageError: the storage cannot be opened or holds no such study.
@@ -131,7 +144,9 @@ class StudyStore:
         return cls(
             _guarded(
                 lambda: optuna.load_study(
-                    storage=_open_storage(folder, url), study_name=name, sampler=sampler
+                    storage=_open_storage(folder, url, read_only),
+                    study_name=name,
+                    sampler=sampler,
                 ),
                 url,
             ),
@@ -287,7 +302,7 @@ def read_trials(
         except (ForeignJournalError, OSError):
             # Optuna reads it, or says what is wrong with it.
             pass
-    store = StudyStore.load(folder, url, run_name)
+    store = StudyStore.load(folder, url, run_name, read_only=True)
     return store.records(), store.ended_at_s()
 
 
@@ -316,10 +331,27 @@ def _check_journal(path: Path) -> None:
         JournalRecords().read(path)
 
 
-def _open_storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
+def _open_storage(
+    folder: Path, url: str | None, read_only: bool = False
+) -> optuna.storages.BaseStorage:
     if url is not None:
-        return open_database(with_password(url))
+        return _open_database(folder, url, read_only)
     return JournalStudies(JournalFile(journal_path(folder)))
+
+
+def _open_database(folder: Path, url: str, read_only: bool) -> optuna.storages.BaseStorage:
+    """Open the database at ``url``, once it is known to be one that the user named."""
+    check_dialect(url)
+    if not is_sqlite(url):
+        check_server(url)
+        # The password goes into the URL only now.
+        full = with_password(url)
+        return open_for_reading(full) if read_only else open_database(full)
+    file = None
+    if read_only or isinstance(url, Recorded):
+        file = sqlite_path(url, folder)
+        url = f"sqlite:///{file}"
+    return open_for_reading(url, file) if read_only else open_database(url)
 
 
 def _guarded(open_study: Callable[[], T], url: str | None) -> T:
@@ -328,6 +360,8 @@ def _guarded(open_study: Callable[[], T], url: str | None) -> T:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         return open_study()
+    except StorageHostError as error:
+        raise StorageError(str(error)) from None
     except StorageError:
         raise
     except optuna.exceptions.DuplicatedStudyError:

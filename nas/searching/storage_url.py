@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 PASSWORD_VARIABLE = "JOULENAS_STORAGE_PASSWORD"
 # Keys of a query that databases' clients take a secret by.
@@ -35,10 +35,19 @@ def with_password(url: str) -> str:
     Without the variable the URL stays as it is, and the database's own client looks for one.
     """
     password = os.environ.get(PASSWORD_VARIABLE)
-    user, _, host = _authority(url).rpartition("@")
-    if not password or not user or ":" in user:
+    if not password:
         return url
-    return url.replace(f"//{user}@{host}", f"//{user}:{quote(password, safe='')}@{host}", 1)
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        # Read by those who connect, so that no other part of the URL can receive it.
+        parsed = make_url(str(url))
+    except (ArgumentError, ValueError):
+        return url
+    if not parsed.username or parsed.password is not None:
+        return url
+    return parsed.set(password=password).render_as_string(hide_password=False)
 
 
 def scrub(text: str, url: str | None) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -14,20 +12,22 @@ from typing import TypedDict
 from threadpoolctl import threadpool_limits
 
 from nas import interrupts
-from nas.files import check_writable, place_at
+from nas.files import check_writable
 from nas.patience import patience
 from nas.searching import run as run_module
+from nas.searching.cluster_address import LOCAL, check_address, name_address
 from nas.searching.config import LARGEST, SearchConfig
 from nas.searching.device_account import DeviceAccount
 from nas.searching.earlier import Earlier, gather, load_earlier
 from nas.searching.earlier_run import Situation
 from nas.searching.evaluator import Evaluator, TrainingEvaluator
+from nas.searching.files_host import place_of
 from nas.searching.fitting import check_fits
 from nas.searching.gate import Gate, Rivals
 from nas.searching.measure_on import MeterFound, find_meter
 from nas.searching.preparing import fill, has_nothing, make_supernet, make_teacher, undone
 from nas.searching.refine import Refinement
-from nas.searching.run import CLIENT, LOCAL, Driver, Run
+from nas.searching.run import CLIENT, Driver, Run
 from nas.searching.samplers import BaseSampler, make_sampler
 from nas.searching.session import Listener, Session
 from nas.searching.sole_writer import WriterLock, sole_writer
@@ -38,6 +38,7 @@ from nas.searching.storage import (
     first_line,
     is_away,
 )
+from nas.searching.storage_host import name_storage
 from nas.searching.supernet import choose_finalists
 from nas.searching.supernet_evaluator import SupernetEvaluator
 from nas.searching.teacher import (
@@ -49,6 +50,7 @@ from nas.versions import Start, note_of
 from predictors.campaign.protocol import Protocol, get_protocol
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.select import choose_meter
+from search_spaces.user_folders import lock_folder
 from search_spaces.workload import Workload
 
 
@@ -95,7 +97,10 @@ def run_search(
         MeterError: no meter can measure the device.
         TeacherError: the teacher or the supernet could not be trained.
     """
+    name_storage(config.storage)
     driver = Driver(workers, address or LOCAL, trial_timeout_s, log, gpus_per_trial)
+    check_address(driver.address)
+    name_address(driver.address)
     if driver.address.startswith(CLIENT):
         return _search_there(config, folder, driver, resume, tuple(files), listener)
     # The driver's matrices are small: with a thread for each core they take longer, and on cores
@@ -245,7 +250,7 @@ def _run_search(
             goals=config.goals,
         )
         if config.files_at is not None:
-            check_writable(place_at(config.files_at))
+            check_writable(place_of(config.files_at))
         # Whatever can be refused is refused before anything is written.
         store = _open_store(run, sampler) if run is not None and _has_study(run) else None
         if not asks_nodes:
@@ -346,10 +351,10 @@ def _drive(
         first = earlier.first(config.space, config.trials)
         session = Session(config, workload, store, gate, account, first, run.metric)
         adopt_results(session, run.trials_place)
-        lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
+        locks = lock_folder()
         if config.teacher is not None:
             try:
-                make_teacher(run, told, lock_folder, account)
+                make_teacher(run, told, locks, account)
             except KeyboardInterrupt:
                 return
         teacher = None if config.teacher is None else run.teacher_folder.resolve()
@@ -359,14 +364,14 @@ def _drive(
         trainer = TrainingEvaluator(
             told,
             run.inputs_place.resolve(),
-            lock_folder,
+            locks,
             teacher,
             EnergyShare(workers, trainers.gpu_share(run.driver.gpus_per_trial)),
         )
         evaluator: Evaluator = trainer
         if config.supernet is not None:
             try:
-                make_supernet(run, told, lock_folder, account)
+                make_supernet(run, told, locks, account)
             except KeyboardInterrupt:
                 return
             evaluator = SupernetEvaluator.of(told, trainer, run.supernet_folder.resolve())
@@ -379,7 +384,7 @@ def _drive(
             "device": config.device,
             "meter": run.meter,
             "protocol": protocol,
-            "lock_folder": lock_folder,
+            "lock_folder": locks,
             "measured": measured,
             "timeout_s": run.driver.trial_timeout_s,
             "gpus_per_trial": run.driver.gpus_per_trial,

@@ -14,6 +14,7 @@ from nas.typed import check_plain_fields
 from nas.versions import Versions, check_versions
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
+from search_spaces.names import printable
 
 State = Literal["running", "complete", "stopped", "dropped", "failed"]
 STATES: tuple[State, ...] = get_args(State)
@@ -201,6 +202,9 @@ class TrialRecord:
                 name: EnergyReading.from_dict(one)
                 for name, one in values.get("readings", {}).items()
             }
+            if isinstance(values.get("reason"), str):
+                # Printed as it is by several verbs.
+                values["reason"] = printable(values["reason"])
             record = cls(**values)
         check_plain_fields(record)
         for point in record.curve:

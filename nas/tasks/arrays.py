@@ -11,17 +11,23 @@ import gzip
 import math
 import struct
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.tasks.limits import check_unpacked
+
 Read = TypeVar("Read")
 
-# What a file may unpack to: a few bytes of a packed one may claim anything.
-MAX_BYTES = 16_000_000_000
+# By version; each returns the shape, the order and the type that a file's head claims.
+_NPY_HEADS: Mapping[tuple[int, int], Callable[[IO[bytes]], Any]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 _IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
@@ -44,9 +50,9 @@ def read_named_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[A
 
     def read(path: Path) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(path) as packed:
-            size = sum(entry.file_size for entry in packed.infolist())
-        if size > MAX_BYTES:
-            raise ValueError(f"must unpack to at most {MAX_BYTES} bytes, got {size}")
+            for name in names:
+                if f"{name}.npy" in packed.namelist():
+                    _check_member(packed, f"{name}.npy")
         with np.load(path, allow_pickle=False) as found:
             missing = [name for name in names if name not in found.files]
             if missing:
@@ -58,6 +64,23 @@ def read_named_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[A
     return _guarded(path, read)
 
 
+def _check_member(packed: zipfile.ZipFile, name: str) -> None:
+    """Refuse an array whose head claims more values than its file has, or that is hardly there."""
+    entry = packed.getinfo(name)
+    check_unpacked(entry.file_size, entry.compress_size)
+    with packed.open(name) as handle:
+        version = np.lib.format.read_magic(handle)
+        if version not in _NPY_HEADS:
+            raise ValueError(f"must be of the NPY format 1.0 or 2.0, got {version} in {name}")
+        shape, _, dtype = _NPY_HEADS[version](handle)
+        claimed = math.prod(shape) * dtype.itemsize
+        left = entry.file_size - handle.tell()
+    if not dtype.hasobject and claimed != left:
+        raise ValueError(
+            f"must hold {claimed:,} bytes of values in {name}, as its head says, and has {left:,}"
+        )
+
+
 def _guarded(path: Path, read: Callable[[Path], Read]) -> Read:
     try:
         if path.stat().st_size == 0:
@@ -66,7 +89,10 @@ def _guarded(path: Path, read: Callable[[Path], Read]) -> Read:
     except OSError as error:
         # Also what gzip raises for damaged files, which has no strerror.
         raise ValueError(f"{path} must be readable: {error.strerror or error}") from None
-    except (EOFError, struct.error, zipfile.BadZipFile, KeyError) as error:
+    except MemoryError:
+        size = path.stat().st_size
+        raise ValueError(f"{path} must fit into memory, and its {size:,} bytes do not") from None
+    except (EOFError, struct.error, zlib.error, zipfile.BadZipFile, KeyError) as error:
         raise ValueError(f"{path} must be a whole file of arrays: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path} {_said(error)}") from None
@@ -95,8 +121,13 @@ def _read_idx(path: Path) -> NDArray[Any]:
         shape = struct.unpack(f">{n_axes}I", handle.read(4 * n_axes))
         dtype = np.dtype(_IDX_TYPES[kind])
         size = math.prod(shape) * dtype.itemsize
-        if size > MAX_BYTES:
-            raise ValueError(f"must unpack to at most {MAX_BYTES} bytes, got {size}")
+        stored = path.stat().st_size
+        if path.suffix == ".gz":
+            check_unpacked(size, stored)
+        elif size > stored:
+            raise ValueError(
+                f"must hold {size:,} bytes of values, as its head says, and has {stored:,} in all"
+            )
         raw = handle.read(size + 1)
     if len(raw) != size:
         raise ValueError(f"must hold {size} bytes of values as its head says, got another number")

@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.tasks.riff import check_whole
+from nas.tasks.sound_head import read_beginning
 
-MAX_BYTES = 512_000_000
+# Seconds of a recording that are read at most, and beyond what is kept, for a filter's sake.
+_MOST_S, _FILTER_S = 101.0, 0.1
 _MAX_RATE = 768_000
 # Of full scale, squared: about the noise of 16 bits. Silence has a finite logarithm.
 _FLOOR = 1e-8
@@ -128,7 +130,8 @@ def read_recording(path: Path, front_end: FrontEnd) -> NDArray[np.float32]:
     Raises:
         ValueError: it cannot be read, or is no WAV file of 8, 16, 24, 32 bits or floats.
     """
-    signal_S, rate = read_wav(path)
+    # No more than what is kept, and a little for the filter's sake.
+    signal_S, rate = read_wav(path, front_end.duration_s + _FILTER_S)
     return seen_by_network(signal_S, rate, front_end)
 
 
@@ -137,15 +140,16 @@ def seen_by_network(signal_S: Floats, rate: int, front_end: FrontEnd) -> NDArray
     if rate != front_end.sample_rate:
         from scipy.signal import resample_poly
 
-        # No more than what is kept, and a little for the filter's sake.
-        signal_S = signal_S[: math.ceil((front_end.duration_s + 0.1) * rate)]
+        signal_S = signal_S[: math.ceil((front_end.duration_s + _FILTER_S) * rate)]
         common = math.gcd(rate, front_end.sample_rate)
         signal_S = resample_poly(signal_S, front_end.sample_rate // common, rate // common)
     return front_end.log_mel(signal_S)
 
 
-def read_wav(path: Path) -> tuple[Floats, int]:
+def read_wav(path: Path, most_s: float = _MOST_S) -> tuple[Floats, int]:
     """The mean of the channels of a WAV file, full scale at 1, and its samples a second.
+
+    No more than the first ``most_s`` seconds are read.
 
     Raises:
         ValueError: as ``read_recording`` does.
@@ -153,11 +157,10 @@ def read_wav(path: Path) -> tuple[Floats, int]:
     from scipy.io import wavfile
 
     try:
-        size = path.stat().st_size
-        if not 0 < size <= MAX_BYTES:
-            raise ValueError(f"must have 1 to {MAX_BYTES} bytes, got {size}")
+        if path.stat().st_size == 0:
+            raise ValueError("must hold sound, and is empty")
         check_whole(path)
-        raw = path.read_bytes()
+        raw = read_beginning(path, most_s)
     except OSError as error:
         raise ValueError(f"must be readable: {error.strerror}") from None
     with warnings.catch_warnings():

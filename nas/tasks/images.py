@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from nas.tasks.arrays import read_array, read_named_arrays
 from nas.tasks.labels import BadLabel, array_labels, check_label
+from nas.tasks.limits import check_parquet
 from nas.tasks.picture_reader import PICTURE_KEYS, PictureOptions, PictureReader
 from nas.tasks.pictures import SUFFIXES, Size, read_bytes, resized
 from nas.tasks.prepared import Prepared, PreparedClassification
@@ -182,6 +183,10 @@ def _parquet_samples(path: Path, columns: tuple[str, str], reader: PictureReader
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
+        try:
+            check_parquet(file.metadata, path.stat().st_size)
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from None
         names = file.schema_arrow.names
         missing = [name for name in columns if name not in names]
         if missing:

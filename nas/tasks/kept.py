@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -21,6 +20,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nas.tasks.limits import MAX_TEXT_BYTES, check_size
+from search_spaces import user_folders
 
 _ABOUT = "about.json"
 # In the names of folders that are being filled; the time after which none of them still is.
@@ -51,7 +53,6 @@ def keep(key: str, make: Callable[[Path], Mapping[str, Any]]) -> Kept:
     """
     folder = cache_folder() / key
     if not (folder / _ABOUT).is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder.parent)
         staging = Path(tempfile.mkdtemp(prefix=f".{key}{_STAGING}", dir=folder.parent))
         try:
@@ -81,12 +82,15 @@ def key_of(what: Mapping[str, Any], files: Iterable[Path], *, by_content: bool =
     for path in files:
         try:
             if by_content:
+                check_size(max(1, path.stat().st_size), MAX_TEXT_BYTES)
                 with path.open("rb") as handle:
                     found.update(b"\0" + hashlib.file_digest(handle, "sha256").digest())
                 continue
             status = path.stat()
         except OSError as error:
             raise ValueError(f"{path} must be readable: {error.strerror}") from None
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from None
         found.update(f"\0{path}\0{status.st_size}\0{status.st_mtime_ns}".encode())
     return found.hexdigest()[:32]
 
@@ -103,6 +107,5 @@ def _sweep(parent: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where arrays are kept: ``$XDG_CACHE_HOME/joulenas/tasks``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "joulenas" / "tasks"
+    """Where arrays are kept: ``$XDG_CACHE_HOME/joulenas/tasks``, of this user alone."""
+    return user_folders.cache_folder("tasks")

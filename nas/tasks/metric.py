@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from nas.units import parse_number
+from search_spaces.names import check_name
 
 Scale = Literal["percent", "hundred", "bits"]
 
@@ -38,8 +39,8 @@ class Metric:
 
     def __post_init__(self) -> None:
         """Validate every field."""
-        if not self.key or not self.name:
-            raise ValueError(f"key and name must not be empty, got {self.key!r}, {self.name!r}")
+        check_name("key", self.key)
+        check_name("name", self.name)
         if self.scale not in get_args(Scale):
             raise ValueError(
                 f"scale must be one of {', '.join(get_args(Scale))}, got {self.scale!r}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.tasks.base import SPLITS, SplitName
+from nas.tasks.limits import MAX_TEXT_BYTES, check_size
 from nas.tasks.problems import Problems
 from nas.tasks.samples import Sources, files_below
 from nas.tasks.splits import text_digest
@@ -73,9 +74,13 @@ def read_passages(
 
 def _read(path: Path, problems: Problems) -> str | None:
     try:
+        check_size(max(1, path.stat().st_size), MAX_TEXT_BYTES)
         raw = path.read_bytes()
     except OSError as error:
         problems.add(f"{path} must be readable: {error.strerror}")
+        return None
+    except (ValueError, MemoryError) as error:
+        problems.add(f"{path} {str(error) or 'must fit into memory, and does not'}")
         return None
     try:
         text = raw.decode("utf-8").removeprefix(_BOM)

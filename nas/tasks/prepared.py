@@ -19,6 +19,7 @@ from nas.tasks.problems import DataError, Problems
 from nas.tasks.recordings import recording_notes
 from nas.tasks.samples import Sample, Sources
 from nas.tasks.skipped import lines_of as skipped_lines
+from search_spaces import names
 from search_spaces.workload import Workload
 
 # Of what is kept: another number where the same files would give other arrays.
@@ -194,8 +195,7 @@ class PreparedClassification:
 
 def check_name(name: object) -> None:
     """Raise ``ValueError`` unless ``name`` may be a task's."""
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"name must be a non-empty string, got {name!r}")
+    names.check_name("name", name)
 
 
 def _files_of(source: Any) -> list[Path]:

@@ -16,6 +16,7 @@ from nas.tasks.speech import speech_task
 from nas.tasks.task_file import TaskFile, read_task_file
 from nas.tasks.text import TextClassification
 from nas.tasks.translation import TranslationTask
+from search_spaces.names import check_name
 from search_spaces.nearest import did_you_mean
 from search_spaces.plugins import offered
 
@@ -48,7 +49,9 @@ def get_task(name: str) -> Task:
     if name not in known:
         allowed = f"{', '.join(sorted(known))} or a .yaml file"
         raise ValueError(f"task must be one of {allowed}, got {name!r}{did_you_mean(name, known)}")
-    return known[name]()
+    task = known[name]()
+    check_name("a task's name", task.name)
+    return task
 
 
 def is_task_file(name: str) -> bool:
@@ -64,6 +67,8 @@ def _file_task(path: Path) -> Task:
             hint = did_you_mean(file.kind, known)
             allowed = ", ".join(sorted(known))
             raise ValueError(f"kind must be one of {allowed}, got {file.kind!r}{hint}")
-        return known[file.kind](file)
+        task = known[file.kind](file)
+        check_name("name", task.name)
+        return task
     except ValueError as error:
         raise ValueError(f"task file {path}: {error}") from None

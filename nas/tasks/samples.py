@@ -13,6 +13,7 @@ from nas.tasks.problems import Problems
 from nas.tasks.skipped import is_hidden
 from nas.tasks.split_names import SPLIT_FOLDERS, Layout, NamedSplits, named_splits
 from nas.tasks.task_file import TaskFile
+from search_spaces.names import MOST_TEXT, check_name
 
 # Keys that say where the data are, and which shares are held out where a split has no data.
 SOURCE_KEYS = ("data", *SPLITS, "validation_share", "test_share", SPLIT_FOLDERS)
@@ -193,6 +194,12 @@ def classes_of(labels: Sequence[str | int], where: str, problems: Problems) -> l
         problems.add(f"{where} must have labels of one kind, got whole numbers and texts")
         return []
     classes = sorted(set(labels))
+    for label in classes:
+        try:
+            check_name(f"{where}: a label", str(label), most=MOST_TEXT)
+        except ValueError as error:
+            problems.add(str(error))
+            return []
     if len(classes) < 2:
         got = ", ".join(map(str, classes)) or "none"
         problems.add(f"{where} must have two classes or more, got {got}")

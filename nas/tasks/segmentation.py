@@ -35,11 +35,13 @@ from nas.tasks.images import picture_options
 from nas.tasks.metric import get_metric
 from nas.tasks.picture_reader import PICTURE_KEYS, PictureOptions, PictureReader
 from nas.tasks.pictures import SUFFIXES, decode_mask, read_bytes
-from nas.tasks.prepared import Prepared, check_name
+from nas.tasks.prepared import Prepared
+from nas.tasks.prepared import check_name as check_task_name
 from nas.tasks.problems import Problems
 from nas.tasks.samples import SOURCE_KEYS, Sample, Sources, files_below
 from nas.tasks.splits import majority
 from nas.tasks.task_file import TaskFile
+from search_spaces.names import check_name
 from search_spaces.workload import Workload
 
 # In targets: a pixel that is neither learnt nor judged.
@@ -81,7 +83,7 @@ class Segmentation:
 
     def __init__(self, name: str, sources: Sources, options: MaskOptions) -> None:
         """Nothing is read yet."""
-        check_name(name)
+        check_task_name(name)
         self.name, self._options = name, options
         reader = PictureReader(options)
         self._prepared = Prepared(
@@ -107,7 +109,10 @@ class Segmentation:
         given = picture_options(file, own)
         if not isinstance(given["classes"], list):
             raise ValueError(f"classes must be a list of names, got {given['classes']!r}")
-        given["classes"] = tuple(given["classes"])
+        given["classes"] = tuple(
+            check_name("a name in classes", name) if isinstance(name, str) else name
+            for name in given["classes"]
+        )
         return cls(file.options["name"], Sources.from_file(file), MaskOptions(**given))
 
     def workload(self, batch_size: int) -> Workload:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from nas.tasks.columns import Columns, header_hint, is_header
 from nas.tasks.labels import BadLabel, check_label
+from nas.tasks.limits import MAX_TEXT_BYTES, check_parquet, check_size
 from nas.tasks.problems import Problems, shown
 
 # Of one cell; csv has a limit of its own, at which it would end the whole file.
@@ -109,9 +110,13 @@ def check_row(where: str, at: str, text: Any, label: Any, problems: Problems) ->
 def read_text(path: Path, problems: Problems) -> str | None:
     """The text of the file at ``path``, ``None`` where it is none, which the problems then say."""
     try:
+        check_size(max(1, path.stat().st_size), MAX_TEXT_BYTES)
         raw = path.read_bytes()
     except OSError as error:
         problems.add(f"text file {path} must be readable: {error.strerror}")
+        return None
+    except (ValueError, MemoryError) as error:
+        problems.add(f"text file {path} {str(error) or 'must fit into memory, and does not'}")
         return None
     try:
         # Some programs begin a UTF-8 file with a mark, which is no part of the first column.
@@ -187,6 +192,11 @@ def _json_lines(
         if not line.strip():
             continue
         at = f":{number}"
+        if len(line) > _LONGEST_CELL:
+            problems.add(
+                f"{path}{at} must have at most {_LONGEST_CELL:,} characters, got {len(line):,}"
+            )
+            continue
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -209,6 +219,7 @@ def _parquet(path: Path, columns: Columns, problems: Problems, check: RowCheck) 
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
+        check_parquet(file.metadata, path.stat().st_size)
         if not _has_columns(path, list(file.schema_arrow.names), columns, problems):
             return
         number = 0

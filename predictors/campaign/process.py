@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from search_spaces.user_folders import use_private_compiler_caches
+
 
 class MeasureError(RuntimeError):
     """A measurement failed; the message is the first cause in one line."""
@@ -40,6 +42,8 @@ class MeasureProcess:
 
     def __enter__(self) -> MeasureProcess:
         """Start the process and give it its job."""
+        # Here, so that one made for want of a home is the parent's to remove.
+        use_private_compiler_caches()
         environment = dict(os.environ)
         if self._job["device"] == "cpu":
             # Read when torch is imported, so before the job's own count can be set.

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
+from search_spaces.names import MOST_TEXT, check_name
+
 
 class MeterError(RuntimeError):
     """A meter cannot give a trustworthy figure; the message says why and what to do."""
@@ -170,6 +172,8 @@ class EnergyReading:
                 f"energy reading must have exactly the keys {', '.join(sorted(allowed))}, "
                 f"got {got}"
             )
+        for name in ("meter", "source", "device", "workload", "protocol_hash", "unit"):
+            check_name(name, data.get(name, "sample"), most=MOST_TEXT)
         return cls(**data)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, AttentionSpec, Compression, FfnSpec
+from search_spaces.compression.compiler_cache import use_private_caches
 from search_spaces.compression.quantize import DTYPES, PLAIN, quantize_linears
 from search_spaces.compression.sparsity import prune, to_sparse_kernels
 from search_spaces.models.blocks import CastBlock, Layer
@@ -124,6 +125,7 @@ def _prepared_translation(
         )
     parts = None
     if _has_compiler():
+        use_private_caches()
         if not keep_compiled:
             torch._dynamo.reset()
         parts = Parts(
@@ -192,6 +194,7 @@ def _compiled_layers(
     if len(parts) != len(needed):
         parts, needed = [model], [any(needed)]
     chosen = [part for part, is_needed in zip(parts, needed, strict=True) if is_needed]
+    use_private_caches()
     for part in chosen:
         # What torch cannot take whole is an error and not a slower network.
         part.compile(dynamic=False, fullgraph=True)
@@ -223,6 +226,7 @@ def _compiled(
     if not keep_compiled:
         # Graphs of other models count towards one limit in torch, past which it stops compiling.
         torch._dynamo.reset()
+    use_private_caches()
     compiled = torch.compile(model, dynamic=False)
 
     def call(inputs: Tensor) -> Tensor:

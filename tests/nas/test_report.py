@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import browser
 import pytest
@@ -103,14 +104,18 @@ def served(run):
     with serve(run.folder, 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        yield server.server_address[1]
+        yield server
         server.shutdown()
         thread.join()
 
 
-def asked(port, path, host=None):
+def asked(server, path, host=None, token=None):
+    port = server.server_address[1]
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", path, headers={} if host is None else {"Host": host})
+    if token is None:
+        token = urlsplit(server.url).path.strip("/")
+    headers = {} if host is None else {"Host": host}
+    connection.request("GET", f"/{token}{path}" if token else path, headers=headers)
     answer = connection.getresponse()
     body = answer.read()
     connection.close()
@@ -123,12 +128,24 @@ def test_a_live_page_is_served_to_this_machine_alone(run, served):
     assert b'data-live="yes"' in asked(served, "/")[1]
     assert asked(served, "/../run.json")[0] == asked(served, "/run.json")[0] == 404
     # A name of elsewhere that leads here, as in DNS rebinding.
-    assert asked(served, "/data.json", host=f"evil.example:{served}")[0] == 403
+    assert asked(served, "/data.json", host="evil.example:80")[0] == 403
+
+
+def test_a_live_page_needs_the_address_that_was_printed(run, served):
+    token = urlsplit(served.url).path.strip("/")
+    assert len(token) >= 32
+    for wrong in ("", "wrong", token[:-1], token.swapcase(), f"{token}x", "%ff", f"{token}/.."):
+        for path in ("/", "/data.json"):
+            status, body = asked(served, path, token=wrong)
+            assert status == 404 and run.folder.name.encode() not in body, wrong
+    with serve(run.folder, 0) as another:
+        assert urlsplit(another.url).path != urlsplit(served.url).path
 
 
 def test_a_port_that_is_taken_is_refused(run, served):
-    with pytest.raises(ValueError, match=f"nothing listens on, got {served}"):
-        serve(run.folder, served)
+    port = served.server_address[1]
+    with pytest.raises(ValueError, match=f"nothing listens on, got {port}"):
+        serve(run.folder, port)
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +255,7 @@ def test_a_live_page_follows_its_run(page, tmp_path):
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         page.errors.clear()
-        page.open(f"http://127.0.0.1:{server.server_address[1]}/")
+        page.open(server.url)
         page.wait("document.documentElement.getAttribute('data-contact') === 'yes'")
         assert points(page) == 4 and not page.errors
         go_on(replace(run, metric=BITS_PER_BYTE))

@@ -1,0 +1,49 @@
+"""How much a file of data may claim to hold, by its own length: a few bytes may claim anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Nothing that is asked for is larger, and no task's arrays would fit a machine.
+MAX_BYTES = 16_000_000_000
+# A text takes several times as much memory as its file.
+MAX_TEXT_BYTES = 4_000_000_000
+# So much may come of any file; beyond it, so many bytes of each that is packed. Pictures, sounds
+# and texts pack by 2 to 30.
+_ALWAYS_BYTES = 256_000_000
+_MOST_RATIO = 100
+# Rows that a table of equal values may have in hardly any bytes.
+_ALWAYS_ROWS = 1_000_000
+
+
+def check_unpacked(claimed_bytes: int, packed_bytes: int) -> None:
+    """Check what ``packed_bytes`` of a file claim to unpack to.
+
+    Raises:
+        ValueError: that is more than data of any kind; both sizes are in the message.
+    """
+    most = min(MAX_BYTES, max(_ALWAYS_BYTES, _MOST_RATIO * packed_bytes))
+    if claimed_bytes > most:
+        raise ValueError(
+            f"must unpack to at most {most:,} bytes, as {packed_bytes:,} packed ones may, and "
+            f"claims {claimed_bytes:,}"
+        )
+
+
+def check_size(n_bytes: int, most: int) -> None:
+    """Raise ``ValueError`` unless a file has 1 to ``most`` bytes."""
+    if not 0 < n_bytes <= most:
+        raise ValueError(f"must have 1 to {most:,} bytes, got {n_bytes:,}")
+
+
+def check_parquet(metadata: Any, n_bytes: int) -> None:
+    """Check what a Parquet file of ``n_bytes`` says of itself in its ``metadata``.
+
+    Raises:
+        ValueError: it claims more bytes or rows than such a file may hold.
+    """
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    check_unpacked(sum(group.total_byte_size for group in groups), n_bytes)
+    most = max(_ALWAYS_ROWS, n_bytes)
+    if metadata.num_rows > most:
+        raise ValueError(f"must have at most {most:,} rows, and claims {metadata.num_rows:,}")

@@ -1,0 +1,42 @@
+"""Names and other short texts that people read: one check where they enter, one way to print them.
+
+A task, label, device or run may be named by somebody else. A name that spans lines, holds control
+characters or turns the direction of writing could pass for something that this project says.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Of a name, and of texts such as a label or a device's description.
+MOST_NAME, MOST_TEXT = 100, 300
+# Not printable by themselves, but needed between letters of some scripts.
+_JOINERS = frozenset("\u200c\u200d")
+
+
+def check_name(what: str, name: object, *, most: int = MOST_NAME) -> str:
+    """``name``, which must be one line of at most ``most`` printable characters.
+
+    Raises:
+        ValueError: it is not; the message begins with ``what``.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"{what} must be a non-empty string, got {name!r}")
+    if len(name) > most:
+        raise ValueError(
+            f"{what} must have at most {most} characters, got {len(name)} ({name[:20]!r}...)"
+        )
+    if not name.isprintable() and not all(map(_is_printable, name)):
+        raise ValueError(f"{what} must be one line of printable characters, got {ascii(name)}")
+    return name
+
+
+def printable(text: str) -> str:
+    """``text`` with every character escaped that does not print on one line, as in ``repr``."""
+    if text.isprintable():
+        return text
+    return "".join(char if _is_printable(char) else ascii(char)[1:-1] for char in text)
+
+
+def _is_printable(char: str) -> bool:
+    return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
