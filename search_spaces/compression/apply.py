@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, AttentionSpec, Compression, FfnSpec
-from search_spaces.compression.quantize import DTYPES, PLAIN, quantize_linears
+from search_spaces.compression.quantize import DTYPES, quantize_linears
 from search_spaces.compression.sparsity import prune, to_sparse_kernels
+from search_spaces.layer_kinds import PLAIN, is_quantised
 from search_spaces.models.blocks import CastBlock, Layer
 from search_spaces.models.encoder_decoder import EncoderDecoder, EncoderPass, Parts, translate
 from search_spaces.models.transformer import Transformer
@@ -94,9 +95,9 @@ def prepare_for_inference(
     """
     if isinstance(model, EncoderDecoder):
         return _prepared_translation(model, example, keep_compiled)
-    quantised = any(b.compression.precision not in PLAIN for b in architecture.blocks)
+    quantised = any(map(is_quantised, architecture.layers))
     if example.device.type == "cuda":
-        with _compiled_layers(model, architecture, with_plain=compile_plain) as n_compiled:
+        with compiled_layers(model, architecture, with_plain=compile_plain) as n_compiled:
             call = _graphed(model, example)
         return PreparedModel(call, "compile-cuda-graph" if n_compiled else "cuda-graph")
     if not quantised and not _has_compiler():
@@ -176,19 +177,16 @@ def device_of(module: nn.Module) -> str:
 
 
 @contextmanager
-def _compiled_layers(
-    model: nn.Module, architecture: Architecture, *, with_plain: bool
+def compiled_layers(
+    model: nn.Module, architecture: Architecture, *, with_plain: bool = False
 ) -> Iterator[int]:
-    """Parts of ``model`` with a quantised block are compiled while this lasts; says how many.
+    """Compile the layers of ``model`` that have a quantised block, within the context.
 
     Layer by layer, since equal layers are then compiled once: a whole network takes as much longer
     as it is deep. Networks of other families, whose layers are not ours, are compiled whole.
     """
     parts: list[nn.Module] = [module for module in model.modules() if isinstance(module, Layer)]
-    needed = [
-        with_plain or any(b.compression.precision not in PLAIN for b in (spec.attention, spec.ffn))
-        for spec in architecture.layers
-    ]
+    needed = [with_plain or is_quantised(spec) for spec in architecture.layers]
     if len(parts) != len(needed):
         parts, needed = [model], [any(needed)]
     chosen = [part for part, is_needed in zip(parts, needed, strict=True) if is_needed]

@@ -22,7 +22,6 @@ DTYPES: dict[Precision, torch.dtype] = {
     "int8wo": torch.bfloat16,
     "int4wo": torch.bfloat16,
 }
-PLAIN: tuple[Precision, ...] = ("fp32", "bf16")
 # cuBLASLt's scaled product takes multiples of 16, the int8 product multiples of 8, the 4-bit
 # product whole groups along the input and multiples of 16 along the output.
 _FP8_MULTIPLE = 16

@@ -260,7 +260,7 @@ def test_layers_alike_are_compiled_once_and_many_kinds_are_taken(monkeypatch):
         architecture = Architecture(16, (first, second, first), patch_size=2)
         model = compress(build(architecture, DIGITS, generator_seed=0), architecture)
         eager = run_eagerly(model).call(inputs())
-        with apply._compiled_layers(model, architecture, with_plain=False) as n, torch.no_grad():
+        with apply.compiled_layers(model, architecture) as n, torch.no_grad():
             assert n == 2
             out = model(inputs())
         assert (out - eager).abs().max() < 0.02 * eager.abs().max()
@@ -287,7 +287,7 @@ def test_a_network_whose_layers_are_not_ours_is_compiled_whole(monkeypatch, prec
     torch._dynamo.utils.counters.clear()
     other = Other()
     architecture = make(precision, "fp32")
-    with apply._compiled_layers(other, architecture, with_plain=False) as n, torch.no_grad():
+    with apply.compiled_layers(other, architecture) as n, torch.no_grad():
         other(torch.ones(1, 4))
     assert n == n_compiled
     assert torch._dynamo.utils.counters["stats"].get("unique_graphs", 0) == n_compiled
