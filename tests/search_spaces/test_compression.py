@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from search_spaces.architecture import (
+    PRECISIONS,
     Architecture,
     AttentionSpec,
     Compression,
@@ -116,6 +117,20 @@ def test_a_layer_that_torchao_skips_is_an_error(monkeypatch):
         ValueError, match=r"layers\.0\.ffn\.up must become int4wo, but became bf16"
     ):
         compress(build(architecture, DIGITS), architecture)
+
+
+@pytest.mark.parametrize("precision", [p for p in HERE if p not in ("fp32", "bf16")])
+def test_quantising_leaves_the_compilers_settings_as_they_were(precision):
+    before = torch._inductor.config.get_config_copy()
+    compress(build(make(precision, precision), DIGITS), make(precision, precision))
+    assert torch._inductor.config.get_config_copy() == before
+
+
+@pytest.mark.parametrize("precision", [p for p in PRECISIONS if p not in ("fp32", "bf16")])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_no_precision_asks_for_a_search_of_kernels(precision, device):
+    # Coordinate descent takes most of a minute for each kind of layer on a GPU.
+    assert quantize.torchao_config(precision, device).set_inductor_config is False
 
 
 def test_quantising_leaves_fp32_products_of_others_as_they_were():
