@@ -29,8 +29,8 @@ Cost = Literal["latency", "params", "memory"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
 _LOOKED_AT = 1000
 # Known before anything is trained.
-_COUNTED: dict[Cost, Callable[[ArchitectureBatch, Workload], NDArray[np.float64]]] = {
-    "params": lambda batch, workload: count_batch(batch, workload).total("params"),
+_COUNTED: dict[Cost, Callable[[ArchitectureBatch, Workload, str], NDArray[np.float64]]] = {
+    "params": lambda batch, workload, _: count_batch(batch, workload).total("params"),
     "memory": peak_memory_bytes,
 }
 
@@ -42,7 +42,8 @@ class Goals:
     ``costs`` are minimised as well. ``max_joules`` is per sample; ``max_latency_s`` is of one
     batch, as it is measured; ``max_memory_bytes`` is peak memory as ``search_spaces.memory``
     counts it. ``reference`` is the corner that hypervolume is counted from, a value for each
-    objective; ``None`` for the search's own (see ``nas.samplers.ehvi``).
+    objective; ``None`` for the search's own (see ``nas.samplers.ehvi``). Memory is that of
+    weights as they are stored on ``device``.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -54,6 +55,7 @@ class Goals:
     max_params: float | None = None
     max_memory_bytes: float | None = None
     reference: tuple[float, ...] | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -147,15 +149,16 @@ class Goals:
         self, batch: ArchitectureBatch, workload: Workload
     ) -> dict[Cost, NDArray[np.float64]]:
         """Those of ``costs`` that are known beforehand, ``(N,)`` each."""
-        return {c: _COUNTED[c](batch, workload) for c in self.costs if c in _COUNTED}
+        return {c: _COUNTED[c](batch, workload, self.device) for c in self.costs if c in _COUNTED}
 
     def allows(self, batch: ArchitectureBatch, workload: Workload) -> NDArray[np.bool_]:
         """Which members of ``batch`` break no limit on what is counted, shape ``(N,)``."""
         found = np.ones(len(batch), dtype=bool)
         if self.max_params is not None:
-            found &= _COUNTED["params"](batch, workload) <= self.max_params
+            found &= _COUNTED["params"](batch, workload, self.device) <= self.max_params
         if self.max_memory_bytes is not None:
-            found &= _COUNTED["memory"](batch, workload) <= self.max_memory_bytes
+            memory = peak_memory_bytes(batch, workload, self.device)
+            found &= memory <= self.max_memory_bytes
         return found
 
     def check_reachable(self, space: SearchSpace, workload: Workload, seed: int) -> None:
@@ -171,7 +174,7 @@ class Goals:
             limit: float | None = getattr(self, name)
             if limit is None:
                 continue
-            value = float(_COUNTED[cost](batch, workload)[0])  # type: ignore[index]
+            value = float(_COUNTED[cost](batch, workload, self.device)[0])  # type: ignore[index]
             if value > limit:
                 raise ValueError(
                     f"{name} must be at least {value:,.0f}, which the smallest member of space "
