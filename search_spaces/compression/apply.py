@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, AttentionSpec, Compression, FfnSpec
 from search_spaces.compression.quantize import DTYPES, quantize_linears
-from search_spaces.compression.sparsity import prune, to_sparse_kernels
+from search_spaces.compression.sparsity import prune, search_sparse_algorithms, to_sparse_kernels
 from search_spaces.layer_kinds import PLAIN, is_quantised
 from search_spaces.models.blocks import CastBlock, Layer
 from search_spaces.models.encoder_decoder import EncoderDecoder, EncoderPass, Parts, translate
@@ -114,6 +114,7 @@ def prepare_for_inference(
         return _prepared_translation(model, example, keep_compiled)
     quantised = any(map(is_quantised, architecture.layers))
     if example.device.type == "cuda":
+        search_sparse_algorithms(model, partial(model, example))
         with compiled_layers(model, architecture, with_plain=compile_plain) as n_compiled:
             call, first_s = _graphed(model, example)
         if n_compiled:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.sparse import SparseSemiStructuredTensorCUSPARSELT
 
 from search_spaces.architecture import (
     Architecture,
@@ -144,6 +145,27 @@ def test_2_4_weights_are_sparse_tensors_in_every_layer():
     # The same zeros in dense products.
     dense = compress(trained(architecture).cpu(), architecture).to("cuda")
     out, expected = (run_eagerly(m).call(inputs()).float() for m in (compressed, dense))
+    assert (out - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_2_4_products_are_searched_and_compute_the_same():
+    compressed = compress(trained(make(SPARSE)), make(SPARSE))
+    expected = run_eagerly(compressed).call(inputs())
+    weights = [m.weight for m in linears(compressed.layers)]
+    if not all(isinstance(w, SparseSemiStructuredTensorCUSPARSELT) for w in weights):
+        pytest.skip("needs cuSPARSELt")
+    searched = []
+    search = torch._cslt_sparse_mm_search
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            torch,
+            "_cslt_sparse_mm_search",
+            lambda *a, **named: searched.append(search(*a, **named)) or searched[-1],
+        )
+        prepared = prepare_for_inference(compressed, make(SPARSE), inputs())
+    assert len(searched) == 6
+    assert {w.alg_id_cusparselt for w in weights} == set(searched)
+    out = prepared.call(inputs())
     assert (out - expected).abs().max() < 0.05 * expected.abs().max()
 
 

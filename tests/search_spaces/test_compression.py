@@ -1,3 +1,4 @@
+import copy
 import gc
 import shutil
 import time
@@ -18,7 +19,7 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
-from search_spaces.compression import apply, quantize
+from search_spaces.compression import apply, quantize, sparsity
 from search_spaces.compression.apply import compress, prepare_for_inference, run_eagerly
 from search_spaces.compression.quantize import weight_precision
 from search_spaces.compression.sparsity import Masks, mask_2_4
@@ -439,6 +440,54 @@ def test_seconds_of_compiling_are_those_of_the_first_pass(graphs):
             return inputs
 
     assert apply._graphed(Slow(), torch.ones(1, 2))[1] >= 0.15
+
+
+class SparseProducts:
+    """Stands for cuSPARSELt: packed weights are the dense ones, each shape has its algorithm."""
+
+    def __init__(self, monkeypatch):
+        self.ran, self.n_searches = [], 0
+        monkeypatch.setattr(torch, "_cslt_sparse_mm", self.product)
+        monkeypatch.setattr(torch, "_cslt_sparse_mm_search", self.search)
+
+    def product(self, packed, dense, *, bias=None, transpose_result=False, alg_id=0):
+        self.ran.append((tuple(packed.shape), alg_id))
+        out = packed @ dense + (0 if bias is None else bias[:, None])
+        return (out.t() if transpose_result else out).contiguous()
+
+    def search(self, packed, dense, *, bias=None, transpose_result=False):
+        self.n_searches += 1
+        assert bias is not None
+        return packed.shape[0] + dense.shape[1]
+
+    @staticmethod
+    def sparse(linear):
+        weight = linear.weight.detach()
+        packed = torch.sparse.SparseSemiStructuredTensorCUSPARSELT(
+            weight.shape, weight, None, None, None, None
+        )
+        linear.weight = nn.Parameter(packed, requires_grad=False)
+        return linear
+
+
+def test_each_2_4_product_runs_the_algorithm_that_is_fastest_for_its_shape(monkeypatch):
+    products = SparseProducts(monkeypatch)
+    dense = nn.Sequential(nn.Linear(64, 128), nn.Linear(128, 64), nn.Linear(64, 32))
+    dense.to(torch.bfloat16)
+    rows = torch.randn(3, 8, 64).to(torch.bfloat16)
+    expected = dense(rows)
+    model = copy.deepcopy(dense)
+    for linear in model[:2]:
+        products.sparse(linear)
+    sparsity.search_sparse_algorithms(model, lambda: model(rows))
+    assert products.n_searches == 2
+    assert [alg_id for _, alg_id in products.ran] == [0, 0]
+    out = run_eagerly(model).call(rows)
+    # 24 rows each, and as many outputs as the layer has.
+    assert products.ran[2:] == [((128, 64), 152), ((64, 128), 88)]
+    assert products.n_searches == 2
+    torch.testing.assert_close(out, expected, rtol=0.02, atol=0.02)
+    sparsity.search_sparse_algorithms(dense, lambda: pytest.fail("has nothing to search"))
 
 
 def test_without_a_compiler_plain_variants_run_op_by_op(monkeypatch):
