@@ -17,6 +17,7 @@ from search_spaces.compression.probing import probe
 from search_spaces.compression.quantize import weight_precision
 from search_spaces.compression.realness import Shape
 from search_spaces.compression.store import load_compressed, save_compressed
+from search_spaces.counting import count
 from search_spaces.kernels import INT8_CUDA_LEAST_ROWS
 from search_spaces.models.build import build
 from search_spaces.models.decoding import as_priced
@@ -185,3 +186,29 @@ def test_the_probe_names_kernels_and_offers_bf16(tmp_path):
     assert rows["bf16"].status == "real" and rows["bf16"].kernel
     assert rows["2:4"].status in ("real", "harmful", "absent")
     assert "driver" in report.versions
+
+
+@pytest.mark.parametrize("rank", [None, 64])
+def test_4_bit_weights_take_the_bytes_that_are_counted(rank):
+    architecture = here("int4wo") if rank is None else make(Compression("int4wo"), rank=rank)
+    compressed = compress(trained(architecture), architecture)
+    stored = sum(
+        m.weight.qdata.nbytes + m.weight.scale_and_zero.nbytes for m in linears(compressed.layers)
+    )
+    plain = sum(
+        parameter.nbytes
+        for name, parameter in compressed.layers.named_parameters()
+        if not name.endswith("weight") or "norm" in name
+    )
+    blocks = count(architecture, WORKLOAD, "cuda:0").blocks
+    assert sum(block.weight_bytes for block in blocks) == stored + plain
+
+
+def test_fp32_products_do_not_round_to_tf32():
+    architecture = here("int8")
+    compress(trained(architecture), architecture)
+    assert not torch.backends.cuda.matmul.allow_tf32
+    a, b = torch.randn(2, 512, 512, generator=torch.Generator().manual_seed(0)).to("cuda")
+    exact = a.double() @ b.double()
+    # TF32 keeps 10 bits of each factor, and would be off by a hundred times as much.
+    assert (a @ b - exact).abs().max() < 1e-3
