@@ -34,6 +34,7 @@ from predictors.meters.base import MeterError
 from predictors.meters.select import choose_meter, parse_device
 from search_spaces.compression.probing import probe, shapes_for
 from search_spaces.compression.realness import Shape, real_choices
+from search_spaces.kernels import rows_read
 from search_spaces.presets import get_space
 from search_spaces.space import SearchSpace
 from search_spaces.user_folders import cache_folder, lock_folder
@@ -76,13 +77,13 @@ def protocol_of(device: str) -> Protocol:
 
 def planned_shapes(device: str) -> tuple[Shape, ...]:
     """The probed shapes that stand for the campaign's models."""
-    parts = {CPU_SPACE: CPU_BATCH_SIZE}
+    parts = {CPU_SPACE: get_task("digits").workload(CPU_BATCH_SIZE)}
     if device.startswith("cuda"):
-        parts = {name: work.batch_size for name, work in GPU_WORKLOADS.items()}
+        parts = GPU_WORKLOADS
     found = {
         shape
-        for name, batch_size in parts.items()
-        for shape in shapes_for(device, get_space(name).values("d_model"), batch_size)
+        for space, workload in ((get_space(name), work) for name, work in parts.items())
+        for shape in shapes_for(device, space.values("d_model"), [rows_read(space, workload)])
     }
     return tuple(sorted(found))
 
@@ -145,7 +146,8 @@ def _run_slice(arguments: argparse.Namespace, started_s: float) -> int:
                 meter=meter.name,
                 lock_folder=locks,
                 on_window=progress.on_window,
-                timeout_s=ITEM_TIMEOUT_S if timeout_s is None else min(timeout_s, ITEM_TIMEOUT_S),
+                timeout_s=timeout_s,
+                item_timeout_s=ITEM_TIMEOUT_S,
             )
 
         done = run_slice(

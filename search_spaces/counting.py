@@ -21,7 +21,8 @@ What is counted, and is what ``models.build`` builds:
 masks are not credited. One MAC is two FLOPs. Softmax, norms, GELU and additions are left out.
 2:4 sparsity halves stored weights (and adds 2 bits of index a kept weight) but not ``macs``:
 what a kernel skips is for measurement to say. Unstructured zeros are stored and multiplied like
-any other weight. Bytes assume that each tensor is moved once per
+any other weight. On CUDA 4-bit weights are stored with their inputs padded to 1024, and counted as
+they are stored. Bytes assume that each tensor is moved once per
 kernel; caches of the hardware are left out.
 
 Of a decoder that is priced by its phase (``Workload.phase``) the head is counted for the last
@@ -84,6 +85,9 @@ _BYTES_PER_ACTIVATION: dict[Precision, float] = {
     "int8wo": 2.0,
     "int4wo": 2.0,
 }
+# torchao packs 4-bit weights for CUDA in whole tiles along the input.
+_INT4_CUDA_TILE = 1024
+_INT4 = PRECISIONS.index("int4wo")
 # 2:4 keeps half of the weights and stores a 2-bit position for each one kept.
 _INDEX_BYTES_PER_KEPT_WEIGHT = 0.25
 _PER_WEIGHT = np.array([BYTES_PER_WEIGHT[p] for p in PRECISIONS])
@@ -192,13 +196,13 @@ class BatchCounts:
         return tuple(part for part in self.parts if part.macs.ndim == 2)
 
 
-def count(architecture: Architecture, workload: Workload) -> Counts:
-    """Counts of ``architecture`` on ``workload``.
+def count(architecture: Architecture, workload: Workload, device: str = "cpu") -> Counts:
+    """Counts of ``architecture`` on ``workload``; see ``count_batch`` for ``device``.
 
     Raises:
         ValueError: the architecture's patch size does not fit the workload.
     """
-    counts = count_batch(ArchitectureBatch.of([architecture]), workload)
+    counts = count_batch(ArchitectureBatch.of([architecture]), workload, device)
     stacks: list[tuple[int, tuple[PartCounts, ...]]] = [
         (architecture.depth, (counts.attention, counts.ffn))
     ]
@@ -228,8 +232,10 @@ def count(architecture: Architecture, workload: Workload) -> Counts:
     )
 
 
-def count_batch(batch: ArchitectureBatch, workload: Workload) -> BatchCounts:
+def count_batch(batch: ArchitectureBatch, workload: Workload, device: str = "cpu") -> BatchCounts:
     """Counts of every architecture of ``batch`` on ``workload``.
+
+    Bytes of 4-bit weights are those of their form on ``device`` (``cpu``, ``cuda:0``).
 
     Raises:
         ValueError: a patch size does not fit the workload, or there is a decoder and nothing to
@@ -241,10 +247,11 @@ def count_batch(batch: ArchitectureBatch, workload: Workload) -> BatchCounts:
     context = workload.n_tokens_batch(batch.patch_size, batch.resolution)
     tokens = workload.n_new_tokens_batch(batch.patch_size, batch.resolution)
     d_model, active = batch.d_model[:, None].astype(float), batch.active
+    pads_int4 = device.startswith("cuda")
     attention = _attention(
-        batch.attention, d_model, tokens[:, None], context[:, None], active, workload
+        batch.attention, d_model, tokens[:, None], context[:, None], active, workload, pads_int4
     )
-    ffn = _ffn(batch.ffn, d_model, tokens[:, None], active)
+    ffn = _ffn(batch.ffn, d_model, tokens[:, None], active, pads_int4)
     outer = _outer(batch, tokens, context, workload)
     decoder = None
     if batch.decoder is not None:
@@ -441,6 +448,7 @@ def _attention(
     context: Floats,
     active: NDArray[np.bool_],
     workload: Workload,
+    pads_int4: bool,
 ) -> PartCounts:
     d_q = (blocks.n_heads * blocks.d_head).astype(float)
     d_kv = (blocks.n_kv_heads * blocks.d_head).astype(float)
@@ -463,11 +471,16 @@ def _attention(
         extra_values=tokens * (2 * d_q + 4 * d_model) + (read + written) * 2 * d_kv,
         d_model=d_model,
         extra_kernels=0 if workload.phase is None else 2,
+        pads_int4=pads_int4,
     )
 
 
 def _ffn(
-    blocks: FfnBatch, d_model: Floats, tokens: Floats, active: NDArray[np.bool_]
+    blocks: FfnBatch,
+    d_model: Floats,
+    tokens: Floats,
+    active: NDArray[np.bool_],
+    pads_int4: bool,
 ) -> PartCounts:
     d_ff = blocks.d_ff.astype(float)
     return _block(
@@ -477,6 +490,7 @@ def _ffn(
         extra_macs=0.0,
         extra_values=tokens * (2 * d_ff + 4 * d_model),
         d_model=d_model,
+        pads_int4=pads_int4,
     )
 
 
@@ -490,13 +504,15 @@ def _block(
     d_model: Floats,
     extra_kernels: int = 0,
     n_calls: int = 1,
+    pads_int4: bool = False,
 ) -> PartCounts:
     """A block's projections, its norm and three more kernels, and what is extra to it.
 
     All but the projections runs in ``n_calls``.
     """
     rank = blocks.rank.astype(float)
-    weights, values, macs = np.zeros(rank.shape), np.zeros(rank.shape), np.zeros(rank.shape)
+    weights, stored, values, macs = (np.zeros(rank.shape) for _ in range(4))
+    is_padded = (blocks.precision == _INT4) & pads_int4
     kernels = np.full(rank.shape, (3.0 + extra_kernels) * n_calls)
     any_factorised = np.zeros(rank.shape, dtype=bool)
     has_rank = rank > 0
@@ -513,11 +529,13 @@ def _block(
         factorised = has_rank & (factors < full)
         own = np.where(factorised, factors, full)
         weights += own
+        held = np.where(is_padded, _in_whole_tiles(product, rank, factorised), own)
+        stored += held
         macs += product.tokens * own
         values += product.tokens * (ends + 2 * rank * factorised)
         plain = plain + product.d_out
         kernels += (1 + factorised) * product.n_calls
-        read_bytes += product.n_calls * (own * per_weight + product.d_out * per_value)
+        read_bytes += product.n_calls * (held * per_weight + product.d_out * per_value)
         any_factorised |= factorised
     return PartCounts(
         precision=blocks.precision,
@@ -525,8 +543,22 @@ def _block(
         is_factorised=any_factorised & active,
         params=(weights + plain) * active,
         macs=(macs + extra_macs) * active,
-        weight_bytes=(weights * per_weight + plain * per_value) * active,
+        weight_bytes=(stored * per_weight + plain * per_value) * active,
         activation_bytes=(values + extra_values) * per_value * active,
         n_kernels=kernels * active,
         read_bytes=read_bytes * active,
     )
+
+
+def _in_whole_tiles(product: _Product, rank: Floats, factorised: NDArray[np.bool_]) -> Floats:
+    """Weights of a projection with the inputs of each product padded."""
+
+    def padded(sizes: Floats) -> Floats:
+        found: Floats = np.ceil(sizes / _INT4_CUDA_TILE) * _INT4_CUDA_TILE
+        return found
+
+    full = padded(product.d_in) * product.d_out
+    found: Floats = np.where(
+        factorised, padded(product.d_in) * rank + padded(rank) * product.d_out, full
+    )
+    return found

@@ -31,13 +31,17 @@ from search_spaces.workload import AS_IT_IS, Workload
 _PER_VALUE = np.array([BYTES_PER_WEIGHT[precision] for precision in PRECISIONS])
 
 
-def peak_memory_bytes(batch: ArchitectureBatch, workload: Workload) -> NDArray[np.float64]:
+def peak_memory_bytes(
+    batch: ArchitectureBatch, workload: Workload, device: str = "cpu"
+) -> NDArray[np.float64]:
     """Of every architecture in ``batch`` at the workload's batch size, shape ``(N,)``.
+
+    Weights are those of their form on ``device`` (``counting.count_batch``).
 
     Raises:
         ValueError: a patch size does not fit the workload.
     """
-    weights = count_batch(batch, workload).total("weight_bytes")
+    weights = count_batch(batch, workload, device).total("weight_bytes")
     if batch.family != TRANSFORMER:
         values = get_family(batch.family).count(batch, workload).peak_values
         return values * BYTES_PER_WEIGHT["fp32"] * workload.batch_size + weights
@@ -72,6 +76,6 @@ def _step_values(decoder: DecoderBatch, workload: Workload) -> NDArray[np.float6
     return workload.beam_size * np.maximum(values, decoder.d_model + workload.n_classes)
 
 
-def peak_memory_of(architecture: Architecture, workload: Workload) -> float:
+def peak_memory_of(architecture: Architecture, workload: Workload, device: str = "cpu") -> float:
     """``peak_memory_bytes`` of one architecture."""
-    return float(peak_memory_bytes(ArchitectureBatch.of([architecture]), workload)[0])
+    return float(peak_memory_bytes(ArchitectureBatch.of([architecture]), workload, device)[0])

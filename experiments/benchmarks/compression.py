@@ -52,6 +52,7 @@ from search_spaces.compression.inherit import inherit
 from search_spaces.compression.probing import device_name, top_kernel, versions
 from search_spaces.compression.store import stored_tensors
 from search_spaces.compression.timing import median_ratio, time_in_turns
+from search_spaces.layer_kinds import compressed_layer_kinds
 from search_spaces.models.build import build
 from search_spaces.simulated import simulated_choices
 from search_spaces.workload import Workload
@@ -59,12 +60,13 @@ from search_spaces.workload import Workload
 DEPTH, TOKEN_SIDE = 2, 8
 PRECISIONS = ("fp32", "bf16", "int8", "fp8", "int8wo", "int4wo")
 STRUCTURES = ("half-ffn", "half-depth", "half-width", "rank-d/4")
-# On CUDA quantised variants are compiled and plain ones are not: this one tells how much of a gain
-# is the compiler's. On CPUs all are compiled.
-COMPILED = "bf16 compiled"
+# On CUDA quantised variants are compiled and plain ones are not: these tell how much of a gain is
+# the compiler's, and quantised variants are compared with the faster of both. On CPUs all are
+# compiled.
+COMPILED = ("fp32 compiled", "bf16 compiled")
 # The same network once more: how far apart equals lie says how far a ratio can be trusted.
 CONTROL = "bf16 again"
-CHOICES = (*PRECISIONS, COMPILED, "2:4", "unstructured-90", *STRUCTURES, "half-ffn int8", CONTROL)
+CHOICES = (*PRECISIONS, *COMPILED, "2:4", "unstructured-90", *STRUCTURES, "half-ffn int8", CONTROL)
 EAGER = "fp32 eager"
 # Precisions and masks whose products read bf16 are compared with it.
 _AGAINST_BF16 = ("fp8", "int8wo", "int4wo", "2:4")
@@ -95,7 +97,7 @@ class Line:
     @property
     def verdict(self) -> str:
         """Whether the choice pays at this shape; fp32 is what it is compared with."""
-        if self.choice in ("fp32", EAGER, COMPILED, CONTROL):
+        if self.choice in ("fp32", EAGER, *COMPILED, CONTROL):
             return ""
         if self.time_to_fp32 is None or self.status == "simulated":
             return self.status
@@ -151,10 +153,10 @@ def run_shape(
     inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
     eager = run_eagerly(compress(teacher, reference))
     expected = eager.call(inputs).float()
-    calls: dict[str, Callable[[], object]] = {EAGER: lambda: eager.call(inputs)}
+    calls: dict[str, Callable[[], object]] = {EAGER: eager.repeat(inputs)}
     lines: dict[str, Line] = {}
     for choice in CHOICES:
-        if choice == COMPILED and not device.startswith("cuda"):
+        if choice in COMPILED and not device.startswith("cuda"):
             continue
         on_choice(choice)
         architecture = architecture_of(choice, d_model)
@@ -170,14 +172,14 @@ def run_shape(
                 architecture,
                 inputs,
                 keep_compiled=True,
-                compile_plain=choice == COMPILED,
+                compile_plain=choice in COMPILED,
             )
         except Exception as error:
             print(f"{choice}: {str(error).splitlines()[0][:150]}", file=sys.stderr)
             lines[choice] = blank
             continue
-        calls[choice] = lambda prepared=prepared: prepared.call(inputs)  # type: ignore[misc]
         distance = (prepared.call(inputs).float() - expected).norm() / expected.norm()
+        calls[choice] = prepared.repeat(inputs)
         simulated = simulated_choices(architecture, device)
         lines[choice] = replace(
             blank,
@@ -195,11 +197,11 @@ def run_shape(
             line,
             time_s=median(times[choice]),
             time_to_eager=median_ratio(times, choice, EAGER),
-            time_to_fp32=median_ratio(times, choice, "fp32"),
-            time_to_bf16=median_ratio(times, choice, "bf16"),
+            time_to_fp32=median_ratio(times, choice, *_references(choice, "fp32")),
+            time_to_bf16=median_ratio(times, choice, *_references(choice, "bf16")),
             size_ratio=None if fp32_bytes is None else (line.size_bytes or 0) / fp32_bytes,
             joules_per_sample=None if joules is None else joules[choice] / batch_size,
-            joules_to_bf16=None if joules is None else joules[choice] / joules["bf16"],
+            joules_to_bf16=_joules_to_bf16(joules or {}, choice),
             kernel=top_kernel(calls[choice], calls.get("fp32")),
         )
         if choice in calls
@@ -220,6 +222,19 @@ def run_shape(
         mode="eager",
     )
     return [plain, *found]
+
+
+def _references(choice: str, plain: str) -> tuple[str, ...]:
+    """What a choice is compared with: compiled ones also with the plain variant compiled."""
+    if compressed_layer_kinds(architecture_of(choice, 64)):
+        return (plain, f"{plain} compiled")
+    return (plain,)
+
+
+def _joules_to_bf16(joules: dict[str, float], choice: str) -> float | None:
+    """``None`` without a meter, or where bf16 could not run."""
+    known = [joules[name] for name in _references(choice, "bf16") if name in joules]
+    return joules[choice] / min(known) if known else None
 
 
 def _joules(calls: dict[str, Callable[[], object]], device: str) -> dict[str, float] | None:

@@ -222,6 +222,7 @@ class SearchConfig:
             self.max_params,
             self.max_memory_bytes,
             self.reference,
+            self.measured_device,
         )
 
     def load_plugins(self) -> None:

@@ -169,7 +169,7 @@ class TrainingEvaluator:
             test_accuracy_se=test.standard_error,
             reading=record.reading,
             params=count(architecture, workload).params,
-            peak_memory_bytes=peak_memory_of(architecture, workload),
+            peak_memory_bytes=peak_memory_of(architecture, workload, config.measured_device),
             curve=watcher.curve,
             planned_epochs=watcher.planned_epochs,
             duration_s=watcher.duration_s(),

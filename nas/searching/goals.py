@@ -37,8 +37,8 @@ LIMITS: dict[str, Callable[[Quantity, str], float]] = {
     "max_memory_bytes": parse_bytes,
 }
 # Known before anything is trained.
-_COUNTED: dict[Cost, Callable[[ArchitectureBatch, Workload], NDArray[np.float64]]] = {
-    "params": lambda batch, workload: count_batch(batch, workload).total("params"),
+_COUNTED: dict[Cost, Callable[[ArchitectureBatch, Workload, str], NDArray[np.float64]]] = {
+    "params": lambda batch, workload, _: count_batch(batch, workload).total("params"),
     "memory": peak_memory_bytes,
 }
 
@@ -50,8 +50,9 @@ class Goals:
     ``costs`` are minimised as well. ``max_joules`` is per sample; ``max_latency_s`` is of one
     batch, as it is measured; ``max_memory_bytes`` is peak memory as ``search_spaces.memory``
     counts it. ``reference`` is the corner that hypervolume is counted from, a value for each
-    objective; ``None`` for the search's own (see ``nas.samplers.ehvi``). Limits may be texts as
-    tables print them, such as ``"100 uJ"``, ``"12.3 ms"``, ``"1.25 MB"`` or ``"18,202"``.
+    objective; ``None`` for the search's own (see ``nas.samplers.ehvi``). Memory is that of
+    weights as they are stored on ``device``. Limits may be texts as tables print them, such as
+    ``"100 uJ"``, ``"12.3 ms"``, ``"1.25 MB"`` or ``"18,202"``.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -63,6 +64,7 @@ class Goals:
     max_params: float | None = None
     max_memory_bytes: float | None = None
     reference: tuple[float, ...] | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -157,15 +159,16 @@ class Goals:
         self, batch: ArchitectureBatch, workload: Workload
     ) -> dict[Cost, NDArray[np.float64]]:
         """Those of ``costs`` that are known beforehand, ``(N,)`` each."""
-        return {c: _COUNTED[c](batch, workload) for c in self.costs if c in _COUNTED}
+        return {c: _COUNTED[c](batch, workload, self.device) for c in self.costs if c in _COUNTED}
 
     def allows(self, batch: ArchitectureBatch, workload: Workload) -> NDArray[np.bool_]:
         """Which members of ``batch`` break no limit on what is counted, shape ``(N,)``."""
         found = np.ones(len(batch), dtype=bool)
         if self.max_params is not None:
-            found &= _COUNTED["params"](batch, workload) <= self.max_params
+            found &= _COUNTED["params"](batch, workload, self.device) <= self.max_params
         if self.max_memory_bytes is not None:
-            found &= _COUNTED["memory"](batch, workload) <= self.max_memory_bytes
+            memory = peak_memory_bytes(batch, workload, self.device)
+            found &= memory <= self.max_memory_bytes
         return found
 
     def check_reachable(self, space: SearchSpace, workload: Workload, seed: int) -> None:
@@ -181,7 +184,7 @@ class Goals:
             limit: float | None = getattr(self, name)
             if limit is None:
                 continue
-            value = float(_COUNTED[cost](batch, workload)[0])  # type: ignore[index]
+            value = float(_COUNTED[cost](batch, workload, self.device)[0])  # type: ignore[index]
             if value > limit:
                 raise ValueError(
                     f"{name} must be at least {value:,.0f}, which the smallest member of space "

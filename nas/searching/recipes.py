@@ -131,16 +131,19 @@ def fitted(config: SearchConfig) -> SearchConfig:
         ValueError: members of the space cannot read the task.
     """
     from nas.searching.offered import offered_space
+    from search_spaces.kernels import rows_read
 
+    if is_task_file(config.task) and not Path(config.task).is_file():
+        # A task file that is not there is for the search to refuse, which needs it.
+        return config
     space = config.space
-    # A task file that is not there is for the search to refuse, which needs it.
-    if not is_task_file(config.task) or Path(config.task).is_file():
-        workload = get_task(config.task).workload(config.batch_size)
-        if space.values("resolution") != (None,):
-            space = space.for_samples_of(workload)
-        # Before the device is asked, which takes a while.
-        check_fits(space, workload)
-    return replace(config, space=offered_space(space, config.device, config.batch_size))
+    workload = get_task(config.task).workload(config.batch_size)
+    if space.values("resolution") != (None,):
+        space = space.for_samples_of(workload)
+    # Before the device is asked, which takes a while.
+    check_fits(space, workload)
+    rows = (rows_read(space, workload),)
+    return replace(config, space=offered_space(space, config.device, rows))
 
 
 def default_device() -> str:

@@ -141,7 +141,9 @@ class SupernetEvaluator:
             start="supernet",
             reading=reading,
             params=count(architecture, supernet.workload).params,
-            peak_memory_bytes=peak_memory_of(architecture, supernet.workload),
+            peak_memory_bytes=peak_memory_of(
+                architecture, supernet.workload, config.measured_device
+            ),
             duration_s=time.perf_counter() - started,
             train_energy_j=span.energy_j,
             measure_energy_j=measure_j,

@@ -21,7 +21,10 @@ for inputs, targets in batches:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +33,8 @@ from search_spaces.architecture import UNSTRUCTURED, Architecture, Sparsity
 
 # What cuSPARSELt takes in bf16.
 _CUDA_MULTIPLE = 64
+# Of a product's options, those that its search takes too.
+_SEARCHED_BY = ("bias", "alpha", "out_dtype", "transpose_result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +147,34 @@ def to_sparse_kernels(block: nn.Module, name: str) -> None:
             )
         sparse = to_sparse_semi_structured(linear.weight.detach())
         linear.weight = nn.Parameter(sparse, requires_grad=False)
+
+
+def search_sparse_algorithms(model: nn.Module, run: Callable[[], object]) -> None:
+    """Choose cuSPARSELt's algorithm for each sparse product of ``model``, in place.
+
+    Which is fastest depends on shapes, so the library tries them at those that ``run`` gives, a
+    pass of ``model``. Without a search every product runs the library's first algorithm.
+    """
+    from torch.sparse import SparseSemiStructuredTensorCUSPARSELT
+
+    weights: list[Any] = [
+        linear.weight
+        for _, linear in _linears(model)
+        if isinstance(linear.weight, SparseSemiStructuredTensorCUSPARSELT)
+    ]
+    if not weights:
+        return
+    found: dict[int, int] = {}
+    product = torch._cslt_sparse_mm
+
+    def searched(packed: Tensor, dense: Tensor, **options: Any) -> Tensor:
+        asked = {name: options[name] for name in _SEARCHED_BY if name in options}
+        # By the product's own arguments, whose layout differs from version to version of torch.
+        found[packed.data_ptr()] = torch._cslt_sparse_mm_search(packed, dense, **asked)
+        return product(packed, dense, **options)
+
+    with mock.patch.object(torch, "_cslt_sparse_mm", searched), torch.no_grad():
+        run()
+    for weight in weights:
+        # A layer that did not run keeps the first.
+        weight.alg_id_cusparselt = found.get(weight.packed.data_ptr(), weight.alg_id_cusparselt)

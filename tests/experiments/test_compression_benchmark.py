@@ -47,6 +47,36 @@ def fake_shape(d_model, batch_size, device, on_choice):
     ]
 
 
+def test_a_quantised_choice_is_compared_with_the_compiled_plain_one():
+    joules = {"bf16": 4.0, "bf16 compiled": 2.0, "int8": 3.0, "2:4": 3.0, "half-ffn int8": 3.0}
+    found = {choice: benchmark._joules_to_bf16(joules, choice) for choice in joules}
+    assert found["int8"] == found["half-ffn int8"] == 1.5
+    assert found["2:4"] == 0.75 and found["bf16"] == 1.0
+
+
+@pytest.mark.parametrize("failing", ["bf16", "fp32"])
+def test_a_reference_that_cannot_run_leaves_the_rest(monkeypatch, capsys, failing):
+    # Without a compiler plain variants run op by op, and quantised ones not at all.
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    prepare = benchmark.prepare_for_inference
+
+    def prepared(model, architecture, inputs, **options):
+        only = {block.compression.precision for block in architecture.blocks}
+        if only == {failing} and architecture == architecture_of(failing, 64):
+            raise RuntimeError("no such kernel\nand a long story")
+        return prepare(model, architecture, inputs, **options)
+
+    monkeypatch.setattr(benchmark, "prepare_for_inference", prepared)
+    monkeypatch.setattr(benchmark, "_TURN_S", 0.0)
+    monkeypatch.setattr(benchmark, "_joules", lambda calls, device: dict.fromkeys(calls, 2.0))
+    found = {line.choice: line for line in benchmark.run_shape(64, 1, "cpu", lambda _: None)}
+    assert f"{failing}: no such kernel" in capsys.readouterr().err
+    assert found[failing].status == "absent" and found["rank-d/4"].joules_per_sample == 2.0
+    assert found["rank-d/4"].joules_to_bf16 == (None if failing == "bf16" else 1.0)
+    assert found["fp32 eager"].time_to_eager == 1.0
+    assert tables(list(found.values()), {})
+
+
 def test_shapes_are_recorded_and_gone_on_from(monkeypatch, tmp_path, capsys):
     ran = []
 

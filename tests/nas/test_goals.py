@@ -16,7 +16,16 @@ from nas.searching.storage import StudyStore, record_of
 from nas.searching.study import run_search
 from nas.searching.summary import summarise
 from nas.searching.trial import TrialRecord
+from search_spaces.architecture import (
+    Architecture,
+    AttentionSpec,
+    Compression,
+    FfnSpec,
+    LayerSpec,
+)
+from search_spaces.batch import ArchitectureBatch
 from search_spaces.counting import count
+from search_spaces.memory import peak_memory_bytes
 from search_spaces.sampling import largest, sample
 
 
@@ -185,3 +194,16 @@ def test_a_run_answers_for_its_limits_and_states_where_hypervolume_is_counted_fr
         by_hand += (accuracy - 0.5) * (decades - last)
         last = decades
     assert volume.hypervolume == pytest.approx(by_hand)
+
+
+def test_a_limit_on_memory_is_of_weights_as_the_device_stores_them():
+    block = Compression("int4wo")
+    layer = LayerSpec(AttentionSpec(4, 4, 32, None, block), FfnSpec(512, None, block))
+    made = ArchitectureBatch.of([Architecture(128, (layer,), patch_size=2)])
+    limit = 1.01 * float(peak_memory_bytes(made, WORKLOAD)[0])
+    config = SearchConfig("digits", SPACE, 4, max_memory_bytes=limit, objectives=("memory",))
+    on_gpu = replace(config, device="cuda:0")
+    assert config.goals.allows(made, WORKLOAD).all()
+    # Its inputs are padded there from 128 to 1024.
+    assert not on_gpu.goals.allows(made, WORKLOAD).any()
+    assert on_gpu.goals.counted(made, WORKLOAD)["memory"] > limit

@@ -1,5 +1,7 @@
+import copy
 import gc
 import shutil
+import time
 import weakref
 from contextlib import nullcontext
 from functools import partialmethod
@@ -10,17 +12,20 @@ import torch
 from torch import nn
 
 from search_spaces.architecture import (
+    PRECISIONS,
     Architecture,
     AttentionSpec,
     Compression,
     FfnSpec,
     LayerSpec,
 )
-from search_spaces.compression import apply, quantize
+from search_spaces.compression import apply, quantize, sparsity
 from search_spaces.compression.apply import compress, prepare_for_inference, run_eagerly
 from search_spaces.compression.quantize import weight_precision
 from search_spaces.compression.sparsity import Masks, mask_2_4
+from search_spaces.compression.store import load_compressed, save_compressed
 from search_spaces.counting import count
+from search_spaces.kernels import least_rows
 from search_spaces.models.blocks import Layer
 from search_spaces.models.build import build
 from search_spaces.simulated import describe_on, simulated_choices
@@ -116,6 +121,75 @@ def test_a_layer_that_torchao_skips_is_an_error(monkeypatch):
         ValueError, match=r"layers\.0\.ffn\.up must become int4wo, but became bf16"
     ):
         compress(build(architecture, DIGITS), architecture)
+
+
+@pytest.mark.parametrize("precision", [p for p in HERE if p not in ("fp32", "bf16")])
+def test_quantising_leaves_the_compilers_settings_as_they_were(precision):
+    before = torch._inductor.config.get_config_copy()
+    compress(build(make(precision, precision), DIGITS), make(precision, precision))
+    assert torch._inductor.config.get_config_copy() == before
+
+
+@pytest.mark.parametrize("precision", [p for p in PRECISIONS if p not in ("fp32", "bf16")])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_no_precision_asks_for_a_search_of_kernels(precision, device):
+    # Coordinate descent takes most of a minute for each kind of layer on a GPU.
+    assert quantize.torchao_config(precision, device).set_inductor_config is False
+
+
+@pytest.fixture
+def refuses_few_rows(monkeypatch):
+    """The int8 product of CUDA, which takes no fewer than 17 rows."""
+    product = torch._int_mm
+
+    def int_mm(rows, weight, **rest):
+        if rows.shape[0] <= 16:
+            raise RuntimeError(f"self.size(0) needs to be greater than 16, but got {len(rows)}")
+        return product(rows, weight, **rest)
+
+    # Imported first, since it keeps the product that it finds, for compiled code.
+    from torch._inductor.kernel import mm
+    from torch._inductor.select_algorithm import extern_kernels
+
+    assert mm.aten__int_mm.name == "_int_mm"
+    monkeypatch.setattr(torch, "_int_mm", int_mm)
+    monkeypatch.setattr(extern_kernels, "_int_mm", int_mm)
+
+
+@pytest.mark.parametrize("rank", [None, 4])
+@pytest.mark.parametrize("batch_size", [1, 8, 16, 17, 40])
+def test_int8_of_few_rows_is_padded_for_gpus(refuses_few_rows, monkeypatch, batch_size, rank):
+    architecture = make("int8", "int8", rank=rank)
+    # A token each, as in generating.
+    workload = Workload("few", "text_classification", (1,), 10, batch_size, 8)
+    architecture = Architecture(32, architecture.layers)
+    tokens = torch.arange(batch_size)[:, None] % 8
+    model = build(architecture, workload, generator_seed=0)
+    whole = tokens.repeat(40, 1)
+    expected = run_eagerly(compress(model, architecture)).call(whole)[:batch_size]
+    if batch_size <= 16:
+        with pytest.raises(RuntimeError, match="greater than 16"):
+            run_eagerly(compress(model, architecture)).call(tokens)
+    monkeypatch.setattr(quantize, "least_rows", lambda p, _: least_rows(p, "cuda:0"))
+    compressed = compress(model, architecture)
+    # The same numbers as in a batch with rows enough.
+    torch.testing.assert_close(run_eagerly(compressed).call(tokens), expected)
+    assert {weight_precision(m) for m in linears(compressed.layers)} == {"int8"}
+
+
+@needs_compiler
+def test_padded_rows_compile_and_are_stored_like_others(refuses_few_rows, monkeypatch, tmp_path):
+    monkeypatch.setattr(quantize, "least_rows", lambda p, _: least_rows(p, "cuda:0"))
+    architecture = Architecture(32, make("int8", "fp32").layers[:1])
+    workload = Workload("few", "text_classification", (2,), 10, 3, 8)
+    compressed = compress(build(architecture, workload, generator_seed=0), architecture)
+    tokens = torch.tensor([[1, 2], [3, 4], [5, 6]])
+    eager = run_eagerly(compressed).call(tokens)
+    compiled = prepare_for_inference(compressed, architecture, tokens).call(tokens)
+    torch.testing.assert_close(compiled, eager, rtol=0.02, atol=0.02)
+    save_compressed(compressed, architecture, tmp_path / "w.safetensors")
+    loaded = load_compressed(architecture, workload, tmp_path / "w.safetensors")
+    assert torch.equal(run_eagerly(loaded).call(tokens), eager)
 
 
 def test_quantising_leaves_fp32_products_of_others_as_they_were():
@@ -260,7 +334,7 @@ def test_layers_alike_are_compiled_once_and_many_kinds_are_taken(monkeypatch):
         architecture = Architecture(16, (first, second, first), patch_size=2)
         model = compress(build(architecture, DIGITS, generator_seed=0), architecture)
         eager = run_eagerly(model).call(inputs())
-        with apply._compiled_layers(model, architecture, with_plain=False) as n, torch.no_grad():
+        with apply.compiled_layers(model, architecture) as n, torch.no_grad():
             assert n == 2
             out = model(inputs())
         assert (out - eager).abs().max() < 0.02 * eager.abs().max()
@@ -287,31 +361,133 @@ def test_a_network_whose_layers_are_not_ours_is_compiled_whole(monkeypatch, prec
     torch._dynamo.utils.counters.clear()
     other = Other()
     architecture = make(precision, "fp32")
-    with apply._compiled_layers(other, architecture, with_plain=False) as n, torch.no_grad():
+    with apply.compiled_layers(other, architecture) as n, torch.no_grad():
         other(torch.ones(1, 4))
     assert n == n_compiled
     assert torch._dynamo.utils.counters["stats"].get("unique_graphs", 0) == n_compiled
 
 
-def test_what_a_graph_reads_lives_as_long_as_the_graph(monkeypatch):
+class Graph:
+    """Stands for a captured graph: counts how often it is replayed."""
+
+    n_replays = 0
+
+    def replay(self):
+        self.n_replays += 1
+
+
+@pytest.fixture
+def graphs(monkeypatch):
     class Stream:
         def wait_stream(self, other):
+            pass
+
+        def synchronize(self):
             pass
 
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", nullcontext)
+
+
+def test_what_a_graph_reads_lives_as_long_as_the_graph(graphs):
     model = nn.Linear(2, 2)
     weight = weakref.ref(model.weight)
-    call = apply._graphed(model, torch.ones(1, 2))
+    call, _ = apply._graphed(model, torch.ones(1, 2))
     del model
     gc.collect()
     assert weight() is not None
+    replay = apply.PreparedModel(call, "cuda-graph").repeat(torch.ones(1, 2))
     del call
     gc.collect()
+    assert weight() is not None
+    del replay
+    gc.collect()
     assert weight() is None
+
+
+def test_a_batch_is_repeated_without_copies_of_inputs_and_outputs(graphs, monkeypatch):
+    captured, _ = apply._graphed(nn.Linear(2, 2), torch.zeros(1, 2))
+    prepared = apply.PreparedModel(captured, "cuda-graph")
+    replay = prepared.repeat(torch.ones(1, 2))
+    assert captured.static_input.tolist() == [[1.0, 1.0]]
+    n_replays = captured.graph.n_replays
+    for name in ("copy_", "clone"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *_: pytest.fail("the harness copies"))
+    for _ in range(3):
+        replay()
+    assert captured.graph.n_replays == n_replays + 3
+
+
+def test_repeating_an_eager_network_runs_it_on_its_inputs():
+    seen = []
+    repeated = run_eagerly(nn.Sequential(nn.Identity())).repeat(torch.ones(1, 2))
+    assert torch.equal(repeated(), torch.ones(1, 2))
+    apply.PreparedModel(seen.append, "eager").repeat("inputs")()
+    assert seen == ["inputs"]
+
+
+def test_seconds_of_compiling_are_those_of_the_first_pass(graphs):
+    class Slow(nn.Module):
+        n_calls = 0
+
+        def forward(self, inputs):
+            self.n_calls += 1
+            if self.n_calls == 1:
+                time.sleep(0.2)
+            return inputs
+
+    assert apply._graphed(Slow(), torch.ones(1, 2))[1] >= 0.15
+
+
+class SparseProducts:
+    """Stands for cuSPARSELt: packed weights are the dense ones, each shape has its algorithm."""
+
+    def __init__(self, monkeypatch):
+        self.ran, self.n_searches = [], 0
+        monkeypatch.setattr(torch, "_cslt_sparse_mm", self.product)
+        monkeypatch.setattr(torch, "_cslt_sparse_mm_search", self.search)
+
+    def product(self, packed, dense, *, bias=None, transpose_result=False, alg_id=0):
+        self.ran.append((tuple(packed.shape), alg_id))
+        out = packed @ dense + (0 if bias is None else bias[:, None])
+        return (out.t() if transpose_result else out).contiguous()
+
+    def search(self, packed, dense, *, bias=None, transpose_result=False):
+        self.n_searches += 1
+        assert bias is not None
+        return packed.shape[0] + dense.shape[1]
+
+    @staticmethod
+    def sparse(linear):
+        weight = linear.weight.detach()
+        packed = torch.sparse.SparseSemiStructuredTensorCUSPARSELT(
+            weight.shape, weight, None, None, None, None
+        )
+        linear.weight = nn.Parameter(packed, requires_grad=False)
+        return linear
+
+
+def test_each_2_4_product_runs_the_algorithm_that_is_fastest_for_its_shape(monkeypatch):
+    products = SparseProducts(monkeypatch)
+    dense = nn.Sequential(nn.Linear(64, 128), nn.Linear(128, 64), nn.Linear(64, 32))
+    dense.to(torch.bfloat16)
+    rows = torch.randn(3, 8, 64).to(torch.bfloat16)
+    expected = dense(rows)
+    model = copy.deepcopy(dense)
+    for linear in model[:2]:
+        products.sparse(linear)
+    sparsity.search_sparse_algorithms(model, lambda: model(rows))
+    assert products.n_searches == 2
+    assert [alg_id for _, alg_id in products.ran] == [0, 0]
+    out = run_eagerly(model).call(rows)
+    # 24 rows each, and as many outputs as the layer has.
+    assert products.ran[2:] == [((128, 64), 152), ((64, 128), 88)]
+    assert products.n_searches == 2
+    torch.testing.assert_close(out, expected, rtol=0.02, atol=0.02)
+    sparsity.search_sparse_algorithms(dense, lambda: pytest.fail("has nothing to search"))
 
 
 def test_without_a_compiler_plain_variants_run_op_by_op(monkeypatch):

@@ -7,8 +7,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from search_spaces.architecture import Compression
+from search_spaces.architecture import (
+    INT4_GROUP_SIZE,
+    PRECISIONS,
+    Architecture,
+    AttentionSpec,
+    Compression,
+    FfnSpec,
+    LayerSpec,
+)
 from search_spaces.batch import ArchitectureBatch
+from search_spaces.compression.quantize import quiet_torchao
+from search_spaces.counting import BYTES_PER_WEIGHT, count, count_batch
 from search_spaces.memory import peak_memory_bytes, peak_memory_of
 from search_spaces.models.build import build
 from search_spaces.sampling import sample
@@ -92,3 +102,56 @@ def test_it_grows_with_the_batch_and_shrinks_with_the_stream():
     once, twice = (peak_memory_bytes(batch, WORKLOAD.with_batch_size(n)) for n in (16, 32))
     assert np.all(twice > once)
     assert np.all(twice < 2 * once)
+
+
+def in_4_bits(d_model, d_ff, rank):
+    block = Compression("int4wo")
+    attention = AttentionSpec(4, 2, d_model // 4, rank, block)
+    return Architecture(d_model, (LayerSpec(attention, FfnSpec(d_ff, rank, block)),))
+
+
+@pytest.mark.parametrize(
+    ("d_model", "d_ff", "rank"), [(128, 512, None), (1024, 2048, None), (1056, 64, 32)]
+)
+def test_4_bit_weights_are_counted_as_torchao_stores_them_for_gpus(
+    monkeypatch, d_model, d_ff, rank
+):
+    architecture = in_4_bits(d_model, d_ff, rank)
+    workload = Workload("text", "text_classification", (8,), 2, 4, 16)
+    # No numbers are needed for sizes, and no GPU.
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    with quiet_torchao():
+        from torchao.quantization.quantize_.workflows import Int4TilePackedTo4dTensor
+
+    stored = in_any_form = 0
+    layers = build(architecture, workload, generator_seed=0).layers
+    for module in layers.modules():
+        if isinstance(module, torch.nn.Linear):
+            weight = module.weight.detach().to("meta", torch.bfloat16)
+            packed = Int4TilePackedTo4dTensor.from_hp(weight, [1, INT4_GROUP_SIZE])
+            stored += packed.qdata.nbytes + packed.scale_and_zero.nbytes
+            in_any_form += weight.numel() * BYTES_PER_WEIGHT["int4wo"]
+    on_gpu, on_cpu = (count(architecture, workload, d).weight_bytes for d in ("cuda:0", "cpu"))
+    assert on_gpu - on_cpu == stored - in_any_form
+    assert (on_gpu > on_cpu) == (d_model != 1024)
+    assert peak_memory_of(architecture, workload, "cuda:0") - peak_memory_of(
+        architecture, workload
+    ) == pytest.approx(on_gpu - on_cpu)
+
+
+def test_what_a_batch_reads_of_4_bit_weights_is_what_is_stored():
+    batch = ArchitectureBatch.of([in_4_bits(128, 512, None)])
+    workload = Workload("text", "text_classification", (8,), 2, 4, 16)
+    parts = count_batch(batch, workload, "cuda:0")
+    assert parts.total("read_bytes") == parts.total("weight_bytes")
+
+
+def test_other_precisions_have_one_form_on_all_devices():
+    for precision in set(PRECISIONS) - {"int4wo"}:
+        block = Compression(precision)
+        layer = LayerSpec(AttentionSpec(4, 4, 32, None, block), FfnSpec(512, None, block))
+        batch = ArchitectureBatch.of([Architecture(128, (layer,))])
+        workload = Workload("text", "text_classification", (8,), 2, 4, 16)
+        assert count_batch(batch, workload, "cuda:0").total("weight_bytes") == count_batch(
+            batch, workload
+        ).total("weight_bytes")
