@@ -240,9 +240,10 @@ def _measure(
     budget_s: float | None,
 ) -> None:
     """Measure what of ``asked`` is not in the records yet."""
+    from predictors.campaign.pending import pending_items
     from predictors.campaign.plan import plan_items
     from predictors.campaign.runner import measure_fresh
-    from predictors.campaign.slices import pending_items, run_slice
+    from predictors.campaign.slices import SliceOptions, run_slice
 
     def measure(item: PlanItem, timeout_s: float | None) -> EnergyRecord:
         return measure_fresh(
@@ -269,9 +270,11 @@ def _measure(
             plan,
             path,
             measure,
-            budget_s=budget_s,
-            ahead=1 if bench.device.startswith("cuda") else 0,
-            retry_failed=arguments.retry_failed,
+            SliceOptions(
+                budget_s=budget_s,
+                ahead=1 if bench.device.startswith("cuda") else 0,
+                retry_failed=arguments.retry_failed,
+            ),
             listener=progress,
         )
 
@@ -287,9 +290,9 @@ def _measure_auto(
     from dataclasses import replace
 
     from predictors.campaign.batching import search_batch_size
+    from predictors.campaign.failures import read_failures
     from predictors.campaign.plan import plan_items
     from predictors.campaign.records import read_records
-    from predictors.campaign.slices import read_failures
 
     started_s = time.monotonic()
     naming = plan_items((), protocol=bench.protocol, device=bench.device)

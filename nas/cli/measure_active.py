@@ -217,8 +217,8 @@ class _State:
     def read(self, *, retry_failed: bool) -> None:
         """Read the records anew, corrected for drift."""
         from predictors.campaign.drift import correct_drift
+        from predictors.campaign.failures import failures_path, read_failures
         from predictors.campaign.records import read_records
-        from predictors.campaign.slices import failures_path, read_failures
 
         bench = self._bench
         every = read_records(self._path).records if self._path.exists() else ()

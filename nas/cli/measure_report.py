@@ -15,6 +15,7 @@ from nas.cli.units import format_joules
 if TYPE_CHECKING:
     from predictors.campaign.compare import Comparison
     from predictors.campaign.drift import DriftReport
+    from predictors.campaign.failures import Failure
     from predictors.campaign.plan import Plan, PlanItem
     from predictors.campaign.records import EnergyRecord
 
@@ -33,8 +34,8 @@ def report(
         1 where an item failed, else 0.
     """
     from predictors.campaign.drift import correct_drift
+    from predictors.campaign.failures import read_failures
     from predictors.campaign.records import read_records
-    from predictors.campaign.slices import read_failures
 
     keys = {plan.key(item): item for item in asked}
     every = read_records(path).records if path.exists() else ()
@@ -53,9 +54,9 @@ def report(
                 {
                     "architecture": keys[key].architecture.to_dict(),
                     "workload": keys[key].workload.key,
-                    "cause": cause,
+                    "cause": failure.cause,
                 }
-                for key, cause in failed.items()
+                for key, failure in failed.items()
             ],
             "missing": missing,
             "drift": [asdict(drift) for drift in drifts],
@@ -71,9 +72,10 @@ def report(
     return 1 if failed else 0
 
 
-def _failures(failed: Mapping[str, str], keys: Mapping[str, PlanItem]) -> list[str]:
+def _failures(failed: Mapping[str, Failure], keys: Mapping[str, PlanItem]) -> list[str]:
     lines = [
-        f"failed: {keys[key].architecture.describe()}: {cause}" for key, cause in failed.items()
+        f"failed: {keys[key].architecture.describe()}: {failure.cause}"
+        for key, failure in failed.items()
     ]
     return [*lines, "--retry-failed tries them again"] if lines else []
 

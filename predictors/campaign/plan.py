@@ -45,12 +45,17 @@ class PlanItem:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Items in order of priority, and the fixed reference that is measured among them."""
+    """Items in order of priority, and the fixed reference that is measured among them.
+
+    References come twice as often until there are ``n_references`` of them, each in a process of
+    its own: their spread is that between processes.
+    """
 
     items: tuple[PlanItem, ...]
     reference: PlanItem | None
     protocol: Protocol
     device: str
+    n_references: int = 0
 
     def key(self, item: PlanItem) -> str:
         """16 hex digits that name a measurement of this plan, the same in every session."""

@@ -120,14 +120,19 @@ def append_records(path: Path, records: Iterable[EnergyRecord]) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         for record in records:
-            size = os.fstat(descriptor).st_size
-            line = json.dumps(record.to_dict(), allow_nan=False) + "\n"
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                line = "\n" + line
-            os.write(descriptor, line.encode())
-            os.fsync(descriptor)
+            append_line(descriptor, record.to_dict())
     finally:
         os.close(descriptor)
+
+
+def append_line(descriptor: int, data: Mapping[str, Any]) -> None:
+    """Append ``data`` as a line of JSON, on disk when this returns; ends a cut-off line first."""
+    size = os.fstat(descriptor).st_size
+    line = json.dumps(data, allow_nan=False) + "\n"
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        line = "\n" + line
+    os.write(descriptor, line.encode())
+    os.fsync(descriptor)
 
 
 def read_records(path: Path) -> RecordFile:

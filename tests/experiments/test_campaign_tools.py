@@ -11,7 +11,7 @@ from predictors.campaign.drift import correct_drift
 from predictors.campaign.plan import PlanItem
 from predictors.campaign.protocol import get_protocol
 from predictors.campaign.records import read_records
-from predictors.campaign.slices import pending_items
+from predictors.campaign.pending import pending_items
 from predictors.meters.nvml import NvmlMeter
 from predictors.meters.zeus import ZeusMeter
 
