@@ -76,7 +76,15 @@ class FakeGpu:
     has_usage: bool = True
     mig: bool = False
     reasons: int = 0
-    pids: tuple[int, ...] = ()
+    # Ours is 1 wherever a meter is asked not to take the number of the tests' own process.
+    pids: tuple[int, ...] = (1,)
+    power_limit_w: float | None = None
+    default_power_limit_w: float | None = None
+    ecc: bool | None = None
+    persistence: bool | None = None
+    # Clocks by the driver's number of their domain: 1 is the SM's, 2 the memory's.
+    clocks_mhz: dict[int, int] = field(default_factory=lambda: {1: 1700, 2: 2600})
+    clock_limits_mhz: dict[int, int] = field(default_factory=dict)
     dead: bool = False
     # Names of what the driver says may not be read: energy, power, processes.
     forbidden: tuple[str, ...] = ()
@@ -177,10 +185,28 @@ class FakeNvml:
         return 55
 
     def nvmlDeviceGetClockInfo(self, gpu, clock):
-        return 1700
+        return gpu.clocks_mhz[clock]
+
+    def nvmlDeviceGetApplicationsClock(self, gpu, clock):
+        return self._supported(gpu.clock_limits_mhz.get(clock))
 
     def nvmlDeviceGetEnforcedPowerLimit(self, gpu):
-        raise FakeNvmlError("Not Supported")
+        return int(self._supported(gpu.power_limit_w) * 1e3)
+
+    def nvmlDeviceGetPowerManagementDefaultLimit(self, gpu):
+        return int(self._supported(gpu.default_power_limit_w) * 1e3)
+
+    def nvmlDeviceGetEccMode(self, gpu):
+        return [int(self._supported(gpu.ecc)), 1]
+
+    def nvmlDeviceGetPersistenceMode(self, gpu):
+        return int(self._supported(gpu.persistence))
+
+    @staticmethod
+    def _supported(value):
+        if value is None:
+            raise FakeNvmlError("Not Supported")
+        return value
 
     def nvmlDeviceGetCurrentClocksEventReasons(self, gpu):
         return gpu.reasons

@@ -150,6 +150,7 @@ class _Slice:
         self._session = uuid.uuid4().hex[:12]
         self._deadline_s = deadline_s
         self._order = 0
+        self._reference = ""
         self._failed_in_a_row = 0
         self._n_pending, self._n_ended, self._n_failed = n_pending, 0, 0
         self._last_end_s = clock()
@@ -184,8 +185,11 @@ class _Slice:
                 role=role,
                 session=self._session,
                 order=self._order,
+                reference=self._reference,
             )
             append_records(self._path, [record])
+            if role == _REFERENCE:
+                self._reference = record.job
             if role == _CANDIDATE:
                 self._failed_in_a_row = 0
             result = record

@@ -24,9 +24,11 @@ from types import ModuleType
 from typing import Any
 
 from predictors.meters.base import MeterError, Window, Work
+from predictors.meters.board import Board
 from predictors.meters.steps import Step, StepWatcher
 
 _FIELD_POWER_INSTANT = 186
+_SM_CLOCK, _MEMORY_CLOCK = 1, 2
 # Steps whose median is the period.
 _PERIOD_TICKS = 5
 _SAMPLE_S = 0.02
@@ -191,13 +193,35 @@ class NvmlMeter:
             energy_j=energy_j,
             duration_s=duration_s,
             temperature_c=max((t for t in temperatures_c if t is not None), default=None),
-            sm_clock_mhz=self._maybe(self._nvml.nvmlDeviceGetClockInfo, first, 1),
-            power_limit_w=self._maybe(
-                lambda h: self._nvml.nvmlDeviceGetEnforcedPowerLimit(h) / 1e3, first
-            ),
+            sm_clock_mhz=self._maybe(self._nvml.nvmlDeviceGetClockInfo, first, _SM_CLOCK),
+            memory_clock_mhz=self._maybe(self._nvml.nvmlDeviceGetClockInfo, first, _MEMORY_CLOCK),
+            power_limit_w=self._watts(self._nvml.nvmlDeviceGetEnforcedPowerLimit, first),
             throttle_reasons=self._seen_reasons,
             cross_check=cross_check,
             flags=tuple(sorted(flags)),
+        )
+
+    def read_board(self) -> Board:
+        """The settings as they are now; of several boards those of the first."""
+        nvml, handle = self._nvml, next(iter(self._handles.values()))
+        ecc = self._maybe(nvml.nvmlDeviceGetEccMode, handle)
+        persistence = self._maybe(nvml.nvmlDeviceGetPersistenceMode, handle)
+        mig = self._maybe(nvml.nvmlDeviceGetMigMode, handle)
+        return Board(
+            uuid=" + ".join(self._handles),
+            power_limit_w=self._watts(nvml.nvmlDeviceGetEnforcedPowerLimit, handle),
+            default_power_limit_w=self._watts(
+                nvml.nvmlDeviceGetPowerManagementDefaultLimit, handle
+            ),
+            sm_clock_limit_mhz=self._maybe(nvml.nvmlDeviceGetApplicationsClock, handle, _SM_CLOCK),
+            memory_clock_limit_mhz=self._maybe(
+                nvml.nvmlDeviceGetApplicationsClock, handle, _MEMORY_CLOCK
+            ),
+            memory_clock_mhz=self._maybe(nvml.nvmlDeviceGetClockInfo, handle, _MEMORY_CLOCK),
+            # Both modes come with what they will be after the next reboot.
+            ecc=None if ecc is None else bool(ecc[0]),
+            persistence=None if persistence is None else bool(persistence),
+            mig=None if mig is None else bool(mig[0]),
         )
 
     def sample(self) -> None:
@@ -368,6 +392,10 @@ class NvmlMeter:
             return read(*arguments)
         except self._nvml.NVMLError:
             return None
+
+    def _watts(self, read: Callable[[Any], int], handle: Any) -> float | None:
+        milliwatts = self._maybe(read, handle)
+        return None if milliwatts is None else milliwatts / 1e3
 
     def _sample_on(self) -> None:
         while not self._stop.wait(_SAMPLE_S):
