@@ -78,6 +78,12 @@ class FakeGpu:
     reasons: int = 0
     # Ours is 1 wherever a meter is asked not to take the number of the tests' own process.
     pids: tuple[int, ...] = (1,)
+    # Seconds that listing them takes, in which nothing is given to the board to do.
+    listing_s: float = 0.0
+    # Watts meanwhile; None: what it drew before.
+    idle_w: float | None = None
+    # Percent of the SMs that processes use, by number; None: the driver does not tell.
+    use: dict[int, int] | None = None
     power_limit_w: float | None = None
     default_power_limit_w: float | None = None
     ecc: bool | None = None
@@ -214,7 +220,20 @@ class FakeNvml:
     def nvmlDeviceGetComputeRunningProcesses(self, gpu):
         if "processes" in gpu.forbidden:
             raise FakeNvmlError("Insufficient Permissions")
+        if gpu.listing_s:
+            power_w = gpu.power_w
+            gpu.power_w = power_w if gpu.idle_w is None else gpu.idle_w
+            self.advance(gpu.listing_s)
+            gpu.power_w = power_w
         return [SimpleNamespace(pid=pid) for pid in gpu.pids]
+
+    def nvmlDeviceGetProcessUtilization(self, gpu, since_us):
+        now_us = int(self.clock() * 1e6)
+        if not self._supported(gpu.use) or now_us <= since_us:
+            raise FakeNvmlError("Not Found")
+        return [
+            SimpleNamespace(pid=pid, timeStamp=now_us, smUtil=use) for pid, use in gpu.use.items()
+        ]
 
 
 class FakeZeusMonitor:
