@@ -144,7 +144,8 @@ def _run_slice(arguments: argparse.Namespace, started_s: float) -> int:
                 meter=meter.name,
                 lock_folder=lock_folder,
                 on_window=progress.on_window,
-                timeout_s=ITEM_TIMEOUT_S if timeout_s is None else min(timeout_s, ITEM_TIMEOUT_S),
+                timeout_s=timeout_s,
+                item_timeout_s=ITEM_TIMEOUT_S,
             )
 
         done = run_slice(

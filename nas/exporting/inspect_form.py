@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +108,14 @@ def _measured(
     from search_spaces.compression.apply import prepare_for_inference
 
     architecture, workload = read_description(folder)
-    call, mode = loaded.call, "as it is"
+    work: Callable[[], object] = partial(loaded.call, inputs)
+    mode = "as it is"
     if loaded.module is not None:
         prepared = prepare_for_inference(loaded.module, architecture, inputs)
-        call, mode = prepared.call, prepared.mode
+        work, mode = prepared.repeat(inputs), prepared.mode
     meter = choose_meter(meter_name, device)
     sync = torch.cuda.synchronize if device != "cpu" else (lambda: None)
-    loop = WindowLoop(lambda: call(inputs), meter, protocol, sync=sync)
+    loop = WindowLoop(work, meter, protocol, sync=sync)
     reading = make_reading(run_windows(loop, protocol), workload, meter, protocol)
     meter.close()
     return reading, mode

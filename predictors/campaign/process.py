@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import signal
@@ -28,15 +29,26 @@ class MeasureTimeout(MeasureError):  # noqa: N818  (as ``subprocess.TimeoutExpir
     """A measurement took longer than it was given."""
 
 
+# A kind of layer that takes longer to compile fails.
+COMPILE_TIMEOUT_S = 120.0
+# In place of a message: the limits have moved.
+_MOVED = ""
+
+
 class MeasureProcess:
     """``python -m predictors.campaign.worker`` as a context manager.
 
-    ``timeout_s`` counts from the start and covers all that the process is asked to do.
+    ``timeout_s`` counts from the start and covers all that the process does but compiling, which
+    has ``COMPILE_TIMEOUT_S`` for each kind of layer. ``total_timeout_s`` covers all.
     """
 
-    def __init__(self, job: Mapping[str, Any], timeout_s: float) -> None:
+    def __init__(
+        self, job: Mapping[str, Any], timeout_s: float, total_timeout_s: float = math.inf
+    ) -> None:
         """Remember the job; ``with`` starts it."""
-        self._job, self._timeout_s = job, timeout_s
+        self._job, self._timeout_s, self._total_timeout_s = job, timeout_s, total_timeout_s
+        self._what, self._limit_s = "measuring", timeout_s
+        self._deadline_s = self._last_s = math.inf
 
     def __enter__(self) -> MeasureProcess:
         """Start the process and give it its job."""
@@ -46,7 +58,8 @@ class MeasureProcess:
             environment["OMP_NUM_THREADS"] = str(self._job["protocol"]["threads"])
             # A pool of compilers would start more processes than one small model has kernels.
             environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
-        self._deadline_s = time.monotonic() + self._timeout_s
+        now_s = time.monotonic()
+        self._deadline_s, self._last_s = now_s + self._timeout_s, now_s + self._total_timeout_s
         # A file, since a pipe that nobody reads would fill up and block the process.
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
@@ -100,10 +113,7 @@ class MeasureProcess:
             MeasureError: the process failed.
             MeasureTimeout: its time is over.
         """
-        try:
-            line = self._lines.get(timeout=max(0.0, self._deadline_s - time.monotonic()))
-        except queue.Empty:
-            raise MeasureTimeout(f"measuring took longer than {self._timeout_s:g} s") from None
+        line = self._next_line()
         if line is None:
             raise self._error()
         message: dict[str, Any] = json.loads(line)
@@ -112,11 +122,48 @@ class MeasureProcess:
             raise kind(message["cause"])
         return message
 
+    def _next_line(self) -> str | None:
+        while True:
+            now_s = time.monotonic()
+            left_s = min(self._deadline_s, self._last_s) - now_s
+            try:
+                line = self._lines.get(timeout=max(0.0, left_s))
+            except queue.Empty:
+                pass
+            else:
+                if line == _MOVED:
+                    continue
+                return line
+            if self._last_s <= self._deadline_s:
+                raise MeasureTimeout(f"measuring took longer than {self._total_timeout_s:g} s")
+            raise MeasureTimeout(f"{self._what} took longer than {self._limit_s:g} s")
+
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self._lines.put(line)
+            if not line.endswith("\n"):
+                # Cut off by a kill, of which the process's end tells.
+                break
+            # Here and not where messages are received, which may be much later than they came.
+            self._lines.put(_MOVED if self._follow_compiling(line) else line)
         self._lines.put(None)
+
+    def _follow_compiling(self, line: str) -> bool:
+        """Halt the measurement's own time while the process compiles; whether ``line`` says so."""
+        message = json.loads(line)
+        now_s = time.monotonic()
+        if message["event"] == "compiling":
+            if message["n_kinds"]:
+                self._left_s = self._deadline_s - now_s
+                self._what, self._limit_s = "compiling", COMPILE_TIMEOUT_S * message["n_kinds"]
+                self._deadline_s = now_s + self._limit_s
+            return True
+        if message["event"] == "compiled":
+            if self._what == "compiling":
+                self._what, self._limit_s = "measuring", self._timeout_s
+                self._deadline_s = now_s + self._left_s
+            return True
+        return False
 
     def _error(self) -> MeasureError:
         code = self._process.wait()

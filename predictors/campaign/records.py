@@ -34,7 +34,7 @@ class EnergyRecord:
     ``dram_energy_j`` is per unit, of memory with a sensor of its own. Of its windows the record
     keeps the highest temperature, the median clock, all throttle reasons (a bit mask) and the
     largest difference of the counter from integrated power. ``seed`` made the weights, and the
-    inputs unless ``has_real_inputs``.
+    inputs unless ``has_real_inputs``. ``compile_s`` are seconds of compiling, 0 without.
 
     In a campaign, ``item`` names what was planned, ``role`` tells candidates from the fixed
     reference, ``session`` is one run of the command, and ``order`` counts within it.
@@ -61,6 +61,7 @@ class EnergyRecord:
     dram_energy_j: float | None = None
     seed: int = 0
     has_real_inputs: bool = False
+    compile_s: float = 0.0
     item: str = ""
     role: Role = "candidate"
     session: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from predictors.campaign.records import EnergyRecord
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
-# A model that takes longer to build, compile and measure fails.
+# A model that takes longer to build and measure fails; compiling has a limit of its own.
 TIMEOUT_S = 600.0
 
 __all__ = ["MeasureError", "MeasureTimeout", "TIMEOUT_S", "make_job", "measure_fresh"]
@@ -58,6 +59,7 @@ def measure_fresh(
     lock_folder: Path | None = None,
     seed: int = 0,
     timeout_s: float | None = None,
+    item_timeout_s: float = TIMEOUT_S,
     on_window: Callable[[int, float | None], None] | None = None,
 ) -> EnergyRecord:
     """Joules per sample of ``architecture`` on ``workload``.
@@ -65,12 +67,14 @@ def measure_fresh(
     ``weights`` are trained fp32 weights in safetensors (random ones when ``None``), ``inputs``
     a ``.npy`` batch (random when ``None``). Warm-up and windows hold ``lock_folder``'s lock of
     the device alone; imports and compiling do not.
+    ``item_timeout_s`` is what the measurement may take without compiling, ``timeout_s`` with it.
     ``on_window`` hears how many windows were accepted and the half-width of the interval so far
     (relative; ``None`` while there are too few).
 
     Raises:
         MeasureError: the process failed.
-        MeasureTimeout: it took longer than ``timeout_s``, or than any may (``TIMEOUT_S``).
+        MeasureTimeout: it took longer than a limit, or a kind of layer than any may to compile
+            (``process.COMPILE_TIMEOUT_S``).
     """
     job = make_job(
         "measure",
@@ -84,8 +88,8 @@ def measure_fresh(
         lock_folder=lock_folder,
         seed=seed,
     )
-    limit_s = TIMEOUT_S if timeout_s is None else min(timeout_s, TIMEOUT_S)
-    with MeasureProcess(job, limit_s) as process:
+    total_s = math.inf if timeout_s is None else timeout_s
+    with MeasureProcess(job, item_timeout_s, total_s) as process:
         while True:
             message = process.receive()
             if message["event"] == "record":

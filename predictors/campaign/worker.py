@@ -3,6 +3,8 @@
 Run as ``python -m predictors.campaign.worker``. The first line on stdin is the job as JSON; every
 line on stdout is a JSON message with an ``event``, ``error`` for what went wrong. Whatever
 libraries print goes to stderr. It ends with the process that started it, however that ends.
+``compiling`` (with the kinds of layer to compile) and ``compiled`` frame what is compiled, whose
+seconds are no part of the measurement's own limit.
 
 * ``measure``: the whole protocol under the device's lock; ``window`` messages, then ``record``.
 * ``serve``: says ``ready``, then obeys ``prepare`` and ``window`` until stdin ends, so that
@@ -42,6 +44,7 @@ from predictors.meters.base import Meter, MeterError
 from predictors.meters.estimate import watts_per_core
 from predictors.meters.select import choose_meter
 from search_spaces.architecture import Architecture
+from search_spaces.layer_kinds import compressed_layer_kinds
 from search_spaces.simulated import simulated_choices
 from search_spaces.workload import Workload
 
@@ -51,8 +54,12 @@ Send = Callable[[dict[str, Any]], None]
 class Subject:
     """One architecture, built, compressed and ready to run, with the meter that watches it."""
 
-    def __init__(self, job: Mapping[str, Any]) -> None:
-        """Build what the job asks for; nothing of this is measured."""
+    def __init__(self, job: Mapping[str, Any], send: Send = lambda message: None) -> None:
+        """Build what the job asks for; nothing of this is measured.
+
+        ``send`` gets a message before and after compiling, whose seconds have a limit of their
+        own.
+        """
         import torch
 
         from search_spaces.compression.apply import compress, prepare_for_inference
@@ -76,15 +83,19 @@ class Subject:
         network, inputs = as_priced(
             compress(model.to(device), self.architecture), self.workload, inputs
         )
+        # A CPU compiles the network whole.
+        n_kinds = 1 if device == "cpu" else compressed_layer_kinds(self.architecture)
+        send({"event": "compiling", "n_kinds": n_kinds})
         prepared = prepare_for_inference(network, self.architecture, inputs)
-        self.mode = prepared.mode
+        send({"event": "compiled", "compile_s": prepared.compile_s})
+        self.mode, self.compile_s = prepared.mode, prepared.compile_s
         # The joules are those of what runs; a choice that gains nothing here is named beside them.
         self.flags = tuple(
             f"simulated_{choice}" for choice in simulated_choices(self.architecture, device)
         )
         self.meter: Meter = choose_meter(job["meter"], device)
         sync: Callable[[], None] = torch.cuda.synchronize if device != "cpu" else (lambda: None)
-        self.loop = WindowLoop(lambda: prepared.call(inputs), self.meter, self.protocol, sync=sync)
+        self.loop = WindowLoop(prepared.repeat(inputs), self.meter, self.protocol, sync=sync)
 
 
 def main() -> int:
@@ -122,7 +133,7 @@ def _run(job: Mapping[str, Any], send: Send) -> None:
 
     # Compiling and capturing run kernels on a GPU, which would disturb another's windows.
     with lock.shared() if lock is not None and device != "cpu" else nullcontext():
-        subject = Subject(job)
+        subject = Subject(job, send)
     if job["command"] == "serve":
         # Ends when stdin does.
         _serve(subject, send)
@@ -214,6 +225,7 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         dram_energy_j=median(dram_j) if dram_j else None,
         seed=subject.seed,
         has_real_inputs=subject.has_real_inputs,
+        compile_s=subject.compile_s,
     )
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, AttentionSpec, Compression, FfnSpec
-from search_spaces.compression.quantize import DTYPES, PLAIN, quantize_linears
+from search_spaces.compression.quantize import DTYPES, quantize_linears
 from search_spaces.compression.sparsity import prune, to_sparse_kernels
+from search_spaces.layer_kinds import PLAIN, is_quantised
 from search_spaces.models.blocks import CastBlock, Layer
 from search_spaces.models.encoder_decoder import EncoderDecoder, EncoderPass, Parts, translate
 from search_spaces.models.transformer import Transformer
@@ -31,10 +34,25 @@ _MOST_KINDS_OF_LAYERS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class PreparedModel:
-    """A model ready to run one batch shape: ``call`` maps inputs to logits without gradients."""
+    """A model ready to run one batch shape: ``call`` maps inputs to logits without gradients.
+
+    ``compile_s`` is what its first pass took beyond a later one, 0 where nothing was compiled.
+    """
 
     call: Callable[[Tensor], Tensor]
     mode: Mode
+    compile_s: float = 0.0
+
+    def repeat(self, inputs: Tensor) -> Callable[[], object]:
+        """A function that runs the batch ``inputs`` again and again, for timers and meters.
+
+        A graph is replayed alone: copies to and from its memory belong to the harness, not to the
+        model. ``call`` with other inputs changes what it runs.
+        """
+        if isinstance(self.call, _Captured):
+            self.call(inputs)
+            return self.call.replay
+        return partial(self.call, inputs)
 
 
 def compress(model: Network, architecture: Architecture) -> Network:
@@ -94,14 +112,16 @@ def prepare_for_inference(
     """
     if isinstance(model, EncoderDecoder):
         return _prepared_translation(model, example, keep_compiled)
-    quantised = any(b.compression.precision not in PLAIN for b in architecture.blocks)
+    quantised = any(map(is_quantised, architecture.layers))
     if example.device.type == "cuda":
-        with _compiled_layers(model, architecture, with_plain=compile_plain) as n_compiled:
-            call = _graphed(model, example)
-        return PreparedModel(call, "compile-cuda-graph" if n_compiled else "cuda-graph")
+        with compiled_layers(model, architecture, with_plain=compile_plain) as n_compiled:
+            call, first_s = _graphed(model, example)
+        if n_compiled:
+            return PreparedModel(call, "compile-cuda-graph", first_s)
+        return PreparedModel(call, "cuda-graph")
     if not quantised and not _has_compiler():
         return run_eagerly(model)
-    return PreparedModel(_compiled(model, example, keep_compiled), "compile")
+    return _compiled(model, example, keep_compiled)
 
 
 def _check_plain(architecture: Architecture) -> None:
@@ -118,10 +138,10 @@ def _prepared_translation(
 ) -> PreparedModel:
     """Whole translations, all steps of them: the encoder's pass and one step compiled apart."""
     if example.device.type == "cuda":
-        return PreparedModel(
-            _graphed(lambda sources: translate(model, sources, stop_early=False), example),
-            "cuda-graph",
+        captured, _ = _graphed(
+            lambda sources: translate(model, sources, stop_early=False), example
         )
+        return PreparedModel(captured, "cuda-graph")
     parts = None
     if _has_compiler():
         if not keep_compiled:
@@ -134,8 +154,10 @@ def _prepared_translation(
     def call(sources: Tensor) -> Tensor:
         return translate(model, sources, parts=parts, stop_early=False)
 
-    call(example)
-    return PreparedModel(call, "eager" if parts is None else "compile")
+    first_s = _seconds(partial(call, example))
+    if parts is None:
+        return PreparedModel(call, "eager")
+    return PreparedModel(call, "compile", first_s)
 
 
 def _has_compiler() -> bool:
@@ -176,19 +198,16 @@ def device_of(module: nn.Module) -> str:
 
 
 @contextmanager
-def _compiled_layers(
-    model: nn.Module, architecture: Architecture, *, with_plain: bool
+def compiled_layers(
+    model: nn.Module, architecture: Architecture, *, with_plain: bool = False
 ) -> Iterator[int]:
-    """Parts of ``model`` with a quantised block are compiled while this lasts; says how many.
+    """Compile the layers of ``model`` that have a quantised block, within the context.
 
     Layer by layer, since equal layers are then compiled once: a whole network takes as much longer
     as it is deep. Networks of other families, whose layers are not ours, are compiled whole.
     """
     parts: list[nn.Module] = [module for module in model.modules() if isinstance(module, Layer)]
-    needed = [
-        with_plain or any(b.compression.precision not in PLAIN for b in (spec.attention, spec.ffn))
-        for spec in architecture.layers
-    ]
+    needed = [with_plain or is_quantised(spec) for spec in architecture.layers]
     if len(parts) != len(needed):
         parts, needed = [model], [any(needed)]
     chosen = [part for part, is_needed in zip(parts, needed, strict=True) if is_needed]
@@ -217,9 +236,7 @@ def _no_cache_warnings() -> Iterator[None]:
         yield
 
 
-def _compiled(
-    model: nn.Module, example: Tensor, keep_compiled: bool
-) -> Callable[[Tensor], Tensor]:
+def _compiled(model: nn.Module, example: Tensor, keep_compiled: bool) -> PreparedModel:
     if not keep_compiled:
         # Graphs of other models count towards one limit in torch, past which it stops compiling.
         torch._dynamo.reset()
@@ -232,8 +249,13 @@ def _compiled(
             return out
 
     with _no_cache_warnings():
-        call(example)
-    return call
+        return PreparedModel(call, "compile", _seconds(partial(call, example)))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +267,10 @@ class _Captured:
     static_input: Tensor
     static_output: Tensor
 
+    def replay(self) -> None:
+        """Run the batch of the last call again."""
+        self.graph.replay()
+
     def __call__(self, inputs: Tensor) -> Tensor:
         self.static_input.copy_(inputs)
         self.graph.replay()
@@ -252,17 +278,25 @@ class _Captured:
         return self.static_output.clone()
 
 
-def _graphed(model: Callable[[Tensor], Tensor], example: Tensor) -> Callable[[Tensor], Tensor]:
-    """Capture one forward pass; see torch's notes on CUDA graphs for the side stream."""
+def _graphed(model: Callable[[Tensor], Tensor], example: Tensor) -> tuple[_Captured, float]:
+    """Capture one forward pass; see torch's notes on CUDA graphs for the side stream.
+
+    Also returns what the first of the passes before it took longer than the fastest.
+    """
     static_input = example.clone()
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
+
+    def warm_up() -> None:
+        model(static_input)
+        side.synchronize()
+
     # Not inference_mode: quantised tensors are made outside it, and compiling checks that.
     with torch.cuda.stream(side), torch.no_grad():
-        for _ in range(3):
-            model(static_input)
+        taken_s = [_seconds(warm_up) for _ in range(3)]
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph), torch.no_grad():
         static_output = model(static_input)
-    return _Captured(model, graph, static_input, static_output)
+    captured = _Captured(model, graph, static_input, static_output)
+    return captured, taken_s[0] - min(taken_s)

@@ -22,7 +22,6 @@ DTYPES: dict[Precision, torch.dtype] = {
     "int8wo": torch.bfloat16,
     "int4wo": torch.bfloat16,
 }
-PLAIN: tuple[Precision, ...] = ("fp32", "bf16")
 # cuBLASLt's scaled product takes multiples of 16, the int8 product multiples of 8, the 4-bit
 # product whole groups along the input and multiples of 16 along the output.
 _FP8_MULTIPLE = 16
@@ -61,7 +60,10 @@ def quantize_linears(block: nn.Module, name: str, precision: Precision) -> None:
 
 
 def torchao_config(precision: Precision, device_type: str = "cpu") -> Any:
-    """How torchao is told of ``precision`` on a device of that type.
+    """Configuration of torchao for ``precision`` on a device of that type.
+
+    None changes the compiler's settings. torchao's defaults switch on coordinate-descent tuning
+    for the whole process, which takes most of a minute for each kind of layer on a GPU.
 
     Raises:
         ValueError: the precision is none of torchao's.
@@ -77,20 +79,25 @@ def torchao_config(precision: Precision, device_type: str = "cpu") -> Any:
         from torchao.quantization.quantize_.workflows import Int4PackingFormat
     match precision:
         case "int8":
-            return Int8DynamicActivationInt8WeightConfig()
+            return Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
         case "fp8":
-            return Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
+            return Float8DynamicActivationFloat8WeightConfig(
+                granularity=PerRow(), set_inductor_config=False
+            )
         case "int8wo":
-            return Int8WeightOnlyConfig()
+            return Int8WeightOnlyConfig(set_inductor_config=False)
         case "int4wo" if device_type == "cpu":
             with quiet_torchao():
                 # Where torchao 0.18 keeps the one 4-bit product that CPUs have.
                 from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
-            return PrototypeInt4WeightOnlyConfig(group_size=INT4_GROUP_SIZE)
+            return PrototypeInt4WeightOnlyConfig(
+                group_size=INT4_GROUP_SIZE, set_inductor_config=False
+            )
         case "int4wo":
             return Int4WeightOnlyConfig(
                 group_size=INT4_GROUP_SIZE,
                 int4_packing_format=Int4PackingFormat.TILE_PACKED_TO_4D,
+                set_inductor_config=False,
             )
         case _:
             raise ValueError(f"precision must be one of torchao's, got {precision!r}")

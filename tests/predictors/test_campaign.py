@@ -261,6 +261,7 @@ def test_a_fresh_process_measures(record):
     assert reading.workload == "digits/b16" and reading.protocol_hash == FAST.hash
     assert record.mode in ("compile", "eager") and record.spent_energy_j > reading.energy_j
     assert record.seed == 0 and not record.has_real_inputs
+    assert (record.compile_s > 0.1) == (record.mode == "compile")
     assert {"joulenas", "python", "torch", "torchao"} <= record.versions.keys()
 
 
@@ -308,7 +309,7 @@ def test_a_reading_names_the_driver_where_its_meter_does(record):
     clock = FakeClock()
     meter = FakeMeter(clock, 30.0)
     meter.driver_version = "580.0"
-    told = ("architecture", "workload", "mode", "flags", "seed", "has_real_inputs")
+    told = ("architecture", "workload", "mode", "flags", "seed", "has_real_inputs", "compile_s")
     subject = SimpleNamespace(
         meter=meter, protocol=FAST, **{name: getattr(record, name) for name in told}
     )

@@ -1,5 +1,6 @@
 import gc
 import shutil
+import time
 import weakref
 from contextlib import nullcontext
 from functools import partialmethod
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from search_spaces.architecture import (
+    PRECISIONS,
     Architecture,
     AttentionSpec,
     Compression,
@@ -116,6 +118,20 @@ def test_a_layer_that_torchao_skips_is_an_error(monkeypatch):
         ValueError, match=r"layers\.0\.ffn\.up must become int4wo, but became bf16"
     ):
         compress(build(architecture, DIGITS), architecture)
+
+
+@pytest.mark.parametrize("precision", [p for p in HERE if p not in ("fp32", "bf16")])
+def test_quantising_leaves_the_compilers_settings_as_they_were(precision):
+    before = torch._inductor.config.get_config_copy()
+    compress(build(make(precision, precision), DIGITS), make(precision, precision))
+    assert torch._inductor.config.get_config_copy() == before
+
+
+@pytest.mark.parametrize("precision", [p for p in PRECISIONS if p not in ("fp32", "bf16")])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_no_precision_asks_for_a_search_of_kernels(precision, device):
+    # Coordinate descent takes most of a minute for each kind of layer on a GPU.
+    assert quantize.torchao_config(precision, device).set_inductor_config is False
 
 
 def test_quantising_leaves_fp32_products_of_others_as_they_were():
@@ -260,7 +276,7 @@ def test_layers_alike_are_compiled_once_and_many_kinds_are_taken(monkeypatch):
         architecture = Architecture(16, (first, second, first), patch_size=2)
         model = compress(build(architecture, DIGITS, generator_seed=0), architecture)
         eager = run_eagerly(model).call(inputs())
-        with apply._compiled_layers(model, architecture, with_plain=False) as n, torch.no_grad():
+        with apply.compiled_layers(model, architecture) as n, torch.no_grad():
             assert n == 2
             out = model(inputs())
         assert (out - eager).abs().max() < 0.02 * eager.abs().max()
@@ -287,31 +303,85 @@ def test_a_network_whose_layers_are_not_ours_is_compiled_whole(monkeypatch, prec
     torch._dynamo.utils.counters.clear()
     other = Other()
     architecture = make(precision, "fp32")
-    with apply._compiled_layers(other, architecture, with_plain=False) as n, torch.no_grad():
+    with apply.compiled_layers(other, architecture) as n, torch.no_grad():
         other(torch.ones(1, 4))
     assert n == n_compiled
     assert torch._dynamo.utils.counters["stats"].get("unique_graphs", 0) == n_compiled
 
 
-def test_what_a_graph_reads_lives_as_long_as_the_graph(monkeypatch):
+class Graph:
+    """Stands for a captured graph: counts how often it is replayed."""
+
+    n_replays = 0
+
+    def replay(self):
+        self.n_replays += 1
+
+
+@pytest.fixture
+def graphs(monkeypatch):
     class Stream:
         def wait_stream(self, other):
+            pass
+
+        def synchronize(self):
             pass
 
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", nullcontext)
+
+
+def test_what_a_graph_reads_lives_as_long_as_the_graph(graphs):
     model = nn.Linear(2, 2)
     weight = weakref.ref(model.weight)
-    call = apply._graphed(model, torch.ones(1, 2))
+    call, _ = apply._graphed(model, torch.ones(1, 2))
     del model
     gc.collect()
     assert weight() is not None
+    replay = apply.PreparedModel(call, "cuda-graph").repeat(torch.ones(1, 2))
     del call
     gc.collect()
+    assert weight() is not None
+    del replay
+    gc.collect()
     assert weight() is None
+
+
+def test_a_batch_is_repeated_without_copies_of_inputs_and_outputs(graphs, monkeypatch):
+    captured, _ = apply._graphed(nn.Linear(2, 2), torch.zeros(1, 2))
+    prepared = apply.PreparedModel(captured, "cuda-graph")
+    replay = prepared.repeat(torch.ones(1, 2))
+    assert captured.static_input.tolist() == [[1.0, 1.0]]
+    n_replays = captured.graph.n_replays
+    for name in ("copy_", "clone"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *_: pytest.fail("the harness copies"))
+    for _ in range(3):
+        replay()
+    assert captured.graph.n_replays == n_replays + 3
+
+
+def test_repeating_an_eager_network_runs_it_on_its_inputs():
+    seen = []
+    repeated = run_eagerly(nn.Sequential(nn.Identity())).repeat(torch.ones(1, 2))
+    assert torch.equal(repeated(), torch.ones(1, 2))
+    apply.PreparedModel(seen.append, "eager").repeat("inputs")()
+    assert seen == ["inputs"]
+
+
+def test_seconds_of_compiling_are_those_of_the_first_pass(graphs):
+    class Slow(nn.Module):
+        n_calls = 0
+
+        def forward(self, inputs):
+            self.n_calls += 1
+            if self.n_calls == 1:
+                time.sleep(0.2)
+            return inputs
+
+    assert apply._graphed(Slow(), torch.ones(1, 2))[1] >= 0.15
 
 
 def test_without_a_compiler_plain_variants_run_op_by_op(monkeypatch):
