@@ -106,7 +106,6 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
     rows = []
     for record in records:
         reading = record.reading
-        flags = [*record.flags] + ([] if reading.converged else ["not_converged"])
         net_j = reading.net_energy_j
         rows.append(
             (
@@ -117,7 +116,7 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
                 record.architecture.describe(),
                 *([reading.workload] if len(workloads) > 1 else []),
                 *([reading.unit] if len(units) > 1 else []),
-                ", ".join(flags),
+                ", ".join(dict.fromkeys((*record.flags, *reading.caveats))),
             )
         )
     head = (

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nas.files import Place, as_local, copy_file, read_json, write_atomic
 from nas.searching.trial import TrialRecord
 from predictors.meters.base import EnergyReading
+from predictors.meters.flags import BOARDS_DIFFER
 
 RESULT, SCORES = "result.json", "scores.npy"
 _PREFIX = "replica-"
@@ -141,6 +142,9 @@ def _reading(readings: Sequence[EnergyReading]) -> EnergyReading:
     widths = np.log([r.high_j / r.low_j for r in readings]) / (2 * _Z)
     sd = math.sqrt(max(float(np.mean(widths**2)), float(logs.var(ddof=1))) / n)
     energy_j = float(np.exp(logs.mean()))
+    flags = {flag for r in readings for flag in r.flags}
+    if len({(r.limits, r.board and r.board.uuid) for r in readings}) > 1:
+        flags.add(BOARDS_DIFFER)
     return replace(
         first,
         energy_j=energy_j,
@@ -152,6 +156,8 @@ def _reading(readings: Sequence[EnergyReading]) -> EnergyReading:
         power_w=float(np.mean([r.power_w for r in readings])),
         duration_s=sum(r.duration_s for r in readings),
         net_energy_j=None,
+        flags=tuple(sorted(flags)),
+        n_rejected=sum(r.n_rejected for r in readings),
     )
 
 

@@ -87,12 +87,12 @@ def correct_drift(
             continue
         found = series_of.get((_group(record), record.session))
         if found is None:
-            corrected.append(replace(record, flags=(*record.flags, UNCORRECTED)))
+            corrected.append(replace(record, drift=(*record.drift, UNCORRECTED)))
         elif reports[found].is_applied:
             log_j, width = _log_reference(series[found][record.session], _time_s(record))
             corrected.append(_scaled(record, reports[found].reference_j / math.exp(log_j), width))
         elif reports[found].is_irregular:
-            corrected.append(replace(record, flags=(*record.flags, IRREGULAR)))
+            corrected.append(replace(record, drift=(*record.drift, IRREGULAR)))
         else:
             corrected.append(record)
     return corrected, list(reports.values())
@@ -178,5 +178,5 @@ def _scaled(record: EnergyRecord, factor: float, width: float) -> EnergyRecord:
             net_energy_j=None if net_j is None else net_j * factor,
         ),
         repeats_j=tuple(repeat_j * factor for repeat_j in record.repeats_j),
-        flags=(*record.flags, CORRECTED),
+        drift=(*record.drift, CORRECTED),
     )

@@ -4,6 +4,10 @@ Trainers hold the lock shared, a training step at a time; a measurement holds it
 nothing else of ours runs on the device meanwhile. Two ``flock`` files: a measurement first takes
 the turnstile, which keeps trainers from starting another step, then waits for the steps under
 way. The kernel lets go of both however a process ends.
+
+Each machine has one folder of locks for all its users, and a board one name in it, its UUID.
+Whoever opens a lock is listed beside it while it lives, so that a measurement knows our own
+processes from foreign ones.
 """
 
 from __future__ import annotations
@@ -16,29 +20,53 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from predictors.meters.base import MeterError
-from predictors.meters.nvml import visible_gpu
+from predictors.meters.nvml import board_uuid
+from predictors.meters.visible import visible_gpu
+
+FOLDER_VARIABLE = "JOULENAS_LOCK_FOLDER"
+# Not below TMPDIR, which differs from process to process on one machine.
+_FOLDER = Path("/tmp/joulenas-locks")
+# Of files that list processes: kept open, and so locked, until the process ends.
+_listed: dict[Path, int] = {}
+
+
+def lock_folder() -> Path:
+    """This machine's folder of locks: ``JOULENAS_LOCK_FOLDER``, or ``/tmp/joulenas-locks``."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    return Path(named) if named else _FOLDER
 
 
 class DeviceLock:
     """The lock of one device of this machine; one object serves one thread of one process."""
 
-    def __init__(self, folder: Path, device: str) -> None:
-        """Name the lock; its files are made in ``folder`` when it is first used."""
-        self._folder = folder
+    def __init__(self, folder: Path | None, device: str) -> None:
+        """Name the lock; its files are made in ``folder`` when it is first used.
+
+        ``None`` is the machine's own folder (``lock_folder``).
+        """
+        self._folder = lock_folder() if folder is None else folder
         self._name = re.sub(r"[^a-zA-Z0-9]+", "-", _board(device))
         self._files: tuple[int, int] | None = None
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Hold the device along with other trainers; waits while a measurement runs or waits."""
-        turnstile, device = self._open()
-        fcntl.flock(turnstile, fcntl.LOCK_SH)
-        fcntl.flock(device, fcntl.LOCK_SH)
-        fcntl.flock(turnstile, fcntl.LOCK_UN)
+        _, device = self._open()
+        self._enter_shared()
         try:
             yield
         finally:
             fcntl.flock(device, fcntl.LOCK_UN)
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Inside ``shared``: let go of the device for work that does not use it."""
+        _, device = self._open()
+        fcntl.flock(device, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            self._enter_shared()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -54,21 +82,105 @@ class DeviceLock:
         finally:
             fcntl.flock(turnstile, fcntl.LOCK_UN)
 
+    def processes(self) -> set[int]:
+        """Processes of this machine that have opened this lock and live, this one included."""
+        found = {os.getpid()}
+        for path in self._folder.glob(f"{self._name}.process-*"):
+            if _is_locked(path):
+                found.add(int(path.name.rpartition("-")[2]))
+        return found
+
+    def _enter_shared(self) -> None:
+        turnstile, device = self._open()
+        fcntl.flock(turnstile, fcntl.LOCK_SH)
+        fcntl.flock(device, fcntl.LOCK_SH)
+        fcntl.flock(turnstile, fcntl.LOCK_UN)
+
     def _open(self) -> tuple[int, int]:
         # Kept open: opening for each training step would cost more than locking.
         if self._files is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            turnstile, device = (
-                os.open(self._folder / f"{self._name}.{part}", os.O_RDWR | os.O_CREAT, 0o600)
-                for part in ("turnstile", "device")
+            _make_folder(self._folder)
+            self._files = (
+                _open_file(self._folder / f"{self._name}.turnstile"),
+                _open_file(self._folder / f"{self._name}.device"),
             )
-            self._files = (turnstile, device)
+            self._list_process()
         return self._files
+
+    def _list_process(self) -> None:
+        path = self._folder / f"{self._name}.process-{os.getpid()}"
+        if path not in _listed:
+            descriptor = _open_file(path)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            _listed[path] = descriptor
 
     def __del__(self) -> None:
         """Close the files."""
         for descriptor in self._files or ():
             os.close(descriptor)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make ``folder``, for every user of the machine.
+
+    Raises:
+        MeterError: it cannot be used; says what to do.
+    """
+    try:
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            # As /tmp itself, whatever the umask: others add files and remove none of ours.
+            folder.chmod(0o1777)
+    except OSError as error:
+        raise MeterError(_cause(folder, error)) from None
+
+
+def _open_file(path: Path) -> int:
+    """Open a lock, which another user may have made: reading is enough to lock it.
+
+    Raises:
+        MeterError: it cannot be opened; says what to do.
+    """
+    for _ in range(2):
+        try:
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            try:
+                # Linux refuses to create over another user's file in a folder like /tmp.
+                made = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise MeterError(_cause(path, error)) from None
+            os.fchmod(made, 0o644)
+            return made
+        except OSError as error:
+            raise MeterError(_cause(path, error)) from None
+    raise MeterError(f"the device's lock {path} comes and goes: is something deleting it?")
+
+
+def _cause(path: Path, error: OSError) -> str:
+    return (
+        f"the device's lock {path} cannot be used: {error.strerror}; set {FOLDER_VARIABLE} to a "
+        f"folder that every user of this machine can write"
+    )
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether the process that is listed in ``path`` lives: the kernel unlocks it at its end."""
+    if path in _listed and path.name.endswith(f"-{os.getpid()}"):
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _board(device: str) -> str:
@@ -78,6 +190,9 @@ def _board(device: str) -> str:
     """
     if not device.startswith("cuda"):
         return device
+    uuid = board_uuid(device)
+    if uuid is not None:
+        return uuid
     try:
         return f"cuda:{visible_gpu(int(device.partition(':')[2] or 0))}"
     except MeterError:

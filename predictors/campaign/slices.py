@@ -124,7 +124,7 @@ def run_slice(
                 underway.popleft()
         except KeyboardInterrupt:
             for one, future in underway:
-                if not future.cancel():
+                if state.is_underway(one) and not future.cancel():
                     # Half measured already: what it cost is kept. A second Ctrl-C ends it.
                     state.take(one, future)
             raise
@@ -236,25 +236,31 @@ class _Slice:
         """Keep what came of a measurement."""
         result: EnergyRecord | str
         try:
-            record = replace(
-                future.result(),
+            found = future.result()
+        except MeasureError as error:
+            self._underway.remove(running)
+            if not self._on_error(running, error):
+                return
+            result = str(error)
+        else:
+            self._underway.remove(running)
+            result = replace(
+                found,
                 item=self._plan.key(running.item) if running.role == _CANDIDATE else "",
                 role=running.role,
                 session=self._session,
                 order=self._order,
+                reference=self._reference,
             )
-            append_records(self._path, [record])
-            self._on_record(running, record)
-            result = record
-        except MeasureError as error:
-            if not self._on_error(running, error):
-                return
-            result = str(error)
-        finally:
-            self._underway.remove(running)
+            append_records(self._path, [result])
+            self._on_record(running, result)
         self._order += 1
         if self._listener is not None:
             self._listener.on_item(self.progress(), running.item, running.role, result)
+
+    def is_underway(self, running: _Running) -> bool:
+        """Whether ``take`` has not kept its result yet."""
+        return running in self._underway
 
     def check(self) -> None:
         """Raise the first error where nothing was measured and the device may be at fault."""

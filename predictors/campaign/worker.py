@@ -188,7 +188,7 @@ def _serve(subject: Subject, send: Send) -> None:
 def make_record(subject: Subject, measurement: Measurement, held_s: float) -> EnergyRecord:
     """What was measured, as it is kept; the device was held for ``held_s``."""
     meter, workload = subject.meter, subject.workload
-    reading = make_reading(measurement, workload, meter, subject.protocol)
+    reading = make_reading(measurement, workload, meter, subject.protocol, flags=subject.flags)
     dram_j = [
         window.dram_energy_j / n / workload.n_units
         for window, n in zip(measurement.windows, measurement.batches, strict=True)
@@ -212,19 +212,16 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         versions=_versions(meter),
         protocol=subject.protocol.to_dict(),
         spent_energy_j=spent_j,
-        flags=(*measurement.flags, *subject.flags),
         temperature_c=max(
             (w.temperature_c for w in windows if w.temperature_c is not None), default=None
         ),
         sm_clock_mhz=median(clocks_mhz) if clocks_mhz else None,
-        power_limit_w=windows[-1].power_limit_w,
         throttle_reasons=reduce(or_, reasons) if reasons else None,
         idle_power_w=measurement.idle_power_w,
         tick_s=getattr(meter, "tick_s", None),
         cross_check=max(
             (w.cross_check for w in windows if w.cross_check is not None), key=abs, default=None
         ),
-        n_rejected=measurement.n_rejected,
         dram_energy_j=median(dram_j) if dram_j else None,
         seed=subject.seed,
         has_real_inputs=subject.has_real_inputs,

@@ -10,8 +10,9 @@ from importlib.metadata import entry_points
 
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.estimate import WATTS_VARIABLE, EstimateMeter, watts_per_core
-from predictors.meters.nvml import NvmlMeter, visible_gpu
+from predictors.meters.nvml import NvmlMeter
 from predictors.meters.rapl import RaplMeter
+from predictors.meters.visible import visible_gpu
 from predictors.meters.zeus import ZeusMeter
 
 # A package registers a function ``device -> Meter`` under its name in this group.
