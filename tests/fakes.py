@@ -345,6 +345,7 @@ class FakeLab:
             seed=0,
             has_real_inputs=False,
             flags=(),
+            compile_s=0.0,
         )
         record = make_record(subject, run_windows(loop, self.protocol), held_s=1.0)
         date = datetime.datetime.fromtimestamp(self.clock(), datetime.UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,8 +10,7 @@ from predictors.campaign.plan import PlanItem
 from predictors.campaign.protocol import Protocol
 from search_spaces.layer_kinds import PLAIN, compressed_layer_kinds
 
-# Seconds between two looks at the temperature while a board warms up, and how many are needed.
-_N_WARM_LOOKS = 2
+# Seconds of work before the temperature is looked at, and between two looks.
 _WARM_LOOK_S = 1.0
 # Steps of the counter whose median is its period.
 _N_TICKS = 6
@@ -43,6 +43,8 @@ def held_s(protocol: Protocol, tick_s: float = 0.0) -> float:
 
     A window waits for a step at both ends. Rest, idle power and warm-up are part of it.
     """
-    windows_s = protocol.min_repeats * (protocol.window_s + 2 * tick_s)
-    warm_s = protocol.warmup_s + _N_WARM_LOOKS * (_WARM_LOOK_S + 2 * tick_s)
-    return protocol.cooldown_s + protocol.idle_s + warm_s + _N_TICKS * tick_s + windows_s
+    look_s = _WARM_LOOK_S + 2 * tick_s
+    n_looks = 1 + math.ceil((protocol.warmup_span_s - look_s / 2) / look_s)
+    warm_s = max(protocol.warmup_s, _WARM_LOOK_S + _N_TICKS * tick_s + n_looks * look_s)
+    rest_s = protocol.cooldown_s + (protocol.idle_s and protocol.idle_s + tick_s)
+    return rest_s + warm_s + protocol.min_repeats * (protocol.window_s + 2 * tick_s)

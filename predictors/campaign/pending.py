@@ -1,7 +1,7 @@
 """Which item of a plan is measured next, when some of them fail.
 
-Items come in the plan's order. A failure moves all items that share something with the failed one
-(a precision, a sparsity, the workload) behind those that share nothing with it, so that one
+Items come in the plan's order. A failure puts items of the same kind (precision and sparsity of
+their blocks) and those of the same workload behind the others, by as many seconds as it cost: one
 broken kernel, or one workload that does not fit, costs a slice one measurement and not all.
 """
 
@@ -26,7 +26,7 @@ class PendingItems:
     def __init__(self, items: Sequence[PlanItem]) -> None:
         """Queue ``items`` in order of priority."""
         self._items = list(items)
-        self._failures: Counter[str] = Counter()
+        self._lost_s: Counter[str] = Counter()
         self._is_retried: set[PlanItem] = set()
 
     def __iter__(self) -> Iterator[PlanItem]:
@@ -42,7 +42,7 @@ class PendingItems:
         fitting = [index for index, item in enumerate(self._items) if fits(item)]
         if not fitting:
             return None
-        return self._items.pop(min(fitting, key=lambda i: self._n_failures(self._items[i])))
+        return self._items.pop(min(fitting, key=lambda i: self._seconds_lost(self._items[i])))
 
     def put_back(self, item: PlanItem) -> bool:
         """Queue ``item`` once more, last; ``False`` where that was done before."""
@@ -52,14 +52,15 @@ class PendingItems:
         self._items.append(item)
         return True
 
-    def on_failure(self, item: PlanItem) -> None:
-        """Move what shares something with ``item`` behind the rest."""
-        self._failures.update(_shared(item))
+    def on_failure(self, item: PlanItem, seconds: float) -> None:
+        """Put what is like ``item``, which failed and took ``seconds``, behind the rest."""
+        # Failures that cost nothing count too.
+        self._lost_s.update(dict.fromkeys(_likeness(item), max(1, round(seconds))))
 
     def on_success(self, item: PlanItem) -> None:
-        """Forget failures of what ``item`` shares with others: it works."""
-        for name in _shared(item):
-            del self._failures[name]
+        """Forget failures of what is like ``item``: it works."""
+        for name in _likeness(item):
+            del self._lost_s[name]
 
     def leave_out(self, choices: Collection[str]) -> int:
         """Drop items with one of these compression choices, and return how many."""
@@ -67,8 +68,8 @@ class PendingItems:
         self._items = [i for i in self._items if not uses(i, choices)]
         return before - len(self._items)
 
-    def _n_failures(self, item: PlanItem) -> int:
-        return sum(self._failures[name] for name in _shared(item))
+    def _seconds_lost(self, item: PlanItem) -> int:
+        return sum(self._lost_s[name] for name in _likeness(item))
 
 
 def pending_items(
@@ -114,7 +115,9 @@ def uses(item: PlanItem, choices: Collection[str]) -> bool:
     return not frozenset(choices).isdisjoint(compression_choices(item.architecture))
 
 
-def _shared(item: PlanItem) -> set[str]:
-    precisions = {block.compression.precision for block in item.architecture.blocks}
-    sparsities = {b.compression.sparsity for b in item.architecture.blocks} - {"dense"}
-    return {*precisions, *sparsities, item.workload.key}
+def _likeness(item: PlanItem) -> tuple[str, str]:
+    """Names of the item's kind and workload."""
+    kinds = {
+        f"{b.compression.precision} {b.compression.sparsity}" for b in item.architecture.blocks
+    }
+    return " + ".join(sorted(kinds)), item.workload.key

@@ -319,7 +319,7 @@ class _Slice:
                 return False
         self._first_error = self._first_error or error
         self._failed_in_a_row += 1
-        self._pending.on_failure(running.item)
+        self._pending.on_failure(running.item, now_s - running.started_s)
         if running.role == _REFERENCE:
             self._on_failed_reference(error)
             return True
