@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from search_spaces.architecture import INT4_GROUP_SIZE, Architecture, is_factorised
+from search_spaces.architecture import INT4_GROUP_SIZE, Architecture, Precision, is_factorised
 from search_spaces.simulated import is_simulated
 
 # cuBLASLt's scaled product takes multiples of 16, the int8 product of 8, cuSPARSELt in bf16 of 64.
 FP8_MULTIPLE = 16
 INT8_CUDA_MULTIPLE = 8
+# The int8 product on CUDA takes no fewer rows (tokens of a batch; in generating one a sample).
+INT8_CUDA_LEAST_ROWS = 17
 # The 4-bit product takes whole groups along the input.
 INT4_OUT_MULTIPLE = 16
 SPARSE_CUDA_MULTIPLE = 64
@@ -21,11 +23,17 @@ SPARSE_CUDA_MULTIPLE = 64
 SPARSE_GROUP = 4
 
 
+def least_rows(precision: Precision, device: str) -> int:
+    """Fewest rows that the product of ``precision`` takes on ``device``; fewer are padded."""
+    return INT8_CUDA_LEAST_ROWS if precision == "int8" and device.startswith("cuda") else 1
+
+
 def kernel_fault(architecture: Architecture, device: str) -> str | None:
     """Why a block cannot run on ``device`` (``cpu`` or ``cuda:N``), ``None`` if all can.
 
-    Masks without a kernel of their own run dense (``search_spaces.simulated``). Says nothing of
-    whether the device's generation has the kernel: ``compression.realness`` asks the device.
+    Masks without a kernel of their own run dense (``search_spaces.simulated``). The rows of a
+    batch are no fault: too few for a kernel are padded (``least_rows``). Says nothing of whether
+    the device's generation has the kernel: ``compression.realness`` asks the device.
     """
     on_cuda = device.startswith("cuda")
     for placed in architecture.placed_blocks:
