@@ -107,7 +107,13 @@ def simulate(
         options = SliceOptions(budget_s=slice_s, sets_aside=True, item_s=costs.seconds)
         for number in range(1, n_slices + 1):
             started_s = board.clock()
-            progress = run_slice(plan, path, board, options, clock=board.clock)
+            try:
+                progress = run_slice(plan, path, board, options, clock=board.clock)
+            except MeasureError:
+                if counts:
+                    # What is left is only what fails, the reference with it.
+                    break
+                raise
             records = read_records(path).records[n_before:]
             if not records:
                 break

@@ -1,4 +1,4 @@
-"""The steps of a campaign on one device, each with its file, its seconds, and whether it is done."""
+"""The steps of a campaign on one device, each with its file and its seconds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from experiments.campaign.planned import make_plan
 from predictors.campaign.costs import ItemCosts, held_s
 from predictors.campaign.exclusive import DeviceLock, lock_folder
 from predictors.campaign.pending import is_reference_of, pending_items
-from predictors.campaign.plan import Plan
-from predictors.campaign.process import MeasureTimeout
+from predictors.campaign.plan import Plan, PlanItem
 from predictors.campaign.protocol import Protocol
 from predictors.campaign.records import EnergyRecord, read_records
 from predictors.campaign.runner import measure_fresh
 from predictors.campaign.slices import SliceListener, SliceOptions, run_slice
 from search_spaces.layer_kinds import compressed_layer_kinds
+
+OnWindow = Callable[[int, float | None], None]
 
 # A model that takes longer to build and measure, without compiling, fails.
 ITEM_TIMEOUT_S = 120.0
@@ -87,9 +88,9 @@ def steps_of(
     """What is still to be done, in order."""
     costs = costs_of(bench)
     left = pending_items(plan, bench.records, retry_failed=retry_failed, sets_aside=True)
-    first = [item for item in left if not compressed_layer_kinds(item.architecture)]
     n_first = _first_stage(plan)
-    first = [item for item in left if item in set(plan.items[:n_first])]
+    before_compiling = set(plan.items[:n_first])
+    first = [item for item in left if item in before_compiling]
     rest = len(left) - len(first)
 
     def measure(items: tuple[int, int], left_s: float) -> None:
@@ -116,9 +117,6 @@ def steps_of(
         last = len(plan.items)
         steps.append(Step("rest", what, every_s - first_s, lambda s: measure((0, last), s)))
     return steps
-
-
-OnWindow = Callable[[int, float | None], None]
 
 
 def _first_stage(plan: Plan) -> int:
@@ -206,6 +204,3 @@ def _run(command: list[str], limit_s: float) -> str:
         lines = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
         raise StepError(lines[-1])
     return done.stdout
-
-
-__all__ = ["Bench", "MeasureTimeout", "Step", "StepError", "costs_of", "plan_of", "steps_of"]

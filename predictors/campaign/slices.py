@@ -181,7 +181,8 @@ class _Slice:
         self._n_references = sum(is_reference_of(plan, record) for record in records)
         # A slice begins with a reference; ``_is_closed`` says that none is missing at its end.
         self._since_reference, self._is_closed = plan.protocol.block_size, True
-        self._n_records = self._failed_in_a_row = self._failed_references = 0
+        self._n_records = self._n_candidates = 0
+        self._failed_in_a_row = self._failed_references = 0
         self._unconfirmed: list[tuple[PlanItem, Failure]] = []
         self._first_error: MeasureError | None = None
         self._last_end_s, self._last_timeout_s = clock(), -math.inf
@@ -197,7 +198,9 @@ class _Slice:
         """What to measure next, ``None`` where nothing is left that would end in time."""
         reference = self._plan.reference
         is_due = reference is not None and self._since_reference >= self._block_size()
-        reserved_s = 0.0 if reference is None else self._cost_s(reference) * (1 + is_due)
+        # The first candidate is worth more than the reference that would close its block.
+        n_reserved = is_due + (reference is not None and self._n_candidates > 0)
+        reserved_s = 0.0 if reference is None else self._cost_s(reference) * n_reserved
 
         def fits(item: PlanItem) -> bool:
             return self._is_in_time(self._cost_s(item) + reserved_s)
@@ -295,7 +298,7 @@ class _Slice:
             self._n_references, self._failed_references = self._n_references + 1, 0
             self._reference = record.job
         else:
-            self._n_done += 1
+            self._n_done, self._n_candidates = self._n_done + 1, self._n_candidates + 1
             self._pending.on_success(running.item)
             self._working |= set(compression_choices(record.architecture))
         now_s = self._clock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -19,7 +20,8 @@ from predictors.campaign.plan import (
 )
 from predictors.campaign.protocol import Protocol
 
-# Of the second stage, each so many-th item is measured again, this many items later.
+# Of the second stage, each so many-th item of the pool is measured again, so many items later:
+# which ones does not depend on the order, which changes with the seconds of compiling.
 _REPEAT_EACH, _REPEAT_AFTER = 10, 20
 # References whose spread is that between processes: six are the fewest with a 95% interval.
 N_REFERENCES = 6
@@ -52,18 +54,19 @@ def plan_stages(
             continue
     rest = [item for item in pool if item not in items]
     order = order_by_coverage(rest, [item_s(item) for item in rest], items)
-    items += _with_repeats([rest[index] for index in order])
+    items += _with_repeats([rest[index] for index in order], set(rest[::_REPEAT_EACH]))
     workload = first[0].workload
     reference = PlanItem(reference_architecture(workload, device), workload)
     plan = plan_items(items, protocol=protocol, device=device)
     return replace(plan, reference=reference, n_references=N_REFERENCES)
 
 
-def _with_repeats(items: Sequence[PlanItem]) -> list[PlanItem]:
-    """``items`` with some of them measured again later, in another process."""
-    repeats = [replace(item, repeat=1) for item in items[::_REPEAT_EACH]]
-    ordered = list(items)
-    for index, repeat in enumerate(repeats):
-        # Each insertion moves what follows by one.
-        ordered.insert(index * (_REPEAT_EACH + 1) + _REPEAT_AFTER, repeat)
-    return ordered
+def _with_repeats(items: Sequence[PlanItem], repeated: set[PlanItem]) -> list[PlanItem]:
+    """``items`` with those of ``repeated`` measured again later, in another process."""
+    ordered: list[PlanItem] = []
+    due: dict[int, list[PlanItem]] = defaultdict(list)
+    for index, item in enumerate(items):
+        ordered += [item, *due.pop(index, ())]
+        if item in repeated:
+            due[index + _REPEAT_AFTER].append(replace(item, repeat=1))
+    return ordered + [item for late in due.values() for item in late]
