@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from predictors.campaign.plan import PlanItem
 from predictors.campaign.process import MeasureError, MeasureInterrupted, MeasureTimeout
@@ -23,6 +23,7 @@ from search_spaces.layer_kinds import PLAIN
 # ``kernel``: what the network runs is at fault. ``timeout``: it may have been slow only.
 # ``other``: a sensor was lost, a process was killed, or memory ended, which rule out no kernel.
 Reason = Literal["kernel", "timeout", "other"]
+_REASONS: dict[str, Reason] = {reason: reason for reason in get_args(Reason)}
 _WEIGHT: dict[str, float] = {"kernel": 1.0, "timeout": 0.5}
 
 
@@ -81,7 +82,7 @@ def read_failures(path: Path) -> dict[str, Failure]:
             failure = Failure(
                 str(data["item"]),
                 str(data["cause"]),
-                data["reason"],
+                _REASONS[data["reason"]],
                 compression_choices(Architecture.from_dict(data["architecture"])),
             )
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):

@@ -39,6 +39,8 @@ from predictors.campaign.records import EnergyRecord, Role, append_records, read
 
 # Failures in a row after which the reference tells whether the device is at fault.
 _MAX_FAILURES_IN_A_ROW = 5
+# Seconds that failures of earlier slices are taken to have cost.
+_LOST_S = {"timeout": 60.0, "kernel": 10.0, "other": 10.0}
 # No item may take more of what is left of a slice than this share, or than this many times what it
 # is expected to take, whichever is more: however much hangs, time is left for the rest.
 _MOST_SHARE, _MOST_TIMES = 1 / 4, 2.0
@@ -172,8 +174,14 @@ class _Slice:
         before = {} if options.retry_failed else read_failures(path)
         self._failures = list(before.values())
         self._working = working_choices(records)
-        keys = {plan.key(item) for item in plan.items}
+        by_key = {plan.key(item): item for item in plan.items}
+        keys = by_key.keys()
         done = keys & {record.item for record in records}
+        # Kinds that failed in earlier slices, and never worked, come last in this one too.
+        for key in keys & before.keys():
+            self._pending.on_failure(by_key[key], _LOST_S[before[key].reason])
+        for key in done:
+            self._pending.on_success(by_key[key])
         self._n_done, self._n_failed = len(done), len(keys & before.keys() - done)
         self._n_set_aside = len(keys) - len(items) - self._n_done - self._n_failed
         self._deadline_s = None if options.budget_s is None else clock() + options.budget_s
@@ -341,8 +349,9 @@ class _Slice:
 
     def _on_failed_reference(self, error: MeasureError) -> None:
         self._failed_references += 1
-        # Tried again, after more candidates each time.
-        self._since_reference = self._block_size() - 2 ** (1 + self._failed_references)
+        # Tried again, after more candidates each time, and many where it cost much.
+        more = 3 if isinstance(error, MeasureTimeout) else 1
+        self._since_reference = self._block_size() - 2 ** (more + self._failed_references)
         is_dead = self._failed_in_a_row > _MAX_FAILURES_IN_A_ROW
         if self._deadline_s is None and is_dead and self._failed_references > 1:
             raise error

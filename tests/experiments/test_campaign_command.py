@@ -1,4 +1,4 @@
-"""``make campaign`` as whoever has a card meets it: only what measuring imports, and nothing else."""
+"""``make campaign`` as whoever has a card meets it: with only what measuring imports."""
 
 import json
 import os
@@ -180,7 +180,7 @@ def test_the_first_slice_leaves_forty_records_by_the_short_protocol():
 )
 def test_a_broken_kernel_leaves_the_other_records(options):
     first, *others = counts("brief", overlaps=True, **options)
-    assert first.records >= 20 and all(count.records > 0 for count in others)
+    assert first.records >= 15 and all(count.records > 0 for count in others)
 
 
 def test_the_simulation_is_shown_and_says_that_it_is_one(capsys):
