@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +47,6 @@ class _Bench:
     board: str
     protocol: Protocol
     seed: int
-    lock_folder: Path
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,10 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     protocol = _protocol(arguments, device, named)
     meter = choose_meter(arguments.meter, device)
     meter.close()
-    lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
-    bench = _Bench(
-        device, meter.name, meter.source, meter.device, protocol, arguments.seed, lock_folder
-    )
+    bench = _Bench(device, meter.name, meter.source, meter.device, protocol, arguments.seed)
     if arguments.active is not None:
         return _active(arguments, bench)
     asked = _sampled(arguments, bench) if arguments.space else _given(arguments, named)
@@ -252,7 +247,6 @@ def _measure(
             protocol=bench.protocol,
             device=bench.device,
             meter=bench.meter,
-            lock_folder=bench.lock_folder,
             seed=bench.seed,
             on_window=progress.on_window,
             timeout_s=timeout_s,
@@ -352,7 +346,6 @@ def _compare(arguments: argparse.Namespace, bench: _Bench, pair: Sequence[PlanIt
             protocol=bench.protocol,
             device=bench.device,
             meter=bench.meter,
-            lock_folder=bench.lock_folder,
             seed=bench.seed,
             on_pair=lambda n, width: progress.on_pair(n, width, bench.protocol.max_repeats),
         )

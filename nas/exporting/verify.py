@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.exporting.artifact import CHECK, COMPRESSED, ExportError, load_artifact
 from nas.training.checkpoint import WEIGHTS
+from predictors.campaign.exclusive import DeviceLock
 from search_spaces.workload import PHASES
 
 if TYPE_CHECKING:
@@ -138,6 +139,15 @@ def _reload(folder: Path, task: str, device: str) -> dict[str, Any]:
 
 def _inspect(folder: Path, task_name: str, device: str) -> dict[str, Any]:
     """What the fresh process does."""
+    from search_spaces.models.device import use_device
+
+    use_device(device)
+    # Beside trainers, and never beside a measurement.
+    with DeviceLock(None, device).shared():
+        return _findings(folder, task_name, device)
+
+
+def _findings(folder: Path, task_name: str, device: str) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 

@@ -76,13 +76,17 @@ def probe_here(space: SearchSpace, device: str, batch_size: int) -> RealnessRepo
     Raises:
         ValueError: torch has no such device.
     """
+    from predictors.campaign.exclusive import DeviceLock
     from search_spaces.compression import probing
 
+    lock = DeviceLock(None, device)
     return probing.probe(
         device,
         shapes=probing.shapes_for(device, space.values("d_model"), batch_size),
         choices=_asked(space),
         cache_dir=cache_folder(),
+        beside=lock.shared,
+        alone=lock.exclusive,
     )
 
 

@@ -28,6 +28,7 @@ from search_spaces.plugins import environment
 METER_RESOURCE = "joule_meter"
 METER_SHARE = 0.5
 _CONNECT_TIMEOUT_S = 5.0
+_SHOW_ALL = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 
 
 def meter_resources(name: str | None) -> tuple[str, ...]:
@@ -87,11 +88,15 @@ def _connected(
 
 @contextmanager
 def _own(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[None]:
-    """A Ray for this search alone."""
+    """A Ray for this search alone.
+
+    Its workers see every GPU that this process sees, by the same numbers: shown GPU 0 alone they
+    could not train on ``cuda:1``.
+    """
     _quieten()
     meters: dict[str, float] = {METER_RESOURCE: max(1, len(measure_on))}
     meters |= {meter_resources(name)[-1]: 1 for name in measure_on}
-    with _failing_as("Ray must be able to start on this machine"):
+    with _failing_as("Ray must be able to start on this machine"), _showing_all_gpus():
         ray.init(
             # Of its own, even where another Ray runs here: without a word it would join that.
             address="local",
@@ -107,6 +112,20 @@ def _own(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[None]
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _showing_all_gpus() -> Iterator[None]:
+    """Keep a Ray that starts meanwhile from hiding GPUs from its workers, which inherit this."""
+    before = os.environ.get(_SHOW_ALL)
+    os.environ[_SHOW_ALL] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SHOW_ALL]
+        else:
+            os.environ[_SHOW_ALL] = before
 
 
 @contextmanager

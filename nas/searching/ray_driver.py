@@ -60,7 +60,7 @@ def run_trials(
     device: str,
     meter: str,
     protocol: Protocol,
-    lock_folder: Path,
+    lock_folder: Path | None,
     measured: Sequence[MeterFound] = (),
     gpus_per_trial: float | None = None,
     timeout_s: float | None = None,
@@ -115,7 +115,11 @@ def run_trials(
 
 
 def _measures(
-    measured: Sequence[MeterFound], device: str, meter: str, protocol: Protocol, lock_folder: Path
+    measured: Sequence[MeterFound],
+    device: str,
+    meter: str,
+    protocol: Protocol,
+    lock_folder: Path | None,
 ) -> list[RayMeasure]:
     """How trials are measured; by the first they are judged."""
     if not measured:
@@ -149,7 +153,7 @@ def run_replicas(
     device: str,
     meter: str,
     protocol: Protocol,
-    lock_folder: Path,
+    lock_folder: Path | None,
     measured: Sequence[MeterFound] = (),
     gpus_per_trial: float | None = None,
     timeout_s: float | None = None,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -60,7 +58,7 @@ class Where(TypedDict):
     device: str
     meter: str
     protocol: Protocol
-    lock_folder: Path
+    lock_folder: Path | None
     measured: Sequence[MeterFound]
     timeout_s: float | None
     gpus_per_trial: float | None
@@ -303,7 +301,7 @@ def _drive(
 
     folder, config, workers = run.folder, run.config, run.driver.workers
     # Workers need no study, nor the password that may open it.
-    told = replace(config, storage=None)
+    told = replace(config, storage=None, device=run.driver.trained_on(config.device))
     gate = Gate(
         workload,
         config.gate,
@@ -321,7 +319,8 @@ def _drive(
         first = earlier.first(config.space, config.trials)
         session = Session(config, workload, store, gate, account, first, run.metric)
         adopt_results(session, run.trials_place)
-        lock_folder = Path(tempfile.gettempdir()) / f"joulenas-locks-{os.getuid()}"
+        # Each machine has its own folder of locks, whatever this one's is called.
+        lock_folder = None
         if config.teacher is not None:
             try:
                 make_teacher(run, told, lock_folder, account)

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from predictors.meters.base import MeterError
-from predictors.meters.nvml import board_uuid
+from predictors.meters.base import Meter, MeterError
+from predictors.meters.nvml import NvmlMeter, board_uuid
 from predictors.meters.visible import visible_gpu
 
 FOLDER_VARIABLE = "JOULENAS_LOCK_FOLDER"
@@ -47,16 +47,25 @@ class DeviceLock:
         self._folder = lock_folder() if folder is None else folder
         self._name = re.sub(r"[^a-zA-Z0-9]+", "-", _board(device))
         self._files: tuple[int, int] | None = None
+        self._depth = 0
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold the device along with other trainers; waits while a measurement runs or waits."""
+        """Hold the device along with other trainers; waits while a measurement runs or waits.
+
+        Inside of itself it does nothing: to wait at the turnstile while holding the device would
+        never end.
+        """
         _, device = self._open()
-        self._enter_shared()
+        if not self._depth:
+            self._enter_shared()
+        self._depth += 1
         try:
             yield
         finally:
-            fcntl.flock(device, fcntl.LOCK_UN)
+            self._depth -= 1
+            if not self._depth:
+                fcntl.flock(device, fcntl.LOCK_UN)
 
     @contextmanager
     def released(self) -> Iterator[None]:
@@ -118,6 +127,12 @@ class DeviceLock:
         """Close the files."""
         for descriptor in self._files or ():
             os.close(descriptor)
+
+
+def introduce(meter: Meter, lock: DeviceLock) -> None:
+    """Let ``meter`` know our own processes on the device of ``lock``."""
+    if isinstance(meter, NvmlMeter):
+        meter.know_own(lock.processes)
 
 
 def _make_folder(folder: Path) -> None:
