@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from fakes import FakeLab
 
 from experiments.campaign import planned, simulation
 from experiments.campaign.simulation import SimulatedBoard, simulate
@@ -147,16 +149,21 @@ def test_make_campaign_installs_nothing():
     assert "pip" not in shown.stdout
 
 
-def counts(protocol, windows_s=None, **options):
-    protocol = get_protocol(protocol)
-    costs = ItemCosts(windows_s=windows_s or held_s(protocol, simulation.TICK_S))
-    plan = planned.make_plan("cuda:0", protocol, costs.seconds)
+@lru_cache
+def planned_at(name, windows_s):
+    costs = ItemCosts(windows_s=windows_s)
+    return planned.make_plan("cuda:0", get_protocol(name), costs.seconds), costs
+
+
+def counts(name, windows_s=None, n_slices=1, **options):
+    protocol = get_protocol(name)
+    plan, costs = planned_at(name, windows_s or held_s(protocol, simulation.TICK_S))
     board = SimulatedBoard(costs, protocol, **options)
-    return simulate(plan, board, costs, slice_s=480.0, n_slices=40)
+    return simulate(plan, board, costs, slice_s=480.0, n_slices=n_slices)
 
 
 def test_the_first_slice_leaves_twenty_records_by_screening_at_the_stated_costs():
-    first, second, third, *_ = found = counts("screening", 12.0)
+    first, second, third, *_ = found = counts("screening", 12.0, 40)
     # Nothing overlaps: a process 5 s, windows 12 s.
     assert first.records - first.references >= 20 and first.references >= 6
     assert first.quantised == second.quantised == 0 < third.quantised
@@ -169,6 +176,30 @@ def test_the_first_slice_leaves_forty_records_by_the_short_protocol():
     assert first.records >= 40 and first.references >= 6 and first.quantised == 0
 
 
+def test_the_page_tells_what_the_simulation_counts():
+    page = " ".join((ROOT / "docs" / "gpu.md").read_text().split())
+    stated, brief = counts("screening", 12.0)[0], counts("brief", overlaps=True)[0]
+    slow = [counts("screening", overlaps=overlaps)[0].records for overlaps in (False, True)]
+    for words in (
+        f"leave {stated.records} records, {stated.records - stated.references} of them candidates",
+        f"they leave {brief.records}. By",
+        f"they leave {slow[0]} to {slow[1]}:",
+        f"for {held_s(get_protocol('brief'), simulation.TICK_S):.1f} s a measurement",
+        f"{held_s(get_protocol('screening'), simulation.TICK_S):.1f} s each",
+    ):
+        assert words in page, words
+
+
+@pytest.mark.parametrize("name", ["brief", "screening", "final"])
+def test_what_a_protocol_takes_is_what_it_takes_on_a_board(name):
+    protocol = get_protocol(name)
+    lab = FakeLab(protocol)
+    plan = planned.make_plan("cuda:0", protocol, ItemCosts().seconds, n=1)
+    started_s = lab.clock()
+    lab(plan.items[0])
+    assert held_s(protocol, 0.1) == pytest.approx(lab.clock() - started_s, abs=0.7)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -179,7 +210,7 @@ def test_the_first_slice_leaves_forty_records_by_the_short_protocol():
     ids=str,
 )
 def test_a_broken_kernel_leaves_the_other_records(options):
-    first, *others = counts("brief", overlaps=True, **options)
+    first, *others = counts("brief", n_slices=5, overlaps=True, **options)
     assert first.records >= 15 and all(count.records > 0 for count in others)
 
 
@@ -187,7 +218,7 @@ def test_the_simulation_is_shown_and_says_that_it_is_one(capsys):
     assert simulation.main(["--slices", "1", "--windows-s", "12"]) == 0
     out = capsys.readouterr().out
     assert "simulated" in out and "records" in out
-    assert simulation.main(["--slices", "2", "--json"]) == 0
+    assert simulation.main(["--slices", "2", "--json", "--fails", "int8"]) == 0
     assert len(json.loads(capsys.readouterr().out)["slices"]) == 2
     for wrong in (["--process-s", "0"], ["--windows-s", "nan"], ["--protocol", "brisk"]):
         assert simulation.main(wrong) == 2

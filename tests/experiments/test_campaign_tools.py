@@ -11,7 +11,7 @@ from fakes import FakeClock, FakeGpu, FakeLab, FakeNvml, FakeZeusMonitor
 
 from experiments import campaign_report, meter_agreement
 from experiments.campaign import __main__ as campaign
-from experiments.campaign import command, needs, planned, steps
+from experiments.campaign import command, facts, needs, planned, steps
 from nas.tasks.registry import get_task
 from predictors.campaign.costs import ItemCosts
 from predictors.campaign.drift import correct_drift
@@ -96,6 +96,21 @@ def test_bad_input_is_one_line(tmp_path, capsys, arguments, word):
     assert out == "" and len(err.splitlines()) == 1 and word in err, err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "odd"]
     assert not lab.measured
+
+
+def test_facts_time_the_calls_that_a_driver_answers():
+    clock = FakeClock()
+    driver = FakeNvml(clock, FakeGpu(forbidden=("processes",)))
+    times = facts.call_times(driver, driver.gpus[0], lambda: clock.advance(0.01), clock)
+    assert times["energy"] == {"median_ms": 0.0, "most_ms": 0.0}
+    assert "Insufficient Permissions" in times["processes"]
+
+
+def test_facts_without_a_board_are_one_line(tmp_path, capsys):
+    for device in ("cuda:0", "cpu", "tpu"):
+        assert facts.main(["--to", str(tmp_path / "f.json"), "--device", device]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_gpu_the_campaign_says_so_and_measures_nothing(tmp_path, capsys):
