@@ -29,7 +29,10 @@ _CONFIDENCE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class ActiveBench:
-    """What is measured and on what; ``source`` and ``board`` are a reading's source and device."""
+    """What is measured and on what; ``source`` and ``board`` are a reading's source and device.
+
+    ``place`` is the device under the ``limits`` of its board.
+    """
 
     space: SearchSpace
     workload: Workload
@@ -38,6 +41,8 @@ class ActiveBench:
     meter: str
     source: str
     board: str
+    place: str
+    limits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +198,7 @@ class _State:
         from predictors.campaign.plan import plan_items
 
         self._bench, self._path, self._pool = bench, path, pool
-        self._naming: Plan = plan_items((), protocol=bench.protocol, device=bench.device)
+        self._naming: Plan = plan_items((), protocol=bench.protocol, device=bench.place)
         self._records: list[EnergyRecord] = []
         self.measured: list[Architecture] = []
         self.failed_items: list[PlanItem] = []
@@ -219,14 +224,21 @@ class _State:
         from predictors.campaign.drift import correct_drift
         from predictors.campaign.records import read_records
         from predictors.campaign.slices import failures_path, read_failures
+        from predictors.meters.board import describe_limits
 
         bench = self._bench
         every = read_records(self._path).records if self._path.exists() else ()
-        mine = (bench.board, bench.source, bench.protocol.hash)
+        mine = (bench.board, bench.source, bench.protocol.hash, bench.limits)
         alike = [
             r
             for r in every
-            if (r.reading.device, r.reading.source, r.reading.protocol_hash) == mine
+            if (
+                r.reading.device,
+                r.reading.source,
+                r.reading.protocol_hash,
+                describe_limits(r.reading.limits),
+            )
+            == mine
         ]
         self._records, _ = correct_drift(alike)
         found = {
