@@ -35,6 +35,7 @@ from predictors.meters.base import MeterError
 from predictors.meters.select import choose_meter, parse_device
 from search_spaces.compression.probing import probe, shapes_for
 from search_spaces.compression.realness import Shape, real_choices
+from search_spaces.kernels import rows_read
 from search_spaces.presets import get_space
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
@@ -76,13 +77,13 @@ def protocol_of(device: str) -> Protocol:
 
 def planned_shapes(device: str) -> tuple[Shape, ...]:
     """The probed shapes that stand for the campaign's models."""
-    parts = {CPU_SPACE: CPU_BATCH_SIZE}
+    parts = {CPU_SPACE: get_task("digits").workload(CPU_BATCH_SIZE)}
     if device.startswith("cuda"):
-        parts = {name: work.batch_size for name, work in GPU_WORKLOADS.items()}
+        parts = GPU_WORKLOADS
     found = {
         shape
-        for name, batch_size in parts.items()
-        for shape in shapes_for(device, get_space(name).values("d_model"), batch_size)
+        for space, workload in ((get_space(name), work) for name, work in parts.items())
+        for shape in shapes_for(device, space.values("d_model"), [rows_read(space, workload)])
     }
     return tuple(sorted(found))
 

@@ -53,7 +53,9 @@ class _Bench:
     @property
     def place(self) -> str:
         """The device under the limits of its board, by which items are known as measured."""
-        return f"{self.device} limited to {self.limits}" if self.limits else self.device
+        from nas.cli.measure_active import place_of
+
+        return place_of(self.device, self.limits)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -156,16 +158,18 @@ def _given(arguments: argparse.Namespace, named: Sequence[Named]) -> list[PlanIt
 
 
 def _offered_space(
-    arguments: argparse.Namespace, bench: _Bench, workload: Workload
+    arguments: argparse.Namespace, bench: _Bench, workloads: Sequence[Workload]
 ) -> SearchSpace:
     """The part of the space that the device offers, with a note of what is only simulated."""
     from nas.searching.offered import offered_space, unreal_choices
+    from search_spaces.kernels import rows_read
     from search_spaces.presets import get_space
 
     own = get_space(arguments.space)
-    space = offered_space(own, bench.device, workload.batch_size)
+    rows = tuple(rows_read(own, workload) for workload in workloads)
+    space = offered_space(own, bench.device, rows)
     if not arguments.quiet:
-        for line in unreal_choices(own, bench.device, workload.batch_size):
+        for line in unreal_choices(own, bench.device, rows):
             print(f"note: {line}", file=sys.stderr)
     return space
 
@@ -180,7 +184,7 @@ def _active(arguments: argparse.Namespace, bench: _Bench) -> int:
     # A mistyped space or workload is told at once, before the device is probed.
     (workload,) = _phases(arguments, _workload(arguments, bench.protocol.regime))
     _check_records(path)
-    space = _offered_space(arguments, bench, workload)
+    space = _offered_space(arguments, bench, [workload])
     active = ActiveBench(
         space,
         workload,
@@ -189,7 +193,6 @@ def _active(arguments: argparse.Namespace, bench: _Bench) -> int:
         bench.meter,
         bench.source,
         bench.board,
-        bench.place,
         bench.limits,
     )
     with MeasureProgress(quiet=arguments.quiet) as progress:
@@ -225,7 +228,7 @@ def _sampled(arguments: argparse.Namespace, bench: _Bench) -> list[PlanItem]:
     from search_spaces.presets import get_space
 
     workload, *others = _phases(arguments, _workload(arguments, bench.protocol.regime))
-    space = _offered_space(arguments, bench, workload)
+    space = _offered_space(arguments, bench, [workload, *others])
     plan = plan_campaign(
         [Part(space, workload, arguments.sample)],
         protocol=bench.protocol,

@@ -27,11 +27,16 @@ _POOL = 2000
 _CONFIDENCE = 0.9
 
 
+def place_of(device: str, limits: str) -> str:
+    """``device`` under ``limits`` of its board: joules under others are measured anew."""
+    return f"{device} limited to {limits}" if limits else device
+
+
 @dataclass(frozen=True, slots=True)
 class ActiveBench:
     """What is measured and on what; ``source`` and ``board`` are a reading's source and device.
 
-    ``place`` is the device under the ``limits`` of its board.
+    ``limits`` are those of the board in words, empty where it reports none.
     """
 
     space: SearchSpace
@@ -41,8 +46,12 @@ class ActiveBench:
     meter: str
     source: str
     board: str
-    place: str
     limits: str = ""
+
+    @property
+    def place(self) -> str:
+        """The device under the limits of its board, by which items are known as measured."""
+        return place_of(self.device, self.limits)
 
 
 @dataclass(frozen=True, slots=True)

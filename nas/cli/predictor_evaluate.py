@@ -85,15 +85,16 @@ def run(arguments: argparse.Namespace) -> int:
             "devices": [e.to_dict() for e in evaluations],
             "learning_curve": [p.to_dict() for curve in curves for p in curve],
             "drift": [_drift(report) for report in drifts],
-            "limits_compared": [c.to_dict() for c in compare_limits(devices)],
         }
+        if compared := compare_limits(devices):
+            result["limits_compared"] = [pair.to_dict() for pair in compared]
         print(json.dumps(result, allow_nan=False))
         return 0
     from nas.cli.measure_report import render_drift
 
     print("\n\n".join(render(found, devices[i][0]) for i, found in enumerate(evaluations)))
-    for compared in compare_limits(devices):
-        print("\n".join(_wrapped(render_limits(compared))))
+    for pair in compare_limits(devices):
+        print("\n".join(_wrapped(render_limits(pair))))
     for report in drifts:
         print("\n".join(_wrapped(render_drift(report))))
     if arguments.plot is not None:

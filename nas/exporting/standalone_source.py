@@ -175,7 +175,8 @@ def _attention(architecture: Architecture, workload: Workload) -> str:
         options.append("attn_mask=keep_BT[:, None, None, :]")
     if workload.is_causal:
         options.append("is_causal=True")
-    if any(spec.n_heads != spec.n_kv_heads for spec in specs):
+    is_grouped = any(spec.n_heads != spec.n_kv_heads for spec in specs)
+    if is_grouped:
         options.append("enable_gqa=True")
     widened = workload.n_tokens(architecture) <= _MOST_WIDENED_TOKENS and any(
         spec.compression.precision == "bf16" for spec in specs
@@ -186,6 +187,16 @@ def _attention(architecture: Architecture, workload: Workload) -> str:
         if widened
         else ""
     )
+    # As ``search_spaces.models.attend``: flash attention alone takes groups on CUDA.
+    has_kernel = not (_reads_padding(workload) or widened) and all(
+        spec.compression.precision == "bf16" for spec in specs
+    )
+    if is_grouped and not has_kernel:
+        widen += """        if q_BQTE.is_cuda and self.n_heads != self.n_kv_heads:
+            # No fused kernel takes groups of heads there.
+            n = self.n_heads // self.n_kv_heads
+            k_BKTE, v_BKTE = k_BKTE.repeat_interleave(n, 1), v_BKTE.repeat_interleave(n, 1)
+"""
     narrow = ".to(x_BTD.dtype)" if widened else ""
     arguments = "".join(f", {option}" for option in options)
     return f"""

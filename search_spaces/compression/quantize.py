@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from search_spaces.architecture import INT4_GROUP_SIZE, Precision
+from search_spaces.compression.padded import pad_rows
+from search_spaces.kernels import least_rows
 
 # What a block's plain tensors are kept in, and what its products read. int8 reads whatever the
 # stream is; fp8 by rows and the weight-only products want bf16.
@@ -57,6 +59,8 @@ def quantize_linears(block: nn.Module, name: str, precision: Precision) -> None:
         found = weight_precision(linear)
         if found != precision:
             raise ValueError(f"{name}.{inner} must become {precision}, but became {found}")
+    if (fewest := least_rows(precision, device.type)) > 1:
+        pad_rows(block, fewest)
 
 
 def torchao_config(precision: Precision, device_type: str = "cpu") -> Any:

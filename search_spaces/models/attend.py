@@ -1,7 +1,7 @@
 """Softmax attention by the kernel that is cheapest where it runs.
 
-Shape legend: B batch, T tokens, Q query heads, K key-value heads, G query heads to a key-value
-head, E d_head.
+Shape legend: B batch, T tokens, S tokens that are read, Q query heads, K key-value heads, G query
+heads to a key-value head, E d_head.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from torch import Tensor
 _MOST_FUSED_TOKENS = 8
 # Its bf16 form takes 2 to 3 times as long as fp32 up to 16 tokens, and is level from about 64 on.
 _MOST_WIDENED_TOKENS = 32
+# Of the fused CUDA kernels flash attention alone takes grouped queries in every supported version
+# of torch, and it takes these types and no mask.
+_FLASH_DTYPES = (torch.bfloat16, torch.float16)
 
 
 def attend(
@@ -51,6 +54,8 @@ def attend(
     # The fused form keeps a product for each pair of tokens, which a backward pass would pay for.
     if on_cpu and tokens <= _MOST_FUSED_TOKENS and not torch.is_grad_enabled():
         return _fused(q_BQTE.float(), k_BKTE.float(), v_BKTE.float(), keep_BT, is_causal).to(dtype)
+    if q_BQTE.device.type == "cuda":
+        return _attend_on_cuda(q_BQTE, k_BKTE, v_BKTE, keep_BT, is_causal)
     if on_cpu and dtype == torch.bfloat16 and tokens <= _MOST_WIDENED_TOKENS:
         q_BQTE, k_BKTE, v_BKTE = q_BQTE.float(), k_BKTE.float(), v_BKTE.float()
     return F.scaled_dot_product_attention(
@@ -61,6 +66,40 @@ def attend(
         is_causal=is_causal,
         enable_gqa=q_BQTE.shape[1] != k_BKTE.shape[1],
     ).to(dtype)
+
+
+def _attend_on_cuda(
+    q_BQTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, keep_BS: Tensor | None, is_causal: bool
+) -> Tensor:
+    """The same by a fused kernel, for shapes that such a kernel would refuse too.
+
+    Refused, torch writes all scores to memory: fewer key-value heads would cost more than many.
+    """
+    # Views of a supernet's interleaved heads have another stride, which no fused kernel takes.
+    q_BQTE, k_BKSE, v_BKSE = (
+        x if x.stride(-1) == 1 else x.clone(memory_format=torch.contiguous_format)
+        for x in (q_BQTE, k_BKSE, v_BKSE)
+    )
+    shape_BQTE, n_kv_heads = q_BQTE.shape, k_BKSE.shape[1]
+    is_grouped = shape_BQTE[1] != n_kv_heads
+    has_kernel = keep_BS is None and q_BQTE.dtype in _FLASH_DTYPES
+    if is_grouped and not has_kernel:
+        if is_causal:
+            n_groups = shape_BQTE[1] // n_kv_heads
+            k_BKSE, v_BKSE = (x.repeat_interleave(n_groups, 1) for x in (k_BKSE, v_BKSE))
+        else:
+            # Heads that share keys read like more tokens of one head, without copies of the keys.
+            q_BQTE = q_BQTE.reshape(shape_BQTE[0], n_kv_heads, -1, shape_BQTE[3])
+        is_grouped = False
+    out = F.scaled_dot_product_attention(
+        q_BQTE,
+        k_BKSE,
+        v_BKSE,
+        attn_mask=None if keep_BS is None else keep_BS.unsqueeze(1).unsqueeze(1),
+        is_causal=is_causal,
+        enable_gqa=is_grouped,
+    )
+    return out.reshape(shape_BQTE)
 
 
 def _fused(

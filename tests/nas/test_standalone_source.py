@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nas.exporting.huggingface_form import HuggingFaceForm
 from nas.exporting.python_form import SOURCE, PythonForm, imported
@@ -82,6 +83,39 @@ def test_it_is_the_network(tmp_path, workload, precisions, resolution):
     relative = 1e-5 if precisions == ("fp32", "fp32") else 0.03
     assert found.shape == expected.shape and expected.std() > 0.1
     assert (found - expected).abs().max() <= relative * (1 + expected.abs().max())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.kind)
+def test_on_gpus_groups_of_heads_are_handed_to_flash_attention_alone(
+    workload, precision, monkeypatch
+):
+    source = write_source(network_of(workload, (precision, precision)), workload, None)
+    names = {"__name__": "model", "__file__": "model.py"}
+    exec(compile(source, "model.py", "exec"), names)
+    attention = names["Attention"](4, 2, 4, None)
+    seen = []
+
+    def product(q, k, v, *, attn_mask=None, **rest):
+        seen.append((k.shape[1], q.dtype, attn_mask))
+        return q
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", product)
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    # Tensors without numbers, on a device that need not be there.
+    with FakeTensorMode():
+        x = torch.empty(2, 40, 16, dtype=dtype, device="cuda")
+        for name, width in (("q", 16), ("k", 8), ("v", 8)):
+            out = torch.empty(2, 40, width, dtype=dtype, device="cuda")
+            delattr(attention, name)
+            setattr(attention, name, lambda _, out=out: out)
+        attention.o = torch.nn.Identity()
+        if "keep_BT" in source.partition("class Attention")[2].partition("class Layer")[0]:
+            attention(x, torch.ones(2, 40, dtype=torch.bool))
+        else:
+            attention(x)
+    heads, computed_in, mask = seen[0]
+    assert heads == (2 if computed_in == torch.bfloat16 and mask is None else 4)
 
 
 def test_it_runs_where_this_project_is_not(tmp_path):

@@ -22,7 +22,9 @@ from search_spaces.compression import apply, quantize
 from search_spaces.compression.apply import compress, prepare_for_inference, run_eagerly
 from search_spaces.compression.quantize import weight_precision
 from search_spaces.compression.sparsity import Masks, mask_2_4
+from search_spaces.compression.store import load_compressed, save_compressed
 from search_spaces.counting import count
+from search_spaces.kernels import least_rows
 from search_spaces.models.blocks import Layer
 from search_spaces.models.build import build
 from search_spaces.simulated import describe_on, simulated_choices
@@ -132,6 +134,61 @@ def test_quantising_leaves_the_compilers_settings_as_they_were(precision):
 def test_no_precision_asks_for_a_search_of_kernels(precision, device):
     # Coordinate descent takes most of a minute for each kind of layer on a GPU.
     assert quantize.torchao_config(precision, device).set_inductor_config is False
+
+
+@pytest.fixture
+def refuses_few_rows(monkeypatch):
+    """The int8 product of CUDA, which takes no fewer than 17 rows."""
+    product = torch._int_mm
+
+    def int_mm(rows, weight, **rest):
+        if rows.shape[0] <= 16:
+            raise RuntimeError(f"self.size(0) needs to be greater than 16, but got {len(rows)}")
+        return product(rows, weight, **rest)
+
+    # Imported first, since it keeps the product that it finds, for compiled code.
+    from torch._inductor.kernel import mm
+    from torch._inductor.select_algorithm import extern_kernels
+
+    assert mm.aten__int_mm.name == "_int_mm"
+    monkeypatch.setattr(torch, "_int_mm", int_mm)
+    monkeypatch.setattr(extern_kernels, "_int_mm", int_mm)
+
+
+@pytest.mark.parametrize("rank", [None, 4])
+@pytest.mark.parametrize("batch_size", [1, 8, 16, 17, 40])
+def test_int8_of_few_rows_is_padded_for_gpus(refuses_few_rows, monkeypatch, batch_size, rank):
+    architecture = make("int8", "int8", rank=rank)
+    # A token each, as in generating.
+    workload = Workload("few", "text_classification", (1,), 10, batch_size, 8)
+    architecture = Architecture(32, architecture.layers)
+    tokens = torch.arange(batch_size)[:, None] % 8
+    model = build(architecture, workload, generator_seed=0)
+    whole = tokens.repeat(40, 1)
+    expected = run_eagerly(compress(model, architecture)).call(whole)[:batch_size]
+    if batch_size <= 16:
+        with pytest.raises(RuntimeError, match="greater than 16"):
+            run_eagerly(compress(model, architecture)).call(tokens)
+    monkeypatch.setattr(quantize, "least_rows", lambda p, _: least_rows(p, "cuda:0"))
+    compressed = compress(model, architecture)
+    # The same numbers as in a batch with rows enough.
+    torch.testing.assert_close(run_eagerly(compressed).call(tokens), expected)
+    assert {weight_precision(m) for m in linears(compressed.layers)} == {"int8"}
+
+
+@needs_compiler
+def test_padded_rows_compile_and_are_stored_like_others(refuses_few_rows, monkeypatch, tmp_path):
+    monkeypatch.setattr(quantize, "least_rows", lambda p, _: least_rows(p, "cuda:0"))
+    architecture = Architecture(32, make("int8", "fp32").layers[:1])
+    workload = Workload("few", "text_classification", (2,), 10, 3, 8)
+    compressed = compress(build(architecture, workload, generator_seed=0), architecture)
+    tokens = torch.tensor([[1, 2], [3, 4], [5, 6]])
+    eager = run_eagerly(compressed).call(tokens)
+    compiled = prepare_for_inference(compressed, architecture, tokens).call(tokens)
+    torch.testing.assert_close(compiled, eager, rtol=0.02, atol=0.02)
+    save_compressed(compressed, architecture, tmp_path / "w.safetensors")
+    loaded = load_compressed(architecture, workload, tmp_path / "w.safetensors")
+    assert torch.equal(run_eagerly(loaded).call(tokens), eager)
 
 
 def test_quantising_leaves_fp32_products_of_others_as_they_were():
