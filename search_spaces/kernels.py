@@ -7,9 +7,15 @@ a plan of hundreds of measurements must not find out one failed process at a tim
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import product
+from statistics import median_high
+
+import numpy as np
 
 from search_spaces.architecture import INT4_GROUP_SIZE, Architecture, Precision, is_factorised
 from search_spaces.simulated import is_simulated
+from search_spaces.space import SearchSpace
+from search_spaces.workload import AS_IT_IS, Workload
 
 # cuBLASLt's scaled product takes multiples of 16, the int8 product of 8, cuSPARSELt in bf16 of 64.
 FP8_MULTIPLE = 16
@@ -59,6 +65,25 @@ def kernel_fault(architecture: Architecture, device: str) -> str | None:
                     f"{precision} {sparsity}, got {(d_in, d_out)}"
                 )
     return None
+
+
+def rows_read(space: SearchSpace, workload: Workload) -> int:
+    """Rows of a projection's input, for a middling member of ``space`` on ``workload``.
+
+    Those are the tokens of a batch; a step of generating reads one a sample. A translation's steps
+    are left out: nothing of an encoder-decoder is compressed.
+    """
+    if workload.phase == "generate":
+        return workload.batch_size
+    n_tokens = []
+    for patch_size, resolution in product(space.values("patch_size"), space.values("resolution")):
+        try:
+            grid = np.array([[patch_size], [resolution or AS_IT_IS]])
+            n_tokens.append(int(workload.n_tokens_batch(*grid)[0]))
+        except ValueError:
+            # One that cannot read these samples; whether any can is checked elsewhere.
+            continue
+    return workload.batch_size * (median_high(n_tokens) if n_tokens else 1)
 
 
 def _shapes(projections: Iterable[tuple[int, int]], rank: int | None) -> Iterator[tuple[int, int]]:

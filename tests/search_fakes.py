@@ -117,7 +117,7 @@ def drive(session: Session, judge=finished) -> Session:
 def report(**statuses):
     """What a probe says of a CPU at one shape: a status for each choice, dense always real."""
     rows = [
-        Row(choice.replace("_", ":"), Shape(64, 128), status, reason=f"{choice} is {status}")
+        Row(choice.replace("_", ":"), Shape(64, 2048), status, reason=f"{choice} is {status}")
         for choice, status in {"dense": "real", **statuses}.items()
     ]
     return RealnessReport("cpu", "a CPU", {"torch": "0"}, tuple(rows))

@@ -38,7 +38,8 @@ def add_parser(subparsers: Any) -> None:
 class _Bench:
     """Where and how everything of one command is measured.
 
-    ``board`` is the device's own name and ``source`` what the meter's figure is, as in readings.
+    ``board`` is the device's own name and ``source`` what the meter's figure is, as in readings;
+    ``limits`` are the board's in words, empty where it reports none.
     """
 
     device: str
@@ -47,6 +48,14 @@ class _Bench:
     board: str
     protocol: Protocol
     seed: int
+    limits: str
+
+    @property
+    def place(self) -> str:
+        """The device under the limits of its board, by which items are known as measured."""
+        from nas.cli.measure_active import place_of
+
+        return place_of(self.device, self.limits)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     named_plugins(arguments)
     from nas.cli.architecture_files import read_named
     from nas.searching.recipes import default_device
-    from predictors.meters.select import choose_meter, parse_device
+    from predictors.meters.select import choose_meter, limits_of, parse_device
 
     device = parse_device(arguments.device or default_device())
     named = [one for path in arguments.files for one in read_named(path)]
@@ -66,8 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
         named += found
     protocol = _protocol(arguments, device, named)
     meter = choose_meter(arguments.meter, device)
+    limits = limits_of(meter)
     meter.close()
-    bench = _Bench(device, meter.name, meter.source, meter.device, protocol, arguments.seed)
+    bench = _Bench(
+        device, meter.name, meter.source, meter.device, protocol, arguments.seed, limits
+    )
     if arguments.active is not None:
         return _active(arguments, bench)
     asked = _sampled(arguments, bench) if arguments.space else _given(arguments, named)
@@ -83,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     from nas.cli.measure_report import report
     from predictors.campaign.plan import plan_items
 
-    plan = plan_items(asked, protocol=protocol, device=device)
+    plan = plan_items(asked, protocol=protocol, device=bench.place)
     return report(plan, asked, path, as_json=arguments.json)
 
 
@@ -146,16 +158,18 @@ def _given(arguments: argparse.Namespace, named: Sequence[Named]) -> list[PlanIt
 
 
 def _offered_space(
-    arguments: argparse.Namespace, bench: _Bench, workload: Workload
+    arguments: argparse.Namespace, bench: _Bench, workloads: Sequence[Workload]
 ) -> SearchSpace:
     """The part of the space that the device offers, with a note of what is only simulated."""
     from nas.searching.offered import offered_space, unreal_choices
+    from search_spaces.kernels import rows_read
     from search_spaces.presets import get_space
 
     own = get_space(arguments.space)
-    space = offered_space(own, bench.device, workload.batch_size)
+    rows = tuple(rows_read(own, workload) for workload in workloads)
+    space = offered_space(own, bench.device, rows)
     if not arguments.quiet:
-        for line in unreal_choices(own, bench.device, workload.batch_size):
+        for line in unreal_choices(own, bench.device, rows):
             print(f"note: {line}", file=sys.stderr)
     return space
 
@@ -170,9 +184,16 @@ def _active(arguments: argparse.Namespace, bench: _Bench) -> int:
     # A mistyped space or workload is told at once, before the device is probed.
     (workload,) = _phases(arguments, _workload(arguments, bench.protocol.regime))
     _check_records(path)
-    space = _offered_space(arguments, bench, workload)
+    space = _offered_space(arguments, bench, [workload])
     active = ActiveBench(
-        space, workload, bench.protocol, bench.device, bench.meter, bench.source, bench.board
+        space,
+        workload,
+        bench.protocol,
+        bench.device,
+        bench.meter,
+        bench.source,
+        bench.board,
+        bench.limits,
     )
     with MeasureProgress(quiet=arguments.quiet) as progress:
         done = measure_actively(
@@ -185,7 +206,7 @@ def _active(arguments: argparse.Namespace, bench: _Bench) -> int:
             retry_failed=arguments.retry_failed,
             say=progress.say,
         )
-    plan = plan_items(done.items, protocol=bench.protocol, device=bench.device)
+    plan = plan_items(done.items, protocol=bench.protocol, device=bench.place)
     code = report(
         plan,
         done.items,
@@ -207,7 +228,7 @@ def _sampled(arguments: argparse.Namespace, bench: _Bench) -> list[PlanItem]:
     from search_spaces.presets import get_space
 
     workload, *others = _phases(arguments, _workload(arguments, bench.protocol.regime))
-    space = _offered_space(arguments, bench, workload)
+    space = _offered_space(arguments, bench, [workload, *others])
     plan = plan_campaign(
         [Part(space, workload, arguments.sample)],
         protocol=bench.protocol,
@@ -256,7 +277,7 @@ def _measure(
     plan = plan_items(
         asked,
         protocol=bench.protocol,
-        device=bench.device,
+        device=bench.place,
         seed=None if arguments.space else bench.seed,
     )
     if pending_items(plan, path, retry_failed=arguments.retry_failed):
@@ -289,7 +310,7 @@ def _measure_auto(
     from predictors.campaign.records import read_records
 
     started_s = time.monotonic()
-    naming = plan_items((), protocol=bench.protocol, device=bench.device)
+    naming = plan_items((), protocol=bench.protocol, device=bench.place)
     before: list[PlanItem] = []
     while True:
         records = read_records(path).records if path.exists() else ()

@@ -43,6 +43,7 @@ def report(
     corrected, drifts = correct_drift([r for r in every if r.session in sessions])
     by_key = {record.item: record for record in corrected}
     found = [by_key[key] for key in keys if key in by_key]
+    elsewhere = under_other_limits(found, every)
     failures = read_failures(path)
     failed = {key: failures[key] for key in keys if key in failures and key not in by_key}
     missing = len(keys) - len(found) - len(failed)
@@ -59,17 +60,43 @@ def report(
                 for key, failure in failed.items()
             ],
             "missing": missing,
+            "under_other_limits": [record.to_dict() for record in elsewhere],
             "drift": [asdict(drift) for drift in drifts],
             **(more or {}),
         }
         print(json.dumps(result, allow_nan=False))
     else:
-        print(render_records(found))
+        print(render_records([*found, *elsewhere]))
         for line in [*map(render_drift, drifts), *_failures(failed, keys)]:
             print(line)
         left = f", {missing} items are still to be measured" if missing else ""
         print(f"records: {path}{left}")
     return 1 if failed else 0
+
+
+def under_other_limits(
+    found: Sequence[EnergyRecord], every: Sequence[EnergyRecord]
+) -> list[EnergyRecord]:
+    """Records among ``every`` of the same models that differ from ``found`` in limits alone."""
+
+    def alike(record: EnergyRecord) -> tuple[str, ...]:
+        reading = record.reading
+        return (
+            record.architecture.hash,
+            record.workload.key,
+            reading.device,
+            reading.source,
+            reading.protocol_hash,
+        )
+
+    limits = {alike(record): record.reading.limits for record in found}
+    return [
+        record
+        for record in every
+        if record.role == "candidate"
+        and alike(record) in limits
+        and record.reading.limits != limits[alike(record)]
+    ]
 
 
 def _failures(failed: Mapping[str, Failure], keys: Mapping[str, PlanItem]) -> list[str]:
@@ -99,10 +126,14 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
     """Aligned columns, corrected for drift; joules gross and, where idle was measured, net."""
     if not records:
         return "nothing is measured yet"
+    from predictors.meters.board import describe_limits
+    from predictors.meters.flags import describe_flag
+
     first = records[0].reading
     label = meter_label(first.meter, is_estimate=first.is_estimate)
     workloads = {record.reading.workload for record in records}
     units = {record.reading.unit for record in records}
+    limits = {describe_limits(record.reading.limits) for record in records}
     rows = []
     for record in records:
         reading = record.reading
@@ -116,6 +147,7 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
                 record.architecture.describe(),
                 *([reading.workload] if len(workloads) > 1 else []),
                 *([reading.unit] if len(units) > 1 else []),
+                *([describe_limits(reading.limits) or "unknown"] if len(limits) > 1 else []),
                 ", ".join(dict.fromkeys((*record.flags, *reading.caveats))),
             )
         )
@@ -126,10 +158,17 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
         "architecture",
         *(["workload"] if len(workloads) > 1 else []),
         *(["per"] if len(units) > 1 else []),
+        *(["limits"] if len(limits) > 1 else []),
         "flags",
     )
     where = f"on {first.device}" if len(workloads) > 1 else f"{first.workload} on {first.device}"
-    return render_columns(head, rows) + f"\nenergy with 95% interval, {where}"
+    (only,) = limits if len(limits) == 1 else ("",)
+    under = f", limited to {only}" if only else ""
+    flags = sorted({flag for r in records for flag in (*r.flags, *r.reading.caveats)})
+    notes = [f"{flag}: {describe_flag(flag)}" for flag in flags]
+    return "\n".join(
+        [render_columns(head, rows), f"energy with 95% interval, {where}{under}", *notes]
+    )
 
 
 def render_comparison(done: Comparison) -> str:

@@ -16,6 +16,7 @@ from nas.cli.search_options import add_search_options
 
 if TYPE_CHECKING:
     from nas.searching.config import SearchConfig
+    from nas.searching.offered import Rows
     from nas.searching.run import Run
     from search_spaces.compression.realness import RealnessReport
     from search_spaces.space import SearchSpace
@@ -90,10 +91,10 @@ def _probing(arguments: argparse.Namespace) -> Iterator[None]:
     named = arguments.measure_on
     name = MeasuredDevice.parse(named[0]).name if named else None
 
-    def ask(space: SearchSpace, device: str, batch_size: int) -> RealnessReport:
-        key = (json.dumps(space.to_dict(), sort_keys=True), device, batch_size)
+    def ask(space: SearchSpace, device: str, rows: Rows) -> RealnessReport:
+        key = (json.dumps(space.to_dict(), sort_keys=True), device, rows)
         if key not in found:
-            found[key] = call_there(arguments.address, name, probe_here, space, device, batch_size)
+            found[key] = call_there(arguments.address, name, probe_here, space, device, rows)
         return found[key]
 
     with probed_by(ask):
@@ -120,11 +121,15 @@ def _files(arguments: argparse.Namespace) -> list[Path]:
 def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ...]:
     """What a space of the user's own asks for and does not really get."""
     from nas.searching.offered import unreal_choices
+    from nas.tasks.registry import get_task
+    from search_spaces.kernels import rows_read
     from search_spaces.presets import get_space
 
     if arguments.space is None:
         return ()
-    return unreal_choices(get_space(arguments.space), config.device, config.batch_size)
+    space = get_space(arguments.space)
+    workload = get_task(config.task).workload(config.batch_size)
+    return unreal_choices(space, config.device, (rows_read(space, workload),))
 
 
 def _earlier_notes(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.tasks.metric import get_metric
+from predictors.meters.board import Board, describe_limits
+from predictors.meters.flags import NOT_CONVERGED, describe_flags
 
 
 def describe_forms(card: Mapping[str, Any]) -> str:
@@ -50,9 +52,22 @@ def joules_are(reading: Mapping[str, Any]) -> str:
     """Whether joules are measured, by what, where, and by which protocol."""
     label = "an estimate" if reading["is_estimate"] else f"measured by {reading['meter']}"
     return (
-        f"{label} ({reading['source']}) on {reading['device']}, batch {reading['batch_size']}, "
+        f"{label} ({reading['source']}) on {board_of(reading)}, batch {reading['batch_size']}, "
         f"protocol `{reading['protocol_hash']}`"
     )
+
+
+def board_of(reading: Mapping[str, Any]) -> str:
+    """The device and, where they are known, the limits of its board."""
+    board = reading["board"]
+    limits = "" if board is None else describe_limits(Board.from_dict(board).limits)
+    return f"{reading['device']} limited to {limits}" if limits else str(reading["device"])
+
+
+def flags_of(reading: Mapping[str, Any]) -> str:
+    """A sentence on what went wrong while joules were measured, empty where nothing did."""
+    flags = [*reading["flags"], *([] if reading["converged"] else [NOT_CONVERGED])]
+    return f" Flags of these joules: {describe_flags(flags)}." if flags else ""
 
 
 def _note(form: Mapping[str, Any], metric: str) -> str:
@@ -74,4 +89,5 @@ def _note(form: Mapping[str, Any], metric: str) -> str:
     return (
         f"{opset}inputs ({shape}) with a batch of any size; {judged}; {needs}run by "
         f"{verified['runtime']} ({verified['mode']}); joules: {joules_are(verified['reading'])}."
+        f"{flags_of(verified['reading'])}"
     )

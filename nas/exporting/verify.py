@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
     architecture, workload = record.architecture, run.workload
 
     def measure(phase: Phase | None) -> EnergyReading:
-        return measure_fresh(
+        reading = measure_fresh(
             architecture,
             workload.with_phase(phase),
             protocol=get_protocol(run.config.protocol),
@@ -92,6 +92,8 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
             weights=folder / WEIGHTS,
             inputs=run.inputs_path,
         ).reading
+        # A card is published, and the name of this machine is nobody's business.
+        return replace(reading, host=None)
 
     try:
         measured = measure(workload.phase)

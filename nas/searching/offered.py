@@ -16,14 +16,16 @@ from search_spaces.space import SearchSpace
 if TYPE_CHECKING:
     from search_spaces.compression.realness import RealnessReport
 
-# From a space, a device and a batch size to what was found where such a device is.
-Prober = Callable[[SearchSpace, str, int], "RealnessReport"]
+# Rows that products read, one figure a workload: see ``search_spaces.kernels.rows_read``.
+Rows = tuple[int, ...]
+# From a space, a device and rows to what was found where such a device is.
+Prober = Callable[[SearchSpace, str, Rows], "RealnessReport"]
 
 _GENES = {block: (f"{block}_precision", f"{block}_sparsity") for block in ("attention", "ffn")}
 
 
-def offered_space(space: SearchSpace, device: str, batch_size: int) -> SearchSpace:
-    """The part of ``space`` that is offered on ``device``.
+def offered_space(space: SearchSpace, device: str, rows: Rows) -> SearchSpace:
+    """The part of ``space`` that is offered on ``device`` where products read ``rows``.
 
     A preset is cut down to the choices that are real at one of its shapes. A space of the user's
     own asks for its choices by name: all that can run stay, whether or not they gain anything
@@ -34,7 +36,7 @@ def offered_space(space: SearchSpace, device: str, batch_size: int) -> SearchSpa
     """
     from search_spaces.compression.realness import real_choices, runnable_choices
 
-    report = _probed(space, device, batch_size)
+    report = _probed(space, device, rows)
     offered = real_choices(report) if is_preset(space) else runnable_choices(report)
     return space.restrict(precisions=offered[0], sparsities=offered[1])
 
@@ -44,11 +46,11 @@ def is_preset(space: SearchSpace) -> bool:
     return PRESETS.get(space.name) == space
 
 
-def unreal_choices(space: SearchSpace, device: str, batch_size: int) -> tuple[str, ...]:
+def unreal_choices(space: SearchSpace, device: str, rows: Rows) -> tuple[str, ...]:
     """A line for each choice of the user's own ``space`` that gains nothing or cannot run."""
     if is_preset(space):
         return ()
-    report = _probed(space, device, batch_size)
+    report = _probed(space, device, rows)
     real = report.choices(("real",))
     simulated = report.choices(("simulated",))
     runnable = report.choices(("harmful", "simulated"))
@@ -70,7 +72,7 @@ def _asked(space: SearchSpace) -> tuple[str, ...]:
     return tuple(choice for choice in (*PRECISIONS, *SPARSITIES) if choice in asked)
 
 
-def probe_here(space: SearchSpace, device: str, batch_size: int) -> RealnessReport:
+def probe_here(space: SearchSpace, device: str, rows: Rows) -> RealnessReport:
     """What this machine's ``device`` does with the choices that ``space`` names.
 
     Raises:
@@ -82,7 +84,7 @@ def probe_here(space: SearchSpace, device: str, batch_size: int) -> RealnessRepo
     lock = DeviceLock(None, device)
     return probing.probe(
         device,
-        shapes=probing.shapes_for(device, space.values("d_model"), batch_size),
+        shapes=probing.shapes_for(device, space.values("d_model"), rows),
         choices=_asked(space),
         cache_dir=cache_folder(),
         beside=lock.shared,
@@ -103,8 +105,8 @@ def probed_by(prober: Prober) -> Iterator[None]:
         _PROBER.reset(token)
 
 
-def _probed(space: SearchSpace, device: str, batch_size: int) -> RealnessReport:
-    return _PROBER.get()(space, device, batch_size)
+def _probed(space: SearchSpace, device: str, rows: Rows) -> RealnessReport:
+    return _PROBER.get()(space, device, rows)
 
 
 def cache_folder() -> Path:

@@ -46,10 +46,13 @@ def fitted(config: SearchConfig) -> SearchConfig:
     """
     from nas.searching.offered import offered_space
     from nas.tasks.registry import get_task
+    from search_spaces.kernels import rows_read
 
-    space = offered_space(config.space, config.device, config.batch_size)
+    workload = get_task(config.task).workload(config.batch_size)
+    rows = (rows_read(config.space, workload),)
+    space = offered_space(config.space, config.device, rows)
     if space.values("resolution") != (None,):
-        space = space.for_samples_of(get_task(config.task).workload(config.batch_size))
+        space = space.for_samples_of(workload)
     return replace(config, space=space)
 
 

@@ -397,7 +397,7 @@ def situation_of(config: SearchConfig) -> Situation:
 
 
 def _situation(meter: MeterFound, protocol: Protocol, workload: Workload) -> Situation:
-    return Situation(meter.hardware, meter.source, protocol.hash, workload)
+    return Situation(meter.hardware, meter.source, protocol.hash, workload, meter.limits)
 
 
 def _watched(run: Run) -> Meter | None:

@@ -213,8 +213,9 @@ class _Slice:
         def fits(item: PlanItem) -> bool:
             return self._is_in_time(self._cost_s(item) + reserved_s)
 
-        if not self._pending.any(fits) and self._n_records == 0:
-            # Nothing worked so far: what failed may do so now.
+        is_device = reference is not None and self._n_records == 0
+        if is_device and self._deadline_s is not None and not self._pending.any(fits):
+            # Nothing worked so far, so the device may be at fault: what failed may work now.
             self._unconfirmed = [
                 (item, why) for item, why in self._unconfirmed if not self._pending.put_back(item)
             ]

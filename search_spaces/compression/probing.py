@@ -1,8 +1,13 @@
 """Run every choice of compression on a device, in turns, and see what it does.
 
-The model is one layer (four heads, FFN ratio 4) on images of 16 tokens. All choices of one shape
-are prepared as a measurement would prepare them, then run in turns, so that what drifts on the
-machine drifts for all. Results are kept for each device, thread count and set of versions.
+The model is one layer (four heads, FFN ratio 4) on images of 16 tokens, or of one where 16 do not
+divide the rows of a shape, as in generating. All choices of one shape are prepared as a
+measurement would prepare them, then run in turns, so that what drifts on the machine drifts for
+all. Results are kept for each device, thread count and set of versions.
+
+On CUDA quantised layers are compiled and plain ones are not, so that a quantised choice could win
+by the compiler's fusion alone: there fp32 and bf16 are also prepared compiled, and what is
+quantised is judged by the faster of both.
 """
 
 from __future__ import annotations
@@ -37,18 +42,21 @@ from search_spaces.compression.realness import (
     write_cache,
 )
 from search_spaces.compression.timing import Call, median_ratio, time_in_turns
+from search_spaces.layer_kinds import PLAIN
 from search_spaces.simulated import is_simulated
 from search_spaces.workload import Workload
 
-_VERSION = 4
+_VERSION = 5
 _GRID = {
     # Compiling a variant takes seconds of CPU time, so there are few shapes.
-    "cpu": (Shape(64, 128), Shape(512, 1), Shape(512, 32)),
-    "cuda": tuple(Shape(d, b) for d in (256, 1024, 4096) for b in (1, 32, 256)),
+    "cpu": (Shape(64, 2048), Shape(512, 16), Shape(512, 512)),
+    # Few rows are those of generating, where weights are what is read.
+    "cuda": tuple(Shape(d, r) for d in (256, 1024, 4096) for r in (8, 512, 4096)),
 }
 # Candidates train and are measured on one thread on CPUs.
 _THREADS = 1
 _BASELINES = ("fp32", "bf16")
+_TOKENS = 16
 # Parts of names of kernels that multiply matrices.
 _PRODUCTS = ("mm", "gemm", "linear", "nvjet", "cutlass", "matmul")
 
@@ -61,9 +69,12 @@ def grid(device: str) -> tuple[Shape, ...]:
     return _GRID["cuda" if device.startswith("cuda") else "cpu"]
 
 
-def shapes_for(device: str, d_models: Collection[int], batch_size: int) -> tuple[Shape, ...]:
-    """The probed shapes nearest to models of ``d_models`` at ``batch_size``."""
-    return nearest_shapes(grid(device), d_models, batch_size)
+def shapes_for(device: str, d_models: Collection[int], rows: Collection[int]) -> tuple[Shape, ...]:
+    """The probed shapes nearest to models of ``d_models`` that read ``rows``.
+
+    See ``search_spaces.kernels.rows_read``.
+    """
+    return nearest_shapes(grid(device), d_models, rows)
 
 
 def probe(
@@ -156,13 +167,19 @@ def _probe_shape(
             lines = str(error).strip().splitlines()
             why = lines[0][:200] if lines else type(error).__name__
             rows[name] = Row(name, shape, "absent", reason=why)
+    with beside():
+        calls |= _compiled_baselines(device, shape, calls)
     with alone():
         times = time_in_turns(calls, device)
         energies = {} if joules is None else {name: joules(call) for name, call in calls.items()}
         kernels = {name: top_kernel(call, calls.get("fp32")) for name, call in calls.items()}
     for name in calls:
-        to_fp32 = median_ratio(times, name, "fp32")
-        to_bf16 = median_ratio(times, name, "bf16")
+        if name in _COMPILED.values():
+            continue
+        fp32, bf16 = (_references(name, baseline) for baseline in _BASELINES)
+        to_fp32 = median_ratio(times, name, *fp32)
+        to_bf16 = median_ratio(times, name, *bf16)
+        least_j = min((energies[r] for r in bf16 if r in energies), default=None)
         status, reason = _status(name, {"fp32": to_fp32, "bf16": to_bf16})
         rows[name] = Row(
             name,
@@ -170,11 +187,37 @@ def _probe_shape(
             status,
             time_to_fp32=to_fp32,
             time_to_bf16=to_bf16,
-            joules_to_bf16=energies[name] / energies["bf16"] if "bf16" in energies else None,
+            joules_to_bf16=None if least_j is None else energies[name] / least_j,
             kernel=kernels[name],
             reason=reason,
         )
     return [rows[name] for name in names]
+
+
+# By what a baseline is called: what it is called compiled.
+_COMPILED = {name: f"{name} compiled" for name in _BASELINES}
+
+
+def _compiled_baselines(device: str, shape: Shape, calls: Mapping[str, Call]) -> dict[str, Call]:
+    """fp32 and bf16 compiled like quantised choices, where there are such and they are not yet."""
+    found: dict[str, Call] = {}
+    if not device.startswith("cuda") or not any(map(_is_quantised, calls)):
+        return found
+    for name, compiled in _COMPILED.items():
+        try:
+            found[compiled] = _prepare(_compression(name), device, shape, compile_plain=True)
+        except Exception:  # noqa: S112  (as above; the baseline as it is measured is left)
+            continue
+    return found
+
+
+def _is_quantised(name: str) -> bool:
+    return name in PRECISIONS and name not in PLAIN
+
+
+def _references(name: str, baseline: str) -> tuple[str, ...]:
+    """What a choice is compared with: like with like, and for compiled ones the faster of both."""
+    return (baseline, _COMPILED[baseline]) if _is_quantised(name) else (baseline,)
 
 
 def _status(name: str, ratios: Mapping[str, float | None]) -> tuple[Status, str | None]:
@@ -192,7 +235,9 @@ def _compression(name: str) -> Compression:
     return Compression("bf16", name)  # type: ignore[arg-type]
 
 
-def _prepare(compression: Compression, device: str, shape: Shape) -> Call:
+def _prepare(
+    compression: Compression, device: str, shape: Shape, *, compile_plain: bool = False
+) -> Call:
     import torch
 
     from search_spaces.compression.apply import compress, prepare_for_inference
@@ -203,15 +248,21 @@ def _prepare(compression: Compression, device: str, shape: Shape) -> Call:
         AttentionSpec(4, 4, d_model // 4, compression=compression),
         FfnSpec(4 * d_model, compression=compression),
     )
-    architecture = Architecture(d_model, (layer,), patch_size=2)
-    workload = Workload("probe", "image_classification", (1, 8, 8), 10, shape.batch_size)
+    tokens = 1 if shape.rows % _TOKENS else _TOKENS
+    architecture = Architecture(d_model, (layer,), patch_size=8 if tokens == 1 else 2)
+    batch_size = shape.rows // tokens
+    workload = Workload("probe", "image_classification", (1, 8, 8), 10, batch_size)
     model = build(architecture, workload, generator_seed=0).to(device)
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(shape.batch_size, 1, 8, 8, generator=generator).to(device)
+    inputs = torch.randn(batch_size, 1, 8, 8, generator=generator).to(device)
     prepared = prepare_for_inference(
-        compress(model, architecture), architecture, inputs, keep_compiled=True
+        compress(model, architecture),
+        architecture,
+        inputs,
+        keep_compiled=True,
+        compile_plain=compile_plain,
     )
-    return lambda: prepared.call(inputs)
+    return prepared.repeat(inputs)
 
 
 def top_kernel(call: Call, plain: Call | None = None) -> str | None:

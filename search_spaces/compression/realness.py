@@ -18,6 +18,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -48,14 +49,17 @@ _WEIGHT_ONLY = ("int8wo", "int4wo")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Shape:
-    """Width of the model and samples in a batch; see ``probing`` for the rest of the model."""
+    """Width of the model and rows that its products read; see ``probing`` for the rest of it.
+
+    Rows are the tokens of a batch: ``batch_size`` of them in a step of generating.
+    """
 
     d_model: int
-    batch_size: int
+    rows: int
 
     def __str__(self) -> str:
-        """Such as ``d512/b32``."""
-        return f"d{self.d_model}/b{self.batch_size}"
+        """Such as ``d512/r2048``."""
+        return f"d{self.d_model}/r{self.rows}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,10 @@ class Row:
     """One choice at one shape on one device.
 
     Ratios are medians over turns, below 1 is faster or fewer joules, ``None`` where nothing ran
-    or, for joules, where no real meter was at hand. ``kernel`` is the product that took the most
-    time, by torch's profiler, of those that fp32 does not run where there are such. ``reason``
-    says why a choice is not real.
+    or, for joules, where no real meter was at hand. Where the choice is compiled they are to the
+    faster of fp32 (bf16) as it is measured and fp32 (bf16) compiled. ``kernel`` is the product
+    that took the most time, by torch's profiler, of those that fp32 does not run where there are
+    such. ``reason`` says why a choice is not real.
     """
 
     choice: str
@@ -135,18 +140,18 @@ def judge(choice: str, to_reference: float) -> tuple[Status, str | None]:
 
 
 def nearest_shapes(
-    grid: Iterable[Shape], d_models: Iterable[int], batch_size: int
+    grid: Iterable[Shape], d_models: Iterable[int], rows: Iterable[int]
 ) -> tuple[Shape, ...]:
-    """The shapes of ``grid`` that stand for models of ``d_models`` at ``batch_size``."""
+    """The shapes of ``grid`` that stand for models of ``d_models`` that read ``rows``."""
     known = sorted(grid)
 
-    def distance(shape: Shape, d_model: int) -> float:
-        return math.hypot(
-            math.log(shape.d_model / d_model), math.log(shape.batch_size / batch_size)
+    def nearest(d_model: int, n_rows: int) -> Shape:
+        return min(
+            known,
+            key=lambda s: math.hypot(math.log(s.d_model / d_model), math.log(s.rows / n_rows)),
         )
 
-    found = {min(known, key=lambda shape, d=d: distance(shape, d)) for d in d_models}  # type: ignore[misc]
-    return tuple(sorted(found))
+    return tuple(sorted({nearest(*pair) for pair in product(d_models, rows)}))
 
 
 def read_cache(path: Path) -> tuple[Row, ...]:

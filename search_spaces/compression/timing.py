@@ -42,8 +42,13 @@ def time_in_turns(
     return times
 
 
-def median_ratio(times: Mapping[str, list[float]], name: str, reference: str) -> float | None:
-    """Median over turns of the ratio of two times of the same turn; ``None`` without both."""
-    if name not in times or reference not in times:
+def median_ratio(times: Mapping[str, list[float]], name: str, *references: str) -> float | None:
+    """Median over turns of the ratio of two times of the same turn; ``None`` without both.
+
+    Of several references it is to the one that is faster in the median.
+    """
+    known = [times[reference] for reference in references if reference in times]
+    if name not in times or not known:
         return None
-    return median(a / b for a, b in zip(times[name], times[reference], strict=True))
+    fastest = min(known, key=median)
+    return median(a / b for a, b in zip(times[name], fastest, strict=True))

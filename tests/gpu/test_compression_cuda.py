@@ -16,7 +16,9 @@ from search_spaces.compression.probing import probe
 from search_spaces.compression.quantize import weight_precision
 from search_spaces.compression.realness import Shape
 from search_spaces.compression.store import load_compressed, save_compressed
+from search_spaces.kernels import INT8_CUDA_LEAST_ROWS
 from search_spaces.models.build import build
+from search_spaces.models.decoding import as_priced
 from search_spaces.workload import Workload
 
 pytestmark = [
@@ -91,6 +93,46 @@ def test_a_prepared_network_answers_when_nobody_else_holds_the_model(precision):
     assert len(filled) == 64
 
 
+@pytest.mark.parametrize("phase_tokens", [1, 2, 8])
+@pytest.mark.parametrize("rank", [None, 64])
+def test_int8_takes_batches_of_few_rows(phase_tokens, rank):
+    # As many rows as the product refuses, and fewer: one of them, and up to the limit of 16.
+    architecture = make(Compression("int8"), rank=rank)
+    architecture = Architecture(256, architecture.layers)
+    workload = Workload("few", "language_modelling", (32,), 64, 2 * phase_tokens, 64)
+    workload = workload.with_phase("generate")
+    tokens = torch.randint(64, (2 * phase_tokens, 32), device="cuda")
+    model = build(architecture, workload, generator_seed=0).to("cuda")
+    compressed = compress(model, architecture)
+    network, last = as_priced(compressed, workload, tokens)
+    expected = run_eagerly(network).call(last).float()
+    prepared = prepare_for_inference(network, architecture, last)
+    assert prepared.mode == "compile-cuda-graph" and prepared.compile_s > 0
+    assert (prepared.call(last).float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_the_product_refuses_as_few_rows_as_it_is_said_to():
+    weight = torch.ones(64, 64, dtype=torch.int8, device="cuda").t()
+    rows = torch.ones(INT8_CUDA_LEAST_ROWS, 64, dtype=torch.int8, device="cuda")
+    assert torch._int_mm(rows, weight).shape == (INT8_CUDA_LEAST_ROWS, 64)
+    # Where fewer are taken one day, padding may go.
+    with pytest.raises(RuntimeError, match="greater than 16"):
+        torch._int_mm(rows[:-1], weight)
+
+
+def test_a_replayed_graph_runs_the_batch_it_was_given():
+    architecture = make(Compression("bf16"))
+    compressed = compress(trained(architecture), architecture)
+    prepared = prepare_for_inference(compressed, architecture, torch.zeros_like(inputs()))
+    expected = run_eagerly(compressed).call(inputs())
+    replay = prepared.repeat(inputs())
+    prepared.call.static_output.zero_()
+    replay()
+    torch.cuda.synchronize()
+    torch.testing.assert_close(prepared.call.static_output, expected)
+    assert prepared.mode == "cuda-graph" and prepared.compile_s == 0
+
+
 def test_2_4_weights_are_sparse_tensors_in_every_layer():
     from torch.sparse import SparseSemiStructuredTensor
 
@@ -116,7 +158,7 @@ def test_the_compressed_network_comes_back_to_the_bit(choice, tmp_path):
 
 
 def test_the_probe_names_kernels_and_offers_bf16(tmp_path):
-    report = probe("cuda:0", shapes=(Shape(1024, 256),), cache_dir=tmp_path)
+    report = probe("cuda:0", shapes=(Shape(1024, 4096),), cache_dir=tmp_path)
     rows = {row.choice: row for row in report.rows}
     assert rows["bf16"].status == "real" and rows["bf16"].kernel
     assert rows["2:4"].status in ("real", "harmful", "absent")

@@ -183,7 +183,7 @@ def test_a_node_is_asked_for_kernels_where_the_driver_has_no_such_device(monkeyp
 
     asked = []
 
-    def there(address, name, function, space, device, batch_size):
+    def there(address, name, function, space, device, rows):
         asked.append((address, name, function.__name__, device))
         return search_fakes.report(fp32="real", bf16="real")
 

@@ -34,20 +34,20 @@ def asked(monkeypatch):
 
 
 def test_a_preset_offers_only_what_is_real_at_its_shapes(asked):
-    space = offered_space(PRESET, "cpu", 128)
+    space = offered_space(PRESET, "cpu", (2048,))
     assert space.values("ffn_precision") == ("fp32", "bf16")
     assert space.values("ffn_sparsity") == ("dense",)
-    assert unreal_choices(PRESET, "cpu", 128) == ()
-    assert asked["shapes"] == (probing.Shape(64, 128),)
+    assert unreal_choices(PRESET, "cpu", (2048,)) == ()
+    assert asked["shapes"] == (probing.Shape(64, 2048),)
     assert set(asked["choices"]) == {"fp32", "bf16", "int8", "dense"}
 
 
 def test_a_space_of_ones_own_keeps_what_runs_and_is_told_what_it_is(asked):
-    space = offered_space(OWN, "cpu", 128)
+    space = offered_space(OWN, "cpu", (2048,))
     assert space.values("ffn_precision") == ("fp32", "int8")
     assert space.values("ffn_sparsity") == ("dense", "2:4")
     assert space.values("attention_sparsity") == ("unstructured-90",)
-    assert unreal_choices(OWN, "cpu", 128) == (
+    assert unreal_choices(OWN, "cpu", (2048,)) == (
         "int8 only harms on cpu: int8 is harmful",
         "fp8 is left out on cpu: fp8 is absent",
         "2:4 is simulated on cpu: 2_4 is simulated",
@@ -58,7 +58,7 @@ def test_a_space_of_ones_own_keeps_what_runs_and_is_told_what_it_is(asked):
 def test_a_space_of_what_cannot_run_is_refused(asked):
     only = SearchSpace.from_dict(OWN.to_dict() | {"ffn_precision": ["fp8"]})
     with pytest.raises(ValueError, match="must offer one of .*offered on this device"):
-        offered_space(only, "cpu", 128)
+        offered_space(only, "cpu", (2048,))
 
 
 def test_doctor_shows_each_choice_and_what_is_offered(asked, capsys):
