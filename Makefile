@@ -1,6 +1,7 @@
 # Two commands: `make search` runs the main job, `make test` runs the tests.
 PYTHON ?= python3
 VENV := .venv
+CAMPAIGN_PYTHON := $(if $(filter default file undefined,$(origin PYTHON)),$(firstword $(wildcard $(VENV)/bin/python) $(PYTHON)),$(PYTHON))
 STAMP := $(VENV)/.installed
 
 .PHONY: search test lint docs campaign clean
@@ -11,9 +12,11 @@ search: $(STAMP)
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
 
-# The next slice of the measuring campaign, 8 minutes at most.
-campaign: $(STAMP)
-	$(VENV)/bin/python -m experiments.campaign
+# The next minutes of the measuring campaign. Installs nothing: by PYTHON=... where that is given,
+# else by .venv where it is there, else by python3; says in a line what that lacks.
+MINUTES ?= 8
+campaign:
+	$(CAMPAIGN_PYTHON) -m experiments.campaign --minutes $(MINUTES) $(if $(TO),--to "$(TO)") $(ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

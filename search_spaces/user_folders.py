@@ -66,14 +66,6 @@ def use_private_compiler_caches() -> None:
             os.environ[variable] = str(cache_folder(name))
 
 
-def lock_folder() -> Path:
-    """The folder of locks of this machine's devices, which all users share.
-
-    Users who measure one device must wait for each other. Whoever takes a lock makes the folder.
-    """
-    return Path(tempfile.gettempdir()) / f"{_NAME}-locks"
-
-
 def shared_folder(path: Path) -> Path:
     """``path`` as a folder in which every user may make files, made where it is absent.
 

@@ -19,6 +19,14 @@ hypothesis.settings.register_profile("joulenas", deadline=None)
 hypothesis.settings.load_profile("joulenas")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def locks_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Devices are locked for this run of the tests alone, not for the whole machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JOULENAS_LOCK_FOLDER", str(tmp_path_factory.mktemp("locks")))
+        yield
+
+
 @pytest.fixture
 def measured_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks without integers are measured op by op, as where there is no C++ compiler.

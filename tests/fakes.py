@@ -76,7 +76,21 @@ class FakeGpu:
     has_usage: bool = True
     mig: bool = False
     reasons: int = 0
-    pids: tuple[int, ...] = ()
+    # Ours is 1 wherever a meter is asked not to take the number of the tests' own process.
+    pids: tuple[int, ...] = (1,)
+    # Seconds that listing them takes, in which nothing is given to the board to do.
+    listing_s: float = 0.0
+    # Watts meanwhile; None: what it drew before.
+    idle_w: float | None = None
+    # Percent of the SMs that processes use, by number; None: the driver does not tell.
+    use: dict[int, int] | None = None
+    power_limit_w: float | None = None
+    default_power_limit_w: float | None = None
+    ecc: bool | None = None
+    persistence: bool | None = None
+    # Clocks by the driver's number of their domain: 1 is the SM's, 2 the memory's.
+    clocks_mhz: dict[int, int] = field(default_factory=lambda: {1: 1700, 2: 2600})
+    clock_limits_mhz: dict[int, int] = field(default_factory=dict)
     dead: bool = False
     # Names of what the driver says may not be read: energy, power, processes.
     forbidden: tuple[str, ...] = ()
@@ -177,10 +191,28 @@ class FakeNvml:
         return 55
 
     def nvmlDeviceGetClockInfo(self, gpu, clock):
-        return 1700
+        return gpu.clocks_mhz[clock]
+
+    def nvmlDeviceGetApplicationsClock(self, gpu, clock):
+        return self._supported(gpu.clock_limits_mhz.get(clock))
 
     def nvmlDeviceGetEnforcedPowerLimit(self, gpu):
-        raise FakeNvmlError("Not Supported")
+        return int(self._supported(gpu.power_limit_w) * 1e3)
+
+    def nvmlDeviceGetPowerManagementDefaultLimit(self, gpu):
+        return int(self._supported(gpu.default_power_limit_w) * 1e3)
+
+    def nvmlDeviceGetEccMode(self, gpu):
+        return [int(self._supported(gpu.ecc)), 1]
+
+    def nvmlDeviceGetPersistenceMode(self, gpu):
+        return int(self._supported(gpu.persistence))
+
+    @staticmethod
+    def _supported(value):
+        if value is None:
+            raise FakeNvmlError("Not Supported")
+        return value
 
     def nvmlDeviceGetCurrentClocksEventReasons(self, gpu):
         return gpu.reasons
@@ -188,7 +220,20 @@ class FakeNvml:
     def nvmlDeviceGetComputeRunningProcesses(self, gpu):
         if "processes" in gpu.forbidden:
             raise FakeNvmlError("Insufficient Permissions")
+        if gpu.listing_s:
+            power_w = gpu.power_w
+            gpu.power_w = power_w if gpu.idle_w is None else gpu.idle_w
+            self.advance(gpu.listing_s)
+            gpu.power_w = power_w
         return [SimpleNamespace(pid=pid) for pid in gpu.pids]
+
+    def nvmlDeviceGetProcessUtilization(self, gpu, since_us):
+        now_us = int(self.clock() * 1e6)
+        if not self._supported(gpu.use) or now_us <= since_us:
+            raise FakeNvmlError("Not Found")
+        return [
+            SimpleNamespace(pid=pid, timeStamp=now_us, smUtil=use) for pid, use in gpu.use.items()
+        ]
 
 
 class FakeZeusMonitor:
@@ -300,6 +345,7 @@ class FakeLab:
             seed=0,
             has_real_inputs=False,
             flags=(),
+            compile_s=0.0,
         )
         record = make_record(subject, run_windows(loop, self.protocol), held_s=1.0)
         date = datetime.datetime.fromtimestamp(self.clock(), datetime.UTC)

@@ -34,6 +34,11 @@ def made_record(
     source="fake",
     latency_s=None,
     protocol=None,
+    flags=(),
+    n_rejected=0,
+    converged=True,
+    host="fake-host",
+    board=None,
     **others,
 ):
     """A record whose label is ``energy_j``."""
@@ -44,7 +49,7 @@ def made_record(
         low_j=energy_j * 0.98,
         high_j=energy_j * 1.02,
         n_repeats=len(repeats_j),
-        converged=True,
+        converged=converged,
         meter="fake",
         source=source,
         is_estimate=False,
@@ -55,6 +60,10 @@ def made_record(
         power_w=5.0,
         duration_s=1.0,
         protocol_hash=protocol.hash,
+        flags=flags,
+        n_rejected=n_rejected,
+        host=host,
+        board=board,
     )
     return EnergyRecord(
         architecture=architecture,

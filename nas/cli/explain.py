@@ -10,6 +10,7 @@ from nas.cli.options import add_json
 from nas.cli.storage import add_run_storage, loaded
 from nas.cli.units import format_bytes, format_joules
 from nas.tasks.metric import ACCURACY, Metric
+from predictors.meters.flags import describe_flag
 
 if TYPE_CHECKING:
     from nas.searching.explain import Broken, Dominator, Explanation
@@ -55,6 +56,9 @@ def render(found: Explanation, metric: Metric = ACCURACY) -> str:
             f"  joules     {label} {format_joules(found.energy_j)} per {found.unit} "
             f"{_interval(found.energy_low_j, found.energy_high_j)}"
         )
+    if found.limits:
+        lines.append(f"  board      limited to {found.limits}")
+    lines += [f"  flag       {flag}: {describe_flag(flag)}" for flag in found.flags]
     lines += _predicted(found)
     if found.front_probability is not None:
         lines.append(f"  {found.front_probability:.0%} likely to be truly on it, by these errors")

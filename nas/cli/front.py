@@ -17,6 +17,7 @@ from nas.cli.storage import add_run_storage, loaded
 from nas.cli.tables import render_columns
 from nas.tasks.metric import ACCURACY, get_metric
 from nas.units import format_bytes, format_joules, format_milliseconds, parse_joules
+from predictors.meters.flags import describe_flag
 
 if TYPE_CHECKING:
     from nas.exporting.forms import Held
@@ -184,6 +185,9 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
             (*row, "" if m.inherited_accuracy is None else metric.text(m.inherited_accuracy))
             for row, m in zip(rows, front, strict=True)
         ]
+    for name, cells in _conditions(front):
+        head = (*head, name)
+        rows = [(*row, cell) for row, cell in zip(rows, cells, strict=True)]
     for name, cells in [] if also is None else also.columns():
         head = (*head, name)
         rows = [(*row, cell) for row, cell in zip(rows, cells, strict=True)]
@@ -195,6 +199,7 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
         f"{metric.name} ± standard error on validation data; energy with 95% interval, "
         f"{first.workload} on {device_text(first.device, first.measured_on)}"
     )
+    lines += condition_notes(front)
     both = "both" if not front.costs else "all objectives"
     lines.append(f"truly on it: how likely no other trial is better in {both}, by these errors")
     lines.append("* recorded, never used to choose")
@@ -210,6 +215,31 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
             )
         )
     return "\n".join(lines)
+
+
+def _conditions(front: Front) -> list[tuple[str, list[str]]]:
+    """Columns of flags and of limits of the board, each where members differ in it."""
+    columns = []
+    if len({m.limits for m in front}) > 1:
+        columns.append(("limits", [m.limits or "unknown" for m in front]))
+    if any(m.flags for m in front):
+        columns.append(("flags", [", ".join(m.flags) for m in front]))
+    return columns
+
+
+def condition_notes(front: Front) -> list[str]:
+    """Lines on the limits that joules belong to, and on what each flag means."""
+    limits = sorted({m.limits for m in front if m.joules == "measured"})
+    lines = []
+    if len(limits) > 1:
+        names = " and under ".join(limit or "unknown ones" for limit in limits)
+        lines.append(
+            f"limits of the board changed: joules under {names} do not compare with each other"
+        )
+    elif limits and limits[0]:
+        lines.append(f"limits of the board: {limits[0]}")
+    flags = sorted({flag for m in front for flag in m.flags})
+    return [*lines, *(f"{flag}: {describe_flag(flag)}" for flag in flags)]
 
 
 _COSTS: dict[str, tuple[str, Callable[[FrontMember], str]]] = {
@@ -231,5 +261,8 @@ def render_json(front: Front) -> dict[str, Any]:
 
 def render_csv(found: Answer) -> str:
     """One row a member, the architecture as its short text."""
-    rows = [{k: v for k, v in row.items() if k != "architecture"} for row in found.front.to_rows()]
+    rows = [
+        {k: v for k, v in row.items() if k != "architecture"} | {"flags": " ".join(row["flags"])}
+        for row in found.front.to_rows()
+    ]
     return render_rows([row | more for row, more in zip(rows, found.flat(), strict=True)])

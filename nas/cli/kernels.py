@@ -15,6 +15,7 @@ def probe_kernels(device: str, *, quiet: bool) -> RealnessReport:
     """Probe the whole grid of ``device``, with joules where a real meter covers it."""
     from functools import partial
 
+    from predictors.campaign.exclusive import DeviceLock
     from predictors.campaign.per_call import joules_per_call, real_meter
     from search_spaces.compression.probing import probe
     from search_spaces.user_folders import cache_folder
@@ -25,8 +26,16 @@ def probe_kernels(device: str, *, quiet: bool) -> RealnessReport:
 
     meter = real_meter(device)
     joules = None if meter is None else partial(joules_per_call, meter, device)
+    lock = DeviceLock(None, device)
     try:
-        return probe(device, cache_dir=cache_folder(), joules=joules, on_shape=on_shape)
+        return probe(
+            device,
+            cache_dir=cache_folder(),
+            joules=joules,
+            on_shape=on_shape,
+            beside=lock.shared,
+            alone=lock.exclusive,
+        )
     finally:
         if meter is not None:
             meter.close()

@@ -38,7 +38,8 @@ def add_parser(subparsers: Any) -> None:
 class _Bench:
     """Where and how everything of one command is measured.
 
-    ``board`` is the device's own name and ``source`` what the meter's figure is, as in readings.
+    ``board`` is the device's own name and ``source`` what the meter's figure is, as in readings;
+    ``limits`` are the board's in words, empty where it reports none.
     """
 
     device: str
@@ -47,7 +48,14 @@ class _Bench:
     board: str
     protocol: Protocol
     seed: int
-    lock_folder: Path
+    limits: str
+
+    @property
+    def place(self) -> str:
+        """The device under the limits of its board, by which items are known as measured."""
+        from nas.cli.measure_active import place_of
+
+        return place_of(self.device, self.limits)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,8 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     named_plugins(arguments)
     from nas.cli.architecture_files import read_named
     from nas.searching.recipes import default_device
-    from predictors.meters.select import choose_meter, parse_device
-    from search_spaces.user_folders import lock_folder
+    from predictors.meters.select import choose_meter, limits_of, parse_device
 
     device = parse_device(arguments.device or default_device())
     named = [one for path in arguments.files for one in read_named(path)]
@@ -68,9 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
         named += found
     protocol = _protocol(arguments, device, named)
     meter = choose_meter(arguments.meter, device)
+    limits = limits_of(meter)
     meter.close()
-    locks = lock_folder()
-    bench = _Bench(device, meter.name, meter.source, meter.device, protocol, arguments.seed, locks)
+    bench = _Bench(
+        device, meter.name, meter.source, meter.device, protocol, arguments.seed, limits
+    )
     if arguments.active is not None:
         return _active(arguments, bench)
     asked = _sampled(arguments, bench) if arguments.space else _given(arguments, named)
@@ -86,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     from nas.cli.measure_report import report
     from predictors.campaign.plan import plan_items
 
-    plan = plan_items(asked, protocol=protocol, device=device)
+    plan = plan_items(asked, protocol=protocol, device=bench.place)
     return report(plan, asked, path, as_json=arguments.json)
 
 
@@ -177,7 +186,14 @@ def _active(arguments: argparse.Namespace, bench: _Bench) -> int:
     _check_records(path)
     space = _offered_space(arguments, bench, [workload])
     active = ActiveBench(
-        space, workload, bench.protocol, bench.device, bench.meter, bench.source, bench.board
+        space,
+        workload,
+        bench.protocol,
+        bench.device,
+        bench.meter,
+        bench.source,
+        bench.board,
+        bench.limits,
     )
     with MeasureProgress(quiet=arguments.quiet) as progress:
         done = measure_actively(
@@ -190,7 +206,7 @@ def _active(arguments: argparse.Namespace, bench: _Bench) -> int:
             retry_failed=arguments.retry_failed,
             say=progress.say,
         )
-    plan = plan_items(done.items, protocol=bench.protocol, device=bench.device)
+    plan = plan_items(done.items, protocol=bench.protocol, device=bench.place)
     code = report(
         plan,
         done.items,
@@ -240,9 +256,10 @@ def _measure(
     budget_s: float | None,
 ) -> None:
     """Measure what of ``asked`` is not in the records yet."""
+    from predictors.campaign.pending import pending_items
     from predictors.campaign.plan import plan_items
     from predictors.campaign.runner import measure_fresh
-    from predictors.campaign.slices import pending_items, run_slice
+    from predictors.campaign.slices import SliceOptions, run_slice
 
     def measure(item: PlanItem, timeout_s: float | None) -> EnergyRecord:
         return measure_fresh(
@@ -251,7 +268,6 @@ def _measure(
             protocol=bench.protocol,
             device=bench.device,
             meter=bench.meter,
-            lock_folder=bench.lock_folder,
             seed=bench.seed,
             on_window=progress.on_window,
             timeout_s=timeout_s,
@@ -261,7 +277,7 @@ def _measure(
     plan = plan_items(
         asked,
         protocol=bench.protocol,
-        device=bench.device,
+        device=bench.place,
         seed=None if arguments.space else bench.seed,
     )
     if pending_items(plan, path, retry_failed=arguments.retry_failed):
@@ -269,9 +285,11 @@ def _measure(
             plan,
             path,
             measure,
-            budget_s=budget_s,
-            ahead=1 if bench.device.startswith("cuda") else 0,
-            retry_failed=arguments.retry_failed,
+            SliceOptions(
+                budget_s=budget_s,
+                ahead=1 if bench.device.startswith("cuda") else 0,
+                retry_failed=arguments.retry_failed,
+            ),
             listener=progress,
         )
 
@@ -287,12 +305,12 @@ def _measure_auto(
     from dataclasses import replace
 
     from predictors.campaign.batching import search_batch_size
+    from predictors.campaign.failures import read_failures
     from predictors.campaign.plan import plan_items
     from predictors.campaign.records import read_records
-    from predictors.campaign.slices import read_failures
 
     started_s = time.monotonic()
-    naming = plan_items((), protocol=bench.protocol, device=bench.device)
+    naming = plan_items((), protocol=bench.protocol, device=bench.place)
     before: list[PlanItem] = []
     while True:
         records = read_records(path).records if path.exists() else ()
@@ -349,7 +367,6 @@ def _compare(arguments: argparse.Namespace, bench: _Bench, pair: Sequence[PlanIt
             protocol=bench.protocol,
             device=bench.device,
             meter=bench.meter,
-            lock_folder=bench.lock_folder,
             seed=bench.seed,
             on_pair=lambda n, width: progress.on_pair(n, width, bench.protocol.max_repeats),
         )

@@ -27,9 +27,17 @@ _POOL = 2000
 _CONFIDENCE = 0.9
 
 
+def place_of(device: str, limits: str) -> str:
+    """``device`` under ``limits`` of its board: joules under others are measured anew."""
+    return f"{device} limited to {limits}" if limits else device
+
+
 @dataclass(frozen=True, slots=True)
 class ActiveBench:
-    """What is measured and on what; ``source`` and ``board`` are a reading's source and device."""
+    """What is measured and on what; ``source`` and ``board`` are a reading's source and device.
+
+    ``limits`` are those of the board in words, empty where it reports none.
+    """
 
     space: SearchSpace
     workload: Workload
@@ -38,6 +46,12 @@ class ActiveBench:
     meter: str
     source: str
     board: str
+    limits: str = ""
+
+    @property
+    def place(self) -> str:
+        """The device under the limits of its board, by which items are known as measured."""
+        return place_of(self.device, self.limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +207,7 @@ class _State:
         from predictors.campaign.plan import plan_items
 
         self._bench, self._path, self._pool = bench, path, pool
-        self._naming: Plan = plan_items((), protocol=bench.protocol, device=bench.device)
+        self._naming: Plan = plan_items((), protocol=bench.protocol, device=bench.place)
         self._records: list[EnergyRecord] = []
         self.measured: list[Architecture] = []
         self.failed_items: list[PlanItem] = []
@@ -217,16 +231,23 @@ class _State:
     def read(self, *, retry_failed: bool) -> None:
         """Read the records anew, corrected for drift."""
         from predictors.campaign.drift import correct_drift
+        from predictors.campaign.failures import failures_path, read_failures
         from predictors.campaign.records import read_records
-        from predictors.campaign.slices import failures_path, read_failures
+        from predictors.meters.board import describe_limits
 
         bench = self._bench
         every = read_records(self._path).records if self._path.exists() else ()
-        mine = (bench.board, bench.source, bench.protocol.hash)
+        mine = (bench.board, bench.source, bench.protocol.hash, bench.limits)
         alike = [
             r
             for r in every
-            if (r.reading.device, r.reading.source, r.reading.protocol_hash) == mine
+            if (
+                r.reading.device,
+                r.reading.source,
+                r.reading.protocol_hash,
+                describe_limits(r.reading.limits),
+            )
+            == mine
         ]
         self._records, _ = correct_drift(alike)
         found = {

@@ -49,7 +49,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     add_meter(parser)
     parser.add_argument(
-        "--protocol", help="quick, screening or final (default: quick on CPUs, else screening)"
+        "--protocol",
+        help="quick, screening, brief or final (default: quick on CPUs, else screening)",
     )
     parser.add_argument("--regime", help="throughput (default) or latency")
     parser.add_argument("--seed", type=int, default=0, help="seed of samples, weights and order")

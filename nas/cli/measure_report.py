@@ -15,6 +15,7 @@ from nas.cli.units import format_joules
 if TYPE_CHECKING:
     from predictors.campaign.compare import Comparison
     from predictors.campaign.drift import DriftReport
+    from predictors.campaign.failures import Failure
     from predictors.campaign.plan import Plan, PlanItem
     from predictors.campaign.records import EnergyRecord
 
@@ -33,8 +34,8 @@ def report(
         1 where an item failed, else 0.
     """
     from predictors.campaign.drift import correct_drift
+    from predictors.campaign.failures import read_failures
     from predictors.campaign.records import read_records
-    from predictors.campaign.slices import read_failures
 
     keys = {plan.key(item): item for item in asked}
     every = read_records(path).records if path.exists() else ()
@@ -42,6 +43,7 @@ def report(
     corrected, drifts = correct_drift([r for r in every if r.session in sessions])
     by_key = {record.item: record for record in corrected}
     found = [by_key[key] for key in keys if key in by_key]
+    elsewhere = under_other_limits(found, every)
     failures = read_failures(path)
     failed = {key: failures[key] for key in keys if key in failures and key not in by_key}
     missing = len(keys) - len(found) - len(failed)
@@ -53,17 +55,18 @@ def report(
                 {
                     "architecture": keys[key].architecture.to_dict(),
                     "workload": keys[key].workload.key,
-                    "cause": cause,
+                    "cause": failure.cause,
                 }
-                for key, cause in failed.items()
+                for key, failure in failed.items()
             ],
             "missing": missing,
+            "under_other_limits": [record.to_dict() for record in elsewhere],
             "drift": [asdict(drift) for drift in drifts],
             **(more or {}),
         }
         print(json.dumps(result, allow_nan=False))
     else:
-        print(render_records(found))
+        print(render_records([*found, *elsewhere]))
         for line in [*map(render_drift, drifts), *_failures(failed, keys)]:
             print(line)
         left = f", {missing} items are still to be measured" if missing else ""
@@ -71,9 +74,35 @@ def report(
     return 1 if failed else 0
 
 
-def _failures(failed: Mapping[str, str], keys: Mapping[str, PlanItem]) -> list[str]:
+def under_other_limits(
+    found: Sequence[EnergyRecord], every: Sequence[EnergyRecord]
+) -> list[EnergyRecord]:
+    """Records among ``every`` of the same models that differ from ``found`` in limits alone."""
+
+    def alike(record: EnergyRecord) -> tuple[str, ...]:
+        reading = record.reading
+        return (
+            record.architecture.hash,
+            record.workload.key,
+            reading.device,
+            reading.source,
+            reading.protocol_hash,
+        )
+
+    limits = {alike(record): record.reading.limits for record in found}
+    return [
+        record
+        for record in every
+        if record.role == "candidate"
+        and alike(record) in limits
+        and record.reading.limits != limits[alike(record)]
+    ]
+
+
+def _failures(failed: Mapping[str, Failure], keys: Mapping[str, PlanItem]) -> list[str]:
     lines = [
-        f"failed: {keys[key].architecture.describe()}: {cause}" for key, cause in failed.items()
+        f"failed: {keys[key].architecture.describe()}: {failure.cause}"
+        for key, failure in failed.items()
     ]
     return [*lines, "--retry-failed tries them again"] if lines else []
 
@@ -97,14 +126,17 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
     """Aligned columns, corrected for drift; joules gross and, where idle was measured, net."""
     if not records:
         return "nothing is measured yet"
+    from predictors.meters.board import describe_limits
+    from predictors.meters.flags import describe_flag
+
     first = records[0].reading
     label = meter_label(first.meter, is_estimate=first.is_estimate)
     workloads = {record.reading.workload for record in records}
     units = {record.reading.unit for record in records}
+    limits = {describe_limits(record.reading.limits) for record in records}
     rows = []
     for record in records:
         reading = record.reading
-        flags = [*record.flags] + ([] if reading.converged else ["not_converged"])
         net_j = reading.net_energy_j
         rows.append(
             (
@@ -115,7 +147,8 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
                 record.architecture.describe(),
                 *([reading.workload] if len(workloads) > 1 else []),
                 *([reading.unit] if len(units) > 1 else []),
-                ", ".join(flags),
+                *([describe_limits(reading.limits) or "unknown"] if len(limits) > 1 else []),
+                ", ".join(dict.fromkeys((*record.flags, *reading.caveats))),
             )
         )
     head = (
@@ -125,10 +158,17 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
         "architecture",
         *(["workload"] if len(workloads) > 1 else []),
         *(["per"] if len(units) > 1 else []),
+        *(["limits"] if len(limits) > 1 else []),
         "flags",
     )
     where = f"on {first.device}" if len(workloads) > 1 else f"{first.workload} on {first.device}"
-    return render_columns(head, rows) + f"\nenergy with 95% interval, {where}"
+    (only,) = limits if len(limits) == 1 else ("",)
+    under = f", limited to {only}" if only else ""
+    flags = sorted({flag for r in records for flag in (*r.flags, *r.reading.caveats)})
+    notes = [f"{flag}: {describe_flag(flag)}" for flag in flags]
+    return "\n".join(
+        [render_columns(head, rows), f"energy with 95% interval, {where}{under}", *notes]
+    )
 
 
 def render_comparison(done: Comparison) -> str:

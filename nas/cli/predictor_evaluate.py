@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from predictors.campaign.records import EnergyRecord
     from predictors.learned.evaluation import Ceiling, Evaluation, SplitResult
     from predictors.learned.learning_curve import CurvePoint
+    from predictors.learned.limits import LimitsCompared
     from predictors.learned.metrics import Metrics
     from predictors.learned.splits import SplitKind
 
@@ -58,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         _check_plot(arguments.plot, len(devices))
     from predictors.learned.evaluation import N_FOLDS, evaluate
+    from predictors.learned.limits import compare_limits
     from predictors.learned.splits import SPLITS
 
     evaluations, curves = [], []
@@ -84,11 +86,15 @@ def run(arguments: argparse.Namespace) -> int:
             "learning_curve": [p.to_dict() for curve in curves for p in curve],
             "drift": [_drift(report) for report in drifts],
         }
+        if compared := compare_limits(devices):
+            result["limits_compared"] = [pair.to_dict() for pair in compared]
         print(json.dumps(result, allow_nan=False))
         return 0
     from nas.cli.measure_report import render_drift
 
     print("\n\n".join(render(found, devices[i][0]) for i, found in enumerate(evaluations)))
+    for pair in compare_limits(devices):
+        print("\n".join(_wrapped(render_limits(pair))))
     for report in drifts:
         print("\n".join(_wrapped(render_drift(report))))
     if arguments.plot is not None:
@@ -130,7 +136,8 @@ def _check_plot(path: Path, n_devices: int) -> None:
         raise ValueError(f"plot must be a file in a writable folder, got {path}")
     if n_devices > 1:
         raise ValueError(
-            f"--plot draws one device under one protocol, and the records hold {n_devices}"
+            f"--plot draws one device under one protocol and one set of limits, and the records "
+            f"hold {n_devices}"
         )
 
 
@@ -169,7 +176,7 @@ def render(found: Evaluation, first: EnergyRecord) -> str:
     n_workloads = len(found.workloads)
     workloads = found.workloads[0] if n_workloads == 1 else f"{n_workloads} workloads"
     lines = [
-        f"{found.device} ({label})",
+        f"{found.device} ({label}{', ' if found.limits else ''}{found.limits})",
         *(["joules are estimates: errors are against estimates"] if found.is_estimate else []),
         f"{found.n_architectures} architectures, {found.n_records} records, "
         f"{found.n_sessions} sessions, {workloads}",
@@ -184,6 +191,16 @@ def render(found: Evaluation, first: EnergyRecord) -> str:
         "rows; latency has to be measured for each candidate, so it predicts nothing.",
     ]
     return "\n".join(lines)
+
+
+def render_limits(found: LimitsCompared) -> str:
+    """How joules of the same models differ between two limits of one board."""
+    return (
+        f"limits: {found.n_models} models were measured on {found.device} under both "
+        f"{found.first or 'unknown limits'} and {found.second or 'unknown limits'}; under the "
+        f"second they take {found.ratio:.3f}x the joules ({found.low:.3f} to {found.high:.3f}) "
+        f"and {found.latency_ratio:.3f}x the time (medians)"
+    )
 
 
 def _wrapped(text: str) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from nas.exporting.form_card import describe_forms
+from nas.exporting.form_card import board_of, describe_forms, flags_of
 from nas.exporting.markdown import code, comment, plain
 from nas.exporting.verify import Verification
 from nas.tasks.carried import LABELS, PREPROCESSING, TOKENIZER
@@ -56,7 +57,7 @@ def make_card(
             "validation_accuracy": record.accuracy,
             "validation_accuracy_se": record.accuracy_se,
             "test_accuracy": record.test_accuracy,
-            "reading": None if reading is None else reading.to_dict(),
+            "reading": None if reading is None else replace(reading, host=None).to_dict(),
             "trained_by": [dict(one) for one in record.trained_by],
             "measured_by": dict(record.measured_by),
         },
@@ -127,13 +128,22 @@ def _versions(card: dict[str, Any]) -> str:
     return "\n".join(f"- {what} {plain(described(one))}." for what, one in lines)
 
 
+def _searched_flags(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Lines on the search's own measurement, where it had flags or other limits of the board."""
+    lines = []
+    if flags_of(before):
+        lines.append(f"In the search:{flags_of(before)}")
+    if board_of(before) != board_of(after):
+        lines.append(f"In the search joules were those of {board_of(before)}.")
+    return "\n".join([*lines, ""]) if lines else ""
+
+
 def render_readme(card: dict[str, Any]) -> str:
     """The card for people."""
     searched, verified = card["searched"], card["verified"]
     before, after = searched["reading"], verified["reading"]
     metric = get_metric(card["metric"])
-    quality, device = plain(metric.name), plain(after["device"])
-    workload = code(after["workload"])
+    quality, workload = plain(metric.name), code(after["workload"])
 
     def text(share: float | None) -> str:
         return "" if share is None else metric.text(share)
@@ -158,12 +168,12 @@ seed {card["seed"]}).
 | test {quality} | {text(searched["test_accuracy"])} | {text(verified["test_accuracy"])} |
 | joules per {plain(after["unit"])} | {joules(before)} | {joules(after)} |
 {others}
-Joules: {label} ({plain(after["source"])}) on {device}, workload {workload}, protocol
-{code(after["protocol_hash"])}, 95% interval of the median of {after["n_repeats"]} repeats.
+Joules: {label} ({plain(after["source"])}) on {plain(board_of(after))}, workload {workload},
+protocol {code(after["protocol_hash"])}, 95% interval of the median of {after["n_repeats"]} repeats.
 Measured again they may differ by {verified["joule_tolerance"]:.0%}; they differed by
 {verified["joule_ratio"] - 1:+.1%}. Outputs differ by {verified["output_difference"]:.2g} at most
-(allowed {verified["output_tolerance"]:g}).
-
+(allowed {verified["output_tolerance"]:g}).{flags_of(after)}
+{_searched_flags(before, after)}
 The model was chosen by {quality} on validation data; the test split was never used to choose.
 {_history(card)}
 

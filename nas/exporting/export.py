@@ -28,7 +28,9 @@ from nas.files import as_local, read_array, write_json
 from nas.tasks.carried import carried_by
 from nas.tasks.registry import get_task
 from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network, read_description
+from predictors.campaign.exclusive import DeviceLock
 from predictors.campaign.protocol import get_protocol
+from search_spaces.models.device import use_device
 
 if TYPE_CHECKING:
     from nas.searching.run import Run
@@ -98,8 +100,11 @@ def export(
         carried = carried_by(get_task(run.config.task))
         for name, text in carried.items():
             (staging / name).write_text(text, encoding="utf-8")
-        _write_compressed(run, staging)
-        _write_check(run, staging)
+        use_device(run.config.device)
+        # Beside trainers, and never beside a measurement.
+        with DeviceLock(None, run.config.device).shared():
+            _write_compressed(run, staging)
+            _write_check(run, staging)
         verification = verify(run, record, staging, joule_tolerance=joule_tolerance)
         card = make_card(run, record, verification, carried)
         conditions = _conditions(run, verification, accuracy_tolerance)

@@ -7,6 +7,8 @@ from typing import Any
 
 from nas.exporting.markdown import code, plain
 from nas.tasks.metric import get_metric
+from predictors.meters.board import Board, describe_limits
+from predictors.meters.flags import NOT_CONVERGED, describe_flags
 
 
 def describe_forms(card: Mapping[str, Any]) -> str:
@@ -51,9 +53,22 @@ def joules_are(reading: Mapping[str, Any]) -> str:
     """Whether joules are measured, by what, where, and by which protocol."""
     label = "an estimate" if reading["is_estimate"] else f"measured by {plain(reading['meter'])}"
     return (
-        f"{label} ({plain(reading['source'])}) on {plain(reading['device'])}, "
+        f"{label} ({plain(reading['source'])}) on {plain(board_of(reading))}, "
         f"batch {reading['batch_size']}, protocol {code(reading['protocol_hash'])}"
     )
+
+
+def board_of(reading: Mapping[str, Any]) -> str:
+    """The device and, where they are known, the limits of its board."""
+    board = reading["board"]
+    limits = "" if board is None else describe_limits(Board.from_dict(board).limits)
+    return f"{reading['device']} limited to {limits}" if limits else str(reading["device"])
+
+
+def flags_of(reading: Mapping[str, Any]) -> str:
+    """A sentence on what went wrong while joules were measured, empty where nothing did."""
+    flags = [*reading["flags"], *([] if reading["converged"] else [NOT_CONVERGED])]
+    return f" Flags of these joules: {describe_flags(flags)}." if flags else ""
 
 
 def _note(form: Mapping[str, Any], metric: str) -> str:
@@ -76,4 +91,5 @@ def _note(form: Mapping[str, Any], metric: str) -> str:
     return (
         f"{opset}inputs ({shape}) with a batch of any size; {judged}; {needs}run by "
         f"{runtime} ({verified['mode']}); joules: {joules}."
+        f"{flags_of(verified['reading'])}"
     )

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nas.exporting.artifact import CHECK
 from nas.exporting.form import Form, Loaded
 from nas.exporting.forms import FORMS
 from nas.training.checkpoint import read_description
+from predictors.campaign.exclusive import DeviceLock, introduce
 from predictors.campaign.protocol import Protocol
 from predictors.meters.base import EnergyReading
 
@@ -38,16 +40,37 @@ def main() -> int:
 
 def _inspect(form: Form, job: Mapping[str, Any]) -> dict[str, Any]:
     """Outputs, accuracies and, where the job has a meter, joules of one form."""
+    from search_spaces.models.device import use_device
+
+    folder, device = Path(job["folder"]), "cpu" if form.on_cpu else str(job["device"])
+    protocol = Protocol.from_dict(job["protocol"])
+    use_device(device)
+    lock = DeviceLock(None, device)
+    # Beside trainers, and never beside a measurement.
+    with lock.shared():
+        loaded = form.load(folder, device=device, threads=protocol.threads)
+        found = _findings(loaded, folder, str(job["task"]), device)
+    reading, mode = None, None
+    if job["measure"]:
+        # The search's meter may be a GPU's; for the CPU there is another.
+        meter = job["meter"] if device == job["device"] else None
+        reading, mode = _measured(loaded, meter, protocol, device, folder, lock)
+    return found | {
+        "runtime": loaded.runtime,
+        "mode": mode,
+        "reading": None if reading is None else reading.to_dict(),
+    }
+
+
+def _findings(loaded: Loaded, folder: Path, task_name: str, device: str) -> dict[str, Any]:
+    """Outputs and accuracies of one form."""
     from safetensors.torch import load_file
 
     from nas.tasks.registry import get_task
     from nas.training.evaluate import evaluate
     from nas.training.objectives import objective_of
 
-    folder, device = Path(job["folder"]), "cpu" if form.on_cpu else str(job["device"])
-    protocol = Protocol.from_dict(job["protocol"])
-    architecture, workload = read_description(folder)
-    loaded = form.load(folder, device=device, threads=protocol.threads)
+    _, workload = read_description(folder)
     check = load_file(str(folder / CHECK))
     inputs, expected = check["inputs"].to(device), check["outputs"]
     outputs = loaded.call(inputs).float().cpu()
@@ -62,7 +85,7 @@ def _inspect(form: Form, job: Mapping[str, Any]) -> dict[str, Any]:
                 f"a batch of {len(rows)} must give as many outputs, got {fewer.shape}"
             )
         difference = max(difference, float((fewer - expected[: len(rows)]).abs().max()))
-    task = get_task(job["task"])
+    task = get_task(task_name)
     validation, test = (
         evaluate(
             loaded.call,
@@ -73,21 +96,13 @@ def _inspect(form: Form, job: Mapping[str, Any]) -> dict[str, Any]:
         )
         for name in ("validation", "test")
     )
-    reading, mode = None, None
-    if job["measure"]:
-        # The search's meter may be a GPU's; for the CPU there is another.
-        meter = job["meter"] if device == job["device"] else None
-        reading, mode = _measured(loaded, meter, protocol, inputs, device, folder)
     return {
-        "runtime": loaded.runtime,
         "output_difference": difference,
         "largest_output": float(expected.abs().max()),
         "validation_accuracy": validation.value,
         "n_validation": validation.n_samples,
         "test_accuracy": test.value,
         "test_accuracy_se": test.standard_error,
-        "mode": mode,
-        "reading": None if reading is None else reading.to_dict(),
     }
 
 
@@ -95,12 +110,13 @@ def _measured(
     loaded: Loaded,
     meter_name: str | None,
     protocol: Protocol,
-    inputs: Any,
     device: str,
     folder: Path,
+    lock: DeviceLock,
 ) -> tuple[EnergyReading, str]:
-    """Joules of ``inputs`` again and again, and how they were run."""
+    """Joules of the kept inputs again and again, and how they were run."""
     import torch
+    from safetensors.torch import load_file
 
     from predictors.campaign.reading import make_reading
     from predictors.campaign.windows import WindowLoop, run_windows
@@ -108,15 +124,21 @@ def _measured(
     from search_spaces.compression.apply import prepare_for_inference
 
     architecture, workload = read_description(folder)
-    work: Callable[[], object] = partial(loaded.call, inputs)
-    mode = "as it is"
-    if loaded.module is not None:
-        prepared = prepare_for_inference(loaded.module, architecture, inputs)
-        work, mode = prepared.repeat(inputs), prepared.mode
+    with lock.shared():
+        inputs = load_file(str(folder / CHECK))["inputs"].to(device)
+        work: Callable[[], object] = partial(loaded.call, inputs)
+        mode = "as it is"
+        if loaded.module is not None:
+            prepared = prepare_for_inference(loaded.module, architecture, inputs)
+            work, mode = prepared.repeat(inputs), prepared.mode
     meter = choose_meter(meter_name, device)
+    introduce(meter, lock)
     sync = torch.cuda.synchronize if device != "cpu" else (lambda: None)
     loop = WindowLoop(work, meter, protocol, sync=sync)
-    reading = make_reading(run_windows(loop, protocol), workload, meter, protocol)
+    with lock.exclusive():
+        measurement = run_windows(loop, protocol)
+    # A card is published, and the name of this machine is nobody's business.
+    reading = replace(make_reading(measurement, workload, meter, protocol), host=None)
     meter.close()
     return reading, mode
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from nas.exporting.form_card import joules_are
+from nas.exporting.form_card import flags_of, joules_are
 from nas.exporting.markdown import code, plain
 from nas.pareto.lifetime import JOULES_PER_KWH
 from nas.tasks.metric import get_metric
@@ -49,7 +49,8 @@ against joules (run {code(card["run"])}, trial {card["trial"]}, seed {card["seed
 | carbon of a million of them | {grams:.3g} g CO2e at {card["carbon_g_per_kwh"]:g} g/kWh |
 
 Joules: {joules_are(reading)}, 95% interval of the median of {reading["n_repeats"]} repeats, run by
-{plain(verified["runtime"])} ({verified["mode"]}) in a fresh process that reloaded this folder.
+{plain(verified["runtime"])} ({verified["mode"]}) in a fresh process that reloaded this folder.\
+{flags_of(reading)}
 
 {_training(card)}
 

@@ -10,12 +10,13 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.exporting.artifact import CHECK, COMPRESSED, ExportError, load_artifact
 from nas.training.checkpoint import WEIGHTS
+from predictors.campaign.exclusive import DeviceLock
 from search_spaces.workload import PHASES
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
     architecture, workload = record.architecture, run.workload
 
     def measure(phase: Phase | None) -> EnergyReading:
-        return measure_fresh(
+        reading = measure_fresh(
             architecture,
             workload.with_phase(phase),
             protocol=get_protocol(run.config.protocol),
@@ -91,6 +92,8 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
             weights=folder / WEIGHTS,
             inputs=run.inputs_path,
         ).reading
+        # A card is published, and the name of this machine is nobody's business.
+        return replace(reading, host=None)
 
     try:
         measured = measure(workload.phase)
@@ -138,6 +141,15 @@ def _reload(folder: Path, task: str, device: str) -> dict[str, Any]:
 
 def _inspect(folder: Path, task_name: str, device: str) -> dict[str, Any]:
     """What the fresh process does."""
+    from search_spaces.models.device import use_device
+
+    use_device(device)
+    # Beside trainers, and never beside a measurement.
+    with DeviceLock(None, device).shared():
+        return _findings(folder, task_name, device)
+
+
+def _findings(folder: Path, task_name: str, device: str) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 

@@ -54,6 +54,9 @@ class FrontMember:
     the validation accuracy in the own unit of that ``metric``, such as bits per byte.
     ``unit`` is what joules are named per: a sample, or a token of a phase of decoding.
     ``measured_on`` is the name that the search gave ``device``, ``None`` where it gave none.
+    ``flags`` say what went wrong while it was measured (``predictors.meters.flags``);
+    ``limits`` are the board's in words and ``power_limit_w`` the first of them, unknown where the
+    board reports none.
     """
 
     trial: int
@@ -86,6 +89,9 @@ class FrontMember:
     score_se: float | None = None
     unit: str = "sample"
     measured_on: str | None = None
+    flags: tuple[str, ...] = ()
+    limits: str = ""
+    power_limit_w: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from nas.searching.summary import SearchSummary, summarise
 from nas.searching.trial import TrialRecord, judged
 from nas.tasks.metric import Metric
 from nas.versions import of_all
+from predictors.meters.board import describe_limits
+from predictors.meters.flags import describe_flag
 from search_spaces.simulated import describe_on
 
 SCHEMA_VERSION = 1
@@ -91,6 +93,10 @@ def _trial(
         "predicted_high_j": record.predicted_high_j,
         "latency_s": None if reading is None else reading.latency_s,
         "power_w": None if reading is None else reading.power_w,
+        "flags": []
+        if reading is None
+        else [{"flag": flag, "text": describe_flag(flag)} for flag in reading.caveats],
+        "limits": "" if reading is None else describe_limits(reading.limits),
         "params": record.params,
         "peak_memory_bytes": record.peak_memory_bytes,
         "front_probability": None if member is None else member.front_probability,
@@ -158,6 +164,8 @@ def _provenance(
                 r.workload,
                 r.protocol_hash,
                 r.driver,
+                describe_limits(r.limits),
+                None if r.board is None else r.board.uuid,
             )
             ways.setdefault(key, []).append(r)
     device = run.config.measured_device
@@ -179,6 +187,9 @@ def _provenance(
                 "workload": workload,
                 "protocol_hash": protocol_hash,
                 "driver": driver,
+                "limits": limits,
+                "board": board,
+                "flagged": sum(bool(r.caveats) for r in found),
                 "trials": len(found),
                 "windows": sum(r.n_repeats for r in found),
                 "converged": sum(r.converged for r in found),
@@ -191,6 +202,8 @@ def _provenance(
                 workload,
                 protocol_hash,
                 driver,
+                limits,
+                board,
             ), found in ways.items()
         ],
     }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from nas.patience import is_os_error, persist
 from predictors.meters.base import Meter, MeterError
+from predictors.meters.nvml import NvmlMeter
 
 if TYPE_CHECKING:
     from nas.searching.session import Listener, Snapshot
@@ -36,6 +37,8 @@ class DeviceAccount:
         self._meter = None if meter is None or meter.is_estimate else meter
         if meter is not None and self._meter is None:
             meter.close()
+        if isinstance(self._meter, NvmlMeter):
+            self._meter.count_joules_alone()
 
     def __enter__(self) -> DeviceAccount:
         """Start the first interval."""

@@ -11,6 +11,8 @@ from nas.pareto.dominance import non_dominated_mask
 from nas.searching.config import LARGEST, SearchConfig
 from nas.searching.trial import judged
 from predictors.meters.base import EnergyReading, Meter
+from predictors.meters.board import describe_limits
+from predictors.meters.select import limits_of
 from search_spaces.architecture import Architecture
 from search_spaces.sampling import largest
 from search_spaces.workload import Workload
@@ -21,22 +23,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What joules depend on beside the model: figures of one situation may be pooled."""
+    """What joules depend on beside the model: figures of one situation may be pooled.
+
+    ``limits`` are those of the board in words, empty where it reports none.
+    """
 
     device: str
     source: str
     protocol_hash: str
     workload: Workload
+    limits: str = ""
 
     @classmethod
     def of(cls, reading: EnergyReading, workload: Workload) -> Situation:
         """That of a reading."""
-        return cls(reading.device, reading.source, reading.protocol_hash, workload)
+        limits = describe_limits(reading.limits)
+        return cls(reading.device, reading.source, reading.protocol_hash, workload, limits)
 
     @classmethod
     def here(cls, meter: Meter, protocol_hash: str, workload: Workload) -> Situation:
         """That of what ``meter`` will measure."""
-        return cls(meter.device, meter.source, protocol_hash, workload)
+        return cls(meter.device, meter.source, protocol_hash, workload, limits_of(meter))
 
     def differences(self, other: Situation) -> str:
         """What ``other`` has otherwise, in words; empty where nothing."""
@@ -45,6 +52,7 @@ class Situation:
             "meter": (self.source, other.source),
             "protocol": (self.protocol_hash, other.protocol_hash),
             "workload": (self.workload.key, other.workload.key),
+            "limits": (self.limits, other.limits),
         }
         return ", ".join(
             f"{name} {theirs!r}, here {ours!r}"

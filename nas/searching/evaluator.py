@@ -63,14 +63,15 @@ class Evaluator(Protocol):
 class TrainingEvaluator:
     """Trains every candidate by the one recipe of the search.
 
-    ``lock_folder`` holds the device's lock. ``teacher`` is the folder of the run's teacher, where
+    ``lock_folder`` holds the device's lock, ``None`` is the folder of the machine that trains.
+    ``teacher`` is the folder of the run's teacher, where
     the search has one. ``energy_share`` says, where a trial trains, what part of the device's
     joules is that trial's.
     """
 
     config: SearchConfig
     inputs: Place
-    lock_folder: Path
+    lock_folder: Path | None = None
     teacher: Place | None = None
     energy_share: Callable[[], float] = whole_device
 
@@ -104,9 +105,11 @@ class TrainingEvaluator:
         from search_spaces.compression.apply import compress, run_eagerly
         from search_spaces.counting import count
         from search_spaces.memory import peak_memory_of
+        from search_spaces.models.device import use_device
 
         config, architecture = self.config, candidate.architecture
         started = time.perf_counter()
+        use_device(config.device)
         if config.device == "cpu":
             # One thread per trial: small models gain nothing from more, and trials run abreast.
             torch.set_num_threads(1)
@@ -127,7 +130,8 @@ class TrainingEvaluator:
             keeper = Keeper(folder / _LOOP, {*rungs, epochs})
             teacher = None
             if self.teacher is not None:
-                teacher = load_teacher(self.teacher, config.task, config.device)
+                with lock.shared():
+                    teacher = load_teacher(self.teacher, config.task, config.device)
             fitted = fit(
                 architecture,
                 workload,
@@ -155,6 +159,11 @@ class TrainingEvaluator:
                     objective=objective_of(task, workload),
                     device=config.device,
                 )
+        if config.device != "cpu":
+            # What is measured may need the memory.
+            del runner
+            fitted.model.to("cpu")
+            torch.cuda.empty_cache()
         record = measure(architecture, workload, weights, self.inputs)
         # What was known of the candidate stays: predictions, and what it is in the search.
         return replace(

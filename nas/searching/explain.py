@@ -14,6 +14,7 @@ from nas.searching.front_member import figures_of
 from nas.searching.goals import Goals
 from nas.searching.run import Run
 from nas.searching.trial import TrialRecord, judged
+from predictors.meters.board import describe_limits
 from search_spaces.architecture import Architecture
 from search_spaces.encoding import encode
 from search_spaces.simulated import describe_on
@@ -76,7 +77,8 @@ class Explanation:
     it (``nas.pareto.uncertainty``). ``needed_accuracy`` and ``needed_energy_j`` are what would put
     it on the front, the other figures as they are: more accurate than the one, or fewer joules
     than the other; ``None`` for a trial that is there, or where further objectives are searched.
-    Energies are joules per ``unit``.
+    Energies are joules per ``unit``. ``flags`` say what went wrong while they were measured,
+    ``limits`` are those of the board in words.
     Dominators on the front come first, those of the fewest joules before others.
     """
 
@@ -106,6 +108,8 @@ class Explanation:
     broken: tuple[Broken, ...]
     n_dominators: int
     dominators: tuple[Dominator, ...]
+    flags: tuple[str, ...] = ()
+    limits: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -165,6 +169,8 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
         broken=broken,
         n_dominators=len(rivals),
         dominators=tuple(_dominator(run, record, rival) for rival in rivals[:most]),
+        flags=() if reading is None else reading.caveats,
+        limits="" if reading is None else describe_limits(reading.limits),
     )
 
 

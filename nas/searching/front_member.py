@@ -7,6 +7,7 @@ from dataclasses import asdict
 from nas.pareto.queries import Figures, FrontMember
 from nas.searching.trial import TrialRecord
 from nas.tasks.metric import ACCURACY, Metric
+from predictors.meters.board import describe_limits
 from search_spaces.simulated import describe_on
 from search_spaces.workload import SAMPLE, Workload
 
@@ -75,4 +76,9 @@ def member_of(
         score_se=metric.score_error(accuracy, accuracy_se),
         unit=unit,
         measured_on=measured_on,
+        flags=() if reading is None else reading.caveats,
+        limits="" if reading is None else describe_limits(reading.limits),
+        power_limit_w=None
+        if reading is None or reading.board is None
+        else reading.board.power_limit_w,
     )

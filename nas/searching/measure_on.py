@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from predictors.meters.select import choose_meter, parse_device
+from predictors.meters.select import choose_meter, limits_of, parse_device
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -83,7 +83,8 @@ class MeterFound:
     """What measures a device, as the machine that has it knows it.
 
     ``name`` is the search's, ``None`` where it names none. ``device`` and ``meter`` are what
-    measuring is asked for there; ``source`` and ``hardware`` are what readings will say.
+    measuring is asked for there; ``source``, ``hardware`` and ``limits`` are what readings will
+    say, the limits of the board in words.
     """
 
     name: str | None
@@ -91,6 +92,7 @@ class MeterFound:
     meter: str
     source: str
     hardware: str
+    limits: str = ""
 
 
 def find_meter(name: str | None, device: str, meter: str | None) -> MeterFound:
@@ -102,6 +104,8 @@ def find_meter(name: str | None, device: str, meter: str | None) -> MeterFound:
     """
     chosen = choose_meter(meter, device)
     try:
-        return MeterFound(name, device, chosen.name, chosen.source, chosen.device)
+        return MeterFound(
+            name, device, chosen.name, chosen.source, chosen.device, limits_of(chosen)
+        )
     finally:
         chosen.close()

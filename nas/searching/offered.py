@@ -77,13 +77,17 @@ def probe_here(space: SearchSpace, device: str, rows: Rows) -> RealnessReport:
     Raises:
         ValueError: torch has no such device.
     """
+    from predictors.campaign.exclusive import DeviceLock
     from search_spaces.compression import probing
 
+    lock = DeviceLock(None, device)
     return probing.probe(
         device,
         shapes=probing.shapes_for(device, space.values("d_model"), rows),
         choices=_asked(space),
         cache_dir=cache_folder(),
+        beside=lock.shared,
+        alone=lock.exclusive,
     )
 
 

@@ -74,7 +74,9 @@ def _share_inputs(run: Run) -> None:
         copy_file(run.inputs_path, run.inputs_place)
 
 
-def make_teacher(run: Run, config: SearchConfig, lock_folder: Path, listener: Listener) -> None:
+def make_teacher(
+    run: Run, config: SearchConfig, lock_folder: Path | None, listener: Listener
+) -> None:
     """Train the run's teacher, unless it is ready; a resumed run finds it so."""
     folder = run.teacher_folder.resolve()
     if is_ready(folder):
@@ -88,7 +90,9 @@ def make_teacher(run: Run, config: SearchConfig, lock_folder: Path, listener: Li
     _train("teacher", prepare_teacher, config, folder, lock_folder, look)
 
 
-def make_supernet(run: Run, config: SearchConfig, lock_folder: Path, listener: Listener) -> None:
+def make_supernet(
+    run: Run, config: SearchConfig, lock_folder: Path | None, listener: Listener
+) -> None:
     """Train the run's supernet, unless it is ready; an interrupted training goes on."""
     if run.supernet() is not None:
         return
@@ -107,7 +111,7 @@ def _train(
     prepare: Callable[..., object],
     config: SearchConfig,
     folder: Place,
-    lock_folder: Path,
+    lock_folder: Path | None,
     look: Callable[[], None],
 ) -> None:
     # Imported here, so that everything else of a run can be made without ray.

@@ -35,6 +35,7 @@ METER_SHARE = 0.5
 _CONNECT_TIMEOUT_S = 5.0
 # Ray adds 66 characters to it in sockets' paths, which may have 107.
 _LONGEST_FOLDER = 40
+_SHOW_ALL = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 
 
 def meter_resources(name: str | None) -> tuple[str, ...]:
@@ -94,7 +95,11 @@ def _connected(
 
 @contextmanager
 def _own(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[None]:
-    """A Ray for this search alone, whose token no file holds."""
+    """A Ray for this search alone, whose token no file holds.
+
+    Its workers see every GPU that this process sees, by the same numbers: shown GPU 0 alone they
+    could not train on ``cuda:1``.
+    """
     _quieten()
     # Made now where there is no home, so that workers have the same.
     cache_folder()
@@ -114,6 +119,7 @@ def _started(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[N
         try:
             with (
                 _failing_as("Ray must be able to start on this machine"),
+                _showing_all_gpus(),
                 interrupts.kept_from_children(),
             ):
                 ray.init(
@@ -149,6 +155,20 @@ def _temporary_folder() -> Iterator[dict[str, Any]]:
     with scratch("ray") as folder:
         # Paths of sockets are short.
         yield {"_temp_dir": str(folder)} if len(str(folder)) <= _LONGEST_FOLDER else {}
+
+
+@contextmanager
+def _showing_all_gpus() -> Iterator[None]:
+    """Keep a Ray that starts meanwhile from hiding GPUs from its workers, which inherit this."""
+    before = os.environ.get(_SHOW_ALL)
+    os.environ[_SHOW_ALL] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SHOW_ALL]
+        else:
+            os.environ[_SHOW_ALL] = before
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def run_trials(
     device: str,
     meter: str,
     protocol: Protocol,
-    lock_folder: Path,
+    lock_folder: Path | None,
     measured: Sequence[MeterFound] = (),
     gpus_per_trial: float | None = None,
     timeout_s: float | None = None,
@@ -149,7 +149,11 @@ def _tune(
 
 
 def _measures(
-    measured: Sequence[MeterFound], device: str, meter: str, protocol: Protocol, lock_folder: Path
+    measured: Sequence[MeterFound],
+    device: str,
+    meter: str,
+    protocol: Protocol,
+    lock_folder: Path | None,
 ) -> list[RayMeasure]:
     """How trials are measured; by the first they are judged."""
     if not measured:
@@ -183,7 +187,7 @@ def run_replicas(
     device: str,
     meter: str,
     protocol: Protocol,
-    lock_folder: Path,
+    lock_folder: Path | None,
     measured: Sequence[MeterFound] = (),
     gpus_per_trial: float | None = None,
     timeout_s: float | None = None,

@@ -60,7 +60,7 @@ class RayMeasure:
     device: str
     meter: str
     protocol: Protocol
-    lock_folder: Path
+    lock_folder: Path | None
     function: Callable[..., EnergyRecord] = measure_fresh
     name: str | None = None
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # First: it sets what Ray reads when it is imported.
-from nas.searching.ray_cluster import ClusterError, meter_resources
+from nas.searching.ray_cluster import METER_RESOURCE, ClusterError, meter_resources
 
 # isort: split
 import ray
@@ -124,12 +124,36 @@ def meet(
     return tuple(answer for answer in found if isinstance(answer, MeterFound))
 
 
+def check_one_device(nodes: Iterable[Mapping[str, Any]], device: str) -> None:
+    """Refuse nodes of which a search that names no device would measure on ``device`` alone.
+
+    Boards of one kind differ by some per cent, so joules of several do not mix in one search:
+    each has a name, and a reading of its own.
+
+    Raises:
+        ClusterError: a node that measures has several devices; says how to name them.
+    """
+    for node in nodes:
+        n_devices = int(node["Resources"].get(METER_RESOURCE, 0))
+        if node["Alive"] and n_devices > 1:
+            named = {METER_RESOURCE: n_devices} | {
+                meter_resources(f"board{i}")[-1]: 1 for i in range(n_devices)
+            }
+            raise ClusterError(
+                f"a node must have 1 {METER_RESOURCE} where a search names no device, got "
+                f"{n_devices}, of which only {device} would be measured: start it with "
+                f"ray start --resources '{json.dumps(named)}' and search with --measure-on "
+                f"board0=cuda:0, or start it with {METER_RESOURCE} 1"
+            )
+
+
 def meet_any(device: str, meter: str | None) -> MeterFound:
     """The meter of ``device`` on any node that measures.
 
     Raises:
-        ClusterError: it does not work there.
+        ClusterError: it does not work there, or a node has several devices without a name.
     """
+    check_one_device(ray.nodes(), device)  # type: ignore[no-untyped-call]
     task: Any = ray.remote(**measuring_options(None))(_look)
     found: MeterFound | str = ray.get(task.remote(None, device, meter))
     if isinstance(found, str):

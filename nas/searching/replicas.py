@@ -19,6 +19,7 @@ from nas.files import Place, as_local, copy_file, read_array, read_json, write_a
 from nas.searching.spent import Spent, spent_in
 from nas.searching.trial import TrialRecord
 from predictors.meters.base import EnergyReading
+from predictors.meters.flags import BOARDS_DIFFER
 
 RESULT, SCORES = "result.json", "scores.npy"
 _PREFIX = "replica-"
@@ -83,7 +84,8 @@ def pooled(record: TrialRecord, trial_folder: Path) -> TrialRecord:
     score, where samples are not right or wrong), sample by sample, since all seeds are judged by
     the same samples, and that of seeds over their number. Joules are the geometric mean; their
     variance is the larger of what each interval says and of what the measurements differ by, over
-    their number. What all of it cost is summed.
+    their number; those under other limits of the board are left out and flagged. What all of it
+    cost is summed.
     """
     if record.state != "complete":
         return record
@@ -150,9 +152,17 @@ def _scores(folder: Place) -> NDArray[np.float32] | None:
 
 
 def _reading(readings: Sequence[EnergyReading]) -> EnergyReading:
-    first, n = readings[0], len(readings)
-    if n == 1:
+    first = readings[0]
+    if len(readings) == 1:
         return first
+    flags = {flag for r in readings for flag in r.flags}
+    if len({(r.limits, r.board and r.board.uuid) for r in readings}) > 1:
+        flags.add(BOARDS_DIFFER)
+    # Joules under other limits of the board are those of another device.
+    readings = [r for r in readings if r.limits == first.limits]
+    if len(readings) == 1:
+        return replace(first, flags=tuple(sorted(flags)))
+    n = len(readings)
     logs = np.log([r.energy_j for r in readings])
     widths = np.log([r.high_j / r.low_j for r in readings]) / (2 * _Z)
     sd = math.sqrt(max(float(np.mean(widths**2)), float(logs.var(ddof=1))) / n)
@@ -168,6 +178,8 @@ def _reading(readings: Sequence[EnergyReading]) -> EnergyReading:
         power_w=float(np.mean([r.power_w for r in readings])),
         duration_s=sum(r.duration_s for r in readings),
         net_energy_j=None,
+        flags=tuple(sorted(flags)),
+        n_rejected=sum(r.n_rejected for r in readings),
     )
 
 

@@ -104,6 +104,14 @@ class Driver:
                 f"log must be {' or '.join(LOGS)}, got {self.log!r}{did_you_mean(self.log, LOGS)}"
             )
 
+    def trained_on(self, device: str) -> str:
+        """What workers call the device that they train on, where a search is on ``device``.
+
+        A cluster shows a worker the one GPU that it gives it; a Ray for this search alone shows
+        all that this process sees.
+        """
+        return "cuda:0" if self.address != LOCAL and device.startswith("cuda") else device
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

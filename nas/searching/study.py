@@ -50,7 +50,6 @@ from nas.versions import Start, note_of
 from predictors.campaign.protocol import Protocol, get_protocol
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.select import choose_meter
-from search_spaces.user_folders import lock_folder
 from search_spaces.workload import Workload
 
 
@@ -61,7 +60,7 @@ class Where(TypedDict):
     device: str
     meter: str
     protocol: Protocol
-    lock_folder: Path
+    lock_folder: Path | None
     measured: Sequence[MeterFound]
     timeout_s: float | None
     gpus_per_trial: float | None
@@ -333,7 +332,7 @@ def _drive(
 
     folder, config, workers = run.folder, run.config, run.driver.workers
     # Workers need no study, nor the password that may open it.
-    told = replace(config, storage=None)
+    told = replace(config, storage=None, device=run.driver.trained_on(config.device))
     gate = Gate(
         workload,
         config.gate,
@@ -351,7 +350,8 @@ def _drive(
         first = earlier.first(config.space, config.trials)
         session = Session(config, workload, store, gate, account, first, run.metric)
         adopt_results(session, run.trials_place)
-        locks = lock_folder()
+        # Each machine has its own folder of locks, whatever this one's is called.
+        locks = None
         if config.teacher is not None:
             try:
                 make_teacher(run, told, locks, account)
@@ -429,7 +429,7 @@ def situation_of(config: SearchConfig) -> Situation:
 
 
 def _situation(meter: MeterFound, protocol: Protocol, workload: Workload) -> Situation:
-    return Situation(meter.hardware, meter.source, protocol.hash, workload)
+    return Situation(meter.hardware, meter.source, protocol.hash, workload, meter.limits)
 
 
 def _watched(run: Run) -> Meter | None:

@@ -71,13 +71,18 @@ class SupernetEvaluator:
         """See ``Evaluator.evaluate``."""
         import torch
 
+        from search_spaces.models.device import use_device
+
+        use_device(self.trainer.config.device)
         if self.trainer.config.device == "cpu":
             torch.set_num_threads(1)
         if candidate.finalist_of is None:
             return self._inherited(candidate, folder, measure)
+        from predictors.campaign.exclusive import DeviceLock
         from search_spaces.models.extract import extract
 
-        initial = extract(self._supernet(), candidate.architecture)
+        with DeviceLock(self.trainer.lock_folder, self.trainer.config.device).shared():
+            initial = extract(self._supernet(), candidate.architecture)
         return self.trainer.train(candidate, folder, measure, None, initial)
 
     def _supernet(self) -> Supernet:
@@ -102,7 +107,8 @@ class SupernetEvaluator:
         config, architecture = self.trainer.config, candidate.architecture
         started = time.perf_counter()
         lock = DeviceLock(self.trainer.lock_folder, config.device)
-        supernet = self._supernet()
+        with lock.shared():
+            supernet = self._supernet()
         task = get_task(config.task)
         objective = objective_of(task, supernet.workload)
         split = task.split("validation")

@@ -83,7 +83,7 @@ def teacher_of(folder: Place) -> Place:
     return folder / _TEACHER
 
 
-def prepare_supernet(config: SearchConfig, folder: Place, lock_folder: Path) -> None:
+def prepare_supernet(config: SearchConfig, folder: Place, lock_folder: Path | None) -> None:
     """Make what ``folder`` lacks of the supernet; run where candidates are judged."""
     import torch
 
@@ -94,12 +94,14 @@ def prepare_supernet(config: SearchConfig, folder: Place, lock_folder: Path) -> 
     from nas.training.supernet_loop import train_supernet
     from predictors.campaign.accounting import EnergySpan
     from predictors.campaign.exclusive import DeviceLock
+    from search_spaces.models.device import use_device
     from search_spaces.models.supernet import Supernet
 
     assert config.supernet is not None
     if read_supernet(folder) is not None:
         return
     folder.mkdir(parents=True, exist_ok=True)
+    use_device(config.device)
     if config.device == "cpu":
         # As candidates are trained, so that its joules compare with theirs.
         torch.set_num_threads(1)

@@ -131,13 +131,17 @@ def is_ready(folder: Place) -> bool:
     return record is not None and record.outputs_energy_j is not None
 
 
-def prepare_teacher(config: SearchConfig, folder: Place, lock_folder: Path) -> TeacherRecord:
+def prepare_teacher(
+    config: SearchConfig, folder: Place, lock_folder: Path | None
+) -> TeacherRecord:
     """Make what ``folder`` lacks of the teacher; run where candidates are trained."""
     import torch
 
     from predictors.campaign.accounting import EnergySpan
     from predictors.campaign.exclusive import DeviceLock
+    from search_spaces.models.device import use_device
 
+    use_device(config.device)
     folder.mkdir(parents=True, exist_ok=True)
     if config.device == "cpu":
         # As candidates are trained, so that its joules compare with theirs.

@@ -123,13 +123,14 @@ def fit(
     """
     split = task.split("train")
     start: Start
-    model, start = (
-        _start(architecture, workload, task, config, teacher, seed, device)
-        if initial is None
-        else (initial.to(device), "supernet")
-    )
-    # A shape that has no kernel must fail now, not after it cost its training.
-    compress(model, architecture)
+    with step_guard():
+        model, start = (
+            _start(architecture, workload, task, config, teacher, seed, device)
+            if initial is None
+            else (initial.to(device), "supernet")
+        )
+        # A shape that has no kernel must fail now, not after it cost its training.
+        compress(model, architecture)
     own = as_started(config, start)
 
     def look(epoch: int, _: float) -> None:
@@ -199,22 +200,32 @@ def recover(
     def accuracy(network: nn.Module) -> Accuracy:
         return _accuracy(network, task, workload, device, step_guard)
 
-    if isinstance(model, Transformer) and (masks := Masks.of(model, architecture)).weights:
+    def compressed(network: nn.Module) -> nn.Module:
+        with step_guard():
+            return compress(network, architecture)
+
+    def masks_of(network: Transformer) -> Masks:
+        with step_guard():
+            return Masks.of(network, architecture)
+
+    if isinstance(model, Transformer) and (masks := masks_of(model)).weights:
         tune(model, masks)
     uncompressed = accuracy(model)
     validation = uncompressed
     if any(block.compression != Compression() for block in architecture.blocks):
-        validation = accuracy(compress(model, architecture))
+        validation = accuracy(compressed(model))
     plain = Fitted(model, "random", uncompressed, validation, "not needed")
     lost = uncompressed.value - validation.value
     if not is_quantised(architecture) or lost <= config.recovery.qat_threshold:
         return plain
     assert isinstance(model, Transformer)
-    fake = fake_quantised(model, architecture)
-    tune(fake, Masks.of(fake, architecture))
-    aware = build(architecture, workload, generator_seed=seed).to(device)
-    aware.load_state_dict(fake.state_dict())
-    again = accuracy(compress(aware.eval(), architecture))
+    with step_guard():
+        fake = fake_quantised(model, architecture)
+    tune(fake, masks_of(fake))
+    with step_guard():
+        aware = build(architecture, workload, generator_seed=seed).to(device)
+        aware.load_state_dict(fake.state_dict())
+    again = accuracy(compressed(aware.eval()))
     if again.value > validation.value:
         return replace(plain, model=aware, validation=again, qat="kept")
     return replace(plain, qat="no better")

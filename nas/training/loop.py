@@ -54,14 +54,17 @@ def train(
         DivergedError: the loss of an epoch is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
-    inputs = torch.from_numpy(split.inputs).to(device)
-    targets = torch.from_numpy(split.trained_towards).to(device)
-    model = model.to(device).train()
     objective = Classification() if objective is None else objective
-    distillation = _distillation(model, config, teacher, objective, seed)
+    with step_guard():
+        inputs = torch.from_numpy(split.inputs).to(device)
+        targets = torch.from_numpy(split.trained_towards).to(device)
+        model = model.to(device).train()
+        distillation = _distillation(model, config, teacher, objective, seed)
+        if distillation is not None:
+            distillation.to(device)
     groups = parameter_groups(model, config)
     if distillation is not None:
-        groups += parameter_groups(distillation.to(device), config)
+        groups += parameter_groups(distillation, config)
     # One kernel for all parameters: with small models the loop over them costs as much as a pass.
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
     steps_per_epoch = math.ceil(len(split) / config.batch_size)

@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 
 from predictors.meters.base import Meter, MeterError
+from predictors.meters.nvml import NvmlMeter
 from predictors.meters.select import choose_meter
 
 
@@ -33,6 +34,9 @@ class EnergySpan:
             self._meter = choose_meter(None, device)
         except MeterError:
             self._meter = None
+        if isinstance(self._meter, NvmlMeter):
+            # Nothing else of a window is asked for, and each reading of a sensor costs something.
+            self._meter.count_joules_alone()
 
     def __enter__(self) -> EnergySpan:
         """Start counting."""

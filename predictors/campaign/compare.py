@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -24,8 +24,8 @@ from predictors.campaign.process import MeasureProcess
 from predictors.campaign.protocol import Protocol
 from predictors.campaign.quality import median_interval
 from predictors.campaign.runner import TIMEOUT_S, make_job
-from predictors.campaign.windows import is_rejected
-from predictors.meters.base import MeterError, Window
+from predictors.campaign.windows import is_rejected, refusal
+from predictors.meters.base import Window
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
@@ -96,7 +96,7 @@ def compare(
 
     Raises:
         MeasureError: a process failed or took longer than ``timeout_s``.
-        MeterError: throttling spoilt more windows of a pair than the protocol allows.
+        MeterError: more windows of a pair were spoilt than the protocol allows.
     """
     jobs = [
         make_job(
@@ -112,7 +112,7 @@ def compare(
         for found in (a, b)
     ]
     launch = start or (lambda job: MeasureProcess(job, timeout_s))
-    lock = None if lock_folder is None else DeviceLock(lock_folder, device)
+    lock = DeviceLock(lock_folder, device)
     order = random.Random(seed)
     pairs: list[_Pair] = []
     ratio, low, high, width = math.nan, math.nan, math.nan, math.inf
@@ -120,7 +120,7 @@ def compare(
         with launch(jobs[0]) as first, launch(jobs[1]) as second:
             served = (first, second)
             ready = [process.receive() for process in served]
-            with nullcontext() if lock is None else lock.exclusive():
+            with lock.exclusive():
                 pairs.append(_measure_pair(served, protocol, order))
         if len(pairs) >= protocol.min_repeats:
             ratio, low, high = median_interval([pair.ratio for pair in pairs])
@@ -144,7 +144,8 @@ def compare(
         is_estimate=head["is_estimate"],
         device=head["device"],
         protocol_hash=protocol.hash,
-        # The other of the two is a second process on the device, and meant to be there.
+        # The other of the two is a second process there. One that only waits changes no ratio,
+        # and one that computes spoils its windows.
         flags=tuple(sorted(flags - {"foreign_process"})),
     )
 
@@ -168,20 +169,20 @@ def _measure_pair(served: Sequence[Served], protocol: Protocol, order: random.Ra
     n_rejected = 0
     while len(energies[0]) < _WINDOWS_PER_PAIR:
         found: dict[int, float] = {}
+        spoilt: Window | None = None
         for index in order.sample((0, 1), 2):
             served[index].send({"command": "window"})
             message = served[index].receive()
             window = Window(**message["window"] | {"flags": tuple(message["window"]["flags"])})
-            if not is_rejected(window):
-                flags |= set(window.flags)
+            flags |= set(window.flags)
+            if is_rejected(window):
+                spoilt = window
+            else:
                 found[index] = window.energy_j / message["n_batches"]
-        if len(found) < 2:
+        if spoilt is not None:
             n_rejected += 1
             if n_rejected > protocol.max_rejected:
-                raise MeterError(
-                    f"{n_rejected} windows throttled: cool the device or lower its clocks, then "
-                    f"compare again"
-                )
+                raise refusal(n_rejected, spoilt)
             continue
         for index, energy_j in found.items():
             energies[index].append(energy_j)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from predictors.campaign.records import EnergyRecord
+from predictors.meters.board import describe_limits
 
 # Flags of corrected records, of those with a reference that moved without following any trend, and
 # of those without a reference in their session.
@@ -31,7 +32,7 @@ UNCORRECTED = "no_reference"
 # Movement of the reference that no label would notice.
 _NEGLIGIBLE = 0.001
 
-_Group = tuple[str, str, str]
+_Group = tuple[str, str, str, str]
 # A group's sessions with one reference: another architecture or workload has another level.
 _Series = tuple[_Group, str, str]
 
@@ -39,6 +40,8 @@ _Series = tuple[_Group, str, str]
 @dataclass(frozen=True, slots=True)
 class DriftReport:
     """How a device drifted under one protocol, by a reference on ``workload``.
+
+    ``limits`` are those of the board in words, empty where it reports none.
 
     ``span`` is the reference's largest reading less its smallest, relative to its median.
     ``deviation`` is the median relative distance of references from their median, what no
@@ -51,6 +54,7 @@ class DriftReport:
     device: str
     source: str
     protocol_hash: str
+    limits: str
     workload: str
     n_sessions: int
     n_references: int
@@ -67,8 +71,8 @@ def correct_drift(
 ) -> tuple[list[EnergyRecord], list[DriftReport]]:
     """Candidates with their joules corrected, in the order given, and a report per device.
 
-    Readings of different devices, sources or protocols are kept apart, and so are sessions with
-    different references. A corrected interval is
+    Readings of different devices, sources, protocols or limits of the board are kept apart, and so
+    are sessions with different references. A corrected interval is
     wider by the reference's own (half-widths added in quadrature). What is not corrected stays
     as it is: without a flag where no drift was seen, with ``drift_irregular`` or
     ``no_reference`` where it may have been.
@@ -87,12 +91,12 @@ def correct_drift(
             continue
         found = series_of.get((_group(record), record.session))
         if found is None:
-            corrected.append(replace(record, flags=(*record.flags, UNCORRECTED)))
+            corrected.append(replace(record, drift=(*record.drift, UNCORRECTED)))
         elif reports[found].is_applied:
             log_j, width = _log_reference(series[found][record.session], _time_s(record))
             corrected.append(_scaled(record, reports[found].reference_j / math.exp(log_j), width))
         elif reports[found].is_irregular:
-            corrected.append(replace(record, flags=(*record.flags, IRREGULAR)))
+            corrected.append(replace(record, drift=(*record.drift, IRREGULAR)))
         else:
             corrected.append(record)
     return corrected, list(reports.values())
@@ -135,7 +139,8 @@ def _report(group: _Group, sessions: Mapping[str, list[EnergyRecord]]) -> DriftR
 
 def _group(record: EnergyRecord) -> _Group:
     reading = record.reading
-    return reading.device, reading.source, reading.protocol_hash
+    limits = describe_limits(reading.limits)
+    return reading.device, reading.source, reading.protocol_hash, limits
 
 
 def _time_s(record: EnergyRecord) -> float:
@@ -178,5 +183,5 @@ def _scaled(record: EnergyRecord, factor: float, width: float) -> EnergyRecord:
             net_energy_j=None if net_j is None else net_j * factor,
         ),
         repeats_j=tuple(repeat_j * factor for repeat_j in record.repeats_j),
-        flags=(*record.flags, CORRECTED),
+        drift=(*record.drift, CORRECTED),
     )

@@ -21,6 +21,7 @@ from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, Lay
 from search_spaces.counting import count
 from search_spaces.encoding import to_vector
 from search_spaces.kernels import kernel_fault
+from search_spaces.layer_kinds import compressed_layer_kinds
 from search_spaces.sampling import mutate, sample
 from search_spaces.simulated import simulated_choices
 from search_spaces.space import SearchSpace
@@ -45,12 +46,17 @@ class PlanItem:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Items in order of priority, and the fixed reference that is measured among them."""
+    """Items in order of priority, and the fixed reference that is measured among them.
+
+    References come twice as often until there are ``n_references`` of them, each in a process of
+    its own: their spread is that between processes.
+    """
 
     items: tuple[PlanItem, ...]
     reference: PlanItem | None
     protocol: Protocol
     device: str
+    n_references: int = 0
 
     def key(self, item: PlanItem) -> str:
         """16 hex digits that name a measurement of this plan, the same in every session."""
@@ -66,11 +72,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """``n`` architectures of a space on one workload."""
+    """``n`` architectures of a space on one workload.
+
+    None has more than ``most_kinds`` kinds of layer that are compiled before they run on CUDA.
+    """
 
     space: SearchSpace
     workload: Workload
     n: int
+    most_kinds: int | None = None
 
 
 def plan_campaign(
@@ -90,7 +100,7 @@ def plan_campaign(
         ValueError: a part asks for no architecture.
     """
     queues = [
-        _choose(part, device, with_simulated, np.random.default_rng([seed, index]))
+        choose(part, device, np.random.default_rng([seed, index]), with_simulated=with_simulated)
         for index, part in enumerate(parts)
     ]
     items = [item for rank in _interleaved(queues) for item in rank]
@@ -148,9 +158,14 @@ def reference_architecture(workload: Workload, device: str) -> Architecture:
     return Architecture(d_model=d_model, layers=(layer,) * depth, patch_size=patch_size)
 
 
-def _choose(
-    part: Part, device: str, with_simulated: bool, rng: np.random.Generator
+def choose(
+    part: Part, device: str, rng: np.random.Generator, *, with_simulated: bool = False
 ) -> list[PlanItem]:
+    """The architectures of ``part``, in an order whose every prefix is spread over the space.
+
+    Raises:
+        ValueError: the part asks for no architecture, or none of its space fits.
+    """
     if part.n < 1:
         raise ValueError(f"n must be >= 1, got {part.n} for space {part.space.name!r}")
     pool: dict[str, Architecture] = {}
@@ -158,7 +173,7 @@ def _choose(
     # Small spaces run out of new members: then the pool is all that there is, or nearly.
     for _ in range(pool_size * 4):
         found = sample(part.space, rng)
-        if _fits(found, part.workload, device, with_simulated):
+        if _fits(found, part, device, with_simulated):
             pool.setdefault(found.hash, found)
         if len(pool) >= pool_size:
             break
@@ -184,17 +199,18 @@ def _choose(
             if following is None:
                 continue
             found = following
-        if _fits(found, part.workload, device, with_simulated):
+        if _fits(found, part, device, with_simulated):
             chosen.setdefault(found.hash, found)
     return [PlanItem(a, part.workload) for a in chosen.values()]
 
 
-def _fits(
-    architecture: Architecture, workload: Workload, device: str, with_simulated: bool
-) -> bool:
+def _fits(architecture: Architecture, part: Part, device: str, with_simulated: bool) -> bool:
     try:
-        workload.check_fits(architecture)
+        part.workload.check_fits(architecture)
     except ValueError:
+        return False
+    kinds = compressed_layer_kinds(architecture)
+    if part.most_kinds is not None and kinds > part.most_kinds:
         return False
     if simulated_choices(architecture, device) and not with_simulated:
         return False

@@ -33,11 +33,13 @@ class Protocol:
 
     With the model resident the device rests for ``cooldown_s``, then idle power is measured for
     ``idle_s`` (0 leaves it out). Warm-up lasts ``warmup_s`` seconds and ``warmup_iterations``
-    batches at least, and then, where there is a thermometer, until it rises by no more than
-    ``warmup_slope_c`` degrees from one second to the next, ``warmup_max_s`` seconds at most.
+    batches at least, and, where there is a thermometer, until the line through its last
+    ``warmup_span_s`` seconds rises by no more than ``warmup_slope_c`` degrees over them,
+    ``warmup_max_s`` seconds at most.
     Windows of ``window_s`` are repeated from ``min_repeats`` times until the 95% interval's
     half-width is at most ``target_half_width`` of the median, ``max_repeats`` at most. A window
-    that throttled is rejected and repeated, ``max_rejected`` times at most.
+    that throttled, or beside which another process computed, is rejected and repeated,
+    ``max_rejected`` times at most.
 
     In the ``throughput`` regime batches follow each other without waiting, in chunks of
     ``chunk_s``; in the ``latency`` regime each is awaited before the next is given, as when
@@ -62,11 +64,12 @@ class Protocol:
     idle_s: float = 0.0
     cooldown_s: float = 0.0
     warmup_slope_c: float = 1.0
+    warmup_span_s: float = 5.0
     warmup_max_s: float = 30.0
     block_size: int = 0
     chunk_s: float = 0.005
     threads: int = 1
-    version: int = 3
+    version: int = 4
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -75,7 +78,7 @@ class Protocol:
                 f"regime must be one of {', '.join(REGIMES)}, got {self.regime!r}"
                 f"{did_you_mean(self.regime, REGIMES)}"
             )
-        for name in ("warmup_s", "idle_s", "cooldown_s", "warmup_slope_c"):
+        for name in ("warmup_s", "idle_s", "cooldown_s", "warmup_slope_c", "warmup_span_s"):
             value = getattr(self, name)
             if not (_is_finite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and >= 0, got {value!r}")
@@ -149,6 +152,22 @@ PROTOCOLS: dict[str, Protocol] = {
             window_s=2.0,
             max_repeats=10,
             idle_s=1.0,
+            # Clocks stay high for a while after loading and capturing.
+            cooldown_s=2.0,
+            block_size=8,
+        ),
+        # For a board with little time (docs/gpu.md): a window ends at the counter's tenth step of
+        # 0.1 s, whose jitter is far below the target. Without idle power and net joules.
+        Protocol(
+            "brief",
+            warmup_s=1.5,
+            warmup_iterations=50,
+            window_s=0.95,
+            # The board stays warm between measurements: two looks a second apart are enough.
+            warmup_slope_c=0.0,
+            warmup_span_s=1.0,
+            warmup_max_s=15.0,
+            max_repeats=9,
             block_size=8,
         ),
         Protocol(

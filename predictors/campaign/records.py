@@ -28,6 +28,7 @@ class EnergyRecord:
 
     ``repeats_j`` are joules per unit (sample or token) of each accepted window in order, raw:
     drift is corrected on reading (``campaign.drift``). ``job`` names the process that measured.
+    Its host, its board with all settings, the driver's version and the flags are in ``reading``.
     ``mode`` is how the model ran (eager, compiled, graph). ``spent_energy_j`` is what the
     measuring itself cost.
     ``dram_energy_j`` is per unit, of memory with a sensor of its own. Of its windows the record
@@ -37,6 +38,8 @@ class EnergyRecord:
 
     In a campaign, ``item`` names what was planned, ``role`` tells candidates from the fixed
     reference, ``session`` is one run of the command, and ``order`` counts within it.
+    ``reference`` is the ``job`` of the reference measured last before it in its session, empty
+    where there was none. ``drift`` are flags of ``campaign.drift``, empty on disk.
     """
 
     architecture: Architecture
@@ -49,15 +52,12 @@ class EnergyRecord:
     versions: dict[str, str]
     protocol: dict[str, Any]
     spent_energy_j: float
-    flags: tuple[str, ...] = ()
     temperature_c: float | None = None
     sm_clock_mhz: float | None = None
-    power_limit_w: float | None = None
     throttle_reasons: int | None = None
     idle_power_w: float | None = None
     tick_s: float | None = None
     cross_check: float | None = None
-    n_rejected: int = 0
     dram_energy_j: float | None = None
     seed: int = 0
     has_real_inputs: bool = False
@@ -66,6 +66,13 @@ class EnergyRecord:
     role: Role = "candidate"
     session: str = ""
     order: int = 0
+    reference: str = ""
+    drift: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Flags of the reading, then those of its correction for drift."""
+        return (*self.reading.flags, *self.drift)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
@@ -77,6 +84,7 @@ class EnergyRecord:
             "reading": self.reading.to_dict(),
             "repeats_j": list(self.repeats_j),
             "flags": list(self.flags),
+            "drift": list(self.drift),
         }
 
     @classmethod
@@ -92,7 +100,8 @@ class EnergyRecord:
             raise ValueError(
                 f"energy record must have schema {SCHEMA_VERSION}, got {data.get('schema')!r}"
             )
-        values = {key: value for key, value in data.items() if key != "schema"}
+        # Flags are the reading's; they stand beside it for those who read the file.
+        values = {key: value for key, value in data.items() if key not in ("schema", "flags")}
         names = {f.name for f in fields(cls)}
         if values.keys() != names:
             odd = ", ".join(sorted(map(str, values.keys() ^ names)))
@@ -101,7 +110,7 @@ class EnergyRecord:
         values["workload"] = Workload.from_dict(values["workload"])
         values["reading"] = EnergyReading.from_dict(values["reading"])
         values["repeats_j"] = tuple(values["repeats_j"])
-        values["flags"] = tuple(values["flags"])
+        values["drift"] = tuple(values["drift"])
         if values["role"] not in ROLES:
             raise ValueError(f"role must be one of {', '.join(ROLES)}, got {values['role']!r}")
         return cls(**values)
@@ -121,14 +130,19 @@ def append_records(path: Path, records: Iterable[EnergyRecord]) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         for record in records:
-            size = os.fstat(descriptor).st_size
-            line = json.dumps(record.to_dict(), allow_nan=False) + "\n"
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                line = "\n" + line
-            os.write(descriptor, line.encode())
-            os.fsync(descriptor)
+            append_line(descriptor, record.to_dict())
     finally:
         os.close(descriptor)
+
+
+def append_line(descriptor: int, data: Mapping[str, Any]) -> None:
+    """Append ``data`` as a line of JSON, on disk when this returns; ends a cut-off line first."""
+    size = os.fstat(descriptor).st_size
+    line = json.dumps(data, allow_nan=False) + "\n"
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        line = "\n" + line
+    os.write(descriptor, line.encode())
+    os.fsync(descriptor)
 
 
 def read_records(path: Path) -> RecordFile:

@@ -65,8 +65,8 @@ def measure_fresh(
     """Joules per sample of ``architecture`` on ``workload``.
 
     ``weights`` are trained fp32 weights in safetensors (random ones when ``None``), ``inputs``
-    a ``.npy`` batch (random when ``None``). Warm-up and windows hold ``lock_folder``'s lock of
-    the device alone; imports and compiling do not.
+    a ``.npy`` batch (random when ``None``). Warm-up and windows hold the device's lock in
+    ``lock_folder`` alone (``None``: the machine's own folder); imports and compiling do not.
     ``item_timeout_s`` is what the measurement may take without compiling, ``timeout_s`` with it.
     ``on_window`` hears how many windows were accepted and the half-width of the interval so far
     (relative; ``None`` while there are too few).

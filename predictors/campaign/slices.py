@@ -1,12 +1,14 @@
 """Work through a plan for as long as there is time; what is measured is on disk at once.
 
 Resuming is reading the records: an item whose key is there is done. Items that failed are kept in
-a file beside the records and left out too, unless asked for again.
+a file beside the records and left out too, unless asked for again. A slice goes on whatever fails:
+items that share nothing with the failed one come next (``campaign.pending``), and a failure is
+kept only once something else worked, since a lost device is no fault of what was measured on it.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import time
 import uuid
 from collections import deque
@@ -17,12 +19,31 @@ from pathlib import Path
 from statistics import median
 from typing import Protocol as Interface
 
+from predictors.campaign.failures import (
+    Failure,
+    append_failure,
+    compression_choices,
+    read_failures,
+    reason_of,
+    set_aside_choices,
+)
+from predictors.campaign.pending import (
+    PendingItems,
+    is_reference_of,
+    pending_items,
+    working_choices,
+)
 from predictors.campaign.plan import Plan, PlanItem
-from predictors.campaign.process import MeasureError, MeasureTimeout
+from predictors.campaign.process import MeasureError, MeasureInterrupted, MeasureTimeout
 from predictors.campaign.records import EnergyRecord, Role, append_records, read_records
 
-# Failures in a row after which the fault is the device's and not the architectures'.
+# Failures in a row after which the reference tells whether the device is at fault.
 _MAX_FAILURES_IN_A_ROW = 5
+# Seconds that failures of earlier slices are taken to have cost.
+_LOST_S = {"timeout": 60.0, "kernel": 10.0, "other": 10.0}
+# No item may take more of what is left of a slice than this share, or than this many times what it
+# is expected to take, whichever is more: however much hangs, time is left for the rest.
+_MOST_SHARE, _MOST_TIMES = 1 / 4, 2.0
 
 
 class MeasureItem(Interface):
@@ -45,93 +66,90 @@ class SliceListener(Interface):
 
 @dataclass(frozen=True, slots=True)
 class SliceProgress:
-    """How far a plan is. ``eta_s`` is to the plan's end, ``None`` before the first item."""
+    """How far a plan is. ``eta_s`` is to the plan's end, ``None`` before the first item.
+
+    ``set_aside`` counts items that are not tried, since a kernel of theirs failed.
+    """
 
     done: int
     failed: int
     total: int
     eta_s: float | None
+    set_aside: int = 0
 
 
-def pending_items(plan: Plan, path: Path, *, retry_failed: bool = False) -> list[PlanItem]:
-    """What of ``plan`` is not in the records at ``path`` yet, in order of priority.
+@dataclass(frozen=True, slots=True)
+class SliceOptions:
+    """How a slice goes.
 
-    Raises:
-        ValueError: the file holds what is no record; names file and line.
+    No item is started that would, at the median pace so far, end after ``budget_s``, and what
+    does not end by then after all is broken off and stays pending. ``item_s`` returns the seconds
+    that an item is expected to take, where items differ in that. ``ahead`` items are started
+    early, so that their imports overlap another's windows (the device's lock keeps windows
+    apart). With ``sets_aside`` kernels that failed are not tried again (``campaign.failures``).
     """
-    done = {record.item for record in read_records(path).records} if path.exists() else set()
-    if not retry_failed:
-        done |= read_failures(path).keys()
-    return [item for item in plan.items if plan.key(item) not in done]
+
+    budget_s: float | None = None
+    ahead: int = 0
+    retry_failed: bool = False
+    sets_aside: bool = False
+    item_s: Callable[[PlanItem], float] | None = None
 
 
 def run_slice(
     plan: Plan,
     path: Path,
     measure: MeasureItem,
+    options: SliceOptions = SliceOptions(),  # noqa: B008  (frozen)
     *,
-    budget_s: float | None = None,
-    ahead: int = 0,
-    retry_failed: bool = False,
     listener: SliceListener | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> SliceProgress:
     """Measure what is pending, best first, and append each record to ``path``.
 
-    No item is started that would, at the median pace so far, end after ``budget_s``, and what
-    does not end by then after all is broken off and stays pending. ``ahead``
-    items are started early, so that their imports overlap another's windows (the device's lock
-    keeps windows apart).
+    Failures end no slice, except one without ``budget_s`` where the reference fails as well.
 
     Raises:
-        MeasureError: the reference, or several items in a row, failed.
+        MeasureError: nothing could be measured, not even the reference; the first cause.
         ValueError: the file holds what is no record.
     """
-    pending = deque(pending_items(plan, path, retry_failed=retry_failed))
-    deadline_s = None if budget_s is None else clock() + budget_s
-    state = _Slice(plan, path, listener, clock, len(pending), deadline_s)
-    block_size = plan.protocol.block_size
-    with ThreadPoolExecutor(max_workers=1 + ahead) as pool:
-        running: deque[tuple[PlanItem, Role, Future[EnergyRecord]]] = deque()
-        since_reference = block_size
-        last_was_reference = True
+    state = _Slice(plan, path, options, listener, clock)
+    with ThreadPoolExecutor(max_workers=1 + options.ahead) as pool:
+        underway: deque[tuple[_Running, Future[EnergyRecord]]] = deque()
         try:
-            while pending or running:
-                while pending and len(running) <= ahead:
-                    # One for the item and one for the reference that closes its block.
-                    if state.is_late(2 + len(running)):
-                        pending.clear()
-                        break
-                    if plan.reference is not None and since_reference >= block_size:
-                        item, role = plan.reference, _REFERENCE
-                        since_reference = 0
-                    else:
-                        item, role = pending.popleft(), _CANDIDATE
-                        since_reference += 1
-                    last_was_reference = role == "reference"
-                    running.append((item, role, pool.submit(state.start, measure, item)))
-                if running:
-                    state.take(*running[0])
-                    running.popleft()
-            if plan.reference is not None and not last_was_reference and not state.is_late(1):
-                # Closes the last block, so that its candidates have a neighbour on both sides.
-                closing = pool.submit(state.start, measure, plan.reference)
-                state.take(plan.reference, _REFERENCE, closing)
+            while True:
+                while len(underway) <= state.ahead and (one := state.following()) is not None:
+                    underway.append((one, pool.submit(state.start, measure, one)))
+                if not underway:
+                    break
+                state.take(*underway[0])
+                underway.popleft()
         except KeyboardInterrupt:
-            for item, role, future in running:
-                if not future.cancel():
+            for one, future in underway:
+                if state.is_underway(one) and not future.cancel():
                     # Half measured already: what it cost is kept. A second Ctrl-C ends it.
-                    state.take(item, role, future)
+                    state.take(one, future)
             raise
         except MeasureError:
-            for _, _, future in running:
+            for _, future in underway:
                 future.cancel()
             raise
+    state.check()
     return state.progress()
 
 
 _REFERENCE: Role = "reference"
 _CANDIDATE: Role = "candidate"
+
+
+@dataclass(slots=True)
+class _Running:
+    """A measurement under way; ``started_s`` is set once its process starts."""
+
+    item: PlanItem
+    role: Role
+    cost_s: float
+    started_s: float = 0.0
 
 
 class _Slice:
@@ -141,111 +159,235 @@ class _Slice:
         self,
         plan: Plan,
         path: Path,
+        options: SliceOptions,
         listener: SliceListener | None,
         clock: Callable[[], float],
-        n_pending: int,
-        deadline_s: float | None,
     ) -> None:
-        self._plan, self._path, self._listener, self._clock = plan, path, listener, clock
-        self._session = uuid.uuid4().hex[:12]
-        self._deadline_s = deadline_s
-        self._order = 0
-        self._failed_in_a_row = 0
-        self._n_pending, self._n_ended, self._n_failed = n_pending, 0, 0
-        self._last_end_s = clock()
-        self._intervals_s: list[float] = []
+        """Read what earlier slices left at ``path``."""
+        self._plan, self._path, self._options = plan, path, options
+        self._listener, self._clock = listener, clock
+        records = read_records(path).records if path.exists() else ()
+        items = pending_items(
+            plan, path, retry_failed=options.retry_failed, sets_aside=options.sets_aside
+        )
+        self._pending = PendingItems(items)
+        before = {} if options.retry_failed else read_failures(path)
+        self._failures = list(before.values())
+        self._working = working_choices(records)
+        by_key = {plan.key(item): item for item in plan.items}
+        keys = by_key.keys()
+        done = keys & {record.item for record in records}
+        # Kinds that failed in earlier slices, and never worked, come last in this one too.
+        for key in keys & before.keys():
+            self._pending.on_failure(by_key[key], _LOST_S[before[key].reason])
+        for key in done:
+            self._pending.on_success(by_key[key])
+        self._n_done, self._n_failed = len(done), len(keys & before.keys() - done)
+        self._n_set_aside = len(keys) - len(items) - self._n_done - self._n_failed
+        self._deadline_s = None if options.budget_s is None else clock() + options.budget_s
+        self._session, self._order, self._reference = uuid.uuid4().hex[:12], 0, ""
+        self._n_references = sum(is_reference_of(plan, record) for record in records)
+        # A slice begins with a reference; ``_is_closed`` says that none is missing at its end.
+        self._since_reference, self._is_closed = plan.protocol.block_size, True
+        self._n_records = self._n_candidates = 0
+        self._failed_in_a_row = self._failed_references = 0
+        self._unconfirmed: list[tuple[PlanItem, Failure]] = []
+        self._first_error: MeasureError | None = None
+        self._last_end_s, self._last_timeout_s = clock(), -math.inf
+        self._paces: list[float] = []
+        self._underway: list[_Running] = []
 
     @property
-    def pace_s(self) -> float:
-        """Median seconds from one measurement's end to the next's; 0 before the first.
+    def ahead(self) -> int:
+        """How many items to start early: none after a failure, which may be the device's."""
+        return 0 if self._failed_in_a_row or not self._n_records else self._options.ahead
 
-        Not from start to end: what is started ahead waits for the device meanwhile.
-        """
-        return median(self._intervals_s) if self._intervals_s else 0.0
+    def following(self) -> _Running | None:
+        """What to measure next, ``None`` where nothing is left that would end in time."""
+        reference = self._plan.reference
+        is_due = reference is not None and self._since_reference >= self._block_size()
+        # The first candidate is worth more than the reference that would close its block.
+        n_reserved = is_due + (reference is not None and self._n_candidates > 0)
+        reserved_s = 0.0 if reference is None else self._cost_s(reference) * n_reserved
 
-    def is_late(self, n: int) -> bool:
-        """Whether ``n`` more measurements would not end in time."""
+        def fits(item: PlanItem) -> bool:
+            return self._is_in_time(self._cost_s(item) + reserved_s)
+
+        is_device = reference is not None and self._n_records == 0
+        if is_device and self._deadline_s is not None and not self._pending.any(fits):
+            # Nothing worked so far, so the device may be at fault: what failed may work now.
+            self._unconfirmed = [
+                (item, why) for item, why in self._unconfirmed if not self._pending.put_back(item)
+            ]
+        is_over = not self._pending.any(fits)
+        if reference is not None and (is_due if not is_over else not self._is_closed):
+            if is_over and not self._is_in_time(self._cost_s(reference)):
+                return None
+            # Closes the last block, so that its candidates have a neighbour on both sides.
+            self._since_reference, self._is_closed = 0, True
+            return self._begin(reference, _REFERENCE)
+        item = self._pending.take(fits)
+        if item is None:
+            return None
+        self._since_reference, self._is_closed = self._since_reference + 1, False
+        return self._begin(item, _CANDIDATE)
+
+    def start(self, measure: MeasureItem, running: _Running) -> EnergyRecord:
+        """Measure in the time that the slice gives."""
+        running.started_s = self._clock()
         left_s = self._left_s()
-        return left_s is not None and (left_s <= 0 or self.pace_s * n > left_s)
+        if left_s is None:
+            return measure(running.item, None)
+        limit_s = max(0.0, left_s)
+        if self._options.item_s is not None:
+            most_s = _MOST_TIMES * self._options.item_s(running.item)
+            limit_s = min(limit_s, max(limit_s * _MOST_SHARE, most_s))
+        return measure(running.item, limit_s)
+
+    def take(self, running: _Running, future: Future[EnergyRecord]) -> None:
+        """Keep what came of a measurement."""
+        result: EnergyRecord | str
+        try:
+            found = future.result()
+        except MeasureError as error:
+            self._underway.remove(running)
+            if not self._on_error(running, error):
+                return
+            result = str(error)
+        else:
+            self._underway.remove(running)
+            result = replace(
+                found,
+                item=self._plan.key(running.item) if running.role == _CANDIDATE else "",
+                role=running.role,
+                session=self._session,
+                order=self._order,
+                reference=self._reference,
+            )
+            append_records(self._path, [result])
+            self._on_record(running, result)
+        self._order += 1
+        if self._listener is not None:
+            self._listener.on_item(self.progress(), running.item, running.role, result)
+
+    def is_underway(self, running: _Running) -> bool:
+        """Whether ``take`` has not kept its result yet."""
+        return running in self._underway
+
+    def check(self) -> None:
+        """Raise the first error where nothing was measured and the device may be at fault."""
+        if self._n_records or self._first_error is None:
+            return
+        if self._plan.reference is not None:
+            raise self._first_error
+        self._keep_failures()
+
+    def progress(self) -> SliceProgress:
+        """How far the plan is."""
+        block_size = self._plan.protocol.block_size
+        references = 1 + 1 / block_size if self._plan.reference is not None else 1.0
+        left_s = sum(map(self._cost_s, self._pending)) + sum(r.cost_s for r in self._underway)
+        return SliceProgress(
+            done=self._n_done,
+            failed=self._n_failed + len(self._unconfirmed),
+            total=len(self._plan.items),
+            eta_s=left_s * references if self._paces else None,
+            set_aside=self._n_set_aside,
+        )
+
+    def _begin(self, item: PlanItem, role: Role) -> _Running:
+        running = _Running(item, role, self._cost_s(item))
+        self._underway.append(running)
+        return running
+
+    def _on_record(self, running: _Running, record: EnergyRecord) -> None:
+        self._n_records += 1
+        self._failed_in_a_row = 0
+        if running.role == _REFERENCE:
+            self._n_references, self._failed_references = self._n_references + 1, 0
+            self._reference = record.job
+        else:
+            self._n_done, self._n_candidates = self._n_done + 1, self._n_candidates + 1
+            self._pending.on_success(running.item)
+            self._working |= set(compression_choices(record.architecture))
+        now_s = self._clock()
+        # Not from start to end: what is started ahead waits for the device meanwhile.
+        self._paces.append((now_s - self._last_end_s) / self._expected_s(running.item))
+        self._last_end_s = now_s
+        self._keep_failures()
+
+    def _on_error(self, running: _Running, error: MeasureError) -> bool:
+        """Whether it was the item's or the device's fault, and not that time was over."""
+        now_s = self._last_end_s = self._clock()
+        if isinstance(error, MeasureTimeout):
+            left_s = self._left_s()
+            if left_s is not None and left_s <= 0:
+                # The slice is over and not the item's fault: it stays pending.
+                return False
+            waited = running.started_s < self._last_timeout_s
+            self._last_timeout_s = now_s
+            if waited and running.role == _CANDIDATE and self._pending.put_back(running.item):
+                # It waited for the device that another held until that timed out.
+                return False
+        self._first_error = self._first_error or error
+        self._failed_in_a_row += 1
+        self._pending.on_failure(running.item, now_s - running.started_s)
+        if running.role == _REFERENCE:
+            self._on_failed_reference(error)
+            return True
+        if isinstance(error, MeasureInterrupted) and self._pending.put_back(running.item):
+            return True
+        item = running.item
+        choices = compression_choices(item.architecture)
+        why = Failure(self._plan.key(item), str(error), reason_of(error), choices)
+        self._unconfirmed.append((item, why))
+        if self._n_records and self._failed_in_a_row < _MAX_FAILURES_IN_A_ROW:
+            self._keep_failures()
+        elif self._failed_in_a_row % _MAX_FAILURES_IN_A_ROW == 0:
+            # The reference tells whether the device is at fault.
+            self._since_reference = self._plan.protocol.block_size
+        return True
+
+    def _on_failed_reference(self, error: MeasureError) -> None:
+        self._failed_references += 1
+        # Tried again, after more candidates each time, and many where it cost much.
+        more = 3 if isinstance(error, MeasureTimeout) else 1
+        self._since_reference = self._block_size() - 2 ** (more + self._failed_references)
+        is_dead = self._failed_in_a_row > _MAX_FAILURES_IN_A_ROW
+        if self._deadline_s is None and is_dead and self._failed_references > 1:
+            raise error
+
+    def _keep_failures(self) -> None:
+        """Write failures down, now that something else is seen to work."""
+        for item, failure in self._unconfirmed:
+            append_failure(self._path, item, failure)
+            self._failures.append(failure)
+        self._n_failed += len(self._unconfirmed)
+        self._unconfirmed = []
+        if self._options.sets_aside:
+            choices = set_aside_choices(self._failures, self._working)
+            self._n_set_aside += self._pending.leave_out(choices)
+
+    def _block_size(self) -> int:
+        """Candidates between two references, fewer until the plan's first are measured."""
+        block_size = self._plan.protocol.block_size
+        if self._n_references < self._plan.n_references:
+            return max(1, block_size // 2)
+        return block_size
+
+    def _expected_s(self, item: PlanItem) -> float:
+        return 1.0 if self._options.item_s is None else self._options.item_s(item)
+
+    def _cost_s(self, item: PlanItem) -> float:
+        """Expected seconds at the median pace so far; 0 where nothing is known."""
+        unknown = 0.0 if self._options.item_s is None else 1.0
+        return self._expected_s(item) * (median(self._paces) if self._paces else unknown)
+
+    def _is_in_time(self, seconds: float) -> bool:
+        left_s = self._left_s()
+        if left_s is None:
+            return True
+        return left_s > 0 and seconds + sum(r.cost_s for r in self._underway) <= left_s
 
     def _left_s(self) -> float | None:
         return None if self._deadline_s is None else self._deadline_s - self._clock()
-
-    def start(self, measure: MeasureItem, item: PlanItem) -> EnergyRecord:
-        left_s = self._left_s()
-        return measure(item, None if left_s is None else max(0.0, left_s))
-
-    def take(self, item: PlanItem, role: Role, future: Future[EnergyRecord]) -> None:
-        result: EnergyRecord | str
-        try:
-            record = replace(
-                future.result(),
-                item=self._plan.key(item) if role == _CANDIDATE else "",
-                role=role,
-                session=self._session,
-                order=self._order,
-            )
-            append_records(self._path, [record])
-            if role == _CANDIDATE:
-                self._failed_in_a_row = 0
-            result = record
-        except MeasureError as error:
-            if isinstance(error, MeasureTimeout) and self.is_late(0):
-                # The slice is over and not the item's fault: it stays pending.
-                return
-            result = str(error)
-            self._failed_in_a_row += 1
-            if role == _REFERENCE or self._failed_in_a_row >= _MAX_FAILURES_IN_A_ROW:
-                raise
-            _append_failure(self._path, self._plan.key(item), item, result)
-        now_s = self._clock()
-        self._intervals_s.append(now_s - self._last_end_s)
-        self._last_end_s = now_s
-        self._order += 1
-        if role == _CANDIDATE:
-            self._n_ended += 1
-            self._n_failed += isinstance(result, str)
-        if self._listener is not None:
-            self._listener.on_item(self.progress(), item, role, result)
-
-    def progress(self) -> SliceProgress:
-        total = len(self._plan.items)
-        left = self._n_pending - self._n_ended
-        block_size = self._plan.protocol.block_size
-        references = 1 + 1 / block_size if self._plan.reference is not None else 1.0
-        return SliceProgress(
-            done=total - left - self._n_failed,
-            failed=self._n_failed,
-            total=total,
-            eta_s=left * self.pace_s * references if self._intervals_s else None,
-        )
-
-
-def failures_path(path: Path) -> Path:
-    """Where failures of the records at ``path`` are kept."""
-    return path.with_name(f"{path.stem}.failures.jsonl")
-
-
-def read_failures(path: Path) -> dict[str, str]:
-    """Keys of items that failed and why, of the records at ``path``."""
-    causes = {}
-    beside = failures_path(path)
-    for line in beside.read_text(encoding="utf-8").splitlines() if beside.exists() else ():
-        try:
-            data = json.loads(line)
-            causes[str(data["item"])] = str(data["cause"])
-        except (ValueError, LookupError, TypeError, RecursionError):
-            # A line cut off by a kill: its item is tried again.
-            continue
-    return causes
-
-
-def _append_failure(path: Path, key: str, item: PlanItem, cause: str) -> None:
-    line = {
-        "item": key,
-        "architecture": item.architecture.to_dict(),
-        "workload": item.workload.key,
-        "cause": cause,
-    }
-    with failures_path(path).open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps(line) + "\n")

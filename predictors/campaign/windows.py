@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import linear_regression
 
 from predictors.campaign.protocol import Protocol
 from predictors.campaign.quality import half_width
 from predictors.meters.base import Meter, MeterError, SteppingMeter, Window
+from predictors.meters.flags import FOREIGN_COMPUTE, LIMITS_CHANGED, REJECTED
 
-_REJECTED = frozenset({"thermal_throttle", "power_brake"})
 _WARMUP_STEP_S = 1.0
 
 
@@ -33,8 +34,21 @@ class Measurement:
 
 
 def is_rejected(window: Window) -> bool:
-    """Whether the window throttled, so that its joules are not those of the workload."""
-    return bool(_REJECTED & set(window.flags))
+    """Whether its joules are not the workload's: it throttled, or another process computed."""
+    return bool(REJECTED & set(window.flags))
+
+
+def refusal(n: int, window: Window) -> MeterError:
+    """Why a measurement ends whose ``n`` windows were rejected, the last of them ``window``."""
+    if FOREIGN_COMPUTE in window.flags:
+        return MeterError(
+            f"{n} windows were spoilt, the last by another process that computes on the device: "
+            f"end it or wait for it, then measure again"
+        )
+    return MeterError(
+        f"{n} windows throttled ({', '.join(window.flags)}): cool the device or lower its "
+        f"clocks, then measure again"
+    )
 
 
 class WindowLoop:
@@ -90,10 +104,14 @@ class WindowLoop:
     def _warm_up(self) -> tuple[str, ...]:
         protocol = self._protocol
         started = self._clock()
+        # With a thermometer the rest of it is watched.
+        least_s = protocol.warmup_s
+        if not self._meter.is_estimate:
+            least_s = min(least_s, _WARMUP_STEP_S)
         while True:
             self._work()
             elapsed_s = self._clock() - started
-            if self._n_batches >= protocol.warmup_iterations and elapsed_s >= protocol.warmup_s:
+            if self._n_batches >= protocol.warmup_iterations and elapsed_s >= least_s:
                 break
         # Chunks long enough that reading clocks and sensors between them costs nothing.
         per_batch_s = elapsed_s / self._n_batches
@@ -104,15 +122,39 @@ class WindowLoop:
         if isinstance(self._meter, SteppingMeter):
             # Not in the first window, which is the idle one: the period is that under load.
             self._meter.measure_tick(self._work)
-        before_c: float | None = None
-        while self._clock() - started < protocol.warmup_max_s:
+        return self._settle(started)
+
+    def _settle(self, started_s: float) -> tuple[str, ...]:
+        """Work until the temperature stands still; a flag where it does not in time."""
+        protocol = self._protocol
+        seen: list[tuple[float, float]] = []
+        while self._clock() - started_s < protocol.warmup_max_s:
             now_c = self.window(_WARMUP_STEP_S)[0].temperature_c
+            elapsed_s = self._clock() - started_s
             if now_c is None:
+                if elapsed_s >= protocol.warmup_s:
+                    return ()
+                continue
+            seen.append((self._clock(), now_c))
+            if elapsed_s >= protocol.warmup_s and self._stands_still(seen):
                 return ()
-            if before_c is not None and now_c - before_c <= protocol.warmup_slope_c:
-                return ()
-            before_c = now_c
         return ("still_warming",)
+
+    def _stands_still(self, seen: list[tuple[float, float]]) -> bool:
+        """Whether the line through the last ``warmup_span_s`` rises by little over them.
+
+        One second alone tells nothing: thermometers show whole degrees.
+        """
+        protocol = self._protocol
+        last_s = seen[-1][0]
+        # A step is a second and the wait for a tick, so the span is met within half a step.
+        recent = [(t, c) for t, c in seen if last_s - t <= protocol.warmup_span_s]
+        if last_s - seen[0][0] < protocol.warmup_span_s - _WARMUP_STEP_S / 2:
+            return False
+        if len(recent) < 2:
+            return True
+        slope_c = linear_regression(*zip(*recent, strict=True)).slope * protocol.warmup_span_s
+        return slope_c <= protocol.warmup_slope_c
 
     def _idle_power_w(self) -> float | None:
         if self._protocol.idle_s == 0 or self._meter.is_estimate:
@@ -139,26 +181,28 @@ def run_windows(
 ) -> Measurement:
     """Repeat windows until the interval is narrow enough.
 
+    Windows that throttled or beside which another process computed are repeated.
+
     ``on_window`` hears after each how many were accepted, and the half-width so far (relative;
     infinite while there are too few).
 
     Raises:
-        MeterError: the sensor was lost, or throttling spoilt more windows than allowed.
+        MeterError: the sensor was lost, or more windows were spoilt than allowed.
     """
     idle_power_w, flags = loop.prepare()
     windows: list[Window] = []
     batches: list[int] = []
     n_rejected = 0
     converged = False
+    seen = set(flags)
     while len(windows) < protocol.max_repeats and not converged:
         window, n_batches = loop.window()
+        # Those of rejected windows too: that a device throttled says something of the others.
+        seen |= set(window.flags)
         if is_rejected(window):
             n_rejected += 1
             if n_rejected > protocol.max_rejected:
-                raise MeterError(
-                    f"{n_rejected} windows throttled ({', '.join(window.flags)}): cool the "
-                    f"device or lower its clocks, then measure again"
-                )
+                raise refusal(n_rejected, window)
             continue
         windows.append(window)
         batches.append(n_batches)
@@ -169,12 +213,13 @@ def run_windows(
             converged = width <= protocol.target_half_width
         if on_window is not None:
             on_window(len(windows), width)
-    seen = {flag for window in windows for flag in window.flags}
+    if len({window.power_limit_w for window in windows}) > 1:
+        seen.add(LIMITS_CHANGED)
     return Measurement(
         tuple(windows),
         tuple(batches),
         converged,
         n_rejected,
         idle_power_w,
-        tuple(sorted(seen | set(flags))),
+        tuple(sorted(seen)),
     )

@@ -35,7 +35,8 @@ from typing import Any
 
 import numpy as np
 
-from predictors.campaign.exclusive import DeviceLock
+from predictors.campaign.exclusive import DeviceLock, introduce
+from predictors.campaign.memory import describe_shortage
 from predictors.campaign.protocol import Protocol
 from predictors.campaign.reading import energies_per_unit, make_reading
 from predictors.campaign.records import EnergyRecord
@@ -54,23 +55,30 @@ Send = Callable[[dict[str, Any]], None]
 class Subject:
     """One architecture, built, compressed and ready to run, with the meter that watches it."""
 
-    def __init__(self, job: Mapping[str, Any], send: Send = lambda message: None) -> None:
+    def __init__(
+        self,
+        job: Mapping[str, Any],
+        send: Send = lambda message: None,
+        lock: DeviceLock | None = None,
+    ) -> None:
         """Build what the job asks for; nothing of this is measured.
 
         ``send`` gets a message before and after compiling, whose seconds have a limit of their
-        own.
+        own. ``lock`` is held shared while a GPU works.
         """
         import torch
 
         from search_spaces.compression.apply import compress, prepare_for_inference
         from search_spaces.models.build import build_network
         from search_spaces.models.decoding import as_priced
+        from search_spaces.models.device import use_device
 
         self.architecture = Architecture.from_dict(job["architecture"])
         self.workload = Workload.from_dict(job["workload"])
         self.protocol = Protocol.from_dict(job["protocol"])
         self.seed, self.has_real_inputs = int(job["seed"]), job["inputs"] is not None
         device = str(job["device"])
+        use_device(device)
         if device == "cpu":
             torch.set_num_threads(self.protocol.threads)
         model = build_network(self.architecture, self.workload, generator_seed=self.seed)
@@ -79,21 +87,31 @@ class Subject:
 
             load_model(model, job["weights"])
         inputs = torch.from_numpy(_inputs(job["inputs"], self.workload, self.seed))
-        inputs = inputs.to(device)
-        network, inputs = as_priced(
-            compress(model.to(device), self.architecture), self.workload, inputs
-        )
-        # A CPU compiles the network whole.
-        n_kinds = 1 if device == "cpu" else compressed_layer_kinds(self.architecture)
-        send({"event": "compiling", "n_kinds": n_kinds})
-        prepared = prepare_for_inference(network, self.architecture, inputs)
-        send({"event": "compiled", "compile_s": prepared.compile_s})
+        on_gpu = lock is not None and device != "cpu"
+        # Kernels of another would disturb windows. Its compiler runs none, and need not wait.
+        with lock.shared() if lock is not None and on_gpu else nullcontext():
+            inputs = inputs.to(device)
+            network, inputs = as_priced(
+                compress(model.to(device), self.architecture), self.workload, inputs
+            )
+            # A CPU compiles the network whole.
+            n_kinds = 1 if device == "cpu" else compressed_layer_kinds(self.architecture)
+            send({"event": "compiling", "n_kinds": n_kinds})
+            prepared = prepare_for_inference(
+                network,
+                self.architecture,
+                inputs,
+                while_compiling=lock.released if lock is not None and on_gpu else nullcontext,
+            )
+            send({"event": "compiled", "compile_s": prepared.compile_s})
         self.mode, self.compile_s = prepared.mode, prepared.compile_s
         # The joules are those of what runs; a choice that gains nothing here is named beside them.
         self.flags = tuple(
             f"simulated_{choice}" for choice in simulated_choices(self.architecture, device)
         )
         self.meter: Meter = choose_meter(job["meter"], device)
+        if lock is not None:
+            introduce(self.meter, lock)
         sync: Callable[[], None] = torch.cuda.synchronize if device != "cpu" else (lambda: None)
         self.loop = WindowLoop(prepared.repeat(inputs), self.meter, self.protocol, sync=sync)
 
@@ -116,9 +134,11 @@ def main() -> int:
         text = lines[0] if lines else "no message"
         # Ours say all in their message; of others the kind tells more than the words may.
         ours = isinstance(error, ValueError | MeterError)
-        cause = text if ours else f"{type(error).__name__}: {text}"
-        # A sensor that is lost may be back in the next process; anything else fails again.
-        is_lost = isinstance(error, MeterError)
+        shortage = describe_shortage(error)
+        cause = text if ours else shortage or f"{type(error).__name__}: {text}"
+        # A sensor that is lost may be back in the next process, and memory that others hold;
+        # anything else fails again.
+        is_lost = isinstance(error, MeterError) or shortage is not None
         send({"event": "error", "cause": cause, "is_lost": is_lost})
         return 1
     return 0
@@ -128,17 +148,13 @@ def _run(job: Mapping[str, Any], send: Send) -> None:
     folder, device = job["lock_folder"], str(job["device"])
     if job["command"] == "measure" and os.getsid(0) == os.getpid():
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    lock = None if folder is None else DeviceLock(Path(folder), device)
-    import torch  # noqa: F401  (seconds that need no lock)
-
-    # Compiling and capturing run kernels on a GPU, which would disturb another's windows.
-    with lock.shared() if lock is not None and device != "cpu" else nullcontext():
-        subject = Subject(job, send)
+    lock = DeviceLock(None if folder is None else Path(folder), device)
+    subject = Subject(job, send, lock)
     if job["command"] == "serve":
         # Ends when stdin does.
         _serve(subject, send)
     else:
-        with nullcontext() if lock is None else lock.exclusive():
+        with lock.exclusive():
             started = time.perf_counter()
             measurement = run_windows(
                 subject.loop,
@@ -188,7 +204,7 @@ def _serve(subject: Subject, send: Send) -> None:
 def make_record(subject: Subject, measurement: Measurement, held_s: float) -> EnergyRecord:
     """What was measured, as it is kept; the device was held for ``held_s``."""
     meter, workload = subject.meter, subject.workload
-    reading = make_reading(measurement, workload, meter, subject.protocol)
+    reading = make_reading(measurement, workload, meter, subject.protocol, flags=subject.flags)
     dram_j = [
         window.dram_energy_j / n / workload.n_units
         for window, n in zip(measurement.windows, measurement.batches, strict=True)
@@ -212,19 +228,16 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         versions=_versions(meter),
         protocol=subject.protocol.to_dict(),
         spent_energy_j=spent_j,
-        flags=(*measurement.flags, *subject.flags),
         temperature_c=max(
             (w.temperature_c for w in windows if w.temperature_c is not None), default=None
         ),
         sm_clock_mhz=median(clocks_mhz) if clocks_mhz else None,
-        power_limit_w=windows[-1].power_limit_w,
         throttle_reasons=reduce(or_, reasons) if reasons else None,
         idle_power_w=measurement.idle_power_w,
         tick_s=getattr(meter, "tick_s", None),
         cross_check=max(
             (w.cross_check for w in windows if w.cross_check is not None), key=abs, default=None
         ),
-        n_rejected=measurement.n_rejected,
         dram_energy_j=median(dram_j) if dram_j else None,
         seed=subject.seed,
         has_real_inputs=subject.has_real_inputs,
@@ -236,14 +249,22 @@ def _versions(meter: Meter) -> dict[str, str]:
     import torch
 
     versions = {
-        "joulenas": importlib.metadata.version("joulenas"),
+        "joulenas": _version("joulenas"),
         "python": platform.python_version(),
         # Its own word for it, which names the CUDA that it was built for.
         "torch": str(torch.__version__),
-        "torchao": importlib.metadata.version("torchao"),
+        "torchao": _version("torchao"),
     }
     driver = getattr(meter, "driver_version", None)
     return versions if driver is None else versions | {"driver": driver}
+
+
+def _version(name: str) -> str:
+    """Of an installed package, or that there is none: our own may run from its sources."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
 
 
 def _inputs(path: str | None, workload: Workload, seed: int) -> Any:

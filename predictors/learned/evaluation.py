@@ -30,6 +30,7 @@ from predictors.learned.splits import (
     SplitRows,
     make_folds,
 )
+from predictors.meters.board import describe_limits
 from search_spaces.counting import count
 
 Array = NDArray[np.float64]
@@ -102,7 +103,10 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One device under one protocol."""
+    """One device under one protocol and the same limits of its board.
+
+    ``limits`` are these in words, empty where the board reports none.
+    """
 
     device: str
     source: str
@@ -114,11 +118,13 @@ class Evaluation:
     workloads: tuple[str, ...]
     splits: tuple[SplitResult, ...]
     ceiling: Ceiling
+    limits: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
             "device": self.device,
+            "limits": self.limits,
             "source": self.source,
             "protocol_hash": self.protocol_hash,
             "is_estimate": self.is_estimate,
@@ -203,11 +209,12 @@ class LabelledRows:
 
 
 def by_device(records: Sequence[EnergyRecord]) -> list[tuple[EnergyRecord, ...]]:
-    """Records apart by device, source and protocol, whose joules do not compare."""
-    groups: dict[tuple[str, str, str], list[EnergyRecord]] = defaultdict(list)
+    """Records apart by device, source, protocol and limits, whose joules do not compare."""
+    groups: dict[tuple[object, ...], list[EnergyRecord]] = defaultdict(list)
     for record in records:
         reading = record.reading
-        groups[(reading.device, reading.source, reading.protocol_hash)].append(record)
+        key = (reading.device, reading.source, reading.protocol_hash, reading.limits)
+        groups[key].append(record)
     return [tuple(group) for group in groups.values()]
 
 
@@ -226,7 +233,7 @@ def evaluate(
         ValueError: no records, or of several devices or protocols.
     """
     if len(by_device(records)) > 1:
-        raise ValueError("records must be of one device, source and protocol")
+        raise ValueError("records must be of one device, source, protocol and limits of the board")
     rows = LabelledRows.of(records)
     first = rows.records[0].reading
     return Evaluation(
@@ -240,6 +247,7 @@ def evaluate(
         workloads=tuple(sorted({r.workload.key for r in rows.records})),
         splits=tuple(_split(kind, rows, seed, on_fold) for kind in kinds),
         ceiling=ceiling(rows.records),
+        limits=describe_limits(first.limits),
     )
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
+from predictors.meters.board import Board, Limits
+from predictors.meters.flags import NOT_CONVERGED
 from search_spaces.names import MOST_TEXT, check_name
 
 
@@ -34,6 +36,7 @@ class Window:
     dram_energy_j: float | None = None
     temperature_c: float | None = None
     sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
     power_limit_w: float | None = None
     throttle_reasons: int | None = None
     cross_check: float | None = None
@@ -112,7 +115,9 @@ class EnergyReading:
     ``generated token`` and the like); ``low_j`` and ``high_j`` bound it at 95%. ``net_energy_j``
     is net of idle, ``None`` where idle was not measured. ``latency_s`` is seconds per batch.
     ``duration_s`` is the total measured time. ``driver`` is the version of the device's driver,
-    where there is one.
+    where there is one, ``board`` its settings and ``host`` the name of the machine. ``flags``
+    say what went wrong meanwhile (``predictors.meters.flags``), and ``n_rejected`` how many
+    windows were repeated for it.
     """
 
     energy_j: float
@@ -133,6 +138,10 @@ class EnergyReading:
     net_energy_j: float | None = None
     unit: str = "sample"
     driver: str | None = None
+    flags: tuple[str, ...] = ()
+    n_rejected: int = 0
+    host: str | None = None
+    board: Board | None = None
 
     def __post_init__(self) -> None:
         """Refuse figures that no device can have."""
@@ -153,9 +162,19 @@ class EnergyReading:
         """Half-width of the 95% interval relative to ``energy_j``."""
         return (self.high_j - self.low_j) / 2 / self.energy_j
 
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """All flags, that of an interval which stayed too wide included."""
+        return self.flags if self.converged else (*self.flags, NOT_CONVERGED)
+
+    @property
+    def limits(self) -> Limits | None:
+        """Limits of the board that the joules belong to, ``None`` where there is none."""
+        return None if self.board is None else self.board.limits
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
-        return asdict(self)
+        return asdict(self) | {"flags": list(self.flags)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EnergyReading:
@@ -165,8 +184,7 @@ class EnergyReading:
             ValueError: a key is missing or unknown, or a value not allowed.
         """
         allowed = _READING_FIELDS
-        # Readings from before there were others are of samples, and name no driver.
-        if not isinstance(data, Mapping) or data.keys() | {"unit", "driver"} != allowed:
+        if not isinstance(data, Mapping) or data.keys() | _OPTIONAL_FIELDS != allowed:
             got = ", ".join(sorted(map(str, data))) if isinstance(data, Mapping) else repr(data)
             raise ValueError(
                 f"energy reading must have exactly the keys {', '.join(sorted(allowed))}, "
@@ -174,7 +192,15 @@ class EnergyReading:
             )
         for name in ("meter", "source", "device", "workload", "protocol_hash", "unit"):
             check_name(name, data.get(name, "sample"), most=MOST_TEXT)
-        return cls(**data)
+        values = dict(data)
+        flags = values.get("flags", ())
+        if not isinstance(flags, list | tuple) or not all(isinstance(f, str) for f in flags):
+            raise ValueError(f"flags must be a list of texts, got {flags!r}")
+        values["flags"] = tuple(flags)
+        if values.get("board") is not None:
+            values["board"] = Board.from_dict(values["board"])
+        return cls(**values)
 
 
 _READING_FIELDS = frozenset(f.name for f in fields(EnergyReading))
+_OPTIONAL_FIELDS = frozenset({"unit", "driver", "flags", "n_rejected", "host", "board"})

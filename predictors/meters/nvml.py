@@ -17,23 +17,41 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from statistics import median
 from types import ModuleType
 from typing import Any
 
 from predictors.meters.base import MeterError, Window, Work
+from predictors.meters.board import Board
+from predictors.meters.nvml_board import (
+    MEMORY_CLOCK,
+    SM_CLOCK,
+    find_uuid,
+    maybe,
+    read_board,
+    text,
+    watts,
+)
+from predictors.meters.nvml_processes import Processes
 from predictors.meters.steps import Step, StepWatcher
+from predictors.meters.visible import mig_sentence, visible_gpu
 
 _FIELD_POWER_INSTANT = 186
 # Steps whose median is the period.
 _PERIOD_TICKS = 5
 _SAMPLE_S = 0.02
+_SLOW_SAMPLE_S = 0.5
 # A counter may differ by this much from integrated power before it is flagged.
 _CROSS_CHECK = 0.05
-# Thermal slowdown by software and hardware, power brake: the clock was not the one asked for.
-_REJECTED_REASONS = {0x20: "thermal_throttle", 0x40: "thermal_throttle", 0x80: "power_brake"}
+# Slowdowns by software and hardware: the clock was not the one asked for.
+_REJECTED_REASONS = {
+    0x8: "hw_slowdown",
+    0x20: "thermal_throttle",
+    0x40: "thermal_throttle",
+    0x80: "power_brake",
+}
 
 
 def load_pynvml() -> ModuleType:
@@ -54,37 +72,17 @@ def load_pynvml() -> ModuleType:
     return loaded
 
 
-def visible_gpu(index: int, environment: Mapping[str, str] | None = None) -> int | str:
-    """The board that CUDA calls ``cuda:index``, by index or UUID as NVML knows it.
+def board_uuid(device: str, nvml: Any = None) -> str | None:
+    """The UUID of the board that this process calls ``device`` (``cuda:N``).
 
-    NVML sees every board, whatever ``CUDA_VISIBLE_DEVICES`` hides and renumbers.
-
-    Raises:
-        MeterError: the variable shows no such board, or shows a slice of one.
+    The one name that a board has in every process, whatever CUDA hides and renumbers. ``None``
+    where there is no driver or no such board.
     """
-    listed = (os.environ if environment is None else environment).get("CUDA_VISIBLE_DEVICES")
-    if listed is None:
-        return index
-    names = [name.strip() for name in listed.split(",")]
-    # CUDA hides all from the first that is empty or -1.
-    ends = [i for i, name in enumerate(names) if name in ("", "-1")]
-    names = names[: ends[0]] if ends else names
-    if index >= len(names):
-        raise MeterError(
-            f"cuda:{index} must be one of the {len(names)} GPUs that CUDA_VISIBLE_DEVICES shows, "
-            f"got {listed!r}"
-        )
-    name = names[index]
-    if name.startswith("MIG"):
-        raise MeterError(_mig_sentence(name))
-    return int(name) if name.isdigit() else name
-
-
-def _mig_sentence(device: int | str) -> str:
-    return (
-        f"GPU {device} is in MIG mode: its counters cover the whole board, so the joules of one "
-        f"slice cannot be told; measure on a board without MIG"
-    )
+    try:
+        board = visible_gpu(int(device.partition(":")[2] or 0))
+        return find_uuid(load_pynvml() if nvml is None else nvml, board)
+    except MeterError:
+        return None
 
 
 class NvmlMeter:
@@ -99,16 +97,19 @@ class NvmlMeter:
         *,
         nvml: Any = None,
         clock: Callable[[], float] = time.perf_counter,
-        own_pids: Callable[[], set[int]] = lambda: {os.getpid()},
+        own_pids: Callable[[], set[int]] | None = None,
         background: bool = True,
     ) -> None:
         """Open the devices; ``nvml``, the clock and the sampling thread may be replaced in tests.
+
+        ``own_pids`` are our processes on the devices, this one alone by default.
 
         Raises:
             MeterError: a device is absent, in MIG mode, or reports no energy or power.
         """
         self._nvml = load_pynvml() if nvml is None else nvml
-        self._clock, self._own_pids, self._background = clock, own_pids, background
+        self._clock, self._background = clock, background
+        self._joules_alone = False
         self._opened_s: float | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -119,17 +120,34 @@ class NvmlMeter:
         self._handles = {}
         for device in devices:
             handle = self._open(device)
-            self._handles[self._text(self._nvml.nvmlDeviceGetUUID(handle))] = handle
-        names = [self._text(self._nvml.nvmlDeviceGetName(h)) for h in self._handles.values()]
+            self._handles[text(self._nvml.nvmlDeviceGetUUID(handle))] = handle
+        self._processes = Processes(self._nvml, self._handles, own_pids)
+        names = [text(self._nvml.nvmlDeviceGetName(h)) for h in self._handles.values()]
         self.device = " + ".join(names)
-        self.driver_version = self._maybe(self._nvml.nvmlSystemGetDriverVersion)
-        if self.driver_version is not None:
-            self.driver_version = self._text(self.driver_version)
+        version = maybe(self._nvml, "nvmlSystemGetDriverVersion")
+        self.driver_version = None if version is None else text(version)
         self._read_power: Callable[[Any], float] | None = None
         self.source = self._probe()
         self._steps = StepWatcher(self._counts, clock, background=background)
         # The counter's own period in seconds; None before it is measured.
         self.tick_s: float | None = None
+
+    def count_joules_alone(self) -> None:
+        """Leave out of windows all but joules, as for spans of minutes beside training.
+
+        A board without a counter is still sampled, twice a second.
+        """
+        self._joules_alone = True
+
+    def know_own(self, own_pids: Callable[[], set[int]]) -> None:
+        """Take the processes that ``own_pids`` returns for ours."""
+        self._processes.own_pids = own_pids
+
+    def read_board(self) -> Board:
+        """The settings as they are now; of several boards those of the first."""
+        return read_board(
+            self._nvml, next(iter(self._handles.values())), " + ".join(self._handles)
+        )
 
     def measure_tick(self, work: Work) -> None:
         """See ``SteppingMeter.measure_tick``; the first board's, since boards step alike."""
@@ -146,15 +164,22 @@ class NvmlMeter:
         self._failure = None
         self._samples = []
         self._seen_reasons: int | None = None
+        self._seen_flags: set[str] = set()
+        if not self._joules_alone:
+            # Asked at both ends: who leaves before the end still spoilt the window. Before the
+            # counter steps, since the device idles while the driver looks processes up.
+            self._seen_flags = self._processes.flags()
+            self._processes.forget_use()
         self._start_steps = self._steps.wait(work) if self._has_counter else {}
-        # Asked at both ends: who leaves before the end still spoilt the window.
-        self._seen_flags = self._process_flags()
         self._opened_s = self._clock()
-        self.sample()
+        if self._joules_alone and self._has_counter:
+            return
         if self._background:
             self._stop.clear()
             self._thread = threading.Thread(target=self._sample_on, daemon=True)
             self._thread.start()
+        else:
+            self.sample()
 
     def end(self, work: Work) -> Window:
         """See ``Meter.end``."""
@@ -164,37 +189,37 @@ class NvmlMeter:
             end_steps = self._steps.wait(work) if self._has_counter else {}
         finally:
             opened_s, self._opened_s = self._opened_s, None
+            # Before the thread is joined, which may wait for a sensor while the device idles.
+            duration_s = self._clock() - opened_s
             self._join()
-        duration_s = self._clock() - opened_s
+        if self._joules_alone and self._has_counter:
+            return Window(self._mean_power_w(end_steps) * duration_s, duration_s)
         self.sample()
         if self._failure is not None:
             raise self._failure
-        integrated_j = self._integrate()
-        if self._has_counter:
-            energy_j = self._mean_power_w(end_steps) * duration_s
-        else:
-            energy_j = integrated_j
-        flags = self._seen_flags | self._process_flags() | self._throttle_flags()
+        sampled_w = self._sampled_power_w()
+        power_w = self._mean_power_w(end_steps) if self._has_counter else sampled_w
+        flags = self._seen_flags | self._throttle_flags()
+        if not self._joules_alone:
+            flags |= self._processes.flags() | self._processes.computing()
         cross_check = None
-        if self._has_counter and integrated_j > 0:
-            cross_check = energy_j / integrated_j - 1
+        if self._has_counter and sampled_w > 0:
+            cross_check = power_w / sampled_w - 1
             if abs(cross_check) > _CROSS_CHECK:
                 flags.add("counter_differs_from_power")
         elif self._has_counter:
             flags.add("no_cross_check")
-        first = next(iter(self._handles.values()))
+        nvml, first = self._nvml, next(iter(self._handles.values()))
         temperatures_c = [
-            self._maybe(self._nvml.nvmlDeviceGetTemperature, handle, 0)
-            for handle in self._handles.values()
+            maybe(nvml, "nvmlDeviceGetTemperature", handle, 0) for handle in self._handles.values()
         ]
         return Window(
-            energy_j=energy_j,
+            energy_j=power_w * duration_s,
             duration_s=duration_s,
             temperature_c=max((t for t in temperatures_c if t is not None), default=None),
-            sm_clock_mhz=self._maybe(self._nvml.nvmlDeviceGetClockInfo, first, 1),
-            power_limit_w=self._maybe(
-                lambda h: self._nvml.nvmlDeviceGetEnforcedPowerLimit(h) / 1e3, first
-            ),
+            sm_clock_mhz=maybe(nvml, "nvmlDeviceGetClockInfo", first, SM_CLOCK),
+            memory_clock_mhz=maybe(nvml, "nvmlDeviceGetClockInfo", first, MEMORY_CLOCK),
+            power_limit_w=watts(nvml, "nvmlDeviceGetEnforcedPowerLimit", first),
             throttle_reasons=self._seen_reasons,
             cross_check=cross_check,
             flags=tuple(sorted(flags)),
@@ -228,10 +253,11 @@ class NvmlMeter:
         if isinstance(device, int):
             self._check_order(device)
         try:
+            # CUDA takes the beginning of a UUID for the whole, and the driver does not.
             handle = (
                 nvml.nvmlDeviceGetHandleByIndex(device)
                 if isinstance(device, int)
-                else nvml.nvmlDeviceGetHandleByUUID(device)
+                else nvml.nvmlDeviceGetHandleByUUID(find_uuid(nvml, device) or device)
             )
         except nvml.NVMLError as error:
             raise MeterError(f"GPU {device} cannot be opened: {error}") from None
@@ -240,14 +266,14 @@ class NvmlMeter:
         except nvml.NVMLError:
             mode = 0  # boards without MIG say that it is not supported
         if mode:
-            raise MeterError(_mig_sentence(device))
+            raise MeterError(mig_sentence(device))
         return handle
 
     def _check_order(self, device: int) -> None:
         """Refuse an index that CUDA may give to another board: it puts the fastest first."""
         nvml = self._nvml
         names = {
-            self._text(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(i)))
+            text(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(i)))
             for i in range(nvml.nvmlDeviceGetCount())
         }
         if len(names) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
@@ -326,34 +352,23 @@ class NvmlMeter:
             hint = ": ask for access to the GPU's counters, or run as root"
         return f"{what}: {error}{hint}"
 
-    def _integrate(self) -> float:
-        return sum((t1 - t0) * (p0 + p1) / 2 for (t0, p0), (t1, p1) in pairwise(self._samples))
+    def _sampled_power_w(self) -> float:
+        """Mean watts of the samples by the trapezoid rule, 0 where there are none."""
+        if not self._samples:
+            return 0.0
+        span_s = self._samples[-1][0] - self._samples[0][0]
+        sampled_j = sum(
+            (t1 - t0) * (p0 + p1) / 2 for (t0, p0), (t1, p1) in pairwise(self._samples)
+        )
+        return sampled_j / span_s if span_s > 0 else self._samples[-1][1]
 
     def _throttle_flags(self) -> set[str]:
         reasons = self._seen_reasons or 0
         return {name for bit, name in _REJECTED_REASONS.items() if reasons & bit}
 
-    def _process_flags(self) -> set[str]:
-        flags = set()
-        ours = self._own_pids()
-        for handle in self._handles.values():
-            try:
-                running = self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-            except self._nvml.NVMLError:
-                # Not permitted or not supported: whether the board was shared is not known.
-                flags.add("processes_unseen")
-                continue
-            pids = {process.pid for process in running}
-            # In a container the driver names processes by the host's numbers, so ours is not
-            # found among them: then one process is taken for ours, and a second is foreign.
-            n_ours = len(pids & ours) or 1
-            if len(pids) > n_ours:
-                flags.add("foreign_process")
-        return flags
-
     def _reasons(self) -> int | None:
         found = [
-            self._maybe(self._nvml.nvmlDeviceGetCurrentClocksEventReasons, handle)
+            maybe(self._nvml, "nvmlDeviceGetCurrentClocksEventReasons", handle)
             for handle in self._handles.values()
         ]
         known = [int(reasons) for reasons in found if reasons is not None]
@@ -362,19 +377,15 @@ class NvmlMeter:
             combined |= reasons
         return combined if known else None
 
-    def _maybe(self, read: Callable[..., Any], *arguments: Any) -> Any:
-        """What ``read`` gives, or ``None`` where the sensor is absent."""
-        try:
-            return read(*arguments)
-        except self._nvml.NVMLError:
-            return None
-
     def _sample_on(self) -> None:
-        while not self._stop.wait(_SAMPLE_S):
+        every_s = _SLOW_SAMPLE_S if self._joules_alone else _SAMPLE_S
+        while True:
             try:
                 self.sample()
             except MeterError as error:
                 self._failure = error
+                return
+            if self._stop.wait(every_s):
                 return
 
     def _join(self) -> None:
@@ -382,7 +393,3 @@ class NvmlMeter:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-
-    @staticmethod
-    def _text(value: str | bytes) -> str:
-        return value.decode() if isinstance(value, bytes) else value

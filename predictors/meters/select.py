@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 from predictors.meters.base import Meter, MeterError
+from predictors.meters.board import describe_limits
 from predictors.meters.estimate import WATTS_VARIABLE, EstimateMeter, watts_per_core
-from predictors.meters.nvml import NvmlMeter, visible_gpu
+from predictors.meters.nvml import NvmlMeter
 from predictors.meters.rapl import RaplMeter
+from predictors.meters.visible import visible_gpu
 from predictors.meters.zeus import ZeusMeter
 
 # A package registers a function ``device -> Meter`` under its name in this group.
@@ -70,6 +72,11 @@ def choose_meter(name: str | None, device: str) -> Meter:
             refusals.append(str(error))
     # The first refusal is that of the meter which the device should have had.
     raise MeterError(refusals[0])
+
+
+def limits_of(meter: Meter) -> str:
+    """Limits of the board that ``meter`` reads, in words; empty where it reports none."""
+    return describe_limits(meter.read_board().limits) if isinstance(meter, NvmlMeter) else ""
 
 
 def meter_names() -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, AttentionSpec, Compression, FfnSpec
+from search_spaces.compression.capture import WhileCompiling, inductor, refuse_empty_graph
 from search_spaces.compression.compiler_cache import use_private_caches
 from search_spaces.compression.quantize import DTYPES, quantize_linears
 from search_spaces.compression.sparsity import prune, search_sparse_algorithms, to_sparse_kernels
@@ -92,6 +93,7 @@ def prepare_for_inference(
     *,
     keep_compiled: bool = False,
     compile_plain: bool = False,
+    while_compiling: WhileCompiling = nullcontext,
 ) -> PreparedModel:
     """The fastest faithful way to run ``model`` on batches shaped like ``example``.
 
@@ -106,17 +108,20 @@ def prepare_for_inference(
     Models compiled before in this process on CPUs are compiled anew at their next call, unless
     ``keep_compiled``; torch then stops compiling at the ninth network of one class. With
     ``compile_plain`` plain layers are compiled on CUDA as quantised ones are, which tells what
-    of a gain is the compiler's.
+    of a gain is the compiler's. ``while_compiling`` is entered on CUDA while the compiler works,
+    which runs no kernel: whoever holds the device may let go of it.
 
     Raises:
-        RuntimeError: a quantised variant cannot be compiled here.
+        RuntimeError: a graph would be empty, or a quantised variant cannot be compiled here.
     """
     if isinstance(model, EncoderDecoder):
         return _prepared_translation(model, example, keep_compiled)
     quantised = any(map(is_quantised, architecture.layers))
     if example.device.type == "cuda":
         search_sparse_algorithms(model, partial(model, example))
-        with compiled_layers(model, architecture, with_plain=compile_plain) as n_compiled:
+        with compiled_layers(
+            model, architecture, with_plain=compile_plain, while_compiling=while_compiling
+        ) as n_compiled:
             call, first_s = _graphed(model, example)
         if n_compiled:
             return PreparedModel(call, "compile-cuda-graph", first_s)
@@ -202,7 +207,11 @@ def device_of(module: nn.Module) -> str:
 
 @contextmanager
 def compiled_layers(
-    model: nn.Module, architecture: Architecture, *, with_plain: bool = False
+    model: nn.Module,
+    architecture: Architecture,
+    *,
+    with_plain: bool = False,
+    while_compiling: WhileCompiling = nullcontext,
 ) -> Iterator[int]:
     """Compile the layers of ``model`` that have a quantised block, within the context.
 
@@ -217,7 +226,7 @@ def compiled_layers(
     use_private_caches()
     for part in chosen:
         # What torch cannot take whole is an error and not a slower network.
-        part.compile(dynamic=False, fullgraph=True)
+        part.compile(dynamic=False, fullgraph=True, backend=inductor(while_compiling))
     with (
         torch._dynamo.config.patch(
             recompile_limit=_MOST_KINDS_OF_LAYERS,
@@ -284,6 +293,13 @@ class _Captured:
 
 
 def _graphed(model: Callable[[Tensor], Tensor], example: Tensor) -> tuple[_Captured, float]:
+    """Capture one forward pass on the device of ``example``; see ``_capture``."""
+    # Streams and graphs are of the current device, wherever tensors lie.
+    with torch.cuda.device(example.device):
+        return _capture(model, example)
+
+
+def _capture(model: Callable[[Tensor], Tensor], example: Tensor) -> tuple[_Captured, float]:
     """Capture one forward pass; see torch's notes on CUDA graphs for the side stream.
 
     Also returns what the first of the passes before it took longer than the fastest.
@@ -301,7 +317,7 @@ def _graphed(model: Callable[[Tensor], Tensor], example: Tensor) -> tuple[_Captu
         taken_s = [_seconds(warm_up) for _ in range(3)]
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph), torch.no_grad():
+    with refuse_empty_graph(), torch.cuda.graph(graph), torch.no_grad():
         static_output = model(static_input)
     captured = _Captured(model, graph, static_input, static_output)
     return captured, taken_s[0] - min(taken_s)

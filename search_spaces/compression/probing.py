@@ -17,6 +17,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from search_spaces.architecture import (
@@ -60,6 +61,7 @@ _TOKENS = 16
 _PRODUCTS = ("mm", "gemm", "linear", "nvjet", "cutlass", "matmul")
 
 OnShape = Callable[[Shape, int, int], None]
+Guard = Callable[[], AbstractContextManager[object]]
 
 
 def grid(device: str) -> tuple[Shape, ...]:
@@ -83,18 +85,25 @@ def probe(
     cache_dir: Path | None = None,
     joules: Joules | None = None,
     on_shape: OnShape = lambda shape, done, total: None,
+    beside: Guard = nullcontext,
+    alone: Guard = nullcontext,
 ) -> RealnessReport:
     """Try ``choices`` at ``shapes`` (by default the whole grid) on ``device``.
 
     Seconds a shape, once for each device and set of versions. With ``joules`` each is measured
     too. ``on_shape`` hears of each shape before it is run, with how many are done of how many.
+    Choices are prepared inside ``beside()``, which holds the device along with others that train,
+    and run in turns inside ``alone()``, which holds it exclusively.
 
     Raises:
         ValueError: torch has no such device.
     """
     import torch
 
+    from search_spaces.models.device import use_device
+
     try:
+        use_device(device)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
@@ -111,7 +120,7 @@ def probe(
             if all(_is_known(known.get((shape, name)), joules) for name in names):
                 continue
             on_shape(shape, index, len(wanted))
-            for row in _probe_shape(device, shape, names, joules):
+            for row in _probe_shape(device, shape, names, joules, beside, alone):
                 known[shape, row.choice] = row
             if path is not None:
                 write_cache(path, known.values())
@@ -128,7 +137,12 @@ def _is_known(row: Row | None, joules: Joules | None) -> bool:
 
 
 def _probe_shape(
-    device: str, shape: Shape, names: Sequence[str], joules: Joules | None
+    device: str,
+    shape: Shape,
+    names: Sequence[str],
+    joules: Joules | None,
+    beside: Guard,
+    alone: Guard,
 ) -> list[Row]:
     """Prepare, profile and time the choices ``names`` at one shape."""
     import torch
@@ -146,16 +160,20 @@ def _probe_shape(
             rows[name] = Row(name, shape, "simulated", reason=why)
             continue
         try:
-            calls[name] = _prepare(compression, device, shape)
+            with beside():
+                calls[name] = _prepare(compression, device, shape)
         except Exception as error:
             # Compilers, missing kernels and shapes fail in as many ways as there are backends.
             lines = str(error).strip().splitlines()
             why = lines[0][:200] if lines else type(error).__name__
             rows[name] = Row(name, shape, "absent", reason=why)
-    calls |= _compiled_baselines(device, shape, calls)
-    times = time_in_turns(calls, device)
-    energies = {} if joules is None else {name: joules(call) for name, call in calls.items()}
-    for name, call in calls.items():
+    with beside():
+        calls |= _compiled_baselines(device, shape, calls)
+    with alone():
+        times = time_in_turns(calls, device)
+        energies = {} if joules is None else {name: joules(call) for name, call in calls.items()}
+        kernels = {name: top_kernel(call, calls.get("fp32")) for name, call in calls.items()}
+    for name in calls:
         if name in _COMPILED.values():
             continue
         fp32, bf16 = (_references(name, baseline) for baseline in _BASELINES)
@@ -170,7 +188,7 @@ def _probe_shape(
             time_to_fp32=to_fp32,
             time_to_bf16=to_bf16,
             joules_to_bf16=None if least_j is None else energies[name] / least_j,
-            kernel=top_kernel(call, calls.get("fp32")),
+            kernel=kernels[name],
             reason=reason,
         )
     return [rows[name] for name in names]

@@ -265,7 +265,7 @@ WRONG = [
     (["{tmp}/bad.json"], ["bad.json"]),
     (["{tmp}/list.json"], ["list.json", "one or more"]),
     (["{tmp}/small.json", "--task", "digts"], ["did you mean 'digits'"]),
-    (["{tmp}/small.json", "--protocol", "slow"], ["quick, screening, final"]),
+    (["{tmp}/small.json", "--protocol", "slow"], ["quick, screening, brief, final"]),
     (["{tmp}/small.json", "--regime", "batch"], ["throughput, latency"]),
     (["{tmp}/small.json", "--meter", "ruler"], ["meter", "estimate"]),
     (["{tmp}/small.json", "--workload", "{tmp}/small.json"], ["workload", "keys"]),

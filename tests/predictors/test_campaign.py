@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -138,15 +139,69 @@ def test_throttled_windows_are_rejected_and_too_many_are_an_error():
 def test_warm_up_lasts_until_the_temperature_stands_still():
     clock = FakeClock()
     meter = FakeMeter(clock)
-    meter.temperatures_c = [40.0, 45.0, 49.0, 50.0]
     protocol = Protocol("warm", 0.0, 1, 0.1, warmup_slope_c=1.0, warmup_max_s=60.0)
-    started = clock()
-    found = windows(meter, clock, protocol)
-    assert found.flags == ()
-    # Four warm-up windows of a second, then six of a tenth.
-    assert clock() - started == pytest.approx(4.6, abs=0.2)
+    for temperatures_c, warmup_s in (
+        # The second that rises by one degree, or by none, is followed by others.
+        ([40, 45, 46, 51, 51, 56, 60, 63, 65, 66, 67, 67, 67, 67, 67, 67, 67, 67], 14),
+        # It stands still from the start: five seconds show it.
+        ([60.0] * 30, 6),
+        # Whole degrees that come and go are no rise.
+        ([60, 61, 60, 61, 60, 61, 60, 61, 60, 61], 6),
+    ):
+        meter.temperatures_c = [float(c) for c in temperatures_c]
+        started = clock()
+        assert windows(meter, clock, protocol).flags == ()
+        # Then six windows of a tenth.
+        assert clock() - started == pytest.approx(warmup_s + 0.6, abs=1.2), temperatures_c
     meter.temperatures_c = [40.0 + 5 * i for i in range(100)]
     assert windows(meter, clock, protocol).flags == ("still_warming",)
+
+
+def test_warm_up_without_a_thermometer_lasts_as_long_as_it_must():
+    clock = FakeClock()
+    protocol = Protocol("warm", 4.0, 1, 0.1)
+    started = clock()
+    windows(FakeMeter(clock), clock, protocol)
+    assert 4.6 <= clock() - started <= 6.2
+
+
+def test_screening_measures_idle_power_after_a_rest():
+    # A board that draws more for a second and a half after what was run on it last.
+    clock = FakeClock()
+
+    class Lingering(FakeMeter):
+        def end(self, work):
+            opened_s = self._opened_s
+            busy_s = max(0.0, min(clock(), 101.5) - opened_s)
+            window = super().end(work)
+            return replace(window, energy_j=window.energy_j + 100.0 * busy_s)
+
+    screening = get_protocol("screening")
+    found = windows(Lingering(clock, 80.0), clock, screening)
+    assert found.idle_power_w == pytest.approx(80.0)
+
+
+def test_windows_beside_another_that_computes_are_repeated_and_too_many_are_an_error():
+    clock = FakeClock()
+    meter = FakeMeter(clock)
+    meter.flags = [(), ("foreign_compute", "foreign_process"), (), ("hw_slowdown",)]
+    found = windows(meter, clock, FAST)
+    assert found.n_rejected == 2 and len(found.windows) == 6
+    assert found.flags == ("foreign_compute", "foreign_process", "hw_slowdown")
+    meter.flags = [("foreign_compute",)] * 9
+    with pytest.raises(MeterError, match="another process that computes.*end it or wait"):
+        windows(meter, clock, FAST)
+
+
+def test_a_limit_that_changes_during_a_measurement_is_flagged():
+    clock = FakeClock()
+    limits_w = iter([700.0] * 4 + [350.0] * 20)
+
+    class Limited(FakeMeter):
+        def end(self, work):
+            return replace(super().end(work), power_limit_w=next(limits_w))
+
+    assert windows(Limited(clock), clock, FAST).flags == ("limits_changed",)
 
 
 def test_in_the_latency_regime_each_batch_is_awaited():

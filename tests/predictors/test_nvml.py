@@ -6,9 +6,9 @@ import pytest
 from fakes import FakeClock, FakeGpu, FakeNvml
 
 from predictors.campaign.protocol import get_protocol
-from predictors.campaign.windows import WindowLoop, run_windows
-from predictors.meters.base import MeterError
-from predictors.meters.nvml import NvmlMeter, visible_gpu
+from predictors.campaign.windows import WindowLoop, is_rejected, run_windows
+from predictors.meters.base import MeterError, Window
+from predictors.meters.nvml import NvmlMeter, board_uuid, visible_gpu
 from predictors.meters.steps import StepWatcher
 
 
@@ -123,10 +123,103 @@ def test_throttling_that_ends_before_the_window_is_flagged_and_its_reasons_are_k
     assert window.throttle_reasons == 0x24
 
 
-@pytest.mark.parametrize(("pids", "flags"), [((70,), ()), ((70, 71), ("foreign_process",))])
-def test_in_a_container_whose_process_numbers_differ_a_second_process_is_foreign(pids, flags):
+UNSEEN = "processes_unseen"
+
+
+@pytest.mark.parametrize(
+    ("pids", "flags"),
+    [((), (UNSEEN,)), ((70,), (UNSEEN,)), ((70, 71), ("foreign_process", UNSEEN))],
+)
+def test_in_a_container_that_does_not_list_us_nobody_is_taken_for_us(pids, flags):
     meter, driver = make(FakeGpu(pids=pids))
     assert measure(meter, driver, 1.0).flags == flags
+
+
+def test_our_own_processes_are_not_foreign_however_many_wait_on_the_board():
+    gpu = FakeGpu(pids=(1, 2, 3))
+    meter, driver = make(gpu, own_pids=lambda: {1, 2, 3})
+    assert measure(meter, driver, 1.0).flags == ()
+    gpu.pids = (1, 2, 9)
+    assert measure(meter, driver, 1.0).flags == ("foreign_process",)
+    # By the host's numbers: as many as we are may be ours, one more is not.
+    gpu.pids = (71, 72, 73)
+    assert measure(meter, driver, 1.0).flags == (UNSEEN,)
+    gpu.pids = (71, 72, 73, 74)
+    assert measure(meter, driver, 1.0).flags == ("foreign_process", UNSEEN)
+
+
+@pytest.mark.parametrize(
+    ("pids", "use", "computes"),
+    [
+        ((1, 99), {1: 98, 99: 40}, True),
+        ((1, 99), {1: 0, 99: 3}, True),
+        ((1, 99), {1: 98, 99: 0}, False),
+        ((1, 2), {1: 98, 2: 30}, False),
+        # Unknown numbers: one process that computes is this one, a second is not.
+        ((70, 71), {70: 98}, False),
+        ((70, 71), {70: 98, 71: 20}, True),
+        ((), {70: 98, 71: 20}, True),
+        ((1, 99), None, False),
+    ],
+)
+def test_another_process_that_computes_spoils_the_window(pids, use, computes):
+    meter, driver = make(FakeGpu(pids=pids, use=use), own_pids=lambda: {1, 2})
+    flags = measure(meter, driver, 1.0).flags
+    assert ("foreign_compute" in flags) == computes
+    assert is_rejected(Window(1.0, 1.0, flags=flags)) == computes
+
+
+def test_who_computed_before_the_window_does_not_spoil_it():
+    gpu = FakeGpu(pids=(1, 99), use={1: 50, 99: 50})
+    meter, driver = make(gpu)
+    meter.begin(lambda: driver.advance(0.003))
+    gpu.use = {1: 98}
+    driver.advance(0.5)
+    assert meter.end(lambda: driver.advance(0.003)).flags == ("foreign_process",)
+
+
+@pytest.mark.parametrize("listing_s", [0.002, 0.01, 0.03])
+def test_listing_processes_takes_nothing_from_a_window(listing_s):
+    # The board idles while the driver looks processes up, which belongs to no window.
+    gpu = FakeGpu(power_w=300.0, idle_w=80.0, listing_s=listing_s)
+    meter, driver = make(gpu)
+    driver.watchers = [meter.look]
+    for _ in range(3):
+        window = measure(meter, driver, 1.0, step_s=0.001)
+        assert window.energy_j / window.duration_s == pytest.approx(300, rel=3e-4)
+
+
+def test_spans_beside_training_read_the_counter_alone():
+    gpu = FakeGpu(power_w=250.0, reasons=0x20, pids=(1, 99))
+    meter, driver = make(gpu)
+    meter.count_joules_alone()
+    driver.nvmlDeviceGetFieldValues = driver.nvmlDeviceGetComputeRunningProcesses = pytest.fail
+    window = measure(meter, driver, 2.0, watch=False)
+    assert window.flags == () and window.cross_check is None
+    assert window.energy_j / window.duration_s == pytest.approx(250, rel=0.002)
+
+
+def test_spans_of_a_counter_start_no_thread_and_those_of_power_look_seldom():
+    looks = []
+    for has_counter in (True, False):
+        clock = FakeClock()
+        gpu = FakeGpu(has_counter=has_counter, tick_s=0.01)
+        driver = FakeNvml(clock, gpu)
+        meter = NvmlMeter((0,), nvml=driver, clock=time.perf_counter)
+        meter.count_joules_alone()
+        n = [0]
+        read = driver.nvmlDeviceGetFieldValues
+        driver.nvmlDeviceGetFieldValues = lambda *a, n=n, read=read: (
+            n.__setitem__(0, n[0] + 1),
+            read(*a),
+        )[1]
+        meter.begin(lambda driver=driver: (driver.advance(0.02), time.sleep(0.002)))
+        time.sleep(0.3)
+        assert (meter._thread is None) == has_counter
+        meter.end(lambda driver=driver: (driver.advance(0.02), time.sleep(0.002)))
+        looks.append(n[0])
+    # Fifty times a second would be fifteen.
+    assert looks[0] == 0 and 1 <= looks[1] <= 4
 
 
 @pytest.mark.parametrize(
@@ -172,6 +265,7 @@ def test_the_counter_is_checked_against_integrated_power_and_flagged_above_five_
 @pytest.mark.parametrize(
     ("gpu", "flag"),
     [
+        (FakeGpu(reasons=0x8), "hw_slowdown"),
         (FakeGpu(reasons=0x20), "thermal_throttle"),
         (FakeGpu(reasons=0x40), "thermal_throttle"),
         (FakeGpu(reasons=0x80), "power_brake"),
@@ -303,6 +397,30 @@ def test_a_foreign_process_that_leaves_before_the_end_is_flagged():
 def test_boards_are_those_that_cuda_shows(listed, index, board):
     environment = {} if listed is None else {"CUDA_VISIBLE_DEVICES": listed}
     assert visible_gpu(index, environment) == board
+
+
+@pytest.mark.parametrize(
+    ("listed", "device", "uuid"),
+    [
+        (None, "cuda:1", "GPU-bb-2"),
+        ("1", "cuda:0", "GPU-bb-2"),
+        ("GPU-bb-2", "cuda", "GPU-bb-2"),
+        ("GPU-a,GPU-bb", "cuda:1", "GPU-bb-2"),
+        ("GPU-", "cuda:0", None),
+        ("0", "cuda:1", None),
+        (None, "cuda:7", None),
+    ],
+)
+def test_a_board_has_one_name_however_cuda_calls_it(monkeypatch, listed, device, uuid):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    driver = FakeNvml(FakeClock(), FakeGpu("GPU-aa-1"), FakeGpu("GPU-bb-2"))
+    assert board_uuid(device, driver) == uuid
+    if uuid is not None:
+        board = visible_gpu(int(device.partition(":")[2] or 0))
+        meter = NvmlMeter((board,), nvml=driver, clock=driver.clock, background=False)
+        assert meter.read_board().uuid == uuid
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ import pytest
 from fakes import FakeLab
 
 from predictors.campaign.drift import IRREGULAR, UNCORRECTED, correct_drift
+from predictors.campaign.failures import failures_path
+from predictors.campaign.pending import pending_items
 from predictors.campaign.plan import Part, PlanItem, plan_campaign, plan_items
 from predictors.campaign.process import MeasureError
 from predictors.campaign.protocol import Protocol
 from predictors.campaign.records import read_records
-from predictors.campaign.slices import failures_path, pending_items, run_slice
+from predictors.campaign.slices import SliceOptions, run_slice
 from search_spaces.encoding import to_vector
 from search_spaces.kernels import kernel_fault
 from search_spaces.presets import get_space
@@ -25,8 +27,8 @@ def make_plan(n=24, seed=0, protocol=PROTOCOL):
     return plan_campaign([Part(SPACE, DIGITS, n)], protocol=protocol, device="cuda:0", seed=seed)
 
 
-def run(plan, path, lab, **options):
-    return run_slice(plan, path, lab, clock=lab.clock, **options)
+def run(plan, path, lab, listener=None, **options):
+    return run_slice(plan, path, lab, SliceOptions(**options), listener=listener, clock=lab.clock)
 
 
 def spread(lab, records):
@@ -158,13 +160,27 @@ def test_what_fails_is_kept_apart_and_tried_again_only_when_asked(tmp_path):
     assert run(plan, path, again, retry_failed=True).failed == 0
 
 
-def test_many_failures_in_a_row_end_the_slice(tmp_path):
+def test_many_failures_in_a_row_do_not_end_the_slice(tmp_path):
     plan = make_plan(20)
     lab = FakeLab(PROTOCOL)
-    lab.fails = {item.architecture.hash for item in plan.items}
+    works = plan.items[-1].architecture.hash
+    lab.fails = {item.architecture.hash for item in plan.items} - {works}
+    progress = run(plan, tmp_path / "r.jsonl", lab)
+    assert progress.done >= 1 and progress.done + progress.failed == len(plan.items)
+
+
+def test_a_device_where_the_reference_fails_too_is_at_fault_and_no_item_is(tmp_path):
+    plan = make_plan(20)
+    lab = FakeLab(PROTOCOL)
+    lab.fails = {item.architecture.hash for item in (*plan.items, plan.reference)}
     with pytest.raises(MeasureError, match="no kernel"):
         run(plan, tmp_path / "r.jsonl", lab)
-    assert len(lab.measured) < 9
+    assert len(lab.measured) < 12
+    assert len(pending_items(plan, tmp_path / "r.jsonl")) == len(plan.items)
+    # With a time limit it is tried until that, or until all was tried twice.
+    with pytest.raises(MeasureError, match="no kernel"):
+        run(plan, tmp_path / "r.jsonl", lab, budget_s=500.0)
+    assert len(pending_items(plan, tmp_path / "r.jsonl")) == len(plan.items)
 
 
 def test_ctrl_c_keeps_what_is_on_disk_and_the_same_call_goes_on(tmp_path):

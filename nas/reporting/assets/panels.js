@@ -24,6 +24,10 @@ function interval(trial) {
   return trial.energy_low_j ? ` [${joules(trial.energy_low_j)}, ${joules(trial.energy_high_j)}]` : "";
 }
 
+function flagTexts(flags) {
+  return flags.map((f) => (f.text === f.flag ? f.flag : `${f.flag}: ${f.text}`)).join("; ");
+}
+
 function drawCard(holder, trial, data, close) {
   if (!trial) {
     holder.replaceChildren(element("p", { class: "note" }, "No trial is chosen."));
@@ -45,6 +49,8 @@ function drawCard(holder, trial, data, close) {
       [`test ${metric.name}`, trial.test_accuracy === null ? null : `${quality(trial.test_accuracy)} (never chosen by)`],
       ["inherited", trial.inherited_accuracy === null ? null : quality(trial.inherited_accuracy)],
       [`joules (${kind})`, trial.energy_j === null ? null : `${joules(trial.energy_j)}${interval(trial)} per ${data.unit}`],
+      ["board's limits", trial.limits || null],
+      ["flags", trial.flags.length ? flagTexts(trial.flags) : null],
       ["predicted", predicted],
       ["truly on the front", trial.front_probability === null ? null : percent(trial.front_probability, 0)],
       ["latency", trial.latency_s === null ? null : `${digits(trial.latency_s * 1e3)} ms a batch`],
@@ -61,6 +67,10 @@ function drawCard(holder, trial, data, close) {
 function drawMembers(table, data, view, choose) {
   const members = data.trials.filter((t) => t.place === "front" && view.keeps(t)).sort((a, b) => a.energy_j - b.energy_j);
   const head = ["trial", metric.name, `joules per ${data.unit}`, "parameters", "architecture", "truly on it", `test ${metric.name}`];
+  const hasFlags = members.some((t) => t.flags.length);
+  const hasLimits = new Set(members.map((t) => t.limits)).size > 1;
+  if (hasLimits) head.push("board's limits");
+  if (hasFlags) head.push("flags");
   const rows = members.map((t) => {
     const open = element("button", { type: "button", "aria-label": `card of trial ${t.trial}` }, String(t.trial));
     open.addEventListener("click", () => choose(t.trial));
@@ -72,6 +82,8 @@ function drawMembers(table, data, view, choose) {
       element("td", { class: "long" }, t.baseline ? `${t.text} (baseline)` : t.text),
       element("td", { class: "number" }, t.front_probability === null ? "" : percent(t.front_probability, 0)),
       element("td", { class: "number" }, t.test_accuracy === null ? "" : quality(t.test_accuracy)),
+      ...(hasLimits ? [element("td", {}, t.limits || "unknown")] : []),
+      ...(hasFlags ? [element("td", { title: flagTexts(t.flags) }, t.flags.map((f) => f.flag).join(", "))] : []),
     );
   });
   table.replaceChildren(
@@ -165,6 +177,8 @@ function drawProvenance(holder, data) {
   const ways = p.readings.map((r) => pairs([
     ["meter", meterLabel(r.meter, r.is_estimate)], ["source", r.source],
     ["device", r.driver === null ? r.device : `${r.device}, driver ${r.driver}`],
+    ["board", r.board], ["board's limits", r.limits || null],
+    ["flags", r.flagged ? `${r.flagged} of ${r.trials} trials have flags; their cards say which` : null],
     ["workload", r.workload], ["protocol", `${p.protocol}, hash ${r.protocol_hash}`],
     ["trials", `${r.trials}, in ${r.windows} windows; ${r.converged} intervals as narrow as asked`],
     ["kind", r.is_estimate ? "an estimate: joules follow from a stated power, not from a sensor" : "measured by a sensor"],

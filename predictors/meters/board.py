@@ -1,0 +1,76 @@
+"""The settings of a board as they were read. They belong to its owner: nothing here sets any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+# Settings that change what a joule is, in the order in which they are shown.
+Limits = tuple[float | None, float | None, float | None, bool | None, bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """One board and its settings; ``None`` is what the board does not report, never 0.
+
+    ``power_limit_w`` is the enforced limit, ``default_power_limit_w`` the one that the board
+    ships with. ``sm_clock_limit_mhz`` and ``memory_clock_limit_mhz`` are the applications clocks;
+    ``memory_clock_mhz`` is the memory clock that was seen under load. Boards that are summed have
+    their UUIDs joined by ``+`` and the settings of the first.
+    """
+
+    uuid: str
+    power_limit_w: float | None = None
+    default_power_limit_w: float | None = None
+    sm_clock_limit_mhz: float | None = None
+    memory_clock_limit_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    ecc: bool | None = None
+    persistence: bool | None = None
+    mig: bool | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """The settings under which joules of one model compare."""
+        return (
+            self.power_limit_w,
+            self.sm_clock_limit_mhz,
+            self.memory_clock_limit_mhz,
+            self.ecc,
+            self.mig,
+        )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Board:
+        """Read what ``to_dict`` returns.
+
+        Raises:
+            ValueError: a key is missing or unknown.
+        """
+        allowed = {f.name for f in fields(cls)}
+        if not isinstance(data, Mapping) or data.keys() != allowed:
+            got = ", ".join(sorted(map(str, data))) if isinstance(data, Mapping) else repr(data)
+            raise ValueError(
+                f"board must have exactly the keys {', '.join(sorted(allowed))}, got {got}"
+            )
+        return cls(**data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; ``from_dict`` reads it back."""
+        return asdict(self)
+
+
+def describe_limits(limits: Limits | None) -> str:
+    """The limits in words, such as ``700 W, SM clock 1980 MHz, ECC on``; empty where unknown."""
+    if limits is None:
+        return ""
+    power_w, sm_mhz, memory_mhz, ecc, mig = limits
+    parts = [
+        None if power_w is None else f"{power_w:g} W",
+        None if sm_mhz is None else f"SM clock {sm_mhz:g} MHz",
+        None if memory_mhz is None else f"memory clock {memory_mhz:g} MHz",
+        None if ecc is None else f"ECC {'on' if ecc else 'off'}",
+        "MIG on" if mig else None,
+    ]
+    return ", ".join(part for part in parts if part is not None)

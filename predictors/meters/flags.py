@@ -1,0 +1,47 @@
+"""What the flags of a reading mean, in words for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+FOREIGN_PROCESS = "foreign_process"
+FOREIGN_COMPUTE = "foreign_compute"
+PROCESSES_UNSEEN = "processes_unseen"
+NOT_CONVERGED = "not_converged"
+LIMITS_CHANGED = "limits_changed"
+BOARDS_DIFFER = "boards_differ"
+# Windows with one of these hold joules that are not the workload's: they are repeated.
+REJECTED = frozenset({"thermal_throttle", "power_brake", "hw_slowdown", FOREIGN_COMPUTE})
+
+_WORDS = {
+    "thermal_throttle": "throttled by heat; such windows were repeated",
+    "power_brake": "slowed by the power brake; such windows were repeated",
+    "hw_slowdown": "slowed by the hardware; such windows were repeated",
+    FOREIGN_PROCESS: "another process was on the device",
+    FOREIGN_COMPUTE: "another process computed on the device; such windows were repeated",
+    PROCESSES_UNSEEN: "other processes on the device cannot be seen from here",
+    NOT_CONVERGED: "the interval did not become as narrow as the protocol asks",
+    LIMITS_CHANGED: "limits of the board changed during the measurement",
+    BOARDS_DIFFER: "repeats are of several boards or limits",
+    "still_warming": "the device was still warming up",
+    "counter_differs_from_power": "the energy counter differs from integrated power by over 5%",
+    "no_cross_check": "no power sensor to check the energy counter by",
+    "drift_corrected": "corrected for drift by the reference",
+    "drift_irregular": "the reference moved without a trend, so nothing is corrected",
+    "no_reference": "no reference was measured beside it",
+}
+_SIMULATED = "simulated_"
+
+
+def describe_flag(flag: str) -> str:
+    """What ``flag`` means; a flag of a plug-in is returned as it is."""
+    if flag.startswith(_SIMULATED):
+        return f"{flag.removeprefix(_SIMULATED)} is only simulated here and saves nothing"
+    return _WORDS.get(flag, flag)
+
+
+def describe_flags(flags: Iterable[str]) -> str:
+    """What each flag means, joined by semicolons and followed by its name in brackets."""
+    return "; ".join(
+        text if (text := describe_flag(flag)) == flag else f"{text} ({flag})" for flag in flags
+    )

@@ -1,0 +1,71 @@
+"""A board as the NVIDIA driver describes it. Every call here reads; none sets anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from predictors.meters.board import Board
+
+SM_CLOCK, MEMORY_CLOCK = 1, 2
+
+
+def maybe(nvml: Any, name: str, *arguments: Any) -> Any:
+    """What the driver's function ``name`` returns, ``None`` where it is not supported."""
+    read: Callable[..., Any] | None = getattr(nvml, name, None)
+    if read is None:
+        return None
+    try:
+        return read(*arguments)
+    except nvml.NVMLError:
+        return None
+
+
+def text(value: str | bytes) -> str:
+    """A text of the driver, which older bindings return as bytes."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def watts(nvml: Any, name: str, handle: Any) -> float | None:
+    """Milliwatts that the driver's function ``name`` returns, in watts."""
+    milliwatts = maybe(nvml, name, handle)
+    return None if milliwatts is None else milliwatts / 1e3
+
+
+def read_board(nvml: Any, handle: Any, uuid: str) -> Board:
+    """The settings of the board behind ``handle`` as they are now."""
+    ecc = maybe(nvml, "nvmlDeviceGetEccMode", handle)
+    persistence = maybe(nvml, "nvmlDeviceGetPersistenceMode", handle)
+    mig = maybe(nvml, "nvmlDeviceGetMigMode", handle)
+    return Board(
+        uuid=uuid,
+        power_limit_w=watts(nvml, "nvmlDeviceGetEnforcedPowerLimit", handle),
+        default_power_limit_w=watts(nvml, "nvmlDeviceGetPowerManagementDefaultLimit", handle),
+        sm_clock_limit_mhz=maybe(nvml, "nvmlDeviceGetApplicationsClock", handle, SM_CLOCK),
+        memory_clock_limit_mhz=maybe(nvml, "nvmlDeviceGetApplicationsClock", handle, MEMORY_CLOCK),
+        memory_clock_mhz=maybe(nvml, "nvmlDeviceGetClockInfo", handle, MEMORY_CLOCK),
+        # Both come with the mode that follows the next reset.
+        ecc=None if ecc is None else bool(ecc[0]),
+        persistence=None if persistence is None else bool(persistence),
+        mig=None if mig is None else bool(mig[0]),
+    )
+
+
+def find_uuid(nvml: Any, board: int | str) -> str | None:
+    """The full UUID of a board named by index, UUID or the beginning of one.
+
+    ``None`` where there is no such board, or the beginning is that of several.
+    """
+    if isinstance(board, int):
+        handle = maybe(nvml, "nvmlDeviceGetHandleByIndex", board)
+        found = None if handle is None else maybe(nvml, "nvmlDeviceGetUUID", handle)
+        return None if found is None else text(found)
+    handles = [
+        maybe(nvml, "nvmlDeviceGetHandleByIndex", index)
+        for index in range(maybe(nvml, "nvmlDeviceGetCount") or 0)
+    ]
+    uuids = [
+        text(maybe(nvml, "nvmlDeviceGetUUID", handle)) for handle in handles if handle is not None
+    ]
+    matching = [uuid for uuid in uuids if uuid.startswith(board)]
+    return matching[0] if len(matching) == 1 else None

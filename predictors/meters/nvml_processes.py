@@ -1,0 +1,82 @@
+"""Who else is on a board while it is measured, as far as the NVIDIA driver tells."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from predictors.meters.flags import FOREIGN_COMPUTE, FOREIGN_PROCESS, PROCESSES_UNSEEN
+from predictors.meters.nvml_board import maybe
+
+
+class Processes:
+    """Flags of other processes on the boards ``handles``, by UUID.
+
+    ``own_pids`` returns the numbers of all our processes that may be there: trainers that wait
+    hold memory and draw nothing. The driver lists processes by the host's numbers, or lists none,
+    in a container; then ours is not found, and that is flagged.
+    """
+
+    def __init__(
+        self,
+        nvml: Any,
+        handles: Mapping[str, Any],
+        own_pids: Callable[[], set[int]] | None = None,
+    ) -> None:
+        """Without ``own_pids`` this process alone is ours."""
+        self._nvml, self._handles = nvml, handles
+        self.own_pids = own_pids or (lambda: {os.getpid()})
+        self._seen_us = dict.fromkeys(handles, 0)
+        # Boards on which the driver lists us by numbers that we know.
+        self._named: set[str] = set()
+
+    def flags(self) -> set[str]:
+        """``foreign_process`` and ``processes_unseen``, where they are so now."""
+        flags = set()
+        ours = self.own_pids()
+        for uuid, handle in self._handles.items():
+            running = maybe(self._nvml, "nvmlDeviceGetComputeRunningProcesses", handle)
+            pids = None if running is None else {process.pid for process in running}
+            self._named.discard(uuid)
+            if pids is None or not pids & ours:
+                flags.add(PROCESSES_UNSEEN)
+                # Numbers of another namespace: more processes than ours are someone else's.
+                if len(pids or ()) > len(ours):
+                    flags.add(FOREIGN_PROCESS)
+                continue
+            self._named.add(uuid)
+            if pids - ours:
+                flags.add(FOREIGN_PROCESS)
+        return flags
+
+    def forget_use(self) -> None:
+        """Leave out of the next ``computing`` what any process did until now."""
+        for uuid in self._handles:
+            self._use(uuid)
+
+    def computing(self) -> set[str]:
+        """``foreign_compute`` where another process ran kernels since ``forget_use``.
+
+        All our processes but one wait meanwhile: where the driver does not know us by number,
+        a second process that computed is foreign. A board that does not report who computes
+        gives no flag. Call ``flags`` before.
+        """
+        ours = self.own_pids()
+        for uuid in self._handles:
+            busy = self._use(uuid)
+            if busy - ours if uuid in self._named else len(busy) > 1:
+                return {FOREIGN_COMPUTE}
+        return set()
+
+    def _use(self, uuid: str) -> set[int]:
+        """Processes that used the SMs since this was last asked."""
+        samples = maybe(
+            self._nvml,
+            "nvmlDeviceGetProcessUtilization",
+            self._handles[uuid],
+            self._seen_us[uuid],
+        )
+        fresh = [s for s in samples or () if s.timeStamp > self._seen_us[uuid]]
+        self._seen_us[uuid] = max([self._seen_us[uuid], *(s.timeStamp for s in fresh)])
+        return {s.pid for s in fresh if s.smUtil > 0}

@@ -1,0 +1,42 @@
+"""Which boards CUDA shows to a process, and by which numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from predictors.meters.base import MeterError
+
+
+def visible_gpu(index: int, environment: Mapping[str, str] | None = None) -> int | str:
+    """The board that CUDA calls ``cuda:index``, by index or UUID as NVML knows it.
+
+    NVML sees every board, whatever ``CUDA_VISIBLE_DEVICES`` hides and renumbers.
+
+    Raises:
+        MeterError: the variable shows no such board, or shows a slice of one.
+    """
+    listed = (os.environ if environment is None else environment).get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return index
+    names = [name.strip() for name in listed.split(",")]
+    # CUDA hides all from the first that is empty or -1.
+    ends = [i for i, name in enumerate(names) if name in ("", "-1")]
+    names = names[: ends[0]] if ends else names
+    if index >= len(names):
+        raise MeterError(
+            f"cuda:{index} must be one of the {len(names)} GPUs that CUDA_VISIBLE_DEVICES shows, "
+            f"got {listed!r}"
+        )
+    name = names[index]
+    if name.startswith("MIG"):
+        raise MeterError(mig_sentence(name))
+    return int(name) if name.isdigit() else name
+
+
+def mig_sentence(device: int | str) -> str:
+    """Why a slice of a board cannot be measured."""
+    return (
+        f"GPU {device} is in MIG mode: its counters cover the whole board, so the joules of one "
+        f"slice cannot be told; measure on a board without MIG"
+    )

@@ -1,0 +1,153 @@
+"""One lock for a board on a machine, whoever asks and whatever it is called there."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from fakes import FakeClock, FakeGpu, FakeNvml
+
+from predictors.campaign import exclusive
+from predictors.campaign.exclusive import DeviceLock, introduce, lock_folder
+from predictors.meters.base import MeterError
+from predictors.meters.nvml import NvmlMeter, board_uuid
+
+
+def takes(lock, seconds=10.0):
+    """Whether ``lock`` can be had alone within so many seconds."""
+    got = threading.Event()
+
+    def take():
+        with lock.exclusive():
+            got.set()
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return got.is_set()
+
+
+def test_the_folder_is_the_machines_and_not_the_callers(monkeypatch, tmp_path):
+    monkeypatch.delenv("JOULENAS_LOCK_FOLDER")
+    here = lock_folder()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    code = "from predictors.campaign.exclusive import lock_folder; print(lock_folder())"
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert Path(there.strip()) == here == lock_folder()
+    monkeypatch.setenv("JOULENAS_LOCK_FOLDER", str(tmp_path / "own"))
+    assert lock_folder() == tmp_path / "own"
+
+
+def test_every_user_of_the_machine_may_lock(tmp_path):
+    before = os.umask(0o077)
+    try:
+        with DeviceLock(tmp_path / "locks", "cpu").shared():
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "locks").stat().st_mode) == 0o1777
+    files = list((tmp_path / "locks").iterdir())
+    assert len(files) >= 2 and all(stat.S_IMODE(f.stat().st_mode) == 0o644 for f in files)
+    # Another user cannot write them, and need not.
+    for file in files:
+        file.chmod(0o444)
+    assert takes(DeviceLock(tmp_path / "locks", "cpu"))
+
+
+def test_a_folder_that_cannot_be_made_says_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(MeterError, match="set JOULENAS_LOCK_FOLDER"),
+        DeviceLock(tmp_path / "file" / "locks", "cpu").shared(),
+    ):
+        pass
+
+
+def test_a_link_in_place_of_a_lock_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    (tmp_path / "cpu.turnstile").symlink_to(victim)
+    with pytest.raises(MeterError, match="lock"), DeviceLock(tmp_path, "cpu").shared():
+        pass
+    assert not victim.exists()
+
+
+def test_one_board_has_one_lock_whatever_processes_call_it(monkeypatch, tmp_path):
+    driver = FakeNvml(FakeClock(), FakeGpu("GPU-aa-1"), FakeGpu("GPU-bb-2"))
+    monkeypatch.setattr(exclusive, "board_uuid", lambda device: board_uuid(device, driver))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    second = DeviceLock(tmp_path, "cuda:1")
+    for listed, device in (("1", "cuda:0"), ("GPU-bb", "cuda:0"), ("GPU-a,GPU-bb-2", "cuda:1")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+        same = DeviceLock(tmp_path, device)
+        with second.shared():
+            assert not takes(same, 0.2), listed
+        assert takes(same)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with second.shared():
+        assert takes(DeviceLock(tmp_path, "cuda:0"))
+
+
+def test_holding_it_twice_waits_for_nobody_and_lets_go_once(tmp_path):
+    lock, other = DeviceLock(tmp_path, "cpu"), DeviceLock(tmp_path, "cpu")
+    with lock.shared():
+        waiting = threading.Thread(target=takes, args=(other,), daemon=True)
+        waiting.start()
+        # With somebody at the turnstile, waiting there would be for ever.
+        waiting.join(0.2)
+        with lock.shared():
+            pass
+        assert not takes(DeviceLock(tmp_path, "cpu"), 0.2)
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_released_inside_shared_others_measure_meanwhile(tmp_path):
+    lock, other = DeviceLock(tmp_path, "cpu"), DeviceLock(tmp_path, "cpu")
+    with lock.shared():
+        assert not takes(other, 0.2)
+        with lock.released():
+            assert takes(DeviceLock(tmp_path, "cpu"))
+        assert not takes(DeviceLock(tmp_path, "cpu"), 0.2)
+
+
+def test_our_processes_are_those_that_opened_the_lock_and_live(tmp_path):
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from predictors.campaign.exclusive import DeviceLock\n"
+        "with DeviceLock(Path(sys.argv[1]), 'cpu').shared():\n"
+        "    pass\n"
+        "print('open', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    lock = DeviceLock(tmp_path, "cpu")
+    assert lock.processes() == {os.getpid()}
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert trainer.stdout.readline() == "open\n"
+    try:
+        assert lock.processes() == {os.getpid(), trainer.pid}
+        assert DeviceLock(tmp_path, "cuda:3").processes() == {os.getpid()}
+        clock = FakeClock()
+        gpu = FakeGpu(pids=(os.getpid(), trainer.pid))
+        driver = FakeNvml(clock, gpu)
+        meter = NvmlMeter((0,), nvml=driver, clock=clock, background=False)
+
+        def flags():
+            meter.begin(lambda: driver.advance(0.003))
+            driver.advance(0.5)
+            return meter.end(lambda: driver.advance(0.003)).flags
+
+        assert flags() == ("foreign_process",)
+        introduce(meter, lock)
+        assert flags() == ()
+    finally:
+        trainer.send_signal(signal.SIGKILL)
+        trainer.wait()
+    assert lock.processes() == {os.getpid()} and flags() == ("foreign_process",)
