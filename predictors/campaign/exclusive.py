@@ -113,9 +113,9 @@ class DeviceLock:
         if self._files is None:
             try:
                 self._files = self._open_shared_or_own()
+                self._list_process()
             except OSError as error:
                 raise MeterError(_cause(self._folder, error)) from None
-            self._list_process()
         return self._files
 
     def _open_shared_or_own(self) -> tuple[int, int]:
