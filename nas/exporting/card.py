@@ -169,7 +169,8 @@ seed {card["seed"]}).
 | joules per {plain(after["unit"])} | {joules(before)} | {joules(after)} |
 {others}
 Joules: {label} ({plain(after["source"])}) on {plain(board_of(after))},
-workload {workload}, protocol {code(after["protocol_hash"])}, 95% interval of the median of {after["n_repeats"]} repeats.
+workload {workload}, protocol {code(after["protocol_hash"])}, 95% interval of the median of
+{after["n_repeats"]} repeats.
 Measured again they may differ by {verified["joule_tolerance"]:.0%}; they differed by
 {verified["joule_ratio"] - 1:+.1%}. Outputs differ by {verified["output_difference"]:.2g} at most
 (allowed {verified["output_tolerance"]:g}).{flags_of(after)}
