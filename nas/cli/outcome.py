@@ -59,7 +59,7 @@ def next_steps(done: Run, summary: SearchSummary, front: Front) -> list[str]:
         more = done.config.trials + max(1, summary.failed)
         steps.append(
             f"mend what the reasons name, then nas resume {folder} --trials {more}"
-            f"{_given_again(done)}"
+            f"{_more_time(done)}{_given_again(done)}"
         )
     return steps
 
@@ -69,6 +69,13 @@ def exit_code(summary: SearchSummary) -> int:
     if not summary.finished:
         return interrupts.exit_code()
     return 0 if summary.complete else 1
+
+
+def _more_time(done: Run) -> str:
+    """The option that gives trials more time, where they failed for want of it."""
+    limit_s = done.driver.trial_timeout_s
+    is_late = any("took longer than" in each["reason"] for each in failures(done.records()))
+    return f" --trial-timeout-s {10 * limit_s:g}" if limit_s is not None and is_late else ""
 
 
 def _given_again(done: Run) -> str:
