@@ -7,39 +7,33 @@ for an earlier search, or ``RAY_ADDRESS`` names it. A token is shown only to one
 
 from __future__ import annotations
 
-import hashlib
 import os
-from contextlib import suppress
-from pathlib import Path
 
 from nas.recorded import Recorded
-from search_spaces.user_folders import cache_folder
+from nas.searching.remembered import is_remembered, remember
 
 # What the address is called where a driver starts a Ray of its own.
 LOCAL = "local"
+_KIND = "cluster"
 
 
 def name_address(address: str) -> None:
     """Remember that this user named ``address``, for searches that go on later."""
     if address != LOCAL and not isinstance(address, Recorded):
-        with suppress(OSError):
-            _mark(address).touch()
+        remember(_KIND, address)
 
 
 def is_named_now(address: str) -> bool:
     """Whether the command line, a program or the environment names ``address``."""
-    return not isinstance(address, Recorded) or address == os.environ.get("RAY_ADDRESS")
+    if address == LOCAL or not isinstance(address, Recorded):
+        return True
+    return address == os.environ.get("RAY_ADDRESS")
 
 
 def check_address(address: str) -> None:
     """Raise ``ValueError`` if ``address`` is from a run folder and this user never named it."""
-    if not is_named_now(address) and not _mark(address).is_file():
+    if not is_named_now(address) and not is_remembered(_KIND, address):
         raise ValueError(
             f"cluster {address} is from a run folder, and you have not named it on this machine: "
             f"give --address {address} if it is yours, or --address local"
         )
-
-
-def _mark(address: str) -> Path:
-    digest = hashlib.sha256(str(address).encode()).hexdigest()
-    return cache_folder("clusters") / digest

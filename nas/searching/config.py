@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from nas.files import place_at
-from nas.recorded import recorded
 from nas.searching.goals import Cost, Goals, read_limits
 from nas.searching.halving import HalvingConfig
 from nas.searching.measure_on import MeasuredDevice
@@ -282,9 +281,7 @@ class SearchConfig:
             values["reference"] = tuple(values["reference"])
         config = cls(**values)
         check_plain_fields(config)
-        # Whoever wrote the file named them, which need not have been the user.
-        storage, files_at = recorded(config.storage), recorded(config.files_at)
-        return replace(config, storage=storage, files_at=files_at)
+        return config
 
 
 def _check_goes_with_supernet(config: SearchConfig) -> None:

@@ -2,7 +2,7 @@
 
 Requests to a store are signed with the user's credentials, and to some carry a token. A recorded
 ``files_at`` may therefore name the stores' own endpoints, or one that the user names as well: by
-``--storage``, or by ``AWS_ENDPOINT_URL``.
+``--storage`` on this machine, now or for an earlier search, or by ``AWS_ENDPOINT_URL``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 from nas.files import Place, place_at
 from nas.recorded import Recorded
 from nas.remote import RemotePath
+from nas.searching.remembered import is_remembered, remember
 
 # A region becomes a part of the host's name.
 _REGION = re.compile(r"[A-Za-z0-9-]{1,40}")
@@ -24,6 +25,7 @@ Endpoint = tuple[str, str]
 
 # The store's own, by an encrypted connection.
 _USUAL: Endpoint = ("https", "")
+_KIND = "endpoint"
 
 _named: set[Endpoint] = set()
 
@@ -40,11 +42,14 @@ def place_of(files_at: str) -> Place:
     query = dict(parse_qsl(place.query))
     endpoint, region = _endpoint(query), query.get("region", "none")
     if not isinstance(files_at, Recorded):
-        _named.add(endpoint)
+        if endpoint not in _named:
+            _named.add(endpoint)
+            remember(_KIND, "://".join(endpoint))
         return place
     if not _REGION.fullmatch(region):
         raise ValueError(f"storage {place} must have a plain region, got {region!r}")
-    if endpoint not in {_USUAL, *_named, *_of_environment()}:
+    is_named = endpoint in {_USUAL, *_named, *_of_environment()}
+    if not is_named and not is_remembered(_KIND, "://".join(endpoint)):
         raise ValueError(
             f"storage {place} is from a run folder with an endpoint that you did not name, "
             f"{endpoint[1] or endpoint[0]}: name it with --storage URL, or set AWS_ENDPOINT_URL"

@@ -194,7 +194,8 @@ def connected(address: str) -> Iterator[None]:
         held.enter_context(_with_token(address))
         try:
             with _failing_as(wanted, _about_tokens()):
-                ray.init(address=address, **_options(packages_here()))
+                # Of Python's own type, as Ray's compiled parts require.
+                ray.init(address=str(address), **_options(packages_here()))
             interrupts.install()
             yield
         finally:
@@ -291,7 +292,7 @@ def _asks_for_token(address: str) -> bool:
     if address.startswith(CLIENT):
         server, question = address.removeprefix(CLIENT), "/ray.rpc.RayletDriver/ClusterInfo"
     else:
-        server = ray._private.services.canonicalize_bootstrap_address(address) or address
+        server = ray._private.services.canonicalize_bootstrap_address(str(address)) or address
         question = "/ray.rpc.NodeInfoGcsService/CheckAlive"
     with grpc.insecure_channel(server) as channel:
         try:

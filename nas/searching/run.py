@@ -27,7 +27,7 @@ from typing import Any
 
 from nas.files import Place, as_written, read_json, write_json
 from nas.pareto.queries import Front
-from nas.recorded import Recorded
+from nas.recorded import recorded
 from nas.searching.cluster_address import LOCAL, name_address
 from nas.searching.config import SearchConfig
 from nas.searching.files_host import place_of
@@ -447,6 +447,8 @@ def begin(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         name_address(run.driver.address)
+        if config.files_at is not None:
+            place_of(config.files_at)
         write_json(folder / _CREATING, _to_dict(run))
         (folder / "trials").mkdir(exist_ok=True)
     except OSError as error:
@@ -528,7 +530,7 @@ def _load(path: str | Path) -> Run:
     with as_written(str(path_of_run)):
         return Run(
             folder=folder,
-            config=SearchConfig.from_dict(data["config"]),
+            config=_recorded(SearchConfig.from_dict(data["config"])),
             name=data["name"],
             started=data["started"],
             versions=data["versions"],
@@ -540,6 +542,12 @@ def _load(path: str | Path) -> Run:
             starts=tuple(Start.from_dict(start) for start in data.get("starts", ())),
             stored_workload=_read_workload(data.get("workload")),
         )
+
+
+def _recorded(config: SearchConfig) -> SearchConfig:
+    """``config`` whose hosts were named by whoever wrote the file, which need not be the user."""
+    storage, files_at = recorded(config.storage), recorded(config.files_at)
+    return replace(config, storage=storage, files_at=files_at)
 
 
 def _near(folder: Path) -> str:
@@ -569,9 +577,7 @@ def _read_driver(data: Any) -> Driver:
     if not isinstance(data, dict) or data.keys() - allowed:
         raise ValueError(f"driver must have no keys but {', '.join(sorted(allowed))}")
     driver = Driver(**data)
-    if driver.address == LOCAL:
-        return driver
-    return replace(driver, address=Recorded(driver.address))
+    return replace(driver, address=recorded(driver.address))
 
 
 def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:

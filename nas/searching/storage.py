@@ -345,7 +345,7 @@ def _open_database(folder: Path, url: str, read_only: bool) -> optuna.storages.B
     if not is_sqlite(url):
         check_server(url)
         # The password goes into the URL only now.
-        full = with_password(url)
+        full = str(with_password(url))
         return open_for_reading(full) if read_only else open_database(full)
     file = None
     if read_only or isinstance(url, Recorded):

@@ -158,7 +158,7 @@ def read_wav(path: Path, most_s: float = _MOST_S) -> tuple[Floats, int]:
 
     try:
         if path.stat().st_size == 0:
-            raise ValueError("must hold sound, and is empty")
+            raise ValueError("must have more than 0 bytes, got 0")
         check_whole(path)
         raw = read_beginning(path, most_s)
     except OSError as error:

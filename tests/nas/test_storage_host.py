@@ -227,6 +227,7 @@ ELSEWHERE = "s3://bucket/prefix?endpoint_override=127.0.0.1:9&scheme=http&region
 
 
 def test_an_object_store_elsewhere_must_be_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     run = nas.load(a_run(tmp_path / "run", files_at=ELSEWHERE))
@@ -244,6 +245,9 @@ def test_an_object_store_elsewhere_must_be_named(tmp_path, monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     named = nas.load(run.folder, files_at=ELSEWHERE)
     assert named.weights_path(0).bucket == "bucket"
+    # What he named once, he need not name for each command.
+    monkeypatch.setattr("nas.searching.files_host._named", set())
+    assert run.weights_path(0).bucket == "bucket"
 
 
 def test_a_cluster_of_a_run_folder_must_have_been_named(listener, tmp_path, monkeypatch, capsys):
