@@ -16,8 +16,6 @@ from nas.searching.predictions import coverage_of, predictions_of
 from nas.searching.run import Run
 from nas.searching.summary import SearchSummary, summarise
 from nas.searching.trial import TrialRecord, judged
-from predictors.meters.board import describe_limits
-from predictors.meters.flags import describe_flag
 from search_spaces.simulated import describe_on
 
 SCHEMA_VERSION = 1
@@ -96,8 +94,8 @@ def _trial(
         "power_w": None if reading is None else reading.power_w,
         "flags": []
         if reading is None
-        else [{"flag": flag, "text": describe_flag(flag)} for flag in reading.caveats],
-        "limits": "" if reading is None else describe_limits(reading.limits),
+        else [{"flag": flag, "text": text} for flag, text in reading.caveat_texts],
+        "limits": "" if reading is None else reading.limits_text,
         "params": record.params,
         "peak_memory_bytes": record.peak_memory_bytes,
         "front_probability": None if member is None else member.front_probability,
@@ -141,7 +139,7 @@ def _provenance(
                 r.workload,
                 r.protocol_hash,
                 r.driver,
-                describe_limits(r.limits),
+                r.limits_text,
                 None if r.board is None else r.board.uuid,
             )
             ways.setdefault(key, []).append(r)
