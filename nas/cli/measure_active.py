@@ -233,7 +233,6 @@ class _State:
         from predictors.campaign.drift import correct_drift
         from predictors.campaign.failures import failures_path, read_failures
         from predictors.campaign.records import read_records
-        from predictors.meters.board import describe_limits
 
         bench = self._bench
         every = read_records(self._path).records if self._path.exists() else ()
@@ -245,7 +244,7 @@ class _State:
                 r.reading.device,
                 r.reading.source,
                 r.reading.protocol_hash,
-                describe_limits(r.reading.limits),
+                r.reading.limits_text,
             )
             == mine
         ]

@@ -126,14 +126,13 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
     """Aligned columns, corrected for drift; joules gross and, where idle was measured, net."""
     if not records:
         return "nothing is measured yet"
-    from predictors.meters.board import describe_limits
     from predictors.meters.flags import describe_flag
 
     first = records[0].reading
     label = meter_label(first.meter, is_estimate=first.is_estimate)
     workloads = {record.reading.workload for record in records}
     units = {record.reading.unit for record in records}
-    limits = {describe_limits(record.reading.limits) for record in records}
+    limits = {record.reading.limits_text for record in records}
     rows = []
     for record in records:
         reading = record.reading
@@ -147,7 +146,7 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
                 record.architecture.describe(),
                 *([reading.workload] if len(workloads) > 1 else []),
                 *([reading.unit] if len(units) > 1 else []),
-                *([describe_limits(reading.limits) or "unknown"] if len(limits) > 1 else []),
+                *([reading.limits_text or "unknown"] if len(limits) > 1 else []),
                 ", ".join(dict.fromkeys((*record.flags, *reading.caveats))),
             )
         )

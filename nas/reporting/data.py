@@ -19,8 +19,6 @@ from nas.searching.summary import SearchSummary, summarise
 from nas.searching.trial import TrialRecord, judged
 from nas.tasks.metric import Metric
 from nas.versions import of_all
-from predictors.meters.board import describe_limits
-from predictors.meters.flags import describe_flag
 from search_spaces.simulated import describe_on
 
 SCHEMA_VERSION = 1
@@ -95,8 +93,8 @@ def _trial(
         "power_w": None if reading is None else reading.power_w,
         "flags": []
         if reading is None
-        else [{"flag": flag, "text": describe_flag(flag)} for flag in reading.caveats],
-        "limits": "" if reading is None else describe_limits(reading.limits),
+        else [{"flag": flag, "text": text} for flag, text in reading.caveat_texts],
+        "limits": "" if reading is None else reading.limits_text,
         "params": record.params,
         "peak_memory_bytes": record.peak_memory_bytes,
         "front_probability": None if member is None else member.front_probability,
@@ -164,7 +162,7 @@ def _provenance(
                 r.workload,
                 r.protocol_hash,
                 r.driver,
-                describe_limits(r.limits),
+                r.limits_text,
                 None if r.board is None else r.board.uuid,
             )
             ways.setdefault(key, []).append(r)

@@ -11,7 +11,6 @@ from nas.pareto.dominance import non_dominated_mask
 from nas.searching.config import LARGEST, SearchConfig
 from nas.searching.trial import judged
 from predictors.meters.base import EnergyReading, Meter
-from predictors.meters.board import describe_limits
 from predictors.meters.select import limits_of
 from search_spaces.architecture import Architecture
 from search_spaces.sampling import largest
@@ -37,7 +36,7 @@ class Situation:
     @classmethod
     def of(cls, reading: EnergyReading, workload: Workload) -> Situation:
         """That of a reading."""
-        limits = describe_limits(reading.limits)
+        limits = reading.limits_text
         return cls(reading.device, reading.source, reading.protocol_hash, workload, limits)
 
     @classmethod

@@ -14,7 +14,6 @@ from nas.searching.front_member import figures_of
 from nas.searching.goals import Goals
 from nas.searching.run import Run
 from nas.searching.trial import TrialRecord, judged
-from predictors.meters.board import describe_limits
 from search_spaces.architecture import Architecture
 from search_spaces.encoding import encode
 from search_spaces.simulated import describe_on
@@ -170,7 +169,7 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
         n_dominators=len(rivals),
         dominators=tuple(_dominator(run, record, rival) for rival in rivals[:most]),
         flags=() if reading is None else reading.caveats,
-        limits="" if reading is None else describe_limits(reading.limits),
+        limits="" if reading is None else reading.limits_text,
     )
 
 

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from nas.pareto.queries import Figures, FrontMember
 from nas.searching.trial import TrialRecord
 from nas.tasks.metric import ACCURACY, Metric
-from predictors.meters.board import describe_limits
 from search_spaces.simulated import describe_on
 from search_spaces.workload import SAMPLE, Workload
 
@@ -77,7 +76,7 @@ def member_of(
         unit=unit,
         measured_on=measured_on,
         flags=() if reading is None else reading.caveats,
-        limits="" if reading is None else describe_limits(reading.limits),
+        limits="" if reading is None else reading.limits_text,
         power_limit_w=None
         if reading is None or reading.board is None
         else reading.board.power_limit_w,

@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from predictors.campaign.records import EnergyRecord
-from predictors.meters.board import describe_limits
 
 # Flags of corrected records, of those with a reference that moved without following any trend, and
 # of those without a reference in their session.
@@ -139,7 +138,7 @@ def _report(group: _Group, sessions: Mapping[str, list[EnergyRecord]]) -> DriftR
 
 def _group(record: EnergyRecord) -> _Group:
     reading = record.reading
-    limits = describe_limits(reading.limits)
+    limits = reading.limits_text
     return reading.device, reading.source, reading.protocol_hash, limits
 
 

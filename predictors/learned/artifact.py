@@ -21,7 +21,6 @@ from predictors.learned.calibration import Conformal
 from predictors.learned.features import FEATURES, TERM_GROUPS, TERMS, Roofline
 from predictors.learned.models import EnergyPredictor, Prior
 from predictors.learned.regressor import LEARNERS, CostRegressor, Standard
-from predictors.meters.board import describe_limits
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.whole_file import whole_file
 from search_spaces.workload import Workload
@@ -70,7 +69,7 @@ class Provenance:
             values = {getattr(record.reading, name) for record in records}
             if len(values) > 1:
                 raise ValueError(f"records must share one {name}, got {', '.join(sorted(values))}")
-        limits = {describe_limits(record.reading.limits) or "unknown" for record in records}
+        limits = {record.reading.limits_text or "unknown" for record in records}
         if len(limits) > 1:
             raise ValueError(
                 f"records must share the limits of the board, got {' and '.join(sorted(limits))}: "

@@ -30,7 +30,6 @@ from predictors.learned.splits import (
     SplitRows,
     make_folds,
 )
-from predictors.meters.board import describe_limits
 from search_spaces.counting import count
 
 Array = NDArray[np.float64]
@@ -247,7 +246,7 @@ def evaluate(
         workloads=tuple(sorted({r.workload.key for r in rows.records})),
         splits=tuple(_split(kind, rows, seed, on_fold) for kind in kinds),
         ceiling=ceiling(rows.records),
-        limits=describe_limits(first.limits),
+        limits=first.limits_text,
     )
 
 

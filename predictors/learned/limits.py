@@ -10,7 +10,6 @@ from statistics import median
 from typing import Any
 
 from predictors.campaign.records import EnergyRecord
-from predictors.meters.board import describe_limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +51,8 @@ def compare_limits(groups: Sequence[Sequence[EnergyRecord]]) -> list[LimitsCompa
         found.append(
             LimitsCompared(
                 device=first[0].reading.device,
-                first=describe_limits(first[0].reading.limits),
-                second=describe_limits(second[0].reading.limits),
+                first=first[0].reading.limits_text,
+                second=second[0].reading.limits_text,
                 n_models=len(shared),
                 ratio=median(ratios),
                 low=min(ratios),

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
-from predictors.meters.board import Board, Limits
-from predictors.meters.flags import NOT_CONVERGED
+from predictors.meters.board import Board, Limits, describe_limits
+from predictors.meters.flags import NOT_CONVERGED, describe_flag
 from search_spaces.names import MOST_TEXT, check_name
 
 
@@ -171,6 +171,16 @@ class EnergyReading:
     def limits(self) -> Limits | None:
         """Limits of the board that the joules belong to, ``None`` where there is none."""
         return None if self.board is None else self.board.limits
+
+    @property
+    def limits_text(self) -> str:
+        """These limits in words, empty where they are unknown."""
+        return describe_limits(self.limits)
+
+    @property
+    def caveat_texts(self) -> tuple[tuple[str, str], ...]:
+        """Each of ``caveats`` with what it means."""
+        return tuple((flag, describe_flag(flag)) for flag in self.caveats)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""

@@ -254,3 +254,17 @@ def test_references_under_other_limits_correct_nothing_here():
     assert not any(report.is_applied for report in reports)
     assert {r.reading.energy_j for r in corrected} == {2.0, 1.2}
     assert len(by_device(corrected)) == 2
+
+
+def test_a_model_measured_under_two_limits_is_shown_under_both():
+    from nas.cli.measure_report import render_records, under_other_limits
+
+    architecture = smallest(SPACE)
+    full = made_record(architecture, DIGITS, 2e-6, board=FULL, flags=("processes_unseen",))
+    capped = made_record(architecture, DIGITS, 1e-6, board=CAPPED)
+    other = made_record(made_records(2)[1].architecture, DIGITS, 3e-6, board=CAPPED)
+    assert under_other_limits([full], [full, capped, other]) == [capped]
+    shown = render_records([full, capped])
+    assert "700 W" in shown and "350 W" in shown and "limits" in shown
+    assert "processes_unseen: other processes on the device cannot be seen" in shown
+    assert "limited to 700 W" in render_records([full])
