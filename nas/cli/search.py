@@ -150,7 +150,7 @@ def _before(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
 
     lines = search_notes(get_task(config.task))
     if arguments.recipe is not None and arguments.space is None:
-        lines += recipe_notes(arguments.recipe, config)
+        lines += recipe_notes(arguments.recipe, config, arguments.epochs)
     return lines
 
 

@@ -34,7 +34,7 @@ def expected_line(config: SearchConfig) -> str:
     return (
         f"expected: training takes about {_shown(found.mean_s)} a trial, from "
         f"{_shown(found.least_s)} to {_shown(found.most_s)} (estimate: some steps of a member "
-        f"were timed here, the others follow by their operations)"
+        f"were timed here, the others follow by their operations); measuring comes on top"
     )
 
 

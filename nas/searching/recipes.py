@@ -51,9 +51,12 @@ def get_recipe(name: str, *, epochs: int | None = None, **changes: Any) -> Searc
     return fitted(replace(config, **{**changes, "device": device}))
 
 
-def recipe_notes(name: str, config: SearchConfig) -> list[str]:
-    """What of the recipe ``name`` became other values in ``config``, and why, in lines."""
-    recipe = _recipes(name)[name](config.device)
+def recipe_notes(name: str, config: SearchConfig, epochs: int | None = None) -> list[str]:
+    """What of the recipe ``name`` became other values in ``config``, and why, in lines.
+
+    ``epochs`` are those that the user asked for.
+    """
+    recipe = _with_epochs(_recipes(name)[name](config.device), epochs)
     if config.space.name != recipe.space.name:
         return []
     fitting = for_task(recipe.space, get_task(config.task).workload(config.batch_size))

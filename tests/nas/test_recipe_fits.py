@@ -144,6 +144,7 @@ def test_long_trainings_are_cut_down_by_the_same_on_every_machine(tmp_path):
     assert "takes a minute or less on two cores (estimate)" in line and "in place of" in line
     # Fewer epochs leave more of the space.
     short = get_recipe("images", device="cpu", task=task, epochs=2)
+    assert not any("epochs in place" in x for x in recipe_notes("images", short, epochs=2))
     assert short.training.epochs == 2 and short.space.size() > config.space.size()
     # More data than any space of the recipe is fast enough for: epochs fall as well.
     many = get_recipe("images", device="cpu", task=pictures(tmp_path, 32, 32, 20_000, "n"))
