@@ -299,6 +299,7 @@ class FakeLab:
             meter=meter,
             seed=0,
             has_real_inputs=False,
+            compile_s=0.0,
             flags=(),
         )
         record = make_record(subject, run_windows(loop, self.protocol), held_s=1.0)
