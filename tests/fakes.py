@@ -344,6 +344,7 @@ class FakeLab:
             meter=meter,
             seed=0,
             has_real_inputs=False,
+            compile_s=0.0,
             flags=(),
             compile_s=0.0,
         )

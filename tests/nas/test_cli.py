@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from search_fakes import SPACE, drive, make_session, report
+from text_fakes import reviews, write_table, write_task
 
 from nas.cli.main import build_parser, main
 from nas.cli.search import _earlier_notes as earlier_notes
@@ -313,6 +314,8 @@ def test_a_task_file_is_found_from_any_folder(tmp_path, monkeypatch):
 
     monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
     monkeypatch.chdir(tmp_path)
+    write_table(tmp_path / "all.csv", reviews(60))
+    write_task(tmp_path / "words.yaml", data="all.csv", sequence_length=12)
     options = ["--task", "words.yaml", "--space", "encoder-base", "--trials", "2"]
     line = ["search", "--device", "cpu", *options]
     config = search_config(build_parser().parse_args(line))
