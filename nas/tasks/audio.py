@@ -16,15 +16,15 @@ import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tasks.riff import check_whole
-from nas.tasks.sound_head import read_beginning
+from nas.tasks.wav_head import read_beginning
 
 # Seconds of a recording that are read at most, and beyond what is kept, for a filter's sake.
-_MOST_S, _FILTER_S = 101.0, 0.1
+_MOST_S, FILTER_S = 101.0, 0.1
 _MAX_RATE = 768_000
 # Of full scale, squared: about the noise of 16 bits. Silence has a finite logarithm.
 _FLOOR = 1e-8
@@ -130,9 +130,8 @@ def read_recording(path: Path, front_end: FrontEnd) -> NDArray[np.float32]:
     Raises:
         ValueError: it cannot be read, or is no WAV file of 8, 16, 24, 32 bits or floats.
     """
-    # No more than what is kept, and a little for the filter's sake.
-    signal_S, rate = read_wav(path, front_end.duration_s + _FILTER_S)
-    return seen_by_network(signal_S, rate, front_end)
+    sound = read_sound(path, front_end.duration_s + FILTER_S)
+    return seen_by_network(sound.signal_S, sound.rate, front_end)
 
 
 def seen_by_network(signal_S: Floats, rate: int, front_end: FrontEnd) -> NDArray[np.float32]:
@@ -140,16 +139,31 @@ def seen_by_network(signal_S: Floats, rate: int, front_end: FrontEnd) -> NDArray
     if rate != front_end.sample_rate:
         from scipy.signal import resample_poly
 
-        signal_S = signal_S[: math.ceil((front_end.duration_s + _FILTER_S) * rate)]
+        signal_S = signal_S[: math.ceil((front_end.duration_s + FILTER_S) * rate)]
         common = math.gcd(rate, front_end.sample_rate)
         signal_S = resample_poly(signal_S, front_end.sample_rate // common, rate // common)
     return front_end.log_mel(signal_S)
 
 
-def read_wav(path: Path, most_s: float = _MOST_S) -> tuple[Floats, int]:
-    """The mean of the channels of a WAV file, full scale at 1, and its samples a second.
+class Sound(NamedTuple):
+    """The beginning of a recording: ``signal_S`` is the mean of its channels, full scale at 1.
 
-    No more than the first ``most_s`` seconds are read.
+    ``rate`` is in samples a second; ``duration_s`` is of the whole recording.
+    """
+
+    signal_S: Floats
+    rate: int
+    duration_s: float
+
+
+def read_wav(path: Path, most_s: float = _MOST_S) -> tuple[Floats, int]:
+    """The signal and the rate of ``read_sound``."""
+    sound = read_sound(path, most_s)
+    return sound.signal_S, sound.rate
+
+
+def read_sound(path: Path, most_s: float) -> Sound:
+    """Read the first ``most_s`` seconds of a WAV file, and no more.
 
     Raises:
         ValueError: as ``read_recording`` does.
@@ -159,8 +173,7 @@ def read_wav(path: Path, most_s: float = _MOST_S) -> tuple[Floats, int]:
     try:
         if path.stat().st_size == 0:
             raise ValueError("must have more than 0 bytes, got 0")
-        check_whole(path)
-        raw = read_beginning(path, most_s)
+        raw, duration_s = read_beginning(path, most_s)
     except OSError as error:
         raise ValueError(f"must be readable: {error.strerror}") from None
     with warnings.catch_warnings():
@@ -185,7 +198,8 @@ def read_wav(path: Path, most_s: float = _MOST_S) -> tuple[Floats, int]:
     if kind == "u1":
         signal -= 128
     signal /= _FULL_SCALE.get(kind, 1.0)
-    return signal if signal.ndim == 1 else signal.mean(axis=1), int(rate)
+    signal_S = signal if signal.ndim == 1 else signal.mean(axis=1)
+    return Sound(signal_S, int(rate), len(signal_S) / rate if duration_s is None else duration_s)
 
 
 def _mel(hertz: float) -> float:

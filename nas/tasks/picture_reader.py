@@ -39,7 +39,7 @@ _OF_16_BITS = ("PPM", "PNG", "JPEG2000")
 _BLANK_LEVELS = 8
 _MOST_SURVEYED = 64
 # How lines about pictures begin of which nothing is seen.
-BLANK = "blank: "
+_BLANK = "blank: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,18 @@ class PictureReader:
         """The ground and what was counted, as plain data; ``notes_of`` reads it."""
         named = self.ground if isinstance(self.ground, str) else list(self.ground)
         return {"ground": named, "levels": self.options.levels, "seen": dict(self._seen)}
+
+    def notes(self, about: Mapping[str, Any]) -> list[str]:
+        """What ``about`` contains, in lines for people."""
+        return notes_of(about)
+
+    def warnings(self, about: Mapping[str, Any]) -> list[str]:
+        """Pictures have no lengths to warn of."""
+        return []
+
+    def causes(self, about: Mapping[str, Any]) -> list[str]:
+        """Lines that explain why pictures look empty."""
+        return [line for line in notes_of(about) if line.startswith(_BLANK)]
 
     def _values(self, image: Image.Image) -> NDArray[Any]:
         self._look_at(image)
@@ -226,11 +238,11 @@ def notes_of(about: Mapping[str, Any]) -> list[str]:
             else "; no ground shows them all"
         )
         lines.append(
-            f"{BLANK}of {seen['blank']:,} transparent pictures nothing is seen on "
+            f"{_BLANK}of {seen['blank']:,} transparent pictures nothing is seen on "
             f"{_named(ground)}{hint}"
         )
     if seen["all transparent"]:
-        lines.append(f"{BLANK}{seen['all transparent']:,} pictures are transparent everywhere")
+        lines.append(f"{_BLANK}{seen['all transparent']:,} pictures are transparent everywhere")
     for depth in ("16 bits", "32 bits", "float"):
         if seen[depth]:
             how = "their own scale" if depth != "16 bits" and not stretched else kept

@@ -12,11 +12,8 @@ from typing import Any, Protocol
 from nas.tasks.base import Split, SplitName, check_split_name
 from nas.tasks.carried import LABELS, PREPROCESSING
 from nas.tasks.kept import Kept, keep, key_of
-from nas.tasks.picture_reader import BLANK
-from nas.tasks.picture_reader import notes_of as picture_notes
 from nas.tasks.prepare import prepare
 from nas.tasks.problems import DataError, Problems
-from nas.tasks.recordings import recording_notes
 from nas.tasks.samples import Sample, Sources
 from nas.tasks.skipped import lines_of as skipped_lines
 from search_spaces import names
@@ -41,6 +38,18 @@ class Reader(Protocol):
 
     def about(self) -> dict[str, Any]:
         """What was chosen and, as ``seen``, what was seen, as plain data, when all is read."""
+        ...
+
+    def notes(self, about: Mapping[str, Any]) -> list[str]:
+        """Lines for people on what is read otherwise than one may think, from ``about``."""
+        ...
+
+    def warnings(self, about: Mapping[str, Any]) -> list[str]:
+        """Lines for people on what does not fit the options, from ``about``."""
+        ...
+
+    def causes(self, about: Mapping[str, Any]) -> list[str]:
+        """Lines that may explain why the data are refused, from ``about``."""
         ...
 
 
@@ -94,11 +103,11 @@ class Prepared:
     def notes(self) -> list[str]:
         """What of the data is not read, or otherwise than one may think."""
         lines = [*self.sources.notes, *skipped_lines(self.about)]
-        return lines + (picture_notes(self._reading) if "ground" in self._reading else [])
+        return lines + ([] if self.reader is None else self.reader.notes(self._reading))
 
     def warnings(self) -> list[str]:
         """Lengths that do not fit, of samples that have any."""
-        return [] if "sample_rate" not in self._reading else recording_notes(self._reading)
+        return [] if self.reader is None else self.reader.warnings(self._reading)
 
     @property
     def _reading(self) -> Mapping[str, Any]:
@@ -147,9 +156,9 @@ class Prepared:
 
     def _explained(self, error: DataError) -> DataError:
         """``error`` after what was seen of the samples that explains it."""
-        if self.reader is None or "ground" not in (seen := self.reader.about()):
+        if self.reader is None:
             return error
-        causes = [line for line in picture_notes(seen) if line.startswith(BLANK)]
+        causes = self.reader.causes(self.reader.about())
         return DataError((*causes, *error.lines), len(causes) + error.n)
 
 

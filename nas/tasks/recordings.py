@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tasks.audio import FrontEnd, read_wav, seen_by_network
+from nas.tasks.audio import FILTER_S, FrontEnd, read_sound, seen_by_network
 from nas.tasks.lengths import length_notes, summary_of
 
 _MANY_CUT = 0.2
@@ -36,17 +36,17 @@ class RecordingReader:
         Raises:
             ValueError: it cannot be read, or is no whole WAV file.
         """
-        signal_S, rate = read_wav(path)
+        sound = read_sound(path, self._front_end.duration_s + FILTER_S)
         with self._lock:
-            self._durations_s.append(len(signal_S) / rate)
-            self._rates[rate] += 1
-        return seen_by_network(signal_S, rate, self._front_end)
+            self._durations_s.append(sound.duration_s)
+            self._rates[sound.rate] += 1
+        return seen_by_network(sound.signal_S, sound.rate, self._front_end)
 
     def settle(self, reads: Iterable[Callable[[], Any]]) -> None:
         """Nothing is left open here."""
 
     def about(self) -> dict[str, Any]:
-        """Durations and rates as plain data; ``recording_notes`` reads it."""
+        """Durations and rates as plain data; ``warnings`` reads it."""
         durations_s, limit_s = np.array(self._durations_s), self._front_end.duration_s
         rates = {str(rate): n for rate, n in self._rates.most_common()}
         return {
@@ -54,9 +54,20 @@ class RecordingReader:
             "sample_rate": self._front_end.sample_rate,
         }
 
+    def notes(self, about: Mapping[str, Any]) -> list[str]:
+        """Nothing beside warnings."""
+        return []
 
-def recording_notes(about: Mapping[str, Any]) -> list[str]:
-    """What ``RecordingReader.about`` says, in lines for people."""
+    def warnings(self, about: Mapping[str, Any]) -> list[str]:
+        """Lengths and rates that do not fit the front end, in lines for people."""
+        return _warnings(about)
+
+    def causes(self, about: Mapping[str, Any]) -> list[str]:
+        """Nothing here explains other errors."""
+        return []
+
+
+def _warnings(about: Mapping[str, Any]) -> list[str]:
     seen, rate = about["seen"], about["sample_rate"]
     limit_s = seen["lengths"]["limit"]
     lines = length_notes(

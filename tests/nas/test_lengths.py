@@ -12,6 +12,7 @@ from nas.tasks.audio import read_wav
 from nas.tasks.checks import check_data, search_notes
 from nas.tasks.lengths import length_notes, summary_of
 from nas.tasks.registry import get_task
+from nas.tasks.wav_head import read_beginning
 
 
 @pytest.fixture(autouse=True)
@@ -139,13 +140,17 @@ def test_heads_that_say_no_length_and_further_chunks_are_whole(tmp_path):
     tagged = raw + b"LIST" + struct.pack("<I", 4) + b"INFO"
     before = raw[:12] + b"LIST" + struct.pack("<I", 5) + b"INFO!\0" + raw[12:]
     whole = read_wav(path)[0]
-    for changed in (tagged, before):
+    for changed in (tagged, before, streamed):
         path.write_bytes(changed)
         np.testing.assert_array_equal(read_wav(path)[0], whole)
-    path.write_bytes(streamed)
-    from nas.tasks.riff import check_whole
 
-    check_whole(path)
+
+def test_durations_are_those_of_whole_recordings_though_only_the_beginning_is_read(tmp_path):
+    path = tmp_path / "a.wav"
+    write_wav(path, tone(300, np.random.default_rng(0)))
+    raw, duration_s = read_beginning(path, 0.1)
+    assert len(raw) < path.stat().st_size / 2
+    assert duration_s == pytest.approx(read_wav(path)[0].size / read_wav(path)[1])
 
 
 def test_check_data_prints_it_and_ends_well(tmp_path, capsys):
