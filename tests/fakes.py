@@ -346,7 +346,6 @@ class FakeLab:
             has_real_inputs=False,
             compile_s=0.0,
             flags=(),
-            compile_s=0.0,
         )
         record = make_record(subject, run_windows(loop, self.protocol), held_s=1.0)
         date = datetime.datetime.fromtimestamp(self.clock(), datetime.UTC)
