@@ -159,7 +159,7 @@ def test_the_example_of_language_modelling_runs_as_written(tmp_path, monkeypatch
         int(re.search(r"([\d,]+) bytes of weights", line).group(1).replace(",", ""))
         for line in (prefill, generate)
     ]
-    assert "tale@16/prefill/b8" in prefill and "a generated token" in generate
+    assert "tale@32/prefill/b8" in prefill and "a generated token" in generate
     # A context of 32 tokens shares what a token alone reads.
     assert weights[1] == pytest.approx(32 * weights[0], rel=0.05)
     # Who comes is drawn out of three: 1.6 bits a line of some 25 bytes. The rest can be learnt.

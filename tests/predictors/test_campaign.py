@@ -273,7 +273,7 @@ def test_a_decoder_is_measured_per_token(phase, unit, n_units):
     workload = Workload("lm", "language_modelling", (24,), 16, 4, vocab_size=16, phase=phase)
     record = measure_fresh(decoder, workload, protocol=FAST, meter="estimate")
     reading = record.reading
-    assert reading.unit == unit and reading.workload == f"lm/{phase}/b4"
+    assert reading.unit == unit and reading.workload == f"lm@24/{phase}/b4"
     # Medians against means of few short windows.
     assert 0.4 < reading.power_w * reading.latency_s / n_units / reading.energy_j < 2.5
     assert EnergyRecord.from_dict(record.to_dict()) == record
