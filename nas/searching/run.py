@@ -28,7 +28,7 @@ from typing import Any
 
 from nas.files import Place, as_written, read_json, write_json
 from nas.pareto.queries import Front
-from nas.recorded import recorded
+from nas.recorded import Recorded, recorded
 from nas.searching.cluster_address import LOCAL, name_address
 from nas.searching.config import SearchConfig
 from nas.searching.files_host import place_of
@@ -472,7 +472,7 @@ def _read_driver(data: Any) -> Driver:
     if not isinstance(data, dict) or data.keys() - allowed:
         raise ValueError(f"driver must have no keys but {', '.join(sorted(allowed))}")
     driver = Driver(**data)
-    return replace(driver, address=recorded(driver.address))
+    return replace(driver, address=Recorded(driver.address))
 
 
 def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
