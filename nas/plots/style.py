@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from nas.files import write_atomic
-from search_spaces.user_folders import use_private_plot_cache
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 YELLOW, SKY, GREY, BLACK = "#E69F00", "#56B4E9", "#7F7F7F", "#000000"
@@ -54,7 +53,6 @@ def drawing(path: Path, height_in: float) -> Iterator[Any]:
         ValueError: the ending is of no image format, or the file cannot be written.
     """
     check_ending(path)
-    use_private_plot_cache()
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
