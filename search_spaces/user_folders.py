@@ -66,6 +66,13 @@ def use_private_compiler_caches() -> None:
             os.environ[variable] = str(cache_folder(name))
 
 
+def use_private_plot_cache() -> None:
+    """Have Matplotlib keep its list of fonts in our cache where there is no home to keep it in."""
+    home = _home_cache()
+    if home is None or not os.access(home.parent, os.W_OK):
+        os.environ.setdefault("MPLCONFIGDIR", str(cache_folder("matplotlib")))
+
+
 def shared_folder(path: Path) -> Path:
     """``path`` as a folder in which every user may make files, made where it is absent.
 

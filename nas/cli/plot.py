@@ -47,6 +47,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
+    from search_spaces.user_folders import use_private_plot_cache
+
+    # Before Matplotlib is imported.
+    use_private_plot_cache()
     from nas.plots.style import ENDINGS
 
     found = loaded(arguments)

@@ -131,7 +131,7 @@ def read_recording(path: Path, front_end: FrontEnd) -> NDArray[np.float32]:
         ValueError: it cannot be read, or is no WAV file of 8, 16, 24, 32 bits or floats.
     """
     sound = read_sound(path, front_end.duration_s + FILTER_S)
-    return seen_by_network(sound.signal_S, sound.rate, front_end)
+    return seen_by_network(sound.signal, sound.rate, front_end)
 
 
 def seen_by_network(signal_S: Floats, rate: int, front_end: FrontEnd) -> NDArray[np.float32]:
@@ -146,12 +146,12 @@ def seen_by_network(signal_S: Floats, rate: int, front_end: FrontEnd) -> NDArray
 
 
 class Sound(NamedTuple):
-    """The beginning of a recording: ``signal_S`` is the mean of its channels, full scale at 1.
+    """The beginning of a recording: ``signal`` is the mean of its channels, full scale at 1.
 
     ``rate`` is in samples a second; ``duration_s`` is of the whole recording.
     """
 
-    signal_S: Floats
+    signal: Floats
     rate: int
     duration_s: float
 
@@ -159,7 +159,7 @@ class Sound(NamedTuple):
 def read_wav(path: Path, most_s: float = _MOST_S) -> tuple[Floats, int]:
     """The signal and the rate of ``read_sound``."""
     sound = read_sound(path, most_s)
-    return sound.signal_S, sound.rate
+    return sound.signal, sound.rate
 
 
 def read_sound(path: Path, most_s: float) -> Sound:

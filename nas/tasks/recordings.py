@@ -40,7 +40,7 @@ class RecordingReader:
         with self._lock:
             self._durations_s.append(sound.duration_s)
             self._rates[sound.rate] += 1
-        return seen_by_network(sound.signal_S, sound.rate, self._front_end)
+        return seen_by_network(sound.signal, sound.rate, self._front_end)
 
     def settle(self, reads: Iterable[Callable[[], Any]]) -> None:
         """Nothing is left open here."""
