@@ -16,10 +16,10 @@ from statistics import median
 
 from scipy.stats import kendalltau
 
-from nas.printing import print_anything
-from predictors.campaign.drift import DriftReport, correct_drift
-from predictors.campaign.records import EnergyRecord, read_records
-from search_spaces.counting import count
+from nas.core.printing import print_anything
+from predictors.measurement.drift import DriftReport, correct_drift
+from predictors.measurement.records import EnergyRecord, read_records
+from search_spaces.cost.counting import count
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nas.printing import print_anything
-from predictors.campaign.quality import median_interval
+from nas.core.printing import print_anything
+from predictors.measurement.quality import median_interval
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.select import choose_meter
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nas.searching.config import GateConfig, SearchConfig
+from nas.records.config import GateConfig, SearchConfig
 from nas.searching.task_kinds import for_kinds
 from nas.training.config import TrainingConfig
 from search_spaces.architecture import (
@@ -20,8 +20,8 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
-from search_spaces.presets import get_space
 from search_spaces.space import SearchSpace
+from search_spaces.space.presets import get_space
 
 
 @for_kinds("images")

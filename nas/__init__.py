@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nas.exporting.export import Exported
-    from nas.searching.config import SearchConfig
-    from nas.searching.run import Run
-    from nas.searching.session import Listener
+    from nas.records.config import SearchConfig
+    from nas.searching.controller.session import Listener
+    from nas.store.run import Run
     from search_spaces.plugins import Plugin
 
 __all__ = ["export", "load", "plugin", "recipe", "resume", "search"]
@@ -124,7 +124,7 @@ def load(run: str | Path, *, storage: str | None = None, files_at: str | None = 
     Raises:
         ValueError: the folder is not a run.
     """
-    from nas.searching.run import load as load_run
+    from nas.store.run import load as load_run
 
     return load_run(run, storage=storage, files_at=files_at)
 

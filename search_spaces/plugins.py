@@ -3,7 +3,7 @@
 A plug-in is a Python file with any of three dictionaries at its top level: ``TASKS`` (a name to a
 function that makes the task), ``TASK_KINDS`` (what a task file calls its ``kind`` to a function
 that makes the task of such a file) and ``FAMILIES`` (a name to a family of networks; see
-``search_spaces.families``).
+``search_spaces.cost.families``).
 
 It is code, so it runs only where a user named it: on the command line, or in a configuration that
 his program made. What was named is remembered by its contents in ``$XDG_CACHE_HOME/joulenas``: a
@@ -27,8 +27,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Literal
 
-from search_spaces.names import check_name
-from search_spaces.user_folders import cache_folder
+from nas.core.names import check_name
+from nas.core.user_folders import cache_folder
 
 VARIABLE = "JOULENAS_PLUGINS"
 Offer = Literal["TASKS", "TASK_KINDS", "FAMILIES"]

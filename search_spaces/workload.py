@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.core.names import check_name
 from search_spaces.architecture import TRANSFORMER, Architecture, require_positive_int
-from search_spaces.names import check_name
 
 Kind = Literal[
     "image_classification",

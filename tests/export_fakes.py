@@ -8,19 +8,19 @@ from record_fakes import made_record
 from run_fakes import make_run
 from safetensors.torch import save_file
 
+from nas.core.files import read_json, write_json
 from nas.exporting.artifact import CHECK, load_artifact
 from nas.exporting.prove import Conditions
-from nas.files import read_json, write_json
-from nas.searching.run import load
-from nas.searching.trial import TrialRecord
+from nas.records.trial import TrialRecord
+from nas.store.run import load
 from nas.tasks.registry import get_task
 from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from nas.training.evaluate import evaluate
 from nas.training.objectives import objective_of
-from predictors.campaign.protocol import Protocol
+from predictors.measurement.protocol import Protocol
 from search_spaces.compression.apply import compress, run_eagerly
-from search_spaces.counting import count
-from search_spaces.memory import peak_memory_of
+from search_spaces.cost.counting import count
+from search_spaces.cost.memory import peak_memory_of
 from search_spaces.models.build import build
 from search_spaces.plugins import name_plugin
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
-from predictors.campaign.process import MeasureError, MeasureTimeout
-from predictors.campaign.windows import WindowLoop, run_windows
-from predictors.campaign.worker import make_record
+from predictors.measurement.process import MeasureError, MeasureTimeout
+from predictors.measurement.windows import WindowLoop, run_windows
+from predictors.measurement.worker import make_record
 from predictors.meters.base import MeterError, Window
 from predictors.meters.nvml import NvmlMeter
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from record_fakes import made_record, true_j
 from search_fakes import WORKLOAD, finished, truth
 
-from nas.files import read_json, write_json
-from nas.patience import is_os_error, persist
-from predictors.campaign.process import MeasureInterrupted
+from nas.core.files import read_json, write_json
+from nas.core.retry import is_os_error, persist
+from predictors.measurement.process import MeasureInterrupted
 
 EPOCHS = 4
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from predictors.campaign.protocol import get_protocol
-from predictors.campaign.records import EnergyRecord
+from predictors.measurement.protocol import get_protocol
+from predictors.measurement.records import EnergyRecord
 from predictors.meters.base import EnergyReading
-from search_spaces.counting import count
-from search_spaces.presets import PRESETS
-from search_spaces.sampling import sample
+from search_spaces.cost.counting import count
+from search_spaces.space.presets import PRESETS
+from search_spaces.space.sampling import sample
 from search_spaces.workload import Workload
 
 DIGITS = Workload("digits", "image_classification", (1, 8, 8), 10, 128)

@@ -11,8 +11,8 @@ from fault_fakes import note, wait_for
 from record_fakes import made_record
 from search_fakes import WORKLOAD, finished, truth
 
-from predictors.campaign.exclusive import DeviceLock
-from search_spaces.counting import count
+from predictors.measurement.exclusive import DeviceLock
+from search_spaces.cost.counting import count
 
 BIG, SMALL = "Big board", "Small board"
 # What either is called where it is, and the meter that a package registers for it.

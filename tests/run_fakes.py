@@ -8,9 +8,9 @@ from importlib.resources import files
 import jsonschema
 from search_fakes import SPACE, drive, finished, make_session
 
-from nas.searching import run as run_module
-from nas.searching.config import SearchConfig
-from search_spaces.sampling import largest
+from nas.records.config import SearchConfig
+from nas.store import run as run_module
+from search_spaces.space.sampling import largest
 
 BASELINE = largest(SPACE)
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.searching.config import GateConfig, SearchConfig
-from nas.searching.earlier import Earlier
-from nas.searching.gate import Gate, Rivals
-from nas.searching.samplers import make_sampler
-from nas.searching.session import Session
-from nas.searching.storage import StudyStore
-from nas.searching.trial import TrialRecord
+from nas.records.config import GateConfig, SearchConfig
+from nas.records.trial import TrialRecord
+from nas.searching.controller.sampler_by_name import make_sampler
+from nas.searching.controller.session import Session
+from nas.searching.gating.gate import Gate, Rivals
+from nas.searching.gating.warm_start import Earlier
+from nas.store.storage import StudyStore
 from predictors.meters.base import EnergyReading
 from search_spaces.compression.realness import RealnessReport, Row, Shape
-from search_spaces.counting import count
-from search_spaces.memory import peak_memory_of
+from search_spaces.cost.counting import count
+from search_spaces.cost.memory import peak_memory_of
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
 

@@ -11,7 +11,7 @@ from text_fakes import reviews, write_squad
 
 from experiments import recipes
 from nas.searching.study import check_fits
-from nas.tasks.checks import check_data
+from nas.tasks.base.checks import check_data
 from nas.tasks.registry import FILE_TASKS, get_task
 
 PAGE = ROOT / "docs" / "data.md"

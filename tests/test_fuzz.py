@@ -21,22 +21,22 @@ from search_fakes import SPACE, drive, make_session
 from text_fakes import write_table
 
 import nas
-from nas.cli.architecture_files import read_named
+from nas.analysis.summary import summarise
 from nas.cli.main import build_parser, main
+from nas.cli.options.architecture_files import read_named
+from nas.core.plain_yaml import read_yaml
 from nas.exporting.artifact import load_artifact
-from nas.searching import run as run_module
-from nas.searching.config import SearchConfig
-from nas.searching.summary import summarise
+from nas.records.config import SearchConfig
+from nas.store import run as run_module
 from nas.tasks.registry import get_task
-from nas.tasks.tokenize import read_tokenizer
+from nas.tasks.text.tokenize import read_tokenizer
 from nas.training.checkpoint import save_weights
-from predictors.campaign.records import read_records
-from predictors.learned.artifact import Provenance, SavedPredictor, load_predictor, save_predictor
-from predictors.learned.models import EnergyPredictor, Observation
+from predictors.energy.artifact import Provenance, SavedPredictor, load_predictor, save_predictor
+from predictors.energy.models import EnergyPredictor, Observation
+from predictors.measurement.records import read_records
 from search_spaces.models.build import build
-from search_spaces.plain_yaml import read_yaml
-from search_spaces.presets import get_space
-from search_spaces.sampling import smallest
+from search_spaces.space.presets import get_space
+from search_spaces.space.sampling import smallest
 from search_spaces.workload import Workload
 
 EXAMPLES = int(os.environ.get("JOULENAS_FUZZ_EXAMPLES", "60"))
@@ -53,7 +53,7 @@ def check(parse, *arguments):
     try:
         return parse(*arguments)
     except Exception as error:
-        from nas.cli.errors import is_bad_input
+        from nas.cli.shell.errors import is_bad_input
 
         assert is_bad_input(error) and str(error).strip(), repr(error)
         return None
@@ -289,7 +289,7 @@ def predictor(tmp_path_factory):
     rng = random.Random(0)
     import numpy as np
 
-    from search_spaces.sampling import sample
+    from search_spaces.space.sampling import sample
 
     generator = np.random.default_rng(rng.randrange(9))
     rows = []
@@ -352,7 +352,7 @@ def no_work(monkeypatch):
     monkeypatch.setattr(study, "_run_search", stop)
     monkeypatch.setattr(export, "export", stop)
     for name in ("_measure", "_measure_auto", "_compare", "_active"):
-        monkeypatch.setattr(f"nas.cli.measure.{name}", stop)
+        monkeypatch.setattr(f"nas.cli.commands.measure.{name}", stop)
     monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
 
 

@@ -5,102 +5,49 @@ import subprocess
 import sys
 from pathlib import Path
 
+import package_map
 import pytest
 
 ROOT = Path(__file__).parent.parent
 OURS = ("search_spaces", "predictors", "nas", "experiments")
 
-# Folder -> the packages of ours that files in it may import.
-MAY_IMPORT = {
-    "search_spaces": ("search_spaces",),
-    "predictors/meters": ("predictors.meters", "search_spaces.names"),
-    "predictors/campaign": ("predictors.campaign", "predictors.meters", "search_spaces"),
-    "predictors/learned": (
-        "predictors.learned",
-        "predictors.meters.base",
-        "predictors.campaign.records",
-        "search_spaces",
-    ),
-    "nas/pareto": ("nas.pareto", "nas.tasks.metric", "nas.units"),
-    "nas/samplers": ("nas.samplers", "nas.pareto"),
-    "nas/tasks": (
-        "nas.tasks",
-        "nas.units",
-        "search_spaces.names",
-        "search_spaces.nearest",
-        "search_spaces.plain_yaml",
-        "search_spaces.plugins",
-        "search_spaces.user_folders",
-        "search_spaces.workload",
-    ),
-    "nas/training": (
-        "nas.training",
-        "nas.tasks",
-        "nas.files",
-        "nas.remote",
-        "nas.patience",
-        "nas.typed",
-        "nas.versions",
-        "search_spaces",
-        "predictors.meters",
-    ),
-    "nas/searching": (
-        "nas.searching",
-        "nas.units",
-        "nas.samplers",
-        "nas.training",
-        "nas.tasks",
-        "nas.pareto",
-        "nas.files",
-        "nas.recorded",
-        "nas.remote",
-        "nas.interrupts",
-        "nas.patience",
-        "nas.process_identity",
-        "nas.scratch",
-        "nas.typed",
-        "nas.versions",
-        "predictors",
-        "search_spaces",
-    ),
-    "nas/plots": (
-        "nas.plots",
-        "nas.units",
-        "nas.searching",
-        "nas.tasks.metric",
-        "nas.pareto",
-        "nas.files",
-        "nas.remote",
-        "search_spaces",
-    ),
-    "nas/reporting": (
-        "nas.reporting",
-        "nas.plots.blocks",
-        "nas.plots.axis",
-        "nas.searching",
-        "nas.tasks.metric",
-        "nas.pareto",
-        "nas.files",
-        "nas.remote",
-        "nas.versions",
-        "search_spaces",
-    ),
-    "nas/exporting": (
-        "nas.exporting",
-        "nas.units",
-        "nas.searching",
-        "nas.training",
-        "nas.tasks",
-        "nas.pareto",
-        "nas.files",
-        "nas.remote",
-        "nas.patience",
-        "nas.scratch",
-        "nas.typed",
-        "nas.versions",
-        "predictors",
-        "search_spaces",
-    ),
+# From the bottom up: a package imports from layers below its own, and from none beside it. So no
+# two packages import each other, imports inside functions counted.
+LAYERS = (
+    ("nas.core",),
+    ("predictors.meters", "search_spaces.architecture"),
+    ("search_spaces",),
+    ("search_spaces.space", "nas.tasks.base"),
+    ("nas.pareto", "nas.tasks.audio", "nas.tasks.text", "nas.tasks.vision"),
+    ("search_spaces.cost", "nas.samplers", "nas.tasks.sequences"),
+    ("search_spaces.models",),
+    ("search_spaces.compression", "nas.tasks"),
+    ("predictors.measurement",),
+    ("predictors", "predictors.campaign", "predictors.energy", "nas.training"),
+    ("nas.records", "nas.exporting.formats"),
+    ("nas.evaluation", "nas.store"),
+    ("nas.searching.gating", "nas.exporting"),
+    ("nas.searching.controller",),
+    ("nas.searching.early_stopping",),
+    ("nas.cluster",),
+    ("nas.searching",),
+    ("nas.analysis",),
+    ("nas.plots", "nas.cli.output"),
+    ("nas.reporting", "nas.cli.options"),
+    ("nas.cli.shell",),
+    ("nas.cli",),
+    ("nas",),
+    ("nas.cli.commands",),
+)
+# Package -> all of ours that it and what is below it may import.
+ONLY = {
+    "nas.core": ("nas.core",),
+    "nas.pareto": ("nas.core", "nas.pareto", "nas.tasks.base"),
+    "nas.samplers": ("nas.core", "nas.pareto", "nas.samplers", "nas.tasks.base"),
+    "nas.tasks": ("nas.core", "nas.tasks", "search_spaces"),
+    "predictors": ("nas.core", "predictors", "search_spaces"),
+    "predictors.meters": ("nas.core", "predictors.meters"),
+    "search_spaces": ("nas.core", "search_spaces"),
 }
 # Vendor -> the files that may import it.
 DOORS = {
@@ -117,29 +64,29 @@ DOORS = {
         "nas/samplers/columns.py",
         "nas/samplers/ehvi.py",
         "nas/samplers/history.py",
-        "nas/searching/journal.py",
-        "nas/searching/journal_memory.py",
-        "nas/searching/journal_lines.py",
-        "nas/searching/journal_records.py",
-        "nas/searching/patient_storage.py",
-        "nas/searching/samplers.py",
-        "nas/searching/storage.py",
+        "nas/store/journal.py",
+        "nas/store/journal_memory.py",
+        "nas/store/journal_lines.py",
+        "nas/store/journal_records.py",
+        "nas/store/patient_storage.py",
+        "nas/searching/controller/sampler_by_name.py",
+        "nas/store/storage.py",
     ),
     "ray": (
         "experiments/benchmarks/chaos.py",
         "experiments/benchmarks/overhead/variants.py",
-        "nas/searching/halving_scheduler.py",
-        "nas/searching/ray_client.py",
-        "nas/searching/ray_cluster.py",
-        "nas/searching/ray_driver.py",
-        "nas/searching/ray_logging.py",
-        "nas/searching/ray_measure.py",
-        "nas/searching/ray_memory.py",
-        "nas/searching/ray_roles.py",
-        "nas/searching/ray_shipping.py",
-        "nas/searching/ray_ending.py",
-        "nas/searching/ray_trial.py",
-        "nas/searching/ray_waits.py",
+        "nas/cluster/scheduler.py",
+        "nas/cluster/client.py",
+        "nas/cluster/connect.py",
+        "nas/cluster/driver.py",
+        "nas/cluster/tensorboard.py",
+        "nas/cluster/measuring.py",
+        "nas/cluster/tune_memory.py",
+        "nas/cluster/roles.py",
+        "nas/cluster/shipping.py",
+        "nas/cluster/ending.py",
+        "nas/cluster/trial_worker.py",
+        "nas/cluster/waits.py",
     ),
     "matplotlib": (
         "experiments/benchmarks/scale/plots.py",
@@ -148,18 +95,18 @@ DOORS = {
         "experiments/campaign_report.py",
         "nas/plots/architecture.py",
         "nas/plots/style.py",
-        "predictors/learned/plots.py",
+        "predictors/energy/plots.py",
     ),
     "botorch": ("experiments/benchmarks/search/botorch_peer.py",),
     "pymoo": ("experiments/benchmarks/search/pymoo_peer.py",),
     "syne_tune": ("experiments/benchmarks/search/syne_peers.py",),
-    "rich": ("nas/cli/progress.py",),
-    "onnx": ("nas/exporting/onnx_form.py",),
-    "onnxruntime": ("nas/exporting/onnx_form.py",),
+    "rich": ("nas/cli/output/progress.py",),
+    "onnx": ("nas/exporting/formats/onnx.py",),
+    "onnxruntime": ("nas/exporting/formats/onnx.py",),
     "datasets": ("nas/tasks/hf.py",),
-    "pyarrow.fs": ("nas/remote.py",),
-    "tokenizers": ("nas/tasks/tokenize.py",),
-    "sacrebleu": ("nas/tasks/translation_score.py",),
+    "pyarrow.fs": ("nas/core/remote.py",),
+    "tokenizers": ("nas/tasks/text/tokenize.py",),
+    "sacrebleu": ("nas/tasks/sequences/translation_score.py",),
 }
 
 
@@ -183,13 +130,61 @@ def within(name, package):
     return name == package or name.startswith(package + ".")
 
 
-@pytest.mark.parametrize("folder", MAY_IMPORT)
-def test_rooms_import_only_what_they_may(folder):
-    for path in sorted((ROOT / folder).rglob("*.py")):
-        for name in imports(path):
-            if name.split(".")[0] in OURS:
-                allowed = any(within(name, p) or within(p, name) for p in MAY_IMPORT[folder])
-                assert allowed, f"{path.relative_to(ROOT)} imports {name}"
+def package_of(path):
+    """The package that a file is in."""
+    return ".".join(path.parent.relative_to(ROOT).parts)
+
+
+def package_named(name):
+    """The package of ours that an imported name is of, ``None`` for others' names."""
+    parts = name.split(".")
+    while parts and not (ROOT.joinpath(*parts) / "__init__.py").exists():
+        parts.pop()
+    return ".".join(parts) if parts and parts[0] in OURS else None
+
+
+def imported_packages(path):
+    """The packages of ours that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from filter(None, map(package_named, names))
+
+
+def test_packages_import_only_from_layers_below():
+    rank = {package: i for i, layer in enumerate(LAYERS) for package in layer}
+    for path in sources():
+        package = package_of(path)
+        if package.split(".")[0] == "experiments":
+            continue
+        assert package in rank, f"{package} is in no layer"
+        for other in set(imported_packages(path)) - {package}:
+            assert rank[other] < rank[package], f"{path.relative_to(ROOT)} imports {other}"
+
+
+@pytest.mark.parametrize("package", ONLY)
+def test_what_describes_and_measures_knows_nothing_of_searches(package):
+    for path in sources():
+        if within(package_of(path), package):
+            for other in imported_packages(path):
+                allowed = any(within(other, one) for one in ONLY[package])
+                assert allowed, f"{path.relative_to(ROOT)} imports {other}"
+
+
+def test_folders_stay_small():
+    for folder in package_map.folders():
+        if folder.is_relative_to(ROOT / "experiments"):
+            continue
+        assert len(list(folder.glob("*.py"))) <= 20, folder
+
+
+def test_the_map_is_as_the_packages_say():
+    page = package_map.PAGE.read_text()
+    assert package_map.with_map(page) == page, "python tests/package_map.py writes it"
 
 
 def test_nothing_imports_experiments():
@@ -209,8 +204,9 @@ def test_each_vendor_has_one_door(vendor):
 
 
 def test_describing_models_needs_no_torch():
-    for path in sorted((ROOT / "search_spaces").glob("*.py")):
-        assert not any(within(n, "torch") for n in imports(path, top_level_only=True)), path
+    for folder in (".", "architecture", "space", "cost"):
+        for path in sorted((ROOT / "search_spaces" / folder).glob("*.py")):
+            assert not any(within(n, "torch") for n in imports(path, top_level_only=True)), path
 
 
 def unsafe_calls(source):
@@ -275,11 +271,11 @@ def test_what_is_unsafe_is_seen(source, is_unsafe):
         ),
         ("import nas", ("torch", "ray", "optuna", "numpy")),
         (
-            "import predictors.campaign.worker, search_spaces.models.build, "
+            "import predictors.measurement.worker, search_spaces.models.build, "
             "search_spaces.compression.apply",
             ("ray", "optuna"),
         ),
-        ("import nas.searching.run", ("ray", "optuna", "torch")),
+        ("import nas.store.run", ("ray", "optuna", "torch")),
     ],
 )
 def test_what_is_imported_when(statement, absent):

@@ -24,18 +24,18 @@ from scipy.stats import kendalltau
 
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table as Shown
-from predictors.learned.active import (
+from predictors.energy.active import (
     FIRST_ROWS,
     Candidates,
     above_front,
     first_rows,
     next_rows,
 )
-from predictors.learned.features import ROOFLINES, counted, stated_costs, terms
-from predictors.learned.regressor import CostRegressor, Terms, TrainingRows
-from search_spaces.batch import ArchitectureBatch
-from search_spaces.presets import PRESETS
-from search_spaces.sampling import sample
+from predictors.energy.features import ROOFLINES, counted, stated_costs, terms
+from predictors.energy.regressor import CostRegressor, Terms, TrainingRows
+from search_spaces.space.batch import ArchitectureBatch
+from search_spaces.space.presets import PRESETS
+from search_spaces.space.sampling import sample
 from search_spaces.workload import Workload
 
 if TYPE_CHECKING:

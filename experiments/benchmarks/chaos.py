@@ -36,18 +36,18 @@ import nas
 from experiments.benchmarks.formula import formula_reading
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
-from nas.files import read_json, write_atomic, write_json
-from nas.patience import is_os_error, persist
-from nas.searching.config import GateConfig, SearchConfig
-from nas.searching.evaluator import Measure
-from nas.searching.run import Run
-from nas.searching.stopping import Tell
-from nas.searching.trial import TrialRecord
+from nas.core.files import read_json, write_atomic, write_json
+from nas.core.retry import is_os_error, persist
+from nas.evaluation.evaluator import Measure
+from nas.records.config import GateConfig, SearchConfig
+from nas.records.rungs import Tell
+from nas.records.trial import TrialRecord
+from nas.store.run import Run
 from nas.tasks.registry import get_task
-from predictors.campaign.protocol import Protocol, get_protocol
-from predictors.campaign.records import EnergyRecord
+from predictors.measurement.protocol import Protocol, get_protocol
+from predictors.measurement.records import EnergyRecord
 from search_spaces.architecture import Architecture
-from search_spaces.counting import count
+from search_spaces.cost.counting import count
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
 
@@ -83,7 +83,7 @@ class SmallEvaluator:
     def evaluate(
         self, candidate: TrialRecord, folder: Path, measure: Measure, tell: Tell | None = None
     ) -> TrialRecord:
-        """See ``nas.searching.evaluator.Evaluator.evaluate``."""
+        """See ``nas.evaluation.evaluator.Evaluator.evaluate``."""
         with _alive(self.alive, "worker"):
             accuracy, error = self._train(candidate.architecture, folder)
             record = measure(
@@ -216,7 +216,8 @@ def config_of(trials: int, seed: int, baselines: tuple[Architecture, ...] = ()) 
 
 def drive(folder: str, address: str, alive: str, trials: str, seed: str) -> None:
     """A driver in a process of its own: begins the run, or goes on with it."""
-    from nas.searching import ray_driver, study
+    from nas.cluster import driver as ray_driver
+    from nas.searching import study
 
     run, is_slow = Path(folder), address != "local"
     measure = make_measure(Path(alive), MEASURE_S if is_slow else 0.0)

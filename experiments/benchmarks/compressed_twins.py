@@ -23,15 +23,15 @@ import nas
 from experiments.benchmarks.paired import Difference
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
+from nas.evaluation.teacher import load_teacher
 from nas.pareto.queries import FrontMember
-from nas.searching.front_member import member_of
-from nas.searching.run import Run
-from nas.searching.teacher import load_teacher
+from nas.records.front_member import member_of
+from nas.store.run import Run
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
 from nas.training.fit import fit
-from predictors.campaign.compare import Comparison, compare
-from predictors.campaign.protocol import get_protocol
+from predictors.measurement.compare import Comparison, compare
+from predictors.measurement.protocol import get_protocol
 from search_spaces.architecture import Architecture, Compression, LayerSpec
 from search_spaces.compression.apply import compress, run_eagerly
 

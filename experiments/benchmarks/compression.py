@@ -39,7 +39,7 @@ from experiments.benchmarks.digits_accuracy import digits_accuracies
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.searching.recipes import default_device
-from predictors.campaign.per_call import joules_per_call, real_meter
+from predictors.measurement.per_call import joules_per_call, real_meter
 from search_spaces.architecture import (
     Architecture,
     AttentionSpec,
@@ -47,14 +47,14 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
+from search_spaces.architecture.layer_kinds import compressed_layer_kinds
+from search_spaces.architecture.simulated import simulated_choices
 from search_spaces.compression.apply import compress, prepare_for_inference, run_eagerly
 from search_spaces.compression.inherit import inherit
 from search_spaces.compression.probing import device_name, top_kernel, versions
 from search_spaces.compression.store import stored_tensors
 from search_spaces.compression.timing import median_ratio, time_in_turns
-from search_spaces.layer_kinds import compressed_layer_kinds
 from search_spaces.models.build import build
-from search_spaces.simulated import simulated_choices
 from search_spaces.workload import Workload
 
 DEPTH, TOKEN_SIDE = 2, 8

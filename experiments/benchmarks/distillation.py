@@ -28,9 +28,9 @@ from experiments.benchmarks.paired import Difference
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.tasks.base import Split, SplitName, Task
+from nas.tasks.base.task_file import TaskFile
 from nas.tasks.registry import get_task
-from nas.tasks.task_file import TaskFile
-from nas.tasks.text import TextClassification
+from nas.tasks.text.classification import TextClassification
 from nas.training.config import DistillConfig, TrainingConfig
 from nas.training.distill import LiveTeacher, Teacher, table_bytes, tabulate, teacher_recipe
 from nas.training.evaluate import evaluate
@@ -38,8 +38,8 @@ from nas.training.loop import train
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
 from search_spaces.models.transformer import Transformer
-from search_spaces.presets import get_space
-from search_spaces.sampling import largest
+from search_spaces.space.presets import get_space
+from search_spaces.space.sampling import largest
 from search_spaces.workload import Workload
 
 

@@ -23,12 +23,12 @@ from experiments.benchmarks.tables.hwgpt import load_oracle
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.pareto.dominance import non_dominated_mask
-from nas.searching.config import GateConfig
-from nas.searching.gate import Gate, Rivals, audit_summary
-from nas.searching.trial import TrialRecord
+from nas.records.config import GateConfig
+from nas.records.trial import TrialRecord
+from nas.searching.gating.gate import Gate, Rivals, audit_summary
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
-from search_spaces.batch import ArchitectureBatch
+from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.workload import Workload
 
 WORKLOAD = Workload("hwgpt", "language_modelling", (1024,), 50_257, 1, vocab_size=50_257)

@@ -31,14 +31,14 @@ from experiments.recipes import quickstart
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.pareto.hypervolume import hypervolume
-from nas.searching.config import SearchConfig
-from nas.searching.gate import Gate, Rivals
-from nas.searching.halving import HalvingConfig, RungPoint
-from nas.searching.samplers import make_sampler
-from nas.searching.session import Session
-from nas.searching.stopping import Progress, Stopper
-from nas.searching.storage import StudyStore
-from nas.searching.trial import TrialRecord
+from nas.records.config import SearchConfig
+from nas.records.rungs import HalvingConfig, Progress, RungPoint
+from nas.records.trial import TrialRecord
+from nas.searching.controller.sampler_by_name import make_sampler
+from nas.searching.controller.session import Session
+from nas.searching.early_stopping.stopping import Stopper
+from nas.searching.gating.gate import Gate, Rivals
+from nas.store.storage import StudyStore
 from nas.tasks.base import Task
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
@@ -46,7 +46,7 @@ from nas.training.fit import Look, Watch, fit
 from nas.training.keeper import Keeper
 from search_spaces.architecture import Architecture
 from search_spaces.compression.apply import compress, run_eagerly
-from search_spaces.counting import count
+from search_spaces.cost.counting import count
 from search_spaces.models.build import build
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload

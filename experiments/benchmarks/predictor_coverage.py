@@ -19,7 +19,7 @@ import numpy as np
 from experiments.benchmarks.active_measuring import Labelled, made_up
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
-from predictors.learned.regressor import CostRegressor, Terms, TrainingRows
+from predictors.energy.regressor import CostRegressor, Terms, TrainingRows
 
 ROWS_A_SESSION = 20
 TEST_SESSIONS = 20

@@ -24,14 +24,14 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
-from predictors.learned.features import counted
-from predictors.learned.models import EnergyPredictor, Observation
-from search_spaces.batch import ArchitectureBatch
-from search_spaces.counting import count_batch
-from search_spaces.encoding import from_vector
-from search_spaces.presets import get_space
-from search_spaces.sampling import sample_positions
+from predictors.energy.features import counted
+from predictors.energy.models import EnergyPredictor, Observation
+from search_spaces.cost.counting import count_batch
 from search_spaces.space import SearchSpace
+from search_spaces.space.batch import ArchitectureBatch
+from search_spaces.space.encoding import from_vector
+from search_spaces.space.presets import get_space
+from search_spaces.space.sampling import sample_positions
 from search_spaces.workload import Workload
 
 WORKLOADS = {

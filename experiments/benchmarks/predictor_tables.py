@@ -35,7 +35,7 @@ from experiments.benchmarks.tables.plain import read_plain
 from experiments.benchmarks.tables.table import Array, Table
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table as Shown
-from predictors.learned.regressor import CostRegressor
+from predictors.energy.regressor import CostRegressor
 
 _LEARNERS: dict[str, Callable[[], object]] = {
     "ridge": lambda: make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 3, 13))),

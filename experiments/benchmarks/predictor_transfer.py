@@ -19,8 +19,8 @@ from experiments.benchmarks.tables.hat import read_hat
 from experiments.benchmarks.tables.table import Array, Table
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table as Shown
-from predictors.learned.regressor import CostRegressor, Interval, Terms, TrainingRows
-from predictors.learned.transfer import rows_to_adapt, transfer_terms
+from predictors.energy.regressor import CostRegressor, Interval, Terms, TrainingRows
+from predictors.energy.transfer import rows_to_adapt, transfer_terms
 
 
 def run(source: Table, target: Table, seeds: int) -> dict[str, Array]:

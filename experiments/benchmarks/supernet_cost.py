@@ -41,17 +41,17 @@ from experiments.benchmarks.halving import (
 from experiments.recipes import quickstart
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
-from nas.searching.config import SearchConfig
-from nas.searching.evaluator import TrainingEvaluator
-from nas.searching.fidelity import fidelity_of
-from nas.searching.gate import Gate, Rivals
-from nas.searching.samplers import make_sampler
-from nas.searching.session import Session
-from nas.searching.storage import StudyStore
-from nas.searching.supernet import SupernetConfig, choose_finalists
-from nas.searching.supernet_evaluator import SupernetEvaluator
-from nas.searching.supernet_weights import prepare_supernet
-from nas.searching.trial import TrialRecord
+from nas.evaluation.evaluator import TrainingEvaluator
+from nas.evaluation.fidelity import fidelity_of
+from nas.evaluation.supernet_evaluator import SupernetEvaluator
+from nas.evaluation.supernet_weights import prepare_supernet
+from nas.records.config import SearchConfig
+from nas.records.supernet import SupernetConfig, choose_finalists
+from nas.records.trial import TrialRecord
+from nas.searching.controller.sampler_by_name import make_sampler
+from nas.searching.controller.session import Session
+from nas.searching.gating.gate import Gate, Rivals
+from nas.store.storage import StudyStore
 from nas.tasks.registry import get_task
 from nas.training.config import SupernetRecipe
 from search_spaces.architecture import Architecture

@@ -26,8 +26,8 @@ from experiments.benchmarks.halving import Trainings, space
 from experiments.recipes import quickstart
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
-from nas.searching.config import SearchConfig
-from nas.searching.fidelity import Fidelity
+from nas.evaluation.fidelity import Fidelity
+from nas.records.config import SearchConfig
 from nas.tasks.base import Split, SplitName, Task
 from nas.tasks.registry import get_task
 from nas.training.config import SupernetRecipe, TrainingConfig
@@ -35,11 +35,11 @@ from nas.training.evaluate import evaluate
 from nas.training.supernet_loop import train_supernet
 from search_spaces.architecture import Architecture
 from search_spaces.compression.apply import compress, run_eagerly
-from search_spaces.counting import count
+from search_spaces.cost.counting import count
 from search_spaces.models.extract import extract
 from search_spaces.models.supernet import Supernet
-from search_spaces.sampling import largest, sample, smallest
 from search_spaces.space import SearchSpace
+from search_spaces.space.sampling import largest, sample, smallest
 from search_spaces.workload import Workload
 
 # Small, as its networks train on a CPU for minutes altogether.

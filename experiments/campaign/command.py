@@ -16,11 +16,11 @@ from typing import Any
 from experiments.campaign import figures
 from experiments.campaign.planned import protocol_of, records_folder
 from experiments.campaign.steps import Bench, Step, StepError, plan_of, steps_of
-from nas.cli.progress import MeasureProgress
-from nas.files import write_json
-from predictors.campaign.process import MeasureError
-from predictors.campaign.records import read_records
+from nas.cli.output.progress import MeasureProgress
+from nas.core.files import write_json
 from predictors.campaign.slices import SliceProgress
+from predictors.measurement.process import MeasureError
+from predictors.measurement.records import read_records
 from predictors.meters.base import MeterError
 from predictors.meters.select import choose_meter, parse_device
 

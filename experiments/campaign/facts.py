@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.files import write_json
+from nas.core.files import write_json
 from predictors.meters.base import MeterError
 from predictors.meters.nvml import load_pynvml, visible_gpu
 from predictors.meters.select import parse_device

@@ -11,10 +11,10 @@ from statistics import median, stdev
 from typing import Any
 
 from predictors.campaign.failures import read_failures
-from predictors.campaign.protocol import PROTOCOLS
-from predictors.campaign.records import EnergyRecord, read_records
 from predictors.campaign.stages import N_REFERENCES
-from search_spaces.layer_kinds import PLAIN, compressed_layer_kinds
+from predictors.measurement.protocol import PROTOCOLS
+from predictors.measurement.records import EnergyRecord, read_records
+from search_spaces.architecture.layer_kinds import PLAIN, compressed_layer_kinds
 
 
 @dataclass(frozen=True, slots=True)

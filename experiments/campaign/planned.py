@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from predictors.campaign.plan import Part, Plan, PlanItem
-from predictors.campaign.protocol import Protocol, get_protocol
 from predictors.campaign.stages import plan_stages
-from search_spaces.presets import get_space
-from search_spaces.sides import ENCODER
+from predictors.measurement.protocol import Protocol, get_protocol
+from search_spaces.architecture.sides import ENCODER
 from search_spaces.space import SearchSpace
+from search_spaces.space.presets import get_space
 from search_spaces.workload import Workload
 
 MEASUREMENTS = Path(__file__).parents[2] / "predictors" / "measurements"

@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from experiments.campaign.planned import make_plan, protocol_of
-from nas.cli.tables import render_columns
+from nas.cli.output.tables import render_columns
 from predictors.campaign.costs import ItemCosts, held_s
 from predictors.campaign.failures import compression_choices
 from predictors.campaign.plan import Plan, PlanItem
-from predictors.campaign.process import MeasureError, MeasureTimeout
-from predictors.campaign.protocol import Protocol
-from predictors.campaign.records import EnergyRecord, read_records
 from predictors.campaign.slices import SliceOptions, run_slice
+from predictors.measurement.process import MeasureError, MeasureTimeout
+from predictors.measurement.protocol import Protocol
+from predictors.measurement.records import EnergyRecord, read_records
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import PRECISIONS, SPARSITIES
 

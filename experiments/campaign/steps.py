@@ -13,14 +13,14 @@ from pathlib import Path
 from experiments.campaign.figures import compile_seconds
 from experiments.campaign.planned import make_plan
 from predictors.campaign.costs import ItemCosts, held_s
-from predictors.campaign.exclusive import DeviceLock, lock_folder
 from predictors.campaign.pending import is_reference_of, pending_items
 from predictors.campaign.plan import Plan, PlanItem
-from predictors.campaign.protocol import Protocol
-from predictors.campaign.records import EnergyRecord, read_records
-from predictors.campaign.runner import measure_fresh
 from predictors.campaign.slices import SliceListener, SliceOptions, run_slice
-from search_spaces.layer_kinds import compressed_layer_kinds
+from predictors.measurement.exclusive import DeviceLock, lock_folder
+from predictors.measurement.protocol import Protocol
+from predictors.measurement.records import EnergyRecord, read_records
+from predictors.measurement.runner import measure_fresh
+from search_spaces.architecture.layer_kinds import compressed_layer_kinds
 
 OnWindow = Callable[[int, float | None], None]
 

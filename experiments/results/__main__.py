@@ -14,9 +14,9 @@ from pathlib import Path
 
 from experiments.results.pages import updated
 from experiments.results.record import FOLDER, Result, kept
-from nas.cli.tables import render_columns
-from nas.files import write_atomic
-from nas.printing import print_anything
+from nas.cli.output.tables import render_columns
+from nas.core.files import write_atomic
+from nas.core.printing import print_anything
 
 
 def describe(result: Result, *, markdown: bool) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.results.table import Table
-from nas.files import as_written, read_json, write_json
-from nas.typed import check_plain_fields
+from nas.core.files import as_written, read_json, write_json
+from nas.core.typed import check_plain_fields
 
 FOLDER = Path(__file__).parent
 SCHEMA_VERSION = 1

@@ -19,8 +19,8 @@ from typing import Any
 
 from experiments.results.record import FOLDER, Machine, Result
 from experiments.results.table import Table
-from nas.printing import print_anything
-from nas.versions import versions
+from nas.core.printing import print_anything
+from nas.core.versions import versions
 from predictors.meters.estimate import cpu_name
 
 ROOT = Path(__file__).parents[2]

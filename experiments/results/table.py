@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nas.cli.tables import render_columns
+from nas.cli.output.tables import render_columns
 
 Value = str | int | float | bool | None
 

@@ -1,1 +1,1 @@
-"""The ``nas`` command: ``main`` plus one file per verb."""
+"""The ``nas`` command: ``main`` parses and calls one verb."""

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from nas import interrupts
-from nas.cli.errors import is_bad_input
-from nas.cli.parsing import Parser, report_error
-from nas.printing import print_anything
+from nas.cli.shell.errors import is_bad_input
+from nas.cli.shell.parsing import Parser, report_error
+from nas.core import interrupts
+from nas.core.printing import print_anything
 
 # Before numpy: its matrices are small here, and threads that wait for each other on busy cores
 # make fitting a predictor take five times as long. Training's threads are torch's: they stay.
@@ -71,7 +71,7 @@ def build_parser() -> Parser:
 
 
 def _module(verb: str) -> ModuleType:
-    return importlib.import_module(f"nas.cli.{verb.replace('-', '_')}")
+    return importlib.import_module(f"nas.cli.commands.{verb.replace('-', '_')}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

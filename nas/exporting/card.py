@@ -8,18 +8,18 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from nas.exporting.form_card import board_of, describe_forms, flags_of
-from nas.exporting.markdown import code, comment, plain
+from nas.core.markdown import code, comment, plain
+from nas.core.versions import described, versions
+from nas.exporting.formats.form_card import board_of, describe_forms, flags_of
 from nas.exporting.verify import Verification
-from nas.tasks.carried import LABELS, PREPROCESSING, TOKENIZER
-from nas.tasks.metric import get_metric
-from nas.versions import described, versions
+from nas.tasks.base.carried import LABELS, PREPROCESSING, TOKENIZER
+from nas.tasks.base.metric import get_metric
 from search_spaces.architecture import Architecture
-from search_spaces.simulated import describe_on
+from search_spaces.architecture.simulated import describe_on
 
 if TYPE_CHECKING:
-    from nas.searching.run import Run
-    from nas.searching.trial import TrialRecord
+    from nas.records.trial import TrialRecord
+    from nas.store.run import Run
 
 SCHEMA_VERSION = 1
 _MOST_LABELS = 10
@@ -34,7 +34,7 @@ def make_card(
     """Plain data for ``card.json``: the search's figures beside the reloaded artifact's.
 
     ``formats`` is filled in as further forms are written. ``carried`` are the files that the task
-    gives it (``nas.tasks.carried``).
+    gives it (``nas.tasks.base.carried``).
     """
     reading, teacher = record.reading, run.teacher()
     labels = json.loads(carried[LABELS])["labels"] if LABELS in carried else None

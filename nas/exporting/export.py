@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.core.files import as_local, read_array, write_json
 from nas.exporting.artifact import (
     CARD,
     CHECK,
@@ -18,22 +19,21 @@ from nas.exporting.artifact import (
     load_artifact,
 )
 from nas.exporting.card import make_card, render_readme
-from nas.exporting.form import Form
-from nas.exporting.forms import ARTIFACT, check_held, parse_forms
+from nas.exporting.formats.form import Form
+from nas.exporting.formats.registry import ARTIFACT, check_held, parse_forms
 from nas.exporting.model_card import render_model_card
 from nas.exporting.prove import Conditions, prove
 from nas.exporting.staging import staged
 from nas.exporting.verify import Verification, verify
-from nas.files import as_local, read_array, write_json
-from nas.tasks.carried import carried_by
+from nas.tasks.base.carried import carried_by
 from nas.tasks.registry import get_task
 from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network, read_description
-from predictors.campaign.exclusive import DeviceLock
-from predictors.campaign.protocol import get_protocol
+from predictors.measurement.exclusive import DeviceLock
+from predictors.measurement.protocol import get_protocol
 from search_spaces.models.device import use_device
 
 if TYPE_CHECKING:
-    from nas.searching.run import Run
+    from nas.store.run import Run
 
 # Of a check, in numbers: 16 MB.
 _MOST_OUTPUTS = 2**22
@@ -62,10 +62,10 @@ def export(
     joules measured anew; the card holds both figures of each. Joules may differ by
     ``joule_tolerance``, relative: machines drift between two measurements.
 
-    ``formats`` are further forms to write into the same folder (``nas.exporting.forms``), each
-    verified by itself; their joules are said and not judged, since other runtimes run them.
-    ``accuracy_tolerance`` is what a form may lose of validation accuracy whose outputs are not
-    the network's, as those of ``onnx-int8``.
+    ``formats`` are further forms to write into the same folder
+    (``nas.exporting.formats.registry``), each verified by itself; their joules are said and not
+    judged, since other runtimes run them. ``accuracy_tolerance`` is what a form may lose of
+    validation accuracy whose outputs are not the network's, as those of ``onnx-int8``.
 
     Raises:
         ValueError: no such complete trial, its weights are gone, ``to`` is not empty, or a format

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from nas.exporting.artifact import CHECK
-from nas.exporting.form import Form, Loaded
-from nas.exporting.forms import FORMS
+from nas.exporting.formats.form import Form, Loaded
+from nas.exporting.formats.registry import FORMS
 from nas.training.checkpoint import read_description
-from predictors.campaign.exclusive import DeviceLock, introduce
-from predictors.campaign.protocol import Protocol
+from predictors.measurement.exclusive import DeviceLock, introduce
+from predictors.measurement.protocol import Protocol
 from predictors.meters.base import EnergyReading
 
 # Batches of these sizes must give what the whole batch gives.
@@ -118,8 +118,8 @@ def _measured(
     import torch
     from safetensors.torch import load_file
 
-    from predictors.campaign.reading import make_reading
-    from predictors.campaign.windows import WindowLoop, run_windows
+    from predictors.measurement.reading import make_reading
+    from predictors.measurement.windows import WindowLoop, run_windows
     from predictors.meters.select import choose_meter
     from search_spaces.compression.apply import prepare_for_inference
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from nas.exporting.form_card import flags_of, joules_are
-from nas.exporting.markdown import code, plain
+from nas.core.markdown import code, plain
+from nas.exporting.formats.form_card import flags_of, joules_are
 from nas.pareto.lifetime import JOULES_PER_KWH
-from nas.tasks.metric import get_metric
+from nas.tasks.base.metric import get_metric
 
 # A kind of workload -> what the hub calls such a task.
 _PIPELINES = {

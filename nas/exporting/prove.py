@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from nas.exporting.artifact import ExportError
-from nas.exporting.form import Form
+from nas.exporting.formats.form import Form
 from nas.training.checkpoint import read_description
-from predictors.campaign.protocol import Protocol
+from predictors.measurement.protocol import Protocol
 from predictors.meters.base import EnergyReading
 
 _TIMEOUT_S = 600.0

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from nas.exporting.artifact import CHECK, COMPRESSED, ExportError, load_artifact
 from nas.training.checkpoint import WEIGHTS
-from predictors.campaign.exclusive import DeviceLock
+from predictors.measurement.exclusive import DeviceLock
 from search_spaces.workload import PHASES
 
 if TYPE_CHECKING:
-    from nas.searching.run import Run
-    from nas.searching.trial import TrialRecord
+    from nas.records.trial import TrialRecord
+    from nas.store.run import Run
     from predictors.meters.base import EnergyReading
     from search_spaces.workload import Phase
 
@@ -62,8 +62,8 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
         ExportError: outputs, accuracy or joules differ by more than their tolerance.
     """
     from nas.training.evaluate import one_sample
-    from predictors.campaign.protocol import get_protocol
-    from predictors.campaign.runner import MeasureError, measure_fresh
+    from predictors.measurement.protocol import get_protocol
+    from predictors.measurement.runner import MeasureError, measure_fresh
     from predictors.meters.base import MeterError
 
     if record.reading is None or record.accuracy is None:

@@ -1,1 +1,1 @@
-"""The front: dominance, hypervolume, queries, plots."""
+"""The Pareto front: dominance, hypervolume, queries, probabilities."""

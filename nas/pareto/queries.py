@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.core.units import Quantity, parse_joules
 from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.spread import spread
 from nas.pareto.uncertainty import front_probabilities
-from nas.tasks.metric import ACCURACY, get_metric
-from nas.units import Quantity, parse_joules
+from nas.tasks.base.metric import ACCURACY, get_metric
 
 SCHEMA_VERSION = 1
 # Of a front's extent, how far a knee lies above the line between its ends, at least.

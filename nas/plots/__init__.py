@@ -1,1 +1,1 @@
-"""A run as pictures for people and papers. matplotlib is imported when one is drawn."""
+"""A run as pictures. matplotlib is imported when one is drawn."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nas.tasks.metric import Metric, Scale
+from nas.tasks.base.metric import Metric, Scale
 
 _MOST_TICKS = 9
 # Of the span of all values, how far error bars may widen the frame on either side.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from search_spaces.architecture import Architecture
-from search_spaces.simulated import is_simulated
+from search_spaces.architecture.simulated import is_simulated
 
 
 @dataclass(frozen=True, slots=True)

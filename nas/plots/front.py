@@ -22,7 +22,7 @@ from nas.plots.style import (
     joule_axis,
     legend_below,
 )
-from nas.tasks.metric import ACCURACY, Metric
+from nas.tasks.base.metric import ACCURACY, Metric
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nas.analysis.importance import Importance
 from nas.plots.style import BLUE, ORANGE, drawing, grid, legend_below
-from nas.searching.importance import Importance
 
 _MOST = 12
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from nas.analysis.predictions import Predicted, coverage_of
 from nas.plots.style import (
     BLACK,
     BLUE,
@@ -16,7 +17,6 @@ from nas.plots.style import (
     joule_axis,
     legend_below,
 )
-from nas.searching.predictions import Predicted, coverage_of
 
 
 def plot_predictions(

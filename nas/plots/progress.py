@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nas.analysis.history import History
 from nas.plots.style import BLUE, ORANGE, drawing, grid, joule_axis
-from nas.searching.history import History
 
 
 def plot_progress(history: History, path: Path, *, title: str, joules_label: str) -> None:

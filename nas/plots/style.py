@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.files import write_atomic
-from nas.units import format_joules
+from nas.core.files import write_atomic
+from nas.core.units import format_joules
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 YELLOW, SKY, GREY, BLACK = "#E69F00", "#56B4E9", "#7F7F7F", "#000000"

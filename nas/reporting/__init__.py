@@ -1,1 +1,1 @@
-"""The report of a run: one HTML page that needs nothing else, or the same served while it runs."""
+"""A run as one HTML page, or the same page served while it runs."""

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from nas.analysis.history import history_of
+from nas.analysis.predictions import coverage_of, predictions_of
+from nas.analysis.summary import SearchSummary, summarise
+from nas.core.versions import of_all
 from nas.pareto.queries import FrontMember
 from nas.plots.axis import joule_frame, quality_axis
 from nas.plots.blocks import blocks_of
-from nas.searching.history import history_of
-from nas.searching.predictions import coverage_of, predictions_of
-from nas.searching.run import Run
-from nas.searching.summary import SearchSummary, summarise
-from nas.searching.trial import TrialRecord, judged
-from nas.tasks.metric import Metric
-from nas.versions import of_all
-from search_spaces.simulated import describe_on
+from nas.records.trial import TrialRecord, judged
+from nas.store.run import Run
+from nas.tasks.base.metric import Metric
+from search_spaces.architecture.simulated import describe_on
 
 SCHEMA_VERSION = 1
 

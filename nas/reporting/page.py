@@ -18,7 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from nas.files import write_atomic
+from nas.core.files import write_atomic
 
 # In the order they build on each other.
 SCRIPTS = ("format.js", "svg.js", "plot.js", "panels.js", "app.js")

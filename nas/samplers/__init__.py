@@ -1,4 +1,4 @@
-"""Sampling a search's next candidates by expected hypervolume improvement.
+"""Optuna samplers that propose by expected hypervolume improvement.
 
 ``EhviSampler`` is an Optuna sampler for any multi-objective study; the modules below it know
 nothing of Optuna.

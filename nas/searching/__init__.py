@@ -1,1 +1,1 @@
-"""The search: gate, study, Ray driver, run folders."""
+"""Start or resume a search: its preparation, its recipes, its energy account."""

@@ -13,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from nas.patience import is_os_error, persist
+from nas.core.retry import is_os_error, persist
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.nvml import NvmlMeter
 
 if TYPE_CHECKING:
-    from nas.searching.session import Listener, Snapshot
-    from nas.searching.trial import TrialRecord
+    from nas.records.trial import TrialRecord
+    from nas.searching.controller.session import Listener, Snapshot
 
 _ENDED = ("complete", "stopped", "failed")
 
@@ -58,7 +58,7 @@ class DeviceAccount:
             self._meter.close()
 
     def on_change(self, snapshot: Snapshot, record: TrialRecord | None) -> None:
-        """See ``nas.searching.session.Listener``."""
+        """See ``nas.searching.controller.session.Listener``."""
         if record is not None and record.state in _ENDED:
             self._end()
             self._begin()
@@ -66,24 +66,24 @@ class DeviceAccount:
             self._listener.on_change(snapshot, record)
 
     def on_teacher(self, epoch: int, epochs: int) -> None:
-        """See ``nas.searching.session.Listener``."""
+        """See ``nas.searching.controller.session.Listener``."""
         if self._listener is not None:
             self._listener.on_teacher(epoch, epochs)
 
     def on_supernet(self, epoch: int, epochs: int) -> None:
-        """See ``nas.searching.session.Listener``."""
+        """See ``nas.searching.controller.session.Listener``."""
         if self._listener is not None:
             self._listener.on_supernet(epoch, epochs)
 
     def on_refine(self, done: int, total: int) -> None:
-        """See ``nas.searching.session.Listener``."""
+        """See ``nas.searching.controller.session.Listener``."""
         self._end()
         self._begin()
         if self._listener is not None:
             self._listener.on_refine(done, total)
 
     def on_wait(self, reason: str) -> None:
-        """See ``nas.searching.session.Listener``."""
+        """See ``nas.searching.controller.session.Listener``."""
         if self._listener is not None:
             self._listener.on_wait(reason)
 

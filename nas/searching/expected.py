@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.searching.config import SearchConfig
+from nas.records.config import SearchConfig
 from nas.tasks.base import Task
 from search_spaces.architecture import Architecture
-from search_spaces.batch import ArchitectureBatch
-from search_spaces.counting import count_batch
-from search_spaces.domains import Choice
-from search_spaces.sampling import largest, sample, smallest
+from search_spaces.cost.counting import count_batch
 from search_spaces.space import SearchSpace
+from search_spaces.space.batch import ArchitectureBatch
+from search_spaces.space.domains import Choice
+from search_spaces.space.sampling import largest, sample, smallest
 from search_spaces.workload import PADDING_TOKEN, Workload
 
 Floats = NDArray[np.float64]

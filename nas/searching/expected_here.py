@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas.searching.config import SearchConfig
+from nas.records.config import SearchConfig
 from nas.searching.expected import Load, expected
 from nas.tasks.registry import get_task
 from nas.training.timing import timed_step_s
-from search_spaces.sampling import sample
+from search_spaces.space.sampling import sample
 
 _CANDIDATES = 16
 _SEED = 0

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from search_spaces.architecture import TRANSFORMER
-from search_spaces.domains import Choice
-from search_spaces.families import get_family
-from search_spaces.sampling import smallest
+from search_spaces.cost.families import get_family
 from search_spaces.space import SearchSpace
+from search_spaces.space.domains import Choice
+from search_spaces.space.sampling import smallest
 from search_spaces.workload import Workload
 
 # Of a picture that is cut into patches: fewer leave attention nothing to do, more cost too much.

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.files import Place, copy_file, write_atomic
-from nas.patience import AwayError
-from nas.searching.config import SearchConfig
-from nas.searching.earlier import Earlier, load_earlier
-from nas.searching.run import Run
-from nas.searching.samplers import BaseSampler
-from nas.searching.session import Listener
-from nas.searching.storage import StudyStore, journal_path
-from nas.searching.supernet_weights import prepare_supernet
-from nas.searching.supernet_weights import read_progress as read_supernet_progress
-from nas.searching.teacher import TeacherError, is_ready, prepare_teacher, read_progress
+from nas.core.files import Place, copy_file, write_atomic
+from nas.core.retry import AwayError
+from nas.evaluation.supernet_weights import prepare_supernet
+from nas.evaluation.supernet_weights import read_progress as read_supernet_progress
+from nas.evaluation.teacher import TeacherError, is_ready, prepare_teacher, read_progress
+from nas.records.config import SearchConfig
+from nas.searching.controller.sampler_by_name import BaseSampler
+from nas.searching.controller.session import Listener
+from nas.searching.gating.warm_start import Earlier, load_earlier
+from nas.store.run import Run
+from nas.store.storage import StudyStore, journal_path
 from nas.tasks.base import Task
 
 
@@ -115,7 +115,7 @@ def _train(
     look: Callable[[], None],
 ) -> None:
     # Imported here, so that everything else of a run can be made without ray.
-    from nas.searching.ray_driver import run_alone
+    from nas.cluster.driver import run_alone
 
     try:
         run_alone(prepare, config, folder, lock_folder, device=config.device, while_waiting=look)

@@ -8,13 +8,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from nas.searching.config import SearchConfig
+from nas.core.nearest import did_you_mean
+from nas.records.config import SearchConfig
 from nas.searching.expected import Load, shortened
 from nas.searching.fitting import check_fits, for_task
 from nas.searching.task_kinds import check_recipe
 from nas.tasks.base import Task
 from nas.tasks.registry import get_task, is_task_file
-from search_spaces.nearest import did_you_mean
 
 GROUP = "joulenas.recipes"
 
@@ -133,8 +133,8 @@ def fitted(config: SearchConfig) -> SearchConfig:
     Raises:
         ValueError: members of the space cannot read the task.
     """
-    from nas.searching.offered import offered_space
-    from search_spaces.kernels import rows_read
+    from nas.searching.controller.offered import offered_space
+    from search_spaces.cost.kernels import rows_read
 
     if is_task_file(config.task) and not Path(config.task).is_file():
         # A task file that is not there is for the search to refuse, which needs it.

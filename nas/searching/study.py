@@ -11,43 +11,43 @@ from typing import TypedDict
 
 from threadpoolctl import threadpool_limits
 
-from nas import interrupts
-from nas.files import check_writable
-from nas.patience import patience
-from nas.searching import run as run_module
-from nas.searching.cluster_address import LOCAL, check_address, name_address
-from nas.searching.config import LARGEST, SearchConfig
+from nas.core import interrupts
+from nas.core.files import check_writable
+from nas.core.retry import patience
+from nas.core.versions import Start, note_of
+from nas.evaluation.evaluator import Evaluator, TrainingEvaluator
+from nas.evaluation.supernet_evaluator import SupernetEvaluator
+from nas.evaluation.teacher import (
+    check_artifact,
+)
+from nas.records.config import LARGEST, SearchConfig
+from nas.records.device_names import MeterFound, find_meter
+from nas.records.supernet import choose_finalists
+from nas.searching.controller.refine import Refinement
+from nas.searching.controller.sampler_by_name import BaseSampler, make_sampler
+from nas.searching.controller.session import Listener, Session
 from nas.searching.device_account import DeviceAccount
-from nas.searching.earlier import Earlier, gather, load_earlier
-from nas.searching.earlier_run import Situation
-from nas.searching.evaluator import Evaluator, TrainingEvaluator
-from nas.searching.files_host import place_of
+from nas.searching.early_stopping.stopping import Stopper
 from nas.searching.fitting import check_fits
-from nas.searching.gate import Gate, Rivals
-from nas.searching.measure_on import MeterFound, find_meter
+from nas.searching.gating.gate import Gate, Rivals
+from nas.searching.gating.prior_run import Situation
+from nas.searching.gating.warm_start import Earlier, gather, load_earlier
 from nas.searching.preparing import fill, has_nothing, make_supernet, make_teacher, undone
-from nas.searching.refine import Refinement
-from nas.searching.run import CLIENT, Driver, Run
-from nas.searching.samplers import BaseSampler, make_sampler
-from nas.searching.session import Listener, Session
-from nas.searching.sole_writer import WriterLock, sole_writer
-from nas.searching.stopping import Stopper
-from nas.searching.storage import (
+from nas.store import run as run_module
+from nas.store.cluster_address import LOCAL, check_address, name_address
+from nas.store.files_host import place_of
+from nas.store.lock import WriterLock, sole_writer
+from nas.store.run import CLIENT, Driver, Run
+from nas.store.storage import (
     StorageError,
     StudyStore,
     first_line,
     is_away,
 )
-from nas.searching.storage_host import name_storage
-from nas.searching.supernet import choose_finalists
-from nas.searching.supernet_evaluator import SupernetEvaluator
-from nas.searching.teacher import (
-    check_artifact,
-)
-from nas.tasks.metric import metric_of
+from nas.store.storage_host import name_storage
+from nas.tasks.base.metric import metric_of
 from nas.tasks.registry import get_task
-from nas.versions import Start, note_of
-from predictors.campaign.protocol import Protocol, get_protocol
+from predictors.measurement.protocol import Protocol, get_protocol
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.select import choose_meter
 from search_spaces.workload import Workload
@@ -163,7 +163,7 @@ def _search_there(
     listener: Listener | None,
 ) -> Run:
     """Search from a process on the cluster, as Ray's client can do no more than start one."""
-    from nas.searching.ray_client import search_there
+    from nas.cluster.client import search_there
 
     def search(folder: Path, listener: Listener | None) -> None:
         with threadpool_limits(1):
@@ -187,10 +187,10 @@ def _run_search(
     listener: Listener | None,
 ) -> Run:
     # Imported here, so that everything else of a run can be read without ray.
-    from nas.searching.ray_cluster import cluster
-    from nas.searching.ray_roles import meet, meet_any
-    from nas.searching.ray_shipping import check_paths
-    from nas.searching.ray_waits import hear_waits
+    from nas.cluster.connect import cluster
+    from nas.cluster.roles import meet, meet_any
+    from nas.cluster.shipping import check_paths
+    from nas.cluster.waits import hear_waits
 
     with ExitStack() as held:
         run: Run | None = None
@@ -326,9 +326,9 @@ def _drive(
     listener: Listener | None,
 ) -> None:
     """Run the search of ``run`` to its end, on the Ray that is there, or until Ctrl-C."""
-    from nas.searching.ray_driver import adopt_results, run_replicas, run_trials
-    from nas.searching.ray_logging import TensorBoardLog
-    from nas.searching.ray_roles import EnergyShare, Trainers
+    from nas.cluster.driver import adopt_results, run_replicas, run_trials
+    from nas.cluster.roles import EnergyShare, Trainers
+    from nas.cluster.tensorboard import TensorBoardLog
 
     folder, config, workers = run.folder, run.config, run.driver.workers
     # Workers need no study, nor the password that may open it.

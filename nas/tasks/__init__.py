@@ -1,1 +1,1 @@
-"""Datasets with train, validation and test splits kept apart."""
+"""Tasks by name, and by the kind that a task file states."""

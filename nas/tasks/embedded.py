@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from nas.tasks.base import Split, SplitName, check_split_name
-from nas.tasks.carried import LABELS, PREPROCESSING
+from nas.tasks.base.carried import LABELS, PREPROCESSING
 from search_spaces.workload import Workload
 
 # Fixed once: a different split would make accuracies of different runs incomparable.
@@ -36,7 +36,7 @@ class Digits:
         return _digits_splits()[0][name]
 
     def carried(self) -> dict[str, str]:
-        """The labels, and how inputs are made; see ``nas.tasks.carried``."""
+        """The labels, and how inputs are made; see ``nas.tasks.base.carried``."""
         mean, deviation = _digits_splits()[1]
         made: dict[str, object] = {"mean": [mean], "deviation": [deviation], "axis": 0}
         made["of"] = {"what": "grey images", "size": [8, 8], "values": "0 to 16, ink is high"}

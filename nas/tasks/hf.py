@@ -30,19 +30,19 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nas.tasks.base import SPLITS, SplitName, Task
-from nas.tasks.columns import Columns, columns_of
-from nas.tasks.images import picture_options
-from nas.tasks.kept import key_of
-from nas.tasks.labels import BadLabel, check_label
-from nas.tasks.picture_reader import PICTURE_KEYS, PictureOptions, PictureReader
-from nas.tasks.pictures import read_bytes
-from nas.tasks.prepared import Prepared, PreparedClassification
-from nas.tasks.problems import Problems
-from nas.tasks.samples import Sample, Sources, shares_of
-from nas.tasks.split_names import splits_by_name
-from nas.tasks.tables import Row, check_row
-from nas.tasks.task_file import TaskFile
-from nas.tasks.text import OPTION_KEYS, TextClassification, TextOptions, placed
+from nas.tasks.base.columns import Columns, columns_of
+from nas.tasks.base.kept import key_of
+from nas.tasks.base.labels import BadLabel, check_label
+from nas.tasks.base.prepared import Prepared, PreparedClassification
+from nas.tasks.base.problems import Problems
+from nas.tasks.base.samples import Sample, Sources, shares_of
+from nas.tasks.base.split_names import splits_by_name
+from nas.tasks.base.tables import Row, check_row
+from nas.tasks.base.task_file import TaskFile
+from nas.tasks.text.classification import OPTION_KEYS, TextClassification, TextOptions, placed
+from nas.tasks.vision.images import picture_options
+from nas.tasks.vision.picture_reader import PICTURE_KEYS, PictureOptions, PictureReader
+from nas.tasks.vision.pictures import read_bytes
 
 # What reads a file without running anything of it.
 _BUILDERS = frozenset({"arrow", "csv", "imagefolder", "json", "parquet", "text"})

@@ -1,6 +1,6 @@
 """Raw inputs of an artifact, files of pictures and recordings, made as its training data were.
 
-``preprocessing.json`` of an artifact says how (``nas.tasks.carried``).
+``preprocessing.json`` of an artifact says how (``nas.tasks.base.carried``).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tasks.audio import FrontEnd, read_recording
-from nas.tasks.picture_reader import PictureOptions, PictureReader
-from nas.tasks.pictures import read_bytes
+from nas.tasks.audio.recording import FrontEnd, read_recording
+from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
+from nas.tasks.vision.pictures import read_bytes
 
 _ALLOWED = ("size", "channels", "ground", "levels")
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from nas.core.names import check_name
+from nas.core.nearest import did_you_mean
+from nas.tasks.audio.speech import speech_task
 from nas.tasks.base import Task
+from nas.tasks.base.task_file import TaskFile, read_task_file
 from nas.tasks.embedded import Digits
 from nas.tasks.hf import hf_task
-from nas.tasks.images import image_task
-from nas.tasks.language_modelling import LanguageModelling
-from nas.tasks.question_answering import QuestionAnswering
-from nas.tasks.segmentation import Segmentation
-from nas.tasks.speech import speech_task
-from nas.tasks.task_file import TaskFile, read_task_file
-from nas.tasks.text import TextClassification
-from nas.tasks.translation import TranslationTask
-from search_spaces.names import check_name
-from search_spaces.nearest import did_you_mean
+from nas.tasks.sequences.language_modelling import LanguageModelling
+from nas.tasks.sequences.question_answering import QuestionAnswering
+from nas.tasks.sequences.translation import TranslationTask
+from nas.tasks.text.classification import TextClassification
+from nas.tasks.vision.images import image_task
+from nas.tasks.vision.segmentation import Segmentation
 from search_spaces.plugins import offered
 
 TASKS: dict[str, Callable[[], Task]] = {"digits": Digits}

@@ -1,1 +1,1 @@
-"""Training, evaluation and checkpoints."""
+"""Training, evaluation, distillation, checkpoints."""

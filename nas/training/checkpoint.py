@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from nas.files import Place, as_local, read_json, size_of, write_atomic
+from nas.core.files import Place, as_local, read_json, size_of, write_atomic
 from search_spaces.architecture import Architecture
-from search_spaces.counting import count
+from search_spaces.cost.counting import count
 from search_spaces.models.build import build, build_network
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import Workload

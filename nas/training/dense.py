@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas.tasks.segmentation import IGNORED
+from nas.tasks.vision.segmentation import IGNORED
 from nas.training.objective import jackknife
 
 Floats = NDArray[np.float64]

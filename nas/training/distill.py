@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nas.files import Place, as_local, write_atomic
+from nas.core.files import Place, as_local, write_atomic
 from nas.tasks.base import Split
 from nas.training.augment import make_versions, n_versions
 from nas.training.config import DistillConfig, TrainingConfig

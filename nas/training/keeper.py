@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nas.files import Place, as_local, write_atomic
-from nas.versions import versions, with_these
+from nas.core.files import Place, as_local, write_atomic
+from nas.core.versions import versions, with_these
 
 # Of epochs that are shorter than this, not each is kept: writing would cost as much as they do.
 EACH_S = 2.0

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
-from search_spaces.batch import ArchitectureBatch
-from search_spaces.counting import count_batch
-from search_spaces.encoding import from_vector
-from search_spaces.sampling import sample_positions
+from search_spaces.cost.counting import count_batch
 from search_spaces.space import SearchSpace
+from search_spaces.space.batch import ArchitectureBatch
+from search_spaces.space.encoding import from_vector
+from search_spaces.space.sampling import sample_positions
 from search_spaces.workload import Workload
 
 _POOL = 2000

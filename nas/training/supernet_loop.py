@@ -28,7 +28,7 @@ from nas.training.members import Members
 from nas.training.objective import Classification, Objective
 from search_spaces.architecture import Architecture
 from search_spaces.models.supernet import Supernet
-from search_spaces.sampling import largest, smallest
+from search_spaces.space.sampling import largest, smallest
 
 # Of the epochs, before predictions of losses are trusted.
 _UNIFORM_SHARE = 0.2

@@ -1,1 +1,1 @@
-"""The measuring protocol: planning, running and recording energy measurements."""
+"""Measuring campaigns: plans, and slices of them that fit the time at hand."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from predictors.campaign.plan import PlanItem
-from predictors.campaign.protocol import Protocol
-from search_spaces.layer_kinds import PLAIN, compressed_layer_kinds
+from predictors.measurement.protocol import Protocol
+from search_spaces.architecture.layer_kinds import PLAIN, compressed_layer_kinds
 
 # Seconds of work before the temperature is looked at, and between two looks.
 _WARM_LOOK_S = 1.0

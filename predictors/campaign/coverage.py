@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from predictors.campaign.plan import PlanItem
 from search_spaces.architecture import PRECISIONS, SPARSITIES
-from search_spaces.counting import count
+from search_spaces.cost.counting import count
 
 _Floats = NDArray[np.float64]
 

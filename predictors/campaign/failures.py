@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from predictors.campaign.plan import PlanItem
-from predictors.campaign.process import MeasureError, MeasureInterrupted, MeasureTimeout
-from predictors.campaign.records import append_line
+from predictors.measurement.process import MeasureError, MeasureInterrupted, MeasureTimeout
+from predictors.measurement.records import append_line
 from search_spaces.architecture import Architecture
-from search_spaces.layer_kinds import PLAIN
+from search_spaces.architecture.layer_kinds import PLAIN
 
 # ``kernel``: what the network runs is at fault. ``timeout``: it may have been slow only.
 # ``other``: a sensor was lost, a process was killed, or memory ended, which rule out no kernel.

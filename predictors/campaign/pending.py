@@ -17,7 +17,7 @@ from predictors.campaign.failures import (
     set_aside_choices,
 )
 from predictors.campaign.plan import Plan, PlanItem
-from predictors.campaign.records import EnergyRecord, read_records
+from predictors.measurement.records import EnergyRecord, read_records
 
 
 class PendingItems:

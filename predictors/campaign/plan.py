@@ -16,15 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.campaign.protocol import Protocol
+from predictors.measurement.protocol import Protocol
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
-from search_spaces.counting import count
-from search_spaces.encoding import to_vector
-from search_spaces.kernels import kernel_fault
-from search_spaces.layer_kinds import compressed_layer_kinds
-from search_spaces.sampling import mutate, sample
-from search_spaces.simulated import simulated_choices
+from search_spaces.architecture.layer_kinds import compressed_layer_kinds
+from search_spaces.architecture.simulated import simulated_choices
+from search_spaces.cost.counting import count
+from search_spaces.cost.kernels import kernel_fault
 from search_spaces.space import SearchSpace
+from search_spaces.space.encoding import to_vector
+from search_spaces.space.sampling import mutate, sample
 from search_spaces.workload import Workload
 
 # Drawn for each architecture that is chosen, and fewer of them where many are.

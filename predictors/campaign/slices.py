@@ -34,8 +34,8 @@ from predictors.campaign.pending import (
     working_choices,
 )
 from predictors.campaign.plan import Plan, PlanItem
-from predictors.campaign.process import MeasureError, MeasureInterrupted, MeasureTimeout
-from predictors.campaign.records import EnergyRecord, Role, append_records, read_records
+from predictors.measurement.process import MeasureError, MeasureInterrupted, MeasureTimeout
+from predictors.measurement.records import EnergyRecord, Role, append_records, read_records
 
 # Failures in a row after which the reference tells whether the device is at fault.
 _MAX_FAILURES_IN_A_ROW = 5

@@ -18,7 +18,7 @@ from predictors.campaign.plan import (
     plan_items,
     reference_architecture,
 )
-from predictors.campaign.protocol import Protocol
+from predictors.measurement.protocol import Protocol
 
 # Of the second stage, each so many-th item of the pool is measured again, so many items later:
 # which ones does not depend on the order, which changes with the seconds of compiling.

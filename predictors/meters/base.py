@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
+from nas.core.names import MOST_TEXT, check_name
 from predictors.meters.board import Board, Limits, describe_limits
 from predictors.meters.flags import NOT_CONVERGED, describe_flag
-from search_spaces.names import MOST_TEXT, check_name
 
 
 class MeterError(RuntimeError):

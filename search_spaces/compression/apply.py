@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, AttentionSpec, Compression, FfnSpec
+from search_spaces.architecture.layer_kinds import PLAIN, is_quantised
+from search_spaces.architecture.simulated import is_simulated
 from search_spaces.compression.capture import WhileCompiling, inductor, refuse_empty_graph
 from search_spaces.compression.compiler_cache import use_private_caches
 from search_spaces.compression.quantize import DTYPES, quantize_linears
 from search_spaces.compression.sparsity import prune, search_sparse_algorithms, to_sparse_kernels
-from search_spaces.layer_kinds import PLAIN, is_quantised
 from search_spaces.models.blocks import CastBlock, Layer
 from search_spaces.models.encoder_decoder import EncoderDecoder, EncoderPass, Parts, translate
 from search_spaces.models.transformer import Transformer
-from search_spaces.simulated import is_simulated
 
 Network = TypeVar("Network", bound=nn.Module)
 Mode = Literal["eager", "compile", "cuda-graph", "compile-cuda-graph"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from search_spaces.user_folders import use_private_compiler_caches
+from nas.core.user_folders import use_private_compiler_caches
 
 
 def use_private_caches() -> None:

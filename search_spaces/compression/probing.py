@@ -29,6 +29,8 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
+from search_spaces.architecture.layer_kinds import PLAIN
+from search_spaces.architecture.simulated import is_simulated
 from search_spaces.compression.realness import (
     REFERENCE,
     Joules,
@@ -42,8 +44,6 @@ from search_spaces.compression.realness import (
     write_cache,
 )
 from search_spaces.compression.timing import Call, median_ratio, time_in_turns
-from search_spaces.layer_kinds import PLAIN
-from search_spaces.simulated import is_simulated
 from search_spaces.workload import Workload
 
 _VERSION = 5
@@ -72,7 +72,7 @@ def grid(device: str) -> tuple[Shape, ...]:
 def shapes_for(device: str, d_models: Collection[int], rows: Collection[int]) -> tuple[Shape, ...]:
     """The probed shapes nearest to models of ``d_models`` that read ``rows``.
 
-    See ``search_spaces.kernels.rows_read``.
+    See ``search_spaces.cost.kernels.rows_read``.
     """
     return nearest_shapes(grid(device), d_models, rows)
 

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.architecture import PRECISIONS, Architecture, Precision
+from search_spaces.architecture.layer_kinds import PLAIN
 from search_spaces.compression.quantize import DTYPES, torchao_config
-from search_spaces.layer_kinds import PLAIN
 from search_spaces.models.transformer import Transformer
 
 # Precisions that torchao rounds to. bf16 is a cast, which costs accuracy only in odd cases.

@@ -13,7 +13,7 @@ from torch import nn
 
 from search_spaces.architecture import INT4_GROUP_SIZE, Precision
 from search_spaces.compression.padded import pad_rows
-from search_spaces.kernels import least_rows
+from search_spaces.cost.kernels import least_rows
 
 # What a block's plain tensors are kept in, and what its products read. int8 reads whatever the
 # stream is; fp8 by rows and the weight-only products want bf16.

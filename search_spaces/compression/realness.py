@@ -5,8 +5,8 @@ A choice at a shape is
 * *real*: a kernel of its own ran, and was no slower than the plain products it replaces;
 * *harmful*: its kernel ran and was slower; or, for the weight-only precisions, which cost accuracy
   and save no arithmetic, was not faster;
-* *simulated*: it runs, by a kernel that gains nothing from it (``search_spaces.simulated``);
-* *absent*: it cannot run here at all.
+* *simulated*: it runs, by a kernel that gains nothing from it
+(``search_spaces.architecture.simulated``); * *absent*: it cannot run here at all.
 
 Spaces of ours offer what is real at a shape of theirs. ``probing`` does the running.
 """

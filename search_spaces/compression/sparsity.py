@@ -4,7 +4,7 @@
 "Accelerating Sparse Deep Neural Networks". On CUDA the masked weight becomes torch's
 semi-structured tensor, whose product is the sparse tensor-core kernel. Elsewhere, and for
 unstructured masks everywhere, the mask is a *simulation*, which saves nothing
-(``search_spaces.simulated``).
+(``search_spaces.architecture.simulated``).
 
 A network recovers by training on with its zeros held:
 

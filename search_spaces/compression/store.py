@@ -21,11 +21,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from nas.core.whole_file import whole_file
 from search_spaces.architecture import Architecture
 from search_spaces.compression.apply import compress, device_of
 from search_spaces.models.build import build
 from search_spaces.models.transformer import Transformer
-from search_spaces.whole_file import whole_file
 from search_spaces.workload import Workload
 
 _FORMAT = "joulenas-compressed-1"

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from search_spaces.architecture import TRANSFORMER, Architecture
-from search_spaces.families import get_family
+from search_spaces.cost.families import get_family
 from search_spaces.models.encoder_decoder import EncoderDecoder
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import Workload

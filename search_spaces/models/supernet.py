@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, is_factorised
-from search_spaces.encoding import rank_of, width_of
 from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection
 from search_spaces.models.transformer import (
     kept_tokens,
@@ -36,6 +35,7 @@ from search_spaces.models.transformer import (
     token_embedding,
 )
 from search_spaces.space import SearchSpace
+from search_spaces.space.encoding import rank_of, width_of
 from search_spaces.workload import AS_IT_IS, Workload
 
 # By the identity of the supernet: each has its own, and a module must stay copyable.

@@ -11,18 +11,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "nas"))
 
 from search_fakes import SPACE, finished, reading
 
-from nas.searching.config import LARGEST, SearchConfig
-from nas.searching.evaluator import TrainingEvaluator, forget_unfinished, unfinished
-from nas.searching.halving import HalvingConfig
-from nas.searching.ray_trial import evaluate_trial
-from nas.searching.supernet import SupernetConfig
-from nas.searching.supernet_evaluator import SupernetEvaluator
-from nas.searching.supernet_weights import prepare_supernet
-from nas.searching.teacher import prepare_teacher
-from nas.searching.trial import TrialRecord
+from nas.cluster.trial_worker import evaluate_trial
+from nas.evaluation.evaluator import TrainingEvaluator, forget_unfinished, unfinished
+from nas.evaluation.supernet_evaluator import SupernetEvaluator
+from nas.evaluation.supernet_weights import prepare_supernet
+from nas.evaluation.teacher import prepare_teacher
+from nas.records.config import LARGEST, SearchConfig
+from nas.records.rungs import HalvingConfig
+from nas.records.supernet import SupernetConfig
+from nas.records.trial import TrialRecord
 from nas.training.config import DistillConfig, RecoveryConfig, SupernetRecipe, TrainingConfig
-from search_spaces.sampling import largest, sample, smallest
 from search_spaces.space import SearchSpace
+from search_spaces.space.sampling import largest, sample, smallest
 
 # The space of the teacher only: what is evaluated is any architecture.
 TINY = SearchSpace.from_dict(

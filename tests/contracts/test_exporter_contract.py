@@ -9,7 +9,7 @@ from export_fakes import conditions, made_artifact, name_tasks
 from safetensors.torch import load_file, save_file
 
 from nas.exporting.artifact import CHECK, ExportError
-from nas.exporting.forms import FORMS
+from nas.exporting.formats.registry import FORMS
 from nas.exporting.prove import inspected, judged, prove
 from nas.training.checkpoint import read_description
 from search_spaces import plugins

@@ -11,7 +11,7 @@ import torch
 from s3_fakes import CREDENTIALS, refusing_server, s3_server, url
 from torch import nn
 
-from nas.files import (
+from nas.core.files import (
     as_local,
     check_writable,
     copy_file,
@@ -22,8 +22,8 @@ from nas.files import (
     write_atomic,
     write_json,
 )
-from nas.patience import patience
-from nas.remote import RemoteError, RemotePath
+from nas.core.remote import RemoteError, RemotePath
+from nas.core.retry import patience
 from nas.training.checkpoint import load_weights, save_weights
 from nas.training.keeper import Keeper, LoopState
 

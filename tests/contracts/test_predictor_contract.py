@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from predictors.learned.models import EnergyPredictor, Observation
-from search_spaces.counting import count
-from search_spaces.presets import PRESETS
-from search_spaces.sampling import sample
+from predictors.energy.models import EnergyPredictor, Observation
+from search_spaces.cost.counting import count
+from search_spaces.space.presets import PRESETS
+from search_spaces.space.sampling import sample
 from search_spaces.workload import Workload
 
 DIGITS = Workload("digits", "image_classification", (1, 8, 8), 10, 128)

@@ -19,9 +19,9 @@ from text_fakes import (
 )
 
 from nas.tasks.base import SPLITS
-from nas.tasks.carried import carried_by
-from nas.tasks.checks import check_data
-from nas.tasks.metric import METRICS, metric_of
+from nas.tasks.base.carried import carried_by
+from nas.tasks.base.checks import check_data
+from nas.tasks.base.metric import METRICS, metric_of
 from nas.tasks.registry import get_task
 from nas.training.config import TrainingConfig
 from nas.training.evaluate import evaluate

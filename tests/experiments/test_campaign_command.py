@@ -16,8 +16,8 @@ from fakes import FakeLab
 from experiments.campaign import planned, simulation
 from experiments.campaign.simulation import SimulatedBoard, simulate
 from predictors.campaign.costs import ItemCosts, held_s
-from predictors.campaign.protocol import get_protocol
-from predictors.campaign.records import read_records
+from predictors.measurement.protocol import get_protocol
+from predictors.measurement.records import read_records
 
 ROOT = Path(__file__).parents[2]
 # What measuring imports, by distribution; their own requirements come with them.

@@ -14,15 +14,15 @@ from experiments.campaign import __main__ as campaign
 from experiments.campaign import command, facts, needs, planned, steps
 from nas.tasks.registry import get_task
 from predictors.campaign.costs import ItemCosts
-from predictors.campaign.drift import correct_drift
 from predictors.campaign.pending import pending_items
 from predictors.campaign.plan import PlanItem
-from predictors.campaign.protocol import get_protocol
-from predictors.campaign.records import append_records, read_records
+from predictors.measurement.drift import correct_drift
+from predictors.measurement.protocol import get_protocol
+from predictors.measurement.records import append_records, read_records
 from predictors.meters.nvml import NvmlMeter
 from predictors.meters.zeus import ZeusMeter
-from search_spaces.kernels import kernel_fault
-from search_spaces.layer_kinds import compressed_layer_kinds
+from search_spaces.architecture.layer_kinds import compressed_layer_kinds
+from search_spaces.cost.kernels import kernel_fault
 
 
 def test_the_first_slice_needs_no_compiler_and_covers_kinds_and_phases():

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from nas.cli.main import build_parser
-from nas.searching.ray_cluster import METER_RESOURCE
+from nas.cluster.connect import METER_RESOURCE
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments" / "cluster"

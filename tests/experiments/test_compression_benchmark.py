@@ -9,7 +9,7 @@ import torch
 from experiments.benchmarks import compression as benchmark
 from experiments.benchmarks.compression import Line, architecture_of, tables
 from experiments.results.record import kept
-from search_spaces.counting import count
+from search_spaces.cost.counting import count
 
 
 def test_choices_are_what_they_are_called():

@@ -15,7 +15,7 @@ from experiments.benchmarks.halving import (
 )
 from experiments.recipes import quickstart
 from nas.tasks.registry import get_task
-from search_spaces.sampling import smallest
+from search_spaces.space.sampling import smallest
 
 
 def test_a_training_goes_on_where_it_was_and_costs_what_one_in_a_piece_does(tmp_path):

@@ -21,7 +21,7 @@ from experiments.benchmarks.supernet_fidelity import (
     members,
     report,
 )
-from nas.searching.supernet import SupernetConfig
+from nas.records.supernet import SupernetConfig
 from nas.tasks.registry import get_task
 from nas.training.config import SupernetRecipe
 

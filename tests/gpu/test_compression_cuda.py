@@ -17,8 +17,8 @@ from search_spaces.compression.probing import probe
 from search_spaces.compression.quantize import weight_precision
 from search_spaces.compression.realness import Shape
 from search_spaces.compression.store import load_compressed, save_compressed
-from search_spaces.counting import count
-from search_spaces.kernels import INT8_CUDA_LEAST_ROWS
+from search_spaces.cost.counting import count
+from search_spaces.cost.kernels import INT8_CUDA_LEAST_ROWS
 from search_spaces.models.build import build
 from search_spaces.models.decoding import as_priced
 from search_spaces.workload import Workload

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from predictors.campaign.exclusive import DeviceLock, introduce
-from predictors.campaign.protocol import get_protocol
-from predictors.campaign.runner import measure_fresh
+from predictors.measurement.exclusive import DeviceLock, introduce
+from predictors.measurement.protocol import get_protocol
+from predictors.measurement.runner import measure_fresh
 from predictors.meters.nvml import NvmlMeter, board_uuid
 from search_spaces.architecture import Architecture, AttentionSpec, Compression, FfnSpec, LayerSpec
 from search_spaces.compression.apply import compress, prepare_for_inference

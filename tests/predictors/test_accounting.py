@@ -3,8 +3,8 @@
 import pytest
 from fakes import FakeClock, FakeMeter
 
-from predictors.campaign import accounting
-from predictors.campaign.accounting import EnergySpan
+from predictors.measurement import accounting
+from predictors.measurement.accounting import EnergySpan
 from predictors.meters.base import MeterError
 
 

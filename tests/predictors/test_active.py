@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from predictors.learned.active import (
+from predictors.energy.active import (
     Candidates,
     above_front,
     first_rows,
@@ -11,8 +11,8 @@ from predictors.learned.active import (
     next_rows,
     width_near_front,
 )
-from predictors.learned.design import design_features, posterior_variance
-from predictors.learned.regressor import Interval
+from predictors.energy.design import design_features, posterior_variance
+from predictors.energy.regressor import Interval
 
 
 def made(n=200, seed=0):

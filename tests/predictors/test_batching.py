@@ -2,7 +2,7 @@
 
 import pytest
 
-from predictors.campaign.batching import LARGEST, search_batch_size
+from predictors.measurement.batching import LARGEST, search_batch_size
 
 
 def search(energy_j, most=None):

@@ -8,9 +8,9 @@ from fakes import FakeClock, FakeGpu, FakeLab, FakeNvml
 from record_fakes import DIGITS, made_record, made_records
 
 from predictors.campaign.plan import PlanItem, plan_items
-from predictors.campaign.protocol import get_protocol
-from predictors.campaign.records import EnergyRecord, read_records
 from predictors.campaign.slices import run_slice
+from predictors.measurement.protocol import get_protocol
+from predictors.measurement.records import EnergyRecord, read_records
 from predictors.meters.board import Board, describe_limits
 from predictors.meters.nvml import NvmlMeter
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from fakes import FakeClock, FakeMeter
 
-from predictors.campaign.exclusive import DeviceLock
-from predictors.campaign.protocol import PROTOCOLS, Protocol, get_protocol
-from predictors.campaign.quality import median_interval
-from predictors.campaign.records import EnergyRecord, append_records, read_records
-from predictors.campaign.runner import MeasureError, MeasureTimeout, make_job, measure_fresh
-from predictors.campaign.windows import WindowLoop, run_windows
-from predictors.campaign.worker import make_record
+from predictors.measurement.exclusive import DeviceLock
+from predictors.measurement.protocol import PROTOCOLS, Protocol, get_protocol
+from predictors.measurement.quality import median_interval
+from predictors.measurement.records import EnergyRecord, append_records, read_records
+from predictors.measurement.runner import MeasureError, MeasureTimeout, make_job, measure_fresh
+from predictors.measurement.windows import WindowLoop, run_windows
+from predictors.measurement.worker import make_record
 from predictors.meters.base import EnergyReading, MeterError
 from search_spaces.architecture import (
     Architecture,
@@ -338,7 +338,7 @@ def test_a_measurement_ends_with_the_command_that_asked_for_it(tmp_path):
     )
     code = (
         "import json, sys\n"
-        "from predictors.campaign.process import MeasureProcess\n"
+        "from predictors.measurement.process import MeasureProcess\n"
         "with MeasureProcess(json.loads(sys.argv[1]), 60) as process:\n"
         "    print(process._process.pid, flush=True)\n"
         "    process.receive()\n"
@@ -406,7 +406,7 @@ def test_impossible_readings_are_refused(record, change):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from predictors.campaign.exclusive import DeviceLock
+from predictors.measurement.exclusive import DeviceLock
 with getattr(DeviceLock(Path(sys.argv[1]), "cpu"), sys.argv[2])():
     print("held", flush=True)
     time.sleep(60)

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import pytest
 
-from predictors.campaign.compare import compare
-from predictors.campaign.protocol import Protocol
+from predictors.measurement.compare import compare
+from predictors.measurement.protocol import Protocol
 from predictors.meters.base import MeterError, Window
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.workload import Workload

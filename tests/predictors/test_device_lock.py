@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from fakes import FakeClock, FakeGpu, FakeNvml
 
-from predictors.campaign import exclusive
-from predictors.campaign.exclusive import DeviceLock, introduce, lock_folder
+from predictors.measurement import exclusive
+from predictors.measurement.exclusive import DeviceLock, introduce, lock_folder
 from predictors.meters.base import MeterError
 from predictors.meters.nvml import NvmlMeter, board_uuid
 
@@ -36,7 +36,7 @@ def test_the_folder_is_the_machines_and_not_the_callers(monkeypatch, tmp_path):
     here = lock_folder()
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(os, "getuid", lambda: 12345)
-    code = "from predictors.campaign.exclusive import lock_folder; print(lock_folder())"
+    code = "from predictors.measurement.exclusive import lock_folder; print(lock_folder())"
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     assert Path(there.strip()) == here == lock_folder()
     monkeypatch.setenv("JOULENAS_LOCK_FOLDER", str(tmp_path / "own"))
@@ -122,7 +122,7 @@ def test_our_processes_are_those_that_opened_the_lock_and_live(tmp_path):
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from predictors.campaign.exclusive import DeviceLock\n"
+        "from predictors.measurement.exclusive import DeviceLock\n"
         "with DeviceLock(Path(sys.argv[1]), 'cpu').shared():\n"
         "    pass\n"
         "print('open', flush=True)\n"

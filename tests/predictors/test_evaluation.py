@@ -8,11 +8,11 @@ import pytest
 from record_fakes import DIGITS, made_record, made_records
 from scipy.stats import kendalltau
 
-from predictors.learned import evaluation
-from predictors.learned.evaluation import OURS, ceiling, evaluate, line
-from predictors.learned.learning_curve import learning_curve
-from predictors.learned.metrics import judge, ranked
-from predictors.learned.splits import SPLITS, SplitRefusedError, make_folds
+from predictors.energy import evaluation
+from predictors.energy.evaluation import OURS, ceiling, evaluate, line
+from predictors.energy.learning_curve import learning_curve
+from predictors.energy.metrics import judge, ranked
+from predictors.energy.splits import SPLITS, SplitRefusedError, make_folds
 
 ONE = np.zeros(4, dtype=int)
 

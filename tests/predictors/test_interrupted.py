@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from predictors.campaign import worker
-from predictors.campaign.process import (
+from predictors.measurement import worker
+from predictors.measurement.process import (
     MeasureError,
     MeasureInterrupted,
     MeasureProcess,
@@ -110,7 +110,7 @@ def test_compiling_is_no_part_of_the_time_that_a_measurement_has():
 
 
 def test_compiling_that_hangs_ends_by_its_own_limit(monkeypatch):
-    monkeypatch.setattr("predictors.campaign.process.COMPILE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("predictors.measurement.process.COMPILE_TIMEOUT_S", 0.2)
     with Talking([*compiling(3, 0.4), (0.0, READY)], timeout_s=9) as process:
         assert process.receive() == READY
     with (

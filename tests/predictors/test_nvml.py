@@ -5,8 +5,8 @@ from statistics import median
 import pytest
 from fakes import FakeClock, FakeGpu, FakeNvml
 
-from predictors.campaign.protocol import get_protocol
-from predictors.campaign.windows import WindowLoop, is_rejected, run_windows
+from predictors.measurement.protocol import get_protocol
+from predictors.measurement.windows import WindowLoop, is_rejected, run_windows
 from predictors.meters.base import MeterError, Window
 from predictors.meters.nvml import NvmlMeter, board_uuid, visible_gpu
 from predictors.meters.steps import StepWatcher

@@ -8,13 +8,13 @@ import pytest
 from contracts.test_predictor_contract import DIGITS, observations
 from safetensors.numpy import load_file, save_file
 
-from predictors.learned.artifact import (
+from predictors.energy.artifact import (
     Provenance,
     SavedPredictor,
     load_predictor,
     save_predictor,
 )
-from predictors.learned.models import EnergyPredictor
+from predictors.energy.models import EnergyPredictor
 
 PROVENANCE = Provenance(
     device="board",

@@ -2,8 +2,8 @@
 
 import pytest
 
-from predictors.campaign import worker
-from predictors.campaign.memory import asked_bytes, crowded_out
+from predictors.measurement import worker
+from predictors.measurement.memory import asked_bytes, crowded_out
 
 GIB = 2**30
 

@@ -12,10 +12,10 @@ from predictors.campaign.costs import ItemCosts
 from predictors.campaign.failures import compression_choices, read_failures
 from predictors.campaign.pending import pending_items
 from predictors.campaign.plan import PlanItem, plan_items
-from predictors.campaign.process import MeasureError, MeasureInterrupted, MeasureTimeout
-from predictors.campaign.protocol import get_protocol
-from predictors.campaign.records import read_records
 from predictors.campaign.slices import SliceOptions, run_slice
+from predictors.measurement.process import MeasureError, MeasureInterrupted, MeasureTimeout
+from predictors.measurement.protocol import get_protocol
+from predictors.measurement.records import read_records
 from search_spaces.architecture import (
     Architecture,
     AttentionSpec,

@@ -5,17 +5,17 @@ from statistics import median
 import pytest
 from fakes import FakeLab
 
-from predictors.campaign.drift import IRREGULAR, UNCORRECTED, correct_drift
 from predictors.campaign.failures import failures_path
 from predictors.campaign.pending import pending_items
 from predictors.campaign.plan import Part, PlanItem, plan_campaign, plan_items
-from predictors.campaign.process import MeasureError
-from predictors.campaign.protocol import Protocol
-from predictors.campaign.records import read_records
 from predictors.campaign.slices import SliceOptions, run_slice
-from search_spaces.encoding import to_vector
-from search_spaces.kernels import kernel_fault
-from search_spaces.presets import get_space
+from predictors.measurement.drift import IRREGULAR, UNCORRECTED, correct_drift
+from predictors.measurement.process import MeasureError
+from predictors.measurement.protocol import Protocol
+from predictors.measurement.records import read_records
+from search_spaces.cost.kernels import kernel_fault
+from search_spaces.space.encoding import to_vector
+from search_spaces.space.presets import get_space
 from search_spaces.workload import Workload
 
 SPACE = get_space("digits-tiny")
@@ -242,7 +242,7 @@ def test_a_plan_is_the_same_each_time_holds_repeats_and_serves_each_part():
 def test_a_plan_covers_the_space_better_than_chance():
     import numpy as np
 
-    from search_spaces.sampling import sample
+    from search_spaces.space.sampling import sample
 
     rng = np.random.default_rng(0)
     targets = np.stack([to_vector(sample(SPACE, rng), SPACE) for _ in range(200)]).astype(float)

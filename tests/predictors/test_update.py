@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from record_fakes import DIGITS, SPACE, true_j
 
-from predictors.learned.models import EnergyPredictor, Observation
-from predictors.learned.update import updated
-from search_spaces.sampling import sample
+from predictors.energy.models import EnergyPredictor, Observation
+from predictors.energy.update import updated
+from search_spaces.space.sampling import sample
 
 
 def observed(n, *, seed=0, noise=0.02, factor=1.0, joules=true_j):

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces.architecture import PRECISIONS
-from search_spaces.batch import ArchitectureBatch
-from search_spaces.counting import count, count_batch, stream_precisions
-from search_spaces.encoding import from_vector, to_vector
-from search_spaces.presets import PRESETS
-from search_spaces.sampling import sample, sample_positions
+from search_spaces.cost.counting import count, count_batch, stream_precisions
+from search_spaces.space.batch import ArchitectureBatch
+from search_spaces.space.encoding import from_vector, to_vector
+from search_spaces.space.presets import PRESETS
+from search_spaces.space.sampling import sample, sample_positions
 from search_spaces.workload import Workload
 
 WORKLOADS = {

@@ -19,16 +19,16 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
+from search_spaces.architecture.simulated import describe_on, simulated_choices
 from search_spaces.compression import apply, quantize, sparsity
 from search_spaces.compression.apply import compress, prepare_for_inference, run_eagerly
 from search_spaces.compression.quantize import weight_precision
 from search_spaces.compression.sparsity import Masks, mask_2_4
 from search_spaces.compression.store import load_compressed, save_compressed
-from search_spaces.counting import count
-from search_spaces.kernels import least_rows
+from search_spaces.cost.counting import count
+from search_spaces.cost.kernels import least_rows
 from search_spaces.models.blocks import Layer
 from search_spaces.models.build import build
-from search_spaces.simulated import describe_on, simulated_choices
 from search_spaces.workload import Workload
 
 DIGITS = Workload("digits", "image_classification", (1, 8, 8), 10, 16)

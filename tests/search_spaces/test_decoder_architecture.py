@@ -14,12 +14,12 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
-from search_spaces.batch import ArchitectureBatch
-from search_spaces.counting import count
-from search_spaces.encoding import encode
-from search_spaces.presets import PRESETS
-from search_spaces.sampling import sample
+from search_spaces.cost.counting import count
 from search_spaces.space import SearchSpace
+from search_spaces.space.batch import ArchitectureBatch
+from search_spaces.space.encoding import encode
+from search_spaces.space.presets import PRESETS
+from search_spaces.space.sampling import sample
 from search_spaces.workload import Workload
 
 ENCODER = Architecture(32, (LayerSpec(AttentionSpec(4, 2, 8), FfnSpec(64)),) * 3)

@@ -13,12 +13,12 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
-from search_spaces.batch import ArchitectureBatch
 from search_spaces.compression.apply import compress, prepare_for_inference
-from search_spaces.counting import count, count_batch, kv_cache_bytes
-from search_spaces.memory import peak_memory_of
+from search_spaces.cost.counting import count, count_batch, kv_cache_bytes
+from search_spaces.cost.memory import peak_memory_of
 from search_spaces.models.build import build
 from search_spaces.models.decoding import Phase, as_priced, decode, empty_caches, generate
+from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.workload import Workload
 
 LM = Workload("lm", "language_modelling", (24,), 40, 3, vocab_size=40)

@@ -16,15 +16,15 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
-from search_spaces.batch import ArchitectureBatch
 from search_spaces.compression.apply import compress, prepare_for_inference, run_eagerly
-from search_spaces.counting import count, count_batch, kv_cache_bytes
-from search_spaces.memory import peak_memory_of
+from search_spaces.cost.counting import count, count_batch, kv_cache_bytes
+from search_spaces.cost.memory import peak_memory_of
 from search_spaces.models.beam import SearchShape, beam_search
 from search_spaces.models.build import build, build_network
 from search_spaces.models.encoder_decoder import translate
-from search_spaces.presets import PRESETS
-from search_spaces.sampling import sample
+from search_spaces.space.batch import ArchitectureBatch
+from search_spaces.space.presets import PRESETS
+from search_spaces.space.sampling import sample
 from search_spaces.workload import PADDING_TOKEN, Workload
 
 MT = Workload("mt", "translation", (9,), 31, 3, 30, target_length=6)

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
-from search_spaces.counting import count
-from search_spaces.memory import peak_memory_of
+from search_spaces.cost.counting import count
+from search_spaces.cost.memory import peak_memory_of
 from search_spaces.models.build import build
 from search_spaces.models.extract import extract
 from search_spaces.models.supernet import Supernet
-from search_spaces.presets import PRESETS
-from search_spaces.sampling import largest
 from search_spaces.space import SearchSpace
+from search_spaces.space.presets import PRESETS
+from search_spaces.space.sampling import largest
 from search_spaces.workload import Workload
 
 LAYER = LayerSpec(AttentionSpec(2, 1, 8), FfnSpec(32))

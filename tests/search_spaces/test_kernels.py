@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from search_spaces.architecture.simulated import simulated_choices
 from search_spaces.compression import quantize, sparsity
 from search_spaces.compression.apply import compress
-from search_spaces.kernels import (
+from search_spaces.cost.kernels import (
     FP8_MULTIPLE,
     INT4_OUT_MULTIPLE,
     INT8_CUDA_MULTIPLE,
@@ -13,10 +14,9 @@ from search_spaces.kernels import (
     kernel_fault,
 )
 from search_spaces.models.build import build
-from search_spaces.presets import get_space
-from search_spaces.sampling import sample
-from search_spaces.simulated import simulated_choices
 from search_spaces.space import SearchSpace
+from search_spaces.space.presets import get_space
+from search_spaces.space.sampling import sample
 from search_spaces.workload import Workload
 
 DIGITS = Workload("digits", "image_classification", (1, 8, 8), 10, 16)

@@ -13,8 +13,8 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
+from search_spaces.architecture.layer_kinds import compressed_layer_kinds
 from search_spaces.compression.apply import compiled_layers, compress
-from search_spaces.layer_kinds import compressed_layer_kinds
 from search_spaces.models.build import build
 from search_spaces.models.decoding import as_priced
 from search_spaces.workload import Workload

@@ -16,13 +16,13 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
-from search_spaces.batch import ArchitectureBatch
 from search_spaces.compression.quantize import quiet_torchao
-from search_spaces.counting import BYTES_PER_WEIGHT, count, count_batch
-from search_spaces.memory import peak_memory_bytes, peak_memory_of
+from search_spaces.cost.counting import BYTES_PER_WEIGHT, count, count_batch
+from search_spaces.cost.memory import peak_memory_bytes, peak_memory_of
 from search_spaces.models.build import build
-from search_spaces.sampling import sample
 from search_spaces.space import SearchSpace
+from search_spaces.space.batch import ArchitectureBatch
+from search_spaces.space.sampling import sample
 from search_spaces.workload import Workload
 
 SPACE = SearchSpace.from_dict(

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
-from search_spaces.counting import count
+from search_spaces.cost.counting import count
 from search_spaces.models.blocks import Attention
 from search_spaces.models.build import build
-from search_spaces.presets import PRESETS
-from search_spaces.sampling import sample
+from search_spaces.space.presets import PRESETS
+from search_spaces.space.sampling import sample
 from search_spaces.workload import Workload
 
 DIGITS = Workload("digits", "image_classification", (1, 8, 8), 10, 4)

@@ -16,18 +16,18 @@ from markdown import markdown
 from run_fakes import make_run
 from search_fakes import SPACE
 
-from nas.cli.formats import render_csv, render_markdown
 from nas.cli.main import main
-from nas.cli.tables import render_columns
-from nas.exporting import markdown as escape
+from nas.cli.options.formats import render_csv, render_markdown
+from nas.cli.output.tables import render_columns
+from nas.core import markdown as escape
+from nas.core.names import check_name, printable
 from nas.exporting.card import make_card, render_readme
 from nas.exporting.model_card import render_model_card
 from nas.exporting.verify import Verification
 from nas.plots.style import drawing
-from nas.tasks.metric import Metric
+from nas.tasks.base.metric import Metric
 from nas.tasks.registry import get_task
 from predictors.meters.base import EnergyReading
-from search_spaces.names import check_name, printable
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
 
@@ -113,7 +113,7 @@ def test_names_of_any_script_are_names(name):
 
 
 def test_a_run_that_somebody_has_changed_is_refused(tmp_path):
-    from nas.searching.run import load
+    from nas.store.run import load
 
     run = make_run(tmp_path / "run", trials=2)
     path = run.folder / "run.json"
@@ -197,7 +197,7 @@ def test_what_a_message_quotes_is_not_obeyed_by_a_terminal(capsys):
 
 
 def test_what_to_do_next_can_be_copied_into_a_shell(tmp_path, capsys):
-    from nas.cli.search import report
+    from nas.cli.commands.search import report
 
     run = make_run(tmp_path / "my run; touch x", trials=2)
     report(replace(run), as_json=False)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from search_spaces.encoding import decode, repair
-from search_spaces.positions import is_active, repaired
-from search_spaces.presets import PRESETS
+from search_spaces.space.encoding import decode, repair
+from search_spaces.space.positions import is_active, repaired
+from search_spaces.space.presets import PRESETS
 
 
 @pytest.mark.parametrize("space", PRESETS.values(), ids=PRESETS.keys())

@@ -15,8 +15,8 @@ from search_spaces.compression.realness import (
     runnable_choices,
 )
 from search_spaces.compression.timing import median_ratio, time_in_turns
-from search_spaces.kernels import rows_read
-from search_spaces.presets import PRESETS
+from search_spaces.cost.kernels import rows_read
+from search_spaces.space.presets import PRESETS
 from search_spaces.workload import Workload
 
 SMALL, LARGE = Shape(64, 512), Shape(512, 512)

@@ -7,19 +7,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from predictors.learned.features import FEATURES, counted
+from predictors.energy.features import FEATURES, counted
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
-from search_spaces.batch import ArchitectureBatch
 from search_spaces.compression.inherit import check_fits_in
-from search_spaces.counting import count
-from search_spaces.encoding import encode
-from search_spaces.memory import peak_memory_of
+from search_spaces.cost.counting import count
+from search_spaces.cost.memory import peak_memory_of
 from search_spaces.models.build import build
 from search_spaces.models.extract import extract
 from search_spaces.models.supernet import Supernet
-from search_spaces.presets import PRESETS
-from search_spaces.sampling import largest, sample, sample_positions, smallest
 from search_spaces.space import SearchSpace
+from search_spaces.space.batch import ArchitectureBatch
+from search_spaces.space.encoding import encode
+from search_spaces.space.presets import PRESETS
+from search_spaces.space.sampling import largest, sample, sample_positions, smallest
 from search_spaces.workload import Workload
 
 IMAGES = Workload("images", "image_classification", (3, 32, 48), 5, 2)

@@ -7,18 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces.architecture import Compression
-from search_spaces.domains import ALL_GENE_TYPES, GENE_TYPES, Choice
-from search_spaces.encoding import decode, encode, from_vector, repair, to_vector
-from search_spaces.presets import PRESETS, get_space
-from search_spaces.sampling import (
+from search_spaces.architecture.sides import DECODER, ENCODER
+from search_spaces.space import SearchSpace
+from search_spaces.space.domains import ALL_GENE_TYPES, GENE_TYPES, Choice
+from search_spaces.space.encoding import decode, encode, from_vector, repair, to_vector
+from search_spaces.space.presets import PRESETS, get_space
+from search_spaces.space.sampling import (
     compression_variants,
     crossover,
     mutate,
     sample,
     smallest,
 )
-from search_spaces.sides import DECODER, ENCODER
-from search_spaces.space import SearchSpace
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -12,9 +12,9 @@ import torch
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.extract import extract
 from search_spaces.models.supernet import Supernet
-from search_spaces.presets import PRESETS
-from search_spaces.sampling import largest, sample, smallest
 from search_spaces.space import SearchSpace
+from search_spaces.space.presets import PRESETS
+from search_spaces.space.sampling import largest, sample, smallest
 from search_spaces.workload import Workload
 
 DIGITS = Workload("digits", "image_classification", (1, 8, 8), 10, 4)

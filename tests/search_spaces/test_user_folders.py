@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from predictors.campaign.exclusive import DeviceLock
-from search_spaces.user_folders import (
+from nas.core.user_folders import (
     ForeignFolderError,
     cache_folder,
     private_folder,
     shared_folder,
 )
+from predictors.measurement.exclusive import DeviceLock
 
 
 def mode(path):
@@ -66,7 +66,7 @@ def test_without_a_home_there_is_a_private_folder(xdg, home, environment, tmp_pa
 
 def test_a_cache_made_for_want_of_a_home_goes_with_its_process(tmp_path):
     code = (
-        "from search_spaces.user_folders import cache_folder; import os;"
+        "from nas.core.user_folders import cache_folder; import os;"
         "print(cache_folder('tasks')); os.fork() or os._exit(0)"
     )
     environment = os.environ | {"XDG_CACHE_HOME": "/proc/nowhere", "TMPDIR": str(tmp_path)}

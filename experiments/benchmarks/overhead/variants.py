@@ -15,15 +15,15 @@ from typing import Any, cast
 
 from experiments.benchmarks.scale.law import evaluated
 from experiments.benchmarks.scale.simulate import open_session, resident_mb
-from nas.searching.config import GateConfig, SamplerName, SearchConfig
-from nas.searching.evaluator import Measure
-from nas.searching.run import create
-from nas.searching.session import Snapshot
-from nas.searching.stopping import Tell
-from nas.searching.trial import TrialRecord
+from nas.evaluation.evaluator import Measure
+from nas.records.config import GateConfig, SamplerName, SearchConfig
+from nas.records.rungs import Tell
+from nas.records.trial import TrialRecord
+from nas.searching.controller.session import Snapshot
+from nas.store.run import create
 from nas.tasks.registry import get_task
-from search_spaces.encoding import decode, repair
-from search_spaces.presets import get_space
+from search_spaces.space.encoding import decode, repair
+from search_spaces.space.presets import get_space
 from search_spaces.workload import Workload
 
 
@@ -59,7 +59,7 @@ class Formula:
     def evaluate(
         self, candidate: TrialRecord, folder: Path, measure: Measure, tell: Tell | None = None
     ) -> TrialRecord:
-        """See ``nas.searching.evaluator.Evaluator``."""
+        """See ``nas.evaluation.evaluator.Evaluator``."""
         time.sleep(self.sleep_s)
         return evaluated(candidate, self.workload)
 
@@ -129,9 +129,9 @@ def ours(
     sampler: str, space: str, trials: int, workers: int, budget_s: float, sleep_s: float = 0.0
 ) -> tuple[Rate, float | None]:
     """Our driver; the second is its CPU as a share of a core while its trials sleep."""
-    from nas.searching.ray_cluster import cluster
-    from nas.searching.ray_driver import run_trials
-    from predictors.campaign.protocol import get_protocol
+    from nas.cluster.connect import cluster
+    from nas.cluster.driver import run_trials
+    from predictors.measurement.protocol import get_protocol
 
     config = SearchConfig(
         task="digits",
@@ -183,7 +183,7 @@ def bare(space: str, trials: int, workers: int, budget_s: float, *, reuse_actors
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
 
-    from nas.searching.ray_cluster import cluster
+    from nas.cluster.connect import cluster
 
     found = get_space(space)
     workload = get_task("digits").workload(128)

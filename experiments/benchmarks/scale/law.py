@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from nas.searching.trial import TrialRecord
+from nas.records.trial import TrialRecord
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
-from search_spaces.counting import count
+from search_spaces.cost.counting import count
 from search_spaces.workload import Workload
 
 _J_PER_MAC, _J_PER_BYTE, _J_PER_LAYER = 1e-11, 1e-10, 2e-6

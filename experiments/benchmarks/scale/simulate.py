@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import cast
 
 from experiments.benchmarks.scale.law import evaluated, training_s
-from nas.searching.config import GateConfig, SamplerName, SearchConfig
-from nas.searching.gate import Gate, Rivals
-from nas.searching.run import Run, create
-from nas.searching.samplers import make_sampler
-from nas.searching.session import Listener, Session
-from nas.searching.storage import StudyStore, journal_path
-from nas.searching.trial import TrialRecord
-from search_spaces.presets import get_space
+from nas.records.config import GateConfig, SamplerName, SearchConfig
+from nas.records.trial import TrialRecord
+from nas.searching.controller.sampler_by_name import make_sampler
+from nas.searching.controller.session import Listener, Session
+from nas.searching.gating.gate import Gate, Rivals
+from nas.store.run import Run, create
+from nas.store.storage import StudyStore, journal_path
+from search_spaces.space.presets import get_space
 
 _STARTUP_TRIALS = 50
 # In a process of its own, as a user's command is.

@@ -1,1 +1,1 @@
-"""Samplers beside others: problems, peers, curves and tables of search quality."""
+"""Search quality beside other samplers: problems, peers, curves, tables."""

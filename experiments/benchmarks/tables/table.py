@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.learned.regressor import Terms, TrainingRows
+from predictors.energy.regressor import Terms, TrainingRows
 
 Array = NDArray[np.float64]
 

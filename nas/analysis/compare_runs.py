@@ -1,0 +1,161 @@
+"""Two runs of one task against each other, or one run on two devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nas.pareto.comparison import compare_fronts
+from nas.pareto.queries import Front, FrontMember
+from nas.store.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of two fronts. ``label`` is A or B.
+
+    ``hypervolume`` is accuracy times decades of joules (and of each further objective) from the
+    common reference. ``covers`` is the share of the other's members that this front is at least
+    as good as in everything. ``dominated`` maps each dominated member's trial number to the
+    trials of the other front that dominate it. ``measured_on`` is the search's name of the device.
+    """
+
+    label: str
+    run: str
+    device: str
+    meter: str
+    is_estimate: bool
+    workload: str
+    members: tuple[FrontMember, ...]
+    hypervolume: float
+    covers: float
+    dominated: dict[int, tuple[int, ...]]
+    measured_on: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunsCompared:
+    """Two fronts side by side, with what the figures must be read with.
+
+    ``reference`` has a value for each of ``objectives`` in their own units; where it is not
+    ``given`` by both searches it is a tenth of the joint extent beyond the worst of both fronts.
+    """
+
+    objectives: tuple[str, ...]
+    reference: tuple[float, ...]
+    given: bool
+    sides: tuple[Side, Side]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        data = asdict(self)
+        for side in data["sides"]:
+            side["dominated"] = [
+                {"trial": trial, "by": list(by)} for trial, by in side["dominated"].items()
+            ]
+        return data
+
+
+def compare_runs(a: Run, b: Run) -> RunsCompared:
+    """Compare the fronts of two runs as they stand.
+
+    Raises:
+        ValueError: the runs are of different tasks, or one has no front yet.
+    """
+    if a.task != b.task:
+        raise ValueError(
+            f"runs must be of one task, whose accuracies compare, got {a.task!r} and {b.task!r}"
+        )
+    costs = a.config.goals.costs
+    same = costs == b.config.goals.costs
+    # Members of more objectives need not be on the front of the two that both runs have.
+    fronts = [run.front() if same else Front.of(run.front().members) for run in (a, b)]
+    for run, front in zip((a, b), fronts, strict=True):
+        if not len(front):
+            raise ValueError(f"run {run.folder} must have a front to compare, and has none yet")
+    given = a.config.reference if same and a.config.reference == b.config.reference else None
+    found = compare_fronts(
+        fronts[0].losses(),
+        fronts[1].losses(),
+        None if given is None else (1 - given[0], *np.log10(given[1:])),
+    )
+    reference = given or (
+        1 - found.reference[0],
+        *(float(10**value) for value in found.reference[1:]),
+    )
+    sides = tuple(
+        _side(label, run, front, other, found.volumes[i], found.coverage[i], beaten)
+        for i, (label, run, front, other, beaten) in enumerate(
+            (
+                ("A", a, fronts[0], fronts[1], found.dominated_a),
+                ("B", b, fronts[1], fronts[0], found.dominated_b),
+            )
+        )
+    )
+    return RunsCompared(
+        objectives=("accuracy", "joules", *(costs if same else ())),
+        reference=reference,
+        given=given is not None,
+        sides=(sides[0], sides[1]),
+        notes=tuple(_notes(a, b, sides, same)),
+    )
+
+
+def _side(
+    label: str,
+    run: Run,
+    front: Front,
+    other: Front,
+    volume: float,
+    covers: float,
+    beaten: Sequence[Sequence[int]],
+) -> Side:
+    # Of joules that are measured, where any are.
+    first = next((m for m in front if m.joules == "measured"), front.members[0])
+    return Side(
+        label=label,
+        run=str(run.folder),
+        device=first.device,
+        measured_on=first.measured_on,
+        meter=first.meter,
+        is_estimate=any(m.is_estimate for m in front),
+        workload=first.workload,
+        members=front.members,
+        hypervolume=volume,
+        covers=covers,
+        dominated={
+            member.trial: tuple(other.members[i].trial for i in by)
+            for member, by in zip(front.members, beaten, strict=True)
+            if by
+        },
+    )
+
+
+def _notes(a: Run, b: Run, sides: Sequence[Side], same_costs: bool) -> list[str]:
+    """What does not compare as it stands."""
+    found = []
+    one, two = sides
+    if not same_costs:
+        found.append(
+            "the runs have different objectives: they are compared in accuracy and joules alone"
+        )
+    for name, word in (
+        ("device", "devices"),
+        ("meter", "meters"),
+        ("workload", "workloads"),
+    ):
+        left, right = getattr(one, name), getattr(two, name)
+        if left != right:
+            found.append(f"joules are of different {word}: {left} and {right}")
+    if a.config.protocol != b.config.protocol:
+        found.append(
+            f"joules were measured by different protocols: {a.config.protocol} and "
+            f"{b.config.protocol}"
+        )
+    if one.is_estimate or two.is_estimate:
+        found.append("joules are estimates where a meter says so: trust ratios, not levels")
+    return found

@@ -1,0 +1,263 @@
+"""Why a trial is on the front, or is not: who dominates it, what was predicted, what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from nas.pareto.dominance import as_losses
+from nas.pareto.queries import chances
+from nas.records.front_member import figures_of
+from nas.records.goals import Goals
+from nas.records.trial import TrialRecord, judged
+from nas.store.run import Run
+from search_spaces.architecture import Architecture
+from search_spaces.architecture.simulated import describe_on
+from search_spaces.space import SearchSpace
+from search_spaces.space.encoding import encode
+
+# What keeps a trial off the front, or that nothing does.
+Why = Literal[
+    "on the front",
+    "dominated",
+    "breaks a limit",
+    "dropped by the gate",
+    "stopped early",
+    "failed",
+    "still running",
+    "judged by inherited weights",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """A gene that two architectures differ in."""
+
+    name: str
+    this: Any
+    other: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Dominator:
+    """A trial that is at least as good in every objective, and better in one.
+
+    ``accuracy_gain`` is how much more accurate it is, ``joules_ratio`` how many times fewer joules
+    it needs, ``cost_ratios`` likewise for further objectives, by name.
+    """
+
+    trial: int
+    architecture_text: str
+    accuracy_gain: float
+    joules_ratio: float
+    cost_ratios: dict[str, float]
+    knobs: tuple[Knob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A limit that a trial breaks: its value and what was allowed."""
+
+    limit: str
+    value: float
+    allowed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is known of one trial's place.
+
+    ``reason`` is the search's own, of trials that did not complete. Predicted joules are what the
+    gate said before any training, with its interval at ``confidence``; ``inside`` says whether the
+    measured joules lie in it. ``front_probability`` is how likely no other trial truly dominates
+    it (``nas.pareto.uncertainty``). ``needed_accuracy`` and ``needed_energy_j`` are what would put
+    it on the front, the other figures as they are: more accurate than the one, or fewer joules
+    than the other; ``None`` for a trial that is there, or where further objectives are searched.
+    Energies are joules per ``unit``. ``flags`` say what went wrong while they were measured,
+    ``limits`` are those of the board in words.
+    Dominators on the front come first, those of the fewest joules before others.
+    """
+
+    trial: int
+    state: str
+    why: Why
+    reason: str | None
+    architecture_text: str
+    accuracy: float | None
+    accuracy_se: float | None
+    energy_j: float | None
+    energy_low_j: float | None
+    energy_high_j: float | None
+    joules: str
+    is_estimate: bool
+    unit: str
+    predicted_energy_j: float | None
+    predicted_low_j: float | None
+    predicted_high_j: float | None
+    confidence: float
+    inside: bool | None
+    audit: bool
+    baseline: bool
+    front_probability: float | None
+    needed_accuracy: float | None
+    needed_energy_j: float | None
+    broken: tuple[Broken, ...]
+    n_dominators: int
+    dominators: tuple[Dominator, ...]
+    flags: tuple[str, ...] = ()
+    limits: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
+    """Why trial ``number`` of ``run`` is where it is; at most ``most`` dominators are told of.
+
+    Raises:
+        ValueError: there is no such trial.
+    """
+    records = run.trials()
+    by_number = {record.number: record for record in records}
+    if number not in by_number:
+        allowed = f"0 to {max(by_number)}" if by_number else "none yet"
+        raise ValueError(f"trial must be one of run {run.folder} ({allowed}), got {number}")
+    record, goals = by_number[number], run.config.goals
+    compared = {r.number: r for r in judged(records)}
+    kept = [r for r in compared.values() if goals.keeps(r)]
+    is_judged = number in compared
+    rivals = [r for r in kept if is_judged and _dominates(goals, r, record)]
+    on_front = {r.number for r in goals.front(records)}
+    rivals.sort(key=lambda r: (r.number not in on_front, r.objectives[1], r.number))
+    broken = _broken(goals, record) if is_judged else ()
+    reading, energy_j = record.reading, record.energy_j
+    probability = None
+    if is_judged and not broken:
+        members = [figures_of(r) for r in kept]
+        of_all = chances(members, goals.costs)
+        probability = float(of_all[[m.trial for m in members].index(number)])
+    needed = _needed(record, kept) if rivals and not goals.costs else (None, None)
+    return Explanation(
+        trial=number,
+        state=record.state,
+        why=_why(record, is_judged, bool(broken), bool(rivals)),
+        reason=record.reason,
+        architecture_text=describe_on(record.architecture, run.config.measured_device),
+        accuracy=record.accuracy,
+        accuracy_se=record.accuracy_se,
+        energy_j=energy_j,
+        energy_low_j=None if reading is None else reading.low_j,
+        energy_high_j=None if reading is None else reading.high_j,
+        joules=record.joules if reading is None else "measured",
+        is_estimate=reading is None or reading.is_estimate,
+        unit=run.unit,
+        predicted_energy_j=record.predicted_energy_j,
+        predicted_low_j=record.predicted_low_j,
+        predicted_high_j=record.predicted_high_j,
+        confidence=run.config.gate.confidence,
+        inside=_inside(record),
+        audit=record.audit,
+        baseline=record.baseline,
+        front_probability=probability,
+        needed_accuracy=needed[0],
+        needed_energy_j=needed[1],
+        broken=broken,
+        n_dominators=len(rivals),
+        dominators=tuple(_dominator(run, record, rival) for rival in rivals[:most]),
+        flags=() if reading is None else reading.caveats,
+        limits="" if reading is None else reading.limits_text,
+    )
+
+
+def differing_knobs(this: Architecture, other: Architecture, space: SearchSpace) -> list[Knob]:
+    """The genes by which two members of ``space`` differ, of layers that both have."""
+    mine, theirs = _genes(this, space), _genes(other, space)
+    return [
+        Knob(name, value, theirs[name])
+        for name, value in mine.items()
+        if name in theirs and value != theirs[name]
+    ]
+
+
+def _genes(architecture: Architecture, space: SearchSpace) -> Mapping[str, Any]:
+    """Those that matter: ``encode`` gives layers beyond the depth a value as well."""
+    depths = [len(stack) for stack in architecture.stacks]
+    absent = tuple(
+        f"{side.layer}{i}."
+        for side, depth in zip(space.sides, depths, strict=True)
+        for i in range(depth, space.deepest(side))
+    )
+    genes = encode(architecture, space)
+    return {name: value for name, value in genes.items() if not name.startswith(absent)}
+
+
+def _why(record: TrialRecord, is_judged: bool, is_broken: bool, is_dominated: bool) -> Why:
+    if is_judged:
+        if is_broken:
+            return "breaks a limit"
+        return "dominated" if is_dominated else "on the front"
+    found: dict[str, Why] = {
+        "dropped": "dropped by the gate",
+        "stopped": "stopped early",
+        "failed": "failed",
+        "running": "still running",
+    }
+    return found.get(record.state, "judged by inherited weights")
+
+
+def _dominates(goals: Goals, rival: TrialRecord, record: TrialRecord) -> bool:
+    theirs, own = as_losses([goals.values(rival), goals.values(record)], goals.maximize)
+    return bool(np.all(theirs <= own) and np.any(theirs < own))
+
+
+def _broken(goals: Goals, record: TrialRecord) -> tuple[Broken, ...]:
+    reading = record.reading
+    values = {
+        "max_joules": record.energy_j,
+        "max_latency_s": None if reading is None else reading.latency_s,
+        "max_params": record.params,
+        "max_memory_bytes": record.peak_memory_bytes,
+    }
+    limits: dict[str, float | None] = {name: getattr(goals, name) for name in values}
+    return tuple(
+        Broken(name, float(value), limit)
+        for name, value in values.items()
+        if (limit := limits[name]) is not None and value is not None and value > limit
+    )
+
+
+def _inside(record: TrialRecord) -> bool | None:
+    low, high = record.predicted_low_j, record.predicted_high_j
+    if record.reading is None or low is None or high is None:
+        return None
+    return low <= record.reading.energy_j <= high
+
+
+def _needed(record: TrialRecord, kept: Sequence[TrialRecord]) -> tuple[float | None, float | None]:
+    """The accuracy to exceed at these joules, and the joules to go below at this accuracy."""
+    accuracy, energy_j = record.objectives
+    others = [r.objectives for r in kept if r.number != record.number]
+    return (
+        max((a for a, j in others if j <= energy_j), default=None),
+        min((j for a, j in others if a >= accuracy), default=None),
+    )
+
+
+def _dominator(run: Run, record: TrialRecord, rival: TrialRecord) -> Dominator:
+    goals = run.config.goals
+    own, theirs = goals.values(record), goals.values(rival)
+    return Dominator(
+        trial=rival.number,
+        architecture_text=describe_on(rival.architecture, run.config.measured_device),
+        accuracy_gain=theirs[0] - own[0],
+        joules_ratio=own[1] / theirs[1],
+        cost_ratios={
+            name: mine / other
+            for name, mine, other in zip(goals.costs, own[2:], theirs[2:], strict=True)
+        },
+        knobs=tuple(differing_knobs(record.architecture, rival.architecture, run.config.space)),
+    )

@@ -1,0 +1,83 @@
+"""How a search went: hypervolume against evaluations and joules, in the order trials ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.analysis.summary import volume_losses, volume_of
+from nas.pareto.dominance import non_dominated_mask
+from nas.pareto.hypervolume import hypervolume
+from nas.records.trial import judged
+from nas.store.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The search when a trial had ended.
+
+    ``evaluations`` counts trials that were trained, ``spent_energy_j`` all joules until then, a
+    teacher's and a supernet's first; ``elapsed_s`` is since the first trial ended.
+    """
+
+    trial: int
+    evaluations: int
+    spent_energy_j: float
+    hypervolume: float
+    elapsed_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Hypervolume (accuracy times decades) from ``reference``, a value for each objective."""
+
+    steps: tuple[Step, ...]
+    objectives: tuple[str, ...]
+    reference: tuple[float, ...]
+
+
+def history_of(run: Run) -> History | None:
+    """The history of ``run``, ``None`` before there is a front.
+
+    The corner is the search's own, or the one that its last front gives, for all steps. Trials
+    that are not compared (inherited weights beside fine-tuned ones) cost joules and add nothing.
+    """
+    records, goals = run.trials(), run.config.goals
+    volume = volume_of(records, goals)
+    if volume is None:
+        return None
+    (corner,) = volume_losses([volume.reference])
+    compared = {r.number for r in judged(records) if goals.keeps(r)}
+    ended = run.ended_at_s()
+    first_s = min(ended.values(), default=0.0)
+    teacher, supernet = run.teacher(), run.supernet()
+    spent_j = sum(found.energy_j or 0.0 for found in (teacher, supernet) if found is not None)
+    minimize = (False,) * len(corner)
+    front = np.empty((0, len(corner)))
+    reached, steps = 0.0, []
+    trained = [r for r in records if r.state in ("complete", "stopped", "failed")]
+    trained.sort(key=lambda r: _order(r.number, ended))
+    for evaluations, record in enumerate(trained, 1):
+        spent_j += (record.train_energy_j or 0.0) + (record.measure_energy_j or 0.0)
+        if record.number in compared:
+            grown = np.vstack([front, volume_losses([goals.values(record)])])
+            kept = grown[non_dominated_mask(grown, minimize)]
+            if not np.array_equal(kept, front):
+                front, reached = kept, hypervolume(kept, corner, minimize)
+        at_s = ended.get(record.number)
+        steps.append(
+            Step(
+                trial=record.number,
+                evaluations=evaluations,
+                spent_energy_j=spent_j,
+                hypervolume=reached,
+                elapsed_s=None if at_s is None else at_s - first_s,
+            )
+        )
+    return History(tuple(steps), volume.objectives, volume.reference)
+
+
+def _order(number: int, ended: Mapping[int, float]) -> tuple[float, int]:
+    return ended.get(number, float("inf")), number

@@ -1,0 +1,66 @@
+"""What was predicted of trials before they were trained, against what was measured of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.stats import beta
+
+from nas.records.trial import TrialRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """One trial's joules per sample: predicted with an interval, and measured with its own."""
+
+    trial: int
+    predicted_j: float
+    low_j: float
+    high_j: float
+    measured_j: float
+    measured_low_j: float
+    measured_high_j: float
+
+    @property
+    def inside(self) -> bool:
+        """Whether the measured joules lie in the predicted interval."""
+        return self.low_j <= self.measured_j <= self.high_j
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many intervals held what was measured; exact 95% binomial interval of the share."""
+
+    n: int
+    n_inside: int
+    share: float
+    low: float
+    high: float
+
+
+def predictions_of(records: Sequence[TrialRecord]) -> list[Predicted]:
+    """Of each trial that was predicted and then measured; finalists would be counted twice."""
+    found = []
+    for r in records:
+        predicted = (r.predicted_energy_j, r.predicted_low_j, r.predicted_high_j)
+        if r.reading is None or r.finalist_of is not None or None in predicted:
+            continue
+        energy_j, low_j, high_j = (float(value or 0.0) for value in predicted)
+        reading = r.reading
+        found.append(
+            Predicted(
+                r.number, energy_j, low_j, high_j, reading.energy_j, reading.low_j, reading.high_j
+            )
+        )
+    return found
+
+
+def coverage_of(predictions: Sequence[Predicted]) -> Coverage | None:
+    """``None`` where nothing was predicted (Clopper and Pearson 1934)."""
+    n, inside = len(predictions), sum(p.inside for p in predictions)
+    if not n:
+        return None
+    low = 0.0 if inside == 0 else float(beta.ppf(0.025, inside, n - inside + 1))
+    high = 1.0 if inside == n else float(beta.ppf(0.975, inside + 1, n - inside))
+    return Coverage(n, inside, inside / n, low, high)

@@ -1,0 +1,265 @@
+"""What a search cost and what it saves: counts, the gate's audit, joules, carbon, break-even."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.evaluation.fidelity import Fidelity, fidelity_of
+from nas.evaluation.supernet_weights import spent_before
+from nas.pareto.hypervolume import hypervolume
+from nas.records.config import LARGEST
+from nas.records.goals import Goals
+from nas.records.spent import spent_in
+from nas.records.trial import TrialRecord, judged
+from nas.samplers.proposer import beyond
+from nas.searching.device_account import device_energy_j
+from nas.searching.gating.gate import AuditSummary, audit_summary
+from nas.store.run import Run
+
+_JOULES_PER_KWH = 3.6e6
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What the search found against a baseline: the fewest joules at no less accuracy.
+
+    Other baselines are no answer: the user had them before.
+
+    Energies are per unit of the workload (a sample, or a token of a phase), of which
+    ``inferences_to_break_even`` pay back the search's own joules.
+    """
+
+    baseline_trial: int
+    baseline_energy_j: float
+    better_trial: int
+    better_energy_j: float
+    inferences_to_break_even: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times fewer joules per unit."""
+        return self.baseline_energy_j / self.better_energy_j
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """Hypervolume of the front: accuracy times decades of each cost, from ``reference``.
+
+    ``reference`` has a value for each of ``objectives``, in their own units. Where it is not
+    ``given`` it moves with the front, and figures of two runs do not compare.
+    """
+
+    hypervolume: float
+    objectives: tuple[str, ...]
+    reference: tuple[float, ...]
+    given: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSummary:
+    """The account of one search. Energies are in joules, carbon in grams of CO2 equivalent.
+
+    ``refined`` counts evaluations after the search, of trials whose place was unsure.
+    ``stopped`` trials were ended early; ``stopped_saved_s`` and ``stopped_saved_j`` estimate what
+    their training would have taken more, at the rate that it had, measuring left out;
+    ``None`` where that is not known of each.
+
+    ``teacher_energy_j`` is what training a teacher took, ``None`` where there is none, likewise
+    ``supernet_energy_j``. Of a search by a supernet ``complete`` and the like count finalists too,
+    ``finalists`` are those that were fine-tuned and measured, and ``fidelity`` says how well
+    inherited accuracies rank them.
+    ``idle_energy_j`` is what the device drew beside all that, ``None`` where that
+    cannot be seen (estimates, remote clusters). ``baseline_trial`` is what ``saving`` is
+    named against, ``None`` where there is no baseline; ``saving`` is ``None`` where no trial is
+    as accurate with fewer joules. ``unit`` is what those of a trial are named per.
+    """
+
+    finished: bool
+    stop_reason: str | None
+    complete: int
+    stopped: int
+    dropped: int
+    failed: int
+    in_flight: int
+    refined: int
+    stopped_saved_s: float | None
+    stopped_saved_j: float | None
+    audit: AuditSummary
+    train_energy_j: float
+    measure_energy_j: float
+    teacher_energy_j: float | None
+    supernet_energy_j: float | None
+    finalists: int
+    fidelity: Fidelity | None
+    idle_energy_j: float | None
+    carbon_g: float
+    carbon_g_per_kwh: float
+    meter: str
+    is_estimate: bool
+    baseline_trial: int | None
+    saving: Saving | None
+    volume: Volume | None
+    unit: str
+
+    @property
+    def spent_energy_j(self) -> float:
+        """All joules that are known of."""
+        known = (
+            self.train_energy_j,
+            self.measure_energy_j,
+            self.teacher_energy_j,
+            self.supernet_energy_j,
+        )
+        return sum(energy_j or 0.0 for energy_j in (*known, self.idle_energy_j))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def summarise(
+    run: Run, *, baseline: int | None = None, carbon_g_per_kwh: float | None = None
+) -> SearchSummary:
+    """The account of ``run`` as it stands.
+
+    ``baseline`` is the trial that savings are named against, by default the search's first
+    baseline; ``carbon_g_per_kwh`` takes the place of the search's own.
+
+    Raises:
+        ValueError: the baseline is no complete trial, or the carbon intensity is not above 0.
+    """
+    intensity = run.config.carbon_g_per_kwh if carbon_g_per_kwh is None else carbon_g_per_kwh
+    if not (math.isfinite(intensity) and intensity > 0):
+        raise ValueError(f"carbon_g_per_kwh must be finite and > 0, got {intensity!r}")
+    records = run.trials()
+    train_j = sum(r.train_energy_j or 0.0 for r in records)
+    measure_j = sum(r.measure_energy_j or 0.0 for r in records)
+    ended = [r for r in records if r.state in ("complete", "stopped", "failed")]
+    trained = [r for r in ended if r.finalist_of is None]
+    finished = len(trained) >= run.config.trials or run.stop_reason is not None
+    supernet_j = None
+    if run.config.supernet is not None:
+        chosen, tuned = run.finalists(), {r.finalist_of for r in ended}
+        finished = finished and chosen is not None and tuned.issuperset(chosen)
+        supernet = run.supernet()
+        supernet_j = spent_before(run.supernet_folder) if supernet is None else supernet.energy_j
+    readings = [r.reading for r in records if r.reading is not None]
+    further = [reading for r in records for reading in r.readings.values()]
+    device_j = device_energy_j(run.device_account_path)
+    # Trials that share a device count its joules by shares, which may exceed the whole a little.
+    teacher = run.teacher()
+    teacher_j = None if teacher is None else teacher.energy_j
+    if teacher is None and run.config.teacher == LARGEST:
+        # Its training was interrupted, or still lasts.
+        begun = spent_in(run.teacher_folder)
+        teacher_j = None if begun is None else begun.train_energy_j
+    busy_j = train_j + measure_j + (teacher_j or 0.0) + (supernet_j or 0.0)
+    idle_j = None if device_j is None else max(0.0, device_j - busy_j)
+    spent_j = busy_j + (idle_j or 0.0)
+    named = _baseline(records, baseline)
+    return SearchSummary(
+        finished=finished,
+        stop_reason=run.stop_reason,
+        complete=sum(r.state == "complete" for r in records),
+        stopped=sum(r.state == "stopped" for r in records),
+        dropped=sum(r.state == "dropped" for r in records),
+        failed=sum(r.state == "failed" for r in records),
+        in_flight=sum(r.state == "running" for r in records),
+        refined=sum(r.n_evaluations - 1 for r in records),
+        stopped_saved_s=_stopped_saved(records, "duration_s"),
+        stopped_saved_j=_stopped_saved(records, "train_energy_j"),
+        audit=audit_summary(records, run.config.goals),
+        train_energy_j=train_j,
+        measure_energy_j=measure_j,
+        teacher_energy_j=teacher_j,
+        supernet_energy_j=supernet_j,
+        finalists=sum(r.state == "complete" and r.finalist_of is not None for r in records),
+        fidelity=fidelity_of(records),
+        idle_energy_j=idle_j,
+        carbon_g=spent_j / _JOULES_PER_KWH * intensity,
+        carbon_g_per_kwh=intensity,
+        meter=readings[0].meter if readings else run.meter,
+        is_estimate=any(reading.is_estimate for reading in (*readings, *further)),
+        baseline_trial=None if named is None else named.number,
+        saving=None if named is None else _saving(records, named, spent_j),
+        volume=volume_of(records, run.config.goals),
+        unit=run.unit,
+    )
+
+
+def volume_of(records: Sequence[TrialRecord], goals: Goals) -> Volume | None:
+    """The hypervolume of a search's front; ``None`` where there is no front yet."""
+    front = goals.front(records)
+    if not front:
+        return None
+    points = volume_losses([goals.values(r) for r in front])
+    if goals.reference is not None:
+        corner = volume_losses([goals.reference])[0]
+    else:
+        seen = volume_losses([goals.values(r) for r in judged(records)])
+        corner = beyond(points, seen)
+    reference = goals.reference or (
+        1 - float(corner[0]),
+        *(float(10**cost) for cost in corner[1:]),
+    )
+    volume = hypervolume(points, corner, (False,) * len(corner))
+    return Volume(volume, goals.names, reference, goals.reference is not None)
+
+
+def volume_losses(values: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
+    """Objectives ``(N, M)`` as hypervolume counts them: error rate, decades of each cost."""
+    accuracy, *costs = np.array(values).T
+    return np.column_stack([1 - accuracy, *np.log10(costs)])
+
+
+def _stopped_saved(
+    records: Sequence[TrialRecord], field: Literal["duration_s", "train_energy_j"]
+) -> float | None:
+    """What stopped trials would have spent more of ``field``, ``None`` where that is unknown."""
+    total = 0.0
+    for record in records:
+        if record.state != "stopped":
+            continue
+        spent: float | None = getattr(record, field)
+        if spent is None or record.planned_epochs is None or record.epochs is None:
+            return None
+        total += spent * (record.planned_epochs / record.epochs - 1)
+    return total
+
+
+def _baseline(records: Sequence[TrialRecord], number: int | None) -> TrialRecord | None:
+    complete = {r.number: r for r in judged(records)}
+    if number is None:
+        return next((r for r in complete.values() if r.baseline), None)
+    if number not in complete:
+        known = f"numbers {min(complete)} to {max(complete)}" if complete else "none yet"
+        raise ValueError(f"baseline must be a complete trial ({known}), got {number}")
+    return complete[number]
+
+
+def _saving(
+    records: Sequence[TrialRecord], baseline: TrialRecord, spent_j: float
+) -> Saving | None:
+    accuracy, baseline_j = baseline.objectives
+    rivals = [
+        (r.objectives[1], r.number)
+        for r in judged(records)
+        # What the user gave is not what the search gained, however good it is.
+        if not r.baseline and r.objectives[0] >= accuracy and r.objectives[1] < baseline_j
+    ]
+    if not rivals:
+        return None
+    energy_j, number = min(rivals)
+    return Saving(
+        baseline_trial=baseline.number,
+        baseline_energy_j=baseline_j,
+        better_trial=number,
+        better_energy_j=energy_j,
+        inferences_to_break_even=spent_j / (baseline_j - energy_j),
+    )

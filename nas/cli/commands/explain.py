@@ -1,0 +1,141 @@
+"""``nas explain``: why one trial is on the front of its run, or is not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from nas.cli.options.common import add_json
+from nas.cli.options.storage import add_run_storage, loaded
+from nas.cli.output.units import format_bytes, format_joules
+from nas.tasks.base.metric import ACCURACY, Metric
+from predictors.meters.flags import describe_flag
+
+if TYPE_CHECKING:
+    from nas.analysis.explain import Broken, Dominator, Explanation
+
+SCHEMA_VERSION = 1
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "explain", help="say why a trial is on the front, or is not"
+    )
+    parser.add_argument("run", help="run folder")
+    add_run_storage(parser)
+    parser.add_argument("trial", type=int, help="trial number")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    from nas.analysis.explain import explain
+
+    run_read = loaded(arguments)
+    found = explain(run_read, arguments.trial)
+    if arguments.json:
+        print(json.dumps({"schema": SCHEMA_VERSION} | found.to_dict(), allow_nan=False))
+    else:
+        print(render(found, run_read.metric))
+    return 0
+
+
+def render(found: Explanation, metric: Metric = ACCURACY) -> str:
+    """Some lines for people; accuracies in the unit of ``metric``."""
+    lines = [f"trial {found.trial}: {found.architecture_text}", f"  {_verdict(found)}"]
+    if found.reason is not None:
+        lines.append(f"  reason     {found.reason}")
+    if found.accuracy is not None:
+        score = metric.text(found.accuracy, found.accuracy_se)
+        lines.append(f"  {metric.name:<10} {score} on validation data")
+    if found.energy_j is not None and found.joules == "measured":
+        label = "estimated" if found.is_estimate else "measured"
+        lines.append(
+            f"  joules     {label} {format_joules(found.energy_j)} per {found.unit} "
+            f"{_interval(found.energy_low_j, found.energy_high_j)}"
+        )
+    if found.limits:
+        lines.append(f"  board      limited to {found.limits}")
+    lines += [f"  flag       {flag}: {describe_flag(flag)}" for flag in found.flags]
+    lines += _predicted(found)
+    if found.front_probability is not None:
+        lines.append(f"  {found.front_probability:.0%} likely to be truly on it, by these errors")
+    lines += [f"  limit      {_broken(broken)}" for broken in found.broken]
+    for dominator in found.dominators:
+        lines += _dominator(dominator, found.accuracy or 0.0, metric)
+    left = found.n_dominators - len(found.dominators)
+    if left:
+        lines.append(f"  and {left} more dominate it")
+    if found.needed_accuracy is not None and found.needed_energy_j is not None:
+        beyond = "below" if metric.falls else "above"
+        above = f"{beyond} {metric.text(found.needed_accuracy)} at these joules, or "
+        lines.append(
+            f"  it would be on the front {above if found.needed_accuracy < 1 else ''}"
+            f"below {format_joules(found.needed_energy_j)} at this {metric.name}"
+        )
+    return "\n".join(lines)
+
+
+def _verdict(found: Explanation) -> str:
+    baseline = ", a baseline" if found.baseline else ""
+    audit = ", evaluated only to audit the gate, which would have dropped it"
+    place = found.why if found.why == "on the front" else f"not on the front: {found.why}"
+    return f"{place}{baseline}{audit if found.audit else ''}"
+
+
+def _interval(low_j: float | None, high_j: float | None) -> str:
+    if low_j is None or high_j is None:
+        return ""
+    return f"[{format_joules(low_j)}, {format_joules(high_j)}]"
+
+
+def _predicted(found: Explanation) -> list[str]:
+    if found.predicted_energy_j is None:
+        return []
+    what = "estimated" if found.is_estimate else "measured"
+    inside = {
+        None: "",
+        True: f"; what was {what} lies inside",
+        False: f"; what was {what} lies outside",
+    }[found.inside]
+    return [
+        f"  predicted  {format_joules(found.predicted_energy_j)} "
+        f"{_interval(found.predicted_low_j, found.predicted_high_j)} before training, "
+        f"at {found.confidence:.0%}{inside}"
+    ]
+
+
+_UNITS = {
+    "max_joules": format_joules,
+    "max_latency_s": lambda s: f"{s * 1e3:.3g} ms",
+    "max_params": lambda n: f"{n:,.0f}",
+    "max_memory_bytes": format_bytes,
+}
+
+
+def _broken(broken: Broken) -> str:
+    show = _UNITS[broken.limit]
+    return f"{broken.limit} allows {show(broken.allowed)}, and it has {show(broken.value)}"
+
+
+def _dominator(dominator: Dominator, accuracy: float, metric: Metric) -> list[str]:
+    gain, ratio = dominator.accuracy_gain, dominator.joules_ratio
+    if metric.scale == "percent":
+        better = [f"{gain * 100:.2f} points more accurate" if gain else "as accurate"]
+    else:
+        apart = abs(metric.score(accuracy + gain) - metric.score(accuracy))
+        better = [f"{apart:.3g} {metric.name} better" if gain else f"as good in {metric.name}"]
+    better.append(f"{ratio:.3g}x fewer joules" if ratio > 1 else "as many joules")
+    better += [f"{ratio:.3g}x less {name}" for name, ratio in dominator.cost_ratios.items()]
+    knobs = ", ".join(f"{k.name} {_value(k.this)} -> {_value(k.other)}" for k in dominator.knobs)
+    return [
+        f"  dominated  by trial {dominator.trial} ({dominator.architecture_text}): "
+        f"{', '.join(better)}",
+        f"             {knobs or 'the same genes'}",
+    ]
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,169 @@
+"""``nas export``: write one trial as an artifact that runs elsewhere, verified."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.cli.commands.front import add_query, held_of, query
+from nas.cli.options.common import add_json, add_moved_task, add_quiet
+from nas.cli.options.front_query import one_member
+from nas.cli.options.limits import asked_limits
+from nas.cli.options.plugins import add_plugins, named_plugins
+from nas.cli.options.storage import add_run_storage, loaded
+from nas.cli.output.units import format_bytes, format_joules
+
+if TYPE_CHECKING:
+    from nas.store.run import Run
+    from nas.tasks.base.metric import Metric
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "export", help="write a trial as a verified artifact"
+    )
+    parser.add_argument("run", help="run folder")
+    add_run_storage(parser)
+    parser.add_argument("--trial", type=int, help="trial number; see nas front")
+    add_query(parser)
+    parser.add_argument("--to", type=Path, required=True, help="folder of the artifact")
+    parser.add_argument(
+        "--joule-tolerance",
+        type=float,
+        default=0.3,
+        help="how far joules measured again may differ, relative (default: 0.3)",
+    )
+    parser.add_argument(
+        "--format",
+        action="append",
+        help="forms to write, separated by commas or given again: safetensors (always), pt2, "
+        "onnx, onnx-int8, python, huggingface",
+    )
+    parser.add_argument(
+        "--accuracy-tolerance",
+        type=float,
+        default=0.02,
+        help="how much validation accuracy onnx-int8 may lose (default: 0.02)",
+    )
+    add_moved_task(parser)
+    add_plugins(parser)
+    add_quiet(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    from nas.exporting.export import export
+
+    _check_one_choice(arguments)
+    asked_for = arguments.format or ["safetensors"]
+    formats = [name.strip() for text in asked_for for name in text.split(",")]
+    named_plugins(arguments)
+    found = loaded(arguments)
+    if arguments.task is not None:
+        found = found.with_task(arguments.task)
+    found.check_task()
+    trial, why = _chosen(found, arguments, formats)
+    if not arguments.quiet:
+        print(
+            f"exporting trial {trial}{why}: reloading, evaluating and measuring it in fresh "
+            f"processes",
+            file=sys.stderr,
+        )
+    done = export(
+        found,
+        trial,
+        arguments.to,
+        joule_tolerance=arguments.joule_tolerance,
+        formats=formats,
+        accuracy_tolerance=arguments.accuracy_tolerance,
+    )
+    if arguments.json:
+        print(json.dumps({"folder": str(done.folder), "card": done.card}, allow_nan=False))
+        return 0
+    verified, searched = done.card["verified"], done.card["searched"]
+    reading = verified["reading"]
+    is_measured = not reading["is_estimate"]
+    again = f"measured again ({reading['meter']})" if is_measured else "estimated again"
+    print(f"{done.folder}: {done.card['architecture']}, {done.card['params']:,} parameters")
+    print(
+        f"  outputs     reloaded in a fresh process, differ by "
+        f"{verified['output_difference']:.2g} at most"
+    )
+    metric = found.metric
+    test = metric.text(verified["test_accuracy"], verified["test_accuracy_se"])
+    print(
+        f"  {metric.name:<11} validation {metric.text(verified['validation_accuracy'])}, "
+        f"test {test}"
+    )
+    print(
+        f"  energy      {format_joules(reading['energy_j'])} per {reading['unit']} {again}, "
+        f"{format_joules(searched['reading']['energy_j'])} in the search"
+    )
+    for other in verified["other_phases"]:
+        print(
+            f"              {format_joules(other['energy_j'])} per {other['unit']}, which it was "
+            f"not searched by"
+        )
+    for name, form in done.card["formats"].items():
+        print(f"  {name:<11} {_describe(form, found.metric)}")
+    return 0
+
+
+_ASKED = ("max_joules", "min_accuracy", "max_latency_ms", "max_params", "max_memory", "exportable")
+
+
+def _check_one_choice(arguments: argparse.Namespace) -> None:
+    """Raise ``ValueError`` where a trial is named and asked for in another way, too."""
+    asked = [getattr(arguments, name) is not None for name in _ASKED]
+    if arguments.trial is not None and any((*asked, arguments.knee, arguments.recommended)):
+        raise ValueError("--trial names one member already; leave the other options out")
+
+
+def _chosen(
+    found: Run, arguments: argparse.Namespace, formats: Collection[str]
+) -> tuple[int, str]:
+    """The trial that the options choose, and by what rule, in words to stand behind its number.
+
+    Where nothing says which member it is to be, it is the recommended one.
+
+    Raises:
+        ValueError: no member qualifies, or the front has no knee.
+    """
+    if arguments.trial is not None:
+        return arguments.trial, ""
+    held = held_of(found, arguments)
+    if held is not None and not arguments.quiet:
+        print(f"note: {held.describe()}", file=sys.stderr)
+        unwritten = ",".join(name for name in held.forms if name not in formats)
+        if unwritten:
+            print(f"note: add --format {unwritten} to write that form too", file=sys.stderr)
+    whole = found.front(asked_limits(arguments)) if held is None else held.front
+    chosen = query(whole, arguments)
+    if arguments.knee:
+        return one_member(chosen, arguments).members[0].trial, ", at the knee"
+    limits = [getattr(arguments, name) for name in _ASKED if name != "exportable"]
+    if arguments.recommended or all(limit is None for limit in limits):
+        rule = "the cheapest within one standard error of the best"
+        return chosen.recommended().trial, f", recommended ({rule})"
+    if arguments.min_accuracy is not None and arguments.max_joules is None:
+        return chosen.members[0].trial, ", the cheapest that is good enough"
+    return chosen.best().trial, ", the best within the limits"
+
+
+def _describe(form: dict[str, Any], metric: Metric) -> str:
+    """One line on a further form: its size, how far it is from the network, what it takes."""
+    verified = form["verified"]
+    reading = verified["reading"]
+    size = format_bytes(sum(form["files"].values()))
+    energy = format_joules(reading["energy_j"])
+    is_judged = verified["output_tolerance"] is not None
+    apart = f"outputs differ by {verified['output_difference']:.2g} at most, " if is_judged else ""
+    how = "estimated" if reading["is_estimate"] else "measured"
+    quality = metric.text(verified["validation_accuracy"])
+    return f"{size}, {apart}validation {quality}, {energy} {how} in {verified['runtime']}"

@@ -1,0 +1,268 @@
+"""``nas front``: the Pareto front of a run, as a table, JSON, CSV or Markdown."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nas.cli.options.device_names import add_device_name, device_text, seen_on
+from nas.cli.options.formats import add_formats, render_markdown
+from nas.cli.options.formats import render_csv as render_rows
+from nas.cli.options.front_query import Answer, add_questions, answer, named_baseline
+from nas.cli.options.limits import BUDGET_HELP, add_limits, asked_limits
+from nas.cli.options.storage import add_run_storage, loaded
+from nas.cli.output.account import meter_label, render_fidelity, render_spending
+from nas.cli.output.tables import render_columns
+from nas.core.units import format_bytes, format_joules, format_milliseconds, parse_joules
+from nas.tasks.base.metric import ACCURACY, get_metric
+from predictors.meters.flags import describe_flag
+
+if TYPE_CHECKING:
+    from nas.exporting.formats.registry import Held
+    from nas.pareto.queries import Front, FrontMember
+    from nas.store.run import Run
+
+SCHEMA_VERSION = 1
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "front", help="show the front of a run, or its best member under a budget"
+    )
+    parser.add_argument("run", help="run folder")
+    add_run_storage(parser)
+    add_device_name(parser)
+    add_query(parser)
+    add_questions(parser)
+    add_formats(parser)
+    parser.add_argument("--baseline", type=int, help="trial that savings are named against")
+    parser.add_argument(
+        "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh, in place of the search's"
+    )
+
+
+def add_query(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose members."""
+    parser.add_argument("--max-joules", help=BUDGET_HELP)
+    parser.add_argument(
+        "--min-accuracy",
+        metavar="SCORE",
+        help="at least as good on validation data: 84%% or 0.84, or in the task's own unit, such "
+        "as bits per byte or BLEU",
+    )
+    add_limits(parser)
+    parser.add_argument(
+        "--exportable",
+        action="append",
+        metavar="FORMAT",
+        help="the front of the trials that a form of nas export --format can hold, such as onnx",
+    )
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument(
+        "--recommended",
+        action="store_true",
+        help="the cheapest member within one standard error of the best one's quality",
+    )
+    one.add_argument(
+        "--knee", action="store_true", help="the member at the knee, where the front has one"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    from nas.analysis.summary import summarise
+
+    found = seen_on(loaded(arguments), arguments.device)
+    held = held_of(found, arguments)
+    whole = found.front(asked_limits(arguments)) if held is None else held.front
+    baseline = arguments.baseline
+    if baseline is None and arguments.at_least_as_accurate_as is not None:
+        baseline = named_baseline(found, arguments.at_least_as_accurate_as).number
+    summary = summarise(found, baseline=baseline, carbon_g_per_kwh=arguments.carbon_g_per_kwh)
+    # The knee and the like are sought among what every other option leaves.
+    found_answer = answer(found, query(whole, arguments), arguments, summary, held)
+    chosen = found_answer.front
+    if arguments.json:
+        account = {"summary": summary.to_dict()}
+        print(json.dumps(render_json(chosen) | found_answer.to_dict() | account, allow_nan=False))
+    elif arguments.csv:
+        print(render_csv(found_answer), end="")
+    elif arguments.markdown:
+        print(render_table(chosen, found_answer, markdown=True))
+    else:
+        print(render_table(chosen, found_answer))
+        for line in found_answer.notes(summary):
+            print(line)
+        if len(whole):
+            print()
+            if summary.finalists:
+                print(render_fidelity(summary))
+            print(render_spending(summary))
+    return 0
+
+
+def held_of(found: Run, arguments: argparse.Namespace) -> Held | None:
+    """The front of what ``--exportable`` names, ``None`` where it names nothing.
+
+    Raises:
+        ValueError: there is no such form, or none of the trials can be held.
+    """
+    from nas.exporting.formats.registry import held_front
+
+    if arguments.exportable is None:
+        return None
+    names = [name.strip() for text in arguments.exportable for name in text.split(",")]
+    return held_front(found, names, asked_limits(arguments))
+
+
+def query(front: Front, arguments: argparse.Namespace) -> Front:
+    """The members that keep the budget and the quality that the options ask for.
+
+    Raises:
+        ValueError: an option is out of range, or no member qualifies.
+    """
+    budget = arguments.max_joules
+    budget = None if budget is None else parse_joules(budget, "max_joules")
+    metric = get_metric(front.members[0].metric) if len(front) else ACCURACY
+    least = arguments.min_accuracy
+    least = None if least is None else metric.parse(least, "min_accuracy")
+    if budget is None and least is None:
+        return front
+    # Raises where none qualifies, and says what the front spans.
+    front.best(max_joules=budget, min_accuracy=least)
+    return front.within(max_joules=budget, min_accuracy=least)
+
+
+def render_table(front: Front, also: Answer | None = None, *, markdown: bool = False) -> str:
+    """Aligned columns; test accuracy stands apart, since nothing is chosen by it.
+
+    The columns of ``also`` follow. In ``markdown`` there are no notes under the table.
+    """
+    if not len(front):
+        return "no trial is complete yet that keeps every limit, so there is no front"
+    # Of joules that are measured, where any are.
+    first = next((m for m in front if m.joules == "measured"), front.members[0])
+    metric = get_metric(first.metric)
+    # Parameters are shown in any case.
+    costs = [name for name in front.costs if name in _COSTS]
+    label = meter_label(first.meter, is_estimate=first.is_estimate)
+    if first.measured_on is not None:
+        label = f"{first.measured_on}, {label}"
+    head: tuple[str, ...] = (
+        "trial",
+        metric.name,
+        f"energy per {first.unit} ({label})",
+        "params",
+        "architecture",
+        *(_COSTS[name][0] for name in costs),
+        "truly on it",
+        f"test {metric.name}*",
+    )
+    is_final = any(m.inherited_accuracy is not None for m in front)
+    rows: list[tuple[str, ...]] = [
+        (
+            str(m.trial),
+            metric.text(m.accuracy, m.accuracy_se)
+            + (" (inherited)" if m.weights == "inherited" else "")
+            + (f" (mean of {m.n_evaluations})" if m.n_evaluations > 1 else ""),
+            f"{format_joules(m.energy_j)} "
+            f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]"
+            + (" (predicted)" if m.joules == "predicted" else ""),
+            f"{m.params:,}",
+            f"{m.architecture_text} (baseline)" if m.baseline else m.architecture_text,
+            *(_COSTS[name][1](m) for name in costs),
+            "" if m.front_probability is None else f"{m.front_probability:.0%}",
+            "" if m.test_accuracy is None else metric.text(m.test_accuracy),
+        )
+        for m in front
+    ]
+    if is_final:
+        head = (*head, "inherited")
+        rows = [
+            (*row, "" if m.inherited_accuracy is None else metric.text(m.inherited_accuracy))
+            for row, m in zip(rows, front, strict=True)
+        ]
+    for name, cells in _conditions(front):
+        head = (*head, name)
+        rows = [(*row, cell) for row, cell in zip(rows, cells, strict=True)]
+    for name, cells in [] if also is None else also.columns():
+        head = (*head, name)
+        rows = [(*row, cell) for row, cell in zip(rows, cells, strict=True)]
+    right = {0, 3, *range(5, 6 + len(costs))}
+    if markdown:
+        return render_markdown(head, rows, right)
+    lines = [render_columns(head, rows, right)]
+    lines.append(
+        f"{metric.name} ± standard error on validation data; energy with 95% interval, "
+        f"{first.workload} on {device_text(first.device, first.measured_on)}"
+    )
+    lines += condition_notes(front)
+    both = "both" if not front.costs else "all objectives"
+    lines.append(f"truly on it: how likely no other trial is better in {both}, by these errors")
+    lines.append("* recorded, never used to choose")
+    if is_final:
+        lines.append("inherited: the accuracy of the supernet's weights, before the fine-tune")
+    if any(m.weights == "inherited" for m in front):
+        lines.append(
+            "no finalist is trained yet: accuracies are those of the supernet's weights"
+            + (
+                ", and joules partly predicted"
+                if any(m.joules == "predicted" for m in front)
+                else ""
+            )
+        )
+    return "\n".join(lines)
+
+
+def _conditions(front: Front) -> list[tuple[str, list[str]]]:
+    """Columns of flags and of limits of the board, each where members differ in it."""
+    columns = []
+    if len({m.limits for m in front}) > 1:
+        columns.append(("limits", [m.limits or "unknown" for m in front]))
+    if any(m.flags for m in front):
+        columns.append(("flags", [", ".join(m.flags) for m in front]))
+    return columns
+
+
+def condition_notes(front: Front) -> list[str]:
+    """Lines on the limits that joules belong to, and on what each flag means."""
+    limits = sorted({m.limits for m in front if m.joules == "measured"})
+    lines = []
+    if len(limits) > 1:
+        names = " and under ".join(limit or "unknown ones" for limit in limits)
+        lines.append(
+            f"limits of the board changed: joules under {names} do not compare with each other"
+        )
+    elif limits and limits[0]:
+        lines.append(f"limits of the board: {limits[0]}")
+    flags = sorted({flag for m in front for flag in m.flags})
+    return [*lines, *(f"{flag}: {describe_flag(flag)}" for flag in flags)]
+
+
+_COSTS: dict[str, tuple[str, Callable[[FrontMember], str]]] = {
+    "latency": (
+        "latency",
+        lambda m: "" if m.latency_s is None else format_milliseconds(m.latency_s),
+    ),
+    "memory": (
+        "memory (counted)",
+        lambda m: "" if m.peak_memory_bytes is None else format_bytes(m.peak_memory_bytes),
+    ),
+}
+
+
+def render_json(front: Front) -> dict[str, Any]:
+    """The stable schema: ``{"schema": 1, "members": [...]}``, energies in joules per ``unit``."""
+    return {"schema": SCHEMA_VERSION, "members": front.to_rows()}
+
+
+def render_csv(found: Answer) -> str:
+    """One row a member, the architecture as its short text."""
+    rows = [
+        {k: v for k, v in row.items() if k != "architecture"} | {"flags": " ".join(row["flags"])}
+        for row in found.front.to_rows()
+    ]
+    return render_rows([row | more for row, more in zip(rows, found.flat(), strict=True)])

@@ -1,0 +1,73 @@
+"""``nas predictor fit``: a predictor from records, as a file that can be carried elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from nas.cli.options.common import add_json
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the action."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "fit", help="fit a predictor to records and save it"
+    )
+    parser.add_argument(
+        "records", nargs="+", type=Path, help="records of nas measure or of the campaign (.jsonl)"
+    )
+    parser.add_argument("--to", type=Path, required=True, help="file to write (.safetensors)")
+    parser.add_argument(
+        "--adapt",
+        type=Path,
+        metavar="PREDICTOR",
+        help="begin from another device's predictor: a dozen records are then enough",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the folds (default: 0)")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the action."""
+    if arguments.seed < 0:
+        raise ValueError(f"seed must be an integer >= 0, got {arguments.seed!r}")
+    if arguments.to.suffix != ".safetensors":
+        raise ValueError(f"--to must be a .safetensors file, got {arguments.to}")
+    from nas.cli.commands.predictor_evaluate import read_corrected
+    from nas.cli.output.account import meter_label
+    from predictors.energy.artifact import (
+        Provenance,
+        SavedPredictor,
+        load_predictor,
+        save_predictor,
+    )
+    from predictors.energy.models import EnergyPredictor, Observation
+
+    devices, _ = read_corrected(arguments.records)
+    records = [record for found in devices for record in found]
+    provenance = Provenance.of(records)
+    observations = [Observation.from_record(record) for record in records]
+    if arguments.adapt is None:
+        predictor = EnergyPredictor.fit(observations, seed=arguments.seed)
+    else:
+        source = load_predictor(arguments.adapt).predictor
+        predictor = source.adapt(observations, seed=arguments.seed)
+    save_predictor(SavedPredictor(predictor, provenance), arguments.to)
+    if arguments.json:
+        result = {
+            "predictor": str(arguments.to),
+            "basis": predictor.basis,
+            "device": provenance.device,
+            "source": provenance.source,
+            "is_estimate": provenance.is_estimate,
+            "protocol_hash": provenance.protocol_hash,
+            "workloads": list(provenance.workloads),
+        }
+        print(json.dumps(result, indent=2))
+        return 0
+    print(f"{arguments.to}: {predictor.basis}")
+    label = meter_label(provenance.source, is_estimate=provenance.is_estimate)
+    print(f"  for {provenance.device} ({label}), {', '.join(provenance.workloads)}")
+    return 0

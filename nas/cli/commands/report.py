@@ -1,0 +1,67 @@
+"""``nas report``: a run as one HTML page, or served while the search runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from nas.cli.options.common import add_json
+from nas.cli.options.device_names import add_device_name, seen_on
+from nas.cli.options.storage import add_run_storage, loaded, storage_of
+
+DEFAULT_PORT = 8765
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "report", help="write a run as one HTML page, or serve it while it runs"
+    )
+    parser.add_argument("run", help="run folder")
+    add_run_storage(parser)
+    add_device_name(parser)
+    parser.add_argument("--to", type=Path, help="HTML file (default: report.html in the run)")
+    parser.add_argument(
+        "--watch", action="store_true", help="serve the page on this machine, always up to date"
+    )
+    parser.add_argument(
+        "--port", type=int, help=f"where --watch serves; 0: any free (default: {DEFAULT_PORT})"
+    )
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    if arguments.watch:
+        if arguments.to is not None:
+            raise ValueError("to must be left out with --watch, which writes no file")
+        if arguments.device is not None:
+            raise ValueError("device must be left out with --watch, which shows the first")
+        return _watch(arguments)
+    if arguments.port is not None:
+        raise ValueError(f"port must go with --watch, got {arguments.port}")
+    from nas.reporting.data import page_data
+    from nas.reporting.page import write_page
+
+    found = seen_on(loaded(arguments), arguments.device)
+    name = "report.html" if arguments.device is None else f"report-{arguments.device}.html"
+    path = arguments.to or found.folder / name
+    write_page(page_data(found), path)
+    print(json.dumps({"page": str(path)}) if arguments.json else path)
+    return 0
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from nas.reporting.server import serve
+
+    port = DEFAULT_PORT if arguments.port is None else arguments.port
+    found = storage_of(arguments.storage)
+    with serve(Path(arguments.run), port, **found) as server:
+        print(f"{server.url}  (Ctrl-C ends)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return 0
+    return 0

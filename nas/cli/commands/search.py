@@ -1,0 +1,269 @@
+"""``nas search``: run a search, or go on with one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.cli.options.search_config import config_of
+from nas.cli.options.search_options import add_search_options
+
+if TYPE_CHECKING:
+    from nas.records.config import SearchConfig
+    from nas.searching.controller.offered import Rows
+    from nas.store.run import Run
+    from search_spaces.compression.realness import RealnessReport
+    from search_spaces.space import SearchSpace
+
+RUNS = Path("runs")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb."""
+    add_search_options(
+        subparsers.add_parser(
+            "search", help="search architectures and keep the front in a run folder"
+        )
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    # Checked before anything slow, so that a typo costs no wait.
+    if arguments.workers < 1:
+        raise ValueError(f"workers must be >= 1, got {arguments.workers}")
+    from nas.store.run import Driver
+
+    Driver(log=arguments.log, gpus_per_trial=arguments.gpus_per_trial)
+    arguments.resume = arguments.resume and _has_begun(arguments)
+    with _probing(arguments):
+        config = config_of(arguments)
+        notes = () if arguments.quiet else _notes(arguments, config)
+    name = arguments.recipe or Path(config.task).stem
+    with _run_folder(arguments, name) as folder:
+        return _search(arguments, config, folder, notes)
+
+
+def _search(
+    arguments: argparse.Namespace, config: SearchConfig, folder: Path, notes: Sequence[str]
+) -> int:
+    import nas
+    from nas.cli.output.progress import SearchProgress
+
+    if not arguments.quiet:
+        print(
+            f"searching {config.space.name} on {config.task}, {config.device}: {folder}",
+            file=sys.stderr,
+        )
+        for line in (*notes, *_before(arguments, config), *_earlier_notes(arguments, config)):
+            print(f"note: {line}", file=sys.stderr)
+    # Not before all that can be refused was: it takes a second or two.
+    before = partial(_expected, arguments, config)
+    with SearchProgress(quiet=arguments.quiet, before=before) as progress:
+        done = nas.search(
+            config,
+            folder,
+            workers=arguments.workers,
+            address=arguments.address,
+            trial_timeout_s=arguments.trial_timeout_s,
+            log=arguments.log,
+            gpus_per_trial=arguments.gpus_per_trial,
+            resume=arguments.resume,
+            files=_files(arguments),
+            listener=progress,
+        )
+    return report(done, as_json=arguments.json)
+
+
+@contextmanager
+def _probing(arguments: argparse.Namespace) -> Iterator[None]:
+    """What has kernels is asked of a node where the device is not this machine's.
+
+    Only one that leads a cluster and trains nothing lacks it.
+    """
+    if arguments.address is None or _is_here(arguments.device):
+        yield
+        return
+    from nas.cluster.shipping import call_there
+    from nas.records.device_names import MeasuredDevice
+    from nas.searching.controller.offered import probe_here, probed_by
+
+    found: dict[Any, RealnessReport] = {}
+    named = arguments.measure_on
+    name = MeasuredDevice.parse(named[0]).name if named else None
+
+    def ask(space: SearchSpace, device: str, rows: Rows) -> RealnessReport:
+        key = (json.dumps(space.to_dict(), sort_keys=True), device, rows)
+        if key not in found:
+            found[key] = call_there(arguments.address, name, probe_here, space, device, rows)
+        return found[key]
+
+    with probed_by(ask):
+        yield
+
+
+def _is_here(device: str | None) -> bool:
+    """Whether this machine has ``device``, which is one that it has where none is named."""
+    if device is None or not device.startswith("cuda"):
+        return True
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _files(arguments: argparse.Namespace) -> list[Path]:
+    """The user's files that the configuration does not name."""
+    from search_spaces.space.presets import PRESETS
+
+    named = arguments.space is not None and arguments.space not in PRESETS
+    return [Path(arguments.space)] if named else []
+
+
+def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ...]:
+    """What a space of the user's own asks for and does not really get."""
+    from nas.searching.controller.offered import unreal_choices
+    from nas.tasks.registry import get_task
+    from search_spaces.cost.kernels import rows_read
+    from search_spaces.space.presets import get_space
+
+    if arguments.space is None:
+        return ()
+    space = get_space(arguments.space)
+    workload = get_task(config.task).workload(config.batch_size)
+    return unreal_choices(space, config.device, (rows_read(space, workload),))
+
+
+def _before(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
+    """What a new search says of its data and its recipe."""
+    if arguments.resume:
+        return []
+    from nas.searching.recipes import recipe_notes
+    from nas.tasks.base.checks import search_notes
+    from nas.tasks.registry import get_task
+
+    lines = search_notes(get_task(config.task))
+    if arguments.recipe is not None and arguments.space is None:
+        lines += recipe_notes(arguments.recipe, config, arguments.epochs)
+    return lines
+
+
+def _expected(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
+    """How long a trial may take, where this machine trains them."""
+    is_here = arguments.address is None and _is_here(config.device)
+    if arguments.resume or config.supernet is not None or not is_here:
+        return []
+    from nas.searching.expected_here import expected_line
+
+    return [expected_line(config)]
+
+
+def _earlier_notes(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
+    """What a new search takes of earlier runs and a predictor."""
+    if arguments.resume or not (config.warm_start or config.predictor):
+        return []
+    if config.measure_on or arguments.address is not None:
+        return ["which joules of earlier runs count is for the nodes that measure to say"]
+    from nas.searching.gating.warm_start import gather
+    from nas.searching.study import situation_of
+
+    return gather(config, situation_of(config)).notes(config)
+
+
+def _has_begun(arguments: argparse.Namespace) -> bool:
+    """Whether there is a run to go on with; a line that names no search can do nothing else."""
+    if arguments.recipe is None and arguments.task is None:
+        return True
+    if arguments.run is None:
+        return bool(_taken(arguments.recipe or Path(arguments.task).stem))
+    # A folder of anything else is for the run's own check to refuse.
+    return arguments.run.is_dir() and any(arguments.run.iterdir())
+
+
+def _taken(name: str) -> list[Path]:
+    """The default folders of a recipe's or task's runs that have begun, the last one last."""
+    return [path for path in _numbered(name) if (path / "run.json").is_file()]
+
+
+def _numbered(name: str) -> list[Path]:
+    return sorted(
+        (path for path in RUNS.glob(f"{name}-*") if path.name[len(name) + 1 :].isdigit()),
+        key=lambda path: int(path.name[len(name) + 1 :]),
+    )
+
+
+@contextmanager
+def _run_folder(arguments: argparse.Namespace, name: str) -> Iterator[Path]:
+    """The folder that was asked for, the last run's, or the next that nobody has.
+
+    The next is made at once, so that of two searches that begin together each has its own, and
+    goes again if nothing comes of the search.
+    """
+    if arguments.run is not None:
+        yield arguments.run
+        return
+    if arguments.resume:
+        taken = _taken(name)
+        if not taken:
+            raise ValueError(f"there is no run of {name} in {RUNS}{os.sep} to resume")
+        yield taken[-1]
+        return
+    folder = _reserved(name)
+    try:
+        yield folder
+    finally:
+        # Fails where there is something in it: then it is a run.
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _reserved(name: str) -> Path:
+    numbered = _numbered(name)
+    number = int(numbered[-1].name[len(name) + 1 :]) if numbered else 0
+    while True:
+        number += 1
+        folder = RUNS / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not RUNS.is_dir():
+                raise
+            continue
+        return folder
+
+
+def report(done: Run, *, as_json: bool) -> int:
+    """Print what a search found; the exit code says whether it came to its end."""
+    from nas.analysis.summary import summarise
+    from nas.cli.commands.front import render_json, render_table
+    from nas.cli.output.account import render_account
+    from nas.cli.output.outcome import exit_code, failures, next_steps, render_failures
+
+    front, summary, records = done.front(), summarise(done), done.records()
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "run": str(done.folder),
+                    "summary": summary.to_dict(),
+                    "front": render_json(front),
+                    "failures": failures(records),
+                },
+                allow_nan=False,
+            )
+        )
+    else:
+        print(render_table(front))
+        print()
+        print(render_account(summary, done.metric))
+        if failed := render_failures(records):
+            print(failed)
+        print(f"\nNext: {'; '.join(next_steps(done, summary, front))}")
+    # A search that a signal cut short says so to scripts, though all it finished is kept.
+    return exit_code(summary)

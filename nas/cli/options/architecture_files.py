@@ -1,0 +1,76 @@
+"""Files that name architectures: one, a list, one a line, records, a front, or an artifact."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.core.files import MAX_JSON_BYTES, parse_json, read_json
+from predictors.measurement.protocol import Protocol
+from predictors.measurement.records import read_records
+from search_spaces.architecture import Architecture
+from search_spaces.workload import Workload
+
+# As ``nas.training.checkpoint`` names it, which is not imported here since that imports torch.
+_ARTIFACTS_OWN = "architecture.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An architecture; where a record names it, also its workload and protocol."""
+
+    architecture: Architecture
+    workload: Workload | None = None
+    protocol: Protocol | None = None
+
+
+def read_named(path: Path) -> list[Named]:
+    """Architectures in a .json file (one or a list) or a .jsonl file (one a line, or records).
+
+    Of records, those of the reference are left out: it is not what was asked for. Of what
+    ``nas front --json`` prints the members are meant, of a folder the architecture of the
+    artifact that was exported there.
+
+    Raises:
+        ValueError: the file is missing or holds something else; names the file.
+    """
+    try:
+        if path.is_dir():
+            found = _from_json(read_json(path / _ARTIFACTS_OWN))
+        else:
+            found = _from_lines(path) if path.suffix == ".jsonl" else _from_json(read_json(path))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"architectures {path}: {error}") from None
+    if not found:
+        raise ValueError(f"architectures {path}: must hold one or more, got none")
+    return found
+
+
+def _from_json(data: Any) -> list[Named]:
+    if isinstance(data, dict) and isinstance(data.get("members"), list):
+        data = data["members"]
+    many = data if isinstance(data, list) else [data]
+    # A single record, or a card of an export, names its architecture.
+    inner = [one.get("architecture", one) if isinstance(one, dict) else one for one in many]
+    return [Named(Architecture.from_dict(one)) for one in inner]
+
+
+def _from_lines(path: Path) -> list[Named]:
+    if not path.is_file():
+        raise ValueError("must be a file that exists")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(f"must be at most {MAX_JSON_BYTES} bytes")
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    # Architectures have no architecture within; records begin with theirs.
+    if not lines or not lines[0].startswith('{"architecture"'):
+        return [Named(Architecture.from_dict(parse_json(line, "a line"))) for line in lines]
+    records = read_records(path)
+    if records.cut_off:
+        print(f"{path}: a line that was cut off is left out", file=sys.stderr)
+    return [
+        Named(record.architecture, record.workload, Protocol.from_dict(record.protocol))
+        for record in records.records
+        if record.role == "candidate"
+    ]

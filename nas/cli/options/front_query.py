@@ -1,0 +1,264 @@
+"""What is asked of a front beyond budgets: a baseline's accuracy, a lifetime, a few members."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.cli.output.units import format_joules
+
+if TYPE_CHECKING:
+    from nas.analysis.summary import SearchSummary
+    from nas.exporting.formats.registry import Held
+    from nas.pareto.lifetime import Lifetime
+    from nas.pareto.queries import Front, FrontMember
+    from nas.records.trial import TrialRecord
+    from nas.store.run import Run
+
+FIRST_BASELINE = "baseline"
+
+
+def add_questions(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "--at-least-as-accurate-as",
+        metavar="BASELINE",
+        help="members with no less validation accuracy than a trial: its number, an architecture "
+        "file that was searched, or 'baseline' for the search's first",
+    )
+    parser.add_argument(
+        "--inferences",
+        type=float,
+        metavar="N",
+        help="samples over a lifetime (tokens where joules are per token), such as 1e9: ranks by "
+        "joules of training and use",
+    )
+    parser.add_argument(
+        "--top", type=int, metavar="K", help="K members that are spread over the whole front"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Members in the order they are shown, and what they were compared with.
+
+    Where lifetimes were asked for, members are ordered by them, and the first is the pick.
+    """
+
+    front: Front
+    baseline: TrialRecord | None = None
+    lifetimes: tuple[Lifetime, ...] = ()
+    held: Held | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON holds beside members."""
+        found: dict[str, Any] = {}
+        if self.baseline is not None:
+            accuracy, energy_j = self.baseline.objectives
+            found["at_least_as_accurate_as"] = {
+                "trial": self.baseline.number,
+                "accuracy": accuracy,
+                "energy_j": energy_j,
+            }
+        if self.held is not None:
+            found["exportable"] = {
+                "forms": list(self.held.forms),
+                "left_out": {why: list(at) for why, at in self.held.left_out.items()},
+            }
+        if self.lifetimes:
+            found["lifetimes"] = [asdict(x) | {"energy_j": x.energy_j} for x in self.lifetimes]
+        return found
+
+    def flat(self) -> list[dict[str, Any]]:
+        """What CSV holds of each member beside its own figures."""
+        found: list[dict[str, Any]] = [{} for _ in self.front]
+        for row, lifetime in zip(found, self.lifetimes, strict=bool(self.lifetimes)):
+            row |= {
+                "lifetime_inferences": lifetime.inferences,
+                "lifetime_energy_j": lifetime.energy_j,
+                "lifetime_carbon_g": lifetime.carbon_g,
+                "inferences_to_break_even": lifetime.inferences_to_break_even,
+            }
+        return found
+
+    def columns(self) -> list[tuple[str, list[str]]]:
+        """Columns for people: a head and a cell for each member."""
+        found = []
+        if self.baseline is not None:
+            baseline_j = self.baseline.objectives[1]
+            ratios = [f"{baseline_j / m.energy_j:.3g}x" for m in self.front]
+            found.append((f"fewer joules than trial {self.baseline.number}", ratios))
+        if self.lifetimes:
+            first = self.lifetimes[0]
+            found += [
+                (
+                    f"lifetime of {first.inferences:g}",
+                    [format_joules(x.energy_j) for x in self.lifetimes],
+                ),
+                ("CO2e", [format_grams(x.carbon_g) for x in self.lifetimes]),
+            ]
+            if any(x.inferences_to_break_even is not None for x in self.lifetimes):
+                found.append(("breaks even after", [_break_even(x) for x in self.lifetimes]))
+        return found
+
+    def notes(self, summary: SearchSummary) -> list[str]:
+        """Lines under the table that say what the columns are."""
+        found = [] if self.held is None else [self.held.describe()]
+        if not self.lifetimes:
+            return found
+        first = self.lifetimes[0]
+        per_kwh = f"{summary.carbon_g_per_kwh:g} g/kWh"
+        found += [
+            f"lifetime: training once and {first.inferences:g} {summary.unit}s, CO2e at "
+            f"{per_kwh}; the fewest joules: trial {first.trial}"
+        ]
+        if any(x.inferences_to_break_even is not None for x in self.lifetimes):
+            found.append(
+                f"breaks even after: {summary.unit}s until the "
+                f"{format_joules(summary.spent_energy_j)} of the whole search are saved against "
+                f"trial {summary.baseline_trial}"
+            )
+        return found
+
+
+def named_baseline(found: Run, text: str) -> TrialRecord:
+    """The complete trial that ``--at-least-as-accurate-as`` names.
+
+    Raises:
+        ValueError: it names none.
+    """
+    from nas.records.trial import judged
+
+    complete = judged(found.trials())
+    if text == FIRST_BASELINE:
+        trials = [r for r in complete if r.baseline]
+        lack = f"no baseline of run {found.folder} is complete"
+    elif text.isdigit():
+        trials = [r for r in complete if r.number == int(text)]
+        lack = f"trial {text} of run {found.folder} is not complete"
+    else:
+        trials = _by_file(complete, text)
+        lack = f"no complete trial of run {found.folder} has the architecture of {text}"
+    if not trials:
+        raise ValueError(
+            f"at_least_as_accurate_as must be a complete trial's number, an architecture file or "
+            f"{FIRST_BASELINE!r}, got {text!r}: {lack}"
+        )
+    return trials[0]
+
+
+def _by_file(complete: Sequence[TrialRecord], text: str) -> list[TrialRecord]:
+    from nas.cli.options.architecture_files import read_named
+
+    if not Path(text).exists():
+        return []
+    hashes = {named.architecture.hash for named in read_named(Path(text))}
+    if len(hashes) > 1:
+        raise ValueError(f"{text} must hold one architecture to compare with, got {len(hashes)}")
+    return [r for r in complete if r.architecture.hash in hashes]
+
+
+def answer(
+    found: Run,
+    chosen: Front,
+    arguments: argparse.Namespace,
+    summary: SearchSummary,
+    held: Held | None = None,
+) -> Answer:
+    """Narrow ``chosen`` to what the options ask for.
+
+    ``summary`` is that of the run, with the baseline that savings are named against; ``held`` is
+    what the front was narrowed to by ``--exportable``.
+
+    Raises:
+        ValueError: an option is out of range, or no member qualifies.
+    """
+    from nas.pareto.lifetime import lifetimes
+    from nas.pareto.queries import Front
+
+    if arguments.top is not None and (arguments.knee or arguments.recommended):
+        option = "--knee" if arguments.knee else "--recommended"
+        raise ValueError(f"top must be left out with {option}, which is one member")
+    baseline = None
+    if arguments.at_least_as_accurate_as is not None:
+        baseline = named_baseline(found, arguments.at_least_as_accurate_as)
+        least = baseline.objectives[0]
+        # Raises where none qualifies, and says what the front spans.
+        chosen.best(min_accuracy=least)
+        chosen = chosen.within(min_accuracy=least)
+    if arguments.top is not None:
+        chosen = chosen.diverse(arguments.top)
+    if len(chosen):
+        chosen = one_member(chosen, arguments)
+    if arguments.inferences is None:
+        return Answer(chosen, baseline, held=held)
+    lives = lifetimes(
+        chosen,
+        inferences=arguments.inferences,
+        carbon_g_per_kwh=summary.carbon_g_per_kwh,
+        search_energy_j=summary.spent_energy_j,
+        shared_energy_j=_shared_energy_j(found, summary),
+        baseline_energy_j=None
+        if summary.baseline_trial is None
+        else _energy_j(found, summary.baseline_trial),
+    )
+    by_trial: dict[int, FrontMember] = {m.trial: m for m in chosen}
+    ordered = Front(tuple(by_trial[x.trial] for x in lives), chosen.costs)
+    return Answer(ordered, baseline, tuple(lives), held)
+
+
+def one_member(front: Front, arguments: argparse.Namespace) -> Front:
+    """The member that ``--recommended`` or ``--knee`` asks for, or all of ``front``.
+
+    Raises:
+        ValueError: the front has no knee.
+    """
+    from nas.pareto.queries import Front
+
+    if arguments.recommended:
+        return Front((front.recommended(),), front.costs)
+    if not arguments.knee:
+        return front
+    member = front.knee()
+    if member is None:
+        raise ValueError(
+            f"this front of {len(front)} member{'s' * (len(front) != 1)} has no knee: no member "
+            f"stands clearly above the line between its ends; --recommended chooses by standard "
+            f"errors"
+        )
+    return Front((member,), front.costs)
+
+
+def format_grams(grams: float) -> str:
+    """Three digits with the unit that fits, such as ``1.25 kg``."""
+    for unit, scale in (("t", 1e6), ("kg", 1e3), ("g", 1.0), ("mg", 1e-3)):
+        if grams >= scale:
+            return f"{grams / scale:.3g} {unit}"
+    return f"{grams:.2g} g"
+
+
+def _shared_energy_j(found: Run, summary: SearchSummary) -> float:
+    """What a teacher and a supernet took, from which every member's weights come."""
+    total_j = 0.0
+    for what, there, energy_j in (
+        ("teacher", found.config.teacher == "largest", summary.teacher_energy_j),
+        ("supernet", found.config.supernet is not None, summary.supernet_energy_j),
+    ):
+        if there and energy_j is None:
+            raise ValueError(
+                f"inferences: what the {what} took to train must be known, and is not"
+            )
+        total_j += energy_j or 0.0
+    return total_j
+
+
+def _energy_j(found: Run, number: int) -> float:
+    return next(r for r in found.trials() if r.number == number).objectives[1]
+
+
+def _break_even(lifetime: Lifetime) -> str:
+    count = lifetime.inferences_to_break_even
+    return "never" if count is None else f"{count:,.0f}"

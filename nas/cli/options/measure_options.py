@@ -1,0 +1,112 @@
+"""Options of ``nas measure``, and which of them go together."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nas.cli.options.common import add_device, add_json, add_meter, add_quiet, seconds
+from nas.cli.options.plugins import add_plugins
+
+AUTO = "auto"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add every option."""
+    parser.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        help="architectures: .json (one or a list) or .jsonl; records are measured again as "
+        "they were",
+    )
+    add_plugins(parser)
+    parser.add_argument("--space", help="preset or YAML file to sample from")
+    parser.add_argument("--sample", type=int, help="how many architectures of the space")
+    parser.add_argument(
+        "--active",
+        type=int,
+        metavar="N",
+        help="measure until the records hold N of the space, each chosen to narrow the "
+        "predictor's intervals near the front; resumes",
+    )
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="joules of A over those of B"
+    )
+    parser.add_argument("--task", help="task whose forward pass is measured (default: digits)")
+    parser.add_argument("--workload", type=Path, help="JSON workload, in place of a task's")
+    parser.add_argument(
+        "--batch-size",
+        help="samples a batch, or auto: doubled until a sample's joules fall by under 5%% "
+        "(default: 128; 1 in the latency regime)",
+    )
+    parser.add_argument(
+        "--phase",
+        action="append",
+        help="of a language model: joules per token of prefill or of generate, in place of the "
+        "task's (may be given twice, for both)",
+    )
+    add_device(parser)
+    add_meter(parser)
+    parser.add_argument(
+        "--protocol",
+        help="quick, screening, brief or final (default: quick on CPUs, else screening)",
+    )
+    parser.add_argument("--regime", help="throughput (default) or latency")
+    parser.add_argument("--seed", type=int, default=0, help="seed of samples, weights and order")
+    parser.add_argument(
+        "--to",
+        type=Path,
+        help="records to append to; what is there is not measured again "
+        "(default: measurements.jsonl)",
+    )
+    parser.add_argument("--budget-s", type=seconds, help="stop before this many seconds are over")
+    parser.add_argument("--retry-failed", action="store_true", help="try again what failed")
+    add_quiet(parser)
+    add_json(parser)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse options that do not go together, before anything slow."""
+    sources = [
+        bool(arguments.files),
+        arguments.space is not None,
+        arguments.compare is not None,
+    ]
+    if sum(sources) != 1:
+        raise ValueError(
+            "name architecture files, or --space with --sample or --active, or --compare A B"
+        )
+    how_many = [arguments.sample is not None, arguments.active is not None]
+    if sum(how_many) != (arguments.space is not None):
+        raise ValueError("--space must be given with one of --sample and --active")
+    for name in ("sample", "active", "budget_s"):
+        value = getattr(arguments, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be > 0, got {value!r}")
+    size = arguments.batch_size
+    if size is not None and size != AUTO and not (size.isdecimal() and int(size) > 0):
+        raise ValueError(f"batch_size must be an integer > 0 or {AUTO}, got {size!r}")
+    if size == AUTO and arguments.active is not None:
+        raise ValueError(f"--active measures on one workload: leave out --batch-size {AUTO}")
+    if size == AUTO and arguments.regime == "latency":
+        raise ValueError(f"--batch-size {AUTO} is of the throughput regime, got latency")
+    if arguments.seed < 0:
+        raise ValueError(f"seed must be an integer >= 0, got {arguments.seed!r}")
+    if arguments.task is not None and arguments.workload is not None:
+        raise ValueError("--task and --workload name the same thing: give one")
+    if len(set(arguments.phase or ())) > 1:
+        for option in ("active", "compare"):
+            if getattr(arguments, option) is not None:
+                raise ValueError(f"--{option} measures on one workload: give one --phase")
+    unused = {
+        "--to": arguments.to is not None,
+        "--budget-s": arguments.budget_s is not None,
+        "--retry-failed": arguments.retry_failed,
+        f"--batch-size {AUTO}": size == AUTO,
+    }
+    if arguments.compare is not None and any(unused.values()):
+        first = next(option for option, given in unused.items() if given)
+        raise ValueError(f"--compare keeps no records and measures to the end: leave out {first}")
+    if size == AUTO and arguments.retry_failed:
+        raise ValueError(f"--batch-size {AUTO} ends at a size that fails: no --retry-failed")

@@ -1,0 +1,178 @@
+"""From the words of ``nas search`` to the configuration of a search."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.cli.options.limits import limits_of, parse_reference
+from nas.cli.options.plugins import named_plugins
+from nas.cli.options.search_options import EVALUATORS, SUPERNET_TRIALS
+from nas.cli.options.storage import storage_of
+
+if TYPE_CHECKING:
+    from nas.records.config import SearchConfig
+
+# Of the epochs, for candidates that start from the teacher's weights.
+INHERIT_SHARE = 0.25
+
+
+def config_of(arguments: argparse.Namespace) -> SearchConfig:
+    """What the words of ``nas search`` ask for, on top of a recipe or of the run that goes on.
+
+    Raises:
+        ValueError: a value is not allowed, or what it names is not there.
+    """
+    from dataclasses import replace
+
+    from nas.cli.output.units import parse_joules
+    from nas.records.config import SearchConfig
+    from nas.records.device_names import MeasuredDevice
+    from nas.records.rungs import HalvingConfig
+    from nas.searching.recipes import default_device, fitted, get_recipe
+    from nas.store.run import load
+    from nas.tasks.registry import is_task_file
+    from search_spaces.space.presets import get_space
+
+    changes: dict[str, Any] = {
+        name: getattr(arguments, name)
+        for name in (
+            "task",
+            "trials",
+            "seed",
+            "sampler",
+            "device",
+            "meter",
+            "carbon_g_per_kwh",
+            "predictor",
+            "refine",
+        )
+        if getattr(arguments, name) is not None
+    }
+    changes |= storage_of(arguments.storage)
+    if arguments.plugin:
+        changes["plugins"] = named_plugins(arguments)
+    if "task" in changes and is_task_file(changes["task"]):
+        # Whole, so that workers and a resumed search find it from any folder.
+        changes["task"] = str(Path(changes["task"]).resolve())
+    if arguments.max_joules is not None:
+        changes["max_joules"] = parse_joules(arguments.max_joules, "max_joules")
+    changes |= limits_of(arguments)
+    if arguments.objective is not None:
+        changes["objectives"] = tuple(arguments.objective)
+    if arguments.measure_on is not None:
+        changes["measure_on"] = tuple(map(MeasuredDevice.parse, arguments.measure_on))
+    if arguments.warm_start is not None:
+        changes["warm_start"] = tuple(arguments.warm_start)
+    if arguments.space is not None:
+        changes["space"] = get_space(arguments.space)
+        # The recipe's baselines are of its own space.
+        changes["baselines"] = ()
+    if arguments.resume and arguments.run is not None:
+        # The run knows what it is: only what is asked for now is compared with it.
+        config = load(arguments.run).config
+        config = replace(config, **changes)
+    elif arguments.recipe is not None:
+        # Here already: how far a recipe is cut down goes by the epochs.
+        config = get_recipe(arguments.recipe, epochs=arguments.epochs, **changes)
+    else:
+        for name in ("task", "space", "trials"):
+            if getattr(arguments, name) is None:
+                raise ValueError(
+                    f"name a recipe, or give --task, --space and --trials: {name} is missing"
+                )
+        changes.setdefault("device", default_device())
+        config = fitted(SearchConfig(**changes))
+    training = {
+        field: value
+        for field, value in (
+            ("epochs", arguments.epochs),
+            ("shift_pixels", arguments.shift),
+            ("flip_images", arguments.flip or None),
+        )
+        if value is not None
+    }
+    config = replace(config, training=replace(config.training, **training))
+    if arguments.halving and config.halving is None:
+        config = replace(config, halving=HalvingConfig.for_epochs(config.training.epochs))
+    if arguments.reference is not None:
+        point = parse_reference(arguments.reference, config.goals.names)
+        config = replace(config, reference=point)
+    config = _with_supernet(config, arguments)
+    return _with_baselines(_with_teacher(config, arguments), arguments.baseline)
+
+
+def _with_supernet(config: SearchConfig, arguments: argparse.Namespace) -> SearchConfig:
+    """``config`` with the evaluator that is asked for, or as it is."""
+    from dataclasses import replace
+
+    from nas.core.nearest import did_you_mean
+    from nas.records.supernet import SupernetConfig
+
+    name, finalists = arguments.evaluator, arguments.finalists
+    if name not in (None, *EVALUATORS):
+        hint = did_you_mean(name, EVALUATORS)
+        raise ValueError(f"evaluator must be one of {', '.join(EVALUATORS)}, got {name!r}{hint}")
+    supernet = None if name == "scratch" else config.supernet
+    if name == "supernet" and supernet is None:
+        supernet = SupernetConfig()
+        if arguments.trials is None:
+            config = replace(config, trials=config.trials * SUPERNET_TRIALS)
+    if finalists is not None:
+        if supernet is None:
+            raise ValueError(f"finalists must go with --evaluator supernet, got {finalists}")
+        supernet = replace(supernet, finalists=finalists)
+    return replace(config, supernet=supernet)
+
+
+def _with_baselines(config: SearchConfig, files: Sequence[Path]) -> SearchConfig:
+    """``config`` with the architectures in ``files`` after its own baselines, each once."""
+    from dataclasses import replace
+
+    from nas.cli.options.architecture_files import read_named
+    from nas.tasks.registry import get_task
+    from search_spaces.space.encoding import encode
+
+    if not files:
+        return config
+    workload = get_task(config.task).workload(config.batch_size)
+    found = {baseline.hash: baseline for baseline in config.baselines}
+    for path in files:
+        for architecture in (named.architecture for named in read_named(path)):
+            try:
+                workload.check_fits(architecture)
+                encode(architecture, config.space)
+            except ValueError as error:
+                raise ValueError(
+                    f"baseline {path} must be a member of space {config.space.name!r} that task "
+                    f"{workload.name} can run: {error}"
+                ) from None
+            found.setdefault(architecture.hash, architecture)
+    return replace(config, baselines=tuple(found.values()))
+
+
+def _with_teacher(config: SearchConfig, arguments: argparse.Namespace) -> SearchConfig:
+    """``config`` with the teacher that is asked for, or as it is."""
+    from dataclasses import replace
+
+    from nas.records.config import LARGEST
+    from nas.training.config import DistillConfig
+
+    source: str | None
+    if arguments.teacher is not None:
+        # Whole, so that workers and a resumed search find it from any folder.
+        source = str(arguments.teacher.resolve())
+    elif arguments.distill or (arguments.inherit and config.teacher is None):
+        source = LARGEST
+    else:
+        source = config.teacher
+    training = config.training
+    if source is not None and training.distill is None:
+        training = replace(training, distill=DistillConfig())
+    if arguments.inherit:
+        recovery = training.recovery
+        if recovery.inherit_share is None:
+            training = replace(training, recovery=replace(recovery, inherit_share=INHERIT_SHARE))
+    return replace(config, teacher=source, training=training)

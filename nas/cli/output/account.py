@@ -1,0 +1,139 @@
+"""The account of a search, in some lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from nas.cli.output.units import format_bytes, format_joules, uses
+from nas.tasks.base.metric import ACCURACY, Metric
+
+if TYPE_CHECKING:
+    from nas.analysis.summary import SearchSummary, Volume
+    from nas.searching.gating.gate import AuditSummary
+
+
+def meter_label(meter: str, *, is_estimate: bool) -> str:
+    """The meter's name, and whether its joules are an estimate."""
+    return meter if not is_estimate or meter == "estimate" else f"{meter}, estimate"
+
+
+def render_account(summary: SearchSummary, metric: Metric = ACCURACY) -> str:
+    """What was done, what it cost, and what it saves; ``metric`` is the task's."""
+    interrupted = f", {summary.in_flight} interrupted" if summary.in_flight else ""
+    stopped = f"{summary.stopped} stopped early, " if summary.stopped else ""
+    lines = [
+        f"trials: {summary.complete} complete, {stopped}{summary.dropped} dropped by the gate "
+        f"before training, {summary.failed} failed{interrupted}",
+        _audit(summary.audit),
+    ]
+    if summary.refined:
+        lines.append(
+            f"refined: {summary.refined} evaluations from other seeds; figures of what was "
+            f"evaluated again are means"
+        )
+    if summary.stopped:
+        lines.append(_stopped(summary))
+    if summary.finalists:
+        lines.append(render_fidelity(summary))
+    if summary.stop_reason is not None:
+        lines.append(f"ended early: {summary.stop_reason}")
+    if summary.volume is not None:
+        lines.append(_volume(summary.volume, metric))
+    return "\n".join([*lines, render_spending(summary)])
+
+
+def render_spending(summary: SearchSummary) -> str:
+    """What the search cost, and after how much use what it found has paid for it."""
+    label = meter_label(summary.meter, is_estimate=summary.is_estimate)
+    idle_j = summary.idle_energy_j
+    idle = "not seen by this meter" if idle_j is None else format_joules(idle_j)
+    teacher_j = summary.teacher_energy_j
+    teacher = "" if teacher_j is None else f"the teacher {format_joules(teacher_j)}, "
+    supernet_j = summary.supernet_energy_j
+    if supernet_j is not None:
+        teacher += f"the supernet {format_joules(supernet_j)}, "
+    lines = [
+        f"spent by the search: {format_joules(summary.spent_energy_j)} ({label}; {teacher}"
+        f"training {format_joules(summary.train_energy_j)}, "
+        f"measuring {format_joules(summary.measure_energy_j)}, idle {idle}), "
+        f"{summary.carbon_g:.2g} g CO2e at {summary.carbon_g_per_kwh:g} g/kWh"
+    ]
+    saving = summary.saving
+    if saving is not None:
+        lines.append(
+            f"saving: trial {saving.better_trial} is at least as accurate as the baseline "
+            f"(trial {saving.baseline_trial}) on validation data with {saving.ratio:.1f}x fewer "
+            f"joules; that pays for the search after {saving.inferences_to_break_even:,.0f} "
+            f"{uses(summary.unit)}"
+        )
+    elif summary.baseline_trial is not None:
+        lines.append(
+            f"saving: no trial that the search found is as accurate as the baseline "
+            f"(trial {summary.baseline_trial}) with fewer joules"
+        )
+    return "\n".join(lines)
+
+
+def render_fidelity(summary: SearchSummary) -> str:
+    """How well the supernet's accuracies rank, and what to do where they do not."""
+    from nas.evaluation.fidelity import LEAST_TAU
+
+    found = summary.fidelity
+    if found is None:
+        return (
+            f"rank fidelity: not known from {summary.finalists} finalists; inherited accuracies "
+            f"may rank badly, and nas search --evaluator scratch does not depend on them"
+        )
+    text = (
+        f"rank fidelity: Kendall tau {found.tau:.2f} (95% interval {found.low:.2f} to "
+        f"{found.high:.2f}) between inherited and final accuracies of {found.n} finalists"
+    )
+    if found.is_poor:
+        text += (
+            f"\nbelow {LEAST_TAU}: inherited accuracies do not rank this space well; search it "
+            f"with --evaluator scratch, or train the supernet for longer"
+        )
+    return text
+
+
+def corner_text(objectives: Sequence[str], reference: Sequence[float], metric: Metric) -> str:
+    """The corner that hypervolume is counted from, each objective in its unit."""
+    units: dict[str, Callable[[float], str]] = {
+        "accuracy": lambda v: metric.text(v, digits=1),
+        "joules": format_joules,
+        "latency": lambda v: f"{v * 1e3:.3g} ms",
+        "params": lambda v: f"{v:,.0f} parameters",
+        "memory": format_bytes,
+    }
+    pairs = zip(objectives, reference, strict=True)
+    return ", ".join(units[name](value) for name, value in pairs)
+
+
+def _volume(volume: Volume, metric: Metric) -> str:
+    corner = corner_text(volume.objectives, volume.reference, metric)
+    why = "as given" if volume.given else "a tenth of the front's extent beyond its worst"
+    return f"hypervolume: {volume.hypervolume:.4f} (accuracy x decades) from {corner}, {why}"
+
+
+def _stopped(summary: SearchSummary) -> str:
+    saved = []
+    if summary.stopped_saved_s is not None:
+        saved.append(f"{summary.stopped_saved_s:,.0f} s")
+    if summary.stopped_saved_j is not None:
+        saved.append(format_joules(summary.stopped_saved_j))
+    what = " and ".join(saved) or "what is not known"
+    return (
+        f"stopped early: saved {what} of training, an estimate from the epochs left and what each "
+        f"had taken"
+    )
+
+
+def _audit(audit: AuditSummary) -> str:
+    if audit.false_drop_rate is None or audit.low is None or audit.high is None:
+        return "gate audit: no dropped candidate was audited, so no false-drop rate"
+    return (
+        f"gate audit: {audit.n_false} of {audit.n_audited} audited candidates were on the front "
+        f"after all, false-drop rate {audit.false_drop_rate:.0%} "
+        f"(95% interval {audit.low:.0%} to {audit.high:.0%})"
+    )

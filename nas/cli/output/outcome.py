@@ -1,0 +1,103 @@
+"""How a search ended: why trials failed, what can be done next, and the exit code."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.core import interrupts
+
+if TYPE_CHECKING:
+    from nas.analysis.summary import SearchSummary
+    from nas.pareto.queries import Front
+    from nas.records.trial import TrialRecord
+    from nas.store.run import Run
+
+# Reasons that are shown, the most frequent first; trials that are named of each.
+_MOST_REASONS, _MOST_TRIALS = 5, 8
+
+
+def failures(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
+    """Why trials failed, each reason with its trials, the most frequent first."""
+    by_reason: dict[str, list[int]] = {}
+    for record in records:
+        if record.state == "failed":
+            by_reason.setdefault(record.reason or "no reason given", []).append(record.number)
+    ordered = sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    return [{"reason": reason, "trials": trials} for reason, trials in ordered]
+
+
+def render_failures(records: Sequence[TrialRecord]) -> str:
+    """Why trials failed, a line for each reason; empty where none did."""
+    every = failures(records)
+    lines = [_line(each["reason"], each["trials"]) for each in every[:_MOST_REASONS]]
+    if len(every) > _MOST_REASONS:
+        lines.append(f"failed: {len(every) - _MOST_REASONS} more reasons (--json has them all)")
+    return "\n".join(lines)
+
+
+def _line(reason: str, trials: Sequence[int]) -> str:
+    named = ", ".join(map(str, trials[:_MOST_TRIALS]))
+    more = f" and {len(trials) - _MOST_TRIALS} more" if len(trials) > _MOST_TRIALS else ""
+    return f"failed: {'trial' if len(trials) == 1 else 'trials'} {named}{more}: {reason}"
+
+
+def next_steps(done: Run, summary: SearchSummary, front: Front) -> list[str]:
+    """Commands that can work now: to go on with the search, to look at it, to export."""
+    folder = shlex.quote(str(done.folder))
+    steps = []
+    if not summary.finished:
+        steps.append(f"nas resume {folder}{_given_again(done)}")
+    if len(front):
+        steps.append(f"nas front {folder} --recommended")
+        if _can_be_exported(done, front.recommended().trial):
+            plugins = " ".join(_plugins(done))
+            steps.append(f"nas export {folder} --to {_free()}{plugins and ' ' + plugins}")
+    elif summary.finished:
+        more = done.config.trials + max(1, summary.failed)
+        steps.append(
+            f"mend what the reasons name, then nas resume {folder} --trials {more}"
+            f"{_more_time(done)}{_given_again(done)}"
+        )
+    return steps
+
+
+def exit_code(summary: SearchSummary) -> int:
+    """0 for a search that came to its end, 1 where it has nothing, else that of a signal."""
+    if not summary.finished:
+        return interrupts.exit_code()
+    return 0 if summary.complete else 1
+
+
+def _more_time(done: Run) -> str:
+    """The option that gives trials more time, where they failed for want of it."""
+    limit_s = done.driver.trial_timeout_s
+    is_late = any("took longer than" in each["reason"] for each in failures(done.records()))
+    return f" --trial-timeout-s {10 * limit_s:g}" if limit_s is not None and is_late else ""
+
+
+def _given_again(done: Run) -> str:
+    """Options that no run directory remembers."""
+    return "".join(f" {option}" for option in _plugins(done))
+
+
+def _plugins(done: Run) -> Iterator[str]:
+    # Only files that this command line names are run.
+    for plugin in done.config.plugins:
+        yield f"--plugin {shlex.quote(str(plugin.path))}"
+
+
+def _can_be_exported(done: Run, trial: int) -> bool:
+    try:
+        record = done.trial(trial)
+        return record.weights == "own" and done.weights_path(trial).is_file()
+    except (ValueError, OSError, RuntimeError):
+        return False
+
+
+def _free() -> str:
+    """A folder's name that is not taken, which export asks for."""
+    names = ["model", *(f"model-{n}" for n in range(2, 100))]
+    return next((name for name in names if not Path(name).exists()), "model-100")

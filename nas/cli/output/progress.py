@@ -1,0 +1,233 @@
+"""Live progress of searches and measurements on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from nas.cli.output.units import format_joules
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from nas.records.trial import TrialRecord
+    from nas.searching.controller.session import Snapshot
+    from predictors.campaign.plan import PlanItem
+    from predictors.campaign.slices import SliceProgress
+    from predictors.measurement.records import EnergyRecord, Role
+
+
+class _Bar:
+    """A bar on stderr, shown while the context lasts; ``quiet`` or no terminal: none."""
+
+    def __init__(self, name: str, status: str, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar = _make_bar(quiet=quiet)
+        self._live = not self._bar.disable
+        self._task = self._bar.add_task(name, total=None, status=status)
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the bar's last state on the screen."""
+        self._bar.stop()
+
+
+class SearchProgress(_Bar):
+    """A bar where stderr is a terminal, else a line for each trial that ends."""
+
+    def __init__(
+        self, *, quiet: bool = False, before: Callable[[], Iterable[str]] = tuple
+    ) -> None:
+        """``quiet`` shows nothing at all; ``before`` returns what is said when a search begins."""
+        super().__init__("search", "starting", quiet=quiet)
+        self._before = before
+        self._started = time.perf_counter()
+        self._ended_before: int | None = None
+        # Of the supernet's epochs, how many a line was printed for.
+        self._tenths = -1
+
+    def on_change(self, snapshot: Snapshot, record: TrialRecord | None) -> None:
+        """See ``nas.searching.controller.session.Listener``."""
+        if self._quiet:
+            return
+        ended = snapshot.complete + snapshot.stopped + snapshot.failed
+        if self._ended_before is None:
+            # A resumed search starts with trials done; they say nothing of today's speed.
+            self._ended_before = ended
+            for line in self._before():
+                self.on_wait(line)
+            self._started = time.perf_counter()
+        status = self._status(snapshot, ended)
+        if self._live:
+            self._bar.update(self._task, total=snapshot.total, completed=ended, status=status)
+        elif record is not None and record.state in ("complete", "stopped", "failed"):
+            why = f" ({record.reason})" if record.state == "failed" else ""
+            text = f"trial {record.number} {record.state}{why}: {status}"
+            print(text, file=sys.stderr, flush=True)
+
+    def on_teacher(self, epoch: int, epochs: int) -> None:
+        """See ``nas.searching.controller.session.Listener``."""
+        if self._live:
+            self._bar.update(self._task, status=f"training the teacher, epoch {epoch}/{epochs}")
+
+    def on_supernet(self, epoch: int, epochs: int) -> None:
+        """See ``nas.searching.controller.session.Listener``."""
+        text = f"training the supernet, epoch {epoch}/{epochs}"
+        if self._live:
+            self._bar.update(self._task, status=text)
+        elif not self._quiet and 10 * epoch // epochs > self._tenths:
+            self._tenths = 10 * epoch // epochs
+            print(text, file=sys.stderr, flush=True)
+
+    def on_wait(self, reason: str) -> None:
+        """See ``nas.searching.controller.session.Listener``."""
+        if self._live:
+            self._bar.console.print(f"note: {reason}", markup=False)
+        elif not self._quiet:
+            print(f"note: {reason}", file=sys.stderr, flush=True)
+
+    def on_refine(self, done: int, total: int) -> None:
+        """See ``nas.searching.controller.session.Listener``."""
+        if self._quiet:
+            return
+        status = "evaluating again what may not belong on the front"
+        if self._live:
+            self._bar.update(self._task, total=total, completed=done, status=status)
+        else:
+            print(f"refined {done}/{total}: {status}", file=sys.stderr, flush=True)
+
+    def _status(self, snapshot: Snapshot, ended: int) -> str:
+        parts = [f"done {ended}/{snapshot.total}"]
+        if snapshot.stopped:
+            parts.append(f"stopped {snapshot.stopped}")
+        parts.append(f"dropped {snapshot.dropped}")
+        parts.append(f"failed {snapshot.failed}")
+        parts.append(f"front {snapshot.front}")
+        if snapshot.best_accuracy is not None:
+            best = snapshot.metric.text(snapshot.best_accuracy, digits=1)
+            parts.append(f"best {best}")
+        parts.append(f"spent {snapshot.spent_energy_j:,.0f} J")
+        done_now = ended - (self._ended_before or 0)
+        if done_now > 0:
+            per_trial_s = (time.perf_counter() - self._started) / done_now
+            remaining_s = max(0.0, per_trial_s * (snapshot.total - ended))
+            parts.append(f"ETA {remaining_s:.0f} s")
+        return " | ".join(parts)
+
+
+class MeasureProgress(_Bar):
+    """A bar with the interval of the measurement under way, or a line for each that ends."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """``quiet`` shows nothing at all."""
+        super().__init__("measure", "building", quiet=quiet)
+        self._started = time.perf_counter()
+        self._done = ""
+
+    def on_window(self, n_repeats: int, half_width: float | None) -> None:
+        """One more window of the measurement under way; the half-width is relative."""
+        if self._live:
+            width = "" if half_width is None else f" ±{half_width:.1%}"
+            self._bar.update(self._task, status=f"{self._done}repeat {n_repeats}{width}".strip())
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        if self._live:
+            self._bar.console.print(text, highlight=False, markup=False)
+        elif not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def on_pair(self, n: int, half_width: float | None, n_most: int) -> None:
+        """One more pair of a comparison, of ``n_most`` at most; the half-width is relative."""
+        if self._quiet:
+            return
+        width = "" if half_width is None else f" | ratio ±{half_width:.1%}"
+        left_s = (time.perf_counter() - self._started) / n * (n_most - n)
+        status = f"pair {n} of {n_most} at most{width} | ETA {left_s:.0f} s at most"
+        if self._live:
+            self._bar.update(self._task, total=n_most, completed=n, status=status)
+        else:
+            print(status, file=sys.stderr, flush=True)
+
+    def on_item(
+        self, progress: SliceProgress, item: PlanItem, role: Role, result: EnergyRecord | str
+    ) -> None:
+        """See ``predictors.campaign.slices.SliceListener``."""
+        if self._quiet:
+            return
+        eta = "" if progress.eta_s is None else f" | ETA {progress.eta_s:.0f} s"
+        failed = f" | failed {progress.failed}" if progress.failed else ""
+        self._done = f"done {progress.done}/{progress.total}{failed}{eta} | "
+        name = "reference" if role == "reference" else item.architecture.describe()
+        if isinstance(result, str):
+            text = f"{name}: failed: {result}"
+        else:
+            reading = result.reading
+            mark = "" if reading.converged else ", not converged"
+            text = (
+                f"{name}: {format_joules(reading.energy_j)} ±{reading.half_width:.1%} "
+                f"({reading.n_repeats} repeats{mark})"
+            )
+        if self._live:
+            ended = progress.done + progress.failed
+            self._bar.update(self._task, total=progress.total, completed=ended, status=self._done)
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(f"{self._done}{text}", file=sys.stderr, flush=True)
+
+
+class StepProgress(_Bar):
+    """A bar of counted steps where stderr is a terminal, else a line now and then."""
+
+    # Seconds between two lines where there is no bar.
+    _EACH_S = 5.0
+
+    def __init__(self, name: str, *, quiet: bool = False) -> None:
+        """``quiet`` shows nothing at all."""
+        super().__init__(name, "reading", quiet=quiet)
+        self._name = name
+        self._said_s = time.perf_counter()
+
+    def on_step(self, done: int, total: int, status: str) -> None:
+        """``done`` of ``total`` steps are over."""
+        if self._live:
+            self._bar.update(self._task, total=total, completed=done, status=status)
+        elif not self._quiet and time.perf_counter() - self._said_s > self._EACH_S:
+            self._said_s = time.perf_counter()
+            print(f"{self._name} {done}/{total}: {status}", file=sys.stderr, flush=True)
+
+
+def _make_bar(*, quiet: bool) -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    console = Console(stderr=True)
+    return Progress(
+        # Without markup: what is in brackets may be of a file.
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[status]}", markup=False),
+        console=console,
+        # FORCE_COLOR makes rich take any file for a terminal; a bar in a log is no use.
+        disable=quiet or not (sys.stderr.isatty() and console.is_terminal),
+    )

@@ -1,0 +1,1 @@
+"""The parser, its errors, and completion for shells."""

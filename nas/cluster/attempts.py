@@ -1,0 +1,111 @@
+"""How often a trial was tried, so that one that kills its worker or its machine ends as failed.
+
+The counts are in the study: a driver that dies with a trial does not forget them. A death is
+*sure* where it can only be this trial's: Ray names its actor, or it ran alone when the driver
+died. Otherwise it is *unsure*, and no trial fails by unsure deaths. Instead the last attempts of a
+trial run alone, without any other of the search, which makes them sure. A trial that kept a later
+epoch than at its last death has made progress, and its counts begin anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+from nas.cluster.measuring import ATTEMPTS
+from nas.core.files import Place
+from nas.evaluation.evaluator import kept_epoch
+from nas.records.trial import TrialRecord
+
+
+class Study(Protocol):
+    """What counts are kept in."""
+
+    def attempts(self, number: int) -> dict[str, Any]:
+        """What was kept of trial ``number``, empty before."""
+        ...
+
+    def save_attempts(self, number: int, attempts: dict[str, Any]) -> None:
+        """Keep ``attempts`` of trial ``number``, durable when this returns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Deaths of one trial since ``epoch``, the last it had kept; ``is_out`` while it runs."""
+
+    sure: int = 0
+    unsure: int = 0
+    epoch: int = 0
+    is_out: bool = True
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the next attempt is made alone."""
+        return max(self.sure, self.unsure) >= ATTEMPTS - 1
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the trial has failed."""
+        return self.sure >= ATTEMPTS
+
+
+class Attempts:
+    """The counts of one search's trials in flight."""
+
+    def __init__(self, study: Study, trials_folder: Place) -> None:
+        """``trials_folder`` contains how far trials came."""
+        self._study, self._trials_folder = study, trials_folder
+        self._counts: dict[int, Tried] = {}
+
+    def driver_died(self, in_flight: Sequence[TrialRecord]) -> None:
+        """Count what a driver that did not end by itself left running.
+
+        One that ended by itself called ``interrupted``.
+        """
+        out = [record.number for record in in_flight if self.of(record.number).is_out]
+        for number in out:
+            self._count(number, is_sure=len(out) == 1)
+
+    def worker_died(self, number: int, *, is_sure: bool) -> None:
+        """Count a death of trial ``number`` that this driver saw."""
+        self._count(number, is_sure=is_sure)
+
+    def begin(self, number: int) -> None:
+        """Trial ``number`` is about to run; of a first attempt the study's record says so."""
+        tried = self._counts.get(number)
+        if tried is not None and not tried.is_out:
+            self._keep(number, replace(tried, is_out=True))
+
+    def interrupted(self, numbers: Sequence[int]) -> None:
+        """The driver ends by itself while these run: nothing killed them."""
+        for number in numbers:
+            self._keep(number, replace(self.of(number), is_out=False))
+
+    def of(self, number: int) -> Tried:
+        """The counts of trial ``number``, which has not ended."""
+        if number not in self._counts:
+            kept = self._study.attempts(number)
+            self._counts[number] = Tried(**kept)
+        return self._counts[number]
+
+    def is_suspect(self, number: int) -> bool:
+        """Whether trial ``number`` is to run without any other."""
+        tried = self._counts.get(number)
+        return tried is not None and tried.is_suspect
+
+    def ended(self, number: int) -> None:
+        """Trial ``number`` has ended: its counts are of no use any more."""
+        self._counts.pop(number, None)
+
+    def _count(self, number: int, *, is_sure: bool) -> None:
+        before = self.of(number)
+        epoch = kept_epoch(self._trials_folder / str(number))
+        counts = Tried(epoch=epoch) if epoch > before.epoch else before
+        sure, unsure = counts.sure + is_sure, counts.unsure + (not is_sure)
+        self._keep(number, replace(counts, sure=sure, unsure=unsure, is_out=False))
+
+    def _keep(self, number: int, tried: Tried) -> None:
+        self._counts[number] = tried
+        self._study.save_attempts(number, asdict(tried))

@@ -1,0 +1,86 @@
+"""A search through ``ray://``: the driver runs on the cluster, and is heard of from here.
+
+Ray's client runs no Tune: what it starts would be on the other side, and the study on this one. So
+the whole of it is a task there, on the head's node, and the run's folder is on the cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# First: it sets what Ray reads when it is imported.
+from nas.cluster.connect import ClusterError, connected
+
+# isort: split
+import ray
+from ray.util.queue import Empty, Queue
+
+from nas.cluster.shipping import answer_of, by_bytes, pack, unpack
+from nas.searching.controller.session import Listener
+from nas.store.run import CLIENT
+
+# Of a run's folder, told to a listener.
+Search = Callable[[Path, Listener | None], Any]
+# How often word from the cluster is looked for.
+_LOOK_S = 0.5
+
+
+def search_there(
+    search: Search,
+    folder: Path,
+    address: str,
+    listener: Listener | None,
+) -> None:
+    """Call ``search`` with a run's folder and a listener, in a process of the cluster's.
+
+    Ctrl-C ends it there as it would here.
+
+    Raises:
+        ClusterError: there is no cluster at ``address``, the folder is relative, or it ended.
+        Exception: what ``search`` raised there.
+    """
+    if not folder.is_absolute():
+        raise ClusterError(
+            f"with {CLIENT} the run's folder must be a whole path on the cluster, got {folder}"
+        )
+    with connected(address):
+        queue = Queue(actor_options={"num_cpus": 0})
+        task: Any = ray.remote(num_cpus=0, max_retries=0)(by_bytes())
+        called = pack((_search, (search, folder, listener is not None)))
+        running = task.remote(called, queue)
+        try:
+            _hear(running, queue, listener)
+        except KeyboardInterrupt:
+            ray.cancel(running, force=False)
+            _hear(running, queue, listener)
+        answer_of(running, "the search")
+
+
+def _search(search: Search, folder: Path, is_heard: bool, queue: Any) -> None:
+    search(folder, _Teller(queue) if is_heard else None)
+
+
+class _Teller:
+    """A listener there, which tells the one here."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if not name.startswith("on_"):
+            raise AttributeError(name)
+        return lambda *arguments: self._queue.put((name, pack(arguments)))
+
+
+def _hear(running: Any, queue: Any, listener: Listener | None) -> None:
+    is_over = False
+    while not is_over:
+        is_over = bool(ray.wait([running], timeout=_LOOK_S)[0])
+        while listener is not None:
+            try:
+                name, arguments = queue.get_nowait()
+            except Empty:
+                break
+            getattr(listener, name)(*unpack(arguments))

@@ -1,0 +1,169 @@
+"""Which nodes of a Ray cluster train and which measure, and what of a device is a trial's.
+
+A node that trains has CPUs (and GPUs, for a search on GPUs); one that measures has the resource
+``joule_meter``, and ``joule_meter_NAME`` for a device that searches name; a node may be both. One
+that only measures is started with ``--num-cpus 0``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# First: it sets what Ray reads when it is imported.
+from nas.cluster.connect import METER_RESOURCE, ClusterError, meter_resources
+
+# isort: split
+import ray
+
+from nas.cluster.measuring import measuring_options
+from nas.records.device_names import MeasuredDevice, MeterFound, find_meter
+from predictors.meters.base import MeterError
+
+
+@dataclass(frozen=True, slots=True)
+class Trainers:
+    """Where up to ``workers`` trials train at a time: each on a CPU and, ``on_gpus``, part of one.
+
+    ``cpus`` and ``gpus`` are those of each node that trains, by the node's id. There may be none
+    yet: clusters that grow add nodes when trials ask for them.
+    """
+
+    workers: int
+    on_gpus: bool
+    cpus: Mapping[str, int]
+    gpus: Mapping[str, int]
+
+    @classmethod
+    def of(cls, nodes: Iterable[Mapping[str, Any]], workers: int, device: str) -> Trainers:
+        """Those among ``nodes``, which are as ``ray.nodes()`` gives them, for ``device``."""
+        on_gpus = device.startswith("cuda")
+        cpus, gpus = {}, {}
+        for node in nodes:
+            n_cpus, n_gpus = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
+            if node["Alive"] and n_cpus >= 1 and (n_gpus >= 1 or not on_gpus):
+                cpus[str(node["NodeID"])], gpus[str(node["NodeID"])] = n_cpus, n_gpus
+        return cls(workers, on_gpus, cpus, gpus)
+
+    @classmethod
+    def here(cls, workers: int, device: str) -> Trainers:
+        """Those of the cluster that this process is connected to."""
+        return cls.of(ray.nodes(), workers, device)  # type: ignore[no-untyped-call]
+
+    def gpu_share(self, asked: float | None = None) -> float:
+        """Of a GPU, what a trial takes: what was ``asked`` for, or such that all GPUs are used.
+
+        0 on CPUs, and a whole one while there are none.
+        """
+        if not self.on_gpus:
+            return 0.0
+        if asked is not None or not self.gpus:
+            return asked or 1.0
+        # A node with fewer CPUs than GPUs leaves some of these idle.
+        usable = sum(min(gpus, self.cpus[node]) for node, gpus in self.gpus.items())
+        abreast = min(self.workers, sum(self.cpus.values()))
+        return 1 / math.ceil(abreast / usable)
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyShare:
+    """Of what a trial's training device draws, its own part while all ``workers`` train.
+
+    Called where the trial trains, on a node that may have come after the search began.
+    ``of_gpu`` is what trials take of a GPU, 0 on CPUs.
+    """
+
+    workers: int
+    of_gpu: float
+
+    def __call__(self) -> float:
+        """The part, in (0, 1]."""
+        if self.of_gpu:
+            return 1 / max(1, min(self.workers, int(1 / self.of_gpu + 1e-6)))
+        own = ray.get_runtime_context().get_node_id()
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        cpus = next(n["Resources"].get("CPU", 1) for n in nodes if n["NodeID"] == own)
+        return 1 / min(self.workers, max(1, int(cpus)))
+
+
+def meet(
+    measure_on: Sequence[MeasuredDevice], device: str, meter: str | None
+) -> tuple[MeterFound, ...]:
+    """Try each device's meter on a node that has it.
+
+    ``device`` and ``meter`` are for those that name none.
+
+    Raises:
+        ClusterError: no node has such a device, or its meter does not work there.
+    """
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    for asked in measure_on:
+        needed = meter_resources(asked.name)
+        if not any(
+            node["Alive"] and all(node["Resources"].get(name, 0) >= 1 for name in needed)
+            for node in nodes
+        ):
+            has = json.dumps(dict.fromkeys(needed, 1))
+            raise ClusterError(
+                f"the cluster must have a node that measures on {asked.name}: start it with "
+                f"ray start --num-cpus 0 --resources '{has}'"
+            )
+    tasks: list[Any] = [
+        ray.remote(**measuring_options(asked.name))(_look).remote(
+            asked.name, asked.device or device, asked.meter or meter
+        )
+        for asked in measure_on
+    ]
+    found: list[MeterFound | str] = ray.get(tasks)
+    for asked, answer in zip(measure_on, found, strict=True):
+        if isinstance(answer, str):
+            raise ClusterError(f"device {asked.name} must be one that can be measured: {answer}")
+    return tuple(answer for answer in found if isinstance(answer, MeterFound))
+
+
+def check_one_device(nodes: Iterable[Mapping[str, Any]], device: str) -> None:
+    """Refuse nodes of which a search that names no device would measure on ``device`` alone.
+
+    Boards of one kind differ by some per cent, so joules of several do not mix in one search:
+    each has a name, and a reading of its own.
+
+    Raises:
+        ClusterError: a node that measures has several devices; says how to name them.
+    """
+    for node in nodes:
+        n_devices = int(node["Resources"].get(METER_RESOURCE, 0))
+        if node["Alive"] and n_devices > 1:
+            named = {METER_RESOURCE: n_devices} | {
+                meter_resources(f"board{i}")[-1]: 1 for i in range(n_devices)
+            }
+            raise ClusterError(
+                f"a node must have 1 {METER_RESOURCE} where a search names no device, got "
+                f"{n_devices}, of which only {device} would be measured: start it with "
+                f"ray start --resources '{json.dumps(named)}' and search with --measure-on "
+                f"board0=cuda:0, or start it with {METER_RESOURCE} 1"
+            )
+
+
+def meet_any(device: str, meter: str | None) -> MeterFound:
+    """The meter of ``device`` on any node that measures.
+
+    Raises:
+        ClusterError: it does not work there, or a node has several devices without a name.
+    """
+    check_one_device(ray.nodes(), device)  # type: ignore[no-untyped-call]
+    task: Any = ray.remote(**measuring_options(None))(_look)
+    found: MeterFound | str = ray.get(task.remote(None, device, meter))
+    if isinstance(found, str):
+        raise ClusterError(f"device {device} must be one that nodes can measure: {found}")
+    return found
+
+
+def _look(name: str | None, device: str, meter: str | None) -> MeterFound | str:
+    """The meter of ``device`` on this node, or why there is none."""
+    try:
+        return find_meter(name, device, meter)
+    except (MeterError, ValueError) as error:
+        return str(error)

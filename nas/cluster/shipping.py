@@ -1,0 +1,168 @@
+"""What the nodes of a cluster need and may not have: our code, the user's data, the run's folder.
+
+Code is always sent, by Ray's ``py_modules``, which keep it by its hash: workers, and what they
+start to measure, run what this process runs. Other packages are the cluster's own affair. Data are
+not sent: they are on a path that all nodes see, and each node is asked whether it sees the same
+there as this machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+# First: it sets what Ray reads when it is imported.
+from nas.cluster.connect import ClusterError, connected
+
+# isort: split
+import ray
+import ray.cloudpickle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from nas.cluster.measuring import measuring_options
+from nas.records.config import SearchConfig
+from nas.records.fingerprints import fingerprints
+from nas.store.files_host import place_of
+
+# Between processes of one user: what a stranger could have made is never read by these.
+pack: Callable[[Any], bytes] = ray.cloudpickle.dumps
+unpack: Callable[[bytes], Any] = ray.cloudpickle.loads
+
+PACKAGES = ("nas", "search_spaces", "predictors")
+# For workers to start; a node that cannot answer in it does not count.
+_ANSWER_S = 60.0
+
+
+def packages_here() -> list[str]:
+    """Folders of our packages, for ``py_modules``."""
+    found = []
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None and spec.origin is not None
+        found.append(str(Path(spec.origin).parent))
+    return found
+
+
+def by_bytes() -> Callable[..., bytes]:
+    """A function for a task that calls what it is given packed, as ``answer_of`` reads it.
+
+    It is of itself, so that it is sent whole, and has bytes to and fro: a process of Ray's client
+    on the other side hands all of it on, and cannot import what is ours. What must not be packed
+    (handles of actors) comes after, as further arguments.
+    """
+
+    def run(called: bytes, *handles: Any) -> bytes:
+        import ray.cloudpickle as pickled
+
+        function, arguments = pickled.loads(called)
+        found: list[Any] = [None, None]
+        try:
+            found[0] = function(*arguments, *handles)
+        except Exception as error:
+            found[1] = error
+        return bytes(pickled.dumps(found))  # type: ignore[no-untyped-call]
+
+    return run
+
+
+def answer_of(task: Any, what: str) -> Any:
+    """What the function of ``by_bytes`` returned.
+
+    Raises:
+        ClusterError: its process died; ``what`` names it.
+        Exception: what the function raised.
+    """
+    try:
+        found, raised = unpack(ray.get(task))
+    except ray.exceptions.TaskCancelledError:
+        return None
+    except ray.exceptions.RayError as error:
+        said = str(error).strip().splitlines()[-1]
+        raise ClusterError(f"{what} ended on the cluster: {said}") from None
+    if raised is not None:
+        raise raised
+    return found
+
+
+def call_there(
+    address: str, name: str | None, function: Callable[..., Any], *arguments: Any
+) -> Any:
+    """What ``function`` returns on a node of the cluster at ``address``.
+
+    The node is one with the device called ``name``, or with any that measures.
+
+    Raises:
+        ClusterError: there is no such cluster, or the process died.
+        Exception: what ``function`` raised there.
+    """
+    with connected(address):
+        task: Any = ray.remote(**measuring_options(name))(by_bytes())
+        return answer_of(task.remote(pack((function, arguments))), "what was asked of a node")
+
+
+def check_paths(config: SearchConfig, files: Iterable[Path], folder: Path) -> None:
+    """Whether each node sees the task's files as they are here, and where the run's are kept.
+
+    That is the run's ``folder``, unless ``config`` says otherwise; an object store is not tried.
+
+    Raises:
+        ClusterError: one does not; the message names the node and the path.
+    """
+    named = tuple(files)
+    # Nodes need no study, nor the password that may open it, which Ray would keep with the code.
+    told = replace(config, storage=None)
+    here = fingerprints(told, named)
+    for address, there in _on_each_node(lambda: fingerprints(told, named)).items():
+        for label, digest in here.items():
+            if there.get(label) != digest:
+                what, _, path = label.partition(": ")
+                raise ClusterError(
+                    f"every node must see the {what} {path} as it is here: node {address} "
+                    f"{'has another there' if label in there else 'has none there'}"
+                )
+    place = folder if config.files_at is None else place_of(config.files_at)
+    if isinstance(place, Path):
+        _check_shared(place.resolve())
+
+
+def _check_shared(folder: Path) -> None:
+    near = next(path for path in (folder, *folder.parents) if path.is_dir())
+    mark = near / f".joulenas-{secrets.token_hex(8)}"
+    try:
+        mark.touch()
+        seen = _on_each_node(lambda: mark.is_file())
+    except OSError as error:
+        raise ClusterError(
+            f"run folder must be writable, got {folder}: {error.strerror}"
+        ) from None
+    finally:
+        mark.unlink(missing_ok=True)
+    for address, is_there in seen.items():
+        if not is_there:
+            raise ClusterError(
+                f"every node must see the run's folder, got {folder}, which node {address} does "
+                "not: name one on a file system that all share, or --storage s3://..."
+            )
+
+
+def _on_each_node(function: Callable[[], Any]) -> dict[str, Any]:
+    """What ``function`` returns on each living node, by the node's address."""
+    nodes: list[Mapping[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    tasks: dict[Any, str] = {}
+    for node in nodes:
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task: Any = ray.remote(num_cpus=0, max_retries=1)(function)
+            tasks[task.options(scheduling_strategy=there).remote()] = node["NodeManagerAddress"]
+    found = {}
+    for task, address in tasks.items():
+        try:
+            found[address] = ray.get(task, timeout=_ANSWER_S)
+        except ray.exceptions.RayError as error:
+            said = str(error).strip().splitlines()[-1]
+            raise ClusterError(f"node {address} must be able to run tasks: {said}") from None
+    return found

@@ -1,0 +1,151 @@
+"""A run's trials in TensorBoard, by Ray Tune's own callback.
+
+Ray's ``TBXLoggerCallback`` writes what a Tune trial reports, beside Tune's files and under Tune's
+names; ours report records, in a folder that is gone when the search ends. So a callback of ours
+hands each trial that has ended to Ray's, as a trial of plain figures, in a folder ``trial-N`` that
+is whole or absent: what a killed driver left out is written by the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# First: it sets what Ray reads when it is imported.
+
+# isort: split
+from ray.tune import Callback
+from ray.tune.logger import TBXLoggerCallback
+
+from nas.records.trial import TrialRecord
+from nas.searching.controller.session import Session
+from search_spaces.space import SearchSpace
+from search_spaces.space.encoding import encode
+from search_spaces.workload import SAMPLE
+
+_LOG = logging.getLogger(__name__)
+_STEP = "training_iteration"
+
+
+class TensorBoardLog(Callback):
+    """Logs each of a session's trials once, when it has ended."""
+
+    def __init__(
+        self, session: Session, space: SearchSpace, folder: Path, unit: str = SAMPLE
+    ) -> None:
+        """Log to ``folder``, where what is there already stays; joules are per ``unit``."""
+        self._session, self._space, self._folder = session, space, folder
+        self._unit = unit
+        self._started: set[int] = set()
+        self._is_lost = False
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        """Log what ended while nobody did: the search was killed, or began without a log."""
+        for record in self._session.records():
+            self._log(record)
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        """Remember whom to log."""
+        self._started.add(json.loads(trial.config["candidate"])["number"])
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        """Log what has ended."""
+        self._log_ended()
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        """See ``on_trial_complete``."""
+        self._log_ended()
+
+    def on_experiment_end(self, trials: Any, **_: Any) -> None:
+        """See ``on_trial_complete``."""
+        self._log_ended()
+
+    def _log_ended(self) -> None:
+        """Tune may tell us of an end before the session: that trial is logged with the next."""
+        records = map(self._session.record, sorted(self._started))
+        for record in [r for r in records if r.state != "running"]:
+            self._started.remove(record.number)
+            self._log(record)
+
+    def _log(self, record: TrialRecord) -> None:
+        if self._is_lost or record.state not in ("complete", "stopped"):
+            return
+        try:
+            log_trial(record, self._space, self._folder, self._unit)
+        except OSError as error:
+            # The study has all of it; a search is not ended for a log of it.
+            self._is_lost = True
+            _LOG.warning(f"TensorBoard files cannot be written, and nothing more is: {error}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for a restore that is never used here."""
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """As much of a Tune trial as Ray's callback asks for."""
+
+    local_path: str
+    evaluated_params: dict[str, Any]
+
+    def init_local_path(self) -> None:
+        """The folder is there."""
+
+
+def log_trial(record: TrialRecord, space: SearchSpace, folder: Path, unit: str = SAMPLE) -> None:
+    """Write the event file of an ended trial, unless there is one; its joules are per ``unit``.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    final = folder / f"trial-{record.number}"
+    if final.exists():
+        return
+    temporary = folder / f".trial-{record.number}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    # Ray's callback cannot write None.
+    genes = {
+        name: "none" if value is None else value
+        for name, value in encode(record.architecture, space).items()
+    }
+    # Ray's types say a whole Tune trial, and it is asked for three things of one.
+    trial: Any = _Trial(str(temporary), genes)
+    logger: Any = TBXLoggerCallback()  # type: ignore[no-untyped-call]
+    logger.log_trial_start(trial)
+    for point in record.curve:
+        logger.log_trial_result(0, trial, {_STEP: point.epoch, "curve_accuracy": point.accuracy})
+    logger.log_trial_result(0, trial, {_STEP: record.epochs or 1, **figures(record, unit)})
+    logger.log_trial_end(trial)
+    temporary.rename(final)
+
+
+def figures(record: TrialRecord, unit: str = SAMPLE) -> dict[str, float]:
+    """What is known of a trial, by the names that TensorBoard shows; units are suffixes.
+
+    ``energy_j_per_...`` names what the joules are per, such as ``energy_j_per_output_token``.
+    """
+    reading = record.reading
+    known = {
+        "accuracy": record.accuracy,
+        "accuracy_se": record.accuracy_se,
+        "test_accuracy": record.test_accuracy,
+        f"energy_j_per_{unit.replace(' ', '_')}": record.energy_j,
+        "latency_s": None if reading is None else reading.latency_s,
+        # Joules of an estimate are not those of a meter, here as anywhere.
+        "energy_is_measured": None
+        if record.energy_j is None
+        else float(reading is not None and not reading.is_estimate),
+        "params": record.params,
+        "training_s": record.duration_s,
+        "train_energy_j": record.train_energy_j,
+        "measure_energy_j": record.measure_energy_j,
+        "predicted_energy_j": record.predicted_energy_j,
+        "stopped_early": float(record.state == "stopped"),
+    }
+    return {name: float(value) for name, value in known.items() if value is not None}

@@ -1,0 +1,229 @@
+"""One trial in a Ray worker: evaluated, measured on a node that measures, its record on disk."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+# First: it sets what Ray reads when it is imported.
+
+# isort: split
+import ray
+from ray import tune
+
+from nas.cluster.measuring import Measurements, RayMeasure
+from nas.cluster.waits import tell_driver
+from nas.core.files import Place, read_json, write_json
+from nas.core.retry import (
+    AwayError,
+    Waits,
+    as_away,
+    is_of_storage,
+    is_os_error,
+    naming_storage,
+    patience,
+    persist,
+)
+from nas.evaluation.evaluator import Evaluator, Measure, forget_unfinished
+from nas.records.replicas import RESULT, result_in
+from nas.records.rungs import Progress, Tell
+from nas.records.spent import with_spent
+from nas.records.trial import TrialRecord
+from nas.searching.controller.session import failed
+
+# Of what a worker reports to Tune.
+PROGRESS, ENDED, AWAY = "progress", "record", "storage"
+# Which process runs a trial, by Ray's names.
+_WORKER = "worker.json"
+# Between the end of a trial's time and that of its process, if even its threads hang.
+_GRACE_S = 10.0
+# How often it is looked whether a trial's time is over, since waiting for storage moves that.
+_LOOK_S = 1.0
+
+
+def run_trial(
+    config: dict[str, Any],
+    evaluator: Evaluator,
+    measure: Measure,
+    folder: Place,
+    timeout_s: float | None = None,
+    further: Sequence[RayMeasure] = (),
+) -> None:
+    """One trial, in a Ray worker: its record is on disk before Tune hears that it ended.
+
+    Where storage was away for too long Tune hears of that instead: the trial is unfinished.
+    """
+    candidate = TrialRecord.from_dict(json.loads(config["candidate"]))
+    own = folder / str(candidate.number)
+    _say_who(own)
+    try:
+        record = evaluate_trial(candidate, own, evaluator, measure, _tell, timeout_s, further)
+    except AwayError as error:
+        tune.report({AWAY: f"trial {candidate.number}: {error}"})
+    else:
+        tune.report({ENDED: json.dumps(record.to_dict())})
+
+
+def worker_ids(folder: Place) -> list[str]:
+    """Ray's names for the worker that last ran the trial in ``folder``, where they are known."""
+    with suppress(ValueError):
+        data = read_json(folder / _WORKER)
+        if isinstance(data, list):
+            return [name for name in data if isinstance(name, str) and name]
+    return []
+
+
+def _say_who(folder: Place) -> None:
+    """Keep what Ray calls this worker: its memory monitor names whom it ended."""
+    if not isinstance(folder, Path):
+        return
+    context = ray.get_runtime_context()
+    names = [context.get_actor_id(), context.get_worker_id()]
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _WORKER, names)
+
+
+def evaluate_trial(
+    candidate: TrialRecord,
+    folder: Place,
+    evaluator: Evaluator,
+    measure: Measure,
+    tell: Tell | None = None,
+    timeout_s: float | None = None,
+    further: Sequence[RayMeasure] = (),
+) -> TrialRecord:
+    """What became of ``candidate``, which is in ``folder`` as well when this returns.
+
+    Of each of ``further`` it has a reading beside that of ``measure``.
+
+    Raises:
+        AwayError: storage was full, away or refusing for too long; the trial is unfinished.
+        RayError: the cluster failed, and so it is.
+    """
+    with naming_storage(_local(folder)):
+        return _evaluated(candidate, folder, evaluator, measure, tell, timeout_s, further)
+
+
+def _evaluated(
+    candidate: TrialRecord,
+    folder: Place,
+    evaluator: Evaluator,
+    measure: Measure,
+    tell: Tell | None,
+    timeout_s: float | None,
+    further: Sequence[RayMeasure],
+) -> TrialRecord:
+    telling = tell_driver(f"trial {candidate.number} waits for storage")
+    with (
+        patience(telling) as waits,
+        _time_limit(candidate, folder, timeout_s, waits) as may_end,
+    ):
+        _prepare(folder)
+        known = result_in(folder)
+        if known is not None and is_of(known, candidate):
+            # It had ended, as where its time was over; Ray runs again what dies.
+            return known
+        try:
+            # Again from what it kept, where storage was away: the candidate is not to blame.
+            measuring = Measurements(measure, further)
+            record = persist(
+                lambda: evaluator.evaluate(candidate, folder, measuring, tell), is_storage=False
+            )
+            record = measuring.added_to(record)
+        except MemoryError:
+            record = with_spent(failed(candidate, "out of memory"), folder)
+        except Exception as error:
+            cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+            if isinstance(cause, ray.exceptions.RayError):
+                # The cluster failed, not the candidate. A driver that lives dispatches it again;
+                # one that was killed, and its node with it, must find the trial unfinished when
+                # it resumes.
+                raise
+            if is_of_storage(cause, _local(folder)):
+                # Nor is the candidate to blame for a full disk, wherever it was met.
+                raise as_away(cause) from error
+            record = with_spent(failed(candidate, f"{type(cause).__name__}: {cause}"), folder)
+        with may_end:
+            write_json(folder / RESULT, record.to_dict())
+    forget_unfinished(folder)
+    return record
+
+
+def _local(folder: Place) -> Path | None:
+    return folder if isinstance(folder, Path) else None
+
+
+def _prepare(folder: Place) -> None:
+    """Make a trial's folder, or rid it of what a killed worker was writing just then."""
+    if not isinstance(folder, Path):
+        return
+    persist(lambda: folder.mkdir(parents=True, exist_ok=True), is_os_error)
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+@contextmanager
+def _time_limit(
+    candidate: TrialRecord, folder: Place, timeout_s: float | None, waits: Waits | None = None
+) -> Iterator[threading.Lock]:
+    """End the process of a trial that takes longer than ``timeout_s``, recorded as failed.
+
+    What it ``waits`` for storage does not count. Whoever writes the trial's result holds the lock
+    meanwhile.
+    """
+    may_end, is_over, waits = threading.Lock(), threading.Event(), waits or Waits()
+    if timeout_s is None:
+        yield may_end
+        return
+    started_s = time.monotonic()
+
+    def left_s() -> float:
+        return timeout_s - (time.monotonic() - started_s - waits.total_s())
+
+    def watch() -> None:
+        while (remaining_s := left_s()) > 0:
+            # Needs no Python to run: what hangs may hold the interpreter's lock.
+            faulthandler.dump_traceback_later(remaining_s + _GRACE_S, exit=True, file=2)
+            if is_over.wait(min(remaining_s, _LOOK_S)):
+                return
+        with may_end:
+            if is_over.is_set():
+                return
+            ended = result_in(folder)
+            if ended is None or not is_of(ended, candidate):
+                reason = f"it took longer than {timeout_s:g} s"
+                record = with_spent(failed(candidate, reason), folder)
+                with suppress(OSError, AwayError):
+                    write_json(folder / RESULT, record.to_dict())
+                os._exit(1)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield may_end
+    finally:
+        is_over.set()
+        watcher.join()
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _tell(progress: Progress) -> None:
+    """Report, and wait for the verdict: if it is to stop, this ends the thread."""
+    tune.report({PROGRESS: json.dumps(progress.to_dict())})
+
+
+def is_of(result: TrialRecord, candidate: TrialRecord) -> bool:
+    """Whether ``result`` is what became of ``candidate``."""
+    return (result.number, result.replica, result.architecture) == (
+        candidate.number,
+        candidate.replica,
+        candidate.architecture,
+    )

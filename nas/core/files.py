@@ -1,0 +1,209 @@
+"""Files that are whole or absent: write beside, flush to disk, rename; or upload.
+
+A ``Place`` is where a file or folder is: on a disk, or in an object store (``nas.core.remote``).
+Where ``nas.core.retry`` is in force, a disk that is full or away is waited for, and so is a store.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from nas.core.remote import QUERIES, RemotePath
+from nas.core.retry import is_os_error, persist
+from nas.core.scratch import scratch
+from nas.core.whole_file import whole_file
+
+Place = Path | RemotePath
+
+# Nothing of ours is as long; what a stranger gives us shall not fill memory.
+MAX_JSON_BYTES = 64 * 1024 * 1024
+
+
+def write_atomic(path: Place, write: Callable[[Path], None]) -> None:
+    """Have ``write`` fill a temporary file beside ``path``, then rename it into place.
+
+    For an object store the file is a local one, then uploaded. ``write`` may be called again, with
+    another file, if the disk is full or away, or the store is.
+    """
+    persist(lambda: _write_once(path, write), is_os_error, place=path)
+
+
+def is_place(text: str) -> bool:
+    """Whether ``text`` names a folder or an object store, not a database or anything else.
+
+    A folder is a ``file://`` URL, or a path that begins as one that is no mere name does.
+    """
+    scheme = text.partition("://")[0] if "://" in text else None
+    if scheme is None:
+        return text in (".", "..", "~") or text.startswith(("/", "./", "../", "~/"))
+    return scheme == "file" or scheme in QUERIES
+
+
+def place_at(text: str) -> Place:
+    """The folder or object store that ``text`` names, the same from any working directory.
+
+    Raises:
+        ValueError: it is neither an absolute path nor such a URL, or holds a credential.
+    """
+    if text.partition("://")[0] in QUERIES:
+        return RemotePath.parse(text)
+    path = text
+    if text.startswith("file://"):
+        parts = urlsplit(text)
+        if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+            raise ValueError(f"storage must be file:///a/folder of this machine, got {text!r}")
+        path = unquote(parts.path)
+    if not path.startswith("/") or not path.isprintable() or "://" in path:
+        schemes = ", ".join(f"{scheme}://bucket/prefix" for scheme in QUERIES)
+        raise ValueError(f"storage of files must be /a/folder or {schemes}, got {text!r}")
+    return Path(path)
+
+
+def check_writable(place: Place) -> None:
+    """Write a file there and remove it, to know before anything is spent.
+
+    Raises:
+        OSError: it is a disk or a store that takes no file just now.
+        RemoteError: a store refuses.
+    """
+    probe = place / f".writable-{uuid.uuid4().hex[:12]}"
+    place.mkdir(parents=True, exist_ok=True)
+    write_json(probe, {})
+    probe.unlink()
+
+
+@contextmanager
+def as_local(path: Place) -> Iterator[Path]:
+    """``path`` itself, or while the context lasts a copy of it on this machine, if it is remote.
+
+    Raises:
+        FileNotFoundError: it is remote and not there.
+    """
+    if isinstance(path, Path):
+        yield path
+        return
+    with scratch("copy") as folder:
+        local = folder / path.name
+        path.copy_to(local)
+        yield local
+
+
+def copy_file(source: Place, target: Place) -> None:
+    """Have ``target`` hold what ``source`` does, whole or not at all.
+
+    Raises:
+        FileNotFoundError: there is no ``source``.
+    """
+    with as_local(source) as local:
+        write_atomic(target, lambda temporary: _copy(local, temporary))
+
+
+def size_of(path: Place) -> int:
+    """How many bytes the file has.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return path.stat().st_size if isinstance(path, Path) else path.size()
+
+
+def write_json(path: Place, data: Any) -> None:
+    """Write ``data`` as JSON, whole or not at all. NaN is refused: it is not JSON."""
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    write_atomic(path, lambda temporary: _write_text(temporary, text))
+
+
+def read_json(path: Place) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: the file is missing, not UTF-8, not JSON, nested too deeply or longer than
+            ``MAX_JSON_BYTES``; the message names the file.
+    """
+    try:
+        if isinstance(path, Path) and not stat.S_ISREG(persist(path.stat).st_mode):
+            # A device or pipe may have no end.
+            raise ValueError(f"{path} must be a file")
+        size = persist(lambda: size_of(path), place=path)
+        if size > MAX_JSON_BYTES:
+            raise ValueError(f"{path} must be at most {MAX_JSON_BYTES} bytes, got {size}")
+        return parse_json(persist(path.read_bytes, place=path), str(path))
+    except FileNotFoundError:
+        raise ValueError(f"{path} must exist, and does not") from None
+
+
+def read_array(path: Path) -> Any:
+    """The array of numbers in a ``.npy`` file of ours.
+
+    Raises:
+        ValueError: it is none, or its head claims more than the file holds; the message names it.
+    """
+    import numpy as np
+
+    try:
+        # Mapped first: a claim is compared with the file's length before memory is asked for.
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise ValueError(f"{path} must exist, and does not") from None
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} must be a whole array of numbers: {line}") from None
+
+
+def parse_json(text: str | bytes, what: str) -> Any:
+    """The value of ``text``, in which numbers are numbers: NaN and infinities are not JSON.
+
+    Raises:
+        ValueError: it is not JSON in UTF-8, or nested too deeply; the message names ``what``.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError(f"{what} must be JSON: it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{what} must be JSON: {error}") from None
+
+
+@contextmanager
+def as_written(what: str) -> Iterator[None]:
+    """Turn what Python says of values of wrong types into a ``ValueError`` that names ``what``.
+
+    For reading what this project wrote, which somebody may have changed since.
+    """
+    try:
+        yield
+    except (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"{what} is not as it was written: {error!r}") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _write_once(path: Place, write: Callable[[Path], None]) -> None:
+    if isinstance(path, RemotePath):
+        with scratch("upload") as folder:
+            temporary = folder / path.name
+            write(temporary)
+            path.write_from(temporary)
+        return
+    with whole_file(path) as beside:
+        write(beside)
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

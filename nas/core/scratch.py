@@ -1,0 +1,75 @@
+"""Temporary folders that say whose they are, so that what a killed process left can be cleared.
+
+Each folder has a file with its process's identity, locked while the process lives. A folder whose
+lock is free and whose process has surely ended on this machine is removed by the next search.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from nas.core.process_identity import ProcessIdentity
+
+_PREFIX = "joulenas-"
+_OWNER = ".joulenas-owner"
+_TRIES, _PAUSE_S = 10, 0.1
+
+
+@contextmanager
+def scratch(purpose: str) -> Iterator[Path]:
+    """Give an empty folder below the system's temporary one, removed when the context ends.
+
+    Raises:
+        OSError: there is no room, or no right.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-"))
+    try:
+        with (folder / _OWNER).open("x") as owner:
+            with suppress(OSError):
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            owner.write(json.dumps(ProcessIdentity.here().to_dict()))
+            owner.flush()
+            yield folder
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove ``folder``; processes that are just ending may still write to it."""
+    for _ in range(_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(_PAUSE_S)
+
+
+def clear_abandoned() -> None:
+    """Remove what processes of this user that have surely ended left."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError, ValueError, TypeError):
+            if _is_abandoned(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        return False
+    with (folder / _OWNER).open() as owner:
+        identity = ProcessIdentity.from_dict(json.loads(owner.read(2000)))
+        if identity.host != socket.gethostname() or identity.is_alive():
+            return False
+        # On another kernel's locks nothing can be built: a folder may be shared between machines.
+        if identity.is_alive() is None and not identity.is_of_this_kernel:
+            return False
+        # A child of it may still use the folder.
+        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True

@@ -1,0 +1,1 @@
+"""From a candidate to its quality and joules: trained alone, or by a supernet."""

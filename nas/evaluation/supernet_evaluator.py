@@ -1,0 +1,157 @@
+"""Judges sub-networks by the weights they inherit, and fine-tunes finalists from them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from nas.core.files import Place
+from nas.evaluation.evaluator import Measure, TrainingEvaluator
+from nas.evaluation.supernet_weights import SharedWeights, rebuilt, teacher_of
+from nas.records.config import SearchConfig
+from nas.records.rungs import Tell
+from nas.records.trial import TrialRecord
+from nas.training.config import DistillConfig
+from search_spaces.architecture import Compression
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from nas.training.evaluate import Accuracy
+    from search_spaces.models.supernet import Supernet
+
+_WEIGHTS = "model.safetensors"
+# Of a finalist's loss; the labels have the rest. After epochs shared by all members the largest is
+# no better than what finalists become.
+_TEACHER_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class SupernetEvaluator:
+    """``trainer`` fine-tunes finalists; all others are evaluated with ``weights``.
+
+    Precision and sparsity are applied to a copy of the sub-network after training, as they are to
+    a stand-alone one (quantisation and 2:4 masks by magnitude), with no recovery but a finalist's.
+    """
+
+    trainer: TrainingEvaluator
+    weights: SharedWeights
+
+    @classmethod
+    def of(
+        cls, config: SearchConfig, trainer: TrainingEvaluator, folder: Place
+    ) -> SupernetEvaluator:
+        """With the supernet in ``folder``.
+
+        ``trainer`` is the search's own: finalists train by its recipe, but for a share of its
+        epochs, and learn from its teacher, or where it has none from the supernet's largest
+        member.
+
+        Raises:
+            ValueError: the supernet's weights are missing or corrupt.
+        """
+        assert config.supernet is not None
+        training = config.training
+        recovery = replace(training.recovery, inherit_share=config.supernet.finish_share)
+        training = replace(training, recovery=recovery)
+        teacher = trainer.teacher
+        if teacher is None:
+            training = replace(training, distill=DistillConfig(logit_weight=_TEACHER_SHARE))
+            teacher = teacher_of(folder)
+        # Another record than the search's, whose rules are of what a user may ask.
+        finishing = replace(config, supernet=None, training=training, teacher=str(teacher))
+        return cls(replace(trainer, config=finishing, teacher=teacher), SharedWeights.load(folder))
+
+    def evaluate(
+        self, candidate: TrialRecord, folder: Place, measure: Measure, tell: Tell | None = None
+    ) -> TrialRecord:
+        """See ``Evaluator.evaluate``."""
+        import torch
+
+        from search_spaces.models.device import use_device
+
+        use_device(self.trainer.config.device)
+        if self.trainer.config.device == "cpu":
+            torch.set_num_threads(1)
+        if candidate.finalist_of is None:
+            return self._inherited(candidate, folder, measure)
+        from predictors.measurement.exclusive import DeviceLock
+        from search_spaces.models.extract import extract
+
+        with DeviceLock(self.trainer.lock_folder, self.trainer.config.device).shared():
+            initial = extract(self._supernet(), candidate.architecture)
+        return self.trainer.train(candidate, folder, measure, None, initial)
+
+    def _supernet(self) -> Supernet:
+        from nas.tasks.registry import get_task
+
+        config = self.trainer.config
+        workload = get_task(config.task).workload(config.batch_size)
+        return rebuilt(config.space, workload, self.weights, config.device)
+
+    def _inherited(self, candidate: TrialRecord, folder: Place, measure: Measure) -> TrialRecord:
+        from nas.tasks.registry import get_task
+        from nas.training.checkpoint import save_weights
+        from nas.training.evaluate import evaluate
+        from nas.training.objectives import objective_of
+        from predictors.measurement.accounting import EnergySpan
+        from predictors.measurement.exclusive import DeviceLock
+        from search_spaces.compression.apply import compress, run_eagerly
+        from search_spaces.cost.counting import count
+        from search_spaces.cost.memory import peak_memory_of
+        from search_spaces.models.extract import extract
+
+        config, architecture = self.trainer.config, candidate.architecture
+        started = time.perf_counter()
+        lock = DeviceLock(self.trainer.lock_folder, config.device)
+        with lock.shared():
+            supernet = self._supernet()
+        task = get_task(config.task)
+        objective = objective_of(task, supernet.workload)
+        split = task.split("validation")
+
+        def accuracy(call: Callable[[Tensor], Tensor]) -> Accuracy:
+            return evaluate(
+                call,
+                split,
+                batch_size=config.batch_size,
+                objective=objective,
+                device=config.device,
+            )
+
+        share = self.trainer.energy_share()
+        with EnergySpan(config.device, share) as span, lock.shared():
+            model = extract(supernet, architecture).eval()
+            uncompressed = accuracy(run_eagerly(model).call)
+            validation = uncompressed
+            if any(block.compression != Compression() for block in architecture.blocks):
+                validation = accuracy(run_eagerly(compress(model, architecture)).call)
+        reading, measure_j, measured_by = None, None, {}
+        if candidate.joules == "measured":
+            weights = folder / _WEIGHTS
+            save_weights(model, weights)
+            record = measure(architecture, supernet.workload, weights, self.trainer.inputs)
+            reading, measure_j = record.reading, record.spent_energy_j
+            measured_by = record.versions
+            # The supernet has them.
+            weights.unlink()
+        return replace(
+            candidate,
+            state="complete",
+            accuracy=validation.value,
+            accuracy_se=validation.standard_error,
+            uncompressed_accuracy=uncompressed.value,
+            start="supernet",
+            reading=reading,
+            params=count(architecture, supernet.workload).params,
+            peak_memory_bytes=peak_memory_of(
+                architecture, supernet.workload, config.measured_device
+            ),
+            duration_s=time.perf_counter() - started,
+            train_energy_j=span.energy_j,
+            measure_energy_j=measure_j,
+            measured_by=measured_by,
+        )

@@ -1,0 +1,229 @@
+"""The supernet of a run: trained once, kept in the run folder, sent to all workers once.
+
+``supernet/`` holds ``supernet.safetensors``; ``supernet.json`` the record of what it is and cost,
+written last; ``progress.json`` how far its training is and what it took so far;
+``loop.safetensors`` that training's state, while it runs; ``teacher/`` its largest member and what
+that says of the training split, which finalists learn from (see ``nas.evaluation.teacher``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.core.files import Place, as_local, read_json, write_json
+from nas.evaluation.teacher import keep_outputs
+from nas.records.config import SearchConfig
+from nas.records.trained_once import (
+    SUPERNET_FILE,
+    SupernetRecord,
+    TeacherRecord,
+    read_supernet,
+    write_record,
+)
+from search_spaces.space.sampling import largest, smallest
+
+if TYPE_CHECKING:
+    from search_spaces.architecture import Architecture
+    from search_spaces.models.supernet import Supernet
+    from search_spaces.space import SearchSpace
+    from search_spaces.workload import Workload
+
+_WEIGHTS = "supernet.safetensors"
+_PROGRESS, _LOOP, _TEACHER = "progress.json", "loop.safetensors", "teacher"
+
+
+def read_progress(folder: Place) -> tuple[int, int] | None:
+    """The epoch that the supernet's training is at and how many there are."""
+    path = folder / _PROGRESS
+    if not path.is_file():
+        return None
+    data = read_json(path)
+    return int(data["epoch"]), int(data["epochs"])
+
+
+def teacher_of(folder: Place) -> Place:
+    """Where the supernet in ``folder`` keeps its largest member as a teacher."""
+    return folder / _TEACHER
+
+
+def prepare_supernet(config: SearchConfig, folder: Place, lock_folder: Path | None) -> None:
+    """Make what ``folder`` lacks of the supernet; run where candidates are judged."""
+    import torch
+
+    from nas.tasks.registry import get_task
+    from nas.training.checkpoint import save_weights
+    from nas.training.keeper import Keeper
+    from nas.training.objectives import objective_of
+    from nas.training.supernet_loop import train_supernet
+    from predictors.measurement.accounting import EnergySpan
+    from predictors.measurement.exclusive import DeviceLock
+    from search_spaces.models.device import use_device
+    from search_spaces.models.supernet import Supernet
+
+    assert config.supernet is not None
+    if read_supernet(folder) is not None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    use_device(config.device)
+    if config.device == "cpu":
+        # As candidates are trained, so that its joules compare with theirs.
+        torch.set_num_threads(1)
+    lock = DeviceLock(lock_folder, config.device)
+    task = get_task(config.task)
+    workload = task.workload(config.batch_size)
+    recipe = config.supernet.recipe
+    epochs = recipe.epochs(config.training)
+    # Epochs that a kill makes train again were paid for, too.
+    earlier_j = spent_before(folder)
+    supernet = Supernet.seeded(config.space, workload, config.seed)
+    with EnergySpan(config.device) as span:
+
+        def spent_j() -> float | None:
+            lap_j = span.lap()
+            return None if lap_j is None or earlier_j is None else earlier_j + lap_j
+
+        def keep_progress(epoch: int, _: float) -> None:
+            progress = {"epoch": epoch, "epochs": epochs, "energy_j": spent_j()}
+            write_json(folder / _PROGRESS, progress)
+
+        train_supernet(
+            supernet,
+            task.split("train"),
+            config.training,
+            recipe,
+            seed=config.seed,
+            objective=objective_of(task, workload),
+            device=config.device,
+            on_epoch=keep_progress,
+            keeper=Keeper(folder / _LOOP),
+            step_guard=lock.shared,
+        )
+        save_weights(supernet, folder / _WEIGHTS)
+        with lock.shared():
+            accuracies = [
+                _accuracy(supernet, member(config.space), config) for member in (largest, smallest)
+            ]
+            _keep_teacher(supernet, config, teacher_of(folder), accuracies[0])
+        energy_j = spent_j()
+    record = SupernetRecord(
+        params=sum(parameter.numel() for parameter in supernet.parameters()),
+        epochs=epochs,
+        largest_accuracy=accuracies[0],
+        smallest_accuracy=accuracies[1],
+        energy_j=energy_j,
+    )
+    write_json(folder / SUPERNET_FILE, asdict(record))
+    (folder / _LOOP).unlink(missing_ok=True)
+
+
+def spent_before(folder: Place) -> float | None:
+    """Joules of all training until now, ``None`` where they are unknown."""
+    path = folder / _PROGRESS
+    return read_json(path)["energy_j"] if path.is_file() else 0.0
+
+
+def _accuracy(supernet: Supernet, architecture: Architecture, config: SearchConfig) -> float:
+    from nas.tasks.registry import get_task
+    from nas.training.evaluate import evaluate
+    from nas.training.objectives import objective_of
+    from search_spaces.models.extract import extract
+
+    task = get_task(config.task)
+    return evaluate(
+        extract(supernet, architecture).eval(),
+        task.split("validation"),
+        batch_size=config.batch_size,
+        objective=objective_of(task, supernet.workload),
+        device=config.device,
+    ).value
+
+
+def _keep_teacher(
+    supernet: Supernet, config: SearchConfig, folder: Place, accuracy: float
+) -> None:
+    """Write the largest member as a teacher, unless finalists learn from another one."""
+    from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
+    from search_spaces.cost.counting import count
+    from search_spaces.models.extract import extract
+
+    if config.teacher is not None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    architecture = largest(config.space)
+    write_json(folder / ARCHITECTURE, architecture.to_dict())
+    write_json(folder / WORKLOAD, supernet.workload.to_dict())
+    save_weights(extract(supernet, architecture), folder / WEIGHTS)
+    tabulated = keep_outputs(config, folder)
+    write_record(
+        folder,
+        TeacherRecord(
+            source="supernet",
+            architecture=architecture,
+            params=count(architecture, supernet.workload).params,
+            accuracy=accuracy,
+            train_energy_j=None,
+            outputs_energy_j=0.0,
+            tabulated=tabulated,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class SharedWeights:
+    """A supernet's weights as arrays, which Ray's object store hands out without copying.
+
+    Equal where their ``digest`` is, so that each worker rebuilds the supernet once.
+    """
+
+    digest: str
+    arrays: Mapping[str, NDArray[Any]] = field(compare=False, repr=False)
+
+    @classmethod
+    def load(cls, folder: Place) -> SharedWeights:
+        """Those of the supernet in ``folder``.
+
+        Raises:
+            ValueError: the file is missing or corrupt.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = folder / _WEIGHTS
+        try:
+            with as_local(path) as local:
+                arrays = load_file(local)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{path} must hold a supernet's weights: {error}") from None
+        found = hashlib.sha256()
+        for name in sorted(arrays):
+            found.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+        return cls(found.hexdigest(), arrays)
+
+
+@lru_cache(maxsize=1)
+def rebuilt(
+    space: SearchSpace, workload: Workload, weights: SharedWeights, device: str
+) -> Supernet:
+    """The supernet of ``weights``, once for each process.
+
+    Raises:
+        RuntimeError: the weights are those of another space or workload.
+    """
+    import torch
+
+    from search_spaces.models.supernet import Supernet
+
+    with torch.device("meta"):
+        supernet = Supernet(space, workload)
+    # A copy of its own: what the object store shares must not be written to.
+    tensors = {name: torch.tensor(array) for name, array in weights.arrays.items()}
+    supernet.load_state_dict(tensors, assign=True)
+    return supernet.to(device).eval()

@@ -1,0 +1,199 @@
+"""The teacher of a run: trained or taken over once, kept in the run folder, read by all trials.
+
+``teacher/`` holds ``architecture.json``, ``workload.json`` and ``model.safetensors`` as artifacts
+do; ``outputs.safetensors`` what it says of every training sample, where that fits into a file;
+``teacher.json`` the record of what it is and cost, written when its weights are on disk and again
+when its outputs are, so that a resumed search repeats neither; ``progress.json`` the epoch that
+its training is at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from statistics import geometric_mean
+from typing import TYPE_CHECKING, Any
+
+from nas.core.files import Place, read_json, write_json
+from nas.records.config import LARGEST, SearchConfig
+from nas.records.spent import Spending
+from nas.records.trained_once import TEACHER_FILE, TeacherRecord, read_record
+from search_spaces.space.sampling import largest
+
+if TYPE_CHECKING:
+    from nas.training.checkpoint import Network
+    from nas.training.fit import TrainedTeacher
+    from search_spaces.workload import Workload
+
+_OUTPUTS, _PROGRESS = "outputs.safetensors", "progress.json"
+
+
+class TeacherError(RuntimeError):
+    """There is no teacher to learn from; the message says why in one line."""
+
+
+def check_artifact(folder: Path, workload: Workload) -> Network:
+    """The network in ``folder``, which must be of the same task as the search.
+
+    Raises:
+        ValueError: the folder is no artifact, or of another task; one line that names it.
+    """
+    from nas.training.checkpoint import load_network
+
+    try:
+        network = load_network(folder)
+    except ValueError as error:
+        raise ValueError(
+            f"teacher must be the folder of an exported artifact, got {folder}: {error}"
+        ) from None
+    if network.workload.with_batch_size(workload.batch_size) != workload:
+        raise ValueError(
+            f"teacher must be of the task {workload.name} with inputs {workload.input_shape} and "
+            f"{workload.n_classes} classes, got {folder}, which is of {network.workload.name} "
+            f"with {network.workload.input_shape} and {network.workload.n_classes}"
+        )
+    return network
+
+
+def read_progress(folder: Place) -> tuple[int, int] | None:
+    """The epoch that the teacher's training is at and how many there are."""
+    path = folder / _PROGRESS
+    if not path.is_file():
+        return None
+    data = read_json(path)
+    return int(data["epoch"]), int(data["epochs"])
+
+
+def is_ready(folder: Place) -> bool:
+    """Whether nothing is left to do before candidates can learn from the teacher."""
+    record = read_record(folder)
+    return record is not None and record.outputs_energy_j is not None
+
+
+def prepare_teacher(
+    config: SearchConfig, folder: Place, lock_folder: Path | None
+) -> TeacherRecord:
+    """Make what ``folder`` lacks of the teacher; run where candidates are trained."""
+    import torch
+
+    from predictors.measurement.accounting import EnergySpan
+    from predictors.measurement.exclusive import DeviceLock
+    from search_spaces.models.device import use_device
+
+    use_device(config.device)
+    folder.mkdir(parents=True, exist_ok=True)
+    if config.device == "cpu":
+        # As candidates are trained, so that its joules compare with theirs.
+        torch.set_num_threads(1)
+    lock = DeviceLock(lock_folder, config.device)
+    record = read_record(folder)
+    if record is None:
+        record = _trained(config, folder, lock)
+        write_json(folder / TEACHER_FILE, record.to_dict())
+    if record.outputs_energy_j is None:
+        with EnergySpan(config.device) as span, lock.shared():
+            tabulated = keep_outputs(config, folder)
+        record = replace(record, outputs_energy_j=span.energy_j, tabulated=tabulated)
+        write_json(folder / TEACHER_FILE, record.to_dict())
+    return record
+
+
+@lru_cache(maxsize=1)
+def load_teacher(folder: Place, task: str, device: str) -> TrainedTeacher:
+    """The teacher as ``prepare_teacher`` left it, once for each worker process.
+
+    Raises:
+        ValueError: a file is missing or corrupt.
+    """
+    from nas.tasks.registry import get_task
+    from nas.training.checkpoint import load_network
+    from nas.training.distill import LiveTeacher, Teacher, TeacherTable
+    from nas.training.fit import TrainedTeacher
+
+    record = read_record(folder)
+    if record is None:
+        raise ValueError(f"{folder / TEACHER_FILE} must exist, and does not")
+    network = load_network(folder)
+    outputs: Teacher
+    if record.tabulated:
+        outputs = TeacherTable.load(folder / _OUTPUTS).to(device)
+    else:
+        train = get_task(task).split("train")
+        outputs = LiveTeacher(network.model, train, device=device)
+    return TrainedTeacher(network.model.to(device), network.architecture, outputs)
+
+
+def _trained(config: SearchConfig, folder: Place, lock: Any) -> TeacherRecord:
+    """Train the largest member, or take over the artifact, and write its network."""
+    from nas.tasks.registry import get_task
+    from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
+    from nas.training.distill import teacher_recipe
+    from nas.training.evaluate import evaluate
+    from nas.training.loop import train
+    from nas.training.objectives import objective_of
+    from predictors.measurement.accounting import EnergySpan
+    from search_spaces.cost.counting import count
+    from search_spaces.models.build import build
+
+    task = get_task(config.task)
+    workload = task.workload(config.batch_size)
+    objective = objective_of(task, workload)
+    assert config.teacher is not None
+    own = config.teacher == LARGEST
+    with EnergySpan(config.device) as span, Spending(folder, config.device) as spending:
+        if own:
+            architecture = largest(config.space)
+            model = build(architecture, workload, generator_seed=config.seed).to(config.device)
+            # The search's recipe suits the middle of its widths, on the scale of their logarithms.
+            widths = config.space.values("d_model")
+            ratio = architecture.d_model / geometric_mean(widths)
+            recipe = teacher_recipe(config.training, ratio)
+            train(
+                model,
+                task.split("train"),
+                recipe,
+                seed=config.seed,
+                objective=objective,
+                device=config.device,
+                on_epoch=lambda epoch, _: write_json(
+                    folder / _PROGRESS, {"epoch": epoch, "epochs": recipe.epochs}
+                ),
+                step_guard=lock.shared,
+            )
+        else:
+            network = check_artifact(Path(config.teacher), workload)
+            architecture, model = network.architecture, network.model.to(config.device).eval()
+        with lock.shared():
+            validation = evaluate(
+                model,
+                task.split("validation"),
+                batch_size=config.batch_size,
+                objective=objective,
+                device=config.device,
+            )
+    write_json(folder / ARCHITECTURE, architecture.to_dict())
+    write_json(folder / WORKLOAD, workload.to_dict())
+    save_weights(model, folder / WEIGHTS)
+    return TeacherRecord(
+        source=config.teacher,
+        architecture=architecture,
+        params=count(architecture, workload).params,
+        accuracy=validation.value,
+        train_energy_j=spending.with_earlier(span.energy_j) if own else None,
+    )
+
+
+def keep_outputs(config: SearchConfig, folder: Place) -> bool:
+    """Write the teacher's outputs if they fit; whether they did."""
+    from nas.tasks.registry import get_task
+    from nas.training.checkpoint import load_network
+    from nas.training.distill import TABLE_LIMIT_BYTES, table_bytes, tabulate
+
+    split = get_task(config.task).split("train")
+    model = load_network(folder).model
+    size = table_bytes(model, split, config.training)
+    if size is None or size > TABLE_LIMIT_BYTES:
+        return False
+    tabulate(model, split, config.training, device=config.device).save(folder / _OUTPUTS)
+    return True

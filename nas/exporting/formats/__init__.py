@@ -1,0 +1,1 @@
+"""The forms of an artifact, one file each, behind one protocol."""

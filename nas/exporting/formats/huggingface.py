@@ -1,0 +1,58 @@
+"""``huggingface/``: a folder in the style of the Hugging Face hub.
+
+``config.json``, ``model.safetensors`` and a ``README.md`` that is a model card, beside the
+stand-alone ``model.py``. The ``transformers`` library has no class for these networks, so that it
+is ``model.py`` that loads them and not ``AutoModel``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from nas.core.files import write_json
+from nas.exporting.formats.python import SOURCE, STORED, PythonForm, labels_of
+from nas.tasks.base.carried import LABELS, PREPROCESSING, TOKENIZER, VOCABULARY
+from nas.training.checkpoint import read_description
+
+CONFIG = "config.json"
+_FOLDER = "huggingface"
+_CARRIED = (LABELS, TOKENIZER, PREPROCESSING, VOCABULARY)
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+
+
+class HuggingFaceForm(PythonForm):
+    """See the module."""
+
+    name = "huggingface"
+    title = "a folder for the Hugging Face hub"
+    folder = _FOLDER
+    files: ClassVar[tuple[str, ...]] = tuple(f"{_FOLDER}/{n}" for n in (CONFIG, STORED, SOURCE))
+    # What a user of the folder alone needs to give it texts or pictures.
+    optional_files = tuple(f"{_FOLDER}/{n}" for n in _CARRIED)
+    card_file = f"{_FOLDER}/README.md"
+
+    def write(self, folder: Path) -> Mapping[str, Any]:
+        """See ``Form.write``."""
+        facts = super().write(folder)
+        architecture, workload = read_description(folder)
+        labels = labels_of(folder) or []
+        config = {
+            "model_type": "joulenas-transformer",
+            "architectures": ["Model"],
+            "torch_dtype": _DTYPES[architecture.stream_precision],
+            "hidden_size": architecture.d_model,
+            "num_hidden_layers": architecture.depth,
+            "num_labels": workload.n_classes,
+            "vocab_size": workload.vocab_size,
+            "id2label": {str(index): label for index, label in enumerate(labels)},
+            "label2id": {label: index for index, label in enumerate(labels)},
+            "joulenas": {"architecture": architecture.to_dict(), "workload": workload.to_dict()},
+        }
+        write_json(folder / self.folder / CONFIG, config)
+        for name in _CARRIED:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, folder / self.folder / name)
+        return facts

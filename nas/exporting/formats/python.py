@@ -1,0 +1,94 @@
+"""``python/``: a module of its own for exactly this network, with its weights beside it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+from nas.core.files import read_json
+from nas.exporting.formats.form import Form, Loaded
+from nas.exporting.formats.standalone_source import write_source
+from nas.tasks.base.carried import LABELS
+from nas.training.checkpoint import read_description
+from search_spaces.architecture import Precision
+
+SOURCE, STORED = "model.py", "model.safetensors"
+# What the module may import; the rest is Python's own.
+_VENDORS = frozenset({"torch", "safetensors"})
+
+
+class PythonForm(Form):
+    """See the module."""
+
+    name = "python"
+    title = "a module of its own for torch"
+    folder: ClassVar[str] = "python"
+    files: ClassVar[tuple[str, ...]] = (f"python/{SOURCE}", f"python/{STORED}")
+    precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "bf16"})
+    is_for_families = False
+
+    def write(self, folder: Path) -> Mapping[str, Any]:
+        """See ``Form.write``."""
+        from safetensors.torch import save_file
+
+        from nas.exporting.formats.network import searched_network
+
+        to = folder / self.folder
+        to.mkdir()
+        architecture, workload = read_description(folder)
+        source = write_source(architecture, workload, labels_of(folder))
+        (to / SOURCE).write_text(source, encoding="utf-8")
+        # Casts are the source's to do, so that their modules have no place in names.
+        tensors = {
+            name.replace(".block.", "."): tensor.contiguous()
+            for name, tensor in searched_network(folder).state_dict().items()
+        }
+        save_file(tensors, str(to / STORED))
+        return {"needs": sorted(_VENDORS)}
+
+    def load(self, folder: Path, *, device: str, threads: int) -> Loaded:
+        """See ``Form.load``: runs the module, if it imports no more than it may."""
+        import torch
+
+        from search_spaces.compression.apply import run_eagerly
+
+        torch.set_num_threads(threads)
+        path = folder / self.folder / SOURCE
+        if not path.is_file():
+            raise ValueError(f"{path} must exist, and does not")
+        foreign = sorted(set(imported(path.read_text(encoding="utf-8"))) - _VENDORS)
+        foreign = [name for name in foreign if name not in sys.stdlib_module_names]
+        if foreign:
+            raise ValueError(f"{path} must import torch and safetensors alone, got {foreign[0]}")
+        network = _run(path).load(device=device)
+        return Loaded(run_eagerly(network).call, f"torch {torch.__version__}", network)
+
+
+def imported(source: str) -> Iterator[str]:
+    """Top-level names of what a module imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0]
+
+
+def labels_of(folder: Path) -> list[str] | None:
+    """Names of the outputs of the artifact in ``folder``, where it has them."""
+    if not (folder / LABELS).is_file():
+        return None
+    found: list[str] | None = read_json(folder / LABELS).get("labels")
+    return found
+
+
+def _run(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("joulenas_standalone", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

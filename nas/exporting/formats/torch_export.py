@@ -1,0 +1,70 @@
+"""``model.pt2``: the network as it runs, traced by ``torch.export``.
+
+It is loaded with torch alone, but where blocks are quantised, whose operators are torchao's.
+``torch.export.load`` unpickles: only the process that verifies what we have just written calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from nas.exporting.formats.form import Form, Loaded
+from nas.exporting.formats.network import blank_inputs, searched_network
+from nas.training.checkpoint import read_description
+from search_spaces.architecture import Precision
+
+PT2 = "model.pt2"
+
+
+class TorchExportForm(Form):
+    """See the module."""
+
+    name = "pt2"
+    title = "torch.export"
+    files = (PT2,)
+    precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "bf16", "int8", "int8wo"})
+
+    def write(self, folder: Path) -> Mapping[str, Any]:
+        """See ``Form.write``."""
+        import torch
+        from torch.export import Dim
+
+        architecture, workload = read_description(folder)
+        # On the CPU: the file moves to other devices, and holds no kernel of any.
+        network = searched_network(folder)
+        with torch.no_grad():
+            program = torch.export.export(
+                network,
+                (blank_inputs(workload, batch=2),),
+                dynamic_shapes=({0: Dim.DYNAMIC},),
+                strict=False,
+            )
+        # Where on this machine the code lies is nobody's business.
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)
+        torch.export.save(program, folder / PT2)
+        needs = ["torch"]
+        if any(b.compression.precision in ("int8", "int8wo") for b in architecture.blocks):
+            needs.append("torchao")
+        return {"needs": needs}
+
+    def load(self, folder: Path, *, device: str, threads: int) -> Loaded:
+        """See ``Form.load``."""
+        import torch
+
+        # Registers the operators of quantised blocks.
+        import search_spaces.compression.quantize  # noqa: F401
+        from search_spaces.compression.apply import run_eagerly
+
+        torch.set_num_threads(threads)
+        if not (folder / PT2).is_file():
+            raise ValueError(f"{folder / PT2} must exist, and does not")
+        program = torch.export.load(folder / PT2)
+        if device != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, device)
+        module = program.module()
+        return Loaded(run_eagerly(module).call, f"torch {torch.__version__}", module)

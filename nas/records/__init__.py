@@ -1,0 +1,1 @@
+"""Frozen records of a search: its configuration, its objectives, trials and devices."""

@@ -1,0 +1,83 @@
+"""A trial as a member of a front: the figures it is compared by, and all that is shown of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from nas.pareto.queries import Figures, FrontMember
+from nas.records.trial import TrialRecord
+from nas.tasks.base.metric import ACCURACY, Metric
+from search_spaces.architecture.simulated import describe_on
+from search_spaces.workload import SAMPLE, Workload
+
+
+def figures_of(record: TrialRecord) -> Figures:
+    """What the front compares complete trials by.
+
+    Raises:
+        ValueError: the trial is not complete.
+    """
+    reading, accuracy, energy_j = record.reading, record.accuracy, record.energy_j
+    if energy_j is None or accuracy is None or record.accuracy_se is None:
+        raise ValueError(f"trial {record.number} must be complete, got {record.state}")
+    return Figures(
+        trial=record.number,
+        accuracy=accuracy,
+        accuracy_se=record.accuracy_se,
+        energy_j=energy_j,
+        energy_low_j=(record.predicted_low_j or energy_j) if reading is None else reading.low_j,
+        energy_high_j=(record.predicted_high_j or energy_j) if reading is None else reading.high_j,
+        params=record.params or 0,
+        latency_s=None if reading is None else reading.latency_s,
+        peak_memory_bytes=record.peak_memory_bytes,
+    )
+
+
+def member_of(
+    record: TrialRecord,
+    device: str,
+    workload: Workload | None = None,
+    metric: Metric = ACCURACY,
+    unit: str = SAMPLE,
+    measured_on: str | None = None,
+) -> FrontMember:
+    """A complete trial as the front shows it; what ``device`` only simulates is named so.
+
+    ``workload`` is needed where joules may be predicted; ``metric`` is the task's, ``unit`` what
+    its joules are named per, ``measured_on`` the search's name of the device.
+
+    Raises:
+        ValueError: the trial is not complete.
+    """
+    reading, figures = record.reading, figures_of(record)
+    accuracy, accuracy_se = figures.accuracy, figures.accuracy_se
+    return FrontMember(
+        **asdict(figures),
+        architecture=record.architecture.to_dict(),
+        architecture_text=describe_on(record.architecture, device),
+        test_accuracy=record.test_accuracy,
+        meter="predicted" if reading is None else reading.meter,
+        source="predicted" if reading is None else reading.source,
+        is_estimate=True if reading is None else reading.is_estimate,
+        device=device if reading is None else reading.device,
+        workload=("" if workload is None else workload.key)
+        if reading is None
+        else reading.workload,
+        n_evaluations=record.n_evaluations,
+        baseline=record.baseline,
+        weights=record.weights,
+        joules=record.joules,
+        finalist_of=record.finalist_of,
+        inherited_accuracy=record.inherited_accuracy,
+        train_energy_j=record.train_energy_j,
+        metric=metric.key,
+        score=metric.score(accuracy),
+        score_se=metric.score_error(accuracy, accuracy_se),
+        unit=unit,
+        measured_on=measured_on,
+        flags=() if reading is None else reading.caveats,
+        limits="" if reading is None else reading.limits_text,
+        power_limit_w=None
+        if reading is None or reading.board is None
+        else reading.board.power_limit_w,
+    )

@@ -1,0 +1,101 @@
+"""Where trainings are compared: rungs, points of learning curves, and a trial's progress."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nas.training.config import Start
+from search_spaces.architecture import require_positive_int
+
+
+@dataclass(frozen=True, slots=True)
+class HalvingConfig:
+    """When trials are compared: at epochs ``min_epochs * eta**k``; the best ``1 / eta`` go on.
+
+    The first ``startup_trials`` of a search are never stopped.
+
+    Raises:
+        ValueError: a field is out of range; the message names field, value and what is allowed.
+    """
+
+    eta: int = 3
+    min_epochs: int = 5
+    startup_trials: int = 2
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        for name, least in (("eta", 2), ("startup_trials", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"halving {name} must be an integer >= {least}, got {value!r}")
+        require_positive_int("halving min_epochs", self.min_epochs)
+
+    @classmethod
+    def for_epochs(cls, epochs: int) -> HalvingConfig:
+        """The default for trainings of ``epochs``: rungs at 1/12, 3/12 and 9/12 of them."""
+        return cls(min_epochs=max(1, round(epochs / 12)))
+
+    def rung_at(self, epoch: int) -> int | None:
+        """The last rung that ``epoch`` has reached, ``None`` before the first."""
+        reached = self.rungs(epoch + 1)
+        return reached[-1] if reached else None
+
+    def rungs(self, epochs: int) -> tuple[int, ...]:
+        """Epochs that trainings of ``epochs`` are compared at; the last epoch is none."""
+        found = []
+        epoch = self.min_epochs
+        while epoch < epochs:
+            found.append(epoch)
+            epoch *= self.eta
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class RungPoint:
+    """A point of a learning curve: validation accuracy after ``epoch``."""
+
+    epoch: int
+    accuracy: float
+    standard_error: float
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        require_positive_int("curve epoch", self.epoch)
+        if not 0 <= self.accuracy <= 1:
+            raise ValueError(f"curve accuracy must be in [0, 1], got {self.accuracy!r}")
+        if not (math.isfinite(self.standard_error) and self.standard_error >= 0):
+            raise ValueError(
+                f"curve standard_error must be finite and >= 0, got {self.standard_error!r}"
+            )
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A trial that trains: its curve up to now, how long it is to train, and what it has cost."""
+
+    curve: tuple[RungPoint, ...]
+    planned_epochs: int
+    start: Start = "random"
+    duration_s: float | None = None
+    train_energy_j: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; ``from_dict`` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Progress:
+        """Read ``to_dict``'s form."""
+        curve = tuple(RungPoint(**point) for point in data["curve"])
+        return cls(**{**data, "curve": curve})
+
+
+# Hears of a trial's progress at each rung; may end the trial by raising.
+Tell = Callable[[Progress], None]

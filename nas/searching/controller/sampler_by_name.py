@@ -1,0 +1,171 @@
+"""Optuna samplers by name, made for a search's objectives and its space."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.samplers import BaseSampler as BaseSampler
+
+from nas.records.config import SamplerName
+from nas.records.goals import Goals
+from nas.records.trial import TrialRecord
+from nas.samplers.ehvi import EhviSampler
+from nas.samplers.prior import PriorTrial
+from nas.searching.gating.learning_curves import extrapolate
+from nas.searching.gating.warm_start import Figures
+from nas.store.storage import record_of
+from predictors.energy.features import counted
+from predictors.meters.base import EnergyReading
+from search_spaces.space import SearchSpace
+from search_spaces.space.batch import ArchitectureBatch
+from search_spaces.space.positions import is_active, repaired
+from search_spaces.workload import Workload
+
+Array = NDArray[np.float64]
+
+
+def make_sampler(
+    name: SamplerName,
+    seed: int,
+    space: SearchSpace,
+    workload: Workload,
+    *,
+    startup_trials: int,
+    known: Sequence[Figures] = (),
+    stops_early: bool = False,
+    goals: Goals | None = None,
+) -> BaseSampler:
+    """The sampler called ``name``; only ``ehvi`` learns from what is ``known`` beforehand.
+
+    Where the search ``stops_early``, ``ehvi`` learns from accuracies of stopped trials too.
+    ``goals`` are accuracy and joules without a limit by default.
+
+    ``ehvi`` is ours (``nas.samplers.ehvi``), told of the space's conditions and closed-form
+    counts, of the trials' standard errors, and that joules count in ratios. ``tpe`` is
+    multi-objective TPE (Ozaki et al. 2022), multivariate so that heads and widths are judged
+    together, with a constant liar so that candidates in flight repel new ones; ``nsga2`` is
+    NSGA-II (Deb et al. 2002) with a population that fits searches of some dozens of trials.
+    """
+    if name == "ehvi":
+        after = goals or Goals()
+        n_costs = 1 + len(after.costs)
+        return EhviSampler(
+            seed=seed,
+            n_startup_trials=startup_trials,
+            # The session asks for the smallest itself; the largest costs as much as many others.
+            corners=False,
+            reference_point=after.reference,
+            # Every cost counts in ratios, as joules do.
+            log=(False, *[True] * n_costs),
+            best_possible=(1.0, *[None] * n_costs),
+            variances=lambda trial: _variances(trial, after),
+            features=lambda names, rows: _features(names, rows, space, workload),
+            canonical=lambda names, rows: _canonical(names, rows, space),
+            allowed=(lambda names, rows: after.allows(_batch(names, rows, space), workload))
+            if after.limits_counts
+            else None,
+            prior_trials=[_prior_trial(figures, len(after.costs)) for figures in known],
+            partial_trials=_Stopped() if stops_early else None,
+        )
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(8, startup_trials))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=startup_trials, multivariate=True, constant_liar=True
+        )
+
+
+def _variances(trial: optuna.trial.FrozenTrial, goals: Goals) -> tuple[float, ...]:
+    """What evaluation and repeats say of a trial's accuracy, joules and further costs."""
+    record = record_of(trial)
+    if record is None or record.accuracy_se is None:
+        return (0.0,) * len(goals.names)
+    if record.reading is None:
+        low_j, high_j = record.predicted_low_j or 0.0, record.predicted_high_j or 0.0
+        # The gate's interval is narrower than 95%, so this errs to the small side.
+        variance = ((high_j - low_j) / 2 / 1.96) ** 2
+        return record.accuracy_se**2, variance, *(0.0 for _ in goals.costs)
+    relative = _variance(record.reading) / record.reading.energy_j**2
+    # Repeats of one measurement give seconds as well as joules.
+    costs = (
+        relative * record.reading.latency_s**2 if cost == "latency" else 0.0
+        for cost in goals.costs
+    )
+    return record.accuracy_se**2, _variance(record.reading), *costs
+
+
+def _variance(reading: EnergyReading) -> float:
+    return ((reading.high_j - reading.low_j) / 2 / 1.96) ** 2
+
+
+def _prior_trial(known: Figures, n_costs: int) -> PriorTrial:
+    """Figures as the sampler takes them; of ``n_costs`` further objectives nothing is known."""
+    reading = known.reading
+    return PriorTrial(
+        known.genes,
+        (
+            np.nan if known.accuracy is None else known.accuracy,
+            np.nan if reading is None else reading.energy_j,
+            *[np.nan] * n_costs,
+        ),
+        (
+            known.accuracy_se**2,
+            0.0 if reading is None else _variance(reading),
+            *[0.0] * n_costs,
+        ),
+    )
+
+
+class _Stopped:
+    """What stopped trials tell of accuracy; their joules were never measured."""
+
+    def __init__(self) -> None:
+        self._records: dict[int, TrialRecord | None] = {}
+
+    def __call__(
+        self,
+        complete: Sequence[optuna.trial.FrozenTrial],
+        unfinished: Sequence[optuna.trial.FrozenTrial],
+    ) -> list[PriorTrial]:
+        params = {trial.number: trial.params for trial in unfinished}
+        found = [self._record(trial) for trial in (*complete, *unfinished)]
+        return [
+            PriorTrial(params[e.record.number], (e.accuracy, np.nan), (e.standard_error**2, 0.0))
+            for e in extrapolate([record for record in found if record is not None])
+        ]
+
+    def _record(self, trial: optuna.trial.FrozenTrial) -> TrialRecord | None:
+        # Finished trials never change, and reading each anew would cost more than proposing.
+        if trial.number not in self._records:
+            self._records[trial.number] = record_of(trial)
+        return self._records[trial.number]
+
+
+def _canonical(names: Sequence[str], rows_NP: Array, space: SearchSpace) -> Array:
+    """Repaired, with NaN for genes of layers that do not exist."""
+    order = [names.index(gene) for gene in space.genes()]
+    positions = repaired(rows_NP[:, order].astype(np.int64), space)
+    found = np.empty_like(rows_NP)
+    found[:, order] = np.where(is_active(positions, space), positions, np.nan)
+    return found
+
+
+def _features(
+    names: Sequence[str], rows_NP: Array, space: SearchSpace, workload: Workload
+) -> Array:
+    """Closed-form counts, as the energy predictor sees them, and sizes."""
+    counts, features = counted(_batch(names, rows_NP, space), workload)
+    return np.column_stack([features, np.log(counts.total("params"))])
+
+
+def _batch(names: Sequence[str], rows_NP: Array, space: SearchSpace) -> ArchitectureBatch:
+    order = [names.index(gene) for gene in space.genes()]
+    positions = np.nan_to_num(rows_NP[:, order]).astype(np.int64)
+    return ArchitectureBatch.from_positions(repaired(positions, space), space)

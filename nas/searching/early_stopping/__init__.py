@@ -1,0 +1,1 @@
+"""Stop trainings early that cannot pay: successive halving and forecasts."""

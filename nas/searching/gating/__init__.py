@@ -1,0 +1,1 @@
+"""Drop candidates before they cost training: surrogates, the gate, and warm starts."""

@@ -1,0 +1,202 @@
+"""What is kept of an earlier run: its complete trials, and whether their figures compare."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from nas.pareto.dominance import non_dominated_mask
+from nas.records.config import LARGEST, SearchConfig
+from nas.records.trial import judged
+from predictors.meters.base import EnergyReading, Meter
+from predictors.meters.select import limits_of
+from search_spaces.architecture import Architecture
+from search_spaces.space.sampling import largest
+from search_spaces.workload import Workload
+
+if TYPE_CHECKING:
+    from nas.store.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What joules depend on beside the model: figures of one situation may be pooled.
+
+    ``limits`` are those of the board in words, empty where it reports none.
+    """
+
+    device: str
+    source: str
+    protocol_hash: str
+    workload: Workload
+    limits: str = ""
+
+    @classmethod
+    def of(cls, reading: EnergyReading, workload: Workload) -> Situation:
+        """That of a reading."""
+        limits = reading.limits_text
+        return cls(reading.device, reading.source, reading.protocol_hash, workload, limits)
+
+    @classmethod
+    def here(cls, meter: Meter, protocol_hash: str, workload: Workload) -> Situation:
+        """That of what ``meter`` will measure."""
+        return cls(meter.device, meter.source, protocol_hash, workload, limits_of(meter))
+
+    def differences(self, other: Situation) -> str:
+        """What ``other`` has otherwise, in words; empty where nothing."""
+        names = {
+            "device": (self.device, other.device),
+            "meter": (self.source, other.source),
+            "protocol": (self.protocol_hash, other.protocol_hash),
+            "workload": (self.workload.key, other.workload.key),
+            "limits": (self.limits, other.limits),
+        }
+        return ", ".join(
+            f"{name} {theirs!r}, here {ours!r}"
+            for name, (ours, theirs) in names.items()
+            if ours != theirs
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; ``from_dict`` reads it back."""
+        return asdict(self) | {"workload": self.workload.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Situation:
+        """Read ``to_dict``'s form; ``ValueError`` where it is another."""
+        values = _exactly("situation", data, cls)
+        return cls(**(values | {"workload": Workload.from_dict(values["workload"])}))
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierTrial:
+    """A complete trial of an earlier run.
+
+    Raises:
+        ValueError: the accuracy is no accuracy.
+    """
+
+    architecture: Architecture
+    accuracy: float
+    accuracy_se: float
+    reading: EnergyReading
+    on_front: bool
+
+    def __post_init__(self) -> None:
+        """Refuse what no complete trial has."""
+        if not 0 <= self.accuracy <= 1:
+            raise ValueError(f"accuracy must be in [0, 1], got {self.accuracy!r}")
+        if not (math.isfinite(self.accuracy_se) and self.accuracy_se >= 0):
+            raise ValueError(f"accuracy_se must be finite and >= 0, got {self.accuracy_se!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; ``from_dict`` reads it back."""
+        data = {f.name: getattr(self, f.name) for f in fields(self)}
+        return data | {
+            "architecture": self.architecture.to_dict(),
+            "reading": self.reading.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> EarlierTrial:
+        """Read ``to_dict``'s form; ``ValueError`` where it is another."""
+        values = _exactly("trial", data, cls)
+        values["architecture"] = Architecture.from_dict(values["architecture"])
+        values["reading"] = EnergyReading.from_dict(values["reading"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierRun:
+    """An earlier run: where it was and its name, and what of it counts.
+
+    ``accuracies_differ_by`` says why its accuracies do not compare with the search's, ``None``
+    where they do.
+    """
+
+    path: str
+    name: str
+    workload: Workload
+    accuracies_differ_by: str | None
+    trials: tuple[EarlierTrial, ...]
+
+    @classmethod
+    def of(cls, path: str, run: Run, config: SearchConfig) -> EarlierRun:
+        """What ``run`` tells a search of ``config``.
+
+        Raises:
+            ValueError: it has no complete trial.
+            StorageError: its study cannot be opened.
+        """
+        # Of a search by a supernet, only finalists have figures of their own.
+        complete = [r for r in judged(run.trials()) if r.reading is not None]
+        if not complete:
+            raise ValueError("the run must have a complete trial, and has none")
+        mask = non_dominated_mask([r.objectives for r in complete], (True, False))
+        trials = []
+        for record, on_front in zip(complete, mask, strict=True):
+            assert record.accuracy is not None and record.reading is not None
+            trials.append(
+                EarlierTrial(
+                    record.architecture,
+                    record.accuracy,
+                    record.accuracy_se or 0.0,
+                    record.reading,
+                    bool(on_front),
+                )
+            )
+        return cls(
+            path, run.name, run.workload, _training_differs(config, run.config), tuple(trials)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; ``from_dict`` reads it back."""
+        data = {f.name: getattr(self, f.name) for f in fields(self)}
+        return data | {
+            "workload": self.workload.to_dict(),
+            "trials": [trial.to_dict() for trial in self.trials],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> EarlierRun:
+        """Read ``to_dict``'s form; ``ValueError`` where it is another."""
+        values = _exactly("run", data, cls)
+        values["workload"] = Workload.from_dict(values["workload"])
+        values["trials"] = tuple(EarlierTrial.from_dict(trial) for trial in values["trials"])
+        return cls(**values)
+
+
+def measured_in(run: Run, situation: Situation) -> Run:
+    """``run`` by the joules of that of its devices which is the situation's, or as it is."""
+    names = [asked.name for asked in run.config.measure_on]
+    if len(names) < 2:
+        return run
+    for seen in (run, *(run.on(name) for name in names[1:])):
+        readings = [record.reading for record in seen.trials() if record.reading is not None]
+        if readings and Situation.of(readings[0], run.workload) == situation:
+            return seen
+    return run
+
+
+def _training_differs(ours: SearchConfig, theirs: SearchConfig) -> str | None:
+    """Why accuracies do not compare, ``None`` where they do."""
+    mine, other = ours.training.to_dict(), theirs.training.to_dict()
+    if theirs.supernet is not None:
+        return "its networks started from a supernet"
+    changed = [name for name in mine if mine[name] != other[name]]
+    if changed:
+        return f"{', '.join(changed)} of its training differ"
+    if ours.teacher != theirs.teacher:
+        return "it learnt from another teacher"
+    if ours.teacher == LARGEST and largest(ours.space) != largest(theirs.space):
+        return "it learnt from the largest member of another space"
+    return None
+
+
+def _exactly(where: str, data: Any, record: Any) -> dict[str, Any]:
+    allowed = {f.name for f in fields(record)}
+    if not isinstance(data, Mapping) or data.keys() != allowed:
+        raise ValueError(f"{where} must have exactly the keys {', '.join(sorted(allowed))}")
+    return dict(data)

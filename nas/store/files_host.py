@@ -1,0 +1,72 @@
+"""Which object store a run folder may lead to: its endpoint must be one that the user named.
+
+Requests to a store are signed with the user's credentials, and to some carry a token. A recorded
+``files_at`` may therefore name the stores' own endpoints, or one that the user names as well: by
+``--storage`` on this machine, now or for an earlier search, or by ``AWS_ENDPOINT_URL``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from urllib.parse import parse_qsl, urlsplit
+
+from nas.core.files import Place, place_at
+from nas.core.recorded import Recorded
+from nas.core.remote import RemotePath
+from nas.store.remembered import is_remembered, remember
+
+# A region becomes a part of the host's name.
+_REGION = re.compile(r"[A-Za-z0-9-]{1,40}")
+
+# The protocol, and the host with its port.
+Endpoint = tuple[str, str]
+
+# The store's own, by an encrypted connection.
+_USUAL: Endpoint = ("https", "")
+_KIND = "endpoint"
+
+_named: set[Endpoint] = set()
+
+
+def place_of(files_at: str) -> Place:
+    """The place that ``files_at`` names; the endpoint of a recorded one must be the user's.
+
+    Raises:
+        ValueError: it is no place, or a store that the user did not name.
+    """
+    place = place_at(files_at)
+    if not isinstance(place, RemotePath):
+        return place
+    query = dict(parse_qsl(place.query))
+    endpoint, region = _endpoint(query), query.get("region", "none")
+    if not isinstance(files_at, Recorded):
+        if endpoint not in _named:
+            _named.add(endpoint)
+            remember(_KIND, "://".join(endpoint))
+        return place
+    if not _REGION.fullmatch(region):
+        raise ValueError(f"storage {place} must have a plain region, got {region!r}")
+    is_named = endpoint in {_USUAL, *_named, *_of_environment()}
+    if not is_named and not is_remembered(_KIND, "://".join(endpoint)):
+        raise ValueError(
+            f"storage {place} is from a run folder with an endpoint that you did not name, "
+            f"{endpoint[1] or endpoint[0]}: name it with --storage URL, or set AWS_ENDPOINT_URL"
+        )
+    return place
+
+
+def _endpoint(query: Mapping[str, str]) -> Endpoint:
+    """By which protocol a store is asked, and where: an empty text for its own place."""
+    override = query.get("endpoint_override", "")
+    scheme, slashes, rest = override.rpartition("://")
+    found = scheme if slashes else query.get("scheme", "https")
+    return found.lower(), rest.rstrip("/").lower()
+
+
+def _of_environment() -> Iterator[Endpoint]:
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        parts = urlsplit(os.environ.get(name, ""))
+        if parts.netloc:
+            yield parts.scheme.lower(), parts.netloc.lower()

@@ -1,0 +1,300 @@
+"""One driver for a run: a lock, its heartbeat, and a fence before each write of the study.
+
+``flock`` on the run directory and on ``writer.lock``. The kernel frees both when the process ends;
+on NFS the file's holds between machines. Beside it ``writer.lock`` contains a random token and the
+driver's process, and its holder touches it. Where a file system or an object store has no
+``flock``, these stand in: a lock untouched for a minute by the storage's own clock is free.
+
+Neither stops a driver that was suspended, or whose lock file somebody removed. So a driver calls
+``WriterLock.check`` before each write: one whose token is no longer in the file stops.
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import fcntl
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from nas.core.files import Place, write_atomic
+from nas.core.process_identity import ProcessIdentity
+from nas.core.remote import RemoteError
+from nas.core.retry import is_os_error, persist
+
+NAME = "writer.lock"
+_HELD = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+# What NFS says of a directory, which it cannot open for writing.
+_NO_FOLDER_LOCKS = _NO_LOCKS | {errno.EBADF, errno.EINVAL, errno.EISDIR}
+TOUCH_EACH_S, STALE_AFTER_S = 5.0, 60.0
+# Without flock the last of several drivers that start together is the one whose token stays.
+_SETTLE_S = 0.5
+_MOST_CHARACTERS = 2000
+
+
+class RunBusyError(RuntimeError):
+    """Another driver is writing to the run."""
+
+
+@contextmanager
+def sole_writer(folder: Place) -> Iterator[WriterLock]:
+    """Hold the writer lock of the run in ``folder``, a directory or a prefix of an object store.
+
+    Raises:
+        RunBusyError: another process holds it; the message says which.
+        OSError: the run folder cannot be written.
+    """
+    lock = WriterLock(folder)
+    with lock._acquired():
+        yield lock
+
+
+class WriterLock:
+    """The lock that one driver holds on one run."""
+
+    def __init__(self, folder: Place) -> None:
+        """Name the lock of ``folder``; ``sole_writer`` acquires it."""
+        self.token = uuid.uuid4().hex
+        self._folder, self._path = folder, folder / NAME
+        self._since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        # Locked by flock, where that is possible.
+        self._handle: IO[str] | None = None
+        self._holds_folder = False
+        self._guard = threading.Lock()
+        # A store is not asked more often than it is touched.
+        self._sure_until_s = 0.0
+
+    def check(self) -> None:
+        """Raise ``RunBusyError`` unless the lock is still this driver's.
+
+        A lock file that somebody removed is written again: whoever had taken the lock meanwhile
+        would have left one.
+        """
+        if not isinstance(self._path, Path) and time.monotonic() < self._sure_until_s:
+            return
+        with self._guard:
+            text = persist(self._text, is_os_error)
+            if self._is_free_again(text):
+                text = persist(self._claim_again, is_os_error)
+        self._sure_until_s = time.monotonic() + TOUCH_EACH_S
+        owner = _parsed(text)
+        if owner is None or owner.get("token") != self.token:
+            raise RunBusyError(
+                f"run {self._folder} is being written by another search{_who(owner)}, which took "
+                f"the lock of this one: this one stops and writes no more; nas front shows the run"
+            )
+
+    def _is_free_again(self, text: str | None) -> bool:
+        """Whether the lock file is gone, or empty where no other driver can have emptied it."""
+        return text is None or (not text and self._holds_folder)
+
+    @contextmanager
+    def _acquired(self) -> Iterator[None]:
+        with ExitStack() as held:
+            if not isinstance(self._path, Path) or not self._flock(held):
+                self._claim_by_age()
+            ended = threading.Event()
+            beat = threading.Thread(target=self._beat, args=(ended,), daemon=True)
+            beat.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                beat.join()
+                # Whoever opens it next need not guess whether its holder is alive.
+                with suppress(OSError, RemoteError):
+                    if self._is_ours():
+                        self._put("")
+                if self._handle is not None:
+                    self._handle.close()
+
+    def _flock(self, held: ExitStack) -> bool:
+        """Lock directory and file until ``held`` ends; returns whether the storage can.
+
+        The directory's lock outlives a lock file that somebody removes.
+        """
+        assert isinstance(self._folder, Path)
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        held.callback(os.close, folder)
+        self._holds_folder = self._locked(folder, _NO_FOLDER_LOCKS)
+        handle = self._opened(held)
+        if handle is None:
+            return False
+        owner = _owner(handle)
+        # A mount may lock on its own machine alone: then only the heartbeat shows the holder.
+        if owner is not None and _is_alive(owner) is not False and self._beats():
+            raise self._busy(owner)
+        self._handle = handle
+        _say_who(handle, self._who_we_are())
+        return True
+
+    def _opened(self, held: ExitStack) -> IO[str] | None:
+        """Open and lock the lock file; ``None`` where the storage has no locks."""
+        assert isinstance(self._path, Path)
+        while True:
+            # Not truncated on opening: it contains who holds the lock.
+            handle = held.enter_context(self._path.open("a+"))
+            if not self._locked(handle.fileno(), _NO_LOCKS):
+                return None
+            with suppress(FileNotFoundError):
+                if os.path.sameopenfile(handle.fileno(), _descriptor(self._path, held)):
+                    return handle
+            # Removed between opening and locking: what is locked is no longer the lock file.
+
+    def _locked(self, descriptor: int, impossible: frozenset[int]) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _HELD:
+                raise self._busy(_parsed(self._text())) from None
+            if error.errno not in impossible:
+                raise
+            return False
+        return True
+
+    def _beats(self) -> bool:
+        """Watch whether a holder that may be on another machine touches the file."""
+        if self._age_s() >= STALE_AFTER_S:
+            return False
+        until = time.monotonic() + 2.5 * TOUCH_EACH_S
+        before = _modified_s(self._path)
+        while time.monotonic() < until:
+            time.sleep(min(0.2, TOUCH_EACH_S))
+            if _modified_s(self._path) != before:
+                return True
+        return False
+
+    def _claim_by_age(self) -> None:
+        """Take the lock without ``flock``, where nobody has it or it is stale."""
+        text = self._text()
+        owner = _parsed(text)
+        is_alive = _is_alive(owner)
+        if text and is_alive is not False and (is_alive or self._age_s() < STALE_AFTER_S):
+            raise self._busy(owner)
+        self._put(self._who_we_are())
+        time.sleep(_SETTLE_S)
+        if not self._is_ours():
+            raise self._busy(_parsed(self._text()))
+
+    def _claim_again(self) -> str | None:
+        if self._handle is not None and isinstance(self._path, Path):
+            with suppress(FileExistsError):
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+                self._handle.close()
+                self._handle = os.fdopen(descriptor, "a+")
+                with suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self._text():
+                _say_who(self._handle, self._who_we_are())
+        else:
+            self._put(self._who_we_are())
+        return self._text()
+
+    def _beat(self, ended: threading.Event) -> None:
+        while not ended.wait(TOUCH_EACH_S):
+            # Storage that is away for a while takes nothing from its holder, and ``check`` says
+            # it to the driver if somebody else has the lock.
+            with suppress(OSError, RemoteError), self._guard:
+                if self._is_free_again(self._text()):
+                    self._claim_again()
+                elif self._is_ours():
+                    self._touch()
+
+    def _touch(self) -> None:
+        if isinstance(self._path, Path):
+            with suppress(PermissionError, NotImplementedError):
+                os.utime(self._path)
+                return
+        self._put(self._who_we_are())
+
+    def _put(self, text: str) -> None:
+        if self._handle is not None:
+            _say_who(self._handle, text)
+        else:
+            write_atomic(self._path, lambda temporary: _write(temporary, text))
+
+    def _is_ours(self) -> bool:
+        owner = _parsed(self._text())
+        return owner is not None and owner.get("token") == self.token
+
+    def _text(self) -> str | None:
+        """What the lock file contains, ``None`` where it is gone and its folder is not."""
+        try:
+            return self._path.read_bytes()[:_MOST_CHARACTERS].decode(errors="replace")
+        except FileNotFoundError:
+            if isinstance(self._folder, Path) and not self._folder.is_dir():
+                raise
+            return None
+
+    def _age_s(self) -> float:
+        """Seconds since the file was touched, by the clock of the storage."""
+        probe = self._folder / f".{NAME}.{self.token}"
+        write_atomic(probe, lambda temporary: _write(temporary, self.token))
+        try:
+            return _modified_s(probe) - _modified_s(self._path)
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _who_we_are(self) -> str:
+        own = {"token": self.token, "since": self._since}
+        return json.dumps(own | ProcessIdentity.here().to_dict())
+
+    def _busy(self, owner: dict[str, Any] | None) -> RunBusyError:
+        return RunBusyError(
+            f"run {self._folder} is being written by another search{_who(owner)}; wait for it or "
+            f"stop it (the lock of one that was killed elsewhere is free after "
+            f"{STALE_AFTER_S:.0f} s)"
+        )
+
+
+def _descriptor(path: Path, held: ExitStack) -> int:
+    return held.enter_context(path.open()).fileno()
+
+
+def _modified_s(path: Place) -> float:
+    return path.stat().st_mtime if isinstance(path, Path) else path.modified_s()
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _say_who(handle: IO[str], text: str) -> None:
+    handle.truncate(0)
+    handle.write(text)
+    handle.flush()
+
+
+def _owner(handle: IO[str]) -> dict[str, Any] | None:
+    """Who wrote the file last, ``None`` where that cannot be read."""
+    handle.seek(0)
+    return _parsed(handle.read(_MOST_CHARACTERS))
+
+
+def _parsed(text: str | None) -> dict[str, Any] | None:
+    try:
+        data = json.loads(text or "")
+    except (ValueError, RecursionError):
+        return None
+    is_owner = isinstance(data, dict) and data.keys() >= {"pid", "host", "since"}
+    return data if is_owner else None
+
+
+def _who(owner: dict[str, Any] | None) -> str:
+    return "" if owner is None else " (process {pid} on {host}, since {since})".format(**owner)
+
+
+def _is_alive(owner: dict[str, Any] | None) -> bool | None:
+    """Whether ``owner`` runs, ``None`` where that cannot be seen from here."""
+    try:
+        return None if owner is None else ProcessIdentity.from_dict(owner).is_alive()
+    except ValueError:
+        return None

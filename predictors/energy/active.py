@@ -1,0 +1,153 @@
+"""What to measure next, so that intervals near the predicted front narrow most.
+
+The first rows fill the space of features (farthest first). From then on, each batch is V-optimal
+(``design``) for a weighted mean over all candidates: half of the weight lies near the front of
+closed-form size against predicted joules, where searches will ask, and half is spread evenly,
+because nobody knows that front yet. (With a fifth spread evenly, errors near the front were no
+smaller and those elsewhere larger.) Only closed-form numbers and predictions are looked at, so
+that a batch can be chosen before any of it is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.energy.design import choose_rows, design_features, posterior_variance
+from predictors.energy.features import counted, terms
+from predictors.energy.models import EnergyPredictor
+from predictors.energy.process import farthest_first
+from predictors.energy.regressor import LEAST_ROWS, Interval, Standard
+from search_spaces.space.batch import ArchitectureBatch
+from search_spaces.workload import Workload
+
+Array = NDArray[np.float64]
+
+# Rows that fill the space before predictions are trusted to choose: what the predictor needs.
+FIRST_ROWS = LEAST_ROWS
+# Share of the weight that lies evenly over all candidates.
+_EVEN_SHARE = 0.5
+# A candidate this far above the front, in logarithms, weighs 0.6 of one that is on it.
+_NEAR = 0.1
+# An interval ten times as wide as its middle tells nothing; one that is infinite, no less.
+_WIDEST = 10.0
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """``N`` rows that could be measured: the prior's ``terms``, ``features`` and ``size``.
+
+    ``size`` is closed-form and what a front wants more of for the same joules: parameters.
+    """
+
+    terms: Array
+    features: Array
+    size: Array
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that are not about the same rows."""
+        n = len(self.size)
+        if len(self.terms) != n or len(self.features) != n:
+            raise ValueError(
+                f"terms and features must have {n} rows, as size has, got {len(self.terms)} "
+                f"and {len(self.features)}"
+            )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Positions to measure next, and what that is for.
+
+    ``width`` is the mean relative half-width of the predictor's intervals near the front, and
+    ``expected_width`` what the design thinks it will be after these measurements: an estimate,
+    for it takes the labels' noise as known. Both are ``None`` before there are intervals.
+    """
+
+    rows: tuple[int, ...]
+    width: float | None = None
+    expected_width: float | None = None
+
+
+def candidates_of(
+    architectures: ArchitectureBatch, workload: Workload, predictor: EnergyPredictor
+) -> Candidates:
+    """Architectures on a workload, with terms by the prior that ``predictor`` chose."""
+    counts, features = counted(architectures, workload)
+    return Candidates(
+        terms(counts, workload, predictor.prior.roofline), features, counts.total("params")
+    )
+
+
+def first_rows(features_NF: Array, n: int, *, measured: Sequence[int] = ()) -> Choice:
+    """``n`` rows that fill the space together with those ``measured``, farthest first.
+
+    Raises:
+        ValueError: fewer than ``n`` rows are left.
+    """
+    left = len(features_NF) - len(measured)
+    if n > left:
+        raise ValueError(f"n must be at most {left}, the rows left, got {n}")
+    rows = Standard.of(features_NF).apply(features_NF)
+    if not measured:
+        return Choice(tuple(int(row) for row in farthest_first(rows, n)))
+    distance = np.min(
+        [((rows - rows[row]) ** 2).sum(axis=1) for row in measured], axis=0, initial=np.inf
+    )
+    distance[list(measured)] = -1.0
+    chosen: list[int] = []
+    for _ in range(n):
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, ((rows - rows[chosen[-1]]) ** 2).sum(axis=1))
+        distance[chosen[-1]] = -1.0
+    return Choice(tuple(chosen))
+
+
+def next_rows(
+    candidates: Candidates, predicted: Interval, n: int, *, measured: Sequence[int] = ()
+) -> Choice:
+    """``n`` rows, none of ``measured``, that narrow intervals near the predicted front most.
+
+    Raises:
+        ValueError: fewer than ``n`` rows are left.
+    """
+    standard = Standard.of(candidates.features)
+    design = design_features(candidates.terms, predicted.mean, standard.apply(candidates.features))
+    near = front_weights(candidates.size, predicted.mean)
+    weights = (1 - _EVEN_SHARE) * near + _EVEN_SHARE / len(near)
+    rows = choose_rows(design, n, measured=measured, weights_N=weights)
+    now = posterior_variance(design, measured)
+    then = posterior_variance(design, [*measured, *rows])
+    width = _half_width(predicted)
+    # A label's own noise is one unit of the design's variance, and no measuring takes it away.
+    shrunk = width * np.sqrt((1 + then) / (1 + now))
+    return Choice(tuple(rows), float(near @ width), float(near @ shrunk))
+
+
+def width_near_front(size_N: Array, predicted: Interval) -> float:
+    """Mean relative half-width of intervals, weighted towards the predicted front."""
+    return float(front_weights(size_N, predicted.mean) @ _half_width(predicted))
+
+
+def _half_width(predicted: Interval) -> Array:
+    width: Array = (predicted.high - predicted.low) / (2 * predicted.mean)
+    return np.minimum(width, _WIDEST)
+
+
+def front_weights(size_N: Array, energy_N: Array) -> Array:
+    """Weights that sum to 1, greatest on the front and less the further above it."""
+    weights = np.exp(-0.5 * (above_front(size_N, energy_N) / _NEAR) ** 2)
+    found: Array = weights / weights.sum()
+    return found
+
+
+def above_front(size_N: Array, energy_N: Array) -> Array:
+    """Logarithm of the energy over the least energy of any row of no less ``size``; 0 on it."""
+    order = np.lexsort((energy_N, -size_N))
+    least = np.empty(len(size_N))
+    least[order] = np.minimum.accumulate(energy_N[order])
+    # Rows of one size: the cheapest of them comes first, so that the others are above it.
+    found: Array = np.log(energy_N / least)
+    return found

@@ -1,0 +1,264 @@
+"""A fitted predictor on disk: one safetensors file, arrays beside a header of JSON; no pickle.
+
+The header names the device, meter, protocol and workloads that the predictor was fitted for, the
+features and terms that its numbers stand for, and the range that training covered. A file that
+does not fit what it is asked for is refused with a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.core.whole_file import whole_file
+from predictors.energy.calibration import Conformal
+from predictors.energy.features import FEATURES, TERM_GROUPS, TERMS, Roofline
+from predictors.energy.models import EnergyPredictor, Prior
+from predictors.energy.regressor import LEARNERS, CostRegressor, Standard
+from predictors.measurement.records import EnergyRecord
+from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.workload import Workload
+
+SCHEMA_VERSION = 1
+_MAX_BYTES = 64 * 2**20
+_HEADER = "joulenas_predictor"
+_FITTED = "fitted"
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What a predictor was fitted to. ``workloads`` are keys such as ``digits/b128``.
+
+    Raises:
+        ValueError: a name is empty.
+    """
+
+    device: str
+    source: str
+    is_estimate: bool
+    protocol_hash: str
+    workloads: tuple[str, ...]
+    date: str
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        """Refuse a predictor of nothing."""
+        for name in ("device", "source", "protocol_hash"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must not be empty")
+        object.__setattr__(self, "workloads", tuple(self.workloads))
+
+    @classmethod
+    def of(cls, records: Sequence[EnergyRecord]) -> Provenance:
+        """What all of ``records`` share.
+
+        Raises:
+            ValueError: none, or records of several devices, sources or protocols.
+        """
+        if not records:
+            raise ValueError("records must hold one or more, got none")
+        for name in ("device", "source", "protocol_hash"):
+            values = {getattr(record.reading, name) for record in records}
+            if len(values) > 1:
+                raise ValueError(f"records must share one {name}, got {', '.join(sorted(values))}")
+        limits = {record.reading.limits_text or "unknown" for record in records}
+        if len(limits) > 1:
+            raise ValueError(
+                f"records must share the limits of the board, got {' and '.join(sorted(limits))}: "
+                f"give records of one"
+            )
+        last = max(records, key=lambda record: record.date)
+        return cls(
+            device=last.reading.device,
+            source=last.reading.source,
+            is_estimate=last.reading.is_estimate,
+            protocol_hash=last.reading.protocol_hash,
+            workloads=tuple(sorted({record.workload.key for record in records})),
+            date=last.date,
+            versions=dict(last.versions),
+        )
+
+
+@dataclass(frozen=True)
+class SavedPredictor:
+    """A predictor with what it was fitted to."""
+
+    predictor: EnergyPredictor
+    provenance: Provenance
+
+    def check(
+        self,
+        *,
+        device: str | None = None,
+        protocol_hash: str | None = None,
+        workload: str | None = None,
+    ) -> None:
+        """Refuse other than it was fitted for; ``None`` asks nothing.
+
+        ``workload`` is a key such as ``digits/b128``, which must be among its own.
+
+        Raises:
+            ValueError: a mismatch; the message says what to do.
+        """
+        own = self.provenance.workloads
+        if workload is not None and workload not in own:
+            raise ValueError(
+                f"predictor's workloads must include {workload!r}, got {', '.join(own)}: fit one "
+                f"from records of this workload, or adapt this one with some "
+                f"(nas predictor fit --adapt)"
+            )
+        wanted = {"device": device, "protocol_hash": protocol_hash}
+        for name, value in wanted.items():
+            mine = getattr(self.provenance, name)
+            if value is not None and value != mine:
+                raise ValueError(
+                    f"predictor's {name} must be {value!r}, got {mine!r}: fit one from records "
+                    f"of this {name}, or adapt this one with some (nas predictor fit --adapt)"
+                )
+
+
+def save_predictor(saved: SavedPredictor, path: Path) -> None:
+    """Write a predictor, whole or not at all."""
+    from safetensors.numpy import save_file
+
+    arrays: Arrays = {}
+    header = {
+        "schema": SCHEMA_VERSION,
+        "provenance": asdict(saved.provenance),
+        "features": list(FEATURES),
+        "terms": list(TERMS),
+        "predictor": _packed(saved.predictor, _FITTED, arrays),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    with whole_file(path) as temporary:
+        save_file(contiguous, temporary, metadata={_HEADER: json.dumps(header, allow_nan=False)})
+
+
+def load_predictor(path: Path) -> SavedPredictor:
+    """Read what ``save_predictor`` wrote.
+
+    Raises:
+        ValueError: the file is missing, corrupt, of another schema, or of other features.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError(f"predictor {path} must be a file")
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"predictor {path} must be at most {_MAX_BYTES} bytes")
+        with safe_open(path, framework="numpy") as handle:
+            metadata = handle.metadata() or {}
+            arrays: Arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"predictor {path} must be a readable safetensors file: {error}"
+        ) from None
+    if _HEADER not in metadata:
+        raise ValueError(f"predictor {path} must be a predictor's file, and holds other tensors")
+    try:
+        header = json.loads(metadata[_HEADER])
+        if header["schema"] != SCHEMA_VERSION:
+            raise ValueError(f"schema must be {SCHEMA_VERSION}, got {header['schema']!r}")
+        for name, mine in (("features", FEATURES), ("terms", TERMS)):
+            if header[name] != list(mine):
+                raise ValueError(
+                    f"{name} must be those of this version, and differ: fit it again from records"
+                )
+        provenance = Provenance(
+            **{f.name: header["provenance"][f.name] for f in fields(Provenance)}
+        )
+        predictor = _unpacked(header["predictor"], _FITTED, arrays)
+        _try(predictor)
+        return SavedPredictor(predictor, provenance)
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"predictor {path} is damaged: {error!r}") from None
+    except ValueError as error:
+        raise ValueError(f"predictor {path}: {error}") from None
+
+
+def _try(predictor: EnergyPredictor) -> None:
+    """Predict something: what cannot be computed with is found now, not in a search."""
+    layer = LayerSpec(AttentionSpec(1, 1, 4), FfnSpec(4))
+    workload = Workload("any", "image_classification", (1, 8, 8), 2, 1)
+    with np.errstate(all="ignore"):
+        predictor.predict([Architecture(4, (layer,), 4)], workload)
+
+
+def _packed(predictor: EnergyPredictor, where: str, arrays: Arrays) -> dict[str, Any]:
+    """Plain data; arrays go into ``arrays`` under names that begin with ``where``."""
+    arrays[f"{where}/costs"] = predictor.costs
+    source = predictor.prior.source
+    data: dict[str, Any] = {
+        "roofline": asdict(predictor.prior.roofline),
+        "source": None if source is None else _packed(source, f"{where}/source", arrays),
+        "log_sd": predictor.log_sd,
+        "n_records": predictor.n_records,
+        "has_standard": predictor.standard is not None,
+        "regressor": None,
+    }
+    if predictor.standard is not None:
+        for name in ("centre", "scale", "low", "high"):
+            arrays[f"{where}/standard/{name}"] = getattr(predictor.standard, name)
+    regressor = predictor.regressor
+    if regressor is not None:
+        for name, learner in regressor.learners.items():
+            for key, value in learner.to_arrays().items():
+                arrays[f"{where}/{name}/{key}"] = value
+        arrays[f"{where}/scores"] = regressor.conformal.scores
+        data["regressor"] = {
+            "choice": regressor.choice,
+            "weights": regressor.weights,
+            "learners": list(regressor.learners),
+            "n_effective": regressor.conformal.n_effective,
+            "kappa": regressor.kappa,
+            "label_sd": regressor.label_sd,
+        }
+    return data
+
+
+def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> EnergyPredictor:
+    source = data["source"]
+    prior = Prior(
+        Roofline(**data["roofline"]),
+        None if source is None else _unpacked(source, f"{where}/source", arrays),
+    )
+    costs = arrays[f"{where}/costs"]
+    n_terms = len(TERMS) if source is None else len(TERMS) + len(TERM_GROUPS)
+    if costs.shape != (n_terms,) or not np.all(np.isfinite(costs) & (costs >= 0)):
+        raise ValueError(f"costs must be {n_terms} finite numbers >= 0")
+    standard = None
+    if data["has_standard"]:
+        names = ("centre", "scale", "low", "high")
+        standard = Standard(*(arrays[f"{where}/standard/{name}"] for name in names))
+        if any(getattr(standard, name).shape != (len(FEATURES),) for name in names):
+            raise ValueError(f"standard must hold {len(FEATURES)} numbers each")
+    regressor = None
+    fitted = data["regressor"]
+    if fitted is not None:
+        assert standard is not None
+        learners = {}
+        for name in fitted["learners"]:
+            prefix = f"{where}/{name}/"
+            own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            learners[name] = LEARNERS[name].from_arrays(own)
+        regressor = CostRegressor(
+            choice=fitted["choice"],
+            costs=costs,
+            standard=standard,
+            weights=fitted["weights"],
+            learners=learners,
+            conformal=Conformal(arrays[f"{where}/scores"], fitted["n_effective"]),
+            kappa=fitted["kappa"],
+            label_sd=fitted["label_sd"],
+        )
+    return EnergyPredictor(prior, costs, data["log_sd"], regressor, standard, data["n_records"])

@@ -1,0 +1,232 @@
+"""What the energy predictor sees of architectures on a workload: closed-form terms and features.
+
+Terms are what the fitted prior adds up, each proportional to joules if the device did nothing
+else: multiply-accumulates by compute class (precision and sparsity), bytes, launches, and the time
+of a roofline (Williams et al. 2009) for what static power draws meanwhile. They are summed layer
+by layer, so that no choice made in one layer is averaged away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces.architecture import PRECISIONS, SPARSITIES
+from search_spaces.cost.counting import BatchCounts, PartCounts, count_batch
+from search_spaces.space.batch import ArchitectureBatch, BlockBatch
+from search_spaces.workload import Workload
+
+Array = NDArray[np.float64]
+
+CLASSES = tuple(f"{p}_{s}" for p in PRECISIONS for s in SPARSITIES)
+TERMS = (
+    *(f"macs_{name}" for name in CLASSES),
+    *(f"time_{name}" for name in CLASSES),
+    "activation_bytes",
+    "weight_bytes_per_sample",
+    "kernels_per_sample",
+)
+# Columns of ``TERMS`` that share a unit: what another device may weigh differently as a whole.
+TERM_GROUPS = {
+    "compute": tuple(range(len(CLASSES))),
+    "memory": (2 * len(CLASSES), 2 * len(CLASSES) + 1),
+    "launches": (2 * len(CLASSES) + 2,),
+}
+FEATURES = (
+    "log_macs",
+    "log_bytes",
+    "log_kernels",
+    "log_d_model",
+    "log_depth",
+    "log_tokens",
+    "log_batch_size",
+    "is_causal",
+    "mean_log_d_head",
+    "mean_kv_share",
+    "mean_log_d_ff",
+    "spread_log_d_ff",
+    "attention_share",
+    "factorised_share",
+    "sparse_share",
+    *(f"{block}_{precision}" for block in ("attention", "ffn") for precision in PRECISIONS[1:]),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """Where a kernel's time stops following its multiply-accumulates.
+
+    ``macs_per_byte`` is the machine balance: below it a block waits for memory.
+    ``macs_per_launch`` is how many would fit into the time of the shortest kernel. Zeros leave
+    time proportional to multiply-accumulates. One balance serves all compute classes: what each
+    is worth is a fitted cost.
+    """
+
+    macs_per_byte: float
+    macs_per_launch: float
+
+
+# From a CPU core (about 50 GMAC/s, 10 GB/s) to a large GPU (about 400 TMAC/s, 4 TB/s).
+ROOFLINES = tuple(
+    Roofline(balance, launch) for balance in (0.0, 8.0, 64.0) for launch in (0.0, 1e6, 3e7)
+)
+
+# Stated costs relative to one fp32 multiply-accumulate, for what no row has shown: narrower
+# products cost less, a byte about a dozen products (Horowitz 2014), a launch some microseconds.
+_STATED_PRECISION = {"fp32": 1.0, "bf16": 0.5, "int8": 0.5, "fp8": 0.35}
+_STATED_MAC_J = 1e-10
+_STATED_BYTE_J = 1e-10
+_STATED_LAUNCH_J = 3e-5
+
+
+def stated_costs() -> Array:
+    """Joules per unit of each of ``TERMS``, of the order of today's CPUs and GPUs: a guess."""
+    per_class = [
+        _STATED_MAC_J * _STATED_PRECISION.get(precision, 1.0) * (0.8 if s != "dense" else 1.0)
+        for precision in PRECISIONS
+        for s in SPARSITIES
+    ]
+    return np.array([*per_class, *per_class, _STATED_BYTE_J, _STATED_BYTE_J, _STATED_LAUNCH_J])
+
+
+def terms(counts: BatchCounts, workload: Workload, roofline: Roofline) -> Array:
+    """Shape ``(N, len(TERMS))``, per unit of the workload (a sample, or a token of a decoder).
+
+    Work outside the blocks has the stream's class.
+    """
+    batch_size = workload.batch_size
+    n = len(counts.outer.macs)
+    macs, time = np.zeros((n, len(CLASSES))), np.zeros((n, len(CLASSES)))
+    for part in counts.parts:
+        bytes_moved = part.activation_bytes + part.read_bytes / batch_size
+        launches = part.n_kernels / batch_size
+        taken = np.maximum(
+            part.macs,
+            np.maximum(roofline.macs_per_byte * bytes_moved, roofline.macs_per_launch * launches),
+        )
+        codes = part.precision * len(SPARSITIES) + part.sparsity
+        for code in np.flatnonzero(np.bincount(codes.ravel(), minlength=len(CLASSES))):
+            chosen = (codes == code).astype(float)
+            macs[:, code] += _row_sums(part.macs, chosen)
+            time[:, code] += _row_sums(taken, chosen)
+    columns = [
+        macs,
+        time,
+        # Those of the cache of keys and values are among them.
+        counts.total("activation_bytes"),
+        counts.total("read_bytes") / batch_size,
+        counts.total("n_kernels") / batch_size,
+    ]
+    return np.column_stack(columns) / workload.units_per_sample
+
+
+def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) -> Array:
+    """Shape ``(N, len(FEATURES))``; sizes in natural logarithms, shares of layers in [0, 1].
+
+    Of an encoder-decoder, means are over the blocks of both stacks, depth is the layers of both
+    and width their mean by layers.
+    """
+    attention, ffn = _stacked(batch, counts)
+
+    log_d_ff = np.log(ffn["d_ff"])
+    mean_log_d_ff = _row_sums(log_d_ff, ffn["share"])
+    spread = np.sqrt(np.maximum(_row_sums(log_d_ff**2, ffn["share"]) - mean_log_d_ff**2, 0))
+    macs = counts.total("macs")
+    moved = counts.total("activation_bytes") + counts.total("read_bytes") / workload.batch_size
+    n, units = len(batch), workload.units_per_sample
+    depth, log_d_model = batch.depth, np.log(batch.d_model)
+    attention_macs = counts.attention.macs.sum(axis=1)
+    if batch.decoder is not None and counts.decoder is not None:
+        own = batch.decoder
+        depth = depth + own.depth
+        log_d_model = (batch.depth * log_d_model + own.depth * np.log(own.d_model)) / depth
+        for part in (counts.decoder.attention, counts.decoder.cross_attention):
+            attention_macs = attention_macs + part.macs.sum(axis=1)
+
+    def both(name: str) -> Array:
+        means = [_row_sums(kind[name].astype(float), kind["share"]) for kind in (attention, ffn)]
+        found: Array = (means[0] + means[1]) / 2
+        return found
+
+    return np.column_stack(
+        [
+            np.log(macs / units),
+            np.log(moved / units),
+            np.log(counts.total("n_kernels")),
+            log_d_model,
+            np.log(depth),
+            # Of a generation step that is one; its context is in what it multiplies and moves.
+            np.log(
+                workload.n_new_tokens_batch(batch.patch_size, batch.resolution) + workload.n_steps
+            ),
+            np.full(n, np.log(workload.batch_size)),
+            np.full(n, float(workload.is_causal)),
+            _row_sums(np.log(attention["d_head"]), attention["share"]),
+            _row_sums(attention["n_kv_heads"] / attention["n_heads"], attention["share"]),
+            mean_log_d_ff,
+            spread,
+            attention_macs / macs,
+            both("is_factorised"),
+            both("is_sparse"),
+            *(
+                _row_sums((kind["precision"] == code).astype(float), kind["share"])
+                for kind in (attention, ffn)
+                for code in range(1, len(PRECISIONS))
+            ),
+        ]
+    )
+
+
+def _stacked(
+    batch: ArchitectureBatch, counts: BatchCounts
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """All attention blocks, and all feed-forward ones, of a model side by side.
+
+    Arrays by name; ``share`` is each block's of its kind's mean, 0 where there is none.
+    """
+    attention = [(batch.attention, counts.attention, batch.active)]
+    ffn = [(batch.ffn, counts.ffn, batch.active)]
+    if batch.decoder is not None and counts.decoder is not None:
+        own, counted, active = batch.decoder, counts.decoder, batch.decoder.active
+        attention.append((own.attention, counted.attention, active))
+        attention.append((own.cross_attention, counted.cross_attention, active))
+        ffn.append((own.ffn, counted.ffn, active))
+    widths = ("n_heads", "n_kv_heads", "d_head")
+    return _side_by_side(attention, widths), _side_by_side(ffn, ("d_ff",))
+
+
+def _side_by_side(
+    parts: Sequence[tuple[BlockBatch, PartCounts, NDArray[np.bool_]]], widths: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    def joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)
+
+    active = joined([there for _, _, there in parts])
+    return {
+        **{name: joined([getattr(block, name) for block, _, _ in parts]) for name in widths},
+        "precision": joined([block.precision for block, _, _ in parts]),
+        "is_sparse": joined([block.sparsity > 0 for block, _, _ in parts]),
+        "is_factorised": joined([counted.is_factorised for _, counted, _ in parts]),
+        "share": active / active.sum(axis=1, keepdims=True).astype(float),
+    }
+
+
+def counted(batch: ArchitectureBatch, workload: Workload) -> tuple[BatchCounts, Array]:
+    """Counts and features of a batch.
+
+    Raises:
+        ValueError: a patch size does not fit the workload.
+    """
+    counts = count_batch(batch, workload)
+    return counts, features(batch, counts, workload)
+
+
+def _row_sums(values: Array, weights: Array) -> Array:
+    """Weighted sums over layers, or the products where there is no axis of layers."""
+    # Sums over a few layers: einsum has no overhead for each row, as sum(axis=1) has.
+    found: Array = np.einsum("nl,nl->n", values, weights) if values.ndim == 2 else values * weights
+    return found

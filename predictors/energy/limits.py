@@ -1,0 +1,82 @@
+"""Joules of the same models under different limits of one board, side by side."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from statistics import median
+from typing import Any
+
+from predictors.measurement.records import EnergyRecord
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsCompared:
+    """Models that were measured under two limits by one meter and protocol.
+
+    ``ratio`` is the median over models of joules under the ``second`` limits over those under the
+    ``first``; ``low`` and ``high`` are the smallest and the largest ratio of a model.
+    """
+
+    device: str
+    first: str
+    second: str
+    n_models: int
+    ratio: float
+    low: float
+    high: float
+    latency_ratio: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def compare_limits(groups: Sequence[Sequence[EnergyRecord]]) -> list[LimitsCompared]:
+    """Compare every two of ``groups`` that differ in limits alone and share a model.
+
+    Each group is of one device, source, protocol and limits (``evaluation.by_device``).
+    """
+    found = []
+    for first, second in combinations(groups, 2):
+        if _board(first[0]) != _board(second[0]):
+            continue
+        before, after = _by_model(first), _by_model(second)
+        shared = before.keys() & after.keys()
+        if not shared:
+            continue
+        ratios = [after[key][0] / before[key][0] for key in shared]
+        found.append(
+            LimitsCompared(
+                device=first[0].reading.device,
+                first=first[0].reading.limits_text,
+                second=second[0].reading.limits_text,
+                n_models=len(shared),
+                ratio=median(ratios),
+                low=min(ratios),
+                high=max(ratios),
+                latency_ratio=median(after[key][1] / before[key][1] for key in shared),
+            )
+        )
+    return found
+
+
+def _board(record: EnergyRecord) -> tuple[str, str, str]:
+    reading = record.reading
+    return reading.device, reading.source, reading.protocol_hash
+
+
+def _by_model(records: Sequence[EnergyRecord]) -> dict[tuple[str, str], tuple[float, float]]:
+    """Median joules and seconds of each model on each workload."""
+    every: dict[tuple[str, str], list[EnergyRecord]] = defaultdict(list)
+    for record in records:
+        every[record.architecture.hash, record.workload.key].append(record)
+    return {
+        key: (
+            median(r.reading.energy_j for r in found),
+            median(r.reading.latency_s for r in found),
+        )
+        for key, found in every.items()
+    }

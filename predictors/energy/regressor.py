@@ -1,0 +1,379 @@
+"""From counts to a positive target: a fitted prior, a validated residual, calibrated intervals.
+
+``log target = log(terms @ costs) + residual(features)``. The prior is a sum of non-negative costs
+(``costs``); candidates for its terms compete by cross-validation. The residual is an ensemble of
+nothing, two ridge regressions, boosted trees and a Gaussian process, weighted by ensemble
+selection (Caruana et al. 2004) on errors of held-out groups, with prior and learners fitted anew.
+The same errors calibrate the intervals. Nothing in here knows what an architecture is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.energy.calibration import Conformal, calibrate
+from predictors.energy.costs import equal_shares, fit_costs, scaled
+from predictors.energy.process import Process
+from predictors.energy.ridge import QuadraticRidge, Ridge
+from predictors.energy.trees import Trees
+
+Array = NDArray[np.float64]
+
+# Rows below which folds say nothing: the caller falls back to the prior alone.
+LEAST_ROWS = 10
+# Rows below which the prior stands alone: what learners add would be selected by chance.
+_LEAST_RESIDUAL_ROWS = 30
+# Noise that no label is trusted beyond, relative.
+FLOOR_SD = 0.01
+_PULL = 0.1
+_MOST_FOLDS = 10
+_FEW_FOLDS = 5
+_FEW_FOLDS_FROM = 60
+_ROWS_TO_CHOOSE_TERMS = 300
+_SELECTION_ROUNDS = 20
+# How much the process's deviation adds to the width: chosen among these; 0 is a constant width.
+_KAPPAS = (0.0, 0.5, 1.0, 2.0)
+_SLACK = 0.05
+
+
+class Learner(Protocol):
+    """A residual's learner; rows are standardised features."""
+
+    def predict(self, rows_NF: Array) -> Array:
+        """Shape ``(N,)``."""
+        ...
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Plain arrays."""
+        ...
+
+
+LEARNERS: dict[str, Any] = {
+    "ridge": Ridge,
+    "quadratic": QuadraticRidge,
+    "trees": Trees,
+    "process": Process,
+}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """One candidate for the prior: ``values`` of shape ``(N, K)``, all ``>= 0``.
+
+    ``prior`` has shape ``(K,)``: costs of the right proportion, of which only the scale is
+    fitted freely; ``None`` gives each term an equal share. ``pull`` is how firmly they are held
+    to that proportion, see ``fit_costs``.
+    """
+
+    values: Array
+    prior: Array | None = None
+    pull: float | Array = _PULL
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """``N`` labelled rows.
+
+    ``terms`` are candidates for the prior. ``relative_sd`` is the labels' standard deviation over
+    the label. Rows with equal ``groups`` (integers) are held out together.
+
+    Raises:
+        ValueError: shapes differ, or a label is not finite and above 0.
+    """
+
+    terms: tuple[Terms, ...]
+    features: Array
+    target: Array
+    relative_sd: Array
+    groups: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        """Check shapes and labels."""
+        n = len(self.target)
+        for name in ("features", "relative_sd", "groups"):
+            if len(getattr(self, name)) != n:
+                raise ValueError(f"{name} must have {n} rows, got {len(getattr(self, name))}")
+        if not self.terms or any(len(terms.values) != n for terms in self.terms):
+            raise ValueError(f"terms must be one or more candidates of {n} rows each")
+        if not np.all(np.isfinite(self.target) & (self.target > 0)):
+            raise ValueError("target must be finite and > 0 in every row")
+
+    def rows(self, selection: NDArray[Any]) -> TrainingRows:
+        """The rows that a mask or positions name."""
+        return TrainingRows(
+            tuple(Terms(t.values[selection], t.prior, t.pull) for t in self.terms),
+            self.features[selection],
+            self.target[selection],
+            self.relative_sd[selection],
+            self.groups[selection],
+        )
+
+    def only(self, choice: int) -> TrainingRows:
+        """The same rows with one candidate for the terms."""
+        return TrainingRows(
+            (self.terms[choice],), self.features, self.target, self.relative_sd, self.groups
+        )
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Middle and ends, arrays of shape ``(N,)``; ``in_range`` is False outside the training."""
+
+    mean: Array
+    low: Array
+    high: Array
+    in_range: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Centre and scale of features, and the range that training covered."""
+
+    centre: Array
+    scale: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def of(cls, features_NF: Array) -> Standard:
+        """Of training rows."""
+        deviation = features_NF.std(axis=0)
+        return cls(
+            features_NF.mean(axis=0),
+            np.where(deviation > 1e-9, deviation, 1.0),
+            features_NF.min(axis=0),
+            features_NF.max(axis=0),
+        )
+
+    def apply(self, features_NF: Array) -> Array:
+        """Standardised, held within the training range by half of it on either side."""
+        margin = (self.high - self.low) / 2
+        held = np.clip(features_NF, self.low - margin, self.high + margin)
+        found: Array = (held - self.centre) / self.scale
+        return found
+
+    def excess(self, features_NF: Array) -> Array:
+        """How far outside the range, in ranges of the worst feature; 0 inside; ``(N,)``."""
+        span = self.high - self.low
+        # A feature that never varied in training is left as soon as it moves.
+        unit = np.where(span > 1e-9, span, 1e-9 + 0.1 * np.abs(self.centre) + 0.1)
+        excess = np.zeros(len(features_NF))
+        for low, high, scale, column in zip(self.low, self.high, unit, features_NF.T, strict=True):
+            np.maximum(excess, np.maximum(low - column, column - high) / scale, out=excess)
+        return excess
+
+
+class CostRegressor:
+    """A positive target with calibrated intervals; made by ``fit``, never changed after."""
+
+    def __init__(
+        self,
+        choice: int,
+        costs: Array,
+        standard: Standard,
+        weights: Mapping[str, float],
+        learners: Mapping[str, Learner],
+        conformal: Conformal,
+        kappa: float,
+        label_sd: float,
+    ) -> None:
+        """See ``fit``; ``choice`` is the position of the chosen terms."""
+        self.choice, self.costs, self.standard = choice, costs, standard
+        self.weights, self.learners = dict(weights), dict(learners)
+        self.conformal, self.kappa, self.label_sd = conformal, kappa, label_sd
+
+    @classmethod
+    def fit(cls, rows: TrainingRows, *, seed: int = 0) -> CostRegressor:
+        """Fit to ``rows``.
+
+        Raises:
+            ValueError: fewer than ``LEAST_ROWS`` rows.
+        """
+        n = len(rows.target)
+        if n < LEAST_ROWS:
+            raise ValueError(f"rows must be {LEAST_ROWS} or more, got {n}")
+        sd = np.maximum(rows.relative_sd, FLOOR_SD)
+        rows = TrainingRows(rows.terms, rows.features, rows.target, sd, rows.groups)
+        folds = _folds(rows.groups, seed)
+        choice = _choose_terms(rows, folds) if len(rows.terms) > 1 else 0
+        rows = rows.only(choice)
+        held_out, deviation, truth = _held_out(rows, folds, seed)
+        weights = _select(held_out, truth, sd)
+        error = np.abs(truth - sum(weights[name] * held_out[name] for name in weights))
+        label_sd = float(np.median(sd))
+        kappa, conformal = _calibrated(error, deviation, label_sd, rows.groups)
+        costs, standard, residual = _fit_prior(rows)
+        row_weights = _row_weights(sd)
+        features = standard.apply(rows.features)
+        # The process is always there: its deviation tells rows near the training from far ones.
+        learners = {
+            name: kind.fit(features, residual, row_weights, seed)
+            for name, kind in LEARNERS.items()
+            if weights[name] > 0 or name == "process"
+        }
+        return cls(choice, costs, standard, weights, learners, conformal, kappa, label_sd)
+
+    def predict(self, terms_NK: Array, features_NF: Array, confidence: float = 0.9) -> Interval:
+        """Two-sided intervals at ``confidence``; ``terms`` are those of ``choice``.
+
+        Raises:
+            ValueError: ``confidence`` is not in (0, 1).
+        """
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must be in (0, 1), got {confidence!r}")
+        features = self.standard.apply(features_NF)
+        middle = np.log(terms_NK @ self.costs)
+        process = self.learners["process"]
+        assert isinstance(process, Process)
+        mean, deviation = process.predict_with_deviation(features)
+        for name, weight in self.weights.items():
+            if weight > 0 and name != "nothing":
+                part = mean if name == "process" else self.learners[name].predict(features)
+                middle = middle + weight * part
+        excess = self.standard.excess(features_NF)
+        width = _deviations(deviation, self.kappa, self.label_sd)
+        width = width * self.conformal.half_width(confidence)
+        outside = excess > _SLACK
+        # Outside the training range the residual is a guess: twice the width, more further out.
+        width = np.where(outside, (2 + excess) * width, width)
+        with np.errstate(over="ignore"):
+            # Far outside the range anything is possible: infinite is what is meant there.
+            return Interval(
+                np.exp(middle), np.exp(middle - width), np.exp(middle + width), ~outside
+            )
+
+
+def _row_weights(sd: Array) -> Array:
+    weights = 1 / sd**2
+    # One lucky row of six equal windows must not outweigh all others.
+    found: Array = np.minimum(weights, 9 * np.median(weights))
+    return found
+
+
+def _fit_prior(rows: TrainingRows) -> tuple[Array, Standard, Array]:
+    """Costs, standardiser and the log residual of the (only) candidate's prior."""
+    terms = rows.terms[0]
+    costs = _costs(terms, rows.target, rows.relative_sd)
+    return costs, Standard.of(rows.features), np.log(rows.target) - np.log(terms.values @ costs)
+
+
+def _costs(terms: Terms, target: Array, relative_sd: Array) -> Array:
+    prior = (
+        equal_shares(terms.values, target)
+        if terms.prior is None
+        else scaled(terms.prior, terms.values, target)
+    )
+    # Labels differ by more than their own noise: equal weights but for what is clearly noisy.
+    weighted = np.sqrt(relative_sd**2 + np.median(relative_sd) ** 2 + FLOOR_SD**2)
+    return fit_costs(terms.values, target, weighted, prior, pull=terms.pull)
+
+
+def _folds(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """A fold for each row: whole groups, folds of about equal size."""
+    _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    most = _FEW_FOLDS if len(groups) >= _FEW_FOLDS_FROM else _MOST_FOLDS
+    n_folds = min(most, len(sizes))
+    if n_folds < 2:
+        # One group only: its rows are all that there is to hold out.
+        index, sizes, n_folds = np.arange(len(groups)), np.ones(len(groups), int), most
+    rng = np.random.default_rng(seed)
+    fold_of = np.zeros(len(sizes), dtype=np.int64)
+    filled = np.zeros(n_folds)
+    for group in sorted(rng.permutation(len(sizes)), key=lambda g: -int(sizes[g])):
+        fold_of[group] = int(filled.argmin())
+        filled[fold_of[group]] += sizes[group]
+    found: NDArray[np.int64] = fold_of[index]
+    return found
+
+
+def _choose_terms(rows: TrainingRows, folds: NDArray[np.int64]) -> int:
+    """The candidate of least held-out error, on some hundred rows."""
+    step = max(1, len(folds) // _ROWS_TO_CHOOSE_TERMS)
+    part, part_folds = rows.rows(np.arange(0, len(folds), step)), folds[::step]
+    losses = []
+    for terms in part.terms:
+        loss = 0.0
+        for fold in np.unique(part_folds):
+            test = part_folds == fold
+            train = Terms(terms.values[~test], terms.prior, terms.pull)
+            costs = _costs(train, part.target[~test], part.relative_sd[~test])
+            loss += float(np.abs(np.log(part.target[test] / (terms.values[test] @ costs))).sum())
+        losses.append(loss)
+    return int(np.argmin(losses))
+
+
+def _held_out(
+    rows: TrainingRows, folds: NDArray[np.int64], seed: int
+) -> tuple[dict[str, Array], Array, Array]:
+    """Residuals that each learner predicts for rows it did not see, its deviation, the truth."""
+    n = len(folds)
+    found = {name: np.zeros(n) for name in ("nothing", *LEARNERS)}
+    deviation, truth = np.zeros(n), np.zeros(n)
+    for fold in np.unique(folds):
+        test = folds == fold
+        train = rows.rows(~test)
+        costs, standard, residual = _fit_prior(train)
+        features = standard.apply(train.features)
+        unseen = standard.apply(rows.features[test])
+        weights = _row_weights(train.relative_sd)
+        truth[test] = np.log(rows.target[test]) - np.log(rows.terms[0].values[test] @ costs)
+        for name, kind in LEARNERS.items():
+            if n < _LEAST_RESIDUAL_ROWS and kind is not Process:
+                continue
+            learner = kind.fit(features, residual, weights, seed)
+            if isinstance(learner, Process):
+                found[name][test], deviation[test] = learner.predict_with_deviation(unseen)
+            else:
+                found[name][test] = learner.predict(unseen)
+    return found, deviation, truth
+
+
+def _select(held_out: Mapping[str, Array], truth: Array, sd: Array) -> dict[str, float]:
+    """Weights of the learners: greedy selection with replacement, then shrunk to "nothing".
+
+    The selected mixture keeps ``1 - (se / gain)**2`` of its weight, where ``gain`` is how much
+    smaller its mean absolute error is than nothing's and ``se`` that gain's standard error: with
+    few rows, errors flatter what was selected by them.
+    """
+    names = list(held_out)
+    if len(truth) < _LEAST_RESIDUAL_ROWS:
+        return {name: float(name == "nothing") for name in names}
+    predictions = np.stack([held_out[name] for name in names])
+    row_weights = np.sqrt(_row_weights(sd))
+    row_weights = row_weights / row_weights.mean()
+    counts, total = np.zeros(len(names)), np.zeros(len(truth))
+    for step in range(_SELECTION_ROUNDS):
+        errors = np.abs(truth - (total + predictions) / (step + 1)) @ row_weights
+        best = int(errors.argmin())
+        counts[best] += 1
+        total += predictions[best]
+    gain = row_weights * (np.abs(truth) - np.abs(truth - total / _SELECTION_ROUNDS))
+    error = float(gain.std(ddof=1)) / np.sqrt(len(gain))
+    trust = max(0.0, 1 - (error / float(gain.mean())) ** 2) if gain.mean() > 0 else 0.0
+    shares = trust * counts / _SELECTION_ROUNDS
+    shares[names.index("nothing")] += 1 - trust
+    return {name: float(share) for name, share in zip(names, shares, strict=True)}
+
+
+def _deviations(process: Array, kappa: float, label_sd: float) -> Array:
+    found: Array = np.sqrt(label_sd**2 + (kappa * process) ** 2)
+    return found
+
+
+def _calibrated(
+    error: Array, deviation: Array, label_sd: float, groups: NDArray[np.int64]
+) -> tuple[float, Conformal]:
+    """The share of the process's deviation that gives the narrowest intervals, and its scores."""
+    found = []
+    for kappa in _KAPPAS:
+        deviations = _deviations(deviation, kappa, label_sd)
+        conformal = calibrate(error / deviations, groups)
+        length = float(np.mean(np.log(deviations))) + np.log(conformal.half_width(0.9))
+        found.append((length, kappa, conformal))
+    _, kappa, conformal = min(found, key=lambda item: item[0])
+    return kappa, conformal

@@ -1,0 +1,93 @@
+"""A predictor from before, and measurements that arrive: which of the two to believe.
+
+What was fitted elsewhere or earlier is kept as it is while it predicts new measurements best; it
+becomes the prior of a predictor fitted to them (``EnergyPredictor.adapt``) once that is better,
+and is dropped for one fitted to them alone once that is better still. Better is a higher log score
+of measurements that the predictor did not see: errors count, and so do intervals that are too
+narrow or too wide (Gneiting & Raftery 2007).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from predictors.energy.models import EnergyPredictor, Observation
+from predictors.energy.regressor import LEAST_ROWS
+from search_spaces.workload import Workload
+
+# Measurements below which nothing can be held out.
+_LEAST = 3
+_FOLDS = 3
+_ONE_DEVIATION = 0.683
+# One measurement that failed in an unknown way must not decide alone.
+_MOST_DEVIATIONS = 5.0
+_LEAST_DEVIATION = 0.01
+
+_Maker = Callable[[Sequence[Observation]], EnergyPredictor]
+
+
+def updated(
+    source: EnergyPredictor,
+    observations: Sequence[Observation],
+    *,
+    is_same: bool,
+    seed: int = 0,
+) -> EnergyPredictor:
+    """The predictor to use after ``observations``, none of which ``source`` was fitted to.
+
+    ``is_same`` says whether ``source`` was fitted to the device and protocol that they come from.
+    If not, it is never used as it is: without observations it then predicts by itself, tenfold
+    unsure.
+    """
+    n = len(observations)
+    if n < _LEAST:
+        return source if is_same else source.adapt(observations, seed=seed)
+
+    def adapted(rows: Sequence[Observation]) -> EnergyPredictor:
+        return source.adapt(rows, seed=seed)
+
+    def own(rows: Sequence[Observation]) -> EnergyPredictor:
+        return EnergyPredictor.fit(rows, seed=seed)
+
+    may_be_own = n >= 2 * LEAST_ROWS
+    if not is_same and not may_be_own:
+        return adapted(observations)
+    score = _held_out_score(adapted, observations, seed)
+    if is_same and _score(source, observations).mean() >= score:
+        return source
+    if may_be_own and _held_out_score(own, observations, seed) > score:
+        return own(observations)
+    return adapted(observations)
+
+
+def _held_out_score(make: _Maker, observations: Sequence[Observation], seed: int) -> float:
+    """Mean log score of each fold by what is made of the others."""
+    hashes = sorted({o.architecture.hash for o in observations})
+    order = np.random.default_rng(seed).permutation(len(hashes))
+    fold_of = {hashes[position]: rank % _FOLDS for rank, position in enumerate(order)}
+    found = []
+    for fold in range(_FOLDS):
+        test = [o for o in observations if fold_of[o.architecture.hash] == fold]
+        rest = [o for o in observations if fold_of[o.architecture.hash] != fold]
+        if test:
+            found.append(_score(make(rest), test))
+    return float(np.concatenate(found).mean())
+
+
+def _score(
+    predictor: EnergyPredictor, observations: Sequence[Observation]
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Log density of each measurement's logarithm, but for a constant."""
+    by_workload: dict[Workload, list[Observation]] = {}
+    for observation in observations:
+        by_workload.setdefault(observation.workload, []).append(observation)
+    found = []
+    for workload, rows in by_workload.items():
+        predicted = predictor.predict([o.architecture for o in rows], workload, _ONE_DEVIATION)
+        sd = np.maximum(np.log(predicted.high_j / predicted.low_j) / 2, _LEAST_DEVIATION)
+        away = np.log(np.array([o.energy_j for o in rows]) / predicted.mean_j) / sd
+        found.append(-np.log(sd) - np.minimum(np.abs(away), _MOST_DEVIATIONS) ** 2 / 2)
+    scores: np.ndarray[tuple[int], np.dtype[np.float64]] = np.concatenate(found)
+    return scores

@@ -1,0 +1,1 @@
+"""Measure the joules of one model: protocol, windows, worker process, records."""

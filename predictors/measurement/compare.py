@@ -1,0 +1,194 @@
+"""Which of two architectures takes fewer joules, and by how much: windows in turn, A B or B A.
+
+Both live in processes of their own and take turns on the device within seconds, so drift that is
+slower than a pair of windows cancels in the ratio. One pair of processes is not enough: where
+memory happens to lie makes two runs of the very same model differ (by up to 20% seen on a shared
+CPU), and no number of windows averages that away. So each ratio comes from a fresh pair of
+processes, and the interval is over those.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+from typing import Protocol as Interface
+
+from predictors.measurement.exclusive import DeviceLock
+from predictors.measurement.process import MeasureProcess
+from predictors.measurement.protocol import Protocol
+from predictors.measurement.quality import median_interval
+from predictors.measurement.runner import TIMEOUT_S, make_job
+from predictors.measurement.windows import is_rejected, refusal
+from predictors.meters.base import Window
+from search_spaces.architecture import Architecture
+from search_spaces.workload import Workload
+
+# Windows of each model in one pair of processes, enough to outweigh what one window errs by.
+_WINDOWS_PER_PAIR = 3
+
+
+class Served(Interface):
+    """A measuring process in ``serve`` mode; see ``campaign.worker``."""
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Give it a command."""
+        ...
+
+    def receive(self) -> dict[str, Any]:
+        """Its answer, or ``MeasureError``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Joules of A over joules of B with a 95% interval, the median over ``n_pairs`` pairs.
+
+    A pair is two fresh processes. ``energy_a_j`` and ``energy_b_j`` are medians per
+    ``unit``.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    n_pairs: int
+    converged: bool
+    energy_a_j: float
+    energy_b_j: float
+    workload: str
+    meter: str
+    source: str
+    is_estimate: bool
+    device: str
+    protocol_hash: str
+    flags: tuple[str, ...]
+    unit: str = "sample"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def compare(
+    a: Architecture,
+    b: Architecture,
+    workload: Workload,
+    *,
+    protocol: Protocol,
+    device: str = "cpu",
+    meter: str | None = None,
+    lock_folder: Path | None = None,
+    seed: int = 0,
+    timeout_s: float = TIMEOUT_S,
+    on_pair: Callable[[int, float | None], None] | None = None,
+    start: Callable[[Mapping[str, Any]], AbstractContextManager[Served]] | None = None,
+) -> Comparison:
+    """Measure pairs until the ratio's interval is as narrow as the protocol asks.
+
+    The protocol's numbers of repeats count pairs here. ``timeout_s`` is for one pair. ``on_pair``
+    hears how many pairs there are and the half-width so far (relative; ``None`` while there are
+    too few). ``start`` may be replaced in tests.
+
+    Raises:
+        MeasureError: a process failed or took longer than ``timeout_s``.
+        MeterError: more windows of a pair were spoilt than the protocol allows.
+    """
+    jobs = [
+        make_job(
+            "serve",
+            found,
+            workload,
+            protocol=protocol,
+            device=device,
+            meter=meter,
+            lock_folder=lock_folder,
+            seed=seed,
+        )
+        for found in (a, b)
+    ]
+    launch = start or (lambda job: MeasureProcess(job, timeout_s))
+    lock = DeviceLock(lock_folder, device)
+    order = random.Random(seed)
+    pairs: list[_Pair] = []
+    ratio, low, high, width = math.nan, math.nan, math.nan, math.inf
+    while len(pairs) < protocol.max_repeats and width > protocol.target_half_width:
+        with launch(jobs[0]) as first, launch(jobs[1]) as second:
+            served = (first, second)
+            ready = [process.receive() for process in served]
+            with lock.exclusive():
+                pairs.append(_measure_pair(served, protocol, order))
+        if len(pairs) >= protocol.min_repeats:
+            ratio, low, high = median_interval([pair.ratio for pair in pairs])
+            width = (high - low) / 2 / ratio
+        if on_pair is not None:
+            on_pair(len(pairs), width if math.isfinite(width) else None)
+    head = ready[0]
+    flags = {flag for pair in pairs for flag in pair.flags}
+    return Comparison(
+        ratio=ratio,
+        low=low,
+        high=high,
+        n_pairs=len(pairs),
+        converged=width <= protocol.target_half_width,
+        energy_a_j=median(pair.a_j for pair in pairs) / workload.n_units,
+        energy_b_j=median(pair.b_j for pair in pairs) / workload.n_units,
+        workload=workload.key,
+        unit=workload.unit,
+        meter=head["meter"],
+        source=head["source"],
+        is_estimate=head["is_estimate"],
+        device=head["device"],
+        protocol_hash=protocol.hash,
+        # The other of the two is a second process there. One that only waits changes no ratio,
+        # and one that computes spoils its windows.
+        flags=tuple(sorted(flags - {"foreign_process"})),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """What one pair of processes gave: medians of joules per batch, and of their ratio."""
+
+    a_j: float
+    b_j: float
+    ratio: float
+    flags: frozenset[str]
+
+
+def _measure_pair(served: Sequence[Served], protocol: Protocol, order: random.Random) -> _Pair:
+    flags: set[str] = set()
+    for process in served:
+        process.send({"command": "prepare"})
+        flags |= set(process.receive()["flags"])
+    energies: tuple[list[float], list[float]] = ([], [])
+    n_rejected = 0
+    while len(energies[0]) < _WINDOWS_PER_PAIR:
+        found: dict[int, float] = {}
+        spoilt: Window | None = None
+        for index in order.sample((0, 1), 2):
+            served[index].send({"command": "window"})
+            message = served[index].receive()
+            window = Window(**message["window"] | {"flags": tuple(message["window"]["flags"])})
+            flags |= set(window.flags)
+            if is_rejected(window):
+                spoilt = window
+            else:
+                found[index] = window.energy_j / message["n_batches"]
+        if spoilt is not None:
+            n_rejected += 1
+            if n_rejected > protocol.max_rejected:
+                raise refusal(n_rejected, spoilt)
+            continue
+        for index, energy_j in found.items():
+            energies[index].append(energy_j)
+    return _Pair(
+        a_j=median(energies[0]),
+        b_j=median(energies[1]),
+        ratio=median(x / y for x, y in zip(*energies, strict=True)),
+        flags=frozenset(flags),
+    )

@@ -1,0 +1,186 @@
+"""Drift of a device over a campaign, seen by a fixed reference model and corrected for.
+
+A board draws a few per cent more when it is hot or when another job shares its air: on H100s up to
+21% between blocks of one table. The reference is measured before each block of candidates and
+after the last; a candidate's joules are divided by how far the reference, interpolated in time
+between its two neighbours, lies from its own median over all sessions.
+
+Correcting by a reference that jumps about would add its noise to every label. So the correction is
+applied only where it is seen to help: where inner references follow from their neighbours better
+than from the median, or, with too few of them to tell, where the reference moved by more than its
+own intervals.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from predictors.measurement.records import EnergyRecord
+
+# Flags of corrected records, of those with a reference that moved without following any trend, and
+# of those without a reference in their session.
+CORRECTED = "drift_corrected"
+IRREGULAR = "drift_irregular"
+UNCORRECTED = "no_reference"
+
+# Movement of the reference that no label would notice.
+_NEGLIGIBLE = 0.001
+
+_Group = tuple[str, str, str, str]
+# A group's sessions with one reference: another architecture or workload has another level.
+_Series = tuple[_Group, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    """How a device drifted under one protocol, by a reference on ``workload``.
+
+    ``limits`` are those of the board in words, empty where it reports none.
+
+    ``span`` is the reference's largest reading less its smallest, relative to its median.
+    ``deviation`` is the median relative distance of references from their median, what no
+    correction leaves; ``residual`` that of inner ones from what follows from their two neighbours,
+    what the correction leaves. Both are ``None`` with under three references in every session.
+    ``is_applied`` says whether records are corrected, ``is_irregular`` that the reference moved
+    by more than its intervals and yet correcting would not help.
+    """
+
+    device: str
+    source: str
+    protocol_hash: str
+    limits: str
+    workload: str
+    n_sessions: int
+    n_references: int
+    reference_j: float
+    span: float
+    deviation: float | None
+    residual: float | None
+    is_applied: bool
+    is_irregular: bool
+
+
+def correct_drift(
+    records: Sequence[EnergyRecord],
+) -> tuple[list[EnergyRecord], list[DriftReport]]:
+    """Candidates with their joules corrected, in the order given, and a report per device.
+
+    Readings of different devices, sources, protocols or limits of the board are kept apart, and so
+    are sessions with different references. A corrected interval is
+    wider by the reference's own (half-widths added in quadrature). What is not corrected stays
+    as it is: without a flag where no drift was seen, with ``drift_irregular`` or
+    ``no_reference`` where it may have been.
+    """
+    series: dict[_Series, dict[str, list[EnergyRecord]]] = defaultdict(lambda: defaultdict(list))
+    series_of: dict[tuple[_Group, str], _Series] = {}
+    for record in records:
+        if record.role == "reference":
+            key = _group(record), record.architecture.hash, record.workload.key
+            series[key][record.session].append(record)
+            series_of[_group(record), record.session] = key
+    reports = {key: _report(key[0], sessions) for key, sessions in series.items()}
+    corrected = []
+    for record in records:
+        if record.role == "reference":
+            continue
+        found = series_of.get((_group(record), record.session))
+        if found is None:
+            corrected.append(replace(record, drift=(*record.drift, UNCORRECTED)))
+        elif reports[found].is_applied:
+            log_j, width = _log_reference(series[found][record.session], _time_s(record))
+            corrected.append(_scaled(record, reports[found].reference_j / math.exp(log_j), width))
+        elif reports[found].is_irregular:
+            corrected.append(replace(record, drift=(*record.drift, IRREGULAR)))
+        else:
+            corrected.append(record)
+    return corrected, list(reports.values())
+
+
+def _report(group: _Group, sessions: Mapping[str, list[EnergyRecord]]) -> DriftReport:
+    for found in sessions.values():
+        found.sort(key=_time_s)
+    every = [r for found in sessions.values() for r in found]
+    energies = [r.reading.energy_j for r in every]
+    level_j = median(energies)
+    triples = [
+        triple
+        for found in sessions.values()
+        for triple in zip(found, found[1:], found[2:], strict=False)
+    ]
+    residual = deviation = None
+    if triples:
+        residual = median(
+            abs(math.expm1(_log_reference([before, after], _time_s(middle))[0] - _log_j(middle)))
+            for before, middle, after in triples
+        )
+        deviation = median(abs(energy_j / level_j - 1) for energy_j in energies)
+    span = (max(energies) - min(energies)) / level_j
+    has_moved = span > max(_NEGLIGIBLE, 2 * median(r.reading.half_width for r in every))
+    helps = has_moved if residual is None or deviation is None else residual < deviation
+    return DriftReport(
+        *group,
+        workload=every[0].workload.key,
+        n_sessions=len(sessions),
+        n_references=len(energies),
+        reference_j=level_j,
+        span=span,
+        deviation=deviation,
+        residual=residual,
+        is_applied=has_moved and helps,
+        is_irregular=has_moved and not helps,
+    )
+
+
+def _group(record: EnergyRecord) -> _Group:
+    reading = record.reading
+    limits = reading.limits_text
+    return reading.device, reading.source, reading.protocol_hash, limits
+
+
+def _time_s(record: EnergyRecord) -> float:
+    return datetime.datetime.fromisoformat(record.date).timestamp()
+
+
+def _log_j(record: EnergyRecord) -> float:
+    return math.log(record.reading.energy_j)
+
+
+def _log_reference(found: Sequence[EnergyRecord], time_s: float) -> tuple[float, float]:
+    """Log joules of the reference at a time and the relative half-width of that figure."""
+    before = [r for r in found if _time_s(r) <= time_s]
+    after = [r for r in found if _time_s(r) > time_s]
+    if not before or not after:
+        near = before[-1] if before else after[0]
+        return _log_j(near), near.reading.half_width
+    first, second = before[-1], after[0]
+    share = (time_s - _time_s(first)) / (_time_s(second) - _time_s(first))
+    return (
+        (1 - share) * _log_j(first) + share * _log_j(second),
+        math.hypot((1 - share) * first.reading.half_width, share * second.reading.half_width),
+    )
+
+
+def _scaled(record: EnergyRecord, factor: float, width: float) -> EnergyRecord:
+    reading = record.reading
+    energy_j = reading.energy_j * factor
+    below = math.hypot((reading.energy_j - reading.low_j) * factor, width * energy_j)
+    above = math.hypot((reading.high_j - reading.energy_j) * factor, width * energy_j)
+    net_j = reading.net_energy_j
+    return replace(
+        record,
+        reading=replace(
+            reading,
+            energy_j=energy_j,
+            # A half-width of 100% or more would be below zero, which no joules are.
+            low_j=max(energy_j - below, energy_j * 1e-3),
+            high_j=energy_j + above,
+            net_energy_j=None if net_j is None else net_j * factor,
+        ),
+        repeats_j=tuple(repeat_j * factor for repeat_j in record.repeats_j),
+        drift=(*record.drift, CORRECTED),
+    )

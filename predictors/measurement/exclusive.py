@@ -1,0 +1,224 @@
+"""One device, many trainers, one measurement at a time: a readers-writer lock between processes.
+
+Trainers hold the lock shared, a training step at a time; a measurement holds it exclusively, so
+nothing else of ours runs on the device meanwhile. Two ``flock`` files: a measurement first takes
+the turnstile, which keeps trainers from starting another step, then waits for the steps under
+way. The kernel lets go of both however a process ends.
+
+Each machine has one folder of locks for all its users, and a board one name in it, its UUID.
+Whoever opens a lock is listed beside it while it lives, so that a measurement knows our own
+processes from foreign ones.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nas.core.user_folders import ForeignFolderError, private_folder, shared_folder
+from predictors.meters.base import Meter, MeterError
+from predictors.meters.nvml import NvmlMeter, board_uuid
+from predictors.meters.visible import visible_gpu
+
+FOLDER_VARIABLE = "JOULENAS_LOCK_FOLDER"
+# Not below TMPDIR, which differs from process to process on one machine.
+_FOLDER = Path("/tmp/joulenas-locks")
+# Of files that list processes: kept open, and so locked, until the process ends.
+_listed: dict[Path, int] = {}
+
+
+def lock_folder() -> Path:
+    """This machine's folder of locks: ``JOULENAS_LOCK_FOLDER``, or ``/tmp/joulenas-locks``."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    return Path(named) if named else _FOLDER
+
+
+class DeviceLock:
+    """The lock of one device of this machine; one object serves one thread of one process."""
+
+    def __init__(self, folder: Path | None, device: str) -> None:
+        """Name the lock; its files are made in ``folder`` when it is first used.
+
+        ``None`` is the machine's own folder (``lock_folder``).
+        """
+        self._folder = lock_folder() if folder is None else folder
+        self._name = re.sub(r"[^a-zA-Z0-9]+", "-", _board(device))
+        self._files: tuple[int, int] | None = None
+        self._depth = 0
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold the device along with other trainers; waits while a measurement runs or waits.
+
+        Inside of itself it does nothing: to wait at the turnstile while holding the device would
+        never end.
+        """
+        _, device = self._open()
+        if not self._depth:
+            self._enter_shared()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                fcntl.flock(device, fcntl.LOCK_UN)
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Inside ``shared``: let go of the device for work that does not use it."""
+        _, device = self._open()
+        fcntl.flock(device, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            self._enter_shared()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the device alone; trainers that come meanwhile wait, so this cannot starve."""
+        turnstile, device = self._open()
+        fcntl.flock(turnstile, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(device, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(device, fcntl.LOCK_UN)
+        finally:
+            fcntl.flock(turnstile, fcntl.LOCK_UN)
+
+    def processes(self) -> set[int]:
+        """Processes of this machine that have opened this lock and live, this one included."""
+        found = {os.getpid()}
+        for path in self._folder.glob(f"{self._name}.process-*"):
+            if _is_locked(path):
+                found.add(int(path.name.rpartition("-")[2]))
+        return found
+
+    def _enter_shared(self) -> None:
+        turnstile, device = self._open()
+        fcntl.flock(turnstile, fcntl.LOCK_SH)
+        fcntl.flock(device, fcntl.LOCK_SH)
+        fcntl.flock(turnstile, fcntl.LOCK_UN)
+
+    def _open(self) -> tuple[int, int]:
+        # Kept open: opening for each training step would cost more than locking.
+        if self._files is None:
+            try:
+                self._files = self._open_shared_or_own()
+                self._list_process()
+            except OSError as error:
+                raise MeterError(_cause(self._folder, error)) from None
+        return self._files
+
+    def _open_shared_or_own(self) -> tuple[int, int]:
+        try:
+            return self._open_in(shared_folder(self._folder))
+        except (ForeignFolderError, PermissionError):
+            # Somebody has closed the shared one: this user's processes still wait for each other.
+            own = self._folder.with_name(f"{self._folder.name}-{os.geteuid()}")
+            self._folder = private_folder(own)
+            return self._open_in(self._folder)
+
+    def _open_in(self, folder: Path) -> tuple[int, int]:
+        turnstile, device = (
+            _open_file(folder / f"{self._name}.{part}") for part in ("turnstile", "device")
+        )
+        return turnstile, device
+
+    def _list_process(self) -> None:
+        path = self._folder / f"{self._name}.process-{os.getpid()}"
+        if path not in _listed:
+            descriptor = _open_file(path)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            _listed[path] = descriptor
+
+    def __del__(self) -> None:
+        """Close the files."""
+        for descriptor in self._files or ():
+            os.close(descriptor)
+
+
+def introduce(meter: Meter, lock: DeviceLock) -> None:
+    """Let ``meter`` know our own processes on the device of ``lock``."""
+    if isinstance(meter, NvmlMeter):
+        meter.know_own(lock.processes)
+
+
+def _open_file(path: Path) -> int:
+    """Open a lock, which another user may have made: reading is enough to lock it.
+
+    Links are refused, and a file of somebody else's is not opened to be created: Linux refuses
+    that in folders that all may write to (``fs.protected_regular``).
+
+    Raises:
+        ForeignFolderError: it is a link or no plain file.
+        OSError: it cannot be opened.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        try:
+            descriptor = os.open(path, flags)
+        except FileNotFoundError:
+            try:
+                descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+                # Whatever the umask is: another user must be able to open it too.
+                os.fchmod(descriptor, 0o644)
+            except FileExistsError:
+                descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ForeignFolderError(0, "must be no link", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ForeignFolderError(0, "must be a plain file", str(path))
+    return descriptor
+
+
+def _cause(path: Path, error: OSError) -> str:
+    return (
+        f"the device's lock {path} cannot be used: {error.strerror}; set {FOLDER_VARIABLE} to a "
+        f"folder that every user of this machine can write"
+    )
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether the process that is listed in ``path`` lives: the kernel unlocks it at its end."""
+    if path in _listed and path.name.endswith(f"-{os.getpid()}"):
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _board(device: str) -> str:
+    """``device`` by the name that it has for every process of this machine.
+
+    A process that is given one GPU of several calls it ``cuda:0`` whichever it is.
+    """
+    if not device.startswith("cuda"):
+        return device
+    uuid = board_uuid(device)
+    if uuid is not None:
+        return uuid
+    try:
+        return f"cuda:{visible_gpu(int(device.partition(':')[2] or 0))}"
+    except MeterError:
+        # No such GPU is visible: whatever uses it says so.
+        return device

@@ -1,0 +1,181 @@
+"""A measuring process seen from outside: start it, talk to it, and end it with all it started."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from nas.core.user_folders import use_private_compiler_caches
+
+
+class MeasureError(RuntimeError):
+    """A measurement failed; the message is the first cause in one line."""
+
+
+class MeasureInterrupted(MeasureError):  # noqa: N818
+    """A measurement failed through nothing of the model's: a sensor was lost, a process killed."""
+
+
+class MeasureTimeout(MeasureError):  # noqa: N818  (as ``subprocess.TimeoutExpired``)
+    """A measurement took longer than it was given."""
+
+
+# A kind of layer that takes longer to compile fails.
+COMPILE_TIMEOUT_S = 120.0
+# In place of a message: the limits have moved.
+_MOVED = ""
+
+
+class MeasureProcess:
+    """``python -m predictors.measurement.worker`` as a context manager.
+
+    ``timeout_s`` counts from the start and covers all that the process does but compiling, which
+    has ``COMPILE_TIMEOUT_S`` for each kind of layer. ``total_timeout_s`` covers all.
+    """
+
+    def __init__(
+        self, job: Mapping[str, Any], timeout_s: float, total_timeout_s: float = math.inf
+    ) -> None:
+        """Remember the job; ``with`` starts it."""
+        self._job, self._timeout_s, self._total_timeout_s = job, timeout_s, total_timeout_s
+        self._what, self._limit_s = "measuring", timeout_s
+        self._deadline_s = self._last_s = math.inf
+
+    def __enter__(self) -> MeasureProcess:
+        """Start the process and give it its job."""
+        # Here, so that one made for want of a home is the parent's to remove.
+        use_private_compiler_caches()
+        environment = dict(os.environ)
+        if self._job["device"] == "cpu":
+            # Read when torch is imported, so before the job's own count can be set.
+            environment["OMP_NUM_THREADS"] = str(self._job["protocol"]["threads"])
+            # A pool of compilers would start more processes than one small model has kernels.
+            environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+        now_s = time.monotonic()
+        self._deadline_s, self._last_s = now_s + self._timeout_s, now_s + self._total_timeout_s
+        # A file, since a pipe that nobody reads would fill up and block the process.
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "predictors.measurement.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            env=environment,
+            # A group of its own, so that compilers it starts are ended with it.
+            start_new_session=True,
+        )
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.send(self._job)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the process and all that it started."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._reader.join()
+        for stream in (self._process.stdin, self._process.stdout, self._stderr):
+            if stream is not None:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    # What was still to be written had no reader any more.
+                    continue
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Give the process a line; if it is dead, ``receive`` says why."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return
+
+    def receive(self) -> dict[str, Any]:
+        """The next message.
+
+        Raises:
+            MeasureError: the process failed.
+            MeasureTimeout: its time is over.
+        """
+        line = self._next_line()
+        if line is None:
+            raise self._error()
+        message: dict[str, Any] = json.loads(line)
+        if message["event"] == "error":
+            kind = MeasureInterrupted if message.get("is_lost") else MeasureError
+            raise kind(message["cause"])
+        return message
+
+    def _next_line(self) -> str | None:
+        while True:
+            now_s = time.monotonic()
+            left_s = min(self._deadline_s, self._last_s) - now_s
+            try:
+                line = self._lines.get(timeout=max(0.0, left_s))
+            except queue.Empty:
+                pass
+            else:
+                if line == _MOVED:
+                    continue
+                return line
+            if self._last_s <= self._deadline_s:
+                raise MeasureTimeout(f"measuring took longer than {self._total_timeout_s:g} s")
+            raise MeasureTimeout(f"{self._what} took longer than {self._limit_s:g} s")
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if not line.endswith("\n"):
+                # Cut off by a kill, of which the process's end tells.
+                break
+            # Here and not where messages are received, which may be much later than they came.
+            self._lines.put(_MOVED if self._follow_compiling(line) else line)
+        self._lines.put(None)
+
+    def _follow_compiling(self, line: str) -> bool:
+        """Halt the measurement's own time while the process compiles; whether ``line`` says so."""
+        message = json.loads(line)
+        now_s = time.monotonic()
+        if message["event"] == "compiling":
+            if message["n_kinds"]:
+                self._left_s = self._deadline_s - now_s
+                self._what, self._limit_s = "compiling", COMPILE_TIMEOUT_S * message["n_kinds"]
+                self._deadline_s = now_s + self._limit_s
+            return True
+        if message["event"] == "compiled":
+            if self._what == "compiling":
+                self._what, self._limit_s = "measuring", self._timeout_s
+                self._deadline_s = now_s + self._left_s
+            return True
+        return False
+
+    def _error(self) -> MeasureError:
+        code = self._process.wait()
+        if code < 0:
+            name = signal.Signals(-code).name
+            return MeasureInterrupted(f"the measuring process was ended by signal {name}")
+        self._stderr.seek(0)
+        lines = [line for line in self._stderr.read().strip().splitlines() if line.strip()]
+        return MeasureError(
+            lines[-1] if lines else f"the measuring process ended with code {code}"
+        )

@@ -1,0 +1,72 @@
+"""From the windows of one measurement to the reading of a model: joules per unit of a workload."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import replace
+from statistics import median
+
+from predictors.measurement.protocol import Protocol
+from predictors.measurement.quality import median_interval
+from predictors.measurement.windows import Measurement
+from predictors.meters.base import EnergyReading, Meter
+from predictors.meters.board import Board
+from search_spaces.workload import Workload
+
+
+def energies_per_unit(measurement: Measurement, workload: Workload) -> tuple[float, ...]:
+    """Joules of each window per unit of ``workload``."""
+    return tuple(energy_j / workload.n_units for energy_j in measurement.energies_j)
+
+
+def make_reading(
+    measurement: Measurement,
+    workload: Workload,
+    meter: Meter,
+    protocol: Protocol,
+    *,
+    flags: tuple[str, ...] = (),
+) -> EnergyReading:
+    """The median over windows with its 95% interval, and what it was read by and on.
+
+    ``flags`` of the model follow those of the measurement.
+    """
+    per_unit_j = energies_per_unit(measurement, workload)
+    energy_j, low_j, high_j = median_interval(per_unit_j)
+    measured_s = sum(window.duration_s for window in measurement.windows)
+    latency_s = measured_s / sum(measurement.batches)
+    idle_w = measurement.idle_power_w
+    return EnergyReading(
+        energy_j=energy_j,
+        low_j=low_j,
+        high_j=high_j,
+        n_repeats=len(per_unit_j),
+        converged=measurement.converged,
+        meter=meter.name,
+        source=meter.source,
+        is_estimate=meter.is_estimate,
+        device=meter.device,
+        workload=workload.key,
+        batch_size=workload.batch_size,
+        latency_s=latency_s,
+        power_w=sum(window.energy_j for window in measurement.windows) / measured_s,
+        duration_s=measured_s,
+        protocol_hash=protocol.hash,
+        net_energy_j=None if idle_w is None else energy_j - idle_w * latency_s / workload.n_units,
+        unit=workload.unit,
+        driver=getattr(meter, "driver_version", None),
+        flags=(*measurement.flags, *flags),
+        n_rejected=measurement.n_rejected,
+        host=platform.node() or None,
+        board=_board(meter, measurement),
+    )
+
+
+def _board(meter: Meter, measurement: Measurement) -> Board | None:
+    """The meter's board, with the memory clock that windows saw under load."""
+    read = getattr(meter, "read_board", None)
+    board: Board | None = None if read is None else read()
+    clocks_mhz = [w.memory_clock_mhz for w in measurement.windows if w.memory_clock_mhz]
+    if board is None or not clocks_mhz:
+        return board
+    return replace(board, memory_clock_mhz=median(clocks_mhz))

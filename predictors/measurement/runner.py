@@ -1,0 +1,98 @@
+"""Measure one architecture in a fresh process, so that no candidate inherits another's state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from predictors.measurement.process import MeasureError, MeasureProcess, MeasureTimeout
+from predictors.measurement.protocol import Protocol
+from predictors.measurement.records import EnergyRecord
+from search_spaces.architecture import Architecture
+from search_spaces.workload import Workload
+
+# A model that takes longer to build and measure fails; compiling has a limit of its own.
+TIMEOUT_S = 600.0
+
+__all__ = ["MeasureError", "MeasureTimeout", "TIMEOUT_S", "make_job", "measure_fresh"]
+
+
+def make_job(
+    command: str,
+    architecture: Architecture,
+    workload: Workload,
+    *,
+    protocol: Protocol,
+    device: str,
+    meter: str | None,
+    weights: Path | None = None,
+    inputs: Path | None = None,
+    lock_folder: Path | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The job of ``campaign.worker`` as plain data; see ``measure_fresh`` for the fields."""
+    return {
+        "command": command,
+        "architecture": architecture.to_dict(),
+        "workload": workload.to_dict(),
+        "protocol": protocol.to_dict(),
+        "device": device,
+        "meter": meter,
+        "weights": None if weights is None else str(weights),
+        "inputs": None if inputs is None else str(inputs),
+        "lock_folder": None if lock_folder is None else str(lock_folder),
+        "seed": seed,
+    }
+
+
+def measure_fresh(
+    architecture: Architecture,
+    workload: Workload,
+    *,
+    protocol: Protocol,
+    device: str = "cpu",
+    meter: str | None = None,
+    weights: Path | None = None,
+    inputs: Path | None = None,
+    lock_folder: Path | None = None,
+    seed: int = 0,
+    timeout_s: float | None = None,
+    item_timeout_s: float = TIMEOUT_S,
+    on_window: Callable[[int, float | None], None] | None = None,
+) -> EnergyRecord:
+    """Joules per sample of ``architecture`` on ``workload``.
+
+    ``weights`` are trained fp32 weights in safetensors (random ones when ``None``), ``inputs``
+    a ``.npy`` batch (random when ``None``). Warm-up and windows hold the device's lock in
+    ``lock_folder`` alone (``None``: the machine's own folder); imports and compiling do not.
+    ``item_timeout_s`` is what the measurement may take without compiling, ``timeout_s`` with it.
+    ``on_window`` hears how many windows were accepted and the half-width of the interval so far
+    (relative; ``None`` while there are too few).
+
+    Raises:
+        MeasureError: the process failed.
+        MeasureTimeout: it took longer than a limit, or a kind of layer than any may to compile
+            (``process.COMPILE_TIMEOUT_S``).
+    """
+    job = make_job(
+        "measure",
+        architecture,
+        workload,
+        protocol=protocol,
+        device=device,
+        meter=meter,
+        weights=weights,
+        inputs=inputs,
+        lock_folder=lock_folder,
+        seed=seed,
+    )
+    total_s = math.inf if timeout_s is None else timeout_s
+    with MeasureProcess(job, item_timeout_s, total_s) as process:
+        while True:
+            message = process.receive()
+            if message["event"] == "record":
+                return EnergyRecord.from_dict(message["record"])
+            if on_window is not None:
+                on_window(message["n_repeats"], message["half_width"])

@@ -1,0 +1,286 @@
+"""The fresh process that measures one architecture.
+
+Run as ``python -m predictors.measurement.worker``. The first line on stdin is the job as JSON;
+every line on stdout is a JSON message with an ``event``, ``error`` for what went wrong. Whatever
+libraries print goes to stderr. It ends with the process that started it, however that ends.
+``compiling`` (with the kinds of layer to compile) and ``compiled`` frame what is compiled, whose
+seconds are no part of the measurement's own limit.
+
+* ``measure``: the whole protocol under the device's lock; ``window`` messages, then ``record``.
+* ``serve``: says ``ready``, then obeys ``prepare`` and ``window`` until stdin ends, so that
+  several processes can take turns on one device. Whoever commands holds the lock.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from predictors.measurement.exclusive import DeviceLock, introduce
+from predictors.measurement.memory import describe_shortage
+from predictors.measurement.protocol import Protocol
+from predictors.measurement.reading import energies_per_unit, make_reading
+from predictors.measurement.records import EnergyRecord
+from predictors.measurement.windows import Measurement, WindowLoop, run_windows
+from predictors.meters.base import Meter, MeterError
+from predictors.meters.estimate import watts_per_core
+from predictors.meters.select import choose_meter
+from search_spaces.architecture import Architecture
+from search_spaces.architecture.layer_kinds import compressed_layer_kinds
+from search_spaces.architecture.simulated import simulated_choices
+from search_spaces.workload import Workload
+
+Send = Callable[[dict[str, Any]], None]
+
+
+class Subject:
+    """One architecture, built, compressed and ready to run, with the meter that watches it."""
+
+    def __init__(
+        self,
+        job: Mapping[str, Any],
+        send: Send = lambda message: None,
+        lock: DeviceLock | None = None,
+    ) -> None:
+        """Build what the job asks for; nothing of this is measured.
+
+        ``send`` gets a message before and after compiling, whose seconds have a limit of their
+        own. ``lock`` is held shared while a GPU works.
+        """
+        import torch
+
+        from search_spaces.compression.apply import compress, prepare_for_inference
+        from search_spaces.models.build import build_network
+        from search_spaces.models.decoding import as_priced
+        from search_spaces.models.device import use_device
+
+        self.architecture = Architecture.from_dict(job["architecture"])
+        self.workload = Workload.from_dict(job["workload"])
+        self.protocol = Protocol.from_dict(job["protocol"])
+        self.seed, self.has_real_inputs = int(job["seed"]), job["inputs"] is not None
+        device = str(job["device"])
+        use_device(device)
+        if device == "cpu":
+            torch.set_num_threads(self.protocol.threads)
+        model = build_network(self.architecture, self.workload, generator_seed=self.seed)
+        if job["weights"] is not None:
+            from safetensors.torch import load_model
+
+            load_model(model, job["weights"])
+        inputs = torch.from_numpy(_inputs(job["inputs"], self.workload, self.seed))
+        on_gpu = lock is not None and device != "cpu"
+        # Kernels of another would disturb windows. Its compiler runs none, and need not wait.
+        with lock.shared() if lock is not None and on_gpu else nullcontext():
+            inputs = inputs.to(device)
+            network, inputs = as_priced(
+                compress(model.to(device), self.architecture), self.workload, inputs
+            )
+            # A CPU compiles the network whole.
+            n_kinds = 1 if device == "cpu" else compressed_layer_kinds(self.architecture)
+            send({"event": "compiling", "n_kinds": n_kinds})
+            prepared = prepare_for_inference(
+                network,
+                self.architecture,
+                inputs,
+                while_compiling=lock.released if lock is not None and on_gpu else nullcontext,
+            )
+            send({"event": "compiled", "compile_s": prepared.compile_s})
+        self.mode, self.compile_s = prepared.mode, prepared.compile_s
+        # The joules are those of what runs; a choice that gains nothing here is named beside them.
+        self.flags = tuple(
+            f"simulated_{choice}" for choice in simulated_choices(self.architecture, device)
+        )
+        self.meter: Meter = choose_meter(job["meter"], device)
+        if lock is not None:
+            introduce(self.meter, lock)
+        sync: Callable[[], None] = torch.cuda.synchronize if device != "cpu" else (lambda: None)
+        self.loop = WindowLoop(prepared.repeat(inputs), self.meter, self.protocol, sync=sync)
+
+
+def main() -> int:
+    """Read the job and do it."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def send(message: dict[str, Any]) -> None:
+        out.write(json.dumps(message, allow_nan=False) + "\n")
+        out.flush()
+
+    job = json.loads(sys.stdin.readline())
+    try:
+        _run(job, send)
+    except Exception as error:
+        traceback.print_exc()
+        lines = str(error).strip().splitlines()
+        text = lines[0] if lines else "no message"
+        # Ours say all in their message; of others the kind tells more than the words may.
+        ours = isinstance(error, ValueError | MeterError)
+        shortage = describe_shortage(error)
+        cause = text if ours else shortage or f"{type(error).__name__}: {text}"
+        # A sensor that is lost may be back in the next process, and memory that others hold;
+        # anything else fails again.
+        is_lost = isinstance(error, MeterError) or shortage is not None
+        send({"event": "error", "cause": cause, "is_lost": is_lost})
+        return 1
+    return 0
+
+
+def _run(job: Mapping[str, Any], send: Send) -> None:
+    folder, device = job["lock_folder"], str(job["device"])
+    if job["command"] == "measure" and os.getsid(0) == os.getpid():
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    lock = DeviceLock(None if folder is None else Path(folder), device)
+    subject = Subject(job, send, lock)
+    if job["command"] == "serve":
+        # Ends when stdin does.
+        _serve(subject, send)
+    else:
+        with lock.exclusive():
+            started = time.perf_counter()
+            measurement = run_windows(
+                subject.loop,
+                subject.protocol,
+                lambda n, width: send(
+                    {
+                        "event": "window",
+                        "n_repeats": n,
+                        "half_width": width if width < float("inf") else None,
+                    }
+                ),
+            )
+            held_s = time.perf_counter() - started
+        send({"event": "record", "record": make_record(subject, measurement, held_s).to_dict()})
+    subject.meter.close()
+
+
+def _end_with_parent() -> None:
+    """End this process and what it started once stdin ends, which whoever started it keeps open.
+
+    Otherwise a measurement whose command was killed would go on to hold the device's lock.
+    """
+    sys.stdin.read()
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _serve(subject: Subject, send: Send) -> None:
+    send(
+        {
+            "event": "ready",
+            "mode": subject.mode,
+            "meter": subject.meter.name,
+            "source": subject.meter.source,
+            "is_estimate": subject.meter.is_estimate,
+            "device": subject.meter.device,
+        }
+    )
+    for line in sys.stdin:
+        if json.loads(line)["command"] == "prepare":
+            _, flags = subject.loop.prepare()
+            send({"event": "prepared", "flags": list(flags)})
+        else:
+            window, n_batches = subject.loop.window()
+            send({"event": "window", "window": asdict(window), "n_batches": n_batches})
+
+
+def make_record(subject: Subject, measurement: Measurement, held_s: float) -> EnergyRecord:
+    """What was measured, as it is kept; the device was held for ``held_s``."""
+    meter, workload = subject.meter, subject.workload
+    reading = make_reading(measurement, workload, meter, subject.protocol, flags=subject.flags)
+    dram_j = [
+        window.dram_energy_j / n / workload.n_units
+        for window, n in zip(measurement.windows, measurement.batches, strict=True)
+        if window.dram_energy_j is not None
+    ]
+    windows = measurement.windows
+    reasons = [w.throttle_reasons for w in windows if w.throttle_reasons is not None]
+    clocks_mhz = [w.sm_clock_mhz for w in windows if w.sm_clock_mhz is not None]
+    # Estimated by CPU time, imports and compiling are included: they are work like any other.
+    spent_j = (
+        time.process_time() * watts_per_core() if meter.is_estimate else reading.power_w * held_s
+    )
+    return EnergyRecord(
+        architecture=subject.architecture,
+        workload=workload,
+        reading=reading,
+        repeats_j=energies_per_unit(measurement, workload),
+        job=uuid.uuid4().hex[:12],
+        mode=subject.mode,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        versions=_versions(meter),
+        protocol=subject.protocol.to_dict(),
+        spent_energy_j=spent_j,
+        temperature_c=max(
+            (w.temperature_c for w in windows if w.temperature_c is not None), default=None
+        ),
+        sm_clock_mhz=median(clocks_mhz) if clocks_mhz else None,
+        throttle_reasons=reduce(or_, reasons) if reasons else None,
+        idle_power_w=measurement.idle_power_w,
+        tick_s=getattr(meter, "tick_s", None),
+        cross_check=max(
+            (w.cross_check for w in windows if w.cross_check is not None), key=abs, default=None
+        ),
+        dram_energy_j=median(dram_j) if dram_j else None,
+        seed=subject.seed,
+        has_real_inputs=subject.has_real_inputs,
+        compile_s=subject.compile_s,
+    )
+
+
+def _versions(meter: Meter) -> dict[str, str]:
+    import torch
+
+    versions = {
+        "joulenas": _version("joulenas"),
+        "python": platform.python_version(),
+        # Its own word for it, which names the CUDA that it was built for.
+        "torch": str(torch.__version__),
+        "torchao": _version("torchao"),
+    }
+    driver = getattr(meter, "driver_version", None)
+    return versions if driver is None else versions | {"driver": driver}
+
+
+def _version(name: str) -> str:
+    """Of an installed package, or that there is none: our own may run from its sources."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _inputs(path: str | None, workload: Workload, seed: int) -> Any:
+    """Real inputs from a file, else random ones: constant inputs draw up to 40% less power."""
+    shape = (workload.batch_size, *workload.input_shape)
+    if path is not None:
+        # Mapped first: a claim is compared with the file's length before memory is asked for.
+        inputs = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        if inputs.shape != shape:
+            raise ValueError(f"inputs must have shape {shape}, got {inputs.shape}")
+        return inputs
+    rng = np.random.default_rng(seed)
+    if workload.is_image:
+        return rng.standard_normal(shape, dtype=np.float32)
+    return rng.integers(0, workload.vocab_size or 1, shape)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Families of networks other than ours: how a user's own model is built and counted.
+
+An architecture of family ``"transformer"`` is one of our networks. One of another family is any
+``torch.nn.Module`` that reads the inputs of a workload and gives its outputs, made out of the same
+genes (width, depth, feed-forward widths, patch size, resolution ...) and of ``extra`` genes of its
+own. A family runs in fp32, dense and at full rank; genes that it does not read must have one value
+in a space, so that one network has one name. docs/plugins.md has an example.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces.architecture import TRANSFORMER, Architecture
+from search_spaces.plugins import offered
+from search_spaces.workload import Workload
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from search_spaces.space.batch import ArchitectureBatch
+
+
+@dataclass(frozen=True)
+class FamilyCounts:
+    """Closed-form counts of ``N`` networks, every field of shape ``(N,)``.
+
+    ``macs`` (multiply-accumulates of matrix products), ``moved_values`` (read and written, weights
+    left out) and ``peak_values`` (alive at once) are per sample, ``n_kernels`` launches of a
+    forward pass in eager mode. They are features of predictors and what limits are held against:
+    joules and accuracies are always measured.
+
+    Raises:
+        ValueError: a field has another length, or holds a value that is not finite and above 0.
+    """
+
+    params: NDArray[np.float64]
+    macs: NDArray[np.float64]
+    moved_values: NDArray[np.float64]
+    peak_values: NDArray[np.float64]
+    n_kernels: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        """Validate: what a user's formula gives goes into logarithms."""
+        for field in fields(self):
+            values = np.asarray(getattr(self, field.name), dtype=float)
+            if values.shape != np.shape(self.params) or values.ndim != 1:
+                raise ValueError(
+                    f"{field.name} must have shape (N,) as params, got {values.shape}"
+                )
+            if not (np.isfinite(values) & (values > 0)).all():
+                raise ValueError(f"{field.name} must be finite and above 0, got {values.min()}")
+            object.__setattr__(self, field.name, values)
+
+
+class Family(Protocol):
+    """How networks of one family are made and what they take."""
+
+    def build(self, architecture: Architecture, workload: Workload) -> nn.Module:
+        """The network with random weights; it maps a batch of inputs to outputs.
+
+        Raises:
+            ValueError: the architecture does not fit the workload.
+        """
+        ...
+
+    def count(self, batch: ArchitectureBatch, workload: Workload) -> FamilyCounts:
+        """Counts of every architecture of ``batch``; its ``extra`` has the family's own genes."""
+        ...
+
+
+def get_family(name: str) -> Family:
+    """The family called ``name``, of a plug-in or an installed package.
+
+    Raises:
+        ValueError: there is no such family here.
+    """
+    found = offered("FAMILIES")
+    if name not in found:
+        allowed = ", ".join([TRANSFORMER, *sorted(found)])
+        raise ValueError(
+            f"family must be one of {allowed} (--plugin FILE adds those of a file), got {name!r}"
+        )
+    family: Family = found[name]
+    return family

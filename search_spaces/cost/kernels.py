@@ -1,0 +1,95 @@
+"""Whether every block of an architecture has its kernel on a device, told by shapes alone.
+
+The same rules that ``compression`` applies when it builds a model, asked before anything is built:
+a plan of hundreds of measurements must not find out one failed process at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import product
+from statistics import median_high
+
+import numpy as np
+
+from search_spaces.architecture import INT4_GROUP_SIZE, Architecture, Precision, is_factorised
+from search_spaces.architecture.simulated import is_simulated
+from search_spaces.space import SearchSpace
+from search_spaces.workload import AS_IT_IS, Workload
+
+# cuBLASLt's scaled product takes multiples of 16, the int8 product of 8, cuSPARSELt in bf16 of 64.
+FP8_MULTIPLE = 16
+INT8_CUDA_MULTIPLE = 8
+# The int8 product on CUDA takes no fewer rows (tokens of a batch; in generating one a sample).
+INT8_CUDA_LEAST_ROWS = 17
+# The 4-bit product takes whole groups along the input.
+INT4_OUT_MULTIPLE = 16
+SPARSE_CUDA_MULTIPLE = 64
+# A mask of 2:4 needs whole groups along the input.
+SPARSE_GROUP = 4
+
+
+def least_rows(precision: Precision, device: str) -> int:
+    """Fewest rows that the product of ``precision`` takes on ``device``; fewer are padded."""
+    return INT8_CUDA_LEAST_ROWS if precision == "int8" and device.startswith("cuda") else 1
+
+
+def kernel_fault(architecture: Architecture, device: str) -> str | None:
+    """Why a block cannot run on ``device`` (``cpu`` or ``cuda:N``), ``None`` if all can.
+
+    Masks without a kernel of their own run dense (``search_spaces.architecture.simulated``). The
+    rows of a batch are no fault: too few for a kernel are padded (``least_rows``). Says nothing of
+    whether the device's generation has the kernel: ``compression.realness`` asks the device.
+    """
+    on_cuda = device.startswith("cuda")
+    for placed in architecture.placed_blocks:
+        where, compression = placed.path, placed.spec.compression
+        precision, sparsity = compression.precision, compression.sparsity
+        if precision == "fp8" and not on_cuda:
+            return f"{where} must run on CUDA for fp8, got {device}"
+        of_input = of_output = 1
+        if sparsity == "2:4" and not is_simulated(compression, device):
+            of_input = of_output = SPARSE_CUDA_MULTIPLE
+        elif precision == "fp8":
+            of_input = of_output = FP8_MULTIPLE
+        elif precision == "int4wo":
+            of_input, of_output = INT4_GROUP_SIZE, INT4_OUT_MULTIPLE
+        elif precision == "int8" and on_cuda:
+            of_input = of_output = INT8_CUDA_MULTIPLE
+        if sparsity == "2:4":
+            of_input = max(of_input, SPARSE_GROUP)
+        for d_in, d_out in _shapes(placed.shapes.values(), placed.spec.rank):
+            if d_in % of_input or d_out % of_output:
+                return (
+                    f"{where} must have sizes divisible by {of_input} and {of_output} for "
+                    f"{precision} {sparsity}, got {(d_in, d_out)}"
+                )
+    return None
+
+
+def rows_read(space: SearchSpace, workload: Workload) -> int:
+    """Rows of a projection's input, for a middling member of ``space`` on ``workload``.
+
+    Those are the tokens of a batch; a step of generating reads one a sample. A translation's steps
+    are left out: nothing of an encoder-decoder is compressed.
+    """
+    if workload.phase == "generate":
+        return workload.batch_size
+    n_tokens = []
+    for patch_size, resolution in product(space.values("patch_size"), space.values("resolution")):
+        try:
+            grid = np.array([[patch_size], [resolution or AS_IT_IS]])
+            n_tokens.append(int(workload.n_tokens_batch(*grid)[0]))
+        except ValueError:
+            # One that cannot read these samples; whether any can is checked elsewhere.
+            continue
+    return workload.batch_size * (median_high(n_tokens) if n_tokens else 1)
+
+
+def _shapes(projections: Iterable[tuple[int, int]], rank: int | None) -> Iterator[tuple[int, int]]:
+    for d_in, d_out in projections:
+        if rank is not None and is_factorised(d_in, d_out, rank):
+            yield d_in, rank
+            yield rank, d_out
+        else:
+            yield d_in, d_out

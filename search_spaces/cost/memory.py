@@ -1,0 +1,81 @@
+"""Peak memory of a forward pass in closed form, without torch.
+
+What is counted: weights as they are stored, and the most activations that are alive at once in a
+batch: inside attention the residual stream, its norm, queries, keys, values, what the heads give
+and the block's output; inside the feed-forward block the layer's input, the stream, its norm, and
+the hidden layer before and after GELU; or, if that is more, the outputs of all pixels in
+segmentation; and a decoder's cache of keys and values, where the workload is a phase that has one.
+Of an encoder-decoder it is the most of the encoder's pass and of one of the decoder's steps, its
+logits among them, beside both caches.
+Scores are left out, as a fused kernel never writes them, and so are an allocator's rounding,
+workspaces, and the framework itself. Eager PyTorch holds within a tenth of that (a test compares
+them) where its attention is fused; compiled networks may need less.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces.architecture import PRECISIONS, TRANSFORMER, Architecture
+from search_spaces.cost.counting import (
+    BYTES_PER_WEIGHT,
+    count_batch,
+    kv_cache_bytes,
+    stream_precisions,
+)
+from search_spaces.cost.families import get_family
+from search_spaces.space.batch import ArchitectureBatch, DecoderBatch
+from search_spaces.workload import AS_IT_IS, Workload
+
+_PER_VALUE = np.array([BYTES_PER_WEIGHT[precision] for precision in PRECISIONS])
+
+
+def peak_memory_bytes(
+    batch: ArchitectureBatch, workload: Workload, device: str = "cpu"
+) -> NDArray[np.float64]:
+    """Of every architecture in ``batch`` at the workload's batch size, shape ``(N,)``.
+
+    Weights are those of their form on ``device`` (``counting.count_batch``).
+
+    Raises:
+        ValueError: a patch size does not fit the workload.
+    """
+    weights = count_batch(batch, workload, device).total("weight_bytes")
+    if batch.family != TRANSFORMER:
+        values = get_family(batch.family).count(batch, workload).peak_values
+        return values * BYTES_PER_WEIGHT["fp32"] * workload.batch_size + weights
+    d_model = batch.d_model[:, None].astype(float)
+    attention, ffn = batch.attention, batch.ffn
+    d_q, d_kv = attention.n_heads * attention.d_head, attention.n_kv_heads * attention.d_head
+    in_attention = 3 * d_model + 2 * d_q + 2 * d_kv
+    in_ffn = 3 * d_model + 2 * ffn.d_ff
+    values = (np.maximum(in_attention, in_ffn) * batch.active).max(axis=1)
+    values *= workload.n_new_tokens_batch(batch.patch_size, batch.resolution)
+    if workload.is_dense:
+        heights, widths = workload.image_sizes(batch.resolution)
+        _, height, width = workload.input_shape
+        # Of each pixel, and where images were shrunk of each pixel of those as well.
+        pixels = height * width + heights * widths * (batch.resolution != AS_IT_IS)
+        values = np.maximum(values, workload.n_classes * pixels)
+    if batch.decoder is not None:
+        values = np.maximum(values, _step_values(batch.decoder, workload))
+    of_a_sample = values * _PER_VALUE[stream_precisions(batch)] + kv_cache_bytes(batch, workload)
+    activations = of_a_sample * workload.batch_size
+    found: NDArray[np.float64] = activations + weights
+    return found
+
+
+def _step_values(decoder: DecoderBatch, workload: Workload) -> NDArray[np.float64]:
+    d_model = decoder.d_model[:, None].astype(float)
+    widest = 3 * d_model + 2 * decoder.ffn.d_ff
+    for blocks in (decoder.attention, decoder.cross_attention):
+        d_q, d_kv = blocks.n_heads * blocks.d_head, blocks.n_kv_heads * blocks.d_head
+        widest = np.maximum(widest, 3 * d_model + 2 * d_q + 2 * d_kv)
+    values: NDArray[np.float64] = (widest * decoder.active).max(axis=1)
+    return workload.beam_size * np.maximum(values, decoder.d_model + workload.n_classes)
+
+
+def peak_memory_of(architecture: Architecture, workload: Workload, device: str = "cpu") -> float:
+    """``peak_memory_bytes`` of one architecture."""
+    return float(peak_memory_bytes(ArchitectureBatch.of([architecture]), workload, device)[0])

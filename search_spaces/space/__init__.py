@@ -1,0 +1,372 @@
+"""A search space: a finite domain for each gene, and which genes differ between layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nas.core.names import check_name
+from nas.core.nearest import did_you_mean
+from nas.core.plain_yaml import read_yaml
+from search_spaces.architecture import TRANSFORMER, Architecture
+from search_spaces.architecture.sides import DECODER, ENCODER, SIDES, Heads, Side, side_of
+from search_spaces.space.domains import (
+    ALL_GENE_TYPES,
+    DECODER_GENE_TYPES,
+    GENE_TYPES,
+    Choice,
+    make_domain,
+)
+from search_spaces.workload import Workload
+
+GLOBAL_GENES = ("d_model", "depth", "patch_size", "resolution")
+# Mixed precision between layers multiplies a space by itself; a space opts in by naming less.
+DEFAULT_SHARED = frozenset(
+    gene for gene in ENCODER.layer_genes if gene.endswith(("precision", "sparsity"))
+)
+_DECODER_COMPRESSION = frozenset(
+    gene for gene in DECODER.layer_genes if gene.endswith(("precision", "sparsity"))
+)
+# What another family than ours may do without, and what it does not have.
+_IDLE = frozenset({"n_heads", "n_kv_heads", "ffn_ratio"})
+_COMPRESSING = tuple(gene for gene in ENCODER.layer_genes if gene not in _IDLE)
+_MAX_YAML_BYTES = 100_000
+_MAX_DEPTH = 256
+_ANY_RESOLUTION = (None,)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The architectures that a search may propose.
+
+    ``n_heads`` must divide ``d_model`` (``d_head`` is the quotient) and ``n_kv_heads`` must divide
+    ``n_heads``; combinations that break this are not members. Ranks are fractions of ``d_model``,
+    rounded to whole numbers. Every patch size must divide every resolution. A gene in ``shared``
+    has one value for all layers, another has one for each layer. Members are of ``family``;
+    ``extra`` are genes of its own (``search_spaces.cost.families``).
+
+    With ``decoder_depth`` members are encoder-decoders, and both stacks have genes of their own
+    (``search_spaces.architecture.sides``). Their blocks are fp32 and dense: nothing that
+    compresses has learnt of decoders.
+
+    Raises:
+        ValueError: the domains do not make a space; the message names the gene and what is wrong.
+    """
+
+    name: str
+    domains: Mapping[str, Choice]
+    shared: frozenset[str] = DEFAULT_SHARED
+    family: str = TRANSFORMER
+    extra: Mapping[str, Choice] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Validate the genes, fill in defaults, and check that every width has heads."""
+        check_name("name", self.name)
+        for key in self.domains:
+            _check_key("space", key, ALL_GENE_TYPES)
+            if key in DECODER_GENE_TYPES and not self.has_decoder:
+                raise ValueError(f"space must have {DECODER.depth} to have {key}")
+        filled: dict[str, Choice] = {}
+        for gene, kind in (ALL_GENE_TYPES if self.has_decoder else GENE_TYPES).items():
+            if gene in self.domains:
+                filled[gene] = make_domain(gene, tuple(self.domains[gene]))
+            elif kind.default is not None:
+                filled[gene] = Choice(kind.default)
+            elif self.family != TRANSFORMER and gene in _IDLE:
+                # Another family may have no heads: one value says so.
+                filled[gene] = Choice((1,))
+            else:
+                raise ValueError(f"space lacks {gene}, a list of {kind.allowed}")
+        object.__setattr__(self, "domains", filled)
+        object.__setattr__(self, "shared", frozenset(self.shared))
+        self._check_family()
+        if self.has_decoder:
+            self._check_plain()
+            object.__setattr__(self, "shared", self.shared | _DECODER_COMPRESSION)
+        layer_genes = [gene for side in self.sides for gene in side.layer_genes]
+        for key in sorted(self.shared, key=str):
+            _check_key("shared", key, layer_genes)
+        for side in self.sides:
+            self._check_side(side)
+        for block in ("attention", "ffn"):
+            # Four-bit weights take no mask: their zero point is a real number.
+            if (
+                "int4wo" in self.domains[f"{block}_precision"]
+                and "dense" not in self.domains[f"{block}_sparsity"]
+            ):
+                raise ValueError(
+                    f"{block}_sparsity must offer dense with {block}_precision int4wo, "
+                    f"got {self.values(f'{block}_sparsity')}"
+                )
+        for resolution in self.values("resolution"):
+            odd = [p for p in self.values("patch_size") if resolution and resolution % p]
+            if odd:
+                raise ValueError(
+                    f"resolution must be a multiple of every patch_size, got {resolution} with "
+                    f"{odd[0]}"
+                )
+
+    def __hash__(self) -> int:
+        """Equal spaces hash equal."""
+        extra = tuple(self.extra.items())
+        return hash((self.name, tuple(self.domains.items()), self.shared, self.family, extra))
+
+    def _check_side(self, side: Side) -> None:
+        """Raise ``ValueError`` unless the heads and depths of one stack go together."""
+        deepest = self.deepest(side)
+        if deepest > _MAX_DEPTH:
+            raise ValueError(f"{side.depth} must be at most {_MAX_DEPTH}, got {deepest}")
+        for heads in side.heads:
+            if (heads.n_heads in self.shared) != (heads.n_kv_heads in self.shared):
+                raise ValueError(
+                    f"shared must hold both or none of {heads.n_heads} and {heads.n_kv_heads}"
+                )
+            for d_model in self.values(side.d_model):
+                if not self.head_pairs(d_model, heads):
+                    raise ValueError(
+                        f"{side.d_model} {d_model} must be divisible by one of {heads.n_heads} "
+                        f"{self.values(heads.n_heads)} that one of {heads.n_kv_heads} "
+                        f"{self.values(heads.n_kv_heads)} divides"
+                    )
+
+    def _check_plain(self) -> None:
+        if self.family != TRANSFORMER:
+            raise ValueError(f"{DECODER.depth} must be left out for family {self.family}")
+        for gene in (*DEFAULT_SHARED, *_DECODER_COMPRESSION):
+            plain = ALL_GENE_TYPES[gene].default
+            if self.values(gene) != plain:
+                raise ValueError(
+                    f"{gene} must be {list(plain or ())} in a space with {DECODER.depth}, got "
+                    f"{list(self.values(gene))}"
+                )
+
+    def _check_family(self) -> None:
+        if not isinstance(self.family, str) or not self.family:
+            raise ValueError(f"family must be a name, got {self.family!r}")
+        check_name("family", self.family)
+        if self.family == TRANSFORMER:
+            if self.extra:
+                raise ValueError(f"extra must be left out for family {TRANSFORMER}")
+            return
+        for gene in _COMPRESSING:
+            plain = GENE_TYPES[gene].default
+            if self.values(gene) != plain:
+                raise ValueError(
+                    f"{gene} must be {list(plain or ())} for family {self.family}, got "
+                    f"{list(self.values(gene))}"
+                )
+        extra = {}
+        for name, values in self.extra.items():
+            if not isinstance(name, str) or not name.isidentifier() or name in GENE_TYPES:
+                raise ValueError(f"extra must have names of its own, got {name!r}")
+            given = tuple(values) if isinstance(values, list | tuple | Choice) else (None,)
+            if not all(type(value) in (int, float, str) for value in given):
+                raise ValueError(
+                    f"extra {name} must be a list of numbers or texts, got {values!r}"
+                )
+            for value in given:
+                if isinstance(value, str):
+                    check_name(f"a value of extra {name}", value)
+            extra[name] = Choice(given)
+        object.__setattr__(self, "extra", dict(sorted(extra.items())))
+
+    def values(self, gene: str) -> tuple[Any, ...]:
+        """The values of one gene."""
+        return self.domains[gene].values
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether members are encoder-decoders."""
+        return DECODER.depth in self.domains
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The stacks of layers that members have."""
+        return SIDES if self.has_decoder else (ENCODER,)
+
+    @property
+    def max_depth(self) -> int:
+        """Layers of the deepest member, a decoder's left out."""
+        return self.deepest(ENCODER)
+
+    def deepest(self, side: Side) -> int:
+        """Layers of the deepest member's stack."""
+        return int(max(self.values(side.depth)))
+
+    def layers_of(self, gene: str) -> range:
+        """The layers that a layer's gene has values of its own in: the first, if it is shared."""
+        return range(1 if gene in self.shared else self.deepest(side_of(gene)))
+
+    def head_pairs(self, d_model: int, heads: Heads = ENCODER.heads[0]) -> list[tuple[int, int]]:
+        """The valid ``(n_heads, n_kv_heads)`` of a kind of attention at ``d_model``."""
+        return [
+            (n_heads, n_kv_heads)
+            for n_heads in self.values(heads.n_heads)
+            if d_model % n_heads == 0
+            for n_kv_heads in self.values(heads.n_kv_heads)
+            if n_heads % n_kv_heads == 0
+        ]
+
+    def genes(self) -> dict[str, Choice]:
+        """Every named gene, ``layer3.n_heads`` for one that differs between layers, in order."""
+        found = {
+            gene: self.domains[gene]
+            for gene in GLOBAL_GENES
+            # A space that says nothing of resolutions has the genes that it always had.
+            if gene != "resolution" or self.values(gene) != _ANY_RESOLUTION
+        }
+        found |= self.extra
+        # Those of a decoder come last: a space without one has the genes that it always had.
+        for side in self.sides:
+            if side is DECODER:
+                found |= {gene: self.domains[gene] for gene in (side.d_model, side.depth)}
+            found |= {gene: self.domains[gene] for gene in side.layer_genes if gene in self.shared}
+            for layer in range(self.deepest(side)):
+                for gene in side.layer_genes:
+                    if gene not in self.shared:
+                        found[f"{side.layer}{layer}.{gene}"] = self.domains[gene]
+        return found
+
+    def gene_name(self, gene: str, layer: int) -> str:
+        """Name of the gene that rules ``gene`` in ``layer``."""
+        return gene if gene in self.shared else f"{side_of(gene).layer}{layer}.{gene}"
+
+    def contains(self, architecture: Architecture) -> bool:
+        """Whether ``architecture`` is a member."""
+        from search_spaces.space.encoding import encode
+
+        try:
+            encode(architecture, self)
+        except ValueError:
+            return False
+        return True
+
+    def size(self) -> int:
+        """Number of valid gene combinations, those of layers beyond the depth left out.
+
+        An upper bound on the number of distinct models: where a rank saves nothing, or two
+        ratios round to one width, two combinations name one model.
+        """
+        total = len(self.domains["patch_size"]) * len(self.domains["resolution"])
+        for side in self.sides:
+            total *= sum(
+                self._stacks(side, d_model, depth)
+                for d_model in self.values(side.d_model)
+                for depth in self.values(side.depth)
+            )
+        return total * math.prod(len(domain) for domain in self.extra.values())
+
+    def _stacks(self, side: Side, d_model: int, depth: int) -> int:
+        """Number of valid combinations of the layers of one stack."""
+        options = {gene: len(self.domains[gene]) for gene in side.layer_genes}
+        for heads in side.heads:
+            options[heads.n_heads] = len(self.head_pairs(d_model, heads))
+            del options[heads.n_kv_heads]
+        return math.prod(n if gene in self.shared else n**depth for gene, n in options.items())
+
+    def restrict(
+        self,
+        *,
+        precisions: Collection[str] | None = None,
+        sparsities: Collection[str] | None = None,
+    ) -> SearchSpace:
+        """The part of the space that only uses the given precisions and sparsities.
+
+        Raises:
+            ValueError: a gene would have no value left.
+        """
+        domains = dict(self.domains)
+        for suffix, offered in (("precision", precisions), ("sparsity", sparsities)):
+            for block in ("attention", "ffn"):
+                gene = f"{block}_{suffix}"
+                if offered is None:
+                    continue
+                kept = tuple(v for v in domains[gene] if v in offered)
+                if not kept:
+                    raise ValueError(
+                        f"{gene} must offer one of {', '.join(sorted(offered))}, the only ones "
+                        f"offered on this device, got {domains[gene].values}"
+                    )
+                domains[gene] = Choice(kept)
+        return replace(self, domains=domains)
+
+    def for_samples_of(self, workload: Workload) -> SearchSpace:
+        """The same space where ``null``, as in models, stands for the whole of a sample.
+
+        Its height in pixels becomes ``null``, and so does whatever has more tokens than a text.
+        """
+        size = workload.input_shape[1 if workload.is_image else 0]
+        longest = None if workload.is_image else size
+        named = dict.fromkeys(
+            None if r == size or (r and longest and r > longest) else r
+            for r in self.values("resolution")
+        )
+        return replace(self, domains={**self.domains, "resolution": Choice(tuple(named))})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON or YAML; ``from_dict`` reads it back."""
+        return {
+            "name": self.name,
+            **{
+                gene: list(domain.values)
+                for gene, domain in self.domains.items()
+                if gene != "resolution" or domain.values != _ANY_RESOLUTION
+            },
+            "shared": sorted(self.shared),
+            **(
+                {}
+                if self.family == TRANSFORMER
+                else {
+                    "family": self.family,
+                    "extra": {name: list(domain.values) for name, domain in self.extra.items()},
+                }
+            ),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> SearchSpace:
+        """Read ``to_dict``'s form; genes with a default may be left out.
+
+        Raises:
+            ValueError: a key is unknown or missing, or a value not allowed.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"space must be a mapping of genes to lists, got {data!r}")
+        for key in data:
+            _check_key("space", key, ("name", *ALL_GENE_TYPES, "shared", "family", "extra"))
+        if "name" not in data:
+            raise ValueError("space lacks name, a non-empty string")
+        shared = data.get("shared", sorted(DEFAULT_SHARED))
+        if not isinstance(shared, list) or not all(isinstance(s, str) for s in shared):
+            raise ValueError(f"shared must be a list of genes, got {shared!r}")
+        extra = data.get("extra", {})
+        if not isinstance(extra, Mapping):
+            raise ValueError(f"extra must be a mapping of genes to lists, got {extra!r}")
+        return cls(
+            name=data["name"],
+            domains={g: make_domain(g, data[g]) for g in ALL_GENE_TYPES if g in data},
+            shared=frozenset(shared),
+            family=data.get("family", TRANSFORMER),
+            extra=extra,
+        )
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> SearchSpace:
+        """Read a space from a YAML file.
+
+        Raises:
+            ValueError: the file is missing, not YAML, or not a space; one line that names it.
+        """
+        try:
+            return cls.from_dict(read_yaml(path, max_bytes=_MAX_YAML_BYTES))
+        except ValueError as error:
+            raise ValueError(f"space file {path}: {error}") from None
+
+
+def _check_key(where: str, key: object, allowed: Collection[str]) -> None:
+    if key not in allowed:
+        hint = did_you_mean(key, allowed)
+        raise ValueError(f"{where} has unknown key {key!r}{hint}; allowed: {', '.join(allowed)}")

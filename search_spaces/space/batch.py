@@ -1,0 +1,347 @@
+"""Many architectures as arrays, so that what is computed for each is computed for all at once.
+
+Shape legend: N architectures, L layers of the deepest one, G genes of a space. Values of layers
+beyond an architecture's depth are 1 (a count) or 0 (a code), and ``active`` is False there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces.architecture import (
+    PRECISIONS,
+    SPARSITIES,
+    TRANSFORMER,
+    Architecture,
+    AttentionSpec,
+    DecoderSpec,
+    FfnSpec,
+)
+from search_spaces.architecture.sides import DECODER, ENCODER, Side, side_of
+from search_spaces.space import SearchSpace
+from search_spaces.space.encoding import rank_of, sparsity_of, width_of
+from search_spaces.workload import AS_IT_IS
+
+Ints = NDArray[np.int64]
+_FULL_RANK = 0
+
+
+@dataclass(frozen=True)
+class BlockBatch:
+    """Attention or feed-forward blocks, every field of shape ``(N, L)``.
+
+    ``rank`` is 0 for full rank; ``precision`` and ``sparsity`` are positions in ``PRECISIONS``
+    and ``SPARSITIES``. A rank that saves nothing in a projection is ignored there, as in
+    ``Architecture``.
+    """
+
+    rank: Ints
+    precision: Ints
+    sparsity: Ints
+
+
+@dataclass(frozen=True)
+class AttentionBatch(BlockBatch):
+    """Attention blocks, every field of shape ``(N, L)``."""
+
+    n_heads: Ints
+    n_kv_heads: Ints
+    d_head: Ints
+
+
+@dataclass(frozen=True)
+class FfnBatch(BlockBatch):
+    """Feed-forward blocks, every field of shape ``(N, L)``."""
+
+    d_ff: Ints
+
+
+@dataclass(frozen=True)
+class DecoderBatch:
+    """Decoders of ``N`` encoder-decoders: ``(N,)``, blocks ``(N, L)`` of their own ``L``."""
+
+    d_model: Ints
+    depth: Ints
+    attention: AttentionBatch
+    cross_attention: AttentionBatch
+    ffn: FfnBatch
+
+    @property
+    def active(self) -> NDArray[np.bool_]:
+        """Which layers exist, shape ``(N, L)``."""
+        return _exists(self.depth, self.attention.rank.shape[1])
+
+    def rows(self, selection: slice | NDArray[Any]) -> DecoderBatch:
+        """Those of the architectures that ``selection`` names."""
+        return DecoderBatch(
+            self.d_model[selection],
+            self.depth[selection],
+            _block_rows(self.attention, selection),
+            _block_rows(self.cross_attention, selection),
+            _block_rows(self.ffn, selection),
+        )
+
+
+@dataclass(frozen=True)
+class ArchitectureBatch:
+    """``N`` architectures: global fields of shape ``(N,)``, blocks of shape ``(N, L)``.
+
+    ``resolution`` is 0 where samples are read whole. All are of one ``family``; ``extra`` has
+    the family's own genes, of shape ``(N,)``. All or none have a ``decoder``.
+    """
+
+    d_model: Ints
+    depth: Ints
+    patch_size: Ints
+    resolution: Ints
+    attention: AttentionBatch
+    ffn: FfnBatch
+    family: str = TRANSFORMER
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    decoder: DecoderBatch | None = None
+
+    def __len__(self) -> int:
+        """How many architectures."""
+        return len(self.d_model)
+
+    @property
+    def active(self) -> NDArray[np.bool_]:
+        """Which layers exist, shape ``(N, L)``; a decoder's left out."""
+        return _exists(self.depth, self.attention.rank.shape[1])
+
+    def rows(self, selection: slice | NDArray[Any]) -> ArchitectureBatch:
+        """The architectures that ``selection`` (a slice, mask or positions) names."""
+        return ArchitectureBatch(
+            self.d_model[selection],
+            self.depth[selection],
+            self.patch_size[selection],
+            self.resolution[selection],
+            _block_rows(self.attention, selection),
+            _block_rows(self.ffn, selection),
+            self.family,
+            {name: values[selection] for name, values in self.extra.items()},
+            None if self.decoder is None else self.decoder.rows(selection),
+        )
+
+    @classmethod
+    def of(cls, architectures: Sequence[Architecture]) -> ArchitectureBatch:
+        """From architectures one by one.
+
+        Raises:
+            ValueError: they are of several families, or some have a decoder and some have none.
+        """
+        families = sorted({a.family for a in architectures} or {TRANSFORMER})
+        if len(families) > 1:
+            raise ValueError(f"architectures must be of one family, got {', '.join(families)}")
+        extra = [dict(a.extra) for a in architectures]
+        decoders = [a.decoder for a in architectures if a.decoder is not None]
+        if decoders and len(decoders) < len(architectures):
+            raise ValueError("architectures must all have a decoder or none, got some with one")
+        stacks = [a.layers for a in architectures]
+        return cls(
+            d_model=np.array([a.d_model for a in architectures], dtype=np.int64),
+            depth=np.array([a.depth for a in architectures], dtype=np.int64),
+            patch_size=np.array([a.patch_size for a in architectures], dtype=np.int64),
+            resolution=np.array([a.resolution or AS_IT_IS for a in architectures], dtype=np.int64),
+            attention=_attention([[layer.attention for layer in s] for s in stacks]),
+            ffn=_ffn([[layer.ffn for layer in s] for s in stacks]),
+            family=families[0],
+            extra={name: np.array([e[name] for e in extra]) for name in (extra or [{}])[0]},
+            decoder=_decoder_batch(decoders) if decoders else None,
+        )
+
+    @classmethod
+    def from_positions(cls, positions_NG: Ints, space: SearchSpace) -> ArchitectureBatch:
+        """From positions of genes in their domains (rows of ``encoding.to_vector``).
+
+        Raises:
+            ValueError: the number of genes or a position is out of range, or in some layer heads
+                do not divide.
+        """
+        genes = _Genes.of(positions_NG, space)
+        attention, ffn = genes.blocks(ENCODER)
+        decoder = None
+        if space.has_decoder:
+            own, crossed, own_ffn = genes.blocks(DECODER)
+            width, depth = genes.of_model(DECODER.d_model), genes.of_model(DECODER.depth)
+            decoder = DecoderBatch(width, depth, own, crossed, own_ffn)
+        n = len(genes.positions)
+        return cls(
+            d_model=genes.of_model("d_model"),
+            depth=genes.of_model("depth"),
+            patch_size=genes.of_model("patch_size"),
+            resolution=genes.of_model("resolution")
+            if "resolution" in genes.column_of
+            else np.full(n, AS_IT_IS, dtype=np.int64),
+            attention=attention,
+            ffn=ffn,
+            family=space.family,
+            extra={
+                name: np.array(domain.values)[genes.positions[:, genes.column_of[name]]]
+                for name, domain in space.extra.items()
+            },
+            decoder=decoder,
+        )
+
+
+@dataclass(frozen=True)
+class _Genes:
+    """Rows of positions, and where in them each gene of ``space`` stands."""
+
+    positions: Ints
+    space: SearchSpace
+    column_of: Mapping[str, int]
+
+    @classmethod
+    def of(cls, positions_NG: Ints, space: SearchSpace) -> _Genes:
+        domains = space.genes()
+        names = list(domains)
+        positions = np.asarray(positions_NG)
+        if positions.ndim != 2 or positions.shape[1] != len(names):
+            raise ValueError(
+                f"positions must have shape (N, {len(names)}) for space {space.name!r}, "
+                f"got {positions.shape}"
+            )
+        sizes = np.array([len(domains[name]) for name in names])
+        if np.any(positions < 0) or np.any(positions >= sizes):
+            row, column = np.argwhere((positions < 0) | (positions >= sizes))[0]
+            raise ValueError(
+                f"position of {names[column]} must be in [0, {sizes[column]}), "
+                f"got {positions[row, column]} in row {row}"
+            )
+        return cls(positions, space, {name: index for index, name in enumerate(names)})
+
+    def of_model(self, gene: str) -> Ints:
+        """Values of a gene of the whole model, ``(N,)``; ``None`` is 0."""
+        values = np.array([v or AS_IT_IS for v in self.space.values(gene)], dtype=np.int64)
+        return values[self.positions[:, self.column_of[gene]]]
+
+    def chosen(self, gene: str) -> Ints:
+        """Positions of a layer's gene in its domain, ``(N, L)``."""
+        layers = range(self.space.deepest(side_of(gene)))
+        columns = [self.column_of[self.space.gene_name(gene, layer)] for layer in layers]
+        return self.positions[:, columns]
+
+    def of_layers(self, gene: str, table: Sequence[int]) -> Ints:
+        """What ``table`` has for each of a layer's gene's values, ``(N, L)``."""
+        return np.array(table, dtype=np.int64)[self.chosen(gene)]
+
+    def blocks(self, side: Side) -> list[Any]:
+        """Blocks of one stack, in the order of ``side.blocks``."""
+        d_model, depth = self.of_model(side.d_model), self.of_model(side.depth)
+        active = _exists(depth, self.space.deepest(side))
+        found: list[Any] = []
+        for block, _, kind in side.attention:
+            heads = np.where(active, self._plain(kind.n_heads), 1)
+            kv_heads = np.where(active, self._plain(kind.n_kv_heads), 1)
+            if np.any(d_model[:, None] % heads) or np.any(heads % kv_heads):
+                bad = np.argwhere((d_model[:, None] % heads != 0) | (heads % kv_heads != 0))[0]
+                raise ValueError(
+                    f"{kind.n_heads} must divide {side.d_model} and {kind.n_kv_heads} must divide "
+                    f"{kind.n_heads}, got {heads[tuple(bad)]} and {kv_heads[tuple(bad)]} at width "
+                    f"{d_model[bad[0]]} in row {bad[0]}"
+                )
+            found.append(
+                AttentionBatch(
+                    **self._shared(side, block, active),
+                    n_heads=heads,
+                    n_kv_heads=kv_heads,
+                    d_head=np.where(active, d_model[:, None] // heads, 1),
+                )
+            )
+        d_ff = np.where(active, self._of_width(side, side.ffn_ratio, width_of), 1)
+        found.append(FfnBatch(**self._shared(side, side.blocks[-1], active), d_ff=d_ff))
+        return found
+
+    def _plain(self, gene: str) -> Ints:
+        return self.of_layers(gene, self.space.values(gene))
+
+    def _of_width(self, side: Side, gene: str, form: Any) -> Ints:
+        """A gene that is a share of the width: one table for each width."""
+        table = np.array(
+            [
+                [form(value, width) or _FULL_RANK for value in self.space.values(gene)]
+                for width in self.space.values(side.d_model)
+            ],
+            dtype=np.int64,
+        )
+        widths = self.positions[:, self.column_of[side.d_model]][:, None]
+        found: Ints = table[widths, self.chosen(gene)]
+        return found
+
+    def _shared(self, side: Side, block: str, active: NDArray[np.bool_]) -> dict[str, Ints]:
+        """Rank, precision and sparsity; what the latter names depends on the precision."""
+        space, names = self.space, [f"{block}_precision", f"{block}_sparsity"]
+        precisions, sparsities = (space.values(name) for name in names)
+        table = np.array(
+            [
+                [SPARSITIES.index(sparsity_of(s, block, p, space)) for s in sparsities]
+                for p in precisions
+            ]
+        )
+        codes = self.of_layers(names[0], [PRECISIONS.index(value) for value in precisions])
+        sparsity = table[self.chosen(names[0]), self.chosen(names[1])]
+        rank = self._of_width(side, f"{block}_rank", rank_of)
+        return {
+            "rank": np.where(active, rank, _FULL_RANK),
+            "precision": np.where(active, codes, 0),
+            "sparsity": np.where(active, sparsity, 0),
+        }
+
+
+def _exists(depth: Ints, deepest: int) -> NDArray[np.bool_]:
+    exists: NDArray[np.bool_] = np.arange(deepest) < depth[:, None]
+    return exists
+
+
+def _attention(rows: Sequence[Sequence[AttentionSpec]]) -> AttentionBatch:
+    return AttentionBatch(
+        **_shared(rows),
+        n_heads=_padded([[s.n_heads for s in row] for row in rows], 1),
+        n_kv_heads=_padded([[s.n_kv_heads for s in row] for row in rows], 1),
+        d_head=_padded([[s.d_head for s in row] for row in rows], 1),
+    )
+
+
+def _ffn(rows: Sequence[Sequence[FfnSpec]]) -> FfnBatch:
+    return FfnBatch(**_shared(rows), d_ff=_padded([[s.d_ff for s in row] for row in rows], 1))
+
+
+def _decoder_batch(decoders: Sequence[DecoderSpec]) -> DecoderBatch:
+    stacks = [decoder.layers for decoder in decoders]
+    return DecoderBatch(
+        d_model=np.array([decoder.d_model for decoder in decoders], dtype=np.int64),
+        depth=np.array([decoder.depth for decoder in decoders], dtype=np.int64),
+        attention=_attention([[layer.attention for layer in s] for s in stacks]),
+        cross_attention=_attention([[layer.cross_attention for layer in s] for s in stacks]),
+        ffn=_ffn([[layer.ffn for layer in s] for s in stacks]),
+    )
+
+
+def _block_rows(block: Any, selection: slice | NDArray[Any]) -> Any:
+    return type(block)(**{f.name: getattr(block, f.name)[selection] for f in fields(block)})
+
+
+def _shared(rows: Sequence[Sequence[AttentionSpec | FfnSpec]]) -> dict[str, Ints]:
+    return {
+        "rank": _padded([[s.rank or _FULL_RANK for s in row] for row in rows], 0),
+        "precision": _padded(
+            [[PRECISIONS.index(s.compression.precision) for s in row] for row in rows], 0
+        ),
+        "sparsity": _padded(
+            [[SPARSITIES.index(s.compression.sparsity) for s in row] for row in rows], 0
+        ),
+    }
+
+
+def _padded(rows: Sequence[Sequence[int]], filler: int) -> Ints:
+    deepest = max((len(row) for row in rows), default=1)
+    padded = np.full((len(rows), deepest), filler, dtype=np.int64)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = row
+    return padded

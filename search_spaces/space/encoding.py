@@ -1,0 +1,270 @@
+"""Architectures as named genes, and as vectors.
+
+``decode`` accepts valid combinations only. ``repair`` maps what a sampler that knows no
+constraints may propose to a valid combination near it. Genes of layers beyond the depth do not
+matter; ``encode`` gives them their domain's first value. A sparsity
+that no device has a kernel for in the block's precision is read as dense, where the space offers
+dense.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces.architecture import (
+    UNSTRUCTURED,
+    Architecture,
+    AttentionSpec,
+    Compression,
+    DecoderLayerSpec,
+    DecoderSpec,
+    FfnSpec,
+    LayerSpec,
+    PlacedBlock,
+    Precision,
+    Sparsity,
+    canonical_block,
+)
+from search_spaces.architecture.sides import DECODER, ENCODER, Heads, Side
+from search_spaces.space import SearchSpace
+
+Genes = dict[str, Any]
+
+
+def decode(genes: Mapping[str, Any], space: SearchSpace) -> Architecture:
+    """The architecture that ``genes`` name.
+
+    Raises:
+        ValueError: a gene is missing, unknown or out of its domain, or the heads do not divide.
+    """
+    domains = space.genes()
+    if genes.keys() != domains.keys():
+        odd = sorted(genes.keys() ^ domains.keys())
+        raise ValueError(f"genes must be exactly those of space {space.name!r}; not so: {odd}")
+    for name, domain in domains.items():
+        if genes[name] not in domain:
+            raise ValueError(f"{name} must be one of {domain.values}, got {genes[name]!r}")
+    decoder = None
+    if space.has_decoder:
+        blocks = _blocks(genes, space, DECODER)
+        decoder = DecoderSpec(
+            genes[DECODER.d_model], tuple(DecoderLayerSpec(**layer) for layer in blocks)
+        )
+    return Architecture(
+        genes["d_model"],
+        tuple(LayerSpec(**layer) for layer in _blocks(genes, space, ENCODER)),
+        genes["patch_size"],
+        genes.get("resolution"),
+        space.family,
+        tuple((name, genes[name]) for name in space.extra),
+        decoder,
+    )
+
+
+def _blocks(genes: Mapping[str, Any], space: SearchSpace, side: Side) -> list[dict[str, Any]]:
+    """The blocks of each layer of one stack, by the fields of its specification."""
+    width, found = genes[side.d_model], []
+    for layer in range(genes[side.depth]):
+        own = {gene: genes[space.gene_name(gene, layer)] for gene in side.layer_genes}
+        blocks: dict[str, AttentionSpec | FfnSpec] = {}
+        for block, field, heads in side.attention:
+            blocks[field] = _attention(own, width, block, heads, space)
+        ratio, block = own[side.ffn_ratio], side.blocks[-1]
+        blocks[side.fields[-1]] = FfnSpec(
+            d_ff=width_of(ratio, width),
+            rank=rank_of(own[f"{block}_rank"], width),
+            compression=_compression(own, block, space),
+        )
+        found.append(blocks)
+    return found
+
+
+def encode(architecture: Architecture, space: SearchSpace) -> Genes:
+    """The first genes, in the order of each domain, that ``decode`` to ``architecture``.
+
+    Raises:
+        ValueError: the architecture is not a member of the space.
+    """
+    genes: Genes = {name: domain.values[0] for name, domain in space.genes().items()}
+    decoder = architecture.decoder
+    if (decoder is not None) != space.has_decoder:
+        has = "a decoder" if space.has_decoder else "no decoder"
+        raise ValueError(
+            f"{architecture.describe()} must have {has} to be in space {space.name!r}"
+        )
+    genes["d_model"] = _member(space, "d_model", architecture.d_model)
+    genes["depth"] = _member(space, "depth", architecture.depth)
+    if decoder is not None:
+        genes[DECODER.d_model] = _member(space, DECODER.d_model, decoder.d_model)
+        genes[DECODER.depth] = _member(space, DECODER.depth, decoder.depth)
+    genes["patch_size"] = _member(space, "patch_size", architecture.patch_size)
+    resolution = _member(space, "resolution", architecture.resolution)
+    if "resolution" in genes:
+        genes["resolution"] = resolution
+    if (
+        architecture.family != space.family
+        or dict(architecture.extra).keys() != space.extra.keys()
+    ):
+        raise ValueError(
+            f"{architecture.describe()} must be of family {space.family!r} with the extra genes "
+            f"{', '.join(space.extra) or 'none'}"
+        )
+    for name, value in architecture.extra:
+        if value not in space.extra[name]:
+            raise ValueError(f"{name} must be one of {space.extra[name].values}, got {value!r}")
+        genes[name] = value
+    placed = {found.path: found for found in architecture.placed_blocks}
+    for side in space.sides:
+        width, depth = genes[side.d_model], genes[side.depth]
+        where = "" if side is ENCODER else f"{side.name}."
+        for gene in side.layer_genes:
+            field = _field_of(gene, side)
+            blocks = [placed[f"{where}layers.{layer}.{field}"] for layer in range(depth)]
+            groups = [blocks] if gene in space.shared else [[block] for block in blocks]
+            for layer, group in enumerate(groups):
+                name = space.gene_name(gene, layer)
+                for value in space.values(gene):
+                    if all(_fits(gene, value, block, width, space) for block in group):
+                        genes[name] = value
+                        break
+                else:
+                    raise ValueError(
+                        f"{name} of {architecture.describe()} must be one of {space.values(gene)}"
+                    )
+    # Each gene was fitted alone; together they must name the very model.
+    if decode(genes, space) != architecture:
+        raise ValueError(f"{architecture.describe()} must be a member of space {space.name!r}")
+    return genes
+
+
+def repair(genes: Mapping[str, Any], space: SearchSpace) -> Genes:
+    """The valid combination nearest to ``genes``: only head counts are ever changed.
+
+    In each attention block the number of heads moves to the valid one that is nearest in
+    logarithm, then the number of key-value heads likewise; ties go to the smaller.
+    """
+    mended = dict(genes)
+    for side in space.sides:
+        for kind in side.heads:
+            pairs = space.head_pairs(mended[side.d_model], kind)
+            valid_heads = sorted({heads for heads, _ in pairs})
+            for layer in space.layers_of(kind.n_heads):
+                heads_name = space.gene_name(kind.n_heads, layer)
+                kv_name = space.gene_name(kind.n_kv_heads, layer)
+                heads = _nearest(mended[heads_name], valid_heads)
+                mended[heads_name] = heads
+                valid_kv = sorted(kv for h, kv in pairs if h == heads)
+                mended[kv_name] = _nearest(mended[kv_name], valid_kv)
+    return mended
+
+
+def to_vector(architecture: Architecture, space: SearchSpace) -> NDArray[np.int64]:
+    """Positions of the genes in their domains, shape ``(n_genes,)``."""
+    genes = encode(architecture, space)
+    domains = space.genes()
+    return np.array([domains[name].index_of(value) for name, value in genes.items()])
+
+
+def from_vector(vector: NDArray[np.int64], space: SearchSpace) -> Architecture:
+    """Invert ``to_vector``.
+
+    Raises:
+        ValueError: the vector's length or a position is out of range.
+    """
+    domains = space.genes()
+    if len(vector) != len(domains):
+        raise ValueError(f"vector must have {len(domains)} positions, got {len(vector)}")
+    genes: Genes = {}
+    for position, (name, domain) in zip(vector, domains.items(), strict=True):
+        if not 0 <= position < len(domain):
+            raise ValueError(f"position of {name} must be in [0, {len(domain)}), got {position}")
+        genes[name] = domain.values[int(position)]
+    return decode(genes, space)
+
+
+def _attention(
+    own: Mapping[str, Any], d_model: int, block: str, heads: Heads, space: SearchSpace
+) -> AttentionSpec:
+    n_heads = own[heads.n_heads]
+    if d_model % n_heads:
+        raise ValueError(f"{heads.n_heads} must divide d_model={d_model}, got {n_heads}")
+    return AttentionSpec(
+        n_heads=n_heads,
+        n_kv_heads=own[heads.n_kv_heads],
+        d_head=d_model // n_heads,
+        rank=rank_of(own[f"{block}_rank"], d_model),
+        compression=_compression(own, block, space),
+    )
+
+
+def _compression(own: Mapping[str, Any], block: str, space: SearchSpace) -> Compression:
+    precision = own[f"{block}_precision"]
+    return Compression(precision, sparsity_of(own[f"{block}_sparsity"], block, precision, space))
+
+
+def sparsity_of(
+    sparsity: Sparsity, block: str, precision: Precision, space: SearchSpace
+) -> Sparsity:
+    """The sparsity that a gene names beside a precision.
+
+    Dense where no kernel joins the two and the space offers it.
+    """
+    has_kernel = precision == "bf16" or (sparsity in UNSTRUCTURED and precision != "int4wo")
+    return (
+        "dense" if not has_kernel and "dense" in space.domains[f"{block}_sparsity"] else sparsity
+    )
+
+
+def rank_of(fraction: float | None, d_model: int) -> int | None:
+    """The rank that a fraction of the width names; ``None`` stays full rank."""
+    return None if fraction is None else max(1, round(fraction * d_model))
+
+
+def width_of(ratio: float, d_model: int) -> int:
+    """The feed-forward width that a ratio names."""
+    return max(1, round(ratio * d_model))
+
+
+def _field_of(gene: str, side: Side) -> str:
+    """What a layer's specification calls the block that ``gene`` is of."""
+    for block, field, heads in side.attention:
+        if gene in (heads.n_heads, heads.n_kv_heads) or gene.startswith(f"{block}_"):
+            return field
+    return side.fields[-1]
+
+
+def _fits(gene: str, value: Any, placed: PlacedBlock, d_model: int, space: SearchSpace) -> bool:
+    """Whether ``gene = value`` gives what the block at ``placed`` has."""
+    spec = placed.spec
+    if gene.endswith("_rank"):
+        # The architecture's own constructor knows which ranks save nothing.
+        rank = rank_of(value, d_model)
+        if isinstance(spec, FfnSpec):
+            return canonical_block(replace(spec, rank=rank), placed.shapes) == spec
+        return canonical_block(replace(spec, rank=rank), placed.shapes) == spec
+    if gene.endswith("ffn_ratio"):
+        return isinstance(spec, FfnSpec) and width_of(value, d_model) == spec.d_ff
+    if gene.endswith("n_kv_heads"):
+        return isinstance(spec, AttentionSpec) and bool(value == spec.n_kv_heads)
+    if gene.endswith("n_heads"):
+        return isinstance(spec, AttentionSpec) and bool(value == spec.n_heads)
+    block, _, field = gene.rpartition("_")
+    if field == "sparsity":
+        value = sparsity_of(value, block, spec.compression.precision, space)
+    return bool(value == getattr(spec.compression, field))
+
+
+def _member(space: SearchSpace, gene: str, value: int | None) -> int | None:
+    if value not in space.domains[gene]:
+        raise ValueError(f"{gene} must be one of {space.values(gene)}, got {value!r}")
+    return value
+
+
+def _nearest(value: int, allowed: list[int]) -> int:
+    return min(allowed, key=lambda other: (abs(math.log(other / value)), other))

@@ -1,0 +1,207 @@
+"""Random members of a space: fresh ones, neighbours, and children of two.
+
+Each function builds valid members by ``repair`` rather than by rejection, so none can loop.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces.architecture import Architecture, Compression, LayerSpec
+from search_spaces.architecture.sides import SIDES, split_gene_name
+from search_spaces.space import SearchSpace
+from search_spaces.space.encoding import Genes, decode, encode, rank_of, repair
+
+_TRIES = 32
+# Genes of which more is larger.
+_SIZES = frozenset(
+    gene
+    for side in SIDES
+    for gene in (
+        side.d_model,
+        side.depth,
+        side.ffn_ratio,
+        *(name for kind in side.heads for name in (kind.n_heads, kind.n_kv_heads)),
+    )
+)
+
+
+def sample(space: SearchSpace, rng: np.random.Generator) -> Architecture:
+    """A random member: each gene uniform over its domain, head counts uniform over valid pairs."""
+    genes: Genes = {
+        name: domain.values[int(rng.integers(len(domain)))]
+        for name, domain in space.genes().items()
+    }
+    for side in space.sides:
+        for kind in side.heads:
+            pairs = space.head_pairs(genes[side.d_model], kind)
+            for layer in space.layers_of(kind.n_heads):
+                heads, kv_heads = pairs[int(rng.integers(len(pairs)))]
+                genes[space.gene_name(kind.n_heads, layer)] = heads
+                genes[space.gene_name(kind.n_kv_heads, layer)] = kv_heads
+    return decode(genes, space)
+
+
+def sample_positions(space: SearchSpace, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """``n`` random members at once, distributed as those of ``sample``.
+
+    Returns:
+        Positions of the genes in their domains, shape ``(n, n_genes)``, for
+        ``ArchitectureBatch.from_positions``.
+    """
+    domains = space.genes()
+    names = list(domains)
+    positions = np.stack([rng.integers(len(domain), size=n) for domain in domains.values()], 1)
+    kinds = [(side, kind) for side in space.sides for kind in side.heads]
+    for side, kind in kinds:
+        heads, kv_heads = space.domains[kind.n_heads], space.domains[kind.n_kv_heads]
+        for layer in space.layers_of(kind.n_heads):
+            genes = [space.gene_name(gene, layer) for gene in (kind.n_heads, kind.n_kv_heads)]
+            columns = np.array([names.index(gene) for gene in genes])
+            for index, width in enumerate(space.values(side.d_model)):
+                rows = np.flatnonzero(positions[:, names.index(side.d_model)] == index)
+                pairs = np.array(
+                    [
+                        (heads.index_of(h), kv_heads.index_of(k))
+                        for h, k in space.head_pairs(width, kind)
+                    ]
+                )
+                positions[np.ix_(rows, columns)] = pairs[rng.integers(len(pairs), size=len(rows))]
+    return positions
+
+
+def mutate(
+    architecture: Architecture, space: SearchSpace, rng: np.random.Generator, rate: float = 0.1
+) -> Architecture:
+    """A neighbour of ``architecture``: one gene or more drawn anew, others kept.
+
+    Each gene is drawn anew with probability ``rate``, at least one always. A layer that becomes
+    active copies the last active one, so that deepening is a small step. Differs from its parent
+    unless none of 32 tries does, as in a space of one member.
+
+    Raises:
+        ValueError: the architecture is not a member, or ``rate`` is not in (0, 1].
+    """
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate must be in (0, 1], got {rate!r}")
+    parent = _with_copied_layers(encode(architecture, space), space)
+    domains = {name: domain for name, domain in space.genes().items() if len(domain) > 1}
+    names = list(domains)
+    if not names:
+        return architecture
+    for _ in range(_TRIES):
+        genes = dict(parent)
+        chosen = rng.random(len(names)) < rate
+        chosen[int(rng.integers(len(names)))] = True
+        for name in (n for n, redraw in zip(names, chosen, strict=True) if redraw):
+            others = [value for value in domains[name] if value != genes[name]]
+            genes[name] = others[int(rng.integers(len(others)))]
+        child = decode(repair(genes, space), space)
+        if child != architecture:
+            return child
+    return architecture
+
+
+def crossover(
+    first: Architecture, second: Architecture, space: SearchSpace, rng: np.random.Generator
+) -> Architecture:
+    """A child that takes each gene from one parent or the other with equal chance.
+
+    Raises:
+        ValueError: a parent is not a member.
+    """
+    a, b = (_with_copied_layers(encode(parent, space), space) for parent in (first, second))
+    genes = {name: (a if rng.random() < 0.5 else b)[name] for name in a}
+    return decode(repair(genes, space), space)
+
+
+def smallest(space: SearchSpace) -> Architecture:
+    """The member of least width, depth, heads and feed-forward, and of the fewest patches.
+
+    Other genes take their domain's first value.
+    """
+    genes: Genes = {name: domain.values[0] for name, domain in space.genes().items()}
+    genes["patch_size"] = max(space.values("patch_size"))
+    if "resolution" in genes:
+        genes["resolution"] = min(space.values("resolution"), key=_pixels)
+    for name in genes:
+        gene = name.rpartition(".")[2]
+        if gene in _SIZES:
+            genes[name] = min(space.values(gene))
+    return decode(repair(genes, space), space)
+
+
+def largest(space: SearchSpace) -> Architecture:
+    """The member of greatest width, depth, heads and feed-forward, and of the most patches.
+
+    Full rank, fp32 and dense where the space offers them: other genes take the first of their
+    values in that sense, else their domain's first.
+    """
+    genes: Genes = {}
+    for name, domain in space.genes().items():
+        gene = name.rpartition(".")[2]
+        values: tuple[Any, ...] = domain.values
+        if gene in _SIZES:
+            genes[name] = max(values)
+        elif gene == "patch_size":
+            genes[name] = min(values)
+        elif gene == "resolution":
+            genes[name] = max(values, key=_pixels)
+        elif gene.endswith("_rank"):
+            genes[name] = None if None in values else max(values)
+        else:
+            plain = "fp32" if gene.endswith("_precision") else "dense"
+            genes[name] = plain if plain in values else values[0]
+    return decode(repair(genes, space), space)
+
+
+def _pixels(resolution: int | None) -> float:
+    """A height to compare by: images as they are are larger than shrunk ones."""
+    return math.inf if resolution is None else resolution
+
+
+def _with_copied_layers(genes: Genes, space: SearchSpace) -> Genes:
+    """Genes whose inactive layers copy the last active one."""
+    for name in genes:
+        side, layer, gene = split_gene_name(name)
+        if side is not None:
+            last = genes[side.depth] - 1
+            genes[name] = genes[space.gene_name(gene, min(layer, last))]
+    return genes
+
+
+def compression_variants(architecture: Architecture, space: SearchSpace) -> list[Architecture]:
+    """Members of the space with the same dimensions and one plain compression throughout.
+
+    Uncompressed (fp32, dense, full rank), each offered precision alone, and each offered
+    feed-forward rank alone: against these it shows what a compression is worth. Without
+    ``architecture`` itself. None of an encoder-decoder, whose blocks are never compressed.
+    """
+    if architecture.decoder is not None:
+        return []
+    plain = Compression()
+    choices = [(plain, plain, None)]
+    offered = [
+        p for p in space.values("ffn_precision") if p in space.values("attention_precision")
+    ]
+    choices += [(Compression(p), Compression(p), None) for p in offered if p != plain.precision]
+    choices += [(plain, plain, rank) for rank in space.values("ffn_rank") if rank is not None]
+    found: dict[str, Architecture] = {}
+    for attention, ffn, fraction in choices:
+        rank = rank_of(fraction, architecture.d_model)
+        layers = tuple(
+            LayerSpec(
+                replace(layer.attention, rank=None, compression=attention),
+                replace(layer.ffn, rank=rank, compression=ffn),
+            )
+            for layer in architecture.layers
+        )
+        variant = replace(architecture, layers=layers)
+        if variant != architecture and space.contains(variant):
+            found.setdefault(variant.hash, variant)
+    return list(found.values())

@@ -1,0 +1,127 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+from fakes import FakeClock, FakeMeter
+from search_fakes import reading
+
+from nas.analysis.summary import summarise
+from nas.records.goals import Goals
+from nas.records.trial import TrialRecord
+from nas.searching.device_account import DeviceAccount, device_energy_j
+from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
+
+MODEL = Architecture(8, (LayerSpec(AttentionSpec(2, 1, 4), FfnSpec(8)),), patch_size=4)
+
+
+def trial(number, accuracy, energy_j, baseline=False):
+    return TrialRecord(
+        number=number,
+        state="complete",
+        architecture=MODEL,
+        accuracy=accuracy,
+        accuracy_se=0.01,
+        reading=reading(energy_j),
+        baseline=baseline,
+        train_energy_j=30.0,
+        measure_energy_j=10.0,
+    )
+
+
+class FakeRun:
+    """What ``summarise`` asks of a run."""
+
+    stop_reason = None
+    meter = "fake"
+    unit = "sample"
+
+    def __init__(self, folder, *records):
+        self.device_account_path = folder / "device.jsonl"
+        self._records = list(records)
+        self.config = SimpleNamespace(
+            trials=len(records), carbon_g_per_kwh=360.0, goals=Goals(), supernet=None, teacher=None
+        )
+
+    def trials(self):
+        return self._records
+
+    def teacher(self):
+        return None
+
+
+def account(path, clock, meter, intervals):
+    with DeviceAccount(path, meter, None) as kept:
+        for number, seconds in enumerate(intervals):
+            clock.advance(seconds)
+            kept.on_change(None, trial(number, 0.9, 1.0))
+
+
+def test_idle_is_what_the_device_drew_beside_training_and_measuring(tmp_path):
+    run = FakeRun(tmp_path, trial(0, 0.9, 2.0, baseline=True), trial(1, 0.95, 1.0))
+    assert summarise(run).idle_energy_j is None
+    clock = FakeClock()
+    meter = FakeMeter(clock, power_w=10.0)
+    account(run.device_account_path, clock, meter, [3.0, 2.0])
+    account(run.device_account_path, clock, FakeMeter(clock, 10.0), [5.0])
+    found = summarise(run)
+    assert found.idle_energy_j == pytest.approx(100.0 - 80.0)
+    assert found.spent_energy_j == pytest.approx(100.0)
+    assert found.carbon_g == pytest.approx(100.0 / 3.6e6 * 360)
+    assert found.saving.inferences_to_break_even == pytest.approx(100.0)
+    assert summarise(run, carbon_g_per_kwh=36.0).carbon_g == pytest.approx(found.carbon_g / 10)
+
+
+def test_a_lost_sensor_or_a_cut_off_line_makes_idle_unknown_and_never_wrong(tmp_path):
+    clock = FakeClock()
+    path = tmp_path / "device.jsonl"
+    account(path, clock, FakeMeter(clock), [1.0])
+    assert device_energy_j(path) == pytest.approx(50.0)
+    whole = path.read_text()
+    path.write_text(whole + '{"energy_j": 5')
+    assert device_energy_j(path) is None
+    path.write_text(whole)
+
+    class Dying(FakeMeter):
+        def end(self, work):
+            from predictors.meters.base import MeterError
+
+            raise MeterError("GPU is lost")
+
+    account(path, clock, Dying(clock), [1.0, 1.0])
+    assert json.loads(path.read_text().splitlines()[-1]) == {"lost": "GPU is lost"}
+    assert device_energy_j(path) is None
+
+
+def test_estimates_of_another_process_are_not_taken_for_the_device(tmp_path):
+    clock = FakeClock()
+    meter = FakeMeter(clock)
+    meter.is_estimate = True
+    account(tmp_path / "device.jsonl", clock, meter, [1.0])
+    assert device_energy_j(tmp_path / "device.jsonl") is None
+
+
+def test_savings_are_named_against_any_complete_trial(tmp_path):
+    run = FakeRun(tmp_path, *(trial(i, 0.9 + i / 100, 1.0 + i) for i in range(3)))
+    assert summarise(run).baseline_trial is None and summarise(run).saving is None
+    found = summarise(run, baseline=2)
+    assert found.baseline_trial == 2 and found.saving is None
+    cheap = FakeRun(tmp_path, trial(0, 0.95, 1.0), trial(1, 0.9, 3.0))
+    saving = summarise(cheap, baseline=1).saving
+    assert (saving.better_trial, saving.ratio) == (0, 3.0)
+    assert saving.inferences_to_break_even == pytest.approx(80.0 / 2.0)
+    with pytest.raises(ValueError, match="baseline"):
+        summarise(run, baseline=9)
+
+
+def test_of_several_baselines_savings_are_named_against_the_first_and_by_what_was_found(tmp_path):
+    given = (trial(0, 0.9, 8.0, baseline=True), trial(1, 0.9, 1.0, baseline=True))
+    found = summarise(FakeRun(tmp_path, *given, trial(2, 0.95, 4.0)))
+    assert (found.saving.baseline_trial, found.saving.better_trial) == (0, 2)
+    assert found.saving.ratio == pytest.approx(2.0)
+    assert summarise(FakeRun(tmp_path, *given)).saving is None
+
+
+def test_a_carbon_intensity_is_above_0(tmp_path):
+    run = FakeRun(tmp_path, trial(0, 0.9, 1.0))
+    with pytest.raises(ValueError, match="carbon_g_per_kwh"):
+        summarise(run, carbon_g_per_kwh=0.0)

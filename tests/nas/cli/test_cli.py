@@ -1,0 +1,386 @@
+"""What a user meets at the prompt: one-line errors, exit codes, help, units."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from search_fakes import SPACE, drive, make_session, report
+from text_fakes import reviews, write_table, write_task
+
+from nas.cli.commands.search import _earlier_notes as earlier_notes
+from nas.cli.main import build_parser, main
+from nas.cli.options.search_config import INHERIT_SHARE
+from nas.cli.options.search_config import config_of as search_config
+from nas.cli.output.units import format_joules, parse_joules
+from nas.records.config import SearchConfig
+from nas.store import run as run_module
+from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.space.sampling import largest, smallest
+
+LEAST, MOST = smallest(SPACE), largest(SPACE)
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """A finished run whose figures are formulas."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    drive(make_session(folder_for(folder), trials=12, sampler="random"))
+    return folder
+
+
+@pytest.fixture
+def run_folder(tmp_path, finished_run):
+    """A copy of it, to do with what one likes."""
+    return shutil.copytree(finished_run, tmp_path / "run")
+
+
+def folder_for(folder):
+    config = SearchConfig(task="digits", space=SPACE, trials=12)
+    run = run_module.create(folder, config, "fake")
+    # The journal's study has a name of its own; the run's is for shared storages.
+    assert run.name.startswith("run-")
+    return folder
+
+
+def test_front_table_json_csv_and_knee_agree(run_folder, capsys):
+    assert main(["front", str(run_folder), "--json"]) == 0
+    members = json.loads(capsys.readouterr().out)["members"]
+    energies = [m["energy_j"] for m in members]
+    assert len(members) >= 2 and energies == sorted(energies)
+    assert all(0 < m["front_probability"] <= 1 for m in members)
+    assert main(["front", str(run_folder)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == len(members) + 5 + 2
+    assert table[-1].startswith("spent by the search: ") and "CO2e" in table[-1]
+    assert main(["front", str(run_folder), "--baseline", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("saving: ")
+    assert main(["front", str(run_folder), "--csv"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == len(members) + 1
+    assert main(["front", str(run_folder), "--knee", "--json"]) == 0
+    (knee,) = json.loads(capsys.readouterr().out)["members"]
+    assert knee in members
+
+
+def test_a_budget_is_kept(run_folder, capsys):
+    main(["front", str(run_folder), "--json"])
+    members = json.loads(capsys.readouterr().out)["members"]
+    budget = members[1]["energy_j"]
+    assert main(["front", str(run_folder), "--json", "--max-joules", repr(budget)]) == 0
+    kept = json.loads(capsys.readouterr().out)["members"]
+    assert [m["trial"] for m in kept] == [m["trial"] for m in members[:2]]
+
+
+def plain(d_model, patch_size):
+    """An architecture with no compression; in ``digits-tiny`` where both are offered there."""
+    layer = LayerSpec(AttentionSpec(2, 2, d_model // 2), FfnSpec(2 * d_model))
+    return Architecture(d_model, (layer,) * 2, patch_size)
+
+
+@pytest.fixture
+def models(tmp_path):
+    """Files of architectures: members of the quickstart's space, and others."""
+    folder = tmp_path / "models"
+    (folder / "artifact").mkdir(parents=True)
+    layer = LayerSpec(AttentionSpec(4, 4, 16), FfnSpec(256))
+    for name, found in {
+        "own.json": plain(32, 4).to_dict(),
+        "two.json": [plain(48, 2).to_dict(), plain(32, 4).to_dict()],
+        "recipes.json": Architecture(64, (layer,) * 3, 2).to_dict(),
+        "artifact/architecture.json": plain(24, 4).to_dict(),
+        "outside.json": plain(10, 4).to_dict(),
+        "unfit.json": plain(32, 3).to_dict(),
+        "junk.json": {"d_model": 3},
+    }.items():
+        (folder / name).write_text(json.dumps(found))
+    return folder
+
+
+WRONG = [
+    (["search", "quickstart", "--baseline", "{tmp}/no.json", "--run", "{tmp}/r"], ["no.json"]),
+    (["search", "quickstart", "--baseline", "{tmp}", "--run", "{tmp}/r"], ["architecture.json"]),
+    (
+        ["search", "quickstart", "--baseline", "{tmp}/models/junk.json", "--run", "{tmp}/r"],
+        ["junk.json"],
+    ),
+    (
+        ["search", "quickstart", "--baseline", "{tmp}/models/outside.json", "--run", "{tmp}/r"],
+        ["baseline", "outside.json", "digits-tiny", "d_model must be one of", "10"],
+    ),
+    (
+        ["search", "quickstart", "--baseline", "{tmp}/models/unfit.json", "--run", "{tmp}/r"],
+        ["baseline", "unfit.json", "patch_size must divide", "3"],
+    ),
+    (
+        ["search", "quickstart", "--baseline", "{tmp}/models/two.json", "--trials", "2"],
+        ["trials must be >= the number of baselines, 3", "2"],
+    ),
+    (
+        ["search", "quickstart", "--warm-start", "{tmp}/no", "--run", "{tmp}/r"],
+        ["warm_start {tmp}/no", "folder of a search"],
+    ),
+    (
+        ["search", "quickstart", "--predictor", "{tmp}/no.safetensors", "--run", "{tmp}/r"],
+        ["no.safetensors", "readable"],
+    ),
+    (
+        ["search", "quickstart", "--predictor", "{tmp}/models/own.json", "--run", "{tmp}/r"],
+        ["own.json", "safetensors"],
+    ),
+    (
+        ["search", "quickstart", "--resume", "--run", "{run}", "--warm-start", "{run}"],
+        ["warm_start", "differ"],
+    ),
+    (["front", "{tmp}/nowhere"], ["run must be the folder of a search", "nowhere"]),
+    (["front", "{run}", "--max-joules", "-1"], ["joules must be a number > 0", "-1"]),
+    (["front", "{run}", "--max-joules", "2 parsec"], ["joules", "parsec"]),
+    (["front", "{run}", "--max-joules", "1nJ"], ["no member", "1e-09"]),
+    (["front", "{run}", "--min-accuracy", "3"], ["min_accuracy", "[0, 1]", "3"]),
+    (["front", "{run}", "--baseline", "99"], ["baseline", "99"]),
+    (["front", "{run}", "--carbon-g-per-kwh", "-3"], ["carbon_g_per_kwh", "-3"]),
+    (["search", "quickstart", "--carbon-g-per-kwh", "0"], ["carbon_g_per_kwh", "0"]),
+    (["plot", "{run}", "--what", "front", "--to", "{tmp}/x.txt"], [".png"]),
+    (["plot", "{run}", "--what", "front", "--to", "{tmp}/no/x.png"], ["writable", "x.png"]),
+    (["export", "{run}", "--trial", "99", "--to", "{tmp}/a"], ["trial", "99", "0 to"]),
+    (["export", "{run}", "--trial", "0", "--knee", "--to", "{tmp}/a"], ["--trial"]),
+    (["export", "{run}", "--trial", "0", "--to", "{tmp}/a"], ["weights"]),
+    (["export", "{run}", "--trial", "0", "--to", "{run}"], ["weights", "0"]),
+    (["search", "nonsense"], ["recipe must be one of", "quickstart"]),
+    (["search", "quickstrt"], ["did you mean 'quickstart'"]),
+    (["search"], ["recipe", "--task"]),
+    (["search", "quickstart", "--task", "digts", "--run", "{tmp}/r"], ["did you mean 'digits'"]),
+    (["search", "quickstart", "--space", "nope"], ["space must be one of", "nope"]),
+    (["search", "quickstart", "--trials", "0"], ["trials", ">= 1", "0"]),
+    (["search", "quickstart", "--workers", "0"], ["workers", "0"]),
+    (["search", "quickstart", "--max-joules", "x"], ["joules", "x"]),
+    (["search", "quickstart", "--sampler", "best"], ["sampler", "tpe", "best"]),
+    (["search", "quickstart", "--meter", "ruler", "--run", "{tmp}/r"], ["meter", "estimate"]),
+    (["search", "quickstart", "--meter", "nvml", "--run", "{tmp}/r"], ["for cpu", "nvml"]),
+    (["search", "quickstart", "--device", "cuda:77", "--run", "{tmp}/r"], ["device", "cuda:77"]),
+    (
+        ["search", "quickstart", "--teacher", "{tmp}/nowhere", "--run", "{tmp}/r"],
+        ["teacher must be the folder of an exported artifact", "nowhere"],
+    ),
+    (["search", "quickstart", "--resume", "--distill", "--run", "{run}"], ["teacher", "differ"]),
+    (["search", "quickstart", "--task", "no.yaml", "--run", "{tmp}/r"], ["no.yaml", "readable"]),
+    (["search", "quickstart", "--storage", "bogus", "--run", "{tmp}/r"], ["cannot be opened"]),
+    (["search", "--resume", "--run", "{tmp}/r"], ["run must be the folder"]),
+    (
+        ["search", "quickstart", "--resume", "--run", "{tmp}/models"],
+        ["run must be the folder"],
+    ),
+    (["search", "quickstart", "--run", "{run}"], ["new or empty", "nas resume"]),
+    (["search", "quickstart", "--run", "/proc/x/run"], ["writable", "/proc/x/run"]),
+    (["search", "quickstart", "--resume", "--seed", "5", "--run", "{run}"], ["seed", "differ"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG, ids=lambda v: " ".join(v)[:50])
+def test_bad_input_is_one_line_exit_code_2_and_nothing_half_written(
+    run_folder, models, tmp_path, capsys, monkeypatch, arguments, words
+):
+    from search_spaces.compression import probing
+
+    true_probe = probing.probe
+
+    def probed(device, **rest):
+        return true_probe(device, **rest) if device != "cpu" else report(fp32="real")
+
+    monkeypatch.setattr(probing, "probe", probed)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(str(p) for p in tmp_path.rglob("*") if p.name != "writer.lock")
+    filled = [a.format(tmp=tmp_path, run=run_folder) for a in arguments]
+    assert main(filled) == 2
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if not line.startswith(("searching", "exporting"))]
+    assert out == "" and len(lines) == 1, err
+    assert all(word.format(tmp=tmp_path) in lines[0] for word in words), lines[0]
+    assert sorted(str(p) for p in tmp_path.rglob("*") if p.name != "writer.lock") == before
+
+
+@pytest.mark.parametrize(
+    ("options", "teacher", "share"),
+    [
+        ([], None, None),
+        (["--distill"], "largest", None),
+        (["--inherit"], "largest", INHERIT_SHARE),
+        (["--teacher", "model"], "{tmp}/model", None),
+        (["--distill", "--teacher", "model", "--inherit"], "{tmp}/model", INHERIT_SHARE),
+    ],
+)
+def test_options_of_the_teacher_are_kept_in_the_run(
+    tmp_path, monkeypatch, options, teacher, share
+):
+    from search_spaces.compression import probing
+
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
+    monkeypatch.chdir(tmp_path)
+    line = ["search", "quickstart", "--device", "cpu", "--epochs", "7", *options]
+    config = search_config(build_parser().parse_args(line))
+    assert config.teacher == (teacher and teacher.format(tmp=tmp_path))
+    assert (config.training.distill is None) == (teacher is None)
+    assert config.training.recovery.inherit_share == share and config.training.epochs == 7
+    run_module.create(tmp_path / "run", config, "fake")
+    assert run_module.load(tmp_path / "run").config == config
+    # Going on with a run needs none of them again.
+    again = ["search", "--resume", "--run", str(tmp_path / "run")]
+    assert search_config(build_parser().parse_args(again)) == config
+
+
+def test_the_same_line_starts_a_run_and_goes_on_with_it(tmp_path, monkeypatch):
+    import nas
+    from search_spaces.compression import probing
+
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def search(config, folder, **options):
+        asked.append((folder, options["resume"]))
+        if not options["resume"]:
+            run_module.create(folder, config, "fake")
+        raise ValueError("no more is needed")
+
+    monkeypatch.setattr(nas, "search", search)
+    named = ["search", "quickstart", "--device", "cpu", "--resume", "--quiet"]
+    for line in (named, named, [*named, "--run", "own"], [*named, "--run", "own"]):
+        assert main(line) == 2
+    first, own = Path("runs/quickstart-1"), Path("own")
+    assert asked == [(first, False), (first, True), (own, False), (own, True)]
+
+
+def test_baselines_follow_the_recipes_own_each_once(models, tmp_path, monkeypatch):
+    from search_spaces.compression import probing
+
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
+    monkeypatch.chdir(models)
+    files = ["own.json", "two.json", "artifact", "recipes.json"]
+    options = [word for name in files for word in ("--baseline", name)]
+    line = ["search", "quickstart", "--device", "cpu", *options]
+    config = search_config(build_parser().parse_args(line))
+    recipes = search_config(build_parser().parse_args(line[:4])).baselines
+    own = (plain(32, 4), plain(48, 2), plain(24, 4))
+    assert config.baselines == (*recipes, *own) and len(recipes) == 1
+    # The recipe's baseline is of its own space; the user's are asked for by name.
+    other = [*line[:4], "--space", "digits-tiny", *options]
+    assert search_config(build_parser().parse_args(other)).baselines == (*own, *recipes)
+    run_module.create(tmp_path / "again", config, "fake")
+    again = ["search", "--resume", "--run", str(tmp_path / "again")]
+    for resumed in (again, [*again, *options]):
+        assert search_config(build_parser().parse_args(resumed)) == config
+
+
+def test_baselines_are_named_in_the_front_and_the_picture(tmp_path, capsys, monkeypatch):
+    from nas.plots import front as plots
+
+    folder = tmp_path / "run"
+    config = SearchConfig(task="digits", space=SPACE, trials=2, baselines=(LEAST, MOST))
+    run_module.create(folder, config, "fake")
+    drive(make_session(folder, trials=2, sampler="random", baselines=(LEAST, MOST)))
+    assert main(["front", str(folder), "--json"]) == 0
+    members = json.loads(capsys.readouterr().out)["members"]
+    assert [m["trial"] for m in members if m["baseline"]] == [0, 1]
+    assert main(["front", str(folder)]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "(baseline)" in line]
+    assert len(rows) == 2
+    drawn = []
+    monkeypatch.setattr(plots, "plot_front", lambda points, *_, **__: drawn.extend(points))
+    assert main(["plot", str(folder), "--what", "front", "--to", str(tmp_path / "f.png")]) == 0
+    assert [p.kind for p in drawn].count("baseline") == 2
+    assert [p.kind for p in drawn][:2] == ["front", "baseline"]
+
+
+def test_what_is_taken_of_earlier_runs_is_said(run_folder, tmp_path, monkeypatch):
+    from search_spaces.compression import probing
+
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
+    options = ["--device", "cpu", "--warm-start", str(run_folder), "--run", str(tmp_path / "r")]
+    arguments = build_parser().parse_args(["search", "quickstart", *options])
+    config = search_config(arguments)
+    assert config.warm_start == (str(run_folder),) and config.predictor is None
+    run, first = earlier_notes(arguments, config)
+    assert run.startswith(f"warm start from {run_folder} (run-") and "12 trials: " in run
+    assert "accuracies not taken: epochs, learning_rate" in run
+    assert "joules by transfer (device 'd', here " in run and first[-1].isdigit()
+    # What a resumed search has kept is not read again.
+    run_module.create(tmp_path / "r", config, "fake")
+    again = build_parser().parse_args(["search", "--resume", "--run", str(tmp_path / "r")])
+    assert search_config(again) == config and earlier_notes(again, config) == []
+
+
+def test_a_task_file_is_found_from_any_folder(tmp_path, monkeypatch):
+    from search_spaces.compression import probing
+
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
+    monkeypatch.chdir(tmp_path)
+    write_table(tmp_path / "all.csv", reviews(60))
+    write_task(tmp_path / "words.yaml", data="all.csv", sequence_length=12)
+    options = ["--task", "words.yaml", "--space", "encoder-base", "--trials", "2"]
+    line = ["search", "--device", "cpu", *options]
+    config = search_config(build_parser().parse_args(line))
+    assert config.task == str(tmp_path / "words.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"schema": 1}', "\xff", '{"schema": 9, "config": {}}']
+)
+def test_a_corrupt_run_file_is_one_line(run_folder, capsys, text):
+    (run_folder / "run.json").write_text(text, encoding="latin-1")
+    assert main(["front", str(run_folder)]) == 2
+    err = capsys.readouterr().err
+    assert "run.json" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": 3},
+        {"space": []},
+        {"trials": "x"},
+        {"gate": {}},
+        {"training": {"epochs": 0}},
+        {"baselines": [1]},
+        {"teacher": "largest"},
+        {"x": 1},
+    ],
+)
+def test_a_run_file_with_a_wrong_configuration_is_one_line(run_folder, capsys, change):
+    path = run_folder / "run.json"
+    data = json.loads(path.read_text())
+    data["config"] |= change
+    path.write_text(json.dumps(data))
+    code = main(["front", str(run_folder)])
+    err = capsys.readouterr().err
+    assert code in (0, 2) and "Traceback" not in err and len(err.splitlines()) <= 1
+    if code == 0:
+        assert change in ({"task": 3}, {"gate": {}})
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(ValueError, match="run must be"):
+        main(["--debug", "front", str(tmp_path)])
+
+
+def test_doctor_says_what_would_be_used(capsys):
+    assert main(["doctor", "--json", "--device", "cpu"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["meter"] in {"estimate", "rapl"}
+    assert {m["name"] for m in found["meters"]} >= {"nvml", "rapl", "estimate"}
+    assert main(["doctor", "--device", "cpu"]) == 0
+    assert "used:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "joules"),
+    [("2mJ", 2e-3), ("150 uJ", 1.5e-4), ("3µJ", 3e-6), ("0.002", 0.002), ("1e-3J", 1e-3)],
+)
+def test_joules_are_read_with_their_unit(text, joules):
+    assert parse_joules(text) == pytest.approx(joules)
+
+
+@pytest.mark.parametrize(
+    ("joules", "text"), [(1.25e-3, "1.25 mJ"), (15.2e-6, "15.2 µJ"), (2.0, "2 J"), (3e-9, "3 nJ")]
+)
+def test_joules_are_shown_with_the_unit_that_fits(joules, text):
+    assert format_joules(joules) == text

@@ -1,0 +1,193 @@
+"""How commands end: by a signal, with nothing complete, and what they say can be done next."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fault_fakes import wait_for
+from run_fakes import make_run
+from search_fakes import SPACE, finished
+
+from nas.cli.commands.search import report
+from nas.cli.main import main
+from nas.core import interrupts
+from nas.records.config import SearchConfig
+from nas.searching.controller.session import failed
+from nas.store import run as run_module
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+WAITS = """
+import sys, time
+from nas import interrupts
+library = {library}
+with interrupts.handled():
+    if library:
+        import signal
+        def theirs(number, frame):
+            print("library told", flush=True)
+            signal.signal(signal.SIGINT, before)
+        before = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, theirs)
+    with interrupts.told_to_library() as take_over:
+        take_over()
+        try:
+            print("ready", flush=True)
+            time.sleep(30)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        {after}
+    print("code", interrupts.exit_code(), flush=True)
+"""
+
+
+def waiting(*, library=False, after="pass"):
+    code = WAITS.format(library=library, after=after)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_both_signals_interrupt(number, code):
+    with waiting() as process:
+        process.send_signal(number)
+        assert process.stdout.read() == f"interrupted\ncode {code}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("library", [False, True])
+def test_a_second_signal_ends_at_once(number, library):
+    with waiting(library=library, after="time.sleep(30)") as process:
+        process.send_signal(number)
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 143
+
+
+def test_a_library_that_ends_by_itself_is_told_in_place_of_an_exception():
+    with waiting(library=True) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "library told\n"
+        process.kill()
+
+
+def test_handlers_are_as_before_afterwards_and_others_stay():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with interrupts.handled():
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with interrupts.handled():
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run_command(arguments, cwd):
+    return subprocess.Popen(
+        [sys.executable, "-c", "import sys; from nas.cli.main import main; sys.exit(main())",
+         *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=cwd,
+    )  # fmt: skip
+
+
+def test_a_page_that_is_served_ends_by_sigterm_as_by_ctrl_c(tmp_path):
+    make_run(tmp_path / "run", trials=3)
+    with run_command(["report", "run", "--watch", "--port", "0"], tmp_path) as process:
+        assert process.stdout.readline().startswith("http://")
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 0 and errors == ""
+
+
+def test_sigterm_while_measuring_is_one_line(tmp_path):
+    words = ["measure", "--space", "digits-tiny", "--sample", "50", "--meter", "estimate"]
+    with run_command([*words, "--protocol", "quick"], tmp_path) as process:
+        line = process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=180)
+        assert process.returncode in (143, 2), line + errors
+        assert "Traceback" not in errors
+
+
+def without_weights(done, capsys):
+    code = report(done, as_json=False)
+    return code, capsys.readouterr().out
+
+
+def proposed(text):
+    (line,) = [line for line in text.splitlines() if line.startswith("Next: ")]
+    return line.removeprefix("Next: ").split("; ")
+
+
+def test_what_is_proposed_next_works(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    done = make_run(tmp_path / "a run's", trials=5)
+    code, text = without_weights(done, capsys)
+    assert code == 0
+    # There are no weights to export.
+    (front,) = proposed(text)
+    assert main(shlex.split(front)[1:]) == 0
+    knee = done.front().knee().trial
+    for place in (done.weights_path(knee),):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"weights")
+    (tmp_path / "model").mkdir()
+    code, text = without_weights(done, capsys)
+    assert any(step.startswith("nas export") for step in proposed(text))
+    assert not any(re.search(r"--to model(\s|$)", step) for step in proposed(text))
+
+
+def test_where_nothing_is_complete_the_exit_code_is_1_and_reasons_are_printed(tmp_path, capsys):
+    done = make_run(
+        tmp_path / "run",
+        trials=3,
+        judge=lambda c: failed(c, "no g++" if c.number else "it took longer than 3 s"),
+    )
+    code, text = without_weights(done, capsys)
+    assert code == 1
+    assert "failed: trials 1, 2: no g++" in text
+    assert "failed: trial 0: it took longer than 3 s" in text
+    assert "--knee" not in text and "export" not in text
+    assert report(done, as_json=True) == 1
+    data = json.loads(capsys.readouterr().out)
+    assert data["failures"][0] == {"reason": "no g++", "trials": [1, 2]}
+
+
+def test_an_interrupted_search_says_how_to_go_on(tmp_path, capsys):
+    from search_fakes import make_session
+
+    config = SearchConfig(task="digits", space=SPACE, trials=6, sampler="random")
+    run_module.create(tmp_path / "run", config, "fake")
+    session = make_session(tmp_path / "run", trials=6, sampler="random")
+    session.next_candidate()
+    code, text = without_weights(run_module.load(tmp_path / "run"), capsys)
+    assert code == 130 and proposed(text) == [f"nas resume {tmp_path / 'run'}"]
+    session.finish(finished(session.next_candidate()))
+    code, text = without_weights(run_module.load(tmp_path / "run"), capsys)
+    assert code == 130 and len(proposed(text)) == 2
+
+
+@pytest.mark.e2e
+def test_sigterm_ends_a_search_as_ctrl_c_does(tmp_path):
+    words = ["search", "quickstart", "--trials", "3", "--epochs", "400", "--run", "run"]
+    with run_command(words, tmp_path) as process:
+        wait_for(lambda: (tmp_path / "run" / "trials" / "0").exists())
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    assert "interrupted" in out and "Next: nas resume run" in out
+    assert "Traceback" not in errors and "***" not in errors
+    assert not Path("/proc", str(process.pid)).exists()

@@ -1,0 +1,61 @@
+"""The gate's probability, against drawing candidates and looking."""
+
+import numpy as np
+import pytest
+from search_fakes import SPACE, WORKLOAD, finished
+
+from nas.records.config import GateConfig
+from nas.records.trial import TrialRecord
+from nas.searching.gating.gate import Gate, Rivals, front_probability
+from search_spaces.space.sampling import sample
+
+FRONT = np.array([[0.80, 1e-6], [0.90, 3e-6], [0.95, 9e-6], [0.85, 8e-6]])
+
+
+@pytest.mark.parametrize(
+    ("error", "energy_j", "sd"), [(0.12, 2e-6, 0.3), (0.04, 2e-5, 0.2), (0.3, 5e-6, 0.1)]
+)
+def test_it_is_the_share_of_draws_that_nothing_dominates(error, energy_j, sd):
+    rng = np.random.default_rng(0)
+    errors = error * np.exp(rng.normal(0, sd, 40_000))
+    joules = energy_j * np.exp(rng.normal(0, sd, 40_000))
+    beaten = (FRONT[:, 0] >= 1 - errors[:, None]) & (FRONT[:, 1] <= joules[:, None])
+    found = front_probability(
+        FRONT,
+        log_error=np.log([error]),
+        log_error_sd=np.array([sd]),
+        log_energy=np.log([energy_j]),
+        log_energy_sd=np.array([sd]),
+    )
+    assert found[0] == pytest.approx(1 - beaten.any(axis=1).mean(), abs=0.01)
+
+
+def trials(n):
+    rng = np.random.default_rng(1)
+    return [finished(TrialRecord(number, "running", sample(SPACE, rng))) for number in range(n)]
+
+
+def test_what_it_suggests_is_new_and_likelier_than_most():
+    rivals = Rivals.sample(SPACE, 0, 200)
+    gate = Gate(WORKLOAD, GateConfig(), seed=0, rivals=rivals)
+    assert gate.suggest(set()) is None, "nothing is known yet"
+    gate.refit(trials(40))
+    first = gate.suggest(set())
+    second = gate.suggest({first.hash})
+    assert second != first
+    members = [rivals.member(i) for i in range(len(rivals.batch))]
+    chances = gate.chances(members)
+    assert gate.chances([first])[0] == pytest.approx(chances.max())
+    assert gate.chances([first])[0] > np.median(chances)
+
+
+def test_rivals_only_ever_lower_a_chance():
+    fresh = [r.architecture for r in trials(120)[40:]]
+    chances = []
+    for rivals in (None, Rivals.sample(SPACE, 0, 500)):
+        gate = Gate(WORKLOAD, GateConfig(), seed=0, rivals=rivals)
+        gate.refit(trials(40))
+        chances.append(gate.chances(fresh))
+    alone, beside = chances
+    assert np.all(beside <= alone + 1e-9)
+    assert np.max(alone - beside) > 0.03, "they are seen where they matter"

@@ -1,0 +1,313 @@
+"""Several drivers, one after another or at once: who may write, and which trials they end."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from s3_fakes import CREDENTIALS, s3_server, url
+from search_fakes import finished, make_session
+
+from nas.cluster.driver import _SessionSearcher
+from nas.core.files import place_at
+from nas.core.process_identity import ProcessIdentity
+from nas.records.config import SearchConfig
+from nas.store import lock as lock_module
+from nas.store import run as run_module
+from nas.store.lock import NAME, RunBusyError, sole_writer
+from nas.training.keeper import Keeper
+from search_spaces.space.presets import get_space
+
+
+@pytest.fixture
+def no_flock(monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def owner(**changes):
+    return json.dumps({"since": "2026-01-01"} | ProcessIdentity.here().to_dict() | changes)
+
+
+def test_a_lock_file_that_is_removed_lets_nobody_else_in(tmp_path):
+    with sole_writer(tmp_path) as lock:
+        (tmp_path / NAME).unlink()
+        with pytest.raises(RunBusyError, match="wait for it or stop it"), sole_writer(tmp_path):
+            raise AssertionError("two writers")
+        lock.check()
+        assert json.loads((tmp_path / NAME).read_text())["token"] == lock.token
+    with sole_writer(tmp_path):
+        pass
+
+
+def test_a_driver_whose_lock_was_taken_writes_no_more(tmp_path):
+    session = make_session(tmp_path, trials=3)
+    with sole_writer(tmp_path) as lock:
+        session._store.fence(lock.check, lock.token)
+        candidate = session.next_candidate()
+        (tmp_path / NAME).write_text(owner(token="other", pid=7, host="elsewhere"))
+        before = (tmp_path / "study.journal").read_bytes()
+        with pytest.raises(RunBusyError, match="process 7 on elsewhere.* this one stops"):
+            session.finish(finished(candidate))
+        with pytest.raises(RunBusyError):
+            session.next_candidate()
+        assert (tmp_path / "study.journal").read_bytes() == before
+    # Nor does it take the lock from its new holder.
+    assert json.loads((tmp_path / NAME).read_text())["token"] == "other"
+
+
+def test_a_copy_of_a_run_that_shares_its_database_ends_the_first_driver(tmp_path):
+    shared = {"storage": f"sqlite:///{tmp_path}/study.db", "trials": 3}
+    first = make_session(tmp_path, **shared)
+    first._store.fence(lambda: None, "first")
+    candidate = first.next_candidate()
+    second = make_session(tmp_path, create=False, **shared)
+    second._store.fence(lambda: None, "second")
+    with pytest.raises(RunBusyError, match="copy of the run"):
+        first.finish(finished(candidate))
+    second.finish(finished(second.next_candidate()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "age_s", "is_free"),
+    [
+        # Killed a moment ago in another container of the same host name.
+        ({"namespace": "pid:[1]", "pid": 1}, 0, False),
+        ({"boot": None, "namespace": None, "started": None, "pid": 4_000_000}, 0, False),
+        # Process 1 of a container that is long gone.
+        ({"namespace": "pid:[1]", "pid": 1}, 3600, True),
+        ({"boot": None, "namespace": None, "started": None, "pid": 1}, 3600, True),
+        # Here, where it can be seen: its number is another process's now, or its own.
+        ({"pid": os.getpid(), "started": 1}, 0, True),
+        ({}, 3600, False),
+    ],
+)
+def test_a_lock_by_age_looks_at_more_than_host_and_number(
+    tmp_path, monkeypatch, no_flock, changes, age_s, is_free
+):
+    monkeypatch.setattr(lock_module, "_SETTLE_S", 0.01)
+    path = tmp_path / NAME
+    path.write_text(owner(**changes))
+    os.utime(path, (time.time() - age_s,) * 2)
+    if is_free:
+        with sole_writer(tmp_path) as lock:
+            lock.check()
+    else:
+        with pytest.raises(RunBusyError, match=socket.gethostname()), sole_writer(tmp_path):
+            raise AssertionError("two writers")
+
+
+def test_half_a_lock_file_is_somebodys_until_it_is_old(tmp_path, monkeypatch, no_flock):
+    monkeypatch.setattr(lock_module, "_SETTLE_S", 0.01)
+    (tmp_path / NAME).write_text('{"pid": 1')
+    with pytest.raises(RunBusyError), sole_writer(tmp_path):
+        raise AssertionError("two writers")
+    os.utime(tmp_path / NAME, (0, 0))
+    with sole_writer(tmp_path):
+        pass
+
+
+def test_of_drivers_that_start_at_once_without_flock_one_writes(tmp_path, no_flock):
+    barrier, ends, outcomes = threading.Barrier(4), threading.Event(), []
+
+    def start():
+        barrier.wait(5)
+        try:
+            with sole_writer(tmp_path) as lock:
+                outcomes.append("writes")
+                ends.wait(5)
+                lock.check()
+        except RunBusyError:
+            outcomes.append("busy")
+            if len(outcomes) == 4:
+                ends.set()
+
+    starts = [threading.Thread(target=start) for _ in range(4)]
+    for each in starts:
+        each.start()
+    for each in starts:
+        each.join()
+    assert sorted(outcomes) == ["busy"] * 3 + ["writes"]
+
+
+def test_a_holder_on_a_machine_that_flock_does_not_reach_is_seen_by_its_heartbeat(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(lock_module, "TOUCH_EACH_S", 0.2)
+    path = tmp_path / NAME
+    path.write_text(owner(token="other", boot="another", host="elsewhere"))
+    ended = threading.Event()
+
+    def beat():
+        while not ended.wait(0.1):
+            os.utime(path)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    with pytest.raises(RunBusyError, match="elsewhere"), sole_writer(tmp_path):
+        raise AssertionError("two writers")
+    ended.set()
+    beating.join()
+    # Killed, as a job that is queued again on another node finds it.
+    with sole_writer(tmp_path) as lock:
+        lock.check()
+
+
+def test_an_object_store_has_one_writer_too(tmp_path, monkeypatch):
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(lock_module, "TOUCH_EACH_S", 0.01)
+    with s3_server() as server:
+        place = place_at(url(server)) / "run"
+        with sole_writer(place) as lock:
+            with pytest.raises(RunBusyError, match="s3://"), sole_writer(place):
+                raise AssertionError("two writers")
+            time.sleep(0.1)
+            lock.check()
+        with sole_writer(place):
+            pass
+
+
+def test_runs_of_one_folder_name_in_one_second_have_names_of_their_own(tmp_path):
+    config = SearchConfig(task="digits", space=get_space("digits-tiny"), trials=1)
+    names = {
+        run_module.create(tmp_path / str(n) / "run", config, "estimate").name for n in range(3)
+    }
+    assert len(names) == 3
+
+
+def searcher(folder, *, workers, create=False, trials=4):
+    session = make_session(folder, trials=trials, create=create, sampler="random")
+    return session, _SessionSearcher(session, folder / "trials", workers, None)
+
+
+def dispatched(searcher, trial_id):
+    suggestion = searcher.suggest(trial_id)
+    return None if suggestion is None else json.loads(suggestion["candidate"])["number"]
+
+
+def end(searcher, trial_id):
+    record = finished(searcher._running[trial_id])
+    searcher.on_trial_complete(trial_id, {"record": json.dumps(record.to_dict())})
+
+
+def states(session):
+    return [record.state for record in session.records()]
+
+
+def test_a_trial_that_ends_every_driver_fails_and_the_search_goes_on(tmp_path):
+    session, driver = searcher(tmp_path, workers=1, create=True)
+    first = [dispatched(driver, "x")]
+    for _ in range(3):
+        session, driver = searcher(tmp_path, workers=1)
+        first.append(dispatched(driver, "x"))
+    assert first == [0, 0, 0, 1]
+    assert "worker died" in session.record(0).reason
+
+
+def test_beside_an_innocent_trial_the_one_that_ends_every_driver_is_found(tmp_path):
+    session, driver = searcher(tmp_path, workers=2, create=True)
+    poison = 1
+    for n in range(12):
+        running = {dispatched(driver, f"{n}-a"), dispatched(driver, f"{n}-b")} - {None}
+        if poison in running:
+            # It takes the driver with it, before any other trial comes to its end.
+            session, driver = searcher(tmp_path, workers=2)
+        else:
+            for trial_id in list(driver._running):
+                end(driver, trial_id)
+        if states(session)[poison] == "failed":
+            break
+    assert states(session)[poison] == "failed" and states(session)[0] == "complete"
+
+
+def test_events_that_name_nobody_fail_nobody(tmp_path):
+    session, driver = searcher(tmp_path, workers=2, create=True)
+    for n in range(2):
+        assert {dispatched(driver, f"{n}-a"), dispatched(driver, f"{n}-b")} == {0, 1}
+        driver.lose_all()
+    # Whichever it is, it shows alone.
+    assert (dispatched(driver, "a"), dispatched(driver, "b")) == (0, None)
+    end(driver, "a")
+    for n in range(3):
+        assert (dispatched(driver, f"c{n}"), dispatched(driver, f"d{n}")) == (1, None)
+        driver.lose_all()
+    assert states(session)[:2] == ["complete", "failed"]
+
+
+def test_an_event_that_names_a_worker_blames_its_trial_alone(tmp_path):
+    session, driver = searcher(tmp_path, workers=2, create=True)
+    for number in (0, 1):
+        (tmp_path / "trials" / str(number)).mkdir(parents=True)
+        (tmp_path / "trials" / str(number) / "worker.json").write_text(f'["a{number}b"]')
+    event = RuntimeError("killed for memory (actor ID: a1b, pid=7)")
+    for n in range(2):
+        assert {dispatched(driver, f"{n}-a"), dispatched(driver, f"{n}-b")} == {0, 1}
+        driver.lose_all(event)
+    assert (dispatched(driver, "a"), dispatched(driver, "b")) == (0, None)
+    end(driver, "a")
+    assert dispatched(driver, "b") == 1
+    driver.lose_all(event)
+    assert states(session)[:2] == ["complete", "failed"]
+
+
+def test_a_driver_that_ends_by_itself_blames_nobody(tmp_path):
+    _, driver = searcher(tmp_path, workers=1, create=True)
+    for _ in range(5):
+        with driver.marks_interrupted():
+            assert dispatched(driver, "x") == 0
+        session, driver = searcher(tmp_path, workers=1)
+    with pytest.raises(KeyboardInterrupt), driver.marks_interrupted():
+        assert dispatched(driver, "x") == 0
+        raise KeyboardInterrupt
+    session, driver = searcher(tmp_path, workers=1)
+    assert dispatched(driver, "x") == 0 and states(session) == ["running"]
+
+
+def test_progress_begins_the_count_anew(tmp_path):
+    import torch
+
+    class State:
+        def tensors(self):
+            return {"weights": torch.zeros(1)}
+
+    _, driver = searcher(tmp_path, workers=1, create=True)
+    for epoch in range(1, 6):
+        assert dispatched(driver, "x") == 0
+        Keeper(tmp_path / "trials" / "0" / "loop.safetensors", each_s=0.0).after(epoch, State())
+        session, driver = searcher(tmp_path, workers=1)
+    assert states(session) == ["running"]
+    for _ in range(2):
+        assert dispatched(driver, "x") == 0
+        session, driver = searcher(tmp_path, workers=1)
+    assert states(session) == ["failed"]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from nas.store.lock import sole_writer
+with sole_writer(Path(sys.argv[1])) as lock:
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_after_kill_9_without_flock_the_lock_is_free_at_once(tmp_path, no_flock):
+    command = [sys.executable, "-c", "import fcntl, errno\ndef no(*_):\n raise OSError("
+               "errno.ENOLCK, 'none')\nfcntl.flock = no\n" + HOLD, str(tmp_path)]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunBusyError, match=f"process {holder.pid}"), sole_writer(tmp_path):
+            raise AssertionError("two writers")
+        holder.kill()
+    with sole_writer(tmp_path):
+        pass

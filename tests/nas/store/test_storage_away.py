@@ -1,0 +1,234 @@
+"""Storage that stays away beyond patience fails no trial; the search says so and ends."""
+
+import errno
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import ray
+from fault_fakes import Failing, meet_full_disk, notes
+from safetensors import SafetensorError
+from search_fakes import finished, make_session
+
+from nas.cluster import driver as ray_driver
+from nas.cluster import waits as ray_waits
+from nas.core.files import write_json
+from nas.core.retry import (
+    AwayError,
+    StorageAwayError,
+    is_of_storage,
+    naming_storage,
+    patience,
+    persist,
+)
+from nas.records.config import GateConfig
+from nas.records.replicas import result_in
+from predictors.measurement.process import MeasureError
+from predictors.measurement.protocol import get_protocol
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Workers wait as long as the environment says."""
+    monkeypatch.setenv("JOULENAS_PATIENCE_S", "0.2")
+
+
+@dataclass
+class Raises:
+    """An evaluator whose candidates all raise what ``make`` makes of a trial's folder."""
+
+    make: object
+
+    def evaluate(self, candidate, folder, measure, tell=None):
+        raise self.make(folder)
+
+
+def wrapped(error, kind=ValueError):
+    try:
+        try:
+            raise error
+        except Exception as cause:
+            raise kind("weights must fit the architecture") from cause
+    except kind as outer:
+        return outer
+
+
+STORAGE = {
+    "full": lambda _: OSError(errno.ENOSPC, "No space left on device"),
+    "quota": lambda _: OSError(errno.EDQUOT, "Disk quota exceeded"),
+    "broken": lambda _: OSError(errno.EIO, "Input/output error"),
+    "read-only": lambda _: OSError(errno.EROFS, "Read-only file system"),
+    "stale": lambda _: OSError(errno.ESTALE, "Stale file handle"),
+    "safetensors": lambda _: SafetensorError("I/O error: No space left on device (os error 28)"),
+    "told by what was raised from it": lambda _: wrapped(OSError(errno.EIO, "I/O error")),
+    "a right to a file of the run": lambda folder: PermissionError(
+        errno.EACCES, "Permission denied", str(folder / "model.safetensors")
+    ),
+    "a measuring process": lambda _: wrapped(OSError(errno.ENOSPC, "full"), MeasureError),
+    "a Ray task": lambda _: ray.exceptions.RayTaskError(
+        "measure", "trace", StorageAwayError(errno.ENOSPC, "No space left on device")
+    ).as_instanceof_cause(),
+}
+CANDIDATES = {
+    "a file of its own": lambda _: FileNotFoundError(errno.ENOENT, "No such file", "/my/weights"),
+    "a right to a file elsewhere": lambda _: PermissionError(errno.EACCES, "no", "/etc/shadow"),
+    "a compiler": lambda _: FileNotFoundError(errno.ENOENT, "No such file or directory: 'g++'"),
+    "memory": lambda _: OSError(errno.ENOMEM, "Cannot allocate memory"),
+    "open files": lambda _: OSError(errno.EMFILE, "Too many open files"),
+    "a service": lambda _: ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+    "a service's time": lambda _: TimeoutError("timed out"),
+    "words alone": lambda _: OSError("my plug-in does not work"),
+    "a pipe": lambda _: BrokenPipeError(errno.EPIPE, "Broken pipe"),
+    "a value": lambda _: ValueError("no"),
+    "a file that a plug-in forgot": lambda folder: FileNotFoundError(
+        errno.ENOENT, "No such file", str(folder / "mine.bin")
+    ),
+}
+
+
+@pytest.mark.parametrize("make", STORAGE.values(), ids=STORAGE)
+def test_what_storage_raises_leaves_the_trial_unfinished(tmp_path, make):
+    session = make_session(tmp_path, trials=2)
+    candidate = session.next_candidate()
+    folder = tmp_path / "trials" / "0"
+    with pytest.raises(AwayError) as error:
+        ray_driver.evaluate_trial(candidate, folder, Raises(make), None)
+    # It is sent to the driver.
+    assert isinstance(pickle.loads(pickle.dumps(error.value)), AwayError)
+    assert result_in(folder) is None
+    again = make_session(tmp_path, trials=2, create=False)
+    assert again.next_candidate() == candidate
+
+
+@pytest.mark.parametrize("make", CANDIDATES.values(), ids=CANDIDATES)
+def test_what_a_candidate_raises_fails_it(tmp_path, make):
+    candidate = make_session(tmp_path, trials=2).next_candidate()
+    folder = tmp_path / "trials" / "0"
+    record = ray_driver.evaluate_trial(candidate, folder, Raises(make), None)
+    assert record.state == "failed" and type(make(folder)).__name__ in record.reason
+    assert result_in(folder) == record
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EMFILE, errno.ENOENT])
+def test_whatever_a_write_of_ours_raises_is_storages(tmp_path, monkeypatch, number):
+    def fails(_):
+        raise OSError(number, os.strerror(number))
+
+    def make(folder):
+        monkeypatch.setattr("os.fsync", fails)
+        write_json(folder / "progress.json", {})
+
+    candidate = make_session(tmp_path, trials=2).next_candidate()
+    with pytest.raises(StorageAwayError, match=f"{os.strerror(number)}.*progress.json"):
+        ray_driver.evaluate_trial(candidate, tmp_path / "0", Raises(make), None)
+    monkeypatch.undo()
+    assert result_in(tmp_path / "0") is None
+
+
+def test_a_result_that_cannot_be_written_is_no_failure(tmp_path, monkeypatch):
+    session = make_session(tmp_path, trials=1)
+    candidate = session.next_candidate()
+
+    class Done:
+        def evaluate(self, candidate, folder, measure, tell=None):
+            monkeypatch.setattr("os.fsync", fails)
+            return finished(candidate)
+
+    def fails(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageAwayError, match=r"No space left on device.*result\.json"):
+        ray_driver.evaluate_trial(candidate, tmp_path / "0", Done(), None)
+
+
+def test_patience_counts_from_the_first_failure_and_but_once(tmp_path):
+    """Beyond it an outer wait does not begin anew."""
+    calls = []
+
+    def write():
+        calls.append(1)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with patience(wait_s=0.2) as waits, pytest.raises(StorageAwayError):
+        persist(lambda: persist(write, place="a"), is_storage=False)
+    n = len(calls)
+    assert waits.total_s() >= 0.2
+    # Pauses double, from 0.05 s: an outer wait that begins anew would try it four times more.
+    assert n <= 5
+
+
+def test_what_is_waited_for_does_not_count_for_a_trials_time(tmp_path, monkeypatch):
+    """Or else a full disk would fail each trial that has a time limit shorter than patience."""
+    monkeypatch.setenv("JOULENAS_PATIENCE_S", "2.5")
+    candidate = make_session(tmp_path, trials=1).next_candidate()
+    ended = []
+    monkeypatch.setattr("nas.cluster.trial_worker.os._exit", ended.append)
+    with pytest.raises(StorageAwayError):
+        ray_driver.evaluate_trial(
+            candidate, tmp_path / "0", Raises(meet_full_disk), None, timeout_s=1.0
+        )
+    assert ended == [] and result_in(tmp_path / "0") is None
+
+
+def test_the_mark_of_storage_survives_what_wraps_it():
+    with pytest.raises(StorageAwayError, match="weights must fit"), naming_storage():
+        raise wrapped(OSError(errno.EIO, "Input/output error"))
+    assert not is_of_storage(wrapped(OSError(errno.EPIPE, "Broken pipe")))
+
+
+class Waits:
+    def __init__(self):
+        self.reasons = []
+
+    def on_wait(self, reason):
+        self.reasons.append(reason)
+
+
+@pytest.mark.e2e
+def test_a_search_whose_disk_stays_full_says_so_ends_and_goes_on(tmp_path, monkeypatch):
+    """On true Ray: what Tune makes of errors, and what workers say, is Ray's."""
+    from nas.cluster.connect import cluster
+
+    monkeypatch.setenv("JOULENAS_PATIENCE_S", "3")
+    tests = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tests), str(tests.parent)]))
+    heard = Waits()
+
+    def run(session, faults):
+        ray_driver.run_trials(
+            session,
+            Failing(faults),
+            tmp_path / "trials",
+            workers=2,
+            device="cpu",
+            meter="fake",
+            protocol=get_protocol("quick"),
+            lock_folder=tmp_path,
+        )
+
+    gate = GateConfig(startup_trials=99)
+    with cluster(None, 2, "cpu"), patience(), ray_waits.hear_waits(heard):
+        session = make_session(tmp_path, trials=6, sampler="random", gate=gate)
+        with pytest.raises(StorageAwayError, match=r"trial 2: .*No space left on device"):
+            run(session, {2: meet_full_disk})
+        assert any(
+            "trial 2 waits for storage: No space left on device" in reason
+            and "state.json" in reason
+            and "trying again for 3 s" in reason
+            for reason in heard.reasons
+        )
+        again = make_session(tmp_path, trials=6, sampler="random", gate=gate, create=False)
+        assert "failed" not in [r.state for r in again.records()]
+        assert again.record(2).state == "running" and again.record(0).state == "complete"
+        # The driver's own: Tune would make a trial's failure of it, or text.
+        full = OSError(errno.ENOSPC, "No space left on device")
+        with monkeypatch.context() as patch:
+            patch.setattr(again, "finish", lambda _: (_ for _ in ()).throw(full))
+            with pytest.raises(OSError, match="No space left"):
+                run(again, {})
+        last = make_session(tmp_path, trials=6, sampler="random", gate=gate, create=False)
+        run(last, {})
+    assert [r.state for r in last.records()] == ["complete"] * 6
+    assert len(notes(tmp_path / "trials" / "0" / "attempts")) == 1
