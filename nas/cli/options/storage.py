@@ -32,9 +32,9 @@ def loaded(arguments: argparse.Namespace, run: str | Path | None = None) -> Run:
     Raises:
         ValueError: it is no run, or keeps nothing in such storage.
     """
-    import nas
+    from nas.store.run import load
 
-    return nas.load(run or arguments.run, **storage_of(arguments.storage))
+    return load(run or arguments.run, **storage_of(arguments.storage))
 
 
 def loaded_pair(runs: Sequence[str], given: Sequence[str] | None) -> list[Run]:
@@ -43,21 +43,21 @@ def loaded_pair(runs: Sequence[str], given: Sequence[str] | None) -> list[Run]:
     Raises:
         ValueError: one is no run, or keeps nothing in such storage.
     """
-    import nas
+    from nas.store.run import load
 
     places = [storage_of([text]) for text in given or ()]
     if len(places) > len(runs):
         raise ValueError(f"storage must be given once or twice, got {len(places)} times")
     if len(places) != 1:
-        return [nas.load(run, **(places[i] if places else {})) for i, run in enumerate(runs)]
+        return [load(run, **(places[i] if places else {})) for i, run in enumerate(runs)]
     ((field, _),) = places[0].items()
     # One of the two may be in its folder.
-    read = [nas.load(run) for run in runs]
+    read = [load(run) for run in runs]
     stored = [getattr(run.config, field) is not None for run in read]
     if not any(stored):
-        return [nas.load(run, **places[0]) for run in runs]
+        return [load(run, **places[0]) for run in runs]
     return [
-        nas.load(run.folder, **places[0]) if elsewhere else run
+        load(run.folder, **places[0]) if elsewhere else run
         for run, elsewhere in zip(read, stored, strict=True)
     ]
 
