@@ -16,9 +16,7 @@ from nas.core.retry import patience
 from nas.core.versions import Start
 from nas.evaluation.evaluator import Evaluator, TrainingEvaluator
 from nas.evaluation.supernet_evaluator import SupernetEvaluator
-from nas.evaluation.teacher import (
-    check_artifact,
-)
+from nas.evaluation.teacher import check_artifact
 from nas.records.config import LARGEST, SearchConfig
 from nas.records.device_names import MeterFound, find_meter
 from nas.searching import writing
