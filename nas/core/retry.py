@@ -203,6 +203,13 @@ def _again(
             error = again
 
 
+def tell_of_wait(reason: str) -> None:
+    """Tell whoever ``patience`` tells in this context, if anybody, why something waits."""
+    current = _current.get()
+    if current is not None and current.tell is not None:
+        current.tell(reason)
+
+
 def is_of_storage(error: BaseException, folder: Path | None = None) -> bool:
     """Whether ``error``, or what it was raised from, is storage's and not of the code that ran.
 

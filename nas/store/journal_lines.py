@@ -95,7 +95,7 @@ def parse_line(line: bytes) -> Entry:
     return entry
 
 
-def _check_values(entry: Entry, code: int) -> None:
+def _check_values(entry: Entry, code: object) -> None:
     """Raise where a replay would: no reader takes what another cannot follow."""
     if "state" in entry and entry["state"] not in _STATES:
         raise ValueError(f"it is not as Optuna writes it: its state is {entry['state']!r}")

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from optuna.storages.journal import JournalFileSymlinkLock
 
+from nas.core.retry import tell_of_wait
+
 # A lock that is as old was left by a process that was killed: it is held for milliseconds.
 _STALE_S = 30.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 1.0
@@ -29,7 +31,7 @@ class JournalLock(JournalFileSymlinkLock):
 
     def acquire(self) -> bool:
         """Make the link; one that a killed process left is removed."""
-        pause_s, seen, since_s = _FIRST_PAUSE_S, None, time.monotonic()
+        pause_s, seen, is_told, since_s = _FIRST_PAUSE_S, None, False, time.monotonic()
         while True:
             try:
                 os.symlink(self._lock_target_file, self._lock_file)
@@ -44,5 +46,11 @@ class JournalLock(JournalFileSymlinkLock):
                     # Fails where another process removes it first.
                     with contextlib.suppress(RuntimeError):
                         self.release()
+            if pause_s >= _LONGEST_PAUSE_S and not is_told:
+                tell_of_wait(
+                    f"another program, or one that was killed, holds {self._lock_file}: it is "
+                    f"taken away when it is {_STALE_S:.0f} s old"
+                )
+                is_told = True
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

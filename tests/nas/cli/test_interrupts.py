@@ -25,7 +25,7 @@ from nas.store import run as run_module
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 WAITS = """
 import sys, time
-from nas import interrupts
+from nas.core import interrupts
 library = {library}
 with interrupts.handled():
     if library:
@@ -56,8 +56,10 @@ def waiting(*, library=False, after="pass"):
     return process
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_both_signals_interrupt(number, code):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
+def test_all_signals_interrupt(number, code):
     with waiting() as process:
         process.send_signal(number)
         assert process.stdout.read() == f"interrupted\ncode {code}\n"
@@ -102,11 +104,12 @@ def run_command(arguments, cwd):
     )  # fmt: skip
 
 
-def test_a_page_that_is_served_ends_by_sigterm_as_by_ctrl_c(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_page_that_is_served_ends_by_others_as_by_ctrl_c(tmp_path, number):
     make_run(tmp_path / "run", trials=3)
     with run_command(["report", "run", "--watch", "--port", "0"], tmp_path) as process:
         assert process.stdout.readline().startswith("http://")
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 0 and errors == ""
 
@@ -139,10 +142,9 @@ def test_what_is_proposed_next_works(tmp_path, monkeypatch, capsys):
     # There are no weights to export.
     (front,) = proposed(text)
     assert main(shlex.split(front)[1:]) == 0
-    knee = done.front().knee().trial
-    for place in (done.weights_path(knee),):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(b"weights")
+    place = done.weights_path(done.front().recommended().trial)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"weights")
     (tmp_path / "model").mkdir()
     code, text = without_weights(done, capsys)
     assert any(step.startswith("nas export") for step in proposed(text))
