@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -52,7 +53,7 @@ def said_if_away(run: Run) -> Iterator[None]:
         raise StorageError(
             f"storage of run {run.folder} is full or away, longer than it is waited for "
             f"({first_line(error, run.config.storage)}); nothing is lost: nas resume "
-            f"{run.folder} goes on when there is room or it is back"
+            f"{shlex.quote(str(run.folder))} goes on when there is room or it is back"
         ) from None
 
 
@@ -69,7 +70,8 @@ def said_if_not_writable(folder: Path) -> Iterator[None]:
             raise
         raise StorageError(
             f"run folder {folder} cannot be written now ({in_words(error)}); nothing is lost: "
-            f"nas resume {folder} goes on when there is room and a right to write"
+            f"nas resume {shlex.quote(str(folder))} goes on when there is room and a right to "
+            f"write"
         ) from error
 
 

@@ -17,6 +17,8 @@ from optuna.storages.journal._storage import JournalOperation
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from nas.core.names import printable
+
 Entry = dict[str, Any]
 # A record of 256 layers takes a hundredth of it; untrusted input must not fill memory.
 MOST_BYTES_IN_LINE = 16 * 1024 * 1024
@@ -195,7 +197,8 @@ def damaged(path: Path, start: int, why: str) -> StorageError:
             left -= len(block)
         text = file.readline(_SHOWN).decode(errors="replace").rstrip("\n")
     return StorageError(
-        f"study {path} is damaged at line {number}: {why} (it begins {text!r}). Nothing was "
-        f"changed. Keep a copy of the file, then take the line out if another program wrote it "
-        f"(sed -i {number}d {path.name}), or put back a copy from before; nas resume goes on then"
+        f"study {printable(str(path))} is damaged at line {number}: {why} (it begins {text!r}). "
+        f"Nothing was changed. Keep a copy of the file, then take the line out if another program "
+        f"wrote it (sed -i {number}d {path.name}), or put back a copy from before; nas resume "
+        f"goes on then"
     )

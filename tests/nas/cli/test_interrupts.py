@@ -134,9 +134,10 @@ def proposed(text):
     return line.removeprefix("Next: ").split("; ")
 
 
-def test_what_is_proposed_next_works(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["a run's", "-dash", '$(id) "é"'])
+def test_what_is_proposed_next_works(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
-    done = make_run(tmp_path / "a run's", trials=5)
+    done = make_run(Path(name), trials=5)
     code, text = without_weights(done, capsys)
     assert code == 0
     # There are no weights to export.

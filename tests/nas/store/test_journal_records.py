@@ -263,6 +263,15 @@ def test_a_record_of_a_trial_that_is_not_there_ends_the_search_that_runs(tmp_pat
             read()
 
 
+def test_a_place_with_a_line_end_in_its_name_is_shown_on_one_line(tmp_path):
+    run = make_run(tmp_path / "a\nb" / "run", trials=3)
+    with journal_path(run.folder).open("ab") as file:
+        file.write(b"garbage\n")
+    with pytest.raises(StorageError, match=r"a\\nb/run/study.journal is damaged at line") as error:
+        run.trials()
+    assert "\n" not in str(error.value)
+
+
 def test_line_ends_of_another_system_change_nothing(run):
     path = journal_path(run.folder)
     expected = replayed(run)
