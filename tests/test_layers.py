@@ -67,6 +67,7 @@ DOORS = {
         "nas/store/journal.py",
         "nas/store/journal_memory.py",
         "nas/store/journal_lines.py",
+        "nas/store/journal_lock.py",
         "nas/store/journal_records.py",
         "nas/store/patient_storage.py",
         "nas/searching/controller/sampler_by_name.py",

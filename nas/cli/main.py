@@ -1,6 +1,7 @@
 """The ``nas`` command: parses, calls one verb, turns expected errors into one line.
 
-Exit codes: 0 done, 1 failed while doing it, 2 bad input, 130 ended by Ctrl-C, 143 by SIGTERM.
+Exit codes: 0 done, 1 failed while doing it, 2 bad input, 130 ended by Ctrl-C, 143 by SIGTERM, 129
+by SIGHUP.
 Results go to stdout, progress and errors to stderr; with ``--json`` stdout holds one object, which
 is the result or ``{"error": ...}``. Verb modules import what is heavy inside ``run``, so that
 ``nas --help`` imports neither torch, ray nor optuna.
@@ -99,10 +100,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return int(_module(arguments.verb).run(arguments))
     except KeyboardInterrupt:
         code = interrupts.exit_code()
-        is_term = code == 128 + signal.SIGTERM
-        what = "SIGTERM" if is_term else "Ctrl-C"
-        report_error("nas", f"ended by {what}", code, as_json=as_json)
-        if is_term:
+        report_error("nas", f"ended by {interrupts.name_of_end()}", code, as_json=as_json)
+        if code != 128 + signal.SIGINT:
             # Whoever sent it wants the process to end, not its command alone.
             raise SystemExit(code) from None
         return code

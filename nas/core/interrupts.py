@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM end a command alike: what is done is kept and shown, then it ends.
+"""Ctrl-C, SIGTERM and SIGHUP end a command alike: what is done is kept and shown, then it ends.
 
-SLURM, Kubernetes, systemd and ``timeout`` send SIGTERM. A second signal of either kind ends the
-process at once. Ray and Ray Tune install handlers of their own, so that ours are installed again
-behind them.
+SLURM, Kubernetes, systemd and ``timeout`` send SIGTERM, a terminal or connection that closes
+SIGHUP, which ``nohup`` has ignored. A second signal of any kind ends the process at once. Ray and
+Ray Tune install handlers of their own, so that ours are installed again behind them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def handled() -> Iterator[None]:
     usual: dict[int, Any] = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
     }
     before = {number: of for number, of in usual.items() if signal.getsignal(number) == of}
     _State.handled, _State.first = frozenset(before), None
@@ -63,8 +64,14 @@ def is_ending() -> bool:
 
 
 def exit_code() -> int:
-    """The exit code of a command that a signal ended: 143 for SIGTERM, else 130."""
+    """The exit code of a command that a signal ended: 143 by SIGTERM, 129 by SIGHUP, else 130."""
     return 128 + (ended_by() or signal.SIGINT)
+
+
+def name_of_end() -> str:
+    """What ended the command, for people."""
+    number = ended_by() or signal.SIGINT
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 def install() -> None:
@@ -76,12 +83,13 @@ def install() -> None:
 
 @contextmanager
 def kept_from_children() -> Iterator[None]:
-    """Keep SIGTERM from processes that are started in this context, for as long as they run.
+    """Keep SIGTERM and SIGHUP from processes started in this context, for as long as they run.
 
-    SLURM and systemd send it to all processes of a job at once. Those that this one starts are to
-    end when it is done, and it takes the signal that came meanwhile when the context ends.
+    SLURM, systemd and terminals send them to all processes of a job at once. Those that this
+    one starts are to end when it is done, and it takes the signal that came meanwhile when the
+    context ends.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:

@@ -73,6 +73,11 @@ class StorageAwayError(AwayError, OSError):
     """Storage was full, away or refusing for longer than it is waited for."""
 
 
+# What a short write is in numpy's words, which raises an OSError without a number.
+_SHORT_WRITE = re.compile(r"^\d+ requested and \d+ written$")
+# What other programs, such as compilers, say of a disk in their own errors.
+_IN_TEXT = tuple(os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
+
 # Told why something waits.
 Tell = Callable[[str], None]
 
@@ -198,6 +203,13 @@ def _again(
             error = again
 
 
+def tell_of_wait(reason: str) -> None:
+    """Tell whoever ``patience`` tells in this context, if anybody, why something waits."""
+    current = _current.get()
+    if current is not None and current.tell is not None:
+        current.tell(reason)
+
+
 def is_of_storage(error: BaseException, folder: Path | None = None) -> bool:
     """Whether ``error``, or what it was raised from, is storage's and not of the code that ran.
 
@@ -210,6 +222,8 @@ def is_of_storage(error: BaseException, folder: Path | None = None) -> bool:
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         if isinstance(cause, AwayError) or _number_of(cause) in _OF_A_DISK:
+            return True
+        if any(words in str(cause) for words in _IN_TEXT):
             return True
         if folder is not None and _is_refusal(cause) and _is_below(cause, folder):
             return True
@@ -262,6 +276,11 @@ def as_away(error: BaseException, place: object = None) -> StorageAwayError:
     return StorageAwayError(number, _words(error, number), where)
 
 
+def in_words(error: BaseException) -> str:
+    """What storage says by ``error``, in one line, without its number."""
+    return _said(error, None)
+
+
 def _said(error: BaseException, place: object) -> str:
     """``error`` in one line, without its number."""
     number = _number_of(error)
@@ -285,7 +304,8 @@ def is_passing_os_error(error: BaseException) -> bool:
 def _number_of(error: BaseException) -> int | None:
     """The number by which the operating system says what is wrong."""
     if isinstance(error, OSError):
-        return error.errno
+        is_short = error.errno is None and _SHORT_WRITE.match(str(error))
+        return errno.ENOSPC if is_short else error.errno
     # safetensors has one type for all that goes wrong, and the number in its text alone.
     number = re.search(r"\(os error (\d+)\)", str(error))
     return None if number is None else int(number.group(1))

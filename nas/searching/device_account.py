@@ -7,19 +7,25 @@ trial ends: one line of ``device.jsonl`` an interval, on disk at once.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from nas.core.retry import is_os_error, persist
+from nas.store.cluster_address import LOCAL
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.nvml import NvmlMeter
+from predictors.meters.select import choose_meter
 
 if TYPE_CHECKING:
     from nas.records.trial import TrialRecord
     from nas.searching.controller.session import Listener, Snapshot
+    from nas.store.run import Run
 
 _ENDED = ("complete", "stopped", "failed")
 
@@ -111,11 +117,20 @@ class DeviceAccount:
         self._meter = None
 
     def _append(self, line: dict[str, float | str]) -> None:
-        def append() -> None:
-            with self._path.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(line) + "\n")
+        data = json.dumps(line).encode() + b"\n"
+        persist(lambda: self._append_once(data), is_os_error, place=self._path)
 
-        persist(append, is_os_error)
+    def _append_once(self, data: bytes) -> None:
+        with self._path.open("ab", buffering=0) as handle:
+            start = handle.seek(0, os.SEEK_END)
+            try:
+                if handle.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            except BaseException:
+                # It is tried again: half a line would make the whole account unreadable.
+                with suppress(OSError):
+                    handle.truncate(start)
+                raise
 
 
 def device_energy_j(path: Path) -> float | None:
@@ -123,13 +138,29 @@ def device_energy_j(path: Path) -> float | None:
     if not path.is_file():
         return None
     total_j = 0.0
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             total_j += float(json.loads(line)["energy_j"])
         except (ValueError, LookupError, TypeError, RecursionError):
             # A lost sensor, or a line cut off by a kill.
             return None
     return total_j
+
+
+def watched_meter(run: Run) -> Meter | None:
+    """A meter of what the search trains on, whose whole account is kept.
+
+    Of a remote cluster's devices, this process sees none.
+    """
+    if run.driver.address != LOCAL:
+        return None
+    if not run.config.measure_on:
+        return choose_meter(run.meter, run.config.device)
+    try:
+        return choose_meter(None, run.config.device)
+    except MeterError:
+        # Trials may train on what has no meter, where they are measured on another device.
+        return None
 
 
 def _pause() -> None:

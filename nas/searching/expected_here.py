@@ -32,10 +32,18 @@ def expected_line(config: SearchConfig) -> str:
     timed_s = timed_step_s(members[at], load.workload, task, config.training, config.device)
     found = expected(config, load).scaled(timed_s / float(steps_s[at]))
     return (
-        f"expected: training takes about {_shown(found.mean_s)} a trial, from "
-        f"{_shown(found.least_s)} to {_shown(found.most_s)} (estimate: some steps of a member "
-        f"were timed here, the others follow by their operations); measuring comes on top"
+        f"expected: training takes {_span(found.mean_s, found.least_s, found.most_s)} (estimate: "
+        f"some steps of a member were timed here, the others follow by their operations); "
+        f"measuring comes on top"
     )
+
+
+def _span(mean_s: float, least_s: float, most_s: float) -> str:
+    if most_s < 1:
+        return "less than 1 s a trial"
+    if mean_s < 1:
+        return f"about 1 s a trial or less, {_shown(most_s)} at most"
+    return f"about {_shown(mean_s)} a trial, from {_shown(least_s)} to {_shown(most_s)}"
 
 
 def _shown(seconds: float) -> str:

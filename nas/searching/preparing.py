@@ -59,6 +59,19 @@ def fill(run: Run, task: Task, sampler: BaseSampler, earlier: Earlier) -> None:
         )
 
 
+def has_study(run: Run) -> bool:
+    """Whether a study must be there to go on with; ``fill`` makes that of a run without any."""
+    return run.is_created and not has_nothing(run)
+
+
+def open_study(run: Run, sampler: BaseSampler) -> StudyStore:
+    """The study of a run."""
+    config = run.config
+    return StudyStore.load(
+        run.folder, config.storage, run.name, config.space, sampler, config.goals
+    )
+
+
 def has_nothing(run: Run) -> bool:
     """Whether the run has neither a study in its folder, nor a trial that one was of."""
     if run.config.storage is not None or journal_path(run.folder).is_file():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
@@ -14,42 +13,40 @@ from threadpoolctl import threadpool_limits
 from nas.core import interrupts
 from nas.core.files import check_writable
 from nas.core.retry import patience
-from nas.core.versions import Start, note_of
+from nas.core.versions import Start
 from nas.evaluation.evaluator import Evaluator, TrainingEvaluator
 from nas.evaluation.supernet_evaluator import SupernetEvaluator
-from nas.evaluation.teacher import (
-    check_artifact,
-)
+from nas.evaluation.teacher import check_artifact
 from nas.records.config import LARGEST, SearchConfig
 from nas.records.device_names import MeterFound, find_meter
-from nas.records.supernet import choose_finalists
+from nas.searching import writing
 from nas.searching.controller.refine import Refinement
-from nas.searching.controller.sampler_by_name import BaseSampler, make_sampler
+from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
-from nas.searching.device_account import DeviceAccount
+from nas.searching.device_account import DeviceAccount, watched_meter
 from nas.searching.early_stopping.stopping import Stopper
+from nas.searching.finalists import add_finalists
 from nas.searching.fitting import check_fits
 from nas.searching.gating.gate import Gate, Rivals
 from nas.searching.gating.prior_run import Situation
 from nas.searching.gating.warm_start import Earlier, gather, load_earlier
-from nas.searching.preparing import fill, has_nothing, make_supernet, make_teacher, undone
+from nas.searching.preparing import (
+    fill,
+    has_study,
+    make_supernet,
+    make_teacher,
+    open_study,
+    undone,
+)
 from nas.store import run as run_module
 from nas.store.cluster_address import LOCAL, check_address, name_address
 from nas.store.files_host import place_of
-from nas.store.lock import WriterLock, sole_writer
 from nas.store.run import CLIENT, Driver, Run
-from nas.store.storage import (
-    StorageError,
-    StudyStore,
-    first_line,
-    is_away,
-)
+from nas.store.storage import StudyStore
 from nas.store.storage_host import name_storage
 from nas.tasks.base.metric import metric_of
 from nas.tasks.registry import get_task
 from predictors.measurement.protocol import Protocol, get_protocol
-from predictors.meters.base import Meter, MeterError
-from predictors.meters.select import choose_meter
 from search_spaces.workload import Workload
 
 
@@ -196,7 +193,7 @@ def _run_search(
         run: Run | None = None
         if resume:
             run_module.load(folder)
-            lock = held.enter_context(sole_writer(folder))
+            lock = held.enter_context(writing.writer(folder, listener))
             # Only now: the driver that held the lock before may have changed it.
             run = run_module.load(folder)
             driver = replace(driver, log=driver.log or run.driver.log)
@@ -251,7 +248,7 @@ def _run_search(
         if config.files_at is not None:
             check_writable(place_of(config.files_at))
         # Whatever can be refused is refused before anything is written.
-        store = _open_store(run, sampler) if run is not None and _has_study(run) else None
+        store = open_study(run, sampler) if run is not None and has_study(run) else None
         if not asks_nodes:
             held.enter_context(on_ray)
         if driver.address != LOCAL:
@@ -259,61 +256,29 @@ def _run_search(
         if run is None:
             assert meter_name is not None
             was_there = folder.exists()
-            lock = held.enter_context(_first_writer(folder))
+            lock = held.enter_context(writing.first_writer(folder))
             with undone(folder, was_there):
                 run = run_module.begin(
                     *(folder, config, meter_name, driver, files),
                     *(metric_of(task), workload.unit, workload),
                 )
-                fill(run, task, sampler, earlier)
+                with writing.new_folder(folder):
+                    fill(run, task, sampler, earlier)
         else:
-            _say_versions(run, listener)
-            fill(run, task, sampler, earlier)
-        run_module.go_on(run)
-        store = store or _open_store(run, sampler)
-        with _said_if_away(run), hear_waits(listener), patience(_storage_waits(listener)):
-            store.fence(_checks_of(run, lock, held), lock.token)
+            writing.say_versions(run, listener)
+            with writing.said_if_not_writable(folder):
+                fill(run, task, sampler, earlier)
+        with writing.said_if_not_writable(folder):
+            run_module.go_on(run)
+        store = store or open_study(run, sampler)
+        with (
+            writing.said_if_away(run),
+            hear_waits(listener),
+            patience(writing.storage_waits(listener)),
+        ):
+            store.fence(writing.checks_of(run, lock, held), lock.token)
             _drive(run, store, workload, protocol, earlier, measured, listener)
     return run
-
-
-def _checks_of(run: Run, lock: WriterLock, held: ExitStack) -> Callable[[], None]:
-    """Lock where workers write, too, and return what raises where a lock is lost.
-
-    A copy of the run directory names the same files elsewhere.
-    """
-    if run.config.files_at is None:
-        return lock.check
-    run.place.mkdir(parents=True, exist_ok=True)
-    files_lock = held.enter_context(sole_writer(run.place))
-
-    def check() -> None:
-        lock.check()
-        files_lock.check()
-
-    return check
-
-
-def _storage_waits(listener: Listener | None) -> Callable[[str], None] | None:
-    """Who hears why storage is waited for."""
-    if listener is None:
-        return None
-    return lambda reason: listener.on_wait(f"the search waits for storage: {reason}")
-
-
-@contextmanager
-def _said_if_away(run: Run) -> Iterator[None]:
-    """Turn what storage says that stayed away into one line: nothing is wrong with the search."""
-    try:
-        yield
-    except Exception as error:
-        if not is_away(error):
-            raise
-        raise StorageError(
-            f"storage of run {run.folder} is full or away, longer than it is waited for "
-            f"({first_line(error, run.config.storage)}); nothing is lost: nas resume "
-            f"{run.folder} goes on when there is room or it is back"
-        ) from None
 
 
 def _drive(
@@ -345,7 +310,7 @@ def _drive(
             allows=lambda batch: config.goals.allows(batch, workload),
         ),
     )
-    watched = _watched(run)
+    watched = watched_meter(run)
     with DeviceAccount(run.device_account_path, watched, listener) as account:
         first = earlier.first(config.space, config.trials)
         session = Session(config, workload, store, gate, account, first, run.metric)
@@ -398,7 +363,7 @@ def _drive(
             log=told_of,
         )
         if config.supernet is not None and session.is_searched() and not interrupts.is_ending():
-            _add_finalists(run, config, session, gate)
+            add_finalists(run, config, session, gate)
             run_trials(session, evaluator, trials_folder, **where, log=told_of)
         if config.refine and session.is_over and not interrupts.is_ending():
             refinement = Refinement(
@@ -430,82 +395,3 @@ def situation_of(config: SearchConfig) -> Situation:
 
 def _situation(meter: MeterFound, protocol: Protocol, workload: Workload) -> Situation:
     return Situation(meter.hardware, meter.source, protocol.hash, workload, meter.limits)
-
-
-def _watched(run: Run) -> Meter | None:
-    """A meter of what the search trains on, whose whole account is kept.
-
-    Of a remote cluster's devices, this process sees none.
-    """
-    if run.driver.address != LOCAL:
-        return None
-    if not run.config.measure_on:
-        return choose_meter(run.meter, run.config.device)
-    try:
-        return choose_meter(None, run.config.device)
-    except MeterError:
-        # Trials may train on what has no meter, where they are measured on another device.
-        return None
-
-
-def _has_study(run: Run) -> bool:
-    """Whether a study must be there to go on with; ``fill`` makes that of a run without any."""
-    return run.is_created and not has_nothing(run)
-
-
-def _open_store(run: Run, sampler: BaseSampler) -> StudyStore:
-    """The study of a run."""
-    config = run.config
-    return StudyStore.load(
-        run.folder, config.storage, run.name, config.space, sampler, config.goals
-    )
-
-
-@contextmanager
-def _first_writer(folder: Path) -> Iterator[WriterLock]:
-    """Make the folder of a new run and hold its lock.
-
-    Raises:
-        ValueError: it cannot be written, or another search has begun a run there meanwhile.
-        RunBusyError: another search is beginning one.
-    """
-    with ExitStack() as held:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context(sole_writer(folder))
-        except OSError as error:
-            raise ValueError(
-                f"run folder must be writable, got {folder}: {error.strerror}"
-            ) from None
-        run_module.check_new(folder)
-        yield lock
-
-
-def _say_versions(run: Run, listener: Listener | None) -> None:
-    """Say where libraries are others than those that the run was last driven with."""
-    note = note_of(run.starts)
-    if note is None:
-        return
-    if listener is None:
-        logging.getLogger(__name__).warning(note)
-    else:
-        listener.on_wait(note)
-
-
-def _add_finalists(run: Run, config: SearchConfig, session: Session, gate: Gate) -> None:
-    """Choose what is fine-tuned, by joules as far as they are measured or now predicted."""
-    assert config.supernet is not None
-    complete = [
-        record
-        for record in session.searched()
-        if record.state == "complete" and (record.baseline or config.goals.keeps(record))
-    ]
-    chosen: list[int] = []
-    if complete:
-        predicted_j = gate.energies_j([record.architecture for record in complete])
-        energies_j = [
-            float(predicted) if record.reading is None else record.reading.energy_j
-            for record, predicted in zip(complete, predicted_j, strict=True)
-        ]
-        chosen = choose_finalists(complete, energies_j, config.supernet)
-    session.add_finalists(run.keep_finalists(chosen, len(complete)))

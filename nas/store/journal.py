@@ -33,13 +33,17 @@ from nas.store.journal_lines import (
     MOST_BYTES_IN_LINE,
     Entry,
     StorageError,
+    TrialsMade,
     damaged,
     parse_line,
 )
+from nas.store.journal_lock import JournalLock
 from nas.store.journal_memory import Packer
 
 # How each line begins, a writer's own name after it.
 _OPERATION = b'{"op_code":'
+# Of the bytes before where reading goes on, so many must be those that were read or written.
+_TAIL_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +70,11 @@ class JournalFile(JournalFileBackend):
 
     def __init__(self, path: Path) -> None:
         """Open the journal at ``path``, or make it."""
-        super().__init__(str(path))
+        super().__init__(str(path), JournalLock(path))
         self._path = path
         # Bytes that were read or written by us, and entries among them that are to be replayed.
-        self._end = 0
+        self._end, self._tail = 0, b""
+        self._made = TrialsMade()
         self._unread: deque[_Line] = deque()
         self._held: list[Entry] | None = None
         # Replayed, and not on disk since it could not be written: goes before whatever comes next.
@@ -124,7 +129,8 @@ class JournalFile(JournalFileBackend):
         if self._damage is not None:
             raise self._damage
         if log_number_from == 0:
-            self._end = 0
+            self._end, self._tail = 0, b""
+            self._made = TrialsMade()
             self._unread.clear()
         while self._unread:
             # Taken before it is replayed, which may raise.
@@ -169,6 +175,8 @@ class JournalFile(JournalFileBackend):
                 self._mend()
                 self._append(b"".join(line.text for line in lines), waits)
                 is_written = True
+                for line in lines:
+                    self._made.take(line.entry)
         except RuntimeError:
             # The lock cannot be let go of: others take it from us after half a minute.
             if not is_written:
@@ -189,7 +197,23 @@ class JournalFile(JournalFileBackend):
                     file.truncate(self._end)
                 raise
         self._torn = b""
+        self._passed(data)
+
+    def _passed(self, data: bytes) -> None:
+        """Note that ``data``, which goes on at ``_end``, was read or written."""
         self._end += len(data)
+        self._tail = (self._tail + data)[-_TAIL_BYTES:]
+
+    def _check_same(self, file: BinaryIO) -> None:
+        """Refuse a file in which what this process has read is no longer where it was."""
+        start = self._end - len(self._tail)
+        file.seek(start)
+        if file.read(len(self._tail)) != self._tail:
+            self._damage = StorageError(
+                f"study {self._path} was changed by another program while this search ran: it "
+                f"stops and writes no more; nas resume goes on with what the file now has"
+            )
+            raise self._damage
 
     def _read_on(self) -> Iterator[_Line]:
         """Whole lines after what is known.
@@ -197,19 +221,21 @@ class JournalFile(JournalFileBackend):
         Raises:
             StorageError: a line is damaged; it is met again by whoever reads next.
         """
-        if persist(lambda: self._path.stat().st_size, is_os_error, place=self._path) <= self._end:
+        if persist(lambda: self._path.stat().st_size, is_os_error, place=self._path) == self._end:
             return
         with persist(lambda: self._path.open("rb"), is_os_error) as file:
-            file.seek(self._end)
+            self._check_same(file)
             while text := file.readline(MOST_BYTES_IN_LINE + 1):
                 if not text.endswith(b"\n") and len(text) <= MOST_BYTES_IN_LINE:
                     # Being written, or left behind by a kill.
                     return
+                start = self._end
                 try:
                     entry = parse_line(text)
+                    self._made.take(entry)
                 except ValueError as error:
-                    raise damaged(self._path, self._end, str(error)) from None
-                start, self._end = self._end, self._end + len(text)
+                    raise damaged(self._path, start, str(error)) from None
+                self._passed(text)
                 yield _Line(entry, start=start)
 
     def _mend(self) -> None:
@@ -219,10 +245,10 @@ class JournalFile(JournalFileBackend):
                 self._remove_torn(file)
             self._torn = b""
         self._unread.extend(self._read_on())
-        if self._path.stat().st_size == self._end:
-            return
         with self._path.open("r+b") as file:
-            file.seek(self._end)
+            self._check_same(file)
+            if os.fstat(file.fileno()).st_size == self._end:
+                return
             half = file.read(MOST_BYTES_IN_LINE)
             try:
                 entry = parse_line(half)
@@ -234,7 +260,8 @@ class JournalFile(JournalFileBackend):
             file.seek(0, os.SEEK_END)
             file.write(b"\n")
         self._unread.append(_Line(entry, start=self._end))
-        self._end += len(half) + 1
+        self._made.take(entry)
+        self._passed(half + b"\n")
 
     def _remove_torn(self, file: BinaryIO) -> None:
         """Take what a failed write of ours has left out of the file, where that failed as well."""

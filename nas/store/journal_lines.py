@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import datetime
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages.journal._storage import JournalOperation
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
+
+from nas.core.names import printable
 
 Entry = dict[str, Any]
 # A record of 256 layers takes a hundredth of it; untrusted input must not fill memory.
@@ -37,6 +42,20 @@ _NEEDED: dict[str, _Types] = {
     "SET_TRIAL_USER_ATTR": _OF_TRIAL | {"user_attr": dict},
     "SET_TRIAL_SYSTEM_ATTR": _OF_TRIAL | {"system_attr": dict},
 }
+# Of a trial that is made whole, as where a study is copied, what it may have besides.
+_OF_WHOLE: _Types = {
+    "params": dict,
+    "distributions": dict,
+    "user_attrs": dict,
+    "system_attrs": dict,
+    "intermediate_values": dict,
+    "values": (list, _NONE),
+    "value": (int, float, _NONE),
+}
+#: The user attribute that holds a trial's record.
+RECORD = "joulenas"
+#: States of a trial that has ended.
+ENDED = frozenset(state.value for state in TrialState if state.is_finished())
 _STATES = frozenset(int(state) for state in TrialState)
 _TIMES = ("datetime_start", "datetime_complete")
 _BY_CODE = {
@@ -69,12 +88,104 @@ def parse_line(line: bytes) -> Entry:
     for key, kind in needed:
         if key not in entry or not isinstance(entry[key], kind):
             raise ValueError(f"it is not as Optuna writes it: its {key} is missing or wrong")
+    try:
+        _check_values(entry, code)
+    except (TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise ValueError(
+            f"it is not as Optuna writes it ({type(error).__name__}: {error})"
+        ) from None
+    return entry
+
+
+def _check_values(entry: Entry, code: object) -> None:
+    """Raise where a replay would: no reader takes what another cannot follow."""
     if "state" in entry and entry["state"] not in _STATES:
         raise ValueError(f"it is not as Optuna writes it: its state is {entry['state']!r}")
     for key in _TIMES:
         if entry.get(key) is not None:
             datetime.datetime.fromisoformat(entry[key])
-    return entry
+    if code == JournalOperation.CREATE_TRIAL:
+        _check_whole(entry)
+    elif code == JournalOperation.SET_TRIAL_PARAM:
+        _check_parameter(entry["distribution"], entry["param_value_internal"])
+    elif code == JournalOperation.CREATE_STUDY:
+        for direction in entry["directions"]:
+            StudyDirection(direction)
+    else:
+        for key in ("user_attr", "system_attr"):
+            if key in entry and len(entry[key]) != 1:
+                raise ValueError(f"it is not as Optuna writes it: its {key} must have one key")
+        _check_numbers(entry.get("values"))
+
+
+def _check_whole(made: Entry) -> None:
+    for key, kind in _OF_WHOLE.items():
+        if key in made and not isinstance(made[key], kind):
+            raise ValueError(f"it is not as Optuna writes it: its {key} is wrong")
+    if "datetime_complete" in made and made["datetime_complete"] is None:
+        raise ValueError("it is not as Optuna writes it: its datetime_complete is missing")
+    if made.get("value") is not None and made.get("values") is not None:
+        raise ValueError("it is not as Optuna writes it: it has value and values")
+    _check_numbers(made.get("values"))
+    for step in made.get("intermediate_values", ()):
+        int(step)
+    distributions = made.get("distributions", {})
+    for text in distributions.values():
+        _distribution(text)
+    params = made.get("params", {})
+    if params.keys() != distributions.keys():
+        raise ValueError("it is not as Optuna writes it: its params and distributions differ")
+    for name, value in params.items():
+        _check_parameter(distributions[name], value)
+
+
+def _check_numbers(values: list[Any] | None) -> None:
+    for value in values or ():
+        if not isinstance(value, int | float):
+            raise ValueError(f"it is not as Optuna writes it: {value!r} of its values is wrong")
+
+
+# A study has a few dozen distributions, each with a few values, and each trial names them all.
+@lru_cache(maxsize=4096)
+def _check_parameter(distribution: str, value: float) -> None:
+    _distribution(distribution).to_external_repr(value)
+
+
+@lru_cache(maxsize=1024)
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)
+
+
+class TrialsMade:
+    """How many trials a journal's lines have made so far; records are of one of them.
+
+    A journal of several studies is left to Optuna.
+    """
+
+    def __init__(self) -> None:
+        """No line was read."""
+        self.n_studies = self.n_trials = 0
+
+    def take(self, entry: Entry) -> int | None:
+        """Count the entry; returns the trial that it makes, if it makes one.
+
+        Raises:
+            ValueError: it is a record of a trial that no line has made, or ends one at no time.
+        """
+        operation = entry["op_code"]
+        if operation == JournalOperation.CREATE_STUDY:
+            self.n_studies += 1
+        elif operation == JournalOperation.CREATE_TRIAL:
+            if 0 <= entry["study_id"] < self.n_studies:
+                self.n_trials += 1
+                return self.n_trials - 1
+        elif "trial_id" in entry and self.n_studies == 1:
+            is_made = 0 <= entry["trial_id"] < self.n_trials
+            if not is_made and RECORD in entry.get("user_attr", ()):
+                raise ValueError(f"the line that made trial {entry['trial_id']} is gone")
+            if is_made and entry.get("state") in ENDED and not entry.get("datetime_complete"):
+                raise ValueError("it is not as Optuna writes it: its datetime_complete is missing")
+        return None
 
 
 def damaged(path: Path, start: int, why: str) -> StorageError:
@@ -86,7 +197,8 @@ def damaged(path: Path, start: int, why: str) -> StorageError:
             left -= len(block)
         text = file.readline(_SHOWN).decode(errors="replace").rstrip("\n")
     return StorageError(
-        f"study {path} is damaged at line {number}: {why} (it begins {text!r}). Nothing was "
-        f"changed. Keep a copy of the file, then take the line out if another program wrote it "
-        f"(sed -i {number}d {path.name}), or put back a copy from before; nas resume goes on then"
+        f"study {printable(str(path))} is damaged at line {number}: {why} (it begins {text!r}). "
+        f"Nothing was changed. Keep a copy of the file, then take the line out if another program "
+        f"wrote it (sed -i {number}d {path.name}), or put back a copy from before; nas resume "
+        f"goes on then"
     )

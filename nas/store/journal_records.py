@@ -20,14 +20,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from optuna.storages.journal._storage import JournalOperation
-from optuna.trial import TrialState
 
 from nas.records.trial import TrialRecord
-from nas.store.journal_lines import MOST_BYTES_IN_LINE, Entry, damaged, parse_line
+from nas.store.journal_lines import (
+    ENDED,
+    MOST_BYTES_IN_LINE,
+    RECORD,
+    Entry,
+    TrialsMade,
+    damaged,
+    parse_line,
+)
 
-#: The user attribute that holds a trial's record.
-RECORD = "joulenas"
-_ENDED = frozenset(state.value for state in TrialState if state.is_finished())
 _MOST_KEPT = 4
 # Of the bytes before where reading goes on, so many must be those that were read.
 _TAIL = 256
@@ -56,7 +60,7 @@ class JournalRecords:
 
     def _forget(self) -> None:
         self._place: _Place | None = None
-        self._n_studies = self._n_trials = 0
+        self._made = TrialsMade()
         self._records: dict[int, TrialRecord] = {}
         # Of trials that have not ended, with where their lines begin: read when they are asked
         # for, or end.
@@ -83,7 +87,7 @@ class JournalRecords:
             file.seek(max(0, end - _TAIL))
             tail = file.read(end - file.tell())
         self._place = _Place(found.st_dev, found.st_ino, end, tail)
-        if self._n_studies != 1:
+        if self._made.n_studies != 1:
             raise ForeignJournalError("there must be one study")
         for trial_id, (start_of_line, data) in self._pending.items():
             self._records[trial_id] = self._record(trial_id, start_of_line, data)
@@ -113,25 +117,20 @@ class JournalRecords:
     def _take(self, start: int, entry: Entry) -> None:
         """Take up the line that begins at ``start``, in the way that Optuna's replay does."""
         operation, trial_id = entry["op_code"], entry.get("trial_id")
-        if operation == JournalOperation.CREATE_STUDY:
-            self._n_studies += 1
+        made = self._made.take(entry)
+        if made is not None:
+            self._take_whole(made, start, entry)
         elif operation == JournalOperation.DELETE_STUDY:
             raise ForeignJournalError("a study was deleted")
-        elif operation == JournalOperation.CREATE_TRIAL:
-            if entry["study_id"] < self._n_studies:
-                trial_id, self._n_trials = self._n_trials, self._n_trials + 1
-                self._take_whole(trial_id, start, entry)
-        elif trial_id is None or trial_id in self._ended:
-            # Optuna changes nothing of what has ended.
+        elif (
+            trial_id is None or trial_id in self._ended or not 0 <= trial_id < self._made.n_trials
+        ):
+            # Optuna changes nothing of what has ended, nor of what is not there.
             return
-        elif not 0 <= trial_id < self._n_trials:
-            # Nor of what is not there; but of ours there was.
-            if RECORD in entry.get("user_attr", ()):
-                raise ValueError(f"the line that made trial {trial_id} is gone")
         elif operation == JournalOperation.SET_TRIAL_USER_ATTR:
             if RECORD in entry["user_attr"]:
                 self._pending[trial_id] = start, entry["user_attr"][RECORD]
-        elif operation == JournalOperation.SET_TRIAL_STATE_VALUES and entry["state"] in _ENDED:
+        elif operation == JournalOperation.SET_TRIAL_STATE_VALUES and entry["state"] in ENDED:
             self._end(trial_id, _time_in(entry))
 
     def _take_whole(self, trial_id: int, start: int, made: Entry) -> None:
@@ -139,7 +138,7 @@ class JournalRecords:
         data = made.get("user_attrs")
         if isinstance(data, dict) and RECORD in data:
             self._records[trial_id] = self._record(trial_id, start, data[RECORD])
-        if made.get("state") in _ENDED:
+        if made.get("state") in ENDED:
             self._end(trial_id, _time_in(made))
 
     def _record(self, trial_id: int, start: int, data: Any) -> TrialRecord:
@@ -148,7 +147,7 @@ class JournalRecords:
             record = TrialRecord.from_dict(data)
         except (ValueError, TypeError) as error:
             raise damaged(self._path, start, str(error)) from None
-        if self._n_studies == 1 and record.number != trial_id:
+        if self._made.n_studies == 1 and record.number != trial_id:
             # Trials are counted by their lines: one of those is gone.
             why = f"it is of trial {record.number}, where trial {trial_id} must be"
             raise damaged(self._path, start, why)

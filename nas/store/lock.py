@@ -19,12 +19,13 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from nas.core.files import Place, write_atomic
+from nas.core.names import printable
 from nas.core.process_identity import ProcessIdentity
 from nas.core.remote import RemoteError
 from nas.core.retry import is_os_error, persist
@@ -38,6 +39,7 @@ TOUCH_EACH_S, STALE_AFTER_S = 5.0, 60.0
 # Without flock the last of several drivers that start together is the one whose token stays.
 _SETTLE_S = 0.5
 _MOST_CHARACTERS = 2000
+_MOST_SHOWN = 100
 
 
 class RunBusyError(RuntimeError):
@@ -45,14 +47,16 @@ class RunBusyError(RuntimeError):
 
 
 @contextmanager
-def sole_writer(folder: Place) -> Iterator[WriterLock]:
+def sole_writer(folder: Place, tell: Callable[[str], None] | None = None) -> Iterator[WriterLock]:
     """Hold the writer lock of the run in ``folder``, a directory or a prefix of an object store.
+
+    ``tell`` is called with a line where it takes seconds to see whether another driver is alive.
 
     Raises:
         RunBusyError: another process holds it; the message says which.
         OSError: the run folder cannot be written.
     """
-    lock = WriterLock(folder)
+    lock = WriterLock(folder, tell)
     with lock._acquired():
         yield lock
 
@@ -60,8 +64,9 @@ def sole_writer(folder: Place) -> Iterator[WriterLock]:
 class WriterLock:
     """The lock that one driver holds on one run."""
 
-    def __init__(self, folder: Place) -> None:
+    def __init__(self, folder: Place, tell: Callable[[str], None] | None = None) -> None:
         """Name the lock of ``folder``; ``sole_writer`` acquires it."""
+        self._tell = tell
         self.token = uuid.uuid4().hex
         self._folder, self._path = folder, folder / NAME
         self._since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -130,7 +135,7 @@ class WriterLock:
             return False
         owner = _owner(handle)
         # A mount may lock on its own machine alone: then only the heartbeat shows the holder.
-        if owner is not None and _is_alive(owner) is not False and self._beats():
+        if owner is not None and _is_alive(owner) is not False and self._beats(owner):
             raise self._busy(owner)
         self._handle = handle
         _say_who(handle, self._who_we_are())
@@ -160,11 +165,16 @@ class WriterLock:
             return False
         return True
 
-    def _beats(self) -> bool:
+    def _beats(self, owner: dict[str, Any]) -> bool:
         """Watch whether a holder that may be on another machine touches the file."""
         if self._age_s() >= STALE_AFTER_S:
             return False
-        until = time.monotonic() + 2.5 * TOUCH_EACH_S
+        wait_s = 2.5 * TOUCH_EACH_S
+        if self._tell is not None:
+            self._tell(
+                f"looking for up to {wait_s:.0f} s whether the last driver{_who(owner)} is alive"
+            )
+        until = time.monotonic() + wait_s
         before = _modified_s(self._path)
         while time.monotonic() < until:
             time.sleep(min(0.2, TOUCH_EACH_S))
@@ -289,7 +299,11 @@ def _parsed(text: str | None) -> dict[str, Any] | None:
 
 
 def _who(owner: dict[str, Any] | None) -> str:
-    return "" if owner is None else " (process {pid} on {host}, since {since})".format(**owner)
+    if owner is None:
+        return ""
+    # Anybody may have written it.
+    shown = {name: printable(str(owner[name]))[:_MOST_SHOWN] for name in ("pid", "host", "since")}
+    return " (process {pid} on {host}, since {since})".format(**shown)
 
 
 def _is_alive(owner: dict[str, Any] | None) -> bool | None:

@@ -25,9 +25,9 @@ from nas.core.retry import AwayError, is_os_error
 from nas.records.goals import Goals
 from nas.records.trial import TrialRecord
 from nas.store.journal import JournalFile, JournalStudies
+from nas.store.journal_lines import RECORD
 from nas.store.journal_lines import StorageError as StorageError
 from nas.store.journal_records import (
-    RECORD,
     ForeignJournalError,
     JournalRecords,
     read_journal,

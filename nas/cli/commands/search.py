@@ -231,10 +231,13 @@ def _reserved(name: str) -> Path:
         folder = RUNS / f"{name}-{number}"
         try:
             folder.mkdir(parents=True)
-        except FileExistsError:
-            if not RUNS.is_dir():
-                raise
-            continue
+        except OSError as error:
+            if isinstance(error, FileExistsError) and RUNS.is_dir():
+                continue
+            raise ValueError(
+                f"run folder must be writable, got {folder}: {error.strerror} "
+                f"(--run names another)"
+            ) from None
         return folder
 
 

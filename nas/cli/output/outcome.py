@@ -46,7 +46,9 @@ def _line(reason: str, trials: Sequence[int]) -> str:
 
 def next_steps(done: Run, summary: SearchSummary, front: Front) -> list[str]:
     """Commands that can work now: to go on with the search, to look at it, to export."""
-    folder = shlex.quote(str(done.folder))
+    path = str(done.folder)
+    # Not to be read as an option.
+    folder = shlex.quote(f"./{path}" if path.startswith("-") else path)
     steps = []
     if not summary.finished:
         steps.append(f"nas resume {folder}{_given_again(done)}")

@@ -1,4 +1,5 @@
 import json
+import resource
 from types import SimpleNamespace
 
 import pytest
@@ -6,6 +7,7 @@ from fakes import FakeClock, FakeMeter
 from search_fakes import reading
 
 from nas.analysis.summary import summarise
+from nas.core.retry import patience
 from nas.records.goals import Goals
 from nas.records.trial import TrialRecord
 from nas.searching.device_account import DeviceAccount, device_energy_j
@@ -71,14 +73,34 @@ def test_idle_is_what_the_device_drew_beside_training_and_measuring(tmp_path):
     assert summarise(run, carbon_g_per_kwh=36.0).carbon_g == pytest.approx(found.carbon_g / 10)
 
 
+def test_a_disk_that_is_full_for_a_while_leaves_no_half_line(tmp_path, monkeypatch):
+    clock, path = FakeClock(), tmp_path / "device.jsonl"
+    account(path, clock, FakeMeter(clock), [1.0])
+    before_j = device_energy_j(path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def room(_=None):
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr("nas.core.retry.time.sleep", room)
+    try:
+        with patience(wait_s=60.0):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 5, limits[1]))
+            account(path, clock, FakeMeter(clock), [1.0])
+    finally:
+        room()
+    assert device_energy_j(path) == pytest.approx(2 * before_j)
+
+
 def test_a_lost_sensor_or_a_cut_off_line_makes_idle_unknown_and_never_wrong(tmp_path):
     clock = FakeClock()
     path = tmp_path / "device.jsonl"
     account(path, clock, FakeMeter(clock), [1.0])
     assert device_energy_j(path) == pytest.approx(50.0)
     whole = path.read_text()
-    path.write_text(whole + '{"energy_j": 5')
-    assert device_energy_j(path) is None
+    for cut in (b'{"energy_j": 5', b"\xff\xfe", b"\x00" * 50):
+        path.write_bytes(whole.encode() + cut)
+        assert device_energy_j(path) is None
     path.write_text(whole)
 
     class Dying(FakeMeter):

@@ -56,8 +56,10 @@ def waiting(*, library=False, after="pass"):
     return process
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_both_signals_interrupt(number, code):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
+def test_all_signals_interrupt(number, code):
     with waiting() as process:
         process.send_signal(number)
         assert process.stdout.read() == f"interrupted\ncode {code}\n"
@@ -102,11 +104,12 @@ def run_command(arguments, cwd):
     )  # fmt: skip
 
 
-def test_a_page_that_is_served_ends_by_sigterm_as_by_ctrl_c(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_page_that_is_served_ends_by_others_as_by_ctrl_c(tmp_path, number):
     make_run(tmp_path / "run", trials=3)
     with run_command(["report", "run", "--watch", "--port", "0"], tmp_path) as process:
         assert process.stdout.readline().startswith("http://")
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 0 and errors == ""
 
@@ -131,9 +134,10 @@ def proposed(text):
     return line.removeprefix("Next: ").split("; ")
 
 
-def test_what_is_proposed_next_works(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["a run's", "-dash", '$(id) "é"'])
+def test_what_is_proposed_next_works(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
-    done = make_run(tmp_path / "a run's", trials=5)
+    done = make_run(Path(name), trials=5)
     code, text = without_weights(done, capsys)
     assert code == 0
     # There are no weights to export.

@@ -1,5 +1,6 @@
 """A search killed at any write while its run is made: resume makes what is missing."""
 
+import errno
 import gc
 import os
 import sys
@@ -108,7 +109,7 @@ def test_a_kill_at_each_write_of_creation_costs_nothing(tmp_path, drives, kind):
         # As half a minute later: a study's lock is then nobody's.
         (folder / "study.journal.lock").unlink(missing_ok=True)
         if run_module.is_run(folder):
-            # A file beyond the run's folder is opened where the user names it.
+            # A database elsewhere is for the user to name again.
             run = nas.resume(folder, storage=config.storage)
             seen.add("resumed")
         else:
@@ -216,3 +217,52 @@ def test_resume_without_a_listener_logs_it(tmp_path, drives, monkeypatch, caplog
     monkeypatch.setattr(nas.core.versions, "versions", lambda: true | {"torch": "99.1"})
     nas.resume(run.folder)
     assert "torch" in caplog.text and "now 99.1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("n", "number"),
+    [(n, (errno.ENOSPC, errno.EROFS, errno.EACCES)[n % 3]) for n in range(12)],
+)
+def test_a_folder_that_cannot_be_written_is_one_line_and_nothing_is_lost(
+    tmp_path, drives, monkeypatch, number, n
+):
+    """Whichever write of a new search or of ``nas resume`` it is that fails."""
+    run = make_run(tmp_path / "run", trials=3)
+    folder = {"search": tmp_path / "new", "resume": run.folder}
+    before = run.trials()
+    fails = [n]
+
+    def hook(event, arguments):
+        below = tuple(map(str, folder.values()))
+        if fails and (event == "open" or event in _CHANGES) and changes(event, arguments, below):
+            fails[0] -= 1
+            if fails[0] < 0 and event != "os.remove":
+                raise OSError(number, os.strerror(number), str(arguments[0]))
+
+    hooks.append(hook)
+    for verb, words in (
+        ("search", "run folder must be writable, got "),
+        ("resume", "run folder "),
+    ):
+        fails[:] = [n]
+        try:
+            if verb == "search":
+                nas.search(CONFIG, folder[verb])
+            else:
+                nas.resume(folder[verb], trials=5)
+        except (ValueError, StorageError) as error:
+            said = str(error)
+            assert said.startswith(words) and os.strerror(number) in said
+            assert said.count("must be writable") <= 1 and ".tmp" not in said.split("(")[0]
+        fails.clear()
+    hooks.remove(hook)
+    assert nas.load(run.folder).trials() == before
+    assert nas.resume(run.folder, trials=5).config.trials == 5
+    if not run_module.is_run(folder["search"]):
+        nas.search(CONFIG, folder["search"])
+    check_whole(run_module.load(folder["search"]), CONFIG)
+
+
+# Of the interpreter, hooks cannot be taken away.
+hooks = []
+sys.addaudithook(lambda event, arguments: [hook(event, arguments) for hook in list(hooks)])

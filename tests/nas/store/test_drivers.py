@@ -152,13 +152,24 @@ def test_a_holder_on_a_machine_that_flock_does_not_reach_is_seen_by_its_heartbea
 
     beating = threading.Thread(target=beat)
     beating.start()
-    with pytest.raises(RunBusyError, match="elsewhere"), sole_writer(tmp_path):
+    told = []
+    with pytest.raises(RunBusyError, match="elsewhere"), sole_writer(tmp_path, told.append):
         raise AssertionError("two writers")
+    # It takes seconds: whoever waits is told why.
+    assert len(told) == 1 and "whether the last driver" in told[0] and "elsewhere" in told[0]
     ended.set()
     beating.join()
     # Killed, as a job that is queued again on another node finds it.
     with sole_writer(tmp_path) as lock:
         lock.check()
+
+
+def test_a_lock_file_that_somebody_else_wrote_is_shown_on_one_line(tmp_path, no_flock):
+    text = owner(token="other", boot="another", host="else\n\x1b[2Jwhere" + 500 * "x")
+    (tmp_path / NAME).write_text(text)
+    with pytest.raises(RunBusyError) as error, sole_writer(tmp_path):
+        raise AssertionError("two writers")
+    assert str(error.value).isprintable() and len(str(error.value)) < 600
 
 
 def test_an_object_store_has_one_writer_too(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from optuna.trial import TrialState
 
 from nas.core.retry import patience
 from nas.store.journal import JournalFile, JournalStudies
+from nas.store.journal_lines import StorageError
 from nas.store.journal_memory import PackedTrial, Packer
 
 SPACE = {f"gene{i}": CategoricalDistribution(("a", "b", 3, True)) for i in range(4)}
@@ -240,6 +242,59 @@ def test_a_write_that_failed_and_could_not_be_undone_leaves_no_trace(
     assert facts(study.get_trials()) == by_optuna(path) and len(by_optuna(path)) == 2
     assert study.user_attrs == ({"a": 1} if follows == "a line" else {})
     assert optuna.load_study(study_name=None, storage=opened(path)).user_attrs == study.user_attrs
+
+
+@pytest.mark.parametrize("target", ["a/study.journal", "study.journal", "/gone/study.journal"])
+def test_a_lock_that_a_killed_driver_left_is_taken_away(tmp_path, monkeypatch, target):
+    """Also where the link leads nowhere, as with a relative path or in a run that was moved."""
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = Path("a/study.journal")
+    study = new_study(path)
+    monkeypatch.setattr("nas.store.journal_lock._STALE_S", 0.2)
+    os.symlink(target, "a/study.journal.lock")
+    study.tell(ask(study), [0.1, 0.2])
+    assert len(by_optuna(path)) == 1 and not os.path.lexists("a/study.journal.lock")
+
+
+def test_the_lock_leads_to_the_journal_from_anywhere(tmp_path, monkeypatch):
+    """Other programs look at the age of what it names, and wait for ever where that is gone."""
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path)
+    file = JournalFile(Path("a/study.journal"))
+    new_study(Path("a/study.journal"))
+    file._lock.acquire()
+    assert Path("a/study.journal.lock").samefile("a/study.journal")
+    file._lock.release()
+
+
+@pytest.mark.parametrize(
+    "how", ["a line less", "an earlier copy", "emptied", "edited", "replaced"]
+)
+def test_a_study_that_is_changed_under_a_search_ends_it_unchanged(tmp_path, how):
+    """As by ``sed -i``, an editor or a backup: what the search would append has no place there."""
+    path = tmp_path / "s"
+    study = new_study(path)
+    study.tell(ask(study), [0.1, 0.2])
+    earlier = path.read_bytes()
+    trial = ask(study)
+    trial.set_user_attr("record", 1)
+    lines = path.read_bytes().splitlines(keepends=True)
+    changed = {
+        "a line less": b"".join(lines[:-2] + lines[-1:]),
+        "an earlier copy": earlier,
+        "emptied": b"",
+        "edited": path.read_bytes().replace(b'"record":1', b'"record":2'),
+        "replaced": b"".join(lines).replace(b"record", b"other record, and longer than before"),
+    }[how]
+    path.with_name("new").write_bytes(changed)
+    path.with_name("new").replace(path)
+    for _ in range(2):
+        with pytest.raises(StorageError, match="changed by another program while this search ran"):
+            trial.set_user_attr("record", 2)
+        with pytest.raises(StorageError, match="changed by another program"):
+            ask(study)
+    assert path.read_bytes() == changed
 
 
 def test_finished_trials_are_packed_and_say_what_they_said(tmp_path):

@@ -160,6 +160,40 @@ DAMAGED = {
     "a time that is none": as_line(
         op_code=6, trial_id=2, state=1, values=[1, 2], datetime_complete="soon"
     ),
+    "a time that is a number": as_line(
+        op_code=6, trial_id=2, state=1, values=[1, 2], datetime_complete=5
+    ),
+    "no time": as_line(op_code=6, trial_id=2, state=1, values=[1, 2]),
+    "a value that is a text": as_line(
+        op_code=6, trial_id=2, state=1, values=["1", 2], datetime_complete="2026-01-01"
+    ),
+    "a state that is a list": as_line(op_code=6, trial_id=2, state=[1], values=None),
+    "no distribution": as_line(
+        op_code=5, trial_id=2, param_name="a", param_value_internal=0, distribution="none"
+    ),
+    "a value out of its distribution": as_line(
+        op_code=5,
+        trial_id=2,
+        param_name="a",
+        param_value_internal=7,
+        distribution='{"name": "CategoricalDistribution", "attributes": {"choices": [1, 2]}}',
+    ),
+    "a trial whose parameters are a text": as_line(
+        op_code=4, study_id=0, datetime_start=None, params="a"
+    ),
+    "a trial whose parameters have no distributions": as_line(
+        op_code=4, study_id=0, datetime_start=None, params={"a": 1}
+    ),
+    "a trial whose values are a number": as_line(
+        op_code=4, study_id=0, datetime_start=None, state=1, values=3
+    ),
+    "a trial of a time that is a list": as_line(
+        op_code=4, study_id=0, datetime_start=None, datetime_complete=[1]
+    ),
+    "two attributes": as_line(op_code=8, trial_id=2, user_attr={"a": 1, "b": 2}),
+    "cut inside a character": '{"op_code":2,"worker_id":"é"}'.encode()[:-3],
+    "a file system's zeros": b"\x00" * 5000,
+    "zeros and another": b"\x00" * 100 + as_line(op_code=2, study_id=0, user_attr={"a": 1}),
 }
 
 
@@ -216,6 +250,36 @@ def test_a_line_that_is_gone_is_seen_by_the_trials_after_it(run):
     for read in (run.trials, lambda: make_session(run.folder, create=False)):
         with pytest.raises(StorageError, match=r"damaged at line .*: .* made trial .* is gone"):
             read()
+
+
+def test_a_record_of_a_trial_that_is_not_there_ends_the_search_that_runs(tmp_path):
+    run = make_run(tmp_path / "run", trials=3)
+    session = make_session(run.folder, trials=9, create=False, sampler="random")
+    candidate = session.next_candidate()
+    with journal_path(run.folder).open("ab") as file:
+        file.write(as_line(op_code=8, trial_id=99, user_attr={"joulenas": {"number": 99}}) + b"\n")
+    for read in (lambda: session.finish(finished(candidate)), run.trials):
+        with pytest.raises(StorageError, match="the line that made trial 99 is gone"):
+            read()
+
+
+def test_a_place_with_a_line_end_in_its_name_is_shown_on_one_line(tmp_path):
+    run = make_run(tmp_path / "a\nb" / "run", trials=3)
+    with journal_path(run.folder).open("ab") as file:
+        file.write(b"garbage\n")
+    with pytest.raises(StorageError, match=r"a\\nb/run/study.journal is damaged at line") as error:
+        run.trials()
+    assert "\n" not in str(error.value)
+
+
+def test_line_ends_of_another_system_change_nothing(run):
+    path = journal_path(run.folder)
+    expected = replayed(run)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    journal_records._kept.clear()
+    assert read_trials(run.folder, None, run.name) == expected == replayed(run)
+    make_session(run.folder, trials=30, create=False, sampler="random").next_candidate()
+    assert len(run.trials()) == len(expected[0]) + 1 == len(replayed(run)[0])
 
 
 def test_operations_on_what_is_not_there_change_nothing_for_any_reader(run):

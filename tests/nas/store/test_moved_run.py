@@ -130,6 +130,15 @@ def test_searches_that_begin_at_once_have_folders_of_their_own(tmp_path, monkeyp
     )
 
 
+def test_no_place_for_runs_is_one_line_that_names_the_option(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").write_text("a file")
+    assert main(["search", "quickstart", "--trials", "1", "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert "run folder must be writable, got runs/quickstart-1" in said and "--run" in said
+    assert Path("runs").read_text() == "a file"
+
+
 def test_a_search_that_is_refused_leaves_no_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["search", "quickstart", "--meter", "nonsense", "--quiet"]

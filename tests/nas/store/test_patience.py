@@ -18,7 +18,7 @@ from nas.cluster.driver import adopt_results
 from nas.core.files import read_json, write_json
 from nas.core.retry import patience, persist
 from nas.records.config import SearchConfig
-from nas.searching.study import _said_if_away
+from nas.searching.writing import said_if_away
 from nas.store import patient_storage
 from nas.store import run as run_module
 from nas.store.storage import StorageError
@@ -125,7 +125,7 @@ def test_a_disk_that_stays_full_is_one_line_and_all_before_is_kept(tmp_path, mon
     monkeypatch.setattr("nas.store.journal.os.fsync", Failing(FULL, 10**6))
     with (
         pytest.raises(StorageError, match="full or away.*No space.*nas resume"),
-        _said_if_away(run),
+        said_if_away(run),
         patience(wait_s=0.2),
     ):
         drive(session)

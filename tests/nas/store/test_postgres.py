@@ -12,7 +12,7 @@ from search_fakes import SPACE, drive, finished, make_session
 import nas
 from nas.core.retry import patience
 from nas.records.config import SearchConfig
-from nas.searching.study import _said_if_away
+from nas.searching.writing import said_if_away
 from nas.store.run import create
 from nas.store.storage import StorageError, StudyStore
 
@@ -108,7 +108,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(server, tmp_path, monke
     session.finish(finished(session.next_candidate()))
     in_flight = session.next_candidate()
     server.stop()
-    with pytest.raises(StorageError, match="full or away"), _said_if_away(new_run(tmp_path, url)):
+    with pytest.raises(StorageError, match="full or away"), said_if_away(new_run(tmp_path, url)):
         session.finish(finished(in_flight))
     told = []
     with ThreadPoolExecutor(1) as beside, patience(told.append, wait_s=60.0):

@@ -66,6 +66,10 @@ STORAGE = {
     "a right to a file of the run": lambda folder: PermissionError(
         errno.EACCES, "Permission denied", str(folder / "model.safetensors")
     ),
+    "a short write of numpy's": lambda _: OSError("32768 requested and 992 written"),
+    "a compiler that met it": lambda _: RuntimeError(
+        "C++ compile error\nfatal error: error writing to /tmp/x.o: No space left on device"
+    ),
     "a measuring process": lambda _: wrapped(OSError(errno.ENOSPC, "full"), MeasureError),
     "a Ray task": lambda _: ray.exceptions.RayTaskError(
         "measure", "trace", StorageAwayError(errno.ENOSPC, "No space left on device")
