@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 from nas.tasks.base.columns import Columns, header_hint, is_header
 from nas.tasks.base.labels import BadLabel, check_label
-from nas.tasks.base.limits import MAX_TEXT_BYTES, check_parquet, check_size
-from nas.tasks.base.problems import Problems, shown
+from nas.tasks.base.limits import MAX_TEXT_BYTES, check_size
+from nas.tasks.base.parquet import ParquetTable
+from nas.tasks.base.problems import Problems, named, shown
 
 # Of one cell; csv has a limit of its own, at which it would end the whole file.
 _LONGEST_CELL = 2**24
@@ -208,31 +209,22 @@ def _json_lines(
             continue
         missing = [name for name in columns.names if name not in found]
         if missing:
-            problems.add(f"{path}{at} must have {missing[0]!r}, got {_names(list(found))}")
+            problems.add(f"{path}{at} must have {missing[0]!r}, got {named(list(found))}")
             continue
         yield from check(str(path), at, columns.text_of(found), found[columns.label], problems)
 
 
 def _parquet(path: Path, columns: Columns, problems: Problems, check: RowCheck) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-        check_parquet(file.metadata, path.stat().st_size)
-        if not _has_columns(path, list(file.schema_arrow.names), columns, problems):
+        table = ParquetTable(path)
+        if not _has_columns(path, table.names, columns, problems):
             return
-        number = 0
-        for batch in file.iter_batches(columns=list(columns.names)):
-            for cells in batch.to_pylist():
-                at, text = f", row {number},", columns.text_of(cells)
-                yield from check(str(path), at, text, cells[columns.label], problems)
-                number += 1
-    except OSError as error:
-        problems.add(f"{path} must be readable: {error.strerror or str(error).splitlines()[0]}")
-    except (pyarrow.ArrowException, ValueError) as error:
-        line = (str(error).splitlines() or ["no cause"])[0]
-        problems.add(f"{path} must be a whole Parquet file: {line}")
+        for number, values in enumerate(table.lists(columns.names)):
+            cells = dict(zip(columns.names, values, strict=True))
+            at, text = f", row {number},", columns.text_of(cells)
+            yield from check(str(path), at, text, cells[columns.label], problems)
+    except ValueError as error:
+        problems.add(str(error))
 
 
 def _has_columns(
@@ -246,13 +238,8 @@ def _has_columns(
     missing = [name for name in columns.names if name not in names]
     for name in missing:
         hint = "" if first is None or columns.header else header_hint(first)
-        problems.add(f"{path} must have a column {name!r}, got {_names(names)}{hint}")
+        problems.add(f"{path} must have a column {name!r}, got {named(names)}{hint}")
     twice = [name for name in columns.names if names.count(name) > 1]
     for name in twice:
         problems.add(f"{path} must have one column {name!r}, got {names.count(name)}")
     return not missing and not twice
-
-
-def _names(names: list[str]) -> str:
-    text = ", ".join(map(str, names[:20]))
-    return shown(text) if len(text) > 200 else text or "none"
