@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nas.tasks.base.columns import Columns, header_hint, is_header
+from nas.tasks.base.columns import Columns, header_hint, is_header, separator_hint
 from nas.tasks.base.labels import BadLabel, check_label
 from nas.tasks.base.limits import MAX_TEXT_BYTES, check_size
 from nas.tasks.base.parquet import ParquetTable
@@ -64,6 +64,12 @@ def read_rows(
     suffix = path.suffix.lower()
     if columns.header is not None and suffix not in _DELIMITED:
         problems.add(f"columns must be left out for {path}: it is for {' and '.join(_DELIMITED)}")
+        return []
+    if suffix == ".json":
+        problems.add(
+            f"text file {path} must end in .jsonl and have an object a line; other JSON is not "
+            f"read"
+        )
         return []
     if suffix == ".parquet":
         rows = list(_parquet(path, columns, problems, check))
@@ -124,9 +130,11 @@ def read_text(path: Path, problems: Problems) -> str | None:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
+        packed = raw.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ"))
+        hint = "; it is packed: unpack it" if packed else ""
         problems.add(
             f"text file {path} must be UTF-8 text, got the byte 0x{raw[error.start]:02x} in line "
-            f"{line}"
+            f"{line}{hint}"
         )
         return None
 
@@ -159,7 +167,11 @@ def _delimited(
             rows = csv.reader(source, delimiter=delimiter, quoting=csv.QUOTE_NONE)
         else:
             rows = csv.reader(source, delimiter=delimiter, strict=True)
+        at_first = line
         first = next(rows, None)
+        while first == []:
+            at_first = rows.line_num + 1
+            first = next(rows, None)
         if first is None:
             return
         names = list(columns.header or (name.strip() for name in first))
@@ -169,19 +181,22 @@ def _delimited(
         line = rows.line_num + 1
         if columns.header is not None and not is_header(first, columns.header):
             # The first line is a row like the others.
-            line, rows_left = 1, itertools.chain([first], rows)
+            line, rows_left = at_first, itertools.chain([first], rows)
         # A row may take several lines, and is named by its first.
         for cells in rows_left:
             at, line = f":{line}", rows.line_num + 1
             if not cells:
                 continue
             if len(cells) != len(names):
-                problems.add(f"{path}{at} must have {len(names)} columns, got {len(cells)}")
+                hint = separator_hint(cells)
+                problems.add(f"{path}{at} must have {len(names)} columns, got {len(cells)}{hint}")
                 continue
             found = dict(zip(names, cells, strict=True))
             yield from check(str(path), at, columns.text_of(found), found[columns.label], problems)
     except csv.Error as error:
         problems.add(f"{path}:{line} must be a row of a table: {error}")
+    except ValueError as error:
+        problems.add(f"{path} {error}")
     finally:
         csv.field_size_limit(usual)
 
@@ -237,7 +252,7 @@ def _has_columns(
     """Whether ``columns`` are among ``names``; ``first`` is the line that they were read from."""
     missing = [name for name in columns.names if name not in names]
     for name in missing:
-        hint = "" if first is None or columns.header else header_hint(first)
+        hint = "" if first is None or columns.header else header_hint(first, name)
         problems.add(f"{path} must have a column {name!r}, got {named(names)}{hint}")
     twice = [name for name in columns.names if names.count(name) > 1]
     for name in twice:
