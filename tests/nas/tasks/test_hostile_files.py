@@ -1,6 +1,7 @@
 """Heads, members and tables that a reader could be led astray by: one line each, little memory."""
 
 import io
+import json
 import struct
 import time
 import tracemalloc
@@ -16,6 +17,7 @@ from nas.cli.main import main
 from nas.core.files import read_array as read_npy
 from nas.tasks.base.arrays import read_array, read_named_arrays
 from nas.tasks.registry import get_task
+from nas.tasks.text.tokenize import read_tokenizer
 
 MOST = 64_000_000
 
@@ -203,3 +205,22 @@ def test_yaml_of_any_kind_is_one_line_at_once(value, tmp_path, capsys):
     assert time.process_time() - began < 10
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("error")]
     assert len(said) == 1 and str(path) in said[0] and len(said[0]) < 500
+
+
+@pytest.mark.parametrize("pattern", [{"String": "a"}, {"Regex": ""}])
+def test_a_normalizer_that_multiplies_texts_is_refused(pattern, tmp_path):
+    step = {"type": "Replace", "pattern": pattern, "content": "a" * 10}
+    tokenizer = {
+        "version": "1.0",
+        "normalizer": {"type": "Sequence", "normalizers": [step] * 12},
+        "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": {"a": 0, "[UNK]": 1}, "unk_token": "[UNK]"},
+    }
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError) as error:
+        read_tokenizer(path, 8)
+    one_line(error, str(path), "times as long")
+    tokenizer["normalizer"]["normalizers"] = [step, {"type": "Lowercase"}]
+    path.write_text(json.dumps(tokenizer))
+    assert read_tokenizer(path, 8).encode(["a b"]).shape == (1, 8)
