@@ -207,7 +207,7 @@ def test_yaml_of_any_kind_is_one_line_at_once(value, tmp_path, capsys):
     assert len(said) == 1 and str(path) in said[0] and len(said[0]) < 500
 
 
-@pytest.mark.parametrize("pattern", [{"String": "a"}, {"Regex": ""}])
+@pytest.mark.parametrize("pattern", [{"String": "a"}, {"Regex": "a"}])
 def test_a_normalizer_that_multiplies_texts_is_refused(pattern, tmp_path):
     step = {"type": "Replace", "pattern": pattern, "content": "a" * 10}
     tokenizer = {
