@@ -50,10 +50,9 @@ class _PlainLoader(yaml.SafeLoader):
             )
         return super().compose_node(parent, index)
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         value = super().construct_scalar(node)
-        is_number = node.tag in _NUMBERS
-        if is_number and len(value) > _MOST_DIGITS:
+        if node.tag in _NUMBERS and len(value) > _MOST_DIGITS:
             # Digits in base 60 or 16 may stand for numbers that take minutes to read or to print.
             raise yaml.constructor.ConstructorError(
                 None,

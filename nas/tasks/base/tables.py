@@ -167,11 +167,7 @@ def _delimited(
             rows = csv.reader(source, delimiter=delimiter, quoting=csv.QUOTE_NONE)
         else:
             rows = csv.reader(source, delimiter=delimiter, strict=True)
-        at_first = line
-        first = next(rows, None)
-        while first == []:
-            at_first = rows.line_num + 1
-            first = next(rows, None)
+        first, at_first = _first_row(rows)
         if first is None:
             return
         names = list(columns.header or (name.strip() for name in first))
@@ -199,6 +195,16 @@ def _delimited(
         problems.add(f"{path} {error}")
     finally:
         csv.field_size_limit(usual)
+
+
+def _first_row(rows: Any) -> tuple[list[str] | None, int]:
+    """The first row of a ``csv.reader`` that is not empty, and the line where it begins."""
+    line = 1
+    for cells in rows:
+        if cells:
+            return cells, line
+        line = rows.line_num + 1
+    return None, line
 
 
 def _json_lines(
