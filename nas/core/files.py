@@ -151,9 +151,10 @@ def read_array(path: Path) -> Any:
     try:
         # Mapped first: a claim is compared with the file's length before memory is asked for.
         return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise ValueError(f"{path} must exist, and does not") from None
+    except FileNotFoundError:
+        raise ValueError(f"{path} must exist, and does not") from None
+    except Exception as error:
+        # Heads that somebody wrote have errors of a dozen types.
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} must be a whole array of numbers: {line}") from None
 

@@ -12,6 +12,9 @@ from typing import Any
 
 import yaml
 
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_MOST_DIGITS = 300
+
 
 def read_yaml(path: Path, *, max_bytes: int) -> Any:
     """What the file at ``path`` holds.
@@ -32,8 +35,8 @@ def read_yaml(path: Path, *, max_bytes: int) -> Any:
         raise ValueError("must be UTF-8 text") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"must be YAML: {_problem(error)}") from None
-    except (ValueError, OverflowError, TypeError, KeyError) as error:
-        # Of a date that is none, a number of too many digits, or a key that is a list.
+    except (ValueError, ArithmeticError, TypeError, LookupError, AttributeError) as error:
+        # Of a date that is none, an empty text tagged as a number, or a key that is a list.
         lines = str(error).splitlines() or ["it cannot be read"]
         raise ValueError(lines[0]) from None
 
@@ -46,6 +49,18 @@ class _PlainLoader(yaml.SafeLoader):
                 None, None, "an alias is not allowed, write the value again", event.start_mark
             )
         return super().compose_node(parent, index)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        if node.tag in _NUMBERS and len(value) > _MOST_DIGITS:
+            # Digits in base 60 or 16 may stand for numbers that take minutes to read or to print.
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"a number must have at most {_MOST_DIGITS} digits, got {len(value):,}",
+                node.start_mark,
+            )
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()

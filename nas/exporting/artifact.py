@@ -191,11 +191,15 @@ class Artifact:
         # A list or tuple is several samples, though each may be a list of texts itself.
         if isinstance(samples, kinds) and not isinstance(samples, list | tuple):
             return function([samples])[0]
+        if isinstance(samples, Mapping) and any(v is not None for v in samples.values()):
+            # Its keys would be read as texts, and they are rather names of columns.
+            what = "texts must be a text" if kinds == (str,) else "samples must be one sample"
+            raise ValueError(f"{what} or several, got {samples!r}")
         # Bytes are numbers to Python: where they are no sample they are refused as such.
         rows: list[Any] = list(samples) if isinstance(samples, Iterable) else [samples]
         if wrong := [row for row in rows if not isinstance(row, kinds)]:
-            what = "a text or several" if kinds == (str,) else "one sample or several"
-            raise ValueError(f"texts must be {what}, got {wrong[0]!r}")
+            what = "texts must be a text" if kinds == (str,) else "samples must be one sample"
+            raise ValueError(f"{what} or several, got {wrong[0]!r}")
         size = self.workload.batch_size
         batches = [rows[at : at + size] for at in range(0, len(rows), size)]
         return [found for batch in batches for found in function(batch)]

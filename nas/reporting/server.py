@@ -109,10 +109,14 @@ class _Handler(BaseHTTPRequestHandler):
         if host not in (LOOPBACK, "localhost"):
             self._send(403, "text/plain", "only this machine may ask")
             return
-        token, _, path = self.path.partition("?")[0].removeprefix("/").partition("/")
+        token, slash, path = self.path.partition("?")[0].removeprefix("/").partition("/")
         given = token.encode("utf-8", "surrogateescape")
         if not secrets.compare_digest(given, self.token.encode()) or path not in _PATHS:
             self._send(404, "text/plain", "not found: the whole address is printed by nas report")
+            return
+        if not slash:
+            # The page asks for its data beside itself.
+            self._send(301, "text/plain", "the page is at /TOKEN/", location=f"/{self.token}/")
             return
         try:
             data = self.data.get()
@@ -125,9 +129,11 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(200, "text/html", render_page(data, live=True))
 
-    def _send(self, status: int, kind: str, text: str) -> None:
+    def _send(self, status: int, kind: str, text: str, location: str | None = None) -> None:
         body = text.encode("utf-8")
         self.send_response(status)
+        if location is not None:
+            self.send_header("Location", location)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")

@@ -7,7 +7,6 @@ says. One whose confirmation was lost has happened: told again, it is found to b
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from nas.core.retry import is_passing_os_error, persist
+from nas.store.sqlite_reading import reader_of
 
 _TABLES = frozenset({"studies", "trials", "version_info", "alembic_version"})
 
@@ -39,8 +39,7 @@ def open_for_reading(url: str, file: Path | None = None) -> BaseStorage:
     if file is None:
         options["execution_options"] = {"postgresql_readonly": True}
     else:
-        where = f"{file.absolute().as_uri()}?mode=ro"
-        options["creator"] = lambda: sqlite3.connect(where, uri=True, check_same_thread=False)
+        options["creator"] = reader_of(file)
     # Optuna makes the tables that it misses, so it is not asked before they are there.
     engine = create_engine(url, **options)
     try:

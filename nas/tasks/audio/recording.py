@@ -15,6 +15,7 @@ import math
 import struct
 import warnings
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ from nas.tasks.audio.wav_head import read_beginning
 # Seconds of a recording that are read at most, and beyond what is kept, for a filter's sake.
 _MOST_S, FILTER_S = 101.0, 0.1
 _MAX_RATE = 768_000
+# Of the ratio of two rates.
+_MOST_TAPS = 50_000
 # Of full scale, squared: about the noise of 16 bits. Silence has a finite logarithm.
 _FLOOR = 1e-8
 _FULL_SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31}
@@ -140,8 +143,12 @@ def seen_by_network(signal_S: Floats, rate: int, front_end: FrontEnd) -> NDArray
         from scipy.signal import resample_poly
 
         signal_S = signal_S[: math.ceil((front_end.duration_s + FILTER_S) * rate)]
-        common = math.gcd(rate, front_end.sample_rate)
-        signal_S = resample_poly(signal_S, front_end.sample_rate // common, rate // common)
+        up, down = Fraction(front_end.sample_rate, rate).as_integer_ratio()
+        if max(up, down) > _MOST_TAPS:
+            # A filter of a million taps for a rate that no recording has.
+            nearest = Fraction(up, down).limit_denominator(_MOST_TAPS)
+            up, down = nearest.as_integer_ratio() if nearest else (1, _MOST_TAPS)
+        signal_S = resample_poly(signal_S, up, down)
     return front_end.log_mel(signal_S)
 
 

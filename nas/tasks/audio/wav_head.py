@@ -10,9 +10,9 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-_ORDERS = {b"RIFF": "<", b"RIFX": ">", b"RF64": "<"}
-# What programs that do not know the length beforehand write.
-_UNKNOWN = (0xFFFFFFFF, 0x7FFFFFFF)
+_ORDERS = {b"RIFF": "<", b"RIFX": ">", b"RF64": "<", b"BW64": "<"}
+# What programs that do not know the length beforehand write: ffmpeg, browsers, sox, arecord.
+_UNKNOWN = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x80000000)
 # More chunks before the sound, or a longer description of it, are nobody's file.
 _MOST_CHUNKS = 1000
 _MOST_FORMAT_BYTES = 4096
@@ -24,7 +24,7 @@ _MOST_BYTES = 512_000_000
 class Beginning(NamedTuple):
     """A WAV file of the first seconds of another, whose whole length is ``duration_s``.
 
-    ``duration_s`` is ``None`` where the head does not describe any sound.
+    ``duration_s`` is ``None`` for files of other formats, which their reader names.
     """
 
     raw: bytes
@@ -54,9 +54,15 @@ def read_beginning(path: Path, most_s: float) -> Beginning:
             name, n_bytes = struct.unpack(f"{order}4sI", chunk)
             if name == b"data":
                 left = size - handle.tell()
-                return _sound(
-                    handle, order, described, _whole(n_bytes, long_n_bytes, left), most_s
-                )
+                claimed = n_bytes if long_n_bytes is None else long_n_bytes
+                is_open = long_n_bytes is None and claimed in _UNKNOWN
+                if not is_open and left < claimed:
+                    raise ValueError(
+                        f"must be a whole WAV file: its head says {claimed:,} bytes of sound, "
+                        f"and {left:,} follow"
+                    )
+                n_bytes = left if is_open else claimed
+                return _sound(handle, order, described, n_bytes, is_open, most_s)
             if name == b"fmt ":
                 described = _description(handle, n_bytes)
             elif name == b"ds64":
@@ -65,21 +71,7 @@ def read_beginning(path: Path, most_s: float) -> Beginning:
                 handle.seek(n_bytes + n_bytes % 2 - 16, 1)
             else:
                 handle.seek(n_bytes + n_bytes % 2, 1)
-        # Without sound: its reader says what is missing.
-        return Beginning(_assembled(order, described, None), None)
-
-
-def _whole(claimed: int, long_n_bytes: int | None, left: int) -> int:
-    """Return the bytes of sound that a file has, which must be those that its head claims."""
-    if long_n_bytes is None and claimed in _UNKNOWN:
-        return left
-    n_bytes = claimed if long_n_bytes is None else long_n_bytes
-    if left < n_bytes:
-        raise ValueError(
-            f"must be a whole WAV file: its head says {n_bytes:,} bytes of sound, and "
-            f"{left:,} follow"
-        )
-    return n_bytes
+        raise ValueError("must be a whole WAV file: it has no sound, or ends before it")
 
 
 def _description(handle: BinaryIO, n_bytes: int) -> bytes:
@@ -92,27 +84,37 @@ def _description(handle: BinaryIO, n_bytes: int) -> bytes:
 
 
 def _sound(
-    handle: BinaryIO, order: str, described: bytes, n_bytes: int, most_s: float
+    handle: BinaryIO, order: str, described: bytes, n_bytes: int, is_open: bool, most_s: float
 ) -> Beginning:
+    """Read the beginning of ``n_bytes`` of sound, which may go on where a head is open."""
     if len(described) < 16:
-        return Beginning(_assembled(order, described, b""), None)
-    _, _, rate, _, block, _ = struct.unpack(f"{order}HHIIHH", described[:16])
+        raise ValueError("must be a whole WAV file: it does not describe its sound")
+    _, n_channels, rate, _, block, _ = struct.unpack(f"{order}HHIIHH", described[:16])
+    if not (rate and 0 < n_channels <= block):
+        raise ValueError(
+            f"must have a channel, sample and byte or more, got {n_channels} channels, {rate} "
+            f"samples a second and {block} bytes a sample"
+        )
+    if is_open:
+        n_bytes -= n_bytes % block
+    elif n_bytes % block:
+        raise ValueError(
+            f"must be a whole WAV file: its {n_bytes:,} bytes of sound end within a sample of "
+            f"{block} bytes"
+        )
     wanted: int = min(n_bytes, math.ceil(most_s * rate) * block)
     if wanted > _MOST_BYTES:
         raise ValueError(
             f"must need at most {_MOST_BYTES:,} bytes for {most_s:g} s of sound, and claims "
             f"{wanted:,}"
         )
-    duration_s = n_bytes / (rate * block) if rate and block else None
-    return Beginning(_assembled(order, described, handle.read(wanted)), duration_s)
+    sound = _assembled(order, described, handle.read(wanted))
+    return Beginning(sound, n_bytes / (rate * block))
 
 
-def _assembled(order: str, described: bytes, sound: bytes | None) -> bytes:
+def _assembled(order: str, described: bytes, sound: bytes) -> bytes:
     """A whole file of the two chunks that a reader needs."""
     chunks = struct.pack(f"{order}4sI", b"fmt ", len(described)) + described
-    if sound is not None:
-        chunks += (
-            struct.pack(f"{order}4sI", b"data", len(sound)) + sound + b"\0" * (len(sound) % 2)
-        )
+    chunks += struct.pack(f"{order}4sI", b"data", len(sound)) + sound + b"\0" * (len(sound) % 2)
     riff = b"RIFX" if order == ">" else b"RIFF"
     return struct.pack(f"{order}4sI4s", riff, 4 + len(chunks), b"WAVE") + chunks

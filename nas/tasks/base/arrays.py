@@ -11,7 +11,6 @@ import gzip
 import math
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.tasks.base.limits import check_unpacked
+from nas.tasks.base.problems import named
 
 Read = TypeVar("Read")
 
@@ -38,7 +38,7 @@ def read_array(path: Path) -> NDArray[Any]:
         ValueError: the file is missing, empty, damaged, or holds Python objects; the message
             names it.
     """
-    return _guarded(path, _read_npy if path.suffix == ".npy" else _read_idx)
+    return _guarded(path, _read_npy if path.suffix.lower() == ".npy" else _read_idx)
 
 
 def read_named_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
@@ -50,35 +50,47 @@ def read_named_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[A
 
     def read(path: Path) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(path) as packed:
-            for name in names:
-                if f"{name}.npy" in packed.namelist():
-                    _check_member(packed, f"{name}.npy")
-        with np.load(path, allow_pickle=False) as found:
-            missing = [name for name in names if name not in found.files]
+            held = [m.removesuffix(".npy") for m in packed.namelist() if m.endswith(".npy")]
+            missing = [name for name in names if name not in held]
             if missing:
-                raise ValueError(
-                    f"must hold an array {missing[0]!r}, got {', '.join(found.files) or 'none'}"
-                )
-            return {name: found[name] for name in names}
+                raise ValueError(f"must hold an array {missing[0]!r}, got {named(held)}")
+            return {name: _read_member(packed, f"{name}.npy") for name in names}
 
     return _guarded(path, read)
 
 
-def _check_member(packed: zipfile.ZipFile, name: str) -> None:
-    """Refuse an array whose head claims more values than its file has, or that is hardly there."""
+def _read_member(packed: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """The array called ``name``, once its head is known to claim no more than is there."""
+    # Read from the very entry that was checked: ``np.load`` would prefer one without the ending.
     entry = packed.getinfo(name)
+    _check_member(packed, entry)
+    with packed.open(entry) as handle:
+        found: NDArray[Any] = np.lib.format.read_array(handle, allow_pickle=False)
+    return found
+
+
+def _check_member(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Refuse an array whose head claims more values than its file has, or that is hardly there."""
+    name = entry.filename
     check_unpacked(entry.file_size, entry.compress_size)
-    with packed.open(name) as handle:
+    with packed.open(entry) as handle:
         version = np.lib.format.read_magic(handle)
         if version not in _NPY_HEADS:
             raise ValueError(f"must be of the NPY format 1.0 or 2.0, got {version} in {name}")
         shape, _, dtype = _NPY_HEADS[version](handle)
+        _check_width(dtype)
         claimed = math.prod(shape) * dtype.itemsize
         left = entry.file_size - handle.tell()
     if not dtype.hasobject and claimed != left:
         raise ValueError(
             f"must hold {claimed:,} bytes of values in {name}, as its head says, and has {left:,}"
         )
+
+
+def _check_width(dtype: np.dtype[Any]) -> None:
+    # Of values without a width, any number takes no byte.
+    if dtype.itemsize == 0:
+        raise ValueError(f"must hold values of a byte or more, got {dtype}")
 
 
 def _guarded(path: Path, read: Callable[[Path], Read]) -> Read:
@@ -92,10 +104,12 @@ def _guarded(path: Path, read: Callable[[Path], Read]) -> Read:
     except MemoryError:
         size = path.stat().st_size
         raise ValueError(f"{path} must fit into memory, and its {size:,} bytes do not") from None
-    except (EOFError, struct.error, zlib.error, zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{path} must be a whole file of arrays: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path} {_said(error)}") from None
+    except Exception as error:
+        # Heads, checksums and packings have errors of their own, of a dozen types.
+        said = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise ValueError(f"{path} must be a whole file of arrays: {said}") from None
 
 
 def _said(error: ValueError) -> str:
@@ -109,12 +123,14 @@ def _said(error: ValueError) -> str:
 
 def _read_npy(path: Path) -> NDArray[Any]:
     found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    _check_width(found.dtype)
     return found
 
 
 def _read_idx(path: Path) -> NDArray[Any]:
+    is_packed = path.suffix.lower() == ".gz"
     with path.open("rb") as plain, gzip.open(plain) as unpacked:
-        handle: IO[bytes] = unpacked if path.suffix == ".gz" else plain  # type: ignore[assignment]
+        handle: IO[bytes] = unpacked if is_packed else plain  # type: ignore[assignment]
         zeros, kind, n_axes = struct.unpack(">HBB", handle.read(4))
         if zeros != 0 or kind not in _IDX_TYPES or not 1 <= n_axes <= 8:
             raise ValueError("must be .npy, .npz or IDX, which begins with two zero bytes")
@@ -122,7 +138,7 @@ def _read_idx(path: Path) -> NDArray[Any]:
         dtype = np.dtype(_IDX_TYPES[kind])
         size = math.prod(shape) * dtype.itemsize
         stored = path.stat().st_size
-        if path.suffix == ".gz":
+        if is_packed:
             check_unpacked(size, stored)
         elif size > stored:
             raise ValueError(

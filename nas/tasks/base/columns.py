@@ -148,8 +148,13 @@ def _header(file: TaskFile) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def header_hint(first: Sequence[str]) -> str:
-    """What to do where a first line may be data."""
+def header_hint(first: Sequence[str], missing: str) -> str:
+    """What to do where the column ``missing`` is not in a first line, which may be data."""
+    alike = [cell.strip() for cell in first if cell.strip().casefold() == missing.casefold()]
+    if alike:
+        return f"; {alike[0]!r} differs in case alone: name it so in the task file"
+    if separated := separator_hint(first):
+        return separated
     names = ", ".join(
         ["label", "text", *(f"c{i}" for i in range(3, len(first) + 1))][: len(first)]
     )
@@ -159,6 +164,19 @@ def header_hint(first: Sequence[str]) -> str:
     return f"; if its first line is data, {way_out}"
 
 
+def separator_hint(cells: Sequence[str]) -> str:
+    """What to do about a line of one cell that other separators than commas divide."""
+    if len(cells) != 1:
+        return ""
+    seen = [mark for mark in (";", "\t", "|") if mark in cells[0]]
+    if not seen:
+        return ""
+    return (
+        f"; its columns seem to be separated by {seen[0]!r}: save it with commas, or with tabs "
+        f"as .tsv"
+    )
+
+
 def _looks_like_data(cell: str) -> bool:
     text = cell.strip()
     is_number = text.lstrip("+-").replace(".", "", 1).isdigit()
@@ -166,5 +184,15 @@ def _looks_like_data(cell: str) -> bool:
 
 
 def is_header(first: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether a file has the first line that its task file says it lacks."""
-    return [cell.strip().casefold() for cell in first] == [name.casefold() for name in names]
+    """Whether a file has the first line that its task file says it lacks.
+
+    Raises:
+        ValueError: it has the same names in another order.
+    """
+    own, theirs = ([name.strip().casefold() for name in line] for line in (first, names))
+    if own != theirs and sorted(own) == sorted(theirs):
+        raise ValueError(
+            f"has a first line that names its columns {', '.join(first)}: leave columns out, or "
+            f"name them in this order, got {', '.join(names)}"
+        )
+    return own == theirs

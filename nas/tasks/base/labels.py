@@ -21,6 +21,8 @@ from nas.tasks.base.problems import Problems, shown
 
 Label = str | int
 _SPACES = re.compile(r"\s+")
+# Characters without a width, which names may have.
+_JOINERS = re.compile("[\u200c\u200d]")
 _WHOLE = re.compile(r"([+-]?\d+)\.0*")
 _FRACTION = re.compile(r"[+-]?(\d*\.\d+|\d+\.?)([eE][+-]?\d+)?")
 _MOST_NAMED = 5
@@ -109,7 +111,7 @@ def like(label: Label, classes: Sequence[Label]) -> Label:
 def plain(label: Label) -> str:
     """A form that is the same for labels that differ in case, spaces or Unicode's form alone."""
     text = unicodedata.normalize("NFKC", str(label)).casefold()
-    return _SPACES.sub(" ", text.replace("_", " ")).strip()
+    return _SPACES.sub(" ", _JOINERS.sub("", text).replace("_", " ")).strip()
 
 
 def similar(label: Label, classes: Sequence[Label]) -> str:

@@ -36,6 +36,13 @@ def check_size(n_bytes: int, most: int) -> None:
         raise ValueError(f"must have 1 to {most:,} bytes, got {n_bytes:,}")
 
 
+def check_rows(n_rows: int, n_bytes: int) -> None:
+    """Raise ``ValueError`` where a file of ``n_bytes`` claims more samples than it may hold."""
+    most = max(_ALWAYS_ROWS, n_bytes)
+    if n_rows > most:
+        raise ValueError(f"must have at most {most:,} rows, and claims {n_rows:,}")
+
+
 def check_parquet(metadata: Any, n_bytes: int) -> None:
     """Check what a Parquet file of ``n_bytes`` says of itself in its ``metadata``.
 
@@ -44,6 +51,4 @@ def check_parquet(metadata: Any, n_bytes: int) -> None:
     """
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     check_unpacked(sum(group.total_byte_size for group in groups), n_bytes)
-    most = max(_ALWAYS_ROWS, n_bytes)
-    if metadata.num_rows > most:
-        raise ValueError(f"must have at most {most:,} rows, and claims {metadata.num_rows:,}")
+    check_rows(metadata.num_rows, n_bytes)

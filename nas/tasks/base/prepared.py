@@ -17,6 +17,7 @@ from nas.tasks.base.prepare import prepare
 from nas.tasks.base.problems import DataError, Problems
 from nas.tasks.base.samples import Sample, Sources
 from nas.tasks.base.skipped import lines_of as skipped_lines
+from nas.tasks.base.split_names import OF_CLASSES
 from search_spaces.workload import Workload
 
 # Of what is kept: another number where the same files would give other arrays.
@@ -156,9 +157,10 @@ class Prepared:
 
     def _explained(self, error: DataError) -> DataError:
         """``error`` after what was seen of the samples that explains it."""
-        if self.reader is None:
-            return error
-        causes = self.reader.causes(self.reader.about())
+        # A folder of splits that is read as one class is the likeliest cause of all.
+        causes = [line for line in self.sources.notes if line.startswith(OF_CLASSES)]
+        if self.reader is not None:
+            causes += self.reader.causes(self.reader.about())
         return DataError((*causes, *error.lines), len(causes) + error.n)
 
 

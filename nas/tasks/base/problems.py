@@ -7,12 +7,14 @@ task contributes its problems and warnings is in ``nas.tasks.base.checks``.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from nas.tasks.base.skipped import Skipped
 
 _MOST = 1000
 _SHOWN = 40
+_MOST_NAMES, _LONGEST_NAMES = 20, 200
 
 
 class DataError(ValueError):
@@ -66,3 +68,9 @@ def shown(value: Any) -> str:
         return "NaN"
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def named(names: Sequence[Any]) -> str:
+    """Names of columns or arrays for people, of very many or long ones the first."""
+    text = ", ".join(map(str, names[:_MOST_NAMES]))
+    return shown(text) if len(text) > _LONGEST_NAMES else text or "none"

@@ -12,7 +12,13 @@ from nas.core.names import MOST_TEXT, check_name
 from nas.tasks.base import SPLITS, SplitName
 from nas.tasks.base.problems import Problems
 from nas.tasks.base.skipped import is_hidden
-from nas.tasks.base.split_names import SPLIT_FOLDERS, Layout, NamedSplits, named_splits
+from nas.tasks.base.split_names import (
+    SPLIT_FOLDERS,
+    Layout,
+    NamedSplits,
+    named_splits,
+    undivided_notes,
+)
 from nas.tasks.base.task_file import TaskFile
 
 # Keys that say where the data are, and which shares are held out where a split has no data.
@@ -74,7 +80,10 @@ class Sources:
             raise ValueError(f"{SPLIT_FOLDERS} must be true or false, got {wanted!r}")
         divided = _divided(whole, layout, files, wanted)
         if divided is None:
-            return cls({"train": whole}, *shares)
+            is_open = wanted is None and layout == "classes"
+            is_folder = isinstance(whole, Path) and whole.is_dir()
+            notes = undivided_notes(whole) if is_open and is_folder else ()
+            return cls({"train": whole}, *shares, notes=notes)
         return cls(divided[0], *shares, notes=divided[1])
 
     @property
@@ -179,6 +188,8 @@ def files_below(folder: Path, suffixes: Collection[str], problems: Problems) -> 
     found = []
     for path in sorted(folder.rglob("*")):
         if path.is_dir():
+            if path.is_symlink():
+                problems.skipped.add(path, "links to folders are not followed")
             continue
         if path.suffix.lower() in suffixes and not is_hidden(path):
             found.append(path)

@@ -16,6 +16,8 @@ from typing import Literal
 from nas.tasks.base import SPLITS, SplitName
 
 SPLIT_FOLDERS = "split_folders"
+# How lines begin that name folders that are read as classes.
+OF_CLASSES = "classes: "
 # What a folder named after a split holds: folders named after classes, or the samples themselves.
 Layout = Literal["classes", "files"]
 _SPELLINGS: Mapping[SplitName, frozenset[str]] = {
@@ -27,6 +29,12 @@ _SPELLINGS: Mapping[SplitName, frozenset[str]] = {
 }
 # `train_set`, `test-data` and `ValidationSplit` are named after splits, too.
 _ENDING = re.compile(r"[\s_.-]*(set|split|data|images|samples)$")
+# And so is `train2017`.
+_YEAR = re.compile(r"[\s_.-]*(19|20)\d\d$")
+# Names that begin like those of splits: of classes they are seldom.
+_LIKE_SPLIT = re.compile(
+    r"(x[\s_.-]?)?(train(ing)?|trn|test(ing|s)?|tst|val(id(ation|ate)?)?|dev|eval(uation)?)(?![a-z])"
+)
 _MOST_NAMED = 5
 
 
@@ -48,11 +56,32 @@ class NamedSplits:
 
 def split_named(name: str) -> SplitName | None:
     """The split that ``name`` means, in any case, or ``None``."""
-    plain = _ENDING.sub("", name.strip().casefold())
+    plain = _ENDING.sub("", _YEAR.sub("", name.strip().casefold()))
     for split, spellings in _SPELLINGS.items():
         if plain in spellings:
             return split
     return None
+
+
+def undivided_notes(folder: Path) -> tuple[str, ...]:
+    """Lines on folders that are read as classes though they may be meant as splits."""
+    folders = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+    folders = [path for path in folders if path.name[0] not in "._"]
+    names = [path.name for path in folders if _LIKE_SPLIT.match(path.name.strip().casefold())]
+    notes = []
+    if names:
+        notes.append(
+            f"{OF_CLASSES}folders of {folder} are classes, though {_listed(names)} may be splits "
+            f"(say {SPLIT_FOLDERS}: false, or name train: and test: in the task file)"
+        )
+    if len(folders) == 1:
+        inner = [path.name for path in sorted(folders[0].iterdir()) if split_named(path.name)]
+        if inner:
+            notes.append(
+                f"{OF_CLASSES}{folders[0]} holds {_listed(inner)}: name it under data in the task "
+                f"file if they are splits"
+            )
+    return tuple(notes)
 
 
 def splits_by_name(

@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nas.tasks.base.columns import Columns, header_hint, is_header
+from nas.tasks.base.columns import Columns, header_hint, is_header, separator_hint
 from nas.tasks.base.labels import BadLabel, check_label
-from nas.tasks.base.limits import MAX_TEXT_BYTES, check_parquet, check_size
-from nas.tasks.base.problems import Problems, shown
+from nas.tasks.base.limits import MAX_TEXT_BYTES, check_size
+from nas.tasks.base.parquet import ParquetTable
+from nas.tasks.base.problems import Problems, named, shown
 
 # Of one cell; csv has a limit of its own, at which it would end the whole file.
 _LONGEST_CELL = 2**24
@@ -63,6 +64,12 @@ def read_rows(
     suffix = path.suffix.lower()
     if columns.header is not None and suffix not in _DELIMITED:
         problems.add(f"columns must be left out for {path}: it is for {' and '.join(_DELIMITED)}")
+        return []
+    if suffix == ".json":
+        problems.add(
+            f"text file {path} must end in .jsonl and have an object a line; other JSON is not "
+            f"read"
+        )
         return []
     if suffix == ".parquet":
         rows = list(_parquet(path, columns, problems, check))
@@ -123,9 +130,11 @@ def read_text(path: Path, problems: Problems) -> str | None:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
+        packed = raw.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ"))
+        hint = "; it is packed: unpack it" if packed else ""
         problems.add(
             f"text file {path} must be UTF-8 text, got the byte 0x{raw[error.start]:02x} in line "
-            f"{line}"
+            f"{line}{hint}"
         )
         return None
 
@@ -158,7 +167,7 @@ def _delimited(
             rows = csv.reader(source, delimiter=delimiter, quoting=csv.QUOTE_NONE)
         else:
             rows = csv.reader(source, delimiter=delimiter, strict=True)
-        first = next(rows, None)
+        first, at_first = _first_row(rows)
         if first is None:
             return
         names = list(columns.header or (name.strip() for name in first))
@@ -168,21 +177,34 @@ def _delimited(
         line = rows.line_num + 1
         if columns.header is not None and not is_header(first, columns.header):
             # The first line is a row like the others.
-            line, rows_left = 1, itertools.chain([first], rows)
+            line, rows_left = at_first, itertools.chain([first], rows)
         # A row may take several lines, and is named by its first.
         for cells in rows_left:
             at, line = f":{line}", rows.line_num + 1
             if not cells:
                 continue
             if len(cells) != len(names):
-                problems.add(f"{path}{at} must have {len(names)} columns, got {len(cells)}")
+                hint = separator_hint(cells)
+                problems.add(f"{path}{at} must have {len(names)} columns, got {len(cells)}{hint}")
                 continue
             found = dict(zip(names, cells, strict=True))
             yield from check(str(path), at, columns.text_of(found), found[columns.label], problems)
     except csv.Error as error:
         problems.add(f"{path}:{line} must be a row of a table: {error}")
+    except ValueError as error:
+        problems.add(f"{path} {error}")
     finally:
         csv.field_size_limit(usual)
+
+
+def _first_row(rows: Any) -> tuple[list[str] | None, int]:
+    """The first row of a ``csv.reader`` that is not empty, and the line where it begins."""
+    line = 1
+    for cells in rows:
+        if cells:
+            return cells, line
+        line = rows.line_num + 1
+    return None, line
 
 
 def _json_lines(
@@ -208,31 +230,22 @@ def _json_lines(
             continue
         missing = [name for name in columns.names if name not in found]
         if missing:
-            problems.add(f"{path}{at} must have {missing[0]!r}, got {_names(list(found))}")
+            problems.add(f"{path}{at} must have {missing[0]!r}, got {named(list(found))}")
             continue
         yield from check(str(path), at, columns.text_of(found), found[columns.label], problems)
 
 
 def _parquet(path: Path, columns: Columns, problems: Problems, check: RowCheck) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-        check_parquet(file.metadata, path.stat().st_size)
-        if not _has_columns(path, list(file.schema_arrow.names), columns, problems):
+        table = ParquetTable(path)
+        if not _has_columns(path, table.names, columns, problems):
             return
-        number = 0
-        for batch in file.iter_batches(columns=list(columns.names)):
-            for cells in batch.to_pylist():
-                at, text = f", row {number},", columns.text_of(cells)
-                yield from check(str(path), at, text, cells[columns.label], problems)
-                number += 1
-    except OSError as error:
-        problems.add(f"{path} must be readable: {error.strerror or str(error).splitlines()[0]}")
-    except (pyarrow.ArrowException, ValueError) as error:
-        line = (str(error).splitlines() or ["no cause"])[0]
-        problems.add(f"{path} must be a whole Parquet file: {line}")
+        for number, values in enumerate(table.lists(columns.names)):
+            cells = dict(zip(columns.names, values, strict=True))
+            at, text = f", row {number},", columns.text_of(cells)
+            yield from check(str(path), at, text, cells[columns.label], problems)
+    except ValueError as error:
+        problems.add(str(error))
 
 
 def _has_columns(
@@ -245,14 +258,9 @@ def _has_columns(
     """Whether ``columns`` are among ``names``; ``first`` is the line that they were read from."""
     missing = [name for name in columns.names if name not in names]
     for name in missing:
-        hint = "" if first is None or columns.header else header_hint(first)
-        problems.add(f"{path} must have a column {name!r}, got {_names(names)}{hint}")
+        hint = "" if first is None or columns.header else header_hint(first, name)
+        problems.add(f"{path} must have a column {name!r}, got {named(names)}{hint}")
     twice = [name for name in columns.names if names.count(name) > 1]
     for name in twice:
         problems.add(f"{path} must have one column {name!r}, got {names.count(name)}")
     return not missing and not twice
-
-
-def _names(names: list[str]) -> str:
-    text = ", ".join(map(str, names[:20]))
-    return shown(text) if len(text) > 200 else text or "none"

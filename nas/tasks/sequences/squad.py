@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.tasks.base.limits import check_size
 from nas.tasks.base.problems import Problems
 
 _MAX_BYTES = 1_000_000_000
@@ -30,9 +31,7 @@ class Question:
 def read_squad(path: Path, problems: Problems) -> list[Question]:
     """The questions in the file at ``path``; what is wrong with it is added to ``problems``."""
     try:
-        size = path.stat().st_size
-        if not 0 < size <= _MAX_BYTES:
-            raise ValueError(f"must have 1 to {_MAX_BYTES} bytes, got {size}")
+        check_size(path.stat().st_size, _MAX_BYTES)
         data = json.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         problems.add(f"{path} must be readable: {error.strerror}")

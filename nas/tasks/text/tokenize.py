@@ -12,6 +12,7 @@ Shape legend: N texts, T tokens.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ N_BYTES = 256
 # token must itself be seen in training.
 MIN_COUNT = 2
 _MAX_FILE_BYTES = 64_000_000
+# Of a normalizer: written-out ligatures and emoji make some characters a dozen.
+_MOST_GROWTH = 1000
 _LARGEST_VOCABULARY = 2**24
 # Texts that are cut at a time.
 _AT_A_TIME = 4096
@@ -148,11 +151,33 @@ class TextEncoder:
             ids = tokenizer.get_vocab(with_added_tokens=True).values()
         except BaseException as error:
             raise _refused(error, f"{where} must be a tokenizer.json") from None
+        # Each step of a normalizer works on what the one before made: ten of them make gigabytes.
+        growth = _growth(json.loads(text).get("normalizer"))
+        if growth > _MOST_GROWTH:
+            raise ValueError(
+                f"{where} must have a normalizer that makes texts at most {_MOST_GROWTH} times "
+                f"as long, and claims {growth:,.0f}"
+            )
         if not ids:
             raise ValueError(f"{where} must have a vocabulary, and it is empty")
         if max(ids) >= _LARGEST_VOCABULARY:
             raise ValueError(f"{where} must have tokens below {_LARGEST_VOCABULARY}")
         return cls(tokenizer, sequence_length, shift)
+
+
+def _growth(step: Any) -> float:
+    """How many times as long a text may be after ``step`` of a ``tokenizer.json``."""
+    if not isinstance(step, dict):
+        return 1.0
+    if isinstance(step.get("normalizers"), list):
+        return math.prod(map(_growth, step["normalizers"]))
+    added = step.get("content")
+    pattern = step.get("pattern")
+    # Another pattern than a text may be found between any two letters.
+    replaced = pattern.get("String") if isinstance(pattern, dict) else None
+    if not isinstance(added, str) or step.get("type") != "Replace":
+        return 1.0
+    return max(1.0, len(added) / len(replaced) if replaced else 1.0 + len(added))
 
 
 def read_tokenizer(path: Path, sequence_length: int) -> TextEncoder:

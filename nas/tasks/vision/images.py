@@ -36,9 +36,10 @@ from numpy.typing import NDArray
 
 from nas.tasks.base.arrays import read_array, read_named_arrays
 from nas.tasks.base.labels import BadLabel, array_labels, check_label
-from nas.tasks.base.limits import check_parquet
+from nas.tasks.base.limits import check_rows
+from nas.tasks.base.parquet import ParquetTable
 from nas.tasks.base.prepared import Prepared, PreparedClassification
-from nas.tasks.base.problems import Problems
+from nas.tasks.base.problems import Problems, named
 from nas.tasks.base.samples import SOURCE_KEYS, Sample, Sources, class_files
 from nas.tasks.base.task_file import TaskFile
 from nas.tasks.vision.picture_reader import PICTURE_KEYS, PictureOptions, PictureReader
@@ -114,14 +115,14 @@ def image_samples(
     source: Any, problems: Problems, *, options: ImageOptions, reader: PictureReader
 ) -> list[Sample]:
     """The samples of one source; what is wrong with it as a whole is added to ``problems``."""
-    if isinstance(source, Path) and source.suffix not in _FILES:
+    if isinstance(source, Path) and source.suffix.lower() not in _FILES:
         return [
             Sample(str(path), label, partial(_read_picture, path, reader))
             for path, label in class_files(source, SUFFIXES, problems)
         ]
     image_key, label_key = options.image_key, options.label_key
     try:
-        if isinstance(source, Path) and source.suffix == ".parquet":
+        if isinstance(source, Path) and source.suffix.lower() == ".parquet":
             columns = image_key or "image", label_key or "label"
             return _parquet_samples(source, columns, reader)
         if isinstance(source, Path):
@@ -136,6 +137,7 @@ def image_samples(
             where = source["images"]
             images, labels = read_array(where), read_array(source["labels"])
         labelled = source if isinstance(source, Path) else source["labels"]
+        _check_number(images, where)
         return _array_samples(
             images, array_labels(labels, len(images), labelled, problems), where, options
         )
@@ -146,6 +148,14 @@ def image_samples(
 
 def _read_picture(path: Path, reader: PictureReader) -> NDArray[Any]:
     return reader.read(read_bytes(path))
+
+
+def _check_number(images: NDArray[Any], where: Path) -> None:
+    """Refuse an array of more pictures than its file has bytes: each is a sample in memory."""
+    try:
+        check_rows(len(images) if images.ndim else 0, where.stat().st_size)
+    except ValueError as error:
+        raise ValueError(f"{where} {error}") from None
 
 
 def _array_samples(
@@ -178,42 +188,25 @@ def _row(images_NCHW: NDArray[Any], row: int, size: Size | None) -> NDArray[Any]
 
 
 def _parquet_samples(path: Path, columns: tuple[str, str], reader: PictureReader) -> list[Sample]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        try:
-            check_parquet(file.metadata, path.stat().st_size)
-        except ValueError as error:
-            raise ValueError(f"{path} {error}") from None
-        names = file.schema_arrow.names
-        missing = [name for name in columns if name not in names]
-        if missing:
-            raise ValueError(
-                f"{path} must have a column {missing[0]!r}, got {', '.join(names) or 'none'}"
-            )
-        table = file.read(columns=list(columns))
-    except OSError as error:
-        raise ValueError(f"{path} must be readable: {error}") from None
-    except pyarrow.ArrowException as error:
-        line = str(error).splitlines()[0]
-        raise ValueError(f"{path} must be a whole Parquet file: {line}") from None
-    images, labels = table[columns[0]], table[columns[1]].to_pylist()
-    kept = []
-    for row, label in enumerate(labels):
+    table = ParquetTable(path)
+    missing = [name for name in columns if name not in table.names]
+    if missing:
+        raise ValueError(f"{path} must have a column {missing[0]!r}, got {named(table.names)}")
+    images: list[Any] = []
+    kept: list[str | int] = []
+    for row, (image, label) in enumerate(table.lists(columns)):
         checked = check_label(label)
         if isinstance(checked, BadLabel):
             raise ValueError(f"{path}, row {row}, {checked.why}")
+        images.append(image)
         kept.append(checked)
     return [
-        Sample(f"{path}, row {row},", label, partial(_cell, images, row, reader))
+        Sample(f"{path}, row {row},", label, partial(_cell, images[row], reader))
         for row, label in enumerate(kept)
     ]
 
 
-def _cell(images: Sequence[Any], row: int, reader: PictureReader) -> NDArray[Any]:
-    value = images[row].as_py()
+def _cell(value: Any, reader: PictureReader) -> NDArray[Any]:
     # A struct of bytes and a path is how Hugging Face's datasets keep pictures.
     raw = value.get("bytes") if isinstance(value, Mapping) else value
     if not isinstance(raw, bytes) or not raw:

@@ -6,14 +6,18 @@ Shape legend: C channels, H height, W width.
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
+
+from nas.tasks.base.limits import check_size
 
 # No format among them runs anything: Pillow hands PostScript, for one, to another program. Those
 # that this Pillow was built without are left out.
@@ -31,6 +35,9 @@ SUFFIXES = frozenset(
 # A few bytes may claim to be a picture that fills the memory.
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 256_000_000
+# Of larger ones, which take a gigabyte while they are read, one is open at a time.
+_LARGE_PIXELS = 8_000_000
+_LARGE_LOCK = threading.Lock()
 
 Size = tuple[int, int]
 Pixels = TypeVar("Pixels")
@@ -43,9 +50,7 @@ def read_bytes(path: Path) -> bytes:
         ValueError: it cannot be read, is empty or too large.
     """
     try:
-        size = path.stat().st_size
-        if not 0 < size <= MAX_BYTES:
-            raise ValueError(f"must have 1 to {MAX_BYTES} bytes, got {size}")
+        check_size(path.stat().st_size, MAX_BYTES)
         return path.read_bytes()
     except OSError as error:
         raise ValueError(f"must be readable: {error.strerror}") from None
@@ -60,13 +65,17 @@ def opened(raw: bytes, read: Callable[[Image.Image], Pixels]) -> Pixels:
     with warnings.catch_warnings():
         # The limit here is below Pillow's own, at which it only warns.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Of tags and sizes in heads that are none: what matters of them is an error.
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         try:
             with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
+                n_pixels = image.width * image.height
+                if n_pixels > MAX_PIXELS:
                     raise ValueError(
                         f"must have at most {MAX_PIXELS} pixels, got {image.width}x{image.height}"
                     )
-                return read(image)
+                with _LARGE_LOCK if n_pixels > _LARGE_PIXELS else nullcontext():
+                    return read(image)
         except Image.DecompressionBombError:
             raise ValueError(f"must have at most {MAX_PIXELS} pixels") from None
         except UnidentifiedImageError:

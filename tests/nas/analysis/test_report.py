@@ -5,6 +5,7 @@ import io
 import json
 import re
 import threading
+import urllib.request
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -140,6 +141,11 @@ def test_a_live_page_needs_the_address_that_was_printed(run, served):
             assert status == 404 and run.folder.name.encode() not in body, wrong
     with serve(run.folder, 0) as another:
         assert urlsplit(another.url).path != urlsplit(served.url).path
+
+
+def test_an_address_without_its_last_slash_leads_to_the_page(run, served):
+    with urllib.request.urlopen(served.url.removesuffix("/"), timeout=30) as answer:
+        assert answer.url == served.url and b'data-live="yes"' in answer.read()
 
 
 def test_a_port_that_is_taken_is_refused(run, served):

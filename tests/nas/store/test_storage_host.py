@@ -347,3 +347,49 @@ def test_storage_is_for_runs_that_have_one(tmp_path, capsys):
         assert main(["front", str(a), "--storage", "sqlite:///x.db"]) == 2
     with refused(capsys, "its study is in its folder"):
         assert main(["compare", str(a), str(b), "--storage", "sqlite:///x.db"]) == 2
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("study.db*")}
+
+
+@pytest.mark.parametrize("state", ["closed", "killed", "open"])
+def test_a_database_with_a_log_is_read_and_nothing_is_made_beside(state, tmp_path, capsys):
+    folder = tmp_path / "run"
+    url = f"sqlite:///{folder}/study.db"
+    a_run(folder, url)
+    name = nas.load(folder).name
+    drive(make_session(folder, storage=url, run_name=name, trials=2, sampler="random"))
+    writer = sqlite3.connect(folder / "study.db")
+    writer.execute("pragma journal_mode=wal")
+    writer.execute("create table mark (x)")
+    writer.commit()
+    copied = {path.name: path.read_bytes() for path in folder.glob("study.db*")}
+    assert "study.db-wal" in copied
+    if state != "open":
+        writer.close()
+    if state == "killed":
+        (folder / "study.db").write_bytes(copied["study.db"])
+        (folder / "study.db-wal").write_bytes(copied["study.db-wal"])
+    before = files_of(folder)
+    assert main(["front", str(folder)]) == 0
+    assert len(nas.load(folder).trials()) == 2
+    after = files_of(folder)
+    if state == "open":
+        # Readers of an open log have their marks in the file that all of them share.
+        before.pop("study.db-shm"), after.pop("study.db-shm")
+    assert after == before
+    writer.close()
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
+def test_links_beside_a_database_are_refused(ending, tmp_path, capsys):
+    folder, victim = tmp_path / "run", tmp_path / "victim"
+    a_run(folder, f"sqlite:///{folder}/study.db")
+    database = sqlite3.connect(folder / "study.db")
+    database.execute("pragma journal_mode=wal")
+    database.close()
+    (folder / f"study.db{ending}").symlink_to(victim)
+    with refused(capsys, f"study.db{ending}", "must be no link"):
+        assert main(["front", str(folder)]) == 2
+    assert not victim.exists()

@@ -2,8 +2,10 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from media_fakes import task_file, write_pictures, write_scenes, write_tones
+from PIL import Image
 from text_fakes import reviews, tale, write_squad, write_table
 
 from nas.tasks.base import SPLITS
@@ -191,3 +193,48 @@ def test_texts_and_questions_are_divided_by_their_stems(tmp_path):
         write_squad(tmp_path / "facts" / f"{name}.json", 40, seed=seed)
     made = task_file(tmp_path / "q.yaml", name="q", kind="question_answering", data="facts")
     assert all(n > 0 for n in sizes(get_task(made)))
+
+
+def picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(abs(hash(path.parts[-3:]))).integers(0, 255, (4, 4))
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+@pytest.mark.parametrize("names", [("train2017", "val2017"), ("Train_2012", "VAL_2012")])
+def test_years_in_names_of_splits_are_no_matter(tmp_path, names):
+    assert {split_named(name) for name in names} == {"train", "validation"}
+
+
+@pytest.mark.parametrize("names", [("X_train", "X_test"), ("Train (1)", "Test"), ("test", "cat")])
+def test_classes_that_look_like_splits_are_said(tmp_path, names):
+    for name in names:
+        for i in range(20):
+            picture(tmp_path / "data" / name / f"{i}.png")
+    (tmp_path / "t.yaml").write_text("name: t\nkind: images\ndata: data\n")
+    notes = get_task(str(tmp_path / "t.yaml")).notes()
+    looks_alike = [name for name in names if name != "cat"]
+    assert any(all(name in line for name in looks_alike) for line in notes), notes
+    (tmp_path / "t.yaml").write_text("name: t\nkind: images\ndata: data\nsplit_folders: false\n")
+    assert not get_task(str(tmp_path / "t.yaml")).notes()
+
+
+def test_splits_a_folder_further_down_are_named(tmp_path):
+    for split in ("train", "test"):
+        for name in "ab":
+            for i in range(5):
+                picture(tmp_path / "all" / "data" / split / name / f"{i}.png")
+    (tmp_path / "t.yaml").write_text("name: t\nkind: images\ndata: all\n")
+    with pytest.raises(ValueError, match="all/data holds test, train"):
+        get_task(str(tmp_path / "t.yaml")).about()
+
+
+def test_links_to_folders_are_not_passed_over_without_a_word(tmp_path):
+    for name in "ab":
+        for i in range(20):
+            picture(tmp_path / "data" / name / f"{i}.png")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "data" / "a" / "more").symlink_to(tmp_path / "more")
+    (tmp_path / "t.yaml").write_text("name: t\nkind: images\ndata: data\n")
+    notes = get_task(str(tmp_path / "t.yaml")).notes()
+    assert any("links to folders are not followed" in line for line in notes), notes

@@ -105,3 +105,41 @@ def test_broken_json_does_not_end_the_reading(tmp_path):
     path.write_text(f"{good}\n{{\n{good}\n")
     rows, wrong = read(path)
     assert len(rows) == 2 and len(wrong) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "text;label\ngood;1\n", "separated by ';'"),
+        ("a.csv", "text\tlabel\ngood\t1\n", "separated by '\\\\t'"),
+        ("a.csv", "Text,Label\ngood,1\n", "'Text' differs in case alone"),
+        ("a.json", '{"text": "good", "label": 1}\n', "must end in .jsonl"),
+        ("a.csv.gz", b"\x1f\x8b\x08" + b"abc" * 9, "unpack it"),
+    ],
+)
+def test_tables_of_other_programs_are_said_with_a_way_out(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    problems = Problems()
+    assert read_rows(path, Columns(), problems) == []
+    with pytest.raises(ValueError, match=said) as error:
+        problems.check()
+    assert str(path) in str(error.value)
+
+
+def test_named_columns_in_another_order_than_the_first_line_are_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\ngood,1\n")
+    problems = Problems()
+    read_rows(path, Columns(header=("label", "text")), problems)
+    with pytest.raises(ValueError, match="names its columns text, label"):
+        problems.check()
+
+
+def test_empty_lines_before_the_first_row_are_passed_over(tmp_path):
+    path, problems = tmp_path / "a.csv", Problems()
+    path.write_text("\n\ntext,label\ngood,1\n")
+    assert [row.place for row in read_rows(path, Columns(), problems)] == [f"{path}:4"]
+    path.write_text("\n\ngood,1\n")
+    (row,) = read_rows(path, Columns(header=("text", "label")), problems)
+    assert row.place == f"{path}:3" and not len(problems)
