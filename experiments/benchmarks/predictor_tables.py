@@ -37,6 +37,9 @@ from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table as Shown
 from predictors.energy.regressor import CostRegressor
 
+# The regressor's own least.
+_LEAST_ROWS = 10
+
 _LEARNERS: dict[str, Callable[[], object]] = {
     "ridge": lambda: make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 3, 13))),
     "forest": lambda: RandomForestRegressor(200, min_samples_leaf=2, random_state=0),
@@ -240,6 +243,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     sheet = Sheet(parser, arguments, "predictor-tables")
     try:
+        if min(arguments.rows) < _LEAST_ROWS:
+            raise ValueError(f"--rows must be >= {_LEAST_ROWS}, got {min(arguments.rows)}")
+        if arguments.seeds < 1:
+            raise ValueError(f"--seeds must be >= 1, got {arguments.seeds}")
         tables = read_tables(arguments)
     except (ValueError, OSError) as error:
         print(f"predictor_tables: {str(error).splitlines()[0]}", file=sys.stderr)
