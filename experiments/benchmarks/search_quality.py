@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         print(
-            f"search_quality: --out must be a folder, got {arguments.out}, which is or lies below a file",
+            f"search_quality: --out must be a folder, got {arguments.out}, where a file is",
             file=sys.stderr,
         )
         return 2

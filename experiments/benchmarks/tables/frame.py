@@ -63,7 +63,9 @@ def check_numbers(path: Path, data: pd.DataFrame, names: Iterable[str]) -> None:
             row = int(wrong.argmax())
             value = data[name].iloc[row]
             # As people write it, and not as NumPy does.
-            got = "none" if pd.isna(value) else repr(getattr(value, "item", lambda: value)())
+            got = (
+                "none" if pd.isna(value) else repr(value) if isinstance(value, str) else str(value)
+            )
             raise ValueError(
                 f"table {path} must have a finite number in every row of {name!r}, got {got} in "
                 f"row {row + 1}"
