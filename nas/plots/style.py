@@ -23,8 +23,6 @@ COLUMN_IN = 3.3
 # In legends, of the arrow heads at the frame.
 CUT = "bar goes on beyond the frame"
 _DPI = 300
-# A ratio of the ends of an axis of joules below which ticks are even ones.
-_NARROW = 1.5
 _FONT: Any = {
     "font.size": 7.5,
     "axes.titlesize": 8,
@@ -92,14 +90,8 @@ def _show_as_text(figure: Any) -> None:
 
 def joule_axis(axis: Any, span: float) -> None:
     """Write a logarithmic axis in joules; ``span`` is the ratio of its ends."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    if span < _NARROW:
-        # No round multiple of a decade may lie in so narrow a frame, as of a single member's.
-        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-        axis.set_minor_formatter(NullFormatter())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: format_joules(value)))
-        return
     axis.set_major_formatter(FuncFormatter(lambda value, _: format_joules(value)))
     if span < 30:
         # Decades alone would leave the axis almost bare.
