@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from nas.core.printing import print_anything
 from predictors.measurement.quality import median_interval
 from predictors.meters.base import Meter, MeterError
-from predictors.meters.select import choose_meter
+from predictors.meters.select import choose_meter, parse_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"windows must be >= 6, got {arguments.windows}")
         if not 0 < arguments.window_s < math.inf:
             raise ValueError(f"window_s must be finite and > 0, got {arguments.window_s!r}")
-        meters = [
-            choose_meter(name, arguments.device) for name in (arguments.first, arguments.second)
-        ]
+        device = parse_device(arguments.device)
+        meters = [choose_meter(name, device) for name in (arguments.first, arguments.second)]
     except (MeterError, ValueError) as error:
         print(f"meter_agreement: {error}", file=sys.stderr)
         return 2
@@ -87,33 +86,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from nas.tasks.registry import get_task
     from predictors.campaign.plan import reference_architecture
+    from predictors.measurement.exclusive import DeviceLock
     from search_spaces.compression.apply import compress, prepare_for_inference
     from search_spaces.models.build import build
+    from search_spaces.models.device import use_device
 
+    use_device(device)
     workload = get_task("digits").workload(128)
-    architecture = reference_architecture(workload, arguments.device)
-    model = build(architecture, workload, generator_seed=0).to(arguments.device)
-    inputs = torch.randn(workload.batch_size, *workload.input_shape, device=arguments.device)
-    prepared = prepare_for_inference(compress(model, architecture), architecture, inputs)
-
-    repeat = prepared.repeat(inputs)
+    architecture = reference_architecture(workload, device)
+    lock = DeviceLock(None, device)
+    with lock.shared():
+        model = build(architecture, workload, generator_seed=0).to(device)
+        inputs = torch.randn(workload.batch_size, *workload.input_shape, device=device)
+        prepared = prepare_for_inference(compress(model, architecture), architecture, inputs)
+        repeat = prepared.repeat(inputs)
 
     def work() -> None:
         for _ in range(20):
             repeat()
-        if arguments.device != "cpu":
+        if device != "cpu":
             torch.cuda.synchronize()
 
-    for _ in range(50):
-        work()
     try:
-        found = agreement(
-            *meters,
-            work,
-            window_s=arguments.window_s,
-            n_windows=arguments.windows,
-            clock=time.perf_counter,
-        )
+        with lock.exclusive():
+            for _ in range(50):
+                work()
+            found = agreement(
+                *meters,
+                work,
+                window_s=arguments.window_s,
+                n_windows=arguments.windows,
+                clock=time.perf_counter,
+            )
     except MeterError as error:
         print(f"meter_agreement: {error}", file=sys.stderr)
         return 1

@@ -289,6 +289,8 @@ class FakeLab:
         self.item_timeout_s = item_timeout_s
         self.measured = []
         self._lock = threading.Lock()
+        # Where the measurement under way is broken off, whatever it does.
+        self._until_s = float("inf")
 
     def power_w(self, item) -> float:
         return 200.0 + item.architecture.d_model
@@ -302,11 +304,18 @@ class FakeLab:
 
     def _run(self, watts: float, seconds: float) -> None:
         self.gpu.power_w = watts * self.drift(self.clock() - self.start_s)
-        self.driver.advance(seconds)
+        left_s = self._until_s - self.clock()
+        self.driver.advance(min(seconds, max(left_s, 0.0)))
+        if seconds > left_s:
+            self.clock.advance(1e-6)
+            raise MeasureTimeout("measuring took longer than it was given")
 
     def __call__(self, item, timeout_s=None):
+        # Waiting for the device is part of the time that an item is given.
+        until_s = self.clock() + (float("inf") if timeout_s is None else timeout_s)
         # The device's lock, for slices that start items ahead.
         with self._lock:
+            self._until_s = until_s
             return self._measure(item, timeout_s)
 
     def _measure(self, item, timeout_s):

@@ -39,7 +39,9 @@ from experiments.benchmarks.digits_accuracy import digits_accuracies
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.searching.recipes import default_device
+from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.per_call import joules_per_call, real_meter
+from predictors.meters.select import parse_device
 from search_spaces.architecture import (
     Architecture,
     AttentionSpec,
@@ -55,6 +57,7 @@ from search_spaces.compression.probing import device_name, top_kernel, versions
 from search_spaces.compression.store import stored_tensors
 from search_spaces.compression.timing import median_ratio, time_in_turns
 from search_spaces.models.build import build
+from search_spaces.models.device import use_device
 from search_spaces.workload import Workload
 
 DEPTH, TOKEN_SIDE = 2, 8
@@ -144,8 +147,53 @@ def workload_of(batch_size: int) -> Workload:
 def run_shape(
     d_model: int, batch_size: int, device: str, on_choice: Callable[[str], None]
 ) -> list[Line]:
-    """Prepare every choice, then time them in turns."""
+    """Prepare every choice beside others on the device, then time them in turns alone on it."""
     torch._dynamo.reset()
+    use_device(device)
+    lock = DeviceLock(None, device)
+    with lock.shared():
+        calls, lines = _prepared(d_model, batch_size, device, on_choice)
+    with lock.exclusive():
+        times = time_in_turns(calls, device, turns=_TURNS, turn_s=_TURN_S)
+        joules = _joules(calls, device)
+        kernels = {name: top_kernel(call, calls.get("fp32")) for name, call in calls.items()}
+    fp32_bytes = lines["fp32"].size_bytes
+    found = [
+        replace(
+            line,
+            time_s=median(times[choice]),
+            time_to_eager=median_ratio(times, choice, EAGER),
+            time_to_fp32=median_ratio(times, choice, *_references(choice, "fp32")),
+            time_to_bf16=median_ratio(times, choice, *_references(choice, "bf16")),
+            size_ratio=None if fp32_bytes is None else (line.size_bytes or 0) / fp32_bytes,
+            joules_per_sample=None if joules is None else joules[choice] / batch_size,
+            joules_to_bf16=_joules_to_bf16(joules or {}, choice),
+            kernel=kernels[choice],
+        )
+        if choice in calls
+        else line
+        for choice, line in lines.items()
+    ]
+    # fp32 op by op is what most people run.
+    plain = Line(
+        d_model,
+        batch_size,
+        EAGER,
+        "real",
+        time_s=median(times[EAGER]),
+        time_to_eager=1.0,
+        time_to_fp32=median_ratio(times, EAGER, "fp32"),
+        time_to_bf16=median_ratio(times, EAGER, "bf16"),
+        size_ratio=1.0,
+        mode="eager",
+    )
+    return [plain, *found]
+
+
+def _prepared(
+    d_model: int, batch_size: int, device: str, on_choice: Callable[[str], None]
+) -> tuple[dict[str, Callable[[], object]], dict[str, Line]]:
+    """What runs each choice that can run, and a line of every choice without its times."""
     workload = workload_of(batch_size)
     reference = architecture_of("fp32", d_model)
     teacher = build(reference, workload, generator_seed=0).to(device)
@@ -189,39 +237,7 @@ def run_shape(
             # A network of another width inherits nothing, so its outputs say nothing.
             output_error=float(distance) if architecture.d_model == d_model else None,
         )
-    times = time_in_turns(calls, device, turns=_TURNS, turn_s=_TURN_S)
-    joules = _joules(calls, device)
-    fp32_bytes = lines["fp32"].size_bytes
-    found = [
-        replace(
-            line,
-            time_s=median(times[choice]),
-            time_to_eager=median_ratio(times, choice, EAGER),
-            time_to_fp32=median_ratio(times, choice, *_references(choice, "fp32")),
-            time_to_bf16=median_ratio(times, choice, *_references(choice, "bf16")),
-            size_ratio=None if fp32_bytes is None else (line.size_bytes or 0) / fp32_bytes,
-            joules_per_sample=None if joules is None else joules[choice] / batch_size,
-            joules_to_bf16=_joules_to_bf16(joules or {}, choice),
-            kernel=top_kernel(calls[choice], calls.get("fp32")),
-        )
-        if choice in calls
-        else line
-        for choice, line in lines.items()
-    ]
-    # fp32 op by op is what most people run.
-    plain = Line(
-        d_model,
-        batch_size,
-        EAGER,
-        "real",
-        time_s=median(times[EAGER]),
-        time_to_eager=1.0,
-        time_to_fp32=median_ratio(times, EAGER, "fp32"),
-        time_to_bf16=median_ratio(times, EAGER, "bf16"),
-        size_ratio=1.0,
-        mode="eager",
-    )
-    return [plain, *found]
+    return calls, lines
 
 
 def _references(choice: str, plain: str) -> tuple[str, ...]:
@@ -345,7 +361,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress")
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
-    device = arguments.device or default_device()
+    try:
+        device = parse_device(arguments.device or default_device())
+    except ValueError as error:
+        print(f"compression: {error}", file=sys.stderr)
+        return 2
     sheet = Sheet(parser, arguments, "compression", device)
     try:
         shapes = _shapes(arguments.shapes, device)

@@ -35,7 +35,7 @@ from experiments.benchmarks.tables.plain import read_plain
 from experiments.benchmarks.tables.table import Array, Table
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table as Shown
-from predictors.energy.regressor import CostRegressor
+from predictors.energy.regressor import LEAST_ROWS, CostRegressor
 
 _LEARNERS: dict[str, Callable[[], object]] = {
     "ridge": lambda: make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 3, 13))),
@@ -240,6 +240,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     sheet = Sheet(parser, arguments, "predictor-tables")
     try:
+        if min(arguments.rows) < LEAST_ROWS:
+            raise ValueError(f"--rows must be >= {LEAST_ROWS}, got {min(arguments.rows)}")
+        if arguments.seeds < 1:
+            raise ValueError(f"--seeds must be >= 1, got {arguments.seeds}")
         tables = read_tables(arguments)
     except (ValueError, OSError) as error:
         print(f"predictor_tables: {str(error).splitlines()[0]}", file=sys.stderr)

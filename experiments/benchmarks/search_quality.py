@@ -143,9 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         # Before hours of work rather than after them.
         arguments.out.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
+    except (FileExistsError, NotADirectoryError):
         print(
-            f"search_quality: --out must be a folder, got the file {arguments.out}",
+            f"search_quality: --out must be a folder, got {arguments.out}, where a file is",
             file=sys.stderr,
         )
         return 2

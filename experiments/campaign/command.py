@@ -22,6 +22,7 @@ from predictors.campaign.slices import SliceProgress
 from predictors.measurement.process import MeasureError
 from predictors.measurement.records import read_records
 from predictors.meters.base import MeterError
+from predictors.meters.nvml import NvmlMeter
 from predictors.meters.select import choose_meter, parse_device
 
 
@@ -81,15 +82,42 @@ def _bench(arguments: argparse.Namespace) -> Bench:
     device = parse_device(arguments.device or _default_device())
     protocol = protocol_of(device, arguments.protocol)
     meter = choose_meter(None, device)
+    uuid = meter.read_board().uuid if isinstance(meter, NvmlMeter) else None
     meter.close()
     folder: Path = arguments.to or records_folder(meter.device)
     bench = Bench(device, meter.name, meter.source, meter.device, protocol, folder, arguments.n)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ValueError(f"--to must be a writable folder, got {folder}")
-    if bench.records.exists() and read_records(bench.records).cut_off:
-        print(f"{bench.records}: a line that was cut off is left out", file=sys.stderr)
+    if bench.records.exists():
+        _check_existing(bench, uuid)
     return bench
+
+
+def _check_existing(bench: Bench, uuid: str | None) -> None:
+    """Refuse to add to records of another device, and say what is unlike in those of this one.
+
+    Records of another board of the model count as done all the same: where a board is lent anew
+    each time, the next is hardly the one before.
+    """
+    file = read_records(bench.records)
+    if file.cut_off:
+        print(f"{bench.records}: a line that was cut off is left out", file=sys.stderr)
+    devices = {record.reading.device for record in file.records} - {bench.board}
+    if devices:
+        raise ValueError(
+            f"--to must be a folder of {bench.board}: {bench.records} holds records of "
+            f"{', '.join(sorted(devices))}; name another folder"
+        )
+    boards = {r.reading.board.uuid for r in file.records if r.reading.board is not None}
+    others = boards - {uuid} if uuid is not None else set()
+    if others:
+        print(
+            f"{bench.records} holds records of another {bench.board} ({', '.join(sorted(others))}"
+            f", this is {uuid}): what they hold is not measured again; --to with another folder "
+            f"begins anew",
+            file=sys.stderr,
+        )
 
 
 def _default_device() -> str:
@@ -191,6 +219,14 @@ class _Counting:
         self._progress.on_item(progress, item, role, result)
 
 
+def _figures(path: Path) -> list[figures.Figures]:
+    """Figures of the records at ``path``; none of a file of which ``problems`` says what it is."""
+    try:
+        return figures.read_figures(path)
+    except ValueError:
+        return []
+
+
 def _check(folder: Path, *, as_json: bool) -> int:
     """Say of each file of records whether it may be used."""
     if not folder.is_dir():
@@ -203,7 +239,7 @@ def _check(folder: Path, *, as_json: bool) -> int:
     if not paths:
         raise ValueError(f"--check must be a folder with .jsonl files of records, got {folder}")
     wrong = {str(path): figures.problems(path) for path in paths}
-    found = {str(path): figures.read_figures(path) for path in paths}
+    found = {str(path): _figures(path) for path in paths}
     if as_json:
         rows = {
             path: {"problems": wrong[path], "figures": [one.to_dict() for one in found[path]]}

@@ -20,6 +20,7 @@ from typing import Any
 from nas.core.files import write_json
 from predictors.meters.base import MeterError
 from predictors.meters.nvml import load_pynvml, visible_gpu
+from predictors.meters.nvml_board import SM_CLOCK, find_uuid, maybe, watts
 from predictors.meters.select import parse_device
 
 _FIELD_POWER_INSTANT = 186
@@ -47,7 +48,8 @@ def call_times(
                 started_s = clock()
                 call()
                 seen.append((clock() - started_s) * 1e3)
-        except nvml.NVMLError as error:
+        except (nvml.NVMLError, AttributeError) as error:
+            # An older driver or binding lacks some calls.
             times[name] = f"not reported: {error}"
             continue
         times[name] = {"median_ms": statistics.median(seen), "most_ms": max(seen)}
@@ -65,10 +67,10 @@ def _board(nvml: Any, handle: Any, device: str) -> dict[str, Any]:
         return value.decode() if isinstance(value, bytes) else value
 
     properties = torch.cuda.get_device_properties(device)
-    watts = []
+    idle_mw = []
     for _ in range(5):
         time.sleep(0.3)
-        watts.append(ask("nvmlDeviceGetPowerUsage"))
+        idle_mw.append(ask("nvmlDeviceGetPowerUsage"))
     running = ask("nvmlDeviceGetComputeRunningProcesses")
     return {
         "name": ask("nvmlDeviceGetName"),
@@ -76,7 +78,7 @@ def _board(nvml: Any, handle: Any, device: str) -> dict[str, Any]:
         "uuid_torch": str(properties.uuid),
         "capability": list(torch.cuda.get_device_capability(device)),
         "power_limit_mw": ask("nvmlDeviceGetEnforcedPowerLimit"),
-        "idle_mw_with_context": watts,
+        "idle_mw_with_context": idle_mw,
         "pids_seen": (
             running if isinstance(running, str) else [process.pid for process in running]
         ),
@@ -146,23 +148,28 @@ def _load(device: str) -> Callable[[], None]:
 
 
 def cold_start(nvml: Any, handle: Any, load: Callable[[], None], path: Path) -> None:
-    """Follow the board from rest under load; each line is on disk at once."""
+    """Follow the board from rest under load; each line is on disk at once.
+
+    What the board does not report is ``null``.
+    """
     time.sleep(_REST_S)
     began_s = time.perf_counter()
-    with path.open("a", encoding="utf-8") as lines:
+    with path.open("w", encoding="utf-8") as lines:
         while time.perf_counter() - began_s < _COLD_S:
-            before_mj = nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+            before_mj = maybe(nvml, "nvmlDeviceGetTotalEnergyConsumption", handle)
             started_s, n = time.perf_counter(), 0
             while time.perf_counter() - started_s < _COLD_STEP_S:
                 load()
                 n += 1
-            gained_mj = nvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before_mj
+            after_mj = maybe(nvml, "nvmlDeviceGetTotalEnergyConsumption", handle)
+            has_joules = before_mj is not None and after_mj is not None
             line = {
                 "after_s": round(time.perf_counter() - began_s, 2),
-                "temperature_c": nvml.nvmlDeviceGetTemperature(handle, 0),
-                "sm_clock_mhz": nvml.nvmlDeviceGetClockInfo(handle, 1),
-                "joules_per_batch": gained_mj / 1e3 / n,
-                "clock_reasons": int(nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)),
+                "temperature_c": maybe(nvml, "nvmlDeviceGetTemperature", handle, 0),
+                "sm_clock_mhz": maybe(nvml, "nvmlDeviceGetClockInfo", handle, SM_CLOCK),
+                "power_w": watts(nvml, "nvmlDeviceGetPowerUsage", handle),
+                "joules_per_batch": (after_mj - before_mj) / 1e3 / n if has_joules else None,
+                "clock_reasons": maybe(nvml, "nvmlDeviceGetCurrentClocksEventReasons", handle),
             }
             lines.write(json.dumps(line) + "\n")
             lines.flush()
@@ -184,9 +191,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"--device must be cuda:N, got {device}")
         nvml = load_pynvml()
         gpu = visible_gpu(int(device.partition(":")[2]))
-        by_index = isinstance(gpu, int)
-        find = nvml.nvmlDeviceGetHandleByIndex if by_index else nvml.nvmlDeviceGetHandleByUUID
-        handle = find(gpu)
+        # CUDA takes the beginning of a UUID for the whole, and the driver does not.
+        uuid = find_uuid(nvml, gpu)
+        if uuid is None:
+            raise ValueError(f"--device must be a board that the driver knows, got {device}")
+        handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
         import torch
 
         torch.cuda.set_device(device)

@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median, stdev
+from statistics import StatisticsError, median, stdev
 from typing import Any
 
 from predictors.campaign.failures import read_failures
 from predictors.campaign.stages import N_REFERENCES
-from predictors.measurement.protocol import PROTOCOLS
+from predictors.measurement.protocol import PROTOCOLS, Protocol
 from predictors.measurement.records import EnergyRecord, read_records
 from search_spaces.architecture.layer_kinds import PLAIN, compressed_layer_kinds
 
@@ -115,12 +115,11 @@ def render(found: Figures) -> str:
 
 
 def problems(path: Path) -> list[str]:
-    """What keeps the records at ``path`` from being used as labels; none where they may be.
-
-    Raises:
-        ValueError: the file holds what is no record; names file and line.
-    """
-    file = read_records(path)
+    """What keeps the records at ``path`` from being used as labels; none where they may be."""
+    try:
+        file = read_records(path)
+    except ValueError as error:
+        return [str(error).splitlines()[0]]
     if not file.records:
         return ["holds no record"]
     found: list[str] = []
@@ -136,10 +135,23 @@ def problems(path: Path) -> list[str]:
         found.append(f"records of {len(boards)} boards: give each a file of its own")
     if len(limits) > 1:
         found.append(f"records under {len(limits)} settings of the board (limits, clocks, ECC)")
-    n_references = sum(r.role == "reference" for r in file.records)
+    n_doubles = len(file.records) - len({(r.job, r.session, r.order) for r in file.records})
+    if n_doubles:
+        found.append(f"{n_doubles} records that are there already")
+    n_references = _n_references(file.records)
     if n_references < N_REFERENCES:
-        found.append(f"{n_references} readings of the reference, {N_REFERENCES} are needed")
+        found.append(f"{n_references} readings of one reference, {N_REFERENCES} are needed")
     return found
+
+
+def _n_references(records: Sequence[EnergyRecord]) -> int:
+    """Readings of one model by one protocol, each of a process of its own."""
+    jobs: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for record in records:
+        if record.role == "reference":
+            model = record.architecture.hash, record.workload.key, record.reading.protocol_hash
+            jobs[model].add(record.job)
+    return max(map(len, jobs.values()), default=0)
 
 
 def _wrongs(record: EnergyRecord, hashes: set[str]) -> dict[str, bool]:
@@ -152,5 +164,24 @@ def _wrongs(record: EnergyRecord, hashes: set[str]) -> dict[str, bool]:
         "no session": not record.session,
         "no driver": is_gpu and not reading.driver,
         "no board": is_gpu and board is None,
-        "no joules above zero": not (reading.energy_j > 0 and math.isfinite(reading.energy_j)),
+        "joules that are not the median of their windows": not _is_of_its_windows(record),
+        "another workload than the reading's": reading.workload != record.workload.key,
+        "a protocol with the hash of another": not _is_by_its_protocol(record),
     }
+
+
+def _is_of_its_windows(record: EnergyRecord) -> bool:
+    reading, repeats_j = record.reading, record.repeats_j
+    try:
+        level_j = median(repeats_j)
+    except (TypeError, StatisticsError):
+        return False
+    is_whole = len(repeats_j) == reading.n_repeats and all(map(math.isfinite, repeats_j))
+    return is_whole and math.isclose(level_j, reading.energy_j, rel_tol=1e-6)
+
+
+def _is_by_its_protocol(record: EnergyRecord) -> bool:
+    try:
+        return Protocol.from_dict(record.protocol).hash == record.reading.protocol_hash
+    except (ValueError, TypeError):
+        return False

@@ -114,7 +114,7 @@ def simulate(
                     # What is left is only what fails, the reference with it.
                     break
                 raise
-            records = read_records(path).records[n_before:]
+            records = read_records(path).records[n_before:] if path.exists() else ()
             if not records:
                 break
             counts.append(

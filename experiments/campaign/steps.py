@@ -12,6 +12,7 @@ from pathlib import Path
 
 from experiments.campaign.figures import compile_seconds
 from experiments.campaign.planned import make_plan
+from nas.core.files import write_atomic
 from predictors.campaign.costs import ItemCosts, held_s
 from predictors.campaign.pending import is_reference_of, pending_items
 from predictors.campaign.plan import Plan, PlanItem
@@ -27,6 +28,7 @@ OnWindow = Callable[[int, float | None], None]
 # A model that takes longer to build and measure, without compiling, fails.
 ITEM_TIMEOUT_S = 120.0
 _FACTS_S, _COLD_S = 40.0, 150.0
+_COLD_FILE = "cold-start.jsonl"
 # Steps of the counter, where it is not known yet.
 _TICK_S = 0.1
 
@@ -110,7 +112,7 @@ def steps_of(
         if n_due:
             what += f", and the reference in {n_due} fresh processes or more"
         steps.append(Step("first", what, first_s, lambda s: measure((0, n_first), s)))
-    if bench.is_gpu and not (bench.folder / "cold-start.jsonl").exists():
+    if bench.is_gpu and not (bench.folder / _COLD_FILE).exists():
         steps.append(Step("cold", "a start from rest", _COLD_S, _cold_start(bench)))
     if rest:
         what = f"{rest} models more, what pays most a second first"
@@ -174,17 +176,26 @@ def _measure(
 
 def _facts(bench: Bench) -> Callable[[float], None]:
     def run(left_s: float) -> None:
+        _run_facts(bench, "facts.json", min(left_s, 2 * _FACTS_S))
+        # Last, since it may hang or be forbidden where the board itself answers.
         program = shutil.which("nvidia-smi")
         if program is not None:
             text = _run([program, "-q"], min(left_s, 30.0))
-            (bench.folder / "nvidia-smi.txt").write_text(text, encoding="utf-8")
-        _run_facts(bench, "facts.json", min(left_s, 2 * _FACTS_S))
+            write_atomic(
+                bench.folder / "nvidia-smi.txt", lambda part: part.write_text(text, "utf-8")
+            )
 
     return run
 
 
 def _cold_start(bench: Bench) -> Callable[[float], None]:
-    return lambda left_s: _run_facts(bench, "cold-start.jsonl", left_s, "--cold")
+    def run(left_s: float) -> None:
+        # By another name until it is whole: a start that was cut off is followed again.
+        part = f"{_COLD_FILE}.part"
+        _run_facts(bench, part, left_s, "--cold")
+        (bench.folder / part).replace(bench.folder / _COLD_FILE)
+
+    return run
 
 
 def _run_facts(bench: Bench, name: str, limit_s: float, *options: str) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.core.units import Quantity, parse_joules
+from nas.core.units import Quantity, format_joules, parse_joules
 from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.spread import spread
 from nas.pareto.uncertainty import front_probabilities
-from nas.tasks.base.metric import ACCURACY, get_metric
+from nas.tasks.base.metric import ACCURACY, Metric, get_metric
 
 SCHEMA_VERSION = 1
 # Of a front's extent, how far a knee lies above the line between its ends, at least.
@@ -154,7 +154,7 @@ class Front:
         metric's own unit, such as ``"2.7 bits"``. A number is joules, or a share in [0, 1].
 
         Raises:
-            ValueError: a text is no such figure.
+            ValueError: a value is no such figure.
         """
         most_j, least = self._read(max_joules, min_accuracy)
         return Front(
@@ -184,12 +184,13 @@ class Front:
         if not fit:
             least, most = self.members[0], max(self.members, key=lambda m: m.accuracy)
             most_j, share = self._read(max_joules, min_accuracy)
-            requested = [] if most_j is None else [f"max_joules {most_j:g} J"]
-            requested += [] if share is None else [f"min_accuracy {share:g}"]
+            quality = self._metric.text
+            requested = [] if most_j is None else [f"max_joules {format_joules(most_j)}"]
+            requested += [] if share is None else [f"min_accuracy {quality(share)}"]
             raise ValueError(
                 f"no member of the front keeps {' and '.join(requested)}: it spans "
-                f"{least.accuracy:.4f} at {least.energy_j:.3g} J to "
-                f"{most.accuracy:.4f} at {most.energy_j:.3g} J"
+                f"{quality(least.accuracy)} at {format_joules(least.energy_j)} to "
+                f"{quality(most.accuracy)} at {format_joules(most.energy_j)}"
             )
         if min_accuracy is not None and max_joules is None:
             return min(fit, key=lambda m: (m.energy_j, m.trial))
@@ -199,13 +200,16 @@ class Front:
         self, max_joules: Quantity | None, min_accuracy: Quantity | None
     ) -> tuple[float | None, float | None]:
         """Joules and a share, of texts too."""
-        most_j = (
-            parse_joules(max_joules, "max_joules") if isinstance(max_joules, str) else max_joules
-        )
+        most_j = None if max_joules is None else parse_joules(max_joules, "max_joules")
         if isinstance(min_accuracy, str):
-            metric = get_metric(self.members[0].metric) if self.members else ACCURACY
-            return most_j, metric.parse(min_accuracy, "min_accuracy")
-        return most_j, min_accuracy
+            return most_j, self._metric.parse(min_accuracy, "min_accuracy")
+        # A number is a share whatever the metric is.
+        share = None if min_accuracy is None else ACCURACY.parse(min_accuracy, "min_accuracy")
+        return most_j, share
+
+    @property
+    def _metric(self) -> Metric:
+        return get_metric(self.members[0].metric) if self.members else ACCURACY
 
     def recommended(self) -> FrontMember:
         """The cheapest member whose quality is within one standard error of the best member's.

@@ -112,11 +112,11 @@ def _bars(point: PlotPoint, metric: Metric, bottom: float) -> Bars:
     """A point with its bars, where the axes show them; without a finite score at the bottom."""
     share = point.accuracy or 0.0
     at, error = position(metric, share), position_error(metric, share, point.accuracy_se)
+    low, high = at - error, at + error
     if not math.isfinite(at):
-        at, error = bottom, math.inf
-    return Bars(
-        point.energy_j, at, point.energy_low_j, point.energy_high_j, at - error, at + error
-    )
+        # It goes on below the frame, and not above it.
+        at, low, high = bottom, -math.inf, bottom
+    return Bars(point.energy_j, at, point.energy_low_j, point.energy_high_j, low, high)
 
 
 def _baselines(axes: Any, bars: Sequence[Bars]) -> None:

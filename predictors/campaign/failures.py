@@ -7,7 +7,6 @@ of compression is *set aside* once it failed and no record shows that it works o
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -103,8 +102,4 @@ def append_failure(path: Path, item: PlanItem, failure: Failure) -> None:
     }
     beside = failures_path(path)
     beside.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        append_line(descriptor, line)
-    finally:
-        os.close(descriptor)
+    append_line(beside, line)

@@ -111,6 +111,7 @@ def run_slice(
 
     Raises:
         MeasureError: nothing could be measured, not even the reference; the first cause.
+        OSError: a record could not be written, as where the disk is full.
         ValueError: the file holds what is no record.
     """
     state = _Slice(plan, path, options, listener, clock)
@@ -130,7 +131,7 @@ def run_slice(
                     # Half measured already: what it cost is kept. A second Ctrl-C ends it.
                     state.take(one, future)
             raise
-        except MeasureError:
+        except (MeasureError, OSError):
             for _, future in underway:
                 future.cancel()
             raise

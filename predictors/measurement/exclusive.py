@@ -34,8 +34,14 @@ _listed: dict[Path, int] = {}
 
 
 def lock_folder() -> Path:
-    """This machine's folder of locks: ``JOULENAS_LOCK_FOLDER``, or ``/tmp/joulenas-locks``."""
+    """This machine's folder of locks: ``JOULENAS_LOCK_FOLDER``, or ``/tmp/joulenas-locks``.
+
+    Raises:
+        MeterError: the variable is a relative path, which names another folder in each process.
+    """
     named = os.environ.get(FOLDER_VARIABLE)
+    if named and not os.path.isabs(named):
+        raise MeterError(f"{FOLDER_VARIABLE} must be an absolute path, got {named!r}")
     return Path(named) if named else _FOLDER
 
 
@@ -98,8 +104,10 @@ class DeviceLock:
         """Processes of this machine that have opened this lock and live, this one included."""
         found = {os.getpid()}
         for path in self._folder.glob(f"{self._name}.process-*"):
-            if _is_locked(path):
-                found.add(int(path.name.rpartition("-")[2]))
+            number = path.name.rpartition("-")[2]
+            # Any user of the machine may put files there.
+            if number.isascii() and number.isdecimal() and _is_locked(path):
+                found.add(int(number))
         return found
 
     def _enter_shared(self) -> None:
@@ -195,7 +203,8 @@ def _is_locked(path: Path) -> bool:
     if path in _listed and path.name.endswith(f"-{os.getpid()}"):
         return True
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        # What is no plain file, such as a pipe, must not be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:

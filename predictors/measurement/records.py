@@ -15,9 +15,9 @@ from search_spaces.workload import Workload
 
 SCHEMA_VERSION = 4
 Role = Literal["candidate", "reference"]
-# How every line of a record begins, by the order of its fields.
 # Of a file: ten times the records of the largest campaign that is planned.
 _MAX_BYTES = 1 << 30
+# How every line of a record begins, by the order of its fields.
 _BEGINNING = '{"architecture": {'
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -127,22 +127,32 @@ class RecordFile:
 def append_records(path: Path, records: Iterable[EnergyRecord]) -> None:
     """Append records, each on disk whole before the next; a cut-off last line is ended first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        for record in records:
-            append_line(descriptor, record.to_dict())
-    finally:
-        os.close(descriptor)
+    for record in records:
+        append_line(path, record.to_dict())
 
 
-def append_line(descriptor: int, data: Mapping[str, Any]) -> None:
-    """Append ``data`` as a line of JSON, on disk when this returns; ends a cut-off line first."""
-    size = os.fstat(descriptor).st_size
+def append_line(path: Path, data: Mapping[str, Any]) -> None:
+    """Append ``data`` as a line of JSON, on disk when this returns; ends a cut-off line first.
+
+    Raises:
+        OSError: it could not be written whole, as where the disk is full; names the file.
+    """
     line = json.dumps(data, allow_nan=False) + "\n"
-    if size and os.pread(descriptor, 1, size - 1) != b"\n":
-        line = "\n" + line
-    os.write(descriptor, line.encode())
-    os.fsync(descriptor)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = "\n" + line
+            left = line.encode()
+            # A disk that is nearly full takes a part, and only the next call is an error.
+            while left:
+                left = left[os.write(descriptor, left) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def read_records(path: Path) -> RecordFile:

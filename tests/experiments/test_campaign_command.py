@@ -214,6 +214,11 @@ def test_a_broken_kernel_leaves_the_other_records(options):
     assert first.records >= 15 and all(count.records > 0 for count in others)
 
 
+def test_a_slice_too_short_for_one_record_shows_none(capsys):
+    assert simulation.main(["--slice-s", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["slices"] == []
+
+
 def test_the_simulation_is_shown_and_says_that_it_is_one(capsys):
     assert simulation.main(["--slices", "1", "--windows-s", "12"]) == 0
     out = capsys.readouterr().out

@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -106,6 +107,67 @@ def test_facts_time_the_calls_that_a_driver_answers():
     assert "Insufficient Permissions" in times["processes"]
 
 
+@pytest.mark.parametrize("has_counter", [True, False])
+def test_a_cold_start_holds_what_the_board_reports(tmp_path, monkeypatch, has_counter):
+    clock = FakeClock()
+    driver = FakeNvml(clock, FakeGpu(has_counter=has_counter, power_w=200.0))
+    monkeypatch.setattr(facts, "time", SimpleNamespace(perf_counter=clock, sleep=driver.advance))
+    path = tmp_path / "cold.jsonl"
+    path.write_text("what a run that was killed left\n")
+    facts.cold_start(driver, driver.gpus[0], lambda: driver.advance(0.5), path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == 50 and lines[0]["power_w"] == 200.0
+    expected = pytest.approx(100.0, rel=0.1) if has_counter else None
+    assert all(line["joules_per_batch"] == expected for line in lines)
+
+
+def test_what_fails_of_the_facts_costs_no_other(tmp_path, monkeypatch):
+    bench = steps.Bench("cuda:0", "nvml", "nvml-total-energy", "Fake GPU", BRIEF, tmp_path)
+    killed = []
+
+    def run(command, limit_s):
+        if command[-1] == "-q":
+            raise steps.StepError("nvidia-smi is forbidden")
+        path = Path(command[command.index("--to") + 1])
+        path.write_text("{}")
+        if "--cold" in command and not killed:
+            killed.append(path)
+            raise steps.StepError("took longer")
+        return ""
+
+    monkeypatch.setattr(steps, "_run", run)
+    monkeypatch.setattr(steps.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setenv("JOULENAS_LOCK_FOLDER", str(tmp_path / "locks"))
+    plan = steps.plan_of(replace(bench, n=1))
+
+    def step(name):
+        every = steps.steps_of(
+            bench, plan, None, retry_failed=False, progress=lambda n, width: None
+        )
+        return next((one for one in every if one.name == name), None)
+
+    for name in ("facts", "cold"):
+        with pytest.raises(steps.StepError):
+            step(name).run(60.0)
+    # The board's own facts are there; a start that was cut off is followed again.
+    assert step("facts") is None and step("cold") is not None
+    step("cold").run(60.0)
+    assert step("cold") is None
+
+
+def test_records_of_another_device_are_not_added_to(tmp_path, capsys):
+    lab = FakeLab(BRIEF)
+    plan = planned.make_plan("cuda:0", BRIEF, COSTS.seconds, n=1)
+    other = lab(plan.items[0], None)
+    other = replace(other, reading=replace(other.reading, device="Fake GPU 9000"))
+    append_records(tmp_path / "brief.jsonl", [other])
+    lab.measured.clear()
+    assert run_campaign(lab, "--to", str(tmp_path), "--n", "1") == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and "Fake GPU 9000" in err and "--to" in err
+    assert not lab.measured and len(read_records(tmp_path / "brief.jsonl").records) == 1
+
+
 def test_facts_without_a_board_are_one_line(tmp_path, capsys):
     for device in ("cuda:0", "cpu", "tpu"):
         assert facts.main(["--to", str(tmp_path / "f.json"), "--device", device]) == 2
@@ -191,7 +253,7 @@ def records(tmp_path_factory):
         n_before = n
         started_s = lab.clock()
         assert run_campaign(lab, "--n", "1", "--to", str(folder)) == 0
-        assert lab.clock() - started_s <= SLICE_S
+        assert round(lab.clock() - started_s, 3) <= SLICE_S
         if n_before == 0:
             # The first 8 minutes leave the references and many candidates.
             first = read_records(path).records
@@ -241,6 +303,46 @@ def test_records_that_lack_something_are_named(records, tmp_path, capsys):
         assert word in out
     assert campaign.main(["--check", str(tmp_path), "--json"]) == 1
     assert len(json.loads(capsys.readouterr().out)) == 1
+
+
+def _reference_is_two_models(records):
+    first = next(r for r in records if r.role == "candidate")
+    return [
+        replace(r, architecture=first.architecture) if r.role == "reference" and i % 2 else r
+        for i, r in enumerate(records[:12])
+    ]
+
+
+def _mutated(**changes):
+    return lambda records: [replace(records[0], **changes), *records[1:]]
+
+
+@pytest.mark.parametrize(
+    ("mutate", "word"),
+    [
+        (_mutated(repeats_j=(1.0,) * 6), "median of their windows in 1 of"),
+        (_mutated(repeats_j=("a",) * 6), "median of their windows in 1 of"),
+        (_mutated(repeats_j=()), "median of their windows in 1 of"),
+        (_mutated(protocol=get_protocol("final").to_dict()), "hash of another in 1 of"),
+        (_mutated(protocol={"name": "brief"}), "hash of another in 1 of"),
+        (lambda records: [*records, records[0]], "1 records that are there already"),
+        (_reference_is_two_models, "readings of one reference"),
+        (lambda records: [replace(r, job="same") for r in records], "1 readings of one reference"),
+    ],
+)
+def test_records_that_were_changed_are_named(records, tmp_path, capsys, mutate, word):
+    whole = read_records(records).records
+    append_records(tmp_path / "a.jsonl", mutate(list(whole)))
+    assert campaign.main(["--check", str(tmp_path)]) == 1
+    assert word in capsys.readouterr().out
+
+
+def test_a_file_that_is_none_of_records_hides_no_other(records, tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text("hello\n")
+    append_records(tmp_path / "b.jsonl", read_records(records).records)
+    assert campaign.main(["--check", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "a.jsonl line 1: no record" in out and "b.jsonl: may be used" in out
 
 
 def test_what_is_to_be_done_is_said_before_it_is(tmp_path, capsys):

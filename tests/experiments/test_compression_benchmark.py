@@ -1,6 +1,7 @@
 """The benchmark's choices are what they are called, and it goes on where it was cut."""
 
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from experiments.benchmarks import compression as benchmark
 from experiments.benchmarks.compression import Line, architecture_of, tables
 from experiments.results.record import kept
+from predictors.measurement.exclusive import DeviceLock
 from search_spaces.cost.counting import count
 
 
@@ -75,6 +77,34 @@ def test_a_reference_that_cannot_run_leaves_the_rest(monkeypatch, capsys, failin
     assert found["rank-d/4"].joules_to_bf16 == (None if failing == "bf16" else 1.0)
     assert found["fp32 eager"].time_to_eager == 1.0
     assert tables(list(found.values()), {})
+
+
+def test_nobody_else_uses_the_device_while_choices_are_timed(monkeypatch):
+    used, alone = [], []
+    timed = benchmark.time_in_turns
+
+    def time_in_turns(calls, device, **others):
+        other = DeviceLock(None, device)
+        thread = threading.Thread(target=lambda: alone.append(_take(other)), daemon=True)
+        thread.start()
+        thread.join(0.2)
+        assert not alone
+        return timed(calls, device, **others)
+
+    def eager(model, architecture, inputs, **others):
+        return benchmark.run_eagerly(model)
+
+    monkeypatch.setattr(benchmark, "use_device", used.append)
+    monkeypatch.setattr(benchmark, "prepare_for_inference", eager)
+    monkeypatch.setattr(benchmark, "_TURN_S", 0.0)
+    monkeypatch.setattr(benchmark, "time_in_turns", time_in_turns)
+    benchmark.run_shape(64, 1, "cpu", lambda _: None)
+    assert used == ["cpu"]
+
+
+def _take(lock):
+    with lock.shared():
+        return True
 
 
 def test_shapes_are_recorded_and_gone_on_from(monkeypatch, tmp_path, capsys):

@@ -136,3 +136,40 @@ def test_a_table_without_a_proxy_is_one_line(tmp_path, capsys):
     table.assign(width=-table["width"], depth=-table["depth"]).to_csv(path, index=False)
     assert predictor_tables.main([f"--plain={path}:energy"]) == 2
     assert "numbers >= 0 that varies" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf")])
+def test_an_infinite_parameter_is_named(tmp_path, value):
+    path = tmp_path / "t.csv"
+    numbers().astype(float).assign(width=lambda t: t["width"].mask(t.index == 3, value)).to_csv(
+        path, index=False
+    )
+    words = r"finite number in every row of 'width', got -?inf in row 4"
+    with pytest.raises(ValueError, match=words):
+        read_plain(path, "energy")
+    with pytest.raises(ValueError, match=words):
+        make_problem(parse_table(f"{path}:depth,energy"))
+
+
+def test_two_objectives_of_one_column_are_refused():
+    with pytest.raises(ValueError, match="objectives must be two columns, got 'cost,cost'"):
+        parse_table("a.csv:cost,cost")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--rows", "0"), ("--rows", "-3"), ("--rows", "9"), ("--seeds", "0")]
+)
+def test_numbers_of_rows_and_seeds_are_checked(tmp_path, capsys, option, value):
+    numbers().to_csv(tmp_path / "t.csv", index=False)
+    words = ["--plain", f"{tmp_path / 't.csv'}:energy", "--ours-only", option, value]
+    assert predictor_tables.main(words) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and option in err
+
+
+def test_a_folder_below_a_file_is_one_line(tmp_path, capsys):
+    grid().to_csv(tmp_path / "t.csv", index=False)
+    table = f"{tmp_path / 't.csv'}:accuracy,cost:max,min"
+    words = ["--table", table, "--render", "--out", str(tmp_path / "t.csv" / "x")]
+    assert search_quality.main(words) == 2
+    assert "--out must be a folder" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """One lock for a board on a machine, whoever asks and whatever it is called there."""
 
+import fcntl
 import os
 import signal
 import stat
@@ -41,6 +42,25 @@ def test_the_folder_is_the_machines_and_not_the_callers(monkeypatch, tmp_path):
     assert Path(there.strip()) == here == lock_folder()
     monkeypatch.setenv("JOULENAS_LOCK_FOLDER", str(tmp_path / "own"))
     assert lock_folder() == tmp_path / "own"
+
+
+def test_a_relative_folder_is_another_one_in_each_process_and_refused(monkeypatch):
+    monkeypatch.setenv("JOULENAS_LOCK_FOLDER", "locks")
+    with pytest.raises(MeterError, match="JOULENAS_LOCK_FOLDER must be an absolute path"):
+        DeviceLock(None, "cpu")
+
+
+def test_what_others_put_beside_a_lock_is_no_process_of_ours(tmp_path):
+    lock = DeviceLock(tmp_path, "cpu")
+    with lock.shared():
+        pass
+    strange = tmp_path / "cpu.process-strange"
+    strange.touch()
+    # As long as nobody writes to a pipe, opening it to read waits.
+    os.mkfifo(tmp_path / "cpu.process-123")
+    with strange.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert lock.processes() == {os.getpid()}
 
 
 def test_every_user_of_the_machine_may_lock(tmp_path):

@@ -1,9 +1,12 @@
 """Campaigns on a fake board whose joules are known: plan, drift, resume, faults."""
 
+import errno
+import os
 from statistics import median
 
 import pytest
 from fakes import FakeLab
+from record_fakes import made_records
 
 from predictors.campaign.failures import failures_path
 from predictors.campaign.pending import pending_items
@@ -12,7 +15,7 @@ from predictors.campaign.slices import SliceOptions, run_slice
 from predictors.measurement.drift import IRREGULAR, UNCORRECTED, correct_drift
 from predictors.measurement.process import MeasureError
 from predictors.measurement.protocol import Protocol
-from predictors.measurement.records import read_records
+from predictors.measurement.records import append_records, read_records
 from search_spaces.cost.kernels import kernel_fault
 from search_spaces.space.encoding import to_vector
 from search_spaces.space.presets import get_space
@@ -210,6 +213,33 @@ def test_a_cut_off_line_is_measured_again(tmp_path):
     path.write_text("".join(kept) + text[lost][:200])
     assert len(pending_items(plan, path)) == 1
     assert run(plan, path, FakeLab(PROTOCOL)).done == len(plan.items)
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_disk_that_fills_up_leaves_whole_records_and_says_which_file(
+    tmp_path, monkeypatch, is_full
+):
+    path, write = tmp_path / "r.jsonl", os.write
+    record = made_records(1)[0]
+    append_records(path, [record])
+    calls = []
+
+    def write_part(descriptor, data):
+        calls.append(len(data))
+        if is_full and len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[: len(data) // 2 + 1])
+
+    monkeypatch.setattr(os, "write", write_part)
+    if is_full:
+        with pytest.raises(OSError, match=r"No space left on device.*r\.jsonl"):
+            append_records(path, [record])
+    else:
+        append_records(path, [record])
+    monkeypatch.undo()
+    assert len(read_records(path).records) == 2 - is_full
+    append_records(path, [record])
+    assert len(read_records(path).records) == 3 - is_full
 
 
 def test_another_protocol_or_device_is_another_measurement():

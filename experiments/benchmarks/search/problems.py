@@ -51,6 +51,8 @@ def parse_table(text: str, ignore: Sequence[str] = ()) -> ProblemName:
     objectives, ways = tuple(names.split(",")), tuple((directions or "min,min").split(","))
     if not path or len(objectives) != 2 or not all(objectives) or len(ways) != 2:
         raise ValueError(f"--table must be FILE.csv:objective1,objective2[:max,min], got {text!r}")
+    if objectives[0] == objectives[1]:
+        raise ValueError(f"table {path}: objectives must be two columns, got {names!r}")
     doubtful = [name for name in objectives if _is_maximised(name)]
     if doubtful and directions is None:
         likely = ",".join("max" if name in doubtful else "min" for name in objectives)

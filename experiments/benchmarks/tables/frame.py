@@ -42,7 +42,7 @@ def check_columns(data: pd.DataFrame, names: Iterable[str | None]) -> None:
 
 
 def check_filled(path: Path, data: pd.DataFrame, names: Iterable[str]) -> None:
-    """Raise ``ValueError`` where a cell of the columns ``names`` is empty."""
+    """Raise ``ValueError`` where a cell of the columns ``names`` is empty or infinite."""
     for name in names:
         empty = data[name].isna().to_numpy()
         if empty.any():
@@ -50,6 +50,8 @@ def check_filled(path: Path, data: pd.DataFrame, names: Iterable[str]) -> None:
                 f"table {path} must have a value in every row of {name!r}, got none in row "
                 f"{int(empty.argmax()) + 1}"
             )
+        if pd.api.types.is_numeric_dtype(data[name]):
+            check_numbers(path, data, (name,))
 
 
 def check_numbers(path: Path, data: pd.DataFrame, names: Iterable[str]) -> None:
@@ -59,7 +61,12 @@ def check_numbers(path: Path, data: pd.DataFrame, names: Iterable[str]) -> None:
         wrong = ~numbers.abs().lt(float("inf")).to_numpy()
         if wrong.any():
             row = int(wrong.argmax())
+            value = data[name].iloc[row]
+            # As people write it, and not as NumPy does.
+            got = (
+                "none" if pd.isna(value) else repr(value) if isinstance(value, str) else str(value)
+            )
             raise ValueError(
-                f"table {path} must have a finite number in every row of {name!r}, got "
-                f"{data[name].iloc[row]!r} in row {row + 1}"
+                f"table {path} must have a finite number in every row of {name!r}, got {got} in "
+                f"row {row + 1}"
             )

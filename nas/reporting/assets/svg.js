@@ -60,7 +60,8 @@ function logTicks(low, high) {
       if (value >= low && value <= high) found.push(value);
     }
   }
-  return found;
+  // In a narrow frame, as of a single member, even ticks stand in for those that it lacks.
+  return found.length > 1 ? found : ticks(low, high, 4);
 }
 
 // A frame of axes in `box` = {left, right, top, bottom}, with labels that fit its width.

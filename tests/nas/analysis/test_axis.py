@@ -9,7 +9,7 @@ import pytest
 from run_fakes import make_run
 
 from nas.plots.axis import even_ticks, joule_frame, position, quality_axis
-from nas.plots.front import PlotPoint, plot_front
+from nas.plots.front import PlotPoint, _bars, plot_front
 from nas.plots.style import CUT
 from nas.reporting.data import page_data
 from nas.reporting.page import write_page
@@ -168,3 +168,29 @@ def test_points_of_a_page_stand_between_the_ticks_that_their_scores_say(
         assert y == pytest.approx(y0 + share * (y1 - y0), abs=1.5)
     assert page.run("document.querySelectorAll('#plot .cut').length") == 1
     assert not page.errors
+
+
+def test_a_picture_of_one_member_has_ticks_of_joules(tmp_path):
+    point = PlotPoint("front", 1.3e-4, 1.29e-4, 1.31e-4, 0.9, 0.01)
+    plot_front([point], tmp_path / "f.svg", title="t", energy_label="e")
+    words = drawn(tmp_path / "f.svg")[1]
+    assert words.count(" µJ") >= 2, words
+
+
+def test_a_member_without_a_finite_score_goes_on_below_the_picture_alone():
+    metric = METRICS["bits_per_byte"]
+    bars = _bars(PlotPoint("front", 1e-4, 1e-4, 1e-4, 0.0, 0.01), metric, -3.0)
+    assert bars.y == bars.y_high == -3.0 and bars.y_low == -float("inf")
+
+
+def test_a_page_of_one_member_has_ticks_of_joules(page, run, tmp_path):
+    data = page_data(run)
+    member = next(t for t in data["trials"] if t["place"] == "front")
+    member |= {"energy_j": 1.3e-4, "energy_low_j": 1.29e-4, "energy_high_j": 1.31e-4}
+    data["trials"] = [member]
+    data["axis"]["joules"] = joule_frame([1.3e-4], [1.29e-4], [1.31e-4])
+    path = tmp_path / "page.html"
+    write_page(data, path)
+    page.open(path.as_uri())
+    labels = page.run("[...document.querySelectorAll('#plot text')].map((t) => t.textContent)")
+    assert sum(text.endswith("J") for text in labels) >= 2, labels

@@ -10,6 +10,7 @@ from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.hypervolume import hypervolume
 from nas.pareto.queries import Front, FrontMember
 from nas.plots.front import PlotPoint, plot_front
+from nas.records.goals import Goals
 
 # Few distinct values, so that ties and duplicates are common.
 POINTS = st.integers(2, 4).flatmap(
@@ -101,7 +102,7 @@ def test_best(query, trial):
 
 
 def test_best_says_what_there_is_when_nothing_fits():
-    with pytest.raises(ValueError, match=r"max_joules 0.0005 J.*0.8000 at 0.001 J"):
+    with pytest.raises(ValueError, match=r"max_joules 500 µJ.*80.00% at 1 mJ"):
         FRONT.best(max_joules=5e-4)
     with pytest.raises(ValueError, match="no trial is complete"):
         Front(()).best()
@@ -199,6 +200,17 @@ def test_least_qualities_are_read_as_tables_print_them(metric, least, trial):
         ({"max_joules": "-2mJ"}, "max_joules must be"),
         ({"min_accuracy": "84"}, r"min_accuracy must be .*84%.*, got '84'"),
         ({"min_accuracy": "2 bits"}, "min_accuracy must be"),
+        ({"max_joules": -1.0}, "max_joules must be a number > 0 in J, .*got -1.0"),
+        ({"max_joules": float("nan")}, "max_joules must be"),
+        ({"max_joules": float("inf")}, "max_joules must be"),
+        ({"max_joules": 10**400}, "max_joules must be"),
+        ({"max_joules": True}, "max_joules must be"),
+        ({"max_joules": [1]}, "max_joules must be"),
+        ({"min_accuracy": 84}, r"min_accuracy must be .*84%.*, got 84"),
+        ({"min_accuracy": -0.5}, "min_accuracy must be"),
+        ({"min_accuracy": float("nan")}, "min_accuracy must be"),
+        ({"min_accuracy": 10**400}, "min_accuracy must be"),
+        ({"min_accuracy": True}, "min_accuracy must be"),
     ],
 )
 def test_what_is_no_such_figure_is_refused(query, words):
@@ -219,3 +231,16 @@ def test_the_plot_is_an_image_and_wrong_endings_are_refused(tmp_path):
         plot_front(points, tmp_path / "f.txt", title="t", energy_label="e")
     with pytest.raises(ValueError, match="complete trial"):
         plot_front(points[1:], tmp_path / "f.png", title="t", energy_label="e")
+
+
+def test_what_a_front_spans_is_told_in_the_metrics_own_unit():
+    front = Front(tuple(replace(m, metric="bleu") for m in FRONT))
+    with pytest.raises(ValueError, match=r"min_accuracy 99.00: .* 80.00 at 1 mJ to 96.00 at"):
+        front.best(min_accuracy="99 BLEU")
+
+
+@pytest.mark.parametrize("name", ["max_joules", "max_latency_s", "max_params", "max_memory_bytes"])
+@pytest.mark.parametrize("value", [True, [1], -1, float("nan"), float("inf"), {}])
+def test_limits_that_are_no_numbers_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        Goals(**{name: value})
