@@ -146,17 +146,18 @@ class Front:
         return len(self.members)
 
     def within(
-        self, *, max_joules: Quantity | None = None, min_accuracy: Quantity | None = None
+        self, *, max_joules: Quantity | None = None, min_quality: Quantity | None = None
     ) -> Front:
-        """The members that keep a budget per unit and an accuracy; may be empty.
+        """The members within a budget per unit and a minimum quality; may be empty.
 
         Either may be a text as tables print it: ``"100 uJ"``, and ``"84%"`` or the score in the
-        metric's own unit, such as ``"2.7 bits"``. A number is joules, or a share in [0, 1].
+        metric's own unit, such as ``"2.7 bits"`` (at most) or ``"21 BLEU"``. A number is joules,
+        or a quality in [0, 1].
 
         Raises:
             ValueError: a text is no such figure.
         """
-        most_j, least = self._read(max_joules, min_accuracy)
+        most_j, least = self._read(max_joules, min_quality)
         return Front(
             tuple(
                 m
@@ -168,44 +169,51 @@ class Front:
         )
 
     def best(
-        self, *, max_joules: Quantity | None = None, min_accuracy: Quantity | None = None
+        self, *, max_joules: Quantity | None = None, min_quality: Quantity | None = None
     ) -> FrontMember:
-        """The most accurate member under a budget, or the cheapest that is accurate enough.
+        """The member of highest quality within a budget, or the cheapest that is good enough.
 
-        With ``min_accuracy`` alone the one of fewest joules, otherwise the most accurate. See
-        ``within`` for how both are written.
+        With ``min_quality`` alone the one of fewest joules, otherwise the one of highest quality.
+        ``within`` says how both are written.
 
         Raises:
             ValueError: no member qualifies; says what the front has.
         """
-        fit = self.within(max_joules=max_joules, min_accuracy=min_accuracy).members
+        fit = self.within(max_joules=max_joules, min_quality=min_quality).members
         if not self.members:
             raise ValueError("the front must have a member, and no trial is complete yet")
         if not fit:
-            least, most = self.members[0], max(self.members, key=lambda m: m.accuracy)
-            most_j, share = self._read(max_joules, min_accuracy)
-            requested = [] if most_j is None else [f"max_joules {most_j:g} J"]
-            requested += [] if share is None else [f"min_accuracy {share:g}"]
-            raise ValueError(
-                f"no member of the front keeps {' and '.join(requested)}: it spans "
-                f"{least.accuracy:.4f} at {least.energy_j:.3g} J to "
-                f"{most.accuracy:.4f} at {most.energy_j:.3g} J"
-            )
-        if min_accuracy is not None and max_joules is None:
+            most_j, least = self._read(max_joules, min_quality)
+            raise ValueError(self._no_member(most_j, least))
+        if min_quality is not None and max_joules is None:
             return min(fit, key=lambda m: (m.energy_j, m.trial))
         return max(fit, key=lambda m: (m.accuracy, -m.energy_j))
 
+    def _no_member(self, most_j: float | None, least: float | None) -> str:
+        """The error of a query that no member satisfies, with qualities in the metric's unit."""
+        metric = get_metric(self.members[0].metric)
+        cheapest, best = self.members[0], max(self.members, key=lambda m: m.accuracy)
+        requested = [] if most_j is None else [f"max_joules {most_j:g} J"]
+        if least is not None:
+            requested.append(f"min_quality {metric.text(least, digits=4)} ({metric.name})")
+        first, last = (
+            f"{metric.text(m.accuracy, digits=4)} at {m.energy_j:.3g} J" for m in (cheapest, best)
+        )
+        return (
+            f"no member of the front keeps {' and '.join(requested)}: it spans {first} to {last}"
+        )
+
     def _read(
-        self, max_joules: Quantity | None, min_accuracy: Quantity | None
+        self, max_joules: Quantity | None, min_quality: Quantity | None
     ) -> tuple[float | None, float | None]:
-        """Joules and a share, of texts too."""
+        """Joules and a quality in [0, 1]; both may be texts."""
         most_j = (
             parse_joules(max_joules, "max_joules") if isinstance(max_joules, str) else max_joules
         )
-        if isinstance(min_accuracy, str):
+        if isinstance(min_quality, str):
             metric = get_metric(self.members[0].metric) if self.members else ACCURACY
-            return most_j, metric.parse(min_accuracy, "min_accuracy")
-        return most_j, min_accuracy
+            return most_j, metric.parse(min_quality, "min_quality")
+        return most_j, min_quality
 
     def recommended(self) -> FrontMember:
         """The cheapest member whose quality is within one standard error of the best member's.

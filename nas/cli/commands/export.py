@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_ASKED = ("max_joules", "min_accuracy", "max_latency_ms", "max_params", "max_memory", "exportable")
+_ASKED = ("max_joules", "min_quality", "max_latency_ms", "max_params", "max_memory", "exportable")
 
 
 def _check_one_choice(arguments: argparse.Namespace) -> None:
@@ -151,7 +151,7 @@ def _chosen(
     if arguments.recommended or all(limit is None for limit in limits):
         rule = "the cheapest within one standard error of the best"
         return chosen.recommended().trial, f", recommended ({rule})"
-    if arguments.min_accuracy is not None and arguments.max_joules is None:
+    if arguments.min_quality is not None and arguments.max_joules is None:
         return chosen.members[0].trial, ", the cheapest that is good enough"
     return chosen.best().trial, ", the best within the limits"
 

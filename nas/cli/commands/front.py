@@ -48,10 +48,10 @@ def add_query(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose members."""
     parser.add_argument("--max-joules", help=BUDGET_HELP)
     parser.add_argument(
-        "--min-accuracy",
+        "--min-quality",
         metavar="SCORE",
-        help="at least as good on validation data: 84%% or 0.84, or in the task's own unit, such "
-        "as bits per byte or BLEU",
+        help="minimum quality on validation data in the metric's own unit: 84%%, 2.7 bits (at "
+        "most) or 21 BLEU",
     )
     add_limits(parser)
     parser.add_argument(
@@ -127,13 +127,13 @@ def query(front: Front, arguments: argparse.Namespace) -> Front:
     budget = arguments.max_joules
     budget = None if budget is None else parse_joules(budget, "max_joules")
     metric = get_metric(front.members[0].metric) if len(front) else ACCURACY
-    least = arguments.min_accuracy
-    least = None if least is None else metric.parse(least, "min_accuracy")
+    least = arguments.min_quality
+    least = None if least is None else metric.parse(least, "min_quality")
     if budget is None and least is None:
         return front
     # Raises where none qualifies, and says what the front spans.
-    front.best(max_joules=budget, min_accuracy=least)
-    return front.within(max_joules=budget, min_accuracy=least)
+    front.best(max_joules=budget, min_quality=least)
+    return front.within(max_joules=budget, min_quality=least)
 
 
 def render_table(front: Front, also: Answer | None = None, *, markdown: bool = False) -> str:

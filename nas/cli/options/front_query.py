@@ -187,8 +187,8 @@ def answer(
         baseline = named_baseline(found, arguments.at_least_as_accurate_as)
         least = baseline.objectives[0]
         # Raises where none qualifies, and says what the front spans.
-        chosen.best(min_accuracy=least)
-        chosen = chosen.within(min_accuracy=least)
+        chosen.best(min_quality=least)
+        chosen = chosen.within(min_quality=least)
     if arguments.top is not None:
         chosen = chosen.diverse(arguments.top)
     if len(chosen):

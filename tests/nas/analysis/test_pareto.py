@@ -91,8 +91,8 @@ def test_the_front_leaves_the_dominated_out_and_is_sorted_by_joules():
     [
         ({"max_joules": 2e-3}, 1),
         ({"max_joules": 1.9e-3}, 0),
-        ({"min_accuracy": 0.9}, 1),
-        ({"min_accuracy": 0.9, "max_joules": 1.0}, 2),
+        ({"min_quality": 0.9}, 1),
+        ({"min_quality": 0.9, "max_joules": 1.0}, 2),
         ({}, 2),
     ],
 )
@@ -101,7 +101,7 @@ def test_best(query, trial):
 
 
 def test_best_says_what_there_is_when_nothing_fits():
-    with pytest.raises(ValueError, match=r"max_joules 0.0005 J.*0.8000 at 0.001 J"):
+    with pytest.raises(ValueError, match=r"max_joules 0.0005 J.*80.0000% at 0.001 J"):
         FRONT.best(max_joules=5e-4)
     with pytest.raises(ValueError, match="no trial is complete"):
         Front(()).best()
@@ -189,7 +189,14 @@ def test_budgets_are_read_as_tables_print_them(budget):
 )
 def test_least_qualities_are_read_as_tables_print_them(metric, least, trial):
     front = Front(tuple(replace(m, metric=metric) for m in FRONT))
-    assert front.best(min_accuracy=least).trial == trial
+    assert front.best(min_quality=least).trial == trial
+
+
+def test_a_quality_that_no_member_has_is_named_in_the_metrics_own_unit():
+    front = Front(tuple(replace(m, metric="bits_per_byte") for m in FRONT))
+    said = r"min_quality 0\.00100 \(bits per byte\).* spans \d\.\d{5} at .* to \d\.\d{5} at "
+    with pytest.raises(ValueError, match=said):
+        front.best(min_quality="0.001 bits")
 
 
 @pytest.mark.parametrize(
@@ -197,8 +204,8 @@ def test_least_qualities_are_read_as_tables_print_them(metric, least, trial):
     [
         ({"max_joules": "2 apples"}, "max_joules must be a number > 0 in J, .*'2 apples'"),
         ({"max_joules": "-2mJ"}, "max_joules must be"),
-        ({"min_accuracy": "84"}, r"min_accuracy must be .*84%.*, got '84'"),
-        ({"min_accuracy": "2 bits"}, "min_accuracy must be"),
+        ({"min_quality": "84"}, r"min_quality must be .*84%.*, got '84'"),
+        ({"min_quality": "2 bits"}, "min_quality must be"),
     ],
 )
 def test_what_is_no_such_figure_is_refused(query, words):

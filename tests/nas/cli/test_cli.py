@@ -136,7 +136,12 @@ WRONG = [
     (["front", "{run}", "--max-joules", "-1"], ["joules must be a number > 0", "-1"]),
     (["front", "{run}", "--max-joules", "2 parsec"], ["joules", "parsec"]),
     (["front", "{run}", "--max-joules", "1nJ"], ["no member", "1e-09"]),
-    (["front", "{run}", "--min-accuracy", "3"], ["min_accuracy", "[0, 1]", "3"]),
+    (["front", "{run}", "--min-quality", "3"], ["min_quality", "[0, 1]", "3"]),
+    (["front", "{run}", "--min-quality", "21 BLEU"], ["min_quality", "accuracy", "21 BLEU"]),
+    (
+        ["front", "{run}", "--min-quality", "100%"],
+        ["no member", "min_quality 100.0000% (accuracy)"],
+    ),
     (["front", "{run}", "--baseline", "99"], ["baseline", "99"]),
     (["front", "{run}", "--carbon-g-per-kwh", "-3"], ["carbon_g_per_kwh", "-3"]),
     (["search", "quickstart", "--carbon-g-per-kwh", "0"], ["carbon_g_per_kwh", "0"]),
