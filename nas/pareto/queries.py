@@ -42,8 +42,8 @@ class FrontMember:
     ``accuracy`` is of the validation split, by which members are chosen; ``test_accuracy`` is
     shown beside it and never chosen by. Energies are joules per ``unit``; the interval is 95%.
     ``latency_s`` is of one batch; ``peak_memory_bytes`` is counted, not measured.
-    ``front_probability`` is how likely no other trial truly dominates it, given the errors of both
-    (``nas.pareto.uncertainty``); filled in by ``Front.of``.
+    ``front_probability`` is P(Pareto), the probability that no trial dominates this one, given
+    the standard errors of both (``nas.pareto.uncertainty``); filled in by ``Front.of``.
     Figures are means over ``n_evaluations`` trainings and measurements.
     ``baseline`` marks what the search was given to compare with rather than found. ``weights``
     says whether they were trained for it (``own``) or are ``inherited`` from a supernet as they
@@ -292,7 +292,7 @@ class Front:
 def chances(
     members: Sequence[Figures | FrontMember], costs: Sequence[str] = ()
 ) -> NDArray[np.float64]:
-    """How likely each is truly on the front of all of them, shape ``(N,)``; see ``Front.of``."""
+    """Return P(Pareto) of each among all of them, shape ``(N,)``; see ``Front.of``."""
     # Column by column: of a hundred thousand, calls for each would take the longest.
     energies = np.array([[m.energy_j, m.energy_low_j, m.energy_high_j] for m in members])
     energy_j, low_j, high_j = energies.reshape(-1, 3).T

@@ -61,7 +61,7 @@ def render(found: Explanation, metric: Metric = ACCURACY) -> str:
     lines += [f"  flag       {flag}: {describe_flag(flag)}" for flag in found.flags]
     lines += _predicted(found)
     if found.front_probability is not None:
-        lines.append(f"  {found.front_probability:.0%} likely to be truly on it, by these errors")
+        lines.append(f"  P(Pareto)  {found.front_probability:.0%}, given the standard errors")
     lines += [f"  limit      {_broken(broken)}" for broken in found.broken]
     for dominator in found.dominators:
         lines += _dominator(dominator, found.accuracy or 0.0, metric)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from nas.store.run import Run
 
 SCHEMA_VERSION = 1
+PARETO_NOTE = (
+    "P(Pareto): probability that no trial dominates this one, given the standard errors of both"
+)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -158,7 +161,7 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
         "params",
         "architecture",
         *(_COSTS[name][0] for name in costs),
-        "truly on it",
+        "P(Pareto)",
         f"test {metric.name}*",
     )
     is_final = any(m.inherited_accuracy is not None for m in front)
@@ -200,8 +203,7 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
         f"{first.workload} on {device_text(first.device, first.measured_on)}"
     )
     lines += condition_notes(front)
-    both = "both" if not front.costs else "all objectives"
-    lines.append(f"truly on it: how likely no other trial is better in {both}, by these errors")
+    lines.append(PARETO_NOTE)
     lines.append("* recorded, never used to choose")
     if is_final:
         lines.append("inherited: the accuracy of the supernet's weights, before the fine-tune")

@@ -137,6 +137,17 @@ def test_the_search_ends_by_naming_it(run, capsys, monkeypatch, tmp_path):
         assert (f"nas export {run.folder} --to model" in last) is has_weights
 
 
+def test_the_probability_of_being_pareto_optimal_is_named_so(run, capsys):
+    member = run.front().recommended()
+    head, *rest = said(capsys, "front", run.folder)[1].splitlines()
+    assert "P(Pareto)" in head and any(line.startswith("P(Pareto): ") for line in rest)
+    row = next(line for line in rest if line.split()[:1] == [str(member.trial)])
+    share = f"{member.front_probability:.0%}"
+    assert row[: head.index("P(Pareto)") + len("P(Pareto)")].endswith(f" {share}")
+    explained = said(capsys, "explain", run.folder, str(member.trial))[1]
+    assert f"  P(Pareto)  {share}, " in explained
+
+
 def test_what_tables_print_can_be_typed_back(run, capsys):
     member = run.front().members[len(run.front()) // 2]
     everybody = len(run.front())
