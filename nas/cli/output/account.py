@@ -113,7 +113,11 @@ def corner_text(objectives: Sequence[str], reference: Sequence[float], metric: M
 def _volume(volume: Volume, metric: Metric) -> str:
     corner = corner_text(volume.objectives, volume.reference, metric)
     why = "as given" if volume.given else "a tenth of the front's extent beyond its worst"
-    return f"hypervolume: {volume.hypervolume:.4f} (accuracy x decades) from {corner}, {why}"
+    decades = "decades of joules" if len(volume.objectives) == 2 else "decades of each cost"
+    return (
+        f"hypervolume: {volume.hypervolume:.4f} (quality x {decades}), "
+        f"reference point {corner} ({why})"
+    )
 
 
 def _stopped(summary: SearchSummary) -> str:
