@@ -12,7 +12,7 @@ from nas.cli.options.formats import add_formats, render_markdown
 from nas.cli.options.formats import render_csv as render_rows
 from nas.cli.options.front_query import Answer, add_questions, answer, named_baseline
 from nas.cli.options.limits import BUDGET_HELP, add_limits, asked_limits
-from nas.cli.options.storage import add_run_storage, loaded
+from nas.cli.options.storage import add_run, loaded
 from nas.cli.output.account import meter_label, render_fidelity, render_spending
 from nas.cli.output.tables import render_columns
 from nas.core.units import format_bytes, format_joules, format_milliseconds, parse_joules
@@ -33,17 +33,16 @@ PARETO_NOTE = (
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "front", help="show the front of a run, or its best member under a budget"
+        "front", help="show the Pareto front of a run, or its best member within a budget"
     )
-    parser.add_argument("run", help="run folder")
-    add_run_storage(parser)
+    add_run(parser)
     add_device_name(parser)
     add_query(parser)
     add_questions(parser)
     add_formats(parser)
-    parser.add_argument("--baseline", type=int, help="trial that savings are named against")
+    parser.add_argument("--baseline", type=int, help="trial to compare savings with")
     parser.add_argument(
-        "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh, in place of the search's"
+        "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh (default: the search's)"
     )
 
 
@@ -61,16 +60,19 @@ def add_query(parser: argparse.ArgumentParser) -> None:
         "--exportable",
         action="append",
         metavar="FORMAT",
-        help="the front of the trials that a form of nas export --format can hold, such as onnx",
+        help="front of the trials that a format of nas export can represent, such as onnx "
+        "(repeatable)",
     )
     one = parser.add_mutually_exclusive_group()
     one.add_argument(
         "--recommended",
         action="store_true",
-        help="the cheapest member within one standard error of the best one's quality",
+        help="the member with the fewest joules within one standard error of the best quality",
     )
     one.add_argument(
-        "--knee", action="store_true", help="the member at the knee, where the front has one"
+        "--knee",
+        action="store_true",
+        help="the member at the knee of the front; an error if it has none",
     )
 
 
@@ -85,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     if baseline is None and arguments.at_least_as_accurate_as is not None:
         baseline = named_baseline(found, arguments.at_least_as_accurate_as).number
     summary = summarise(found, baseline=baseline, carbon_g_per_kwh=arguments.carbon_g_per_kwh)
-    # The knee and the like are sought among what every other option leaves.
+    # --knee and --recommended choose among the members that every other option leaves.
     found_answer = answer(found, query(whole, arguments), arguments, summary, held)
     chosen = found_answer.front
     if arguments.json:
@@ -108,10 +110,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def held_of(found: Run, arguments: argparse.Namespace) -> Held | None:
-    """The front of what ``--exportable`` names, ``None`` where it names nothing.
+    """Return the front of the trials that ``--exportable`` allows, ``None`` without it.
 
     Raises:
-        ValueError: there is no such form, or none of the trials can be held.
+        ValueError: there is no such format, or it can represent no trial.
     """
     from nas.exporting.formats.registry import held_front
 
@@ -122,7 +124,7 @@ def held_of(found: Run, arguments: argparse.Namespace) -> Held | None:
 
 
 def query(front: Front, arguments: argparse.Namespace) -> Front:
-    """The members that keep the budget and the quality that the options ask for.
+    """Return the members within the energy budget and with the minimum quality.
 
     Raises:
         ValueError: an option is out of range, or no member qualifies.
@@ -134,22 +136,22 @@ def query(front: Front, arguments: argparse.Namespace) -> Front:
     least = None if least is None else metric.parse(least, "min_quality")
     if budget is None and least is None:
         return front
-    # Raises where none qualifies, and says what the front spans.
+    # Raises, with the extent of the front, if no member qualifies.
     front.best(max_joules=budget, min_quality=least)
     return front.within(max_joules=budget, min_quality=least)
 
 
 def render_table(front: Front, also: Answer | None = None, *, markdown: bool = False) -> str:
-    """Aligned columns; test accuracy stands apart, since nothing is chosen by it.
+    """Render a table; test accuracy is the last standard column, never used to choose.
 
-    The columns of ``also`` follow. In ``markdown`` there are no notes under the table.
+    The columns of ``also`` follow. A Markdown table has no notes below.
     """
     if not len(front):
-        return "no trial is complete yet that keeps every limit, so there is no front"
-    # Of joules that are measured, where any are.
+        return "no front yet: no complete trial satisfies every constraint"
+    # The label describes measured joules, if any are.
     first = next((m for m in front if m.joules == "measured"), front.members[0])
     metric = get_metric(first.metric)
-    # Parameters are shown in any case.
+    # Parameters have a column in any case.
     costs = [name for name in front.costs if name in _COSTS]
     label = meter_label(first.meter, is_estimate=first.is_estimate)
     if first.measured_on is not None:
@@ -206,10 +208,10 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
     lines.append(PARETO_NOTE)
     lines.append("* recorded, never used to choose")
     if is_final:
-        lines.append("inherited: the accuracy of the supernet's weights, before the fine-tune")
+        lines.append("inherited: the accuracy with the supernet's weights, before fine-tuning")
     if any(m.weights == "inherited" for m in front):
         lines.append(
-            "no finalist is trained yet: accuracies are those of the supernet's weights"
+            "no finalist is trained yet: accuracies are with the supernet's weights"
             + (
                 ", and joules partly predicted"
                 if any(m.joules == "predicted" for m in front)
@@ -220,7 +222,7 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
 
 
 def _conditions(front: Front) -> list[tuple[str, list[str]]]:
-    """Columns of flags and of limits of the board, each where members differ in it."""
+    """Return the columns of power limits and of flags, if members differ in them."""
     columns = []
     if len({m.limits for m in front}) > 1:
         columns.append(("limits", [m.limits or "unknown" for m in front]))
@@ -230,7 +232,7 @@ def _conditions(front: Front) -> list[tuple[str, list[str]]]:
 
 
 def condition_notes(front: Front) -> list[str]:
-    """Lines on the limits that joules belong to, and on what each flag means."""
+    """Return notes on the power limits of the joules, and on the meaning of each flag."""
     limits = sorted({m.limits for m in front if m.joules == "measured"})
     lines = []
     if len(limits) > 1:
@@ -257,12 +259,12 @@ _COSTS: dict[str, tuple[str, Callable[[FrontMember], str]]] = {
 
 
 def render_json(front: Front) -> dict[str, Any]:
-    """The stable schema: ``{"schema": 1, "members": [...]}``, energies in joules per ``unit``."""
+    """Return the stable schema: ``{"schema": 1, "members": [...]}``, joules per ``unit``."""
     return {"schema": SCHEMA_VERSION, "members": front.to_rows()}
 
 
 def render_csv(found: Answer) -> str:
-    """One row a member, the architecture as its short text."""
+    """Render one row per member, with the architecture as its short text."""
     rows = [
         {k: v for k, v in row.items() if k != "architecture"} | {"flags": " ".join(row["flags"])}
         for row in found.front.to_rows()
