@@ -10,6 +10,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 
 # A quantity as Python takes it: a number in the base unit, or a text with its unit.
@@ -64,9 +65,12 @@ def parse_count(value: Quantity, name: str) -> float:
     Raises:
         ValueError: not a whole number above zero.
     """
-    found = _parsed(value, {"": 1.0}, name, "as digits")
+    try:
+        found = _parsed(value, {"": 1.0}, name, "digits")
+    except ValueError:
+        found = 0.5
     if found != int(found):
-        raise ValueError(f"{name} must be a whole number > 0, got {value!r}")
+        raise ValueError(f"{name} must be a whole number > 0 such as 18,202, got {value!r}")
     return found
 
 
@@ -92,7 +96,9 @@ def _parsed(value: Quantity, scales: Mapping[str, float], name: str, units: str)
         if match and match.group(2) in scales:
             found = parse_number(match.group(1), scales[match.group(2)])
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        found = value * scales[""]
+        # An integer of hundreds of digits has no float.
+        with suppress(OverflowError):
+            found = value * scales[""]
     if not (math.isfinite(found) and found > 0):
         raise ValueError(f"{name} must be a number > 0 in {units}, got {value!r}")
     return float(found)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.core.units import Quantity, parse_joules
+from nas.core.units import Quantity, format_joules, parse_joules
 from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.spread import spread
 from nas.pareto.uncertainty import front_probabilities
-from nas.tasks.base.metric import ACCURACY, get_metric
+from nas.tasks.base.metric import ACCURACY, Metric, get_metric
 
 SCHEMA_VERSION = 1
 # Of a front's extent, how far a knee lies above the line between its ends, at least.
@@ -155,7 +155,7 @@ class Front:
         or a quality in [0, 1].
 
         Raises:
-            ValueError: a text is no such figure.
+            ValueError: a value is no such figure.
         """
         most_j, least = self._read(max_joules, min_quality)
         return Front(
@@ -183,37 +183,36 @@ class Front:
         if not self.members:
             raise ValueError("the front must have a member, and no trial is complete yet")
         if not fit:
-            most_j, least = self._read(max_joules, min_quality)
-            raise ValueError(self._no_member(most_j, least))
+            least, most = self.members[0], max(self.members, key=lambda m: m.accuracy)
+            most_j, share = self._read(max_joules, min_quality)
+            quality = self._metric.text
+            requested = [] if most_j is None else [f"max_joules {format_joules(most_j)}"]
+            requested += (
+                [] if share is None else [f"min_quality {quality(share)} ({self._metric.name})"]
+            )
+            raise ValueError(
+                f"no member of the front keeps {' and '.join(requested)}: it spans "
+                f"{quality(least.accuracy)} at {format_joules(least.energy_j)} to "
+                f"{quality(most.accuracy)} at {format_joules(most.energy_j)}"
+            )
         if min_quality is not None and max_joules is None:
             return min(fit, key=lambda m: (m.energy_j, m.trial))
         return max(fit, key=lambda m: (m.accuracy, -m.energy_j))
-
-    def _no_member(self, most_j: float | None, least: float | None) -> str:
-        """The error of a query that no member satisfies, with qualities in the metric's unit."""
-        metric = get_metric(self.members[0].metric)
-        cheapest, best = self.members[0], max(self.members, key=lambda m: m.accuracy)
-        requested = [] if most_j is None else [f"max_joules {most_j:g} J"]
-        if least is not None:
-            requested.append(f"min_quality {metric.text(least, digits=4)} ({metric.name})")
-        first, last = (
-            f"{metric.text(m.accuracy, digits=4)} at {m.energy_j:.3g} J" for m in (cheapest, best)
-        )
-        return (
-            f"no member of the front keeps {' and '.join(requested)}: it spans {first} to {last}"
-        )
 
     def _read(
         self, max_joules: Quantity | None, min_quality: Quantity | None
     ) -> tuple[float | None, float | None]:
         """Joules and a quality in [0, 1]; both may be texts."""
-        most_j = (
-            parse_joules(max_joules, "max_joules") if isinstance(max_joules, str) else max_joules
-        )
+        most_j = None if max_joules is None else parse_joules(max_joules, "max_joules")
         if isinstance(min_quality, str):
-            metric = get_metric(self.members[0].metric) if self.members else ACCURACY
-            return most_j, metric.parse(min_quality, "min_quality")
-        return most_j, min_quality
+            return most_j, self._metric.parse(min_quality, "min_quality")
+        # A number is a share whatever the metric is.
+        share = None if min_quality is None else ACCURACY.parse(min_quality, "min_quality")
+        return most_j, share
+
+    @property
+    def _metric(self) -> Metric:
+        return get_metric(self.members[0].metric) if self.members else ACCURACY
 
     def recommended(self) -> FrontMember:
         """The cheapest member whose quality is within one standard error of the best member's.

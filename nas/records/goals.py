@@ -79,7 +79,8 @@ class Goals:
         read_limits(self)
         for name in LIMITS:
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (is_number and 0 < value < math.inf):
                 raise ValueError(f"{name} must be finite and > 0, got {value!r}")
         if self.reference is None:
             return

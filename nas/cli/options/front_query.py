@@ -136,7 +136,7 @@ def named_baseline(found: Run, text: str) -> TrialRecord:
     if text == FIRST_BASELINE:
         trials = [r for r in complete if r.baseline]
         lack = f"no baseline of run {found.folder} is complete"
-    elif text.isdigit():
+    elif text.isascii() and text.isdecimal():
         trials = [r for r in complete if r.number == int(text)]
         lack = f"trial {text} of run {found.folder} is not complete"
     else:

@@ -87,6 +87,8 @@ class Metric:
             ValueError: it is no score of this metric.
         """
         name = self.name if name is None else name
+        if isinstance(value, bool):
+            raise ValueError(f"{name} must be {self._allowed}, got {value!r}")
         score, is_percent = value, False
         if isinstance(value, str):
             text = unicodedata.normalize("NFKC", value).strip()
@@ -99,7 +101,7 @@ class Metric:
             if is_percent and self.scale != "percent":
                 raise ValueError(f"{self.name} must be a number, not a percentage")
             return self.share(float(score))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             raise ValueError(f"{name} must be {self._allowed}, got {value!r}") from None
 
     @property

@@ -10,6 +10,7 @@ from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.hypervolume import hypervolume
 from nas.pareto.queries import Front, FrontMember
 from nas.plots.front import PlotPoint, plot_front
+from nas.records.goals import Goals
 
 # Few distinct values, so that ties and duplicates are common.
 POINTS = st.integers(2, 4).flatmap(
@@ -101,7 +102,7 @@ def test_best(query, trial):
 
 
 def test_best_says_what_there_is_when_nothing_fits():
-    with pytest.raises(ValueError, match=r"max_joules 0.0005 J.*80.0000% at 0.001 J"):
+    with pytest.raises(ValueError, match=r"max_joules 500 µJ.*80.00% at 1 mJ"):
         FRONT.best(max_joules=5e-4)
     with pytest.raises(ValueError, match="no trial is complete"):
         Front(()).best()
@@ -192,13 +193,6 @@ def test_least_qualities_are_read_as_tables_print_them(metric, least, trial):
     assert front.best(min_quality=least).trial == trial
 
 
-def test_a_quality_that_no_member_has_is_named_in_the_metrics_own_unit():
-    front = Front(tuple(replace(m, metric="bits_per_byte") for m in FRONT))
-    said = r"min_quality 0\.00100 \(bits per byte\).* spans \d\.\d{5} at .* to \d\.\d{5} at "
-    with pytest.raises(ValueError, match=said):
-        front.best(min_quality="0.001 bits")
-
-
 @pytest.mark.parametrize(
     ("query", "words"),
     [
@@ -206,6 +200,17 @@ def test_a_quality_that_no_member_has_is_named_in_the_metrics_own_unit():
         ({"max_joules": "-2mJ"}, "max_joules must be"),
         ({"min_quality": "84"}, r"min_quality must be .*84%.*, got '84'"),
         ({"min_quality": "2 bits"}, "min_quality must be"),
+        ({"max_joules": -1.0}, "max_joules must be a number > 0 in J, .*got -1.0"),
+        ({"max_joules": float("nan")}, "max_joules must be"),
+        ({"max_joules": float("inf")}, "max_joules must be"),
+        ({"max_joules": 10**400}, "max_joules must be"),
+        ({"max_joules": True}, "max_joules must be"),
+        ({"max_joules": [1]}, "max_joules must be"),
+        ({"min_quality": 84}, r"min_quality must be .*84%.*, got 84"),
+        ({"min_quality": -0.5}, "min_quality must be"),
+        ({"min_quality": float("nan")}, "min_quality must be"),
+        ({"min_quality": 10**400}, "min_quality must be"),
+        ({"min_quality": True}, "min_quality must be"),
     ],
 )
 def test_what_is_no_such_figure_is_refused(query, words):
@@ -226,3 +231,18 @@ def test_the_plot_is_an_image_and_wrong_endings_are_refused(tmp_path):
         plot_front(points, tmp_path / "f.txt", title="t", energy_label="e")
     with pytest.raises(ValueError, match="complete trial"):
         plot_front(points[1:], tmp_path / "f.png", title="t", energy_label="e")
+
+
+def test_what_a_front_spans_is_told_in_the_metrics_own_unit():
+    front = Front(tuple(replace(m, metric="bleu") for m in FRONT))
+    with pytest.raises(
+        ValueError, match=r"min_quality 99.00 \(BLEU\): .* 80.00 at 1 mJ to 96.00 at"
+    ):
+        front.best(min_quality="99 BLEU")
+
+
+@pytest.mark.parametrize("name", ["max_joules", "max_latency_s", "max_params", "max_memory_bytes"])
+@pytest.mark.parametrize("value", [True, [1], -1, float("nan"), float("inf"), {}])
+def test_limits_that_are_no_numbers_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        Goals(**{name: value})
