@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add_query(parser)
     parser.add_argument(
-        "--to", type=Path, required=True, help="folder of the artifact, which must not exist"
+        "--to", type=Path, required=True, help="folder of the artifact, new or empty"
     )
     parser.add_argument(
         "--joule-tolerance",

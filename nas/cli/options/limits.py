@@ -12,7 +12,9 @@ from nas.core.units import parse_bytes, parse_count, parse_joules, parse_number,
 if TYPE_CHECKING:
     from nas.records.goals import Goals
 
-BUDGET_HELP = "energy budget per sample, or per token in translation and decoding: 2mJ or 0.002"
+BUDGET_HELP = (
+    "energy budget per sample (per token in translation and phases of decoding): 2mJ or 0.002"
+)
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:

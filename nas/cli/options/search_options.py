@@ -45,7 +45,7 @@ def add_driver_options(parser: argparse.ArgumentParser, *, resumes: bool = False
     parser.add_argument(
         "--log",
         metavar="TO",
-        help=f"also log every trial to tensorboard, in the run folder{kept}",
+        help=f"another log of every trial, in the run folder: tensorboard{kept}",
     )
     parser.add_argument(
         "--refine",

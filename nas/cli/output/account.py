@@ -125,7 +125,7 @@ def _stopped(summary: SearchSummary) -> str:
         saved.append(f"{summary.stopped_saved_s:,.0f} s")
     if summary.stopped_saved_j is not None:
         saved.append(format_joules(summary.stopped_saved_j))
-    what = " and ".join(saved) or "what is not known"
+    what = " and ".join(saved) or "an unknown amount"
     return (
         f"stopped early: saved {what} of training, an estimate from the epochs left and what each "
         f"had taken"
