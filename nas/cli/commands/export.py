@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nas.cli.commands.front import add_query, held_of, query
 from nas.cli.options.common import add_json, add_moved_task, add_quiet
 from nas.cli.options.front_query import one_member
-from nas.cli.options.limits import asked_limits
+from nas.cli.options.limits import requested_limits
 from nas.cli.options.plugins import add_plugins, named_plugins
 from nas.cli.options.storage import add_run, loaded
 from nas.cli.output.units import format_bytes, format_joules
@@ -146,7 +146,7 @@ def _chosen(
         unwritten = ",".join(name for name in held.forms if name not in formats)
         if unwritten:
             print(f"note: add --format {unwritten} to write that format too", file=sys.stderr)
-    whole = found.front(asked_limits(arguments)) if held is None else held.front
+    whole = found.front(requested_limits(arguments)) if held is None else held.front
     chosen = query(whole, arguments)
     if arguments.knee:
         return one_member(chosen, arguments).members[0].trial, ", at the knee"

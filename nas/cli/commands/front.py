@@ -11,7 +11,7 @@ from nas.cli.options.device_names import add_device_name, device_text, seen_on
 from nas.cli.options.formats import add_formats, render_markdown
 from nas.cli.options.formats import render_csv as render_rows
 from nas.cli.options.front_query import Answer, add_questions, answer, named_baseline
-from nas.cli.options.limits import BUDGET_HELP, add_limits, asked_limits
+from nas.cli.options.limits import BUDGET_HELP, add_limits, requested_limits
 from nas.cli.options.storage import add_run, loaded
 from nas.cli.output.account import meter_label, render_fidelity, render_spending
 from nas.cli.output.tables import render_columns
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     found = seen_on(loaded(arguments), arguments.device)
     held = held_of(found, arguments)
-    whole = found.front(asked_limits(arguments)) if held is None else held.front
+    whole = found.front(requested_limits(arguments)) if held is None else held.front
     baseline = arguments.baseline
     if baseline is None and arguments.at_least_as_accurate_as is not None:
         baseline = named_baseline(found, arguments.at_least_as_accurate_as).number
@@ -120,7 +120,7 @@ def held_of(found: Run, arguments: argparse.Namespace) -> Held | None:
     if arguments.exportable is None:
         return None
     names = [name.strip() for text in arguments.exportable for name in text.split(",")]
-    return held_front(found, names, asked_limits(arguments))
+    return held_front(found, names, requested_limits(arguments))
 
 
 def query(front: Front, arguments: argparse.Namespace) -> Front:

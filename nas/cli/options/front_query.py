@@ -249,7 +249,7 @@ def _shared_energy_j(found: Run, summary: SearchSummary) -> float:
     ):
         if there and energy_j is None:
             raise ValueError(
-                f"inferences: what the {what} took to train must be known, and is not"
+                f"--inferences needs the joules that training the {what} took, unknown in this run"
             )
         total_j += energy_j or 0.0
     return total_j

@@ -49,7 +49,7 @@ def limits_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def asked_limits(arguments: argparse.Namespace) -> Goals | None:
+def requested_limits(arguments: argparse.Namespace) -> Goals | None:
     """Return the constraints of a query; ``None`` if there are none."""
     from nas.records.goals import Goals
 

@@ -95,11 +95,11 @@ def check(arguments: argparse.Namespace) -> None:
     if size == AUTO and arguments.active is not None:
         raise ValueError(f"--active measures on one workload: leave out --batch-size {AUTO}")
     if size == AUTO and arguments.regime == "latency":
-        raise ValueError(f"--batch-size {AUTO} is of the throughput regime, got latency")
+        raise ValueError(f"--batch-size {AUTO} needs --regime throughput, got latency")
     if arguments.seed < 0:
         raise ValueError(f"seed must be an integer >= 0, got {arguments.seed!r}")
     if arguments.task is not None and arguments.workload is not None:
-        raise ValueError("--task and --workload name the same thing: give one")
+        raise ValueError("--task and --workload both set the workload: leave one out")
     if len(set(arguments.phase or ())) > 1:
         for option in ("active", "compare"):
             if getattr(arguments, option) is not None:
@@ -112,6 +112,6 @@ def check(arguments: argparse.Namespace) -> None:
     }
     if arguments.compare is not None and any(unused.values()):
         first = next(option for option, given in unused.items() if given)
-        raise ValueError(f"--compare keeps no records and measures to the end: leave out {first}")
+        raise ValueError(f"--compare writes no records and has no budget: leave out {first}")
     if size == AUTO and arguments.retry_failed:
-        raise ValueError(f"--batch-size {AUTO} ends at a size that fails: no --retry-failed")
+        raise ValueError(f"--batch-size {AUTO} ends at a failed size: leave out --retry-failed")
