@@ -52,6 +52,7 @@ ONLY = {
 # Vendor -> the files that may import it.
 DOORS = {
     "pynvml": ("predictors/meters/nvml.py",),
+    "shtab": ("nas/cli/shell/completion.py",),
     "zeus": ("predictors/meters/zeus.py",),
     "torchao": (
         "search_spaces/compression/qat.py",

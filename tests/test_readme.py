@@ -34,6 +34,14 @@ def test_every_nas_command_is_one_that_the_parser_takes(line):
     build_parser().parse_args(list(words))
 
 
+def test_the_readme_is_short_and_leads_to_the_rest():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 200 and "<!-- results" not in text
+    pages = ("tutorial", "data", "spaces", "front", "export", "cluster", "figures", "command-line")
+    for page in pages:
+        assert f"](docs/{page}.md" in text, page
+
+
 def ray_commands():
     for block in blocks(ROOT / "docs" / "cluster.md", "bash"):
         for line in block.replace("\\\n", " ").splitlines():

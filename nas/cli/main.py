@@ -1,9 +1,9 @@
-"""The ``nas`` command: parses, calls one verb, turns expected errors into one line.
+"""The ``nas`` command: parse, call one verb, report an expected error in one line.
 
 Exit codes: 0 done, 1 failed while doing it, 2 bad input, 130 ended by Ctrl-C, 143 by SIGTERM, 129
 by SIGHUP.
-Results go to stdout, progress and errors to stderr; with ``--json`` stdout holds one object, which
-is the result or ``{"error": ...}``. Verb modules import what is heavy inside ``run``, so that
+Results go to stdout, progress and errors to stderr. With ``--json`` stdout holds one object: the
+result or ``{"error": ...}``. Verb modules import heavy packages inside ``run``, so that
 ``nas --help`` imports neither torch, ray nor optuna.
 """
 
@@ -23,8 +23,8 @@ from nas.cli.shell.parsing import Parser, report_error
 from nas.core import interrupts
 from nas.core.printing import print_anything
 
-# Before numpy: its matrices are small here, and threads that wait for each other on busy cores
-# make fitting a predictor take five times as long. Training's threads are torch's: they stay.
+# Set before numpy is imported: its matrices are small here, and on busy cores its threads make
+# fitting a predictor five times slower. Torch's threads, used in training, are not affected.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # One module per verb, in the order of ``nas --help``.
@@ -48,10 +48,10 @@ _LONGEST_MESSAGE = 1000
 
 
 class _Version(argparse.Action):
-    """Says the version, which is looked up only when it is asked for."""
+    """Print the version; the lookup is slow, so it happens only here."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Print it and end."""
+        """Print the version and exit."""
         from importlib.metadata import version
 
         print(f"nas {version('joulenas')}")
@@ -59,10 +59,10 @@ class _Version(argparse.Action):
 
 
 def build_parser() -> Parser:
-    """The parser of the whole command."""
+    """Return the parser of the whole command."""
     parser = Parser(
         prog="nas",
-        description="Search Transformer architectures for accuracy against measured joules.",
+        description="Search Transformer architectures for quality under measured joules.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -83,17 +83,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             with interrupts.handled():
                 return _run(build_parser().parse_args(argv))
         finally:
-            # Here and not at the interpreter's end, where it could not be caught.
+            # An error at the interpreter's exit could not be caught.
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of a pipe went away, as ``nas front RUN | head`` does: not an error. What is
-        # still buffered has nowhere to go, and Python would complain of it at its end.
+        # The reader closed the pipe, as in ``nas front RUN | head``: not an error. Python would
+        # report the unwritten buffer at its exit.
         _silence_stdout()
         return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Run the verb that was parsed; only a closed pipe is raised."""
+    """Run the parsed verb; raise nothing but a closed pipe."""
     command = f"nas {arguments.verb}"
     as_json = bool(getattr(arguments, "json", False))
     try:
@@ -111,7 +111,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, "debug", False):
             raise
         lines = str(error).strip().splitlines()
-        # Of what somebody else wrote, a message may quote a great deal.
+        # A message may quote a long part of an untrusted file.
         text = lines[0][:_LONGEST_MESSAGE] if lines else "no message"
         if is_bad_input(error):
             report_error(command, text, 2, as_json=as_json)
@@ -126,7 +126,7 @@ def _silence_stdout() -> None:
         sink = os.open(os.devnull, os.O_WRONLY)
         os.dup2(sink, sys.stdout.fileno())
     except (OSError, ValueError):
-        # No true stdout, as under a test's capture.
+        # stdout has no file descriptor, as under a test's capture.
         return
 
 

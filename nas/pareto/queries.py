@@ -42,8 +42,8 @@ class FrontMember:
     ``accuracy`` is of the validation split, by which members are chosen; ``test_accuracy`` is
     shown beside it and never chosen by. Energies are joules per ``unit``; the interval is 95%.
     ``latency_s`` is of one batch; ``peak_memory_bytes`` is counted, not measured.
-    ``front_probability`` is how likely no other trial truly dominates it, given the errors of both
-    (``nas.pareto.uncertainty``); filled in by ``Front.of``.
+    ``front_probability`` is P(Pareto), the probability that no trial dominates this one, given
+    the standard errors of both (``nas.pareto.uncertainty``); filled in by ``Front.of``.
     Figures are means over ``n_evaluations`` trainings and measurements.
     ``baseline`` marks what the search was given to compare with rather than found. ``weights``
     says whether they were trained for it (``own``) or are ``inherited`` from a supernet as they
@@ -146,17 +146,18 @@ class Front:
         return len(self.members)
 
     def within(
-        self, *, max_joules: Quantity | None = None, min_accuracy: Quantity | None = None
+        self, *, max_joules: Quantity | None = None, min_quality: Quantity | None = None
     ) -> Front:
-        """The members that keep a budget per unit and an accuracy; may be empty.
+        """The members within a budget per unit and a minimum quality; may be empty.
 
         Either may be a text as tables print it: ``"100 uJ"``, and ``"84%"`` or the score in the
-        metric's own unit, such as ``"2.7 bits"``. A number is joules, or a share in [0, 1].
+        metric's own unit, such as ``"2.7 bits"`` (at most) or ``"21 BLEU"``. A number is joules,
+        or a quality in [0, 1].
 
         Raises:
             ValueError: a value is no such figure.
         """
-        most_j, least = self._read(max_joules, min_accuracy)
+        most_j, least = self._read(max_joules, min_quality)
         return Front(
             tuple(
                 m
@@ -168,43 +169,45 @@ class Front:
         )
 
     def best(
-        self, *, max_joules: Quantity | None = None, min_accuracy: Quantity | None = None
+        self, *, max_joules: Quantity | None = None, min_quality: Quantity | None = None
     ) -> FrontMember:
-        """The most accurate member under a budget, or the cheapest that is accurate enough.
+        """The member of highest quality within a budget, or the cheapest that is good enough.
 
-        With ``min_accuracy`` alone the one of fewest joules, otherwise the most accurate. See
-        ``within`` for how both are written.
+        With ``min_quality`` alone the one of fewest joules, otherwise the one of highest quality.
+        ``within`` says how both are written.
 
         Raises:
             ValueError: no member qualifies; says what the front has.
         """
-        fit = self.within(max_joules=max_joules, min_accuracy=min_accuracy).members
+        fit = self.within(max_joules=max_joules, min_quality=min_quality).members
         if not self.members:
             raise ValueError("the front must have a member, and no trial is complete yet")
         if not fit:
             least, most = self.members[0], max(self.members, key=lambda m: m.accuracy)
-            most_j, share = self._read(max_joules, min_accuracy)
+            most_j, share = self._read(max_joules, min_quality)
             quality = self._metric.text
             requested = [] if most_j is None else [f"max_joules {format_joules(most_j)}"]
-            requested += [] if share is None else [f"min_accuracy {quality(share)}"]
+            requested += (
+                [] if share is None else [f"min_quality {quality(share)} ({self._metric.name})"]
+            )
             raise ValueError(
                 f"no member of the front keeps {' and '.join(requested)}: it spans "
                 f"{quality(least.accuracy)} at {format_joules(least.energy_j)} to "
                 f"{quality(most.accuracy)} at {format_joules(most.energy_j)}"
             )
-        if min_accuracy is not None and max_joules is None:
+        if min_quality is not None and max_joules is None:
             return min(fit, key=lambda m: (m.energy_j, m.trial))
         return max(fit, key=lambda m: (m.accuracy, -m.energy_j))
 
     def _read(
-        self, max_joules: Quantity | None, min_accuracy: Quantity | None
+        self, max_joules: Quantity | None, min_quality: Quantity | None
     ) -> tuple[float | None, float | None]:
-        """Joules and a share, of texts too."""
+        """Joules and a quality in [0, 1]; both may be texts."""
         most_j = None if max_joules is None else parse_joules(max_joules, "max_joules")
-        if isinstance(min_accuracy, str):
-            return most_j, self._metric.parse(min_accuracy, "min_accuracy")
+        if isinstance(min_quality, str):
+            return most_j, self._metric.parse(min_quality, "min_quality")
         # A number is a share whatever the metric is.
-        share = None if min_accuracy is None else ACCURACY.parse(min_accuracy, "min_accuracy")
+        share = None if min_quality is None else ACCURACY.parse(min_quality, "min_quality")
         return most_j, share
 
     @property
@@ -288,7 +291,7 @@ class Front:
 def chances(
     members: Sequence[Figures | FrontMember], costs: Sequence[str] = ()
 ) -> NDArray[np.float64]:
-    """How likely each is truly on the front of all of them, shape ``(N,)``; see ``Front.of``."""
+    """Return P(Pareto) of each among all of them, shape ``(N,)``; see ``Front.of``."""
     # Column by column: of a hundred thousand, calls for each would take the longest.
     energies = np.array([[m.energy_j, m.energy_low_j, m.energy_high_j] for m in members])
     energy_j, low_j, high_j = energies.reshape(-1, 3).T

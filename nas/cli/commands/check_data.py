@@ -1,4 +1,4 @@
-"""``nas check-data``: all that is wrong or unusual with a task's data, before training on them."""
+"""``nas check-data``: report every fault of a task's data before training."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _MOST_CLASSES = 8
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "check-data", help="say all that is wrong with a task's data"
+        "check-data", help="report every fault of a task's data"
     )
-    parser.add_argument("task", help="task, or the YAML file of one")
+    parser.add_argument("task", help="task name or YAML file")
     add_plugins(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the verb: 2 if anything is wrong, 0 if it is at most unusual."""
+    """Run the verb; return 2 for errors, 0 for at most warnings."""
     from nas.tasks.base.checks import check_data, failed
     from nas.tasks.registry import get_task
 

@@ -34,15 +34,15 @@ def add_parser(subparsers: Any) -> None:
         "--device",
         action="append",
         metavar="NAME",
-        help="see the runs by the joules of this device, one that nas search --measure-on named; "
-        "given twice, RUN_A by the first and RUN_B by the second",
+        help="use the joules of this device, named by nas search --measure-on; given twice: the "
+        "first for RUN_A, the second for RUN_B",
     )
     parser.add_argument(
         "--storage",
         action="append",
         metavar="URL",
-        help="where the study of a run is that a database has; given twice, RUN_A by the first "
-        "and RUN_B by the second",
+        help="where a run's study or files are; given twice: the first for RUN_A, the second for "
+        "RUN_B",
     )
     add_formats(parser)
 
@@ -72,11 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def render(found: RunsCompared) -> str:
-    """Members of both fronts, then the figures."""
+    """Render the members of both fronts, then the figures."""
     members = [member for side in found.sides for member in side.members]
     metric = get_metric(members[0].metric) if members else ACCURACY
     corner = corner_text(found.objectives, found.reference, metric)
-    why = "as given" if found.given else "a tenth of the joint extent beyond the worst of both"
+    why = "as set" if found.given else "a tenth of the joint extent beyond the worst of both"
     lines = [render_columns(_head(found), _rows(found), _RIGHT), ""]
     for side in found.sides:
         label = meter_label(side.meter, is_estimate=side.is_estimate)
@@ -90,7 +90,7 @@ def render(found: RunsCompared) -> str:
             f"hypervolume of {side.label}: {side.hypervolume:.4f}; it covers {side.covers:.0%} "
             f"of {other.label}"
         )
-    lines.append(f"hypervolume: accuracy x decades from {corner}, {why}")
+    lines.append(f"hypervolume: quality x decades, reference point {corner} ({why})")
     return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
 
 

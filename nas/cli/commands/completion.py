@@ -1,4 +1,4 @@
-"""``nas completion``: what a shell needs to complete ``nas``, made from the parser itself."""
+"""``nas completion``: print the script that completes ``nas`` in a shell."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import json
 from typing import Any
 
 from nas.cli.options.common import add_json
-
-SHELLS = ("bash", "zsh", "fish")
+from nas.cli.shell.completion import SHELLS, render
 
 
 def add_parser(subparsers: Any) -> None:
@@ -23,10 +22,8 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     from nas.cli.main import build_parser
-    from nas.cli.shell.completion_commands import commands
-    from nas.cli.shell.completion_scripts import RENDER
 
-    script = RENDER[arguments.shell](commands(build_parser()))
+    script = render(build_parser(), arguments.shell)
     if arguments.json:
         print(json.dumps({"shell": arguments.shell, "script": script}, allow_nan=False))
     else:

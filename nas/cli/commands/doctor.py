@@ -1,4 +1,4 @@
-"""``nas doctor``: what this machine can measure and run, and how to get better."""
+"""``nas doctor``: report the meters and kernels of this machine, and how to improve them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nas.cli.output.kernels import probe_kernels, render_kernels
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "doctor", help="say what this machine can measure and which kernels are real"
+        "doctor", help="report which meters and low-precision kernels this machine has"
     )
     add_device(parser)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""``nas explain``: why one trial is on the front of its run, or is not."""
+"""``nas explain``: why a trial is on the Pareto front of its run, or is not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.options.common import add_json
-from nas.cli.options.storage import add_run_storage, loaded
+from nas.cli.options.storage import add_run, loaded
 from nas.cli.output.units import format_bytes, format_joules
 from nas.tasks.base.metric import ACCURACY, Metric
 from predictors.meters.flags import describe_flag
@@ -21,10 +21,9 @@ SCHEMA_VERSION = 1
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "explain", help="say why a trial is on the front, or is not"
+        "explain", help="explain why a trial is on the front, or is not"
     )
-    parser.add_argument("run", help="run folder")
-    add_run_storage(parser)
+    add_run(parser)
     parser.add_argument("trial", type=int, help="trial number")
     add_json(parser)
 
@@ -43,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def render(found: Explanation, metric: Metric = ACCURACY) -> str:
-    """Some lines for people; accuracies in the unit of ``metric``."""
+    """Render an explanation, with accuracies in the unit of ``metric``."""
     lines = [f"trial {found.trial}: {found.architecture_text}", f"  {_verdict(found)}"]
     if found.reason is not None:
         lines.append(f"  reason     {found.reason}")
@@ -61,7 +60,7 @@ def render(found: Explanation, metric: Metric = ACCURACY) -> str:
     lines += [f"  flag       {flag}: {describe_flag(flag)}" for flag in found.flags]
     lines += _predicted(found)
     if found.front_probability is not None:
-        lines.append(f"  {found.front_probability:.0%} likely to be truly on it, by these errors")
+        lines.append(f"  P(Pareto)  {found.front_probability:.0%}, given the standard errors")
     lines += [f"  limit      {_broken(broken)}" for broken in found.broken]
     for dominator in found.dominators:
         lines += _dominator(dominator, found.accuracy or 0.0, metric)

@@ -1,4 +1,4 @@
-"""``nas export``: write one trial as an artifact that runs elsewhere, verified."""
+"""``nas export``: write a trial as a portable, verified artifact."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from nas.cli.commands.front import add_query, held_of, query
 from nas.cli.options.common import add_json, add_moved_task, add_quiet
 from nas.cli.options.front_query import one_member
-from nas.cli.options.limits import asked_limits
+from nas.cli.options.limits import requested_limits
 from nas.cli.options.plugins import add_plugins, named_plugins
-from nas.cli.options.storage import add_run_storage, loaded
+from nas.cli.options.storage import add_run, loaded
 from nas.cli.output.units import format_bytes, format_joules
 
 if TYPE_CHECKING:
@@ -27,28 +27,31 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "export", help="write a trial as a verified artifact"
     )
-    parser.add_argument("run", help="run folder")
-    add_run_storage(parser)
-    parser.add_argument("--trial", type=int, help="trial number; see nas front")
+    add_run(parser)
+    parser.add_argument(
+        "--trial", type=int, help="trial number (default: the recommended member of nas front)"
+    )
     add_query(parser)
-    parser.add_argument("--to", type=Path, required=True, help="folder of the artifact")
+    parser.add_argument(
+        "--to", type=Path, required=True, help="folder of the artifact, new or empty"
+    )
     parser.add_argument(
         "--joule-tolerance",
         type=float,
         default=0.3,
-        help="how far joules measured again may differ, relative (default: 0.3)",
+        help="maximum relative difference of joules measured again (default: 0.3)",
     )
     parser.add_argument(
         "--format",
         action="append",
-        help="forms to write, separated by commas or given again: safetensors (always), pt2, "
-        "onnx, onnx-int8, python, huggingface",
+        help="formats separated by commas (repeatable): safetensors (always), pt2, onnx, "
+        "onnx-int8, python, huggingface",
     )
     parser.add_argument(
         "--accuracy-tolerance",
         type=float,
         default=0.02,
-        help="how much validation accuracy onnx-int8 may lose (default: 0.02)",
+        help="maximum loss of validation accuracy by onnx-int8 (default: 0.02)",
     )
     add_moved_task(parser)
     add_plugins(parser)
@@ -107,20 +110,20 @@ def run(arguments: argparse.Namespace) -> int:
     )
     for other in verified["other_phases"]:
         print(
-            f"              {format_joules(other['energy_j'])} per {other['unit']}, which it was "
-            f"not searched by"
+            f"              {format_joules(other['energy_j'])} per {other['unit']}, not an "
+            f"objective of the search"
         )
     for name, form in done.card["formats"].items():
         print(f"  {name:<11} {_describe(form, found.metric)}")
     return 0
 
 
-_ASKED = ("max_joules", "min_accuracy", "max_latency_ms", "max_params", "max_memory", "exportable")
+_QUERY = ("max_joules", "min_quality", "max_latency_ms", "max_params", "max_memory", "exportable")
 
 
 def _check_one_choice(arguments: argparse.Namespace) -> None:
-    """Raise ``ValueError`` where a trial is named and asked for in another way, too."""
-    asked = [getattr(arguments, name) is not None for name in _ASKED]
+    """Raise ``ValueError`` if both a trial and a query are given."""
+    asked = [getattr(arguments, name) is not None for name in _QUERY]
     if arguments.trial is not None and any((*asked, arguments.knee, arguments.recommended)):
         raise ValueError("--trial names one member already; leave the other options out")
 
@@ -128,9 +131,9 @@ def _check_one_choice(arguments: argparse.Namespace) -> None:
 def _chosen(
     found: Run, arguments: argparse.Namespace, formats: Collection[str]
 ) -> tuple[int, str]:
-    """The trial that the options choose, and by what rule, in words to stand behind its number.
+    """Return the chosen trial and the rule that chose it, as text after its number.
 
-    Where nothing says which member it is to be, it is the recommended one.
+    The default is the recommended member.
 
     Raises:
         ValueError: no member qualifies, or the front has no knee.
@@ -142,22 +145,22 @@ def _chosen(
         print(f"note: {held.describe()}", file=sys.stderr)
         unwritten = ",".join(name for name in held.forms if name not in formats)
         if unwritten:
-            print(f"note: add --format {unwritten} to write that form too", file=sys.stderr)
-    whole = found.front(asked_limits(arguments)) if held is None else held.front
+            print(f"note: add --format {unwritten} to write that format too", file=sys.stderr)
+    whole = found.front(requested_limits(arguments)) if held is None else held.front
     chosen = query(whole, arguments)
     if arguments.knee:
         return one_member(chosen, arguments).members[0].trial, ", at the knee"
-    limits = [getattr(arguments, name) for name in _ASKED if name != "exportable"]
+    limits = [getattr(arguments, name) for name in _QUERY if name != "exportable"]
     if arguments.recommended or all(limit is None for limit in limits):
         rule = "the cheapest within one standard error of the best"
         return chosen.recommended().trial, f", recommended ({rule})"
-    if arguments.min_accuracy is not None and arguments.max_joules is None:
+    if arguments.min_quality is not None and arguments.max_joules is None:
         return chosen.members[0].trial, ", the cheapest that is good enough"
     return chosen.best().trial, ", the best within the limits"
 
 
 def _describe(form: dict[str, Any], metric: Metric) -> str:
-    """One line on a further form: its size, how far it is from the network, what it takes."""
+    """Render one line on a further format: size, difference of outputs, quality, joules."""
     verified = form["verified"]
     reading = verified["reading"]
     size = format_bytes(sum(form["files"].values()))

@@ -11,8 +11,8 @@ from nas.cli.options.device_names import add_device_name, device_text, seen_on
 from nas.cli.options.formats import add_formats, render_markdown
 from nas.cli.options.formats import render_csv as render_rows
 from nas.cli.options.front_query import Answer, add_questions, answer, named_baseline
-from nas.cli.options.limits import BUDGET_HELP, add_limits, asked_limits
-from nas.cli.options.storage import add_run_storage, loaded
+from nas.cli.options.limits import BUDGET_HELP, add_limits, requested_limits
+from nas.cli.options.storage import add_run, loaded
 from nas.cli.output.account import meter_label, render_fidelity, render_spending
 from nas.cli.output.tables import render_columns
 from nas.core.units import format_bytes, format_joules, format_milliseconds, parse_joules
@@ -25,22 +25,24 @@ if TYPE_CHECKING:
     from nas.store.run import Run
 
 SCHEMA_VERSION = 1
+PARETO_NOTE = (
+    "P(Pareto): probability that no trial dominates this one, given the standard errors of both"
+)
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "front", help="show the front of a run, or its best member under a budget"
+        "front", help="show the Pareto front of a run, or its best member within a budget"
     )
-    parser.add_argument("run", help="run folder")
-    add_run_storage(parser)
+    add_run(parser)
     add_device_name(parser)
     add_query(parser)
     add_questions(parser)
     add_formats(parser)
-    parser.add_argument("--baseline", type=int, help="trial that savings are named against")
+    parser.add_argument("--baseline", type=int, help="trial to compare savings with")
     parser.add_argument(
-        "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh, in place of the search's"
+        "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh (default: the search's)"
     )
 
 
@@ -48,26 +50,29 @@ def add_query(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose members."""
     parser.add_argument("--max-joules", help=BUDGET_HELP)
     parser.add_argument(
-        "--min-accuracy",
+        "--min-quality",
         metavar="SCORE",
-        help="at least as good on validation data: 84%% or 0.84, or in the task's own unit, such "
-        "as bits per byte or BLEU",
+        help="minimum quality on validation data in the metric's own unit: 84%%, 2.7 bits (at "
+        "most) or 21 BLEU",
     )
     add_limits(parser)
     parser.add_argument(
         "--exportable",
         action="append",
         metavar="FORMAT",
-        help="the front of the trials that a form of nas export --format can hold, such as onnx",
+        help="front of the trials that a format of nas export can represent, such as onnx "
+        "(repeatable)",
     )
     one = parser.add_mutually_exclusive_group()
     one.add_argument(
         "--recommended",
         action="store_true",
-        help="the cheapest member within one standard error of the best one's quality",
+        help="the member with the fewest joules within one standard error of the best quality",
     )
     one.add_argument(
-        "--knee", action="store_true", help="the member at the knee, where the front has one"
+        "--knee",
+        action="store_true",
+        help="the member at the knee of the front; an error if it has none",
     )
 
 
@@ -77,12 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     found = seen_on(loaded(arguments), arguments.device)
     held = held_of(found, arguments)
-    whole = found.front(asked_limits(arguments)) if held is None else held.front
+    whole = found.front(requested_limits(arguments)) if held is None else held.front
     baseline = arguments.baseline
     if baseline is None and arguments.at_least_as_accurate_as is not None:
         baseline = named_baseline(found, arguments.at_least_as_accurate_as).number
     summary = summarise(found, baseline=baseline, carbon_g_per_kwh=arguments.carbon_g_per_kwh)
-    # The knee and the like are sought among what every other option leaves.
+    # --knee and --recommended choose among the members that every other option leaves.
     found_answer = answer(found, query(whole, arguments), arguments, summary, held)
     chosen = found_answer.front
     if arguments.json:
@@ -105,21 +110,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def held_of(found: Run, arguments: argparse.Namespace) -> Held | None:
-    """The front of what ``--exportable`` names, ``None`` where it names nothing.
+    """Return the front of the trials that ``--exportable`` allows, ``None`` without it.
 
     Raises:
-        ValueError: there is no such form, or none of the trials can be held.
+        ValueError: there is no such format, or it can represent no trial.
     """
     from nas.exporting.formats.registry import held_front
 
     if arguments.exportable is None:
         return None
     names = [name.strip() for text in arguments.exportable for name in text.split(",")]
-    return held_front(found, names, asked_limits(arguments))
+    return held_front(found, names, requested_limits(arguments))
 
 
 def query(front: Front, arguments: argparse.Namespace) -> Front:
-    """The members that keep the budget and the quality that the options ask for.
+    """Return the members within the energy budget and with the minimum quality.
 
     Raises:
         ValueError: an option is out of range, or no member qualifies.
@@ -127,26 +132,26 @@ def query(front: Front, arguments: argparse.Namespace) -> Front:
     budget = arguments.max_joules
     budget = None if budget is None else parse_joules(budget, "max_joules")
     metric = get_metric(front.members[0].metric) if len(front) else ACCURACY
-    least = arguments.min_accuracy
-    least = None if least is None else metric.parse(least, "min_accuracy")
+    least = arguments.min_quality
+    least = None if least is None else metric.parse(least, "min_quality")
     if budget is None and least is None:
         return front
-    # Raises where none qualifies, and says what the front spans.
-    front.best(max_joules=budget, min_accuracy=least)
-    return front.within(max_joules=budget, min_accuracy=least)
+    # Raises, with the extent of the front, if no member qualifies.
+    front.best(max_joules=budget, min_quality=least)
+    return front.within(max_joules=budget, min_quality=least)
 
 
 def render_table(front: Front, also: Answer | None = None, *, markdown: bool = False) -> str:
-    """Aligned columns; test accuracy stands apart, since nothing is chosen by it.
+    """Render a table; test accuracy is the last standard column, never used to choose.
 
-    The columns of ``also`` follow. In ``markdown`` there are no notes under the table.
+    The columns of ``also`` follow. A Markdown table has no notes below.
     """
     if not len(front):
-        return "no trial is complete yet that keeps every limit, so there is no front"
-    # Of joules that are measured, where any are.
+        return "no front yet: no complete trial satisfies every constraint"
+    # The label describes measured joules, if any are.
     first = next((m for m in front if m.joules == "measured"), front.members[0])
     metric = get_metric(first.metric)
-    # Parameters are shown in any case.
+    # Parameters have a column in any case.
     costs = [name for name in front.costs if name in _COSTS]
     label = meter_label(first.meter, is_estimate=first.is_estimate)
     if first.measured_on is not None:
@@ -158,7 +163,7 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
         "params",
         "architecture",
         *(_COSTS[name][0] for name in costs),
-        "truly on it",
+        "P(Pareto)",
         f"test {metric.name}*",
     )
     is_final = any(m.inherited_accuracy is not None for m in front)
@@ -200,14 +205,13 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
         f"{first.workload} on {device_text(first.device, first.measured_on)}"
     )
     lines += condition_notes(front)
-    both = "both" if not front.costs else "all objectives"
-    lines.append(f"truly on it: how likely no other trial is better in {both}, by these errors")
+    lines.append(PARETO_NOTE)
     lines.append("* recorded, never used to choose")
     if is_final:
-        lines.append("inherited: the accuracy of the supernet's weights, before the fine-tune")
+        lines.append("inherited: the accuracy with the supernet's weights, before fine-tuning")
     if any(m.weights == "inherited" for m in front):
         lines.append(
-            "no finalist is trained yet: accuracies are those of the supernet's weights"
+            "no finalist is trained yet: accuracies are with the supernet's weights"
             + (
                 ", and joules partly predicted"
                 if any(m.joules == "predicted" for m in front)
@@ -218,7 +222,7 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
 
 
 def _conditions(front: Front) -> list[tuple[str, list[str]]]:
-    """Columns of flags and of limits of the board, each where members differ in it."""
+    """Return the columns of power limits and of flags, if members differ in them."""
     columns = []
     if len({m.limits for m in front}) > 1:
         columns.append(("limits", [m.limits or "unknown" for m in front]))
@@ -228,7 +232,7 @@ def _conditions(front: Front) -> list[tuple[str, list[str]]]:
 
 
 def condition_notes(front: Front) -> list[str]:
-    """Lines on the limits that joules belong to, and on what each flag means."""
+    """Return notes on the power limits of the joules, and on the meaning of each flag."""
     limits = sorted({m.limits for m in front if m.joules == "measured"})
     lines = []
     if len(limits) > 1:
@@ -255,12 +259,12 @@ _COSTS: dict[str, tuple[str, Callable[[FrontMember], str]]] = {
 
 
 def render_json(front: Front) -> dict[str, Any]:
-    """The stable schema: ``{"schema": 1, "members": [...]}``, energies in joules per ``unit``."""
+    """Return the stable schema: ``{"schema": 1, "members": [...]}``, joules per ``unit``."""
     return {"schema": SCHEMA_VERSION, "members": front.to_rows()}
 
 
 def render_csv(found: Answer) -> str:
-    """One row a member, the architecture as its short text."""
+    """Render one row per member, with the architecture as its short text."""
     rows = [
         {k: v for k, v in row.items() if k != "architecture"} | {"flags": " ".join(row["flags"])}
         for row in found.front.to_rows()

@@ -1,4 +1,4 @@
-"""``nas measure``: joules of architectures, with no search around them."""
+"""``nas measure``: measure the joules of architectures without a search."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.cli.commands.measure_active import (
+    ActiveBench,
+    Bench,
+    measure_actively,
+    render_active,
+)
 from nas.cli.options.measure_options import AUTO, add_options, check
 from nas.cli.options.plugins import named_plugins
 from nas.cli.output.progress import MeasureProgress
@@ -30,32 +35,10 @@ _BATCH_SIZE = 128
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     add_options(
-        subparsers.add_parser("measure", help="measure architectures, with no search around them")
+        subparsers.add_parser(
+            "measure", help="measure the joules of architectures without a search"
+        )
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Bench:
-    """Where and how everything of one command is measured.
-
-    ``board`` is the device's own name and ``source`` what the meter's figure is, as in readings;
-    ``limits`` are the board's in words, empty where it reports none.
-    """
-
-    device: str
-    meter: str
-    source: str
-    board: str
-    protocol: Protocol
-    seed: int
-    limits: str
-
-    @property
-    def place(self) -> str:
-        """The device under the limits of its board, by which items are known as measured."""
-        from nas.cli.commands.measure_active import place_of
-
-        return place_of(self.device, self.limits)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -77,30 +60,28 @@ def run(arguments: argparse.Namespace) -> int:
     meter = choose_meter(arguments.meter, device)
     limits = limits_of(meter)
     meter.close()
-    bench = _Bench(
-        device, meter.name, meter.source, meter.device, protocol, arguments.seed, limits
-    )
+    bench = Bench(device, meter.name, meter.source, meter.device, protocol, arguments.seed, limits)
     if arguments.active is not None:
         return _active(arguments, bench)
-    asked = _sampled(arguments, bench) if arguments.space else _given(arguments, named)
+    items = _sampled(arguments, bench) if arguments.space else _given(arguments, named)
     if arguments.compare:
-        return _compare(arguments, bench, asked)
+        return _compare(arguments, bench, items)
     path = arguments.to or Path("measurements.jsonl")
     _check_records(path)
     with MeasureProgress(quiet=arguments.quiet) as progress:
         if arguments.batch_size == AUTO:
-            asked = _measure_auto(arguments, bench, asked, path, progress)
+            items = _measure_auto(arguments, bench, items, path, progress)
         else:
-            _measure(arguments, bench, asked, path, progress, arguments.budget_s)
+            _measure(arguments, bench, items, path, progress, arguments.budget_s)
     from nas.cli.output.measure_report import report
     from predictors.campaign.plan import plan_items
 
-    plan = plan_items(asked, protocol=protocol, device=bench.place)
-    return report(plan, asked, path, as_json=arguments.json)
+    plan = plan_items(items, protocol=protocol, device=bench.place)
+    return report(plan, items, path, as_json=arguments.json)
 
 
 def _workload(arguments: argparse.Namespace, protocol_regime: str) -> Workload:
-    """The workload that the options name, or the digits."""
+    """Return the workload of the options; by default the digits."""
     from nas.core.files import read_json
     from nas.tasks.registry import get_task
     from search_spaces.workload import Workload
@@ -117,14 +98,14 @@ def _workload(arguments: argparse.Namespace, protocol_regime: str) -> Workload:
 
 
 def _phases(arguments: argparse.Namespace, workload: Workload) -> list[Workload]:
-    """The workload, or those of the phases that the options name in its place."""
+    """Return the workload, or its phases that the options name."""
     if arguments.phase is None:
         return [workload]
     return [workload.with_phase(phase) for phase in dict.fromkeys(arguments.phase)]
 
 
 def _protocol(arguments: argparse.Namespace, device: str, named: Sequence[Named]) -> Protocol:
-    """The protocol that the options name, or that of the records, or the device's usual one."""
+    """Return the protocol of the options, else of the records, else the device's default."""
     from dataclasses import replace
 
     from predictors.measurement.protocol import get_protocol
@@ -140,7 +121,7 @@ def _protocol(arguments: argparse.Namespace, device: str, named: Sequence[Named]
 
 
 def _given(arguments: argparse.Namespace, named: Sequence[Named]) -> list[PlanItem]:
-    """The architectures of files, each on the options' workload or on that of its record."""
+    """Return the architectures of files, each on the options' workload or its record's."""
     from predictors.campaign.plan import PlanItem
 
     of_options = _workload(arguments, arguments.regime or "throughput")
@@ -158,9 +139,9 @@ def _given(arguments: argparse.Namespace, named: Sequence[Named]) -> list[PlanIt
 
 
 def _offered_space(
-    arguments: argparse.Namespace, bench: _Bench, workloads: Sequence[Workload]
+    arguments: argparse.Namespace, bench: Bench, workloads: Sequence[Workload]
 ) -> SearchSpace:
-    """The part of the space that the device offers, with a note of what is only simulated."""
+    """Return the space without choices that do not run, and note those only simulated."""
     from nas.searching.controller.offered import offered_space, unreal_choices
     from search_spaces.cost.kernels import rows_read
     from search_spaces.space.presets import get_space
@@ -174,34 +155,23 @@ def _offered_space(
     return space
 
 
-def _active(arguments: argparse.Namespace, bench: _Bench) -> int:
-    """Measure what narrows the predictor's intervals most, until there are so many."""
-    from nas.cli.commands.measure_active import ActiveBench, measure_actively, render_active
+def _active(arguments: argparse.Namespace, bench: Bench) -> int:
+    """Measure the architectures that narrow the predictor's intervals most."""
     from nas.cli.output.measure_report import report
     from predictors.campaign.plan import plan_items
 
     path = arguments.to or Path("measurements.jsonl")
-    # A mistyped space or workload is told at once, before the device is probed.
+    # Report a mistyped space or workload before the device is probed.
     (workload,) = _phases(arguments, _workload(arguments, bench.protocol.regime))
     _check_records(path)
     space = _offered_space(arguments, bench, [workload])
-    active = ActiveBench(
-        space,
-        workload,
-        bench.protocol,
-        bench.device,
-        bench.meter,
-        bench.source,
-        bench.board,
-        bench.limits,
-    )
+    active = ActiveBench(space, workload, bench)
     with MeasureProgress(quiet=arguments.quiet) as progress:
         done = measure_actively(
             active,
             path,
             arguments.active,
             lambda items, left_s: _measure(arguments, bench, items, path, progress, left_s),
-            seed=bench.seed,
             budget_s=arguments.budget_s,
             retry_failed=arguments.retry_failed,
             say=progress.say,
@@ -219,8 +189,8 @@ def _active(arguments: argparse.Namespace, bench: _Bench) -> int:
     return code
 
 
-def _sampled(arguments: argparse.Namespace, bench: _Bench) -> list[PlanItem]:
-    """Architectures spread over a space, in order of priority, each in every phase asked for."""
+def _sampled(arguments: argparse.Namespace, bench: Bench) -> list[PlanItem]:
+    """Return a sample of the space in order of priority, in every requested phase."""
     from dataclasses import replace
 
     from nas.searching.controller.offered import is_preset
@@ -239,7 +209,7 @@ def _sampled(arguments: argparse.Namespace, bench: _Bench) -> list[PlanItem]:
     n = len({item.architecture for item in plan.items})
     if n < arguments.sample and not arguments.quiet:
         print(
-            f"space {space.name} gave {n} architectures that fit, {arguments.sample} were asked",
+            f"space {space.name} gave {n} architectures that fit, --sample is {arguments.sample}",
             file=sys.stderr,
         )
     return [
@@ -249,13 +219,13 @@ def _sampled(arguments: argparse.Namespace, bench: _Bench) -> list[PlanItem]:
 
 def _measure(
     arguments: argparse.Namespace,
-    bench: _Bench,
-    asked: Sequence[PlanItem],
+    bench: Bench,
+    items: Sequence[PlanItem],
     path: Path,
     progress: MeasureProgress,
     budget_s: float | None,
 ) -> None:
-    """Measure what of ``asked`` is not in the records yet."""
+    """Measure the items that are not in the records yet."""
     from predictors.campaign.pending import pending_items
     from predictors.campaign.plan import plan_items
     from predictors.campaign.slices import SliceOptions, run_slice
@@ -273,9 +243,9 @@ def _measure(
             timeout_s=timeout_s,
         )
 
-    # Samples come in their own random order already; files in whatever order they were written.
+    # A sample is in random order already, a file may be sorted.
     plan = plan_items(
-        asked,
+        items,
         protocol=bench.protocol,
         device=bench.place,
         seed=None if arguments.space else bench.seed,
@@ -296,12 +266,12 @@ def _measure(
 
 def _measure_auto(
     arguments: argparse.Namespace,
-    bench: _Bench,
-    asked: Sequence[PlanItem],
+    bench: Bench,
+    requested: Sequence[PlanItem],
     path: Path,
     progress: MeasureProgress,
 ) -> list[PlanItem]:
-    """Double batch sizes until it no longer pays; the items at the sizes found, or still due."""
+    """Double batch sizes while joules fall; return the items at the sizes found or still due."""
     from dataclasses import replace
 
     from predictors.campaign.failures import read_failures
@@ -317,7 +287,7 @@ def _measure_auto(
         found_j: dict[str, float | None] = dict.fromkeys(read_failures(path))
         found_j |= {record.item: record.reading.energy_j for record in records}
         following, items = [], []
-        for item in dict.fromkeys(asked):
+        for item in dict.fromkeys(requested):
             sizes: dict[int, float | None] = {}
             state = search_batch_size(sizes)
             while state.following is not None:
@@ -340,16 +310,16 @@ def _measure_auto(
 
 
 def _check_records(path: Path) -> None:
-    """Refuse a file that cannot take records, and say whether a line of it was cut off."""
+    """Raise ``ValueError`` if ``path`` cannot hold records; warn of a truncated line."""
     from predictors.measurement.records import read_records
 
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ValueError(f"records must be a file in a writable folder, got {path}")
     if path.exists() and read_records(path).cut_off:
-        print(f"{path}: a line that was cut off is left out", file=sys.stderr)
+        print(f"{path}: skipped a truncated line", file=sys.stderr)
 
 
-def _compare(arguments: argparse.Namespace, bench: _Bench, pair: Sequence[PlanItem]) -> int:
+def _compare(arguments: argparse.Namespace, bench: Bench, pair: Sequence[PlanItem]) -> int:
     from nas.cli.output.measure_report import render_comparison
     from predictors.measurement.compare import compare
 

@@ -1,4 +1,4 @@
-"""``nas measure --active``: what to measure is chosen by what the predictor does not know yet."""
+"""``nas measure --active``: measure where the predictor is least certain, near the front."""
 
 from __future__ import annotations
 
@@ -22,45 +22,49 @@ if TYPE_CHECKING:
 
 # One block of a protocol: a batch costs one reference more than measuring them all at once.
 _BATCH = 8
-# Members of the space that are candidates; the front is looked for among them.
+# Candidates drawn from the space; the predicted front is theirs.
 _POOL = 2000
 _CONFIDENCE = 0.9
 
 
-def place_of(device: str, limits: str) -> str:
-    """``device`` under ``limits`` of its board: joules under others are measured anew."""
-    return f"{device} limited to {limits}" if limits else device
-
-
 @dataclass(frozen=True, slots=True)
-class ActiveBench:
-    """What is measured and on what; ``source`` and ``board`` are a reading's source and device.
+class Bench:
+    """The device, meter and protocol of one command.
 
-    ``limits`` are those of the board in words, empty where it reports none.
+    ``board`` and ``source`` are the device's name and the meter's source, as in readings;
+    ``limits`` are the board's power limits in words, empty if it reports none.
     """
 
-    space: SearchSpace
-    workload: Workload
-    protocol: Protocol
     device: str
     meter: str
     source: str
     board: str
+    protocol: Protocol
+    seed: int = 0
     limits: str = ""
 
     @property
     def place(self) -> str:
-        """The device under the limits of its board, by which items are known as measured."""
-        return place_of(self.device, self.limits)
+        """The device with its power limits: under others, an item is measured again."""
+        return f"{self.device} limited to {self.limits}" if self.limits else self.device
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveBench:
+    """The space and workload to measure, and the bench to measure them on."""
+
+    space: SearchSpace
+    workload: Workload
+    on: Bench
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveBatch:
-    """One batch: how many were measured before it, and the widths near the front.
+    """A batch: the number measured before it, and interval widths near the front.
 
     ``width`` is the mean relative half-width of 90% intervals near the predicted front before
-    the batch, ``expected_width`` what the design expected after it, an estimate; ``None`` while
-    the first rows fill the space.
+    the batch, ``expected_width`` the estimate after it; both are ``None`` while the first rows
+    fill the space.
     """
 
     n_measured: int
@@ -71,7 +75,7 @@ class ActiveBatch:
 
 @dataclass(frozen=True, slots=True)
 class ActiveResult:
-    """Items that were asked for, and how far it came; ``width`` is as in ``ActiveBatch``."""
+    """Measured, failed and pending items; ``width`` is as in ``ActiveBatch``."""
 
     items: tuple[PlanItem, ...]
     n_asked: int
@@ -82,7 +86,7 @@ class ActiveResult:
     is_exhausted: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, without the items."""
+        """Return plain data for JSON, without the items."""
         return {
             "asked": self.n_asked,
             "measured": self.n_measured,
@@ -100,22 +104,21 @@ def measure_actively(
     n: int,
     measure: Callable[[Sequence[PlanItem], float | None], None],
     *,
-    seed: int,
     budget_s: float | None,
     retry_failed: bool,
     say: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> ActiveResult:
-    """Measure batch by batch until the records at ``path`` hold ``n`` members of the space.
+    """Measure in batches until the records at ``path`` contain ``n`` members of the space.
 
-    ``measure`` measures items within some seconds and appends to ``path``. Candidates are drawn
-    anew from ``seed``, so that a later command chooses among the same ones.
+    ``measure`` measures items within a number of seconds and appends to ``path``. Candidates
+    depend on the seed alone, so that a later command resumes with the same ones.
 
     Raises:
         ValueError: the space has no member that fits workload and device.
     """
     started_s = clock()
-    state = _State(bench, path, _pool(bench, seed))
+    state = _State(bench, path, _pool(bench))
     batches: list[ActiveBatch] = []
     due: list[PlanItem] = []
     before = None
@@ -123,11 +126,11 @@ def measure_actively(
         state.read(retry_failed=retry_failed)
         left_s = None if budget_s is None else budget_s - (clock() - started_s)
         wanted = min(_BATCH, n - len(state.measured), state.n_open)
-        # A batch that left no trace was out of time: the next one would be too.
+        # A batch without a result ran out of time; the next one would too.
         if wanted < 1 or state.n_written == before or (left_s is not None and left_s <= 0):
             break
         before = state.n_written
-        choice = state.choose(wanted, seed)
+        choice = state.choose(wanted)
         batches.append(
             ActiveBatch(len(state.measured), len(choice.rows), choice.width, choice.expected_width)
         )
@@ -135,7 +138,7 @@ def measure_actively(
         due = [state.item(state.candidates[row]) for row in choice.rows]
         state.tried |= {item.architecture.hash for item in due}
         measure(due, left_s)
-    predictor = state.predictor(seed)
+    predictor = state.predictor()
     measured = [state.item(architecture) for architecture in state.measured]
     return ActiveResult(
         items=tuple(dict.fromkeys([*measured, *state.failed_items, *due])),
@@ -149,7 +152,7 @@ def measure_actively(
 
 
 def render_active(done: ActiveResult) -> str:
-    """How far it came, and how sure the predictor is."""
+    """Render the number measured and the predictor's interval width."""
     lines = [f"active: {done.n_measured} of {done.n_asked} measured"]
     if done.is_exhausted:
         lines[0] += ", and no other candidate of the space is left"
@@ -157,7 +160,7 @@ def render_active(done: ActiveResult) -> str:
         first = next((b.width for b in done.batches if b.width is not None), None)
         before = "" if first is None else f", ±{first:.1%} before"
         lines.append(
-            f"predicted joules near the front are known to ±{done.width:.1%} on average "
+            f"prediction intervals near the front are ±{done.width:.1%} on average "
             f"({_CONFIDENCE:.0%} intervals{before}); {done.basis}"
         )
     return "\n".join(lines)
@@ -173,14 +176,14 @@ def _expectation(batch: ActiveBatch, n: int) -> str:
     )
 
 
-def _pool(bench: ActiveBench, seed: int) -> list[Architecture]:
-    """Different members of the space that fit workload and device."""
+def _pool(bench: ActiveBench) -> list[Architecture]:
+    """Draw distinct members of the space that fit workload and device."""
     import numpy as np
 
     from search_spaces.cost.kernels import kernel_fault
     from search_spaces.space.sampling import sample
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(bench.on.seed)
     found: dict[str, Architecture] = {}
     for _ in range(4 * _POOL):
         drawn = sample(bench.space, rng)
@@ -190,53 +193,54 @@ def _pool(bench: ActiveBench, seed: int) -> list[Architecture]:
             bench.workload.check_fits(drawn)
         except ValueError:
             continue
-        if kernel_fault(drawn, bench.device) is None:
+        if kernel_fault(drawn, bench.on.device) is None:
             found[drawn.hash] = drawn
     if not found:
         raise ValueError(
             f"space {bench.space.name!r} must have members that fit workload "
-            f"{bench.workload.key!r} on {bench.device}, found none"
+            f"{bench.workload.key!r} on {bench.on.device}, found none"
         )
     return list(found.values())
 
 
 class _State:
-    """What is measured, what failed, and what can be chosen."""
+    """Measured and failed architectures, and the remaining candidates."""
 
     def __init__(self, bench: ActiveBench, path: Path, pool: Sequence[Architecture]) -> None:
         from predictors.campaign.plan import plan_items
 
         self._bench, self._path, self._pool = bench, path, pool
-        self._naming: Plan = plan_items((), protocol=bench.protocol, device=bench.place)
+        self._naming: Plan = plan_items((), protocol=bench.on.protocol, device=bench.on.place)
         self._records: list[EnergyRecord] = []
         self.measured: list[Architecture] = []
         self.failed_items: list[PlanItem] = []
-        # Measured ones first, then those of the pool that can still be chosen.
+        # Measured architectures first, then the remaining candidates.
         self.candidates: list[Architecture] = []
         self.tried: set[str] = set()
-        # Bytes of records and failures: a batch that ends nothing leaves them as they were.
+        # Bytes of records and failures: a batch without a result does not change them.
         self.n_written = 0
 
     @property
     def n_open(self) -> int:
-        """How many candidates are left to choose."""
+        """Number of remaining candidates."""
         return len(self.candidates) - len(self.measured)
 
     def item(self, architecture: Architecture) -> PlanItem:
-        """The first measurement of an architecture on the workload."""
+        """Return the first measurement of an architecture on the workload."""
         from predictors.campaign.plan import PlanItem
 
         return PlanItem(architecture, self._bench.workload)
 
     def read(self, *, retry_failed: bool) -> None:
-        """Read the records anew, corrected for drift."""
+        """Read the records again and correct them for drift."""
         from predictors.campaign.failures import failures_path, read_failures
         from predictors.measurement.drift import correct_drift
         from predictors.measurement.records import read_records
 
         bench = self._bench
         every = read_records(self._path).records if self._path.exists() else ()
-        mine = (bench.board, bench.source, bench.protocol.hash, bench.limits)
+        on = bench.on
+        mine = (on.board, on.source, on.protocol.hash, on.limits)
         alike = [
             r
             for r in every
@@ -262,26 +266,26 @@ class _State:
         }
         self.measured = list(found.values())
         self.failed_items = list(failed.values())
-        # What failed before this command may be tried again, once.
+        # Retry each earlier failure once.
         out = found.keys() | (failed.keys() & self.tried if retry_failed else failed.keys())
         self.candidates = [*self.measured, *(a for a in self._pool if a.hash not in out)]
         files = (self._path, failures_path(self._path))
         self.n_written = sum(file.stat().st_size for file in files if file.exists())
 
-    def predictor(self, seed: int) -> EnergyPredictor:
-        """Fitted to all records of the device and protocol, whatever their workload."""
+    def predictor(self) -> EnergyPredictor:
+        """Fit a predictor to all records of the device and protocol, of any workload."""
         from predictors.energy.models import EnergyPredictor, Observation
 
         return EnergyPredictor.fit(
-            [Observation.from_record(record) for record in self._records], seed=seed
+            [Observation.from_record(record) for record in self._records], seed=self._bench.on.seed
         )
 
-    def choose(self, n: int, seed: int) -> Choice:
-        """Positions in ``candidates`` to measure next."""
+    def choose(self, n: int) -> Choice:
+        """Return the positions in ``candidates`` to measure next."""
         from predictors.energy.active import FIRST_ROWS, candidates_of, first_rows, next_rows
         from search_spaces.space.batch import ArchitectureBatch
 
-        predictor = self.predictor(seed)
+        predictor = self.predictor()
         batch = ArchitectureBatch.of(self.candidates)
         rows = candidates_of(batch, self._bench.workload, predictor)
         measured = range(len(self.measured))
@@ -290,7 +294,7 @@ class _State:
         return next_rows(rows, self._interval(predictor, batch), n, measured=measured)
 
     def width(self, predictor: EnergyPredictor) -> float | None:
-        """Mean width near the front among all candidates; ``None`` before there is a model."""
+        """Return the mean interval width near the front; ``None`` before there is a model."""
         from predictors.energy.active import candidates_of, width_near_front
         from search_spaces.space.batch import ArchitectureBatch
 

@@ -1,4 +1,4 @@
-"""``nas plot``: pictures of a run, as wide as a column of a paper."""
+"""``nas plot``: pictures of a run, at the width of a paper's column."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.options.common import add_json
-from nas.cli.options.storage import add_run_storage, loaded
+from nas.cli.options.storage import add_run, loaded
 from nas.cli.output.account import meter_label
 
 if TYPE_CHECKING:
@@ -22,25 +22,24 @@ WHAT = ("front", "progress", "predictions", "importance", "architecture")
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "plot", help="draw a run: its front, how it went, what was predicted, what genes buy"
+        "plot", help="plot a run: front, progress, predictions, importance of genes, architecture"
     )
-    parser.add_argument("run", help="run folder")
-    add_run_storage(parser)
+    add_run(parser)
     parser.add_argument(
         "--what",
         choices=WHAT,
-        help="one picture (default: every one that the run has enough for)",
+        help="one picture (default: every picture that the run has data for)",
     )
     parser.add_argument(
         "--trial",
         type=int,
-        help="whose architecture is drawn (default: the recommended member, see nas front)",
+        help="trial whose architecture is drawn (default: the recommended member)",
     )
     parser.add_argument(
         "--to",
         type=Path,
         required=True,
-        help="image file (.png, .svg, .pdf), or a folder for several as PNG",
+        help="image file (.png, .svg, .pdf), or a folder for PNG files",
     )
     add_json(parser)
 
@@ -49,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     from nas.core.user_folders import use_private_plot_cache
 
-    # Before Matplotlib is imported.
+    # Must precede the import of Matplotlib.
     use_private_plot_cache()
     from nas.plots.style import ENDINGS
 
@@ -75,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             _DRAW[name](found, path, arguments.trial)
         except ValueError as error:
-            # Of all pictures, those that the run cannot give yet are left out, and said so.
+            # Without --what, report the pictures that the run has no data for, and draw the rest.
             if len(names) == 1:
                 raise
             missing[name] = str(error)
@@ -93,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def draw_front(found: Run, path: Path, trial: int | None = None) -> None:
-    """Draw every trial of a run.
+    """Plot every trial of a run.
 
     Raises:
         ValueError: no trial is complete, or the path is no image file that can be written.
@@ -140,7 +139,7 @@ def draw_front(found: Run, path: Path, trial: int | None = None) -> None:
         title=f"{Path(found.task).stem}: {found.metric.name} and energy",
         metric=found.metric,
         energy_label=f"joules per {found.unit} ({label}, 95% interval)",
-        # Of more objectives the front is no staircase in two of them.
+        # With more objectives the front is not a staircase in these two.
         joined=not found.config.goals.costs,
     )
 
@@ -158,7 +157,7 @@ def _progress(found: Run, path: Path, trial: int | None) -> None:
     plot_progress(
         history,
         path,
-        title=f"hypervolume from {corner}",
+        title=f"hypervolume, reference point {corner}",
         joules_label=f"joules spent by the search ({_label(found)})",
     )
 

@@ -1,4 +1,4 @@
-"""``nas predictor``: how good the energy predictor is; one module for each thing it does."""
+"""``nas predictor``: the energy predictor, one module for each action."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import argparse
 import importlib
 from typing import Any
 
-# Each is a module ``nas.cli.predictor_ACTION`` with ``add_parser`` and ``run``.
+# Each is a module ``predictor_ACTION`` of this package with ``add_parser`` and ``run``.
 ACTIONS = ("fit", "predict", "evaluate")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add the verb and what it can do."""
+    """Add the verb and its actions."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "predictor", help="fit, use and judge the energy predictor"
+        "predictor", help="fit, use and evaluate the energy predictor"
     )
     actions = parser.add_subparsers(
-        dest="action", metavar="ACTION", required=True, help="what to do"
+        dest="action", metavar="ACTION", required=True, help="one of fit, predict, evaluate"
     )
     for action in ACTIONS:
         importlib.import_module(f"nas.cli.commands.predictor_{action}").add_parser(actions)

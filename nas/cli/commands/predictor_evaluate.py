@@ -1,4 +1,4 @@
-"""``nas predictor evaluate``: how good predictions are on records, next to simple baselines."""
+"""``nas predictor evaluate``: errors of predictions on held-out records, beside baselines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.options.common import add_json, add_quiet
+from nas.cli.options.common import add_json, add_quiet, add_records
 from nas.cli.output.account import meter_label
 from nas.cli.output.progress import StepProgress
 from nas.cli.output.tables import render_columns
@@ -38,13 +38,11 @@ _NAMES = {
 def add_parser(subparsers: Any) -> None:
     """Add the action."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "evaluate", help="judge predictions on held-out records, next to baselines"
+        "evaluate", help="evaluate predictions on held-out records, beside baselines"
     )
+    add_records(parser)
     parser.add_argument(
-        "records", nargs="+", type=Path, help="records of nas measure or of the campaign (.jsonl)"
-    )
-    parser.add_argument(
-        "--plot", type=Path, help="draw the learning curve to a .png, .pdf or .svg"
+        "--plot", type=Path, help="plot the learning curve to a .png, .pdf or .svg file"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of folds and learning curves")
     add_quiet(parser)
@@ -105,10 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
 def read_corrected(
     paths: Sequence[Path],
 ) -> tuple[list[tuple[EnergyRecord, ...]], list[DriftReport]]:
-    """Records of all files, doubles left out, corrected for drift and apart by device.
+    """Read distinct records of all files, correct them for drift, and group them by device.
 
     Raises:
-        ValueError: a file is missing or holds something else, or there is nothing measured.
+        ValueError: a file is missing or holds something else, or there is no measurement.
     """
     from predictors.energy.evaluation import by_device
     from predictors.measurement.drift import correct_drift
@@ -118,8 +116,8 @@ def read_corrected(
     for path in paths:
         found = read_records(path)
         if found.cut_off:
-            print(f"{path}: a line that was cut off is left out", file=sys.stderr)
-        # The same measurement in two files (a copy, or one file named twice) is one.
+            print(f"{path}: skipped a truncated line", file=sys.stderr)
+        # A measurement in two files (a copy, or one file named twice) counts once.
         every |= {json.dumps(r.to_dict(), sort_keys=True): r for r in found.records}
     corrected, reports = correct_drift(list(every.values()))
     if not corrected:
@@ -171,7 +169,7 @@ def _curve(
 
 
 def render(found: Evaluation, first: EnergyRecord) -> str:
-    """The evaluation of one device as lines for people, 100 columns at most."""
+    """Render the evaluation of one device in at most 100 columns."""
     label = meter_label(first.reading.meter, is_estimate=found.is_estimate)
     n_workloads = len(found.workloads)
     workloads = found.workloads[0] if n_workloads == 1 else f"{n_workloads} workloads"
@@ -188,13 +186,13 @@ def render(found: Evaluation, first: EnergyRecord) -> str:
         "",
         "tau and Spearman are within a workload. A baseline is a power law fitted to the same "
         "training",
-        "rows; latency has to be measured for each candidate, so it predicts nothing.",
+        "rows; latency is measured for each candidate, so that baseline is no prediction.",
     ]
     return "\n".join(lines)
 
 
 def render_limits(found: LimitsCompared) -> str:
-    """How joules of the same models differ between two limits of one board."""
+    """Render how the same models' joules differ between two power limits of one board."""
     return (
         f"limits: {found.n_models} models were measured on {found.device} under both "
         f"{found.first or 'unknown limits'} and {found.second or 'unknown limits'}; under the "
@@ -209,7 +207,7 @@ def _wrapped(text: str) -> list[str]:
 
 def _render_split(split: SplitResult) -> list[str]:
     if split.refusal is not None:
-        return _wrapped(f"{split.kind}: not told, {split.refusal}")
+        return _wrapped(f"{split.kind}: unknown, {split.refusal}")
     folds = f"{split.n_folds} folds" if split.n_folds > 1 else "1 fold"
     n_test = next(iter(split.metrics.values())).n
     head = ("", "tau", "Spearman", "MAPE", "p95", "in 90%", "±5%", "±10%")
@@ -241,7 +239,7 @@ def _cells(metrics: Metrics) -> tuple[str, ...]:
 
 def _render_ceiling(found: Ceiling) -> list[str]:
     if found.mape is None or found.floor_mape is None:
-        lines = ["ceiling: not told, no record has two windows to halve"]
+        lines = ["ceiling: unknown, no record has two windows to halve"]
     else:
         tau = "" if found.tau is None else f"tau {found.tau:.3f}, "
         lines = [
@@ -254,7 +252,7 @@ def _render_ceiling(found: Ceiling) -> list[str]:
         )
         lines.append(f"  a perfect predictor would err by about {found.floor_mape:.2%}{worth}")
     if found.jobs_mape is None or found.jobs_floor_mape is None:
-        lines.append("  noise between processes: not told, no architecture was measured twice")
+        lines.append("  noise between processes: unknown, no architecture was measured twice")
     else:
         lines.append(
             f"  between processes: MAPE {found.jobs_mape:.2%} over {found.n_repeated} repeated; "

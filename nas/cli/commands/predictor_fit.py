@@ -1,4 +1,4 @@
-"""``nas predictor fit``: a predictor from records, as a file that can be carried elsewhere."""
+"""``nas predictor fit``: fit a predictor to records and write it to a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nas.cli.options.common import add_json
+from nas.cli.options.common import add_json, add_records
 
 
 def add_parser(subparsers: Any) -> None:
@@ -15,15 +15,13 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "fit", help="fit a predictor to records and save it"
     )
-    parser.add_argument(
-        "records", nargs="+", type=Path, help="records of nas measure or of the campaign (.jsonl)"
-    )
+    add_records(parser)
     parser.add_argument("--to", type=Path, required=True, help="file to write (.safetensors)")
     parser.add_argument(
         "--adapt",
         type=Path,
         metavar="PREDICTOR",
-        help="begin from another device's predictor: a dozen records are then enough",
+        help="start from another device's predictor: a dozen records are then enough",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the folds (default: 0)")
     add_json(parser)

@@ -1,4 +1,4 @@
-"""``nas predictor predict``: joules of architectures by a saved predictor, nothing measured."""
+"""``nas predictor predict``: predict joules of architectures without measuring."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ from nas.cli.options.common import add_json
 def add_parser(subparsers: Any) -> None:
     """Add the action."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "predict", help="joules of architectures by a saved predictor"
+        "predict", help="predict joules of architectures by a saved predictor"
     )
     parser.add_argument("predictor", type=Path, help="file of nas predictor fit (.safetensors)")
     parser.add_argument(
         "files", nargs="+", type=Path, help="architectures (.json or .jsonl), or records"
     )
-    parser.add_argument("--task", default=None, help="whose workload is meant (default: digits)")
-    parser.add_argument("--batch-size", type=int, default=128, help="of the workload")
     parser.add_argument(
-        "--confidence", type=float, default=0.9, help="of the intervals (default: 0.9)"
+        "--task", default=None, help="task whose workload is predicted (default: digits)"
     )
     parser.add_argument(
-        "--for-device", metavar="NAME", help="refuse a predictor of another device than this"
+        "--batch-size", type=int, default=128, help="samples per batch (default: 128)"
+    )
+    parser.add_argument(
+        "--confidence",
+        type=float,
+        default=0.9,
+        help="probability of the prediction intervals (default: 0.9)",
+    )
+    parser.add_argument(
+        "--for-device", metavar="NAME", help="fail unless the predictor is of this device"
     )
     add_json(parser)
 

@@ -1,4 +1,4 @@
-"""``nas report``: a run as one HTML page, or served while the search runs."""
+"""``nas report``: write a run as one HTML page, or serve it while the search runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from nas.cli.options.common import add_json
 from nas.cli.options.device_names import add_device_name, seen_on
-from nas.cli.options.storage import add_run_storage, loaded, storage_of
+from nas.cli.options.storage import add_run, loaded, storage_of
 
 DEFAULT_PORT = 8765
 
@@ -19,15 +19,14 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "report", help="write a run as one HTML page, or serve it while it runs"
     )
-    parser.add_argument("run", help="run folder")
-    add_run_storage(parser)
+    add_run(parser)
     add_device_name(parser)
     parser.add_argument("--to", type=Path, help="HTML file (default: report.html in the run)")
     parser.add_argument(
-        "--watch", action="store_true", help="serve the page on this machine, always up to date"
+        "--watch", action="store_true", help="serve the page on this machine and update it"
     )
     parser.add_argument(
-        "--port", type=int, help=f"where --watch serves; 0: any free (default: {DEFAULT_PORT})"
+        "--port", type=int, help=f"port of --watch; 0 for any free one (default: {DEFAULT_PORT})"
     )
     add_json(parser)
 

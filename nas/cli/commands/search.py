@@ -1,4 +1,4 @@
-"""``nas search``: run a search, or go on with one."""
+"""``nas search``: start a search, or resume one."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def add_parser(subparsers: Any) -> None:
     """Add the verb."""
     add_search_options(
         subparsers.add_parser(
-            "search", help="search architectures and keep the front in a run folder"
+            "search", help="search architectures; the front is stored in a run folder"
         )
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
-    # Checked before anything slow, so that a typo costs no wait.
+    # Check cheap options first: a mistake must not cost a wait.
     if arguments.workers < 1:
         raise ValueError(f"workers must be >= 1, got {arguments.workers}")
     from nas.store.run import Driver
@@ -62,9 +62,9 @@ def _search(
             f"searching {config.space.name} on {config.task}, {config.device}: {folder}",
             file=sys.stderr,
         )
-        for line in (*notes, *_before(arguments, config), *_earlier_notes(arguments, config)):
+        for line in (*notes, *_before(arguments, config), *_warm_start_notes(arguments, config)):
             print(f"note: {line}", file=sys.stderr)
-    # Not before all that can be refused was: it takes a second or two.
+    # Only after every check: the estimate takes a second or two.
     before = partial(_expected, arguments, config)
     with SearchProgress(quiet=arguments.quiet, before=before) as progress:
         done = nas.search(
@@ -84,9 +84,9 @@ def _search(
 
 @contextmanager
 def _probing(arguments: argparse.Namespace) -> Iterator[None]:
-    """What has kernels is asked of a node where the device is not this machine's.
+    """Probe kernels on a node of the cluster if this machine lacks the device.
 
-    Only one that leads a cluster and trains nothing lacks it.
+    That is so on a head node that trains nothing.
     """
     if arguments.address is None or _is_here(arguments.device):
         yield
@@ -110,7 +110,7 @@ def _probing(arguments: argparse.Namespace) -> Iterator[None]:
 
 
 def _is_here(device: str | None) -> bool:
-    """Whether this machine has ``device``, which is one that it has where none is named."""
+    """Return whether this machine has ``device``; without a name, it has its default."""
     if device is None or not device.startswith("cuda"):
         return True
     import torch
@@ -119,7 +119,7 @@ def _is_here(device: str | None) -> bool:
 
 
 def _files(arguments: argparse.Namespace) -> list[Path]:
-    """The user's files that the configuration does not name."""
+    """Return the user's files that the configuration does not name."""
     from search_spaces.space.presets import PRESETS
 
     named = arguments.space is not None and arguments.space not in PRESETS
@@ -127,7 +127,7 @@ def _files(arguments: argparse.Namespace) -> list[Path]:
 
 
 def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ...]:
-    """What a space of the user's own asks for and does not really get."""
+    """Return notes on choices of a user's space that are only simulated."""
     from nas.searching.controller.offered import unreal_choices
     from nas.tasks.registry import get_task
     from search_spaces.cost.kernels import rows_read
@@ -141,7 +141,7 @@ def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ..
 
 
 def _before(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
-    """What a new search says of its data and its recipe."""
+    """Return notes on the data and the recipe of a new search."""
     if arguments.resume:
         return []
     from nas.searching.recipes import recipe_notes
@@ -155,7 +155,7 @@ def _before(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
 
 
 def _expected(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
-    """How long a trial may take, where this machine trains them."""
+    """Return the expected duration of a trial, if this machine trains them."""
     is_here = arguments.address is None and _is_here(config.device)
     if arguments.resume or config.supernet is not None or not is_here:
         return []
@@ -164,12 +164,12 @@ def _expected(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
     return [expected_line(config)]
 
 
-def _earlier_notes(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
-    """What a new search takes of earlier runs and a predictor."""
+def _warm_start_notes(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
+    """Return notes on the prior trials and the predictor of a new search."""
     if arguments.resume or not (config.warm_start or config.predictor):
         return []
     if config.measure_on or arguments.address is not None:
-        return ["which joules of earlier runs count is for the nodes that measure to say"]
+        return ["warm start: only the measuring nodes can match the joules of prior runs"]
     from nas.searching.gating.warm_start import gather
     from nas.searching.study import situation_of
 
@@ -177,17 +177,17 @@ def _earlier_notes(arguments: argparse.Namespace, config: SearchConfig) -> list[
 
 
 def _has_begun(arguments: argparse.Namespace) -> bool:
-    """Whether there is a run to go on with; a line that names no search can do nothing else."""
+    """Return whether there is a run to resume; without recipe and task there must be one."""
     if arguments.recipe is None and arguments.task is None:
         return True
     if arguments.run is None:
         return bool(_taken(arguments.recipe or Path(arguments.task).stem))
-    # A folder of anything else is for the run's own check to refuse.
+    # Loading the run refuses a folder of anything else.
     return arguments.run.is_dir() and any(arguments.run.iterdir())
 
 
 def _taken(name: str) -> list[Path]:
-    """The default folders of a recipe's or task's runs that have begun, the last one last."""
+    """Return the default folders of a recipe's or task's started runs, in order."""
     return [path for path in _numbered(name) if (path / "run.json").is_file()]
 
 
@@ -200,10 +200,10 @@ def _numbered(name: str) -> list[Path]:
 
 @contextmanager
 def _run_folder(arguments: argparse.Namespace, name: str) -> Iterator[Path]:
-    """The folder that was asked for, the last run's, or the next that nobody has.
+    """Yield the named folder, the last run's, or a new one.
 
-    The next is made at once, so that of two searches that begin together each has its own, and
-    goes again if nothing comes of the search.
+    A new folder is created at once, so that two concurrent searches never share one, and removed
+    if it stays empty.
     """
     if arguments.run is not None:
         yield arguments.run
@@ -218,7 +218,7 @@ def _run_folder(arguments: argparse.Namespace, name: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # Fails where there is something in it: then it is a run.
+        # Fails if the folder is not empty, which is then a run.
         with suppress(OSError):
             folder.rmdir()
 
@@ -242,7 +242,7 @@ def _reserved(name: str) -> Path:
 
 
 def report(done: Run, *, as_json: bool) -> int:
-    """Print what a search found; the exit code says whether it came to its end."""
+    """Print the result of a search; the exit code says whether it finished."""
     from nas.analysis.summary import summarise
     from nas.cli.commands.front import render_json, render_table
     from nas.cli.output.account import render_account
@@ -268,5 +268,5 @@ def report(done: Run, *, as_json: bool) -> int:
         if failed := render_failures(records):
             print(failed)
         print(f"\nNext: {'; '.join(next_steps(done, summary, front))}")
-    # A search that a signal cut short says so to scripts, though all it finished is kept.
+    # An interrupted search has a non-zero exit code, although its trials are stored.
     return exit_code(summary)

@@ -1,4 +1,4 @@
-"""Files that name architectures: one, a list, one a line, records, a front, or an artifact."""
+"""Read architectures from JSON, JSON lines, records, a front, or an artifact."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from predictors.measurement.records import read_records
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
-# As ``nas.training.checkpoint`` names it, which is not imported here since that imports torch.
+# The name in ``nas.training.checkpoint``, which imports torch and is not imported here.
 _ARTIFACTS_OWN = "architecture.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """An architecture; where a record names it, also its workload and protocol."""
+    """An architecture; from a record also its workload and protocol."""
 
     architecture: Architecture
     workload: Workload | None = None
@@ -27,14 +27,13 @@ class Named:
 
 
 def read_named(path: Path) -> list[Named]:
-    """Architectures in a .json file (one or a list) or a .jsonl file (one a line, or records).
+    """Read the architectures in a .json file, a .jsonl file or the folder of an artifact.
 
-    Of records, those of the reference are left out: it is not what was asked for. Of what
-    ``nas front --json`` prints the members are meant, of a folder the architecture of the
-    artifact that was exported there.
+    A .json file holds one, a list, or the output of ``nas front --json``, whose members are read.
+    A .jsonl file holds one per line, or records, whose reference measurements are left out.
 
     Raises:
-        ValueError: the file is missing or holds something else; names the file.
+        ValueError: the file is missing or holds something else; the message names the file.
     """
     try:
         if path.is_dir():
@@ -52,7 +51,7 @@ def _from_json(data: Any) -> list[Named]:
     if isinstance(data, dict) and isinstance(data.get("members"), list):
         data = data["members"]
     many = data if isinstance(data, list) else [data]
-    # A single record, or a card of an export, names its architecture.
+    # A record and the card of an artifact contain an architecture.
     inner = [one.get("architecture", one) if isinstance(one, dict) else one for one in many]
     return [Named(Architecture.from_dict(one)) for one in inner]
 
@@ -63,12 +62,12 @@ def _from_lines(path: Path) -> list[Named]:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise ValueError(f"must be at most {MAX_JSON_BYTES} bytes")
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    # Architectures have no architecture within; records begin with theirs.
+    # A record begins with its architecture.
     if not lines or not lines[0].startswith('{"architecture"'):
         return [Named(Architecture.from_dict(parse_json(line, "a line"))) for line in lines]
     records = read_records(path)
     if records.cut_off:
-        print(f"{path}: a line that was cut off is left out", file=sys.stderr)
+        print(f"{path}: skipped a truncated line", file=sys.stderr)
     return [
         Named(record.architecture, record.workload, Protocol.from_dict(record.protocol))
         for record in records.records

@@ -1,4 +1,4 @@
-"""Options that mean the same in every verb, defined once."""
+"""Options with one meaning in every verb."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from nas.core.units import parse_count, parse_seconds
 
 
 def add_json(parser: Any) -> None:
-    """``--json``, of a parser or of a group of options that exclude each other."""
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    """Add ``--json`` to a parser or to a group of exclusive options."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def add_quiet(parser: Any) -> None:
-    """``--quiet``, of every verb that shows progress."""
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+    """Add ``--quiet``."""
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def seconds(text: str) -> float:
-    """The type of options in seconds, which may be typed with a unit."""
+    """Parse seconds, with or without a unit."""
     try:
         return parse_seconds(text, "it")
     except ValueError as error:
@@ -28,7 +28,7 @@ def seconds(text: str) -> float:
 
 
 def whole_number(text: str) -> int:
-    """The type of options that count, which may be typed with commas between thousands."""
+    """Parse a whole number, with or without commas between thousands."""
     try:
         return int(parse_count(text, "it"))
     except ValueError:
@@ -38,20 +38,29 @@ def whole_number(text: str) -> int:
 
 
 def add_device(parser: Any) -> None:
-    """``--device``, of every verb that runs something on one."""
-    parser.add_argument("--device", help="cpu or cuda:N (default: CUDA where there is one)")
+    """Add ``--device``, the device that a verb runs on."""
+    parser.add_argument("--device", help="cpu or cuda:N (default: CUDA if available)")
 
 
 def add_meter(parser: Any) -> None:
-    """``--meter``, of every verb that measures."""
-    parser.add_argument("--meter", help="meter, in place of the best one; see nas doctor")
+    """Add ``--meter``."""
+    parser.add_argument(
+        "--meter", help="energy meter (default: the best available; see nas doctor)"
+    )
+
+
+def add_records(parser: Any) -> None:
+    """Add the records files that a verb reads."""
+    parser.add_argument(
+        "records", nargs="+", type=Path, help="records of nas measure or of a campaign (.jsonl)"
+    )
 
 
 def add_moved_task(parser: Any) -> None:
-    """``--task``, of verbs that need the task of a run: its file may have moved."""
+    """Add ``--task``, the new path of a run's task file."""
     parser.add_argument(
         "--task",
         type=Path,
         metavar="FILE",
-        help="where the run's task file is now, if it has moved; task and data must be the same",
+        help="new path of the run's task file, if it has moved; task and data must be unchanged",
     )

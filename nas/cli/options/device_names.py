@@ -1,4 +1,4 @@
-"""``--device NAME`` of verbs that show a run: by which of its devices' joules it is seen."""
+"""``--device NAME``: the device whose joules a verb shows."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ def add_device_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         metavar="NAME",
-        help="see the run by the joules of this device, one that nas search --measure-on named "
-        "(default: the first)",
+        help="use the joules of this device, named by nas search --measure-on (default: the "
+        "first)",
     )
 
 
 def seen_on(run: Run, name: str | None) -> Run:
-    """``run`` by the joules of the device called ``name``, or as it is.
+    """Return ``run`` with the joules of the device called ``name``; unchanged if ``None``.
 
     Raises:
-        ValueError: it was not measured on such a device.
+        ValueError: the run has no such device.
     """
     return run if name is None else run.on(name)
 
 
 def device_text(hardware: str, name: str | None) -> str:
-    """What a device is, after the name that the search gave it, if it gave one."""
+    """Return the hardware, preceded by the name that the search gave it, if any."""
     return hardware if name is None else f"{name} ({hardware})"

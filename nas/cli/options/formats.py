@@ -1,4 +1,4 @@
-"""The forms that results are printed in: aligned columns, JSON, CSV or Markdown."""
+"""Output formats: aligned columns, JSON, CSV or Markdown."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from nas.core.names import printable
 
 
 def add_formats(parser: argparse.ArgumentParser) -> None:
-    """Add the options, of which one at most is given; without one, columns for people."""
+    """Add the exclusive options; the default is aligned columns."""
     form = parser.add_mutually_exclusive_group()
     add_json(form)
-    form.add_argument("--csv", action="store_true", help="as CSV")
-    form.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    form.add_argument("--csv", action="store_true", help="print the result as CSV")
+    form.add_argument(
+        "--markdown", action="store_true", help="print the result as a Markdown table"
+    )
 
 
 def render_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line a row under a line of names; nothing where there are no rows."""
+    """Return a header and one line per row; empty if there are no rows."""
     out = io.StringIO()
     if rows:
         writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
@@ -35,7 +37,7 @@ def render_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def render_markdown(
     head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()
 ) -> str:
-    """A table of pipes; columns whose index is in ``right`` are aligned to the right."""
+    """Return a Markdown table; columns with an index in ``right`` are aligned right."""
     rule = ["---:" if i in right else "---" for i in range(len(head))]
     cells = [[_plain(cell) for cell in row] for row in (head, *rows)]
     cells.insert(1, rule)
@@ -43,7 +45,7 @@ def render_markdown(
 
 
 def _inert(cell: Any) -> Any:
-    """``cell``, where it is text, such that a spreadsheet takes it for no formula."""
+    """Return ``cell``, escaped if a spreadsheet would read its text as a formula."""
     if not isinstance(cell, str):
         return cell
     text = printable(cell)
@@ -51,6 +53,6 @@ def _inert(cell: Any) -> Any:
 
 
 def _plain(cell: str) -> str:
-    """A cell of a Markdown table, in which names are neither HTML nor further cells."""
+    """Return a Markdown cell with HTML, pipes and backquotes escaped."""
     text = html.escape(printable(cell), quote=False)
     return re.sub(r"[\\|`]", r"\\\g<0>", text)

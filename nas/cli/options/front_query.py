@@ -1,4 +1,4 @@
-"""What is asked of a front beyond budgets: a baseline's accuracy, a lifetime, a few members."""
+"""Queries of a front beyond budgets: a baseline's accuracy, a lifetime, a few members."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def add_questions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--at-least-as-accurate-as",
         metavar="BASELINE",
-        help="members with no less validation accuracy than a trial: its number, an architecture "
-        "file that was searched, or 'baseline' for the search's first",
+        help="members with at least the validation accuracy of a trial: its number, its "
+        "architecture file, or 'baseline' for the first of the search",
     )
     parser.add_argument(
         "--inferences",
         type=float,
         metavar="N",
-        help="samples over a lifetime (tokens where joules are per token), such as 1e9: ranks by "
-        "joules of training and use",
+        help="rank by joules of training and N inferences (tokens where joules are per token), "
+        "such as 1e9",
     )
     parser.add_argument(
-        "--top", type=int, metavar="K", help="K members that are spread over the whole front"
+        "--top", type=int, metavar="K", help="K members spread over the whole front"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Members in the order they are shown, and what they were compared with.
+    """Members in the order of display, and the trial they are compared with.
 
-    Where lifetimes were asked for, members are ordered by them, and the first is the pick.
+    With lifetimes, members are ordered by lifetime joules, the best first.
     """
 
     front: Front
@@ -54,7 +54,7 @@ class Answer:
     held: Held | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON holds beside members."""
+        """Return the JSON fields beside members."""
         found: dict[str, Any] = {}
         if self.baseline is not None:
             accuracy, energy_j = self.baseline.objectives
@@ -73,7 +73,7 @@ class Answer:
         return found
 
     def flat(self) -> list[dict[str, Any]]:
-        """What CSV holds of each member beside its own figures."""
+        """Return the CSV fields of each member beside its own."""
         found: list[dict[str, Any]] = [{} for _ in self.front]
         for row, lifetime in zip(found, self.lifetimes, strict=bool(self.lifetimes)):
             row |= {
@@ -85,7 +85,7 @@ class Answer:
         return found
 
     def columns(self) -> list[tuple[str, list[str]]]:
-        """Columns for people: a head and a cell for each member."""
+        """Return further table columns: a head and a cell for each member."""
         found = []
         if self.baseline is not None:
             baseline_j = self.baseline.objectives[1]
@@ -105,7 +105,7 @@ class Answer:
         return found
 
     def notes(self, summary: SearchSummary) -> list[str]:
-        """Lines under the table that say what the columns are."""
+        """Return the notes under the table."""
         found = [] if self.held is None else [self.held.describe()]
         if not self.lifetimes:
             return found
@@ -125,10 +125,10 @@ class Answer:
 
 
 def named_baseline(found: Run, text: str) -> TrialRecord:
-    """The complete trial that ``--at-least-as-accurate-as`` names.
+    """Return the complete trial that ``--at-least-as-accurate-as`` names.
 
     Raises:
-        ValueError: it names none.
+        ValueError: there is no such trial.
     """
     from nas.records.trial import judged
 
@@ -168,10 +168,10 @@ def answer(
     summary: SearchSummary,
     held: Held | None = None,
 ) -> Answer:
-    """Narrow ``chosen`` to what the options ask for.
+    """Narrow ``chosen`` by the options.
 
-    ``summary`` is that of the run, with the baseline that savings are named against; ``held`` is
-    what the front was narrowed to by ``--exportable``.
+    ``summary`` is the run's, with the baseline of savings; ``held`` is the front of
+    ``--exportable``.
 
     Raises:
         ValueError: an option is out of range, or no member qualifies.
@@ -186,9 +186,9 @@ def answer(
     if arguments.at_least_as_accurate_as is not None:
         baseline = named_baseline(found, arguments.at_least_as_accurate_as)
         least = baseline.objectives[0]
-        # Raises where none qualifies, and says what the front spans.
-        chosen.best(min_accuracy=least)
-        chosen = chosen.within(min_accuracy=least)
+        # Raises, with the extent of the front, if no member qualifies.
+        chosen.best(min_quality=least)
+        chosen = chosen.within(min_quality=least)
     if arguments.top is not None:
         chosen = chosen.diverse(arguments.top)
     if len(chosen):
@@ -211,7 +211,7 @@ def answer(
 
 
 def one_member(front: Front, arguments: argparse.Namespace) -> Front:
-    """The member that ``--recommended`` or ``--knee`` asks for, or all of ``front``.
+    """Return the member of ``--recommended`` or ``--knee``, or all of ``front``.
 
     Raises:
         ValueError: the front has no knee.
@@ -233,7 +233,7 @@ def one_member(front: Front, arguments: argparse.Namespace) -> Front:
 
 
 def format_grams(grams: float) -> str:
-    """Three digits with the unit that fits, such as ``1.25 kg``."""
+    """Format grams with three digits and a suitable unit, such as ``1.25 kg``."""
     for unit, scale in (("t", 1e6), ("kg", 1e3), ("g", 1.0), ("mg", 1e-3)):
         if grams >= scale:
             return f"{grams / scale:.3g} {unit}"
@@ -241,7 +241,7 @@ def format_grams(grams: float) -> str:
 
 
 def _shared_energy_j(found: Run, summary: SearchSummary) -> float:
-    """What a teacher and a supernet took, from which every member's weights come."""
+    """Return the training joules of the teacher and supernet that every member depends on."""
     total_j = 0.0
     for what, there, energy_j in (
         ("teacher", found.config.teacher == "largest", summary.teacher_energy_j),
@@ -249,7 +249,7 @@ def _shared_energy_j(found: Run, summary: SearchSummary) -> float:
     ):
         if there and energy_j is None:
             raise ValueError(
-                f"inferences: what the {what} took to train must be known, and is not"
+                f"--inferences needs the joules that training the {what} took, unknown in this run"
             )
         total_j += energy_j or 0.0
     return total_j

@@ -1,4 +1,4 @@
-"""Options that say what no member may break, shared by verbs."""
+"""Constraints on candidates and members, shared by verbs."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from nas.core.units import parse_bytes, parse_count, parse_joules, parse_number,
 if TYPE_CHECKING:
     from nas.records.goals import Goals
 
-BUDGET_HELP = "budget per sample (per token in translation and phases of decoding): 2mJ or 0.002"
+BUDGET_HELP = (
+    "energy budget per sample (per token in translation and phases of decoding): 2mJ or 0.002"
+)
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add the options, but for joules."""
+    """Add every constraint except that on joules."""
     parser.add_argument(
-        "--max-latency-ms", help="measured milliseconds a batch, at most, such as 12.3 or 12.3ms"
+        "--max-latency-ms", help="maximum measured latency of a batch, such as 12.3 or 12.3ms"
     )
     parser.add_argument(
-        "--max-params", type=whole_number, help="parameters, at most, such as 18,202"
+        "--max-params", type=whole_number, help="maximum number of parameters, such as 18,202"
     )
     parser.add_argument(
-        "--max-memory", help="peak memory of a batch as it is counted, such as 64MB, at most"
+        "--max-memory",
+        help="maximum peak memory of a batch, counted and not measured, such as 64MB",
     )
 
 
 def limits_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was asked for, as fields of ``SearchConfig`` and ``Goals``.
+    """Return the constraints as fields of ``SearchConfig`` and ``Goals``.
 
     Raises:
         ValueError: a value is not allowed.
@@ -46,8 +49,8 @@ def limits_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def asked_limits(arguments: argparse.Namespace) -> Goals | None:
-    """The same for a query; ``None`` where nothing was asked for."""
+def requested_limits(arguments: argparse.Namespace) -> Goals | None:
+    """Return the constraints of a query; ``None`` if there are none."""
     from nas.records.goals import Goals
 
     found = limits_of(arguments)
@@ -55,10 +58,10 @@ def asked_limits(arguments: argparse.Namespace) -> Goals | None:
 
 
 def parse_reference(text: str, names: tuple[str, ...]) -> tuple[float, ...]:
-    """A value for each objective, such as ``0.5,1mJ`` or ``0.5,1mJ,20`` with latency in ms.
+    """Parse a reference point: ``0.5,1mJ``, or ``0.5,1mJ,20`` with latency in ms.
 
     Raises:
-        ValueError: there are more or fewer, or one is not a number in its unit.
+        ValueError: the number of values is wrong, or one is not a number in its unit.
     """
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != len(names):

@@ -1,4 +1,4 @@
-"""Options of ``nas measure``, and which of them go together."""
+"""Options of ``nas measure``, and which combinations are allowed."""
 
 from __future__ import annotations
 
@@ -17,34 +17,39 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="*",
         type=Path,
-        help="architectures: .json (one or a list) or .jsonl; records are measured again as "
-        "they were",
+        help="architectures as .json (one or a list) or .jsonl; records are measured again with "
+        "their own workload and protocol",
     )
     add_plugins(parser)
-    parser.add_argument("--space", help="preset or YAML file to sample from")
-    parser.add_argument("--sample", type=int, help="how many architectures of the space")
+    parser.add_argument("--space", help="search space to sample from: a preset or a YAML file")
+    parser.add_argument(
+        "--sample", type=int, help="number of architectures to sample from the space"
+    )
     parser.add_argument(
         "--active",
         type=int,
         metavar="N",
-        help="measure until the records hold N of the space, each chosen to narrow the "
-        "predictor's intervals near the front; resumes",
+        help="measure N architectures of the space, chosen to narrow the predictor's intervals "
+        "near the front; counts those in the records, so that it resumes",
     )
     parser.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="joules of A over those of B"
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("A", "B"),
+        help="measure the ratio of A's joules to B's",
     )
     parser.add_argument("--task", help="task whose forward pass is measured (default: digits)")
-    parser.add_argument("--workload", type=Path, help="JSON workload, in place of a task's")
+    parser.add_argument("--workload", type=Path, help="workload as JSON, instead of a task's")
     parser.add_argument(
         "--batch-size",
-        help="samples a batch, or auto: doubled until a sample's joules fall by under 5%% "
-        "(default: 128; 1 in the latency regime)",
+        help="samples per batch (default: 128; 1 in the latency regime); auto doubles it until "
+        "joules per sample fall by less than 5%%",
     )
     parser.add_argument(
         "--phase",
         action="append",
-        help="of a language model: joules per token of prefill or of generate, in place of the "
-        "task's (may be given twice, for both)",
+        help="phase of a language model, prefill or generate, instead of the task's (repeatable)",
     )
     add_device(parser)
     add_meter(parser)
@@ -57,17 +62,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         type=Path,
-        help="records to append to; what is there is not measured again "
+        help="records file to append to; records in it are not measured again "
         "(default: measurements.jsonl)",
     )
-    parser.add_argument("--budget-s", type=seconds, help="stop before this many seconds are over")
-    parser.add_argument("--retry-failed", action="store_true", help="try again what failed")
+    parser.add_argument("--budget-s", type=seconds, help="stop within this many seconds")
+    parser.add_argument("--retry-failed", action="store_true", help="retry failed measurements")
     add_quiet(parser)
     add_json(parser)
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuse options that do not go together, before anything slow."""
+    """Raise ``ValueError`` for options that exclude each other, before anything slow."""
     sources = [
         bool(arguments.files),
         arguments.space is not None,
@@ -90,11 +95,11 @@ def check(arguments: argparse.Namespace) -> None:
     if size == AUTO and arguments.active is not None:
         raise ValueError(f"--active measures on one workload: leave out --batch-size {AUTO}")
     if size == AUTO and arguments.regime == "latency":
-        raise ValueError(f"--batch-size {AUTO} is of the throughput regime, got latency")
+        raise ValueError(f"--batch-size {AUTO} needs --regime throughput, got latency")
     if arguments.seed < 0:
         raise ValueError(f"seed must be an integer >= 0, got {arguments.seed!r}")
     if arguments.task is not None and arguments.workload is not None:
-        raise ValueError("--task and --workload name the same thing: give one")
+        raise ValueError("--task and --workload both set the workload: leave one out")
     if len(set(arguments.phase or ())) > 1:
         for option in ("active", "compare"):
             if getattr(arguments, option) is not None:
@@ -107,6 +112,6 @@ def check(arguments: argparse.Namespace) -> None:
     }
     if arguments.compare is not None and any(unused.values()):
         first = next(option for option, given in unused.items() if given)
-        raise ValueError(f"--compare keeps no records and measures to the end: leave out {first}")
+        raise ValueError(f"--compare writes no records and has no budget: leave out {first}")
     if size == AUTO and arguments.retry_failed:
-        raise ValueError(f"--batch-size {AUTO} ends at a size that fails: no --retry-failed")
+        raise ValueError(f"--batch-size {AUTO} ends at a failed size: leave out --retry-failed")

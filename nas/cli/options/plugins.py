@@ -1,4 +1,4 @@
-"""``--plugin FILE``, which several verbs take: what a file of the user's own adds."""
+"""``--plugin FILE``: tasks and model families of the user."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="run this Python file of yours, which adds tasks or families of networks (may be "
-        "given several times)",
+        help="run this Python file, which adds tasks or model families (repeatable)",
     )
 
 
 def named_plugins(arguments: argparse.Namespace) -> tuple[Plugin, ...]:
-    """Load the files that are named; from now on they are known to this machine.
+    """Load the named plug-ins into this process.
 
     Raises:
-        ValueError: one cannot be read, or is no plug-in.
+        ValueError: a file cannot be read or is not a plug-in.
     """
     from search_spaces.plugins import name_plugin
 

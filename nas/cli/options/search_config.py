@@ -1,4 +1,4 @@
-"""From the words of ``nas search`` to the configuration of a search."""
+"""From the arguments of ``nas search`` to the configuration of a search."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from nas.cli.options.storage import storage_of
 if TYPE_CHECKING:
     from nas.records.config import SearchConfig
 
-# Of the epochs, for candidates that start from the teacher's weights.
+# Share of the epochs for candidates that start from the teacher's weights.
 INHERIT_SHARE = 0.25
 
 
 def config_of(arguments: argparse.Namespace) -> SearchConfig:
-    """What the words of ``nas search`` ask for, on top of a recipe or of the run that goes on.
+    """Return the configuration: a recipe or a resumed run, changed by the arguments.
 
     Raises:
-        ValueError: a value is not allowed, or what it names is not there.
+        ValueError: a value is not allowed, or it names something that does not exist.
     """
     from dataclasses import replace
 
@@ -55,7 +55,7 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
     if arguments.plugin:
         changes["plugins"] = named_plugins(arguments)
     if "task" in changes and is_task_file(changes["task"]):
-        # Whole, so that workers and a resumed search find it from any folder.
+        # Absolute: workers and a resumed search may run in another folder.
         changes["task"] = str(Path(changes["task"]).resolve())
     if arguments.max_joules is not None:
         changes["max_joules"] = parse_joules(arguments.max_joules, "max_joules")
@@ -68,14 +68,14 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
         changes["warm_start"] = tuple(arguments.warm_start)
     if arguments.space is not None:
         changes["space"] = get_space(arguments.space)
-        # The recipe's baselines are of its own space.
+        # The recipe's baselines belong to its own space.
         changes["baselines"] = ()
     if arguments.resume and arguments.run is not None:
-        # The run knows what it is: only what is asked for now is compared with it.
+        # Only the options of this command are compared with the run's configuration.
         config = load(arguments.run).config
         config = replace(config, **changes)
     elif arguments.recipe is not None:
-        # Here already: how far a recipe is cut down goes by the epochs.
+        # The recipe adapts its trials to the epochs.
         config = get_recipe(arguments.recipe, epochs=arguments.epochs, **changes)
     else:
         for name in ("task", "space", "trials"):
@@ -105,7 +105,7 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
 
 
 def _with_supernet(config: SearchConfig, arguments: argparse.Namespace) -> SearchConfig:
-    """``config`` with the evaluator that is asked for, or as it is."""
+    """Return ``config`` with the requested evaluator."""
     from dataclasses import replace
 
     from nas.core.nearest import did_you_mean
@@ -128,7 +128,7 @@ def _with_supernet(config: SearchConfig, arguments: argparse.Namespace) -> Searc
 
 
 def _with_baselines(config: SearchConfig, files: Sequence[Path]) -> SearchConfig:
-    """``config`` with the architectures in ``files`` after its own baselines, each once."""
+    """Return ``config`` with the distinct architectures in ``files`` after its own baselines."""
     from dataclasses import replace
 
     from nas.cli.options.architecture_files import read_named
@@ -154,7 +154,7 @@ def _with_baselines(config: SearchConfig, files: Sequence[Path]) -> SearchConfig
 
 
 def _with_teacher(config: SearchConfig, arguments: argparse.Namespace) -> SearchConfig:
-    """``config`` with the teacher that is asked for, or as it is."""
+    """Return ``config`` with the requested teacher."""
     from dataclasses import replace
 
     from nas.records.config import LARGEST
@@ -162,7 +162,7 @@ def _with_teacher(config: SearchConfig, arguments: argparse.Namespace) -> Search
 
     source: str | None
     if arguments.teacher is not None:
-        # Whole, so that workers and a resumed search find it from any folder.
+        # Absolute: workers and a resumed search may run in another folder.
         source = str(arguments.teacher.resolve())
     elif arguments.distill or (arguments.inherit and config.teacher is None):
         source = LARGEST

@@ -1,4 +1,4 @@
-"""The options of ``nas search``."""
+"""Options of ``nas search``, and those that ``nas resume`` shares."""
 
 from __future__ import annotations
 
@@ -11,23 +11,66 @@ from nas.cli.options.plugins import add_plugins
 from nas.cli.options.storage import add_storage
 
 EVALUATORS = ("scratch", "supernet")
-# Of the recipe's trials, for sub-networks, which cost a second or less instead of a training.
+# Times the recipe's trials: a sub-network costs a second or less instead of a training.
 SUPERNET_TRIALS = 8
 
 
+def add_driver_options(parser: argparse.ArgumentParser, *, resumes: bool = False) -> None:
+    """Add the options of the driver, which a run remembers when it ``resumes``."""
+    kept = " (default: as before)" if resumes else ""
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=None if resumes else 2,
+        help=f"trials at a time{kept or ' (default: 2)'}",
+    )
+    parser.add_argument(
+        "--address",
+        help=f"running Ray cluster: auto, host:port or ray://..., or local for a new one{kept}"
+        if resumes
+        else "running Ray cluster: auto, host:port or ray://... (default: a new one here)",
+    )
+    parser.add_argument(
+        "--gpus-per-trial",
+        type=float,
+        metavar="SHARE",
+        help=f"GPUs per trial, such as 0.5{kept or ' (default: all GPUs are used)'}",
+    )
+    parser.add_argument(
+        "--trial-timeout-s",
+        type=seconds,
+        metavar="S",
+        help=f"seconds until a trial fails; waiting for storage does not count{kept}",
+    )
+    parser.add_argument(
+        "--log",
+        metavar="TO",
+        help=f"another log of every trial, in the run folder: tensorboard{kept}",
+    )
+    parser.add_argument(
+        "--refine",
+        type=int,
+        metavar="N",
+        help="after the search, train and measure up to N times again from other seeds: the "
+        "trials whose place on the front is least certain",
+    )
+
+
 def add_search_options(parser: argparse.ArgumentParser) -> None:
-    """Add all of them."""
-    parser.add_argument("recipe", nargs="?", help="a recipe, such as quickstart")
-    parser.add_argument("--task", help="task or YAML file, in place of the recipe's")
+    """Add every option of ``nas search``."""
+    parser.add_argument("recipe", nargs="?", help="recipe, such as quickstart")
+    parser.add_argument("--task", help="task or YAML file, instead of the recipe's")
     add_plugins(parser)
-    parser.add_argument("--space", help="preset or YAML file, in place of the recipe's space")
+    parser.add_argument(
+        "--space", help="search space, a preset or YAML file, instead of the recipe's"
+    )
     parser.add_argument(
         "--trials",
         type=int,
-        help="candidates to train; those that --halving stops early count, those dropped do not",
+        help="candidates to train; those stopped early count, those dropped by the gate do not",
     )
-    parser.add_argument("--workers", type=int, help="trials at a time (default: 2)", default=2)
-    parser.add_argument("--seed", type=int, help="seed of sampling, weights and audit")
+    add_driver_options(parser)
+    parser.add_argument("--seed", type=int, help="seed of sampling, initial weights and audit")
     parser.add_argument("--sampler", help="ehvi, tpe, nsga2 or random")
     parser.add_argument("--max-joules", help=BUDGET_HELP)
     add_limits(parser)
@@ -35,13 +78,13 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         "--objective",
         action="append",
         metavar="COST",
-        help="minimise this beside joules: latency, params or memory (may be given several times)",
+        help="also minimise latency, params or memory (repeatable)",
     )
     parser.add_argument(
         "--reference",
         metavar="A,J[,..]",
-        help="corner that hypervolume is counted from, a value for each objective, such as "
-        "0.5,1mJ (latency in ms); default: a tenth of the front's extent beyond its worst",
+        help="reference point of the hypervolume, a value for each objective, such as 0.5,1mJ "
+        "(latency in ms); default: a tenth of the front's extent beyond its worst values",
     )
     add_device(parser)
     add_meter(parser)
@@ -49,57 +92,48 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         "--measure-on",
         action="append",
         metavar="NAME[=DEVICE[/METER]]",
-        help="measure on nodes with the resource joule_meter_NAME; given several times, on each, "
-        "and the search is after the first one's joules (see nas front --device)",
+        help="measure on nodes with the resource joule_meter_NAME (repeatable: one front per "
+        "device; the search minimises the first one's joules)",
     )
     parser.add_argument("--epochs", type=int, help="training epochs of each candidate")
     parser.add_argument(
         "--shift",
         type=int,
         metavar="PIXELS",
-        help="move training images by up to so many pixels each time they are shown (default: 1)",
+        help="augment: shift training images by up to this many pixels (default: 1)",
     )
     parser.add_argument(
-        "--flip",
-        action="store_true",
-        help="show half of the training images in a mirror, where left and right mean nothing",
+        "--flip", action="store_true", help="augment: mirror half of the training images"
     )
     parser.add_argument(
         "--halving",
         action="store_true",
-        help="stop early what falls behind in accuracy and joules after 1/12, 3/12 or 9/12 of its "
-        "epochs",
+        help="early stopping: stop the worst trials in quality and joules after 1/12, 3/12 and "
+        "9/12 of the epochs",
     )
     parser.add_argument(
         "--evaluator",
-        help="scratch trains each candidate, supernet trains one network of which all candidates "
-        f"are parts, then only finalists ({SUPERNET_TRIALS} times the recipe's trials)",
+        help="scratch trains each candidate; supernet trains one network with shared weights, "
+        f"then only finalists ({SUPERNET_TRIALS} times the recipe's trials)",
     )
     parser.add_argument(
         "--finalists",
         type=int,
-        help="of --evaluator supernet: how many sub-networks are fine-tuned and measured at the "
-        "end (default: 12)",
-    )
-    parser.add_argument(
-        "--refine",
-        type=int,
-        metavar="N",
-        help="after the search train and measure up to N times again, from other seeds, what may "
-        "not belong on the front, or may belong there",
+        help="with --evaluator supernet: sub-networks to fine-tune and measure at the end "
+        "(default: 12)",
     )
     parser.add_argument(
         "--distill",
         action="store_true",
-        help="candidates learn from the space's largest model, trained first",
+        help="distil candidates from the largest model of the space, trained first",
     )
     parser.add_argument(
-        "--teacher", type=Path, help="they learn from this exported artifact instead"
+        "--teacher", type=Path, help="distil candidates from this exported artifact"
     )
     parser.add_argument(
         "--inherit",
         action="store_true",
-        help="candidates that fit into the teacher start from its weights and train shortly",
+        help="start candidates that fit into the teacher from its weights, with fewer epochs",
     )
     parser.add_argument(
         "--baseline",
@@ -107,52 +141,33 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="evaluate this architecture first, to compare with: .json as nas measure reads it, "
-        "or an exported folder (may be given several times)",
+        help="architecture to evaluate first and compare with: a .json file or an artifact's "
+        "folder (repeatable)",
     )
     parser.add_argument(
         "--warm-start",
         action="append",
         metavar="RUN",
-        help="learn from an earlier run of the task, and try its front first (may be given "
-        "several times)",
+        help="use the trials of a prior run of the task, and try its front first (repeatable)",
     )
     parser.add_argument(
         "--predictor",
         metavar="FILE",
-        help="a file of nas predictor fit: the gate predicts joules by it from the first trial",
+        help="energy predictor of nas predictor fit, used by the gate from the first trial",
     )
     parser.add_argument(
         "--carbon-g-per-kwh", type=float, help="grams of CO2e per kWh (default: 445)"
     )
     add_storage(
         parser,
-        "a database for the study (postgresql://...), or a place for weights, checkpoints and "
-        "results (s3://bucket/prefix, /a/folder); may be given twice, default: the run folder",
+        "database for the study (postgresql://...), or storage for weights, checkpoints and "
+        "results (s3://bucket/prefix, /a/folder); repeatable, default: the run folder",
     )
-    parser.add_argument("--address", help="a running Ray cluster: auto, host:port, ray://...")
-    parser.add_argument(
-        "--gpus-per-trial",
-        type=float,
-        metavar="SHARE",
-        help="of a GPU, what each trial takes, such as 0.5 (default: so that all GPUs are used)",
-    )
-    parser.add_argument(
-        "--trial-timeout-s",
-        type=seconds,
-        metavar="S",
-        help="seconds that a trial may take, waiting for storage not counted, before it fails",
-    )
-    parser.add_argument(
-        "--log",
-        metavar="TO",
-        help="log every trial to tensorboard as well, in the run's folder of that name",
-    )
-    parser.add_argument("--run", type=Path, help="run folder (default: the next runs/RECIPE)")
+    parser.add_argument("--run", type=Path, help="run folder (default: the next runs/RECIPE-N)")
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run if it has begun, so that the same line starts and goes on",
+        help="resume the run if it has begun, so that one command starts and resumes",
     )
     add_quiet(parser)
     add_json(parser)

@@ -1,4 +1,4 @@
-"""``--storage``: a database for the study, a place for files, or one of each."""
+"""``--storage``: a database for the study, storage for files, or one of each."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ if TYPE_CHECKING:
 
 
 def add_storage(parser: Any, help_text: str) -> None:
-    """``--storage``, of verbs that search."""
+    """Add ``--storage`` to a verb."""
     parser.add_argument("--storage", action="append", metavar="URL", help=help_text)
 
 
-def add_run_storage(parser: Any) -> None:
-    """``--storage``, of verbs that read a run."""
+def add_run(parser: Any) -> None:
+    """Add the run folder and its ``--storage`` to a verb that reads a run."""
+    parser.add_argument("run", help="run folder")
     add_storage(
         parser,
-        "where the run's study or files are now; a database that only the run folder names is "
-        "not connected to, since it would be sent your password",
+        "where the run's study or files are; required for a database, because a run folder "
+        "alone must not decide where your password is sent",
     )
 
 
 def loaded(arguments: argparse.Namespace, run: str | Path | None = None) -> Run:
-    """The run that a verb reads, from where ``--storage`` says.
+    """Load the run that a verb reads, from the storage that ``--storage`` names.
 
     Raises:
-        ValueError: it is no run, or keeps nothing in such storage.
+        ValueError: the folder is not a run, or the run does not use such storage.
     """
     from nas.store.run import load
 
@@ -38,10 +39,10 @@ def loaded(arguments: argparse.Namespace, run: str | Path | None = None) -> Run:
 
 
 def loaded_pair(runs: Sequence[str], given: Sequence[str] | None) -> list[Run]:
-    """Two runs, each from where its place in ``given`` says; one place is for both.
+    """Load two runs, each from its own storage; one storage may serve both.
 
     Raises:
-        ValueError: one is no run, or keeps nothing in such storage.
+        ValueError: a folder is not a run, or the run does not use such storage.
     """
     from nas.store.run import load
 
@@ -51,7 +52,7 @@ def loaded_pair(runs: Sequence[str], given: Sequence[str] | None) -> list[Run]:
     if len(places) != 1:
         return [load(run, **(places[i] if places else {})) for i, run in enumerate(runs)]
     ((field, _),) = places[0].items()
-    # One of the two may be in its folder.
+    # One of the two runs may be stored in its folder.
     read = [load(run) for run in runs]
     stored = [getattr(run.config, field) is not None for run in read]
     if not any(stored):
@@ -63,12 +64,12 @@ def loaded_pair(runs: Sequence[str], given: Sequence[str] | None) -> list[Run]:
 
 
 def storage_of(given: Sequence[str] | None) -> dict[str, str]:
-    """The fields of a ``SearchConfig`` that ``given`` sets: ``storage``, ``files_at`` or both.
+    """Return the fields of ``SearchConfig`` to set: ``storage``, ``files_at`` or both.
 
-    What names a folder or an object store is a place for files, all else a database.
+    A folder or an object store holds files; anything else is a database.
 
     Raises:
-        ValueError: there are two of a kind, or a place has a credential in it.
+        ValueError: there are two of one kind, or an address contains a credential.
     """
     from nas.core.files import is_place, place_at
     from nas.store.storage_url import shown
@@ -78,7 +79,7 @@ def storage_of(given: Sequence[str] | None) -> dict[str, str]:
         kind, value = "storage", text
         if is_place(text):
             kind = "files_at"
-            # Whole, so that workers and a resumed search find a folder from anywhere.
+            # Absolute: workers and a resumed search may run in another folder.
             value = text if "://" in text else str(Path(text).expanduser().resolve())
             place_at(value)
         if kind in found:
@@ -89,7 +90,7 @@ def storage_of(given: Sequence[str] | None) -> dict[str, str]:
             raise ValueError(f"storage may name {what} once, got {first} and {second}")
         found[kind] = value
     if "storage" in found:
-        # Before any run is opened that leads to the same server.
+        # Allow this server before a run that uses it is opened.
         from nas.store.storage_host import name_storage
 
         name_storage(found["storage"])

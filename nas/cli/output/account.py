@@ -1,4 +1,4 @@
-"""The account of a search, in some lines for people."""
+"""Render the account of a search: trials, audit, joules, saving."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def meter_label(meter: str, *, is_estimate: bool) -> str:
-    """The meter's name, and whether its joules are an estimate."""
+    """Return the meter's name, marked if its joules are an estimate."""
     return meter if not is_estimate or meter == "estimate" else f"{meter}, estimate"
 
 
 def render_account(summary: SearchSummary, metric: Metric = ACCURACY) -> str:
-    """What was done, what it cost, and what it saves; ``metric`` is the task's."""
+    """Render the whole account; ``metric`` is the task's."""
     interrupted = f", {summary.in_flight} interrupted" if summary.in_flight else ""
     stopped = f"{summary.stopped} stopped early, " if summary.stopped else ""
     lines = [
@@ -29,8 +29,7 @@ def render_account(summary: SearchSummary, metric: Metric = ACCURACY) -> str:
     ]
     if summary.refined:
         lines.append(
-            f"refined: {summary.refined} evaluations from other seeds; figures of what was "
-            f"evaluated again are means"
+            f"refined: {summary.refined} evaluations from other seeds; repeated trials show means"
         )
     if summary.stopped:
         lines.append(_stopped(summary))
@@ -44,7 +43,7 @@ def render_account(summary: SearchSummary, metric: Metric = ACCURACY) -> str:
 
 
 def render_spending(summary: SearchSummary) -> str:
-    """What the search cost, and after how much use what it found has paid for it."""
+    """Render the joules of the search, and after how many uses the saving repays them."""
     label = meter_label(summary.meter, is_estimate=summary.is_estimate)
     idle_j = summary.idle_energy_j
     idle = "not seen by this meter" if idle_j is None else format_joules(idle_j)
@@ -69,14 +68,14 @@ def render_spending(summary: SearchSummary) -> str:
         )
     elif summary.baseline_trial is not None:
         lines.append(
-            f"saving: no trial that the search found is as accurate as the baseline "
+            f"saving: no trial of the search is as accurate as the baseline "
             f"(trial {summary.baseline_trial}) with fewer joules"
         )
     return "\n".join(lines)
 
 
 def render_fidelity(summary: SearchSummary) -> str:
-    """How well the supernet's accuracies rank, and what to do where they do not."""
+    """Render how well the supernet's accuracies rank, with advice if they do not."""
     from nas.evaluation.fidelity import LEAST_TAU
 
     found = summary.fidelity
@@ -98,7 +97,7 @@ def render_fidelity(summary: SearchSummary) -> str:
 
 
 def corner_text(objectives: Sequence[str], reference: Sequence[float], metric: Metric) -> str:
-    """The corner that hypervolume is counted from, each objective in its unit."""
+    """Return the reference point of the hypervolume, each objective in its unit."""
     units: dict[str, Callable[[float], str]] = {
         "accuracy": lambda v: metric.text(v, digits=1),
         "joules": format_joules,
@@ -112,8 +111,12 @@ def corner_text(objectives: Sequence[str], reference: Sequence[float], metric: M
 
 def _volume(volume: Volume, metric: Metric) -> str:
     corner = corner_text(volume.objectives, volume.reference, metric)
-    why = "as given" if volume.given else "a tenth of the front's extent beyond its worst"
-    return f"hypervolume: {volume.hypervolume:.4f} (accuracy x decades) from {corner}, {why}"
+    why = "as set" if volume.given else "a tenth of the front's extent beyond its worst"
+    decades = "decades of joules" if len(volume.objectives) == 2 else "decades of each cost"
+    return (
+        f"hypervolume: {volume.hypervolume:.4f} (quality x {decades}), "
+        f"reference point {corner} ({why})"
+    )
 
 
 def _stopped(summary: SearchSummary) -> str:
@@ -122,7 +125,7 @@ def _stopped(summary: SearchSummary) -> str:
         saved.append(f"{summary.stopped_saved_s:,.0f} s")
     if summary.stopped_saved_j is not None:
         saved.append(format_joules(summary.stopped_saved_j))
-    what = " and ".join(saved) or "what is not known"
+    what = " and ".join(saved) or "an unknown amount"
     return (
         f"stopped early: saved {what} of training, an estimate from the epochs left and what each "
         f"had taken"

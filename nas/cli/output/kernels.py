@@ -1,4 +1,4 @@
-"""``nas doctor --kernels``: which compression is real on a device, by choice and shape."""
+"""``nas doctor --kernels``: probe which compression is real on a device, and render it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def probe_kernels(device: str, *, quiet: bool) -> RealnessReport:
-    """Probe the whole grid of ``device``, with joules where a real meter covers it."""
+    """Probe every choice and shape on ``device``, with joules if a real meter covers it."""
     from functools import partial
 
     from nas.core.user_folders import cache_folder
@@ -42,7 +42,7 @@ def probe_kernels(device: str, *, quiet: bool) -> RealnessReport:
 
 
 def render_kernels(report: RealnessReport) -> str:
-    """A row for each choice that ran, then what did not, then what is offered."""
+    """Render a row per choice that ran, then choices that did not, then the defaults."""
     from search_spaces.compression.realness import real_choices
 
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
@@ -71,11 +71,11 @@ def render_kernels(report: RealnessReport) -> str:
     precisions, sparsities = real_choices(report)
     lines.append(f"offered by default: {', '.join(precisions)}; {', '.join(sparsities)}")
     lines.append(
-        "real: a kernel of its own ran and was no slower; harmful: it was slower, or gained "
-        "nothing; simulated: runs, saves nothing, is never credited"
+        "real: its own kernel ran and was no slower; harmful: it was slower or gained nothing; "
+        "simulated: it runs, saves nothing, and is never credited"
     )
     if not has_joules:
-        lines.append("joules: no real meter covers this device, so none are shown")
+        lines.append("joules: not shown, because no real meter covers this device")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What ``nas measure`` prints: records, drift, failures and comparisons."""
+"""Render the results of ``nas measure``: records, drift, failures and comparisons."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 def report(
     plan: Plan,
-    asked: Sequence[PlanItem],
+    items: Sequence[PlanItem],
     path: Path,
     *,
     as_json: bool,
     more: Mapping[str, Any] | None = None,
 ) -> int:
-    """Print what is known of the items ``asked`` for, in their order; ``more`` joins the JSON.
+    """Print the results of ``items`` in their order; ``more`` joins the JSON.
 
     Returns:
-        1 where an item failed, else 0.
+        1 if an item failed, else 0.
     """
     from predictors.campaign.failures import read_failures
     from predictors.measurement.drift import correct_drift
     from predictors.measurement.records import read_records
 
-    keys = {plan.key(item): item for item in asked}
+    keys = {plan.key(item): item for item in items}
     every = read_records(path).records if path.exists() else ()
     sessions = {record.session for record in every if record.item in keys}
     corrected, drifts = correct_drift([r for r in every if r.session in sessions])
@@ -69,7 +69,7 @@ def report(
         print(render_records([*found, *elsewhere]))
         for line in [*map(render_drift, drifts), *_failures(failed, keys)]:
             print(line)
-        left = f", {missing} items are still to be measured" if missing else ""
+        left = f", {missing} items not measured yet" if missing else ""
         print(f"records: {path}{left}")
     return 1 if failed else 0
 
@@ -77,7 +77,7 @@ def report(
 def under_other_limits(
     found: Sequence[EnergyRecord], every: Sequence[EnergyRecord]
 ) -> list[EnergyRecord]:
-    """Records among ``every`` of the same models that differ from ``found`` in limits alone."""
+    """Return records of the same models that differ from ``found`` only in power limits."""
 
     def alike(record: EnergyRecord) -> tuple[str, ...]:
         reading = record.reading
@@ -104,18 +104,18 @@ def _failures(failed: Mapping[str, Failure], keys: Mapping[str, PlanItem]) -> li
         f"failed: {keys[key].architecture.describe()}: {failure.cause}"
         for key, failure in failed.items()
     ]
-    return [*lines, "--retry-failed tries them again"] if lines else []
+    return [*lines, "--retry-failed retries them"] if lines else []
 
 
 def render_drift(found: DriftReport) -> str:
-    """How the reference moved, and what was done about it."""
+    """Render the drift of the reference and its correction."""
     if found.is_applied:
         left = "" if found.residual is None else f", which leaves {found.residual:.1%}"
         done = f"joules above are corrected for it{left}"
     elif found.is_irregular:
-        done = "it followed no trend, so nothing is corrected: is the machine busy?"
+        done = "no trend, so nothing is corrected (is the machine busy?)"
     else:
-        done = "no more than its own intervals, so nothing is corrected"
+        done = "within its own intervals, so nothing is corrected"
     return (
         f"drift: the reference on {found.workload} moved by {found.span:.1%} over "
         f"{found.n_references} measurements; {done}"
@@ -123,9 +123,9 @@ def render_drift(found: DriftReport) -> str:
 
 
 def render_records(records: Sequence[EnergyRecord]) -> str:
-    """Aligned columns, corrected for drift; joules gross and, where idle was measured, net."""
+    """Render drift-corrected records: gross joules and, if idle was measured, net joules."""
     if not records:
-        return "nothing is measured yet"
+        return "no measurement yet"
     from predictors.meters.flags import describe_flag
 
     first = records[0].reading
@@ -171,7 +171,7 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
 
 
 def render_comparison(done: Comparison) -> str:
-    """The ratio with its interval, and both models' joules."""
+    """Render the ratio with its interval, and both models' joules."""
     label = meter_label(done.meter, is_estimate=done.is_estimate)
     mark = "" if done.converged else ", not converged"
     flags = f"\nflags: {', '.join(done.flags)}" if done.flags else ""

@@ -1,4 +1,4 @@
-"""How a search ended: why trials failed, what can be done next, and the exit code."""
+"""The end of a search: reasons of failures, next commands, and the exit code."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from nas.records.trial import TrialRecord
     from nas.store.run import Run
 
-# Reasons that are shown, the most frequent first; trials that are named of each.
+# Number of reasons shown, the most frequent first, and of trials named for each.
 _MOST_REASONS, _MOST_TRIALS = 5, 8
 
 
 def failures(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """Why trials failed, each reason with its trials, the most frequent first."""
+    """Return each reason of failure with its trials, the most frequent first."""
     by_reason: dict[str, list[int]] = {}
     for record in records:
         if record.state == "failed":
@@ -30,7 +30,7 @@ def failures(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
 
 
 def render_failures(records: Sequence[TrialRecord]) -> str:
-    """Why trials failed, a line for each reason; empty where none did."""
+    """Render a line for each reason of failure; empty if no trial failed."""
     every = failures(records)
     lines = [_line(each["reason"], each["trials"]) for each in every[:_MOST_REASONS]]
     if len(every) > _MOST_REASONS:
@@ -45,13 +45,13 @@ def _line(reason: str, trials: Sequence[int]) -> str:
 
 
 def next_steps(done: Run, summary: SearchSummary, front: Front) -> list[str]:
-    """Commands that can work now: to go on with the search, to look at it, to export."""
+    """Return the commands that make sense next: resume, front, export."""
     path = str(done.folder)
     # Not to be read as an option.
     folder = shlex.quote(f"./{path}" if path.startswith("-") else path)
     steps = []
     if not summary.finished:
-        steps.append(f"nas resume {folder}{_given_again(done)}")
+        steps.append(f"nas resume {folder}{_options_again(done)}")
     if len(front):
         steps.append(f"nas front {folder} --recommended")
         if _can_be_exported(done, front.recommended().trial):
@@ -60,33 +60,33 @@ def next_steps(done: Run, summary: SearchSummary, front: Front) -> list[str]:
     elif summary.finished:
         more = done.config.trials + max(1, summary.failed)
         steps.append(
-            f"mend what the reasons name, then nas resume {folder} --trials {more}"
-            f"{_more_time(done)}{_given_again(done)}"
+            f"fix the reasons above, then nas resume {folder} --trials {more}"
+            f"{_more_time(done)}{_options_again(done)}"
         )
     return steps
 
 
 def exit_code(summary: SearchSummary) -> int:
-    """0 for a search that came to its end, 1 where it has nothing, else that of a signal."""
+    """Return 0 for a finished search, 1 if no trial is complete, else the signal's code."""
     if not summary.finished:
         return interrupts.exit_code()
     return 0 if summary.complete else 1
 
 
 def _more_time(done: Run) -> str:
-    """The option that gives trials more time, where they failed for want of it."""
+    """Return the option for a longer timeout, if a trial exceeded it."""
     limit_s = done.driver.trial_timeout_s
     is_late = any("took longer than" in each["reason"] for each in failures(done.records()))
     return f" --trial-timeout-s {10 * limit_s:g}" if limit_s is not None and is_late else ""
 
 
-def _given_again(done: Run) -> str:
-    """Options that no run directory remembers."""
+def _options_again(done: Run) -> str:
+    """Return the options that a run directory does not store."""
     return "".join(f" {option}" for option in _plugins(done))
 
 
 def _plugins(done: Run) -> Iterator[str]:
-    # Only files that this command line names are run.
+    # A plug-in runs only if the command line names it.
     for plugin in done.config.plugins:
         yield f"--plugin {shlex.quote(str(plugin.path))}"
 
@@ -100,6 +100,6 @@ def _can_be_exported(done: Run, trial: int) -> bool:
 
 
 def _free() -> str:
-    """A folder's name that is not taken, which export asks for."""
+    """Return the name of a folder that does not exist, for the artifact."""
     names = ["model", *(f"model-{n}" for n in range(2, 100))]
     return next((name for name in names if not Path(name).exists()), "model-100")

@@ -1,4 +1,4 @@
-"""Live progress of searches and measurements on stderr."""
+"""Progress of searches and measurements on stderr."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Bar:
-    """A bar on stderr, shown while the context lasts; ``quiet`` or no terminal: none."""
+    """Progress bar on stderr; disabled if ``quiet`` or without a terminal."""
 
     def __init__(self, name: str, status: str, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -45,17 +45,17 @@ class _Bar:
 
 
 class SearchProgress(_Bar):
-    """A bar where stderr is a terminal, else a line for each trial that ends."""
+    """Progress of a search: a bar on a terminal, else a line per ended trial."""
 
     def __init__(
         self, *, quiet: bool = False, before: Callable[[], Iterable[str]] = tuple
     ) -> None:
-        """``quiet`` shows nothing at all; ``before`` returns what is said when a search begins."""
+        """``quiet`` shows nothing; ``before`` returns notes to print when the search starts."""
         super().__init__("search", "starting", quiet=quiet)
         self._before = before
         self._started = time.perf_counter()
         self._ended_before: int | None = None
-        # Of the supernet's epochs, how many a line was printed for.
+        # Tenths of the supernet's epochs that a line was printed for.
         self._tenths = -1
 
     def on_change(self, snapshot: Snapshot, record: TrialRecord | None) -> None:
@@ -64,7 +64,7 @@ class SearchProgress(_Bar):
             return
         ended = snapshot.complete + snapshot.stopped + snapshot.failed
         if self._ended_before is None:
-            # A resumed search starts with trials done; they say nothing of today's speed.
+            # Trials of an earlier session do not count for the speed of this one.
             self._ended_before = ended
             for line in self._before():
                 self.on_wait(line)
@@ -102,7 +102,7 @@ class SearchProgress(_Bar):
         """See ``nas.searching.controller.session.Listener``."""
         if self._quiet:
             return
-        status = "evaluating again what may not belong on the front"
+        status = "re-evaluating the trials least certain to be on the front"
         if self._live:
             self._bar.update(self._task, total=total, completed=done, status=status)
         else:
@@ -128,29 +128,29 @@ class SearchProgress(_Bar):
 
 
 class MeasureProgress(_Bar):
-    """A bar with the interval of the measurement under way, or a line for each that ends."""
+    """Progress of measurements: a bar with the current interval, or a line per result."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        """``quiet`` shows nothing at all."""
+        """``quiet`` shows nothing."""
         super().__init__("measure", "building", quiet=quiet)
         self._started = time.perf_counter()
         self._done = ""
 
     def on_window(self, n_repeats: int, half_width: float | None) -> None:
-        """One more window of the measurement under way; the half-width is relative."""
+        """Show one more window of the current measurement; the half-width is relative."""
         if self._live:
             width = "" if half_width is None else f" ±{half_width:.1%}"
             self._bar.update(self._task, status=f"{self._done}repeat {n_repeats}{width}".strip())
 
     def say(self, text: str) -> None:
-        """A line of its own, above the bar."""
+        """Print a line above the bar."""
         if self._live:
             self._bar.console.print(text, highlight=False, markup=False)
         elif not self._quiet:
             print(text, file=sys.stderr, flush=True)
 
     def on_pair(self, n: int, half_width: float | None, n_most: int) -> None:
-        """One more pair of a comparison, of ``n_most`` at most; the half-width is relative."""
+        """Show one more pair of a comparison, at most ``n_most``; the half-width is relative."""
         if self._quiet:
             return
         width = "" if half_width is None else f" | ratio ±{half_width:.1%}"
@@ -189,19 +189,19 @@ class MeasureProgress(_Bar):
 
 
 class StepProgress(_Bar):
-    """A bar of counted steps where stderr is a terminal, else a line now and then."""
+    """Progress of counted steps: a bar on a terminal, else a line every few seconds."""
 
-    # Seconds between two lines where there is no bar.
+    # Seconds between two lines without a bar.
     _EACH_S = 5.0
 
     def __init__(self, name: str, *, quiet: bool = False) -> None:
-        """``quiet`` shows nothing at all."""
+        """``quiet`` shows nothing."""
         super().__init__(name, "reading", quiet=quiet)
         self._name = name
         self._said_s = time.perf_counter()
 
     def on_step(self, done: int, total: int, status: str) -> None:
-        """``done`` of ``total`` steps are over."""
+        """Show that ``done`` of ``total`` steps are complete."""
         if self._live:
             self._bar.update(self._task, total=total, completed=done, status=status)
         elif not self._quiet and time.perf_counter() - self._said_s > self._EACH_S:
@@ -221,13 +221,13 @@ def _make_bar(*, quiet: bool) -> Progress:
 
     console = Console(stderr=True)
     return Progress(
-        # Without markup: what is in brackets may be of a file.
+        # No markup: text in brackets may come from a file.
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[status]}", markup=False),
         console=console,
-        # FORCE_COLOR makes rich take any file for a terminal; a bar in a log is no use.
+        # With FORCE_COLOR rich treats any file as a terminal; a bar is useless in a log.
         disable=quiet or not (sys.stderr.isatty() and console.is_terminal),
     )

@@ -10,7 +10,7 @@ from nas.core.names import printable
 def render_columns(
     head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()
 ) -> str:
-    """Head, rule and rows; columns whose index is in ``right`` are aligned to the right."""
+    """Render head, rule and rows; columns with an index in ``right`` are aligned right."""
     head, rows = _plain(head), [_plain(row) for row in rows]
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     lines = [

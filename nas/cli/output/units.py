@@ -1,4 +1,4 @@
-"""Units as the command line prints them; what is typed is read by the same module."""
+"""Units as the command line prints and parses them."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["format_bytes", "format_joules", "parse_bytes", "parse_joules", "uses
 
 
 def uses(unit: str) -> str:
-    """What is counted over a life whose joules are per ``unit``, in the plural."""
+    """Return the plural noun for uses whose joules are per ``unit``."""
     return "inferences" if unit == "sample" else f"{unit}s"

@@ -1,13 +1,13 @@
-"""Which errors are the user's to mend (exit code 2) and which are ours (1)."""
+"""Which errors are bad input (exit code 2) and which are failures of a run (1)."""
 
 from __future__ import annotations
 
-# By name, because importing their modules would import optuna, ray or torch at start-up.
+# Compared by name: importing their modules would import optuna, ray or torch at start-up.
 _BAD_INPUT = frozenset(
     {"StorageError", "RunBusyError", "ClusterError", "MeterError", "RemoteError"}
 )
 
 
 def is_bad_input(error: BaseException) -> bool:
-    """Whether the user can mend ``error`` by asking for something else."""
+    """Return whether other input would avoid ``error``."""
     return isinstance(error, ValueError | OSError) or type(error).__name__ in _BAD_INPUT

@@ -1,7 +1,7 @@
-"""The parser of the command: like argparse's, but it answers in one line and with a hint.
+"""An argparse parser that reports errors in one line, with a hint.
 
-Options are never abbreviated, so that one added later cannot change what a script means. Every
-verb takes ``--debug``, before or after it.
+Options cannot be abbreviated, so that a new option never changes the meaning of a script. Every
+verb takes ``--debug``, before or after its name.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ _INVALID = re.compile(r"invalid choice: '(.*?)'")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors name the nearest verb or option."""
+    """Parser whose errors name the nearest verb or option."""
 
     def __init__(self, **settings: Any) -> None:
-        """See ``argparse.ArgumentParser``; its sub-parsers are of this class too."""
+        """See ``argparse.ArgumentParser``; sub-parsers have this class too."""
         super().__init__(**{"allow_abbrev": False, **settings})
         self._given: list[str] = []
-        # Suppressed, so that a verb's parser does not undo what was given before the verb.
+        # Without a default, a verb's parser does not reset a --debug before the verb.
         self.add_argument(
             "--debug",
             action="store_true",
             default=argparse.SUPPRESS,
-            help="show where an error comes from",
+            help="show the traceback of an error",
         )
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """See ``argparse``; what a parser does not know is an error of that parser."""
+        """See ``argparse``; report an unknown word as an error of this parser."""
         self._given = list(sys.argv[1:] if args is None else args)
         found, rest = super().parse_known_args(self._given, namespace)
         if rest:
-            self.error(f"there is no {_listed(rest)} here")
+            self.error(f"unknown argument {_listed(rest)}")
         return found, rest
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line, and end with exit code 2."""
+        """Report ``message`` in one line and exit with code 2."""
         text = f"{message}{self._hint(message)} (see {self.prog} --help)"
         report_error(self.prog, text, 2, as_json="--json" in self._given)
         self.exit(2)
@@ -63,7 +63,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """The verbs of a parser, or the actions of a verb, each with its own parser."""
+    """Yield the verbs of a parser, or the actions of a verb, each with its own parser."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             yield from action.choices.items()
@@ -72,7 +72,7 @@ def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse
 def leaves(
     parser: argparse.ArgumentParser, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
-    """Every command that does something, as its words after ``nas``, with its parser."""
+    """Yield every complete command: its words after ``nas``, and its parser."""
     inner = list(subcommands(parser))
     if not inner:
         yield path, parser
@@ -81,13 +81,13 @@ def leaves(
 
 
 def report_error(command: str, text: str, exit_code: int, *, as_json: bool) -> None:
-    """One line on stderr, and with ``--json`` the same as the one object on stdout.
+    """Print one line on stderr, and with ``--json`` the same as the one object on stdout.
 
-    A script that reads JSON so finds an object in any case: the result, or ``error``.
+    A script then always reads one JSON object: the result or ``error``.
     """
     from nas.core.names import printable
 
-    # Messages quote files, whose control characters a terminal would obey.
+    # Messages quote untrusted files, which may contain control characters.
     print(f"{command}: {printable(text)}", file=sys.stderr)
     if as_json:
         error = {"command": command, "message": text, "exit_code": exit_code}

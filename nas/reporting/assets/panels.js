@@ -52,7 +52,7 @@ function drawCard(holder, trial, data, close) {
       ["board's limits", trial.limits || null],
       ["flags", trial.flags.length ? flagTexts(trial.flags) : null],
       ["predicted", predicted],
-      ["truly on the front", trial.front_probability === null ? null : percent(trial.front_probability, 0)],
+      ["P(Pareto)", trial.front_probability === null ? null : percent(trial.front_probability, 0)],
       ["latency", trial.latency_s === null ? null : `${digits(trial.latency_s * 1e3)} ms a batch`],
       ["parameters", trial.params === null ? null : whole(trial.params)],
       ["memory, counted", trial.peak_memory_bytes === null ? null : bytes(trial.peak_memory_bytes)],
@@ -66,7 +66,7 @@ function drawCard(holder, trial, data, close) {
 
 function drawMembers(table, data, view, choose) {
   const members = data.trials.filter((t) => t.place === "front" && view.keeps(t)).sort((a, b) => a.energy_j - b.energy_j);
-  const head = ["trial", metric.name, `joules per ${data.unit}`, "parameters", "architecture", "truly on it", `test ${metric.name}`];
+  const head = ["trial", metric.name, `joules per ${data.unit}`, "parameters", "architecture", "P(Pareto)", `test ${metric.name}`];
   const hasFlags = members.some((t) => t.flags.length);
   const hasLimits = new Set(members.map((t) => t.limits)).size > 1;
   if (hasLimits) head.push("board's limits");

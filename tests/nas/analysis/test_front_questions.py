@@ -85,7 +85,7 @@ def test_the_baseline_by_name_and_its_accuracy(run, capsys):
             "energy_j": run.trials()[0].energy_j,
         }
     else:
-        assert f"min_accuracy {accuracy:g}" in err
+        assert f"min_quality {accuracy:.2%} (accuracy)" in err
 
 
 def test_lifetimes_rank_and_break_even(run, capsys):

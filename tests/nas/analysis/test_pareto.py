@@ -92,8 +92,8 @@ def test_the_front_leaves_the_dominated_out_and_is_sorted_by_joules():
     [
         ({"max_joules": 2e-3}, 1),
         ({"max_joules": 1.9e-3}, 0),
-        ({"min_accuracy": 0.9}, 1),
-        ({"min_accuracy": 0.9, "max_joules": 1.0}, 2),
+        ({"min_quality": 0.9}, 1),
+        ({"min_quality": 0.9, "max_joules": 1.0}, 2),
         ({}, 2),
     ],
 )
@@ -190,7 +190,7 @@ def test_budgets_are_read_as_tables_print_them(budget):
 )
 def test_least_qualities_are_read_as_tables_print_them(metric, least, trial):
     front = Front(tuple(replace(m, metric=metric) for m in FRONT))
-    assert front.best(min_accuracy=least).trial == trial
+    assert front.best(min_quality=least).trial == trial
 
 
 @pytest.mark.parametrize(
@@ -198,19 +198,19 @@ def test_least_qualities_are_read_as_tables_print_them(metric, least, trial):
     [
         ({"max_joules": "2 apples"}, "max_joules must be a number > 0 in J, .*'2 apples'"),
         ({"max_joules": "-2mJ"}, "max_joules must be"),
-        ({"min_accuracy": "84"}, r"min_accuracy must be .*84%.*, got '84'"),
-        ({"min_accuracy": "2 bits"}, "min_accuracy must be"),
+        ({"min_quality": "84"}, r"min_quality must be .*84%.*, got '84'"),
+        ({"min_quality": "2 bits"}, "min_quality must be"),
         ({"max_joules": -1.0}, "max_joules must be a number > 0 in J, .*got -1.0"),
         ({"max_joules": float("nan")}, "max_joules must be"),
         ({"max_joules": float("inf")}, "max_joules must be"),
         ({"max_joules": 10**400}, "max_joules must be"),
         ({"max_joules": True}, "max_joules must be"),
         ({"max_joules": [1]}, "max_joules must be"),
-        ({"min_accuracy": 84}, r"min_accuracy must be .*84%.*, got 84"),
-        ({"min_accuracy": -0.5}, "min_accuracy must be"),
-        ({"min_accuracy": float("nan")}, "min_accuracy must be"),
-        ({"min_accuracy": 10**400}, "min_accuracy must be"),
-        ({"min_accuracy": True}, "min_accuracy must be"),
+        ({"min_quality": 84}, r"min_quality must be .*84%.*, got 84"),
+        ({"min_quality": -0.5}, "min_quality must be"),
+        ({"min_quality": float("nan")}, "min_quality must be"),
+        ({"min_quality": 10**400}, "min_quality must be"),
+        ({"min_quality": True}, "min_quality must be"),
     ],
 )
 def test_what_is_no_such_figure_is_refused(query, words):
@@ -235,8 +235,10 @@ def test_the_plot_is_an_image_and_wrong_endings_are_refused(tmp_path):
 
 def test_what_a_front_spans_is_told_in_the_metrics_own_unit():
     front = Front(tuple(replace(m, metric="bleu") for m in FRONT))
-    with pytest.raises(ValueError, match=r"min_accuracy 99.00: .* 80.00 at 1 mJ to 96.00 at"):
-        front.best(min_accuracy="99 BLEU")
+    with pytest.raises(
+        ValueError, match=r"min_quality 99.00 \(BLEU\): .* 80.00 at 1 mJ to 96.00 at"
+    ):
+        front.best(min_quality="99 BLEU")
 
 
 @pytest.mark.parametrize("name", ["max_joules", "max_latency_s", "max_params", "max_memory_bytes"])

@@ -97,7 +97,7 @@ def test_a_front_without_a_knee_says_so(plain, capsys, tmp_path):
         (["export", "--trial", "0", "--recommended", "--to", "x"], "--trial names one member"),
         (["export", "--trial", "0", "--exportable", "onnx", "--to", "x"], "--trial names one"),
         (["front", "--exportable", "onxx"], "exportable must be one of safetensors, pt2, onnx"),
-        (["front", "--min-accuracy", "84"], "min_accuracy must be a share"),
+        (["front", "--min-quality", "84"], "min_quality must be a share"),
         (["front", "--max-latency-ms", "3 parsec"], "max_latency_ms must be a number > 0"),
         (["front", "--max-memory", "0MB"], "max_memory must be a number > 0"),
         (["front", "--max-params", "1.5"], "--max-params: invalid int value"),
@@ -122,17 +122,30 @@ def test_export_takes_the_recommended_member_by_default(run, capsys, tmp_path):
         assert f"exporting trial {chosen}, recommended" in err
 
 
-def test_the_search_ends_by_naming_it(run, capsys):
+def test_the_search_ends_by_naming_it(run, capsys, monkeypatch, tmp_path):
     from nas.cli.commands.search import report
 
-    # Only weights can be exported.
+    monkeypatch.chdir(tmp_path)
     weights = run.weights_path(run.front().recommended().trial)
     weights.parent.mkdir(parents=True, exist_ok=True)
-    weights.write_bytes(b"weights")
-    report(run, as_json=False)
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert "--recommended" in last and f"nas export {run.folder} --to model" in last
-    assert "--knee" not in last
+    for has_weights in (True, False):
+        # Without weights there is nothing to export.
+        weights.touch() if has_weights else weights.unlink()
+        report(run, as_json=False)
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert f"nas front {run.folder} --recommended" in last and "--knee" not in last
+        assert (f"nas export {run.folder} --to model" in last) is has_weights
+
+
+def test_the_probability_of_being_pareto_optimal_is_named_so(run, capsys):
+    member = run.front().recommended()
+    head, *rest = said(capsys, "front", run.folder)[1].splitlines()
+    assert "P(Pareto)" in head and any(line.startswith("P(Pareto): ") for line in rest)
+    row = next(line for line in rest if line.split()[:1] == [str(member.trial)])
+    share = f"{member.front_probability:.0%}"
+    assert row[: head.index("P(Pareto)") + len("P(Pareto)")].endswith(f" {share}")
+    explained = said(capsys, "explain", run.folder, str(member.trial))[1]
+    assert f"  P(Pareto)  {share}, " in explained
 
 
 def test_what_tables_print_can_be_typed_back(run, capsys):
@@ -144,7 +157,7 @@ def test_what_tables_print_can_be_typed_back(run, capsys):
         "--max-latency-ms": format_milliseconds(member.latency_s * 1.01),
         "--max-memory": format_bytes(member.peak_memory_bytes * 1.01),
         "--max-params": f"{member.params:,}",
-        "--min-accuracy": run.metric.text(member.accuracy - 1e-4),
+        "--min-quality": run.metric.text(member.accuracy - 1e-4),
     }
     for option, text in typed.items():
         found = members_of(capsys, run.folder, option, text)
@@ -185,10 +198,10 @@ def test_bits_are_read_where_tables_print_bits(run, capsys):
         member = found.front().members[1]
         text = BITS_PER_BYTE.text(member.accuracy * 0.999)
         for typed in (text, f"{text} bits", f"{text} bits per byte"):
-            kept = members_of(capsys, run.folder, "--min-accuracy", typed)
+            kept = members_of(capsys, run.folder, "--min-quality", typed)
             assert member.trial == kept[0]["trial"]
-            assert found.front().best(min_accuracy=typed).trial == member.trial
-        assert said(capsys, "front", run.folder, "--min-accuracy", "84%")[0] == 2
+            assert found.front().best(min_quality=typed).trial == member.trial
+        assert said(capsys, "front", run.folder, "--min-quality", "84%")[0] == 2
     finally:
         go_on(run)
 

@@ -8,7 +8,7 @@ import pytest
 from search_fakes import SPACE, drive, make_session, report
 from text_fakes import reviews, write_table, write_task
 
-from nas.cli.commands.search import _earlier_notes as earlier_notes
+from nas.cli.commands.search import _warm_start_notes as warm_start_notes
 from nas.cli.main import build_parser, main
 from nas.cli.options.search_config import INHERIT_SHARE
 from nas.cli.options.search_config import config_of as search_config
@@ -135,8 +135,13 @@ WRONG = [
     (["front", "{tmp}/nowhere"], ["run must be the folder of a search", "nowhere"]),
     (["front", "{run}", "--max-joules", "-1"], ["joules must be a number > 0", "-1"]),
     (["front", "{run}", "--max-joules", "2 parsec"], ["joules", "parsec"]),
-    (["front", "{run}", "--max-joules", "1nJ"], ["no member", "1e-09"]),
-    (["front", "{run}", "--min-accuracy", "3"], ["min_accuracy", "[0, 1]", "3"]),
+    (["front", "{run}", "--max-joules", "1nJ"], ["no member", "1 nJ"]),
+    (["front", "{run}", "--min-quality", "3"], ["min_quality", "[0, 1]", "3"]),
+    (["front", "{run}", "--min-quality", "21 BLEU"], ["min_quality", "accuracy", "21 BLEU"]),
+    (
+        ["front", "{run}", "--min-quality", "100%"],
+        ["no member", "min_quality 100.00% (accuracy)"],
+    ),
     (["front", "{run}", "--baseline", "99"], ["baseline", "99"]),
     (["front", "{run}", "--carbon-g-per-kwh", "-3"], ["carbon_g_per_kwh", "-3"]),
     (["search", "quickstart", "--carbon-g-per-kwh", "0"], ["carbon_g_per_kwh", "0"]),
@@ -299,14 +304,14 @@ def test_what_is_taken_of_earlier_runs_is_said(run_folder, tmp_path, monkeypatch
     arguments = build_parser().parse_args(["search", "quickstart", *options])
     config = search_config(arguments)
     assert config.warm_start == (str(run_folder),) and config.predictor is None
-    run, first = earlier_notes(arguments, config)
+    run, first = warm_start_notes(arguments, config)
     assert run.startswith(f"warm start from {run_folder} (run-") and "12 trials: " in run
     assert "accuracies not taken: epochs, learning_rate" in run
     assert "joules by transfer (device 'd', here " in run and first[-1].isdigit()
     # What a resumed search has kept is not read again.
     run_module.create(tmp_path / "r", config, "fake")
     again = build_parser().parse_args(["search", "--resume", "--run", str(tmp_path / "r")])
-    assert search_config(again) == config and earlier_notes(again, config) == []
+    assert search_config(again) == config and warm_start_notes(again, config) == []
 
 
 def test_a_task_file_is_found_from_any_folder(tmp_path, monkeypatch):

@@ -12,21 +12,17 @@ import time
 
 import pytest
 
-from nas.cli.commands.completion import SHELLS
 from nas.cli.main import build_parser, main
+from nas.cli.shell.completion import SHELLS, render
 from nas.cli.shell.parsing import leaves
 from predictors.measurement.protocol import PROTOCOLS
 
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory):
-    from nas.cli.shell.completion_commands import commands
-    from nas.cli.shell.completion_scripts import RENDER
-
     folder = tmp_path_factory.mktemp("completion")
-    found = commands(build_parser())
     for shell in SHELLS:
-        (folder / shell).write_text(RENDER[shell](found))
+        (folder / shell).write_text(render(build_parser(), shell))
     return folder
 
 
@@ -41,7 +37,9 @@ def test_each_shell_takes_its_script(scripts, shell):
 def test_each_script_knows_every_command_and_option(scripts, shell):
     text = (scripts / shell).read_text()
     for words, parser in leaves(build_parser()):
-        assert " ".join(words) in text
+        # As words, or in the name of a function or list of the script.
+        name = "_".join(words).replace("-", "_")
+        assert " ".join(words) in text or f"_nas_{name}_" in text
         for option in parser._option_string_actions:
             wanted = option
             if shell == "fish":
@@ -61,7 +59,7 @@ def bash_offers(script, folder, words):
     given = " ".join(f"'{word}'" for word in words)
     code = (
         f"source '{script}'; COMP_WORDS=(nas {given}); COMP_CWORD={len(words)}; "
-        '_nas; printf "%s\\n" "${COMPREPLY[@]}"'
+        '$(complete -p nas | sed "s/.* -F \\([^ ]*\\) .*/\\1/"); printf "%s\\n" "${COMPREPLY[@]}"'
     )
     done = subprocess.run(
         ["bash", "-c", code], cwd=folder, capture_output=True, text=True, check=True
@@ -82,12 +80,15 @@ def fish_offers(script, folder, words):
 
 def zsh_offers(script, folder, words):
     # zsh completes only at a prompt: one in a terminal of ours, whose compadd also writes down
-    # what it is given.
+    # what it is given. The script is a file of $fpath, as its page says.
+    functions = folder.parent / "functions"
+    functions.mkdir()
+    shutil.copy(script, functions / "_nas")
     found, end = folder.parent / "found", folder.parent / "end"
     start = folder.parent / "start"
     start.write_text(f"""
+fpath=('{functions}' $fpath)
 autoload -Uz compinit; compinit -D -u
-source '{script}'
 compadd() {{
     if [[ ${{@[(I)-[OAD]]}} = 0 ]]; then
         local -a matches
@@ -138,6 +139,7 @@ OFFERS = {"bash": bash_offers, "fish": fish_offers, "zsh": zsh_offers}
         (["search", "quickstart", "--tri"], {"--trials", "--trial-timeout-s"}),
         (["search", "--task", "dig"], {"digits"}),
         (["measure", "--protocol", ""], set(PROTOCOLS)),
+        (["search", "--device", "c"], {"cpu", "cuda:0"}),
         (["front", "--max-joules", ""], set()),
         (["front", "a r"], {"a run"}),
         (["export", "a run", "--to", "a"], {"a run", "a.json"}),

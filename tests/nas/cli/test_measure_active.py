@@ -10,7 +10,7 @@ from record_fakes import DIGITS, made_record, true_j
 from search_fakes import report
 
 from nas.cli.commands import measure_active
-from nas.cli.commands.measure_active import ActiveBench, measure_actively
+from nas.cli.commands.measure_active import ActiveBench, Bench, measure_actively
 from nas.cli.main import main
 from predictors.campaign.plan import plan_items
 from predictors.measurement import runner
@@ -171,9 +171,8 @@ def test_a_space_that_runs_out_is_said(device, tmp_path, capsys):
 
 def test_a_budget_that_is_over_ends_it(device, tmp_path):
     protocol, workload = get_protocol("quick"), DIGITS
-    bench = ActiveBench(
-        get_space("digits-tiny"), workload, protocol, "cpu", "m", device.source, device.name
-    )
+    on = Bench("cpu", "m", device.source, device.name, protocol)
+    bench = ActiveBench(get_space("digits-tiny"), workload, on)
     path, at, given = tmp_path / "r.jsonl", [0.0], []
 
     def measure(items, left_s):
@@ -186,7 +185,7 @@ def test_a_budget_that_is_over_ends_it(device, tmp_path):
 
     def run(measure, budget_s):
         return measure_actively(
-            bench, path, 40, measure, seed=0, budget_s=budget_s, retry_failed=False,
+            bench, path, 40, measure, budget_s=budget_s, retry_failed=False,
             say=lambda text: None, clock=lambda: at[0],
         )  # fmt: skip
 

@@ -90,6 +90,14 @@ def test_a_mistyped_run_has_a_hint(run_folder, beside, tmp_path, monkeypatch, ca
     assert f"(did you mean {whole!r}?)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("line", [["front", "x"], ["export", "x", "--to", "y"]])
+def test_a_minimum_of_accuracy_is_one_of_quality(line, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*line, "--min-accuracy", "84%"])
+    assert ended.value.code == 2
+    assert "did you mean '--min-quality'?" in capsys.readouterr().err
+
+
 def test_options_are_not_abbreviated(capsys):
     with pytest.raises(SystemExit):
         main(["front", "x", "--kne"])
@@ -106,8 +114,8 @@ def test_every_command_gives_json_and_same_options_mean_the_same():
     seen = {}
     # They differ for a reason: a baseline is a file before a search and a trial after it, a
     # batch size may be searched for only where there is measuring, a recipe has its own seed, and
-    # a device is torch's before a search and one of the run's after it, and a task may be a name
-    # before a search.
+    # a device is torch's before a search and one of the run's after it, and a run's task is only
+    # a file that has moved.
     differ = {"--baseline", "--batch-size", "--device", "--seed", "--task", "--workers"}
     for words, parser in leaves(build_parser()):
         options = parser._option_string_actions

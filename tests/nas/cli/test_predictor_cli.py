@@ -38,7 +38,7 @@ def test_estimates_and_refusals_are_called_what_they_are(tmp_path, capsys):
     assert main(["predictor", "evaluate", str(path), "--quiet"]) == 0
     out, err = capsys.readouterr()
     assert "joules are estimates" in out and err == ""
-    assert "by-job: not told, the records hold one measuring session only" in out
+    assert "by-job: unknown, the records hold one measuring session only" in out
     assert "no architecture was measured twice" in out
     assert max(map(len, out.splitlines())) <= 100
 
@@ -47,7 +47,7 @@ def test_too_few_records_are_told_split_by_split(tmp_path, capsys):
     append_records(tmp_path / "r.jsonl", made_records(9))
     assert main(["predictor", "evaluate", str(tmp_path / "r.jsonl")]) == 0
     out, _ = capsys.readouterr()
-    assert out.count("not told, a fold would train on") == 4 and "MAPE" in out
+    assert out.count("unknown, a fold would train on") == 4 and "MAPE" in out
     assert max(map(len, out.splitlines())) <= 100
 
 
