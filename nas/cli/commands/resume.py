@@ -22,7 +22,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--refine", type=int, metavar="N", help="evaluate again what is unsure, up to N times"
     )
-    parser.add_argument("--workers", type=int, help="trials at a time (default: as before)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="trials at a time; 0: in this process, without Ray (default: as before)",
+    )
     add_moved_task(parser)
     add_plugins(parser)
     parser.add_argument(

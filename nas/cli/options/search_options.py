@@ -26,7 +26,14 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="candidates to train; those that --halving stops early count, those dropped do not",
     )
-    parser.add_argument("--workers", type=int, help="trials at a time (default: 2)", default=2)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        default=2,
+        help="trials at a time (default: 2); 0: in this process, without Ray, where a trial that "
+        "is killed or out of memory ends the search, too",
+    )
     parser.add_argument("--seed", type=int, help="seed of sampling, weights and audit")
     parser.add_argument("--sampler", help="ehvi, tpe, nsga2 or random")
     parser.add_argument("--max-joules", help=BUDGET_HELP)
