@@ -67,7 +67,7 @@ def nas_command(*arguments, **options):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, all_measured_eagerly):
-    return nas.search(CONFIG, tmp_path_factory.mktemp("runs") / "small", workers=2)
+    return nas.search(CONFIG, tmp_path_factory.mktemp("runs") / "small", workers=0)
 
 
 def test_a_search_trains_measures_and_keeps_everything(run):
@@ -187,9 +187,10 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_e2e import CONFIG
 from dataclasses import replace
-from nas.searching import ray_driver, study
+from nas.cluster import driver as ray_driver
+from nas.searching import in_process, study
 from nas.evaluation.evaluator import TrainingEvaluator
-from nas.searching.early_stopping.halving import HalvingConfig
+from nas.records.rungs import HalvingConfig
 from nas.searching.early_stopping.stopping import Stopper
 from nas.records.supernet import SupernetConfig
 from nas.training.config import DistillConfig, RecoveryConfig, SupernetRecipe
@@ -246,7 +247,7 @@ class StopsOne(Stopper):
         )
 
 if "unmeasured" in words:
-    ray_driver.RayMeasure = FormulaMeasure
+    ray_driver.RayMeasure = in_process.FreshMeasure = FormulaMeasure
 if "halved" in words:
     study.TrainingEvaluator, study.Stopper = Watched, StopsOne
     config = replace(
@@ -272,15 +273,15 @@ if __name__ == "__main__":
         # What was searched for, and by how many workers, is in the folder.
         nas.resume(folder, listener=Say())
     else:
-        nas.search(config, folder, workers=2, listener=Say())
+        nas.search(config, folder, workers=0 if "without Ray" in words else 2, listener=Say())
 """
 
 
 def start(folder, mode, tmp_path, *more):
     script = tmp_path / "search.py"
-    tests = Path(__file__).parent
-    script.write_text(SCRIPT.format(tests=str(tests)))
-    path = [str(ROOT), str(tests.parent), os.environ.get("PYTHONPATH", "")]
+    here, tests = Path(__file__).parent, Path(__file__).parents[2]
+    script.write_text(SCRIPT.format(tests=str(here)))
+    path = [str(ROOT), str(tests), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, str(script), str(folder), mode, *more],
         stdout=subprocess.PIPE,
@@ -375,7 +376,7 @@ def test_a_halving_search_that_is_killed_repeats_no_epoch_and_brings_nobody_back
 
 def test_a_teacher_is_trained_once_and_found_again_by_a_resumed_search(tmp_path):
     folder = tmp_path / "run"
-    process = start(folder, "new", tmp_path, "taught", "unmeasured")
+    process = start(folder, "new", tmp_path, "taught", "unmeasured", "without Ray")
     record = folder / "teacher" / "teacher.json"
     deadline = time.monotonic() + 120
     while not (record.is_file() and json.loads(record.read_text())["outputs_energy_j"]):
@@ -408,7 +409,7 @@ def test_a_search_by_a_supernet_is_killed_in_each_phase_and_goes_on(tmp_path):
     folder = tmp_path / "run"
 
     def killed_at(mode, is_time):
-        process = start(folder, mode, tmp_path, "shared")
+        process = start(folder, mode, tmp_path, "shared", "without Ray")
         for line in process.stdout:
             if is_time(line.split()):
                 break
@@ -480,8 +481,7 @@ def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(
     run, tmp_path, monkeypatch
 ):
     # What it starts from was measured; what it finds itself need not be.
-    monkeypatch.setattr("nas.cluster.driver.RayMeasure", FormulaMeasure)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT)]))
+    monkeypatch.setattr("nas.searching.in_process.FreshMeasure", FormulaMeasure)
     copy = shutil.copytree(run.folder, tmp_path / "copy")
     complete = [t for t in run.trials() if t.state == "complete"]
     rows = [Observation.from_reading(t.architecture, run.workload, t.reading) for t in complete]
@@ -498,7 +498,7 @@ def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(
     file = tmp_path / "p.safetensors"
     save_predictor(SavedPredictor(EnergyPredictor.fit(rows), provenance), file)
     config = replace(CONFIG, trials=1, warm_start=(str(copy),), predictor=str(file))
-    warm = nas.search(config, tmp_path / "warm", workers=1)
+    warm = nas.search(config, tmp_path / "warm", workers=0)
     (first,) = warm.trials()
     cheapest = run.front().members[0]
     assert first.architecture.to_dict() == cheapest.architecture
