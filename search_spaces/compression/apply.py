@@ -224,9 +224,11 @@ def compiled_layers(
         parts, needed = [model], [any(needed)]
     chosen = [part for part, is_needed in zip(parts, needed, strict=True) if is_needed]
     use_private_caches()
+    # One for all parts: what another backend has compiled is compiled again.
+    backend = inductor(while_compiling)
     for part in chosen:
         # What torch cannot take whole is an error and not a slower network.
-        part.compile(dynamic=False, fullgraph=True, backend=inductor(while_compiling))
+        part.compile(dynamic=False, fullgraph=True, backend=backend)
     with (
         torch._dynamo.config.patch(
             recompile_limit=_MOST_KINDS_OF_LAYERS,

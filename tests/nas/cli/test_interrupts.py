@@ -148,10 +148,9 @@ def test_what_is_proposed_next_works(tmp_path, monkeypatch, capsys):
     # There are no weights to export.
     (front,) = proposed(text)
     assert main(shlex.split(front)[1:]) == 0
-    knee = done.front().knee().trial
-    for place in (done.weights_path(knee),):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(b"weights")
+    place = done.weights_path(done.front().recommended().trial)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"weights")
     (tmp_path / "model").mkdir()
     code, text = without_weights(done, capsys)
     assert any(step.startswith("nas export") for step in proposed(text))
