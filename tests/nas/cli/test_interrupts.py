@@ -84,7 +84,8 @@ def test_a_signal_waits_until_it_is_allowed(number):
 
 def test_a_second_signal_does_not_wait():
     with waiting(before=DEFERRED.strip().replace("0.01", "30")) as process:
-        process.send_signal(signal.SIGTERM)
+        # Of one kind, two that are sent at once may arrive as one.
+        process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 143
 
