@@ -188,7 +188,7 @@ sys.path.insert(0, {tests!r})
 from test_e2e import CONFIG
 from dataclasses import replace
 from nas.cluster import driver as ray_driver
-from nas.searching import in_process, study
+from nas.searching import study
 from nas.evaluation.evaluator import TrainingEvaluator
 from nas.records.rungs import HalvingConfig
 from nas.searching.early_stopping.stopping import Stopper
@@ -247,7 +247,7 @@ class StopsOne(Stopper):
         )
 
 if "unmeasured" in words:
-    ray_driver.RayMeasure = in_process.FreshMeasure = FormulaMeasure
+    ray_driver.RayMeasure = FormulaMeasure
 if "halved" in words:
     study.TrainingEvaluator, study.Stopper = Watched, StopsOne
     config = replace(
@@ -273,7 +273,7 @@ if __name__ == "__main__":
         # What was searched for, and by how many workers, is in the folder.
         nas.resume(folder, listener=Say())
     else:
-        nas.search(config, folder, workers=0 if "without Ray" in words else 2, listener=Say())
+        nas.search(config, folder, workers=2, listener=Say())
 """
 
 
@@ -376,7 +376,7 @@ def test_a_halving_search_that_is_killed_repeats_no_epoch_and_brings_nobody_back
 
 def test_a_teacher_is_trained_once_and_found_again_by_a_resumed_search(tmp_path):
     folder = tmp_path / "run"
-    process = start(folder, "new", tmp_path, "taught", "unmeasured", "without Ray")
+    process = start(folder, "new", tmp_path, "taught", "unmeasured")
     record = folder / "teacher" / "teacher.json"
     deadline = time.monotonic() + 120
     while not (record.is_file() and json.loads(record.read_text())["outputs_energy_j"]):
@@ -409,7 +409,7 @@ def test_a_search_by_a_supernet_is_killed_in_each_phase_and_goes_on(tmp_path):
     folder = tmp_path / "run"
 
     def killed_at(mode, is_time):
-        process = start(folder, mode, tmp_path, "shared", "without Ray")
+        process = start(folder, mode, tmp_path, "shared")
         for line in process.stdout:
             if is_time(line.split()):
                 break
