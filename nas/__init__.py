@@ -58,20 +58,23 @@ def search(
 ) -> Run:
     """Search as ``config`` says and keep everything in the folder ``to``.
 
+    ``workers`` trials run at a time, on a Ray of the search's own or on the cluster at
+    ``address``; with 0 they run in this process, without Ray. A trial that takes longer than
+    ``trial_timeout_s`` fails, and the search goes on. With ``log`` (``"tensorboard"``) trials are
+    logged in the run's folder of that name, too. A trial takes ``gpus_per_trial`` of a GPU, by
+    default such that every GPU of the cluster is used.
     ``files`` are those of yours that must not change while the run lasts, beside those that
     ``config`` names. With ``resume``, ``to`` is a run that must have been searching just so.
     See ``nas.searching.study.run_search`` for the errors raised.
     """
     from nas.searching.study import run_search
+    from nas.store.cluster_address import LOCAL
+    from nas.store.run import Driver
 
     return run_search(
         config,
         Path(to),
-        workers=workers,
-        address=address,
-        trial_timeout_s=trial_timeout_s,
-        log=log,
-        gpus_per_trial=gpus_per_trial,
+        Driver(workers, address or LOCAL, trial_timeout_s, log, gpus_per_trial),
         resume=resume,
         files=[Path(file) for file in files],
         listener=listener,
@@ -95,19 +98,23 @@ def resume(
 ) -> Run:
     """Go on with the run in the folder ``run``, which knows all that it needs.
 
-    See ``nas.searching.study.resume_search`` for what may be given anew, and the errors raised.
+    What is ``None`` is as the run was last driven (``address`` may be ``"local"`` for a Ray of its
+    own, ``workers`` 0 for none). See ``nas.searching.study.resume_search`` for the errors raised.
     """
     from nas.searching.study import resume_search
 
+    options = {
+        "workers": workers,
+        "address": address,
+        "trial_timeout_s": trial_timeout_s,
+        "log": log,
+        "gpus_per_trial": gpus_per_trial,
+    }
     return resume_search(
         Path(run),
+        options,
         trials=trials,
         refine=refine,
-        workers=workers,
-        address=address,
-        trial_timeout_s=trial_timeout_s,
-        log=log,
-        gpus_per_trial=gpus_per_trial,
         storage=storage,
         files_at=files_at,
         task=task,

@@ -78,6 +78,7 @@ DOORS = {
         "experiments/benchmarks/chaos.py",
         "experiments/benchmarks/overhead/variants.py",
         "nas/cluster/scheduler.py",
+        "nas/cluster/backend.py",
         "nas/cluster/client.py",
         "nas/cluster/connect.py",
         "nas/cluster/driver.py",
@@ -278,6 +279,7 @@ def test_what_is_unsafe_is_seen(source, is_unsafe):
             ("ray", "optuna"),
         ),
         ("import nas.store.run", ("ray", "optuna", "torch")),
+        ("import nas.searching.study, nas.searching.loop, nas.searching.in_process", ("ray",)),
     ],
 )
 def test_what_is_imported_when(statement, absent):

@@ -29,7 +29,7 @@ from nas.store.cluster_address import check_address, is_named_now
 from nas.store.run import CLIENT
 from search_spaces.plugins import environment
 
-# What a node has that measures, and what a measurement takes of it (see ``ray_measure``).
+# What a node has that measures, and what a measurement takes of it (see ``measuring``).
 METER_RESOURCE = "joule_meter"
 METER_SHARE = 0.5
 _CONNECT_TIMEOUT_S = 5.0
@@ -181,7 +181,7 @@ def connected(address: str) -> Iterator[None]:
     """
     check_address(address)
     if ray.is_initialized():
-        # In a worker of that very cluster (``ray_client``).
+        # In a worker of that very cluster (``client``).
         yield
         return
     _quieten()

@@ -1,24 +1,22 @@
-"""Run a session's trials on Ray Tune, on the Ray that ``ray_cluster`` connects to.
+"""An executor on Ray Tune, on the Ray that ``connect`` connects to.
 
-Tune schedules the trials and reports crashed workers; our ``Searcher`` feeds it from the session,
-which owns the study, and ``ray_trial`` is what a worker does. Trials train on nodes with CPUs (or
-GPUs), of which ``ray_roles`` tells, and are measured by tasks on nodes with meters
-(``ray_measure``).
+Tune schedules the trials and reports crashed workers. It runs in a thread of its own, which our
+``Searcher`` feeds with candidates from a queue; what becomes of them returns through another.
+``trial_worker`` is what a worker does. Trials train on nodes with CPUs (or GPUs), see ``roles``,
+and are measured by tasks on nodes with meters (``measuring``).
 
-A worker that dies takes no trial with it: the trial is dispatched again, from the state that it
-kept, and only fails when that has surely been its doing ``ATTEMPTS`` times (``attempts``).
-Measuring tasks are tried as often.
-
-Where trials are stopped early, a worker reports at each rung and waits; ``HalvingScheduler`` asks
-the session's ``Stopper``, whose verdict is in the study before Tune ends the worker's trial.
+The two threads take turns: Tune waits while the loop handles an event, so that the candidate which
+the loop then submits starts in the same step of Tune's.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+import threading
+from collections import deque
+from collections.abc import Mapping
+from contextvars import copy_context
+from queue import SimpleQueue
 from typing import Any
 
 # First: it sets what Ray reads when it is imported.
@@ -28,139 +26,120 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from nas.cluster.attempts import Attempts
 from nas.cluster.ending import Ending, or_end
-from nas.cluster.measuring import ATTEMPTS, RayMeasure
+from nas.cluster.measuring import RayMeasure
 from nas.cluster.roles import Trainers
 from nas.cluster.scheduler import HalvingScheduler
-from nas.cluster.tensorboard import TensorBoardLog
-from nas.cluster.trial_worker import (
-    AWAY,
-    ENDED,
-    PROGRESS,
-    evaluate_trial,
-    is_of,
-    run_trial,
-    worker_ids,
-)
-from nas.cluster.tune_memory import EachStep, ForgetEnded
-from nas.cluster.waits import tell_driver
+from nas.cluster.trial_worker import AWAY, ENDED, PROGRESS, run_trial, worker_ids
+from nas.cluster.tune_memory import ForgetEnded
 from nas.core import interrupts
-from nas.core.files import Place, write_json
-from nas.core.retry import StorageAwayError, is_of_storage, naming_storage, patience
+from nas.core.files import Place
+from nas.core.retry import StorageAwayError
 from nas.core.scratch import scratch
-from nas.evaluation.evaluator import Evaluator, forget_unfinished, unfinished
-from nas.records.device_names import MeterFound
-from nas.records.replicas import RESULT, replica_folder, result_in
+from nas.evaluation.evaluator import Evaluator
+from nas.evaluation.executor import Ended, Judge, Lost, Measuring, Stopped
+from nas.evaluation.outcome import finished_in, folder_of
 from nas.records.rungs import Progress
-from nas.records.spent import with_spent
 from nas.records.trial import TrialRecord
-from nas.searching.controller.refine import Refinement
-from nas.searching.controller.session import Listener, Session, failed
-from nas.searching.early_stopping.stopping import Stopper
-from nas.store.storage import is_away
-from predictors.measurement.protocol import Protocol
-
-# How often progress is looked at while one task runs alone.
-_LOOK_S = 0.5
-_DIED = "its worker died (out of memory, a signal, or a lost node)"
+from nas.store.run import Driver
 
 
-def run_trials(
-    session: Session,
-    evaluator: Evaluator,
-    trials_folder: Place,
-    *,
-    workers: int,
-    device: str,
-    meter: str,
-    protocol: Protocol,
-    lock_folder: Path | None,
-    measured: Sequence[MeterFound] = (),
-    gpus_per_trial: float | None = None,
-    timeout_s: float | None = None,
-    stopper: Stopper | None = None,
-    log: TensorBoardLog | None = None,
-) -> None:
-    """Run until the session has no more candidates, or until Ctrl-C ends it.
+class TuneExecutor:
+    """Evaluates candidates as trials of one Ray Tune experiment, which begins with the first."""
 
-    Trials train on ``device`` and are measured on it by ``meter``, or on each of ``measured``,
-    where there are any. Each takes ``gpus_per_trial`` of a GPU, by default such that all GPUs that
-    the cluster has are used. A trial that takes longer than ``timeout_s`` fails, what it waits
-    for storage not counted. With ``stopper`` trials are judged at the rungs that ``evaluator``
-    tells of. ``log`` hears of every trial.
+    def __init__(
+        self, evaluator: Evaluator, trials_folder: Place, measuring: Measuring, driver: Driver
+    ) -> None:
+        """Each trial takes a CPU and a part of a GPU; see ``Driver`` for its limits."""
+        self.slots = driver.workers
+        self._evaluator, self._folder, self._driver = evaluator, trials_folder, driver
+        self._measuring = measuring
+        self._feed = _Feed(trials_folder)
+        self._thread: threading.Thread | None = None
 
-    Raises:
-        StorageAwayError: a worker's storage was away for too long; its trial is unfinished.
-        Exception: what the study or storage raised here; trials under way are unfinished.
-    """
-    if stopper is not None:
-        for record in session.in_flight():
-            progress = unfinished(trials_folder / str(record.number))
-            if progress is not None:
-                stopper.reach(record.number, progress.curve)
-    searcher = _SessionSearcher(session, trials_folder, workers, stopper)
-    measure, *further = _measures(measured, device, meter, protocol, lock_folder)
-    trainable = tune.with_parameters(
-        run_trial,
-        evaluator=evaluator,
-        measure=measure,
-        folder=trials_folder,
-        timeout_s=timeout_s,
-        further=further,
-    )
-    gpus = Trainers.here(workers, device).gpu_share(gpus_per_trial)
-    with searcher.marks_interrupted():
-        _tune(searcher, trainable, gpus, log)
-
-
-def _tune(
-    searcher: _SessionSearcher, trainable: Any, gpus: float, log: TensorBoardLog | None
-) -> None:
-    """Have Tune run ``trainable`` on what ``searcher`` suggests, anew where Tune itself fails."""
-    is_over = False
-    while not is_over:
-        with scratch("tune") as folder, interrupts.told_to_library() as take_over:
-            tuner = tune.Tuner(
-                tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
-                tune_config=tune.TuneConfig(
-                    search_alg=searcher,
-                    scheduler=HalvingScheduler(judge=searcher.judge),
-                    num_samples=-1,
-                    reuse_actors=True,
-                ),
-                run_config=tune.RunConfig(
-                    storage_path=str(folder),
-                    name="trials",
-                    verbose=0,
-                    stop=searcher.ending,
-                    callbacks=[
-                        ForgetEnded(),
-                        EachStep(take_over),
-                        *([] if log is None else [log]),
-                    ],
-                ),
+    def submit(self, candidate: TrialRecord) -> None:
+        """See ``Executor``."""
+        self._feed.submit(candidate)
+        if self._thread is None:
+            run = copy_context().run
+            self._thread = threading.Thread(
+                target=run, args=(self._run,), name="joulenas-tune", daemon=True
             )
-            error = _failure(tuner)
-        searcher.ending.check()
-        is_over = error is None
-        if error is not None:
-            searcher.lose_all(error)
+            self._thread.start()
+
+    def wait(self, judge: Judge) -> Ended | Stopped | Lost:
+        """See ``Executor``."""
+        while True:
+            event = self._feed.next_event()
+            if isinstance(event, BaseException):
+                raise event
+            if isinstance(event, Ended | Stopped | Lost):
+                return event
+            self._feed.answer(judge(event.candidate, event.progress))
+
+    def close(self) -> None:
+        """See ``Executor``."""
+        self._feed.close()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        """Run Tune until the feed is closed, anew where Tune itself fails."""
+        feed = self._feed
+        try:
+            trainable = self._trainable()
+            while not feed.is_closed:
+                with scratch("tune") as folder:
+                    error = _failure(self._tuner(trainable, str(folder)))
+                feed.ending.check()
+                if error is not None:
+                    feed.lose_all(error)
+                elif not feed.is_closed:
+                    raise RuntimeError("Ray Tune ended before the search did")
+        except BaseException as error:
+            feed.post(error)
+
+    def _trainable(self) -> Any:
+        driver, device = self._driver, self._measuring.device
+        measure, *further = _measures(self._measuring)
+        trainable = tune.with_parameters(
+            run_trial,
+            evaluator=self._evaluator,
+            measure=measure,
+            folder=self._folder,
+            timeout_s=driver.trial_timeout_s,
+            further=further,
+        )
+        gpus = Trainers.here(driver.workers, device).gpu_share(driver.gpus_per_trial)
+        return tune.with_resources(trainable, {"cpu": 1, "gpu": gpus})
+
+    def _tuner(self, trainable: Any, folder: str) -> tune.Tuner:
+        return tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=self._feed,
+                scheduler=HalvingScheduler(judge=self._feed.judge),
+                num_samples=-1,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=folder,
+                name="trials",
+                verbose=0,
+                stop=self._feed.ending,
+                callbacks=[ForgetEnded()],
+            ),
+        )
 
 
-def _measures(
-    measured: Sequence[MeterFound],
-    device: str,
-    meter: str,
-    protocol: Protocol,
-    lock_folder: Path | None,
-) -> list[RayMeasure]:
+def _measures(measuring: Measuring) -> list[RayMeasure]:
     """How trials are measured; by the first they are judged."""
-    if not measured:
-        return [RayMeasure(device, meter, protocol, lock_folder)]
+    protocol, locks = measuring.protocol, measuring.lock_folder
+    if not measuring.measured:
+        return [RayMeasure(measuring.device, measuring.meter, protocol, locks)]
     return [
-        RayMeasure(found.device, found.meter, protocol, lock_folder, name=found.name)
-        for found in measured
+        RayMeasure(found.device, found.meter, protocol, locks, name=found.name)
+        for found in measuring.measured
     ]
 
 
@@ -178,134 +157,83 @@ def _failure(tuner: tune.Tuner) -> ray.exceptions.RayError | None:
     return None
 
 
-def run_replicas(
-    refinement: Refinement,
-    evaluator: Evaluator,
-    trials_folder: Place,
-    *,
-    workers: int,
-    device: str,
-    meter: str,
-    protocol: Protocol,
-    lock_folder: Path | None,
-    measured: Sequence[MeterFound] = (),
-    gpus_per_trial: float | None = None,
-    timeout_s: float | None = None,
-    listener: Listener | None = None,
-) -> None:
-    """Evaluate again what ``refinement`` asks for, until it asks no more or Ctrl-C ends it."""
-    measure, *further = _measures(measured, device, meter, protocol, lock_folder)
-    gpus = Trainers.here(workers, device).gpu_share(gpus_per_trial)
-    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS - 1)(evaluate_trial)
-    running: dict[Any, TrialRecord] = {}
-    while True:
-        while len(running) < workers and (replica := refinement.next_replica()) is not None:
-            folder = replica_folder(trials_folder / str(replica.number), replica.replica)
-            what = (replica, folder, evaluator, measure, None, timeout_s, further)
-            running[task.remote(*what)] = replica
-        if listener is not None:
-            listener.on_refine(refinement.done, refinement.budget)
-        if not running:
-            return
-        ready = ray.wait(list(running))[0][0]
-        replica = running.pop(ready)
-        try:
-            ray.get(ready)
-        except ray.exceptions.RayError as error:
-            cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else None
-            if cause is not None and is_of_storage(cause):
-                raise cause from error
-            folder = replica_folder(trials_folder / str(replica.number), replica.replica)
-            folder.mkdir(parents=True, exist_ok=True)
-            if result_in(folder) is None:
-                lost = with_spent(failed(replica, _DIED), folder)
-                write_json(folder / RESULT, lost.to_dict())
-        refinement.ended(replica)
+class _Reached:
+    """A candidate has come to a rung, and its worker waits for the verdict."""
+
+    def __init__(self, candidate: TrialRecord, progress: Progress) -> None:
+        self.candidate, self.progress = candidate, progress
 
 
-def run_alone(
-    function: Callable[..., object],
-    *arguments: object,
-    device: str,
-    while_waiting: Callable[[], None],
-) -> None:
-    """Run ``function`` once where trials run, and wait for it.
+class _Feed(Searcher):
+    """Hands Tune submitted candidates, and the loop's thread what becomes of them."""
 
-    Raises:
-        Exception: what ``function`` raised, or a ``RayError`` where its worker died.
-    """
-    gpus = 1 if device.startswith("cuda") else 0
-    task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS - 1)(_patient(function))
-    running = task.remote(*arguments)
-    while not ray.wait([running], timeout=_LOOK_S)[0]:
-        while_waiting()
-    try:
-        ray.get(running)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
-
-
-def adopt_results(session: Session, trials_folder: Place) -> None:
-    """Finish trials that a killed driver dispatched and whose worker still got to the end."""
-    for record in session.in_flight():
-        found = result_in(trials_folder / str(record.number))
-        if found is not None and is_of(found, record):
-            session.finish(found)
-
-
-def _patient(function: Callable[..., object]) -> Callable[..., object]:
-    """``function``, which waits for storage that is away."""
-
-    def run(*arguments: object) -> object:
-        with naming_storage(), patience(tell_driver("a worker waits for storage")):
-            return function(*arguments)
-
-    return run
-
-
-class _SessionSearcher(Searcher):
-    """Hands Tune the session's candidates, and the session Tune's results."""
-
-    def __init__(
-        self, session: Session, trials_folder: Place, workers: int, stopper: Stopper | None
-    ) -> None:
+    def __init__(self, trials_folder: Place) -> None:
         super().__init__()
-        self._stopper = stopper
-        self._session = session
-        self._trials_folder = trials_folder
-        self._workers = workers
-        self._running: dict[str, TrialRecord] = {}
         self.ending = Ending()
-        self._is_alone = False
-        self._attempts = Attempts(session, trials_folder)
-        self._take_up()
+        self.is_closed = False
+        self._trials_folder = trials_folder
+        # Tune's thread waits for its turn; the loop's thread only on the queue of events, which
+        # Ctrl-C interrupts.
+        self._turn = threading.Condition()
+        self._is_idle = False
+        self._submitted: deque[TrialRecord] = deque()
+        self._events: SimpleQueue[Any] = SimpleQueue()
+        self._verdict: bool | None = None
+        # Tune's thread alone.
+        self._running: dict[str, TrialRecord] = {}
 
-    def _take_up(self) -> None:
-        """Dispatch what an earlier driver left running, what may have killed it last."""
-        in_flight = self._session.in_flight()
-        self._attempts.driver_died(in_flight)
-        in_flight.sort(key=lambda record: self._attempts.of(record.number).is_suspect)
-        for record in in_flight:
-            self._again_or_failed(record)
+    def submit(self, candidate: TrialRecord) -> None:
+        """Queue ``candidate`` for Tune."""
+        with self._turn:
+            self._submitted.append(candidate)
+            self._turn.notify_all()
 
-    @contextmanager
-    def marks_interrupted(self) -> Iterator[None]:
-        """Keep that what runs at the end of the context was not killed by itself.
+    def next_event(self) -> Any:
+        """Wait for what Tune's thread posts next."""
+        with self._turn:
+            self._is_idle = self._events.empty()
+            self._turn.notify_all()
+        with interrupts.allowed():
+            return self._events.get()
 
-        So is a search that ends by Ctrl-C or for want of storage. Any other error may be a
-        trial's doing, as where it took Ray's processes with it.
-        """
-        try:
-            yield
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) or is_away(error):
-                with suppress(Exception), patience(wait_s=0.0):
-                    self._interrupted()
-            raise
-        self._interrupted()
+    def answer(self, goes_on: bool) -> None:
+        """Give the verdict on the trial that reached a rung last."""
+        with self._turn:
+            self._verdict = goes_on
+            self._turn.notify_all()
 
-    def _interrupted(self) -> None:
-        self._attempts.interrupted([record.number for record in self._session.in_flight()])
+    def close(self) -> None:
+        """End Tune's experiment and all of its trials."""
+        with self._turn:
+            self.is_closed = self.ending.is_over = True
+            self._turn.notify_all()
+
+    def post(self, event: Any) -> None:
+        """Tell the loop's thread of ``event``."""
+        with self._turn:
+            self._is_idle = False
+            self._events.put(event)
+
+    def lose_all(self, error: BaseException) -> None:
+        """Report what was running as lost: all workers are gone, by the ``error`` of one."""
+        running, self._running = list(self._running.values()), {}
+        died = []
+        for candidate in running:
+            found = finished_in(candidate, self._trials_folder)
+            if found is None:
+                died.append(candidate)
+            else:
+                self.post(Ended(found))
+        named = [
+            candidate
+            for candidate in died
+            if any(
+                name in str(error)
+                for name in worker_ids(folder_of(candidate, self._trials_folder))
+            )
+        ]
+        if died:
+            self.post(Lost(tuple(died), tuple(named)))
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -314,19 +242,18 @@ class _SessionSearcher(Searcher):
 
     @or_end(None)
     def suggest(self, trial_id: str) -> Any:
-        self._is_alone = self._is_alone and bool(self._running)
-        if len(self._running) >= self._workers or self._is_alone:
-            return None
-        candidate = self._session.next_candidate()
-        if candidate is None:
-            # Nothing is left, unless one of those that still run dies.
-            return None if self._running else str(Searcher.FINISHED)
-        if self._attempts.is_suspect(candidate.number):
-            if self._running:
-                self._session.dispatch_again(candidate, last=True)
+        def has_turn() -> bool:
+            # With nothing to run Tune would sleep for a second.
+            is_idle = self._is_idle and bool(self._running)
+            return self.is_closed or bool(self._submitted) or is_idle
+
+        with self._turn:
+            self._turn.wait_for(has_turn)
+            if self.is_closed:
+                return str(Searcher.FINISHED)
+            if not self._submitted:
                 return None
-            self._is_alone = True
-        self._attempts.begin(candidate.number)
+            candidate = self._submitted.popleft()
         self._running[trial_id] = candidate
         return {"candidate": json.dumps(candidate.to_dict())}
 
@@ -334,76 +261,37 @@ class _SessionSearcher(Searcher):
     def judge(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Whether a trial goes on; a stopped one is in the study when this returns."""
         candidate = self._running.get(trial_id)
-        if candidate is None or self._stopper is None or PROGRESS not in result:
+        if candidate is None or PROGRESS not in result:
             return True
-        progress = Progress.from_dict(json.loads(result[PROGRESS]))
-        stopped = self._stopper.judge(candidate.number, progress)
-        if stopped is None:
-            return True
-        self._session.finish(stopped)
-        self._attempts.ended(candidate.number)
-        forget_unfinished(self._trials_folder / str(candidate.number))
-        return False
+        self._verdict = None
+        self.post(_Reached(candidate, Progress.from_dict(json.loads(result[PROGRESS]))))
+        with self._turn:
+            self._turn.wait_for(lambda: self.is_closed or self._verdict is not None)
+            goes_on = self._verdict is not False
+        if not goes_on:
+            del self._running[trial_id]
+            self.post(Stopped(candidate))
+        return goes_on
 
     @or_end(None)
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         candidate = self._running.pop(trial_id, None)
-        if candidate is None or self._session.record(candidate.number).state != "running":
+        if candidate is None:
             return
-        if not error and AWAY in (result or {}):
+        said = result or {}
+        if not error and AWAY in said:
             # Unfinished, for a resumed search: whoever runs it next meets the same storage.
-            raise StorageAwayError((result or {})[AWAY])
-        folder = self._trials_folder / str(candidate.number)
+            raise StorageAwayError(said[AWAY])
         # What it reported, since the disk may be away just now; what it wrote, where it died then.
-        told = (result or {}).get(ENDED)
-        found = result_in(folder) if told is None else TrialRecord.from_dict(json.loads(told))
-        if found is not None:
-            self._session.finish(found)
-            self._attempts.ended(candidate.number)
+        if ENDED in said:
+            self.post(Ended(TrialRecord.from_dict(json.loads(said[ENDED]))))
+        elif (found := finished_in(candidate, self._trials_folder)) is not None:
+            self.post(Ended(found))
         elif error:
-            self._lose(candidate, is_sure=True)
-        # Neither: Ctrl-C stopped it half-way; it stays in flight.
-
-    def lose_all(self, error: BaseException | None = None) -> None:
-        """Dispatch again what was running: all its workers are gone, by the ``error`` of one."""
-        running, self._running = list(self._running.values()), {}
-        died = []
-        for candidate in running:
-            found = result_in(self._trials_folder / str(candidate.number))
-            if found is not None and is_of(found, candidate):
-                self._session.finish(found)
-                self._attempts.ended(candidate.number)
-            elif self._session.record(candidate.number).state == "running":
-                died.append(candidate)
-        named = [candidate for candidate in died if self._is_named(candidate, error)]
-        is_sure = len(died) == 1 or len(named) == 1
-        for candidate in died:
-            if is_sure and named and candidate not in named:
-                # Ended by Tune with the one that Ray names.
-                self._attempts.interrupted([candidate.number])
-                self._again_or_failed(candidate)
-            else:
-                self._lose(candidate, is_sure=is_sure)
-
-    def _is_named(self, candidate: TrialRecord, error: BaseException | None) -> bool:
-        names = worker_ids(self._trials_folder / str(candidate.number))
-        return error is not None and any(name in str(error) for name in names)
-
-    def _lose(self, candidate: TrialRecord, *, is_sure: bool) -> None:
-        self._attempts.worker_died(candidate.number, is_sure=is_sure)
-        self._again_or_failed(candidate)
-
-    def _again_or_failed(self, candidate: TrialRecord) -> None:
-        tried = self._attempts.of(candidate.number)
-        if tried.is_spent:
-            folder = self._trials_folder / str(candidate.number)
-            self._session.finish(with_spent(failed(candidate, _DIED), folder))
-            self._attempts.ended(candidate.number)
-            forget_unfinished(folder)
-        else:
-            self._session.dispatch_again(candidate, last=True)
+            self.post(Lost((candidate,)))
+        # Neither: the executor was closed; it stays in flight.
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher for a restore that is never used here."""

@@ -19,19 +19,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Ending(tune.Stopper):
-    """Stops all trials once there is an error."""
+    """Stops all trials once there is an error, or ``is_over`` is set."""
 
     def __init__(self) -> None:
         """There is none yet."""
         self.error: Exception | None = None
+        self.is_over = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """No trial is stopped by itself."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether there is an error."""
-        return self.error is not None
+        """Whether no trial is to go on."""
+        return self.is_over or self.error is not None
 
     def check(self) -> None:
         """Raise the error, if there is one."""

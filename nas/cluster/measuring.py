@@ -26,6 +26,7 @@ from nas.core.files import Place, as_local
 from nas.core.retry import is_of_storage, naming_storage, patience
 from nas.evaluation.evaluator import Measure
 from nas.records.trial import TrialRecord
+from nas.searching.controller.attempts import ATTEMPTS
 from predictors.measurement.process import MeasureInterrupted
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.records import EnergyRecord
@@ -33,9 +34,6 @@ from predictors.measurement.runner import measure_fresh
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
-
-# How often what dies is tried before it counts as failed.
-ATTEMPTS = 3
 
 
 def measuring_options(name: str | None) -> dict[str, Any]:

@@ -8,9 +8,9 @@ is whole or absent: what a killed driver left out is written by the next one.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,10 @@ from typing import Any
 # First: it sets what Ray reads when it is imported.
 
 # isort: split
-from ray.tune import Callback
 from ray.tune.logger import TBXLoggerCallback
 
 from nas.records.trial import TrialRecord
-from nas.searching.controller.session import Session
+from nas.searching.controller.session import Listener, Snapshot
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import encode
 from search_spaces.workload import SAMPLE
@@ -31,45 +30,52 @@ _LOG = logging.getLogger(__name__)
 _STEP = "training_iteration"
 
 
-class TensorBoardLog(Callback):
-    """Logs each of a session's trials once, when it has ended."""
+class TensorBoardLog:
+    """A ``Listener`` that logs each trial once, when it has ended, and passes on what it hears."""
 
     def __init__(
-        self, session: Session, space: SearchSpace, folder: Path, unit: str = SAMPLE
+        self,
+        space: SearchSpace,
+        folder: Path,
+        unit: str = SAMPLE,
+        listener: Listener | None = None,
     ) -> None:
         """Log to ``folder``, where what is there already stays; joules are per ``unit``."""
-        self._session, self._space, self._folder = session, space, folder
-        self._unit = unit
-        self._started: set[int] = set()
+        self._space, self._folder, self._unit = space, folder, unit
+        self._listener = listener
         self._is_lost = False
 
-    def setup(self, *_: Any, **__: Any) -> None:
+    def take_up(self, records: Iterable[TrialRecord]) -> None:
         """Log what ended while nobody did: the search was killed, or began without a log."""
-        for record in self._session.records():
+        for record in records:
             self._log(record)
 
-    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        """Remember whom to log."""
-        self._started.add(json.loads(trial.config["candidate"])["number"])
-
-    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        """Log what has ended."""
-        self._log_ended()
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        """See ``on_trial_complete``."""
-        self._log_ended()
-
-    def on_experiment_end(self, trials: Any, **_: Any) -> None:
-        """See ``on_trial_complete``."""
-        self._log_ended()
-
-    def _log_ended(self) -> None:
-        """Tune may tell us of an end before the session: that trial is logged with the next."""
-        records = map(self._session.record, sorted(self._started))
-        for record in [r for r in records if r.state != "running"]:
-            self._started.remove(record.number)
+    def on_change(self, snapshot: Snapshot, record: TrialRecord | None) -> None:
+        """See ``nas.searching.controller.session.Listener``."""
+        if record is not None:
             self._log(record)
+        if self._listener is not None:
+            self._listener.on_change(snapshot, record)
+
+    def on_teacher(self, epoch: int, epochs: int) -> None:
+        """See ``nas.searching.controller.session.Listener``."""
+        if self._listener is not None:
+            self._listener.on_teacher(epoch, epochs)
+
+    def on_supernet(self, epoch: int, epochs: int) -> None:
+        """See ``nas.searching.controller.session.Listener``."""
+        if self._listener is not None:
+            self._listener.on_supernet(epoch, epochs)
+
+    def on_refine(self, done: int, total: int) -> None:
+        """See ``nas.searching.controller.session.Listener``."""
+        if self._listener is not None:
+            self._listener.on_refine(done, total)
+
+    def on_wait(self, reason: str) -> None:
+        """See ``nas.searching.controller.session.Listener``."""
+        if self._listener is not None:
+            self._listener.on_wait(reason)
 
     def _log(self, record: TrialRecord) -> None:
         if self._is_lost or record.state not in ("complete", "stopped"):
@@ -80,10 +86,6 @@ class TensorBoardLog(Callback):
             # The study has all of it; a search is not ended for a log of it.
             self._is_lost = True
             _LOG.warning(f"TensorBoard files cannot be written, and nothing more is: {error}")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks for a restore that is never used here."""
-        return {}
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,22 +21,14 @@ from ray import tune
 from nas.cluster.measuring import Measurements, RayMeasure
 from nas.cluster.waits import tell_driver
 from nas.core.files import Place, read_json, write_json
-from nas.core.retry import (
-    AwayError,
-    Waits,
-    as_away,
-    is_of_storage,
-    is_os_error,
-    naming_storage,
-    patience,
-    persist,
-)
+from nas.core.retry import AwayError, Waits, naming_storage, patience
 from nas.evaluation.evaluator import Evaluator, Measure, forget_unfinished
+from nas.evaluation.outcome import folder_of, is_of, local, outcome
+from nas.records.failures import failed
 from nas.records.replicas import RESULT, result_in
 from nas.records.rungs import Progress, Tell
 from nas.records.spent import with_spent
 from nas.records.trial import TrialRecord
-from nas.searching.controller.session import failed
 
 # Of what a worker reports to Tune.
 PROGRESS, ENDED, AWAY = "progress", "record", "storage"
@@ -61,10 +53,12 @@ def run_trial(
     Where storage was away for too long Tune hears of that instead: the trial is unfinished.
     """
     candidate = TrialRecord.from_dict(json.loads(config["candidate"]))
-    own = folder / str(candidate.number)
+    own = folder_of(candidate, folder)
     _say_who(own)
+    # A replica repeats a whole evaluation: it is not stopped early.
+    tell = None if candidate.replica else _tell
     try:
-        record = evaluate_trial(candidate, own, evaluator, measure, _tell, timeout_s, further)
+        record = evaluate_trial(candidate, own, evaluator, measure, tell, timeout_s, further)
     except AwayError as error:
         tune.report({AWAY: f"trial {candidate.number}: {error}"})
     else:
@@ -108,7 +102,7 @@ def evaluate_trial(
         AwayError: storage was full, away or refusing for too long; the trial is unfinished.
         RayError: the cluster failed, and so it is.
     """
-    with naming_storage(_local(folder)):
+    with naming_storage(local(folder)):
         return _evaluated(candidate, folder, evaluator, measure, tell, timeout_s, further)
 
 
@@ -122,52 +116,34 @@ def _evaluated(
     further: Sequence[RayMeasure],
 ) -> TrialRecord:
     telling = tell_driver(f"trial {candidate.number} waits for storage")
+    measuring = Measurements(measure, further)
+
+    def evaluate() -> TrialRecord:
+        return measuring.added_to(evaluator.evaluate(candidate, folder, measuring, tell))
+
     with (
         patience(telling) as waits,
         _time_limit(candidate, folder, timeout_s, waits) as may_end,
     ):
-        _prepare(folder)
-        known = result_in(folder)
-        if known is not None and is_of(known, candidate):
-            # It had ended, as where its time was over; Ray runs again what dies.
-            return known
-        try:
-            # Again from what it kept, where storage was away: the candidate is not to blame.
-            measuring = Measurements(measure, further)
-            record = persist(
-                lambda: evaluator.evaluate(candidate, folder, measuring, tell), is_storage=False
-            )
-            record = measuring.added_to(record)
-        except MemoryError:
-            record = with_spent(failed(candidate, "out of memory"), folder)
-        except Exception as error:
-            cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
-            if isinstance(cause, ray.exceptions.RayError):
-                # The cluster failed, not the candidate. A driver that lives dispatches it again;
-                # one that was killed, and its node with it, must find the trial unfinished when
-                # it resumes.
-                raise
-            if is_of_storage(cause, _local(folder)):
-                # Nor is the candidate to blame for a full disk, wherever it was met.
-                raise as_away(cause) from error
-            record = with_spent(failed(candidate, f"{type(cause).__name__}: {cause}"), folder)
-        with may_end:
-            write_json(folder / RESULT, record.to_dict())
+        record = outcome(candidate, folder, evaluate, cause_of=_cause, may_end=may_end)
     forget_unfinished(folder)
     return record
 
 
-def _local(folder: Place) -> Path | None:
-    return folder if isinstance(folder, Path) else None
+def _cause(error: Exception) -> BaseException:
+    """What a task of the trial raised.
 
-
-def _prepare(folder: Place) -> None:
-    """Make a trial's folder, or rid it of what a killed worker was writing just then."""
-    if not isinstance(folder, Path):
-        return
-    persist(lambda: folder.mkdir(parents=True, exist_ok=True), is_os_error)
-    for left in folder.glob(".*.tmp"):
-        left.unlink(missing_ok=True)
+    Raises:
+        RayError: the cluster failed, not the candidate. A driver that lives dispatches it again;
+            one that was killed, and its node with it, must find the trial unfinished when it
+            resumes.
+    """
+    cause: BaseException = error
+    if isinstance(error, ray.exceptions.RayTaskError):
+        cause = error.cause
+    if isinstance(cause, ray.exceptions.RayError):
+        raise error
+    return cause
 
 
 @contextmanager
@@ -218,12 +194,3 @@ def _time_limit(
 def _tell(progress: Progress) -> None:
     """Report, and wait for the verdict: if it is to stop, this ends the thread."""
     tune.report({PROGRESS: json.dumps(progress.to_dict())})
-
-
-def is_of(result: TrialRecord, candidate: TrialRecord) -> bool:
-    """Whether ``result`` is what became of ``candidate``."""
-    return (result.number, result.replica, result.architecture) == (
-        candidate.number,
-        candidate.replica,
-        candidate.architecture,
-    )

@@ -7,7 +7,6 @@ where all is over, it writes the JSON of every trial at once, which are 16 kB mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 # First: it sets what Ray reads when it is imported.
@@ -48,22 +47,6 @@ class ForgetEnded(Callback):
             # Not as Tune would make it anew.
             trial._state_json = "{}"
         self._ended.clear()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks for a restore that is never used here."""
-        return {}
-
-
-class EachStep(Callback):
-    """Calls a function at the beginning of each of Tune's steps."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        """``function`` is called in the driver's main thread."""
-        self._function = function
-
-    def on_step_begin(self, iteration: int, trials: Any, **_: Any) -> None:
-        """See ``Callback``."""
-        self._function()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks for a restore that is never used here."""

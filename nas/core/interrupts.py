@@ -1,8 +1,8 @@
 """Ctrl-C, SIGTERM and SIGHUP end a command alike: what is done is kept and shown, then it ends.
 
 SLURM, Kubernetes, systemd and ``timeout`` send SIGTERM, a terminal or connection that closes
-SIGHUP, which ``nohup`` has ignored. A second signal of any kind ends the process at once. Ray and
-Ray Tune install handlers of their own, so that ours are installed again behind them.
+SIGHUP, which ``nohup`` has ignored. A second signal of any kind ends the process at once. Ray
+installs handlers of its own, so that ours are installed again behind them.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-_Handler = Callable[[int, FrameType | None], Any]
 _SHOW_CURSOR = "\x1b[?25h"
 
 
 class _State:
-    """Of this process: which signals are ours, which came first, and who else is to be told."""
+    """Of this process: which signals are ours, which came first, and whether it is held back."""
 
     handled: frozenset[int] = frozenset()
     first: int | None = None
-    forward: _Handler | None = None
+    is_deferred: bool = False
 
 
 @contextmanager
@@ -48,7 +47,7 @@ def handled() -> Iterator[None]:
     try:
         yield
     finally:
-        _State.handled, _State.forward = frozenset(), None
+        _State.handled = frozenset()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -97,42 +96,36 @@ def kept_from_children() -> Iterator[None]:
 
 
 @contextmanager
-def told_to_library() -> Iterator[Callable[[], None]]:
-    """Give what puts our handler before the one that a library has installed for Ctrl-C.
+def deferred() -> Iterator[None]:
+    """Hold ``KeyboardInterrupt`` back until ``allowed``: what is being written is written whole.
 
-    The library's is called for the first signal, in place of ``KeyboardInterrupt``.
+    A second signal still ends the process at once.
     """
-
-    def take_over() -> None:
-        theirs = _theirs()
-        if theirs is not None and signal.SIGINT in _State.handled:
-            _State.forward = theirs
-            install()
-
+    before, _State.is_deferred = _State.is_deferred, True
     try:
-        yield take_over
+        yield
     finally:
-        _State.forward = None
-        install()
+        _State.is_deferred = before
 
 
-def _theirs() -> _Handler | None:
-    """The handler of Ctrl-C, where it is neither ours nor Python's."""
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    current = signal.getsignal(signal.SIGINT)
-    is_theirs = callable(current) and current not in (_on_signal, signal.default_int_handler)
-    return current if is_theirs and callable(current) else None
+@contextmanager
+def allowed() -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` in this context, also for a signal that was held back."""
+    before, _State.is_deferred = _State.is_deferred, False
+    try:
+        if before and is_ending():
+            raise KeyboardInterrupt
+        yield
+    finally:
+        _State.is_deferred = before
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     if _State.first is not None:
         _end_now(number)
     _State.first = number
-    theirs = _State.forward or _theirs()
-    if theirs is None:
+    if not _State.is_deferred:
         raise KeyboardInterrupt
-    theirs(number, frame)
 
 
 def _end_now(number: int) -> NoReturn:

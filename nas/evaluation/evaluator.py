@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from nas.core.files import Place, read_json, write_json
+from nas.core.time_limit import check_time
 from nas.records.config import SearchConfig
 from nas.records.replicas import save_scores
 from nas.records.rungs import Progress, RungPoint, Tell
@@ -22,6 +25,7 @@ from search_spaces.workload import Workload
 if TYPE_CHECKING:
     from nas.training.fit import Look
     from predictors.measurement.accounting import EnergySpan
+    from predictors.measurement.exclusive import DeviceLock
     from search_spaces.models.transformer import Transformer
 
 # Between the seeds of a trial and its replicas: beyond the numbers of any search's trials.
@@ -142,7 +146,7 @@ class TrainingEvaluator:
                 initial=initial,
                 watch=Watch(rungs, watcher.look),
                 keeper=keeper,
-                step_guard=lock.shared,
+                step_guard=partial(checked_step, lock),
             )
             if fitted.validation.scores is not None:
                 save_scores(folder, fitted.validation.scores)
@@ -186,6 +190,12 @@ class TrainingEvaluator:
             trained_by=keeper.trained_by,
             measured_by=record.versions,
         )
+
+
+def checked_step(lock: DeviceLock) -> AbstractContextManager[object]:
+    """The device for one step, if there is time left for it."""
+    check_time()
+    return lock.shared()
 
 
 class _Watcher:

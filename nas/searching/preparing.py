@@ -11,6 +11,7 @@ import numpy as np
 
 from nas.core.files import Place, copy_file, write_atomic
 from nas.core.retry import AwayError
+from nas.evaluation.executor import Backend
 from nas.evaluation.supernet_weights import prepare_supernet
 from nas.evaluation.supernet_weights import read_progress as read_supernet_progress
 from nas.evaluation.teacher import TeacherError, is_ready, prepare_teacher, read_progress
@@ -87,9 +88,7 @@ def _share_inputs(run: Run) -> None:
         copy_file(run.inputs_path, run.inputs_place)
 
 
-def make_teacher(
-    run: Run, config: SearchConfig, lock_folder: Path | None, listener: Listener
-) -> None:
+def make_teacher(run: Run, config: SearchConfig, backend: Backend, listener: Listener) -> None:
     """Train the run's teacher, unless it is ready; a resumed run finds it so."""
     folder = run.teacher_folder.resolve()
     if is_ready(folder):
@@ -100,12 +99,10 @@ def make_teacher(
         if progress is not None:
             listener.on_teacher(*progress)
 
-    _train("teacher", prepare_teacher, config, folder, lock_folder, look)
+    _train("teacher", prepare_teacher, config, folder, backend, look)
 
 
-def make_supernet(
-    run: Run, config: SearchConfig, lock_folder: Path | None, listener: Listener
-) -> None:
+def make_supernet(run: Run, config: SearchConfig, backend: Backend, listener: Listener) -> None:
     """Train the run's supernet, unless it is ready; an interrupted training goes on."""
     if run.supernet() is not None:
         return
@@ -116,7 +113,7 @@ def make_supernet(
         if progress is not None:
             listener.on_supernet(*progress)
 
-    _train("supernet", prepare_supernet, config, folder, lock_folder, look)
+    _train("supernet", prepare_supernet, config, folder, backend, look)
 
 
 def _train(
@@ -124,14 +121,12 @@ def _train(
     prepare: Callable[..., object],
     config: SearchConfig,
     folder: Place,
-    lock_folder: Path | None,
+    backend: Backend,
     look: Callable[[], None],
 ) -> None:
-    # Imported here, so that everything else of a run can be made without ray.
-    from nas.cluster.driver import run_alone
-
     try:
-        run_alone(prepare, config, folder, lock_folder, device=config.device, while_waiting=look)
+        # Each machine has its own folder of locks, whatever this one's is called.
+        backend.run(prepare, config, folder, None, while_waiting=look)
     except AwayError:
         raise
     except Exception as error:

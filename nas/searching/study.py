@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
@@ -15,6 +15,7 @@ from nas.core.files import check_writable
 from nas.core.retry import patience
 from nas.core.versions import Start
 from nas.evaluation.evaluator import Evaluator, TrainingEvaluator
+from nas.evaluation.executor import Backend, Executor, Measuring
 from nas.evaluation.supernet_evaluator import SupernetEvaluator
 from nas.evaluation.teacher import check_artifact
 from nas.records.config import LARGEST, SearchConfig
@@ -30,6 +31,7 @@ from nas.searching.fitting import check_fits
 from nas.searching.gating.gate import Gate, Rivals
 from nas.searching.gating.prior_run import Situation
 from nas.searching.gating.warm_start import Earlier, gather, load_earlier
+from nas.searching.loop import adopt_results, refine, search
 from nas.searching.preparing import (
     fill,
     has_study,
@@ -39,7 +41,7 @@ from nas.searching.preparing import (
     undone,
 )
 from nas.store import run as run_module
-from nas.store.cluster_address import LOCAL, check_address, name_address
+from nas.store.cluster_address import check_address, name_address
 from nas.store.files_host import place_of
 from nas.store.run import CLIENT, Driver, Run
 from nas.store.storage import StudyStore
@@ -49,52 +51,36 @@ from nas.tasks.registry import get_task
 from predictors.measurement.protocol import Protocol, get_protocol
 from search_spaces.workload import Workload
 
-
-class Where(TypedDict):
-    """Where and how candidates are evaluated."""
-
-    workers: int
-    device: str
-    meter: str
-    protocol: Protocol
-    lock_folder: Path | None
-    measured: Sequence[MeterFound]
-    timeout_s: float | None
-    gpus_per_trial: float | None
+if TYPE_CHECKING:
+    from nas.cluster.tensorboard import TensorBoardLog
 
 
 def run_search(
     config: SearchConfig,
     folder: Path,
+    driver: Driver | None = None,
     *,
-    workers: int = 2,
-    address: str | None = None,
-    trial_timeout_s: float | None = None,
-    log: str | None = None,
-    gpus_per_trial: float | None = None,
     resume: bool = False,
     files: Iterable[Path] = (),
     listener: Listener | None = None,
 ) -> Run:
     """Search, and return the run. Ctrl-C or SIGTERM ends it early, every finished trial kept.
 
-    A trial that takes longer than ``trial_timeout_s`` fails, and the search goes on. With ``log``
-    (``"tensorboard"``) trials are logged in the run's folder of that name, too. A trial takes
-    ``gpus_per_trial`` of a GPU, by default such that every GPU of the cluster is used.
-    With ``resume``, ``folder`` is a run and ``config`` must be its configuration, but for
-    ``trials``, which may be raised to search on, and ``refine``. Of a new run, ``files`` are those
-    of the user's that must not change while it lasts, beside those that ``config`` names.
+    ``driver`` says where trials run and how long each may take, by default on a Ray of the
+    search's own. With ``resume``, ``folder`` is a run and ``config`` must be its configuration,
+    but for ``trials``, which may be raised to search on, and ``refine``. ``files`` are those of
+    the user's that must not change while a new run lasts, beside those that ``config`` names.
 
     Raises:
         ValueError: the folder, configuration or task is not what it must be.
         StorageError: the study cannot be opened, or was away for longer than it is waited for.
         RunBusyError: another search writes to the run.
-        ClusterError: there is no fitting Ray cluster at ``address``.
+        ClusterError: there is no fitting Ray cluster at the driver's address.
         MeterError: no meter can measure the device.
         TeacherError: the teacher or the supernet could not be trained.
     """
+    driver = driver or Driver()
     name_storage(config.storage)
-    driver = Driver(workers, address or LOCAL, trial_timeout_s, log, gpus_per_trial)
     check_address(driver.address)
     name_address(driver.address)
     if driver.address.startswith(CLIENT):
@@ -107,26 +93,18 @@ def run_search(
 
 def resume_search(
     folder: Path,
+    options: Mapping[str, Any] | None = None,
     *,
-    trials: int | None = None,
-    refine: int | None = None,
-    workers: int | None = None,
-    address: str | None = None,
-    trial_timeout_s: float | None = None,
-    log: str | None = None,
-    gpus_per_trial: float | None = None,
-    storage: str | None = None,
-    files_at: str | None = None,
     task: str | Path | None = None,
     listener: Listener | None = None,
+    **changes: Any,
 ) -> Run:
-    """Go on with the run in ``folder``, which knows all else that it needs.
+    """Go on with the run in ``folder``, which contains all else that it needs.
 
-    ``trials`` and ``refine`` may be raised to search on; ``workers``, ``address``
-    (``"local"`` for a Ray of its own), ``trial_timeout_s``, ``log`` and ``gpus_per_trial`` are
-    those of the last driver where they are ``None``. ``storage`` is for a study that has moved, or
-    whose password is nowhere else, ``files_at`` for files that have, ``task`` for a task file that
-    has.
+    ``options`` are those of ``Driver`` by name: where one is ``None``, it is the last driver's.
+    ``changes`` are of the configuration: ``trials`` and ``refine`` may be raised to search on,
+    ``storage`` is for a study that has moved, or whose password is nowhere else, ``files_at`` for
+    files that have; ``task`` is for a task file that has.
 
     Raises:
         ValueError: the folder is not a run, or what it was begun with has changed.
@@ -135,20 +113,9 @@ def resume_search(
     run = run_module.load(folder)
     if task is not None:
         run = run.with_task(task)
-    asked = {"trials": trials, "refine": refine, "storage": storage, "files_at": files_at}
-    given = {name: value for name, value in asked.items() if value is not None}
-    config = replace(run.config, **given)  # type: ignore[arg-type]
-    return run_search(
-        config,
-        folder,
-        workers=run.driver.workers if workers is None else workers,
-        address=address or run.driver.address,
-        trial_timeout_s=trial_timeout_s or run.driver.trial_timeout_s,
-        log=log or run.driver.log,
-        gpus_per_trial=gpus_per_trial or run.driver.gpus_per_trial,
-        resume=True,
-        listener=listener,
-    )
+    given = {name: value for name, value in changes.items() if value is not None}
+    config, driver = replace(run.config, **given), run.driver.changed(**(options or {}))
+    return run_search(config, folder, driver, resume=True, listener=listener)
 
 
 def _search_there(
@@ -163,7 +130,7 @@ def _search_there(
     from nas.cluster.client import search_there
 
     def search(folder: Path, listener: Listener | None) -> None:
-        with threadpool_limits(1):
+        with interrupts.handled(), threadpool_limits(1):
             _run_search(config, folder, driver, resume, files, listener)
 
     search_there(search, folder, driver.address, listener)
@@ -183,12 +150,6 @@ def _run_search(
     files: Iterable[Path],
     listener: Listener | None,
 ) -> Run:
-    # Imported here, so that everything else of a run can be read without ray.
-    from nas.cluster.connect import cluster
-    from nas.cluster.roles import meet, meet_any
-    from nas.cluster.shipping import check_paths
-    from nas.cluster.waits import hear_waits
-
     with ExitStack() as held:
         run: Run | None = None
         if resume:
@@ -196,7 +157,8 @@ def _run_search(
             lock = held.enter_context(writing.writer(folder, listener))
             # Only now: the driver that held the lock before may have changed it.
             run = run_module.load(folder)
-            driver = replace(driver, log=driver.log or run.driver.log)
+            if driver.workers:
+                driver = replace(driver, log=driver.log or run.driver.log)
             run = run_module.resumed(run, config, driver)
             run = replace(run, starts=(*run.starts, Start.now()))
         config.load_plugins()
@@ -209,28 +171,19 @@ def _run_search(
             run_module.check_new(folder)
             if config.teacher not in (None, LARGEST):
                 check_artifact(Path(config.teacher), workload)
-        address = None if driver.address == LOCAL else driver.address
-        names = [asked.name for asked in config.measure_on]
-        on_ray = cluster(address, driver.workers, config.device, names)
+        backend = _backend(driver, config, listener)
         meter_name = config.meter if run is None else run.meter
         measured: tuple[MeterFound, ...] = ()
-        # Only nodes that measure can say what joules will be of.
-        asks_nodes = address is not None or bool(config.measure_on)
-        if asks_nodes:
-            held.enter_context(on_ray)
+        if backend.is_asked_for_meters:
+            held.enter_context(backend)
         if config.measure_on:
             first, *further = config.measure_on
             if run is not None:
                 first = replace(first, meter=run.meter)
-            measured = meet((first, *further), config.device, config.meter)
+            measured = backend.find_meters((first, *further), config.device, config.meter)
         kept = None if run is None else load_earlier(folder, config)
         if kept is None:
-            if measured:
-                meter = measured[0]
-            elif address is None:
-                meter = find_meter(None, config.device, meter_name)
-            else:
-                meter = meet_any(config.device, meter_name)
+            meter = measured[0] if measured else backend.find_meter(config.device, meter_name)
             meter_name = meter.meter
             earlier = gather(config, _situation(meter, protocol, workload))
         else:
@@ -249,10 +202,9 @@ def _run_search(
             check_writable(place_of(config.files_at))
         # Whatever can be refused is refused before anything is written.
         store = open_study(run, sampler) if run is not None and has_study(run) else None
-        if not asks_nodes:
-            held.enter_context(on_ray)
-        if driver.address != LOCAL:
-            check_paths(config, files, folder)
+        if not backend.is_asked_for_meters:
+            held.enter_context(backend)
+        backend.check_paths(config, files, folder)
         if run is None:
             assert meter_name is not None
             was_there = folder.exists()
@@ -271,33 +223,36 @@ def _run_search(
         with writing.said_if_not_writable(folder):
             run_module.go_on(run)
         store = store or open_study(run, sampler)
-        with (
-            writing.said_if_away(run),
-            hear_waits(listener),
-            patience(writing.storage_waits(listener)),
-        ):
+        measuring = Measuring(config.device, run.meter, protocol, measured=measured)
+        with writing.said_if_away(run), patience(writing.storage_waits(listener)):
             store.fence(writing.checks_of(run, lock, held), lock.token)
-            _drive(run, store, workload, protocol, earlier, measured, listener)
+            _drive(run, store, workload, backend, measuring, earlier, listener)
     return run
+
+
+def _backend(driver: Driver, config: SearchConfig, listener: Listener | None) -> Backend:
+    """Where trials run: in this process where no worker does, else on Ray."""
+    if driver.workers == 0:
+        from nas.searching.in_process import InProcessBackend
+
+        return InProcessBackend(driver, listener)
+    # Imported here, so that all else works without Ray.
+    from nas.cluster.backend import RayBackend
+
+    return RayBackend(driver, config, listener)
 
 
 def _drive(
     run: Run,
     store: StudyStore,
     workload: Workload,
-    protocol: Protocol,
+    backend: Backend,
+    measuring: Measuring,
     earlier: Earlier,
-    measured: Sequence[MeterFound],
     listener: Listener | None,
 ) -> None:
-    """Run the search of ``run`` to its end, on the Ray that is there, or until Ctrl-C."""
-    from nas.cluster.driver import adopt_results, run_replicas, run_trials
-    from nas.cluster.roles import EnergyShare, Trainers
-    from nas.cluster.tensorboard import TensorBoardLog
-
-    folder, config, workers = run.folder, run.config, run.driver.workers
-    # Workers need no study, nor the password that may open it.
-    told = replace(config, storage=None, device=run.driver.trained_on(config.device))
+    """Run the search of ``run`` to its end on ``backend``, or until Ctrl-C."""
+    config = run.config
     gate = Gate(
         workload,
         config.gate,
@@ -310,75 +265,76 @@ def _drive(
             allows=lambda batch: config.goals.allows(batch, workload),
         ),
     )
-    watched = watched_meter(run)
-    with DeviceAccount(run.device_account_path, watched, listener) as account:
+    log = _log(run, listener)
+    with DeviceAccount(run.device_account_path, watched_meter(run), log or listener) as account:
         first = earlier.first(config.space, config.trials)
         session = Session(config, workload, store, gate, account, first, run.metric)
         adopt_results(session, run.trials_place)
-        # Each machine has its own folder of locks, whatever this one's is called.
-        locks = None
-        if config.teacher is not None:
-            try:
-                make_teacher(run, told, locks, account)
-            except KeyboardInterrupt:
-                return
-        teacher = None if config.teacher is None else run.teacher_folder.resolve()
-        trainers = Trainers.here(workers, config.device)
-        if not trainers.cpus:
-            account.on_wait(f"no node of the cluster can train on {config.device} yet")
-        trainer = TrainingEvaluator(
-            told,
-            run.inputs_place.resolve(),
-            locks,
-            teacher,
-            EnergyShare(workers, trainers.gpu_share(run.driver.gpus_per_trial)),
-        )
-        evaluator: Evaluator = trainer
-        if config.supernet is not None:
-            try:
-                make_supernet(run, told, locks, account)
-            except KeyboardInterrupt:
-                return
-            evaluator = SupernetEvaluator.of(told, trainer, run.supernet_folder.resolve())
-        trials_folder = run.trials_place.resolve()
-        told_of = None
-        if run.driver.log is not None:
-            told_of = TensorBoardLog(session, config.space, run.tensorboard_folder, run.unit)
-        where: Where = {
-            "workers": workers,
-            "device": config.device,
-            "meter": run.meter,
-            "protocol": protocol,
-            "lock_folder": locks,
-            "measured": measured,
-            "timeout_s": run.driver.trial_timeout_s,
-            "gpus_per_trial": run.driver.gpus_per_trial,
-        }
-        run_trials(
-            session,
-            evaluator,
-            trials_folder,
-            **where,
-            stopper=None if config.halving is None else Stopper(config.halving, session, gate),
-            log=told_of,
-        )
-        if config.supernet is not None and session.is_searched() and not interrupts.is_ending():
-            add_finalists(run, config, session, gate)
-            run_trials(session, evaluator, trials_folder, **where, log=told_of)
-        if config.refine and session.is_over and not interrupts.is_ending():
-            refinement = Refinement(
-                session.records(),
-                (folder / "trials").resolve(),
-                config.goals,
-                config.device,
-                config.refine,
-                kept=trials_folder,
-            )
-            with suppress(KeyboardInterrupt):
-                run_replicas(refinement, evaluator, trials_folder, **where, listener=account)
+        if log is not None:
+            log.take_up(session.records())
+        try:
+            evaluator = _evaluator(run, backend, account)
+        except KeyboardInterrupt:
+            return
+        with closing(
+            backend.executor(evaluator, run.trials_place.resolve(), measuring)
+        ) as executor:
+            _search_and_refine(run, session, gate, executor, account)
     if session.stop_reason is not None:
         store.check_writer()
         run.end_early(session.stop_reason)
+
+
+def _search_and_refine(
+    run: Run, session: Session, gate: Gate, executor: Executor, listener: Listener
+) -> None:
+    """Search, then fine-tune finalists, then evaluate again what is unsure."""
+    config, trials_folder = run.config, run.trials_place.resolve()
+    stopper = None if config.halving is None else Stopper(config.halving, session, gate)
+    is_whole = search(session, executor, trials_folder, stopper)
+    if is_whole and config.supernet is not None and session.is_searched():
+        add_finalists(run, config, session, gate)
+        is_whole = search(session, executor, trials_folder)
+    if is_whole and config.refine and session.is_over:
+        refinement = Refinement(
+            session.records(),
+            (run.folder / "trials").resolve(),
+            config.goals,
+            config.device,
+            config.refine,
+            kept=trials_folder,
+        )
+        refine(refinement, executor, trials_folder, listener)
+
+
+def _evaluator(run: Run, backend: Backend, listener: Listener) -> Evaluator:
+    """What evaluates candidates, with the teacher and the supernet that it needs trained."""
+    config = run.config
+    # Workers need no study, nor the password that may open it.
+    told = replace(config, storage=None, device=run.driver.trained_on(config.device))
+    if config.teacher is not None:
+        make_teacher(run, told, backend, listener)
+    trainer = TrainingEvaluator(
+        told,
+        run.inputs_place.resolve(),
+        # Each machine has its own folder of locks, whatever this one's is called.
+        None,
+        None if config.teacher is None else run.teacher_folder.resolve(),
+        backend.energy_share(),
+    )
+    if config.supernet is None:
+        return trainer
+    make_supernet(run, told, backend, listener)
+    return SupernetEvaluator.of(told, trainer, run.supernet_folder.resolve())
+
+
+def _log(run: Run, listener: Listener | None) -> TensorBoardLog | None:
+    """Where the run's trials are logged beside the study, if anywhere."""
+    if run.driver.log is None:
+        return None
+    from nas.cluster.tensorboard import TensorBoardLog
+
+    return TensorBoardLog(run.config.space, run.tensorboard_folder, run.unit, listener)
 
 
 def situation_of(config: SearchConfig) -> Situation:

@@ -72,6 +72,7 @@ LOGS = ("tensorboard",)
 class Driver:
     """How a search was last driven, so that going on with it needs no memory of that.
 
+    Of ``workers`` each evaluates a trial at a time on Ray; with 0 this process does, without Ray.
     ``address`` is that of a Ray cluster, ``"local"`` for one on this machine for the search alone.
     A trial that takes longer than ``trial_timeout_s`` fails; ``None`` is any time. ``log`` is one
     of ``LOGS``, to which trials are logged beside the study, or ``None``. A trial takes
@@ -86,8 +87,8 @@ class Driver:
 
     def __post_init__(self) -> None:
         """Validate every field."""
-        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1:
-            raise ValueError(f"workers must be an integer >= 1, got {self.workers!r}")
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 0:
+            raise ValueError(f"workers must be an integer >= 0, got {self.workers!r}")
         if not isinstance(self.address, str) or not self.address:
             raise ValueError(f"address must be that of a Ray cluster, got {self.address!r}")
         limit_s = self.trial_timeout_s
@@ -102,6 +103,30 @@ class Driver:
             raise ValueError(
                 f"log must be {' or '.join(LOGS)}, got {self.log!r}{did_you_mean(self.log, LOGS)}"
             )
+        if self.workers == 0:
+            self._check_needs_no_ray()
+
+    def _check_needs_no_ray(self) -> None:
+        asked = {
+            "address": None if self.address == LOCAL else self.address,
+            "log": self.log,
+            "gpus_per_trial": self.gpus_per_trial,
+        }
+        for name, value in asked.items():
+            if value is not None:
+                raise ValueError(
+                    f"workers must be >= 1 with {name} {value}, got 0: trials that run in this "
+                    "process have no Ray"
+                )
+
+    def changed(self, **options: Any) -> Driver:
+        """These options where they are not ``None``, else this driver's as far as they apply.
+
+        Without workers none of Ray's do.
+        """
+        named = {name: value for name, value in options.items() if value is not None}
+        kept = Driver(trial_timeout_s=self.trial_timeout_s) if named.get("workers") == 0 else self
+        return replace(kept, **named)
 
     def trained_on(self, device: str) -> str:
         """What workers call the device that they train on, where a search is on ``device``.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,11 +17,13 @@ from typing import Any, cast
 from experiments.benchmarks.scale.law import evaluated
 from experiments.benchmarks.scale.simulate import open_session, resident_mb
 from nas.evaluation.evaluator import Measure
+from nas.evaluation.executor import Measuring
 from nas.records.config import GateConfig, SamplerName, SearchConfig
 from nas.records.rungs import Tell
 from nas.records.trial import TrialRecord
 from nas.searching.controller.session import Snapshot
-from nas.store.run import create
+from nas.searching.loop import search
+from nas.store.run import Driver, create
 from nas.tasks.registry import get_task
 from search_spaces.space.encoding import decode, repair
 from search_spaces.space.presets import get_space
@@ -130,7 +133,7 @@ def ours(
 ) -> tuple[Rate, float | None]:
     """Our driver; the second is its CPU as a share of a core while its trials sleep."""
     from nas.cluster.connect import cluster
-    from nas.cluster.driver import run_trials
+    from nas.cluster.driver import TuneExecutor
     from predictors.measurement.protocol import get_protocol
 
     config = SearchConfig(
@@ -143,21 +146,16 @@ def ours(
     with tempfile.TemporaryDirectory() as name, cluster(None, workers, "cpu"):
         run = create(Path(name) / "run", config, "formula")
         listener = _Counting(budget_s)
+        evaluator, trials = Formula(run.workload, sleep_s), run.folder / "trials"
+        protocol = get_protocol("quick")
+        measuring = Measuring("cpu", "estimate", protocol, Path(name) / "locks")
         with _Watch() as watch:
             started, cpu_s = time.perf_counter(), time.process_time()
             session = open_session(run, listener)
             is_whole = True
             try:
-                run_trials(
-                    session,
-                    Formula(run.workload, sleep_s),
-                    run.folder / "trials",
-                    workers=workers,
-                    device="cpu",
-                    meter="estimate",
-                    protocol=get_protocol("quick"),
-                    lock_folder=Path(name) / "locks",
-                )
+                with closing(TuneExecutor(evaluator, trials, measuring, Driver(workers))) as tune:
+                    search(session, tune, trials)
             except KeyboardInterrupt:
                 is_whole = False
             wall_s = time.perf_counter() - started

@@ -37,11 +37,15 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     # Check cheap options first: a mistake must not cost a wait.
-    if arguments.workers < 1:
-        raise ValueError(f"workers must be >= 1, got {arguments.workers}")
+    from nas.store.cluster_address import LOCAL
     from nas.store.run import Driver
 
-    Driver(log=arguments.log, gpus_per_trial=arguments.gpus_per_trial)
+    Driver(
+        arguments.workers,
+        arguments.address or LOCAL,
+        log=arguments.log,
+        gpus_per_trial=arguments.gpus_per_trial,
+    )
     arguments.resume = arguments.resume and _has_begun(arguments)
     with _probing(arguments):
         config = config_of(arguments)

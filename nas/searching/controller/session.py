@@ -1,14 +1,14 @@
 """One search, seen from its driver: what to run next, and what to do with what comes back.
 
-Knows nothing of Ray: any driver that calls ``next_candidate`` and ``finish`` from one thread runs
-a search. Every change is durable in the study before the call returns.
+Independent of Ray: ``nas.searching.loop`` calls it from one thread. Every change is durable in the
+study before the call returns.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -146,27 +146,42 @@ class Session:
 
         Candidates that the gate drops are recorded on the way.
         """
+        candidate = self.unfinished()
+        while candidate is None and (proposal := self.propose()) is not None:
+            candidate = self.prune(proposal)
+        return candidate or self.next_finalist()
+
+    def unfinished(self) -> TrialRecord | None:
+        """A trial in flight that is to be dispatched again, ``None`` where there is none."""
         while self._redispatch:
             candidate = self._redispatch.pop(0)
             if self._records[candidate.number].state == "running":
                 return candidate
-        while self._n_trained() < self._config.trials and self.stop_reason is None:
-            proposal = self._propose()
-            if proposal is None:
-                self.stop_reason = "the search space is exhausted"
-                break
-            record = self._judge(proposal)
-            self._put(record)
-            if record.state == "running":
-                self._drops_in_a_row = 0
-                return record
-            self._drops_in_a_row += 1
-            if self._drops_in_a_row >= _MAX_DROPS_IN_A_ROW:
-                self.stop_reason = (
-                    f"the gate dropped {_MAX_DROPS_IN_A_ROW} candidates in a row; "
-                    f"the last: {record.reason}"
-                )
-        return self._next_finalist()
+        return None
+
+    def propose(self) -> Proposal | None:
+        """The sampler's next model; ``None`` when all are dispatched, or none is left."""
+        if self._n_trained() >= self._config.trials or self.stop_reason is not None:
+            return None
+        proposal = self._propose()
+        if proposal is None:
+            self.stop_reason = "the search space is exhausted"
+        return proposal
+
+    def prune(self, proposal: Proposal) -> TrialRecord | None:
+        """The candidate that the gate makes of ``proposal``, ``None`` where it drops it."""
+        record = self._judge(proposal)
+        self._put(record)
+        if record.state == "running":
+            self._drops_in_a_row = 0
+            return record
+        self._drops_in_a_row += 1
+        if self._drops_in_a_row >= _MAX_DROPS_IN_A_ROW:
+            self.stop_reason = (
+                f"the gate dropped {_MAX_DROPS_IN_A_ROW} candidates in a row; "
+                f"the last: {record.reason}"
+            )
+        return None
 
     def dispatch_again(self, candidate: TrialRecord, *, last: bool = False) -> None:
         """Have ``next_candidate`` return a trial whose worker died, before any new one.
@@ -181,7 +196,7 @@ class Session:
         return self._store.attempts(number)
 
     def save_attempts(self, number: int, attempts: dict[str, Any]) -> None:
-        """Keep how often a trial in flight was tried; see ``nas.cluster.attempts``."""
+        """Keep how often a trial in flight was tried; see ``attempts.Attempts``."""
         self._store.save_attempts(number, attempts)
 
     def is_searched(self) -> bool:
@@ -195,7 +210,8 @@ class Session:
         self._finalists += [number for number in numbers if number not in known]
         self._tell(None)
 
-    def _next_finalist(self) -> TrialRecord | None:
+    def next_finalist(self) -> TrialRecord | None:
+        """The next of ``add_finalists`` to dispatch, ``None`` when all of them are."""
         if not self._finalists:
             return None
         of = self._records[self._finalists.pop(0)]
@@ -381,14 +397,3 @@ class Session:
     def _tell(self, record: TrialRecord | None) -> None:
         if self._listener is not None:
             self._listener.on_change(self.snapshot(), record)
-
-
-def failed(candidate: TrialRecord, reason: str) -> TrialRecord:
-    """``candidate`` as a failure.
-
-    Of ``reason`` the first line is kept, with the next where it ends in a colon: compilers say
-    what went wrong there.
-    """
-    lines = [line.strip() for line in reason.strip().splitlines() if line.strip()]
-    kept = next((n for n, line in enumerate(lines, 1) if not line.endswith(":")), len(lines))
-    return replace(candidate, state="failed", reason=" ".join(lines[:kept]) or "no reason given")

@@ -157,7 +157,12 @@ WRONG = [
     (["search", "quickstart", "--task", "digts", "--run", "{tmp}/r"], ["did you mean 'digits'"]),
     (["search", "quickstart", "--space", "nope"], ["space must be one of", "nope"]),
     (["search", "quickstart", "--trials", "0"], ["trials", ">= 1", "0"]),
-    (["search", "quickstart", "--workers", "0"], ["workers", "0"]),
+    (["search", "quickstart", "--workers", "-1"], ["workers", ">= 0", "-1"]),
+    (
+        ["search", "quickstart", "--workers", "0", "--address", "auto"],
+        ["workers must be >= 1 with address auto", "Ray"],
+    ),
+    (["search", "quickstart", "--workers", "0", "--log", "tensorboard"], ["workers", "log"]),
     (["search", "quickstart", "--max-joules", "x"], ["joules", "x"]),
     (["search", "quickstart", "--sampler", "best"], ["sampler", "tpe", "best"]),
     (["search", "quickstart", "--meter", "ruler", "--run", "{tmp}/r"], ["meter", "estimate"]),

@@ -19,36 +19,27 @@ from nas.cli.commands.search import report
 from nas.cli.main import main
 from nas.core import interrupts
 from nas.records.config import SearchConfig
-from nas.searching.controller.session import failed
+from nas.records.failures import failed
 from nas.store import run as run_module
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 WAITS = """
 import sys, time
 from nas.core import interrupts
-library = {library}
 with interrupts.handled():
-    if library:
-        import signal
-        def theirs(number, frame):
-            print("library told", flush=True)
-            signal.signal(signal.SIGINT, before)
-        before = signal.getsignal(signal.SIGINT)
-        signal.signal(signal.SIGINT, theirs)
-    with interrupts.told_to_library() as take_over:
-        take_over()
-        try:
-            print("ready", flush=True)
-            time.sleep(30)
-        except KeyboardInterrupt:
-            print("interrupted", flush=True)
-        {after}
+    try:
+        {before}
+        print("ready", flush=True)
+        time.sleep(30)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    {after}
     print("code", interrupts.exit_code(), flush=True)
 """
 
 
-def waiting(*, library=False, after="pass"):
-    code = WAITS.format(library=library, after=after)
+def waiting(*, before="pass", after="pass"):
+    code = WAITS.format(before=before, after=after)
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
     )
@@ -66,20 +57,39 @@ def test_all_signals_interrupt(number, code):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("library", [False, True])
-def test_a_second_signal_ends_at_once(number, library):
-    with waiting(library=library, after="time.sleep(30)") as process:
+def test_a_second_signal_ends_at_once(number):
+    with waiting(after="time.sleep(30)") as process:
         process.send_signal(number)
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 143
 
 
-def test_a_library_that_ends_by_itself_is_told_in_place_of_an_exception():
-    with waiting(library=True) as process:
+DEFERRED = """
+        with interrupts.deferred():
+            print("ready", flush=True)
+            while not interrupts.is_ending():
+                time.sleep(0.01)
+            print("written whole", flush=True)
+            with interrupts.allowed():
+                print("never", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_until_it_is_allowed(number):
+    with waiting(before=DEFERRED.strip()) as process:
+        process.send_signal(number)
+        text = process.stdout.read()
+        assert text == f"written whole\ninterrupted\ncode {128 + number}\n"
+
+
+def test_a_second_signal_does_not_wait():
+    with waiting(before=DEFERRED.strip().replace("0.01", "30")) as process:
+        # Of one kind, two that are sent at once may arrive as one.
+        process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
-        assert process.stdout.readline() == "library told\n"
-        process.kill()
+        assert process.wait(10) == 143
 
 
 def test_handlers_are_as_before_afterwards_and_others_stay():

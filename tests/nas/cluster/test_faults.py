@@ -11,15 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from executor_fakes import run_trials
 from fault_fakes import EPOCHS, Faulty, faulty_measure, notes, wait_for
 from search_fakes import finished, make_session
 
 from nas.cluster import connect as ray_cluster
 from nas.cluster import driver as ray_driver
+from nas.cluster.trial_worker import evaluate_trial
 from nas.core.files import write_json
 from nas.core.retry import patience
 from nas.records.config import GateConfig
-from predictors.measurement.protocol import get_protocol
+from nas.searching.controller.attempts import ATTEMPTS
+from nas.store.run import Driver
 
 pytestmark = pytest.mark.e2e
 TESTS = Path(__file__).parents[2]
@@ -64,16 +67,11 @@ def search(cluster, tmp_path, monkeypatch):
         session = make_session(tmp_path, trials=trials, sampler="random", gate=gate)
         with ThreadPoolExecutor(1) as beside, patience(wait_s=30.0):
             done = beside.submit(meanwhile or (lambda: None))
-            ray_driver.run_trials(
+            run_trials(
                 session,
                 Faulty(faults or {}),
                 tmp_path / "trials",
-                workers=workers,
-                device="cpu",
-                meter="fake",
-                protocol=get_protocol("quick"),
-                lock_folder=tmp_path,
-                timeout_s=timeout_s,
+                driver=Driver(workers, trial_timeout_s=timeout_s),
             )
             done.result()
         return session
@@ -125,7 +123,7 @@ def test_a_search_goes_on_through_whatever_befalls_its_trials(search, tmp_path, 
     }
     # A killed worker costs no epoch that was kept, and a measurement no training.
     attempts = {n: len(of_trial(tmp_path, n, "attempts")) for n in range(10)}
-    assert attempts == dict.fromkeys(range(10), 1) | {1: 2, 2: ray_driver.ATTEMPTS, 9: 2}
+    assert attempts == dict.fromkeys(range(10), 1) | {1: 2, 2: ATTEMPTS, 9: 2}
     assert of_trial(tmp_path, 1, "epochs") == of_trial(tmp_path, 9, "epochs") == EACH_EPOCH
     # What Ray says of it all would be amid results.
     assert capfd.readouterr().out == ""
@@ -201,6 +199,6 @@ def test_what_had_ended_before_its_worker_died_is_not_done_again(tmp_path):
     ended = finished(candidate)
     (tmp_path / "0").mkdir()
     write_json(tmp_path / "0" / "result.json", ended.to_dict())
-    assert ray_driver.evaluate_trial(candidate, tmp_path / "0", None, None) == ended
+    assert evaluate_trial(candidate, tmp_path / "0", None, None) == ended
     other = replace(candidate, replica=1)
-    assert ray_driver.evaluate_trial(other, tmp_path / "0", None, None).state == "failed"
+    assert evaluate_trial(other, tmp_path / "0", None, None).state == "failed"

@@ -17,13 +17,14 @@ import nas
 from nas.cli.main import main
 from nas.cli.options.storage import storage_of
 from nas.cluster import connect as ray_cluster
-from nas.cluster import driver as ray_driver
+from nas.cluster.trial_worker import evaluate_trial
 from nas.core.files import place_at, read_json, write_json
 from nas.core.remote import RemoteError
 from nas.records.config import SearchConfig
 from nas.records.replicas import RESULT, pooled, replica_folder, result_in, save_scores
 from nas.records.rungs import HalvingConfig
 from nas.searching.controller.refine import Refinement
+from nas.searching.loop import adopt_results
 from nas.store import run as run_module
 from nas.training.config import DistillConfig, TrainingConfig
 from search_spaces.space import SearchSpace
@@ -135,9 +136,9 @@ def test_a_store_that_refuses_fails_no_trial_and_says_so(tmp_path):
     with refusing_server("AccessDenied", 403) as server:
         place = place_at(url(server.server_port)) / "run" / "trials"
         with pytest.raises(RemoteError, match="ACCESS_DENIED"):
-            ray_driver.evaluate_trial(candidate, place / str(candidate.number), None, None)
+            evaluate_trial(candidate, place / str(candidate.number), None, None)
         with pytest.raises(RemoteError):
-            ray_driver.adopt_results(session, place)
+            adopt_results(session, place)
     assert make_session(tmp_path, trials=2, create=False).in_flight() == [candidate]
 
 

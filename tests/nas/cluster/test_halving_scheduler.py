@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from executor_fakes import run_trials
 from search_fakes import make_session, reading
 
 from nas.cluster.scheduler import HalvingScheduler
@@ -98,7 +99,6 @@ def test_plain_tune_and_the_driver_stop_trials_early(tmp_path):
     from search_fakes import WORKLOAD
 
     from nas.cluster.connect import cluster
-    from nas.cluster.driver import run_trials
 
     # Workers cannot import the tests.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -122,11 +122,6 @@ def test_plain_tune_and_the_driver_stop_trials_early(tmp_path):
             session,
             Evaluator(WORKLOAD, reading(1.0)),
             tmp_path / "trials",
-            workers=2,
-            device="cpu",
-            meter="fake",
-            protocol=None,
-            lock_folder=tmp_path,
             stopper=Stopper(replace(CONFIG, startup_trials=2), session, session._gate),
         )
     assert not ray.is_initialized()

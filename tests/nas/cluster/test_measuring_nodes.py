@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from executor_fakes import run_trials
 from fault_fakes import notes
 from role_fakes import BIG, SMALL, Noting, measuring, register_meters
 from run_fakes import check_schema
@@ -19,7 +20,6 @@ from nas.cluster import driver as ray_driver
 from nas.core.files import write_json
 from nas.records.config import GateConfig
 from nas.searching import study
-from predictors.measurement.protocol import get_protocol
 
 pytestmark = pytest.mark.e2e
 
@@ -109,15 +109,8 @@ def test_trials_on_gpus_have_one_each_where_there_are_enough(cluster, tmp_path, 
     gate = GateConfig(startup_trials=99)
     session = make_session(tmp_path, trials=2, sampler="random", gate=gate)
     with ray_cluster.cluster(cluster.address, 2, "cuda:0"):
-        ray_driver.run_trials(
-            session,
-            Noting(abreast=2),
-            tmp_path / "trials",
-            workers=2,
-            device="cuda:0",
-            meter="fake-small",
-            protocol=get_protocol("quick"),
-            lock_folder=tmp_path,
+        run_trials(
+            session, Noting(abreast=2), tmp_path / "trials", device="cuda:0", meter="fake-small"
         )
     assert [r.state for r in session.records()] == ["complete"] * 2
     trained = trained_on(tmp_path).values()

@@ -1,7 +1,5 @@
 """TensorBoard files of a run, read back by TensorBoard's own reader."""
 
-from types import SimpleNamespace
-
 import pytest
 from run_fakes import make_run
 from search_fakes import SPACE, finished, make_session
@@ -86,43 +84,41 @@ def test_a_stopped_trial_shows_its_curve_and_no_joules(tmp_path):
 def test_what_ended_while_nobody_logged_is_written_by_the_next_driver(run):
     folder = run.tensorboard_folder
     session = make_session(run.folder, create=False, trials=6, baselines=(largest(SPACE),))
-    log = TensorBoardLog(session, SPACE, folder)
+    log = TensorBoardLog(SPACE, folder)
     records = [r for r in session.records() if r.state == "complete"]
     log_trial(records[0], SPACE, folder)
     before = next((folder / f"trial-{records[0].number}").iterdir()).stat().st_mtime_ns
     # Half written by a driver that was killed.
     (folder / f".trial-{records[1].number}.tmp").mkdir()
-    log.setup()
+    log.take_up(session.records())
     names = {path.name for path in folder.iterdir()}
     assert names == {f"trial-{r.number}" for r in records} and len(records) > 3
     after = next((folder / f"trial-{records[0].number}").iterdir()).stat().st_mtime_ns
     assert after == before
 
 
-def test_a_trial_whose_end_the_session_hears_of_later_is_logged_with_the_next(run):
-    session = make_session(run.folder, create=False, trials=8, baselines=(largest(SPACE),))
-    log = TensorBoardLog(session, SPACE, run.tensorboard_folder)
+def test_a_trial_is_logged_when_it_has_ended(run):
+    log = TensorBoardLog(SPACE, run.tensorboard_folder)
+    session = make_session(
+        run.folder, create=False, trials=8, baselines=(largest(SPACE),), listener=log
+    )
     candidate = session.next_candidate()
-    tuned = SimpleNamespace(config={"candidate": f'{{"number": {candidate.number}}}'})
     path = run.tensorboard_folder / f"trial-{candidate.number}"
-    log.on_trial_start(0, [], tuned)
-    log.on_trial_complete(0, [], tuned)
     assert not path.exists()
     session.finish(finished(candidate))
-    log.on_experiment_end([])
     assert last(read(path), "accuracy") == pytest.approx(finished(candidate).accuracy)
 
 
 def test_a_disk_that_is_full_ends_the_log_and_not_the_search(run, monkeypatch, caplog):
     session = make_session(run.folder, create=False, trials=6, baselines=(largest(SPACE),))
-    log, calls = TensorBoardLog(session, SPACE, run.tensorboard_folder), []
+    log, calls = TensorBoardLog(SPACE, run.tensorboard_folder), []
 
     def full(*arguments):
         calls.append(arguments)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("nas.cluster.tensorboard.log_trial", full)
-    log.setup()
+    log.take_up(session.records())
     assert len(calls) == 1 and "No space left" in caplog.text
 
 

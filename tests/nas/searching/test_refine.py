@@ -8,12 +8,12 @@ from search_fakes import SPACE, reading
 
 from nas.core.files import write_json
 from nas.pareto.queries import chances
+from nas.records.failures import failed
 from nas.records.front_member import member_of
 from nas.records.goals import Goals
 from nas.records.replicas import RESULT, pooled, replica_folder, replicas_of, save_scores
 from nas.records.trial import TrialRecord
 from nas.searching.controller.refine import MOST_REPLICAS, Refinement
-from nas.searching.controller.session import failed
 from search_spaces.space.sampling import sample
 
 N = 400

@@ -7,8 +7,8 @@ from search_fakes import SPACE, WORKLOAD, drive, finished, make_session, reading
 from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.hypervolume import hypervolume
 from nas.records.config import SAMPLERS, GateConfig, SearchConfig
+from nas.records.failures import failed
 from nas.records.trial import TrialRecord
-from nas.searching.controller.session import failed
 from nas.searching.gating.gate import Gate, audit_summary
 from nas.store.storage import StorageError, StudyStore
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec

@@ -11,10 +11,10 @@ from search_fakes import SPACE, WORKLOAD, drive, finished, make_session, truth
 from nas.pareto.dominance import non_dominated_mask
 from nas.records.config import LARGEST, GateConfig, SearchConfig
 from nas.records.device_names import MeasuredDevice
+from nas.records.failures import failed
 from nas.records.goals import Goals
 from nas.records.trial import TrialRecord
 from nas.searching.controller.sampler_by_name import make_sampler
-from nas.searching.controller.session import failed
 from nas.searching.gating.gate import Gate, Rivals
 from nas.searching.gating.prior_run import Situation
 from nas.searching.gating.warm_start import Earlier, gather, load_earlier

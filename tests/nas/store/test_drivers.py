@@ -5,19 +5,21 @@ import fcntl
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
+from executor_fakes import DriverDiedError, Scripted
 from s3_fakes import CREDENTIALS, s3_server, url
 from search_fakes import finished, make_session
 
-from nas.cluster.driver import _SessionSearcher
-from nas.core.files import place_at
+from nas.core.files import place_at, write_json
 from nas.core.process_identity import ProcessIdentity
+from nas.core.retry import StorageAwayError
+from nas.evaluation.executor import Ended, Lost
 from nas.records.config import SearchConfig
+from nas.searching.loop import search
 from nas.store import lock as lock_module
 from nas.store import run as run_module
 from nas.store.lock import NAME, RunBusyError, sole_writer
@@ -195,92 +197,107 @@ def test_runs_of_one_folder_name_in_one_second_have_names_of_their_own(tmp_path)
     assert len(names) == 3
 
 
-def searcher(folder, *, workers, create=False, trials=4):
+def driven(folder, events, *, workers, create=False, trials=4):
+    """One driver, from where the study is; returns the session, and whether the driver died."""
     session = make_session(folder, trials=trials, create=create, sampler="random")
-    return session, _SessionSearcher(session, folder / "trials", workers, None)
-
-
-def dispatched(searcher, trial_id):
-    suggestion = searcher.suggest(trial_id)
-    return None if suggestion is None else json.loads(suggestion["candidate"])["number"]
-
-
-def end(searcher, trial_id):
-    record = finished(searcher._running[trial_id])
-    searcher.on_trial_complete(trial_id, {"record": json.dumps(record.to_dict())})
+    with suppress(DriverDiedError):
+        search(session, Scripted(workers, events), folder / "trials")
+    return session
 
 
 def states(session):
     return [record.state for record in session.records()]
 
 
+def ended(running):
+    return Ended(finished(next(iter(running.values()))))
+
+
 def test_a_trial_that_ends_every_driver_fails_and_the_search_goes_on(tmp_path):
-    session, driver = searcher(tmp_path, workers=1, create=True)
-    first = [dispatched(driver, "x")]
-    for _ in range(3):
-        session, driver = searcher(tmp_path, workers=1)
-        first.append(dispatched(driver, "x"))
+    first = []
+
+    def dies(running):
+        first.extend(running)
+        raise DriverDiedError
+
+    for n in range(4):
+        session = driven(tmp_path, dies, workers=1, create=n == 0)
     assert first == [0, 0, 0, 1]
     assert "worker died" in session.record(0).reason
 
 
 def test_beside_an_innocent_trial_the_one_that_ends_every_driver_is_found(tmp_path):
-    session, driver = searcher(tmp_path, workers=2, create=True)
     poison = 1
-    for n in range(12):
-        running = {dispatched(driver, f"{n}-a"), dispatched(driver, f"{n}-b")} - {None}
+
+    def events(running):
         if poison in running:
             # It takes the driver with it, before any other trial comes to its end.
-            session, driver = searcher(tmp_path, workers=2)
-        else:
-            for trial_id in list(driver._running):
-                end(driver, trial_id)
+            raise DriverDiedError
+        return ended(running)
+
+    for n in range(12):
+        session = driven(tmp_path, events, workers=2, create=n == 0)
         if states(session)[poison] == "failed":
             break
     assert states(session)[poison] == "failed" and states(session)[0] == "complete"
 
 
 def test_events_that_name_nobody_fail_nobody(tmp_path):
-    session, driver = searcher(tmp_path, workers=2, create=True)
-    for n in range(2):
-        assert {dispatched(driver, f"{n}-a"), dispatched(driver, f"{n}-b")} == {0, 1}
-        driver.lose_all()
+    seen = []
+
+    def events(running):
+        seen.append(sorted(running))
+        if len(seen) <= 2 or 1 in running:
+            return Lost(tuple(running.values()))
+        return ended(running)
+
+    session = driven(tmp_path, events, workers=2, create=True, trials=3)
     # Whichever it is, it shows alone.
-    assert (dispatched(driver, "a"), dispatched(driver, "b")) == (0, None)
-    end(driver, "a")
-    for n in range(3):
-        assert (dispatched(driver, f"c{n}"), dispatched(driver, f"d{n}")) == (1, None)
-        driver.lose_all()
-    assert states(session)[:2] == ["complete", "failed"]
+    assert seen[:6] == [[0, 1], [0, 1], [0], [1], [1], [1]]
+    assert states(session) == ["complete", "failed", "complete"]
 
 
 def test_an_event_that_names_a_worker_blames_its_trial_alone(tmp_path):
-    session, driver = searcher(tmp_path, workers=2, create=True)
-    for number in (0, 1):
-        (tmp_path / "trials" / str(number)).mkdir(parents=True)
-        (tmp_path / "trials" / str(number) / "worker.json").write_text(f'["a{number}b"]')
-    event = RuntimeError("killed for memory (actor ID: a1b, pid=7)")
-    for n in range(2):
-        assert {dispatched(driver, f"{n}-a"), dispatched(driver, f"{n}-b")} == {0, 1}
-        driver.lose_all(event)
-    assert (dispatched(driver, "a"), dispatched(driver, "b")) == (0, None)
-    end(driver, "a")
-    assert dispatched(driver, "b") == 1
-    driver.lose_all(event)
+    seen = []
+
+    def events(running):
+        seen.append(sorted(running))
+        if 1 in running:
+            return Lost(tuple(running.values()), (running[1],))
+        return ended(running)
+
+    session = driven(tmp_path, events, workers=2, create=True, trials=3)
+    assert seen[:4] == [[0, 1], [0, 1], [0], [1]]
     assert states(session)[:2] == ["complete", "failed"]
 
 
 def test_a_driver_that_ends_by_itself_blames_nobody(tmp_path):
-    _, driver = searcher(tmp_path, workers=1, create=True)
-    for _ in range(5):
-        with driver.marks_interrupted():
-            assert dispatched(driver, "x") == 0
-        session, driver = searcher(tmp_path, workers=1)
-    with pytest.raises(KeyboardInterrupt), driver.marks_interrupted():
-        assert dispatched(driver, "x") == 0
+    def interrupted(running):
+        assert list(running) == [0]
         raise KeyboardInterrupt
-    session, driver = searcher(tmp_path, workers=1)
-    assert dispatched(driver, "x") == 0 and states(session) == ["running"]
+
+    def away(running):
+        assert list(running) == [0]
+        raise StorageAwayError(errno.ENOSPC, "No space left on device")
+
+    for n in range(5):
+        session = driven(tmp_path, interrupted, workers=1, create=n == 0)
+    for _ in range(5):
+        with pytest.raises(StorageAwayError):
+            driven(tmp_path, away, workers=1)
+    session = driven(tmp_path, interrupted, workers=1)
+    assert states(session) == ["running"]
+
+
+def test_what_ended_as_the_driver_was_interrupted_is_told(tmp_path):
+    def interrupted(running):
+        (candidate,) = running.values()
+        (tmp_path / "trials" / "0").mkdir(parents=True)
+        write_json(tmp_path / "trials" / "0" / "result.json", finished(candidate).to_dict())
+        raise KeyboardInterrupt
+
+    session = driven(tmp_path, interrupted, workers=1, create=True)
+    assert states(session) == ["complete"] and not session.in_flight()
 
 
 def test_progress_begins_the_count_anew(tmp_path):
@@ -290,35 +307,16 @@ def test_progress_begins_the_count_anew(tmp_path):
         def tensors(self):
             return {"weights": torch.zeros(1)}
 
-    _, driver = searcher(tmp_path, workers=1, create=True)
+    def dies(running):
+        assert list(running) == [0]
+        raise DriverDiedError
+
+    session = driven(tmp_path, dies, workers=1, create=True)
     for epoch in range(1, 6):
-        assert dispatched(driver, "x") == 0
         Keeper(tmp_path / "trials" / "0" / "loop.safetensors", each_s=0.0).after(epoch, State())
-        session, driver = searcher(tmp_path, workers=1)
+        session = driven(tmp_path, dies, workers=1)
     assert states(session) == ["running"]
-    for _ in range(2):
-        assert dispatched(driver, "x") == 0
-        session, driver = searcher(tmp_path, workers=1)
-    assert states(session) == ["failed"]
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from nas.store.lock import sole_writer
-with sole_writer(Path(sys.argv[1])) as lock:
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_after_kill_9_without_flock_the_lock_is_free_at_once(tmp_path, no_flock):
-    command = [sys.executable, "-c", "import fcntl, errno\ndef no(*_):\n raise OSError("
-               "errno.ENOLCK, 'none')\nfcntl.flock = no\n" + HOLD, str(tmp_path)]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunBusyError, match=f"process {holder.pid}"), sole_writer(tmp_path):
-            raise AssertionError("two writers")
-        holder.kill()
-    with sole_writer(tmp_path):
-        pass
+    session = driven(tmp_path, dies, workers=1)
+    assert states(session)[0] == "running"
+    session = driven(tmp_path, lambda running: ended(running), workers=1)
+    assert states(session)[0] == "failed"

@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from search_fakes import SPACE, drive, finished, make_session
 from sqlalchemy.exc import OperationalError
 
-from nas.cluster.driver import adopt_results
 from nas.core.files import read_json, write_json
 from nas.core.retry import patience, persist
 from nas.records.config import SearchConfig
+from nas.searching.loop import adopt_results
 from nas.searching.writing import said_if_away
 from nas.store import patient_storage
 from nas.store import run as run_module

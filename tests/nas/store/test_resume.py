@@ -118,11 +118,21 @@ def test_resume_remembers_how_it_was_driven_and_takes_what_is_given_anew(tmp_pat
     assert folder == tmp_path / "run"
 
 
+def test_a_run_goes_on_without_ray_whatever_it_was_driven_with(tmp_path, monkeypatch):
+    driver = Driver(3, "10.0.0.7:6379", 60.0, "tensorboard", 0.5)
+    run_module.create(tmp_path / "run", CONFIG, "fake", driver)
+    asked = []
+    monkeypatch.setattr(study, "_run_search", lambda *given: asked.append(given[2]))
+    nas.resume(tmp_path / "run", workers=0)
+    assert asked == [Driver(0, trial_timeout_s=60.0)]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["{tmp}/nowhere"], ["run must be the folder of a search"]),
-        (["{tmp}/run", "--workers", "0"], ["workers", "0"]),
+        (["{tmp}/run", "--workers", "-1"], ["workers", "-1"]),
+        (["{tmp}/run", "--workers", "0", "--log", "tensorboard"], ["workers", "log"]),
         (["{tmp}/run", "--trials", "0"], ["trials", "0"]),
         (["{tmp}/run", "--storage", "postgresql://h/d"], ["storage", "in its folder"]),
         (["{tmp}/run", "--address", "127.0.0.1:1"], ["address", "127.0.0.1:1"]),

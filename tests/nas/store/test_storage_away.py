@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import ray
+from executor_fakes import run_trials
 from fault_fakes import Failing, meet_full_disk, notes
 from safetensors import SafetensorError
 from search_fakes import finished, make_session
 
-from nas.cluster import driver as ray_driver
 from nas.cluster import waits as ray_waits
+from nas.cluster.trial_worker import evaluate_trial
 from nas.core.files import write_json
 from nas.core.retry import (
     AwayError,
@@ -26,7 +27,6 @@ from nas.core.retry import (
 from nas.records.config import GateConfig
 from nas.records.replicas import result_in
 from predictors.measurement.process import MeasureError
-from predictors.measurement.protocol import get_protocol
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,7 @@ def test_what_storage_raises_leaves_the_trial_unfinished(tmp_path, make):
     candidate = session.next_candidate()
     folder = tmp_path / "trials" / "0"
     with pytest.raises(AwayError) as error:
-        ray_driver.evaluate_trial(candidate, folder, Raises(make), None)
+        evaluate_trial(candidate, folder, Raises(make), None)
     # It is sent to the driver.
     assert isinstance(pickle.loads(pickle.dumps(error.value)), AwayError)
     assert result_in(folder) is None
@@ -110,7 +110,7 @@ def test_what_storage_raises_leaves_the_trial_unfinished(tmp_path, make):
 def test_what_a_candidate_raises_fails_it(tmp_path, make):
     candidate = make_session(tmp_path, trials=2).next_candidate()
     folder = tmp_path / "trials" / "0"
-    record = ray_driver.evaluate_trial(candidate, folder, Raises(make), None)
+    record = evaluate_trial(candidate, folder, Raises(make), None)
     assert record.state == "failed" and type(make(folder)).__name__ in record.reason
     assert result_in(folder) == record
 
@@ -126,7 +126,7 @@ def test_whatever_a_write_of_ours_raises_is_storages(tmp_path, monkeypatch, numb
 
     candidate = make_session(tmp_path, trials=2).next_candidate()
     with pytest.raises(StorageAwayError, match=f"{os.strerror(number)}.*progress.json"):
-        ray_driver.evaluate_trial(candidate, tmp_path / "0", Raises(make), None)
+        evaluate_trial(candidate, tmp_path / "0", Raises(make), None)
     monkeypatch.undo()
     assert result_in(tmp_path / "0") is None
 
@@ -144,7 +144,7 @@ def test_a_result_that_cannot_be_written_is_no_failure(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(StorageAwayError, match=r"No space left on device.*result\.json"):
-        ray_driver.evaluate_trial(candidate, tmp_path / "0", Done(), None)
+        evaluate_trial(candidate, tmp_path / "0", Done(), None)
 
 
 def test_patience_counts_from_the_first_failure_and_but_once(tmp_path):
@@ -170,9 +170,7 @@ def test_what_is_waited_for_does_not_count_for_a_trials_time(tmp_path, monkeypat
     ended = []
     monkeypatch.setattr("nas.cluster.trial_worker.os._exit", ended.append)
     with pytest.raises(StorageAwayError):
-        ray_driver.evaluate_trial(
-            candidate, tmp_path / "0", Raises(meet_full_disk), None, timeout_s=1.0
-        )
+        evaluate_trial(candidate, tmp_path / "0", Raises(meet_full_disk), None, timeout_s=1.0)
     assert ended == [] and result_in(tmp_path / "0") is None
 
 
@@ -201,16 +199,7 @@ def test_a_search_whose_disk_stays_full_says_so_ends_and_goes_on(tmp_path, monke
     heard = Waits()
 
     def run(session, faults):
-        ray_driver.run_trials(
-            session,
-            Failing(faults),
-            tmp_path / "trials",
-            workers=2,
-            device="cpu",
-            meter="fake",
-            protocol=get_protocol("quick"),
-            lock_folder=tmp_path,
-        )
+        run_trials(session, Failing(faults), tmp_path / "trials")
 
     gate = GateConfig(startup_trials=99)
     with cluster(None, 2, "cpu"), patience(), ray_waits.hear_waits(heard):

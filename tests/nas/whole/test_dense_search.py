@@ -1,7 +1,6 @@
 """True searches for what is no class of a sample: masks, and answers in a paragraph."""
 
 import json
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,6 @@ from text_fakes import write_squad
 import nas
 from experiments.recipes import question_answering, segmentation
 from nas.cli.main import main
-from nas.cluster import connect as ray_cluster
 from nas.records.config import GateConfig
 from search_spaces.space import SearchSpace
 
@@ -39,20 +37,11 @@ def notes(folder):
     return recipe, made, {"name": "notes", **SMALL, "depth": [1, 2]}, training, "F1"
 
 
-@pytest.fixture(scope="module")
-def one_ray(tmp_path_factory):
-    """A Ray for all searches of this file: starting one takes longer than such a search."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        with ray_cluster.cluster(None, 2, "cpu"):
-            patch.setattr(ray_cluster, "cluster", lambda *_: nullcontext())
-            yield
-
-
 @pytest.mark.e2e
-@pytest.mark.usefixtures("measured_eagerly", "one_ray")
+@pytest.mark.usefixtures("measured_eagerly")
 @pytest.mark.parametrize("make", [scenes, notes])
-def test_a_search_goes_the_whole_way(tmp_path, capsys, make):
+def test_a_search_goes_the_whole_way(tmp_path, monkeypatch, capsys, make):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     recipe, made, space, training, shown = make(tmp_path)
     config = replace(
         recipe,
@@ -63,7 +52,7 @@ def test_a_search_goes_the_whole_way(tmp_path, capsys, make):
         training=training,
         gate=GateConfig(startup_trials=2),
     )
-    run = nas.search(config, tmp_path / "run", workers=2)
+    run = nas.search(config, tmp_path / "run", workers=0)
     trials = run.trials()
     assert [trial.state for trial in trials] == ["complete"] * 2, [t.reason for t in trials]
     assert all(trial.reading.energy_j > 0 and trial.reading.is_estimate for trial in trials)

@@ -57,7 +57,7 @@ def test_a_search_for_translations_goes_the_whole_way(tmp_path, monkeypatch, cap
         training=replace(recipe.training, epochs=12, batch_size=32, learning_rate=8e-3),
         gate=GateConfig(startup_trials=2),
     )
-    run = nas.search(config, tmp_path / "run", workers=2)
+    run = nas.search(config, tmp_path / "run", workers=0)
     trials = run.trials()
     assert [trial.state for trial in trials] == ["complete"] * 3, [t.reason for t in trials]
     for trial in trials:

@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from nas.cluster.measuring import ATTEMPTS
 from nas.core.files import Place
 from nas.evaluation.evaluator import kept_epoch
+from nas.evaluation.executor import Lost
 from nas.records.trial import TrialRecord
+
+# How often what dies is tried before it counts as failed.
+ATTEMPTS = 3
 
 
 class Study(Protocol):
@@ -68,9 +71,15 @@ class Attempts:
         for number in out:
             self._count(number, is_sure=len(out) == 1)
 
-    def worker_died(self, number: int, *, is_sure: bool) -> None:
-        """Count a death of trial ``number`` that this driver saw."""
-        self._count(number, is_sure=is_sure)
+    def workers_died(self, lost: Lost) -> None:
+        """Count deaths that this driver saw; of several, those that are named are to blame."""
+        is_sure = len(lost.candidates) == 1 or len(lost.named) == 1
+        for candidate in lost.candidates:
+            if is_sure and lost.named and candidate not in lost.named:
+                # Ended with the one that is named.
+                self.interrupted([candidate.number])
+            else:
+                self._count(candidate.number, is_sure=is_sure)
 
     def begin(self, number: int) -> None:
         """Trial ``number`` is about to run; of a first attempt the study's record says so."""

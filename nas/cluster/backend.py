@@ -1,0 +1,122 @@
+"""A search's Ray: where its candidates are trained and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+# First: it sets what Ray reads when it is imported.
+from nas.cluster import connect
+
+# isort: split
+import ray
+
+from nas.cluster.driver import TuneExecutor
+from nas.cluster.roles import EnergyShare, Trainers, meet, meet_any
+from nas.cluster.shipping import check_paths
+from nas.cluster.waits import hear_waits, tell_driver
+from nas.core.files import Place
+from nas.core.retry import naming_storage, patience
+from nas.evaluation.evaluator import Evaluator
+from nas.evaluation.executor import Executor, Measuring
+from nas.records.config import SearchConfig
+from nas.records.device_names import MeasuredDevice, MeterFound, find_meter
+from nas.searching.controller.attempts import ATTEMPTS
+from nas.searching.controller.session import Listener
+from nas.store.cluster_address import LOCAL
+from nas.store.run import Driver
+
+# How often progress is looked at while one task runs alone.
+_LOOK_S = 0.5
+
+
+class RayBackend:
+    """A Ray of this search's own, or the cluster at the driver's address."""
+
+    def __init__(self, driver: Driver, config: SearchConfig, listener: Listener | None) -> None:
+        """``listener`` hears what workers wait for."""
+        self._driver, self._device, self._listener = driver, config.device, listener
+        self._names = [asked.name for asked in config.measure_on]
+        self._held = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Start Ray, or connect to it."""
+        address = None if self._driver.address == LOCAL else self._driver.address
+        on_ray = connect.cluster(address, self._driver.workers, self._device, self._names)
+        self._held.enter_context(on_ray)
+        self._held.enter_context(hear_waits(self._listener))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End what was started."""
+        self._held.__exit__(kind, error, trace)
+
+    @property
+    def is_asked_for_meters(self) -> bool:
+        """Whether only nodes that measure can say what joules will be of."""
+        return self._driver.address != LOCAL or bool(self._names)
+
+    def find_meter(self, device: str, meter: str | None) -> MeterFound:
+        """See ``Backend``."""
+        if self._driver.address == LOCAL:
+            return find_meter(None, device, meter)
+        return meet_any(device, meter)
+
+    def find_meters(
+        self, devices: Sequence[MeasuredDevice], device: str, meter: str | None
+    ) -> tuple[MeterFound, ...]:
+        """See ``Backend``."""
+        return meet(devices, device, meter)
+
+    def check_paths(self, config: SearchConfig, files: Iterable[Path], folder: Path) -> None:
+        """See ``Backend``; a Ray of this search's own is on this machine."""
+        if self._driver.address != LOCAL:
+            check_paths(config, files, folder)
+
+    def run(
+        self,
+        function: Callable[..., object],
+        *arguments: object,
+        while_waiting: Callable[[], None],
+    ) -> None:
+        """See ``Backend``."""
+        gpus = 1 if self._device.startswith("cuda") else 0
+        patient = _patient(function)
+        task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS - 1)(patient)
+        running = task.remote(*arguments)
+        while not ray.wait([running], timeout=_LOOK_S)[0]:
+            while_waiting()
+        try:
+            ray.get(running)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+
+    def energy_share(self) -> Callable[[], float]:
+        """See ``Backend``."""
+        trainers = Trainers.here(self._driver.workers, self._device)
+        if not trainers.cpus and self._listener is not None:
+            self._listener.on_wait(f"no node of the cluster can train on {self._device} yet")
+        share = trainers.gpu_share(self._driver.gpus_per_trial)
+        return EnergyShare(self._driver.workers, share)
+
+    def executor(self, evaluator: Evaluator, folder: Place, measuring: Measuring) -> Executor:
+        """See ``Backend``."""
+        return TuneExecutor(evaluator, folder, measuring, self._driver)
+
+
+def _patient(function: Callable[..., object]) -> Callable[..., object]:
+    """``function``, which waits for storage that is away."""
+
+    def run(*arguments: object) -> object:
+        with naming_storage(), patience(tell_driver("a worker waits for storage")):
+            return function(*arguments)
+
+    return run

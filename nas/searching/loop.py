@@ -1,0 +1,207 @@
+"""The loop of a search: propose, prune, dispatch, evaluate, stop early, tell.
+
+A sampler proposes and a gate prunes (``Session``), an ``Executor`` evaluates, a ``Stopper`` judges
+learning curves at rungs, and the session stores each outcome, from which sampler and gate learn.
+
+A worker that dies takes no trial with it: the trial is dispatched again, from its last checkpoint,
+and fails only when that has surely been its doing ``ATTEMPTS`` times (``attempts``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+from nas.core import interrupts
+from nas.core.files import Place, write_json
+from nas.core.retry import patience
+from nas.evaluation.evaluator import forget_unfinished, unfinished
+from nas.evaluation.executor import Ended, Executor, Lost, Stopped
+from nas.evaluation.outcome import finished_in, folder_of
+from nas.records.failures import failed
+from nas.records.replicas import RESULT
+from nas.records.rungs import Progress
+from nas.records.spent import with_spent
+from nas.records.trial import TrialRecord
+from nas.searching.controller.attempts import ATTEMPTS, Attempts
+from nas.searching.controller.refine import Refinement
+from nas.searching.controller.session import Listener, Session
+from nas.searching.early_stopping.stopping import Stopper
+from nas.store.storage import is_away
+
+_DIED = "its worker died (out of memory, a signal, or a lost node)"
+
+
+def search(
+    session: Session, executor: Executor, trials_folder: Place, stopper: Stopper | None = None
+) -> bool:
+    """Search until ``session`` has no more candidates; ``False`` where Ctrl-C ended it before.
+
+    Raises:
+        AwayError: storage was away for too long; trials under way are unfinished.
+        Exception: what the study or the executor raised; so are they.
+    """
+    attempts = Attempts(session, trials_folder)
+    running: dict[int, TrialRecord] = {}
+
+    def goes_on(candidate: TrialRecord, progress: Progress) -> bool:
+        # Early stopping, at each rung. The verdict is in the study before the trial ends.
+        stopped = None if stopper is None else stopper.judge(candidate.number, progress)
+        if stopped is not None:
+            session.finish(stopped)
+        return stopped is None
+
+    with interrupts.deferred(), _marking_interrupted(session, attempts):
+        _take_up(session, attempts, trials_folder, stopper)
+        while True:
+            while len(running) < executor.slots and not _is_alone(running, attempts):
+                # Propose and prune, unless a trial has to be evaluated again.
+                candidate = session.unfinished()
+                while candidate is None and (proposal := session.propose()) is not None:
+                    candidate = session.prune(proposal)
+                candidate = candidate or session.next_finalist()
+                if candidate is None:
+                    break
+                if attempts.is_suspect(candidate.number) and running:
+                    # It may take others with it, so that it waits until they have ended.
+                    session.dispatch_again(candidate, last=True)
+                    break
+                # Dispatch.
+                attempts.begin(candidate.number)
+                running[candidate.number] = candidate
+                executor.submit(candidate)
+            if not running:
+                return True
+            # Evaluate.
+            try:
+                event = executor.wait(goes_on)
+            except KeyboardInterrupt:
+                break
+            # Tell: sampler, gate and stopper learn from what is in the session.
+            match event:
+                case Ended(record):
+                    if running.pop(record.number, None) and _is_running(session, record):
+                        session.finish(record)
+                        attempts.ended(record.number)
+                case Stopped(candidate):
+                    running.pop(candidate.number, None)
+                    attempts.ended(candidate.number)
+                    forget_unfinished(trials_folder / str(candidate.number))
+                case Lost(candidates, named):
+                    died = [c for c in candidates if running.pop(c.number, None)]
+                    died = [c for c in died if _is_running(session, c)]
+                    attempts.workers_died(Lost(tuple(died), named))
+                    for candidate in died:
+                        _again_or_failed(candidate, session, attempts, trials_folder)
+    adopt_results(session, trials_folder)
+    return False
+
+
+def refine(
+    refinement: Refinement, executor: Executor, trials_folder: Place, listener: Listener
+) -> bool:
+    """Evaluate replicas until ``refinement`` has none; ``False`` where Ctrl-C ended it before."""
+    deaths: Counter[tuple[int, int]] = Counter()
+    waiting: list[TrialRecord] = []
+    n_running = 0
+    with interrupts.deferred():
+        while True:
+            while n_running < executor.slots:
+                replica = waiting.pop(0) if waiting else refinement.next_replica()
+                if replica is None:
+                    break
+                executor.submit(replica)
+                n_running += 1
+            listener.on_refine(refinement.done, refinement.budget)
+            if not n_running:
+                return True
+            try:
+                event = executor.wait(lambda *_: True)
+            except KeyboardInterrupt:
+                return False
+            match event:
+                case Ended(record):
+                    n_running -= 1
+                    refinement.ended(record)
+                case Lost(candidates, named):
+                    n_running -= len(candidates)
+                    for replica in candidates:
+                        key = (replica.number, replica.replica)
+                        deaths[key] += not named or replica in named
+                        if deaths[key] < ATTEMPTS:
+                            waiting.append(replica)
+                            continue
+                        _keep_lost(replica, trials_folder)
+                        refinement.ended(replica)
+
+
+def adopt_results(session: Session, trials_folder: Place) -> None:
+    """Finish trials in flight whose worker came to the end, though no driver heard of it."""
+    for record in session.in_flight():
+        found = finished_in(record, trials_folder)
+        if found is not None:
+            session.finish(found)
+
+
+def _take_up(
+    session: Session, attempts: Attempts, trials_folder: Place, stopper: Stopper | None
+) -> None:
+    """Dispatch what an earlier driver left running, last what may have killed it."""
+    in_flight = session.in_flight()
+    attempts.driver_died(in_flight)
+    in_flight.sort(key=lambda record: attempts.of(record.number).is_suspect)
+    for record in in_flight:
+        _again_or_failed(record, session, attempts, trials_folder)
+        progress = unfinished(trials_folder / str(record.number))
+        if stopper is not None and progress is not None:
+            stopper.reach(record.number, progress.curve)
+
+
+def _again_or_failed(
+    candidate: TrialRecord, session: Session, attempts: Attempts, trials_folder: Place
+) -> None:
+    if not attempts.of(candidate.number).is_spent:
+        session.dispatch_again(candidate, last=True)
+        return
+    folder = trials_folder / str(candidate.number)
+    session.finish(with_spent(failed(candidate, _DIED), folder))
+    attempts.ended(candidate.number)
+    forget_unfinished(folder)
+
+
+def _keep_lost(replica: TrialRecord, trials_folder: Place) -> None:
+    folder = folder_of(replica, trials_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if finished_in(replica, trials_folder) is None:
+        write_json(folder / RESULT, with_spent(failed(replica, _DIED), folder).to_dict())
+
+
+def _is_alone(running: Mapping[int, TrialRecord], attempts: Attempts) -> bool:
+    """Whether a trial runs that must run without any other."""
+    return any(attempts.is_suspect(number) for number in running)
+
+
+def _is_running(session: Session, record: TrialRecord) -> bool:
+    return session.record(record.number).state == "running"
+
+
+@contextmanager
+def _marking_interrupted(session: Session, attempts: Attempts) -> Iterator[None]:
+    """Keep that what runs at the end of the context was not killed by itself.
+
+    So is a search that ends by Ctrl-C or for want of storage. Any other error may be a trial's
+    doing, as where it took its workers with it.
+    """
+
+    def mark() -> None:
+        attempts.interrupted([record.number for record in session.in_flight()])
+
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or is_away(error):
+            with suppress(Exception), patience(wait_s=0.0):
+                mark()
+        raise
+    mark()
