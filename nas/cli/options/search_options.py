@@ -23,8 +23,8 @@ def add_driver_options(parser: argparse.ArgumentParser, *, resumes: bool = False
         type=int,
         metavar="N",
         default=None if resumes else 2,
-        help=f"trials at a time{kept or ' (default: 2)'}; 0: in this process, without Ray, where a "
-        "trial that is killed or out of memory ends the search, too",
+        help=f"trials at a time{kept or ' (default: 2)'}; 0: in this process, without Ray, where "
+        "a trial that is killed or out of memory ends the search, too",
     )
     parser.add_argument(
         "--address",
