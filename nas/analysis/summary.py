@@ -120,7 +120,7 @@ class SearchSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return asdict(self)
+        return asdict(self) | {"audit": self.audit.to_dict()}
 
 
 def summarise(

@@ -29,9 +29,9 @@ from nas.searching.controller.session import Listener, Session
 from nas.searching.device_account import DeviceAccount
 from nas.searching.early_stopping.stopping import Stopper
 from nas.searching.fitting import check_fits
-from nas.searching.gating.gate import Gate, Rivals
-from nas.searching.gating.prior_run import Situation
-from nas.searching.gating.warm_start import Earlier, gather, load_earlier
+from nas.searching.gating.gate import CandidatePool, Gate
+from nas.searching.gating.prior_run import Conditions
+from nas.searching.gating.warm_start import WarmStart, collect_warm_start, load_warm_start
 from nas.searching.preparing import fill, has_nothing, make_supernet, make_teacher, undone
 from nas.store import run as run_module
 from nas.store.cluster_address import LOCAL, check_address, name_address
@@ -226,7 +226,7 @@ def _run_search(
             if run is not None:
                 first = replace(first, meter=run.meter)
             measured = meet((first, *further), config.device, config.meter)
-        kept = None if run is None else load_earlier(folder, config)
+        kept = None if run is None else load_warm_start(folder, config)
         if kept is None:
             if measured:
                 meter = measured[0]
@@ -235,16 +235,16 @@ def _run_search(
             else:
                 meter = meet_any(config.device, meter_name)
             meter_name = meter.meter
-            earlier = gather(config, _situation(meter, protocol, workload))
+            warm_start = collect_warm_start(config, _conditions(meter, protocol, workload))
         else:
-            earlier = kept
+            warm_start = kept
         sampler = make_sampler(
             config.sampler,
             config.seed,
             config.space,
             workload,
             startup_trials=config.gate.startup_trials,
-            known=earlier.figures(config.space),
+            known=warm_start.prior_rows(config.space),
             stops_early=config.halving is not None,
             goals=config.goals,
         )
@@ -265,15 +265,15 @@ def _run_search(
                     *(folder, config, meter_name, driver, files),
                     *(metric_of(task), workload.unit, workload),
                 )
-                fill(run, task, sampler, earlier)
+                fill(run, task, sampler, warm_start)
         else:
             _say_versions(run, listener)
-            fill(run, task, sampler, earlier)
+            fill(run, task, sampler, warm_start)
         run_module.go_on(run)
         store = store or _open_store(run, sampler)
         with _said_if_away(run), hear_waits(listener), patience(_storage_waits(listener)):
             store.fence(_checks_of(run, lock, held), lock.token)
-            _drive(run, store, workload, protocol, earlier, measured, listener)
+            _drive(run, store, workload, protocol, warm_start, measured, listener)
     return run
 
 
@@ -321,7 +321,7 @@ def _drive(
     store: StudyStore,
     workload: Workload,
     protocol: Protocol,
-    earlier: Earlier,
+    warm_start: WarmStart,
     measured: Sequence[MeterFound],
     listener: Listener | None,
 ) -> None:
@@ -338,8 +338,8 @@ def _drive(
         config.gate,
         goals=config.goals,
         seed=config.seed,
-        knowledge=earlier.knowledge(config.space, seed=config.seed),
-        rivals=Rivals.sample(
+        warm_start=warm_start.for_gate(config.space, seed=config.seed),
+        pool=CandidatePool.sample(
             config.space,
             config.seed,
             allows=lambda batch: config.goals.allows(batch, workload),
@@ -347,7 +347,7 @@ def _drive(
     )
     watched = _watched(run)
     with DeviceAccount(run.device_account_path, watched, listener) as account:
-        first = earlier.first(config.space, config.trials)
+        first = warm_start.initial_candidates(config.space, config.trials)
         session = Session(config, workload, store, gate, account, first, run.metric)
         adopt_results(session, run.trials_place)
         # Each machine has its own folder of locks, whatever this one's is called.
@@ -416,7 +416,7 @@ def _drive(
         run.end_early(session.stop_reason)
 
 
-def situation_of(config: SearchConfig) -> Situation:
+def conditions_of(config: SearchConfig) -> Conditions:
     """Where the search's joules will come from, by the meter that it would choose here.
 
     Raises:
@@ -425,11 +425,11 @@ def situation_of(config: SearchConfig) -> Situation:
     """
     meter = find_meter(None, config.device, config.meter)
     workload = get_task(config.task).workload(config.batch_size)
-    return _situation(meter, get_protocol(config.protocol), workload)
+    return _conditions(meter, get_protocol(config.protocol), workload)
 
 
-def _situation(meter: MeterFound, protocol: Protocol, workload: Workload) -> Situation:
-    return Situation(meter.hardware, meter.source, protocol.hash, workload, meter.limits)
+def _conditions(meter: MeterFound, protocol: Protocol, workload: Workload) -> Conditions:
+    return Conditions(meter.hardware, meter.source, protocol.hash, workload, meter.limits)
 
 
 def _watched(run: Run) -> Meter | None:

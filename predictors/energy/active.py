@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 
 from predictors.energy.design import choose_rows, design_features, posterior_variance
 from predictors.energy.features import counted, terms
-from predictors.energy.models import EnergyPredictor
+from predictors.energy.models import CostPredictor
 from predictors.energy.process import farthest_first
-from predictors.energy.regressor import LEAST_ROWS, Interval, Standard
+from predictors.energy.regressor import LEAST_ROWS, Predictions, Standard
 from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.workload import Workload
 
 Array = NDArray[np.float64]
 
-# Rows that fill the space before predictions are trusted to choose: what the predictor needs.
+# Rows that fill the space first: what the predictor needs to be fitted at all.
 FIRST_ROWS = LEAST_ROWS
 # Share of the weight that lies evenly over all candidates.
 _EVEN_SHARE = 0.5
 # A candidate this far above the front, in logarithms, weighs 0.6 of one that is on it.
 _NEAR = 0.1
-# An interval ten times as wide as its middle tells nothing; one that is infinite, no less.
+# Relative half-widths are capped here, infinite ones included.
 _WIDEST = 10.0
 
 
@@ -72,7 +72,7 @@ class Choice:
 
 
 def candidates_of(
-    architectures: ArchitectureBatch, workload: Workload, predictor: EnergyPredictor
+    architectures: ArchitectureBatch, workload: Workload, predictor: CostPredictor
 ) -> Candidates:
     """Architectures on a workload, with terms by the prior that ``predictor`` chose."""
     counts, features = counted(architectures, workload)
@@ -106,7 +106,7 @@ def first_rows(features_NF: Array, n: int, *, measured: Sequence[int] = ()) -> C
 
 
 def next_rows(
-    candidates: Candidates, predicted: Interval, n: int, *, measured: Sequence[int] = ()
+    candidates: Candidates, predicted: Predictions, n: int, *, measured: Sequence[int] = ()
 ) -> Choice:
     """``n`` rows, none of ``measured``, that narrow intervals near the predicted front most.
 
@@ -126,12 +126,12 @@ def next_rows(
     return Choice(tuple(rows), float(near @ width), float(near @ shrunk))
 
 
-def width_near_front(size_N: Array, predicted: Interval) -> float:
+def width_near_front(size_N: Array, predicted: Predictions) -> float:
     """Mean relative half-width of intervals, weighted towards the predicted front."""
     return float(front_weights(size_N, predicted.mean) @ _half_width(predicted))
 
 
-def _half_width(predicted: Interval) -> Array:
+def _half_width(predicted: Predictions) -> Array:
     width: Array = (predicted.high - predicted.low) / (2 * predicted.mean)
     return np.minimum(width, _WIDEST)
 

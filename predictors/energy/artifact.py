@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nas.core.whole_file import whole_file
 from predictors.energy.calibration import Conformal
 from predictors.energy.features import FEATURES, TERM_GROUPS, TERMS, Roofline
-from predictors.energy.models import EnergyPredictor, Prior
+from predictors.energy.models import CostPredictor, Prior
 from predictors.energy.regressor import LEARNERS, CostRegressor, Standard
 from predictors.measurement.records import EnergyRecord
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
@@ -91,7 +91,7 @@ class Provenance:
 class SavedPredictor:
     """A predictor with what it was fitted to."""
 
-    predictor: EnergyPredictor
+    predictor: CostPredictor
     provenance: Provenance
 
     def check(
@@ -186,7 +186,7 @@ def load_predictor(path: Path) -> SavedPredictor:
         raise ValueError(f"predictor {path}: {error}") from None
 
 
-def _try(predictor: EnergyPredictor) -> None:
+def _try(predictor: CostPredictor) -> None:
     """Predict something: what cannot be computed with is found now, not in a search."""
     layer = LayerSpec(AttentionSpec(1, 1, 4), FfnSpec(4))
     workload = Workload("any", "image_classification", (1, 8, 8), 2, 1)
@@ -194,7 +194,7 @@ def _try(predictor: EnergyPredictor) -> None:
         predictor.predict([Architecture(4, (layer,), 4)], workload)
 
 
-def _packed(predictor: EnergyPredictor, where: str, arrays: Arrays) -> dict[str, Any]:
+def _packed(predictor: CostPredictor, where: str, arrays: Arrays) -> dict[str, Any]:
     """Plain data; arrays go into ``arrays`` under names that begin with ``where``."""
     arrays[f"{where}/costs"] = predictor.costs
     source = predictor.prior.source
@@ -226,7 +226,7 @@ def _packed(predictor: EnergyPredictor, where: str, arrays: Arrays) -> dict[str,
     return data
 
 
-def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> EnergyPredictor:
+def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> CostPredictor:
     source = data["source"]
     prior = Prior(
         Roofline(**data["roofline"]),
@@ -261,4 +261,4 @@ def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> EnergyPred
             kappa=fitted["kappa"],
             label_sd=fitted["label_sd"],
         )
-    return EnergyPredictor(prior, costs, data["log_sd"], regressor, standard, data["n_records"])
+    return CostPredictor(prior, costs, data["log_sd"], regressor, standard, data["n_records"])

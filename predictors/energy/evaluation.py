@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, pearsonr
 
 from predictors.energy.metrics import Metrics, judge, ranked
-from predictors.energy.models import EnergyPredictor, Observation
+from predictors.energy.models import CostPredictor, Observation
 from predictors.energy.splits import (
     DESCRIPTIONS,
     SPLITS,
@@ -163,7 +163,7 @@ class LabelledRows:
         workloads = [r.workload.key for r in records]
         return cls(
             tuple(records),
-            tuple(Observation.from_record(r) for r in records),
+            tuple(Observation.of_record(r) for r in records),
             np.array([r.reading.energy_j for r in records]),
             np.unique(workloads, return_inverse=True)[1],
             {
@@ -190,7 +190,7 @@ class LabelledRows:
         self, train: NDArray[np.int64], test: NDArray[np.int64], seed: int
     ) -> dict[str, tuple[Array, tuple[Array, Array] | None]]:
         """Mean and interval at ``test`` by our predictor and each baseline, from ``train``."""
-        predictor = EnergyPredictor.fit([self.observations[i] for i in train], seed=seed)
+        predictor = CostPredictor.fit([self.observations[i] for i in train], seed=seed)
         mean, low, high = np.empty(len(test)), np.empty(len(test)), np.empty(len(test))
         for workload in np.unique(self.workload[test]):
             of_workload = self.workload[test] == workload
@@ -198,8 +198,8 @@ class LabelledRows:
             found = predictor.predict(
                 [o.architecture for o in chosen], chosen[0].workload, CONFIDENCE
             )
-            mean[of_workload] = found.mean_j
-            low[of_workload], high[of_workload] = found.low_j, found.high_j
+            mean[of_workload] = found.mean
+            low[of_workload], high[of_workload] = found.low, found.high
         lines: dict[str, tuple[Array, tuple[Array, Array] | None]] = {
             name: (line(values[train], self.target[train])(values[test]), None)
             for name, values in self.baselines.items()

@@ -123,7 +123,8 @@ def compare(
             with lock.exclusive():
                 pairs.append(_measure_pair(served, protocol, order))
         if len(pairs) >= protocol.min_repeats:
-            ratio, low, high = median_interval([pair.ratio for pair in pairs])
+            found = median_interval([pair.ratio for pair in pairs])
+            ratio, low, high = found.mean, found.low, found.high
             width = (high - low) / 2 / ratio
         if on_pair is not None:
             on_pair(len(pairs), width if math.isfinite(width) else None)

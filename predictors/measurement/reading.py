@@ -32,14 +32,14 @@ def make_reading(
     ``flags`` of the model follow those of the measurement.
     """
     per_unit_j = energies_per_unit(measurement, workload)
-    energy_j, low_j, high_j = median_interval(per_unit_j)
+    energy = median_interval(per_unit_j)
     measured_s = sum(window.duration_s for window in measurement.windows)
     latency_s = measured_s / sum(measurement.batches)
     idle_w = measurement.idle_power_w
     return EnergyReading(
-        energy_j=energy_j,
-        low_j=low_j,
-        high_j=high_j,
+        energy_j=energy.mean,
+        low_j=energy.low,
+        high_j=energy.high,
         n_repeats=len(per_unit_j),
         converged=measurement.converged,
         meter=meter.name,
@@ -52,7 +52,9 @@ def make_reading(
         power_w=sum(window.energy_j for window in measurement.windows) / measured_s,
         duration_s=measured_s,
         protocol_hash=protocol.hash,
-        net_energy_j=None if idle_w is None else energy_j - idle_w * latency_s / workload.n_units,
+        net_energy_j=None
+        if idle_w is None
+        else energy.mean - idle_w * latency_s / workload.n_units,
         unit=workload.unit,
         driver=getattr(meter, "driver_version", None),
         flags=(*measurement.flags, *flags),

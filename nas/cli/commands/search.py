@@ -170,10 +170,10 @@ def _earlier_notes(arguments: argparse.Namespace, config: SearchConfig) -> list[
         return []
     if config.measure_on or arguments.address is not None:
         return ["which joules of earlier runs count is for the nodes that measure to say"]
-    from nas.searching.gating.warm_start import gather
-    from nas.searching.study import situation_of
+    from nas.searching.gating.warm_start import collect_warm_start
+    from nas.searching.study import conditions_of
 
-    return gather(config, situation_of(config)).notes(config)
+    return collect_warm_start(config, conditions_of(config)).notes(config)
 
 
 def _has_begun(arguments: argparse.Namespace) -> bool:
