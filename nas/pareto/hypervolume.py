@@ -1,4 +1,4 @@
-"""Hypervolume: how much of objective space a set of points dominates, exactly."""
+"""Exact hypervolume, and the default reference point."""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nas.pareto.dominance import as_losses, non_dominated_mask
+
+# The default reference point lies this share of the front's extent beyond its worst losses.
+_MARGIN = 0.1
+
+
+def reference_point(
+    front_FM: NDArray[np.float64], seen_NM: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """The default reference point of a front of losses, shape ``(M,)``.
+
+    It lies a tenth of the front's extent beyond the front's worst losses. Where the front has no
+    extent, that of the points ``seen`` beyond it is used, and 1 where there is none either.
+    """
+    worst = front_FM.max(axis=0)
+    extent = worst - front_FM.min(axis=0)
+    if seen_NM is not None:
+        extent = np.where(extent > 0, extent, seen_NM.max(axis=0) - worst)
+    found: NDArray[np.float64] = worst + _MARGIN * np.where(extent > 0, extent, 1.0)
+    return found
 
 
 def hypervolume(values: ArrayLike, reference: Sequence[float], maximize: Sequence[bool]) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.pareto.dominance import non_dominated_mask
+from nas.pareto.hypervolume import reference_point
 from nas.samplers.activity import Activity
 from nas.samplers.evaluated import Evaluated, Known, Memory, relevant
 from nas.samplers.features import Features, RowMap
@@ -33,7 +34,6 @@ _MANY_PICKS, _CANDIDATES_PER_PICK = 8, 3
 _MOST_LISTED = 5000
 _MOST_LISTED_CANDIDATES = 800
 _REFERENCE_ROWS = 2000
-_FRONT_MARGIN = 0.1
 # Of so many random rows the farthest: many more would give corners, which are dear to evaluate.
 _FIRST_CANDIDATES = 8
 # Members of the front that boxes are made of, by number of objectives.
@@ -206,7 +206,7 @@ class Proposer:
             front = front[np.all(front < reference, axis=1)]
         else:
             edge = reached[non_dominated_mask(reached, minimised)]
-            reference = beyond(edge, np.vstack([losses_NM, before_BM]))
+            reference = reference_point(edge, np.vstack([losses_NM, before_BM]))
         most = _MOST_FRONT.get(self.n_objectives, _MOST_FRONT_ELSE)
         if len(front) > most:
             order = np.argsort(front[:, 0])
@@ -312,18 +312,6 @@ class Proposer:
         if self.allowed is None or not len(rows_NP):
             return rows_NP
         return rows_NP[self.allowed(self.parameters.filled(rows_NP, self._rng))]
-
-
-def beyond(front_FM: Array, seen_NM: Array) -> Array:
-    """A corner a tenth of the front's extent beyond its worst losses, shape ``(M,)``.
-
-    A front of one point has no extent: what was ``seen`` takes its place.
-    """
-    worst = front_FM.max(axis=0)
-    extent = worst - front_FM.min(axis=0)
-    extent = np.where(extent > 0, extent, seen_NM.max(axis=0) - worst)
-    found: Array = worst + _FRONT_MARGIN * np.where(extent > 0, extent, 1.0)
-    return found
 
 
 def _fresh(rows: Array, known: Known) -> Array:

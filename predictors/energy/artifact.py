@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.core.whole_file import whole_file
+from nas.core.files import write_atomic
 from predictors.energy.calibration import Conformal
 from predictors.energy.features import FEATURES, TERM_GROUPS, TERMS, Roofline
 from predictors.energy.models import CostPredictor, Prior
@@ -139,8 +139,8 @@ def save_predictor(saved: SavedPredictor, path: Path) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    with whole_file(path) as temporary:
-        save_file(contiguous, temporary, metadata={_HEADER: json.dumps(header, allow_nan=False)})
+    metadata = {_HEADER: json.dumps(header, allow_nan=False)}
+    write_atomic(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
 
 
 def load_predictor(path: Path) -> SavedPredictor:

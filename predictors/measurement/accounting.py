@@ -1,4 +1,4 @@
-"""What a search itself spends: joules of its device while it trains."""
+"""The energy account of training: joules of the device while a trial trains."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from types import TracebackType
 
 from predictors.meters.base import Meter, MeterError
-from predictors.meters.nvml import NvmlMeter
 from predictors.meters.select import choose_meter
 
 
@@ -32,11 +31,10 @@ class EnergySpan:
         self._before_j = 0.0
         try:
             self._meter = choose_meter(None, device)
+            # Other sensors are not needed here, and each reading costs time.
+            self._meter.count_joules_only()
         except MeterError:
             self._meter = None
-        if isinstance(self._meter, NvmlMeter):
-            # Nothing else of a window is asked for, and each reading of a sensor costs something.
-            self._meter.count_joules_alone()
 
     def __enter__(self) -> EnergySpan:
         """Start counting."""

@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nas.core.user_folders import ForeignFolderError, private_folder, shared_folder
-from predictors.meters.base import Meter, MeterError
-from predictors.meters.nvml import NvmlMeter, board_uuid
+from predictors.meters.base import MeterError
+from predictors.meters.nvml import board_uuid
 from predictors.meters.visible import visible_gpu
 
 FOLDER_VARIABLE = "JOULENAS_LOCK_FOLDER"
@@ -144,12 +144,6 @@ class DeviceLock:
         """Close the files."""
         for descriptor in self._files or ():
             os.close(descriptor)
-
-
-def introduce(meter: Meter, lock: DeviceLock) -> None:
-    """Let ``meter`` know our own processes on the device of ``lock``."""
-    if isinstance(meter, NvmlMeter):
-        meter.know_own(lock.processes)
 
 
 def _open_file(path: Path) -> int:

@@ -56,7 +56,7 @@ def make_reading(
         if idle_w is None
         else energy.mean - idle_w * latency_s / workload.n_units,
         unit=workload.unit,
-        driver=getattr(meter, "driver_version", None),
+        driver=meter.driver_version,
         flags=(*measurement.flags, *flags),
         n_rejected=measurement.n_rejected,
         host=platform.node() or None,
@@ -66,8 +66,7 @@ def make_reading(
 
 def _board(meter: Meter, measurement: Measurement) -> Board | None:
     """The meter's board, with the memory clock that windows saw under load."""
-    read = getattr(meter, "read_board", None)
-    board: Board | None = None if read is None else read()
+    board = meter.read_board()
     clocks_mhz = [w.memory_clock_mhz for w in measurement.windows if w.memory_clock_mhz]
     if board is None or not clocks_mhz:
         return board

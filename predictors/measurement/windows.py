@@ -10,7 +10,7 @@ from statistics import linear_regression
 
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.quality import half_width
-from predictors.meters.base import Meter, MeterError, SteppingMeter, Window
+from predictors.meters.base import Meter, MeterError, Window
 from predictors.meters.flags import FOREIGN_COMPUTE, LIMITS_CHANGED, REJECTED
 
 _WARMUP_STEP_S = 1.0
@@ -119,9 +119,8 @@ class WindowLoop:
             self._chunk = max(1, math.ceil(protocol.chunk_s / max(per_batch_s, 1e-9)))
         if self._meter.is_estimate:
             return ()
-        if isinstance(self._meter, SteppingMeter):
-            # Not in the first window, which is the idle one: the period is that under load.
-            self._meter.measure_tick(self._work)
+        # The period is measured under load, so not in the first window, which is the idle one.
+        self._meter.measure_tick(self._work)
         return self._settle(started)
 
     def _settle(self, started_s: float) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from predictors.measurement.exclusive import DeviceLock, introduce
+from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.memory import describe_shortage
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.reading import energies_per_unit, make_reading
@@ -111,7 +111,7 @@ class Subject:
         )
         self.meter: Meter = choose_meter(job["meter"], device)
         if lock is not None:
-            introduce(self.meter, lock)
+            self.meter.set_own_processes(lock.processes)
         sync: Callable[[], None] = torch.cuda.synchronize if device != "cpu" else (lambda: None)
         self.loop = WindowLoop(prepared.repeat(inputs), self.meter, self.protocol, sync=sync)
 
@@ -234,7 +234,7 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         sm_clock_mhz=median(clocks_mhz) if clocks_mhz else None,
         throttle_reasons=reduce(or_, reasons) if reasons else None,
         idle_power_w=measurement.idle_power_w,
-        tick_s=getattr(meter, "tick_s", None),
+        tick_s=meter.tick_s,
         cross_check=max(
             (w.cross_check for w in windows if w.cross_check is not None), key=abs, default=None
         ),
@@ -255,7 +255,7 @@ def _versions(meter: Meter) -> dict[str, str]:
         "torch": str(torch.__version__),
         "torchao": _version("torchao"),
     }
-    driver = getattr(meter, "driver_version", None)
+    driver = meter.driver_version
     return versions if driver is None else versions | {"driver": driver}
 
 

@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 
-from predictors.meters.base import MeterError, Window, Work
+from predictors.meters.base import Meter, MeterError, Window, Work
 
 # The 400 W thermal design power of a 64-core AMD EPYC 9554 spread over its cores, rounded down:
 # server CPUs of the last years lie between 3 and 8 W a core.
@@ -36,7 +36,7 @@ def watts_per_core(environment: Mapping[str, str] | None = None) -> float:
     return watts
 
 
-class EstimateMeter:
+class EstimateMeter(Meter):
     """``Meter`` over this process's CPU time, all threads."""
 
     name = "estimate"

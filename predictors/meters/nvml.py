@@ -23,7 +23,7 @@ from statistics import median
 from types import ModuleType
 from typing import Any
 
-from predictors.meters.base import MeterError, Window, Work
+from predictors.meters.base import Meter, MeterError, Window, Work
 from predictors.meters.board import Board
 from predictors.meters.nvml_board import (
     MEMORY_CLOCK,
@@ -85,7 +85,7 @@ def board_uuid(device: str, nvml: Any = None) -> str | None:
         return None
 
 
-class NvmlMeter:
+class NvmlMeter(Meter):
     """``Meter`` over one GPU or the sum of several, each named by index or UUID."""
 
     name = "nvml"
@@ -109,7 +109,7 @@ class NvmlMeter:
         """
         self._nvml = load_pynvml() if nvml is None else nvml
         self._clock, self._background = clock, background
-        self._joules_alone = False
+        self._joules_only = False
         self._opened_s: float | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -132,14 +132,14 @@ class NvmlMeter:
         # The counter's own period in seconds; None before it is measured.
         self.tick_s: float | None = None
 
-    def count_joules_alone(self) -> None:
+    def count_joules_only(self) -> None:
         """Leave out of windows all but joules, as for spans of minutes beside training.
 
         A board without a counter is still sampled, twice a second.
         """
-        self._joules_alone = True
+        self._joules_only = True
 
-    def know_own(self, own_pids: Callable[[], set[int]]) -> None:
+    def set_own_processes(self, own_pids: Callable[[], set[int]]) -> None:
         """Take the processes that ``own_pids`` returns for ours."""
         self._processes.own_pids = own_pids
 
@@ -150,7 +150,7 @@ class NvmlMeter:
         )
 
     def measure_tick(self, work: Work) -> None:
-        """See ``SteppingMeter.measure_tick``; the first board's, since boards step alike."""
+        """See ``Meter.measure_tick``; the first board's, since boards step alike."""
         if not self._has_counter:
             return
         first = next(iter(self._handles))
@@ -165,14 +165,14 @@ class NvmlMeter:
         self._samples = []
         self._seen_reasons: int | None = None
         self._seen_flags: set[str] = set()
-        if not self._joules_alone:
+        if not self._joules_only:
             # Asked at both ends: who leaves before the end still spoilt the window. Before the
             # counter steps, since the device idles while the driver looks processes up.
             self._seen_flags = self._processes.flags()
             self._processes.forget_use()
         self._start_steps = self._steps.wait(work) if self._has_counter else {}
         self._opened_s = self._clock()
-        if self._joules_alone and self._has_counter:
+        if self._joules_only and self._has_counter:
             return
         if self._background:
             self._stop.clear()
@@ -192,7 +192,7 @@ class NvmlMeter:
             # Before the thread is joined, which may wait for a sensor while the device idles.
             duration_s = self._clock() - opened_s
             self._join()
-        if self._joules_alone and self._has_counter:
+        if self._joules_only and self._has_counter:
             return Window(self._mean_power_w(end_steps) * duration_s, duration_s)
         self.sample()
         if self._failure is not None:
@@ -200,7 +200,7 @@ class NvmlMeter:
         sampled_w = self._sampled_power_w()
         power_w = self._mean_power_w(end_steps) if self._has_counter else sampled_w
         flags = self._seen_flags | self._throttle_flags()
-        if not self._joules_alone:
+        if not self._joules_only:
             flags |= self._processes.flags() | self._processes.computing()
         cross_check = None
         if self._has_counter and sampled_w > 0:
@@ -378,7 +378,7 @@ class NvmlMeter:
         return combined if known else None
 
     def _sample_on(self) -> None:
-        every_s = _SLOW_SAMPLE_S if self._joules_alone else _SAMPLE_S
+        every_s = _SLOW_SAMPLE_S if self._joules_only else _SAMPLE_S
         while True:
             try:
                 self.sample()

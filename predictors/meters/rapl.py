@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from predictors.meters.base import MeterError, Window, Work
+from predictors.meters.base import Meter, MeterError, Window, Work
 from predictors.meters.estimate import cpu_name
 
 ROOT = Path("/sys/class/powercap")
@@ -49,7 +49,7 @@ def find_zones(root: Path = ROOT) -> list[Zone]:
     return zones
 
 
-class RaplMeter:
+class RaplMeter(Meter):
     """``Meter`` over all CPU packages."""
 
     name = "rapl"

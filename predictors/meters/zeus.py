@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from predictors.meters.base import MeterError, Window, Work
+from predictors.meters.base import Meter, MeterError, Window, Work
 
 _KEY = "joulenas"
 # Of an Apple chip, the parts that add up to the whole; a Jetson names its own total.
 _APPLE_PARTS = ("cpu_total_mj", "dram_mj", "gpu_mj", "gpu_sram_mj", "ane_mj")
 
 
-class ZeusMeter:
+class ZeusMeter(Meter):
     """``Meter`` over a ``zeus.monitor.ZeusMonitor``: one GPU, or the chip that holds the CPU."""
 
     name = "zeus"

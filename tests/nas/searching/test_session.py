@@ -214,8 +214,8 @@ def test_the_gate_learns_joules():
     for _ in range(40):
         architecture = sample(SPACE, rng)
         verdict = gate.judge(architecture)
-        assert verdict.predicted_low_j <= verdict.predicted_energy_j <= verdict.predicted_high_j
-        errors.append(abs(verdict.predicted_energy_j / truth(architecture)[1] - 1))
+        assert 0 < verdict.energy_j.low <= verdict.energy_j.mean <= verdict.energy_j.high
+        errors.append(abs(verdict.energy_j.mean / truth(architecture)[1] - 1))
     assert np.mean(errors) < 0.15
 
 
