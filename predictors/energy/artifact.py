@@ -1,8 +1,7 @@
-"""A fitted predictor on disk: one safetensors file, arrays beside a header of JSON; no pickle.
+"""A fitted predictor on disk: one safetensors file with a JSON header; no pickle.
 
-The header names the device, meter, protocol and workloads that the predictor was fitted for, the
-features and terms that its numbers stand for, and the range that training covered. A file that
-does not fit what it is asked for is refused with a sentence.
+The header contains the device, meter, protocol and workloads that the predictor was fitted to,
+and its features and terms. A predictor that does not match its use is refused in one sentence.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a predictor was fitted to. ``workloads`` are keys such as ``digits/b128``.
+    """Origin of a predictor's labels. ``workloads`` are keys such as ``digits/b128``.
 
     Raises:
         ValueError: a name is empty.
@@ -50,7 +49,7 @@ class Provenance:
     versions: dict[str, str]
 
     def __post_init__(self) -> None:
-        """Refuse a predictor of nothing."""
+        """Refuse empty names."""
         for name in ("device", "source", "protocol_hash"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must not be empty")
@@ -58,7 +57,7 @@ class Provenance:
 
     @classmethod
     def of(cls, records: Sequence[EnergyRecord]) -> Provenance:
-        """What all of ``records`` share.
+        """The common origin of ``records``.
 
         Raises:
             ValueError: none, or records of several devices, sources or protocols.
@@ -89,7 +88,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class SavedPredictor:
-    """A predictor with what it was fitted to."""
+    """A predictor with the origin of its labels."""
 
     predictor: CostPredictor
     provenance: Provenance
@@ -101,7 +100,7 @@ class SavedPredictor:
         protocol_hash: str | None = None,
         workload: str | None = None,
     ) -> None:
-        """Refuse other than it was fitted for; ``None`` asks nothing.
+        """Refuse any other use than the one it was fitted for; ``None`` is not checked.
 
         ``workload`` is a key such as ``digits/b128``, which must be among its own.
 
@@ -187,7 +186,7 @@ def load_predictor(path: Path) -> SavedPredictor:
 
 
 def _try(predictor: CostPredictor) -> None:
-    """Predict something: what cannot be computed with is found now, not in a search."""
+    """Predict once, so that damaged numbers are found here and not in a search."""
     layer = LayerSpec(AttentionSpec(1, 1, 4), FfnSpec(4))
     workload = Workload("any", "image_classification", (1, 8, 8), 2, 1)
     with np.errstate(all="ignore"):
@@ -195,7 +194,7 @@ def _try(predictor: CostPredictor) -> None:
 
 
 def _packed(predictor: CostPredictor, where: str, arrays: Arrays) -> dict[str, Any]:
-    """Plain data; arrays go into ``arrays`` under names that begin with ``where``."""
+    """Plain data; arrays are added to ``arrays`` under names that begin with ``where``."""
     arrays[f"{where}/costs"] = predictor.costs
     source = predictor.prior.source
     data: dict[str, Any] = {

@@ -1,8 +1,8 @@
-"""How good the energy predictor is on measured records, next to what needs no predictor.
+"""Evaluate the energy predictor on measured records, beside baselines and the labels' noise.
 
-Every row that is judged was held out, by the ways of ``splits``. Baselines are lines between
-logarithms (energy against FLOPs, parameters, bytes or measured latency), fitted to the same
-training rows. What no predictor can beat is told by the records themselves (``ceiling``).
+Every tested row is held out, by the kinds of ``splits``. Baselines are power laws (energy against
+FLOPs, parameters, bytes or measured latency) fitted to the same training rows. ``ceiling``
+estimates from the records what no predictor can beat.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _LEAST_HALVES = 2
 
 @dataclass(frozen=True, slots=True)
 class SplitResult:
-    """One kind of split: metrics by predictor, or ``refusal``, a sentence that says why not.
+    """One kind of split: metrics by predictor, or ``refusal``, the reason why there are none.
 
     ``n_train`` is the median over folds.
     """
@@ -69,15 +69,15 @@ class SplitResult:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """How well the labels agree with themselves: no predictor can do better for long.
+    """Agreement of the labels with themselves: a bound on any predictor.
 
-    Halves are medians of a record's odd and of its even windows: ``tau`` and ``mape`` between
-    them, ``reliability`` their correlation (of logarithms) stepped up to the whole record by
-    Spearman-Brown, 2r / (1 + r). ``floor_mape`` is what a perfect predictor of the whole record
-    would err: half of ``mape``, since a half has twice the variance and a difference has two of
-    them. ``jobs_mape`` is the relative difference of an architecture measured in two processes,
-    and ``jobs_floor_mape`` that over the root of 2: halves of one process cannot show what
-    differs between processes. ``None`` where the records cannot tell.
+    Halves are medians of a record's odd and of its even windows. ``tau`` and ``mape`` compare
+    them; ``reliability`` is the correlation of their logarithms, stepped up to the whole record by
+    Spearman-Brown, 2r / (1 + r). ``floor_mape`` is the error of a perfect predictor: half of
+    ``mape``, since a half has twice the variance and a difference has two of them. ``jobs_mape``
+    is the relative difference of an architecture measured in two processes, and
+    ``jobs_floor_mape`` that over the root of 2: halves of one process do not contain what differs
+    between processes. ``None`` marks what the records do not determine.
     """
 
     n_halved: int
@@ -139,7 +139,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Records of one device and protocol as what predictors and baselines learn from."""
+    """Records of one device and protocol, prepared for predictors and baselines."""
 
     records: tuple[EnergyRecord, ...]
     observations: tuple[Observation, ...]
@@ -175,7 +175,7 @@ class LabelledRows:
                         for c, n in zip(counts, sizes, strict=True)
                     ]
                 ),
-                # Seconds per unit, as joules are: itself a measurement, and no prediction.
+                # Seconds per unit, as joules are; measured, so no prediction.
                 "latency": np.array([r.reading.latency_s / r.workload.n_units for r in records]),
             },
             SplitRows(
@@ -208,7 +208,7 @@ class LabelledRows:
 
 
 def by_device(records: Sequence[EnergyRecord]) -> list[tuple[EnergyRecord, ...]]:
-    """Records apart by device, source, protocol and limits, whose joules do not compare."""
+    """Group records by device, source, protocol and limits; joules of two are not comparable."""
     groups: dict[tuple[object, ...], list[EnergyRecord]] = defaultdict(list)
     for record in records:
         reading = record.reading
@@ -226,7 +226,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate on corrected records of one device and protocol.
 
-    ``on_fold`` hears the kind, how many folds of it are done and how many there are.
+    ``on_fold`` is called with the kind, the number of folds done and that of all.
 
     Raises:
         ValueError: no records, or of several devices or protocols.
@@ -309,7 +309,7 @@ def line(values_N: Array, target_N: Array) -> Callable[[Array], Array]:
 
 
 def ceiling(records: Sequence[EnergyRecord]) -> Ceiling:
-    """How well the labels of ``records`` agree with themselves."""
+    """The agreement of the labels of ``records`` with themselves."""
     halved = [r for r in records if len(r.repeats_j) >= _LEAST_HALVES]
     odd = np.array([median(r.repeats_j[::2]) for r in halved])
     even = np.array([median(r.repeats_j[1::2]) for r in halved])

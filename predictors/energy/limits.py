@@ -14,7 +14,7 @@ from predictors.measurement.records import EnergyRecord
 
 @dataclass(frozen=True, slots=True)
 class LimitsCompared:
-    """Models that were measured under two limits by one meter and protocol.
+    """Comparison of two limits by the models measured under both.
 
     ``ratio`` is the median over models of joules under the ``second`` limits over those under the
     ``first``; ``low`` and ``high`` are the smallest and the largest ratio of a model.
@@ -35,7 +35,7 @@ class LimitsCompared:
 
 
 def compare_limits(groups: Sequence[Sequence[EnergyRecord]]) -> list[LimitsCompared]:
-    """Compare every two of ``groups`` that differ in limits alone and share a model.
+    """Compare all pairs of ``groups`` that differ only in limits and share a model.
 
     Each group is of one device, source, protocol and limits (``evaluation.by_device``).
     """

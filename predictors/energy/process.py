@@ -19,7 +19,7 @@ Narrow = NDArray[np.float32]
 
 _MOST_EXACT = 512
 _MOST_INDUCING = 192
-# Rows by which the deviation is told: fewer suffice for a width than for a mean.
+# Inducing rows of the deviation; fewer suffice for a width than for a mean.
 _MOST_FOR_DEVIATION = 64
 _ROWS_FOR_LIKELIHOOD = 200
 _LENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0)
@@ -56,7 +56,7 @@ class Process:
         posterior = between + (cross * precision) @ cross.T
         mean = cho_solve((cholesky(posterior, lower=True), True), cross @ (precision * target_N))
         few = slice(0, _MOST_FOR_DEVIATION)
-        # Columns that whiten the prior and the posterior: variance is a difference of squares.
+        # Whitening of prior and posterior, by which the variance is a difference of squares.
         wide = _inverse_root(between[few, few])
         narrow = _inverse_root(between[few, few] + (cross[few] * precision) @ cross[few].T)
         return cls(inducing, np.array([length, signal]), mean, wide, narrow)
@@ -101,7 +101,7 @@ class Process:
 
 
 def farthest_first(rows_NF: Array, most: int) -> NDArray[np.int64]:
-    """Positions of up to ``most`` rows, each the farthest from those before (Gonzalez 1985)."""
+    """Up to ``most`` positions, each the farthest from those before (Gonzalez 1985)."""
     order = [int(np.argmin(((rows_NF - rows_NF.mean(axis=0)) ** 2).sum(axis=1)))]
     distance = ((rows_NF - rows_NF[order[0]]) ** 2).sum(axis=1)
     while len(order) < min(most, len(rows_NF)):
@@ -130,13 +130,13 @@ def _hyperparameters(rows: Array, target: Array, weight: Array) -> tuple[float, 
     n = len(rows)
     best = (-np.inf, 1.0, 1.0, 1.0)
     for length in _LENGTHS:
-        # With noise proportional to 1 / weight, weighting both sides makes it the same for all.
+        # Scaling rows and columns by root weights makes the noise equal for all rows.
         kernel = _kernel(rows, rows, length).astype(float) * root[:, None] * root
         values, vectors = np.linalg.eigh(kernel)
         projected = (vectors.T @ (target * root)) ** 2
         for noise in _NOISES:
             spectrum = np.maximum(values, 0) + noise
-            # The signal's variance in closed form, given the ratio of noise to it.
+            # Signal variance in closed form, given the noise-to-signal ratio.
             signal = max(float(np.mean(projected / spectrum)), 1e-10)
             likelihood = -0.5 * (n * np.log(signal) + np.log(spectrum).sum())
             if likelihood > best[0]:

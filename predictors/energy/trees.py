@@ -1,8 +1,8 @@
-"""Boosted oblivious trees: one split a level, so a tree is a table and many are cheap to ask.
+"""Boosted oblivious trees: one split per level, so that a tree is a lookup table.
 
-Friedman 2001 for boosting; oblivious (symmetric) trees, Kohavi 1994 and Prokhorenkova et al. 2018,
-are strong regularisers on tables of some hundred rows. Kept as plain arrays, so that an artifact
-holds them without pickle.
+Boosting after Friedman 2001. Oblivious (symmetric) trees (Kohavi 1994; Prokhorenkova et al. 2018)
+regularise strongly, which suits tables of some hundred rows. They consist of plain arrays, so that
+an artifact needs no pickle.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TREES = 100
 _DEPTH = 3
 _RATE = 0.08
 _BINS = 32
-# Weight that a leaf's mean is drawn to zero by, in rows.
+# Shrinkage of a leaf's mean towards zero, in rows.
 _SHRINK = 3.0
 _ROW_SHARE = 0.8
 
@@ -53,7 +53,7 @@ class Trees:
             values = _RATE * sums / (masses + _SHRINK)
             residual -= values[leaf_N]
             features.append([f for f, _ in split])
-            # A feature with one value has no edge: the split puts every row on one side.
+            # A constant feature has no edge: all rows fall on one side.
             thresholds.append([edges[f][b] if len(edges[f]) else np.inf for f, b in split])
             leaves.append(values)
         return cls(np.array(features), np.array(thresholds), np.array(leaves))
@@ -81,7 +81,7 @@ class Trees:
         """Read ``to_arrays``'s form.
 
         Raises:
-            ValueError: the shapes are not those of trees.
+            ValueError: the shapes do not match.
         """
         feature = np.asarray(arrays["feature"], dtype=np.int64)
         threshold = np.asarray(arrays["threshold"], dtype=float)
