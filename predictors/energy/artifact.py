@@ -206,13 +206,11 @@ def _packed(predictor: CostPredictor, where: str, arrays: Arrays) -> dict[str, A
         "regressor": None,
     }
     if predictor.standard is not None:
-        for name in ("centre", "scale", "low", "high"):
-            arrays[f"{where}/standard/{name}"] = getattr(predictor.standard, name)
+        _pack(predictor.standard, f"{where}/standard", arrays)
     regressor = predictor.regressor
     if regressor is not None:
         for name, learner in regressor.learners.items():
-            for key, value in learner.to_arrays().items():
-                arrays[f"{where}/{name}/{key}"] = value
+            _pack(learner, f"{where}/{name}", arrays)
         arrays[f"{where}/scores"] = regressor.conformal.scores
         data["regressor"] = {
             "choice": regressor.choice,
@@ -237,19 +235,17 @@ def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> CostPredic
         raise ValueError(f"costs must be {n_terms} finite numbers >= 0")
     standard = None
     if data["has_standard"]:
-        names = ("centre", "scale", "low", "high")
-        standard = Standard(*(arrays[f"{where}/standard/{name}"] for name in names))
-        if any(getattr(standard, name).shape != (len(FEATURES),) for name in names):
+        standard = Standard(**_unpack(Standard, f"{where}/standard", arrays))
+        if any(values.shape != (len(FEATURES),) for values in vars(standard).values()):
             raise ValueError(f"standard must hold {len(FEATURES)} numbers each")
     regressor = None
     fitted = data["regressor"]
     if fitted is not None:
         assert standard is not None
-        learners = {}
-        for name in fitted["learners"]:
-            prefix = f"{where}/{name}/"
-            own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            learners[name] = LEARNERS[name].from_arrays(own)
+        learners = {
+            name: LEARNERS[name](**_unpack(LEARNERS[name], f"{where}/{name}", arrays))
+            for name in fitted["learners"]
+        }
         regressor = CostRegressor(
             choice=fitted["choice"],
             costs=costs,
@@ -261,3 +257,14 @@ def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> CostPredic
             label_sd=fitted["label_sd"],
         )
     return CostPredictor(prior, costs, data["log_sd"], regressor, standard, data["n_records"])
+
+
+def _pack(record: Any, where: str, arrays: Arrays) -> None:
+    """Add the arrays that are the fields of a dataclass."""
+    for field in fields(record):
+        arrays[f"{where}/{field.name}"] = getattr(record, field.name)
+
+
+def _unpack(kind: Any, where: str, arrays: Arrays) -> Arrays:
+    """The fields of a dataclass of arrays, as ``_pack`` added them."""
+    return {field.name: arrays[f"{where}/{field.name}"] for field in fields(kind)}

@@ -8,7 +8,7 @@ spread over the data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +27,19 @@ _NOISES = (0.003, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _JITTER = 1e-5
 
 
+@dataclass(frozen=True)
 class Process:
-    """Posterior of a zero-mean process with a squared-exponential kernel and noisy labels."""
+    """Posterior of a zero-mean process with a squared-exponential kernel and noisy labels.
 
-    def __init__(
-        self, inducing_MF: Array, scale: Array, mean_M: Array, wide_MM: Array, narrow_MM: Array
-    ) -> None:
-        """``scale`` is ``(length, signal variance)``; see ``fit`` for the rest."""
-        self._inducing, self._scale, self._mean = inducing_MF, scale, mean_M
-        self._wide, self._narrow = wide_MM, narrow_MM
+    ``scale`` is ``(length, signal variance)``; ``inducing`` rows have the weights ``mean``, and
+    ``wide`` and ``narrow`` whiten prior and posterior.
+    """
+
+    inducing: Array
+    scale: Array
+    mean: Array
+    wide: Array
+    narrow: Array
 
     @classmethod
     def fit(cls, rows_NF: Array, target_N: Array, weight_N: Array, seed: int) -> Process:
@@ -63,41 +67,25 @@ class Process:
 
     def predict(self, rows_NF: Array) -> Array:
         """Posterior mean, shape ``(N,)``."""
-        found: Array = (self._cross(rows_NF) @ self._mean.astype(np.float32)).astype(float)
+        found: Array = (self._cross(rows_NF) @ self.mean.astype(np.float32)).astype(float)
         return found
 
     def predict_with_deviation(self, rows_NF: Array) -> tuple[Array, Array]:
         """Posterior mean and standard deviation without the labels' noise, each ``(N,)``."""
         cross = self._cross(rows_NF)
-        few = cross[:, : len(self._wide)]
-        wide = few @ self._wide.astype(np.float32)
-        narrow = few @ self._narrow.astype(np.float32)
-        signal = self._scale[1]
+        few = cross[:, : len(self.wide)]
+        wide = few @ self.wide.astype(np.float32)
+        narrow = few @ self.narrow.astype(np.float32)
+        signal = self.scale[1]
         variance = (
             signal - np.einsum("ij,ij->i", wide, wide) + np.einsum("ij,ij->i", narrow, narrow)
         )
-        mean = (cross @ self._mean.astype(np.float32)).astype(float)
+        mean = (cross @ self.mean.astype(np.float32)).astype(float)
         return mean, np.sqrt(np.clip(variance.astype(float), 1e-12, signal))
 
     def _cross(self, rows_NF: Array) -> Narrow:
-        length, signal = self._scale
-        return np.float32(signal) * _kernel(rows_NF, self._inducing, float(length))
-
-    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Plain arrays; ``from_arrays`` reads them back."""
-        return {
-            "inducing": self._inducing,
-            "scale": self._scale,
-            "mean": self._mean,
-            "wide": self._wide,
-            "narrow": self._narrow,
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Process:
-        """Read ``to_arrays``'s form."""
-        names = ("inducing", "scale", "mean", "wide", "narrow")
-        return cls(*(np.asarray(arrays[name], dtype=float) for name in names))
+        length, signal = self.scale
+        return np.float32(signal) * _kernel(rows_NF, self.inducing, float(length))
 
 
 def farthest_first(rows_NF: Array, most: int) -> NDArray[np.int64]:

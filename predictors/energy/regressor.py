@@ -44,14 +44,10 @@ _SLACK = 0.05
 
 
 class Learner(Protocol):
-    """A residual's learner; rows are standardised features."""
+    """A learner of the residual: a dataclass of arrays; rows are standardised features."""
 
     def predict(self, rows_NF: Array) -> Array:
         """Shape ``(N,)``."""
-        ...
-
-    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Plain arrays."""
         ...
 
 
