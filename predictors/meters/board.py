@@ -1,4 +1,4 @@
-"""The settings of a board as they were read. They belong to its owner: nothing here sets any."""
+"""The settings of a board. They are only ever read: no code here changes one."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-# Settings that change what a joule is, in the order in which they are shown.
+# Settings under which joules are comparable, in display order.
 Limits = tuple[float | None, float | None, float | None, bool | None, bool | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One board and its settings; ``None`` is what the board does not report, never 0.
+    """One board and its settings; ``None`` marks what it does not report, never 0.
 
     ``power_limit_w`` is the enforced limit, ``default_power_limit_w`` the one that the board
     ships with. ``sm_clock_limit_mhz`` and ``memory_clock_limit_mhz`` are the applications clocks;
-    ``memory_clock_mhz`` is the memory clock that was seen under load. Boards that are summed have
-    their UUIDs joined by ``+`` and the settings of the first.
+    ``memory_clock_mhz`` is the memory clock under load. Several boards that are summed have their
+    UUIDs joined by ``+`` and the settings of the first.
     """
 
     uuid: str
@@ -32,7 +32,7 @@ class Board:
 
     @property
     def limits(self) -> Limits:
-        """The settings under which joules of one model compare."""
+        """The settings under which joules of one model are comparable."""
         return (
             self.power_limit_w,
             self.sm_clock_limit_mhz,

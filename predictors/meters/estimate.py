@@ -1,7 +1,4 @@
-"""Joules estimated from CPU time: measured CPU seconds times a stated power per core.
-
-Always labelled an estimate: only the seconds are measured.
-"""
+"""Estimated joules: measured CPU seconds times a stated power per core."""
 
 from __future__ import annotations
 
@@ -57,7 +54,7 @@ class EstimateMeter(Meter):
         self._opened: tuple[float, float] | None = None
 
     def begin(self, work: Work) -> None:
-        """See ``Meter.begin``. CPU clocks do not tick, so ``work`` is not needed."""
+        """See ``Meter.begin``. CPU clocks do not step, so ``work`` is not needed."""
         if self._opened is not None:
             raise MeterError("a window is already open")
         self._opened = (self._cpu_clock(), self._wall_clock())

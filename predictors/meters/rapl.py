@@ -1,8 +1,7 @@
 """Joules of CPU packages from RAPL, read from ``/sys/class/powercap``.
 
-Packages and DRAM are kept apart; a window's joules are the packages', which hold the cores. The
-counter wraps after ``max_energy_range_uj`` (65 to 262 kJ): it is polled in the background so
-that no wrap is missed. Source: the kernel's ``Documentation/power/powercap/powercap.rst``.
+A window's joules are those of the packages, which include the cores; DRAM is separate. The counter
+wraps after ``max_energy_range_uj`` (65 to 262 kJ), so it is polled in the background. Source: the kernel's ``Documentation/power/powercap/powercap.rst``.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ class RaplMeter(Meter):
             self._last[zone.counter] = _read(zone)
 
     def begin(self, work: Work) -> None:
-        """See ``Meter.begin``. The counter steps each millisecond, so no tick is waited for."""
+        """See ``Meter.begin``. The counter steps each millisecond, so there is no need to wait."""
         if self._opened_s is not None:
             raise MeterError("a window is already open")
         self.poll()
@@ -117,7 +116,7 @@ class RaplMeter(Meter):
         )
 
     def poll(self) -> None:
-        """Add what each counter gained since it was last read, a wrap included.
+        """Add each counter's gain since the last reading, corrected for a wrap.
 
         Raises:
             MeterError: a counter cannot be read.
