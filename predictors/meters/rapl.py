@@ -1,7 +1,8 @@
 """Joules of CPU packages from RAPL, read from ``/sys/class/powercap``.
 
 A window's joules are those of the packages, which include the cores; DRAM is separate. The counter
-wraps after ``max_energy_range_uj`` (65 to 262 kJ), so it is polled in the background. Source: the kernel's ``Documentation/power/powercap/powercap.rst``.
+wraps after ``max_energy_range_uj`` (65 to 262 kJ), so it is polled in the background. Source: the
+kernel's ``Documentation/power/powercap/powercap.rst``.
 """
 
 from __future__ import annotations
