@@ -1,4 +1,4 @@
-"""A measuring process seen from outside: start it, talk to it, and end it with all it started."""
+"""A measuring process: start it, exchange messages, and end it with all its children."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the windows of one measurement to the reading of a model: joules per unit of a workload."""
+"""Turn the windows of one measurement into a reading: joules per unit of a workload."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_reading(
     *,
     flags: tuple[str, ...] = (),
 ) -> EnergyReading:
-    """The median over windows with its 95% interval, and what it was read by and on.
+    """The median over windows with its 95% interval, its meter and its board.
 
     ``flags`` of the model follow those of the measurement.
     """

@@ -100,6 +100,7 @@ class Meter(Protocol):
         Raises:
             MeterError: the sensor is lost.
         """
+        return
 
     def read_board(self) -> Board | None:
         """The board's settings now, ``None`` where it reports none; of several, the first's."""
@@ -107,9 +108,11 @@ class Meter(Protocol):
 
     def count_joules_only(self) -> None:
         """Read nothing but joules in later windows, as for spans of minutes beside training."""
+        return
 
     def set_own_processes(self, own_pids: Callable[[], set[int]]) -> None:
         """Take the processes that ``own_pids`` returns for ours, and others for foreign ones."""
+        return
 
 
 @dataclass(frozen=True, slots=True)

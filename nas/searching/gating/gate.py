@@ -355,7 +355,8 @@ def _recent(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 def _log_losses(points_N2: Array) -> Array:
     """Logarithms of error rates and joules of rows ``(accuracy, joules)``."""
     errors = np.maximum(1 - points_N2[:, 0], _LEAST_ERROR)
-    return np.log(np.column_stack([errors, points_N2[:, 1]]))
+    found: Array = np.log(np.column_stack([errors, points_N2[:, 1]]))
+    return found
 
 
 def audit_summary(records: Sequence[TrialRecord], goals: Goals | None = None) -> AuditSummary:
