@@ -225,7 +225,7 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         job=uuid.uuid4().hex[:12],
         mode=subject.mode,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-        versions=_versions(meter),
+        versions=_versions(meter.driver_version),
         protocol=subject.protocol.to_dict(),
         spent_energy_j=spent_j,
         temperature_c=max(
@@ -245,7 +245,7 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
     )
 
 
-def _versions(meter: Meter) -> dict[str, str]:
+def _versions(driver: str | None) -> dict[str, str]:
     import torch
 
     versions = {
@@ -255,7 +255,6 @@ def _versions(meter: Meter) -> dict[str, str]:
         "torch": str(torch.__version__),
         "torchao": _version("torchao"),
     }
-    driver = meter.driver_version
     return versions if driver is None else versions | {"driver": driver}
 
 
