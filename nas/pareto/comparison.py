@@ -1,4 +1,4 @@
-"""Two fronts against each other: hypervolumes from one corner, coverage, who dominates whom."""
+"""Compare two fronts: hypervolumes from one reference point, coverage, dominance."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Comparison:
     """Two fronts, A and B, in objectives that are minimised.
 
     ``volumes`` are hypervolumes from ``reference``. ``coverage`` is Zitzler and Thiele's C metric
-    (1999): the share of B's members that some member of A is at least as good as in everything,
-    then the share of A's that B covers; the two need not add up to 1. ``dominated_a[i]`` holds
+    (1999): the share of B's members that some member of A weakly dominates, then the share of A's
+    that B weakly dominates; the two need not add up to 1. ``dominated_a[i]`` holds
     the positions in B of those that dominate member ``i`` of A, ``dominated_b`` likewise.
     """
 
@@ -64,7 +64,7 @@ def compare_fronts(
 
 
 def _covered(by: Array, rows: Array) -> float:
-    """The share of ``rows`` that a row of ``by`` is nowhere worse than."""
+    """The share of ``rows`` that some row of ``by`` weakly dominates."""
     return float(np.all(by[:, None] <= rows[None, :], axis=2).any(axis=0).mean())
 
 

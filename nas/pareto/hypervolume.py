@@ -39,27 +39,27 @@ def hypervolume(values: ArrayLike, reference: Sequence[float], maximize: Sequenc
         ValueError: the shapes do not match, or a value is NaN.
     """
     losses = as_losses(values, maximize)
-    corner = as_losses([reference], maximize)[0]
-    losses = losses[np.all(losses < corner, axis=1)]
-    return _volume(losses, corner)
+    point = as_losses([reference], maximize)[0]
+    losses = losses[np.all(losses < point, axis=1)]
+    return _volume(losses, point)
 
 
-def _volume(losses: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
+def _volume(losses: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
     if not len(losses):
         return 0.0
     if losses.shape[1] == 1:
-        return float(corner[0] - losses.min())
+        return float(reference[0] - losses.min())
     losses = losses[non_dominated_mask(losses, (False,) * losses.shape[1])]
     losses = losses[np.argsort(losses[:, -1], kind="stable")]
     if losses.shape[1] == 2:
         # Sorted by the second objective, the first falls: each point adds one rectangle.
-        heights = np.append(losses[1:, 1], corner[1]) - losses[:, 1]
+        heights = np.append(losses[1:, 1], reference[1]) - losses[:, 1]
         best_first = np.minimum.accumulate(losses[:, 0])
-        return float(np.sum(heights * (corner[0] - best_first)))
-    depths = np.append(losses[1:, -1], corner[-1]) - losses[:, -1]
+        return float(np.sum(heights * (reference[0] - best_first)))
+    depths = np.append(losses[1:, -1], reference[-1]) - losses[:, -1]
     return float(
         sum(
-            depth * _volume(losses[: index + 1, :-1], corner[:-1])
+            depth * _volume(losses[: index + 1, :-1], reference[:-1])
             for index, depth in enumerate(depths)
             if depth > 0
         )

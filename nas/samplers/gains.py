@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from nas.pareto.dominance import non_dominated_mask
+from nas.pareto.dominance import extended_front
 from nas.samplers.gaussian_process import Posterior
 from nas.samplers.improvement import boxes, expected_improvement
 from nas.samplers.model import Model
@@ -78,9 +78,7 @@ class Region:
         """With one more point."""
         if self.reference is None:
             return self
-        losses = np.vstack([self.front, loss_M])
-        mask = non_dominated_mask(losses, (False,) * losses.shape[1])
-        return Region(losses[mask], self.reference)
+        return Region(extended_front(self.front, loss_M), self.reference)
 
 
 def feasibility(constraints: Sequence[Posterior], n: int) -> Array:

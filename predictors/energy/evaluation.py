@@ -55,17 +55,6 @@ class SplitResult:
     metrics: Mapping[str, Metrics]
     refusal: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "kind": self.kind,
-            "description": self.description,
-            "n_folds": self.n_folds,
-            "n_train": self.n_train,
-            "metrics": {name: found.to_dict() for name, found in self.metrics.items()},
-            "refusal": self.refusal,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
@@ -95,10 +84,6 @@ class Ceiling:
         known = [m for m in (self.floor_mape, self.jobs_floor_mape) if m is not None]
         return max(known, default=None)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -121,20 +106,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {
-            "device": self.device,
-            "limits": self.limits,
-            "source": self.source,
-            "protocol_hash": self.protocol_hash,
-            "is_estimate": self.is_estimate,
-            "n_records": self.n_records,
-            "n_architectures": self.n_architectures,
-            "n_sessions": self.n_sessions,
-            "workloads": list(self.workloads),
-            "confidence": CONFIDENCE,
-            "splits": [split.to_dict() for split in self.splits],
-            "ceiling": self.ceiling.to_dict(),
-        }
+        return asdict(self) | {"confidence": CONFIDENCE}
 
 
 @dataclass(frozen=True)

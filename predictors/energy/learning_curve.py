@@ -6,8 +6,7 @@ Each seed holds out a quarter of the architectures and trains on growing nested 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +33,6 @@ class CurvePoint:
     tau: float
     tau_low: float
     tau_high: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
 
 
 def learning_curve(

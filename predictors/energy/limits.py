@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
-from typing import Any
 
 from predictors.measurement.records import EnergyRecord
 
@@ -28,10 +27,6 @@ class LimitsCompared:
     low: float
     high: float
     latency_ratio: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
 
 
 def compare_limits(groups: Sequence[Sequence[EnergyRecord]]) -> list[LimitsCompared]:

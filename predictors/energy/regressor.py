@@ -22,6 +22,7 @@ from predictors.energy.calibration import Conformal, calibrate
 from predictors.energy.costs import equal_shares, fit_costs, scaled
 from predictors.energy.process import Process
 from predictors.energy.ridge import QuadraticRidge, Ridge
+from predictors.energy.splits import deal
 from predictors.energy.trees import Trees
 
 Array = NDArray[np.float64]
@@ -292,20 +293,12 @@ def _costs(terms: Terms, target: Array, relative_sd: Array) -> Array:
 
 def _folds(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """A fold for each row: whole groups, folds of about equal size."""
-    _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    most = _FEW_FOLDS if len(groups) >= _FEW_FOLDS_FROM else _MOST_FOLDS
-    n_folds = min(most, len(sizes))
-    if n_folds < 2:
+    unit = np.unique(groups, return_inverse=True)[1]
+    if unit.max() == 0:
         # With a single group, rows are held out one by one.
-        index, sizes, n_folds = np.arange(len(groups)), np.ones(len(groups), int), most
-    rng = np.random.default_rng(seed)
-    fold_of = np.zeros(len(sizes), dtype=np.int64)
-    filled = np.zeros(n_folds)
-    for group in sorted(rng.permutation(len(sizes)), key=lambda g: -int(sizes[g])):
-        fold_of[group] = int(filled.argmin())
-        filled[fold_of[group]] += sizes[group]
-    found: NDArray[np.int64] = fold_of[index]
-    return found
+        unit = np.arange(len(groups))
+    n_folds = _FEW_FOLDS if len(groups) >= _FEW_FOLDS_FROM else _MOST_FOLDS
+    return deal(unit, n_folds, np.random.default_rng(seed))
 
 
 def _choose_terms(rows: TrainingRows, folds: NDArray[np.int64]) -> int:

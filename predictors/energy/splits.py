@@ -77,7 +77,7 @@ def make_folds(kind: SplitKind, rows: SplitRows, *, n_folds: int, seed: int) -> 
         unit, name = architecture, "architecture"
     if unit.max() == 0:
         raise SplitRefusedError(f"the records hold one {name} only, so none can be held out")
-    fold_of = _dealt(unit, n_folds, np.random.default_rng(seed))
+    fold_of = deal(unit, n_folds, np.random.default_rng(seed))
     return _checked([_fold(fold_of == fold, architecture) for fold in np.unique(fold_of)])
 
 
@@ -100,7 +100,7 @@ def _checked(folds: list[Fold]) -> list[Fold]:
     return folds
 
 
-def _dealt(unit: Ints, n_folds: int, rng: np.random.Generator) -> Ints:
+def deal(unit: Ints, n_folds: int, rng: np.random.Generator) -> Ints:
     """Assign whole units to folds: the largest first, to the emptiest fold."""
     sizes = np.bincount(unit)
     fold_of_unit = np.zeros(len(sizes), dtype=np.int64)

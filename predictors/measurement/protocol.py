@@ -6,10 +6,11 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from nas.core.nearest import did_you_mean
+from nas.core.typed import exact_keys
 
 Regime = Literal["throughput", "latency"]
 REGIMES: tuple[Regime, ...] = get_args(Regime)
@@ -119,13 +120,7 @@ class Protocol:
         Raises:
             ValueError: a key is missing or unknown, or a value not allowed.
         """
-        allowed = {f.name for f in fields(cls)}
-        if not isinstance(data, Mapping) or data.keys() != allowed:
-            got = ", ".join(sorted(map(str, data))) if isinstance(data, Mapping) else repr(data)
-            raise ValueError(
-                f"protocol must have exactly the keys {', '.join(sorted(allowed))}, got {got}"
-            )
-        return cls(**data)
+        return cls(**exact_keys("protocol", data, cls))
 
 
 def _is_finite(value: object) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from nas.core.names import MOST_TEXT, check_name
+from nas.core.typed import exact_keys
 from predictors.meters.board import Board, Limits, describe_limits
 from predictors.meters.flags import NOT_CONVERGED, describe_flag
 
@@ -201,16 +202,9 @@ class EnergyReading:
         Raises:
             ValueError: a key is missing or unknown, or a value not allowed.
         """
-        allowed = _READING_FIELDS
-        if not isinstance(data, Mapping) or data.keys() | _OPTIONAL_FIELDS != allowed:
-            got = ", ".join(sorted(map(str, data))) if isinstance(data, Mapping) else repr(data)
-            raise ValueError(
-                f"energy reading must have exactly the keys {', '.join(sorted(allowed))}, "
-                f"got {got}"
-            )
+        values = exact_keys("energy reading", data, cls, _OPTIONAL_FIELDS)
         for name in ("meter", "source", "device", "workload", "protocol_hash", "unit"):
-            check_name(name, data.get(name, "sample"), most=MOST_TEXT)
-        values = dict(data)
+            check_name(name, values.get(name, "sample"), most=MOST_TEXT)
         flags = values.get("flags", ())
         if not isinstance(flags, list | tuple) or not all(isinstance(f, str) for f in flags):
             raise ValueError(f"flags must be a list of texts, got {flags!r}")
@@ -220,5 +214,4 @@ class EnergyReading:
         return cls(**values)
 
 
-_READING_FIELDS = frozenset(f.name for f in fields(EnergyReading))
 _OPTIONAL_FIELDS = frozenset({"unit", "driver", "flags", "n_rejected", "host", "board"})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from nas.core.typed import exact_keys
 
 # Settings under which joules are comparable, in display order.
 Limits = tuple[float | None, float | None, float | None, bool | None, bool | None]
@@ -48,13 +50,7 @@ class Board:
         Raises:
             ValueError: a key is missing or unknown.
         """
-        allowed = {f.name for f in fields(cls)}
-        if not isinstance(data, Mapping) or data.keys() != allowed:
-            got = ", ".join(sorted(map(str, data))) if isinstance(data, Mapping) else repr(data)
-            raise ValueError(
-                f"board must have exactly the keys {', '.join(sorted(allowed))}, got {got}"
-            )
-        return cls(**data)
+        return cls(**exact_keys("board", data, cls))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from nas.core.typed import exact_keys
 from nas.pareto.dominance import non_dominated_mask
 from nas.records.config import LARGEST, SearchConfig
 from nas.records.trial import judged
@@ -66,7 +66,7 @@ class Conditions:
     @classmethod
     def from_dict(cls, data: Any) -> Conditions:
         """Read ``to_dict``'s form; ``ValueError`` if it is another."""
-        values = _exactly("conditions", data, cls)
+        values = exact_keys("conditions", data, cls)
         return cls(**(values | {"workload": Workload.from_dict(values["workload"])}))
 
 
@@ -102,7 +102,7 @@ class PriorRunTrial:
     @classmethod
     def from_dict(cls, data: Any) -> PriorRunTrial:
         """Read ``to_dict``'s form; ``ValueError`` if it is another."""
-        values = _exactly("trial", data, cls)
+        values = exact_keys("trial", data, cls)
         values["architecture"] = Architecture.from_dict(values["architecture"])
         values["reading"] = EnergyReading.from_dict(values["reading"])
         return cls(**values)
@@ -162,7 +162,7 @@ class PriorRun:
     @classmethod
     def from_dict(cls, data: Any) -> PriorRun:
         """Read ``to_dict``'s form; ``ValueError`` if it is another."""
-        values = _exactly("run", data, cls)
+        values = exact_keys("run", data, cls)
         values["workload"] = Workload.from_dict(values["workload"])
         values["trials"] = tuple(PriorRunTrial.from_dict(trial) for trial in values["trials"])
         return cls(**values)
@@ -193,10 +193,3 @@ def _training_differs(ours: SearchConfig, theirs: SearchConfig) -> str | None:
     if ours.teacher == LARGEST and largest(ours.space) != largest(theirs.space):
         return "it learnt from the largest member of another space"
     return None
-
-
-def _exactly(where: str, data: Any, record: Any) -> dict[str, Any]:
-    allowed = {f.name for f in fields(record)}
-    if not isinstance(data, Mapping) or data.keys() != allowed:
-        raise ValueError(f"{where} must have exactly the keys {', '.join(sorted(allowed))}")
-    return dict(data)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from nas.pareto.dominance import non_dominated_mask
-from nas.pareto.hypervolume import hypervolume
+from nas.pareto.hypervolume import hypervolume, reference_point
 from nas.pareto.queries import Front, FrontMember
 from nas.plots.front import PlotPoint, plot_front
 
@@ -219,3 +219,12 @@ def test_the_plot_is_an_image_and_wrong_endings_are_refused(tmp_path):
         plot_front(points, tmp_path / "f.txt", title="t", energy_label="e")
     with pytest.raises(ValueError, match="complete trial"):
         plot_front(points[1:], tmp_path / "f.png", title="t", energy_label="e")
+
+
+def test_the_default_reference_point_lies_a_tenth_of_the_extent_beyond_the_front():
+    front = np.array([[1.0, 20.0], [3.0, 10.0]])
+    assert reference_point(front) == pytest.approx([3.2, 21.0])
+    one = np.array([[1.0, 20.0]])
+    seen = np.array([[1.0, 20.0], [5.0, 20.0]])
+    assert reference_point(one, seen) == pytest.approx([1.4, 20.1])
+    assert reference_point(one) == pytest.approx([1.1, 20.1])
