@@ -147,7 +147,7 @@ class WarmStart:
             lines.append(f"evaluated first, from fronts of prior runs: {n}")
             if config.sampler != "ehvi":
                 lines.append(
-                    f"sampler {config.sampler} learns from this search alone; the gate uses all trials"
+                    f"sampler {config.sampler} learns from this search alone, unlike the gate"
                 )
         return lines
 
