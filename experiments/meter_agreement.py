@@ -53,7 +53,8 @@ def agreement(
         inner = second.end(work)
         outer = first.end(work)
         ratios.append((inner.energy_j / inner.duration_s) / (outer.energy_j / outer.duration_s))
-    return Agreement(*median_interval(ratios), n_windows=n_windows)
+    ratio = median_interval(ratios)
+    return Agreement(ratio.mean, ratio.low, ratio.high, n_windows=n_windows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from predictors.measurement.process import MeasureError, MeasureTimeout
 from predictors.measurement.windows import WindowLoop, run_windows
 from predictors.measurement.worker import make_record
-from predictors.meters.base import MeterError, Window
+from predictors.meters.base import Meter, MeterError, Window
 from predictors.meters.nvml import NvmlMeter
 
 
@@ -28,7 +28,7 @@ class FakeClock:
         self.now_s += seconds
 
 
-class FakeMeter:
+class FakeMeter(Meter):
     """A meter whose device draws ``power_w`` whenever the clock moves."""
 
     name, source, device, is_estimate = "fake", "fake-counter", "Fake device", False

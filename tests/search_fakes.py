@@ -8,8 +8,8 @@ from nas.records.config import GateConfig, SearchConfig
 from nas.records.trial import TrialRecord
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Session
-from nas.searching.gating.gate import Gate, Rivals
-from nas.searching.gating.warm_start import Earlier
+from nas.searching.gating.gate import CandidatePool, Gate
+from nas.searching.gating.warm_start import WarmStart
 from nas.store.storage import StudyStore
 from predictors.meters.base import EnergyReading
 from search_spaces.compression.realness import RealnessReport, Row, Shape
@@ -79,9 +79,9 @@ def finished(candidate: TrialRecord) -> TrialRecord:
 
 
 def make_session(
-    folder, *, listener=None, create=True, earlier=None, run_name="run", **changes
+    folder, *, listener=None, create=True, warm_start=None, run_name="run", **changes
 ) -> Session:
-    earlier = earlier or Earlier()
+    warm_start = warm_start or WarmStart()
     changes.setdefault("trials", 30)
     changes.setdefault("gate", GateConfig(startup_trials=8))
     config = SearchConfig(task="digits", space=changes.pop("space", SPACE), **changes)
@@ -91,7 +91,7 @@ def make_session(
         config.space,
         WORKLOAD,
         startup_trials=8,
-        known=earlier.figures(config.space),
+        known=warm_start.prior_rows(config.space),
         goals=config.goals,
     )
     opened = StudyStore.create if create else StudyStore.load
@@ -101,10 +101,10 @@ def make_session(
         config.gate,
         goals=config.goals,
         seed=config.seed,
-        knowledge=earlier.knowledge(config.space, seed=config.seed),
-        rivals=Rivals.sample(config.space, config.seed, 300),
+        warm_start=warm_start.for_gate(config.space, seed=config.seed),
+        pool=CandidatePool.sample(config.space, config.seed, 300),
     )
-    first = earlier.first(config.space, config.trials)
+    first = warm_start.initial_candidates(config.space, config.trials)
     return Session(config, WORKLOAD, store, gate, listener, first)
 
 

@@ -32,7 +32,7 @@ from nas.tasks.registry import get_task
 from nas.tasks.text.tokenize import read_tokenizer
 from nas.training.checkpoint import save_weights
 from predictors.energy.artifact import Provenance, SavedPredictor, load_predictor, save_predictor
-from predictors.energy.models import EnergyPredictor, Observation
+from predictors.energy.models import CostPredictor, Observation
 from predictors.measurement.records import read_records
 from search_spaces.models.build import build
 from search_spaces.space.presets import get_space
@@ -296,9 +296,9 @@ def predictor(tmp_path_factory):
     for _ in range(8):
         architecture = sample(SPACE, generator)
         record = made_record(architecture, DIGITS, true_j(architecture))
-        rows.append(Observation.from_reading(architecture, DIGITS, record.reading))
+        rows.append(Observation.of_energy(architecture, DIGITS, record.reading))
     provenance = Provenance("d", "fake", False, "0" * 12, (DIGITS.key,), "2026-11-26", {})
-    save_predictor(SavedPredictor(EnergyPredictor.fit(rows), provenance), path)
+    save_predictor(SavedPredictor(CostPredictor.fit(rows), provenance), path)
     return path
 
 

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
 
 from experiments.benchmarks.tables.hwgpt import load_oracle
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
+from nas.core.estimate import Estimate
 from nas.pareto.dominance import non_dominated_mask
 from nas.records.config import GateConfig
 from nas.records.trial import TrialRecord
-from nas.searching.gating.gate import Gate, Rivals, audit_summary
+from nas.searching.gating.gate import CandidatePool, Gate, audit_summary
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.space.batch import ArchitectureBatch
@@ -119,7 +119,7 @@ def run(
         WORKLOAD,
         GateConfig(confidence=confidence),
         seed=seed,
-        rivals=Rivals(ArchitectureBatch.of(rivals), rivals.__getitem__),
+        pool=CandidatePool(ArchitectureBatch.of(rivals), rivals.__getitem__),
     )
     evaluated, dropped = records[:evaluations], []
     for record in records[evaluations:]:
@@ -177,9 +177,8 @@ def _rate(name: str, false: int, drops: int) -> dict[str, float | None]:
     found: dict[str, float | None] = {f"{name}_false": false, f"{name}_drops": drops}
     if not drops:
         return found | {name: None, f"{name}_low": None, f"{name}_high": None}
-    low = 0.0 if false == 0 else float(beta.ppf(0.025, false, drops - false + 1))
-    high = 1.0 if drops == false else float(beta.ppf(0.975, false + 1, drops - false))
-    return found | {name: false / drops, f"{name}_low": low, f"{name}_high": high}
+    rate = Estimate.of_share(false, drops)
+    return found | {name: rate.mean, f"{name}_low": rate.low, f"{name}_high": rate.high}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -37,7 +37,7 @@ from nas.records.trial import TrialRecord
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Session
 from nas.searching.early_stopping.stopping import Stopper
-from nas.searching.gating.gate import Gate, Rivals
+from nas.searching.gating.gate import CandidatePool, Gate
 from nas.store.storage import StudyStore
 from nas.tasks.base import Task
 from nas.tasks.registry import get_task
@@ -264,8 +264,8 @@ def search(
         stops_early=config.halving is not None,
     )
     store = StudyStore.create(folder, None, "halving", config.space, sampler)
-    rivals = Rivals.sample(config.space, config.seed)
-    gate = Gate(workload, config.gate, seed=config.seed, rivals=rivals)
+    pool = CandidatePool.sample(config.space, config.seed)
+    gate = Gate(workload, config.gate, seed=config.seed, pool=pool)
     session = Session(config, workload, store, gate)
     points: list[tuple[float, float, float]] = []
     volumes: list[tuple[float, float]] = []

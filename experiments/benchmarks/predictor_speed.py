@@ -25,7 +25,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from predictors.energy.features import counted
-from predictors.energy.models import EnergyPredictor, Observation
+from predictors.energy.models import CostPredictor, Observation
 from search_spaces.cost.counting import count_batch
 from search_spaces.space import SearchSpace
 from search_spaces.space.batch import ArchitectureBatch
@@ -88,12 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             found.append(row)
             print(f"{name}: {what}", file=sys.stderr)
 
-        cpu_s, clock_s, fitted = timed(lambda rows=rows: EnergyPredictor.fit(rows))
+        cpu_s, clock_s, fitted = timed(lambda rows=rows: CostPredictor.fit(rows))
         show(f"ours: fit of {arguments.rows} rows", cpu_s, clock_s)
-        assert isinstance(fitted, EnergyPredictor)
+        assert isinstance(fitted, CostPredictor)
 
         def predict(
-            fitted: EnergyPredictor = fitted,
+            fitted: CostPredictor = fitted,
             positions: np.ndarray = positions,
             space: SearchSpace = space,
             workload: Workload = workload,

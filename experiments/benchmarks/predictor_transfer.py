@@ -19,7 +19,7 @@ from experiments.benchmarks.tables.hat import read_hat
 from experiments.benchmarks.tables.table import Array, Table
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table as Shown
-from predictors.energy.regressor import CostRegressor, Interval, Terms, TrainingRows
+from predictors.energy.regressor import CostRegressor, Predictions, Terms, TrainingRows
 from predictors.energy.transfer import rows_to_adapt, transfer_terms
 
 
@@ -57,7 +57,7 @@ def run(source: Table, target: Table, seeds: int) -> dict[str, Array]:
     return {name: np.mean(found, axis=0) for name, found in scores.items()}
 
 
-def _score(found: Interval, truth: Array) -> tuple[float, float, float]:
+def _score(found: Predictions, truth: Array) -> tuple[float, float, float]:
     return (
         float(kendalltau(found.mean, truth).statistic),
         100 * float(np.mean(np.abs(found.mean / truth - 1))),

@@ -50,7 +50,7 @@ from nas.records.supernet import SupernetConfig, choose_finalists
 from nas.records.trial import TrialRecord
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Session
-from nas.searching.gating.gate import Gate, Rivals
+from nas.searching.gating.gate import CandidatePool, Gate
 from nas.store.storage import StudyStore
 from nas.tasks.registry import get_task
 from nas.training.config import SupernetRecipe
@@ -109,8 +109,8 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
         startup_trials=config.gate.startup_trials,
     )
     store = StudyStore.create(folder, None, "supernet", config.space, sampler)
-    rivals = Rivals.sample(config.space, config.seed)
-    gate = Gate(workload, config.gate, seed=config.seed, rivals=rivals)
+    pool = CandidatePool.sample(config.space, config.seed)
+    gate = Gate(workload, config.gate, seed=config.seed, pool=pool)
     session = Session(config, workload, store, gate)
     measure = _by_formula(workload)
 

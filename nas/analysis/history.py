@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas.analysis.summary import volume_losses, volume_of
-from nas.pareto.dominance import non_dominated_mask
+from nas.pareto.dominance import extended_front
 from nas.pareto.hypervolume import hypervolume
 from nas.records.trial import judged
 from nas.store.run import Run
@@ -62,10 +62,9 @@ def history_of(run: Run) -> History | None:
     for evaluations, record in enumerate(trained, 1):
         spent_j += (record.train_energy_j or 0.0) + (record.measure_energy_j or 0.0)
         if record.number in compared:
-            grown = np.vstack([front, volume_losses([goals.values(record)])])
-            kept = grown[non_dominated_mask(grown, minimize)]
-            if not np.array_equal(kept, front):
-                front, reached = kept, hypervolume(kept, corner, minimize)
+            extended = extended_front(front, volume_losses([goals.values(record)]))
+            if not np.array_equal(extended, front):
+                front, reached = extended, hypervolume(extended, corner, minimize)
         at_s = ended.get(record.number)
         steps.append(
             Step(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import beta
-
+from nas.core.estimate import Estimate
 from nas.records.trial import TrialRecord
 
 
@@ -30,13 +29,11 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How many intervals held what was measured; exact 95% binomial interval of the share."""
+    """How many intervals contained the measured value; ``share`` with its exact 95% interval."""
 
     n: int
     n_inside: int
-    share: float
-    low: float
-    high: float
+    share: Estimate
 
 
 def predictions_of(records: Sequence[TrialRecord]) -> list[Predicted]:
@@ -57,10 +54,6 @@ def predictions_of(records: Sequence[TrialRecord]) -> list[Predicted]:
 
 
 def coverage_of(predictions: Sequence[Predicted]) -> Coverage | None:
-    """``None`` where nothing was predicted (Clopper and Pearson 1934)."""
+    """The coverage of ``predictions``, ``None`` where there are none."""
     n, inside = len(predictions), sum(p.inside for p in predictions)
-    if not n:
-        return None
-    low = 0.0 if inside == 0 else float(beta.ppf(0.025, inside, n - inside + 1))
-    high = 1.0 if inside == n else float(beta.ppf(0.975, inside + 1, n - inside))
-    return Coverage(n, inside, inside / n, low, high)
+    return Coverage(n, inside, Estimate.of_share(inside, n)) if n else None

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from nas.evaluation.fidelity import Fidelity, fidelity_of
 from nas.evaluation.supernet_weights import spent_before
-from nas.pareto.hypervolume import hypervolume
+from nas.pareto.hypervolume import hypervolume, reference_point
 from nas.records.config import LARGEST
 from nas.records.goals import Goals
 from nas.records.spent import spent_in
 from nas.records.trial import TrialRecord, judged
-from nas.samplers.proposer import beyond
 from nas.searching.device_account import device_energy_j
 from nas.searching.gating.gate import AuditSummary, audit_summary
 from nas.store.run import Run
@@ -120,7 +119,7 @@ class SearchSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return asdict(self)
+        return asdict(self) | {"audit": self.audit.to_dict()}
 
 
 def summarise(
@@ -203,7 +202,7 @@ def volume_of(records: Sequence[TrialRecord], goals: Goals) -> Volume | None:
         corner = volume_losses([goals.reference])[0]
     else:
         seen = volume_losses([goals.values(r) for r in judged(records)])
-        corner = beyond(points, seen)
+        corner = reference_point(points, seen)
     reference = goals.reference or (
         1 - float(corner[0]),
         *(float(10**cost) for cost in corner[1:]),

@@ -7,11 +7,12 @@ Where ``nas.core.retry`` is in force, a disk that is full or away is waited for,
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,7 +20,6 @@ from urllib.parse import unquote, urlsplit
 from nas.core.remote import QUERIES, RemotePath
 from nas.core.retry import is_os_error, persist
 from nas.core.scratch import scratch
-from nas.core.whole_file import whole_file
 
 Place = Path | RemotePath
 
@@ -31,7 +31,11 @@ def write_atomic(path: Place, write: Callable[[Path], None]) -> None:
     """Have ``write`` fill a temporary file beside ``path``, then rename it into place.
 
     For an object store the file is a local one, then uploaded. ``write`` may be called again, with
-    another file, if the disk is full or away, or the store is.
+    another file, if the disk is full or away, or the store is. The file gets the rights that the
+    process's umask, or the directory, gives new files.
+
+    Raises:
+        OSError: the file cannot be written; ``path`` is unchanged.
     """
     persist(lambda: _write_once(path, write), is_os_error, place=path)
 
@@ -198,8 +202,29 @@ def _write_once(path: Place, write: Callable[[Path], None]) -> None:
             write(temporary)
             path.write_from(temporary)
         return
-    with whole_file(path) as beside:
+    with _whole_file(path) as beside:
         write(beside)
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside ``path``, then flush it and rename it into place."""
+    # The name is unique among all machines that share the folder.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        rights = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        os.close(descriptor)
+        yield temporary
+        with temporary.open("rb") as handle:
+            # A library that replaced the file may have given it to its owner alone.
+            if stat.S_IMODE(os.fstat(handle.fileno()).st_mode) != rights:
+                temporary.chmod(rights)
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,13 +1,32 @@
-"""Whether the plain fields of a record that was read hold values of their types."""
+"""Check records that were read: their keys, and the types of their plain fields."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Set
+from dataclasses import fields
 from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 _PLAIN = frozenset({int, float, str, bool, NoneType})
+
+
+def exact_keys(
+    what: str, data: Any, record: Any, optional: Set[str] = frozenset()
+) -> dict[str, Any]:
+    """``data`` as a dict, whose keys must be the fields of the dataclass ``record``.
+
+    Raises:
+        ValueError: a key is unknown, or missing and not ``optional``; names ``what``.
+    """
+    allowed = {field.name for field in fields(record)}
+    if not isinstance(data, Mapping) or data.keys() | optional != allowed:
+        got = ", ".join(sorted(map(str, data))) if isinstance(data, Mapping) else repr(data)
+        raise ValueError(
+            f"{what} must have exactly the keys {', '.join(sorted(allowed))}, got {got}"
+        )
+    return dict(data)
 
 
 def check_plain_fields(record: object) -> None:

@@ -19,7 +19,7 @@ from nas.exporting.artifact import CHECK
 from nas.exporting.formats.form import Form, Loaded
 from nas.exporting.formats.registry import FORMS
 from nas.training.checkpoint import read_description
-from predictors.measurement.exclusive import DeviceLock, introduce
+from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.protocol import Protocol
 from predictors.meters.base import EnergyReading
 
@@ -132,7 +132,7 @@ def _measured(
             prepared = prepare_for_inference(loaded.module, architecture, inputs)
             work, mode = prepared.repeat(inputs), prepared.mode
     meter = choose_meter(meter_name, device)
-    introduce(meter, lock)
+    meter.set_own_processes(lock.processes)
     sync = torch.cuda.synchronize if device != "cpu" else (lambda: None)
     loop = WindowLoop(work, meter, protocol, sync=sync)
     with lock.exclusive():

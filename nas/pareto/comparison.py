@@ -1,4 +1,4 @@
-"""Two fronts against each other: hypervolumes from one corner, coverage, who dominates whom."""
+"""Compare two fronts: hypervolumes from one reference point, coverage, dominance."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nas.pareto.hypervolume import hypervolume
+from nas.pareto.hypervolume import hypervolume, reference_point
 
 Array = NDArray[np.float64]
-
-# How far beyond the worst of both fronts the common corner lies, of their joint extent.
-_MARGIN = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +18,8 @@ class Comparison:
     """Two fronts, A and B, in objectives that are minimised.
 
     ``volumes`` are hypervolumes from ``reference``. ``coverage`` is Zitzler and Thiele's C metric
-    (1999): the share of B's members that some member of A is at least as good as in everything,
-    then the share of A's that B covers; the two need not add up to 1. ``dominated_a[i]`` holds
+    (1999): the share of B's members that some member of A weakly dominates, then the share of A's
+    that B weakly dominates; the two need not add up to 1. ``dominated_a[i]`` holds
     the positions in B of those that dominate member ``i`` of A, ``dominated_b`` likewise.
     """
 
@@ -38,7 +35,7 @@ def compare_fronts(
 ) -> Comparison:
     """Compare the rows of ``a`` and ``b``, each ``(N, M)``, all objectives to be minimised.
 
-    Without ``reference`` the corner is a tenth of the joint extent beyond the worst of both.
+    The default ``reference`` is that of both fronts together (``reference_point``).
 
     Raises:
         ValueError: one of the two is empty, or they differ in objectives.
@@ -50,27 +47,24 @@ def compare_fronts(
         )
     if not len(rows_a) or not len(rows_b):
         raise ValueError("fronts must both have a member to compare")
-    corner = tuple(_corner(np.vstack([rows_a, rows_b])) if reference is None else reference)
-    minimize = (False,) * len(corner)
+    if reference is None:
+        reference = tuple(reference_point(np.vstack([rows_a, rows_b])).tolist())
+    minimize = (False,) * len(reference)
     a_beats, b_beats = _dominates(rows_a, rows_b), _dominates(rows_b, rows_a)
     return Comparison(
-        reference=tuple(float(value) for value in corner),
-        volumes=(hypervolume(rows_a, corner, minimize), hypervolume(rows_b, corner, minimize)),
+        reference=tuple(float(value) for value in reference),
+        volumes=(
+            hypervolume(rows_a, reference, minimize),
+            hypervolume(rows_b, reference, minimize),
+        ),
         coverage=(_covered(rows_a, rows_b), _covered(rows_b, rows_a)),
         dominated_a=tuple(tuple(map(int, np.flatnonzero(column))) for column in b_beats.T),
         dominated_b=tuple(tuple(map(int, np.flatnonzero(column))) for column in a_beats.T),
     )
 
 
-def _corner(rows: Array) -> Array:
-    worst = rows.max(axis=0)
-    extent = worst - rows.min(axis=0)
-    found: Array = worst + _MARGIN * np.where(extent > 0, extent, 1.0)
-    return found
-
-
 def _covered(by: Array, rows: Array) -> float:
-    """The share of ``rows`` that a row of ``by`` is nowhere worse than."""
+    """The share of ``rows`` that some row of ``by`` weakly dominates."""
     return float(np.all(by[:, None] <= rows[None, :], axis=2).any(axis=0).mean())
 
 

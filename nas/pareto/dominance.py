@@ -1,4 +1,4 @@
-"""Which points no other point dominates."""
+"""Pareto dominance: non-dominated points, and incremental fronts."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ def non_dominated_mask(values: ArrayLike, maximize: Sequence[bool]) -> NDArray[n
             np.all(rivals <= losses[row], axis=1) & np.any(rivals < losses[row], axis=1)
         )
     return mask
+
+
+def extended_front(
+    front_FM: NDArray[np.float64], points_NM: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Incremental Pareto front: the non-dominated rows of a front and new points, all losses."""
+    rows = np.vstack([front_FM, points_NM])
+    return rows[non_dominated_mask(rows, (False,) * rows.shape[1])]
 
 
 def as_losses(values: ArrayLike, maximize: Sequence[bool]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Hypervolume: how much of objective space a set of points dominates, exactly."""
+"""Exact hypervolume, and the default reference point."""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nas.pareto.dominance import as_losses, non_dominated_mask
+
+# The default reference point lies this share of the front's extent beyond its worst losses.
+_MARGIN = 0.1
+
+
+def reference_point(
+    front_FM: NDArray[np.float64], seen_NM: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """The default reference point of a front of losses, shape ``(M,)``.
+
+    It lies a tenth of the front's extent beyond the front's worst losses. Where the front has no
+    extent, that of the points ``seen`` beyond it is used, and 1 where there is none either.
+    """
+    worst = front_FM.max(axis=0)
+    extent = worst - front_FM.min(axis=0)
+    if seen_NM is not None:
+        extent = np.where(extent > 0, extent, seen_NM.max(axis=0) - worst)
+    found: NDArray[np.float64] = worst + _MARGIN * np.where(extent > 0, extent, 1.0)
+    return found
 
 
 def hypervolume(values: ArrayLike, reference: Sequence[float], maximize: Sequence[bool]) -> float:
@@ -20,27 +39,27 @@ def hypervolume(values: ArrayLike, reference: Sequence[float], maximize: Sequenc
         ValueError: the shapes do not match, or a value is NaN.
     """
     losses = as_losses(values, maximize)
-    corner = as_losses([reference], maximize)[0]
-    losses = losses[np.all(losses < corner, axis=1)]
-    return _volume(losses, corner)
+    point = as_losses([reference], maximize)[0]
+    losses = losses[np.all(losses < point, axis=1)]
+    return _volume(losses, point)
 
 
-def _volume(losses: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
+def _volume(losses: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
     if not len(losses):
         return 0.0
     if losses.shape[1] == 1:
-        return float(corner[0] - losses.min())
+        return float(reference[0] - losses.min())
     losses = losses[non_dominated_mask(losses, (False,) * losses.shape[1])]
     losses = losses[np.argsort(losses[:, -1], kind="stable")]
     if losses.shape[1] == 2:
         # Sorted by the second objective, the first falls: each point adds one rectangle.
-        heights = np.append(losses[1:, 1], corner[1]) - losses[:, 1]
+        heights = np.append(losses[1:, 1], reference[1]) - losses[:, 1]
         best_first = np.minimum.accumulate(losses[:, 0])
-        return float(np.sum(heights * (corner[0] - best_first)))
-    depths = np.append(losses[1:, -1], corner[-1]) - losses[:, -1]
+        return float(np.sum(heights * (reference[0] - best_first)))
+    depths = np.append(losses[1:, -1], reference[-1]) - losses[:, -1]
     return float(
         sum(
-            depth * _volume(losses[: index + 1, :-1], corner[:-1])
+            depth * _volume(losses[: index + 1, :-1], reference[:-1])
             for index, depth in enumerate(depths)
             if depth > 0
         )

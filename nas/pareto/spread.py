@@ -1,4 +1,4 @@
-"""A few members that stand for a whole front: as far apart from each other as can be."""
+"""Select a few members that represent a whole front: max-min dispersion."""
 
 from __future__ import annotations
 

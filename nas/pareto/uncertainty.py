@@ -1,19 +1,20 @@
-"""How sure it is that a trial is on the front, given the errors of what was measured.
+"""P(Pareto): the probability that no other point dominates one, given the errors of both.
 
-A front is chosen from noisy measurements, so it holds lucky trials and leaves out unlucky ones.
+A front is chosen from noisy measurements, so it contains lucky trials and lacks unlucky ones.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
 
 from nas.pareto.dominance import non_dominated_mask
 
 Array = NDArray[np.float64]
 
 _DRAWS = 2000
-# Trials that are dominated even where both err by so many deviations are never on the front.
+# P(Pareto) is 0 for a point that is dominated even if both are off by so many deviations.
 _FAR = 5.0
 _DRAWS_AT_ONCE = 200
 _POINTS_AT_ONCE = 1024
@@ -22,16 +23,16 @@ _POINTS_AT_ONCE = 1024
 def front_probabilities(
     values: ArrayLike, deviations: ArrayLike, maximize: tuple[bool, ...], *, seed: int = 0
 ) -> Array:
-    """The probability that each row is dominated by no other, shape ``(N,)``.
+    """P(Pareto) of each row among all rows, shape ``(N,)``, by sampling.
 
-    Values are taken as independent and normal around what was measured. That looks at each trial
-    alone: of trials picked for being good, more were lucky than this says.
+    Values are taken as independent and normal around the measured ones. There is no correction
+    for selection: trials that were picked for being good were lucky more often than this says.
 
     Args:
-        values: What was measured, ``(N, M)``.
-        deviations: Standard deviations of it, ``(N, M)``.
+        values: Measured values, ``(N, M)``.
+        deviations: Their standard deviations, ``(N, M)``.
         maximize: For each of the M objectives whether more is better.
-        seed: Of the draws, by which the probabilities are estimated to one or two percent.
+        seed: Seed of the draws; sampling error is one or two percent.
     """
     signs = np.where(maximize, -1.0, 1.0)
     losses = np.asarray(values, dtype=float).reshape(-1, len(signs)) * signs
@@ -42,7 +43,7 @@ def front_probabilities(
     if not len(losses):
         return found
     rivals = at_worst[non_dominated_mask(at_worst, minimize)]
-    # A point is never beaten by its own worst.
+    # A point is never worse than its own pessimistic end.
     left = np.flatnonzero(~_beaten(at_best, rivals))
     rng = np.random.default_rng(seed)
     for _ in range(_DRAWS // _DRAWS_AT_ONCE):
@@ -50,6 +51,23 @@ def front_probabilities(
         for draw in losses[left] + noise * spread[left]:
             found[left] += non_dominated_mask(draw, minimize)
     return found / _DRAWS
+
+
+def exact_front_probabilities(front_F2: Array, mean_N2: Array, sd_N2: Array) -> Array:
+    """P(Pareto) of each candidate beside a front that has no errors, shape ``(N,)``.
+
+    All are two losses; ``front`` may contain dominated rows. The losses of a candidate are
+    independent and normal. In closed form: between the second losses of two neighbours on the
+    front, a candidate must have a smaller first loss than the cheaper neighbour.
+    """
+    ordered = front_F2[non_dominated_mask(front_F2, (False, False))]
+    first, second = ordered[np.argsort(ordered[:, 1])].T
+    sd = np.maximum(sd_N2, 1e-9)
+    below = ndtr((second - mean_N2[:, 1:]) / sd[:, 1:])
+    share = np.diff(np.column_stack([below, np.ones(len(below))]), axis=1)
+    better = ndtr((first - mean_N2[:, :1]) / sd[:, :1])
+    found: Array = below[:, 0] + (share * better).sum(axis=1)
+    return found
 
 
 def _beaten(points: Array, rivals: Array) -> NDArray[np.bool_]:

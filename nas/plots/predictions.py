@@ -32,6 +32,7 @@ def plot_predictions(
     coverage = coverage_of(predictions)
     if coverage is None:
         raise ValueError("the plot must have a trial that was predicted and measured, got none")
+    share = coverage.share
     held = [p for p in predictions if p.inside]
     missed = [p for p in predictions if not p.inside]
     with drawing(path, 3.5) as figure:
@@ -67,8 +68,8 @@ def plot_predictions(
         axes.set_xlabel(f"measured, per {unit} ({meter_label})")
         axes.set_ylabel(f"predicted before training ({confidence:.0%} interval)")
         axes.set_title(
-            f"{coverage.share:.0%} of {coverage.n} intervals held\n"
-            f"(95% interval {coverage.low:.0%} to {coverage.high:.0%}, asked {confidence:.0%})"
+            f"{share.mean:.0%} of {coverage.n} intervals held\n"
+            f"(95% interval {share.low:.0%} to {share.high:.0%}, asked {confidence:.0%})"
         )
         grid(axes)
         legend_below(figure)

@@ -1,8 +1,8 @@
-"""Which parameters are part of a row, learnt from rows that were seen.
+"""Conditional parameters, inferred from the rows of a study.
 
-Studies that are defined while they run tell nobody that ``layer12.width`` exists from depth 12
-on; the rows show it. A parameter's condition is a discrete parameter of whose values some always
-come with it and all others never do.
+Optuna's define-by-run studies do not declare that ``layer12.width`` exists only from depth 12 on.
+A parameter is taken to be conditional on a discrete parameter if it occurs with some values of
+that one always and with all others never.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Activity:
-    """For each conditional column: the column that decides, and its values that switch it off."""
+    """For each conditional column: the column it depends on, and the values that disable it."""
 
     rules: tuple[tuple[int, int, tuple[float, ...]], ...] = ()
 
     @classmethod
     def learn(cls, rows_NP: Array, parameters: Parameters) -> Activity:
-        """From rows in which NaN marks what was not part of them.
+        """Infer conditions from rows in which NaN marks an absent parameter.
 
-        Where several columns explain the same, the one with the fewest values that switch it off
-        is taken: what was not seen counts as part of the row.
+        Of several columns that explain an absence, the one with the fewest disabling values is
+        taken, so that unseen values count as enabling.
         """
         rules = []
         absent_NP = np.isnan(rows_NP)
@@ -48,7 +48,7 @@ class Activity:
         return cls(tuple(rules))
 
     def apply(self, rows_NP: Array) -> Array:
-        """Rows with NaN where a parameter is not part of them: one form for each model."""
+        """Rows with NaN for disabled parameters: one canonical form for each model."""
         rows = rows_NP.copy()
         for index, other, off in self.rules:
             rows[np.isin(rows[:, other], off), index] = np.nan

@@ -1,4 +1,4 @@
-"""Optuna's distributions as columns of numbers, and back."""
+"""Convert Optuna's distributions to numeric columns and back."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from nas.samplers.parameters import Parameter, Parameters, numeric_scale
 
 Array = NDArray[np.float64]
 
-# Numbers of more steps than this are sampled as if they were continuous, and rounded.
+# Numbers with more steps than this are sampled as continuous ones and rounded.
 _MOST_STEPS = 200
 
 
 @dataclass(frozen=True)
 class Column:
-    """One distribution: what its positions stand for."""
+    """One distribution, with the values of its positions."""
 
     name: str
     distribution: BaseDistribution
@@ -36,7 +36,7 @@ class Column:
         """Read a distribution.
 
         Raises:
-            ValueError: it is of a kind that Optuna did not have when this was written.
+            ValueError: it is none of Optuna's three kinds.
         """
         if isinstance(distribution, CategoricalDistribution):
             return cls(name, distribution, tuple(distribution.choices))
@@ -57,15 +57,15 @@ class Column:
             return False
 
     def parameter(self) -> Parameter:
-        """Without Optuna."""
+        """The same column without Optuna."""
         if self.choices is None:
             return Parameter(self.name, None)
         return Parameter(self.name, len(self.choices), numeric_scale(self.choices))
 
     def position(self, value: Any) -> float:
-        """Where ``value`` is in its column."""
+        """The position of ``value``."""
         if isinstance(self.distribution, CategoricalDistribution):
-            # By Optuna's rule, under which NaN equals NaN.
+            # Optuna's own rule, by which NaN equals NaN.
             return self.distribution.to_internal_repr(value)
         if self.choices is not None:
             return float(np.abs(np.array(self.choices) - value).argmin())
@@ -99,7 +99,7 @@ class Column:
 
 
 class Columns:
-    """A search space of Optuna's."""
+    """An Optuna search space as columns."""
 
     def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
         """Columns in the order of ``space``."""
@@ -107,18 +107,18 @@ class Columns:
         self.parameters = Parameters(tuple(column.parameter() for column in self._columns))
 
     def row(self, params: Mapping[str, Any]) -> Array:
-        """The row of ``params``, shape ``(P,)``; NaN where one is not among them."""
+        """The row of ``params``, shape ``(P,)``; NaN for absent parameters."""
         return np.array(
             [c.position(params[c.name]) if c.name in params else np.nan for c in self._columns]
         )
 
     def holds(self, params: Mapping[str, Any]) -> bool:
-        """Whether all of ``params`` have a column each that has their value."""
+        """Whether every one of ``params`` has a column whose distribution contains its value."""
         own = {column.name: column for column in self._columns}
         return all(name in own and own[name].holds(value) for name, value in params.items())
 
     def params(self, row_P: Array) -> dict[str, Any]:
-        """The parameters of a row, without those that are NaN."""
+        """The parameters of a row, without NaN ones."""
         return {
             column.name: column.value(position)
             for column, position in zip(self._columns, row_P, strict=True)

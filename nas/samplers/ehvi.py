@@ -26,13 +26,13 @@ Array = NDArray[np.float64]
 # From the names of ``P`` parameters and rows ``(N, P)`` to rows; see ``nas.samplers.parameters``.
 NamedRowMap = Callable[[Sequence[str], Array], Array]
 NamedRowFilter = Callable[[Sequence[str], Array], NDArray[np.bool_]]
-# From complete and unfinished trials to what the unfinished ones tell.
+# From complete and unfinished trials to extrapolated results of unfinished ones.
 Partial = Callable[[Sequence[FrozenTrial], Sequence[FrozenTrial]], Sequence[PriorTrial]]
 
 _log = logging.getLogger(__name__)
 
-# Proposals made from one fit: one while trials are few, later a share of them, and more where so
-# many are in flight that one more or less tells little.
+# Proposals made from one fit: one while trials are few, later a share of their number, and more
+# while so many are running that one result changes little.
 _MOST_BATCH = 8
 _TRIALS_PER_PROPOSAL = 100
 _RUNNING_PER_PROPOSAL = 8
@@ -40,22 +40,22 @@ _MOST_PARALLEL_BATCH = 128
 
 
 class EhviSampler(BaseSampler):
-    """Proposes what is expected to add most hypervolume to the front.
+    """Proposes the parameters of greatest expected hypervolume improvement.
 
-    Gaussian processes on parameters of any kind, per-layer series and conditional ones included,
-    tell mean and deviation of each objective; candidates evolve around the front; the best by
-    expected hypervolume improvement over the smoothed front is taken, so that lucky noise is not
-    chased. Trials in flight count as measured at what is predicted of them. Nothing is proposed
-    twice while there is something new.
+    Gaussian processes model each objective on parameters of any kind, including per-layer series
+    and conditional ones. Candidates are evolved around the front, and the best by expected
+    improvement over the smoothed front is proposed, so that lucky noise is not pursued. Running
+    trials are pending points of fantasy models. Nothing is proposed twice while there is something
+    new.
 
-    Only complete trials with finite values are learnt from; failed and pruned ones are not
-    proposed again. Constraints set with ``trial.set_constraint`` are modelled as well, and gains
-    weighted by the probability that all are met. Studies may define parameters as they run, and
+    Only complete trials with finite values are training data; failed and pruned ones are not
+    proposed again. Constraints set with ``trial.set_constraint`` are modelled as well, and the
+    improvement is weighted by the probability that all are met. Studies may be define-by-run, and
     may have one objective or several.
 
-    Trials of an earlier study (``prior_trials``) inform the models from the first proposal on, and
-    tell how far the front may reach. The front that is to be improved holds only what this study
-    has evaluated, so that the best of the earlier trials may well be proposed again.
+    Trials of another study (``prior_trials``) are training data from the first proposal on, and
+    extend the reference point. The front that is to be improved consists of this study's trials
+    only, so that the best prior trials may be proposed again.
     """
 
     def __init__(
@@ -75,34 +75,33 @@ class EhviSampler(BaseSampler):
         prior_trials: Sequence[PriorTrial] = (),
         partial_trials: Partial | None = None,
     ) -> None:
-        """Nothing is drawn before the first trial.
+        """Create a sampler; nothing is drawn before the first trial.
 
         Args:
             seed: Seed of everything that is drawn.
             n_startup_trials: Complete trials that fill the space before models are fitted; prior
-                ones count where all objectives of as many are known.
-            corners: Whether the first two have every ordered parameter at its least, and at its
-                greatest: the ends of the front, where values are sizes.
-            reference_point: Corner that hypervolume is counted from, in the study's units; by
-                default a tenth of the front's extent beyond its worst values.
-            log: For each objective, whether hypervolume is counted in its logarithm.
+                ones count if all their objectives are known.
+            corners: Whether the first two trials have every ordered parameter at its least, and
+                at its greatest: if values are sizes, the ends of the front.
+            reference_point: Reference point of the hypervolume in the study's units; by default a
+                tenth of the front's extent beyond its worst values.
+            log: For each objective, whether hypervolume is computed with its logarithm.
             best_possible: For each objective, a bound that no value can pass (1 for an accuracy),
                 or ``None``.
-            variances: From a complete trial to the variance of each of its values; without it
-                noise is told from the values alone.
-            features: More columns for the models, ``(N, F)``.
-            canonical: The one form of rows that mean the same, ``(N, P)``, with NaN for what does
-                not matter; without it, conditions are learnt from the trials. Two rows of one
-                form are never both proposed.
-            allowed: Which rows may be proposed, ``(N,)`` booleans, where that is known without
+            variances: Returns the variance of each value of a complete trial; without it noise is
+                estimated from the values.
+            features: Computes further columns for the models, ``(N, F)``.
+            canonical: Maps equivalent rows to one form, ``(N, P)``, with NaN for parameters
+                without effect; without it, conditions are inferred from the trials. Two rows of
+                one form are never both proposed.
+            allowed: Which rows may be proposed, ``(N,)`` booleans, if that is known without
                 evaluating them; all by default. Unlike a constraint of the study it is exact.
-            effort: How hard candidates are searched for.
-            prior_trials: What is known from before the study. Parameters and values must be the
-                study's own; trials with others are left out.
-            partial_trials: From complete trials and unfinished ones (pruned, failed) to what the
-                latter tell all the same, such as an extrapolated value with a larger variance.
-                With it pruned trials count as filling the space, and half as many complete ones
-                will do.
+            effort: Effort of the search for candidates.
+            prior_trials: Trials from before the study. Those with other parameters or with values
+                outside the space are left out.
+            partial_trials: Computes from complete trials and unfinished ones (pruned, failed) an
+                extrapolated result of the latter, with a larger variance. With it pruned trials
+                count as startup trials, and half as many complete ones are required.
 
         Raises:
             ValueError: ``n_startup_trials`` is below 2. What must fit the study's objectives
@@ -126,10 +125,10 @@ class EhviSampler(BaseSampler):
         self._proposer: Proposer | None = None
         self._queue: list[Array] = []
         self._queued_at = 0
-        self._said_exhausted = False
+        self._warned_exhausted = False
 
     def reseed_rng(self) -> None:
-        """Optuna calls this in workers of their own, which must not all propose the same."""
+        """Draw a new seed: Optuna calls this in each worker, so that their proposals differ."""
         self._seed = int(np.random.SeedSequence().generate_state(1)[0])
         self._independent.reseed_rng()
         self._columns = None
@@ -137,23 +136,23 @@ class EhviSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Every parameter that any trial has had: what a trial does not ask for is not used."""
+        """The union of all trials' parameters; Optuna ignores those a trial does not request."""
         self._history.read(study, trial.number)
         return self._history.space
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The next proposal; nothing before there is a space to propose from."""
+        """The next proposal; empty before the space is known."""
         if not search_space:
             return {}
         columns, proposer = self._prepared(study, search_space)
         try:
             row = self._next(columns, proposer)
         except Exhausted:
-            if not self._said_exhausted:
+            if not self._warned_exhausted:
                 _log.warning("the search space is exhausted: proposals are repeats from now on")
-            self._said_exhausted = True
+            self._warned_exhausted = True
             return {}
         return columns.params(row)
 
@@ -164,7 +163,7 @@ class EhviSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """At random: what no trial has had before, and all of it in the first."""
+        """Sample a parameter that no trial has had before at random."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def _next(self, columns: Columns, proposer: Proposer) -> Array:
@@ -178,7 +177,7 @@ class EhviSampler(BaseSampler):
                 [
                     history.evaluated(columns).rows,
                     history.running(columns),
-                    history.given_up(columns),
+                    history.unfinished_rows(columns),
                 ]
             )
             return proposer.first(known, corners=self._corners)
@@ -192,7 +191,7 @@ class EhviSampler(BaseSampler):
                 done,
                 history.running(columns),
                 batch,
-                avoid=history.given_up(columns),
+                avoid=history.unfinished_rows(columns),
                 prior=self._prior.joined(self._partial_rows(columns)),
             )
             self._queued_at = n

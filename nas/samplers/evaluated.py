@@ -1,4 +1,4 @@
-"""What was evaluated, and what a proposer keeps of it: all by key, the best as rows."""
+"""Evaluated rows, and the archive of them: keys of all, the best as training rows."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Rows, their losses ``(N, M)``, and the variance of each loss that is known beforehand.
+    """Rows with their losses ``(N, M)``, and the known variance of each loss.
 
-    ``constraints``, ``(N, K)``, are met where they are at most 0; NaN where one is not known.
-    Losses are NaN where they are not known, which only those from before a study may be.
+    ``constraints``, ``(N, K)``, are met where they are at most 0; NaN marks an unknown one.
+    Losses of prior trials may be NaN, which marks an unknown one.
     """
 
     rows: Array
@@ -33,7 +33,7 @@ class Evaluated:
 
     @property
     def is_feasible(self) -> NDArray[np.bool_]:
-        """Rows that are known to break no constraint."""
+        """Rows that violate no known constraint."""
         broken: NDArray[np.bool_] = np.any(self.constraints > 0, axis=1)
         return ~broken
 
@@ -44,12 +44,12 @@ class Evaluated:
         )
 
     def joined(self, others: Evaluated) -> Evaluated:
-        """With ``others`` after them, of whose constraints nothing is known."""
+        """With ``others``, whose constraints are unknown, appended."""
         unknown = np.full((len(others), self.constraints.shape[1]), np.nan)
-        return self.followed_by(replace(others, constraints=unknown))
+        return self.extended(replace(others, constraints=unknown))
 
-    def followed_by(self, others: Evaluated) -> Evaluated:
-        """With ``others`` of the same constraints after them."""
+    def extended(self, others: Evaluated) -> Evaluated:
+        """With ``others``, which have the same constraints, appended."""
         return Evaluated(
             np.vstack([self.rows, others.rows]),
             np.vstack([self.losses, others.losses]),
@@ -58,11 +58,12 @@ class Evaluated:
         )
 
 
-class Memory:
-    """Rows of a study that only ever grows, each brought into its one form once.
+class Archive:
+    """Rows of a growing study, each brought into its canonical form once.
 
-    ``used`` are those that surrogates learn from: up to ``most``, front by front. Who is left out
-    stays out, since later rows can only push it further behind. ``keys`` are those of all.
+    ``used`` are the training rows of the surrogates: up to ``most``, in order of non-dominated
+    rank. A row that is left out stays out, since later rows only make its rank worse. ``keys``
+    are those of all rows.
     """
 
     def __init__(self, most: int) -> None:
@@ -75,7 +76,7 @@ class Memory:
     def learn(
         self, done: Evaluated, avoid: Array | None, form: Callable[[Array], Array]
     ) -> Evaluated:
-        """Take up what is new at the end of ``done`` and of ``avoid``; returns ``used``."""
+        """Add the new rows at the ends of ``done`` and ``avoid``, and return ``used``."""
         used = self.used
         n_constraints = done.constraints.shape[1]
         if (
@@ -84,7 +85,7 @@ class Memory:
             or used.constraints.shape[1] != n_constraints
             or (avoid is not None and len(avoid) < self._n_avoided)
         ):
-            # Another study, or one more constraint, of which earlier rows say something too.
+            # Another study, or a new constraint, whose values in rows already read are needed.
             self.keys = set()
             self._n_done, self._n_avoided = 0, 0
             used = done.at(slice(0, 0))
@@ -93,7 +94,7 @@ class Memory:
         if len(new):
             new = replace(new, rows=form(new.rows))
             self.keys.update(keys(new.rows))
-            used = used.followed_by(new)
+            used = used.extended(new)
             used = used.at(relevant(used.losses, self._most))
         if avoid is not None and len(avoid) > self._n_avoided:
             self.keys.update(keys(form(avoid[self._n_avoided :])))
@@ -102,28 +103,28 @@ class Memory:
         return used
 
 
-class Known:
-    """Keys of several sets, and those that are added, without a copy of any."""
+class KeySet:
+    """A growing set of keys on top of several shared ones, which are not copied."""
 
     def __init__(self, *sets: set[bytes]) -> None:
-        """Start with ``sets``, which are not changed."""
+        """Start with ``sets``, which are never modified."""
         self._sets, self._added = sets, set[bytes]()
 
     def __contains__(self, key: bytes) -> bool:
-        """Whether ``key`` is in any of them."""
+        """Whether ``key`` is in one of the sets or was added."""
         return key in self._added or any(key in keys for keys in self._sets)
 
     def add(self, key: bytes) -> None:
-        """Remember ``key`` too."""
+        """Add ``key``."""
         self._added.add(key)
 
-    def copy(self) -> Known:
-        """The same keys, to which others can be added."""
-        return Known(*self._sets, set(self._added))
+    def copy(self) -> KeySet:
+        """An independent copy."""
+        return KeySet(*self._sets, set(self._added))
 
 
 def relevant(losses_NM: Array, most: int) -> NDArray[np.int64]:
-    """Positions of up to ``most`` rows, front by front (Goldberg 1989), in their order."""
+    """Positions of the ``most`` rows of best non-dominated rank (Goldberg 1989), ascending."""
     n = len(losses_NM)
     if n <= most:
         return np.arange(n)

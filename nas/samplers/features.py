@@ -1,10 +1,10 @@
-"""What surrogates see of a row.
+"""Features of rows for the surrogates.
 
-Ordered parameters are numbers and their squares, others a column for each choice. Parameters whose
-names differ in a number only (``layer3.heads``, ``layer4.heads``) are a *series*: beside each of
-them stand the mean, the slope and the curvature over the series, by which a handful of rows tells
-what all layers have in common. That is expected to be most of what they do: the prior of relevance
-is higher for means and lower for members.
+An ordered parameter gives its value and the square of it, any other a column for each choice.
+Parameters whose names differ in a number only (``layer3.heads``, ``layer4.heads``) form a
+*series*, which adds mean, slope and curvature over the series: a few rows suffice to learn what
+all layers have in common. Most of the effect is expected there, so the prior of relevance is
+higher for means and lower for members.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RowMap = Callable[[Array], Array]
 
 _LEAST_SERIES = 3
 _ORDERS = 3
-# Added to the logarithm of relevance that is expected: of a series' means, and of its members.
+# Added to the prior mean of log relevance: of a series' means, and of its members.
 _OF_MEANS, _OF_MEMBERS = 2.0, -2.0
 
 
@@ -35,20 +35,20 @@ class Features:
     def __init__(
         self, parameters: Parameters, reference_NP: Array, extra: RowMap | None = None
     ) -> None:
-        """Standardise by ``reference``, random rows; ``extra`` adds columns of the caller's."""
+        """Standardise by the random rows ``reference``; ``extra`` computes further columns."""
         self._tables = [_table(column) for column in parameters.columns]
         self._series = _series(parameters)
         self._extra = extra
         raw = self._raw(reference_NP)
         spread = raw.std(axis=0)
-        self._kept = spread > 1e-9
-        self._mean, self._spread = raw[:, self._kept].mean(axis=0), spread[self._kept]
-        #: Logarithms of how much more relevant each feature is expected to be, shape ``(F,)``.
-        self.expected = self._expected(raw.shape[1])[self._kept]
+        self._varies = spread > 1e-9
+        self._mean, self._spread = raw[:, self._varies].mean(axis=0), spread[self._varies]
+        #: Added to the prior mean of each feature's log relevance, shape ``(F,)``.
+        self.expected = self._expected(raw.shape[1])[self._varies]
 
     def __call__(self, rows_NP: Array) -> Array:
-        """Features of ``rows``; what is not part of a row counts as average."""
-        found: Array = (self._raw(rows_NP)[:, self._kept] - self._mean) / self._spread
+        """Features of ``rows``; absent parameters count as average."""
+        found: Array = (self._raw(rows_NP)[:, self._varies] - self._mean) / self._spread
         return found
 
     def _expected(self, n_raw: int) -> Array:
@@ -59,7 +59,7 @@ class Features:
             for index, width in enumerate(widths)
         ]
         for series in self._series:
-            # As ``_summary`` lays them out: every part's mean, then every part's slope, and on.
+            # In the order of ``_summary``: the means of all parts, their slopes, their curvatures.
             summary = np.zeros((_ORDERS, widths[series[0]]))
             summary[0] = _OF_MEANS
             parts.append(summary.ravel())
@@ -103,7 +103,7 @@ def _table(column: Parameter) -> Array | None:
 
 
 def _bent(scale_V: Array) -> Array:
-    """A scale, and what of its square is not linear: the best value may lie inside."""
+    """A scale and the part of its square that is not linear, for optima inside the range."""
     linear = scale_V - scale_V.mean()
     square = linear**2
     square -= square.mean()
@@ -112,7 +112,7 @@ def _bent(scale_V: Array) -> Array:
 
 
 def _series(parameters: Parameters) -> list[list[int]]:
-    """Columns of each series in the order of their numbers."""
+    """The columns of each series, in the order of their numbers."""
     found: dict[tuple[object, ...], list[tuple[int, int]]] = defaultdict(list)
     for index, column in enumerate(parameters.columns):
         for match in re.finditer(r"\d+", column.name):

@@ -1,4 +1,4 @@
-"""What a front leaves to gain, and what surrogates expect candidates to gain of it."""
+"""Expected hypervolume improvement of candidates over a front, by surrogates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from nas.pareto.dominance import non_dominated_mask
+from nas.pareto.dominance import extended_front
 from nas.samplers.gaussian_process import Posterior
 from nas.samplers.improvement import boxes, expected_improvement
 from nas.samplers.model import Model
@@ -19,43 +19,43 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Surrogates:
-    """Models of losses and of constraints."""
+    """Models of the losses and of the constraints."""
 
     losses: list[Model]
     constraints: list[Model]
 
     @property
     def n_rows(self) -> int:
-        """Rows that losses are known of."""
+        """Number of training rows."""
         return len(self.losses[0].labels)
 
     def posteriors(self, features_CF: Array) -> tuple[list[Posterior], list[Posterior]]:
-        """Of each, at candidates."""
+        """Posteriors of losses and constraints at candidates."""
         return (
             [model.process.posterior(features_CF) for model in self.losses],
             [model.process.posterior(features_CF) for model in self.constraints],
         )
 
     def expected(self, features_CF: Array) -> Array:
-        """Losses expected at rows, ``(C, M)``, without how sure that is, which is dear."""
+        """Mean losses at rows, ``(C, M)``, without the variances, which cost much more."""
         means = [(m, m.process.mean(features_CF)) for m in self.losses]
         return np.column_stack([np.exp(x) if m.is_log else x for m, x in means])
 
     def means(self, posteriors: Sequence[Posterior]) -> Array:
-        """Losses expected at each candidate, ``(C, M)``."""
+        """Mean losses at each candidate, ``(C, M)``."""
         pairs = zip(self.losses, posteriors, strict=True)
         return np.column_stack([np.exp(p.mean) if m.is_log else p.mean for m, p in pairs])
 
-    def believing(self, features_QF: Array) -> Surrogates:
-        """As if rows in flight had come out as predicted."""
+    def with_pending(self, features_QF: Array) -> Surrogates:
+        """Fantasy models: pending rows count as evaluated at their predicted losses."""
         return Surrogates(
-            [model.believing(features_QF) for model in self.losses], self.constraints
+            [model.with_pending(features_QF) for model in self.losses], self.constraints
         )
 
 
 @dataclass(frozen=True)
 class Region:
-    """What the front leaves to gain; all of space where nothing feasible is known."""
+    """The front that is to be improved; without ``reference`` there is no feasible point yet."""
 
     front: Array
     reference: Array | None
@@ -71,20 +71,18 @@ class Region:
         if self.reference is None:
             return likely
         lows, highs = boxes(self.front, self.reference)
-        beliefs = [m.belief(p) for m, p in zip(surrogates.losses, posteriors, strict=True)]
-        return likely * expected_improvement(beliefs, lows, highs)
+        marginals = [m.marginal(p) for m, p in zip(surrogates.losses, posteriors, strict=True)]
+        return likely * expected_improvement(marginals, lows, highs)
 
     def joined(self, loss_M: Array) -> Region:
-        """With one more member."""
+        """With one more point."""
         if self.reference is None:
             return self
-        losses = np.vstack([self.front, loss_M])
-        mask = non_dominated_mask(losses, (False,) * losses.shape[1])
-        return Region(losses[mask], self.reference)
+        return Region(extended_front(self.front, loss_M), self.reference)
 
 
 def feasibility(constraints: Sequence[Posterior], n: int) -> Array:
-    """The probability that every constraint is met, taken as independent, shape ``(n,)``."""
+    """The probability that all constraints, taken as independent, are met, shape ``(n,)``."""
     likely = np.ones(n)
     for posterior in constraints:
         likely = likely * ndtr(-posterior.mean / np.sqrt(posterior.variance))

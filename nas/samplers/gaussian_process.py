@@ -1,13 +1,12 @@
-"""A Gaussian process whose kernel is smooth, linear and square, with one relevance a feature.
+"""A Gaussian process with a Matern, a linear and a quadratic kernel, and one relevance a feature.
 
 ``k(x, x') = a * matern52(d) + b * p + c * p^2`` with ``d^2 = sum_f r_f (x_f - x'_f)^2`` and
-``p = sum_f r_f x_f x'_f`` (Rasmussen & Williams 2006, chapters 4 and 5). The linear part lets a
-few rows speak for a space of many layers; the square is that of products of two features, such as
-a width and a depth, which costs are made of. Relevances have a log-normal prior whose middle falls
-with the number of features (Hvarfner, Hellsten & Nardi 2024), without which a few rows would
-explain themselves by chance; all of it is fitted by the greatest posterior density. That leaves
-deviations too large where there are few rows and little noise, so variances are scaled by what
-rows left one out turned out to be.
+``p = sum_f r_f x_f x'_f`` (Rasmussen & Williams 2006, chapters 4 and 5). The linear part
+generalises from a few rows in a space of many layers; the quadratic part models products of two
+features, such as width and depth, of which costs consist. Relevances have a log-normal prior whose
+mean falls with the number of features (Hvarfner, Hellsten & Nardi 2024), which prevents
+overfitting to few rows. Hyperparameters are fitted by maximum a posteriori. That leaves variances
+too large where there are few rows and little noise, so they are rescaled by leave-one-out errors.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _LINEAR = (0.0, 2.0)
 _SQUARE = (-2.0, 2.0)
 _RELEVANCE = (-1.0, 2.0)
 _NOISE = (-6.0, 3.0)
-# Rows as good as expected that are added to those left one out.
+# Weight of the prior, in rows, that leave-one-out errors have the expected size.
 _EXPECTED_ROWS = 5
 # Of smooth, linear, square, noise; of each relevance.
 _BOUNDS = ((-8.0, 4.0), (-10.0, 6.0), (-12.0, 6.0), (-14.0, 2.0))
@@ -50,7 +49,7 @@ class Hyperparameters:
 
     @classmethod
     def default(cls, expected_F: Array) -> Hyperparameters:
-        """The middle of the prior."""
+        """The mean of the prior."""
         middle = _RELEVANCE[0] - np.log(len(expected_F)) + expected_F
         return cls(_SMOOTH[0], _LINEAR[0], _SQUARE[0], middle, _NOISE[0] + 1)
 
@@ -61,7 +60,7 @@ class Hyperparameters:
         )
 
     def spread_by(self, factor: float) -> Hyperparameters:
-        """All variances times ``factor``: the mean stays as it is where noise is not known."""
+        """Scale all variances; without known noise the posterior mean is unchanged."""
         more = float(np.log(factor))
         return Hyperparameters(
             self.smooth + more,
@@ -115,10 +114,10 @@ class GaussianProcess:
             features_NF: Standardised features.
             labels_N: Labels.
             noise_N: Variance of each label that is known beforehand, 0 for none.
-            start: Where the fit starts; the middle of the prior by default.
-            expected_F: Added to the logarithm of each relevance that the prior expects.
-            most_rows: Rows that hyperparameters are fitted on.
-            steps: Steps of the optimiser at most.
+            start: Initial hyperparameters; the mean of the prior by default.
+            expected_F: Added to the prior mean of each log relevance.
+            most_rows: Most rows that hyperparameters are fitted on.
+            steps: Most steps of the optimiser.
         """
         chosen = np.unique(np.linspace(0, len(labels_N) - 1, most_rows).astype(int))
         if len(labels_N) <= most_rows:
@@ -145,10 +144,9 @@ class GaussianProcess:
         return cls(features_NF, labels_N, noise_N, hyper)
 
     def dispersion(self) -> float:
-        """Mean square of errors left one out, in units of what was expected of each.
+        """Mean squared leave-one-out error over its predicted variance, shrunk towards 1.
 
-        Shrunk towards 1, as if some more rows had been just as expected. In closed form
-        (Rasmussen & Williams 2006, equation 5.12).
+        In closed form (Rasmussen & Williams 2006, equation 5.12).
         """
         squares = self._alpha**2 / np.diag(_inverse(self._lower))
         return float((squares.sum() + _EXPECTED_ROWS) / (len(squares) + _EXPECTED_ROWS))
@@ -175,14 +173,14 @@ class GaussianProcess:
         return found
 
     def smoothed(self) -> Array:
-        """The posterior mean at the rows themselves: labels without their noise."""
+        """The posterior mean at the training rows: labels without their noise."""
         found: Array = self._mean + self._spread * (self._labels - self._noise * self._alpha)
         return found
 
 
 @dataclass
 class Posterior:
-    """Mean and variance at candidates, shape ``(C,)`` each, of the function without noise."""
+    """Posterior mean and variance of the noise-free function at candidates, ``(C,)`` each."""
 
     features: Array
     mean: Array
@@ -191,8 +189,8 @@ class Posterior:
     hyper: Hyperparameters
     spread: float
 
-    def believe(self, index: int) -> None:
-        """Take candidate ``index`` as measured at its mean: only variances change."""
+    def condition(self, index: int) -> None:
+        """Condition on candidate ``index`` at its mean, which changes the variances only."""
         at = self.features[index : index + 1]
         cross = kernel(at, self.features, self.hyper)[0] - self.root[:, index] @ self.root
         own = float(cross[index]) + float(np.exp(self.hyper.noise)) + _JITTER

@@ -1,4 +1,4 @@
-"""What a study's trials say, read once each."""
+"""The trials of a study as arrays, each read once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Variances = Callable[[FrozenTrial], Sequence[float]]
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-class Growing:
-    """Rows that are added at the end and never copied for that alone."""
+class GrowingArray:
+    """An array that grows at the end in amortised constant time."""
 
     def __init__(self) -> None:
         """Start with none."""
@@ -42,23 +42,23 @@ class Growing:
             self._n += 1
 
     def array(self, width: int) -> Array:
-        """All of them, ``(N, width)``, not to be changed."""
+        """All rows, ``(N, width)``; must not be modified."""
         return np.empty((0, width)) if self._array is None else self._array[: self._n]
 
 
 class History:
     """A study as arrays; finished trials never change, so each is read once.
 
-    ``space`` is the union of all trials' parameters, since trials need not have the same. A
-    parameter whose distribution changes between trials is left out of it.
+    ``space`` is the union of all trials' parameters, except those whose distribution differs
+    between trials.
     """
 
     def __init__(self, variances: Variances | None) -> None:
         """Start with nothing read."""
         self._variances = variances
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._study_id: int | None = None
         self._n_objectives = 0
         self._n_settled = 0
@@ -66,23 +66,23 @@ class History:
         self._distributions: dict[str, BaseDistribution] = {}
         self._changing: set[str] = set()
         self._complete: list[FrozenTrial] = []
-        self._given_up: list[FrozenTrial] = []
+        self._unfinished: list[FrozenTrial] = []
         self._running: list[FrozenTrial] = []
         self._columns: Columns | None = None
         self._n_pruned = 0
-        # Of trials in flight, by number; ``None`` before it is asked for.
+        # Rows of running trials by number; ``None`` until one is needed.
         self._running_rows: dict[int, Array | None] = {}
-        self._rows = Growing()
-        self._given_up_rows = Growing()
-        self._values = Growing()
-        self._variance = Growing()
+        self._rows = GrowingArray()
+        self._unfinished_rows = GrowingArray()
+        self._values = GrowingArray()
+        self._variance = GrowingArray()
         self._constraints: list[dict[str, float]] = []
         self._constraint_names: set[str] = set()
 
     def read(self, study: Study, current: int) -> None:
-        """Take up what is new in ``study``; ``current`` is the trial being asked for."""
+        """Read new trials of ``study``; ``current`` is the trial that is being sampled."""
         if study._study_id != self._study_id:
-            self._forget()
+            self._reset()
             self._study_id = study._study_id
             self._n_objectives = len(study.directions)
         trials = study.get_trials(deepcopy=False)
@@ -100,7 +100,7 @@ class History:
                 settled = False
                 if trial.number != current and trial.params:
                     if trial.number not in self._running_rows:
-                        # Once, since a thousand may be in flight at every proposal.
+                        # Only once each: a thousand trials may be running.
                         self._learn_space(trial)
                         self._running_rows[trial.number] = None
                     self._running.append(trial)
@@ -110,12 +110,12 @@ class History:
 
     @property
     def space(self) -> dict[str, BaseDistribution]:
-        """Every parameter that a trial has had, but those whose distribution changes."""
+        """The search space, see the class."""
         return {n: d for n, d in self._distributions.items() if n not in self._changing}
 
     @property
     def n_complete(self) -> int:
-        """Number of trials that can be learnt from."""
+        """Number of complete trials with finite values."""
         return len(self._complete)
 
     @property
@@ -125,17 +125,17 @@ class History:
 
     @property
     def complete(self) -> Sequence[FrozenTrial]:
-        """Trials that can be learnt from."""
+        """Complete trials with finite values."""
         return self._complete
 
     @property
     def unfinished(self) -> Sequence[FrozenTrial]:
         """Failed and pruned trials, and those whose values are not finite."""
-        return self._given_up
+        return self._unfinished
 
     def evaluated(self, columns: Columns) -> Evaluated:
-        """Complete trials, values and variances in the study's units."""
-        self._look_through(columns)
+        """Complete trials, with values and variances in the study's units."""
+        self._use_columns(columns)
         n = len(self._complete)
         names = sorted(self._constraint_names)
         constraints = [[c.get(x, np.nan) for x in names] for c in self._constraints if names]
@@ -148,8 +148,8 @@ class History:
         )
 
     def running(self, columns: Columns) -> Array:
-        """Rows of trials in flight."""
-        self._look_through(columns)
+        """Rows of running trials."""
+        self._use_columns(columns)
         rows = []
         for trial in self._running:
             row = self._running_rows[trial.number]
@@ -160,33 +160,37 @@ class History:
 
     @property
     def n_running(self) -> int:
-        """Number of trials in flight."""
+        """Number of running trials."""
         return len(self._running)
 
-    def given_up(self, columns: Columns) -> Array:
+    def unfinished_rows(self, columns: Columns) -> Array:
         """Rows of failed and pruned trials, and of those whose values are not finite."""
-        self._look_through(columns)
-        rows = self._given_up_rows
-        rows.extend(columns.row(t.params) for t in self._given_up[len(rows) :])
+        self._use_columns(columns)
+        rows = self._unfinished_rows
+        rows.extend(columns.row(t.params) for t in self._unfinished[len(rows) :])
         return rows.array(len(columns.parameters))
 
-    def _look_through(self, columns: Columns) -> None:
-        """Rows are kept as long as ``columns`` are the same."""
+    def _use_columns(self, columns: Columns) -> None:
+        """Drop cached rows if ``columns`` differ from the last ones."""
         if self._columns is None or columns.parameters != self._columns.parameters:
-            self._columns, self._rows, self._given_up_rows = columns, Growing(), Growing()
+            self._columns, self._rows, self._unfinished_rows = (
+                columns,
+                GrowingArray(),
+                GrowingArray(),
+            )
             self._running_rows = dict.fromkeys(self._running_rows)
 
     def _take(self, trial: FrozenTrial) -> None:
         self._learn_space(trial)
         values = trial.values if trial.state == TrialState.COMPLETE else None
         if values is None or not np.isfinite(values).all():
-            self._given_up.append(trial)
+            self._unfinished.append(trial)
             self._n_pruned += trial.state == TrialState.PRUNED
             return
         self._complete.append(trial)
         self._values.extend([np.array(values)])
-        given = [0.0] * len(values) if self._variances is None else self._variances(trial)
-        self._variance.extend([np.array(given)])
+        variances = [0.0] * len(values) if self._variances is None else self._variances(trial)
+        self._variance.extend([np.array(variances)])
         self._constraints.append(dict(trial.constraints))
         self._constraint_names.update(trial.constraints)
 

@@ -1,7 +1,7 @@
 """Expected hypervolume improvement, exactly, for independent objectives.
 
-The region that no front member dominates is cut into boxes. What a point adds is the sum over
-boxes of a product over objectives of lengths, so its expectation is a sum of products of
+The region that no front member dominates is decomposed into boxes. The improvement by a point is
+a sum over boxes of products over objectives of lengths, so its expectation is a sum of products of
 ``E[(a - Y)+]`` (Emmerich, Deutz & Klinkenberg 2011; Yang et al. 2019). All objectives are losses.
 """
 
@@ -19,10 +19,10 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Belief:
-    """What one objective's loss may be at ``C`` candidates.
+class Marginal:
+    """Marginal distribution of one objective's loss at ``C`` candidates.
 
-    Normal with ``mean`` and ``sd``; with ``is_log`` its logarithm is.
+    Normal with ``mean`` and ``sd``; log-normal with ``is_log``.
     """
 
     mean: Array
@@ -46,18 +46,18 @@ class Belief:
 
 
 def boxes(front_FM: Array, reference_M: Array) -> tuple[Array, Array]:
-    """Disjoint boxes that fill what ``front`` does not dominate, below ``reference``.
+    """Decompose the region below ``reference`` that ``front`` does not dominate into boxes.
 
     Returns:
-        Lower corners (minus infinity where open) and upper corners, ``(B, M)`` each. Two
-        objectives need a box for each member and one more; each further one a factor as many.
+        Lower ends (minus infinity where open) and upper ends, ``(B, M)`` each. Two objectives
+        need one box more than there are members; each further one multiplies that number.
     """
     inside = front_FM[np.all(front_FM < reference_M, axis=1)]
     if len(reference_M) == 1:
         upper = min([*inside[:, 0], reference_M[0]])
         return np.array([[-np.inf]]), np.array([[upper]])
     inside = inside[np.argsort(inside[:, -1], kind="stable")]
-    # Between two members' last losses, the members below dominate in the others.
+    # Between the last losses of two members, the members below bound the other objectives.
     low = np.concatenate([[-np.inf], inside[:, -1]])
     high = np.append(inside[:, -1], reference_M[-1])
     if len(reference_M) == 2:
@@ -75,15 +75,15 @@ def boxes(front_FM: Array, reference_M: Array) -> tuple[Array, Array]:
     return np.vstack([low for low, _ in parts]), np.vstack([high for _, high in parts])
 
 
-def expected_improvement(beliefs: list[Belief], lows_BM: Array, highs_BM: Array) -> Array:
+def expected_improvement(marginals: list[Marginal], lows_BM: Array, highs_BM: Array) -> Array:
     """Expected hypervolume that each candidate adds, shape ``(C,)``; see ``boxes``."""
     product: Array | float = 1.0
-    for objective, belief in enumerate(beliefs):
+    for objective, marginal in enumerate(marginals):
         # Boxes share edges, so each edge's expectation is computed once.
         edges, places = np.unique(
             np.concatenate([lows_BM[:, objective], highs_BM[:, objective]]), return_inverse=True
         )
-        below = belief.expected_below(edges)
+        below = marginal.expected_below(edges)
         low, high = places[: len(lows_BM)], places[len(lows_BM) :]
         product = product * (below[high] - below[low])
     found: Array = np.asarray(product).sum(axis=0)

@@ -1,4 +1,4 @@
-"""One objective's surrogate: a Gaussian process of the loss or of its logarithm."""
+"""Surrogate of one objective: a Gaussian process of the loss or of its logarithm."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.samplers.gaussian_process import GaussianProcess, Hyperparameters, Posterior
-from nas.samplers.improvement import Belief
+from nas.samplers.improvement import Marginal
 
 Array = NDArray[np.float64]
 
-# Losses this many times as far above the median as the least lies below it say "bad", not how bad.
+# Losses are clipped at this many times the distance between the least one and the median.
 _WORST = 4.0
 
 
@@ -62,8 +62,8 @@ class Model:
         found = self.process.smoothed()
         return np.exp(found) if self.is_log else found
 
-    def believing(self, features_QF: Array) -> Model:
-        """As if ``features``, which are being evaluated, had come out as predicted."""
+    def with_pending(self, features_QF: Array) -> Model:
+        """Fantasy model: pending rows count as evaluated at their posterior means."""
         if not len(features_QF):
             return self
         labels = np.concatenate([self.labels, self.process.posterior(features_QF).mean])
@@ -72,13 +72,13 @@ class Model:
         process = GaussianProcess(features, labels, variance, self.process.hyper)
         return replace(self, process=process, features=features, labels=labels, variance=variance)
 
-    def belief(self, posterior: Posterior) -> Belief:
-        """What is believed of the loss at the posterior's candidates."""
-        return Belief(posterior.mean, np.sqrt(posterior.variance), self.is_log)
+    def marginal(self, posterior: Posterior) -> Marginal:
+        """Marginals of the loss at the posterior's candidates."""
+        return Marginal(posterior.mean, np.sqrt(posterior.variance), self.is_log)
 
 
-def counts_in_ratios(losses_N: Array) -> bool:
-    """Whether logarithms of losses look more like a normal sample than losses do.
+def is_log_normal(losses_N: Array) -> bool:
+    """Whether the logarithms of losses are closer to a normal sample than the losses.
 
     By the likelihood of either, the Jacobian included (Box & Cox 1964, exponents 0 and 1).
     """

@@ -1,4 +1,4 @@
-"""From a study's values to losses: all minimised, in the scale that hypervolume is counted in."""
+"""Convert a study's values to losses: minimised, in the scale of the hypervolume."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """How one objective is read.
+    """Conversion of one objective.
 
     Args:
         maximize: Whether more is better.
-        best_possible: A bound that no value passes, such as 1 for an accuracy: the loss is what
-            is missing to it, so that it can be modelled as a positive quantity.
-        log: Whether hypervolume is counted in the logarithm, so that halving joules is worth the
-            same anywhere.
+        best_possible: A bound that no value passes, such as 1 for an accuracy. The loss is the
+            distance to it, a positive quantity.
+        log: Whether hypervolume is computed with the logarithm, so that halving joules is the
+            same improvement everywhere.
     """
 
     maximize: bool = False
@@ -30,7 +30,7 @@ class Objective:
         """Losses of values; NaN stays NaN.
 
         Raises:
-            ValueError: a logarithm is asked of what is not positive.
+            ValueError: the logarithm of a value that is not positive is required.
         """
         missing = self._missing(values_N)
         if not self.log:

@@ -1,7 +1,7 @@
-"""The parameters of a study as columns of numbers.
+"""The parameters of a study as numeric columns.
 
 Rows have shape ``(N, P)``. A discrete parameter is the position of its value among its choices, a
-continuous one lies in [0, 1]; NaN where a conditional parameter is not part of the row.
+continuous one lies in [0, 1]; NaN marks an absent conditional parameter.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# How far a small step of a continuous parameter goes, of its range.
+# Standard deviation of a small step of a continuous parameter, as a share of its range.
 _STEP = 0.1
-# Below these shares a change steps to a neighbouring value instead of to any.
+# Probability that a mutation moves to a neighbouring value instead of to any.
 _NEIGHBOUR_SHARE = 0.5
 
 
@@ -25,8 +25,8 @@ _NEIGHBOUR_SHARE = 0.5
 class Parameter:
     """One column.
 
-    ``n_choices`` is ``None`` for a continuous parameter. ``scale`` has a number for each choice
-    where they have an order that means something, ``None`` where they do not.
+    ``n_choices`` is ``None`` for a continuous parameter. ``scale`` has a number for each choice of
+    an ordered parameter, and is ``None`` for others.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Parameters:
 
     def all_rows(self) -> Array:
         """Every row of a finite space, shape ``(size, P)``."""
-        # Digits of a number with a base for each column: numpy's grids end at 32 dimensions.
+        # Mixed-radix digits, since numpy's grids end at 32 dimensions.
         sizes = [c.n_choices or 1 for c in self.columns]
         left, rows = np.arange(math.prod(sizes)), np.empty((math.prod(sizes), len(sizes)))
         for column in reversed(range(len(sizes))):
@@ -76,9 +76,9 @@ class Parameters:
         return rows
 
     def corners(self) -> Array:
-        """Ordered columns all at their least, and all at their greatest; the others in the middle.
+        """Two rows: ordered columns all at their least, and all at their greatest.
 
-        Where values are sizes, the ends of a front lie here.
+        Other columns are at their middle. If values are sizes, these are the ends of the front.
         """
         ends = []
         for pick in (np.argmin, np.argmax):
@@ -94,7 +94,7 @@ class Parameters:
         return np.array(ends)
 
     def mutated(self, parents_NP: Array, rng: np.random.Generator) -> Array:
-        """Each parent with one or more columns changed; the number is geometric."""
+        """Mutate each parent in one or more columns; their number is geometric."""
         n, width = parents_NP.shape
         rows = parents_NP.copy()
         changes = np.minimum(rng.geometric(0.5, size=n), width)
@@ -112,13 +112,13 @@ class Parameters:
             else:
                 stepped = np.clip(old + steps[at, index], 0, column.n_choices - 1)
                 is_near = near[at, index] & (column.scale is not None) & (stepped != old)
-            # A column that was not part of the parent has no neighbour.
+            # A parameter that is absent in the parent has no neighbouring value.
             is_near &= ~np.isnan(old)
             rows[at, index] = np.where(is_near, stepped, fresh[at, index])
         return rows
 
     def crossed(self, mothers_NP: Array, fathers_NP: Array, rng: np.random.Generator) -> Array:
-        """Each column from either parent, or all from a cut on: layers that fit stay together."""
+        """Uniform crossover, or one-point crossover, which keeps neighbouring layers together."""
         n, width = mothers_NP.shape
         uniform = rng.random((n, width)) < 0.5
         cut = np.arange(width) < rng.integers(0, width + 1, size=(n, 1))
@@ -133,15 +133,15 @@ class Parameters:
 
 
 def keys(rows_NP: Array) -> list[bytes]:
-    """Something hashable for each row; NaN equals NaN."""
+    """A hashable key for each row, by which NaN equals NaN."""
     whole = np.ascontiguousarray(np.where(np.isnan(rows_NP), -1.0, rows_NP) + 0.0)
     return [row.tobytes() for row in whole]
 
 
 def numeric_scale(values: Sequence[object]) -> tuple[float, ...] | None:
-    """Numbers for choices that are numbers, in [0, 1]; logarithms where they span decades.
+    """Scale numeric choices to [0, 1], by their logarithms if they span a factor of 4 or more.
 
-    ``None`` where one is not a number, or there are fewer than three: two choices need no order.
+    ``None`` if one is not a number or there are fewer than three: two choices need no order.
     """
     if len(values) < 3:
         return None

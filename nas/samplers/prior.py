@@ -1,4 +1,4 @@
-"""Trials from before a study: learnt from, never part of it."""
+"""Prior trials: training data from before a study, never part of it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class PriorTrial:
-    """What an earlier study, or any other source, says of some parameters.
+    """One trial of another study, or of any other source.
 
-    ``values`` are in the study's units, one for each objective; NaN where one is not known, or
-    not comparable. ``variances`` are those of the values, where they are known beforehand.
+    ``values`` are in this study's units, one for each objective; NaN marks one that is unknown or
+    not comparable. ``variances`` are those of the values, if they are known.
 
     Raises:
         ValueError: a value is infinite, or a variance below 0 or missing.
@@ -44,14 +44,14 @@ class PriorTrial:
 
 
 def prior_rows(trials: Sequence[PriorTrial], columns: Columns, n_objectives: int) -> Evaluated:
-    """``trials`` as rows, values in the study's units.
+    """``trials`` as rows, with values in the study's units.
 
-    Those that ``columns`` have no place for, or of which no value is known, are left out.
+    Trials outside the space of ``columns``, or without a known value, are left out.
 
     Raises:
         ValueError: a trial has not one value for each objective.
     """
-    kept = []
+    used = []
     for trial in trials:
         if len(trial.values) != n_objectives:
             raise ValueError(
@@ -59,12 +59,12 @@ def prior_rows(trials: Sequence[PriorTrial], columns: Columns, n_objectives: int
                 f"got {trial.values}"
             )
         if columns.holds(trial.params) and not np.isnan(trial.values).all():
-            kept.append(trial)
-    n = len(kept)
-    given = [[0.0] * n_objectives if t.variances is None else t.variances for t in kept]
+            used.append(trial)
+    n = len(used)
+    variances = [[0.0] * n_objectives if t.variances is None else t.variances for t in used]
     return Evaluated(
-        np.array([columns.row(t.params) for t in kept]).reshape(n, len(columns.parameters)),
-        np.array([t.values for t in kept], dtype=float).reshape(n, n_objectives),
-        np.array(given, dtype=float).reshape(n, n_objectives),
+        np.array([columns.row(t.params) for t in used]).reshape(n, len(columns.parameters)),
+        np.array([t.values for t in used], dtype=float).reshape(n, n_objectives),
+        np.array(variances, dtype=float).reshape(n, n_objectives),
         np.empty((n, 0)),
     )

@@ -1,6 +1,6 @@
-"""What to evaluate next: surrogates, candidates that evolve around the front, the best of them.
+"""Propose the next rows: fit surrogates, evolve candidates around the front, pick the best.
 
-Knows rows and losses, neither Optuna nor what a row means. Everything is minimised.
+It works on rows and losses, all minimised, and imports nothing of Optuna.
 """
 
 from __future__ import annotations
@@ -12,46 +12,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.pareto.dominance import non_dominated_mask
+from nas.pareto.hypervolume import reference_point
 from nas.samplers.activity import Activity
-from nas.samplers.evaluated import Evaluated, Known, Memory, relevant
+from nas.samplers.evaluated import Archive, Evaluated, KeySet, relevant
 from nas.samplers.features import Features, RowMap
 from nas.samplers.gains import Region, Surrogates, feasibility
 from nas.samplers.gaussian_process import Hyperparameters
-from nas.samplers.model import Model, counts_in_ratios
+from nas.samplers.model import Model, is_log_normal
 from nas.samplers.parameters import Parameters, keys
 
 Array = NDArray[np.float64]
 
-# Rows that surrogates are conditioned on at most: those nearest to the front first.
+# Most training rows of the surrogates; those of best non-dominated rank are used.
 _MOST_ROWS = 1000
 _MANY_ROWS = 300
-# Rows in flight that surrogates believe in at most: those expected nearest to the front first.
+# Most pending rows in fantasy models; those of best predicted rank are used.
 _MOST_PENDING = 200
-# Of more rows at once than these, candidates that one is picked from.
+# In batches larger than this, each row is picked from so many candidates.
 _MANY_PICKS, _CANDIDATES_PER_PICK = 8, 3
-# Finite spaces up to this size are known row by row.
+# Finite spaces up to this size are enumerated.
 _MOST_LISTED = 5000
 _MOST_LISTED_CANDIDATES = 800
 _REFERENCE_ROWS = 2000
-_FRONT_MARGIN = 0.1
-# Of so many random rows the farthest: many more would give corners, which are dear to evaluate.
+# Startup rows are the farthest of so many; more would give extreme rows, which cost most.
 _FIRST_CANDIDATES = 8
-# Members of the front that boxes are made of, by number of objectives.
+# Most front members in the box decomposition, by number of objectives.
 _MOST_FRONT = {1: 1, 2: 300, 3: 50}
 _MOST_FRONT_ELSE = 20
-# Draws of random rows in search of one that is new.
+# Attempts to draw a random row that is new.
 _TRIES = 20
 
 
 class Exhausted(Exception):  # noqa: N818 - the end of a space is no error
-    """Every row has been evaluated or is being so."""
+    """Every row of the space is evaluated or pending."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard candidates are searched for: ``generations`` of ``children`` each.
+    """Effort of the evolutionary search for candidates: ``generations`` of ``children`` each.
 
-    Half of the generations where many rows are known: a candidate costs in proportion to them.
+    With many training rows only half of the generations are run, since each candidate costs more.
     """
 
     generations: int = 12
@@ -63,11 +63,10 @@ class Effort:
 class Proposer:
     """Proposes rows of one space.
 
-    ``reference`` is the corner that hypervolume is counted from; by default a tenth of the
-    front's extent beyond its worst. ``extra`` adds features of the caller's; ``canonical`` brings
-    rows that mean the same into one form, with NaN for what does not matter, and otherwise
-    conditions are learnt; ``allowed`` tells rows that may be proposed. Hyperparameters are kept
-    from one proposal to the next, so that fitting starts where it ended.
+    ``reference`` is the reference point, by default ``pareto.hypervolume.reference_point``.
+    ``extra`` computes further features. ``canonical`` maps equivalent rows to one form, with NaN
+    for parameters without effect; without it conditions are inferred (``activity``). ``allowed``
+    masks rows that may be proposed. Each fit of the hyperparameters starts from the last one.
     """
 
     parameters: Parameters
@@ -91,29 +90,29 @@ class Proposer:
     def _take(self, activity: Activity) -> None:
         self._activity = activity
         self._features = Features(self.parameters, self._form(self._reference_rows), self.extra)
-        self._memory = Memory(_MOST_ROWS)
+        self._archive = Archive(_MOST_ROWS)
         self._hyper: list[Hyperparameters | None] = [None] * self.n_objectives
         self._is_log = [False] * self.n_objectives
         self._n_fitted = 0
 
     def first(self, seen_NP: Array, *, corners: bool) -> Array:
-        """A row far from those seen, before there is anything to learn from.
+        """A startup row far from those seen.
 
-        With ``corners`` two of them come first: where values are sizes, the ends of the front lie
-        there.
+        With ``corners`` the two corners of the space come first: if values are sizes, they are
+        the ends of the front.
 
         Raises:
             Exhausted: no new row was found.
         """
-        self._learn_conditions(seen_NP)
+        self._update_activity(seen_NP)
         seen = self._form(seen_NP)
-        taken = Known(set(keys(seen)))
+        taken = KeySet(set(keys(seen)))
         rows = self._form(self.parameters.corners() if corners else seen_NP[:0])
-        rows = self._may(_fresh(rows, taken.copy()))[:1]
+        rows = self._filtered(_fresh(rows, taken.copy()))[:1]
         if not len(rows):
             rows = self._new(taken, _FIRST_CANDIDATES)
         apart = _squared_distances(self._features(rows), self._features(seen))
-        return self._whole(rows[int(apart.min(axis=1).argmax())])
+        return self._complete_row(rows[int(apart.min(axis=1).argmax())])
 
     def propose(
         self,
@@ -124,26 +123,26 @@ class Proposer:
         avoid: Array | None = None,
         prior: Evaluated | None = None,
     ) -> list[Array]:
-        """The next ``n`` rows, best first; none that is done, pending, to ``avoid`` or twice.
+        """The next ``n`` distinct rows, best first; none that is done, pending or in ``avoid``.
 
-        Fewer than ``n`` where fewer are left. Of ``done`` and ``avoid`` only what is new at their
-        ends is looked at: both may grow, and not change. Rows of ``prior``, from before the study,
-        are learnt from and may be proposed; what they gained is still to be gained. Either they or
-        ``done`` must know some of each loss.
+        There are fewer than ``n`` if fewer are left. ``done`` and ``avoid`` may only grow at their
+        ends between calls. Rows of ``prior``, from before the study, are training data and may be
+        proposed; they are not part of the front that is to be improved. Each loss must be known
+        in some row of ``done`` or ``prior``.
 
         Raises:
             Exhausted: no new row was found at all.
         """
         prior = prior or done.at(slice(0, 0))
-        self._learn_conditions(np.vstack([done.rows, prior.rows]))
-        used = self._memory.learn(done, avoid, self._form)
+        self._update_activity(np.vstack([done.rows, prior.rows]))
+        used = self._archive.learn(done, avoid, self._form)
         prior = replace(prior, rows=self._form(prior.rows))
         pending = self._form(pending_QP)
-        taken = Known(self._memory.keys, set(keys(pending)))
+        taken = KeySet(self._archive.keys, set(keys(pending)))
         if len(used) + len(prior) > _MOST_ROWS:
             prior = prior.at(np.linspace(0, len(prior) - 1, _MOST_ROWS - len(used)).astype(int))
         surrogates = self._fit(used.joined(prior), len(done) + len(prior))
-        # Losses of what was evaluated are all known, so each model has its rows first.
+        # All losses of evaluated rows are known, so they come first in each model.
         smoothed = np.column_stack([model.smoothed()[: len(used)] for model in surrogates.losses])
         before = np.empty((0, self.n_objectives))
         if len(prior):
@@ -155,7 +154,7 @@ class Proposer:
             features = self._features(pending)
             if len(pending) > _MOST_PENDING:
                 features = features[relevant(surrogates.expected(features), _MOST_PENDING)]
-            surrogates = surrogates.believing(features)
+            surrogates = surrogates.with_pending(features)
             for row in surrogates.means(surrogates.posteriors(features)[0]):
                 region = region.joined(row)
         candidates = self._candidates(surrogates, region, parents, taken)
@@ -166,7 +165,7 @@ class Proposer:
         fit = n_done >= self._n_fitted + max(1, self._n_fitted // 10)
         if fit:
             self._n_fitted = n_done
-            self._is_log = [counts_in_ratios(x[np.isfinite(x)]) for x in done.losses.T]
+            self._is_log = [is_log_normal(x[np.isfinite(x)]) for x in done.losses.T]
         n_constraints = done.constraints.shape[1]
         self._hyper += [None] * (self.n_objectives + n_constraints - len(self._hyper))
         models = []
@@ -194,7 +193,7 @@ class Proposer:
     def _region(
         self, losses_NM: Array, is_feasible: NDArray[np.bool_], before_BM: Array
     ) -> Region:
-        """``before`` are losses from before the study: they say how far a front may reach."""
+        """The region to improve; prior losses ``before`` only extend the reference point."""
         feasible = losses_NM[is_feasible]
         reached = np.vstack([feasible, before_BM])
         if not len(reached):
@@ -206,7 +205,7 @@ class Proposer:
             front = front[np.all(front < reference, axis=1)]
         else:
             edge = reached[non_dominated_mask(reached, minimised)]
-            reference = beyond(edge, np.vstack([losses_NM, before_BM]))
+            reference = reference_point(edge, np.vstack([losses_NM, before_BM]))
         most = _MOST_FRONT.get(self.n_objectives, _MOST_FRONT_ELSE)
         if len(front) > most:
             order = np.argsort(front[:, 0])
@@ -214,9 +213,9 @@ class Proposer:
         return Region(front, reference)
 
     def _candidates(
-        self, surrogates: Surrogates, region: Region, parents: Array, taken: Known
+        self, surrogates: Surrogates, region: Region, parents: Array, taken: KeySet
     ) -> Array:
-        """New rows, evolved for what the region gains by them; the best come first."""
+        """Evolve new rows for expected improvement of ``region``; the best come first."""
         effort, rng = self.effort, self._rng
         known = taken.copy()
         rows = _fresh(self._new(taken, effort.children), known)
@@ -225,7 +224,7 @@ class Proposer:
         if surrogates.n_rows > _MANY_ROWS:
             generations = max(1, generations // 2)
         for _ in range(generations):
-            children = self._may(_fresh(self._children(parents, effort.children), known))
+            children = self._filtered(_fresh(self._children(parents, effort.children), known))
             if len(children):
                 rows = np.vstack([rows, children])
                 gains = np.concatenate([gains, self._gains(surrogates, region, children)])
@@ -252,7 +251,7 @@ class Proposer:
 
     def _pick(self, surrogates: Surrogates, region: Region, rows: Array, n: int) -> list[Array]:
         if n > _MANY_PICKS:
-            # They are in order: what is far down will not be picked.
+            # Rows are ordered by gain, and those far down are never picked.
             rows = rows[: _CANDIDATES_PER_PICK * n]
         losses, constraints = surrogates.posteriors(self._features(rows))
         left = np.ones(len(rows), dtype=bool)
@@ -260,41 +259,41 @@ class Proposer:
         while len(picked) < n and left.any():
             gains = np.where(left, region.gain(surrogates, losses, constraints), -1.0)
             if gains.max() <= 0:
-                # Nothing is expected of any: of those as likely feasible as any, the least known.
+                # No improvement expected: pick the most uncertain of the most likely feasible.
                 unknown = np.sum([np.log(p.variance) for p in losses], axis=0)
                 likely = np.where(left, feasibility(constraints, len(rows)), -1.0)
                 gains = np.where(left & (likely >= likely.max() / 2), unknown, -np.inf)
             best = int(gains.argmax())
-            picked.append(self._whole(rows[best]))
+            picked.append(self._complete_row(rows[best]))
             left[best] = False
             if len(picked) < n:
                 region = region.joined(surrogates.means(losses)[best])
                 for posterior in losses:
-                    posterior.believe(best)
+                    posterior.condition(best)
         return picked
 
-    def _learn_conditions(self, rows_NP: Array) -> None:
-        """What rows tell of when a parameter is part of them."""
+    def _update_activity(self, rows_NP: Array) -> None:
+        """Infer conditional parameters anew, and start over if they changed."""
         activity = Activity.learn(rows_NP, self.parameters)
         if activity != self._activity:
             self._take(activity)
 
     def _form(self, rows_NP: Array) -> Array:
-        """The one form of rows that mean the same."""
+        """The canonical form of rows."""
         rows = rows_NP
         if self.canonical is not None and len(rows):
             rows = self.canonical(self.parameters.filled(rows, self._rng))
         return self._activity.apply(rows)
 
-    def _whole(self, row_P: Array) -> Array:
-        """With a value for what is not part of the row: a condition may have been learnt wrong."""
+    def _complete_row(self, row_P: Array) -> Array:
+        """With a value for each absent parameter, since an inferred condition may be wrong."""
         found: Array = self.parameters.filled(row_P[None], self._rng)[0]
         return found
 
-    def _new(self, taken: Known, n: int) -> Array:
-        """Up to ``n`` new rows, at random; a small space is looked through whole."""
+    def _new(self, taken: KeySet, n: int) -> Array:
+        """Up to ``n`` new rows at random; a small space is enumerated."""
         if self._listed is not None:
-            left = self._may(_fresh(self._form(self._listed), taken.copy()))
+            left = self._filtered(_fresh(self._form(self._listed), taken.copy()))
             if not len(left):
                 raise Exhausted
             most = max(n, _MOST_LISTED_CANDIDATES)
@@ -302,32 +301,20 @@ class Proposer:
             return found
         for _ in range(_TRIES):
             rows = self._form(self.parameters.random(n, self._rng))
-            fresh = self._may(_fresh(rows, taken.copy()))
+            fresh = self._filtered(_fresh(rows, taken.copy()))
             if len(fresh):
                 return fresh
         raise Exhausted
 
-    def _may(self, rows_NP: Array) -> Array:
-        """Those of rows that may be proposed."""
+    def _filtered(self, rows_NP: Array) -> Array:
+        """The rows that may be proposed."""
         if self.allowed is None or not len(rows_NP):
             return rows_NP
         return rows_NP[self.allowed(self.parameters.filled(rows_NP, self._rng))]
 
 
-def beyond(front_FM: Array, seen_NM: Array) -> Array:
-    """A corner a tenth of the front's extent beyond its worst losses, shape ``(M,)``.
-
-    A front of one point has no extent: what was ``seen`` takes its place.
-    """
-    worst = front_FM.max(axis=0)
-    extent = worst - front_FM.min(axis=0)
-    extent = np.where(extent > 0, extent, seen_NM.max(axis=0) - worst)
-    found: Array = worst + _FRONT_MARGIN * np.where(extent > 0, extent, 1.0)
-    return found
-
-
-def _fresh(rows: Array, known: Known) -> Array:
-    """Rows that are not in ``known``, each once; ``known`` learns them."""
+def _fresh(rows: Array, known: KeySet) -> Array:
+    """Distinct rows that are not in ``known``, to which they are added."""
     chosen = []
     for index, key in enumerate(keys(rows)):
         if key not in known:

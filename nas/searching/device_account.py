@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from nas.core.retry import is_os_error, persist
 from nas.store.cluster_address import LOCAL
 from predictors.meters.base import Meter, MeterError
-from predictors.meters.nvml import NvmlMeter
 from predictors.meters.select import choose_meter
 
 if TYPE_CHECKING:
@@ -43,8 +42,8 @@ class DeviceAccount:
         self._meter = None if meter is None or meter.is_estimate else meter
         if meter is not None and self._meter is None:
             meter.close()
-        if isinstance(self._meter, NvmlMeter):
-            self._meter.count_joules_alone()
+        if self._meter is not None:
+            self._meter.count_joules_only()
 
     def __enter__(self) -> DeviceAccount:
         """Start the first interval."""

@@ -18,7 +18,7 @@ from nas.evaluation.teacher import TeacherError, is_ready, prepare_teacher, read
 from nas.records.config import SearchConfig
 from nas.searching.controller.sampler_by_name import BaseSampler
 from nas.searching.controller.session import Listener
-from nas.searching.gating.warm_start import Earlier, load_earlier
+from nas.searching.gating.warm_start import WarmStart, load_warm_start
 from nas.store.run import Run
 from nas.store.storage import StudyStore, journal_path
 from nas.tasks.base import Task
@@ -36,15 +36,15 @@ def undone(folder: Path, was_there: bool) -> Iterator[None]:
         raise
 
 
-def fill(run: Run, task: Task, sampler: BaseSampler, earlier: Earlier) -> None:
+def fill(run: Run, task: Task, sampler: BaseSampler, warm_start: WarmStart) -> None:
     """Make what a run lacks of inputs and study, and of what was known before.
 
     A new run lacks all of it, one whose search was killed while it was made some. Of one that has
     searched already the study is not made: what is missing then is lost.
     """
     folder, config = run.folder, run.config
-    if load_earlier(folder, config) is None:
-        earlier.save(folder)
+    if load_warm_start(folder, config) is None:
+        warm_start.save(folder)
     (folder / "trials").mkdir(exist_ok=True)
     if not run.inputs_path.is_file():
         if run.inputs_place.is_file():

@@ -28,9 +28,9 @@ from nas.searching.device_account import DeviceAccount, watched_meter
 from nas.searching.early_stopping.stopping import Stopper
 from nas.searching.finalists import add_finalists
 from nas.searching.fitting import check_fits
-from nas.searching.gating.gate import Gate, Rivals
-from nas.searching.gating.prior_run import Situation
-from nas.searching.gating.warm_start import Earlier, gather, load_earlier
+from nas.searching.gating.gate import CandidatePool, Gate
+from nas.searching.gating.prior_run import Conditions
+from nas.searching.gating.warm_start import WarmStart, collect_warm_start, load_warm_start
 from nas.searching.loop import adopt_results, refine, search
 from nas.searching.preparing import (
     fill,
@@ -181,20 +181,20 @@ def _run_search(
             if run is not None:
                 first = replace(first, meter=run.meter)
             measured = backend.find_meters((first, *further), config.device, config.meter)
-        kept = None if run is None else load_earlier(folder, config)
+        kept = None if run is None else load_warm_start(folder, config)
         if kept is None:
             meter = measured[0] if measured else backend.find_meter(config.device, meter_name)
             meter_name = meter.meter
-            earlier = gather(config, _situation(meter, protocol, workload))
+            warm_start = collect_warm_start(config, _conditions(meter, protocol, workload))
         else:
-            earlier = kept
+            warm_start = kept
         sampler = make_sampler(
             config.sampler,
             config.seed,
             config.space,
             workload,
             startup_trials=config.gate.startup_trials,
-            known=earlier.figures(config.space),
+            known=warm_start.prior_rows(config.space),
             stops_early=config.halving is not None,
             goals=config.goals,
         )
@@ -215,18 +215,18 @@ def _run_search(
                     *(metric_of(task), workload.unit, workload),
                 )
                 with writing.new_folder(folder):
-                    fill(run, task, sampler, earlier)
+                    fill(run, task, sampler, warm_start)
         else:
             writing.say_versions(run, listener)
             with writing.said_if_not_writable(folder):
-                fill(run, task, sampler, earlier)
+                fill(run, task, sampler, warm_start)
         with writing.said_if_not_writable(folder):
             run_module.go_on(run)
         store = store or open_study(run, sampler)
         measuring = Measuring(config.device, run.meter, protocol, measured=measured)
         with writing.said_if_away(run), patience(writing.storage_waits(listener)):
             store.fence(writing.checks_of(run, lock, held), lock.token)
-            _drive(run, store, workload, backend, measuring, earlier, listener)
+            _drive(run, store, workload, backend, measuring, warm_start, listener)
     return run
 
 
@@ -248,7 +248,7 @@ def _drive(
     workload: Workload,
     backend: Backend,
     measuring: Measuring,
-    earlier: Earlier,
+    warm_start: WarmStart,
     listener: Listener | None,
 ) -> None:
     """Run the search of ``run`` to its end on ``backend``, or until Ctrl-C."""
@@ -258,8 +258,8 @@ def _drive(
         config.gate,
         goals=config.goals,
         seed=config.seed,
-        knowledge=earlier.knowledge(config.space, seed=config.seed),
-        rivals=Rivals.sample(
+        warm_start=warm_start.for_gate(config.space, seed=config.seed),
+        pool=CandidatePool.sample(
             config.space,
             config.seed,
             allows=lambda batch: config.goals.allows(batch, workload),
@@ -267,7 +267,7 @@ def _drive(
     )
     log = _log(run, listener)
     with DeviceAccount(run.device_account_path, watched_meter(run), log or listener) as account:
-        first = earlier.first(config.space, config.trials)
+        first = warm_start.initial_candidates(config.space, config.trials)
         session = Session(config, workload, store, gate, account, first, run.metric)
         adopt_results(session, run.trials_place)
         if log is not None:
@@ -337,7 +337,7 @@ def _log(run: Run, listener: Listener | None) -> TensorBoardLog | None:
     return TensorBoardLog(run.config.space, run.tensorboard_folder, run.unit, listener)
 
 
-def situation_of(config: SearchConfig) -> Situation:
+def conditions_of(config: SearchConfig) -> Conditions:
     """Where the search's joules will come from, by the meter that it would choose here.
 
     Raises:
@@ -346,8 +346,8 @@ def situation_of(config: SearchConfig) -> Situation:
     """
     meter = find_meter(None, config.device, config.meter)
     workload = get_task(config.task).workload(config.batch_size)
-    return _situation(meter, get_protocol(config.protocol), workload)
+    return _conditions(meter, get_protocol(config.protocol), workload)
 
 
-def _situation(meter: MeterFound, protocol: Protocol, workload: Workload) -> Situation:
-    return Situation(meter.hardware, meter.source, protocol.hash, workload, meter.limits)
+def _conditions(meter: MeterFound, protocol: Protocol, workload: Workload) -> Conditions:
+    return Conditions(meter.hardware, meter.source, protocol.hash, workload, meter.limits)

@@ -6,7 +6,7 @@ it is ``creating.json`` before that; ``study.journal`` the study, unless a stora
 URL was given; ``inputs.npy`` the real inputs that are measured with; ``trials/N/`` the weights of
 trial N and its record, written by the worker before the driver hears of it, and those of its
 replicas; ``teacher/`` what candidates learn from, where they do; ``supernet/`` what they are parts
-of, where they are, and ``finalists.json`` which of them were chosen; ``earlier.json`` and
+of, where they are, and ``finalists.json`` which of them were chosen; ``warm_start.json`` and
 ``predictor.safetensors`` what was known beforehand, where anything was; ``writer.lock`` held by
 the one driver (``nas.store.lock``).
 

@@ -1,11 +1,11 @@
-"""What to measure next, so that intervals near the predicted front narrow most.
+"""Active learning: choose the measurements that narrow intervals near the predicted front most.
 
-The first rows fill the space of features (farthest first). From then on, each batch is V-optimal
-(``design``) for a weighted mean over all candidates: half of the weight lies near the front of
-closed-form size against predicted joules, where searches will ask, and half is spread evenly,
-because nobody knows that front yet. (With a fifth spread evenly, errors near the front were no
-smaller and those elsewhere larger.) Only closed-form numbers and predictions are looked at, so
-that a batch can be chosen before any of it is measured.
+The first rows fill the space of features (farthest first). After that, each batch is V-optimal
+(``design``) for a weighted mean over all candidates. Half of the weight lies near the front of
+closed-form size against predicted joules, where searches need predictions, and half is spread
+evenly, because that front is not known yet. (With a fifth spread evenly, errors near the front
+were no smaller and those elsewhere larger.) A choice depends on closed-form numbers and
+predictions only, so a whole batch can be chosen before any of it is measured.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from numpy.typing import NDArray
 
 from predictors.energy.design import choose_rows, design_features, posterior_variance
 from predictors.energy.features import counted, terms
-from predictors.energy.models import EnergyPredictor
+from predictors.energy.models import CostPredictor
 from predictors.energy.process import farthest_first
-from predictors.energy.regressor import LEAST_ROWS, Interval, Standard
+from predictors.energy.regressor import LEAST_ROWS, Predictions, Standard
 from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.workload import Workload
 
 Array = NDArray[np.float64]
 
-# Rows that fill the space before predictions are trusted to choose: what the predictor needs.
+# Rows that fill the space first: what the predictor needs to be fitted at all.
 FIRST_ROWS = LEAST_ROWS
-# Share of the weight that lies evenly over all candidates.
+# Share of the weight that is spread evenly over all candidates.
 _EVEN_SHARE = 0.5
 # A candidate this far above the front, in logarithms, weighs 0.6 of one that is on it.
 _NEAR = 0.1
-# An interval ten times as wide as its middle tells nothing; one that is infinite, no less.
+# Relative half-widths are capped here, infinite ones included.
 _WIDEST = 10.0
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """``N`` rows that could be measured: the prior's ``terms``, ``features`` and ``size``.
+    """``N`` candidates: the prior's ``terms``, ``features``, and ``size``, here parameters.
 
-    ``size`` is closed-form and what a front wants more of for the same joules: parameters.
+    ``size`` stands for quality in the front against joules.
     """
 
     terms: Array
@@ -48,7 +48,7 @@ class Candidates:
     size: Array
 
     def __post_init__(self) -> None:
-        """Refuse arrays that are not about the same rows."""
+        """Refuse arrays of different lengths."""
         n = len(self.size)
         if len(self.terms) != n or len(self.features) != n:
             raise ValueError(
@@ -59,11 +59,11 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Choice:
-    """Positions to measure next, and what that is for.
+    """Positions to measure next, with their expected effect.
 
     ``width`` is the mean relative half-width of the predictor's intervals near the front, and
-    ``expected_width`` what the design thinks it will be after these measurements: an estimate,
-    for it takes the labels' noise as known. Both are ``None`` before there are intervals.
+    ``expected_width`` the design's estimate of it after these measurements, which takes the
+    labels' noise as known. Both are ``None`` before there are intervals.
     """
 
     rows: tuple[int, ...]
@@ -72,9 +72,9 @@ class Choice:
 
 
 def candidates_of(
-    architectures: ArchitectureBatch, workload: Workload, predictor: EnergyPredictor
+    architectures: ArchitectureBatch, workload: Workload, predictor: CostPredictor
 ) -> Candidates:
-    """Architectures on a workload, with terms by the prior that ``predictor`` chose."""
+    """Candidates from architectures, with the terms of the predictor's prior."""
     counts, features = counted(architectures, workload)
     return Candidates(
         terms(counts, workload, predictor.prior.roofline), features, counts.total("params")
@@ -82,7 +82,7 @@ def candidates_of(
 
 
 def first_rows(features_NF: Array, n: int, *, measured: Sequence[int] = ()) -> Choice:
-    """``n`` rows that fill the space together with those ``measured``, farthest first.
+    """Choose ``n`` rows that fill the space together with the ``measured`` ones.
 
     Raises:
         ValueError: fewer than ``n`` rows are left.
@@ -106,9 +106,9 @@ def first_rows(features_NF: Array, n: int, *, measured: Sequence[int] = ()) -> C
 
 
 def next_rows(
-    candidates: Candidates, predicted: Interval, n: int, *, measured: Sequence[int] = ()
+    candidates: Candidates, predicted: Predictions, n: int, *, measured: Sequence[int] = ()
 ) -> Choice:
-    """``n`` rows, none of ``measured``, that narrow intervals near the predicted front most.
+    """Choose ``n`` new rows that narrow intervals near the predicted front most.
 
     Raises:
         ValueError: fewer than ``n`` rows are left.
@@ -121,17 +121,17 @@ def next_rows(
     now = posterior_variance(design, measured)
     then = posterior_variance(design, [*measured, *rows])
     width = _half_width(predicted)
-    # A label's own noise is one unit of the design's variance, and no measuring takes it away.
+    # One unit of the design's variance is a label's own noise, which remains.
     shrunk = width * np.sqrt((1 + then) / (1 + now))
     return Choice(tuple(rows), float(near @ width), float(near @ shrunk))
 
 
-def width_near_front(size_N: Array, predicted: Interval) -> float:
+def width_near_front(size_N: Array, predicted: Predictions) -> float:
     """Mean relative half-width of intervals, weighted towards the predicted front."""
     return float(front_weights(size_N, predicted.mean) @ _half_width(predicted))
 
 
-def _half_width(predicted: Interval) -> Array:
+def _half_width(predicted: Predictions) -> Array:
     width: Array = (predicted.high - predicted.low) / (2 * predicted.mean)
     return np.minimum(width, _WIDEST)
 
@@ -148,6 +148,6 @@ def above_front(size_N: Array, energy_N: Array) -> Array:
     order = np.lexsort((energy_N, -size_N))
     least = np.empty(len(size_N))
     least[order] = np.minimum.accumulate(energy_N[order])
-    # Rows of one size: the cheapest of them comes first, so that the others are above it.
+    # Among rows of one size the cheapest comes first, so the others lie above the front.
     found: Array = np.log(energy_N / least)
     return found

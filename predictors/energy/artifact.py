@@ -1,8 +1,7 @@
-"""A fitted predictor on disk: one safetensors file, arrays beside a header of JSON; no pickle.
+"""A fitted predictor on disk: one safetensors file with a JSON header; no pickle.
 
-The header names the device, meter, protocol and workloads that the predictor was fitted for, the
-features and terms that its numbers stand for, and the range that training covered. A file that
-does not fit what it is asked for is refused with a sentence.
+The header contains the device, meter, protocol and workloads that the predictor was fitted to,
+and its features and terms. A predictor that does not match its use is refused in one sentence.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.core.whole_file import whole_file
+from nas.core.files import write_atomic
 from predictors.energy.calibration import Conformal
 from predictors.energy.features import FEATURES, TERM_GROUPS, TERMS, Roofline
-from predictors.energy.models import EnergyPredictor, Prior
+from predictors.energy.models import CostPredictor, Prior
 from predictors.energy.regressor import LEARNERS, CostRegressor, Standard
 from predictors.measurement.records import EnergyRecord
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
@@ -35,7 +34,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a predictor was fitted to. ``workloads`` are keys such as ``digits/b128``.
+    """Origin of a predictor's labels. ``workloads`` are keys such as ``digits/b128``.
 
     Raises:
         ValueError: a name is empty.
@@ -50,7 +49,7 @@ class Provenance:
     versions: dict[str, str]
 
     def __post_init__(self) -> None:
-        """Refuse a predictor of nothing."""
+        """Refuse empty names."""
         for name in ("device", "source", "protocol_hash"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must not be empty")
@@ -58,7 +57,7 @@ class Provenance:
 
     @classmethod
     def of(cls, records: Sequence[EnergyRecord]) -> Provenance:
-        """What all of ``records`` share.
+        """The common origin of ``records``.
 
         Raises:
             ValueError: none, or records of several devices, sources or protocols.
@@ -89,9 +88,9 @@ class Provenance:
 
 @dataclass(frozen=True)
 class SavedPredictor:
-    """A predictor with what it was fitted to."""
+    """A predictor with the origin of its labels."""
 
-    predictor: EnergyPredictor
+    predictor: CostPredictor
     provenance: Provenance
 
     def check(
@@ -101,7 +100,7 @@ class SavedPredictor:
         protocol_hash: str | None = None,
         workload: str | None = None,
     ) -> None:
-        """Refuse other than it was fitted for; ``None`` asks nothing.
+        """Refuse any other use than the one it was fitted for; ``None`` is not checked.
 
         ``workload`` is a key such as ``digits/b128``, which must be among its own.
 
@@ -139,8 +138,8 @@ def save_predictor(saved: SavedPredictor, path: Path) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    with whole_file(path) as temporary:
-        save_file(contiguous, temporary, metadata={_HEADER: json.dumps(header, allow_nan=False)})
+    metadata = {_HEADER: json.dumps(header, allow_nan=False)}
+    write_atomic(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
 
 
 def load_predictor(path: Path) -> SavedPredictor:
@@ -186,16 +185,16 @@ def load_predictor(path: Path) -> SavedPredictor:
         raise ValueError(f"predictor {path}: {error}") from None
 
 
-def _try(predictor: EnergyPredictor) -> None:
-    """Predict something: what cannot be computed with is found now, not in a search."""
+def _try(predictor: CostPredictor) -> None:
+    """Predict once, so that damaged numbers are found here and not in a search."""
     layer = LayerSpec(AttentionSpec(1, 1, 4), FfnSpec(4))
     workload = Workload("any", "image_classification", (1, 8, 8), 2, 1)
     with np.errstate(all="ignore"):
         predictor.predict([Architecture(4, (layer,), 4)], workload)
 
 
-def _packed(predictor: EnergyPredictor, where: str, arrays: Arrays) -> dict[str, Any]:
-    """Plain data; arrays go into ``arrays`` under names that begin with ``where``."""
+def _packed(predictor: CostPredictor, where: str, arrays: Arrays) -> dict[str, Any]:
+    """Plain data; arrays are added to ``arrays`` under names that begin with ``where``."""
     arrays[f"{where}/costs"] = predictor.costs
     source = predictor.prior.source
     data: dict[str, Any] = {
@@ -207,13 +206,11 @@ def _packed(predictor: EnergyPredictor, where: str, arrays: Arrays) -> dict[str,
         "regressor": None,
     }
     if predictor.standard is not None:
-        for name in ("centre", "scale", "low", "high"):
-            arrays[f"{where}/standard/{name}"] = getattr(predictor.standard, name)
+        _pack(predictor.standard, f"{where}/standard", arrays)
     regressor = predictor.regressor
     if regressor is not None:
         for name, learner in regressor.learners.items():
-            for key, value in learner.to_arrays().items():
-                arrays[f"{where}/{name}/{key}"] = value
+            _pack(learner, f"{where}/{name}", arrays)
         arrays[f"{where}/scores"] = regressor.conformal.scores
         data["regressor"] = {
             "choice": regressor.choice,
@@ -226,7 +223,7 @@ def _packed(predictor: EnergyPredictor, where: str, arrays: Arrays) -> dict[str,
     return data
 
 
-def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> EnergyPredictor:
+def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> CostPredictor:
     source = data["source"]
     prior = Prior(
         Roofline(**data["roofline"]),
@@ -238,19 +235,17 @@ def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> EnergyPred
         raise ValueError(f"costs must be {n_terms} finite numbers >= 0")
     standard = None
     if data["has_standard"]:
-        names = ("centre", "scale", "low", "high")
-        standard = Standard(*(arrays[f"{where}/standard/{name}"] for name in names))
-        if any(getattr(standard, name).shape != (len(FEATURES),) for name in names):
+        standard = Standard(**_unpack(Standard, f"{where}/standard", arrays))
+        if any(values.shape != (len(FEATURES),) for values in vars(standard).values()):
             raise ValueError(f"standard must hold {len(FEATURES)} numbers each")
     regressor = None
     fitted = data["regressor"]
     if fitted is not None:
         assert standard is not None
-        learners = {}
-        for name in fitted["learners"]:
-            prefix = f"{where}/{name}/"
-            own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            learners[name] = LEARNERS[name].from_arrays(own)
+        learners = {
+            name: LEARNERS[name](**_unpack(LEARNERS[name], f"{where}/{name}", arrays))
+            for name in fitted["learners"]
+        }
         regressor = CostRegressor(
             choice=fitted["choice"],
             costs=costs,
@@ -261,4 +256,15 @@ def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> EnergyPred
             kappa=fitted["kappa"],
             label_sd=fitted["label_sd"],
         )
-    return EnergyPredictor(prior, costs, data["log_sd"], regressor, standard, data["n_records"])
+    return CostPredictor(prior, costs, data["log_sd"], regressor, standard, data["n_records"])
+
+
+def _pack(record: Any, where: str, arrays: Arrays) -> None:
+    """Add the arrays that are the fields of a dataclass."""
+    for field in fields(record):
+        arrays[f"{where}/{field.name}"] = getattr(record, field.name)
+
+
+def _unpack(kind: Any, where: str, arrays: Arrays) -> Arrays:
+    """The fields of a dataclass of arrays, as ``_pack`` added them."""
+    return {field.name: arrays[f"{where}/{field.name}"] for field in fields(kind)}

@@ -1,8 +1,8 @@
-"""Conformal widths: how many standardised errors an interval must span to hold a label.
+"""Conformal prediction: widths of intervals, in standardised errors.
 
-Split-free conformal prediction from out-of-fold errors (Vovk et al. 2005; cross-conformal, Vovk
-2015), with whole groups held out. Rows of one measuring job err together, so that the correction
-for finite samples counts effective rows: the number of rows over Kish's (1965) design effect.
+Cross-conformal prediction (Vovk et al. 2005; Vovk 2015) from out-of-fold errors, with whole groups
+held out. Errors within one measuring job are correlated, so the finite-sample correction uses
+effective rows: the number of rows over Kish's (1965) design effect.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from scipy.stats import norm
 
 Array = NDArray[np.float64]
 
-# Where the sample is too small to know a quantile: beyond the largest error that was seen.
+# Factor on the largest error if the sample is too small for the quantile.
 _BEYOND = 1.25
 
 
 class Conformal:
-    """Sorted absolute standardised errors with the number of rows that they are worth."""
+    """Sorted absolute standardised errors with their effective number."""
 
     def __init__(self, scores: Array, n_effective: float) -> None:
         """``scores`` are non-negative; made by ``calibrate``."""
@@ -37,15 +37,15 @@ class Conformal:
 
 
 def calibrate(scores: Array, groups: NDArray[np.int64]) -> Conformal:
-    """From errors of rows whose group was held out, standardised by their deviations."""
+    """Calibrate by out-of-fold errors, standardised by their predicted deviations."""
     return Conformal(scores, effective_rows(scores, groups))
 
 
 def effective_rows(scores: Array, groups: NDArray[np.int64]) -> float:
-    """Rows over the design effect ``1 + (m - 1) ICC``; between the groups and the rows.
+    """Rows over the design effect ``1 + (m - 1) ICC``; between the numbers of groups and rows.
 
     ``ICC`` is the intraclass correlation of the logarithms of the errors, by one-way analysis of
-    variance; ``m`` the mean size of a group as another row of its group meets it.
+    variance; ``m`` is the mean size of a row's group.
     """
     n, (_, index, sizes) = len(scores), np.unique(groups, return_inverse=True, return_counts=True)
     n_groups = len(sizes)
@@ -57,6 +57,6 @@ def effective_rows(scores: Array, groups: NDArray[np.int64]) -> float:
     within = float(((values - means[index]) ** 2).sum()) / (n - n_groups)
     typical = (n - float((sizes**2).sum()) / n) / (n_groups - 1)
     correlation = (between - within) / max(between + (typical - 1) * within, 1e-12)
-    met = float((sizes**2).sum()) / n
-    effect = 1 + (met - 1) * min(max(correlation, 0.0), 1.0)
+    mean_size = float((sizes**2).sum()) / n
+    effect = 1 + (mean_size - 1) * min(max(correlation, 0.0), 1.0)
     return max(n / effect, min(float(n_groups), float(n)))

@@ -9,12 +9,12 @@ from scipy.optimize import nnls
 Array = NDArray[np.float64]
 
 _ROUNDS = 8
-# Errors beyond this many deviations count by their size and no more by its square (Huber 1964).
+# Errors beyond this many deviations have a linear loss, smaller ones a quadratic (Huber 1964).
 _HUBER = 1.345
 _LEAST_SPREAD = 2e-3
-# What relative errors are thought to be before any fit has shown them.
+# Relative errors assumed in the first round.
 _FIRST_SPREAD = 0.1
-# A cost that no row needed keeps this share of its prior: absent in training is not free.
+# Least cost, as a share of its prior: what is absent in training is not free.
 _LEAST_FACTOR = 1e-3
 
 
@@ -26,8 +26,8 @@ def fit_costs(
     Minimises Huber's loss of relative errors over their standard deviations by reweighted
     non-negative least squares (Lawson & Hanson 1974), plus ``pull`` times the squared distance
     of ``c / prior`` from 1 (one ``pull`` for all or one each), in units of the errors' own
-    variance: to double one cost is as bad as ``pull`` rows that are off by one deviation. The
-    prior decides what rows say little about.
+    variance: doubling one cost adds as much loss as ``pull`` rows that are off by one deviation.
+    The prior determines costs that the rows hardly depend on.
     """
     weights = 1 / relative_sd_N
     weights = weights / np.sqrt(np.mean(weights**2))
@@ -52,18 +52,18 @@ def fit_costs(
 
 
 def scaled(prior_K: Array, terms_NK: Array, target_N: Array) -> Array:
-    """``prior`` times the one number that brings its median prediction to ``target``."""
+    """``prior`` scaled so that its median relative error is zero."""
     ratio = float(np.median(np.log(target_N) - np.log(terms_NK @ prior_K)))
     found: Array = prior_K * np.exp(ratio)
     return found
 
 
 def equal_shares(terms_NK: Array, target_N: Array) -> Array:
-    """Costs by which each term that occurs is worth the same on average: the neutral prior."""
+    """The neutral prior: each term that occurs costs the same on average."""
     size = terms_NK.mean(axis=0)
     occurs = size > 0
     shares = np.where(occurs, 1 / np.where(occurs, size, 1.0), 0.0)
-    # A term that no row holds gets the cost of the largest one: unknown, and so not cheap.
+    # A term that occurs in no row gets the least cost per unit of those that occur.
     shares = np.where(occurs, shares, shares[occurs].min() if occurs.any() else 1.0)
     found: Array = shares * float(np.mean(target_N)) / max(1, int(occurs.sum()))
     return found

@@ -1,9 +1,8 @@
-"""Which rows to measure next: those that most narrow what is asked.
+"""V-optimal experimental design: choose the rows that reduce prediction variance most.
 
-Bayesian linear regression on the prior's relative terms and on a few radial features tells the
-variance of every prediction, whatever the labels will be; rows are chosen one by one so that the
-weighted mean variance over the targets falls most (V-optimality, Fedorov 1972; active learning
-by expected variance, Cohn, Ghahramani & Jordan 1996).
+In Bayesian linear regression on the prior's relative terms and on a few radial features, the
+variance of a prediction does not depend on the labels. Rows are chosen one by one so that the
+weighted mean variance falls most (Fedorov 1972; Cohn, Ghahramani & Jordan 1996).
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ _EXCHANGES = 2
 
 
 def design_features(terms_NK: Array, prediction_N: Array, features_NF: Array | None) -> Array:
-    """Rows as the design sees them, shape ``(N, D)``.
+    """Design matrix, shape ``(N, D)``.
 
-    ``terms`` over ``prediction`` is how a relative error depends on each cost; ``features``
-    (standardised) add radial functions for what the prior misses, ``None`` for none.
+    ``terms`` over ``prediction`` is the derivative of a relative error by each cost;
+    standardised ``features`` add radial functions for the residual, ``None`` adds none.
     """
     relative = terms_NK / prediction_N[:, None]
     size = np.sqrt((relative**2).mean(axis=0))
@@ -54,7 +53,7 @@ def choose_rows(
 ) -> list[int]:
     """Positions of ``n`` rows to measure, none of ``measured``, in order of choice.
 
-    ``weights`` say how much the variance at each row matters; alike by default.
+    ``weights`` are those of the rows in the mean variance; equal by default.
 
     Raises:
         ValueError: fewer than ``n`` rows are left.

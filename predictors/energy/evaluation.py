@@ -1,8 +1,8 @@
-"""How good the energy predictor is on measured records, next to what needs no predictor.
+"""Evaluate the energy predictor on measured records, beside baselines and the labels' noise.
 
-Every row that is judged was held out, by the ways of ``splits``. Baselines are lines between
-logarithms (energy against FLOPs, parameters, bytes or measured latency), fitted to the same
-training rows. What no predictor can beat is told by the records themselves (``ceiling``).
+Every tested row is held out, by the kinds of ``splits``. Baselines are power laws (energy against
+FLOPs, parameters, bytes or measured latency) fitted to the same training rows. ``ceiling``
+estimates from the records what no predictor can beat.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, pearsonr
 
 from predictors.energy.metrics import Metrics, judge, ranked
-from predictors.energy.models import EnergyPredictor, Observation
+from predictors.energy.models import CostPredictor, Observation
 from predictors.energy.splits import (
     DESCRIPTIONS,
     SPLITS,
@@ -43,7 +43,7 @@ _LEAST_HALVES = 2
 
 @dataclass(frozen=True, slots=True)
 class SplitResult:
-    """One kind of split: metrics by predictor, or ``refusal``, a sentence that says why not.
+    """One kind of split: metrics by predictor, or ``refusal``, the reason why there are none.
 
     ``n_train`` is the median over folds.
     """
@@ -55,29 +55,18 @@ class SplitResult:
     metrics: Mapping[str, Metrics]
     refusal: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "kind": self.kind,
-            "description": self.description,
-            "n_folds": self.n_folds,
-            "n_train": self.n_train,
-            "metrics": {name: found.to_dict() for name, found in self.metrics.items()},
-            "refusal": self.refusal,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """How well the labels agree with themselves: no predictor can do better for long.
+    """Agreement of the labels with themselves: a bound on any predictor.
 
-    Halves are medians of a record's odd and of its even windows: ``tau`` and ``mape`` between
-    them, ``reliability`` their correlation (of logarithms) stepped up to the whole record by
-    Spearman-Brown, 2r / (1 + r). ``floor_mape`` is what a perfect predictor of the whole record
-    would err: half of ``mape``, since a half has twice the variance and a difference has two of
-    them. ``jobs_mape`` is the relative difference of an architecture measured in two processes,
-    and ``jobs_floor_mape`` that over the root of 2: halves of one process cannot show what
-    differs between processes. ``None`` where the records cannot tell.
+    Halves are medians of a record's odd and of its even windows. ``tau`` and ``mape`` compare
+    them; ``reliability`` is the correlation of their logarithms, stepped up to the whole record by
+    Spearman-Brown, 2r / (1 + r). ``floor_mape`` is the error of a perfect predictor: half of
+    ``mape``, since a half has twice the variance and a difference has two of them. ``jobs_mape``
+    is the relative difference of an architecture measured in two processes, and
+    ``jobs_floor_mape`` that over the root of 2: halves of one process do not contain what differs
+    between processes. ``None`` marks what the records do not determine.
     """
 
     n_halved: int
@@ -94,10 +83,6 @@ class Ceiling:
         """The larger of the two floors, ``None`` where neither is known."""
         known = [m for m in (self.floor_mape, self.jobs_floor_mape) if m is not None]
         return max(known, default=None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +106,12 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {
-            "device": self.device,
-            "limits": self.limits,
-            "source": self.source,
-            "protocol_hash": self.protocol_hash,
-            "is_estimate": self.is_estimate,
-            "n_records": self.n_records,
-            "n_architectures": self.n_architectures,
-            "n_sessions": self.n_sessions,
-            "workloads": list(self.workloads),
-            "confidence": CONFIDENCE,
-            "splits": [split.to_dict() for split in self.splits],
-            "ceiling": self.ceiling.to_dict(),
-        }
+        return asdict(self) | {"confidence": CONFIDENCE}
 
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Records of one device and protocol as what predictors and baselines learn from."""
+    """Records of one device and protocol, prepared for predictors and baselines."""
 
     records: tuple[EnergyRecord, ...]
     observations: tuple[Observation, ...]
@@ -163,7 +135,7 @@ class LabelledRows:
         workloads = [r.workload.key for r in records]
         return cls(
             tuple(records),
-            tuple(Observation.from_record(r) for r in records),
+            tuple(Observation.of_record(r) for r in records),
             np.array([r.reading.energy_j for r in records]),
             np.unique(workloads, return_inverse=True)[1],
             {
@@ -175,7 +147,7 @@ class LabelledRows:
                         for c, n in zip(counts, sizes, strict=True)
                     ]
                 ),
-                # Seconds per unit, as joules are: itself a measurement, and no prediction.
+                # Seconds per unit, as joules are; measured, so no prediction.
                 "latency": np.array([r.reading.latency_s / r.workload.n_units for r in records]),
             },
             SplitRows(
@@ -190,7 +162,7 @@ class LabelledRows:
         self, train: NDArray[np.int64], test: NDArray[np.int64], seed: int
     ) -> dict[str, tuple[Array, tuple[Array, Array] | None]]:
         """Mean and interval at ``test`` by our predictor and each baseline, from ``train``."""
-        predictor = EnergyPredictor.fit([self.observations[i] for i in train], seed=seed)
+        predictor = CostPredictor.fit([self.observations[i] for i in train], seed=seed)
         mean, low, high = np.empty(len(test)), np.empty(len(test)), np.empty(len(test))
         for workload in np.unique(self.workload[test]):
             of_workload = self.workload[test] == workload
@@ -198,8 +170,8 @@ class LabelledRows:
             found = predictor.predict(
                 [o.architecture for o in chosen], chosen[0].workload, CONFIDENCE
             )
-            mean[of_workload] = found.mean_j
-            low[of_workload], high[of_workload] = found.low_j, found.high_j
+            mean[of_workload] = found.mean
+            low[of_workload], high[of_workload] = found.low, found.high
         lines: dict[str, tuple[Array, tuple[Array, Array] | None]] = {
             name: (line(values[train], self.target[train])(values[test]), None)
             for name, values in self.baselines.items()
@@ -208,7 +180,7 @@ class LabelledRows:
 
 
 def by_device(records: Sequence[EnergyRecord]) -> list[tuple[EnergyRecord, ...]]:
-    """Records apart by device, source, protocol and limits, whose joules do not compare."""
+    """Group records by device, source, protocol and limits; joules of two are not comparable."""
     groups: dict[tuple[object, ...], list[EnergyRecord]] = defaultdict(list)
     for record in records:
         reading = record.reading
@@ -226,7 +198,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate on corrected records of one device and protocol.
 
-    ``on_fold`` hears the kind, how many folds of it are done and how many there are.
+    ``on_fold`` is called with the kind, the number of folds done and that of all.
 
     Raises:
         ValueError: no records, or of several devices or protocols.
@@ -309,7 +281,7 @@ def line(values_N: Array, target_N: Array) -> Callable[[Array], Array]:
 
 
 def ceiling(records: Sequence[EnergyRecord]) -> Ceiling:
-    """How well the labels of ``records`` agree with themselves."""
+    """The agreement of the labels of ``records`` with themselves."""
     halved = [r for r in records if len(r.repeats_j) >= _LEAST_HALVES]
     odd = np.array([median(r.repeats_j[::2]) for r in halved])
     even = np.array([median(r.repeats_j[1::2]) for r in halved])

@@ -1,9 +1,8 @@
-"""What the energy predictor sees of architectures on a workload: closed-form terms and features.
+"""Inputs of the cost predictor: closed-form terms and features of architectures.
 
-Terms are what the fitted prior adds up, each proportional to joules if the device did nothing
-else: multiply-accumulates by compute class (precision and sparsity), bytes, launches, and the time
-of a roofline (Williams et al. 2009) for what static power draws meanwhile. They are summed layer
-by layer, so that no choice made in one layer is averaged away.
+Terms are the summands of the fitted prior: multiply-accumulates by compute class (precision and
+sparsity), bytes, launches, and the time of a roofline (Williams et al. 2009) for static power.
+They are summed layer by layer, so that no choice made in one layer is averaged away.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ TERMS = (
     "weight_bytes_per_sample",
     "kernels_per_sample",
 )
-# Columns of ``TERMS`` that share a unit: what another device may weigh differently as a whole.
+# Columns of ``TERMS`` that share a unit, whose costs another device may scale as a whole.
 TERM_GROUPS = {
     "compute": tuple(range(len(CLASSES))),
     "memory": (2 * len(CLASSES), 2 * len(CLASSES) + 1),
@@ -58,12 +57,12 @@ FEATURES = (
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """Where a kernel's time stops following its multiply-accumulates.
+    """Bounds of a kernel's time other than its multiply-accumulates.
 
-    ``macs_per_byte`` is the machine balance: below it a block waits for memory.
-    ``macs_per_launch`` is how many would fit into the time of the shortest kernel. Zeros leave
-    time proportional to multiply-accumulates. One balance serves all compute classes: what each
-    is worth is a fitted cost.
+    ``macs_per_byte`` is the machine balance, below which a block is bound by memory.
+    ``macs_per_launch`` is the number of multiply-accumulates in the time of the shortest kernel.
+    With zeros, time is proportional to multiply-accumulates. All compute classes share these
+    numbers, since the cost of each is fitted.
     """
 
     macs_per_byte: float
@@ -75,8 +74,8 @@ ROOFLINES = tuple(
     Roofline(balance, launch) for balance in (0.0, 8.0, 64.0) for launch in (0.0, 1e6, 3e7)
 )
 
-# Stated costs relative to one fp32 multiply-accumulate, for what no row has shown: narrower
-# products cost less, a byte about a dozen products (Horowitz 2014), a launch some microseconds.
+# Stated costs for terms that no row determines: narrower products cost less than fp32 ones, a byte
+# about a dozen products (Horowitz 2014), a launch some microseconds.
 _STATED_PRECISION = {"fp32": 1.0, "bf16": 0.5, "int8": 0.5, "fp8": 0.35}
 _STATED_MAC_J = 1e-10
 _STATED_BYTE_J = 1e-10
@@ -84,7 +83,7 @@ _STATED_LAUNCH_J = 3e-5
 
 
 def stated_costs() -> Array:
-    """Joules per unit of each of ``TERMS``, of the order of today's CPUs and GPUs: a guess."""
+    """Assumed joules per unit of each of ``TERMS``, of the order of today's CPUs and GPUs."""
     per_class = [
         _STATED_MAC_J * _STATED_PRECISION.get(precision, 1.0) * (0.8 if s != "dense" else 1.0)
         for precision in PRECISIONS
@@ -96,7 +95,7 @@ def stated_costs() -> Array:
 def terms(counts: BatchCounts, workload: Workload, roofline: Roofline) -> Array:
     """Shape ``(N, len(TERMS))``, per unit of the workload (a sample, or a token of a decoder).
 
-    Work outside the blocks has the stream's class.
+    Work outside the blocks has the compute class of the residual stream.
     """
     batch_size = workload.batch_size
     n = len(counts.outer.macs)
@@ -116,7 +115,7 @@ def terms(counts: BatchCounts, workload: Workload, roofline: Roofline) -> Array:
     columns = [
         macs,
         time,
-        # Those of the cache of keys and values are among them.
+        # Including those of the key-value cache.
         counts.total("activation_bytes"),
         counts.total("read_bytes") / batch_size,
         counts.total("n_kernels") / batch_size,
@@ -127,8 +126,8 @@ def terms(counts: BatchCounts, workload: Workload, roofline: Roofline) -> Array:
 def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) -> Array:
     """Shape ``(N, len(FEATURES))``; sizes in natural logarithms, shares of layers in [0, 1].
 
-    Of an encoder-decoder, means are over the blocks of both stacks, depth is the layers of both
-    and width their mean by layers.
+    In an encoder-decoder, means are over the blocks of both stacks, depth is the sum of both and
+    width the mean over layers.
     """
     attention, ffn = _stacked(batch, counts)
 
@@ -159,7 +158,7 @@ def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) 
             np.log(counts.total("n_kernels")),
             log_d_model,
             np.log(depth),
-            # Of a generation step that is one; its context is in what it multiplies and moves.
+            # One in a generation step, whose context is in its operations and bytes.
             np.log(
                 workload.n_new_tokens_batch(batch.patch_size, batch.resolution) + workload.n_steps
             ),
@@ -184,9 +183,9 @@ def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) 
 def _stacked(
     batch: ArchitectureBatch, counts: BatchCounts
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-    """All attention blocks, and all feed-forward ones, of a model side by side.
+    """All attention blocks, and all feed-forward ones, of both stacks.
 
-    Arrays by name; ``share`` is each block's of its kind's mean, 0 where there is none.
+    Arrays by name; ``share`` is a block's weight in the mean of its kind, 0 for absent blocks.
     """
     attention = [(batch.attention, counts.attention, batch.active)]
     ffn = [(batch.ffn, counts.ffn, batch.active)]
@@ -226,7 +225,7 @@ def counted(batch: ArchitectureBatch, workload: Workload) -> tuple[BatchCounts, 
 
 
 def _row_sums(values: Array, weights: Array) -> Array:
-    """Weighted sums over layers, or the products where there is no axis of layers."""
-    # Sums over a few layers: einsum has no overhead for each row, as sum(axis=1) has.
+    """Weighted sums over layers, or the products if there is no axis of layers."""
+    # For few layers einsum is faster than sum(axis=1), which has an overhead for each row.
     found: Array = np.einsum("nl,nl->n", values, weights) if values.ndim == 2 else values * weights
     return found

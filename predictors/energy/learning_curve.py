@@ -1,14 +1,12 @@
-"""Error against the number of training rows, for our predictor and for the baselines.
+"""Learning curves: error against the number of training rows, of predictor and baselines.
 
-Each seed holds out a quarter of the architectures and trains on more and more of the others, each
-set holding the one before it.
+Each seed holds out a quarter of the architectures and trains on growing nested sets of the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +34,6 @@ class CurvePoint:
     tau_low: float
     tau_high: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
-
 
 def learning_curve(
     records: Sequence[EnergyRecord],
@@ -48,7 +42,7 @@ def learning_curve(
     seed: int = 0,
     on_step: Callable[[int, int], None] | None = None,
 ) -> tuple[CurvePoint, ...]:
-    """The curve on corrected records of one device; ``on_step`` hears steps done and in all.
+    """The curve on corrected records of one device; ``on_step`` gets the steps done and in all.
 
     Raises:
         SplitRefusedError: too few architectures.
@@ -68,7 +62,7 @@ def learning_curve(
     for repeat in range(n_seeds):
         order = np.random.default_rng([seed, repeat]).permutation(n_architectures)
         test = np.flatnonzero(np.isin(architecture, order[:n_test]))
-        # One row an architecture in training: n rows are then n measurements of something new.
+        # One row per architecture in training, so that n rows are n distinct architectures.
         first_row = _first_rows(architecture)[order[n_test:]]
         for step, n in enumerate(sizes):
             parts = rows.predictions(first_row[:n], test, seed)

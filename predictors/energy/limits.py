@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
-from typing import Any
 
 from predictors.measurement.records import EnergyRecord
 
 
 @dataclass(frozen=True, slots=True)
 class LimitsCompared:
-    """Models that were measured under two limits by one meter and protocol.
+    """Comparison of two limits by the models measured under both.
 
     ``ratio`` is the median over models of joules under the ``second`` limits over those under the
     ``first``; ``low`` and ``high`` are the smallest and the largest ratio of a model.
@@ -29,13 +28,9 @@ class LimitsCompared:
     high: float
     latency_ratio: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
-
 
 def compare_limits(groups: Sequence[Sequence[EnergyRecord]]) -> list[LimitsCompared]:
-    """Compare every two of ``groups`` that differ in limits alone and share a model.
+    """Compare all pairs of ``groups`` that differ only in limits and share a model.
 
     Each group is of one device, source, protocol and limits (``evaluation.by_device``).
     """

@@ -1,9 +1,9 @@
-"""How good predictions of a positive target are: ranks, relative errors and coverage."""
+"""Metrics of predictions of a positive target: rank correlation, relative error, coverage."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Figures over ``n`` rows; errors are relative to the label.
+    """Metrics over ``n`` rows; errors are relative to the label.
 
     ``tau`` (Kendall's tau-b) and ``spearman`` are means over workloads, weighted by their rows,
-    since an order across workloads is no achievement; ``None`` where none can be told. ``p95`` is
+    since workloads are easy to order; ``None`` if undefined. ``p95`` is
     the 95th percentile of absolute relative errors. ``coverage`` is the share of labels inside
     the intervals, ``None`` for what has none. ``within_5`` and ``within_10`` are the shares of
     rows whose error is at most 5% and 10%.
@@ -32,10 +32,6 @@ class Metrics:
     coverage: float | None
     within_5: float
     within_10: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
 
 
 def judge(
@@ -53,7 +49,7 @@ def judge(
         raise ValueError("truth must have one or more rows, got none")
     if not np.all(truth_N > 0):
         raise ValueError(f"truth must be > 0 in every row, got {float(truth_N.min())!r}")
-    # What stands at a bound to the last digit is within it.
+    # Rounding must not exclude an error that equals a bound.
     error = np.abs(mean_N / truth_N - 1) - 1e-12
     coverage = None
     if interval is not None:
@@ -83,7 +79,7 @@ def ranked(
         n = int(rows.sum())
         if n < 2 or np.ptp(b_N[rows]) == 0:
             continue
-        # Predictions that are all alike order nothing: 0, and not left out.
+        # Equal predictions give no order: they count as 0.
         value = 0.0 if np.ptp(a_N[rows]) == 0 else float(statistic(a_N[rows], b_N[rows]).statistic)
         total += n * value
         weight += n

@@ -1,8 +1,12 @@
-"""The energy predictor: joules per sample of architectures, with calibrated intervals.
+"""The cost predictor: joules or seconds of architectures, with calibrated intervals.
 
-A roofline-like prior summed layer by layer, whose few costs are fitted, and a validated residual
-(``regressor``). With few rows it falls back, in words that ``basis`` says, to the prior scaled by
-them; with none to stated costs. A predictor of another device may be its prior (``adapt``).
+Both follow from the same closed-form counts, so one predictor serves either; its unit is that of
+the observations it is fitted to, per unit of the workload (a sample, or a token of a decoder).
+
+The prior is a roofline summed layer by layer, whose few costs are fitted; a validated residual
+(``regressor``) is added to it. With few rows the prior is only scaled; with none its costs are
+stated ones, in joules. ``basis`` says which. A predictor of another device may be the prior
+(``adapt``).
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from predictors.energy.regressor import (
     FLOOR_SD,
     LEAST_ROWS,
     CostRegressor,
-    Interval,
+    Predictions,
     Standard,
     Terms,
     TrainingRows,
@@ -44,72 +48,69 @@ from search_spaces.workload import Workload
 Array = NDArray[np.float64]
 
 _STATED_LOG_SD = math.log(10) / 1.645
-# Few rows hold the stated proportions loosely; the same as a regressor's own prior.
+# Pull of few rows towards the stated proportions, as weak as that of a regressor's prior.
 _PULL = 0.1
-# Architectures whose arrays fit a cache together: batches are predicted in pieces of this size.
+# Batches are predicted in pieces of this many architectures, whose arrays fit the CPU's cache.
 _PIECE = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One measured label. ``relative_sd`` is its standard deviation over ``energy_j``.
+    """One measured label: ``cost`` is joules or seconds per unit of the workload.
 
-    Observations of one ``group`` (a measuring session, say) err together and are held out
-    together; an empty name makes each architecture a group of its own.
+    ``relative_sd`` is the label's standard deviation over ``cost``. Observations of one ``group``
+    (a measuring session, say) have correlated errors and are held out together; with an empty
+    name each architecture is a group of its own.
     """
 
     architecture: Architecture
     workload: Workload
-    energy_j: float
+    cost: float
     relative_sd: float
     group: str = ""
 
     def __post_init__(self) -> None:
         """Refuse labels that no device gives."""
-        if not (math.isfinite(self.energy_j) and self.energy_j > 0):
-            raise ValueError(f"energy_j must be finite and > 0, got {self.energy_j!r}")
+        if not (math.isfinite(self.cost) and self.cost > 0):
+            raise ValueError(f"cost must be finite and > 0, got {self.cost!r}")
 
     @classmethod
-    def from_reading(
+    def of_energy(
+        cls,
+        architecture: Architecture,
+        workload: Workload,
+        reading: EnergyReading,
+        group: str = "",
+    ) -> Observation:
+        """The joules of a reading; its 95% interval gives the deviation."""
+        sd = reading.half_width / 1.96
+        return cls(architecture, workload, reading.energy_j, sd, group)
+
+    @classmethod
+    def of_latency(
         cls, architecture: Architecture, workload: Workload, reading: EnergyReading
     ) -> Observation:
-        """The label in a reading; its 95% interval gives the deviation."""
-        return cls(architecture, workload, reading.energy_j, reading.half_width / 1.96)
+        """The seconds of a reading, per unit; with the relative deviation of the joules."""
+        sd = reading.half_width / 1.96
+        return cls(architecture, workload, reading.latency_s / workload.n_units, sd)
 
     @classmethod
-    def from_record(cls, record: EnergyRecord) -> Observation:
-        """The label in a record, in the group of the session that measured it."""
-        reading = record.reading
-        return cls(
-            record.architecture,
-            record.workload,
-            reading.energy_j,
-            reading.half_width / 1.96,
-            record.session,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """Joules per sample, arrays of shape ``(N,)``; ``in_range`` is False outside the training."""
-
-    mean_j: Array
-    low_j: Array
-    high_j: Array
-    in_range: NDArray[np.bool_]
+    def of_record(cls, record: EnergyRecord) -> Observation:
+        """The joules of a record, in the group of the session that measured it."""
+        return cls.of_energy(record.architecture, record.workload, record.reading, record.session)
 
 
 @dataclass(frozen=True)
 class Prior:
-    """How terms follow from counts: a roofline, or another device's predictor beside it."""
+    """How terms follow from counts: a roofline, optionally with another device's predictor."""
 
     roofline: Roofline
-    source: EnergyPredictor | None = None
+    source: CostPredictor | None = None
 
     def terms(
         self, batch: ArchitectureBatch, counts: BatchCounts, rows: Array, workload: Workload
     ) -> Terms:
-        """Terms of a batch whose counts and features are known."""
+        """Terms of a batch whose counts and features are known; ``rows`` are the features."""
         values = terms(counts, workload, self.roofline)
         if self.source is None:
             return Terms(values, stated_costs(), _PULL)
@@ -118,8 +119,8 @@ class Prior:
         return transfer_terms(own, self.source.term_costs, predicted, TERM_GROUPS)
 
 
-class EnergyPredictor:
-    """Predicts joules per sample; made by ``fit`` or ``adapt``, never changed after."""
+class CostPredictor:
+    """Predicts joules or seconds; made by ``fit`` or ``adapt``, never changed after."""
 
     def __init__(
         self,
@@ -137,7 +138,7 @@ class EnergyPredictor:
 
     @property
     def basis(self) -> str:
-        """What predictions rest on, in words."""
+        """What predictions are based on, in words."""
         if self.n_records == 0 and self.prior.source is None:
             return "a stated prior: nothing was measured yet"
         what = f"{self.n_records} measured records"
@@ -155,24 +156,23 @@ class EnergyPredictor:
 
     @property
     def term_costs(self) -> Array:
-        """Joules per unit of each of ``features.TERMS``; a transferred one gives its source's."""
+        """Cost per unit of each of ``features.TERMS``; those of the source after a transfer."""
         if self.prior.source is not None:
             return self.prior.source.term_costs
         return self.costs if self.regressor is None else self.regressor.costs
 
     @classmethod
-    def fit(cls, observations: Sequence[Observation], *, seed: int = 0) -> EnergyPredictor:
-        """Fit to ``observations``; none gives the stated prior.
+    def fit(cls, observations: Sequence[Observation], *, seed: int = 0) -> CostPredictor:
+        """Fit to ``observations``, all joules or all seconds; none gives the stated prior.
 
-        Below ``regressor.LEAST_ROWS`` the stated costs are scaled and bent by what there is.
+        Below ``regressor.LEAST_ROWS`` observations the stated costs are only adjusted by them.
         """
         return _fit(observations, [Prior(roofline) for roofline in ROOFLINES], seed)
 
-    def adapt(self, observations: Sequence[Observation], *, seed: int = 0) -> EnergyPredictor:
-        """A predictor for another device, from this one and a dozen observations there.
+    def adapt(self, observations: Sequence[Observation], *, seed: int = 0) -> CostPredictor:
+        """Fit to a dozen observations of another device, with this predictor as the prior.
 
-        What this predictor learned is the prior of the new one (``transfer``); observations
-        of its own device would be better used by ``fit``.
+        Observations of this predictor's own device are better used by ``fit``.
         """
         return _fit(observations, [Prior(self.prior.roofline, self)], seed)
 
@@ -181,25 +181,23 @@ class EnergyPredictor:
         architectures: Sequence[Architecture] | ArchitectureBatch,
         workload: Workload,
         confidence: float = 0.9,
-    ) -> Prediction:
-        """Joules per sample with two-sided intervals at ``confidence``.
+    ) -> Predictions:
+        """Costs per unit of the workload with two-sided intervals at ``confidence``.
 
         Raises:
             ValueError: ``confidence`` is not in (0, 1), or a patch size does not fit.
         """
         if not 0 < confidence < 1:
             raise ValueError(f"confidence must be in (0, 1), got {confidence!r}")
-        batch = (
-            architectures
-            if isinstance(architectures, ArchitectureBatch)
-            else ArchitectureBatch.of(architectures)
-        )
+        batch = architectures
+        if not isinstance(batch, ArchitectureBatch):
+            batch = ArchitectureBatch.of(batch)
         pieces = []
         for start in range(0, max(1, len(batch)), _PIECE):
             piece = batch.rows(slice(start, start + _PIECE))
             counts, rows = counted(piece, workload)
             pieces.append(self.predict_counted(piece, counts, rows, workload, confidence))
-        return Prediction(
+        return Predictions(
             np.concatenate([p.mean for p in pieces]),
             np.concatenate([p.low for p in pieces]),
             np.concatenate([p.high for p in pieces]),
@@ -213,33 +211,31 @@ class EnergyPredictor:
         rows: Array,
         workload: Workload,
         confidence: float,
-    ) -> Interval:
-        """As ``predict``, of a batch whose counts and features are known."""
+    ) -> Predictions:
+        """As ``predict``, for a batch whose counts and features are known."""
         values = self.prior.terms(batch, counts, rows, workload).values
         if self.regressor is not None:
             return self.regressor.predict(values, rows, confidence)
-        excess = np.full(len(rows), 1.0) if self.standard is None else self.standard.excess(rows)
-        in_range = excess <= 0 if self.standard is not None else np.zeros(len(rows), dtype=bool)
         middle = np.log(values @ self.costs)
-        width = self.log_sd * float(norm.ppf(0.5 + confidence / 2))
-        if self.standard is None:
-            widths = np.full(len(rows), width)
-        else:
-            widths = np.where(in_range, width, 2 * width)
-        return Interval(np.exp(middle), np.exp(middle - widths), np.exp(middle + widths), in_range)
+        widths = np.full(len(rows), self.log_sd * float(norm.ppf(0.5 + confidence / 2)))
+        in_range = np.zeros(len(rows), dtype=bool)
+        if self.standard is not None:
+            in_range = self.standard.excess(rows) <= 0
+            widths = np.where(in_range, widths, 2 * widths)
+        return Predictions(
+            np.exp(middle), np.exp(middle - widths), np.exp(middle + widths), in_range
+        )
 
 
-def _fit(
-    observations: Sequence[Observation], priors: Sequence[Prior], seed: int
-) -> EnergyPredictor:
+def _fit(observations: Sequence[Observation], priors: Sequence[Prior], seed: int) -> CostPredictor:
     n = len(observations)
     if n == 0:
-        # A source alone predicts the new device as if it were the old one, tenfold unsure.
+        # Without observations the source's costs are used, with an interval of a factor of ten.
         prior = priors[0]
         costs = stated_costs() if prior.source is None else _source_costs(prior.source)
-        return EnergyPredictor(prior, costs, _STATED_LOG_SD, None, None, 0)
+        return CostPredictor(prior, costs, _STATED_LOG_SD, None, None, 0)
     candidates, rows = _candidates(observations, priors)
-    target = np.array([o.energy_j for o in observations])
+    target = np.array([o.cost for o in observations])
     sd = np.maximum(np.array([o.relative_sd for o in observations]), FLOOR_SD)
     if n < LEAST_ROWS:
         first = candidates[0]
@@ -247,18 +243,18 @@ def _fit(
         stated = scaled(first.prior, first.values, target)
         costs = fit_costs(first.values, target, sd, stated, pull=first.pull)
         residual = np.log(target) - np.log(first.values @ costs)
-        # Few rows scale the prior well but say little of its error.
+        # Few rows determine the prior's scale well and its error badly.
         log_sd = float(np.sqrt(np.mean(residual**2) + (_STATED_LOG_SD / (n + 1)) ** 2))
-        return EnergyPredictor(priors[0], costs, log_sd, None, Standard.of(rows), n)
+        return CostPredictor(priors[0], costs, log_sd, None, Standard.of(rows), n)
     regressor = CostRegressor.fit(
         TrainingRows(candidates, rows, target, sd, _groups(observations)), seed=seed
     )
     prior = priors[regressor.choice]
-    return EnergyPredictor(prior, regressor.costs, 0.0, regressor, regressor.standard, n)
+    return CostPredictor(prior, regressor.costs, 0.0, regressor, regressor.standard, n)
 
 
-def _source_costs(source: EnergyPredictor) -> Array:
-    """Costs of transferred terms by which the target is the source's prediction."""
+def _source_costs(source: CostPredictor) -> Array:
+    """Costs of transferred terms that reproduce the source's prediction."""
     parts = len(source.term_costs)
     return np.concatenate([np.ones(parts), np.zeros(len(TERM_GROUPS))])
 
@@ -266,7 +262,7 @@ def _source_costs(source: EnergyPredictor) -> Array:
 def _candidates(
     observations: Sequence[Observation], priors: Sequence[Prior]
 ) -> tuple[tuple[Terms, ...], Array]:
-    """Terms by each prior and features, with rows in the observations' order."""
+    """Terms under each prior, and features, with rows in the order of the observations."""
     by_workload: dict[Workload, list[int]] = {}
     for index, observation in enumerate(observations):
         by_workload.setdefault(observation.workload, []).append(index)
@@ -289,7 +285,7 @@ def _candidates(
 
 
 def _groups(observations: Sequence[Observation]) -> NDArray[np.int64]:
-    """An integer for each session; one architecture is never on both sides of a fold."""
+    """An integer for each session, or for each architecture if there is only one session."""
     names = [o.group or o.architecture.hash for o in observations]
     if len(set(names)) < 2:
         names = [o.architecture.hash for o in observations]

@@ -8,7 +8,7 @@ spread over the data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ Narrow = NDArray[np.float32]
 
 _MOST_EXACT = 512
 _MOST_INDUCING = 192
-# Rows by which the deviation is told: fewer suffice for a width than for a mean.
+# Inducing rows of the deviation; fewer suffice for a width than for a mean.
 _MOST_FOR_DEVIATION = 64
 _ROWS_FOR_LIKELIHOOD = 200
 _LENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0)
@@ -27,15 +27,19 @@ _NOISES = (0.003, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _JITTER = 1e-5
 
 
+@dataclass(frozen=True)
 class Process:
-    """Posterior of a zero-mean process with a squared-exponential kernel and noisy labels."""
+    """Posterior of a zero-mean process with a squared-exponential kernel and noisy labels.
 
-    def __init__(
-        self, inducing_MF: Array, scale: Array, mean_M: Array, wide_MM: Array, narrow_MM: Array
-    ) -> None:
-        """``scale`` is ``(length, signal variance)``; see ``fit`` for the rest."""
-        self._inducing, self._scale, self._mean = inducing_MF, scale, mean_M
-        self._wide, self._narrow = wide_MM, narrow_MM
+    ``scale`` is ``(length, signal variance)``; ``inducing`` rows have the weights ``mean``, and
+    ``wide`` and ``narrow`` whiten prior and posterior.
+    """
+
+    inducing: Array
+    scale: Array
+    mean: Array
+    wide: Array
+    narrow: Array
 
     @classmethod
     def fit(cls, rows_NF: Array, target_N: Array, weight_N: Array, seed: int) -> Process:
@@ -56,52 +60,36 @@ class Process:
         posterior = between + (cross * precision) @ cross.T
         mean = cho_solve((cholesky(posterior, lower=True), True), cross @ (precision * target_N))
         few = slice(0, _MOST_FOR_DEVIATION)
-        # Columns that whiten the prior and the posterior: variance is a difference of squares.
+        # Whitening of prior and posterior, by which the variance is a difference of squares.
         wide = _inverse_root(between[few, few])
         narrow = _inverse_root(between[few, few] + (cross[few] * precision) @ cross[few].T)
         return cls(inducing, np.array([length, signal]), mean, wide, narrow)
 
     def predict(self, rows_NF: Array) -> Array:
         """Posterior mean, shape ``(N,)``."""
-        found: Array = (self._cross(rows_NF) @ self._mean.astype(np.float32)).astype(float)
+        found: Array = (self._cross(rows_NF) @ self.mean.astype(np.float32)).astype(float)
         return found
 
     def predict_with_deviation(self, rows_NF: Array) -> tuple[Array, Array]:
         """Posterior mean and standard deviation without the labels' noise, each ``(N,)``."""
         cross = self._cross(rows_NF)
-        few = cross[:, : len(self._wide)]
-        wide = few @ self._wide.astype(np.float32)
-        narrow = few @ self._narrow.astype(np.float32)
-        signal = self._scale[1]
+        few = cross[:, : len(self.wide)]
+        wide = few @ self.wide.astype(np.float32)
+        narrow = few @ self.narrow.astype(np.float32)
+        signal = self.scale[1]
         variance = (
             signal - np.einsum("ij,ij->i", wide, wide) + np.einsum("ij,ij->i", narrow, narrow)
         )
-        mean = (cross @ self._mean.astype(np.float32)).astype(float)
+        mean = (cross @ self.mean.astype(np.float32)).astype(float)
         return mean, np.sqrt(np.clip(variance.astype(float), 1e-12, signal))
 
     def _cross(self, rows_NF: Array) -> Narrow:
-        length, signal = self._scale
-        return np.float32(signal) * _kernel(rows_NF, self._inducing, float(length))
-
-    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Plain arrays; ``from_arrays`` reads them back."""
-        return {
-            "inducing": self._inducing,
-            "scale": self._scale,
-            "mean": self._mean,
-            "wide": self._wide,
-            "narrow": self._narrow,
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Process:
-        """Read ``to_arrays``'s form."""
-        names = ("inducing", "scale", "mean", "wide", "narrow")
-        return cls(*(np.asarray(arrays[name], dtype=float) for name in names))
+        length, signal = self.scale
+        return np.float32(signal) * _kernel(rows_NF, self.inducing, float(length))
 
 
 def farthest_first(rows_NF: Array, most: int) -> NDArray[np.int64]:
-    """Positions of up to ``most`` rows, each the farthest from those before (Gonzalez 1985)."""
+    """Up to ``most`` positions, each the farthest from those before (Gonzalez 1985)."""
     order = [int(np.argmin(((rows_NF - rows_NF.mean(axis=0)) ** 2).sum(axis=1)))]
     distance = ((rows_NF - rows_NF[order[0]]) ** 2).sum(axis=1)
     while len(order) < min(most, len(rows_NF)):
@@ -130,13 +118,13 @@ def _hyperparameters(rows: Array, target: Array, weight: Array) -> tuple[float, 
     n = len(rows)
     best = (-np.inf, 1.0, 1.0, 1.0)
     for length in _LENGTHS:
-        # With noise proportional to 1 / weight, weighting both sides makes it the same for all.
+        # Scaling rows and columns by root weights makes the noise equal for all rows.
         kernel = _kernel(rows, rows, length).astype(float) * root[:, None] * root
         values, vectors = np.linalg.eigh(kernel)
         projected = (vectors.T @ (target * root)) ** 2
         for noise in _NOISES:
             spectrum = np.maximum(values, 0) + noise
-            # The signal's variance in closed form, given the ratio of noise to it.
+            # Signal variance in closed form, given the noise-to-signal ratio.
             signal = max(float(np.mean(projected / spectrum)), 1e-10)
             likelihood = -0.5 * (n * np.log(signal) + np.log(spectrum).sum())
             if likelihood > best[0]:

@@ -1,10 +1,10 @@
-"""From counts to a positive target: a fitted prior, a validated residual, calibrated intervals.
+"""Regression of a positive target: a fitted prior, a validated residual, calibrated intervals.
 
 ``log target = log(terms @ costs) + residual(features)``. The prior is a sum of non-negative costs
 (``costs``); candidates for its terms compete by cross-validation. The residual is an ensemble of
 nothing, two ridge regressions, boosted trees and a Gaussian process, weighted by ensemble
 selection (Caruana et al. 2004) on errors of held-out groups, with prior and learners fitted anew.
-The same errors calibrate the intervals. Nothing in here knows what an architecture is.
+The same errors calibrate the intervals. Nothing here depends on what an architecture is.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
+from nas.core.estimate import Estimate
 from predictors.energy.calibration import Conformal, calibrate
 from predictors.energy.costs import equal_shares, fit_costs, scaled
 from predictors.energy.process import Process
 from predictors.energy.ridge import QuadraticRidge, Ridge
+from predictors.energy.splits import deal
 from predictors.energy.trees import Trees
 
 Array = NDArray[np.float64]
 
-# Rows below which folds say nothing: the caller falls back to the prior alone.
+# Cross-validation needs this many rows; with fewer the caller uses the prior alone.
 LEAST_ROWS = 10
-# Rows below which the prior stands alone: what learners add would be selected by chance.
+# With fewer rows no residual is fitted: learners would be selected by chance.
 _LEAST_RESIDUAL_ROWS = 30
-# Noise that no label is trusted beyond, relative.
+# Least relative standard deviation of a label, whatever its repeats show.
 FLOOR_SD = 0.01
 _PULL = 0.1
 _MOST_FOLDS = 10
@@ -36,20 +39,16 @@ _FEW_FOLDS = 5
 _FEW_FOLDS_FROM = 60
 _ROWS_TO_CHOOSE_TERMS = 300
 _SELECTION_ROUNDS = 20
-# How much the process's deviation adds to the width: chosen among these; 0 is a constant width.
+# Weights of the Gaussian process's deviation in the interval's width; 0 is a constant width.
 _KAPPAS = (0.0, 0.5, 1.0, 2.0)
 _SLACK = 0.05
 
 
 class Learner(Protocol):
-    """A residual's learner; rows are standardised features."""
+    """A learner of the residual: a dataclass of arrays; rows are standardised features."""
 
     def predict(self, rows_NF: Array) -> Array:
         """Shape ``(N,)``."""
-        ...
-
-    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Plain arrays."""
         ...
 
 
@@ -66,8 +65,8 @@ class Terms:
     """One candidate for the prior: ``values`` of shape ``(N, K)``, all ``>= 0``.
 
     ``prior`` has shape ``(K,)``: costs of the right proportion, of which only the scale is
-    fitted freely; ``None`` gives each term an equal share. ``pull`` is how firmly they are held
-    to that proportion, see ``fit_costs``.
+    fitted freely; ``None`` gives each term an equal share. ``pull`` is the strength of the
+    regularisation towards it, see ``fit_costs``.
     """
 
     values: Array
@@ -104,7 +103,7 @@ class TrainingRows:
             raise ValueError("target must be finite and > 0 in every row")
 
     def rows(self, selection: NDArray[Any]) -> TrainingRows:
-        """The rows that a mask or positions name."""
+        """The rows of a mask, or at positions."""
         return TrainingRows(
             tuple(Terms(t.values[selection], t.prior, t.pull) for t in self.terms),
             self.features[selection],
@@ -121,13 +120,32 @@ class TrainingRows:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Middle and ends, arrays of shape ``(N,)``; ``in_range`` is False outside the training."""
+class Predictions:
+    """Predictions with two-sided intervals, arrays of shape ``(N,)``.
+
+    ``in_range`` is False outside the range of the training rows.
+    """
 
     mean: Array
     low: Array
     high: Array
     in_range: NDArray[np.bool_]
+
+    def __getitem__(self, index: int) -> Estimate:
+        """One of them."""
+        mean, low, high = (float(part[index]) for part in (self.mean, self.low, self.high))
+        return Estimate(mean, low, high, "predicted")
+
+    def scaled(self, factor: float) -> Predictions:
+        """The same in another unit."""
+        return Predictions(
+            self.mean * factor, self.low * factor, self.high * factor, self.in_range
+        )
+
+    def log_sd(self, confidence: float) -> Array:
+        """Standard deviation of the logarithms, of intervals at ``confidence``."""
+        found: Array = np.log(self.high / self.low) / (2 * float(norm.ppf(0.5 + confidence / 2)))
+        return found
 
 
 @dataclass(frozen=True)
@@ -151,16 +169,16 @@ class Standard:
         )
 
     def apply(self, features_NF: Array) -> Array:
-        """Standardised, held within the training range by half of it on either side."""
+        """Standardise, after clipping to the training range plus half of it on either side."""
         margin = (self.high - self.low) / 2
         held = np.clip(features_NF, self.low - margin, self.high + margin)
         found: Array = (held - self.centre) / self.scale
         return found
 
     def excess(self, features_NF: Array) -> Array:
-        """How far outside the range, in ranges of the worst feature; 0 inside; ``(N,)``."""
+        """Distance outside the training range, in ranges of the worst feature, ``(N,)``."""
         span = self.high - self.low
-        # A feature that never varied in training is left as soon as it moves.
+        # A feature that was constant in training has no range: any change is outside.
         unit = np.where(span > 1e-9, span, 1e-9 + 0.1 * np.abs(self.centre) + 0.1)
         excess = np.zeros(len(features_NF))
         for low, high, scale, column in zip(self.low, self.high, unit, features_NF.T, strict=True):
@@ -169,7 +187,7 @@ class Standard:
 
 
 class CostRegressor:
-    """A positive target with calibrated intervals; made by ``fit``, never changed after."""
+    """Predicts a positive target with intervals; made by ``fit``, never changed after."""
 
     def __init__(
         self,
@@ -210,7 +228,7 @@ class CostRegressor:
         costs, standard, residual = _fit_prior(rows)
         row_weights = _row_weights(sd)
         features = standard.apply(rows.features)
-        # The process is always there: its deviation tells rows near the training from far ones.
+        # The process is always fitted: its deviation grows with the distance from training rows.
         learners = {
             name: kind.fit(features, residual, row_weights, seed)
             for name, kind in LEARNERS.items()
@@ -218,7 +236,7 @@ class CostRegressor:
         }
         return cls(choice, costs, standard, weights, learners, conformal, kappa, label_sd)
 
-    def predict(self, terms_NK: Array, features_NF: Array, confidence: float = 0.9) -> Interval:
+    def predict(self, terms_NK: Array, features_NF: Array, confidence: float = 0.9) -> Predictions:
         """Two-sided intervals at ``confidence``; ``terms`` are those of ``choice``.
 
         Raises:
@@ -239,18 +257,18 @@ class CostRegressor:
         width = _deviations(deviation, self.kappa, self.label_sd)
         width = width * self.conformal.half_width(confidence)
         outside = excess > _SLACK
-        # Outside the training range the residual is a guess: twice the width, more further out.
+        # Outside the training range the residual is extrapolated: at least twice the width.
         width = np.where(outside, (2 + excess) * width, width)
         with np.errstate(over="ignore"):
-            # Far outside the range anything is possible: infinite is what is meant there.
-            return Interval(
+            # Far outside the range an infinite bound is intended.
+            return Predictions(
                 np.exp(middle), np.exp(middle - width), np.exp(middle + width), ~outside
             )
 
 
 def _row_weights(sd: Array) -> Array:
     weights = 1 / sd**2
-    # One lucky row of six equal windows must not outweigh all others.
+    # A row whose windows agree by chance must not outweigh all others.
     found: Array = np.minimum(weights, 9 * np.median(weights))
     return found
 
@@ -268,31 +286,23 @@ def _costs(terms: Terms, target: Array, relative_sd: Array) -> Array:
         if terms.prior is None
         else scaled(terms.prior, terms.values, target)
     )
-    # Labels differ by more than their own noise: equal weights but for what is clearly noisy.
+    # Labels differ by more than their own noise, so only clearly noisy rows get less weight.
     weighted = np.sqrt(relative_sd**2 + np.median(relative_sd) ** 2 + FLOOR_SD**2)
     return fit_costs(terms.values, target, weighted, prior, pull=terms.pull)
 
 
 def _folds(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """A fold for each row: whole groups, folds of about equal size."""
-    _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    most = _FEW_FOLDS if len(groups) >= _FEW_FOLDS_FROM else _MOST_FOLDS
-    n_folds = min(most, len(sizes))
-    if n_folds < 2:
-        # One group only: its rows are all that there is to hold out.
-        index, sizes, n_folds = np.arange(len(groups)), np.ones(len(groups), int), most
-    rng = np.random.default_rng(seed)
-    fold_of = np.zeros(len(sizes), dtype=np.int64)
-    filled = np.zeros(n_folds)
-    for group in sorted(rng.permutation(len(sizes)), key=lambda g: -int(sizes[g])):
-        fold_of[group] = int(filled.argmin())
-        filled[fold_of[group]] += sizes[group]
-    found: NDArray[np.int64] = fold_of[index]
-    return found
+    unit = np.unique(groups, return_inverse=True)[1]
+    if unit.max() == 0:
+        # With a single group, rows are held out one by one.
+        unit = np.arange(len(groups))
+    n_folds = _FEW_FOLDS if len(groups) >= _FEW_FOLDS_FROM else _MOST_FOLDS
+    return deal(unit, n_folds, np.random.default_rng(seed))
 
 
 def _choose_terms(rows: TrainingRows, folds: NDArray[np.int64]) -> int:
-    """The candidate of least held-out error, on some hundred rows."""
+    """The candidate of least cross-validation error, on some hundred rows."""
     step = max(1, len(folds) // _ROWS_TO_CHOOSE_TERMS)
     part, part_folds = rows.rows(np.arange(0, len(folds), step)), folds[::step]
     losses = []
@@ -310,7 +320,7 @@ def _choose_terms(rows: TrainingRows, folds: NDArray[np.int64]) -> int:
 def _held_out(
     rows: TrainingRows, folds: NDArray[np.int64], seed: int
 ) -> tuple[dict[str, Array], Array, Array]:
-    """Residuals that each learner predicts for rows it did not see, its deviation, the truth."""
+    """Out-of-fold residuals of each learner, the process's deviation, and the true residuals."""
     n = len(folds)
     found = {name: np.zeros(n) for name in ("nothing", *LEARNERS)}
     deviation, truth = np.zeros(n), np.zeros(n)
@@ -337,8 +347,8 @@ def _select(held_out: Mapping[str, Array], truth: Array, sd: Array) -> dict[str,
     """Weights of the learners: greedy selection with replacement, then shrunk to "nothing".
 
     The selected mixture keeps ``1 - (se / gain)**2`` of its weight, where ``gain`` is how much
-    smaller its mean absolute error is than nothing's and ``se`` that gain's standard error: with
-    few rows, errors flatter what was selected by them.
+    smaller its mean absolute error is than nothing's and ``se`` that gain's standard error:
+    with few rows, the errors that a mixture was selected by are too small.
     """
     names = list(held_out)
     if len(truth) < _LEAST_RESIDUAL_ROWS:
@@ -368,7 +378,7 @@ def _deviations(process: Array, kappa: float, label_sd: float) -> Array:
 def _calibrated(
     error: Array, deviation: Array, label_sd: float, groups: NDArray[np.int64]
 ) -> tuple[float, Conformal]:
-    """The share of the process's deviation that gives the narrowest intervals, and its scores."""
+    """The weight of the process's deviation that gives the narrowest intervals, calibrated."""
     found = []
     for kappa in _KAPPAS:
         deviations = _deviations(deviation, kappa, label_sd)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,11 @@ _STRONGEST = 8
 _PENALTIES = np.logspace(-2, 5, 15)
 
 
+@dataclass(frozen=True)
 class Ridge:
-    """Linear ridge regression on standardised features."""
+    """Linear ridge regression on standardised features; the first coefficient is the intercept."""
 
-    def __init__(self, coefficients: Array) -> None:
-        """The first coefficient is the intercept."""
-        self.coefficients = coefficients
+    coefficients: Array
 
     @classmethod
     def fit(cls, rows_NF: Array, target_N: Array, weight_N: Array, seed: int) -> Ridge:
@@ -33,22 +32,13 @@ class Ridge:
         found: Array = self.coefficients[0] + rows_NF @ self.coefficients[1:]
         return found
 
-    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Plain arrays; ``from_arrays`` reads them back."""
-        return {"coefficients": self.coefficients}
 
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Ridge:
-        """Read ``to_arrays``'s form."""
-        return cls(np.asarray(arrays["coefficients"], dtype=float))
-
-
+@dataclass(frozen=True)
 class QuadraticRidge:
-    """Ridge regression on the features and on the products of the strongest eight of them."""
+    """Ridge regression on the features and on the products of the ``chosen``, strongest eight."""
 
-    def __init__(self, chosen: NDArray[np.int64], ridge: Ridge) -> None:
-        """``chosen`` are the features multiplied."""
-        self._chosen, self._ridge = chosen, ridge
+    chosen: NDArray[np.int64]
+    coefficients: Array
 
     @classmethod
     def fit(cls, rows_NF: Array, target_N: Array, weight_N: Array, seed: int) -> QuadraticRidge:
@@ -56,27 +46,18 @@ class QuadraticRidge:
         centred = target_N - np.average(target_N, weights=weight_N)
         strength = np.abs((rows_NF * weight_N[:, None]).T @ centred)
         chosen = np.sort(np.argsort(-strength, kind="stable")[:_STRONGEST])
-        return cls(chosen, Ridge.fit(_expanded(rows_NF, chosen), target_N, weight_N, seed))
+        return cls(chosen, _ridge(_expanded(rows_NF, chosen), target_N, weight_N))
 
     def predict(self, rows_NF: Array) -> Array:
         """Shape ``(N,)``."""
-        coefficients = self._ridge.coefficients
-        n_linear, picked = 1 + rows_NF.shape[1], rows_NF[:, self._chosen]
+        coefficients = self.coefficients
+        n_linear, picked = 1 + rows_NF.shape[1], rows_NF[:, self.chosen]
         # The products' part is a quadratic form: no need to write them out.
-        form = np.zeros((len(self._chosen), len(self._chosen)))
-        form[np.triu_indices(len(self._chosen))] = coefficients[n_linear:]
+        form = np.zeros((len(self.chosen), len(self.chosen)))
+        form[np.triu_indices(len(self.chosen))] = coefficients[n_linear:]
         linear = coefficients[0] + rows_NF @ coefficients[1:n_linear]
         found: Array = linear + np.einsum("nf,nf->n", picked @ form, picked)
         return found
-
-    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Plain arrays; ``from_arrays`` reads them back."""
-        return {"chosen": self._chosen, **self._ridge.to_arrays()}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> QuadraticRidge:
-        """Read ``to_arrays``'s form."""
-        return cls(np.asarray(arrays["chosen"], dtype=np.int64), Ridge.from_arrays(arrays))
 
 
 def _expanded(rows_NF: Array, chosen: NDArray[np.int64]) -> Array:

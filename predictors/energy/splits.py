@@ -1,7 +1,7 @@
-"""How rows are divided into training and test, so that nothing of a test row was seen.
+"""Split rows into training and test folds without leakage.
 
-A split is a list of folds. Whatever it holds out, rows of an architecture in the test part are
-left out of training too, on whichever workload and in whichever session they were measured.
+Every kind of split also removes from training all rows of the architectures under test, on any
+workload and from any session.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ DESCRIPTIONS: dict[SplitKind, str] = {
     "by-family": "whole families held out; a family is one width (d_model) on one workload",
     "extrapolation": "trained on the 70% of least FLOPs, tested on the costliest",
 }
-# Rows that a fold must train on: with fewer, the predictor only scales stated costs.
+# Least training rows of a fold; with fewer, the predictor only scales stated costs.
 LEAST_TRAINING = 10
-# Rows that all folds together must test: fewer give no figure worth the name.
+# Least test rows of all folds together; fewer give no useful figure.
 LEAST_TEST = 10
 _CHEAP_SHARE = 0.7
 
 
 class SplitRefusedError(Exception):
-    """The records do not allow a split; the message is a sentence that says why."""
+    """The records do not allow a split; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class SplitRows:
-    """What splits go by, one entry a row.
+    """The keys that splits group rows by, one entry a row.
 
     ``architecture`` names the architecture, ``session`` the measuring session (empty where none
     is known), ``family`` the workload and width.
@@ -77,12 +77,12 @@ def make_folds(kind: SplitKind, rows: SplitRows, *, n_folds: int, seed: int) -> 
         unit, name = architecture, "architecture"
     if unit.max() == 0:
         raise SplitRefusedError(f"the records hold one {name} only, so none can be held out")
-    fold_of = _dealt(unit, n_folds, np.random.default_rng(seed))
+    fold_of = deal(unit, n_folds, np.random.default_rng(seed))
     return _checked([_fold(fold_of == fold, architecture) for fold in np.unique(fold_of)])
 
 
 def _fold(test: NDArray[np.bool_], architecture: Ints) -> Fold:
-    """Training is what is not tested, less every row of an architecture that is."""
+    """A fold, without training rows of architectures under test."""
     seen = np.isin(architecture, architecture[test])
     return Fold(np.flatnonzero(~test & ~seen), np.flatnonzero(test))
 
@@ -100,8 +100,8 @@ def _checked(folds: list[Fold]) -> list[Fold]:
     return folds
 
 
-def _dealt(unit: Ints, n_folds: int, rng: np.random.Generator) -> Ints:
-    """A fold for each row: whole units, the largest first to the emptiest fold."""
+def deal(unit: Ints, n_folds: int, rng: np.random.Generator) -> Ints:
+    """Assign whole units to folds: the largest first, to the emptiest fold."""
     sizes = np.bincount(unit)
     fold_of_unit = np.zeros(len(sizes), dtype=np.int64)
     filled = np.zeros(min(n_folds, len(sizes)))

@@ -1,9 +1,9 @@
-"""From one device to another: what the first one taught, as a prior for the second.
+"""Transfer learning: one device's predictor as the prior for a second device.
 
-The first device's parts of the prediction (each term times its cost) are held together, and sums
-of the terms that share a unit stand beside them with loose costs of their own: a second device
-that is the same but for speed needs the one, a device that weighs computing, memory and launches
-otherwise the other. A dozen rows decide.
+The prior has two kinds of terms. The parts of the first device's prediction (each term times its
+cost) keep their proportions; they fit a second device that differs in scale only. Sums of the
+terms that share a unit have weakly regularised costs of their own; they fit a device with other
+proportions of computing, memory and launches. A dozen rows determine the mixture.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from predictors.energy.costs import Array
 from predictors.energy.design import choose_rows, design_features
 from predictors.energy.regressor import Terms
 
-# How firmly the source's parts keep their proportion, and how loosely the groups are held.
+# Regularisation of the source's parts and of the groups.
 _SOURCE_PULL, _GROUP_PULL = 0.5, 0.1
-# Of the second device's target, how much the first one's prediction is thought to explain.
+# Prior share of the second device's target that the first one's prediction explains.
 _SOURCE_SHARE = 0.6
 
 
@@ -30,14 +30,14 @@ def transfer_terms(
 ) -> Terms:
     """The second device's prior; ``groups`` name columns that share a unit.
 
-    ``source_prediction`` includes what the source learned beyond its costs: its ratio to the sum
-    of the parts scales them row by row.
+    ``source_prediction`` includes the source's residual: its ratio to the sum of the parts scales
+    them row by row.
     """
     parts = terms_NK * source_costs_K
     parts = parts * (source_prediction_N / parts.sum(axis=1))[:, None]
     sums = group_sums(terms_NK, groups)
     size = sums.mean(axis=0)
-    # Groups in units of the prediction, so that one proportion serves any of them.
+    # Groups in units of the prediction, so that one prior share fits all.
     unit = np.where(size > 0, float(source_prediction_N.mean()) / np.where(size > 0, size, 1), 1.0)
     n_groups = max(1, len(groups))
     return Terms(
@@ -62,9 +62,9 @@ def rows_to_adapt(
     groups: Mapping[str, Sequence[int]],
     n: int,
 ) -> list[int]:
-    """Positions of the ``n`` rows that, once measured, tell most of the second device.
+    """Positions of the ``n`` most informative rows to measure on the second device.
 
-    V-optimal for the source's prediction and the groups.
+    They are V-optimal for the source's prediction and the groups.
 
     Raises:
         ValueError: fewer than ``n`` rows.

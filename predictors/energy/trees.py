@@ -1,13 +1,13 @@
-"""Boosted oblivious trees: one split a level, so a tree is a table and many are cheap to ask.
+"""Boosted oblivious trees: one split per level, so that a tree is a lookup table.
 
-Friedman 2001 for boosting; oblivious (symmetric) trees, Kohavi 1994 and Prokhorenkova et al. 2018,
-are strong regularisers on tables of some hundred rows. Kept as plain arrays, so that an artifact
-holds them without pickle.
+Boosting after Friedman 2001. Oblivious (symmetric) trees (Kohavi 1994; Prokhorenkova et al. 2018)
+regularise strongly, which suits tables of some hundred rows. They consist of plain arrays, so that
+an artifact needs no pickle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +18,33 @@ _TREES = 100
 _DEPTH = 3
 _RATE = 0.08
 _BINS = 32
-# Weight that a leaf's mean is drawn to zero by, in rows.
+# Shrinkage of a leaf's mean towards zero, in rows.
 _SHRINK = 3.0
 _ROW_SHARE = 0.8
 
 
+@dataclass(frozen=True)
 class Trees:
-    """A sum of trees; ``feature`` and ``threshold`` have shape ``(T, depth)``."""
+    """A sum of trees; ``feature`` and ``threshold`` have shape ``(T, depth)``.
 
-    def __init__(self, feature: NDArray[np.int64], threshold: Array, leaf: Array) -> None:
-        """``leaf`` has shape ``(T, 2**depth)``; the first level is the lowest bit."""
-        self._feature, self._threshold, self._leaf = feature, threshold, leaf
+    ``leaf`` has shape ``(T, 2**depth)``; the first level is the lowest bit.
+
+    Raises:
+        ValueError: the shapes do not match.
+    """
+
+    feature: NDArray[np.int64]
+    threshold: Array
+    leaf: Array
+
+    def __post_init__(self) -> None:
+        """Check the shapes."""
+        shapes = self.feature.shape, self.threshold.shape, self.leaf.shape
+        if shapes[0] != shapes[1] or shapes[2] != (len(self.feature), 2 ** shapes[0][-1]):
+            raise ValueError(
+                f"trees must have splits (T, depth) and leaves (T, 2**depth), got "
+                f"{shapes[0]}, {shapes[1]} and {shapes[2]}"
+            )
 
     @classmethod
     def fit(cls, rows_NF: Array, target_N: Array, weight_N: Array, seed: int) -> Trees:
@@ -53,7 +69,7 @@ class Trees:
             values = _RATE * sums / (masses + _SHRINK)
             residual -= values[leaf_N]
             features.append([f for f, _ in split])
-            # A feature with one value has no edge: the split puts every row on one side.
+            # A constant feature has no edge: all rows fall on one side.
             thresholds.append([edges[f][b] if len(edges[f]) else np.inf for f, b in split])
             leaves.append(values)
         return cls(np.array(features), np.array(thresholds), np.array(leaves))
@@ -62,39 +78,13 @@ class Trees:
         """The sum over trees, shape ``(N,)``."""
         columns = np.asfortranarray(rows_NF)
         total = np.zeros(len(rows_NF))
-        for feature, threshold, leaf in zip(
-            self._feature, self._threshold, self._leaf, strict=True
-        ):
+        for feature, threshold, leaf in zip(self.feature, self.threshold, self.leaf, strict=True):
             index = np.zeros(len(rows_NF), dtype=np.uint8)
             for level in range(len(feature)):
                 above = columns[:, feature[level]] > threshold[level]
                 index |= above.view(np.uint8) << level
             total += leaf[index]
         return total
-
-    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Plain arrays; ``from_arrays`` reads them back."""
-        return {"feature": self._feature, "threshold": self._threshold, "leaf": self._leaf}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Trees:
-        """Read ``to_arrays``'s form.
-
-        Raises:
-            ValueError: the shapes are not those of trees.
-        """
-        feature = np.asarray(arrays["feature"], dtype=np.int64)
-        threshold = np.asarray(arrays["threshold"], dtype=float)
-        leaf = np.asarray(arrays["leaf"], dtype=float)
-        if feature.shape != threshold.shape or leaf.shape != (
-            len(feature),
-            2 ** feature.shape[-1],
-        ):
-            raise ValueError(
-                f"trees must have splits (T, depth) and leaves (T, 2**depth), got "
-                f"{feature.shape}, {threshold.shape} and {leaf.shape}"
-            )
-        return cls(feature, threshold, leaf)
 
 
 def _edges(column: Array) -> Array:

@@ -1,10 +1,9 @@
-"""A predictor from before, and measurements that arrive: which of the two to believe.
+"""Update a fitted predictor by new measurements: use it, adapt it, or replace it.
 
-What was fitted elsewhere or earlier is kept as it is while it predicts new measurements best; it
-becomes the prior of a predictor fitted to them (``EnergyPredictor.adapt``) once that is better,
-and is dropped for one fitted to them alone once that is better still. Better is a higher log score
-of measurements that the predictor did not see: errors count, and so do intervals that are too
-narrow or too wide (Gneiting & Raftery 2007).
+The predictor is used as it is while it predicts the new measurements best. Once a predictor
+adapted to them (``CostPredictor.adapt``) is better, that is used, and once one fitted to them
+alone is better still, that one. Better is a higher log score of held-out measurements, by which
+errors count, and so do intervals that are too narrow or too wide (Gneiting & Raftery 2007).
 """
 
 from __future__ import annotations
@@ -13,43 +12,42 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from predictors.energy.models import EnergyPredictor, Observation
+from predictors.energy.models import CostPredictor, Observation
 from predictors.energy.regressor import LEAST_ROWS
 from search_spaces.workload import Workload
 
-# Measurements below which nothing can be held out.
+# With fewer measurements nothing is held out.
 _LEAST = 3
 _FOLDS = 3
 _ONE_DEVIATION = 0.683
-# One measurement that failed in an unknown way must not decide alone.
+# Caps the penalty of one outlier.
 _MOST_DEVIATIONS = 5.0
 _LEAST_DEVIATION = 0.01
 
-_Maker = Callable[[Sequence[Observation]], EnergyPredictor]
+_Maker = Callable[[Sequence[Observation]], CostPredictor]
 
 
 def updated(
-    source: EnergyPredictor,
+    source: CostPredictor,
     observations: Sequence[Observation],
     *,
     is_same: bool,
     seed: int = 0,
-) -> EnergyPredictor:
+) -> CostPredictor:
     """The predictor to use after ``observations``, none of which ``source`` was fitted to.
 
-    ``is_same`` says whether ``source`` was fitted to the device and protocol that they come from.
-    If not, it is never used as it is: without observations it then predicts by itself, tenfold
-    unsure.
+    ``is_same`` says whether ``source`` was fitted to their device and protocol. If not, it is
+    never used as it is: without observations its intervals are widened to a factor of ten.
     """
     n = len(observations)
     if n < _LEAST:
         return source if is_same else source.adapt(observations, seed=seed)
 
-    def adapted(rows: Sequence[Observation]) -> EnergyPredictor:
+    def adapted(rows: Sequence[Observation]) -> CostPredictor:
         return source.adapt(rows, seed=seed)
 
-    def own(rows: Sequence[Observation]) -> EnergyPredictor:
-        return EnergyPredictor.fit(rows, seed=seed)
+    def own(rows: Sequence[Observation]) -> CostPredictor:
+        return CostPredictor.fit(rows, seed=seed)
 
     may_be_own = n >= 2 * LEAST_ROWS
     if not is_same and not may_be_own:
@@ -63,7 +61,7 @@ def updated(
 
 
 def _held_out_score(make: _Maker, observations: Sequence[Observation], seed: int) -> float:
-    """Mean log score of each fold by what is made of the others."""
+    """Mean log score over folds, each predicted by a model made from the others."""
     hashes = sorted({o.architecture.hash for o in observations})
     order = np.random.default_rng(seed).permutation(len(hashes))
     fold_of = {hashes[position]: rank % _FOLDS for rank, position in enumerate(order)}
@@ -77,17 +75,17 @@ def _held_out_score(make: _Maker, observations: Sequence[Observation], seed: int
 
 
 def _score(
-    predictor: EnergyPredictor, observations: Sequence[Observation]
+    predictor: CostPredictor, observations: Sequence[Observation]
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Log density of each measurement's logarithm, but for a constant."""
+    """Log density of each measurement's logarithm, up to a constant."""
     by_workload: dict[Workload, list[Observation]] = {}
     for observation in observations:
         by_workload.setdefault(observation.workload, []).append(observation)
     found = []
     for workload, rows in by_workload.items():
         predicted = predictor.predict([o.architecture for o in rows], workload, _ONE_DEVIATION)
-        sd = np.maximum(np.log(predicted.high_j / predicted.low_j) / 2, _LEAST_DEVIATION)
-        away = np.log(np.array([o.energy_j for o in rows]) / predicted.mean_j) / sd
+        sd = np.maximum(np.log(predicted.high / predicted.low) / 2, _LEAST_DEVIATION)
+        away = np.log(np.array([o.cost for o in rows]) / predicted.mean) / sd
         found.append(-np.log(sd) - np.minimum(np.abs(away), _MOST_DEVIATIONS) ** 2 / 2)
     scores: np.ndarray[tuple[int], np.dtype[np.float64]] = np.concatenate(found)
     return scores

@@ -1,4 +1,4 @@
-"""What a search itself spends: joules of its device while it trains."""
+"""The energy account of training: joules of the device while a trial trains."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import time
 from types import TracebackType
 
 from predictors.meters.base import Meter, MeterError
-from predictors.meters.nvml import NvmlMeter
 from predictors.meters.select import choose_meter
 
 
 def whole_device() -> float:
-    """The share of what trains alone on its device."""
+    """The share of a process that trains alone on its device."""
     return 1.0
 
 
 class EnergySpan:
     """``with EnergySpan(device) as span: ...`` then ``span.energy_j``.
 
-    Read by the device's best meter, as labels are. A counter belongs to the whole device, so its
-    joules are shared evenly where several trials train at once; an estimate is of this process
-    alone. A GPU's joules leave out its host, as everywhere. ``None`` where nothing can be read or
-    the sensor was lost: training goes on, and what it drew is unknown and not 0.
+    It is read by the device's best meter, as labels are. A counter covers the whole device, so its
+    joules are divided evenly among trials that train at once; an estimate covers this process
+    alone. A GPU's joules exclude its host, as everywhere. ``None`` if nothing can be read or the
+    sensor was lost: training goes on, and its joules are unknown and not 0.
     """
 
     def __init__(self, device: str, share: float = 1.0) -> None:
@@ -32,11 +31,10 @@ class EnergySpan:
         self._before_j = 0.0
         try:
             self._meter = choose_meter(None, device)
+            # Other sensors are not needed here, and each reading costs time.
+            self._meter.count_joules_only()
         except MeterError:
             self._meter = None
-        if isinstance(self._meter, NvmlMeter):
-            # Nothing else of a window is asked for, and each reading of a sensor costs something.
-            self._meter.count_joules_alone()
 
     def __enter__(self) -> EnergySpan:
         """Start counting."""
@@ -83,5 +81,5 @@ class EnergySpan:
 
 
 def _pause() -> None:
-    """The work of a span goes on by itself; waiting for a tick needs none from here."""
+    """Wait for a step of the counter; the work of a span runs on its own."""
     time.sleep(0.005)

@@ -16,10 +16,10 @@ LARGEST = 4096
 
 @dataclass(frozen=True, slots=True)
 class BatchSearch:
-    """Where the search for one model's batch size stands.
+    """State of the search for one model's batch size.
 
-    ``following`` is the size to measure next, ``None`` at the end. ``settled`` is the answer,
-    ``None`` before the end and where not even one sample could be measured.
+    ``following`` is the size to measure next, ``None`` at the end. ``settled`` is the result,
+    ``None`` before the end, or if not even one sample could be measured.
     """
 
     following: int | None
@@ -27,10 +27,10 @@ class BatchSearch:
 
 
 def search_batch_size(found_j: Mapping[int, float | None]) -> BatchSearch:
-    """Where the search stands after ``found_j``: joules per sample by batch size.
+    """The state of the search after ``found_j``, joules per sample by batch size.
 
-    Sizes are tried from 1 on. A size that could not be measured (``None``), as when memory ends,
-    ends the search like one that saves too little: the size before it is the answer.
+    Sizes are doubled from 1 on. A size that could not be measured (``None``), for lack of memory
+    say, ends the search as one that saves too little does: the size before it is the result.
     """
     size = 1
     before_j: float | None = None

@@ -1,10 +1,9 @@
-"""Which of two architectures takes fewer joules, and by how much: windows in turn, A B or B A.
+"""Compare the joules of two architectures by interleaved windows, A B or B A.
 
-Both live in processes of their own and take turns on the device within seconds, so drift that is
-slower than a pair of windows cancels in the ratio. One pair of processes is not enough: where
-memory happens to lie makes two runs of the very same model differ (by up to 20% seen on a shared
-CPU), and no number of windows averages that away. So each ratio comes from a fresh pair of
-processes, and the interval is over those.
+Each runs in its own process, and they alternate on the device within seconds, so slower drift
+cancels in the ratio. One pair of processes is not enough: the placement of memory makes two runs
+of the same model differ (by up to 20% on a shared CPU), which no number of windows averages out.
+So each ratio comes from a fresh pair of processes, and the interval is over pairs.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ from predictors.meters.base import Window
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
-# Windows of each model in one pair of processes, enough to outweigh what one window errs by.
+# Windows of each model in one pair of processes, to average the error of single ones.
 _WINDOWS_PER_PAIR = 3
 
 
 class Served(Interface):
-    """A measuring process in ``serve`` mode; see ``campaign.worker``."""
+    """A measuring process in ``serve`` mode; see ``measurement.worker``."""
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Give it a command."""
+        """Send a command."""
         ...
 
     def receive(self) -> dict[str, Any]:
-        """Its answer, or ``MeasureError``."""
+        """Receive the answer, or raise ``MeasureError``."""
         ...
 
 
@@ -88,11 +87,11 @@ def compare(
     on_pair: Callable[[int, float | None], None] | None = None,
     start: Callable[[Mapping[str, Any]], AbstractContextManager[Served]] | None = None,
 ) -> Comparison:
-    """Measure pairs until the ratio's interval is as narrow as the protocol asks.
+    """Measure pairs until the ratio's interval is as narrow as the protocol requires.
 
     The protocol's numbers of repeats count pairs here. ``timeout_s`` is for one pair. ``on_pair``
-    hears how many pairs there are and the half-width so far (relative; ``None`` while there are
-    too few). ``start`` may be replaced in tests.
+    is called with the number of pairs and the relative half-width so far, ``None`` while there are
+    too few. ``start`` may be replaced in tests.
 
     Raises:
         MeasureError: a process failed or took longer than ``timeout_s``.
@@ -123,7 +122,8 @@ def compare(
             with lock.exclusive():
                 pairs.append(_measure_pair(served, protocol, order))
         if len(pairs) >= protocol.min_repeats:
-            ratio, low, high = median_interval([pair.ratio for pair in pairs])
+            found = median_interval([pair.ratio for pair in pairs])
+            ratio, low, high = found.mean, found.low, found.high
             width = (high - low) / 2 / ratio
         if on_pair is not None:
             on_pair(len(pairs), width if math.isfinite(width) else None)
@@ -144,15 +144,15 @@ def compare(
         is_estimate=head["is_estimate"],
         device=head["device"],
         protocol_hash=protocol.hash,
-        # The other of the two is a second process there. One that only waits changes no ratio,
-        # and one that computes spoils its windows.
+        # The other model's process is on the device too. It only waits, which changes no ratio; a
+        # process that computes spoils windows.
         flags=tuple(sorted(flags - {"foreign_process"})),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """What one pair of processes gave: medians of joules per batch, and of their ratio."""
+    """Result of one pair of processes: medians of joules per batch, and of their ratio."""
 
     a_j: float
     b_j: float

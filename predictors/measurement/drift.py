@@ -1,14 +1,13 @@
-"""Drift of a device over a campaign, seen by a fixed reference model and corrected for.
+"""Correct the drift of a device over a campaign by a fixed reference model.
 
-A board draws a few per cent more when it is hot or when another job shares its air: on H100s up to
+A board draws a few per cent more when it is hot or when another job heats its air: on H100s up to
 21% between blocks of one table. The reference is measured before each block of candidates and
-after the last; a candidate's joules are divided by how far the reference, interpolated in time
-between its two neighbours, lies from its own median over all sessions.
+after the last. A candidate's joules are divided by the ratio of the reference, interpolated in
+time between its two neighbours, to the reference's median over all sessions.
 
-Correcting by a reference that jumps about would add its noise to every label. So the correction is
-applied only where it is seen to help: where inner references follow from their neighbours better
-than from the median, or, with too few of them to tell, where the reference moved by more than its
-own intervals.
+A noisy reference would add its noise to every label. So the correction is applied only if it
+helps: if inner references are predicted better by their neighbours than by the median, or, with
+too few of them, if the reference moved by more than its own intervals.
 """
 
 from __future__ import annotations
@@ -22,32 +21,32 @@ from statistics import median
 
 from predictors.measurement.records import EnergyRecord
 
-# Flags of corrected records, of those with a reference that moved without following any trend, and
-# of those without a reference in their session.
+# Flags of records that are corrected, whose reference moved without a trend, and whose session has
+# no reference.
 CORRECTED = "drift_corrected"
 IRREGULAR = "drift_irregular"
 UNCORRECTED = "no_reference"
 
-# Movement of the reference that no label would notice.
+# Relative movement of the reference that is negligible.
 _NEGLIGIBLE = 0.001
 
 _Group = tuple[str, str, str, str]
-# A group's sessions with one reference: another architecture or workload has another level.
+# A group's sessions with one reference, since another one has another level.
 _Series = tuple[_Group, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """How a device drifted under one protocol, by a reference on ``workload``.
+    """Drift of a device under one protocol, by a reference on ``workload``.
 
-    ``limits`` are those of the board in words, empty where it reports none.
+    ``limits`` are those of the board in words, empty if it reports none.
 
     ``span`` is the reference's largest reading less its smallest, relative to its median.
-    ``deviation`` is the median relative distance of references from their median, what no
-    correction leaves; ``residual`` that of inner ones from what follows from their two neighbours,
-    what the correction leaves. Both are ``None`` with under three references in every session.
-    ``is_applied`` says whether records are corrected, ``is_irregular`` that the reference moved
-    by more than its intervals and yet correcting would not help.
+    ``deviation`` is the median relative distance of references from their median, the error
+    without correction; ``residual`` that of inner ones from the interpolation between their
+    neighbours, the error with it. Both are ``None`` with fewer than three references in every
+    session. ``is_applied`` says whether records are corrected, ``is_irregular`` that the reference
+    moved by more than its intervals and the correction would not help.
     """
 
     device: str
@@ -68,13 +67,12 @@ class DriftReport:
 def correct_drift(
     records: Sequence[EnergyRecord],
 ) -> tuple[list[EnergyRecord], list[DriftReport]]:
-    """Candidates with their joules corrected, in the order given, and a report per device.
+    """Correct the joules of candidates; return them in order, and a report per device.
 
-    Readings of different devices, sources, protocols or limits of the board are kept apart, and so
-    are sessions with different references. A corrected interval is
-    wider by the reference's own (half-widths added in quadrature). What is not corrected stays
-    as it is: without a flag where no drift was seen, with ``drift_irregular`` or
-    ``no_reference`` where it may have been.
+    Devices, sources, protocols, limits of the board and references are treated separately. A
+    corrected interval is wider by the reference's own (half-widths added in quadrature). Other
+    records are unchanged, with the flag ``drift_irregular`` or ``no_reference`` if there may have
+    been drift.
     """
     series: dict[_Series, dict[str, list[EnergyRecord]]] = defaultdict(lambda: defaultdict(list))
     series_of: dict[tuple[_Group, str], _Series] = {}

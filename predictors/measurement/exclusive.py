@@ -1,13 +1,13 @@
 """One device, many trainers, one measurement at a time: a readers-writer lock between processes.
 
-Trainers hold the lock shared, a training step at a time; a measurement holds it exclusively, so
-nothing else of ours runs on the device meanwhile. Two ``flock`` files: a measurement first takes
-the turnstile, which keeps trainers from starting another step, then waits for the steps under
-way. The kernel lets go of both however a process ends.
+Trainers hold the lock shared, a training step at a time; a measurement holds it exclusively. It
+consists of two ``flock`` files: a measurement first takes the turnstile, which keeps trainers from
+starting another step, then waits for the running steps. The kernel releases both however a process
+ends.
 
-Each machine has one folder of locks for all its users, and a board one name in it, its UUID.
-Whoever opens a lock is listed beside it while it lives, so that a measurement knows our own
-processes from foreign ones.
+All users of a machine share one folder of locks, in which a board is named by its UUID. Each
+process that opens a lock is listed beside it while it lives, so that a measurement can distinguish
+our processes from foreign ones.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nas.core.user_folders import ForeignFolderError, private_folder, shared_folder
-from predictors.meters.base import Meter, MeterError
-from predictors.meters.nvml import NvmlMeter, board_uuid
+from predictors.meters.base import MeterError
+from predictors.meters.nvml import board_uuid
 from predictors.meters.visible import visible_gpu
 
 FOLDER_VARIABLE = "JOULENAS_LOCK_FOLDER"
 # Not below TMPDIR, which differs from process to process on one machine.
 _FOLDER = Path("/tmp/joulenas-locks")
-# Of files that list processes: kept open, and so locked, until the process ends.
+# Descriptors of the files that list this process; open, and so locked, until it ends.
 _listed: dict[Path, int] = {}
 
 
@@ -62,8 +62,7 @@ class DeviceLock:
     def shared(self) -> Iterator[None]:
         """Hold the device along with other trainers; waits while a measurement runs or waits.
 
-        Inside of itself it does nothing: to wait at the turnstile while holding the device would
-        never end.
+        Nested, it does nothing: waiting at the turnstile while holding the device would deadlock.
         """
         _, device = self._open()
         if not self._depth:
@@ -78,7 +77,7 @@ class DeviceLock:
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """Inside ``shared``: let go of the device for work that does not use it."""
+        """Inside ``shared``: release the device for work that does not use it."""
         _, device = self._open()
         fcntl.flock(device, fcntl.LOCK_UN)
         try:
@@ -117,7 +116,7 @@ class DeviceLock:
         fcntl.flock(turnstile, fcntl.LOCK_UN)
 
     def _open(self) -> tuple[int, int]:
-        # Kept open: opening for each training step would cost more than locking.
+        # Opening the files for each training step would cost more than locking.
         if self._files is None:
             try:
                 self._files = self._open_shared_or_own()
@@ -130,7 +129,7 @@ class DeviceLock:
         try:
             return self._open_in(shared_folder(self._folder))
         except (ForeignFolderError, PermissionError):
-            # Somebody has closed the shared one: this user's processes still wait for each other.
+            # The shared folder is not usable: lock among this user's processes at least.
             own = self._folder.with_name(f"{self._folder.name}-{os.geteuid()}")
             self._folder = private_folder(own)
             return self._open_in(self._folder)
@@ -154,17 +153,11 @@ class DeviceLock:
             os.close(descriptor)
 
 
-def introduce(meter: Meter, lock: DeviceLock) -> None:
-    """Let ``meter`` know our own processes on the device of ``lock``."""
-    if isinstance(meter, NvmlMeter):
-        meter.know_own(lock.processes)
-
-
 def _open_file(path: Path) -> int:
-    """Open a lock, which another user may have made: reading is enough to lock it.
+    """Open a lock that another user may have created; read access suffices to lock it.
 
-    Links are refused, and a file of somebody else's is not opened to be created: Linux refuses
-    that in folders that all may write to (``fs.protected_regular``).
+    Links are refused. An existing file is opened without ``O_CREAT``, which Linux refuses for
+    other users' files in world-writable folders (``fs.protected_regular``).
 
     Raises:
         ForeignFolderError: it is a link or no plain file.
@@ -177,7 +170,7 @@ def _open_file(path: Path) -> int:
         except FileNotFoundError:
             try:
                 descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
-                # Whatever the umask is: another user must be able to open it too.
+                # Other users must be able to open it, whatever the umask is.
                 os.fchmod(descriptor, 0o644)
             except FileExistsError:
                 descriptor = os.open(path, flags)
@@ -199,7 +192,7 @@ def _cause(path: Path, error: OSError) -> str:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether the process that is listed in ``path`` lives: the kernel unlocks it at its end."""
+    """Whether the process listed in ``path`` is alive: the kernel unlocks it at its end."""
     if path in _listed and path.name.endswith(f"-{os.getpid()}"):
         return True
     try:
@@ -217,7 +210,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def _board(device: str) -> str:
-    """``device`` by the name that it has for every process of this machine.
+    """The name of ``device`` that is the same in every process of this machine.
 
     A process that is given one GPU of several calls it ``cuda:0`` whichever it is.
     """
@@ -229,5 +222,5 @@ def _board(device: str) -> str:
     try:
         return f"cuda:{visible_gpu(int(device.partition(':')[2] or 0))}"
     except MeterError:
-        # No such GPU is visible: whatever uses it says so.
+        # No such GPU is visible, which its user will report.
         return device

@@ -1,4 +1,4 @@
-"""Whether a model that found no memory on a GPU would have had enough of it alone."""
+"""Whether a model that ran out of GPU memory would fit without the other processes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import re
 _ASKED = re.compile(r"Tried to allocate ([0-9.]+) (bytes|KiB|MiB|GiB|TiB)")
 _UNITS = {"bytes": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4}
 _GIB = 2**30
-# What a process's context takes besides its tensors, at most.
+# Most memory that a process's context takes besides its tensors.
 _CONTEXT_BYTES = _GIB
 
 
 def asked_bytes(message: str) -> int:
-    """What torch says that it could not allocate; 0 where it does not say."""
+    """Bytes that torch could not allocate, by its message; 0 if it names none."""
     found = _ASKED.search(message)
     return 0 if found is None else int(float(found[1]) * 1024 ** _UNITS[found[2]])
 
 
 def crowded_out(asked: int, own: int, free: int, total: int) -> str | None:
-    """Why there was no memory, ``None`` where the model itself does not fit.
+    """The cause if other processes hold the memory, ``None`` if the model itself does not fit.
 
-    ``own`` bytes are held by this process and ``asked`` were wanted besides, ``free`` are left of
-    the board's ``total``.
+    This process holds ``own`` bytes and requested ``asked`` more; ``free`` are left of ``total``.
     """
     others = max(0, total - free - own - _CONTEXT_BYTES)
     if not others or own + asked + _CONTEXT_BYTES > total:
@@ -33,7 +32,7 @@ def crowded_out(asked: int, own: int, free: int, total: int) -> str | None:
 
 
 def describe_shortage(error: BaseException) -> str | None:
-    """Why ``error`` is no fault of the model's, ``None`` where it is or is something else."""
+    """The cause of an out-of-memory error that is not the model's own, otherwise ``None``."""
     import torch
 
     if not isinstance(error, torch.OutOfMemoryError) or not torch.cuda.is_available():

@@ -14,7 +14,7 @@ _PROTOCOL = Protocol("per-call", warmup_s=0.5, warmup_iterations=5, window_s=1.0
 
 
 def real_meter(device: str) -> Meter | None:
-    """The meter of ``device``, ``None`` where joules would be estimates or cannot be had."""
+    """The meter of ``device``, ``None`` if there is no sensor."""
     try:
         meter = choose_meter(None, device)
     except MeterError:

@@ -1,4 +1,4 @@
-"""A measuring process seen from outside: start it, talk to it, and end it with all it started."""
+"""A measuring process: start it, exchange messages, and end it with all its children."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class MeasureError(RuntimeError):
 
 
 class MeasureInterrupted(MeasureError):  # noqa: N818
-    """A measurement failed through nothing of the model's: a sensor was lost, a process killed."""
+    """A measurement failed for a cause outside the model: a lost sensor, a killed process."""
 
 
 class MeasureTimeout(MeasureError):  # noqa: N818  (as ``subprocess.TimeoutExpired``)
-    """A measurement took longer than it was given."""
+    """A measurement exceeded its time limit."""
 
 
 # A kind of layer that takes longer to compile fails.
 COMPILE_TIMEOUT_S = 120.0
-# In place of a message: the limits have moved.
+# Sentinel in place of a message: the time limits have changed.
 _MOVED = ""
 
 
@@ -47,13 +47,13 @@ class MeasureProcess:
     def __init__(
         self, job: Mapping[str, Any], timeout_s: float, total_timeout_s: float = math.inf
     ) -> None:
-        """Remember the job; ``with`` starts it."""
+        """Store the job; ``with`` starts it."""
         self._job, self._timeout_s, self._total_timeout_s = job, timeout_s, total_timeout_s
         self._what, self._limit_s = "measuring", timeout_s
         self._deadline_s = self._last_s = math.inf
 
     def __enter__(self) -> MeasureProcess:
-        """Start the process and give it its job."""
+        """Start the process and send it the job."""
         # Here, so that one made for want of a home is the parent's to remove.
         use_private_compiler_caches()
         environment = dict(os.environ)
@@ -88,7 +88,7 @@ class MeasureProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the process and all that it started."""
+        """End the process and its children."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -98,11 +98,11 @@ class MeasureProcess:
                 try:
                     stream.close()
                 except BrokenPipeError:
-                    # What was still to be written had no reader any more.
+                    # The process ended before it read the rest.
                     continue
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Give the process a line; if it is dead, ``receive`` says why."""
+        """Send a line; if the process is dead, ``receive`` raises the cause."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
@@ -146,9 +146,9 @@ class MeasureProcess:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if not line.endswith("\n"):
-                # Cut off by a kill, of which the process's end tells.
+                # Cut off by a kill, which the exit code shows.
                 break
-            # Here and not where messages are received, which may be much later than they came.
+            # Not when messages are received, which may be much later.
             self._lines.put(_MOVED if self._follow_compiling(line) else line)
         self._lines.put(None)
 

@@ -1,4 +1,4 @@
-"""How a joule is measured: every knob in one frozen record whose hash is in each reading."""
+"""The measuring protocol: all settings in one frozen record, whose hash is in each reading."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from nas.core.nearest import did_you_mean
+from nas.core.typed import exact_keys
 
 Regime = Literal["throughput", "latency"]
 REGIMES: tuple[Regime, ...] = get_args(Regime)
 
 
-# Whole numbers and the least that each may be.
+# Integer fields and their least values.
 _LEAST = {
     "warmup_iterations": 0,
     "min_repeats": 0,
@@ -29,11 +30,11 @@ _LEAST = {
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """The measuring protocol.
+    """Settings of a measurement.
 
     With the model resident the device rests for ``cooldown_s``, then idle power is measured for
     ``idle_s`` (0 leaves it out). Warm-up lasts ``warmup_s`` seconds and ``warmup_iterations``
-    batches at least, and, where there is a thermometer, until the line through its last
+    batches at least, and, if there is a thermometer, until the line through its last
     ``warmup_span_s`` seconds rises by no more than ``warmup_slope_c`` degrees over them,
     ``warmup_max_s`` seconds at most.
     Windows of ``window_s`` are repeated from ``min_repeats`` times until the 95% interval's
@@ -104,7 +105,7 @@ class Protocol:
 
     @property
     def hash(self) -> str:
-        """12 hex digits that name this protocol."""
+        """Fingerprint of the protocol, 12 hex digits."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -119,13 +120,7 @@ class Protocol:
         Raises:
             ValueError: a key is missing or unknown, or a value not allowed.
         """
-        allowed = {f.name for f in fields(cls)}
-        if not isinstance(data, Mapping) or data.keys() != allowed:
-            got = ", ".join(sorted(map(str, data))) if isinstance(data, Mapping) else repr(data)
-            raise ValueError(
-                f"protocol must have exactly the keys {', '.join(sorted(allowed))}, got {got}"
-            )
-        return cls(**data)
+        return cls(**exact_keys("protocol", data, cls))
 
 
 def _is_finite(value: object) -> bool:
@@ -135,7 +130,7 @@ def _is_finite(value: object) -> bool:
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
-        # For CPU searches of minutes: process clocks have no tick, so windows may be short.
+        # For CPU searches of minutes: process clocks do not step, so windows may be short.
         Protocol(
             "quick",
             warmup_s=0.15,
@@ -163,7 +158,7 @@ PROTOCOLS: dict[str, Protocol] = {
             warmup_s=1.5,
             warmup_iterations=50,
             window_s=0.95,
-            # The board stays warm between measurements: two looks a second apart are enough.
+            # The board stays warm between measurements: two readings a second apart suffice.
             warmup_slope_c=0.0,
             warmup_span_s=1.0,
             warmup_max_s=15.0,

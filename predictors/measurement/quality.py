@@ -1,4 +1,4 @@
-"""Statistics of repeats: a median with an interval that assumes no distribution."""
+"""Statistics of repeats: a median with a distribution-free interval."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from statistics import median
 
 from scipy.stats import binom
 
+from nas.core.estimate import Estimate
 
-def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median and its 95% interval, as two order statistics of the values.
+
+def median_interval(values: Sequence[float]) -> Estimate:
+    """The median with its 95% interval, whose ends are two order statistics of the values.
 
     Of ``n`` draws, the ``k``-th smallest and ``k``-th largest enclose the median of their
     distribution with probability ``1 - 2 P(Binomial(n, 1/2) < k)``, whatever that distribution
     is (David & Nagaraja 2003, section 7.1). ``k`` is the largest that keeps this at 95%.
-
-    Returns:
-        ``(median, low, high)``.
 
     Raises:
         ValueError: fewer than six values, of which no pair reaches 95%.
     """
     rank = _rank(len(values))
     ordered = sorted(values)
-    return float(median(ordered)), ordered[rank - 1], ordered[len(values) - rank]
+    low, high = ordered[rank - 1], ordered[len(values) - rank]
+    return Estimate(float(median(ordered)), low, high, "measured")
 
 
 def half_width(values: Sequence[float]) -> float:
     """Half-width of ``median_interval`` relative to the median."""
-    middle, low, high = median_interval(values)
-    return (high - low) / 2 / middle
+    found = median_interval(values)
+    return (found.high - found.low) / 2 / found.mean
 
 
 @lru_cache

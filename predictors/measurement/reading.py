@@ -1,4 +1,4 @@
-"""From the windows of one measurement to the reading of a model: joules per unit of a workload."""
+"""Turn the windows of one measurement into a reading: joules per unit of a workload."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def make_reading(
     *,
     flags: tuple[str, ...] = (),
 ) -> EnergyReading:
-    """The median over windows with its 95% interval, and what it was read by and on.
+    """The median over windows with its 95% interval, its meter and its board.
 
     ``flags`` of the model follow those of the measurement.
     """
     per_unit_j = energies_per_unit(measurement, workload)
-    energy_j, low_j, high_j = median_interval(per_unit_j)
+    energy = median_interval(per_unit_j)
     measured_s = sum(window.duration_s for window in measurement.windows)
     latency_s = measured_s / sum(measurement.batches)
     idle_w = measurement.idle_power_w
     return EnergyReading(
-        energy_j=energy_j,
-        low_j=low_j,
-        high_j=high_j,
+        energy_j=energy.mean,
+        low_j=energy.low,
+        high_j=energy.high,
         n_repeats=len(per_unit_j),
         converged=measurement.converged,
         meter=meter.name,
@@ -52,9 +52,11 @@ def make_reading(
         power_w=sum(window.energy_j for window in measurement.windows) / measured_s,
         duration_s=measured_s,
         protocol_hash=protocol.hash,
-        net_energy_j=None if idle_w is None else energy_j - idle_w * latency_s / workload.n_units,
+        net_energy_j=None
+        if idle_w is None
+        else energy.mean - idle_w * latency_s / workload.n_units,
         unit=workload.unit,
-        driver=getattr(meter, "driver_version", None),
+        driver=meter.driver_version,
         flags=(*measurement.flags, *flags),
         n_rejected=measurement.n_rejected,
         host=platform.node() or None,
@@ -64,8 +66,7 @@ def make_reading(
 
 def _board(meter: Meter, measurement: Measurement) -> Board | None:
     """The meter's board, with the memory clock that windows saw under load."""
-    read = getattr(meter, "read_board", None)
-    board: Board | None = None if read is None else read()
+    board = meter.read_board()
     clocks_mhz = [w.memory_clock_mhz for w in measurement.windows if w.memory_clock_mhz]
     if board is None or not clocks_mhz:
         return board

@@ -15,31 +15,31 @@ from search_spaces.workload import Workload
 
 SCHEMA_VERSION = 4
 Role = Literal["candidate", "reference"]
-# Of a file: ten times the records of the largest campaign that is planned.
+# Most bytes of a file: ten times the records of the largest planned campaign.
 _MAX_BYTES = 1 << 30
-# How every line of a record begins, by the order of its fields.
+# Every line begins so, by the order of the fields.
 _BEGINNING = '{"architecture": {'
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True, slots=True)
 class EnergyRecord:
-    """One measurement with all that is needed to judge or repeat it.
+    """One measurement with all that is needed to assess or repeat it.
 
     ``repeats_j`` are joules per unit (sample or token) of each accepted window in order, raw:
-    drift is corrected on reading (``campaign.drift``). ``job`` names the process that measured.
+    drift is corrected on reading (``measurement.drift``). ``job`` names the process that measured.
     Its host, its board with all settings, the driver's version and the flags are in ``reading``.
-    ``mode`` is how the model ran (eager, compiled, graph). ``spent_energy_j`` is what the
-    measuring itself cost.
-    ``dram_energy_j`` is per unit, of memory with a sensor of its own. Of its windows the record
-    keeps the highest temperature, the median clock, all throttle reasons (a bit mask) and the
-    largest difference of the counter from integrated power. ``seed`` made the weights, and the
-    inputs unless ``has_real_inputs``. ``compile_s`` are seconds of compiling, 0 without.
+    ``mode`` is how the model ran (eager, compiled, graph). ``spent_energy_j`` is the cost of the
+    measurement itself. ``dram_energy_j`` is per unit, of memory with a sensor of its own. Over its
+    windows the record has the highest temperature, the median clock, all throttle reasons (a bit
+    mask) and the largest difference of the counter from integrated power. ``seed`` made the
+    weights, and the inputs unless ``has_real_inputs``. ``compile_s`` are seconds of compiling, 0
+    without.
 
-    In a campaign, ``item`` names what was planned, ``role`` tells candidates from the fixed
-    reference, ``session`` is one run of the command, and ``order`` counts within it.
-    ``reference`` is the ``job`` of the reference measured last before it in its session, empty
-    where there was none. ``drift`` are flags of ``campaign.drift``, empty on disk.
+    In a campaign, ``item`` names the planned item, ``role`` is candidate or fixed reference,
+    ``session`` is one run of the command, and ``order`` counts within it. ``reference`` is the
+    ``job`` of the reference measured last before it in its session, empty where there was none.
+    ``drift`` are flags of ``measurement.drift``, empty on disk.
     """
 
     architecture: Architecture
@@ -100,7 +100,7 @@ class EnergyRecord:
             raise ValueError(
                 f"energy record must have schema {SCHEMA_VERSION}, got {data.get('schema')!r}"
             )
-        # Flags are the reading's; they stand beside it for those who read the file.
+        # The flags are those of the reading, repeated for people who read the file.
         values = {key: value for key, value in data.items() if key not in ("schema", "flags")}
         names = {f.name for f in fields(cls)}
         if values.keys() != names:
@@ -118,7 +118,7 @@ class EnergyRecord:
 
 @dataclass(frozen=True, slots=True)
 class RecordFile:
-    """Records read from a file; ``cut_off`` says that its last line was half-written."""
+    """Records of a file; ``cut_off`` says whether a half-written line was left out."""
 
     records: tuple[EnergyRecord, ...]
     cut_off: bool
@@ -156,7 +156,7 @@ def append_line(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_records(path: Path) -> RecordFile:
-    """Read a file of records; half-written lines are left out and said.
+    """Read a file of records without half-written lines.
 
     Raises:
         ValueError: the file is missing, or a line is neither a record nor the beginning of one;
@@ -178,7 +178,7 @@ def read_records(path: Path) -> RecordFile:
         try:
             data = json.loads(line)
         except json.JSONDecodeError as error:
-            # A kill half-way through a write leaves the beginning of a record; the rest stands.
+            # A kill during a write leaves the beginning of a record; the others are whole.
             if line.startswith(_BEGINNING) or _BEGINNING.startswith(line):
                 cut_off = True
                 continue

@@ -32,7 +32,7 @@ def make_job(
     lock_folder: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The job of ``campaign.worker`` as plain data; see ``measure_fresh`` for the fields."""
+    """The job of ``measurement.worker`` as plain data; see ``measure_fresh`` for the fields."""
     return {
         "command": command,
         "architecture": architecture.to_dict(),
@@ -62,19 +62,19 @@ def measure_fresh(
     item_timeout_s: float = TIMEOUT_S,
     on_window: Callable[[int, float | None], None] | None = None,
 ) -> EnergyRecord:
-    """Joules per sample of ``architecture`` on ``workload``.
+    """Measure joules per unit of ``architecture`` on ``workload``.
 
     ``weights`` are trained fp32 weights in safetensors (random ones when ``None``), ``inputs``
     a ``.npy`` batch (random when ``None``). Warm-up and windows hold the device's lock in
     ``lock_folder`` alone (``None``: the machine's own folder); imports and compiling do not.
-    ``item_timeout_s`` is what the measurement may take without compiling, ``timeout_s`` with it.
-    ``on_window`` hears how many windows were accepted and the half-width of the interval so far
-    (relative; ``None`` while there are too few).
+    ``item_timeout_s`` limits the measurement without compiling, ``timeout_s`` with it.
+    ``on_window`` is called with the number of accepted windows and the relative half-width of the
+    interval so far, ``None`` while there are too few.
 
     Raises:
         MeasureError: the process failed.
-        MeasureTimeout: it took longer than a limit, or a kind of layer than any may to compile
-            (``process.COMPILE_TIMEOUT_S``).
+        MeasureTimeout: it took longer than a limit, or compiling a kind of layer longer than
+            ``process.COMPILE_TIMEOUT_S``.
     """
     job = make_job(
         "measure",

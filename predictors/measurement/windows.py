@@ -1,4 +1,4 @@
-"""The measuring loop: rest, idle, warm-up, windows, repeats. Knows no model, only a batch."""
+"""The measuring loop of a batch: rest, idle, warm-up, windows, repeats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import linear_regression
 
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.quality import half_width
-from predictors.meters.base import Meter, MeterError, SteppingMeter, Window
+from predictors.meters.base import Meter, MeterError, Window
 from predictors.meters.flags import FOREIGN_COMPUTE, LIMITS_CHANGED, REJECTED
 
 _WARMUP_STEP_S = 1.0
@@ -34,12 +34,12 @@ class Measurement:
 
 
 def is_rejected(window: Window) -> bool:
-    """Whether its joules are not the workload's: it throttled, or another process computed."""
+    """Whether a window is invalid: it throttled, or another process computed."""
     return bool(REJECTED & set(window.flags))
 
 
 def refusal(n: int, window: Window) -> MeterError:
-    """Why a measurement ends whose ``n`` windows were rejected, the last of them ``window``."""
+    """The error of a measurement with ``n`` rejected windows, the last of them ``window``."""
     if FOREIGN_COMPUTE in window.flags:
         return MeterError(
             f"{n} windows were spoilt, the last by another process that computes on the device: "
@@ -52,7 +52,7 @@ def refusal(n: int, window: Window) -> MeterError:
 
 
 class WindowLoop:
-    """Runs batches under a meter as a protocol asks, one window at a time."""
+    """Runs batches under a meter by a protocol, one window at a time."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class WindowLoop:
         """Rest, measure idle power, warm up.
 
         Returns:
-            Idle power in watts (``None`` where it is not measured), and flags.
+            Idle power in watts (``None`` if it is not measured), and flags.
 
         Raises:
             MeterError: the sensor was lost.
@@ -86,14 +86,14 @@ class WindowLoop:
         return idle_power_w, self._warm_up()
 
     def window(self, window_s: float | None = None) -> tuple[Window, int]:
-        """One window of ``window_s`` (the protocol's by default) and its number of batches.
+        """Measure one window of ``window_s`` (the protocol's by default), and count its batches.
 
         Raises:
             MeterError: the sensor was lost.
         """
         length_s = self._protocol.window_s if window_s is None else window_s
         self._meter.begin(self._work)
-        # What ran while the meter waited for its tick is before the window.
+        # Batches that ran while the meter waited for a step are before the window.
         self._n_batches = 0
         started = self._clock()
         while self._clock() - started < length_s:
@@ -104,7 +104,7 @@ class WindowLoop:
     def _warm_up(self) -> tuple[str, ...]:
         protocol = self._protocol
         started = self._clock()
-        # With a thermometer the rest of it is watched.
+        # A thermometer, if there is one, decides on the rest of the warm-up.
         least_s = protocol.warmup_s
         if not self._meter.is_estimate:
             least_s = min(least_s, _WARMUP_STEP_S)
@@ -113,19 +113,18 @@ class WindowLoop:
             elapsed_s = self._clock() - started
             if self._n_batches >= protocol.warmup_iterations and elapsed_s >= least_s:
                 break
-        # Chunks long enough that reading clocks and sensors between them costs nothing.
+        # Long chunks make the cost of reading clocks and sensors between them negligible.
         per_batch_s = elapsed_s / self._n_batches
         if protocol.regime == "throughput":
             self._chunk = max(1, math.ceil(protocol.chunk_s / max(per_batch_s, 1e-9)))
         if self._meter.is_estimate:
             return ()
-        if isinstance(self._meter, SteppingMeter):
-            # Not in the first window, which is the idle one: the period is that under load.
-            self._meter.measure_tick(self._work)
+        # The period is measured under load, so not in the first window, which is the idle one.
+        self._meter.measure_tick(self._work)
         return self._settle(started)
 
     def _settle(self, started_s: float) -> tuple[str, ...]:
-        """Work until the temperature stands still; a flag where it does not in time."""
+        """Work until the temperature is stable; return a flag if it is not in time."""
         protocol = self._protocol
         seen: list[tuple[float, float]] = []
         while self._clock() - started_s < protocol.warmup_max_s:
@@ -136,18 +135,18 @@ class WindowLoop:
                     return ()
                 continue
             seen.append((self._clock(), now_c))
-            if elapsed_s >= protocol.warmup_s and self._stands_still(seen):
+            if elapsed_s >= protocol.warmup_s and self._is_stable(seen):
                 return ()
         return ("still_warming",)
 
-    def _stands_still(self, seen: list[tuple[float, float]]) -> bool:
-        """Whether the line through the last ``warmup_span_s`` rises by little over them.
+    def _is_stable(self, seen: list[tuple[float, float]]) -> bool:
+        """Whether a line through the last ``warmup_span_s`` rises by little over them.
 
-        One second alone tells nothing: thermometers show whole degrees.
+        A single second is too short, since thermometers return whole degrees.
         """
         protocol = self._protocol
         last_s = seen[-1][0]
-        # A step is a second and the wait for a tick, so the span is met within half a step.
+        # A step is a second plus the wait for the counter, hence the half step of tolerance.
         recent = [(t, c) for t, c in seen if last_s - t <= protocol.warmup_span_s]
         if last_s - seen[0][0] < protocol.warmup_span_s - _WARMUP_STEP_S / 2:
             return False
@@ -158,7 +157,7 @@ class WindowLoop:
 
     def _idle_power_w(self) -> float | None:
         if self._protocol.idle_s == 0 or self._meter.is_estimate:
-            # An idle process uses no CPU time, so an estimate of it would say 0 W, which is false.
+            # An idle process uses no CPU time, so an estimate would be 0 W, which is wrong.
             return None
 
         def wait() -> None:
@@ -181,10 +180,9 @@ def run_windows(
 ) -> Measurement:
     """Repeat windows until the interval is narrow enough.
 
-    Windows that throttled or beside which another process computed are repeated.
-
-    ``on_window`` hears after each how many were accepted, and the half-width so far (relative;
-    infinite while there are too few).
+    Windows that throttled or beside which another process computed are repeated. ``on_window`` is
+    called after each with the number of accepted ones and the relative half-width so far, which
+    is infinite while there are too few.
 
     Raises:
         MeterError: the sensor was lost, or more windows were spoilt than allowed.
@@ -197,7 +195,7 @@ def run_windows(
     seen = set(flags)
     while len(windows) < protocol.max_repeats and not converged:
         window, n_batches = loop.window()
-        # Those of rejected windows too: that a device throttled says something of the others.
+        # Including flags of rejected windows, since throttling may affect the others.
         seen |= set(window.flags)
         if is_rejected(window):
             n_rejected += 1

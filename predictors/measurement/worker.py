@@ -1,14 +1,14 @@
 """The fresh process that measures one architecture.
 
 Run as ``python -m predictors.measurement.worker``. The first line on stdin is the job as JSON;
-every line on stdout is a JSON message with an ``event``, ``error`` for what went wrong. Whatever
-libraries print goes to stderr. It ends with the process that started it, however that ends.
-``compiling`` (with the kinds of layer to compile) and ``compiled`` frame what is compiled, whose
-seconds are no part of the measurement's own limit.
+every line on stdout is a JSON message with an ``event``, ``error`` for a failure. Libraries print
+to stderr. The process ends with the one that started it, however that ends. ``compiling`` (with
+the number of kinds of layers) and ``compiled`` frame the compilation, whose seconds do not count
+towards the measurement's time limit.
 
 * ``measure``: the whole protocol under the device's lock; ``window`` messages, then ``record``.
-* ``serve``: says ``ready``, then obeys ``prepare`` and ``window`` until stdin ends, so that
-  several processes can take turns on one device. Whoever commands holds the lock.
+* ``serve``: sends ``ready``, then executes ``prepare`` and ``window`` until stdin ends, so that
+  several processes can take turns on one device. The driver holds the lock.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from predictors.measurement.exclusive import DeviceLock, introduce
+from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.memory import describe_shortage
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.reading import energies_per_unit, make_reading
@@ -53,7 +53,7 @@ Send = Callable[[dict[str, Any]], None]
 
 
 class Subject:
-    """One architecture, built, compressed and ready to run, with the meter that watches it."""
+    """One architecture, built, compressed and ready to run, with its meter."""
 
     def __init__(
         self,
@@ -61,10 +61,10 @@ class Subject:
         send: Send = lambda message: None,
         lock: DeviceLock | None = None,
     ) -> None:
-        """Build what the job asks for; nothing of this is measured.
+        """Build the job's architecture, which is not part of the measurement.
 
-        ``send`` gets a message before and after compiling, whose seconds have a limit of their
-        own. ``lock`` is held shared while a GPU works.
+        ``send`` gets a message before and after compiling. ``lock`` is held shared while a GPU
+        works.
         """
         import torch
 
@@ -88,7 +88,7 @@ class Subject:
             load_model(model, job["weights"])
         inputs = torch.from_numpy(_inputs(job["inputs"], self.workload, self.seed))
         on_gpu = lock is not None and device != "cpu"
-        # Kernels of another would disturb windows. Its compiler runs none, and need not wait.
+        # Kernels would disturb another process's windows. Compiling runs none, and need not wait.
         with lock.shared() if lock is not None and on_gpu else nullcontext():
             inputs = inputs.to(device)
             network, inputs = as_priced(
@@ -105,13 +105,13 @@ class Subject:
             )
             send({"event": "compiled", "compile_s": prepared.compile_s})
         self.mode, self.compile_s = prepared.mode, prepared.compile_s
-        # The joules are those of what runs; a choice that gains nothing here is named beside them.
+        # Choices that are only simulated on this device are named by flags.
         self.flags = tuple(
             f"simulated_{choice}" for choice in simulated_choices(self.architecture, device)
         )
         self.meter: Meter = choose_meter(job["meter"], device)
         if lock is not None:
-            introduce(self.meter, lock)
+            self.meter.set_own_processes(lock.processes)
         sync: Callable[[], None] = torch.cuda.synchronize if device != "cpu" else (lambda: None)
         self.loop = WindowLoop(prepared.repeat(inputs), self.meter, self.protocol, sync=sync)
 
@@ -132,12 +132,12 @@ def main() -> int:
         traceback.print_exc()
         lines = str(error).strip().splitlines()
         text = lines[0] if lines else "no message"
-        # Ours say all in their message; of others the kind tells more than the words may.
+        # Our errors have a complete message; of others the type is needed too.
         ours = isinstance(error, ValueError | MeterError)
         shortage = describe_shortage(error)
         cause = text if ours else shortage or f"{type(error).__name__}: {text}"
-        # A sensor that is lost may be back in the next process, and memory that others hold;
-        # anything else fails again.
+        # A lost sensor, or memory that others hold, may be back in the next process; any other
+        # failure would repeat.
         is_lost = isinstance(error, MeterError) or shortage is not None
         send({"event": "error", "cause": cause, "is_lost": is_lost})
         return 1
@@ -173,9 +173,9 @@ def _run(job: Mapping[str, Any], send: Send) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process and what it started once stdin ends, which whoever started it keeps open.
+    """End this process group once stdin ends, which the parent keeps open.
 
-    Otherwise a measurement whose command was killed would go on to hold the device's lock.
+    Otherwise a measurement whose command was killed would keep holding the device's lock.
     """
     sys.stdin.read()
     os.killpg(os.getpgrp(), signal.SIGKILL)
@@ -202,7 +202,7 @@ def _serve(subject: Subject, send: Send) -> None:
 
 
 def make_record(subject: Subject, measurement: Measurement, held_s: float) -> EnergyRecord:
-    """What was measured, as it is kept; the device was held for ``held_s``."""
+    """The record of a measurement that held the device for ``held_s``."""
     meter, workload = subject.meter, subject.workload
     reading = make_reading(measurement, workload, meter, subject.protocol, flags=subject.flags)
     dram_j = [
@@ -225,7 +225,7 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         job=uuid.uuid4().hex[:12],
         mode=subject.mode,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-        versions=_versions(meter),
+        versions=_versions(meter.driver_version),
         protocol=subject.protocol.to_dict(),
         spent_energy_j=spent_j,
         temperature_c=max(
@@ -234,7 +234,7 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         sm_clock_mhz=median(clocks_mhz) if clocks_mhz else None,
         throttle_reasons=reduce(or_, reasons) if reasons else None,
         idle_power_w=measurement.idle_power_w,
-        tick_s=getattr(meter, "tick_s", None),
+        tick_s=meter.tick_s,
         cross_check=max(
             (w.cross_check for w in windows if w.cross_check is not None), key=abs, default=None
         ),
@@ -245,7 +245,7 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
     )
 
 
-def _versions(meter: Meter) -> dict[str, str]:
+def _versions(driver: str | None) -> dict[str, str]:
     import torch
 
     versions = {
@@ -255,12 +255,11 @@ def _versions(meter: Meter) -> dict[str, str]:
         "torch": str(torch.__version__),
         "torchao": _version("torchao"),
     }
-    driver = getattr(meter, "driver_version", None)
     return versions if driver is None else versions | {"driver": driver}
 
 
 def _version(name: str) -> str:
-    """Of an installed package, or that there is none: our own may run from its sources."""
+    """Version of an installed package, or ``absent``: our own may run from its sources."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -1,17 +1,18 @@
-"""What every meter gives: the ``Meter`` protocol and the ``EnergyReading`` record.
+"""The ``Meter`` protocol, and the records ``Window`` and ``EnergyReading``.
 
-A meter accumulates joules between ``begin`` and ``end``. How many repeats, how long a window and
-how windows become a reading is the campaign's job, the same for every meter.
+A meter accumulates joules between ``begin`` and ``end``. Repeats, window lengths and readings are
+the job of ``predictors.measurement``, the same for every meter.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from nas.core.names import MOST_TEXT, check_name
+from nas.core.typed import exact_keys
 from predictors.meters.board import Board, Limits, describe_limits
 from predictors.meters.flags import NOT_CONVERGED, describe_flag
 
@@ -22,13 +23,12 @@ class MeterError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a meter saw between ``begin`` and ``end``.
+    """Readings of a meter between ``begin`` and ``end``; an absent sensor is ``None``, never 0.
 
-    ``energy_j`` is gross joules of the device over ``duration_s``. ``flags`` names what happened
-    meanwhile (``thermal_throttle``, ``foreign_process``, ...); an empty tuple is a clean window.
-    ``dram_energy_j`` is memory that has a sensor of its own, not part of ``energy_j``. A sensor
-    that is absent is ``None``, never 0. ``cross_check`` is the relative difference of the joules
-    from those of a second source.
+    ``energy_j`` is gross joules of the device over ``duration_s``. ``flags`` names disturbances
+    (``thermal_throttle``, ``foreign_process``, ...); an empty tuple is a clean window.
+    ``dram_energy_j`` is memory with a sensor of its own, not part of ``energy_j``.
+    ``cross_check`` is the relative difference of the joules from those of a second source.
     """
 
     energy_j: float
@@ -50,23 +50,31 @@ Work = Callable[[], None]
 class Meter(Protocol):
     """Reads the energy of one device (or several summed) over a window.
 
+    Implementations derive from it. They must have ``begin``, ``end`` and ``close``; for the other
+    methods there are defaults that stand for a device without that capability.
+
     Attributes:
-        name: how a user names it: ``nvml``, ``rapl``, ``estimate``, ``replay``.
-        source: what the figure is, stored with every reading, such as ``nvml-total-energy``.
-        device: the device's name, such as ``NVIDIA H200``.
-        is_estimate: True when joules follow from a stated power and not from a sensor.
+        name: Name on the command line: ``nvml``, ``rapl``, ``estimate``.
+        source: Origin of the joules, stored with every reading, such as ``nvml-total-energy``.
+        device: The device's name, such as ``NVIDIA H200``.
+        is_estimate: Whether joules follow from a stated power and not from a sensor.
+        driver_version: Version of the device's driver, ``None`` where there is none.
+        tick_s: Seconds between steps of the counter, ``None`` before it is measured or where the
+            counter does not step.
     """
 
     name: str
     source: str
     device: str
     is_estimate: bool
+    driver_version: str | None = None
+    tick_s: float | None = None
 
     def begin(self, work: Work) -> None:
         """Start a window.
 
-        A meter whose sensor ticks calls ``work`` until it has seen a tick, so that the device
-        stays loaded meanwhile; ``work`` returns when the device has finished what it was given.
+        A meter whose counter steps calls ``work`` until the next step, so that the device stays
+        loaded; ``work`` returns when the device has finished.
 
         Raises:
             MeterError: the sensor is lost, or a window is already open.
@@ -74,9 +82,9 @@ class Meter(Protocol):
         ...
 
     def end(self, work: Work) -> Window:
-        """Close the window, calling ``work`` until the next tick, and return what was seen.
+        """Close the window, calling ``work`` until the next step of the counter.
 
-        What ``work`` does here belongs to the window, so callers count it.
+        Batches that ``work`` runs here belong to the window, so callers count them.
 
         Raises:
             MeterError: the sensor is lost, or no window is open.
@@ -87,24 +95,25 @@ class Meter(Protocol):
         """Release the sensor. Safe to call twice."""
         ...
 
-
-@runtime_checkable
-class SteppingMeter(Meter, Protocol):
-    """A meter whose counter moves in steps and that tells their period.
-
-    Attributes:
-        tick_s: seconds from step to step, ``None`` before it is measured.
-    """
-
-    tick_s: float | None
-
     def measure_tick(self, work: Work) -> None:
-        """Measure the period while ``work`` keeps the device loaded; callers warm it up first.
+        """Measure ``tick_s`` while ``work`` keeps the device loaded; callers warm it up first.
 
         Raises:
             MeterError: the sensor is lost.
         """
-        ...
+        return
+
+    def read_board(self) -> Board | None:
+        """The board's settings now, ``None`` where it reports none; of several, the first's."""
+        return None
+
+    def count_joules_only(self) -> None:
+        """Read nothing but joules in later windows, as for spans of minutes beside training."""
+        return
+
+    def set_own_processes(self, own_pids: Callable[[], set[int]]) -> None:
+        """Take the processes that ``own_pids`` returns for ours, and others for foreign ones."""
+        return
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +125,8 @@ class EnergyReading:
     is net of idle, ``None`` where idle was not measured. ``latency_s`` is seconds per batch.
     ``duration_s`` is the total measured time. ``driver`` is the version of the device's driver,
     where there is one, ``board`` its settings and ``host`` the name of the machine. ``flags``
-    say what went wrong meanwhile (``predictors.meters.flags``), and ``n_rejected`` how many
-    windows were repeated for it.
+    names disturbances (``predictors.meters.flags``), and ``n_rejected`` is the number of windows
+    that were repeated because of them.
     """
 
     energy_j: float
@@ -164,12 +173,12 @@ class EnergyReading:
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """All flags, that of an interval which stayed too wide included."""
+        """All flags, including that of an interval which stayed too wide."""
         return self.flags if self.converged else (*self.flags, NOT_CONVERGED)
 
     @property
     def limits(self) -> Limits | None:
-        """Limits of the board that the joules belong to, ``None`` where there is none."""
+        """Limits of the board, ``None`` where there is none."""
         return None if self.board is None else self.board.limits
 
     @property
@@ -179,7 +188,7 @@ class EnergyReading:
 
     @property
     def caveat_texts(self) -> tuple[tuple[str, str], ...]:
-        """Each of ``caveats`` with what it means."""
+        """Each of ``caveats`` with its description."""
         return tuple((flag, describe_flag(flag)) for flag in self.caveats)
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,16 +202,9 @@ class EnergyReading:
         Raises:
             ValueError: a key is missing or unknown, or a value not allowed.
         """
-        allowed = _READING_FIELDS
-        if not isinstance(data, Mapping) or data.keys() | _OPTIONAL_FIELDS != allowed:
-            got = ", ".join(sorted(map(str, data))) if isinstance(data, Mapping) else repr(data)
-            raise ValueError(
-                f"energy reading must have exactly the keys {', '.join(sorted(allowed))}, "
-                f"got {got}"
-            )
+        values = exact_keys("energy reading", data, cls, _OPTIONAL_FIELDS)
         for name in ("meter", "source", "device", "workload", "protocol_hash", "unit"):
-            check_name(name, data.get(name, "sample"), most=MOST_TEXT)
-        values = dict(data)
+            check_name(name, values.get(name, "sample"), most=MOST_TEXT)
         flags = values.get("flags", ())
         if not isinstance(flags, list | tuple) or not all(isinstance(f, str) for f in flags):
             raise ValueError(f"flags must be a list of texts, got {flags!r}")
@@ -212,5 +214,4 @@ class EnergyReading:
         return cls(**values)
 
 
-_READING_FIELDS = frozenset(f.name for f in fields(EnergyReading))
 _OPTIONAL_FIELDS = frozenset({"unit", "driver", "flags", "n_rejected", "host", "board"})

@@ -1,23 +1,25 @@
-"""The settings of a board as they were read. They belong to its owner: nothing here sets any."""
+"""The settings of a board. They are only ever read: no code here changes one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
-# Settings that change what a joule is, in the order in which they are shown.
+from nas.core.typed import exact_keys
+
+# Settings under which joules are comparable, in display order.
 Limits = tuple[float | None, float | None, float | None, bool | None, bool | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One board and its settings; ``None`` is what the board does not report, never 0.
+    """One board and its settings; ``None`` marks what it does not report, never 0.
 
     ``power_limit_w`` is the enforced limit, ``default_power_limit_w`` the one that the board
     ships with. ``sm_clock_limit_mhz`` and ``memory_clock_limit_mhz`` are the applications clocks;
-    ``memory_clock_mhz`` is the memory clock that was seen under load. Boards that are summed have
-    their UUIDs joined by ``+`` and the settings of the first.
+    ``memory_clock_mhz`` is the memory clock under load. Several boards that are summed have their
+    UUIDs joined by ``+`` and the settings of the first.
     """
 
     uuid: str
@@ -32,7 +34,7 @@ class Board:
 
     @property
     def limits(self) -> Limits:
-        """The settings under which joules of one model compare."""
+        """The settings under which joules of one model are comparable."""
         return (
             self.power_limit_w,
             self.sm_clock_limit_mhz,
@@ -48,13 +50,7 @@ class Board:
         Raises:
             ValueError: a key is missing or unknown.
         """
-        allowed = {f.name for f in fields(cls)}
-        if not isinstance(data, Mapping) or data.keys() != allowed:
-            got = ", ".join(sorted(map(str, data))) if isinstance(data, Mapping) else repr(data)
-            raise ValueError(
-                f"board must have exactly the keys {', '.join(sorted(allowed))}, got {got}"
-            )
-        return cls(**data)
+        return cls(**exact_keys("board", data, cls))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""

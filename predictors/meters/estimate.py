@@ -1,7 +1,4 @@
-"""Joules estimated from CPU time: measured CPU seconds times a stated power per core.
-
-Always labelled an estimate: only the seconds are measured.
-"""
+"""Estimated joules: measured CPU seconds times a stated power per core."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 
-from predictors.meters.base import MeterError, Window, Work
+from predictors.meters.base import Meter, MeterError, Window, Work
 
 # The 400 W thermal design power of a 64-core AMD EPYC 9554 spread over its cores, rounded down:
 # server CPUs of the last years lie between 3 and 8 W a core.
@@ -36,7 +33,7 @@ def watts_per_core(environment: Mapping[str, str] | None = None) -> float:
     return watts
 
 
-class EstimateMeter:
+class EstimateMeter(Meter):
     """``Meter`` over this process's CPU time, all threads."""
 
     name = "estimate"
@@ -57,7 +54,7 @@ class EstimateMeter:
         self._opened: tuple[float, float] | None = None
 
     def begin(self, work: Work) -> None:
-        """See ``Meter.begin``. CPU clocks do not tick, so ``work`` is not needed."""
+        """See ``Meter.begin``. CPU clocks do not step, so ``work`` is not needed."""
         if self._opened is not None:
             raise MeterError("a window is already open")
         self._opened = (self._cpu_clock(), self._wall_clock())

@@ -1,6 +1,6 @@
 """Joules of NVIDIA GPUs by NVML. The one door to ``pynvml``.
 
-Sources in order of trust, probed by calling them:
+Sources in order of preference, probed by calling them:
 
 1. ``nvmlDeviceGetTotalEnergyConsumption``: millijoules since the driver was loaded (Volta and
    later). The counter steps each 20 to 100 ms, so windows begin and end at a step while work
@@ -23,7 +23,7 @@ from statistics import median
 from types import ModuleType
 from typing import Any
 
-from predictors.meters.base import MeterError, Window, Work
+from predictors.meters.base import Meter, MeterError, Window, Work
 from predictors.meters.board import Board
 from predictors.meters.nvml_board import (
     MEMORY_CLOCK,
@@ -45,7 +45,7 @@ _SAMPLE_S = 0.02
 _SLOW_SAMPLE_S = 0.5
 # A counter may differ by this much from integrated power before it is flagged.
 _CROSS_CHECK = 0.05
-# Slowdowns by software and hardware: the clock was not the one asked for.
+# Slowdowns by software and hardware: the clock was not the requested one.
 _REJECTED_REASONS = {
     0x8: "hw_slowdown",
     0x20: "thermal_throttle",
@@ -75,8 +75,8 @@ def load_pynvml() -> ModuleType:
 def board_uuid(device: str, nvml: Any = None) -> str | None:
     """The UUID of the board that this process calls ``device`` (``cuda:N``).
 
-    The one name that a board has in every process, whatever CUDA hides and renumbers. ``None``
-    where there is no driver or no such board.
+    The UUID is the same in every process, whatever CUDA hides and renumbers. ``None`` if there is
+    no driver or no such board.
     """
     try:
         board = visible_gpu(int(device.partition(":")[2] or 0))
@@ -85,7 +85,7 @@ def board_uuid(device: str, nvml: Any = None) -> str | None:
         return None
 
 
-class NvmlMeter:
+class NvmlMeter(Meter):
     """``Meter`` over one GPU or the sum of several, each named by index or UUID."""
 
     name = "nvml"
@@ -109,7 +109,7 @@ class NvmlMeter:
         """
         self._nvml = load_pynvml() if nvml is None else nvml
         self._clock, self._background = clock, background
-        self._joules_alone = False
+        self._joules_only = False
         self._opened_s: float | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -132,25 +132,22 @@ class NvmlMeter:
         # The counter's own period in seconds; None before it is measured.
         self.tick_s: float | None = None
 
-    def count_joules_alone(self) -> None:
-        """Leave out of windows all but joules, as for spans of minutes beside training.
+    def count_joules_only(self) -> None:
+        """See ``Meter.count_joules_only``; a board without a counter is sampled twice a second."""
+        self._joules_only = True
 
-        A board without a counter is still sampled, twice a second.
-        """
-        self._joules_alone = True
-
-    def know_own(self, own_pids: Callable[[], set[int]]) -> None:
-        """Take the processes that ``own_pids`` returns for ours."""
+    def set_own_processes(self, own_pids: Callable[[], set[int]]) -> None:
+        """See ``Meter.set_own_processes``."""
         self._processes.own_pids = own_pids
 
     def read_board(self) -> Board:
-        """The settings as they are now; of several boards those of the first."""
+        """See ``Meter.read_board``."""
         return read_board(
             self._nvml, next(iter(self._handles.values())), " + ".join(self._handles)
         )
 
     def measure_tick(self, work: Work) -> None:
-        """See ``SteppingMeter.measure_tick``; the first board's, since boards step alike."""
+        """See ``Meter.measure_tick``; the first board's, since boards step alike."""
         if not self._has_counter:
             return
         first = next(iter(self._handles))
@@ -165,14 +162,14 @@ class NvmlMeter:
         self._samples = []
         self._seen_reasons: int | None = None
         self._seen_flags: set[str] = set()
-        if not self._joules_alone:
-            # Asked at both ends: who leaves before the end still spoilt the window. Before the
-            # counter steps, since the device idles while the driver looks processes up.
+        if not self._joules_only:
+            # At both ends, since a process that exits before the end has spoilt the window. Before
+            # the counter steps, since the device idles while the driver lists processes.
             self._seen_flags = self._processes.flags()
-            self._processes.forget_use()
+            self._processes.reset_use()
         self._start_steps = self._steps.wait(work) if self._has_counter else {}
         self._opened_s = self._clock()
-        if self._joules_alone and self._has_counter:
+        if self._joules_only and self._has_counter:
             return
         if self._background:
             self._stop.clear()
@@ -192,7 +189,7 @@ class NvmlMeter:
             # Before the thread is joined, which may wait for a sensor while the device idles.
             duration_s = self._clock() - opened_s
             self._join()
-        if self._joules_alone and self._has_counter:
+        if self._joules_only and self._has_counter:
             return Window(self._mean_power_w(end_steps) * duration_s, duration_s)
         self.sample()
         if self._failure is not None:
@@ -200,7 +197,7 @@ class NvmlMeter:
         sampled_w = self._sampled_power_w()
         power_w = self._mean_power_w(end_steps) if self._has_counter else sampled_w
         flags = self._seen_flags | self._throttle_flags()
-        if not self._joules_alone:
+        if not self._joules_only:
             flags |= self._processes.flags() | self._processes.computing()
         cross_check = None
         if self._has_counter and sampled_w > 0:
@@ -226,21 +223,21 @@ class NvmlMeter:
         )
 
     def sample(self) -> None:
-        """Take one reading of summed power and throttle reasons, as often as it is called.
+        """Read summed power and throttle reasons once.
 
         Raises:
             MeterError: the sensor is lost.
         """
         reasons = self._reasons()
         if reasons is not None:
-            # Kept over the window: throttling that ends before the window does still spoilt it.
+            # Accumulated, since throttling that ends before the window has spoilt it.
             self._seen_reasons = (self._seen_reasons or 0) | reasons
         if self._read_power is not None:
             watts = sum(self._read_power(handle) for handle in self._handles.values())
             self._samples.append((self._clock(), watts))
 
     def look(self) -> None:
-        """Look whether the counter stepped; a thread does unless there is no ``background``."""
+        """Poll the counter, as a thread does unless ``background`` is off."""
         self._steps.look()
 
     def close(self) -> None:
@@ -253,7 +250,7 @@ class NvmlMeter:
         if isinstance(device, int):
             self._check_order(device)
         try:
-            # CUDA takes the beginning of a UUID for the whole, and the driver does not.
+            # CUDA accepts a prefix of a UUID, and the driver does not.
             handle = (
                 nvml.nvmlDeviceGetHandleByIndex(device)
                 if isinstance(device, int)
@@ -270,7 +267,7 @@ class NvmlMeter:
         return handle
 
     def _check_order(self, device: int) -> None:
-        """Refuse an index that CUDA may give to another board: it puts the fastest first."""
+        """Refuse an ambiguous index: CUDA's default order puts the fastest board first."""
         nvml = self._nvml
         names = {
             text(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(i)))
@@ -283,7 +280,7 @@ class NvmlMeter:
             )
 
     def _probe(self) -> str:
-        """Call each source on every board, and say the best that all of them answer."""
+        """Call each source on every board, and return the best that all of them support."""
         refusals = []
         power = None
         for name, read in (
@@ -320,7 +317,7 @@ class NvmlMeter:
             raise MeterError(self._cause("the energy counter was lost", error)) from None
 
     def _mean_power_w(self, end_steps: dict[str, Step]) -> float:
-        """Watts of all devices: each counter's gain over the time between its own two steps."""
+        """Sum of the devices' watts, each over the time between two steps of its counter."""
         watts = 0.0
         for uuid, (start_s, start_mj) in self._start_steps.items():
             end_s, end_mj = end_steps[uuid]
@@ -378,7 +375,7 @@ class NvmlMeter:
         return combined if known else None
 
     def _sample_on(self) -> None:
-        every_s = _SLOW_SAMPLE_S if self._joules_alone else _SAMPLE_S
+        every_s = _SLOW_SAMPLE_S if self._joules_only else _SAMPLE_S
         while True:
             try:
                 self.sample()

@@ -1,4 +1,4 @@
-"""A board as the NVIDIA driver describes it. Every call here reads; none sets anything."""
+"""A board's settings by the NVIDIA driver. Every call here reads; none sets anything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SM_CLOCK, MEMORY_CLOCK = 1, 2
 
 
 def maybe(nvml: Any, name: str, *arguments: Any) -> Any:
-    """What the driver's function ``name`` returns, ``None`` where it is not supported."""
+    """Call the driver's function ``name``; ``None`` if it is not supported."""
     read: Callable[..., Any] | None = getattr(nvml, name, None)
     if read is None:
         return None
@@ -22,18 +22,18 @@ def maybe(nvml: Any, name: str, *arguments: Any) -> Any:
 
 
 def text(value: str | bytes) -> str:
-    """A text of the driver, which older bindings return as bytes."""
+    """Decode a text of the driver, which older bindings return as bytes."""
     return value.decode() if isinstance(value, bytes) else value
 
 
 def watts(nvml: Any, name: str, handle: Any) -> float | None:
-    """Milliwatts that the driver's function ``name`` returns, in watts."""
+    """Call the driver's function ``name``, which returns milliwatts; in watts."""
     milliwatts = maybe(nvml, name, handle)
     return None if milliwatts is None else milliwatts / 1e3
 
 
 def read_board(nvml: Any, handle: Any, uuid: str) -> Board:
-    """The settings of the board behind ``handle`` as they are now."""
+    """Read the settings of the board of ``handle``."""
     ecc = maybe(nvml, "nvmlDeviceGetEccMode", handle)
     persistence = maybe(nvml, "nvmlDeviceGetPersistenceMode", handle)
     mig = maybe(nvml, "nvmlDeviceGetMigMode", handle)
@@ -44,7 +44,7 @@ def read_board(nvml: Any, handle: Any, uuid: str) -> Board:
         sm_clock_limit_mhz=maybe(nvml, "nvmlDeviceGetApplicationsClock", handle, SM_CLOCK),
         memory_clock_limit_mhz=maybe(nvml, "nvmlDeviceGetApplicationsClock", handle, MEMORY_CLOCK),
         memory_clock_mhz=maybe(nvml, "nvmlDeviceGetClockInfo", handle, MEMORY_CLOCK),
-        # Both come with the mode that follows the next reset.
+        # Both are pairs of the current mode and that after the next reset.
         ecc=None if ecc is None else bool(ecc[0]),
         persistence=None if persistence is None else bool(persistence),
         mig=None if mig is None else bool(mig[0]),
@@ -52,9 +52,9 @@ def read_board(nvml: Any, handle: Any, uuid: str) -> Board:
 
 
 def find_uuid(nvml: Any, board: int | str) -> str | None:
-    """The full UUID of a board named by index, UUID or the beginning of one.
+    """The full UUID of a board named by index, UUID or a prefix of one.
 
-    ``None`` where there is no such board, or the beginning is that of several.
+    ``None`` if there is no such board, or the prefix is ambiguous.
     """
     if isinstance(board, int):
         handle = maybe(nvml, "nvmlDeviceGetHandleByIndex", board)

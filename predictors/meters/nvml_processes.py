@@ -1,4 +1,4 @@
-"""Who else is on a board while it is measured, as far as the NVIDIA driver tells."""
+"""Detect foreign processes on a board during a measurement, by the NVIDIA driver."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from predictors.meters.nvml_board import maybe
 
 
 class Processes:
-    """Flags of other processes on the boards ``handles``, by UUID.
+    """Flags of foreign processes on the boards ``handles``, by UUID.
 
-    ``own_pids`` returns the numbers of all our processes that may be there: trainers that wait
-    hold memory and draw nothing. The driver lists processes by the host's numbers, or lists none,
-    in a container; then ours is not found, and that is flagged.
+    ``own_pids`` returns the process ids of all our processes on the boards: waiting trainers hold
+    memory and draw no power. In a container the driver lists processes by the host's ids, or lists
+    none; then ours is not found, which is flagged.
     """
 
     def __init__(
@@ -28,11 +28,11 @@ class Processes:
         self._nvml, self._handles = nvml, handles
         self.own_pids = own_pids or (lambda: {os.getpid()})
         self._seen_us = dict.fromkeys(handles, 0)
-        # Boards on which the driver lists us by numbers that we know.
+        # Boards on which the driver lists our processes by our own process ids.
         self._named: set[str] = set()
 
     def flags(self) -> set[str]:
-        """``foreign_process`` and ``processes_unseen``, where they are so now."""
+        """``foreign_process`` and ``processes_unseen``, as they apply now."""
         flags = set()
         ours = self.own_pids()
         for uuid, handle in self._handles.items():
@@ -41,7 +41,7 @@ class Processes:
             self._named.discard(uuid)
             if pids is None or not pids & ours:
                 flags.add(PROCESSES_UNSEEN)
-                # Numbers of another namespace: more processes than ours are someone else's.
+                # Ids of another namespace: if there are more than ours, one is foreign.
                 if len(pids or ()) > len(ours):
                     flags.add(FOREIGN_PROCESS)
                 continue
@@ -50,17 +50,17 @@ class Processes:
                 flags.add(FOREIGN_PROCESS)
         return flags
 
-    def forget_use(self) -> None:
-        """Leave out of the next ``computing`` what any process did until now."""
+    def reset_use(self) -> None:
+        """Exclude everything until now from the next ``computing``."""
         for uuid in self._handles:
             self._use(uuid)
 
     def computing(self) -> set[str]:
-        """``foreign_compute`` where another process ran kernels since ``forget_use``.
+        """``foreign_compute`` if another process ran kernels since ``reset_use``.
 
-        All our processes but one wait meanwhile: where the driver does not know us by number,
-        a second process that computed is foreign. A board that does not report who computes
-        gives no flag. Call ``flags`` before.
+        All our processes but one wait meanwhile, so if the driver does not list our process ids, a
+        second process that computed is foreign. A board that does not report utilisation gives no
+        flag. Call ``flags`` before.
         """
         ours = self.own_pids()
         for uuid in self._handles:
@@ -70,7 +70,7 @@ class Processes:
         return set()
 
     def _use(self, uuid: str) -> set[int]:
-        """Processes that used the SMs since this was last asked."""
+        """Processes that used the SMs since the last call."""
         samples = maybe(
             self._nvml,
             "nvmlDeviceGetProcessUtilization",

@@ -1,8 +1,8 @@
 """Joules of CPU packages from RAPL, read from ``/sys/class/powercap``.
 
-Packages and DRAM are kept apart; a window's joules are the packages', which hold the cores. The
-counter wraps after ``max_energy_range_uj`` (65 to 262 kJ): it is polled in the background so
-that no wrap is missed. Source: the kernel's ``Documentation/power/powercap/powercap.rst``.
+A window's joules are those of the packages, which include the cores; DRAM is separate. The counter
+wraps after ``max_energy_range_uj`` (65 to 262 kJ), so it is polled in the background. Source: the
+kernel's ``Documentation/power/powercap/powercap.rst``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from predictors.meters.base import MeterError, Window, Work
+from predictors.meters.base import Meter, MeterError, Window, Work
 from predictors.meters.estimate import cpu_name
 
 ROOT = Path("/sys/class/powercap")
@@ -49,7 +49,7 @@ def find_zones(root: Path = ROOT) -> list[Zone]:
     return zones
 
 
-class RaplMeter:
+class RaplMeter(Meter):
     """``Meter`` over all CPU packages."""
 
     name = "rapl"
@@ -89,7 +89,7 @@ class RaplMeter:
             self._last[zone.counter] = _read(zone)
 
     def begin(self, work: Work) -> None:
-        """See ``Meter.begin``. The counter steps each millisecond, so no tick is waited for."""
+        """See ``Meter.begin``. The counter steps each millisecond, so there is no need to wait."""
         if self._opened_s is not None:
             raise MeterError("a window is already open")
         self.poll()
@@ -117,7 +117,7 @@ class RaplMeter:
         )
 
     def poll(self) -> None:
-        """Add what each counter gained since it was last read, a wrap included.
+        """Add each counter's gain since the last reading, corrected for a wrap.
 
         Raises:
             MeterError: a counter cannot be read.

@@ -1,4 +1,4 @@
-"""Which meter to use: what this machine can measure, and why it cannot measure better."""
+"""Choose a meter: which ones work on this machine, and why the others do not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.board import describe_limits
@@ -18,14 +19,14 @@ from predictors.meters.zeus import ZeusMeter
 
 # A package registers a function ``device -> Meter`` under its name in this group.
 PLUGIN_GROUP = "joulenas.meters"
-# Our own meters for each kind of device, the best first. Another's would give joules of something
+# Our meters for each kind of device, the best first. A meter of another kind would read a device
 # that does not run the model.
 _COVERS = {"cuda": ("nvml", "zeus"), "cpu": ("rapl", "zeus", "estimate")}
 
 
 @dataclass(frozen=True, slots=True)
 class MeterStatus:
-    """Whether one meter works here. ``detail`` says what it reads, or why not and what to do."""
+    """Whether one meter works here; ``detail`` is what it reads, or why not and what to do."""
 
     name: str
     is_available: bool
@@ -33,7 +34,7 @@ class MeterStatus:
 
 
 def parse_device(text: str) -> str:
-    """``cpu`` or ``cuda:N`` in its one form, which locks and records go by.
+    """``cpu`` or ``cuda:N`` in its canonical form, as locks and records have it.
 
     Raises:
         ValueError: it is neither.
@@ -70,13 +71,14 @@ def choose_meter(name: str | None, device: str) -> Meter:
             return known[candidate]()
         except MeterError as error:
             refusals.append(str(error))
-    # The first refusal is that of the meter which the device should have had.
+    # The first refusal is that of the best meter for the device.
     raise MeterError(refusals[0])
 
 
 def limits_of(meter: Meter) -> str:
     """Limits of the board that ``meter`` reads, in words; empty where it reports none."""
-    return describe_limits(meter.read_board().limits) if isinstance(meter, NvmlMeter) else ""
+    board = meter.read_board()
+    return "" if board is None else describe_limits(board.limits)
 
 
 def meter_names() -> tuple[str, ...]:
@@ -85,7 +87,7 @@ def meter_names() -> tuple[str, ...]:
 
 
 def survey(device: str = "cpu") -> list[MeterStatus]:
-    """Try every meter for ``device`` and say what came of it."""
+    """Try every meter for ``device``."""
     found = []
     for name, make in _makers(device).items():
         try:
@@ -113,5 +115,15 @@ def _makers(device: str) -> dict[str, Callable[[], Meter]]:
         "estimate": EstimateMeter,
     }
     for entry in entry_points(group=PLUGIN_GROUP):
-        makers.setdefault(entry.name, lambda entry=entry: entry.load()(device))  # type: ignore[misc]
+        makers.setdefault(entry.name, partial(_plugin, entry, device))
     return makers
+
+
+def _plugin(entry: EntryPoint, device: str) -> Meter:
+    meter = entry.load()(device)
+    if not isinstance(meter, Meter):
+        raise MeterError(
+            f"meter {entry.name} ({entry.value}) must derive from predictors.meters.base.Meter, "
+            f"and {type(meter).__name__} lacks members of it"
+        )
+    return meter

@@ -1,8 +1,8 @@
-"""When a counter that moves in steps next moves, seen to a millisecond while work goes on.
+"""Time the steps of a counter to a millisecond while the device is loaded.
 
-Work comes in batches of up to a tenth of a second and more, so looking only between them would
-place a step anywhere within a batch: a window of 2 s would err by up to 3%. A thread looks
-meanwhile, since work waits for its device and lets other threads run.
+Batches of work take a tenth of a second and more, so polling only between them would place a step
+anywhere within a batch: a window of 2 s would err by up to 3%. A thread polls meanwhile, since
+work waits for its device and lets other threads run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from predictors.meters.base import MeterError, Work
 
-# Longer than any step seen, so a counter that has not moved by then is dead.
+# Longer than any counter's period: a counter that has not moved by then is dead.
 _TIMEOUT_S = 2.0
 _LOOK_S = 0.0005
 
@@ -20,7 +20,7 @@ Step = tuple[float, int]
 
 
 class StepWatcher:
-    """Sees the next steps of several counters, which step at different times."""
+    """Waits for the next steps of several counters, which step at different times."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class StepWatcher:
         *,
         background: bool = True,
     ) -> None:
-        """``read`` gives each counter's value; without ``background``, ``look`` must be called."""
+        """``read`` returns each counter's value; without ``background``, call ``look``."""
         self._read, self._clock, self._background = read, clock, background
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -40,7 +40,7 @@ class StepWatcher:
         self._failure: MeterError | None = None
 
     def wait(self, work: Work) -> dict[str, Step]:
-        """When each counter next stepped and to which value, with work going on.
+        """Run work until each counter steps; return each step's time and value.
 
         Raises:
             MeterError: a counter is lost or stands still.
@@ -48,7 +48,7 @@ class StepWatcher:
         return {name: steps[0] for name, steps in self.follow(work, 1).items()}
 
     def follow(self, work: Work, n: int) -> dict[str, list[Step]]:
-        """The next ``n`` steps of each counter, one after another, with work going on.
+        """Run work until each counter has stepped ``n`` times; return the steps.
 
         Raises:
             MeterError: a counter is lost or stands still.
@@ -79,7 +79,7 @@ class StepWatcher:
         return steps
 
     def look(self) -> None:
-        """Read the counters once and keep those that stepped; nothing where none is awaited.
+        """Read the counters once and record steps, if any are awaited.
 
         Raises:
             MeterError: a counter is lost.
@@ -91,7 +91,7 @@ class StepWatcher:
             now_s = self._clock()
             for name, value in now.items():
                 if value != self._shown[name]:
-                    # It stepped at some time since it was last looked at: on average half-way.
+                    # It stepped since the last reading: on average half-way.
                     self._steps[name].append(((self._looked_s + now_s) / 2, value))
             self._shown = now
             self._looked_s = now_s

@@ -1,4 +1,4 @@
-"""Which boards CUDA shows to a process, and by which numbers."""
+"""Map CUDA's device numbers to boards (``CUDA_VISIBLE_DEVICES``)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def visible_gpu(index: int, environment: Mapping[str, str] | None = None) -> int
     if listed is None:
         return index
     names = [name.strip() for name in listed.split(",")]
-    # CUDA hides all from the first that is empty or -1.
+    # CUDA ignores the list from the first entry that is empty or -1.
     ends = [i for i, name in enumerate(names) if name in ("", "-1")]
     names = names[: ends[0]] if ends else names
     if index >= len(names):
@@ -35,7 +35,7 @@ def visible_gpu(index: int, environment: Mapping[str, str] | None = None) -> int
 
 
 def mig_sentence(device: int | str) -> str:
-    """Why a slice of a board cannot be measured."""
+    """The error of a board in MIG mode."""
     return (
         f"GPU {device} is in MIG mode: its counters cover the whole board, so the joules of one "
         f"slice cannot be told; measure on a board without MIG"

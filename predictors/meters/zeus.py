@@ -1,8 +1,8 @@
 """Joules of AMD GPUs, Apple and Jetson chips (and NVIDIA) through Zeus. The one door to ``zeus``.
 
-Optional: ``pip install 'joulenas[zeus]'``. Zeus (You et al. 2023, NSDI) reads the counters when
-asked and does not wait for their steps, so on NVIDIA boards our own meter is the better one; this
-one serves devices that ours does not know, and cross-checks.
+Optional: ``pip install 'joulenas[zeus]'``. Zeus (You et al. 2023, NSDI) does not align
+windows with the counters' steps, so on NVIDIA boards our own meter is more exact; this one is for
+other devices, and for cross-checks.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from predictors.meters.base import MeterError, Window, Work
+from predictors.meters.base import Meter, MeterError, Window, Work
 
 _KEY = "joulenas"
-# Of an Apple chip, the parts that add up to the whole; a Jetson names its own total.
+# The parts that add up to an Apple chip; a Jetson reports its own total.
 _APPLE_PARTS = ("cpu_total_mj", "dram_mj", "gpu_mj", "gpu_sram_mj", "ane_mj")
 
 
-class ZeusMeter:
+class ZeusMeter(Meter):
     """``Meter`` over a ``zeus.monitor.ZeusMonitor``: one GPU, or the chip that holds the CPU."""
 
     name = "zeus"
@@ -53,11 +53,11 @@ class ZeusMeter:
         self.source = f"zeus-{self._part}"
 
     def begin(self, work: Work) -> None:
-        """See ``Meter.begin``. Zeus does not tell when its counters step."""
+        """See ``Meter.begin``. Zeus does not report when its counters step."""
         if self._opened_s is not None:
             raise MeterError("a window is already open")
         try:
-            # Callers' work returns when the device is done: nothing is left to wait for.
+            # Callers' work returns when the device has finished, so no synchronisation is needed.
             self._monitor.begin_window(_KEY, sync_execution=False, restart=True)
         except Exception as error:
             raise MeterError(f"zeus could not begin a window: {error}") from None

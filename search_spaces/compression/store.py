@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nas.core.whole_file import whole_file
+from nas.core.files import write_atomic
 from search_spaces.architecture import Architecture
 from search_spaces.compression.apply import compress, device_of
 from search_spaces.models.build import build
@@ -45,8 +45,7 @@ def save_compressed(model: Transformer, architecture: Architecture, path: Path) 
         "architecture": architecture.hash,
         "layout": _layout(architecture, device_of(model)),
     }
-    with whole_file(path) as temporary:
-        save_file(tensors, str(temporary), metadata)
+    write_atomic(path, lambda temporary: save_file(tensors, str(temporary), metadata))
 
 
 def load_compressed(

@@ -10,7 +10,6 @@ from predictors.meters.estimate import EstimateMeter
 from predictors.meters.nvml import NvmlMeter
 from predictors.meters.nvml_processes import Processes
 from predictors.meters.rapl import RaplMeter
-from predictors.meters.replay import RecordingMeter, ReplayMeter
 from predictors.meters.zeus import ZeusMeter
 
 
@@ -55,22 +54,12 @@ def rapl(tmp_path):
     return Bench(RaplMeter(tmp_path, wall_clock=clock), run)
 
 
-def replay(tmp_path):
-    clock = FakeClock()
-    recorder = RecordingMeter(FakeMeter(clock), tmp_path / "log.jsonl")
-    for seconds in (2.0, 3.0):
-        recorder.begin(lambda: None)
-        clock.advance(seconds)
-        recorder.end(lambda: None)
-    return Bench(ReplayMeter(tmp_path / "log.jsonl"), lambda seconds: None)
-
-
 def zeus(tmp_path):
     clock = FakeClock()
     return Bench(ZeusMeter("cuda:0", monitor=FakeZeusMonitor(clock), clock=clock), clock.advance)
 
 
-@pytest.fixture(params=[fake, estimate, nvml, rapl, replay, zeus], ids=lambda make: make.__name__)
+@pytest.fixture(params=[fake, estimate, nvml, rapl, zeus], ids=lambda make: make.__name__)
 def bench(request, tmp_path):
     made = request.param(tmp_path)
     yield made
@@ -103,6 +92,16 @@ def test_a_window_is_opened_once_and_closed_once(bench):
     bench.meter.begin(work_of(bench))
     with pytest.raises(MeterError):
         bench.meter.begin(work_of(bench))
+
+
+def test_capabilities_that_it_lacks_are_absent_and_raise_nothing(bench):
+    bench.meter.count_joules_only()
+    bench.meter.set_own_processes(lambda: {os.getpid()})
+    bench.meter.measure_tick(work_of(bench))
+    board, tick_s = bench.meter.read_board(), bench.meter.tick_s
+    assert board is None or board.uuid
+    assert tick_s is None or tick_s > 0
+    assert bench.meter.driver_version is None or bench.meter.driver_version
 
 
 def test_it_closes_twice(bench):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from predictors.energy.models import EnergyPredictor, Observation
+from predictors.energy.models import CostPredictor, Observation
 from search_spaces.cost.counting import count
 from search_spaces.space.presets import PRESETS
 from search_spaces.space.sampling import sample
@@ -32,7 +32,7 @@ def observations(n, seed=0, noise=0.02):
 
 @pytest.fixture(scope="module", params=[0, 3, 10, 80])
 def fitted(request):
-    return EnergyPredictor.fit(observations(request.param)), request.param
+    return CostPredictor.fit(observations(request.param)), request.param
 
 
 def test_predictions_are_ordered_finite_and_positive(fitted):
@@ -40,10 +40,10 @@ def test_predictions_are_ordered_finite_and_positive(fitted):
     rng = np.random.default_rng(5)
     unseen = [sample(SPACE, rng) for _ in range(50)]
     prediction = predictor.predict(unseen, DIGITS)
-    assert prediction.mean_j.shape == (50,)
-    assert np.all(prediction.low_j > 0) and np.all(np.isfinite(prediction.high_j))
-    assert np.all(prediction.low_j <= prediction.mean_j)
-    assert np.all(prediction.mean_j <= prediction.high_j)
+    assert prediction.mean.shape == (50,)
+    assert np.all(prediction.low > 0) and np.all(np.isfinite(prediction.high))
+    assert np.all(prediction.low <= prediction.mean)
+    assert np.all(prediction.mean <= prediction.high)
     assert predictor.n_records == n and str(n) in predictor.basis + "0"
 
 
@@ -51,67 +51,65 @@ def test_more_confidence_is_never_narrower(fitted):
     predictor, _ = fitted
     unseen = [o.architecture for o in observations(20, seed=9)]
     narrow, wide = (predictor.predict(unseen, DIGITS, c) for c in (0.5, 0.95))
-    assert np.all(wide.high_j / wide.low_j >= narrow.high_j / narrow.low_j * (1 - 1e-9))
+    assert np.all(wide.high / wide.low >= narrow.high / narrow.low * (1 - 1e-9))
 
 
 def test_the_same_rows_give_the_same_predictor(fitted):
     _, n = fitted
     unseen = [o.architecture for o in observations(5, seed=9)]
-    first, second = (
-        EnergyPredictor.fit(observations(n)).predict(unseen, DIGITS) for _ in range(2)
-    )
-    np.testing.assert_array_equal(first.mean_j, second.mean_j)
+    first, second = (CostPredictor.fit(observations(n)).predict(unseen, DIGITS) for _ in range(2))
+    np.testing.assert_array_equal(first.mean, second.mean)
 
 
 def test_with_no_row_it_says_that_it_guesses():
-    predictor = EnergyPredictor.fit([])
+    predictor = CostPredictor.fit([])
     assert "prior" in predictor.basis
     prediction = predictor.predict([observations(1)[0].architecture], DIGITS)
-    assert prediction.high_j[0] / prediction.low_j[0] > 50
+    assert prediction.high[0] / prediction.low[0] > 50
     assert not prediction.in_range[0]
 
 
 def test_it_learns_what_the_device_does():
-    predictor = EnergyPredictor.fit(observations(80))
+    predictor = CostPredictor.fit(observations(80))
     unseen = observations(200, seed=3)
     prediction = predictor.predict([o.architecture for o in unseen], DIGITS)
     truth = np.array([true_energy_j(o.architecture) for o in unseen])
-    assert np.mean(np.abs(prediction.mean_j / truth - 1)) < 0.05
+    assert np.mean(np.abs(prediction.mean / truth - 1)) < 0.05
 
 
 def test_ninety_percent_intervals_cover_about_ninety_percent():
     inside = []
     for seed in range(4):
-        predictor = EnergyPredictor.fit(observations(60, seed=seed))
+        predictor = CostPredictor.fit(observations(60, seed=seed))
         unseen = observations(150, seed=100 + seed)
         prediction = predictor.predict([o.architecture for o in unseen], DIGITS, 0.9)
-        labels = np.array([o.energy_j for o in unseen])
-        inside += list((prediction.low_j <= labels) & (labels <= prediction.high_j))
+        labels = np.array([o.cost for o in unseen])
+        inside += list((prediction.low <= labels) & (labels <= prediction.high))
     assert 0.84 <= np.mean(inside) <= 0.98
 
 
 def test_outside_the_training_range_intervals_widen():
     small = [o for o in observations(120) if o.architecture.d_model <= 32]
-    predictor = EnergyPredictor.fit(small)
+    predictor = CostPredictor.fit(small)
     large = [o.architecture for o in observations(120) if o.architecture.d_model == 64]
     near = predictor.predict([o.architecture for o in small[:20]], DIGITS)
     far = predictor.predict(large, DIGITS)
     assert not far.in_range.any()
-    width = [np.median(np.log(p.high_j / p.low_j)) for p in (far, near)]
+    width = [np.median(np.log(p.high / p.low)) for p in (far, near)]
     assert width[0] > 1.5 * width[1]
 
 
 def test_nothing_to_predict_gives_nothing(fitted):
-    assert fitted[0].predict([], DIGITS).mean_j.shape == (0,)
+    assert fitted[0].predict([], DIGITS).mean.shape == (0,)
 
 
 @pytest.mark.parametrize("confidence", [0, 1, -1, 2])
 def test_a_wrong_confidence_is_refused(confidence):
     with pytest.raises(ValueError, match="confidence"):
-        EnergyPredictor.fit([]).predict([], DIGITS, confidence)
+        CostPredictor.fit([]).predict([], DIGITS, confidence)
 
 
 @pytest.mark.parametrize("energy_j", [0.0, -1.0, float("nan"), float("inf")])
 def test_impossible_labels_are_refused(energy_j):
-    with pytest.raises(ValueError, match="energy_j"):
+    with pytest.raises(ValueError, match="cost"):
         Observation(observations(1)[0].architecture, DIGITS, energy_j, 0.01)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from predictors.measurement.exclusive import DeviceLock, introduce
+from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.protocol import get_protocol
 from predictors.measurement.runner import measure_fresh
 from predictors.meters.nvml import NvmlMeter, board_uuid
@@ -81,7 +81,7 @@ def test_another_process_is_seen_and_whether_it_computes(kind, tmp_path):
 
     lock = DeviceLock(tmp_path, "cuda:0")
     meter = NvmlMeter((0,))
-    introduce(meter, lock)
+    meter.set_own_processes(lock.processes)
 
     def flags():
         meter.begin(work)

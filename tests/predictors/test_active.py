@@ -12,7 +12,7 @@ from predictors.energy.active import (
     width_near_front,
 )
 from predictors.energy.design import design_features, posterior_variance
-from predictors.energy.regressor import Interval
+from predictors.energy.regressor import Predictions
 
 
 def made(n=200, seed=0):
@@ -22,7 +22,9 @@ def made(n=200, seed=0):
     mean = terms.sum(axis=1)
     features = np.column_stack([np.log(terms), rng.normal(0, 1, (n, 2))])
     sure = np.ones(n, dtype=bool)
-    return Candidates(terms, features, terms[:, 0]), Interval(mean, mean * 0.9, mean * 1.1, sure)
+    return Candidates(terms, features, terms[:, 0]), Predictions(
+        mean, mean * 0.9, mean * 1.1, sure
+    )
 
 
 def test_above_the_front_by_hand():
@@ -37,9 +39,9 @@ def test_above_the_front_by_hand():
 def test_the_width_is_that_near_the_front():
     size, mean = np.array([1.0, 2.0, 3.0]), np.array([1.0, 9.0, 2.0])
     low, high = mean * [0.9, 0.1, 0.7], mean * [1.1, 1.9, 1.3]
-    predicted = Interval(mean, low, high, np.ones(3, dtype=bool))
+    predicted = Predictions(mean, low, high, np.ones(3, dtype=bool))
     assert width_near_front(size, predicted) == pytest.approx((0.1 + 0.3) / 2, abs=1e-6)
-    endless = Interval(mean, low, np.full(3, np.inf), np.ones(3, dtype=bool))
+    endless = Predictions(mean, low, np.full(3, np.inf), np.ones(3, dtype=bool))
     assert np.isfinite(width_near_front(size, endless))
 
 

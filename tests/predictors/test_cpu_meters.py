@@ -1,4 +1,3 @@
-import json
 import threading
 import time
 
@@ -7,7 +6,6 @@ import pytest
 from predictors.meters.base import MeterError
 from predictors.meters.estimate import EstimateMeter, watts_per_core
 from predictors.meters.rapl import POLL_S, RaplMeter
-from predictors.meters.replay import ReplayMeter
 from predictors.meters.select import choose_meter, parse_device, survey
 
 
@@ -109,34 +107,6 @@ def test_rapl_says_what_to_do_where_it_is_absent_or_unreadable(tmp_path, monkeyp
     monkeypatch.setattr(type(tmp_path), "read_text", refuse)
     with pytest.raises(MeterError, match=r"run as root.*chmod a\+r .*intel-rapl:\*/energy_uj"):
         RaplMeter(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "not json",
-        '{"replay": 9}',
-        "[1]",
-        '{"replay": 1, "source": "x"}',
-        '{"replay": 1, "source": "x", "device": "d", "is_estimate": false}\n{"energy": 1}',
-    ],
-)
-def test_a_wrong_replay_log_is_refused_in_one_line(tmp_path, text):
-    log = tmp_path / "log.jsonl"
-    log.write_text(text)
-    with pytest.raises(MeterError, match="replay log") as error:
-        ReplayMeter(log)
-    assert "\n" not in str(error.value)
-
-
-def test_a_replay_that_ends_says_so(tmp_path):
-    log = tmp_path / "log.jsonl"
-    log.write_text(json.dumps({"replay": 1, "source": "x", "device": "d", "is_estimate": False}))
-    meter = ReplayMeter(log)
-    meter.begin(lambda: None)
-    with pytest.raises(MeterError, match="ends after 0"):
-        meter.end(lambda: None)
 
 
 def test_every_meter_is_surveyed_and_the_estimate_always_works():

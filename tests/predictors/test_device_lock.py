@@ -13,7 +13,7 @@ import pytest
 from fakes import FakeClock, FakeGpu, FakeNvml
 
 from predictors.measurement import exclusive
-from predictors.measurement.exclusive import DeviceLock, introduce, lock_folder
+from predictors.measurement.exclusive import DeviceLock, lock_folder
 from predictors.meters.base import MeterError
 from predictors.meters.nvml import NvmlMeter, board_uuid
 
@@ -168,7 +168,7 @@ def test_our_processes_are_those_that_opened_the_lock_and_live(tmp_path):
             return meter.end(lambda: driver.advance(0.003)).flags
 
         assert flags() == ("foreign_process",)
-        introduce(meter, lock)
+        meter.set_own_processes(lock.processes)
         assert flags() == ()
     finally:
         trainer.send_signal(signal.SIGKILL)

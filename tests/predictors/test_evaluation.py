@@ -97,7 +97,7 @@ class Recaller:
     """A predictor that has learned nothing but the labels that it saw, and says so elsewhere."""
 
     def __init__(self, observations):
-        self.seen = {o.architecture: o.energy_j for o in observations}
+        self.seen = {o.architecture: o.cost for o in observations}
 
     @classmethod
     def fit(cls, observations, *, seed=0):
@@ -105,11 +105,11 @@ class Recaller:
 
     def predict(self, architectures, workload, confidence):
         mean = np.array([self.seen.get(a, 1e-12) for a in architectures])
-        return SimpleNamespace(mean_j=mean, low_j=mean, high_j=mean)
+        return SimpleNamespace(mean=mean, low=mean, high=mean)
 
 
 def test_a_predictor_that_only_recalls_is_worth_nothing_in_any_split(monkeypatch):
-    monkeypatch.setattr(evaluation, "EnergyPredictor", Recaller)
+    monkeypatch.setattr(evaluation, "CostPredictor", Recaller)
     found = evaluate(made_records(60, n_repeated=30))
     for split in found.splits:
         assert split.refusal is None
@@ -122,7 +122,7 @@ class SessionReader:
     def __init__(self, observations):
         from record_fakes import true_j
 
-        ratios = [np.log(o.energy_j / true_j(o.architecture)) for o in observations]
+        ratios = [np.log(o.cost / true_j(o.architecture)) for o in observations]
         self.level = float(np.exp(np.mean(ratios)))
 
     @classmethod
@@ -133,11 +133,11 @@ class SessionReader:
         from record_fakes import true_j
 
         mean = np.array([true_j(a) for a in architectures]) * self.level
-        return SimpleNamespace(mean_j=mean, low_j=mean * 0.9, high_j=mean * 1.1)
+        return SimpleNamespace(mean=mean, low=mean * 0.9, high=mean * 1.1)
 
 
 def test_holding_out_sessions_shows_the_sessions_offset(monkeypatch):
-    monkeypatch.setattr(evaluation, "EnergyPredictor", SessionReader)
+    monkeypatch.setattr(evaluation, "CostPredictor", SessionReader)
     records = made_records(60, n_sessions=2, session_sd=0.2, noise=0.001)
     found = {s.kind: s.metrics[OURS].mape for s in evaluate(records).splits}
     levels = [
@@ -229,7 +229,7 @@ def test_a_learning_curve_trains_on_more_and_more_of_what_it_does_not_test(monke
             sizes.append(len({o.architecture for o in observations}))
             return cls(observations)
 
-    monkeypatch.setattr(evaluation, "EnergyPredictor", Counting)
+    monkeypatch.setattr(evaluation, "CostPredictor", Counting)
     points = learning_curve(made_records(60, n_repeated=20), n_seeds=2)
     assert sizes == [10, 20, 40, 45] * 2
     ours = [p for p in points if p.predictor == OURS]

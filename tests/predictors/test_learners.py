@@ -39,7 +39,7 @@ def test_every_learner_predicts_unseen_rows_of_what_it_can_express(kind):
 @pytest.mark.parametrize("kind", LEARNERS)
 def test_arrays_hold_a_learner_to_the_bit(kind):
     learner = fitted(kind, ROWS[:, 0] ** 2 - ROWS[:, 1])
-    again = kind.from_arrays(learner.to_arrays())
+    again = kind(**vars(learner))
     np.testing.assert_array_equal(learner.predict(ROWS), again.predict(ROWS))
 
 
@@ -54,11 +54,11 @@ def test_rows_of_no_weight_teach_nothing(kind):
 
 def test_a_features_products_are_a_quadratic_form():
     learner = fitted(QuadraticRidge, ROWS[:, 0] * ROWS[:, 1] + ROWS[:, 2])
-    chosen = learner.to_arrays()["chosen"]
+    chosen = learner.chosen
     first, second = np.triu_indices(len(chosen))
     picked = ROWS[:, chosen]
     expanded = np.hstack([ROWS, picked[:, first] * picked[:, second]])
-    coefficients = learner.to_arrays()["coefficients"]
+    coefficients = learner.coefficients
     by_hand = coefficients[0] + expanded @ coefficients[1:]
     np.testing.assert_allclose(learner.predict(ROWS), by_hand, atol=1e-9)
 
@@ -87,9 +87,9 @@ def test_farthest_first_begins_in_the_middle_and_covers():
 
 
 def test_trees_that_are_no_trees_are_refused():
-    arrays = fitted(Trees, ROWS[:, 0]).to_arrays()
+    arrays = vars(fitted(Trees, ROWS[:, 0]))
     with pytest.raises(ValueError, match="leaves"):
-        Trees.from_arrays(arrays | {"leaf": arrays["leaf"][:, :3]})
+        Trees(**arrays | {"leaf": arrays["leaf"][:, :3]})
 
 
 # The prior.

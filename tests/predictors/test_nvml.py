@@ -192,7 +192,7 @@ def test_listing_processes_takes_nothing_from_a_window(listing_s):
 def test_spans_beside_training_read_the_counter_alone():
     gpu = FakeGpu(power_w=250.0, reasons=0x20, pids=(1, 99))
     meter, driver = make(gpu)
-    meter.count_joules_alone()
+    meter.count_joules_only()
     driver.nvmlDeviceGetFieldValues = driver.nvmlDeviceGetComputeRunningProcesses = pytest.fail
     window = measure(meter, driver, 2.0, watch=False)
     assert window.flags == () and window.cross_check is None
@@ -206,7 +206,7 @@ def test_spans_of_a_counter_start_no_thread_and_those_of_power_look_seldom():
         gpu = FakeGpu(has_counter=has_counter, tick_s=0.01)
         driver = FakeNvml(clock, gpu)
         meter = NvmlMeter((0,), nvml=driver, clock=time.perf_counter)
-        meter.count_joules_alone()
+        meter.count_joules_only()
         n = [0]
         read = driver.nvmlDeviceGetFieldValues
         driver.nvmlDeviceGetFieldValues = lambda *a, n=n, read=read: (

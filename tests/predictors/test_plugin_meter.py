@@ -81,3 +81,21 @@ def test_a_registered_meter_is_found_by_name_and_chosen_by_name_alone(example, m
     assert choose_meter(None, "cpu").name != "hwmon"
     with pytest.raises(ValueError, match="hwmon"):
         choose_meter("ruler", "cpu")
+
+
+def test_a_plugin_that_is_no_meter_is_refused_in_one_line(monkeypatch):
+    class Bare:
+        name = source = device = "bare"
+
+    class Entry:
+        name, value = "bare", "package:make"
+
+        def load(self):
+            return lambda device: Bare()
+
+    monkeypatch.setattr(select, "entry_points", lambda group: [Entry()])
+    with pytest.raises(
+        MeterError, match=r"bare \(package:make\) must derive from .*Meter"
+    ) as caught:
+        choose_meter("bare", "cpu")
+    assert "\n" not in str(caught.value)

@@ -14,7 +14,7 @@ from predictors.energy.artifact import (
     load_predictor,
     save_predictor,
 )
-from predictors.energy.models import EnergyPredictor
+from predictors.energy.models import CostPredictor
 
 PROVENANCE = Provenance(
     device="board",
@@ -29,11 +29,11 @@ UNSEEN = [o.architecture for o in observations(40, seed=77)]
 
 
 def predictors():
-    some = EnergyPredictor.fit(observations(60))
-    other = [replace(o, energy_j=o.energy_j * 3) for o in observations(15, seed=4)]
+    some = CostPredictor.fit(observations(60))
+    other = [replace(o, cost=o.cost * 3) for o in observations(15, seed=4)]
     return {
-        "stated": EnergyPredictor.fit([]),
-        "few": EnergyPredictor.fit(observations(4)),
+        "stated": CostPredictor.fit([]),
+        "few": CostPredictor.fit(observations(4)),
         "fitted": some,
         "adapted": some.adapt(other),
         "adapted to nothing": some.adapt([]),
@@ -56,14 +56,14 @@ def test_saved_and_read_it_predicts_the_same_to_the_bit(kinds, kind, tmp_path):
     assert again.provenance == PROVENANCE
     assert again.predictor.basis == kinds[kind].basis
     first, second = (p.predict(UNSEEN, DIGITS, 0.8) for p in (kinds[kind], again.predictor))
-    for field in ("mean_j", "low_j", "high_j", "in_range"):
+    for field in ("mean", "low", "high", "in_range"):
         np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
     assert [p.name for p in tmp_path.iterdir()] == ["p.safetensors"]
 
 
 def test_adapting_to_a_device_thrice_as_hungry_learns_the_factor(kinds):
-    truth = kinds["fitted"].predict(UNSEEN, DIGITS).mean_j * 3
-    found = kinds["adapted"].predict(UNSEEN, DIGITS).mean_j
+    truth = kinds["fitted"].predict(UNSEEN, DIGITS).mean * 3
+    found = kinds["adapted"].predict(UNSEEN, DIGITS).mean
     assert np.mean(np.abs(found / truth - 1)) < 0.05
     assert "another device" in kinds["adapted"].basis
 

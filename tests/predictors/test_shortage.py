@@ -46,5 +46,5 @@ def test_versions_of_what_is_not_installed_are_absent_and_no_error(monkeypatch):
         raise worker.importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(worker.importlib.metadata, "version", missing)
-    found = worker._versions(object())
+    found = worker._versions(None)
     assert found["joulenas"] == found["torchao"] == "absent" and found["torch"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from record_fakes import DIGITS, SPACE, true_j
 
-from predictors.energy.models import EnergyPredictor, Observation
+from predictors.energy.models import CostPredictor, Observation
 from predictors.energy.update import updated
 from search_spaces.space.sampling import sample
 
@@ -21,13 +21,13 @@ def observed(n, *, seed=0, noise=0.02, factor=1.0, joules=true_j):
 
 @pytest.fixture(scope="module")
 def source():
-    return EnergyPredictor.fit(observed(120))
+    return CostPredictor.fit(observed(120))
 
 
 def error(predictor, factor=1.0, joules=true_j):
     fresh = [o.architecture for o in observed(60, seed=99)]
     truth = factor * np.array([joules(m) for m in fresh])
-    return float(np.median(np.abs(predictor.predict(fresh, DIGITS).mean_j / truth - 1)))
+    return float(np.median(np.abs(predictor.predict(fresh, DIGITS).mean / truth - 1)))
 
 
 @pytest.mark.parametrize("n", [0, 1, 5, 24])
@@ -46,7 +46,7 @@ def test_another_devices_is_never_used_as_it_is(source):
     found = updated(source, [], is_same=False)
     assert found.prior.source is source
     predicted = found.predict([observed(1)[0].architecture], DIGITS)
-    assert predicted.high_j[0] / predicted.low_j[0] > 50
+    assert predicted.high[0] / predicted.low[0] > 50
     assert error(updated(source, observed(12, seed=1, factor=5.0), is_same=False), 5.0) < 0.1
 
 
@@ -55,6 +55,6 @@ def test_one_that_says_nothing_of_this_device_gives_way_to_one_of_its_own():
         # Nothing of it follows from what the source has seen.
         return float(np.random.default_rng(int(architecture.hash, 16)).lognormal(-11, 2))
 
-    nonsense = EnergyPredictor.fit(observed(40, joules=odd_j))
+    nonsense = CostPredictor.fit(observed(40, joules=odd_j))
     found = updated(nonsense, observed(24, seed=1, noise=0.01), is_same=True)
     assert found.prior.source is None and found.n_records == 24 and error(found) < 0.1

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nas.pareto.dominance import non_dominated_mask
-from nas.samplers.evaluated import Evaluated, Known, Memory, relevant
-from nas.samplers.history import Growing
+from nas.samplers.evaluated import Archive, Evaluated, KeySet, relevant
+from nas.samplers.history import GrowingArray
 from nas.samplers.parameters import keys
 
 
@@ -19,7 +19,7 @@ def test_what_is_kept_step_by_step_is_what_all_rows_at_once_would_give(objective
     rng = np.random.default_rng(objectives)
     rows = rng.integers(0, 9, (900, 5)).astype(float)
     losses = rng.random((900, objectives))
-    memory, n = Memory(100), 0
+    memory, n = Archive(100), 0
     while n < 900:
         n = min(900, n + int(rng.integers(1, 80)))
         used = memory.learn(evaluated(rows[:n], losses[:n]), None, lambda x: x)
@@ -42,7 +42,7 @@ def test_what_is_kept_step_by_step_is_what_all_rows_at_once_would_give(objective
 
 def test_a_new_constraint_or_study_is_learnt_from_the_start():
     rows, losses = np.arange(20.0)[:, None], np.random.default_rng(0).random((20, 2))
-    memory, formed = Memory(8), []
+    memory, formed = Archive(8), []
 
     def form(rows_NP):
         formed.append(len(rows_NP))
@@ -58,14 +58,14 @@ def test_a_new_constraint_or_study_is_learnt_from_the_start():
 
 def test_known_keys_are_added_to_without_changing_what_they_came_from():
     base = {b"a"}
-    known = Known(base)
+    known = KeySet(base)
     copy = known.copy()
     known.add(b"b")
     assert b"a" in known and b"b" in known and b"b" not in copy and base == {b"a"}
 
 
 def test_rows_grow():
-    rows, growing = np.random.default_rng(0).random((300, 4)), Growing()
+    rows, growing = np.random.default_rng(0).random((300, 4)), GrowingArray()
     assert growing.array(4).shape == (0, 4)
     for start in range(0, 300, 7):
         growing.extend(rows[start : start + 7])

@@ -1,10 +1,10 @@
-"""The process: its gradient, what it learns of few rows, and what believing does."""
+"""The process: its gradient, what it learns of few rows, and what with_pending does."""
 
 import numpy as np
 import pytest
 
 from nas.samplers.gaussian_process import GaussianProcess, Hyperparameters, _loss
-from nas.samplers.model import Model, counts_in_ratios
+from nas.samplers.model import Model, is_log_normal
 
 
 def rows(n, f, seed=0):
@@ -73,8 +73,8 @@ def test_believing_narrows_as_measuring_there_would():
     process = GaussianProcess.fit(x, y, np.zeros(20))
     posterior = process.posterior(fresh)
     before = posterior.mean.copy()
-    posterior.believe(4)
-    model = Model(process, x, y, np.zeros(20), False).believing(fresh[4:5])
+    posterior.condition(4)
+    model = Model(process, x, y, np.zeros(20), False).with_pending(fresh[4:5])
     again = model.process.posterior(fresh)
     assert np.array_equal(posterior.mean, before)
     # Standardising with one label more scales by a little.
@@ -103,7 +103,7 @@ def test_hyperparameters_are_read_back():
     ],
 )
 def test_ratios_count_where_logarithms_look_normal(losses, is_log):
-    assert counts_in_ratios(losses) is is_log
+    assert is_log_normal(losses) is is_log
 
 
 def test_the_worst_losses_say_bad_and_not_how_bad():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nas.pareto.hypervolume import hypervolume
-from nas.samplers.improvement import Belief, boxes, expected_improvement
+from nas.samplers.improvement import Marginal, boxes, expected_improvement
 
 FRONTS = {
     1: (np.array([[2.0]]), np.array([5.0])),
@@ -38,8 +38,8 @@ def test_expected_improvement_is_the_mean_over_draws(n, is_log):
     sds = rng.uniform(0.1, 0.8, size=(4, n))
     if is_log:
         means = np.log(means)
-    beliefs = [Belief(means[:, m], sds[:, m], is_log) for m in range(n)]
-    found = expected_improvement(beliefs, *boxes(front, reference))
+    marginals = [Marginal(means[:, m], sds[:, m], is_log) for m in range(n)]
+    found = expected_improvement(marginals, *boxes(front, reference))
     before = hypervolume(front, reference, (False,) * n)
     for candidate in range(4):
         draws = rng.normal(means[candidate], sds[candidate], size=(1500, n))
@@ -54,5 +54,5 @@ def test_expected_improvement_is_the_mean_over_draws(n, is_log):
 
 def test_an_empty_front_leaves_everything_below_the_reference():
     lows, highs = boxes(np.empty((0, 2)), np.array([1.0, 1.0]))
-    gain = expected_improvement([Belief(np.array([0.5]), np.array([1e-9]))] * 2, lows, highs)
+    gain = expected_improvement([Marginal(np.array([0.5]), np.array([1e-9]))] * 2, lows, highs)
     assert gain[0] == pytest.approx(0.25)

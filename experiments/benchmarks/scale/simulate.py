@@ -23,7 +23,7 @@ from nas.records.config import GateConfig, SamplerName, SearchConfig
 from nas.records.trial import TrialRecord
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
-from nas.searching.gating.gate import Gate, Rivals
+from nas.searching.gating.gate import CandidatePool, Gate
 from nas.store.run import Run, create
 from nas.store.storage import StudyStore, journal_path
 from search_spaces.space.presets import get_space
@@ -149,7 +149,7 @@ def open_session(run: Run, listener: Listener | None = None) -> Session:
         config.gate,
         goals=config.goals,
         seed=config.seed,
-        rivals=Rivals.sample(config.space, config.seed),
+        pool=CandidatePool.sample(config.space, config.seed),
     )
     return Session(config, workload, store, gate, listener)
 

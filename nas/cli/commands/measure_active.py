@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from predictors.campaign.plan import Plan, PlanItem
     from predictors.energy.active import Choice
-    from predictors.energy.models import EnergyPredictor
-    from predictors.energy.regressor import Interval
+    from predictors.energy.models import CostPredictor
+    from predictors.energy.regressor import Predictions
     from predictors.measurement.protocol import Protocol
     from predictors.measurement.records import EnergyRecord
     from search_spaces.architecture import Architecture
@@ -272,12 +272,12 @@ class _State:
         files = (self._path, failures_path(self._path))
         self.n_written = sum(file.stat().st_size for file in files if file.exists())
 
-    def predictor(self) -> EnergyPredictor:
+    def predictor(self) -> CostPredictor:
         """Fit a predictor to all records of the device and protocol, of any workload."""
-        from predictors.energy.models import EnergyPredictor, Observation
+        from predictors.energy.models import CostPredictor, Observation
 
-        return EnergyPredictor.fit(
-            [Observation.from_record(record) for record in self._records], seed=self._bench.on.seed
+        return CostPredictor.fit(
+            [Observation.of_record(record) for record in self._records], seed=self._bench.on.seed
         )
 
     def choose(self, n: int) -> Choice:
@@ -293,7 +293,7 @@ class _State:
             return first_rows(rows.features, min(n, FIRST_ROWS - len(measured)), measured=measured)
         return next_rows(rows, self._interval(predictor, batch), n, measured=measured)
 
-    def width(self, predictor: EnergyPredictor) -> float | None:
+    def width(self, predictor: CostPredictor) -> float | None:
         """Return the mean interval width near the front; ``None`` before there is a model."""
         from predictors.energy.active import candidates_of, width_near_front
         from search_spaces.space.batch import ArchitectureBatch
@@ -304,8 +304,5 @@ class _State:
         rows = candidates_of(batch, self._bench.workload, predictor)
         return width_near_front(rows.size, self._interval(predictor, batch))
 
-    def _interval(self, predictor: EnergyPredictor, batch: ArchitectureBatch) -> Interval:
-        from predictors.energy.regressor import Interval
-
-        found = predictor.predict(batch, self._bench.workload, _CONFIDENCE)
-        return Interval(found.mean_j, found.low_j, found.high_j, found.in_range)
+    def _interval(self, predictor: CostPredictor, batch: ArchitectureBatch) -> Predictions:
+        return predictor.predict(batch, self._bench.workload, _CONFIDENCE)

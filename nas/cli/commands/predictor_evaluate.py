@@ -8,6 +8,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,11 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
         result = {
             "schema": SCHEMA_VERSION,
             "devices": [e.to_dict() for e in evaluations],
-            "learning_curve": [p.to_dict() for curve in curves for p in curve],
-            "drift": [_drift(report) for report in drifts],
+            "learning_curve": [asdict(p) for curve in curves for p in curve],
+            "drift": [asdict(report) for report in drifts],
         }
         if compared := compare_limits(devices):
-            result["limits_compared"] = [pair.to_dict() for pair in compared]
+            result["limits_compared"] = [asdict(pair) for pair in compared]
         print(json.dumps(result, allow_nan=False))
         return 0
     from nas.cli.output.measure_report import render_drift
@@ -259,9 +260,3 @@ def _render_ceiling(found: Ceiling) -> list[str]:
             f"a perfect predictor errs by about {found.jobs_floor_mape:.2%}"
         )
     return lines
-
-
-def _drift(report: DriftReport) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(report)

@@ -41,14 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
         load_predictor,
         save_predictor,
     )
-    from predictors.energy.models import EnergyPredictor, Observation
+    from predictors.energy.models import CostPredictor, Observation
 
     devices, _ = read_corrected(arguments.records)
     records = [record for found in devices for record in found]
     provenance = Provenance.of(records)
-    observations = [Observation.from_record(record) for record in records]
+    observations = [Observation.of_record(record) for record in records]
     if arguments.adapt is None:
-        predictor = EnergyPredictor.fit(observations, seed=arguments.seed)
+        predictor = CostPredictor.fit(observations, seed=arguments.seed)
     else:
         source = load_predictor(arguments.adapt).predictor
         predictor = source.adapt(observations, seed=arguments.seed)

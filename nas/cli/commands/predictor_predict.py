@@ -62,9 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
                     "hash": one.architecture.hash,
                     "workload": workload.key,
                     "unit": workload.unit,
-                    "energy_j": float(found.mean_j[0]),
-                    "low_j": float(found.low_j[0]),
-                    "high_j": float(found.high_j[0]),
+                    "energy_j": float(found.mean[0]),
+                    "low_j": float(found.low[0]),
+                    "high_j": float(found.high[0]),
                     "in_range": bool(found.in_range[0]) and measured,
                 }
             )

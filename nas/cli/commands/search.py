@@ -174,10 +174,10 @@ def _warm_start_notes(arguments: argparse.Namespace, config: SearchConfig) -> li
         return []
     if config.measure_on or arguments.address is not None:
         return ["warm start: only the measuring nodes can match the joules of prior runs"]
-    from nas.searching.gating.warm_start import gather
-    from nas.searching.study import situation_of
+    from nas.searching.gating.warm_start import collect_warm_start
+    from nas.searching.study import conditions_of
 
-    return gather(config, situation_of(config)).notes(config)
+    return collect_warm_start(config, conditions_of(config)).notes(config)
 
 
 def _has_begun(arguments: argparse.Namespace) -> bool:

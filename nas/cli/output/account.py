@@ -133,10 +133,11 @@ def _stopped(summary: SearchSummary) -> str:
 
 
 def _audit(audit: AuditSummary) -> str:
-    if audit.false_drop_rate is None or audit.low is None or audit.high is None:
+    rate = audit.false_drop_rate
+    if rate is None:
         return "gate audit: no dropped candidate was audited, so no false-drop rate"
     return (
         f"gate audit: {audit.n_false} of {audit.n_audited} audited candidates were on the front "
-        f"after all, false-drop rate {audit.false_drop_rate:.0%} "
-        f"(95% interval {audit.low:.0%} to {audit.high:.0%})"
+        f"after all, false-drop rate {rate.mean:.0%} "
+        f"(95% interval {rate.low:.0%} to {rate.high:.0%})"
     )

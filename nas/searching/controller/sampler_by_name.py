@@ -16,7 +16,7 @@ from nas.records.trial import TrialRecord
 from nas.samplers.ehvi import EhviSampler
 from nas.samplers.prior import PriorTrial
 from nas.searching.gating.learning_curves import extrapolate
-from nas.searching.gating.warm_start import Figures
+from nas.searching.gating.warm_start import PriorRow
 from nas.store.storage import record_of
 from predictors.energy.features import counted
 from predictors.meters.base import EnergyReading
@@ -35,7 +35,7 @@ def make_sampler(
     workload: Workload,
     *,
     startup_trials: int,
-    known: Sequence[Figures] = (),
+    known: Sequence[PriorRow] = (),
     stops_early: bool = False,
     goals: Goals | None = None,
 ) -> BaseSampler:
@@ -105,8 +105,8 @@ def _variance(reading: EnergyReading) -> float:
     return ((reading.high_j - reading.low_j) / 2 / 1.96) ** 2
 
 
-def _prior_trial(known: Figures, n_costs: int) -> PriorTrial:
-    """Figures as the sampler takes them; of ``n_costs`` further objectives nothing is known."""
+def _prior_trial(known: PriorRow, n_costs: int) -> PriorTrial:
+    """PriorRow as the sampler takes them; of ``n_costs`` further objectives nothing is known."""
     reading = known.reading
     return PriorTrial(
         known.genes,

@@ -235,7 +235,7 @@ class Session:
         self._put(record)
         self._count_failure(record)
         if record.state == "complete" and record.finalist_of is None:
-            self._gate.ended(record, self.searched)
+            self._gate.add(record, self.searched)
             for number in sorted(self._gate.front_numbers - self._asked_variants):
                 self._enqueue_variant(self._records[number])
 
@@ -265,7 +265,7 @@ class Session:
             and variant.hash not in self._queued
             and self._allows(variant)
         ]
-        chances = self._gate.chances(variants) if variants else None
+        chances = self._gate.front_probabilities(variants) if variants else None
         if variants and chances is None:
             return
         self._asked_variants.add(member.number)
@@ -374,14 +374,12 @@ class Session:
             weights="own" if supernet is None else "inherited",
             joules="measured"
             if supernet is None or proposal.baseline
-            else supernet.joules_of(
-                self.searched(), verdict.predicted_high_j / verdict.predicted_low_j
-            ),
+            else supernet.joules_of(self.searched(), verdict.energy_j.high / verdict.energy_j.low),
             state="dropped" if dropped else "running",
             architecture=architecture,
-            predicted_energy_j=verdict.predicted_energy_j,
-            predicted_low_j=verdict.predicted_low_j,
-            predicted_high_j=verdict.predicted_high_j,
+            predicted_energy_j=verdict.energy_j.mean,
+            predicted_low_j=verdict.energy_j.low,
+            predicted_high_j=verdict.energy_j.high,
             reason=verdict.reason if dropped else None,
             audit=verdict.audit and not proposal.baseline,
             baseline=proposal.baseline,

@@ -1,14 +1,13 @@
-"""What a trial that trains, or was stopped, would come to: told from those trained to their end.
+"""Extrapolate the final accuracy of a trial that is training or was stopped.
 
-Errors fall by much the same factor from a rung to the end: the logarithm of the final error is
-regressed on that of the rung's error, over complete trials, for each rung by itself. Wang et al.
-2013 and Domhan, Springenberg & Hutter 2015 extrapolate single curves by families of functions;
-two or three points do not tell those apart.
+From a rung to the end, errors fall by about the same factor in all trials. For each rung, the
+logarithm of the final error is regressed on that of the rung's error, over complete trials.
+(Wang et al. 2013 and Domhan, Springenberg & Hutter 2015 extrapolate single curves by families of
+functions; two or three points do not distinguish those.)
 
-The regression is Bayesian, so that it can be asked from the first trials on and says then how
-little it knows. Its prior is wide: errors fall with a power of the epochs, by an exponent of 0.7
-give or take 0.6, and by a fifth more; networks keep seven tenths, give or take four, of the
-logarithm of what they are apart.
+The regression is Bayesian with a wide prior, so that it predicts, with a wide interval, from the
+first trials on. By the prior, errors fall as epochs**-0.7 and by a fifth more, and networks keep
+0.7 (standard deviation 0.4) of the differences between the logarithms of their errors.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from scipy.stats import t
 from nas.records.rungs import RungPoint
 from nas.records.trial import TrialRecord
 
-# Complete trials that a rung must have before stopped ones are told to gate and sampler: those
-# take a guess and its deviation for normal, which the first guesses are not.
+# A rung needs this many complete trials before stopped ones are extrapolated for gate and
+# sampler: both assume normal errors, which the first extrapolations do not have.
 LEAST_CURVES = 5
-# Added to errors, so that the log is finite and one error fewer is no leap where few are left.
+# Added to errors: the logarithm stays finite, and one error fewer is a small step.
 _FLOOR = 1e-3
 _EXPONENT, _LEVEL_SD = 0.7, 1.5
 _MORE = -0.2
 _SLOPE, _SLOPE_SD = 0.7, 0.4
-# The prior of the residual deviation, worth as much as so many trials.
+# Prior of the residual deviation, and its weight in trials.
 _RESIDUAL_SD, _RESIDUAL_N = 0.4, 3.0
 _ROUNDS = 4
 
@@ -46,7 +45,7 @@ class Forecast:
     degrees: float
 
     def accuracies(self, n: int) -> NDArray[np.float64]:
-        """The middles of ``n`` equally likely ranges of the final accuracy, the best first."""
+        """``n`` equally spaced quantiles of the final accuracy, the best first."""
         middles = (np.arange(n) + 0.5) / n
         found: NDArray[np.float64] = 1 - _errors(
             self.log_error + self.sd * t.ppf(middles, self.degrees)
@@ -54,7 +53,7 @@ class Forecast:
         return found
 
     def chance_above(self, accuracy: float) -> float:
-        """How likely the final accuracy is above ``accuracy``; whatever it is, above ``-inf``."""
+        """Probability that the final accuracy is above ``accuracy``; 1 for ``-inf``."""
         if accuracy == -math.inf:
             return 1.0
         apart = float(_log_errors(np.array(accuracy))) - self.log_error
@@ -63,7 +62,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class CurveLaw:
-    """``log(final error) = level + slope * log(rung error)`` as far as it is known."""
+    """Posterior of ``log(final error) = level + slope * log(rung error)``."""
 
     weights_2: NDArray[np.float64]
     precision_22: NDArray[np.float64]
@@ -73,7 +72,7 @@ class CurveLaw:
 
     @classmethod
     def fit(cls, records: Sequence[TrialRecord], epoch: int, epochs: int) -> CurveLaw:
-        """Of the rung at ``epoch`` of trainings of ``epochs``, from complete trials."""
+        """Fit to the complete trials, for the rung at ``epoch`` of trainings of ``epochs``."""
         pairs = [
             (point.accuracy, record.accuracy)
             for record in records
@@ -91,7 +90,7 @@ class CurveLaw:
             precision_22 = prior_22 + gram_22
             weights_2 = np.linalg.solve(precision_22, prior_22 @ mean_2 + rows_N2.T @ y / sd**2)
             if weights_2[1] < 0:
-                # A final error that fell where the rung's rose would be chance.
+                # A negative slope can only be chance.
                 level = (prior_22[0, 0] * mean_2[0] + y.sum() / sd**2) / precision_22[0, 0]
                 weights_2 = np.array([level, 0.0])
             fitted = float(np.trace(np.linalg.solve(precision_22, gram_22)))
@@ -102,8 +101,8 @@ class CurveLaw:
         return cls(weights_2, precision_22, sd, degrees, len(x))
 
     def final(self, point: RungPoint) -> Forecast:
-        """The final error of a trial that was at ``point``."""
-        # The rung's own noise is in the residuals of the law already.
+        """Forecast the final error of a trial at ``point``."""
+        # The residuals already include the noise of the rung's accuracy.
         row_2 = np.array([1.0, float(_log_errors(np.array(point.accuracy)))])
         variance = self.sd**2 + float(row_2 @ np.linalg.solve(self.precision_22, row_2))
         return Forecast(float(row_2 @ self.weights_2), math.sqrt(variance), self.degrees)
@@ -111,7 +110,7 @@ class CurveLaw:
 
 @dataclass(frozen=True, slots=True)
 class Extrapolated:
-    """The final accuracy of a stopped trial, and the deviation of that guess."""
+    """The extrapolated final accuracy of a stopped trial, with its standard error."""
 
     record: TrialRecord
     accuracy: float
@@ -119,7 +118,7 @@ class Extrapolated:
 
 
 def extrapolate(records: Sequence[TrialRecord]) -> list[Extrapolated]:
-    """Of each stopped trial among ``records`` whose rung enough complete ones have passed."""
+    """Extrapolate each stopped trial whose rung at least ``LEAST_CURVES`` complete ones passed."""
     found: list[Extrapolated] = []
     laws: dict[tuple[int, int], CurveLaw] = {}
     for record in records:

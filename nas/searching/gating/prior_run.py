@@ -1,12 +1,12 @@
-"""What is kept of an earlier run: its complete trials, and whether their figures compare."""
+"""A prior run: its complete trials, and whether their figures are comparable."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from nas.core.typed import exact_keys
 from nas.pareto.dominance import non_dominated_mask
 from nas.records.config import LARGEST, SearchConfig
 from nas.records.trial import judged
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
-    """What joules depend on beside the model: figures of one situation may be pooled.
+class Conditions:
+    """What joules depend on beside the model: joules under equal conditions are pooled.
 
     ``limits`` are those of the board in words, empty where it reports none.
     """
@@ -34,18 +34,18 @@ class Situation:
     limits: str = ""
 
     @classmethod
-    def of(cls, reading: EnergyReading, workload: Workload) -> Situation:
-        """That of a reading."""
+    def of(cls, reading: EnergyReading, workload: Workload) -> Conditions:
+        """The conditions of a reading."""
         limits = reading.limits_text
         return cls(reading.device, reading.source, reading.protocol_hash, workload, limits)
 
     @classmethod
-    def here(cls, meter: Meter, protocol_hash: str, workload: Workload) -> Situation:
-        """That of what ``meter`` will measure."""
+    def here(cls, meter: Meter, protocol_hash: str, workload: Workload) -> Conditions:
+        """The conditions of what ``meter`` will measure."""
         return cls(meter.device, meter.source, protocol_hash, workload, limits_of(meter))
 
-    def differences(self, other: Situation) -> str:
-        """What ``other`` has otherwise, in words; empty where nothing."""
+    def differences(self, other: Conditions) -> str:
+        """How ``other`` differs, in words; empty if it does not."""
         names = {
             "device": (self.device, other.device),
             "meter": (self.source, other.source),
@@ -64,18 +64,18 @@ class Situation:
         return asdict(self) | {"workload": self.workload.to_dict()}
 
     @classmethod
-    def from_dict(cls, data: Any) -> Situation:
-        """Read ``to_dict``'s form; ``ValueError`` where it is another."""
-        values = _exactly("situation", data, cls)
+    def from_dict(cls, data: Any) -> Conditions:
+        """Read ``to_dict``'s form; ``ValueError`` if it is another."""
+        values = exact_keys("conditions", data, cls)
         return cls(**(values | {"workload": Workload.from_dict(values["workload"])}))
 
 
 @dataclass(frozen=True, slots=True)
-class EarlierTrial:
-    """A complete trial of an earlier run.
+class PriorRunTrial:
+    """A complete trial of a prior run.
 
     Raises:
-        ValueError: the accuracy is no accuracy.
+        ValueError: the accuracy is outside [0, 1], or its error below 0.
     """
 
     architecture: Architecture
@@ -85,7 +85,7 @@ class EarlierTrial:
     on_front: bool
 
     def __post_init__(self) -> None:
-        """Refuse what no complete trial has."""
+        """Refuse what no complete trial can have."""
         if not 0 <= self.accuracy <= 1:
             raise ValueError(f"accuracy must be in [0, 1], got {self.accuracy!r}")
         if not (math.isfinite(self.accuracy_se) and self.accuracy_se >= 0):
@@ -100,37 +100,37 @@ class EarlierTrial:
         }
 
     @classmethod
-    def from_dict(cls, data: Any) -> EarlierTrial:
-        """Read ``to_dict``'s form; ``ValueError`` where it is another."""
-        values = _exactly("trial", data, cls)
+    def from_dict(cls, data: Any) -> PriorRunTrial:
+        """Read ``to_dict``'s form; ``ValueError`` if it is another."""
+        values = exact_keys("trial", data, cls)
         values["architecture"] = Architecture.from_dict(values["architecture"])
         values["reading"] = EnergyReading.from_dict(values["reading"])
         return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
-class EarlierRun:
-    """An earlier run: where it was and its name, and what of it counts.
+class PriorRun:
+    """A prior run: its path, name, workload and complete trials.
 
-    ``accuracies_differ_by`` says why its accuracies do not compare with the search's, ``None``
-    where they do.
+    ``accuracies_differ_by`` says why its accuracies are not comparable with the search's,
+    ``None`` if they are.
     """
 
     path: str
     name: str
     workload: Workload
     accuracies_differ_by: str | None
-    trials: tuple[EarlierTrial, ...]
+    trials: tuple[PriorRunTrial, ...]
 
     @classmethod
-    def of(cls, path: str, run: Run, config: SearchConfig) -> EarlierRun:
-        """What ``run`` tells a search of ``config``.
+    def of(cls, path: str, run: Run, config: SearchConfig) -> PriorRun:
+        """Read ``run`` for a search of ``config``.
 
         Raises:
             ValueError: it has no complete trial.
             StorageError: its study cannot be opened.
         """
-        # Of a search by a supernet, only finalists have figures of their own.
+        # In a search by a supernet, only finalists have weights and figures of their own.
         complete = [r for r in judged(run.trials()) if r.reading is not None]
         if not complete:
             raise ValueError("the run must have a complete trial, and has none")
@@ -139,7 +139,7 @@ class EarlierRun:
         for record, on_front in zip(complete, mask, strict=True):
             assert record.accuracy is not None and record.reading is not None
             trials.append(
-                EarlierTrial(
+                PriorRunTrial(
                     record.architecture,
                     record.accuracy,
                     record.accuracy_se or 0.0,
@@ -160,28 +160,28 @@ class EarlierRun:
         }
 
     @classmethod
-    def from_dict(cls, data: Any) -> EarlierRun:
-        """Read ``to_dict``'s form; ``ValueError`` where it is another."""
-        values = _exactly("run", data, cls)
+    def from_dict(cls, data: Any) -> PriorRun:
+        """Read ``to_dict``'s form; ``ValueError`` if it is another."""
+        values = exact_keys("run", data, cls)
         values["workload"] = Workload.from_dict(values["workload"])
-        values["trials"] = tuple(EarlierTrial.from_dict(trial) for trial in values["trials"])
+        values["trials"] = tuple(PriorRunTrial.from_dict(trial) for trial in values["trials"])
         return cls(**values)
 
 
-def measured_in(run: Run, situation: Situation) -> Run:
-    """``run`` by the joules of that of its devices which is the situation's, or as it is."""
-    names = [asked.name for asked in run.config.measure_on]
+def measured_under(run: Run, conditions: Conditions) -> Run:
+    """``run`` with the joules of its device under ``conditions``, or unchanged if none matches."""
+    names = [requested.name for requested in run.config.measure_on]
     if len(names) < 2:
         return run
-    for seen in (run, *(run.on(name) for name in names[1:])):
-        readings = [record.reading for record in seen.trials() if record.reading is not None]
-        if readings and Situation.of(readings[0], run.workload) == situation:
-            return seen
+    for view in (run, *(run.on(name) for name in names[1:])):
+        readings = [record.reading for record in view.trials() if record.reading is not None]
+        if readings and Conditions.of(readings[0], run.workload) == conditions:
+            return view
     return run
 
 
 def _training_differs(ours: SearchConfig, theirs: SearchConfig) -> str | None:
-    """Why accuracies do not compare, ``None`` where they do."""
+    """Why accuracies are not comparable, ``None`` if they are."""
     mine, other = ours.training.to_dict(), theirs.training.to_dict()
     if theirs.supernet is not None:
         return "its networks started from a supernet"
@@ -193,10 +193,3 @@ def _training_differs(ours: SearchConfig, theirs: SearchConfig) -> str | None:
     if ours.teacher == LARGEST and largest(ours.space) != largest(theirs.space):
         return "it learnt from the largest member of another space"
     return None
-
-
-def _exactly(where: str, data: Any, record: Any) -> dict[str, Any]:
-    allowed = {f.name for f in fields(record)}
-    if not isinstance(data, Mapping) or data.keys() != allowed:
-        raise ValueError(f"{where} must have exactly the keys {', '.join(sorted(allowed))}")
-    return dict(data)

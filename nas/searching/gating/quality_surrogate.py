@@ -1,9 +1,8 @@
-"""How accurate an untrained candidate may be: a surrogate with calibrated width.
+"""Surrogate of the accuracy of untrained candidates, with calibrated intervals.
 
-The error rate is a positive quantity that falls with size, as joules are one that grows with it:
-the same regressor serves. Its prior is a scaling law, ``error = e + a / params**p + b / macs**p``
-with non-negative constants (Hestness et al. 2017; Hoffmann et al. 2022), its residual and its
-conformal intervals are those of ``predictors.energy.regressor``.
+The error rate is a positive quantity, so the regressor of joules is used
+(``predictors.energy.regressor``), with a scaling law as its prior: ``error = e + a / params**p +
+b / macs**p`` with non-negative constants (Hestness et al. 2017; Hoffmann et al. 2022).
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from numpy.typing import NDArray
 from scipy.special import legendre
 
 from predictors.energy.features import counted
-from predictors.energy.regressor import LEAST_ROWS, CostRegressor, Interval, Terms, TrainingRows
+from predictors.energy.regressor import LEAST_ROWS, CostRegressor, Predictions, Terms, TrainingRows
 from search_spaces.architecture import Architecture
 from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.workload import Workload
 
-# Half an error in a thousand samples: keeps the log finite where nothing was wrong.
+# Half an error in a thousand samples: keeps the logarithm finite at an accuracy of 1.
 _FLOOR = 5e-4
 _EXPONENTS = (0.15, 0.3, 0.6)
 _ORDERS = 4
@@ -30,7 +29,7 @@ class AccuracySurrogate:
     """Accuracies of architectures of one workload, with intervals."""
 
     def __init__(self, workload: Workload) -> None:
-        """Start with nothing known: every accuracy is possible."""
+        """Start without a model."""
         self._workload = workload
         self._model: CostRegressor | None = None
 
@@ -40,7 +39,7 @@ class AccuracySurrogate:
         accuracies: Sequence[float],
         standard_errors: Sequence[float],
     ) -> None:
-        """Learn from completed trials; below ten of them nothing is learnt."""
+        """Fit to complete trials; with fewer than ten there is no model."""
         self._model = None
         if len(architectures) < LEAST_ROWS:
             return
@@ -55,20 +54,13 @@ class AccuracySurrogate:
         )
         self._model = CostRegressor.fit(rows)
 
-    def predict(
-        self, architectures: Sequence[Architecture] | ArchitectureBatch, confidence: float
-    ) -> Interval | None:
-        """Two-sided intervals of the accuracy; ``None`` where nothing is known."""
+    def predict(self, batch: ArchitectureBatch, confidence: float) -> Predictions | None:
+        """Accuracies with two-sided intervals; ``None`` without a model."""
         if self._model is None:
             return None
-        batch = (
-            architectures
-            if isinstance(architectures, ArchitectureBatch)
-            else ArchitectureBatch.of(architectures)
-        )
         terms, features = self._columns(batch)
         errors = self._model.predict(terms, features, confidence)
-        return Interval(1 - errors.mean, 1 - errors.high, 1 - errors.low, errors.in_range)
+        return Predictions(1 - errors.mean, 1 - errors.high, 1 - errors.low, errors.in_range)
 
     def _columns(
         self, batch: ArchitectureBatch
@@ -84,10 +76,10 @@ class AccuracySurrogate:
 
 
 def _profiles(batch: ArchitectureBatch) -> list[NDArray[np.float64]]:
-    """Where in depth an architecture is wide and has its heads, each ``(N,)``.
+    """Profiles of width and heads over depth, each ``(N,)``.
 
-    Coefficients of Legendre polynomials over relative depth: joules hardly ask in which layer a
-    width lies, accuracy does.
+    They are coefficients of Legendre polynomials over relative depth: joules hardly depend on
+    which layer is wide, accuracy does.
     """
     layers = np.arange(batch.active.shape[1])
     depth = batch.depth[:, None]

@@ -19,7 +19,7 @@ from nas.records.replicas import pooled
 from nas.records.trial import TrialRecord
 from nas.reporting.data import page_data
 from nas.reporting.page import render_page
-from nas.searching.gating.prior_run import Situation
+from nas.searching.gating.prior_run import Conditions
 from predictors.energy.evaluation import by_device
 from predictors.measurement.drift import correct_drift
 from predictors.measurement.records import append_records
@@ -187,9 +187,9 @@ def test_earlier_joules_under_other_limits_are_of_another_situation():
     readings = [
         made_record(smallest(SPACE), DIGITS, 1.0, board=board).reading for board in (FULL, CAPPED)
     ]
-    here, there = (Situation.of(reading, DIGITS) for reading in readings)
+    here, there = (Conditions.of(reading, DIGITS) for reading in readings)
     assert here != there and "limits '350 W', here '700 W'" in here.differences(there)
-    assert Situation.from_dict(json.loads(json.dumps(there.to_dict()))) == there
+    assert Conditions.from_dict(json.loads(json.dumps(there.to_dict()))) == there
 
 
 @pytest.fixture

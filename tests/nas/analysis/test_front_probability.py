@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from nas.pareto.uncertainty import front_probabilities
+from nas.pareto.uncertainty import exact_front_probabilities, front_probabilities
 
 BOTH = (True, False)
 
@@ -38,3 +38,17 @@ def test_many_hopeless_trials_change_nothing_and_cost_little():
 
 def test_no_trial_has_no_probabilities():
     assert len(front_probabilities([], [], BOTH)) == 0
+
+
+def test_drawing_agrees_with_the_closed_form_where_the_front_is_exact():
+    front = np.array([[0.2, 1.0], [0.1, 3.0], [0.05, 9.0], [0.15, 8.0]])
+    for mean, sd in (
+        ([0.12, 2.0], [0.04, 1.0]),
+        ([0.3, 0.9], [0.1, 0.2]),
+        ([0.06, 9.5], [0.02, 1]),
+    ):
+        exact = exact_front_probabilities(front, np.array([mean]), np.array([sd]))
+        drawn = front_probabilities(
+            np.vstack([mean, front]), np.vstack([sd, np.zeros((4, 2))]), (False, False)
+        )
+        assert exact[0] == pytest.approx(drawn[0], abs=0.04)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from nas.pareto.dominance import non_dominated_mask
-from nas.pareto.hypervolume import hypervolume
+from nas.pareto.hypervolume import hypervolume, reference_point
 from nas.pareto.queries import Front, FrontMember
 from nas.plots.front import PlotPoint, plot_front
 from nas.records.goals import Goals
@@ -246,3 +246,12 @@ def test_what_a_front_spans_is_told_in_the_metrics_own_unit():
 def test_limits_that_are_no_numbers_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} must be"):
         Goals(**{name: value})
+
+
+def test_the_default_reference_point_lies_a_tenth_of_the_extent_beyond_the_front():
+    front = np.array([[1.0, 20.0], [3.0, 10.0]])
+    assert reference_point(front) == pytest.approx([3.2, 21.0])
+    one = np.array([[1.0, 20.0]])
+    seen = np.array([[1.0, 20.0], [5.0, 20.0]])
+    assert reference_point(one, seen) == pytest.approx([1.4, 20.1])
+    assert reference_point(one) == pytest.approx([1.1, 20.1])

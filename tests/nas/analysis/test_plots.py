@@ -60,7 +60,7 @@ def test_predictions_are_those_of_trials_that_were_measured(run):
         assert p.inside == (p.low_j <= reading.energy_j <= p.high_j)
     coverage = coverage_of(found)
     assert coverage.n_inside == sum(p.inside for p in found) and coverage.n == 24
-    assert 0 <= coverage.low < coverage.share <= coverage.high <= 1
+    assert 0 <= coverage.share.low < coverage.share.mean <= coverage.share.high <= 1
     assert coverage_of([]) is None
 
 
@@ -118,7 +118,7 @@ def test_what_a_picture_says_in_words(run, tmp_path, what):
     expected = {
         "front": ("joules per sample (fake", "front", "baseline", "trained"),
         "progress": ("trials evaluated", "joules spent by the search (fake)"),
-        "predictions": (f"{coverage.share:.0%} of 24 intervals held",),
+        "predictions": (f"{coverage.share.mean:.0%} of 24 intervals held",),
         "importance": ("d model", "by 24 trials", "R²"),
         "architecture": (chosen.architecture_text, "attention", "patches of"),
     }[what]

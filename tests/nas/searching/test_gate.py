@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from search_fakes import SPACE, WORKLOAD, finished
 
+from nas.pareto.uncertainty import exact_front_probabilities
 from nas.records.config import GateConfig
 from nas.records.trial import TrialRecord
-from nas.searching.gating.gate import Gate, Rivals, front_probability
+from nas.searching.gating.gate import CandidatePool, Gate
 from search_spaces.space.sampling import sample
 
 FRONT = np.array([[0.80, 1e-6], [0.90, 3e-6], [0.95, 9e-6], [0.85, 8e-6]])
@@ -20,13 +21,8 @@ def test_it_is_the_share_of_draws_that_nothing_dominates(error, energy_j, sd):
     errors = error * np.exp(rng.normal(0, sd, 40_000))
     joules = energy_j * np.exp(rng.normal(0, sd, 40_000))
     beaten = (FRONT[:, 0] >= 1 - errors[:, None]) & (FRONT[:, 1] <= joules[:, None])
-    found = front_probability(
-        FRONT,
-        log_error=np.log([error]),
-        log_error_sd=np.array([sd]),
-        log_energy=np.log([energy_j]),
-        log_energy_sd=np.array([sd]),
-    )
+    losses = np.log(np.column_stack([1 - FRONT[:, 0], FRONT[:, 1]]))
+    found = exact_front_probabilities(losses, np.log([[error, energy_j]]), np.full((1, 2), sd))
     assert found[0] == pytest.approx(1 - beaten.any(axis=1).mean(), abs=0.01)
 
 
@@ -36,26 +32,26 @@ def trials(n):
 
 
 def test_what_it_suggests_is_new_and_likelier_than_most():
-    rivals = Rivals.sample(SPACE, 0, 200)
-    gate = Gate(WORKLOAD, GateConfig(), seed=0, rivals=rivals)
+    pool = CandidatePool.sample(SPACE, 0, 200)
+    gate = Gate(WORKLOAD, GateConfig(), seed=0, pool=pool)
     assert gate.suggest(set()) is None, "nothing is known yet"
     gate.refit(trials(40))
     first = gate.suggest(set())
     second = gate.suggest({first.hash})
     assert second != first
-    members = [rivals.member(i) for i in range(len(rivals.batch))]
-    chances = gate.chances(members)
-    assert gate.chances([first])[0] == pytest.approx(chances.max())
-    assert gate.chances([first])[0] > np.median(chances)
+    members = [pool.member(i) for i in range(len(pool.batch))]
+    chances = gate.front_probabilities(members)
+    assert gate.front_probabilities([first])[0] == pytest.approx(chances.max())
+    assert gate.front_probabilities([first])[0] > np.median(chances)
 
 
-def test_rivals_only_ever_lower_a_chance():
+def test_a_pool_only_ever_lower_a_chance():
     fresh = [r.architecture for r in trials(120)[40:]]
     chances = []
-    for rivals in (None, Rivals.sample(SPACE, 0, 500)):
-        gate = Gate(WORKLOAD, GateConfig(), seed=0, rivals=rivals)
+    for pool in (None, CandidatePool.sample(SPACE, 0, 500)):
+        gate = Gate(WORKLOAD, GateConfig(), seed=0, pool=pool)
         gate.refit(trials(40))
-        chances.append(gate.chances(fresh))
+        chances.append(gate.front_probabilities(fresh))
     alone, beside = chances
     assert np.all(beside <= alone + 1e-9)
     assert np.max(alone - beside) > 0.03, "they are seen where they matter"

@@ -134,7 +134,7 @@ def test_the_gate_spares_what_only_a_further_objective_speaks_for():
     for goals in (Goals(), Goals(("latency",)), Goals(("params",))):
         gate = Gate(WORKLOAD, GateConfig(), goals=goals, seed=0)
         gate.refit(records)
-        chances.append(gate.chances(fresh))
+        chances.append(gate.front_probabilities(fresh))
     plain, with_latency, with_params = chances
     assert np.all(with_latency >= plain - 1e-9) and np.all(with_params >= plain - 1e-9)
     # Narrow and deep: dear in joules, but fast.

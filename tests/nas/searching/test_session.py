@@ -60,7 +60,8 @@ def test_audited_candidates_are_evaluated_and_counted(tmp_path):
     assert audited and all(r.state == "complete" for r in audited)
     summary = audit_summary(session.records())
     assert summary.n_audited == len(audited) and summary.n_dropped > 0
-    assert 0 <= summary.low <= summary.false_drop_rate <= summary.high <= 1
+    rate = summary.false_drop_rate
+    assert 0 <= rate.low <= rate.mean <= rate.high <= 1
 
 
 def test_the_audits_interval_is_clopper_and_pearsons():
@@ -74,7 +75,7 @@ def test_the_audits_interval_is_clopper_and_pearsons():
     records.append(TrialRecord(11, "dropped", large, reason="x"))
     summary = audit_summary(records)
     assert (summary.n_dropped, summary.n_audited, summary.n_false) == (1, 10, 0)
-    assert summary.high == pytest.approx(1 - 0.025 ** (1 / 10))
+    assert summary.false_drop_rate.high == pytest.approx(1 - 0.025 ** (1 / 10))
 
 
 def test_a_budget_drops_what_must_cost_more(tmp_path):
@@ -213,8 +214,8 @@ def test_the_gate_learns_joules():
     for _ in range(40):
         architecture = sample(SPACE, rng)
         verdict = gate.judge(architecture)
-        assert verdict.predicted_low_j <= verdict.predicted_energy_j <= verdict.predicted_high_j
-        errors.append(abs(verdict.predicted_energy_j / truth(architecture)[1] - 1))
+        assert 0 < verdict.energy_j.low <= verdict.energy_j.mean <= verdict.energy_j.high
+        errors.append(abs(verdict.energy_j.mean / truth(architecture)[1] - 1))
     assert np.mean(errors) < 0.15
 
 

@@ -15,17 +15,17 @@ from nas.records.failures import failed
 from nas.records.goals import Goals
 from nas.records.trial import TrialRecord
 from nas.searching.controller.sampler_by_name import make_sampler
-from nas.searching.gating.gate import Gate, Rivals
-from nas.searching.gating.prior_run import Situation
-from nas.searching.gating.warm_start import Earlier, gather, load_earlier
+from nas.searching.gating.gate import CandidatePool, Gate
+from nas.searching.gating.prior_run import Conditions
+from nas.searching.gating.warm_start import WarmStart, collect_warm_start, load_warm_start
 from nas.store import run as run_module
 from nas.training.config import DistillConfig
 from predictors.energy.artifact import Provenance, SavedPredictor, load_predictor, save_predictor
-from predictors.energy.models import EnergyPredictor, Observation
+from predictors.energy.models import CostPredictor, Observation
 from search_spaces.space import SearchSpace
 from search_spaces.space.sampling import sample
 
-HERE = Situation("d", "fake", "0" * 12, WORKLOAD)
+HERE = Conditions("d", "fake", "0" * 12, WORKLOAD)
 CONFIG = SearchConfig(task="digits", space=SPACE, trials=20)
 
 
@@ -55,11 +55,15 @@ def test_a_run_that_was_measured_here_too_is_seen_by_the_joules_of_here(tmp_path
 
     devices = (MeasuredDevice("first"), MeasuredDevice("other"))
     earlier_run = make_run(tmp_path / "run", on_both, measure_on=devices)
-    (found,) = gather(replace(CONFIG, warm_start=(str(earlier_run.folder),)), HERE).runs
+    (found,) = collect_warm_start(
+        replace(CONFIG, warm_start=(str(earlier_run.folder),)), HERE
+    ).runs
     assert {t.reading.device for t in found.trials} == {"d"} and len(found.trials) == 30
     # What was measured nowhere alike is taken by the joules that the search was after.
     strange = replace(HERE, device="a third")
-    (found,) = gather(replace(CONFIG, warm_start=(str(earlier_run.folder),)), strange).runs
+    (found,) = collect_warm_start(
+        replace(CONFIG, warm_start=(str(earlier_run.folder),)), strange
+    ).runs
     assert {t.reading.device for t in found.trials} == {"elsewhere"}
 
 
@@ -67,7 +71,7 @@ def predictor_file(path, *, device="d", source="fake", protocol_hash="0" * 12, w
     """A predictor of the made-up device, from 60 measurements."""
     rng = np.random.default_rng(3)
     models = [sample(SPACE, rng) for _ in range(60)]
-    predictor = EnergyPredictor.fit([Observation(m, WORKLOAD, truth(m)[1], 0.01) for m in models])
+    predictor = CostPredictor.fit([Observation(m, WORKLOAD, truth(m)[1], 0.01) for m in models])
     known = Provenance(device, source, False, protocol_hash, (workload.key,), "2026-11-24", {})
     save_predictor(SavedPredictor(predictor, known), path)
     return path
@@ -78,15 +82,15 @@ def predictor(tmp_path_factory):
     return predictor_file(tmp_path_factory.mktemp("predictor") / "p.safetensors")
 
 
-def test_figures_of_the_same_situation_and_recipe_are_all_taken(run, warm):
-    earlier = gather(warm, HERE)
-    knowledge = earlier.knowledge(SPACE, seed=0)
-    assert knowledge.n_energy == knowledge.n_both == 30 and knowledge.source is None
-    figures = earlier.figures(SPACE)
+def test_figures_of_the_same_conditions_and_recipe_are_all_used(run, warm):
+    earlier = collect_warm_start(warm, HERE)
+    data = earlier.for_gate(SPACE, seed=0)
+    assert data.n_energy == data.n_both == 30 and data.source is None
+    figures = earlier.prior_rows(SPACE)
     assert len(figures) == 30 and all(f.accuracy and f.reading for f in figures)
     (note, first) = earlier.notes(warm)
     assert "30 trials: accuracies taken; joules taken" in note and run.name in note
-    assert first == "proposed first, of earlier fronts: 5"
+    assert first == "evaluated first, from fronts of prior runs: 5"
 
 
 @pytest.mark.parametrize(
@@ -101,12 +105,12 @@ def test_figures_of_the_same_situation_and_recipe_are_all_taken(run, warm):
 )
 def test_accuracies_of_another_recipe_are_not_taken(warm, change, why):
     config = replace(warm, **change)
-    earlier = gather(config, HERE)
-    knowledge = earlier.knowledge(SPACE, seed=0)
-    assert (knowledge.n_energy, knowledge.n_both) == (30, 0)
-    assert all(f.accuracy is None and f.reading for f in earlier.figures(SPACE))
+    earlier = collect_warm_start(config, HERE)
+    data = earlier.for_gate(SPACE, seed=0)
+    assert (data.n_energy, data.n_both) == (30, 0)
+    assert all(f.accuracy is None and f.reading for f in earlier.prior_rows(SPACE))
     assert f"accuracies not taken: {why}" in earlier.notes(config)[0]
-    assert len(earlier.first(SPACE, 20)) == 5
+    assert len(earlier.initial_candidates(SPACE, 20)) == 5
 
 
 @pytest.mark.parametrize(
@@ -118,13 +122,13 @@ def test_accuracies_of_another_recipe_are_not_taken(warm, change, why):
         ({"workload": WORKLOAD.with_batch_size(8)}, "workload 'digits/b128', here 'digits/b8'"),
     ],
 )
-def test_joules_of_another_situation_are_a_prior_by_transfer(warm, change, word):
+def test_joules_of_other_conditions_are_a_prior_by_transfer(warm, change, word):
     there = replace(HERE, **change)
-    earlier = gather(warm, there)
-    knowledge = earlier.knowledge(SPACE, seed=0)
-    assert (knowledge.n_energy, knowledge.n_both) == (0, 0) and len(knowledge.accuracies) == 30
-    assert knowledge.source.n_records == 30 and not knowledge.is_same
-    assert all(f.accuracy and f.reading is None for f in earlier.figures(SPACE))
+    earlier = collect_warm_start(warm, there)
+    data = earlier.for_gate(SPACE, seed=0)
+    assert (data.n_energy, data.n_both) == (0, 0) and len(data.accuracies) == 30
+    assert data.source.n_records == 30 and not data.is_same
+    assert all(f.accuracy and f.reading is None for f in earlier.prior_rows(SPACE))
     assert "joules by transfer" in earlier.notes(warm)[0] and word in earlier.notes(warm)[0]
     # On a device three times as costly, a handful of measurements are enough.
     rng = np.random.default_rng(5)
@@ -133,9 +137,9 @@ def test_joules_of_another_situation_are_a_prior_by_transfer(warm, change, word)
         for m in (sample(SPACE, rng) for _ in range(6))
     ]
     fresh = [sample(SPACE, rng) for _ in range(30)]
-    found = knowledge.predictor(rows, seed=0).predict(fresh, there.workload)
+    found = data.predictor(rows, seed=0).predict(fresh, there.workload)
     expected = np.array([3 * truth(m)[1] for m in fresh])
-    assert np.median(np.abs(found.mean_j / expected - 1)) < 0.2
+    assert np.median(np.abs(found.mean / expected - 1)) < 0.2
 
 
 def test_of_two_other_devices_the_one_with_more_trials_is_the_prior(warm, tmp_path):
@@ -145,38 +149,38 @@ def test_of_two_other_devices_the_one_with_more_trials_is_the_prior(warm, tmp_pa
 
     small = make_run(tmp_path / "small", elsewhere, trials=3)
     both = replace(warm, warm_start=(str(small.folder), *warm.warm_start))
-    earlier = gather(both, replace(HERE, device="e"))
-    assert earlier.knowledge(SPACE, seed=0).source.n_records == 30
+    earlier = collect_warm_start(both, replace(HERE, device="e"))
+    assert earlier.for_gate(SPACE, seed=0).source.n_records == 30
     first, second, _ = earlier.notes(both)
     assert "joules not taken, since another run's" in first and "joules by transfer" in second
     # One run named twice counts once.
     twice = replace(warm, warm_start=warm.warm_start * 2)
-    assert gather(twice, HERE).knowledge(SPACE, seed=0).n_energy == 30
+    assert collect_warm_start(twice, HERE).for_gate(SPACE, seed=0).n_energy == 30
 
 
 def test_a_resumed_search_needs_neither_run_nor_predictor(run, predictor, tmp_path):
     copy = shutil.copytree(run.folder, tmp_path / "copy")
     file = shutil.copy(predictor, tmp_path / "p.safetensors")
     config = replace(CONFIG, warm_start=(str(copy),), predictor=str(file))
-    earlier = gather(config, HERE)
+    earlier = collect_warm_start(config, HERE)
     folder = tmp_path / "new"
-    assert load_earlier(folder, config) is None
+    assert load_warm_start(folder, config) is None
     folder.mkdir()
     earlier.save(folder)
     shutil.rmtree(copy)
     (tmp_path / "p.safetensors").unlink()
-    again = load_earlier(folder, config)
-    assert (again.situation, again.runs) == (earlier.situation, earlier.runs)
+    again = load_warm_start(folder, config)
+    assert (again.conditions, again.runs) == (earlier.conditions, earlier.runs)
     fresh = [sample(SPACE, np.random.default_rng(1))]
     before, after = (
-        e.knowledge(SPACE, seed=0).predictor((), seed=0).predict(fresh, WORKLOAD).mean_j
+        e.for_gate(SPACE, seed=0).predictor((), seed=0).predict(fresh, WORKLOAD).mean
         for e in (earlier, again)
     )
     assert before == after and not list(folder.glob("*.tmp"))
     # The configuration names them, as they were given.
     kept = run_module.create(tmp_path / "run", config, "fake")
     assert run_module.load(kept.folder).config == config
-    data = json.loads((folder / "earlier.json").read_text())
+    data = json.loads((folder / "warm_start.json").read_text())
     assert data["runs"][0]["name"] == run.name and len(data["runs"][0]["trials"]) == 30
 
 
@@ -186,7 +190,7 @@ def test_runs_from_before_there_were_warm_starts_are_read(tmp_path):
     del data["config"]["warm_start"], data["config"]["predictor"]
     (kept.folder / "run.json").write_text(json.dumps(data))
     assert run_module.load(kept.folder).config == CONFIG
-    assert load_earlier(kept.folder, CONFIG) == Earlier()
+    assert load_warm_start(kept.folder, CONFIG) == WarmStart()
 
 
 @pytest.mark.parametrize(
@@ -194,7 +198,7 @@ def test_runs_from_before_there_were_warm_starts_are_read(tmp_path):
     [
         lambda data: data | {"schema": 9},
         lambda data: data | {"more": 1},
-        lambda data: data | {"situation": None},
+        lambda data: data | {"conditions": None},
         lambda data: data | {"runs": [{}]},
         lambda data: [],
         lambda data: _trial(data, "accuracy", 3),
@@ -204,11 +208,11 @@ def test_runs_from_before_there_were_warm_starts_are_read(tmp_path):
     ],
 )
 def test_a_damaged_file_is_one_line(warm, tmp_path, change):
-    gather(warm, HERE).save(tmp_path)
-    path = tmp_path / "earlier.json"
+    collect_warm_start(warm, HERE).save(tmp_path)
+    path = tmp_path / "warm_start.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
-    with pytest.raises(ValueError, match=r"earlier\.json is damaged: ") as caught:
-        load_earlier(tmp_path, warm)
+    with pytest.raises(ValueError, match=r"warm_start\.json is damaged: ") as caught:
+        load_warm_start(tmp_path, warm)
     assert "\n" not in str(caught.value)
 
 
@@ -226,7 +230,7 @@ def test_runs_that_cannot_be_learnt_from_are_one_line(run, tmp_path):
         (empty.folder, "must have a complete trial"),
     ):
         with pytest.raises(ValueError, match=words) as caught:
-            gather(replace(CONFIG, warm_start=(str(folder),)), HERE)
+            collect_warm_start(replace(CONFIG, warm_start=(str(folder),)), HERE)
         assert str(caught.value).startswith(f"warm_start {folder}: ")
     for wrong in ({"warm_start": (3,)}, {"warm_start": ("",)}, {"predictor": 3}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -236,8 +240,8 @@ def test_runs_that_cannot_be_learnt_from_are_one_line(run, tmp_path):
 def test_the_earlier_front_is_tried_first_and_only_what_was_tried_is_on_the_new(
     run, warm, tmp_path
 ):
-    earlier = gather(warm, HERE)
-    first = earlier.first(SPACE, 20)
+    earlier = collect_warm_start(warm, HERE)
+    first = earlier.initial_candidates(SPACE, 20)
     complete = run.trials()
     mask = non_dominated_mask([r.objectives for r in complete], (True, False))
     front = sorted(
@@ -245,7 +249,7 @@ def test_the_earlier_front_is_tried_first_and_only_what_was_tried_is_on_the_new(
     )
     assert len(first) == 5 and first[0] == front[0].architecture
     assert first[-1] == front[-1].architecture
-    session = make_session(tmp_path, trials=20, earlier=earlier, sampler="random")
+    session = make_session(tmp_path, trials=20, warm_start=earlier, sampler="random")
     assert session.records() == [] and session.snapshot().front == 0
     proposed = []
     for _ in range(3):
@@ -257,17 +261,17 @@ def test_the_earlier_front_is_tried_first_and_only_what_was_tried_is_on_the_new(
 
 
 def test_the_gate_drops_before_the_search_has_startup_trials_of_its_own(warm):
-    rivals = Rivals.sample(SPACE, 0, 300)
-    earlier = gather(warm, HERE)
+    pool = CandidatePool.sample(SPACE, 0, 300)
+    earlier = collect_warm_start(warm, HERE)
     own = [
         finished(TrialRecord(number, "running", architecture))
-        for number, architecture in enumerate(earlier.first(SPACE, 20)[-2:])
+        for number, architecture in enumerate(earlier.initial_candidates(SPACE, 20)[-2:])
     ]
     rng = np.random.default_rng(4)
     fresh = [sample(SPACE, rng) for _ in range(60)]
     dropped = []
-    for knowledge in (None, earlier.knowledge(SPACE, seed=0)):
-        gate = Gate(WORKLOAD, GateConfig(), seed=0, knowledge=knowledge, rivals=rivals)
+    for data in (None, earlier.for_gate(SPACE, seed=0)):
+        gate = Gate(WORKLOAD, GateConfig(), seed=0, warm_start=data, pool=pool)
         gate.refit(own)
         assert gate.front_numbers <= {0, 1}
         dropped.append(sum(gate.judge(a).reason is not None for a in fresh))
@@ -276,64 +280,64 @@ def test_the_gate_drops_before_the_search_has_startup_trials_of_its_own(warm):
 
 def test_members_outside_the_space_inform_the_gate_alone(warm):
     narrow = SearchSpace.from_dict(SPACE.to_dict() | {"name": "narrow", "d_model": [16, 32]})
-    earlier = gather(replace(warm, space=narrow), HERE)
-    knowledge = earlier.knowledge(narrow, seed=0)
-    assert knowledge.n_both == 30 > len(knowledge.rivals) == len(earlier.figures(narrow))
-    assert 0 < len(earlier.figures(narrow)) < 30
-    first = earlier.first(narrow, 20)
+    earlier = collect_warm_start(replace(warm, space=narrow), HERE)
+    data = earlier.for_gate(narrow, seed=0)
+    assert data.n_both == 30 > len(data.points) == len(earlier.prior_rows(narrow))
+    assert 0 < len(earlier.prior_rows(narrow)) < 30
+    first = earlier.initial_candidates(narrow, 20)
     assert all(narrow.contains(architecture) for architecture in first)
     nothing = SearchSpace.from_dict(
         SPACE.to_dict() | {"name": "other", "d_model": [17], "n_heads": [1]}
     )
-    assert earlier.first(nothing, 20) == [] and earlier.figures(nothing) == []
+    assert earlier.initial_candidates(nothing, 20) == [] and earlier.prior_rows(nothing) == []
 
 
 def test_the_sampler_learns_what_compares(warm):
-    figures = gather(warm, HERE).figures(SPACE)
+    figures = collect_warm_start(warm, HERE).prior_rows(SPACE)
     sampler = make_sampler("ehvi", 0, SPACE, WORKLOAD, startup_trials=8, known=figures)
     prior = sampler._prior_trials
     assert len(prior) == 30 and all(0 < v < 1e-3 for t in prior for v in t.variances)
-    other = gather(warm, replace(HERE, device="e")).figures(SPACE)
+    other = collect_warm_start(warm, replace(HERE, device="e")).prior_rows(SPACE)
     sampler = make_sampler("ehvi", 0, SPACE, WORKLOAD, startup_trials=8, known=other)
     assert all(np.isnan(t.values[1]) and t.values[0] > 0 for t in sampler._prior_trials)
     assert "learns from this search alone" in "".join(
-        gather(warm, HERE).notes(replace(warm, sampler="tpe"))
+        collect_warm_start(warm, HERE).notes(replace(warm, sampler="tpe"))
     )
 
 
 def test_a_search_that_starts_warm_goes_on_by_the_default_sampler(warm, tmp_path):
-    earlier = gather(warm, HERE)
-    session = drive(make_session(tmp_path, trials=3, earlier=earlier))
+    earlier = collect_warm_start(warm, HERE)
+    session = drive(make_session(tmp_path, trials=3, warm_start=earlier))
     records = session.records()
     assert len({r.architecture.hash for r in records}) == len(records)
     assert session.snapshot().complete == 3
 
 
 def test_an_interrupted_start_queues_nothing_twice(warm, tmp_path):
-    earlier = gather(warm, HERE)
-    make_session(tmp_path, trials=20, earlier=earlier, sampler="random")
-    again = make_session(tmp_path, trials=20, earlier=earlier, sampler="random", create=False)
+    earlier = collect_warm_start(warm, HERE)
+    make_session(tmp_path, trials=20, warm_start=earlier, sampler="random")
+    again = make_session(tmp_path, trials=20, warm_start=earlier, sampler="random", create=False)
     queued = [tuple(genes.items()) for genes in again._store.waiting()]
     assert len(queued) == len(set(queued)) >= 5
 
 
 def test_a_predictor_tells_joules_before_anything_is_measured(predictor):
     config = replace(CONFIG, predictor=str(predictor))
-    earlier = gather(config, HERE)
-    knowledge = earlier.knowledge(SPACE, seed=0)
-    assert knowledge.is_same and knowledge.n_energy == 60 and knowledge.n_both == 0
+    earlier = collect_warm_start(config, HERE)
+    data = earlier.for_gate(SPACE, seed=0)
+    assert data.is_same and data.n_energy == 60 and data.n_both == 0
     gate = Gate(
         WORKLOAD,
         GateConfig(audit_share=0),
         goals=Goals(max_joules=1e-5),
         seed=0,
-        knowledge=knowledge,
+        warm_start=data,
     )
     rng = np.random.default_rng(9)
     models = [sample(SPACE, rng) for _ in range(20)]
     verdicts = [gate.judge(m) for m in models]
     truths = np.array([truth(m)[1] for m in models])
-    predicted = np.array([v.predicted_energy_j for v in verdicts])
+    predicted = np.array([v.energy_j.mean for v in verdicts])
     assert np.median(np.abs(predicted / truths - 1)) < 0.1
     # A budget is kept from the first trial on.
     over = [v.reason is not None for v in verdicts]
@@ -346,17 +350,17 @@ def test_a_predictor_of_another_device_is_adapted_and_of_another_protocol_refuse
     predictor, warm, tmp_path
 ):
     config = replace(warm, predictor=str(predictor))
-    earlier = gather(config, replace(HERE, device="e"))
-    knowledge = earlier.knowledge(SPACE, seed=0)
-    assert not knowledge.is_same and knowledge.n_energy == 0
-    assert knowledge.source.n_records == 60
+    earlier = collect_warm_start(config, replace(HERE, device="e"))
+    data = earlier.for_gate(SPACE, seed=0)
+    assert not data.is_same and data.n_energy == 0
+    assert data.source.n_records == 60
     notes = earlier.notes(config)
     assert "is of 'd' (fake), here 'e' (fake): a prior, adapted" in notes[0]
     assert "not taken, since a predictor is given" in notes[1]
     with pytest.raises(ValueError, match="predictor's protocol_hash must be '111111111111'"):
-        gather(config, replace(HERE, protocol_hash="1" * 12))
+        collect_warm_start(config, replace(HERE, protocol_hash="1" * 12))
     with pytest.raises(ValueError, match="predictor's workloads must include 'digits/b8'"):
-        gather(config, replace(HERE, workload=WORKLOAD.with_batch_size(8)))
+        collect_warm_start(config, replace(HERE, workload=WORKLOAD.with_batch_size(8)))
     with pytest.raises(ValueError, match=r"nowhere\.safetensors"):
-        gather(replace(config, predictor=str(tmp_path / "nowhere.safetensors")), HERE)
+        collect_warm_start(replace(config, predictor=str(tmp_path / "nowhere.safetensors")), HERE)
     assert load_predictor(predictor).provenance.device == "d"

@@ -86,7 +86,7 @@ def check_whole(run, config):
     assert (run.folder / "trials").is_dir() and run.trials() == []
     assert not (run.folder / "creating.json").exists()
     if config.warm_start:
-        assert (run.folder / "earlier.json").is_file()
+        assert (run.folder / "warm_start.json").is_file()
 
 
 @pytest.mark.parametrize("kind", ["plain", "files elsewhere", "warm start", "database"])
@@ -123,7 +123,7 @@ def test_a_kill_at_each_write_of_creation_costs_nothing(tmp_path, drives, kind):
     check_whole(run_module.load(folder, storage=config.storage), config)
 
 
-@pytest.mark.parametrize("name", ["inputs.npy", "earlier.json", "trials"])
+@pytest.mark.parametrize("name", ["inputs.npy", "warm_start.json", "trials"])
 def test_what_is_gone_from_a_run_is_made_again(tmp_path, drives, name):
     make_run(tmp_path / "earlier", trials=4)
     config = replace(CONFIG, warm_start=(str(tmp_path / "earlier"),))

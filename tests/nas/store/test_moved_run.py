@@ -19,9 +19,8 @@ from search_fakes import SPACE
 import nas
 from nas.cli.commands import search as search_verb
 from nas.cli.main import main
-from nas.core.files import write_json
+from nas.core.files import write_atomic, write_json
 from nas.core.scratch import clear_abandoned, scratch
-from nas.core.whole_file import whole_file
 from nas.records.config import SearchConfig
 from nas.store import run as run_module
 
@@ -112,8 +111,8 @@ def test_files_have_the_rights_that_the_umask_gives(tmp_path, mask):
     before = os.umask(mask)
     try:
         write_json(tmp_path / "a.json", {})
-        with whole_file(tmp_path / "b.safetensors") as temporary:
-            save_file({"x": np.zeros(3)}, str(temporary))
+        tensors = {"x": np.zeros(3)}
+        write_atomic(tmp_path / "b.safetensors", lambda beside: save_file(tensors, str(beside)))
     finally:
         os.umask(before)
     rights = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}

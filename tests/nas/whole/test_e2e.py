@@ -23,7 +23,7 @@ from nas.records.config import GateConfig, SearchConfig
 from nas.store.lock import RunBusyError, sole_writer
 from nas.training.config import TrainingConfig
 from predictors.energy.artifact import Provenance, SavedPredictor, save_predictor
-from predictors.energy.models import EnergyPredictor, Observation
+from predictors.energy.models import CostPredictor, Observation
 from search_spaces.space import SearchSpace
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("all_measured_eagerly")]
@@ -484,7 +484,7 @@ def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(
     monkeypatch.setattr("nas.searching.in_process.FreshMeasure", FormulaMeasure)
     copy = shutil.copytree(run.folder, tmp_path / "copy")
     complete = [t for t in run.trials() if t.state == "complete"]
-    rows = [Observation.from_reading(t.architecture, run.workload, t.reading) for t in complete]
+    rows = [Observation.of_energy(t.architecture, run.workload, t.reading) for t in complete]
     reading = complete[0].reading
     provenance = Provenance(
         reading.device,
@@ -496,7 +496,7 @@ def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(
         {},
     )
     file = tmp_path / "p.safetensors"
-    save_predictor(SavedPredictor(EnergyPredictor.fit(rows), provenance), file)
+    save_predictor(SavedPredictor(CostPredictor.fit(rows), provenance), file)
     config = replace(CONFIG, trials=1, warm_start=(str(copy),), predictor=str(file))
     warm = nas.search(config, tmp_path / "warm", workers=0)
     (first,) = warm.trials()

@@ -1,0 +1,45 @@
+"""``Estimate``: the one form of an uncertain value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """An uncertain value: its mean (or median), its interval, and how it came about.
+
+    ``source`` says how, such as ``measured``, ``predicted`` or ``binomial``. The confidence of
+    the interval is that of whoever makes it.
+
+    Raises:
+        ValueError: the mean is outside the interval, or a bound is NaN.
+    """
+
+    mean: float
+    low: float
+    high: float
+    source: str
+
+    def __post_init__(self) -> None:
+        """Refuse an interval that does not contain the mean."""
+        if not self.low <= self.mean <= self.high:
+            raise ValueError(
+                f"low <= mean <= high must hold, got {self.low!r}, {self.mean!r}, {self.high!r}"
+            )
+
+    def __contains__(self, value: float) -> bool:
+        """Whether ``value`` lies in the interval."""
+        return self.low <= value <= self.high
+
+    @classmethod
+    def of_share(cls, n_successes: int, n: int) -> Estimate:
+        """The share ``n_successes / n`` with its exact 95% interval (Clopper & Pearson 1934).
+
+        Raises:
+            ValueError: ``n`` is below 1 or below ``n_successes``.
+        """
+        from scipy.stats import binomtest
+
+        interval = binomtest(n_successes, n).proportion_ci(0.95, method="exact")
+        return cls(n_successes / n, float(interval.low), float(interval.high), "binomial")

@@ -1,0 +1,54 @@
+"""Prior data of a search's gate: labels and a predictor from before its first trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from predictors.energy.models import CostPredictor, Observation
+from predictors.energy.update import updated
+from search_spaces.architecture import Architecture
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyLabel:
+    """A validation accuracy under the search's own recipe, with its standard error."""
+
+    architecture: Architecture
+    accuracy: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class WarmStartData:
+    """Labels that are comparable with the search's own, and a predictor of joules.
+
+    ``observations`` are joules measured under the search's conditions. ``points`` are pairs of
+    accuracy and joules of members of its space, each pessimistic by one deviation or more.
+    ``source`` is a predictor fitted before; ``is_same`` says whether to the search's own device,
+    meter, protocol and workload.
+    """
+
+    observations: tuple[Observation, ...] = ()
+    accuracies: tuple[AccuracyLabel, ...] = ()
+    points: tuple[tuple[float, float], ...] = ()
+    source: CostPredictor | None = None
+    is_same: bool = False
+
+    @property
+    def n_energy(self) -> int:
+        """Number of measurements that joules can be predicted from."""
+        own = self.source.n_records if self.source is not None and self.is_same else 0
+        return len(self.observations) + own
+
+    @property
+    def n_both(self) -> int:
+        """Number of trials that both joules and accuracies can be predicted from."""
+        return min(self.n_energy, len(self.accuracies))
+
+    def predictor(self, own: Sequence[Observation], *, seed: int) -> CostPredictor:
+        """The predictor of joules after the search has measured ``own``."""
+        measured = [*self.observations, *own]
+        if self.source is None:
+            return CostPredictor.fit(measured, seed=seed)
+        return updated(self.source, measured, is_same=self.is_same, seed=seed)
