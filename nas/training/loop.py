@@ -57,7 +57,7 @@ def train(
     objective = Classification() if objective is None else objective
     with step_guard():
         inputs = torch.from_numpy(split.inputs).to(device)
-        targets = torch.from_numpy(split.trained_towards).to(device)
+        targets = torch.from_numpy(split.targets).to(device)
         model = model.to(device).train()
         distillation = _distillation(model, config, teacher, objective, seed)
         if distillation is not None:

@@ -61,7 +61,7 @@ def train_supernet(
     objective = Classification() if objective is None else objective
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.from_numpy(split.inputs).to(device)
-    targets = torch.from_numpy(split.trained_towards).to(device)
+    targets = torch.from_numpy(split.targets).to(device)
     supernet = supernet.to(device).train()
     members = Members(supernet.space, supernet.workload, seed=seed)
     rate = training.learning_rate * recipe.learning_rate_factor

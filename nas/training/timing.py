@@ -35,7 +35,6 @@ def timed_step_s(
         split.inputs[:n],
         split.targets[:n],
         None if split.sizes is None else split.sizes[:n],
-        None if split.shares is None else split.shares[:n],
     )
     short = replace(config, epochs=1, distill=None, averaged_share=0.0)
     n_steps = -(-n // config.batch_size)
