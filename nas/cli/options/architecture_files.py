@@ -13,7 +13,7 @@ from predictors.measurement.records import read_records
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
-# As ``nas.training.checkpoint`` names it, which is not imported here since that imports torch.
+# As ``nas.training.weights`` names it, which is not imported here since that imports torch.
 _ARTIFACTS_OWN = "architecture.json"
 
 

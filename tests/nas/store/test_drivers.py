@@ -21,7 +21,7 @@ from nas.records.config import SearchConfig
 from nas.store import lock as lock_module
 from nas.store import run as run_module
 from nas.store.lock import NAME, RunBusyError, sole_writer
-from nas.training.keeper import Keeper
+from nas.training.checkpoint import CheckpointManager
 from search_spaces.space.presets import get_space
 
 
@@ -282,7 +282,9 @@ def test_progress_begins_the_count_anew(tmp_path):
     _, driver = searcher(tmp_path, workers=1, create=True)
     for epoch in range(1, 6):
         assert dispatched(driver, "x") == 0
-        Keeper(tmp_path / "trials" / "0" / "loop.safetensors", each_s=0.0).after(epoch, State())
+        CheckpointManager(tmp_path / "trials" / "0" / "loop.safetensors", interval_s=0.0).save(
+            epoch, State()
+        )
         session, driver = searcher(tmp_path, workers=1)
     assert states(session) == ["running"]
     for _ in range(2):
