@@ -20,9 +20,9 @@ from search_spaces.architecture import Architecture, AttentionSpec, Compression,
 from search_spaces.architecture.layer_kinds import PLAIN, is_quantised
 from search_spaces.architecture.simulated import is_simulated
 from search_spaces.compression.capture import WhileCompiling, inductor, refuse_empty_graph
-from search_spaces.compression.compiler_cache import use_private_caches
 from search_spaces.compression.quantize import DTYPES, quantize_linears
 from search_spaces.compression.sparsity import prune, search_sparse_algorithms, to_sparse_kernels
+from search_spaces.compression.torch_internals import undo_compile, use_private_caches
 from search_spaces.models.blocks import CastBlock, Layer
 from search_spaces.models.encoder_decoder import EncoderDecoder, EncoderPass, Parts, translate
 from search_spaces.models.transformer import Transformer
@@ -153,7 +153,7 @@ def _prepared_translation(
     if _has_compiler():
         use_private_caches()
         if not keep_compiled:
-            torch._dynamo.reset()
+            torch.compiler.reset()
         parts = Parts(
             torch.compile(EncoderPass(model), dynamic=False),
             torch.compile(model.decoder.step, dynamic=False),
@@ -228,7 +228,7 @@ def compiled_layers(
         # What torch cannot take whole is an error and not a slower network.
         part.compile(dynamic=False, fullgraph=True, backend=inductor(while_compiling))
     with (
-        torch._dynamo.config.patch(
+        torch.compiler.config.patch(
             recompile_limit=_MOST_KINDS_OF_LAYERS,
             accumulated_recompile_limit=_MOST_KINDS_OF_LAYERS,
         ),
@@ -238,7 +238,7 @@ def compiled_layers(
             yield len(chosen)
         finally:
             for part in chosen:
-                part._compiled_call_impl = None
+                undo_compile(part)
 
 
 @contextmanager
@@ -252,7 +252,7 @@ def _no_cache_warnings() -> Iterator[None]:
 def _compiled(model: nn.Module, example: Tensor, keep_compiled: bool) -> PreparedModel:
     if not keep_compiled:
         # Graphs of other models count towards one limit in torch, past which it stops compiling.
-        torch._dynamo.reset()
+        torch.compiler.reset()
     use_private_caches()
     compiled = torch.compile(model, dynamic=False)
 

@@ -24,17 +24,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import UNSTRUCTURED, Architecture, Sparsity
+from search_spaces.compression.torch_internals import searched_sparse_products
 
 # What cuSPARSELt takes in bf16.
 _CUDA_MULTIPLE = 64
-# Of a product's options, those that its search takes too.
-_SEARCHED_BY = ("bias", "alpha", "out_dtype", "transpose_result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,17 +162,9 @@ def search_sparse_algorithms(model: nn.Module, run: Callable[[], object]) -> Non
     ]
     if not weights:
         return
-    found: dict[int, int] = {}
-    product = torch._cslt_sparse_mm
-
-    def searched(packed: Tensor, dense: Tensor, **options: Any) -> Tensor:
-        asked = {name: options[name] for name in _SEARCHED_BY if name in options}
-        # By the product's own arguments, whose layout differs from version to version of torch.
-        found[packed.data_ptr()] = torch._cslt_sparse_mm_search(packed, dense, **asked)
-        return product(packed, dense, **options)
-
-    with mock.patch.object(torch, "_cslt_sparse_mm", searched), torch.no_grad():
+    with searched_sparse_products() as algorithms, torch.no_grad():
         run()
     for weight in weights:
-        # A layer that did not run keeps the first.
-        weight.alg_id_cusparselt = found.get(weight.packed.data_ptr(), weight.alg_id_cusparselt)
+        # A layer that did not run keeps the first algorithm.
+        default = weight.alg_id_cusparselt
+        weight.alg_id_cusparselt = algorithms.get(weight.packed.data_ptr(), default)
