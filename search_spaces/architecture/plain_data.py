@@ -8,7 +8,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from search_spaces.architecture import (
+from search_spaces.architecture.blocks import (
     AttentionSpec,
     Compression,
     DecoderLayerSpec,

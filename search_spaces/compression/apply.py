@@ -228,7 +228,7 @@ def compiled_layers(
         # What torch cannot take whole is an error and not a slower network.
         part.compile(dynamic=False, fullgraph=True, backend=inductor(while_compiling))
     with (
-        torch.compiler.config.patch(
+        torch.compiler.config.patch(  # type: ignore[attr-defined]
             recompile_limit=_MOST_KINDS_OF_LAYERS,
             accumulated_recompile_limit=_MOST_KINDS_OF_LAYERS,
         ),

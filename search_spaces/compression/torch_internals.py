@@ -56,8 +56,8 @@ def use_private_caches() -> None:
     headers = os.path.join(os.environ["TORCHINDUCTOR_CACHE_DIR"], "precompiled_headers")
     if hasattr(codecache, "_HEADER_DIR") and hasattr(codecache, "_HEADER_LOCK_DIR"):
         # Torch uses its default for these, even where TORCHINDUCTOR_CACHE_DIR is set.
-        codecache._HEADER_DIR = headers
-        codecache._HEADER_LOCK_DIR = os.path.join(headers, "locks")
+        vars(codecache)["_HEADER_DIR"] = headers
+        vars(codecache)["_HEADER_LOCK_DIR"] = os.path.join(headers, "locks")
         return
     option = "cpp_cache_precompile_headers"
     config = require("torch._inductor.config", option, purpose="compiling in private folders")

@@ -18,12 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.architecture import PRECISIONS, TRANSFORMER, Architecture
-from search_spaces.cost.counting import (
-    BYTES_PER_WEIGHT,
-    count_batch,
-    kv_cache_bytes,
-    stream_precisions,
-)
+from search_spaces.cost.counting import count_batch, kv_cache_bytes, stream_precisions
+from search_spaces.cost.counts import BYTES_PER_WEIGHT
 from search_spaces.cost.families import get_family
 from search_spaces.space.batch import ArchitectureBatch, DecoderBatch
 from search_spaces.workload import AS_IT_IS, Workload

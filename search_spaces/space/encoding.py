@@ -29,8 +29,8 @@ from search_spaces.architecture import (
     PlacedBlock,
     Precision,
     Sparsity,
-    canonical_block,
 )
+from search_spaces.architecture.blocks import canonical_block
 from search_spaces.architecture.sides import DECODER, ENCODER, Heads, Side
 from search_spaces.space import SearchSpace
 
