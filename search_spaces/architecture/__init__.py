@@ -78,12 +78,11 @@ class Architecture:
     """A Transformer: ``depth`` pre-norm layers of width ``d_model``, and perhaps a decoder.
 
     ``patch_size`` is the side in pixels of the square patches that become tokens; it is 1 for
-    token workloads. ``resolution`` is what of a sample is read, as the network's first step: the
-    height in pixels that images are shrunk to before they are cut into patches (their width
-    follows in proportion), or the number of a text's first tokens; ``None`` reads samples as they
-    are. With a ``decoder``, ``layers`` are the encoder's. ``family`` says whose network it is;
-    those of others may have ``extra`` genes, by name. What the network reads and predicts is the
-    ``Workload``'s to say.
+    token workloads. ``resolution`` is the height in pixels that the network shrinks images to
+    before it cuts them into patches (the width follows in proportion), or the number of a text's
+    first tokens that it reads; ``None`` reads whole samples. With a ``decoder``, ``layers`` are
+    the encoder's. Families other than ``transformer`` may have ``extra`` genes, by name. The
+    ``Workload`` defines inputs and outputs.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -178,9 +177,8 @@ class Architecture:
     def stream_precision(self) -> Precision:
         """Precision of the residual stream, embeddings, norms and head.
 
-        bf16 when every block asks for a precision whose products read bf16, else fp32: a
-        stream narrower than one of its blocks would undo that block's choice, and on CPUs the
-        int8 product is faster from fp32.
+        bf16 when the products of every block read bf16, else fp32: a stream narrower than a block
+        would undo that block's choice, and on CPUs the int8 product is faster from fp32.
         """
         asked = {block.compression.precision for block in self.blocks}
         return "bf16" if asked <= BF16_STREAM else "fp32"
@@ -193,7 +191,7 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
-        # Left out where it says nothing: what was hashed and stored before there was one stays.
+        # Defaults are left out, so that hashes do not change when a field is added.
         rest: dict[str, Any] = {}
         if self.resolution is not None:
             rest["resolution"] = self.resolution

@@ -14,7 +14,7 @@ Precision = Literal["fp32", "bf16", "int8", "fp8", "int8wo", "int4wo"]
 Sparsity = Literal["dense", "2:4", "unstructured-50", "unstructured-90"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 SPARSITIES: tuple[Sparsity, ...] = get_args(Sparsity)
-# What a sparsity is called whose zeros no kernel of any device skips.
+# Share of zeros of the sparsities that no kernel of any device skips.
 UNSTRUCTURED: dict[Sparsity, float] = {"unstructured-50": 0.5, "unstructured-90": 0.9}
 # Four-bit weights share a scale and a zero point among this many along the input.
 INT4_GROUP_SIZE = 32
@@ -28,7 +28,7 @@ _LARGEST_INT = 2**31 - 1
 def require_positive_int(name: str, value: object) -> None:
     """Raise ``ValueError`` naming the field unless ``value`` is an integer above zero.
 
-    None that is ours needs more than 31 bits, and what computes with them has 64.
+    Values are limited to 31 bits, so that products fit into 64.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
@@ -106,8 +106,8 @@ class AttentionSpec:
     def projections(self, d_model: int, d_memory: int | None = None) -> dict[str, tuple[int, int]]:
         """Shapes ``(d_in, d_out)`` of the projections, by name.
 
-        ``d_memory`` is the width of what keys and values are made of, where it is not the
-        block's own input.
+        ``d_memory`` is the width of the input of keys and values, if it is another than the
+        block's own.
         """
         d_q, d_kv = self.n_heads * self.d_head, self.n_kv_heads * self.d_head
         d_read = d_model if d_memory is None else d_memory
@@ -146,7 +146,7 @@ Spec = TypeVar("Spec", AttentionSpec, FfnSpec)
 
 
 def canonical_block(spec: Spec, shapes: Mapping[str, tuple[int, int]]) -> Spec:
-    """``spec`` without its rank, where that saves no weights in a projection of ``shapes``."""
+    """Return ``spec`` without its rank where that saves no weights in any of ``shapes``."""
     rank = spec.rank
     if rank is not None and not any(is_factorised(*shape, rank) for shape in shapes.values()):
         return replace(spec, rank=None)
@@ -182,7 +182,7 @@ class DecoderSpec:
     layers: tuple[DecoderLayerSpec, ...]
 
     def __post_init__(self) -> None:
-        """Validate; what is canonical depends on the encoder, and is the architecture's to say."""
+        """Validate the types; ``Architecture`` makes the layers canonical."""
         require_positive_int("decoder.d_model", self.d_model)
         if not self.layers or not all(isinstance(x, DecoderLayerSpec) for x in self.layers):
             raise ValueError(
@@ -197,7 +197,7 @@ class DecoderSpec:
 
 @dataclass(frozen=True, slots=True)
 class PlacedBlock:
-    """A block of an architecture, where it is, and the shapes of its projections by name.
+    """A block of an architecture, its path, and the shapes of its projections by name.
 
     ``path`` is that of its module in the network, such as ``layers.0.attention``.
     """

@@ -15,7 +15,7 @@ from search_spaces.compression.lowrank import truncated_svd
 from search_spaces.compression.prune import (
     Importance,
     choose_heads,
-    keep_largest,
+    largest_indices,
     magnitude_importance,
 )
 from search_spaces.models.blocks import Attention, FeedForward, Layer
@@ -68,7 +68,7 @@ def inherit(
     device = teacher.position_TD.device
     # The seed only keeps torch's global generator as it was: every weight is replaced.
     student = build(architecture, workload, generator_seed=0).to(device)
-    sources = kept_layers(teacher_architecture.depth, architecture.depth)
+    sources = source_layers(teacher_architecture.depth, architecture.depth)
     with torch.no_grad():
         for name in ("embed", "norm", "head"):
             getattr(student, name).load_state_dict(getattr(teacher, name).state_dict())
@@ -92,7 +92,7 @@ def inherit(
     return student
 
 
-def kept_layers(teacher_depth: int, depth: int) -> tuple[int, ...]:
+def source_layers(teacher_depth: int, depth: int) -> tuple[int, ...]:
     """Which of the teacher's layers each layer of the student comes from.
 
     Raises:
@@ -115,7 +115,7 @@ def check_fits_in(teacher: Architecture, architecture: Architecture) -> None:
         ours, theirs = getattr(architecture, field), getattr(teacher, field)
         if ours != theirs:
             raise ValueError(f"{field} must be {theirs} (the teacher's), got {ours}")
-    for index, source in enumerate(kept_layers(teacher.depth, architecture.depth)):
+    for index, source in enumerate(source_layers(teacher.depth, architecture.depth)):
         before, after = teacher.layers[source], architecture.layers[index]
         where = f"layers[{index}].attention"
         if after.attention.d_head != before.attention.d_head:
@@ -245,7 +245,7 @@ def _inherit_attention(
 
 
 def _inherit_ffn(old: FeedForward, new: FeedForward, after: FfnSpec, scores_F: Tensor) -> None:
-    kept_F = keep_largest(scores_F, after.d_ff)
+    kept_F = largest_indices(scores_F, after.d_ff)
     _Map.of(old.up).outputs(kept_F[None]).write_to(new.up)
     _Map.of(old.down).inputs(kept_F).write_to(new.down)
 

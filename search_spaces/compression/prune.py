@@ -107,7 +107,7 @@ def taylor_importance(
 
 
 @dataclass(frozen=True, slots=True)
-class KeptHeads:
+class HeadSelection:
     """Query heads ``queries`` ``(Q,)`` that stay, and the key-value heads ``keys`` ``(K, M)``.
 
     Where ``M`` is above 1 those heads become one, their mean.
@@ -119,7 +119,7 @@ class KeptHeads:
 
 def choose_heads(
     scores_Q: Tensor, teacher: AttentionSpec, student: AttentionSpec, where: str
-) -> KeptHeads:
+) -> HeadSelection:
     """The heads to keep, groups respected: a kept query still reads its own key-value head.
 
     With fewer queries to a group, the groups whose best queries score highest stay. With more
@@ -140,15 +140,15 @@ def choose_heads(
         )
     scores_KG = scores_Q.reshape(teacher.n_kv_heads, group)
     best_K = scores_KG.sort(dim=1, descending=True).values[:, : min(group, wanted)].sum(dim=1)
-    keys_KM = keep_largest(best_K, student.n_kv_heads * merged).reshape(-1, merged)
+    keys_KM = largest_indices(best_K, student.n_kv_heads * merged).reshape(-1, merged)
     queries = []
     for keys_M in keys_KM:
         members = (keys_M[:, None] * group + torch.arange(group, device=keys_M.device)).flatten()
-        queries.append(members[keep_largest(scores_Q[members], wanted)])
-    return KeptHeads(torch.cat(queries), keys_KM)
+        queries.append(members[largest_indices(scores_Q[members], wanted)])
+    return HeadSelection(torch.cat(queries), keys_KM)
 
 
-def keep_largest(scores: Tensor, n: int) -> Tensor:
+def largest_indices(scores: Tensor, n: int) -> Tensor:
     """Positions of the ``n`` largest scores, in rising order; ties go to the first."""
     return scores.argsort(descending=True, stable=True)[:n].sort().values
 

@@ -243,8 +243,8 @@ class _Genes:
                 bad = np.argwhere((d_model[:, None] % heads != 0) | (heads % kv_heads != 0))[0]
                 raise ValueError(
                     f"{kind.n_heads} must divide {stack.d_model} and {kind.n_kv_heads} must "
-                    f"divide {kind.n_heads}, got {heads[tuple(bad)]} and {kv_heads[tuple(bad)]} at width "
-                    f"{d_model[bad[0]]} in row {bad[0]}"
+                    f"divide {kind.n_heads}, got {heads[tuple(bad)]} and {kv_heads[tuple(bad)]} "
+                    f"at width {d_model[bad[0]]} in row {bad[0]}"
                 )
             found.append(
                 AttentionBatch(
