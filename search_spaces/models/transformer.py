@@ -45,7 +45,7 @@ class Transformer(nn.Module):
     """An encoder with a head on the mean, on each token or for each pixel, or a causal decoder."""
 
     def __init__(self, architecture: Architecture, workload: Workload) -> None:
-        """Build the network; embeddings of tokens and positions start small, the rest as in torch."""
+        """Build the network; embeddings and positions start small, the rest as in torch."""
         super().__init__()
         d_model, tokens = architecture.d_model, workload.n_tokens(architecture)
         self.is_causal, self.is_pooled = workload.is_causal, workload.is_pooled
