@@ -35,7 +35,7 @@ class DistillConfig:
     def __post_init__(self) -> None:
         """Validate every field."""
         _require_positive("distill temperature", self.temperature)
-        _require_share("distill logit_weight", self.logit_weight, most=1.0)
+        _require_share("distill logit_weight", self.logit_weight)
         if not (math.isfinite(self.feature_weight) and self.feature_weight >= 0):
             raise ValueError(
                 f"distill feature_weight must be finite and >= 0, got {self.feature_weight!r}"
@@ -70,7 +70,7 @@ class RecoveryConfig:
             if value is not None and not (math.isfinite(value) and 0 < value <= 1):
                 raise ValueError(f"recovery {name} must be in (0, 1], got {value!r}")
         _require_positive("recovery learning_rate_factor", self.learning_rate_factor)
-        _require_share("recovery qat_threshold", self.qat_threshold, most=1.0)
+        _require_share("recovery qat_threshold", self.qat_threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class SupernetRecipe:
         for name in ("batch_factor", "n_random", "largest_each"):
             require_positive_int(f"supernet {name}", getattr(self, name))
         for name in ("front_share", "distill_weight"):
-            _require_share(f"supernet {name}", getattr(self, name), most=1.0)
+            _require_share(f"supernet {name}", getattr(self, name))
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"supernet precision must be fp32 or bf16, got {self.precision!r}")
 
@@ -199,6 +199,6 @@ def _require_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be finite and > 0, got {value!r}")
 
 
-def _require_share(name: str, value: float, *, most: float) -> None:
-    if not 0 <= value <= most:
-        raise ValueError(f"{name} must be in [0, {most:g}], got {value!r}")
+def _require_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value!r}")

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, is_factorised
+from search_spaces.architecture.stacks import ENCODER
 from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection
 from search_spaces.models.transformer import (
     pool,
@@ -90,7 +91,7 @@ class Supernet(nn.Module):
             ElasticLayer(
                 widths, self._d_ff, (self._ranks[0], self._ranks[1]), is_causal=workload.is_causal
             )
-            for _ in range(space.max_depth)
+            for _ in range(space.deepest(ENCODER))
         )
         self.norm = ElasticNorm(widths)
         self.head = ElasticProjection(d_model, workload.n_classes, None)

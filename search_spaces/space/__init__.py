@@ -187,11 +187,6 @@ class SearchSpace:
         """The stacks of layers that members have."""
         return STACKS if self.has_decoder else (ENCODER,)
 
-    @property
-    def max_depth(self) -> int:
-        """Largest depth of the encoder, or of the only stack."""
-        return self.deepest(ENCODER)
-
     def deepest(self, stack: StackGenes) -> int:
         """Largest depth of a stack."""
         return int(max(self.values(stack.depth)))

@@ -18,6 +18,7 @@ from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import Genes, decode, encode, rank_of, repair
 
 _TRIES = 32
+_MUTATION_RATE = 0.1
 # Genes whose larger values make larger networks.
 _SIZES = frozenset(
     gene
@@ -76,19 +77,17 @@ def sample_positions(space: SearchSpace, n: int, rng: np.random.Generator) -> ND
 
 
 def mutate(
-    architecture: Architecture, space: SearchSpace, rng: np.random.Generator, rate: float = 0.1
+    architecture: Architecture, space: SearchSpace, rng: np.random.Generator
 ) -> Architecture:
     """Return a neighbour of ``architecture``: one gene or more drawn anew, the others unchanged.
 
-    Each gene is drawn anew with probability ``rate``, at least one always. A layer that becomes
-    active copies the last active one, so that deepening is a small step. Differs from its parent
-    unless none of 32 tries does, as in a space of one member.
+    Each gene is drawn anew with probability 0.1, at least one always. A layer that becomes active
+    copies the last active one, so that deepening is a small step. The neighbour differs from
+    ``architecture`` unless 32 tries fail, as in a space of one member.
 
     Raises:
-        ValueError: the architecture is not a member, or ``rate`` is not in (0, 1].
+        ValueError: the architecture is not a member.
     """
-    if not 0 < rate <= 1:
-        raise ValueError(f"rate must be in (0, 1], got {rate!r}")
     parent = _with_copied_layers(encode(architecture, space), space)
     domains = {name: domain for name, domain in space.genes().items() if len(domain) > 1}
     names = list(domains)
@@ -96,7 +95,7 @@ def mutate(
         return architecture
     for _ in range(_TRIES):
         genes = dict(parent)
-        chosen = rng.random(len(names)) < rate
+        chosen = rng.random(len(names)) < _MUTATION_RATE
         chosen[int(rng.integers(len(names)))] = True
         for name in (n for n, redraw in zip(names, chosen, strict=True) if redraw):
             others = [value for value in domains[name] if value != genes[name]]

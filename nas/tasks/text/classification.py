@@ -59,8 +59,7 @@ from nas.tasks.text.tokenize import (
 )
 from search_spaces.workload import PADDING_TOKEN, Workload
 
-# Of tokens in a text, and of words: more would take memory that no text of a user's fills.
-# Of what is kept: another number where the same files would give other arrays.
+# Cache version: raise it where the same files would give other arrays.
 _FORM = 2
 # Files that a folder of splits may hold.
 _TABLES = (*TABLES, ".txt")
@@ -103,7 +102,7 @@ class TextOptions:
 
     @classmethod
     def from_file(cls, file: TaskFile) -> TextOptions:
-        """Those that a task file names; its other keys are passed over.
+        """Read the options of a task file; other keys are ignored.
 
         Raises:
             ValueError: a value is not allowed, or a tokenizer and how to learn one are both there.
@@ -113,11 +112,11 @@ class TextOptions:
 
     @property
     def is_lowercase(self) -> bool:
-        """Whether capitals are read as small letters."""
+        """Whether texts are lowercased."""
         return self.tokens != "byte" if self.lowercase is None else self.lowercase
 
     def encoder(self, texts: Sequence[str]) -> TextEncoder:
-        """What cuts texts, learnt from ``texts`` of the training split or the user's own."""
+        """Encoder learnt from ``texts`` of the training split, or the user's own."""
         if self.tokenizer is not None:
             return read_tokenizer(self.tokenizer, self.sequence_length)
         return learn_tokenizer(
@@ -287,7 +286,7 @@ class TextClassification:
         try:
             key = self.source.key(what, own)
         except ValueError:
-            # A file is gone: all that are shall be said, with what is wrong in the others.
+            # Report every missing file together with the errors in the others.
             problems = Problems()
             self.source.rows(problems)
             problems.check()
