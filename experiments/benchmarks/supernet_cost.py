@@ -162,7 +162,7 @@ def _accuracies(record: TrialRecord) -> tuple[float, float]:
 def _by_formula(workload: Workload) -> Any:
     def measure(architecture: Architecture, *_: object) -> Any:
         reading = formula_reading(joules(architecture, workload), workload)
-        return type("Record", (), {"reading": reading, "spent_energy_j": 0.0})()
+        return type("Record", (), {"reading": reading, "spent_energy_j": 0.0, "versions": {}})()
 
     return measure
 

@@ -224,9 +224,11 @@ def compiled_layers(
         parts, needed = [model], [any(needed)]
     chosen = [part for part, is_needed in zip(parts, needed, strict=True) if is_needed]
     use_private_caches()
+    # One backend for all parts: torch compiles again for every other backend.
+    backend = inductor(while_compiling)
     for part in chosen:
         # ``fullgraph``: a graph break is an error, not a slower network.
-        part.compile(dynamic=False, fullgraph=True, backend=inductor(while_compiling))
+        part.compile(dynamic=False, fullgraph=True, backend=backend)
     with (
         torch.compiler.config.patch(  # type: ignore[attr-defined]
             recompile_limit=_MOST_KINDS_OF_LAYERS,

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -98,6 +99,7 @@ class Measured:
 
         class Record:
             spent_energy_j = 2.5
+            versions: ClassVar = {}
 
         record = Record()
         record.reading = reading(1.25e-4)

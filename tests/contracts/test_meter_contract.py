@@ -8,6 +8,7 @@ from fakes import FakeClock, FakeGpu, FakeMeter, FakeNvml, FakeZeusMonitor
 from predictors.meters.base import Meter, MeterError, Window
 from predictors.meters.estimate import EstimateMeter
 from predictors.meters.nvml import NvmlMeter
+from predictors.meters.nvml_processes import Processes
 from predictors.meters.rapl import RaplMeter
 from predictors.meters.replay import RecordingMeter, ReplayMeter
 from predictors.meters.zeus import ZeusMeter
@@ -119,4 +120,4 @@ def test_absent_sensors_are_none_and_never_zero(bench):
 
 def test_own_process_id_is_that_of_this_process():
     # What the foreign-process flag of the GPU meter rests on.
-    assert os.getpid() in NvmlMeter.__init__.__kwdefaults__["own_pids"]()
+    assert os.getpid() in Processes(None, {}).own_pids()

@@ -29,9 +29,9 @@ def test_the_first_slice_needs_no_compiler_and_covers_kinds_and_phases():
     plan = planned.make_plan("cuda:0", BRIEF, COSTS.seconds)
     early = plan.items[:20]
     assert {i.workload.key for i in early} == {
-        "encoder-128/b32",
-        "decoder-256/prefill/b8",
-        "decoder-256/generate/b8",
+        "encoder-128@128/b32",
+        "decoder-256@256/prefill/b8",
+        "decoder-256@256/generate/b8",
     }
     kinds = {(b.compression.precision, b.compression.sparsity) for i in early for b in blocks(i)}
     assert kinds == {("fp32", "dense"), ("bf16", "dense"), ("bf16", "2:4")}

@@ -4,7 +4,6 @@ import shutil
 import time
 import weakref
 from contextlib import nullcontext
-from functools import partialmethod
 
 import numpy as np
 import pytest
@@ -27,7 +26,6 @@ from search_spaces.compression.sparsity import Masks, mask_2_4
 from search_spaces.compression.store import load_compressed, save_compressed
 from search_spaces.cost.counting import count
 from search_spaces.cost.kernels import least_rows
-from search_spaces.models.blocks import Layer
 from search_spaces.models.build import build
 from search_spaces.workload import Workload
 
@@ -318,7 +316,7 @@ def test_compiled_int8_computes_what_eager_int8_computes():
 
 def test_layers_alike_are_compiled_once_and_many_kinds_are_taken(monkeypatch):
     # What is traced counts here, not the C++ that would come of it.
-    monkeypatch.setattr(Layer, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    monkeypatch.setattr(apply, "inductor", lambda _: "eager")
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     # More kinds than the eight that torch compiles by default.
@@ -356,7 +354,7 @@ class Other(nn.Module):
 
 @pytest.mark.parametrize(("precision", "n_compiled"), [("int8", 1), ("fp32", 0)])
 def test_a_network_whose_layers_are_not_ours_is_compiled_whole(monkeypatch, precision, n_compiled):
-    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    monkeypatch.setattr(apply, "inductor", lambda _: "eager")
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     other = Other()
@@ -390,6 +388,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", nullcontext)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
 
 
 def test_what_a_graph_reads_lives_as_long_as_the_graph(graphs):

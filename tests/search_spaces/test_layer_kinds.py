@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 from search_spaces.architecture import (
     Architecture,
@@ -14,6 +13,7 @@ from search_spaces.architecture import (
     LayerSpec,
 )
 from search_spaces.architecture.layer_kinds import compressed_layer_kinds
+from search_spaces.compression import apply
 from search_spaces.compression.apply import compiled_layers, compress
 from search_spaces.models.build import build
 from search_spaces.models.decoding import as_priced
@@ -72,10 +72,7 @@ def n_compiled(model, architecture, inputs, monkeypatch):
         n_graphs += 1
         return graph.forward
 
-    compile_module = nn.Module.compile
-    monkeypatch.setattr(
-        nn.Module, "compile", lambda self, **rest: compile_module(self, backend=backend, **rest)
-    )
+    monkeypatch.setattr(apply, "inductor", lambda _: backend)
     torch._dynamo.reset()
     with compiled_layers(model, architecture), torch.no_grad():
         model(inputs)

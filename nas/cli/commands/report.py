@@ -59,8 +59,8 @@ def _watch(arguments: argparse.Namespace) -> int:
     port = DEFAULT_PORT if arguments.port is None else arguments.port
     found = storage_of(arguments.storage)
     with serve(Path(arguments.run), port, **found) as server:
-        print(f"{server.url}  (Ctrl-C ends)", flush=True)
         try:
+            print(f"{server.url}  (Ctrl-C ends)", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             return 0

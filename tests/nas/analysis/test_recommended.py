@@ -125,6 +125,10 @@ def test_export_takes_the_recommended_member_by_default(run, capsys, tmp_path):
 def test_the_search_ends_by_naming_it(run, capsys):
     from nas.cli.commands.search import report
 
+    # Only weights can be exported.
+    weights = run.weights_path(run.front().recommended().trial)
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    weights.write_bytes(b"weights")
     report(run, as_json=False)
     last = capsys.readouterr().out.splitlines()[-1]
     assert "--recommended" in last and f"nas export {run.folder} --to model" in last

@@ -25,7 +25,7 @@ from nas.store import run as run_module
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 WAITS = """
 import sys, time
-from nas import interrupts
+from nas.core import interrupts
 library = {library}
 with interrupts.handled():
     if library:
@@ -139,10 +139,9 @@ def test_what_is_proposed_next_works(tmp_path, monkeypatch, capsys):
     # There are no weights to export.
     (front,) = proposed(text)
     assert main(shlex.split(front)[1:]) == 0
-    knee = done.front().knee().trial
-    for place in (done.weights_path(knee),):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(b"weights")
+    place = done.weights_path(done.front().recommended().trial)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"weights")
     (tmp_path / "model").mkdir()
     code, text = without_weights(done, capsys)
     assert any(step.startswith("nas export") for step in proposed(text))

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from fault_fakes import notes
@@ -32,7 +33,7 @@ def cluster(tmp_path_factory):
     before = os.environ.get("PYTHONPATH", "")
     packages = tmp_path_factory.mktemp("packages")
     register_meters(packages)
-    tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    tests = str(Path(__file__).parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join([str(packages), tests, os.path.dirname(tests)])
     store = {"object_store_memory": 80 * 1024 * 1024}
     trains = {"num_cpus": 2, "num_gpus": 2, "include_dashboard": False} | store

@@ -75,7 +75,7 @@ def no_measuring(*_):
 
 def measured(architecture, workload, weights, inputs):
     assert weights.is_file()
-    return type("Record", (), {"reading": reading(1e-4), "spent_energy_j": 2.5})()
+    return type("Record", (), {"reading": reading(1e-4), "spent_energy_j": 2.5, "versions": {}})()
 
 
 def candidate(architecture, **changes):

@@ -47,7 +47,7 @@ def test_a_broken_entry_is_none(tmp_path, text):
 CHILD = """
 import sys, time
 from pathlib import Path
-from nas.searching import spent
+from nas.records import spent
 spent.EACH_S = 0.1
 with spent.Spending(Path(sys.argv[1]), "cpu"):
     while True:

@@ -70,7 +70,8 @@ def test_each_step_runs_inside_the_guard():
         seed=0,
         step_guard=guard,
     )
-    assert entered == 11
+    # Ten steps, an evaluation, and what is moved to the device before them.
+    assert entered == 12
 
 
 def test_nan_is_a_clear_failure():

@@ -187,9 +187,10 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_e2e import CONFIG
 from dataclasses import replace
-from nas.searching import ray_driver, study
+from nas.cluster import driver as ray_driver
+from nas.searching import study
 from nas.evaluation.evaluator import TrainingEvaluator
-from nas.searching.early_stopping.halving import HalvingConfig
+from nas.records.rungs import HalvingConfig
 from nas.searching.early_stopping.stopping import Stopper
 from nas.records.supernet import SupernetConfig
 from nas.training.config import DistillConfig, RecoveryConfig, SupernetRecipe
@@ -278,9 +279,9 @@ if __name__ == "__main__":
 
 def start(folder, mode, tmp_path, *more):
     script = tmp_path / "search.py"
-    tests = Path(__file__).parent
-    script.write_text(SCRIPT.format(tests=str(tests)))
-    path = [str(ROOT), str(tests.parent), os.environ.get("PYTHONPATH", "")]
+    here, tests = Path(__file__).parent, Path(__file__).parents[2]
+    script.write_text(SCRIPT.format(tests=str(here)))
+    path = [str(ROOT), str(tests), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, str(script), str(folder), mode, *more],
         stdout=subprocess.PIPE,
