@@ -7,8 +7,6 @@ for which kinds of tasks.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from nas.records.config import GateConfig, SearchConfig
 from nas.searching.task_kinds import for_kinds
 from nas.training.config import TrainingConfig
@@ -140,23 +138,6 @@ def text(device: str) -> SearchConfig:
             averaged_share=0.5,
         ),
         gate=GateConfig(startup_trials=8),
-    )
-
-
-@for_kinds("text_classification")
-def text_phrases(device: str) -> SearchConfig:
-    """As ``text``, for task files with ``phrases: 7``: ``nas search text-phrases --task t.yaml``.
-
-    Reads ``text.yaml`` where no task is named. Ten rows for each text make two epochs long, and
-    as nobody can learn them by heart, fewer words drop out and weights decay less. What rows are
-    trained towards is uncertain already: labels are not smoothed.
-    """
-    config = text(device)
-    return replace(
-        config,
-        training=replace(
-            config.training, epochs=2, weight_decay=0.3, token_dropout=0.3, label_smoothing=0.0
-        ),
     )
 
 

@@ -1,15 +1,14 @@
-"""Files of a user's own that add tasks and families of networks: loaded where named, never else.
+"""Plug-ins: users' Python files that add tasks and families of networks.
 
-A plug-in is a Python file with any of three dictionaries at its top level: ``TASKS`` (a name to a
-function that makes the task), ``TASK_KINDS`` (what a task file calls its ``kind`` to a function
-that makes the task of such a file) and ``FAMILIES`` (a name to a family of networks; see
+A plug-in has one or more of three dictionaries at its top level: ``TASKS`` (from a name to a
+function that makes the task), ``TASK_KINDS`` (from a task file's ``kind`` to a function that makes
+a task of such a file) and ``FAMILIES`` (from a name to a family of networks; see
 ``search_spaces.cost.families``).
 
-It is code, so it runs only where a user named it: on the command line, or in a configuration that
-his program made. What was named is remembered by its contents in ``$XDG_CACHE_HOME/joulenas``: a
-run folder from elsewhere that says which plug-in it needs cannot have one executed. What runs is
-exactly the bytes that were hashed. Processes that one with plug-ins starts find them in the
-environment.
+A plug-in is code, and runs only if a user named it, on the command line or in the configuration of
+a program. The hashes of named files are recorded in ``$XDG_CACHE_HOME/joulenas``, so that a run
+directory from elsewhere cannot have a plug-in executed. Exactly the hashed bytes are run. Child
+processes find the plug-ins in the environment.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ from nas.core.names import check_name
 from nas.core.user_folders import cache_folder
 
 VARIABLE = "JOULENAS_PLUGINS"
-Offer = Literal["TASKS", "TASK_KINDS", "FAMILIES"]
-# A package registers what a file's dictionaries hold under these groups of entry points.
-GROUPS: Mapping[Offer, str] = {
+Group = Literal["TASKS", "TASK_KINDS", "FAMILIES"]
+# Packages register the same entries under these groups of entry points.
+GROUPS: Mapping[Group, str] = {
     "TASKS": "joulenas.tasks",
     "TASK_KINDS": "joulenas.task_kinds",
     "FAMILIES": "joulenas.families",
@@ -43,17 +42,17 @@ _LOADED: dict[str, tuple[Plugin, ModuleType]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A plug-in file as it was when it was named: its whole path and the hash of its contents.
+    """The absolute path and the hash of a plug-in file, as of when the user named it.
 
     Raises:
-        ValueError: a field is not what it must be.
+        ValueError: a field is malformed.
     """
 
     path: str
     sha256: str
 
     def __post_init__(self) -> None:
-        """Validate the form; the file is only looked at when it is loaded."""
+        """Validate the fields; the file is read when it is loaded."""
         if not isinstance(self.path, str) or not Path(self.path).is_absolute():
             raise ValueError(f"plugin path must be a whole path, got {self.path!r}")
         if not isinstance(self.sha256, str) or len(self.sha256) != 64:
@@ -65,14 +64,14 @@ class Plugin:
 
     @classmethod
     def from_dict(cls, data: Any) -> Plugin:
-        """Read ``to_dict``'s form; ``ValueError`` where it is another."""
+        """Read ``to_dict``'s form; anything else is a ``ValueError``."""
         if not isinstance(data, Mapping) or data.keys() != {"path", "sha256"}:
             raise ValueError(f"plugin must have exactly the keys path and sha256, got {data!r}")
         return cls(data["path"], data["sha256"])
 
 
 def name_plugin(path: str | Path) -> Plugin:
-    """The plug-in at ``path`` as it is now, loaded and from now on known to this machine.
+    """Load the plug-in at ``path`` and record its hash, so that it may run on this machine.
 
     Raises:
         ValueError: the file cannot be read, or is no plug-in; the message names it.
@@ -86,7 +85,7 @@ def name_plugin(path: str | Path) -> Plugin:
 
 
 def check_named(plugin: Plugin) -> None:
-    """Raise ``ValueError`` unless a file of these contents was named on this machine before."""
+    """Raise ``ValueError`` unless the hash is recorded on this machine."""
     if not (_known_folder() / plugin.sha256).is_file():
         raise ValueError(
             f"plugin {plugin.path} must be named on this machine before it is run: look at it, "
@@ -95,7 +94,7 @@ def check_named(plugin: Plugin) -> None:
 
 
 def load_plugin(plugin: Plugin) -> None:
-    """Run the file, once in a process, if it is still the one that was named.
+    """Run the file, once in a process, if its hash has not changed.
 
     Raises:
         ValueError: the file is gone, has changed, or is no plug-in; or two define one name.
@@ -110,12 +109,12 @@ def load_plugin(plugin: Plugin) -> None:
             f"{plugin.sha256[:12]}), and has changed ({digest[:12]})"
         )
     module = _run(plugin, raw)
-    for offer in GROUPS:
+    for group in GROUPS:
         for _, other in _LOADED.values():
-            twice = _dictionary(module, offer).keys() & _dictionary(other, offer).keys()
+            twice = _dictionary(module, group).keys() & _dictionary(other, group).keys()
             if twice:
                 raise ValueError(
-                    f"plugin {plugin.path} defines {min(twice)!r} of {offer}, which another "
+                    f"plugin {plugin.path} defines {min(twice)!r} of {group}, which another "
                     f"plug-in does, too"
                 )
     _LOADED[plugin.sha256] = plugin, module
@@ -123,12 +122,12 @@ def load_plugin(plugin: Plugin) -> None:
 
 
 def environment() -> dict[str, str]:
-    """What a process elsewhere must have in its environment to find the same plug-ins."""
+    """Environment variables with which another process loads the same plug-ins."""
     return {VARIABLE: os.environ[VARIABLE]} if os.environ.get(VARIABLE) else {}
 
 
-def offered(offer: Offer) -> dict[str, Any]:
-    """What plug-ins and installed packages add of ``offer``, by name.
+def plugin_entries(group: Group) -> dict[str, Any]:
+    """Entries of ``group`` from plug-ins and installed packages, by name.
 
     Raises:
         ValueError: a plug-in that the environment names cannot be loaded.
@@ -137,8 +136,8 @@ def offered(offer: Offer) -> dict[str, Any]:
         load_plugin(Plugin.from_dict(data))
     found: dict[str, Any] = {}
     for _, module in _LOADED.values():
-        found |= _dictionary(module, offer)
-    for entry in entry_points(group=GROUPS[offer]):
+        found |= _dictionary(module, group)
+    for entry in entry_points(group=GROUPS[group]):
         if entry.name not in found:
             found[entry.name] = entry.load()
     return found
@@ -157,11 +156,11 @@ def _run(plugin: Plugin, raw: bytes) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     module.__file__ = plugin.path
-    # Where its classes are looked up by name, as pickling and dataclasses do.
+    # Dataclasses and pickling look up classes by the module's name.
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-        if not any(_dictionary(module, offer) for offer in GROUPS):
+        if not any(_dictionary(module, group) for group in GROUPS):
             raise ValueError(f"must define one of {', '.join(GROUPS)}")
     except Exception as error:
         del sys.modules[name]
@@ -172,12 +171,12 @@ def _run(plugin: Plugin, raw: bytes) -> ModuleType:
     return module
 
 
-def _dictionary(module: ModuleType, offer: Offer) -> dict[str, Any]:
-    found = getattr(module, offer, {})
+def _dictionary(module: ModuleType, group: Group) -> dict[str, Any]:
+    found = getattr(module, group, {})
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"{offer} must be a dictionary by names, got {found!r}")
+        raise ValueError(f"{group} must be a dictionary by names, got {found!r}")
     for name in found:
-        check_name(f"a name in {offer}", name)
+        check_name(f"a name in {group}", name)
     return found
 
 
@@ -186,7 +185,7 @@ def _known_folder() -> Path:
 
 
 class _Loader(importlib.abc.InspectLoader):
-    """Gives the bytes that were hashed, not what is in the file by now."""
+    """Load the hashed bytes, not the file, which may have changed since."""
 
     def __init__(self, path: str, raw: bytes) -> None:
         self._path, self._raw = path, raw

@@ -1,4 +1,4 @@
-"""What a model is asked to do: a frozen, validated ``Workload``. Every joule names one."""
+"""The frozen, validated ``Workload`` of a model, which every joule refers to."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Kind = Literal[
     "translation",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# What of a decoder's work is priced; see ``Workload``.
+# Phases of a decoder's use that joules may be of; see ``Workload``.
 Phase = Literal["prefill", "generate"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
-# What joules of a workload are named per: of translations, and of others by their phase.
+# Units of joules: of translations, and of other workloads by their phase.
 SAMPLE, OUTPUT_TOKEN = "sample", "output token"
 _UNITS: dict[Phase | None, str] = {
     None: SAMPLE,
@@ -35,9 +35,9 @@ _UNITS: dict[Phase | None, str] = {
 
 # Outputs of question answering: where an answer begins, and where it ends.
 SPAN_ENDS = 2
-# Where tokens are not predicted one by one, this one fills short samples up: it is never read.
+# Fills short samples up, except in language modelling; masked in attention and pooling.
 PADDING_TOKEN = 0
-# In arrays of resolutions: images are not shrunk, texts not cut.
+# In arrays of resolutions: samples are read whole.
 AS_IT_IS = 0
 
 
@@ -51,7 +51,7 @@ class Workload:
     token as an answer's first and as its last. ``vocab_size`` is ``None`` for images. Energy is
     joules per *sample*: one image or one sequence, the batch's joules divided by ``batch_size``.
 
-    A decoder may be priced by a ``phase`` of its use instead, in joules per *token*:
+    With a ``phase`` of a decoder's use, energy is joules per *token* instead:
 
     * ``prefill``: it reads whole sequences, fills its cache of keys and values, and gives logits
       after the last token; the batch's joules are divided by all tokens read;
@@ -59,12 +59,11 @@ class Workload:
       earlier tokens are in the cache; the batch's joules are divided by ``batch_size``.
 
     In translation ``input_shape`` and ``vocab_size`` are those of sources, ``target_length`` is
-    the most tokens of a translation and ``n_classes`` what each of them is chosen from: the tokens
-    of targets, and last the end (which also stands before the first). ``beam_size`` translations
-    of a source are followed at a time, 1 is greedy. The price is joules per *output token*: a
-    batch is read by the encoder once and written by the decoder in ``target_length`` steps with a
-    cache, however early a translation ends, and its joules are divided by
-    ``batch_size * target_length``.
+    the most tokens of a translation. ``n_classes`` counts the target tokens and, last, the end
+    token, which also starts a translation. ``beam_size`` is that of beam search, 1 is greedy.
+    Energy is joules per *output token*: the encoder reads a batch once, the decoder writes it in
+    ``target_length`` steps with a cache, however early a translation ends, and the joules are
+    divided by ``batch_size * target_length``.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -139,21 +138,20 @@ class Workload:
 
     @property
     def is_translation(self) -> bool:
-        """Whether an encoder's output is written out by a decoder."""
+        """Whether an encoder reads and a decoder writes."""
         return self.kind == "translation"
 
     @property
     def n_steps(self) -> int:
-        """How many tokens a decoder writes one after the other; 0 without one."""
+        """Number of tokens that a decoder writes, 0 without a decoder."""
         return self.target_length or 0
 
     @property
     def key(self) -> str:
         """Short name of the measured situation, such as ``digits/b128``, ``lm@64/generate/b8``.
 
-        After ``@`` stands the length that samples are padded or cut to, in tokens (of sources and
-        of targets), or height and width where they differ, as of recordings: joules of two
-        lengths are of two situations.
+        After ``@`` is the length that samples are padded or cut to, in tokens (of sources and of
+        targets), or height and width where they differ, as joules depend on it.
         """
         what = f"{self.name}{self._length}"
         if self.phase is not None:
@@ -171,27 +169,27 @@ class Workload:
 
     @property
     def unit(self) -> str:
-        """What joules are named per: ``sample``, or the token of a phase or of translations."""
+        """Unit that joules are per: ``sample``, or the token of a phase or of translations."""
         return OUTPUT_TOKEN if self.is_translation else _UNITS[self.phase]
 
     @property
     def units_per_sample(self) -> int:
-        """How many ``unit`` a batch has for each of its ``batch_size`` samples."""
+        """Number of ``unit`` in a sample."""
         if self.is_translation:
             return self.n_steps
         return self.input_shape[0] if self.phase == "prefill" else 1
 
     @property
     def n_units(self) -> int:
-        """How many ``unit`` a batch has: what its joules are divided by."""
+        """Number of ``unit`` in a batch, which its joules are divided by."""
         return self.batch_size * self.units_per_sample
 
     def with_batch_size(self, batch_size: int) -> Workload:
-        """The same workload at another batch size."""
+        """Return the workload at another batch size."""
         return replace(self, batch_size=batch_size)
 
     def with_phase(self, phase: Phase | None) -> Workload:
-        """The same network and batch, priced by another phase of a decoder's use.
+        """Return the workload of another phase of a decoder's use.
 
         Raises:
             ValueError: there is no such phase, or the workload is not a decoder's.
@@ -229,7 +227,7 @@ class Workload:
     def n_new_tokens_batch(
         self, patch_sizes: NDArray[np.int64], resolutions: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """As ``n_tokens_batch``, without those whose keys and values are in the cache."""
+        """As ``n_tokens_batch``, without tokens whose keys and values are in the cache."""
         tokens = self.n_tokens_batch(patch_sizes, resolutions)
         return np.ones_like(tokens) if self.phase == "generate" else tokens
 
@@ -257,7 +255,7 @@ class Workload:
             )
 
     def check_decoder(self, has_decoder: bool) -> None:
-        """Raise ``ValueError`` unless there is a decoder exactly where translations are asked."""
+        """Raise ``ValueError`` unless translations, and only they, have a decoder."""
         if has_decoder != self.is_translation:
             needed = "an encoder-decoder" if self.is_translation else "a single stack"
             raise ValueError(
@@ -266,7 +264,7 @@ class Workload:
             )
 
     def check_grid(self, patch: int, resolution: int | None = None) -> None:
-        """Raise ``ValueError`` unless samples can be shrunk and cut into patches like that."""
+        """Raise ``ValueError`` unless resolution and patch size fit the samples."""
         if not self.is_image:
             if patch != 1:
                 raise ValueError(f"patch_size must be 1 for {self.kind}, got {patch}")
@@ -301,7 +299,7 @@ class Workload:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
-        # Left out where they say nothing: what was stored before there were such stays.
+        # Defaults are left out, so that stored keys do not change when a field is added.
         if self.phase is None:
             del data["phase"]
         if not self.is_translation:

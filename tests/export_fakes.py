@@ -14,9 +14,9 @@ from nas.exporting.prove import Conditions
 from nas.records.trial import TrialRecord
 from nas.store.run import load
 from nas.tasks.registry import get_task
-from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from nas.training.evaluate import evaluate
 from nas.training.objectives import objective_of
+from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from predictors.measurement.protocol import Protocol
 from search_spaces.compression.apply import compress, run_eagerly
 from search_spaces.cost.counting import count

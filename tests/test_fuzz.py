@@ -30,7 +30,7 @@ from nas.records.config import SearchConfig
 from nas.store import run as run_module
 from nas.tasks.registry import get_task
 from nas.tasks.text.tokenize import read_tokenizer
-from nas.training.checkpoint import save_weights
+from nas.training.weights import save_weights
 from predictors.energy.artifact import Provenance, SavedPredictor, load_predictor, save_predictor
 from predictors.energy.models import CostPredictor, Observation
 from predictors.measurement.records import read_records

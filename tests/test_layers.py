@@ -54,10 +54,7 @@ DOORS = {
     "pynvml": ("predictors/meters/nvml.py",),
     "shtab": ("nas/cli/shell/completion.py",),
     "zeus": ("predictors/meters/zeus.py",),
-    "torchao": (
-        "search_spaces/compression/qat.py",
-        "search_spaces/compression/quantize.py",
-    ),
+    "torchao": ("search_spaces/compression/quantize.py",),
     "optuna": (
         "experiments/benchmarks/search/optuna_peers.py",
         "experiments/benchmarks/search_overhead.py",
@@ -204,6 +201,54 @@ def test_each_vendor_has_one_door(vendor):
         if any(within(name, vendor) for name in imports(path))
     }
     assert found == set(DOORS[vendor])
+
+
+# The files that may use private names of torch and torchao: see their contract tests.
+ADAPTERS = (
+    "search_spaces/compression/torch_internals.py",
+    "search_spaces/compression/quantize.py",
+)
+
+
+def private_names(source):
+    """Private names of torch or torchao that ``source`` imports or reaches by attributes."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names.append(ast.unparse(node))
+    for name in names:
+        parts = name.split(".")
+        if parts[0] in ("torch", "torchao") and any(
+            part.startswith("_") and not part.startswith("__") for part in parts
+        ):
+            yield name
+
+
+def test_private_names_of_torch_are_in_its_adapters():
+    for path in sources():
+        name = str(path.relative_to(ROOT))
+        assert name in ADAPTERS or not list(private_names(path.read_text())), name
+
+
+@pytest.mark.parametrize(
+    ("source", "is_private"),
+    [
+        ("torch._dynamo.reset()", True),
+        ("torch._int_mm(a, b)", True),
+        ("from torch._inductor import config", True),
+        ("from torchao.quantization.quantize_.common import _choose", True),
+        ("torch.compiler.reset()", False),
+        ("torch.__version__", False),
+        ("from torchao.quantization import quantize_", False),
+        ("self._torch.reset()", False),
+    ],
+)
+def test_private_names_are_seen(source, is_private):
+    assert bool(list(private_names(source))) == is_private
 
 
 def test_describing_models_needs_no_torch():

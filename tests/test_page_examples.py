@@ -74,7 +74,7 @@ def test_what_is_shown_of_spaces_is_what_is_printed(tmp_path):
 def test_what_spaces_are_refused_for_is_what_is_said():
     page = DOCS / "spaces.md"
     space = yaml.safe_load(blocks(page, "yaml")[0])
-    rows = page.read_text().partition("| the line | what is said |\n|---|---|\n")[2]
+    rows = page.read_text().partition("| the line | the error |\n|---|---|\n")[2]
     n_rows = 0
     for row in rows.partition("\n\n")[0].splitlines():
         line, said = (cell.strip() for cell in row.strip("|").split(" | "))

@@ -148,7 +148,7 @@ def run_shape(
     d_model: int, batch_size: int, device: str, on_choice: Callable[[str], None]
 ) -> list[Line]:
     """Prepare every choice beside others on the device, then time them in turns alone on it."""
-    torch._dynamo.reset()
+    torch.compiler.reset()
     use_device(device)
     lock = DeviceLock(None, device)
     with lock.shared():
@@ -374,7 +374,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     torch.set_num_threads(arguments.threads)
     # More than one network of a class is compiled here on purpose.
-    torch._dynamo.config.recompile_limit = 64
+    torch.compiler.config.recompile_limit = 64
     started, longest_s = time.monotonic(), 0.0
     lines = [] if arguments.records is None else read_lines(arguments.records, device)
     left = [s for s in shapes if s not in {(line.d_model, line.batch_size) for line in lines}]

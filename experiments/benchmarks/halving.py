@@ -41,9 +41,9 @@ from nas.searching.gating.gate import CandidatePool, Gate
 from nas.store.storage import StudyStore
 from nas.tasks.base import Task
 from nas.tasks.registry import get_task
+from nas.training.checkpoint import CheckpointManager
 from nas.training.evaluate import evaluate
 from nas.training.fit import Look, Watch, fit
-from nas.training.keeper import Keeper
 from search_spaces.architecture import Architecture
 from search_spaces.compression.apply import compress, run_eagerly
 from search_spaces.cost.counting import count
@@ -233,7 +233,9 @@ class Trainings:
                 self._config.training,
                 seed=seed,
                 watch=Watch(frozenset(LOOKS), tell),
-                keeper=Keeper(state, () if until is None else (until,), each_s=math.inf),
+                checkpoints=CheckpointManager(
+                    state, () if until is None else (until,), interval_s=math.inf
+                ),
             )
         except StoppedError:
             return Training(key, tuple(looks), look_s)

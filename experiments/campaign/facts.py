@@ -122,12 +122,14 @@ def _int8_rows(device: str) -> dict[str, str]:
     """Whether the int8 product takes so few rows."""
     import torch
 
+    from search_spaces.compression.torch_internals import int8_product
+
     found = {}
     for rows in _ROWS:
         x = torch.ones(rows, 256, dtype=torch.int8, device=device)
         weight = torch.ones(256, 256, dtype=torch.int8, device=device).t()
         try:
-            torch._int_mm(x, weight)
+            int8_product(x, weight)
             found[str(rows)] = "runs"
         except RuntimeError as error:
             found[str(rows)] = str(error).splitlines()[0]

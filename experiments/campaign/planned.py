@@ -18,7 +18,7 @@ from pathlib import Path
 from predictors.campaign.plan import Part, Plan, PlanItem
 from predictors.campaign.stages import plan_stages
 from predictors.measurement.protocol import Protocol, get_protocol
-from search_spaces.architecture.sides import ENCODER
+from search_spaces.architecture.stacks import ENCODER
 from search_spaces.space import SearchSpace
 from search_spaces.space.presets import get_space
 from search_spaces.workload import Workload

@@ -187,9 +187,9 @@ def _genes(architecture: Architecture, space: SearchSpace) -> Mapping[str, Any]:
     """Those that matter: ``encode`` gives layers beyond the depth a value as well."""
     depths = [len(stack) for stack in architecture.stacks]
     absent = tuple(
-        f"{side.layer}{i}."
-        for side, depth in zip(space.sides, depths, strict=True)
-        for i in range(depth, space.deepest(side))
+        f"{stack.layer}{i}."
+        for stack, depth in zip(space.stacks, depths, strict=True)
+        for i in range(depth, space.deepest(stack))
     )
     genes = encode(architecture, space)
     return {name: value for name, value in genes.items() if not name.startswith(absent)}

@@ -20,7 +20,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import KFold
 
 from nas.records.trial import TrialRecord, judged
-from search_spaces.architecture.sides import split_gene_name
+from search_spaces.architecture.stacks import split_gene_name
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import encode
 
@@ -113,10 +113,10 @@ def _columns(records: Sequence[TrialRecord], space: SearchSpace) -> dict[str, Ar
     for name, domain in space.genes().items():
         if len(domain.values) == 1:
             continue
-        side, layer, gene = split_gene_name(name)
+        stack, layer, gene = split_gene_name(name)
         made = np.array([_numbers(row[name], domain.values) for row in rows])
-        if side is not None:
-            made[[layer >= row[side.depth] for row in rows]] = np.nan
+        if stack is not None:
+            made[[layer >= row[stack.depth] for row in rows]] = np.nan
         by_gene.setdefault(gene, []).append(made)
     found = {}
     for gene, parts in by_gene.items():

@@ -98,11 +98,11 @@ class TrainingEvaluator:
 
         from nas.evaluation.teacher import load_teacher
         from nas.tasks.registry import get_task
-        from nas.training.checkpoint import save_weights
+        from nas.training.checkpoint import CheckpointManager
         from nas.training.evaluate import evaluate
         from nas.training.fit import Watch, fit
-        from nas.training.keeper import Keeper
         from nas.training.objectives import objective_of
+        from nas.training.weights import save_weights
         from predictors.measurement.accounting import EnergySpan
         from predictors.measurement.exclusive import DeviceLock
         from search_spaces.compression.apply import compress, run_eagerly
@@ -130,7 +130,7 @@ class TrainingEvaluator:
             Spending(folder, config.device, share) as spending,
         ):
             watcher = _Watcher(folder, started, span, spending, tell)
-            keeper = Keeper(folder / _LOOP, {*rungs, epochs})
+            checkpoints = CheckpointManager(folder / _LOOP, {*rungs, epochs})
             teacher = None
             if self.teacher is not None:
                 with lock.shared():
@@ -145,7 +145,7 @@ class TrainingEvaluator:
                 teacher=teacher,
                 initial=initial,
                 watch=Watch(rungs, watcher.look),
-                keeper=keeper,
+                checkpoints=checkpoints,
                 step_guard=partial(checked_step, lock),
             )
             if fitted.validation.scores is not None:
@@ -187,7 +187,7 @@ class TrainingEvaluator:
             duration_s=watcher.duration_s(),
             train_energy_j=spending.with_earlier(span.energy_j),
             measure_energy_j=record.spent_energy_j,
-            trained_by=keeper.trained_by,
+            trained_by=checkpoints.trained_by,
             measured_by=record.versions,
         )
 

@@ -94,9 +94,9 @@ class SupernetEvaluator:
 
     def _inherited(self, candidate: TrialRecord, folder: Place, measure: Measure) -> TrialRecord:
         from nas.tasks.registry import get_task
-        from nas.training.checkpoint import save_weights
         from nas.training.evaluate import evaluate
         from nas.training.objectives import objective_of
+        from nas.training.weights import save_weights
         from predictors.measurement.accounting import EnergySpan
         from predictors.measurement.exclusive import DeviceLock
         from search_spaces.compression.apply import compress, run_eagerly

@@ -59,10 +59,10 @@ def prepare_supernet(config: SearchConfig, folder: Place, lock_folder: Path | No
     import torch
 
     from nas.tasks.registry import get_task
-    from nas.training.checkpoint import save_weights
-    from nas.training.keeper import Keeper
+    from nas.training.checkpoint import CheckpointManager
     from nas.training.objectives import objective_of
     from nas.training.supernet_loop import train_supernet
+    from nas.training.weights import save_weights
     from predictors.measurement.accounting import EnergySpan
     from predictors.measurement.exclusive import DeviceLock
     from search_spaces.models.device import use_device
@@ -103,7 +103,7 @@ def prepare_supernet(config: SearchConfig, folder: Place, lock_folder: Path | No
             objective=objective_of(task, workload),
             device=config.device,
             on_epoch=keep_progress,
-            keeper=Keeper(folder / _LOOP),
+            checkpoints=CheckpointManager(folder / _LOOP),
             step_guard=lock.shared,
         )
         save_weights(supernet, folder / _WEIGHTS)
@@ -150,7 +150,7 @@ def _keep_teacher(
     supernet: Supernet, config: SearchConfig, folder: Place, accuracy: float
 ) -> None:
     """Write the largest member as a teacher, unless finalists learn from another one."""
-    from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
+    from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
     from search_spaces.cost.counting import count
     from search_spaces.models.extract import extract
 

@@ -22,8 +22,8 @@ from nas.records.trained_once import TEACHER_FILE, TeacherRecord, read_record
 from search_spaces.space.sampling import largest
 
 if TYPE_CHECKING:
-    from nas.training.checkpoint import Network
     from nas.training.fit import TrainedTeacher
+    from nas.training.weights import Network
     from search_spaces.workload import Workload
 
 _OUTPUTS, _PROGRESS = "outputs.safetensors", "progress.json"
@@ -39,7 +39,7 @@ def check_artifact(folder: Path, workload: Workload) -> Network:
     Raises:
         ValueError: the folder is no artifact, or of another task; one line that names it.
     """
-    from nas.training.checkpoint import load_network
+    from nas.training.weights import load_network
 
     try:
         network = load_network(folder)
@@ -107,9 +107,9 @@ def load_teacher(folder: Place, task: str, device: str) -> TrainedTeacher:
         ValueError: a file is missing or corrupt.
     """
     from nas.tasks.registry import get_task
-    from nas.training.checkpoint import load_network
     from nas.training.distill import LiveTeacher, Teacher, TeacherTable
     from nas.training.fit import TrainedTeacher
+    from nas.training.weights import load_network
 
     record = read_record(folder)
     if record is None:
@@ -127,11 +127,11 @@ def load_teacher(folder: Place, task: str, device: str) -> TrainedTeacher:
 def _trained(config: SearchConfig, folder: Place, lock: Any) -> TeacherRecord:
     """Train the largest member, or take over the artifact, and write its network."""
     from nas.tasks.registry import get_task
-    from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
     from nas.training.distill import teacher_recipe
     from nas.training.evaluate import evaluate
     from nas.training.loop import train
     from nas.training.objectives import objective_of
+    from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
     from predictors.measurement.accounting import EnergySpan
     from search_spaces.cost.counting import count
     from search_spaces.models.build import build
@@ -187,8 +187,8 @@ def _trained(config: SearchConfig, folder: Place, lock: Any) -> TeacherRecord:
 def keep_outputs(config: SearchConfig, folder: Place) -> bool:
     """Write the teacher's outputs if they fit; whether they did."""
     from nas.tasks.registry import get_task
-    from nas.training.checkpoint import load_network
     from nas.training.distill import TABLE_LIMIT_BYTES, table_bytes, tabulate
+    from nas.training.weights import load_network
 
     split = get_task(config.task).split("train")
     model = load_network(folder).model

@@ -22,7 +22,7 @@ from nas.tasks.base.carried import LABELS, PREPROCESSING, TOKENIZER
 from nas.tasks.base.columns import TextColumns
 from nas.tasks.raw_inputs import RawInputs
 from nas.tasks.text.tokenize import TextEncoder, read_carried_tokenizer
-from nas.training.checkpoint import check_size, load_any_network, read_description
+from nas.training.weights import check_size, load_any_network, read_description
 from search_spaces.architecture import Architecture
 from search_spaces.workload import PADDING_TOKEN, Workload
 

@@ -27,7 +27,7 @@ from nas.exporting.staging import staged
 from nas.exporting.verify import Verification, verify
 from nas.tasks.base.carried import carried_by
 from nas.tasks.registry import get_task
-from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network, read_description
+from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network, read_description
 from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.protocol import get_protocol
 from search_spaces.models.device import use_device

@@ -18,7 +18,7 @@ from typing import Any
 from nas.exporting.artifact import CHECK
 from nas.exporting.formats.form import Form, Loaded
 from nas.exporting.formats.registry import FORMS
-from nas.training.checkpoint import read_description
+from nas.training.weights import read_description
 from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.protocol import Protocol
 from predictors.meters.base import EnergyReading

@@ -13,7 +13,7 @@ from typing import Any
 
 from nas.exporting.artifact import ExportError
 from nas.exporting.formats.form import Form
-from nas.training.checkpoint import read_description
+from nas.training.weights import read_description
 from predictors.measurement.protocol import Protocol
 from predictors.meters.base import EnergyReading
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.exporting.artifact import CHECK, COMPRESSED, ExportError, load_artifact
-from nas.training.checkpoint import WEIGHTS
+from nas.training.weights import WEIGHTS
 from predictors.measurement.exclusive import DeviceLock
 from search_spaces.workload import PHASES
 

@@ -18,7 +18,7 @@ from nas.tasks.sequences.translation import TranslationTask
 from nas.tasks.text.classification import TextClassification
 from nas.tasks.vision.images import image_task
 from nas.tasks.vision.segmentation import Segmentation
-from search_spaces.plugins import offered
+from search_spaces.plugins import plugin_entries
 
 TASKS: dict[str, Callable[[], Task]] = {"digits": Digits}
 
@@ -45,7 +45,7 @@ def get_task(name: str) -> Task:
     """
     if is_task_file(name):
         return _file_task(Path(name))
-    known = TASKS if name in TASKS else offered("TASKS") | TASKS
+    known = TASKS if name in TASKS else plugin_entries("TASKS") | TASKS
     if name not in known:
         allowed = f"{', '.join(sorted(known))} or a .yaml file"
         raise ValueError(f"task must be one of {allowed}, got {name!r}{did_you_mean(name, known)}")
@@ -62,7 +62,9 @@ def is_task_file(name: str) -> bool:
 def _file_task(path: Path) -> Task:
     try:
         file = read_task_file(path, default_kind="text_classification")
-        known = FILE_TASKS if file.kind in FILE_TASKS else offered("TASK_KINDS") | FILE_TASKS
+        known = (
+            FILE_TASKS if file.kind in FILE_TASKS else plugin_entries("TASK_KINDS") | FILE_TASKS
+        )
         if file.kind not in known:
             hint = did_you_mean(file.kind, known)
             allowed = ", ".join(sorted(known))

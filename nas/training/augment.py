@@ -1,7 +1,7 @@
-"""Training samples change a little each time they are shown: images move or turn, words drop out.
+"""Data augmentation: shifted and mirrored images, and token dropout.
 
-Shifts and mirrored images are numbered, so that a teacher's outputs for each version of an image
-can be kept.
+Shifts and mirrored images are numbered versions, so that a teacher's outputs for each version of
+an image can be tabulated.
 
 Shape legend: B batch, T tokens, C channels, H height, W width.
 """
@@ -17,7 +17,7 @@ from search_spaces.workload import PADDING_TOKEN
 
 
 def n_versions(inputs: Tensor, config: TrainingConfig) -> int | None:
-    """In how many versions training may show one sample; ``None`` where they have no number."""
+    """Number of versions of a sample; ``None`` where they are not numbered."""
     if inputs.ndim == 2 and config.token_dropout > 0:
         return None
     return _n_shifts(inputs, config) * (2 if _flips(inputs, config) else 1)
@@ -26,10 +26,9 @@ def n_versions(inputs: Tensor, config: TrainingConfig) -> int | None:
 def augment(
     inputs: Tensor, config: TrainingConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """A batch as it is shown once, and the version of each sample ``(B,)``, if it has a number.
+    """Augment a batch; also returns the version of each sample ``(B,)`` where it is numbered.
 
-    Tokens that drop out become padding: they are neither attended to nor pooled. Source: Iyyer et
-    al. 2015, section 3.2.
+    Dropped tokens become padding. Source: Iyyer et al. 2015, section 3.2.
     """
     if n_versions(inputs, config) is None:
         drawn_BT = torch.rand(inputs.shape, generator=generator).to(inputs.device)
@@ -39,7 +38,7 @@ def augment(
 
 
 def make_versions(inputs: Tensor, versions_B: Tensor, config: TrainingConfig) -> Tensor:
-    """Each sample in the version of that number; edges of images repeat the border's value."""
+    """Make the numbered version of each sample; edges of images repeat the border."""
     n_shifts = _n_shifts(inputs, config)
     if _flips(inputs, config):
         is_flipped_B111 = (versions_B >= n_shifts)[:, None, None, None]
@@ -60,10 +59,10 @@ def make_versions(inputs: Tensor, versions_B: Tensor, config: TrainingConfig) ->
 
 
 def moved_targets(targets: Tensor, versions_B: Tensor | None, config: TrainingConfig) -> Tensor:
-    """Targets of a batch in those versions: where each pixel has one they move as pixels do."""
+    """Targets of a batch in those versions: per-pixel targets move with the pixels."""
     if targets.ndim != 3 or versions_B is None:
         return targets
-    # Numbers of classes are small enough to be floats, which edges can be repeated of.
+    # Replicating padding needs floats, which represent class numbers exactly.
     return make_versions(targets[:, None].float(), versions_B, config)[:, 0].long()
 
 

@@ -1,8 +1,8 @@
-"""The mean of a network's weights over the last steps of its training.
+"""Weight averaging: the mean of a network's weights over the last steps of its training.
 
-At a rate that stays high the steps wander about a flat place, whose middle generalises better
-than where any of them is. Sources: averaged iterates, Polyak & Juditsky 1992; of networks, at a
-constant rate, Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima".
+At a constant learning rate the iterates surround a flat minimum, whose centre generalises better
+than any of them. Sources: averaged iterates, Polyak & Juditsky 1992; for networks, at a constant
+rate, Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima".
 """
 
 from __future__ import annotations
@@ -12,53 +12,56 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_swa_multi_avg_fn
+
+# One kernel for all parameters: a loop over those of a small model costs as much as a pass.
+_average_ = get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
 
 
 class Average(nn.Module):
-    """The mean of ``model``'s parameters over steps, a module so that a loop's state holds it.
+    """Running mean of ``model``'s parameters; a module, so that checkpoints include it.
 
-    Buffers are not averaged: they are counts and tables, of which a mean says nothing.
+    Buffers are not averaged: they are counts and tables.
     """
 
     steps: Tensor
 
     def __init__(self, model: nn.Module) -> None:
-        """Make one of no steps yet."""
+        """Start with no steps."""
         super().__init__()
         self._parameters_of_model: list[Tensor] = list(model.parameters())
         for index, parameter in enumerate(self._parameters_of_model):
             self.register_buffer(f"mean_{index}", torch.zeros_like(parameter))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        # Kept here too: the one on a GPU would have to be waited for at each step.
+        # A copy on the host: reading the buffer would synchronise with a GPU at each step.
         self._n_steps = 0
 
     def update(self) -> None:
-        """Take in the parameters as they are after a step."""
+        """Add the parameters after a step to the mean."""
+        _average_(self._means(), self._parameters_of_model, self._n_steps)
         self.steps += 1
         self._n_steps += 1
-        with torch.no_grad():
-            torch._foreach_lerp_(self._means(), self._parameters_of_model, 1 / self._n_steps)
 
     def restored(self) -> None:
-        """Go on from the state that was loaded."""
+        """Continue from a loaded checkpoint."""
         self._n_steps = int(self.steps)
 
     def exchange(self) -> None:
-        """Give the model the means, and keep its parameters in their place; twice is nothing.
+        """Swap the model's parameters and the means; a second call undoes it.
 
-        Without a step so far the model stays as it is.
+        Does nothing before the first step.
         """
         if self._n_steps == 0:
             return
         with torch.no_grad():
             for mean, parameter in zip(self._means(), self._parameters_of_model, strict=True):
-                kept = parameter.detach().clone()
+                own = parameter.detach().clone()
                 parameter.copy_(mean)
-                mean.copy_(kept)
+                mean.copy_(own)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """The model has the means inside, whatever ends it."""
+        """Swap the means into the model within the context."""
         self.exchange()
         try:
             yield

@@ -1,8 +1,8 @@
-"""Training batches of texts that are about equally long, cut where the longest of them ends.
+"""Length bucketing: training batches of texts of similar length, cut to the longest.
 
-Padding is neither attended to nor pooled, so a network says the same of a text without it, and the
-work on it is saved. Widths are a few fixed ones, so that kernels meet few shapes. Measuring never
-does this: a workload states one length, and joules of different texts would not compare.
+Padding is masked in attention and pooling, so that cutting it changes no output and saves its
+cost. Batches have one of a few widths, so that kernels see few shapes. Measurements do not bucket:
+a workload has one length, at which joules are comparable.
 
 Source of batches by length: Khomenko et al. 2016.
 
@@ -22,13 +22,13 @@ from search_spaces.models.transformer import Transformer
 from search_spaces.workload import PADDING_TOKEN
 
 _WIDTHS = 4
-# Batches that are sorted by length among each other: of more, their order would say the length.
+# Batches that are sorted by length together: in larger pools batches would be less random.
 _POOL = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Draws the batches of an epoch; without ``lengths`` they are as wide as the inputs."""
+    """Draw the batches of an epoch; without ``lengths`` they are as wide as the inputs."""
 
     n: int
     batch_size: int
@@ -37,7 +37,7 @@ class Buckets:
 
     @classmethod
     def of(cls, model: nn.Module, inputs: Tensor, batch_size: int) -> Buckets:
-        """Those for ``model``, by the lengths of texts where it does without their padding."""
+        """Make buckets for ``model``, by length if it masks the padding of texts."""
         skips_padding = isinstance(model, EncoderDecoder) or (
             isinstance(model, Transformer) and model.is_pooled and not model.is_image
         )
@@ -46,7 +46,7 @@ class Buckets:
         return cls(len(inputs), batch_size, inputs.shape[1], _lengths(inputs).cpu())
 
     def draw(self, generator: torch.Generator) -> Iterator[tuple[Tensor, int | None]]:
-        """Indices of each batch of an epoch, on the CPU, and to which width it may be cut."""
+        """Yield the indices of each batch, on the CPU, and the width that it may be cut to."""
         order = torch.randperm(self.n, generator=generator)
         if self.lengths is None:
             yield from ((indices, None) for indices in torch.split(order, self.batch_size))
@@ -66,6 +66,6 @@ class Buckets:
 
 
 def _lengths(tokens_NT: Tensor) -> Tensor:
-    """How many tokens of each text precede its padding, at least 1, ``(N,)``."""
+    """Number of tokens of each text before its padding, at least 1, ``(N,)``."""
     places_T = torch.arange(1, tokens_NT.shape[1] + 1, device=tokens_NT.device)
     return ((tokens_NT != PADDING_TOKEN) * places_T).amax(dim=1).clamp_min(1)

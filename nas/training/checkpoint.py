@@ -1,106 +1,154 @@
-"""Trained weights on disk, as safetensors: no pickle, whole or absent."""
+"""Checkpoints: the state of a training loop on disk, from which an interrupted one resumes.
+
+A checkpoint is one safetensors file, written atomically, with weights, AdamW's moments and the
+state of the random generator. Its header has the epoch, a checksum, and the versions of the
+libraries that trained it. No pickle.
+"""
 
 from __future__ import annotations
 
+import json
+import time
+import zlib
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
-from safetensors.torch import load_model, save_model
-from torch import nn
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from nas.core.files import Place, as_local, read_json, size_of, write_atomic
-from search_spaces.architecture import Architecture
-from search_spaces.cost.counting import count
-from search_spaces.models.build import build, build_network
-from search_spaces.models.transformer import Transformer
-from search_spaces.workload import Workload
+from nas.core.files import Place, as_local, write_atomic
+from nas.core.versions import versions, with_these
 
-# What a trained network is, in a folder of an artifact.
-WEIGHTS, ARCHITECTURE, WORKLOAD = "model.safetensors", "architecture.json", "workload.json"
-
-
-def save_weights(model: nn.Module, path: Place) -> None:
-    """Write the parameters of ``model``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, lambda temporary: save_model(model, str(temporary)))
-
-
-def load_weights(model: nn.Module, path: Place) -> nn.Module:
-    """Fill ``model`` with what ``save_weights`` wrote.
-
-    Raises:
-        ValueError: the file is missing, corrupt, or holds another model's weights.
-    """
-    if not path.is_file():
-        raise ValueError(f"weights {path} must exist, and do not")
-    with as_local(path) as local:
-        try:
-            load_model(model, str(local))
-        except Exception as error:
-            # safetensors raises its own error type and RuntimeError for mismatched names.
-            raise ValueError(
-                f"weights {path} must fit the architecture: {str(error).splitlines()[0]}"
-            ) from error
-    return model
+# Default for the least time between checkpoints: epochs may be shorter than a write takes.
+INTERVAL_S = 2.0
+# Least seconds of training for each second of writing.
+_TRAINING_PER_WRITING = 20.0
+_GENERATOR = "generator"
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
-    """A trained fp32 network, not compressed, and what it is."""
+class TrainingState:
+    """The mutable parts of a training loop; names of ``modules`` must not change between runs."""
 
-    model: Transformer
-    architecture: Architecture
-    workload: Workload
+    modules: Mapping[str, nn.Module]
+    optimizer: Optimizer
+    generator: torch.Generator
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return copies of all tensors, by name."""
+        tensors = {
+            f"{name}/{key}": value
+            for name, module in self.modules.items()
+            for key, value in module.state_dict().items()
+        }
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{key}": value for key, value in values.items()}
+        tensors[_GENERATOR] = self.generator.get_state()
+        # Copies: safetensors refuses tensors that share memory, as tied weights do.
+        return {key: value.detach().cpu().clone() for key, value in tensors.items()}
 
-def load_network(folder: Place) -> Network:
-    """The network whose architecture, workload and weights lie in ``folder``.
+    def matches(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether ``tensors`` have the names, shapes and types of this state.
 
-    Raises:
-        ValueError: a file is missing, corrupt or does not fit the others.
-    """
-    architecture, workload = read_description(folder)
-    check_size(architecture, workload, folder / WEIGHTS)
-    model = build(architecture, workload)
-    load_weights(model, folder / WEIGHTS)
-    return Network(model, architecture, workload)
-
-
-def load_any_network(folder: Place) -> nn.Module:
-    """The network in ``folder`` as ``load_network`` reads it, of whichever family.
-
-    Raises:
-        ValueError: a file is missing, corrupt or does not fit the others, or the family is not
-            known here.
-    """
-    architecture, workload = read_description(folder)
-    check_size(architecture, workload, folder / WEIGHTS)
-    return load_weights(build_network(architecture, workload), folder / WEIGHTS)
-
-
-def check_size(architecture: Architecture, workload: Workload, weights: Place) -> None:
-    """Refuse to build a network that a file of weights is far too short for.
-
-    What a stranger's files describe may take more memory than there is.
-
-    Raises:
-        ValueError: the file is missing, or has less than a bit for each parameter.
-    """
-    if not weights.is_file():
-        raise ValueError(f"weights {weights} must exist, and do not")
-    params, size = count(architecture, workload).params, size_of(weights)
-    if size < params / 8:
-        raise ValueError(
-            f"weights {weights} must be those of {params:,} parameters, got a file of {size} bytes"
+        The optimizer's are not compared: it has none before its first step.
+        """
+        own = self.tensors()
+        names = {name for name in own if not name.startswith("optimizer/")}
+        return names == {name for name in tensors if not name.startswith("optimizer/")} and all(
+            tensors[name].shape == own[name].shape and tensors[name].dtype == own[name].dtype
+            for name in names
         )
 
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore the state from ``tensors``.
 
-def read_description(folder: Place) -> tuple[Architecture, Workload]:
-    """What the network in ``folder`` is, and what it is asked to do.
+        Raises:
+            KeyError, RuntimeError: they do not match.
+        """
+        for name, module in self.modules.items():
+            prefix = f"{name}/"
+            module.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            )
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer/"):
+                _, index, name = key.split("/")
+                state.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.generator.set_state(tensors[_GENERATOR])
 
-    Raises:
-        ValueError: a file is missing or corrupt.
-    """
-    return (
-        Architecture.from_dict(read_json(folder / ARCHITECTURE)),
-        Workload.from_dict(read_json(folder / WORKLOAD)),
-    )
+
+class CheckpointManager:
+    """Save and load the checkpoint of one training loop."""
+
+    def __init__(
+        self, path: Place, epochs: Container[int] = frozenset(), *, interval_s: float = INTERVAL_S
+    ) -> None:
+        """Save to ``path`` after each of ``epochs``, and after others every ``interval_s``.
+
+        Where writing is slow the interval grows, so that it takes a twentieth of the time at most.
+        With ``interval_s=0`` every epoch is saved.
+        """
+        self.path = path
+        #: Versions of the libraries that trained the loop so far, in the order of their use.
+        self.trained_by = with_these((), versions())
+        self._epochs = epochs
+        self._min_interval_s = self._interval_s = interval_s
+        self._saved_s = time.perf_counter()
+
+    def load(self, state: TrainingState) -> int:
+        """Restore ``state`` and return its epoch, or 0 without a checkpoint that matches.
+
+        A truncated or corrupt file counts as none: training starts again.
+        """
+        if not self.path.is_file():
+            return 0
+        try:
+            with (
+                as_local(self.path) as local,
+                safe_open(str(local), framework="pt") as file,
+            ):
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            epoch, is_intact = int(metadata["epoch"]), metadata["crc32"] == _checksum(tensors)
+            trained_by = json.loads(metadata["trained_by"])
+        except (SafetensorError, KeyError, ValueError, OSError):
+            return 0
+        if not is_intact or not state.matches(tensors):
+            return 0
+        state.load(tensors)
+        self.trained_by = with_these(trained_by, versions())
+        return epoch
+
+    def save(self, epoch: int, state: TrainingState) -> None:
+        """Write ``state`` after ``epoch``, if a checkpoint is due."""
+        if epoch not in self._epochs and time.perf_counter() - self._saved_s < self._interval_s:
+            return
+        started_s = time.perf_counter()
+        tensors = state.tensors()
+        metadata = {
+            "epoch": str(epoch),
+            "crc32": _checksum(tensors),
+            "trained_by": json.dumps(self.trained_by),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.path, lambda path: save_file(tensors, str(path), metadata))
+        self._saved_s = time.perf_counter()
+        if self._min_interval_s > 0:
+            writing_s = self._saved_s - started_s
+            self._interval_s = max(self._min_interval_s, writing_s * _TRAINING_PER_WRITING)
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 of names and values, which detects disks that return other bytes than written."""
+    crc = 0
+    for name in sorted(tensors):
+        crc = zlib.crc32(name.encode(), crc)
+        values = tensors[name].contiguous().reshape(-1).view(torch.uint8)
+        crc = zlib.crc32(values.numpy().data, crc)
+    return f"{crc:08x}"

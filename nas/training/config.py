@@ -1,4 +1,4 @@
-"""How a candidate is trained: one frozen record, the same for every candidate of a search."""
+"""Configuration of training, the same for every candidate of a search."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, Literal
 
 from search_spaces.architecture import require_positive_int
 
-# Where a network's weights started, and what became of quantisation-aware training; see ``fit``.
+# Source of a network's first weights, and result of quantisation-aware training; see ``fit``.
 Start = Literal["random", "teacher", "supernet"]
 Qat = Literal["not needed", "kept", "no better"]
 
 
 @dataclass(frozen=True, slots=True)
 class DistillConfig:
-    """How much a student learns from a teacher; see ``nas.training.distill`` for the loss.
+    """Weights of the distillation loss; see ``nas.training.distill``.
 
-    With ``standardise`` the magnitude of logits is left out of account, and ``temperature`` counts
-    in their standard deviations over the classes. ``logit_weight`` is the teacher's share of the
-    loss on outputs, the labels have the rest. ``feature_weight`` is that of the loss on pooled
-    hidden states, 0 to leave it out.
+    With ``standardise`` logits are standardised over the classes, and ``temperature`` is in units
+    of their standard deviation. ``logit_weight`` is the teacher's share of the loss on outputs,
+    the labels have the rest. ``feature_weight`` is the weight of the loss on pooled hidden states,
+    0 to leave it out.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -35,7 +35,7 @@ class DistillConfig:
     def __post_init__(self) -> None:
         """Validate every field."""
         _require_positive("distill temperature", self.temperature)
-        _require_share("distill logit_weight", self.logit_weight, most=1.0)
+        _require_share("distill logit_weight", self.logit_weight)
         if not (math.isfinite(self.feature_weight) and self.feature_weight >= 0):
             raise ValueError(
                 f"distill feature_weight must be finite and >= 0, got {self.feature_weight!r}"
@@ -46,13 +46,13 @@ class DistillConfig:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryConfig:
-    """The short fine-tunes after a network was made smaller or narrower.
+    """Fine-tunes that recover quality after a network was compressed.
 
-    ``inherit_share`` is the share of ``TrainingConfig.epochs`` that a candidate trains for which
-    starts from the teacher's weights or a supernet's; ``None`` starts every candidate from random
-    ones. Masked (2:4) and quantisation-aware fine-tunes take ``share`` of the epochs. All run at
-    ``learning_rate_factor`` of the learning rate. A quantised network that loses more than
-    ``qat_threshold`` of validation accuracy against its own fp32 weights is fine-tuned.
+    A candidate that starts from a teacher's or a supernet's weights trains for ``inherit_share``
+    of ``TrainingConfig.epochs``; with ``None`` every candidate starts from random weights. Masked
+    (2:4) and quantisation-aware fine-tunes take ``share`` of the epochs. All use
+    ``learning_rate_factor`` of the learning rate. A quantised network is fine-tuned if it loses
+    more than ``qat_threshold`` of validation quality against its own fp32 weights.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -70,20 +70,20 @@ class RecoveryConfig:
             if value is not None and not (math.isfinite(value) and 0 < value <= 1):
                 raise ValueError(f"recovery {name} must be in (0, 1], got {value!r}")
         _require_positive("recovery learning_rate_factor", self.learning_rate_factor)
-        _require_share("recovery qat_threshold", self.qat_threshold, most=1.0)
+        _require_share("recovery qat_threshold", self.qat_threshold)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """AdamW with linear warm-up and cosine decay, label smoothing, changes to samples.
+    """AdamW with linear warm-up and cosine decay, label smoothing, data augmentation.
 
     ``shift_pixels`` moves each training image by up to that many pixels on each axis, filling
-    with the border's value (a random crop of the padded image). ``flip_images`` shows half of
-    them in a mirror, where left and right mean nothing. ``token_dropout`` is the share of tokens
-    that each showing of a text leaves out. With ``averaged_share`` above 0 the weights at the end
-    are their mean over that last share of the steps, and the learning rate stays where it is after
-    the warm-up (see ``nas.training.average``); supernets are not averaged. ``distill`` adds a
-    teacher's outputs to the loss.
+    with the border's value (a random crop of the padded image). ``flip_images`` mirrors half of
+    them, for data where left and right do not matter. ``token_dropout`` is the share of a text's
+    tokens that is dropped each time. With ``averaged_share`` above 0 the final weights are their
+    mean over that last share of the steps, and the learning rate is constant after the warm-up
+    (see ``nas.training.average``); supernets are not averaged. ``distill`` adds a teacher's
+    outputs to the loss.
     Sources: AdamW, Loshchilov & Hutter 2019; cosine decay, Loshchilov & Hutter 2017; label
     smoothing, Szegedy et al. 2016.
 
@@ -144,14 +144,14 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True)
 class SupernetRecipe:
-    """How a supernet is trained, where it is not by the ``TrainingConfig`` of its members.
+    """Differences between training a supernet and the ``TrainingConfig`` of its members.
 
-    ``epochs_factor``, ``batch_factor`` and ``learning_rate_factor`` multiply those of the members.
-    Each step trains the smallest member, ``n_random`` drawn ones and in one of ``largest_each``
-    the largest, which costs as much as many others. Of the drawn ones
-    ``front_share`` are expected near the front and the rest are any (see
-    ``nas.training.members``). ``distill_weight`` is the share of the largest's outputs in the
-    others' loss, the labels have the rest. ``precision`` is that of the products.
+    ``epochs_factor``, ``batch_factor`` and ``learning_rate_factor`` multiply the members' values.
+    Each step trains the smallest member and ``n_random`` random ones; one of ``largest_each``
+    steps also the largest, which is costly. A ``front_share`` of the random ones is sampled near
+    the Pareto front (see ``nas.training.members``). ``distill_weight`` is the share of the
+    largest's outputs in the others' loss, the labels have the rest. ``precision`` is that of the
+    matrix products.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -173,7 +173,7 @@ class SupernetRecipe:
         for name in ("batch_factor", "n_random", "largest_each"):
             require_positive_int(f"supernet {name}", getattr(self, name))
         for name in ("front_share", "distill_weight"):
-            _require_share(f"supernet {name}", getattr(self, name), most=1.0)
+            _require_share(f"supernet {name}", getattr(self, name))
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"supernet precision must be fp32 or bf16, got {self.precision!r}")
 
@@ -199,6 +199,6 @@ def _require_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be finite and > 0, got {value!r}")
 
 
-def _require_share(name: str, value: float, *, most: float) -> None:
-    if not 0 <= value <= most:
-        raise ValueError(f"{name} must be in [0, {most:g}], got {value!r}")
+def _require_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value!r}")

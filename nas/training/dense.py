@@ -1,11 +1,9 @@
-"""What segmentation is trained for and judged by.
+"""The objective of segmentation.
 
 Shape legend: B batch, H height, W width, C classes, S = 2 C figures.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import torch.nn.functional as F
@@ -13,18 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.tasks.vision.segmentation import IGNORED
-from nas.training.objective import jackknife
+from nas.training.objective import Objective
 
 Floats = NDArray[np.float64]
 
 
-class SegmentationObjective:
+class SegmentationObjective(Objective):
     """Cross-entropy of each pixel, and the mean intersection over union of classes.
 
-    ``outputs`` are ``(B, H, W, C)`` logits, targets ``(B, H, W)`` classes; those that are
-    ``IGNORED`` count for nothing. The mean is over classes that are there or are said to be, and
-    intersections and unions are those of all samples together (Everingham et al. 2010), not means
-    of samples.
+    ``outputs`` are ``(B, H, W, C)`` logits, targets ``(B, H, W)`` classes; pixels that are
+    ``IGNORED`` do not count. The mean is over classes that occur in targets or predictions.
+    Intersections and unions are summed over all samples (Everingham et al. 2010), not averaged.
     """
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
@@ -38,21 +35,17 @@ class SegmentationObjective:
         )
         return total / (targets != IGNORED).sum().clamp_min(1)
 
-    def outputs(self, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """See ``Objective.outputs``."""
-        return model(inputs)
-
     def figures(
         self, outputs: Tensor, targets: NDArray[np.int64], sizes_B: NDArray[np.int64] | None
     ) -> Floats:
         """Pixels of the intersection and of the union of each class, ``(B, 2 C)``."""
         n_classes = outputs.shape[-1]
-        given_BHW = outputs.argmax(dim=-1).numpy()
+        predicted_BHW = outputs.argmax(dim=-1).numpy()
         counts_B = []
-        for given, right in zip(given_BHW, targets, strict=True):
-            kept = right != IGNORED
+        for predicted, right in zip(predicted_BHW, targets, strict=True):
+            counts = right != IGNORED
             pairs = np.bincount(
-                right[kept] * n_classes + given[kept], minlength=n_classes**2
+                right[counts] * n_classes + predicted[counts], minlength=n_classes**2
             ).reshape(n_classes, n_classes)
             shared = np.diag(pairs)
             counts_B.append(np.concatenate([shared, pairs.sum(0) + pairs.sum(1) - shared]))
@@ -65,7 +58,3 @@ class SegmentationObjective:
         shares = np.divide(shared, union, out=np.zeros_like(shared), where=is_there)
         found: Floats = shares.sum(axis=-1) / np.maximum(is_there.sum(axis=-1), 1)
         return found
-
-    def standard_error(self, figures_NS: Floats) -> float:
-        """By the jackknife over samples."""
-        return jackknife(figures_NS, self.quality)

@@ -1,10 +1,10 @@
-"""A student learns from a teacher's outputs and, if asked, from its hidden states.
+"""Knowledge distillation: a student learns from a teacher's outputs and hidden states.
 
 ``(1 - a) CE(labels) + a T^2 KL(teacher_T || student_T) + b MSE(projection(student), teacher)``
 
 with ``a`` the logit weight, ``T`` the temperature and ``b`` the feature weight. Sources: soft
 targets and the factor ``T^2``, Hinton et al. 2015, section 2; logits brought to mean 0 and
-variance 1 over the classes of each sample, so that a small student need not reach the teacher's
+variance 1 over the classes of each sample, as a small student may not reach the teacher's
 magnitude, Sun et al. 2024, "Logit Standardization in Knowledge Distillation"; hidden states
 through a learned projection, Romero et al. 2015 (FitNets); layers matched at even distances, Jiao
 et al. 2020 (TinyBERT). Hidden states are means over tokens, since students may cut an image into
@@ -32,21 +32,21 @@ from nas.training.config import DistillConfig, TrainingConfig
 from nas.training.objective import Objective
 from search_spaces.models.transformer import Transformer
 
-# A table above this is not kept; the teacher runs beside each step instead.
+# Above this size there is no table, and the teacher runs at each step.
 TABLE_LIMIT_BYTES = 256 * 1024 * 1024
 _BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherOutputs:
-    """What the teacher says of a batch: logits ``(B, C)`` and scaled features ``(B, L, D)``."""
+    """The teacher's logits ``(B, C)`` and scaled features ``(B, L, D)`` of a batch."""
 
     logits: Tensor
     features: Tensor
 
 
 class Teacher(Protocol):
-    """Says what a teacher makes of training samples."""
+    """Source of a teacher's outputs on training samples."""
 
     @property
     def n_layers(self) -> int:
@@ -61,18 +61,18 @@ class Teacher(Protocol):
     def outputs(
         self, indices_B: Tensor, versions_B: Tensor | None, batch: Tensor
     ) -> TeacherOutputs:
-        """For the samples ``indices_B`` of the training split, shown as ``batch``.
+        """Outputs for the samples ``indices_B`` of the training split, augmented to ``batch``.
 
-        ``versions_B`` says which numbered version of them that is, where versions have numbers.
+        ``versions_B`` are the numbers of their versions, if they have any.
         """
         ...
 
 
 class TeacherTable:
-    """A teacher's outputs for every version of every training sample, computed once."""
+    """Table of a teacher's outputs for every version of every training sample."""
 
     def __init__(self, logits_NVC: Tensor, features_NVLD: Tensor) -> None:
-        """Keep what ``tabulate`` computed; features are scaled already."""
+        """Store the results of ``tabulate``, features already scaled."""
         self._logits_NVC, self._features_NVLD = logits_NVC, features_NVLD
 
     @property
@@ -87,7 +87,7 @@ class TeacherTable:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Samples and versions of each."""
+        """Numbers of samples and of versions."""
         return self._logits_NVC.shape[0], self._logits_NVC.shape[1]
 
     def outputs(
@@ -95,7 +95,7 @@ class TeacherTable:
     ) -> TeacherOutputs:
         """See ``Teacher``; versions must have numbers, and ``batch`` is not needed."""
         if versions_B is None:
-            raise ValueError("a table of outputs must be asked by versions, got none")
+            raise ValueError("a table of outputs must have versions, got none")
         return TeacherOutputs(
             self._logits_NVC[indices_B, versions_B], self._features_NVLD[indices_B, versions_B]
         )
@@ -105,7 +105,7 @@ class TeacherTable:
         return TeacherTable(self._logits_NVC.to(device), self._features_NVLD.to(device))
 
     def save(self, path: Place) -> None:
-        """Write the table, whole or not at all."""
+        """Write the table atomically."""
         tensors = {"logits": self._logits_NVC.cpu(), "features": self._features_NVLD.cpu()}
         write_atomic(path, lambda temporary: save_file(tensors, str(temporary)))
 
@@ -128,10 +128,10 @@ class TeacherTable:
 
 
 class LiveTeacher:
-    """Runs the teacher on each batch, for data whose table would be too large."""
+    """Run the teacher on each batch, for data whose table would be too large."""
 
     def __init__(self, model: Transformer, split: Split, *, device: str = "cpu") -> None:
-        """Take the scale of its features from the training split as it is."""
+        """Take the scale of the features from the training split, not augmented."""
         self._model = model.to(device).eval()
         _, features_NLD = _run(self._model, torch.from_numpy(split.inputs), device)
         self._scale = _Scale.of(features_NLD)
@@ -147,12 +147,11 @@ class LiveTeacher:
 
 
 def teacher_recipe(config: TrainingConfig, width_ratio: float) -> TrainingConfig:
-    """How a large model is trained where students train by ``config``.
+    """Return the configuration of a teacher whose students train by ``config``.
 
-    Without label smoothing, which would level the differences between wrong classes that students
-    learn from (Mueller et al. 2019). ``width_ratio`` is its width over that which the learning
-    rate suits: a rate for narrow models is divided by it, as Adam's must be for wider ones (Yang
-    et al. 2022, table 3).
+    It has no label smoothing, which would level the differences between wrong classes that
+    students learn from (Mueller et al. 2019). The learning rate is divided by ``width_ratio``, the
+    teacher's width over the one that the rate was tuned for (Yang et al. 2022, table 3).
     """
     return replace(
         config,
@@ -163,7 +162,7 @@ def teacher_recipe(config: TrainingConfig, width_ratio: float) -> TrainingConfig
 
 
 def table_bytes(model: Transformer, split: Split, config: TrainingConfig) -> int | None:
-    """Size of the teacher's table for ``split``; ``None`` where versions have no number."""
+    """Size of the teacher's table for ``split``; ``None`` where versions are not numbered."""
     first = torch.from_numpy(split.inputs[:1])
     device = next(model.parameters()).device
     with torch.no_grad():
@@ -176,10 +175,10 @@ def table_bytes(model: Transformer, split: Split, config: TrainingConfig) -> int
 def tabulate(
     model: Transformer, split: Split, config: TrainingConfig, *, device: str = "cpu"
 ) -> TeacherTable:
-    """Run ``model`` on every version of every sample that ``config`` may show a student.
+    """Run ``model`` on every version of every sample under ``config``.
 
     Raises:
-        ValueError: versions have no number, as with ``token_dropout``.
+        ValueError: versions are not numbered, as with ``token_dropout``.
     """
     model = model.to(device).eval()
     inputs = torch.from_numpy(split.inputs)
@@ -206,8 +205,8 @@ def soft_target_loss(
 ) -> Tensor:
     """``T^2 KL(softmax(teacher / T) || softmax(student / T))``, the mean over samples.
 
-    With ``standardise`` both have mean 0 and variance 1 over the classes first, where there are
-    more than two: of two, only which is larger would be left.
+    With ``standardise`` logits are standardised over the classes first, if there are more than
+    two: with two only their order would be left.
     """
     if standardise and student_logits_BC.shape[-1] > 2:
         student_logits_BC = _standardised(student_logits_BC)
@@ -225,12 +224,12 @@ def _standardised(logits_BC: Tensor) -> Tensor:
 
 
 def matched_layers(n_student: int, n_teacher: int) -> list[int]:
-    """The teacher's layer for each of the student's, at even distances, the last with the last."""
+    """Teacher's layer for each of the student's: evenly spaced, the last matched to the last."""
     return [math.ceil((i + 1) * n_teacher / n_student) - 1 for i in range(n_student)]
 
 
 class Distillation(nn.Module):
-    """The loss of one student; holds the projections that only training needs."""
+    """Loss of one student, with the projections that only training needs."""
 
     def __init__(
         self,
@@ -241,7 +240,7 @@ class Distillation(nn.Module):
         *,
         seed: int,
     ) -> None:
-        """Make a projection for each layer of ``student``, where features are matched."""
+        """Make a projection for each layer of ``student``, if features are matched."""
         super().__init__()
         self._config, self._teacher, self._objective = config, teacher, objective
         self._layers = matched_layers(len(student.layers), teacher.n_layers)
@@ -263,7 +262,7 @@ class Distillation(nn.Module):
         versions_B: Tensor | None,
         label_smoothing: float,
     ) -> Tensor:
-        """The loss of ``student`` on one batch."""
+        """Loss of ``student`` on one batch."""
         config = self._config
         taught = self._teacher.outputs(indices_B, versions_B, batch)
         if self.projections:
@@ -272,7 +271,7 @@ class Distillation(nn.Module):
             logits_BC = student(batch)
         hard = self._objective.loss(logits_BC, targets_B, label_smoothing)
         soft = soft_target_loss(
-            # Where each token has logits, it is a sample of its own.
+            # Logits of tokens: each token is a sample.
             logits_BC.flatten(0, -2),
             taught.logits.flatten(0, -2),
             config.temperature,
@@ -290,14 +289,14 @@ class Distillation(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Takes each feature to mean 0 and variance 1 over the training split."""
+    """Standardise each feature over the training split."""
 
     mean: Tensor
     deviation: Tensor
 
     @classmethod
     def of(cls, features_NLD: Tensor) -> _Scale:
-        # A dimension that never moves teaches nothing; it must not divide by zero.
+        # A constant dimension must not divide by zero.
         return cls(features_NLD.mean(0), features_NLD.std(0, unbiased=False).clamp_min(1e-6))
 
     def __call__(self, features: Tensor) -> Tensor:

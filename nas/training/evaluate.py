@@ -16,10 +16,10 @@ from nas.training.objective import Classification, Objective
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """The task's quality as a share in [0, 1], with its standard error.
+    """Quality of a task in [0, 1], with its standard error.
 
     ``scores``, of shape ``(n_samples,)``, is the quality of each sample alone, in the split's
-    order: for classification 1 where it was right, else 0.
+    order: for classification 1 where it is right, else 0.
     """
 
     value: float
@@ -36,7 +36,7 @@ def evaluate(
     objective: Objective | None = None,
     device: str = "cpu",
 ) -> Accuracy:
-    """Quality of ``model`` on ``split`` by ``objective``, classification by default.
+    """Evaluate ``model`` on ``split`` by ``objective``, classification by default.
 
     Every batch has exactly ``batch_size`` samples, the last one padded with copies of the first
     sample, because compiled and graphed models accept one shape only.
@@ -70,5 +70,5 @@ def evaluate(
 
 
 def one_sample(n_samples: int) -> float:
-    """The smallest step of an accuracy over ``n_samples``, with room for rounding."""
+    """Smallest difference of two accuracies over ``n_samples``, with room for rounding."""
     return 1.001 / n_samples

@@ -1,15 +1,14 @@
-"""From an architecture to trained weights: where they start, and how they recover.
+"""Train the weights of an architecture, then recover what compression costs.
 
-1. A candidate starts from the weights it is given (a supernet's), from the teacher's where it was
-   asked for and it fits, else from random ones, and is trained (with the teacher's outputs, where
-   there is one).
-2. Where blocks are sparse, masks by magnitude are set and held through a short fine-tune
-   (Mishra et al. 2021, section 4).
-3. The compressed network is evaluated on the validation split beside its own fp32 weights. If it
-   loses more than the threshold to quantisation, a short quantisation-aware fine-tune follows,
-   and the better of both, on the validation split, is kept.
+1. Training starts from given weights (a supernet's), from the teacher's where the configuration
+   asks for it and they fit, else from random ones. A teacher's outputs join the loss.
+2. Sparse blocks get masks by magnitude, held through a short fine-tune (Mishra et al. 2021,
+   section 4).
+3. The compressed network is evaluated on the validation split beside its own fp32 weights. If
+   quantisation loses more than the threshold, a short quantisation-aware fine-tune follows, and
+   the weights with the better validation score are returned.
 
-Only the training split trains or calibrates; the test split is never seen here.
+Only the training split trains or calibrates; this module never reads the test split.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ import torch
 from torch import nn
 
 from nas.tasks.base import Split, Task
+from nas.training.checkpoint import CheckpointManager
 from nas.training.config import Qat, Start, TrainingConfig
 from nas.training.distill import Teacher
 from nas.training.evaluate import Accuracy, evaluate
-from nas.training.keeper import Keeper
 from nas.training.loop import train
 from nas.training.objective import Objective
 from nas.training.objectives import objective_of
@@ -42,13 +41,13 @@ from search_spaces.workload import Workload
 
 Guard = Callable[[], AbstractContextManager[object]]
 
-# Training samples that the importance of heads and channels is taken from.
+# Training samples from which the importance of heads and channels is estimated.
 _IMPORTANCE_SAMPLES = 512
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedTeacher:
-    """A trained network that candidates learn from, and what it says of the training split."""
+    """A trained network that candidates learn from, with its outputs on the training split."""
 
     model: Transformer
     architecture: Architecture
@@ -57,11 +56,7 @@ class TrainedTeacher:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A network after ``epoch`` of ``epochs``.
-
-    The accuracy is that of its weights in fp32 on the validation split, before any mask or
-    quantisation.
-    """
+    """Validation result after ``epoch`` of ``epochs``: fp32 weights, not masked or quantised."""
 
     epoch: int
     epochs: int
@@ -71,22 +66,22 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Looks at a network after each of ``epochs`` but the last of its training.
+    """Validate after each of ``epochs`` but the last, and pass the result to ``report``.
 
-    ``tell`` may end the training by raising.
+    ``report`` may end the training by raising.
     """
 
     epochs: Container[int]
-    tell: Callable[[Look], None]
+    report: Callable[[Look], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A candidate's trained fp32 weights and what became of them.
+    """A candidate's trained fp32 weights and their validation results.
 
-    ``validation`` is of the compressed network that ``model`` becomes, ``uncompressed`` of the
-    weights in fp32 that were first quantised. ``qat`` says whether quantisation-aware training
-    was needed, and whether ``model`` holds its weights.
+    ``validation`` is that of the compressed network, ``uncompressed`` that of the fp32 weights
+    before any quantisation-aware training. ``qat`` records whether such training was needed, and
+    whether ``model`` has its weights.
     """
 
     model: nn.Module
@@ -107,18 +102,18 @@ def fit(
     teacher: TrainedTeacher | None = None,
     initial: nn.Module | None = None,
     watch: Watch | None = None,
-    keeper: Keeper | None = None,
+    checkpoints: CheckpointManager | None = None,
     step_guard: Guard = nullcontext,
 ) -> Fitted:
     """Train ``architecture`` on the training split of ``task``; see the module's description.
 
-    ``initial`` has the weights to start from, and is changed: training is then as short as
-    ``RecoveryConfig.inherit_share`` says. ``watch`` and ``keeper`` are of the first step of it,
+    Training that starts from ``initial``, which is modified in place, takes
+    ``RecoveryConfig.inherit_share`` of the epochs. ``watch`` and ``checkpoints`` apply to step 1,
     which takes nearly all of the time.
 
     Raises:
-        ValueError: a block has no kernel for what it asks, or ``config.distill`` and ``teacher``
-            are not set together.
+        ValueError: a block's compression has no kernel, or only one of ``config.distill`` and
+            ``teacher`` is set.
         DivergedError: a training loss is not finite.
     """
     split = task.split("train")
@@ -129,15 +124,15 @@ def fit(
             if initial is None
             else (initial.to(device), "supernet")
         )
-        # A shape that has no kernel must fail now, not after it cost its training.
+        # A shape without a kernel must fail before training, not after.
         compress(model, architecture)
     own = as_started(config, start)
 
     def look(epoch: int, _: float) -> None:
         if watch is not None and epoch < own.epochs and epoch in watch.epochs:
-            found = _accuracy(model.eval(), task, workload, device, step_guard)
+            accuracy = _accuracy(model.eval(), task, workload, device, step_guard)
             model.train()
-            watch.tell(Look(epoch, own.epochs, start, found))
+            watch.report(Look(epoch, own.epochs, start, accuracy))
 
     train(
         model,
@@ -148,10 +143,10 @@ def fit(
         device=device,
         teacher=None if teacher is None else teacher.outputs,
         on_epoch=look,
-        keeper=keeper,
+        checkpoints=checkpoints,
         step_guard=step_guard,
     )
-    found = recover(
+    fitted = recover(
         model,
         architecture,
         workload,
@@ -162,7 +157,7 @@ def fit(
         teacher=teacher,
         step_guard=step_guard,
     )
-    return replace(found, start=start)
+    return replace(fitted, start=start)
 
 
 def recover(
@@ -177,7 +172,7 @@ def recover(
     teacher: TrainedTeacher | None = None,
     step_guard: Guard = nullcontext,
 ) -> Fitted:
-    """Steps 2 and 3 of the module's description, for a trained ``model``; it may be changed.
+    """Steps 2 and 3 of the module's description; may modify the trained ``model`` in place.
 
     Raises:
         ValueError: as ``fit`` does.
@@ -246,17 +241,17 @@ def _accuracy(
 
 
 def as_started(config: TrainingConfig, start: Start) -> TrainingConfig:
-    """What a network is trained by that starts like that; see ``RecoveryConfig``."""
+    """Return the configuration for training from ``start``; see ``RecoveryConfig``."""
     share = None if start == "random" else config.recovery.inherit_share
     if share is None:
         return config
     fewer = short(config, share)
-    # Weights that all members share are nobody's solution: they are trained on at the full rate.
+    # Shared weights are a compromise between sub-networks: they need the full learning rate.
     return replace(fewer, learning_rate=config.learning_rate) if start == "supernet" else fewer
 
 
 def short(config: TrainingConfig, share: float) -> TrainingConfig:
-    """``config`` for a fine-tune over ``share`` of its epochs, at a lower learning rate."""
+    """Return ``config`` with ``share`` of its epochs and a lower learning rate, to fine-tune."""
     return replace(
         config,
         epochs=max(1, round(config.epochs * share)),
@@ -265,7 +260,7 @@ def short(config: TrainingConfig, share: float) -> TrainingConfig:
 
 
 def fits_in(teacher: Architecture, architecture: Architecture) -> bool:
-    """Whether ``architecture`` can take its weights out of ``teacher``."""
+    """Whether ``architecture`` can inherit its weights from ``teacher``."""
     try:
         check_fits_in(teacher, architecture)
     except ValueError:
@@ -308,7 +303,7 @@ def importance(
     device: str = "cpu",
     objective: Objective | None = None,
 ) -> Importance:
-    """Of ``model``'s heads and channels, on the first samples of the *training* split."""
+    """Importance of ``model``'s heads and channels, on the first samples of the training split."""
     inputs = torch.from_numpy(split.inputs[:_IMPORTANCE_SAMPLES]).to(device)
     targets = torch.from_numpy(split.targets[:_IMPORTANCE_SAMPLES]).to(device)
     batches = zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)

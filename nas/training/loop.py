@@ -1,4 +1,4 @@
-"""Train one model on one split, by its labels or by a teacher's outputs as well."""
+"""Train one model on one split, on labels and optionally on a teacher's outputs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from nas.tasks.base import Split
 from nas.training.augment import augment, moved_targets
 from nas.training.average import Average
 from nas.training.buckets import Buckets
+from nas.training.checkpoint import CheckpointManager, TrainingState
 from nas.training.config import TrainingConfig
 from nas.training.distill import Distillation, Teacher
-from nas.training.keeper import Keeper, LoopState
 from nas.training.objective import Classification, Objective, learnt_outputs
 from search_spaces.models.transformer import Transformer
 
@@ -35,29 +35,29 @@ def train(
     teacher: Teacher | None = None,
     hold: Callable[[], None] | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
-    keeper: Keeper | None = None,
+    checkpoints: CheckpointManager | None = None,
     step_guard: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> nn.Module:
     """Train ``model`` in place and return it on ``device``, in evaluation mode.
 
-    ``objective`` is classification by default. ``teacher`` is needed exactly where
-    ``config.distill`` is set. ``hold`` is called after each step, to keep weights where they must
-    be (zeros of a mask). ``on_epoch`` is told the epoch (from 1) and the mean training loss, and
-    finds the averaged weights in ``model`` once ``config.averaged_share`` has some. With
-    ``keeper`` the loop goes on from the state that it finds, and ends as if it had never been
-    interrupted; ``on_epoch`` hears of the epoch it was left at once more. Each step runs inside
+    ``objective`` is classification by default. ``teacher`` is required if and only if
+    ``config.distill`` is set. ``hold`` is called after each step, to restore constraints on the
+    weights (zeros of a mask). ``on_epoch`` is called with the epoch (from 1) and the mean training
+    loss; within it ``model`` has the averaged weights, once there are some. With ``checkpoints``
+    an interrupted loop resumes and ends with the same weights as an uninterrupted one;
+    ``on_epoch`` is called again for the epoch of the checkpoint. Each step runs inside
     ``step_guard()``, which lets a measurement elsewhere on the device pause training. Batches of
-    texts are cut where their longest ends (``nas.training.buckets``).
+    texts are cut to their longest text (``nas.training.buckets``).
 
     Raises:
-        ValueError: there is a teacher and no ``config.distill``, or the reverse.
+        ValueError: only one of ``teacher`` and ``config.distill`` is set.
         DivergedError: the loss of an epoch is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     objective = Classification() if objective is None else objective
     with step_guard():
         inputs = torch.from_numpy(split.inputs).to(device)
-        targets = torch.from_numpy(split.trained_towards).to(device)
+        targets = torch.from_numpy(split.targets).to(device)
         model = model.to(device).train()
         distillation = _distillation(model, config, teacher, objective, seed)
         if distillation is not None:
@@ -74,21 +74,21 @@ def train(
     )
     buckets = Buckets.of(model, inputs, config.batch_size)
     average = Average(model) if config.averaged_share > 0 else None
-    # Of any training at least the last step counts.
+    # At least the last step is averaged.
     averaged_from = min(total_steps - 1, round(total_steps * (1 - config.averaged_share)))
-    state = LoopState(_modules(model, distillation, average), optimizer, generator)
+    state = TrainingState(_modules(model, distillation, average), optimizer, generator)
 
-    def tell(epoch: int, loss: float) -> None:
+    def report(epoch: int, loss: float) -> None:
         if on_epoch is not None:
             with nullcontext() if average is None else average.shown():
                 on_epoch(epoch, loss)
 
-    done = 0 if keeper is None else keeper.restore(state)
+    done = 0 if checkpoints is None else checkpoints.load(state)
     if done:
         go_to(schedule, done * steps_per_epoch)
         if average is not None:
             average.restored()
-        tell(done, math.nan)
+        report(done, math.nan)
     for epoch in range(done + 1, config.epochs + 1):
         # Summed on the device: reading each step's loss would wait for the device each time.
         loss_sum = torch.zeros((), device=device)
@@ -107,7 +107,7 @@ def train(
                     )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                # The student's own: projections that only training needs must not throttle it.
+                # Without the projections of distillation, which would scale down its gradients.
                 nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
                 optimizer.step()
                 schedule.step()
@@ -119,9 +119,9 @@ def train(
         mean_loss = float(loss_sum) / len(split)
         if not math.isfinite(mean_loss):
             raise DivergedError(f"training loss became {mean_loss} in epoch {epoch}")
-        if keeper is not None:
-            keeper.after(epoch, state)
-        tell(epoch, mean_loss)
+        if checkpoints is not None:
+            checkpoints.save(epoch, state)
+        report(epoch, mean_loss)
     if average is not None:
         average.exchange()
     return model.eval()
@@ -135,7 +135,7 @@ def _modules(
 
 
 def go_to(schedule: torch.optim.lr_scheduler.LambdaLR, step: int) -> None:
-    """Leave ``schedule`` and its optimizer as after ``step`` steps."""
+    """Set ``schedule`` and its optimizer to their state after ``step`` steps."""
     schedule.last_epoch = step
     rates = zip(
         schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
@@ -162,8 +162,8 @@ def _distillation(
 
 
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, object]]:
-    """``model``'s parameters for AdamW, matrices apart from the rest."""
-    # Biases, norms and position tables are not decayed: shrinking them only hurts the fit.
+    """Return AdamW's parameter groups: matrices, with weight decay, and the rest without."""
+    # Decaying biases, norms and position tables only hurts the fit.
     decayed = [p for p in model.parameters() if p.ndim == 2]
     plain = [p for p in model.parameters() if p.ndim != 2]
     return [
@@ -175,12 +175,12 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
 def _rate_factor(step: int, total_steps: int, config: TrainingConfig) -> float:
     if config.averaged_share == 0:
         return warmup_cosine(step, total_steps, config.warmup_fraction)
-    # A mean over steps takes the place of ever smaller ones.
+    # Weight averaging replaces learning-rate decay: hold the rate after warm-up.
     return min(1.0, (step + 1) / max(1, round(total_steps * config.warmup_fraction)))
 
 
 def warmup_cosine(step: int, total_steps: int, warmup_fraction: float) -> float:
-    """The learning rate's factor at ``step``: linear up to 1, then along a cosine to 0."""
+    """Learning-rate factor at ``step``: linear warm-up to 1, then cosine decay to 0."""
     warmup_steps = max(1, round(total_steps * warmup_fraction))
     if step < warmup_steps:
         return (step + 1) / warmup_steps

@@ -1,11 +1,10 @@
-"""Which sub-networks a supernet is trained by at each step.
+"""Sample the sub-networks that a supernet trains at each step.
 
-``uniform`` draws members of the space evenly. ``front`` spends steps where the front is, as
-AttentiveNAS does (Wang et al. 2021, "BestUp"): a cost is drawn evenly on the logarithm of MACs,
-and of some members of about that cost one is taken that is predicted to be among the best.
-Predictions are a ridge regression of the distillation loss, which each step has anyway, on sizes
-in closed form; older losses fade, as the supernet gets better. It needs no evaluation and some
-microseconds.
+``uniform`` samples members of the space uniformly. ``promising`` samples near the Pareto front, as
+AttentiveNAS does (Wang et al. 2021, "BestUp"): it draws a cost uniformly in the logarithm of MACs,
+then one of the members of about that cost with the best predicted loss. Predictions are a ridge
+regression of the distillation loss of earlier steps on closed-form sizes, with exponential decay,
+as the supernet improves. It needs no evaluation and takes microseconds.
 
 Shape legend: N members of the pool, P features, M drawn members.
 """
@@ -28,7 +27,7 @@ from search_spaces.space.sampling import sample_positions
 from search_spaces.workload import Workload
 
 _POOL = 2000
-# Members of about one cost, of which one of the best quarter is taken.
+# Members of about one cost, and how many of the best one is drawn from.
 _RIVALS = 32
 _BEST = 8
 _RIDGE = 1.0
@@ -37,7 +36,7 @@ _LEAST_LOSS = 1e-4
 
 
 class Members(nn.Module):
-    """A pool of members and what was seen of them; its state belongs to a training's."""
+    """A pool of members and the regression of their losses; checkpoints include its state."""
 
     gram: Tensor
     moment: Tensor
@@ -63,15 +62,15 @@ class Members(nn.Module):
         return len(self._positions)
 
     def architecture(self, index: int) -> Architecture:
-        """The member at ``index``; those of fewer MACs come first."""
+        """Return the member at ``index``, in the order of MACs."""
         return from_vector(self._positions[index], self._space)
 
     def uniform(self, rng: np.random.Generator) -> int:
-        """Any member."""
+        """Draw any member."""
         return int(rng.integers(len(self)))
 
     def promising(self, rng: np.random.Generator, losses_N: NDArray[np.float64]) -> int:
-        """A member of an evenly drawn cost that is among the best of that cost."""
+        """Draw one of the best members at a cost drawn uniformly in the logarithm of MACs."""
         target = rng.uniform(self._log_macs_N[0], self._log_macs_N[-1])
         centre = int(np.searchsorted(self._log_macs_N, target))
         first = min(max(0, centre - _RIVALS // 2), max(0, len(self) - _RIVALS))
@@ -80,14 +79,14 @@ class Members(nn.Module):
         return int(best[int(rng.integers(len(best)))])
 
     def predicted(self) -> NDArray[np.float64]:
-        """Logarithms of the losses that members are predicted to have, ``(N,)``."""
+        """Predicted logarithms of the losses of all members, ``(N,)``."""
         gram_PP = self.gram.cpu().numpy() + _RIDGE * np.eye(len(self.moment))
         weights_P = np.linalg.solve(gram_PP, self.moment.cpu().numpy())
         found: NDArray[np.float64] = self._features_NP @ weights_P
         return found
 
     def learn(self, indices_M: Sequence[int], losses_M: Tensor) -> None:
-        """Take up the losses of the members drawn in one epoch."""
+        """Update the regression with the losses of one epoch."""
         features_MP = torch.from_numpy(self._features_NP[np.array(indices_M, dtype=np.int64)])
         logs_M = losses_M.double().cpu().clamp_min(_LEAST_LOSS).log()
         self.gram.mul_(_FADING).add_(features_MP.T @ features_MP)

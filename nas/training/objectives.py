@@ -1,4 +1,4 @@
-"""Which objective a task has."""
+"""The objective of each task."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from nas.training.dense import SegmentationObjective
 from nas.training.objective import Classification, LanguageModelling, Objective
 from search_spaces.workload import Kind, Workload
 
-# What is judged by more than its arrays, as answers are by their texts, comes with its task.
+# Tasks whose metric reads more than arrays, such as answers' texts, have their own objective.
 OBJECTIVES: dict[Kind, Objective] = {
     "image_classification": Classification(),
     "text_classification": Classification(),
@@ -17,10 +17,10 @@ OBJECTIVES: dict[Kind, Objective] = {
 
 
 def objective_of(task: Task, workload: Workload) -> Objective:
-    """What ``task`` trains for: its own ``objective`` where it has one, else that of its kind.
+    """Return the task's own ``objective``, or that of its kind.
 
     Raises:
-        ValueError: it has none, and there is none of its kind.
+        ValueError: there is neither.
     """
     own: Objective | None = getattr(task, "objective", None)
     if own is not None:

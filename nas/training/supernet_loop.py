@@ -1,9 +1,9 @@
-"""Train one supernet so that each of its sub-networks can be judged with no training of its own.
+"""Train one supernet, whose sub-networks can then be evaluated without training.
 
-Each step trains the largest member on the labels, then the smallest and some drawn ones (the
-sandwich rule, Yu & Huang 2019) by the largest's outputs on the same batch (in-place distillation,
-there too): the largest is its own teacher, so that soft targets cost no pass of their own.
-Gradients of all of them add up to one step. ``nas.training.members`` draws.
+Each step trains the largest sub-network on the labels, and the smallest and some random ones (the
+sandwich rule, Yu & Huang 2019) on the largest's outputs for the same batch (in-place distillation,
+ibid.), which cost no extra pass. The gradients of all are added up to one step.
+``nas.training.members`` samples the sub-networks.
 
 Shape legend: B batch, C classes.
 """
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from nas.tasks.base import Split
 from nas.training.augment import augment
+from nas.training.checkpoint import CheckpointManager, TrainingState
 from nas.training.config import SupernetRecipe, TrainingConfig
 from nas.training.distill import soft_target_loss
-from nas.training.keeper import Keeper, LoopState
 from nas.training.loop import DivergedError, go_to, parameter_groups, warmup_cosine
 from nas.training.members import Members
 from nas.training.objective import Classification, Objective
@@ -30,7 +30,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.models.supernet import Supernet
 from search_spaces.space.sampling import largest, smallest
 
-# Of the epochs, before predictions of losses are trusted.
+# Share of the epochs that sample uniformly, before losses are predicted.
 _UNIFORM_SHARE = 0.2
 
 
@@ -44,15 +44,14 @@ def train_supernet(
     objective: Objective | None = None,
     device: str = "cpu",
     on_epoch: Callable[[int, float], None] | None = None,
-    keeper: Keeper | None = None,
+    checkpoints: CheckpointManager | None = None,
     step_guard: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Supernet:
     """Train ``supernet`` in place and return it on ``device``, in evaluation mode.
 
-    ``training`` is how a stand-alone network of the search is trained; ``recipe`` says what is
-    otherwise. ``on_epoch`` is told the epoch (from 1) and the mean loss of the largest; with
-    ``keeper`` the loop goes on from the state that it finds, and ends as if it had never been
-    interrupted. See ``nas.training.loop.train`` for the rest.
+    ``training`` is the configuration of the search's stand-alone networks; ``recipe`` has the
+    differences. ``on_epoch`` is called with the epoch (from 1) and the mean loss of the largest
+    sub-network. See ``nas.training.loop.train`` for the rest.
 
     Raises:
         DivergedError: the loss of an epoch is not finite.
@@ -61,7 +60,7 @@ def train_supernet(
     objective = Classification() if objective is None else objective
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.from_numpy(split.inputs).to(device)
-    targets = torch.from_numpy(split.trained_towards).to(device)
+    targets = torch.from_numpy(split.targets).to(device)
     supernet = supernet.to(device).train()
     members = Members(supernet.space, supernet.workload, seed=seed)
     rate = training.learning_rate * recipe.learning_rate_factor
@@ -73,13 +72,13 @@ def train_supernet(
         optimizer, lambda step: warmup_cosine(step, total, training.warmup_fraction)
     )
     modules: dict[str, nn.Module] = {"supernet": supernet, "members": members}
-    state = LoopState(modules, optimizer, generator)
-    done = 0 if keeper is None else keeper.restore(state)
+    state = TrainingState(modules, optimizer, generator)
+    done = 0 if checkpoints is None else checkpoints.load(state)
     if done:
         go_to(schedule, done * steps_per_epoch)
     most, least = largest(supernet.space), smallest(supernet.space)
     for epoch in range(done + 1, epochs + 1):
-        # From seed and epoch, so that nothing of it has to be kept.
+        # Seeded by the epoch, so that a checkpoint needs no state of this generator.
         rng = np.random.default_rng([seed, epoch])
         is_early = epoch <= epochs * _UNIFORM_SHARE
         losses_N = None if is_early or recipe.front_share == 0 else members.predicted()
@@ -123,8 +122,8 @@ def train_supernet(
             raise DivergedError(f"the supernet's training loss became {mean_loss} in {epoch}")
         if seen:
             members.learn(drawn, torch.stack(seen))
-        if keeper is not None:
-            keeper.after(epoch, state)
+        if checkpoints is not None:
+            checkpoints.save(epoch, state)
         if on_epoch is not None:
             on_epoch(epoch, mean_loss)
     return supernet.eval()
@@ -141,9 +140,10 @@ def _backward(
     *,
     taught: bool,
 ) -> list[Tensor]:
-    """Add up gradients of the largest, which comes first, and of the others; their losses.
+    """Accumulate the gradients of all ``architectures`` and return their losses.
 
-    That of the largest is by the labels, those of others are by its outputs.
+    The first trains on the labels; if it is the largest (``taught``), the others train on its
+    outputs as well.
     """
     scale = 1.0 / len(architectures)
     autocast = torch.autocast(

@@ -1,4 +1,4 @@
-"""How long a training step takes here: a few steps are run and timed."""
+"""Time of a training step, from running a few."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def timed_step_s(
     config: TrainingConfig,
     device: str,
 ) -> float:
-    """Seconds of a training step of ``architecture`` on ``device``, as a trial would take.
+    """Measure the seconds of a training step of ``architecture`` on ``device``.
 
-    On CPUs they are those of one thread, other work on the machine left out.
+    On CPUs this is the CPU time of one thread, which other work on the machine does not change.
     """
     split = task.split("train")
     n = min(len(split), _STEPS * config.batch_size)
@@ -35,7 +35,6 @@ def timed_step_s(
         split.inputs[:n],
         split.targets[:n],
         None if split.sizes is None else split.sizes[:n],
-        None if split.shares is None else split.shares[:n],
     )
     short = replace(config, epochs=1, distill=None, averaged_share=0.0)
     n_steps = -(-n // config.batch_size)
@@ -47,7 +46,7 @@ def timed_step_s(
     try:
         network = build_network(architecture, workload)
         objective = objective_of(task, workload)
-        # The first run pays for what is made once.
+        # Warm up: the first run includes one-time costs.
         train(network, rows, short, seed=0, objective=objective, device=device)
         started = clock()
         train(network, rows, short, seed=0, objective=objective, device=device)

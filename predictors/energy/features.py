@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.architecture import PRECISIONS, SPARSITIES
-from search_spaces.cost.counting import BatchCounts, PartCounts, count_batch
+from search_spaces.cost.counting import count_batch
+from search_spaces.cost.counts import BatchCounts, PartCounts
 from search_spaces.space.batch import ArchitectureBatch, BlockBatch
 from search_spaces.workload import Workload
 

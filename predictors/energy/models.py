@@ -41,7 +41,7 @@ from predictors.energy.transfer import transfer_terms
 from predictors.measurement.records import EnergyRecord
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
-from search_spaces.cost.counting import BatchCounts
+from search_spaces.cost.counts import BatchCounts
 from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.workload import Workload
 

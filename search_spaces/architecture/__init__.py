@@ -1,18 +1,15 @@
 """What a Transformer is: a frozen, validated, canonical ``Architecture``.
 
-Canonical means one form per model: genes that do not matter are normalised away on
-construction, so two architectures that build the same network compare and hash equal.
+Canonical means one form per model: construction normalises genes that do not matter, so that two
+architectures of the same network compare and hash equal.
 
 * A rank that would not save parameters in any projection of its block becomes ``None``.
-* A patch size is kept as given; text workloads demand ``patch_size == 1``.
-* A resolution is ``None`` where samples are read as they are; a workload refuses the number that
-  would name its own size, so that nothing has two forms.
+* A patch size is kept as given; text workloads require ``patch_size == 1``.
+* A resolution is ``None`` where samples are read whole; a workload refuses the number that equals
+  its own size.
 
-An encoder-decoder (Vaswani et al. 2017) has a ``decoder`` of its own width, depth and blocks, as
-in HAT (Wang et al. 2020); all others have none, and are written and hashed without one.
-
-Convention: ``d_ff`` and ``d_head`` are stored as whole numbers, never as ratios, because two
-ratios can name one width. ``FfnSpec.ratio`` gives the ratio back for display.
+An encoder-decoder (Vaswani et al. 2017) has a ``decoder`` with its own width, depth and blocks, as
+in HAT (Wang et al. 2020). Other architectures have none, and are written and hashed without one.
 """
 
 from __future__ import annotations
@@ -21,212 +18,59 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any
 
 from nas.core.names import check_name
+from search_spaces.architecture import plain_data
+from search_spaces.architecture.blocks import (
+    BF16_STREAM,
+    INT4_GROUP_SIZE,
+    PRECISIONS,
+    SPARSITIES,
+    UNSTRUCTURED,
+    AttentionSpec,
+    Compression,
+    DecoderLayerSpec,
+    DecoderSpec,
+    FfnSpec,
+    LayerSpec,
+    PlacedBlock,
+    Precision,
+    Sparsity,
+    canonical_block,
+    is_factorised,
+    require_positive_int,
+)
 
-Precision = Literal["fp32", "bf16", "int8", "fp8", "int8wo", "int4wo"]
-Sparsity = Literal["dense", "2:4", "unstructured-50", "unstructured-90"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-SPARSITIES: tuple[Sparsity, ...] = get_args(Sparsity)
-# What a sparsity is called whose zeros no kernel of any device skips.
-UNSTRUCTURED: dict[Sparsity, float] = {"unstructured-50": 0.5, "unstructured-90": 0.9}
-# Four-bit weights share a scale and a zero point among this many along the input.
-INT4_GROUP_SIZE = 32
-
-# A residual stream is bf16 where every block is one of these.
-BF16_STREAM: frozenset[Precision] = frozenset({"bf16", "fp8", "int8wo", "int4wo"})
+__all__ = [
+    "BF16_STREAM",
+    "INT4_GROUP_SIZE",
+    "PRECISIONS",
+    "SCHEMA_VERSION",
+    "SPARSITIES",
+    "TRANSFORMER",
+    "UNSTRUCTURED",
+    "Architecture",
+    "AttentionSpec",
+    "Compression",
+    "DecoderLayerSpec",
+    "DecoderSpec",
+    "Extra",
+    "FfnSpec",
+    "LayerSpec",
+    "PlacedBlock",
+    "Precision",
+    "Sparsity",
+    "is_factorised",
+    "require_positive_int",
+]
 
 SCHEMA_VERSION = 1
 # The family of our own networks; see ``search_spaces.cost.families`` for others.
 TRANSFORMER = "transformer"
 Extra = tuple[tuple[str, int | float | str], ...]
-
-_LARGEST_INT = 2**31 - 1
-
-
-def require_positive_int(name: str, value: object) -> None:
-    """Raise ``ValueError`` naming the field unless ``value`` is an integer above zero.
-
-    None that is ours needs more than 31 bits, and what computes with them has 64.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    if value > _LARGEST_INT:
-        raise ValueError(f"{name} must be at most {_LARGEST_INT}, got {value!r}")
-
-
-def is_factorised(d_in: int, d_out: int, rank: int | None) -> bool:
-    """Whether a ``d_in x d_out`` projection at ``rank`` is built as two factors.
-
-    Two factors hold ``rank * (d_in + d_out)`` weights against ``d_in * d_out``; factors that do
-    not save weights are never built.
-    """
-    return rank is not None and rank * (d_in + d_out) < d_in * d_out
-
-
-@dataclass(frozen=True, slots=True)
-class Compression:
-    """Bit-width and sparsity of the projections of one block.
-
-    ``int8`` is dynamic int8 activations times int8 weights, ``fp8`` the same in e4m3. ``int8wo``
-    and ``int4wo`` store weights in 8 or 4 bits and multiply in bf16: they save memory traffic,
-    not arithmetic. ``2:4`` keeps two of each four consecutive weights along the input dimension;
-    ``unstructured-N`` zeroes N% of the weights wherever they are, which saves nothing on any
-    device and is always *simulated* (see ``search_spaces.architecture.simulated``).
-
-    Raises:
-        ValueError: a field is not one of the known values, or the two do not go together.
-    """
-
-    precision: Precision = "fp32"
-    sparsity: Sparsity = "dense"
-
-    def __post_init__(self) -> None:
-        """Validate both fields."""
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
-            )
-        if self.sparsity not in SPARSITIES:
-            raise ValueError(
-                f"sparsity must be one of {', '.join(SPARSITIES)}, got {self.sparsity!r}"
-            )
-        if self.precision == "int4wo" and self.sparsity != "dense":
-            # Its zero point is a real number: rounding would turn zeros into small weights.
-            raise ValueError(f"sparsity must be dense with precision int4wo, got {self.sparsity}")
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionSpec:
-    """One attention block: ``n_heads`` query heads share ``n_kv_heads`` key-value heads.
-
-    ``rank`` factorises the four projections (query, key, value, output) where that saves
-    weights; ``None`` means full rank.
-    """
-
-    n_heads: int
-    n_kv_heads: int
-    d_head: int
-    rank: int | None = None
-    compression: Compression = field(default_factory=Compression)
-
-    def __post_init__(self) -> None:
-        """Validate the head counts."""
-        require_positive_int("n_heads", self.n_heads)
-        require_positive_int("n_kv_heads", self.n_kv_heads)
-        require_positive_int("d_head", self.d_head)
-        if self.n_heads % self.n_kv_heads:
-            raise ValueError(
-                f"n_kv_heads must divide n_heads={self.n_heads}, got {self.n_kv_heads}"
-            )
-        if self.rank is not None:
-            require_positive_int("rank", self.rank)
-
-    def projections(self, d_model: int, d_memory: int | None = None) -> dict[str, tuple[int, int]]:
-        """Shapes ``(d_in, d_out)`` of the projections, by name.
-
-        ``d_memory`` is the width of what keys and values are made of, where it is not the
-        block's own input.
-        """
-        d_q, d_kv = self.n_heads * self.d_head, self.n_kv_heads * self.d_head
-        d_read = d_model if d_memory is None else d_memory
-        return {
-            "q": (d_model, d_q),
-            "k": (d_read, d_kv),
-            "v": (d_read, d_kv),
-            "o": (d_q, d_model),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class FfnSpec:
-    """One feed-forward block: ``d_model -> d_ff -> d_model`` with GELU between."""
-
-    d_ff: int
-    rank: int | None = None
-    compression: Compression = field(default_factory=Compression)
-
-    def __post_init__(self) -> None:
-        """Validate the width and rank."""
-        require_positive_int("d_ff", self.d_ff)
-        if self.rank is not None:
-            require_positive_int("rank", self.rank)
-
-    def projections(self, d_model: int) -> dict[str, tuple[int, int]]:
-        """Shapes ``(d_in, d_out)`` of the projections, by name."""
-        return {"up": (d_model, self.d_ff), "down": (self.d_ff, d_model)}
-
-    def ratio(self, d_model: int) -> float:
-        """Width of the block relative to ``d_model``."""
-        return self.d_ff / d_model
-
-
-Spec = TypeVar("Spec", AttentionSpec, FfnSpec)
-
-
-def canonical_block(spec: Spec, shapes: Mapping[str, tuple[int, int]]) -> Spec:
-    """``spec`` without its rank, where that saves no weights in a projection of ``shapes``."""
-    rank = spec.rank
-    if rank is not None and not any(is_factorised(*shape, rank) for shape in shapes.values()):
-        return replace(spec, rank=None)
-    return spec
-
-
-@dataclass(frozen=True, slots=True)
-class LayerSpec:
-    """One Transformer layer: attention, then feed-forward."""
-
-    attention: AttentionSpec
-    ffn: FfnSpec
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderLayerSpec:
-    """A decoder's layer: attention over its own tokens, over the encoder's, then feed-forward."""
-
-    attention: AttentionSpec
-    cross_attention: AttentionSpec
-    ffn: FfnSpec
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderSpec:
-    """The decoder of an encoder-decoder: its own width, and one or more layers.
-
-    Raises:
-        ValueError: a field is out of range; the message names field, value and what is allowed.
-    """
-
-    d_model: int
-    layers: tuple[DecoderLayerSpec, ...]
-
-    def __post_init__(self) -> None:
-        """Validate; what is canonical depends on the encoder, and is the architecture's to say."""
-        require_positive_int("decoder.d_model", self.d_model)
-        if not self.layers or not all(isinstance(x, DecoderLayerSpec) for x in self.layers):
-            raise ValueError(
-                f"decoder.layers must hold one or more DecoderLayerSpec, got {self.layers!r}"
-            )
-
-    @property
-    def depth(self) -> int:
-        """Number of layers."""
-        return len(self.layers)
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedBlock:
-    """A block of an architecture, where it is, and the shapes of its projections by name.
-
-    ``path`` is that of its module in the network, such as ``layers.0.attention``.
-    """
-
-    path: str
-    spec: AttentionSpec | FfnSpec
-    shapes: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -234,12 +78,11 @@ class Architecture:
     """A Transformer: ``depth`` pre-norm layers of width ``d_model``, and perhaps a decoder.
 
     ``patch_size`` is the side in pixels of the square patches that become tokens; it is 1 for
-    token workloads. ``resolution`` is what of a sample is read, as the network's first step: the
-    height in pixels that images are shrunk to before they are cut into patches (their width
-    follows in proportion), or the number of a text's first tokens; ``None`` reads samples as they
-    are. With a ``decoder``, ``layers`` are the encoder's. ``family`` says whose network it is;
-    those of others may have ``extra`` genes, by name. What the network reads and predicts is the
-    ``Workload``'s to say.
+    token workloads. ``resolution`` is the height in pixels that the network shrinks images to
+    before it cuts them into patches (the width follows in proportion), or the number of a text's
+    first tokens that it reads; ``None`` reads whole samples. With a ``decoder``, ``layers`` are
+    the encoder's. Families other than ``transformer`` may have ``extra`` genes, by name. The
+    ``Workload`` defines inputs and outputs.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -334,9 +177,8 @@ class Architecture:
     def stream_precision(self) -> Precision:
         """Precision of the residual stream, embeddings, norms and head.
 
-        bf16 when every block asks for a precision whose products read bf16, else fp32: a
-        stream narrower than one of its blocks would undo that block's choice, and on CPUs the
-        int8 product is faster from fp32.
+        bf16 when the products of every block read bf16, else fp32: a stream narrower than a block
+        would undo that block's choice, and on CPUs the int8 product is faster from fp32.
         """
         asked = {block.compression.precision for block in self.blocks}
         return "bf16" if asked <= BF16_STREAM else "fp32"
@@ -349,22 +191,20 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
-        from search_spaces.architecture import plain_data as architecture_json
-
-        # Left out where it says nothing: what was hashed and stored before there was one stays.
+        # Defaults are left out, so that hashes do not change when a field is added.
         rest: dict[str, Any] = {}
         if self.resolution is not None:
             rest["resolution"] = self.resolution
         if self.family != TRANSFORMER:
             rest |= {"family": self.family, "extra": dict(self.extra)}
         if self.decoder is not None:
-            rest["decoder"] = architecture_json.decoder_to_dict(self.decoder)
+            rest["decoder"] = plain_data.decoder_to_dict(self.decoder)
         return {
             "schema": SCHEMA_VERSION,
             "d_model": self.d_model,
             "patch_size": self.patch_size,
             **rest,
-            "layers": architecture_json.layers_to_list(self.layers),
+            "layers": plain_data.layers_to_list(self.layers),
         }
 
     @classmethod
@@ -374,9 +214,7 @@ class Architecture:
         Raises:
             ValueError: a key is missing, unknown, or its value not allowed.
         """
-        from search_spaces.architecture import plain_data as architecture_json
-
-        architecture_json.check_keys(
+        plain_data.check_keys(
             "architecture",
             data,
             {"schema", "d_model", "patch_size", "layers"},
@@ -391,12 +229,12 @@ class Architecture:
             raise ValueError(f"architecture.extra must be an object, got {extra!r}")
         return cls(
             d_model=data["d_model"],
-            layers=architecture_json.layers_from_list(data["layers"], "architecture.layers"),
+            layers=plain_data.layers_from_list(data["layers"], "architecture.layers"),
             patch_size=data["patch_size"],
             resolution=data.get("resolution"),
             family=data.get("family", TRANSFORMER),
             extra=tuple(extra.items()),
-            decoder=architecture_json.decoder_from_dict(decoder, "architecture.decoder")
+            decoder=plain_data.decoder_from_dict(decoder, "architecture.decoder")
             if (decoder := data.get("decoder")) is not None
             else None,
         )

@@ -1,7 +1,7 @@
-"""Kinds of layer that must be compiled before a network runs on CUDA, without torch.
+"""Count the kinds of layer that must be compiled before a network runs on CUDA, without torch.
 
-torch compiles equal layers once, so a network costs as many compilations as it has kinds. Seconds
-a kind dwarf the windows of a measurement: plans of campaigns count kinds before anything is built.
+torch compiles equal layers once, so a network takes one compilation for each kind. Compiling takes
+longer than measuring, so campaigns count kinds when they plan.
 """
 
 from __future__ import annotations
@@ -30,15 +30,14 @@ def is_quantised(layer: LayerSpec) -> bool:
 def compressed_layer_kinds(architecture: Architecture) -> int:
     """Number of different layers of ``architecture`` that are compiled on CUDA.
 
-    Those are the layers with a quantised block. fp32, bf16 and 2:4 layers run as they are, so 0
-    says that nothing is compiled.
+    These are the layers with a quantised block; fp32, bf16 and 2:4 layers are not compiled.
     """
     layers = filter(is_quantised, architecture.layers)
     return len({(_as_run(layer.attention), _as_run(layer.ffn)) for layer in layers})
 
 
 def _as_run(block: AttentionSpec | FfnSpec) -> AttentionSpec | FfnSpec:
-    # Zeros that no kernel skips are weights like any other, so they make no other kind.
+    # Simulated zeros are weights like any other and make no kind of their own.
     if not is_simulated(block.compression, "cuda"):
         return block
     return replace(block, compression=Compression(block.compression.precision))

@@ -1,4 +1,4 @@
-"""The plain data that architectures are written as: blocks and layers."""
+"""Blocks and layers of architectures as plain data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from search_spaces.architecture import (
+from search_spaces.architecture.blocks import (
     AttentionSpec,
     Compression,
     DecoderLayerSpec,
@@ -31,7 +31,7 @@ _ATTENTION_KEYS, _FFN_KEYS = frozenset(_ATTENTION), frozenset(_FFN)
 _LAYER_KEYS = frozenset({"attention", "ffn"})
 _DECODER_LAYER_KEYS = _LAYER_KEYS | {"cross_attention"}
 _attention_values, _ffn_values = itemgetter(*_ATTENTION), itemgetter(*_FFN)
-# The models of a search have few different blocks: each is checked, and in memory, once.
+# The models of a search share few blocks: each is validated, and stored, once.
 _BLOCKS_KEPT = 2**14
 
 
@@ -117,7 +117,7 @@ def _checked_once(make: _lru_cache_wrapper[Block], values: tuple[Any, ...]) -> B
     try:
         return make(*values)
     except TypeError:
-        # Lists and objects cannot be looked up; what is wrong with them is said all the same.
+        # An unhashable value: let the constructor report it.
         return make.__wrapped__(*values)
 
 

@@ -1,9 +1,9 @@
-"""Which choices a device has no kernel for: they run, save nothing, and say so wherever shown.
+"""Simulated sparsity: masks that a device has no kernel for.
 
 A *simulated* choice has its effect on accuracy (the zeros are there) and none on cost: the dense
-kernel runs, and the joules are those of the dense kernel. What cannot even run on a device, such
-as fp8 without its tensor cores, is an error of ``compression.apply.compress``. Whether a kernel
-that does exist gains anything is for ``compression.realness`` to measure.
+kernel runs. A choice that cannot run on a device at all, such as fp8 without tensor cores for it,
+is an error of ``compression.apply.compress``. ``compression.realness`` measures whether an
+existing kernel gains anything.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def is_simulated(compression: Compression, device: str) -> bool:
 
 
 def simulated_choices(architecture: Architecture, device: str) -> tuple[Sparsity, ...]:
-    """The sparsities of ``architecture`` that some block only simulates on ``device``."""
+    """Return the sparsities that some block of ``architecture`` only simulates on ``device``."""
     found = {
         block.compression.sparsity
         for block in architecture.blocks
@@ -38,7 +38,7 @@ def simulated_choices(architecture: Architecture, device: str) -> tuple[Sparsity
 
 
 def describe_on(architecture: Architecture, device: str) -> str:
-    """``architecture.describe()``, with what is simulated on ``device`` named as such."""
+    """``architecture.describe()``, marking what is simulated on ``device``."""
     found = simulated_choices(architecture, device)
     text = architecture.describe()
     return f"{text} ({', '.join(found)} simulated)" if found else text

@@ -1,4 +1,4 @@
-"""From a trained dense network to the one that runs: masks, then precision, then the stream."""
+"""Compress a trained network, and prepare it to run: masks, precision, compiling, CUDA graphs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from search_spaces.architecture import Architecture, AttentionSpec, Compression,
 from search_spaces.architecture.layer_kinds import PLAIN, is_quantised
 from search_spaces.architecture.simulated import is_simulated
 from search_spaces.compression.capture import WhileCompiling, inductor, refuse_empty_graph
-from search_spaces.compression.compiler_cache import use_private_caches
 from search_spaces.compression.quantize import DTYPES, quantize_linears
 from search_spaces.compression.sparsity import prune, search_sparse_algorithms, to_sparse_kernels
+from search_spaces.compression.torch_internals import undo_compile, use_private_caches
 from search_spaces.models.blocks import CastBlock, Layer
 from search_spaces.models.encoder_decoder import EncoderDecoder, EncoderPass, Parts, translate
 from search_spaces.models.transformer import Transformer
@@ -30,7 +30,7 @@ from search_spaces.models.transformer import Transformer
 Network = TypeVar("Network", bound=nn.Module)
 Mode = Literal["eager", "compile", "cuda-graph", "compile-cuda-graph"]
 
-# Torch compiles eight kinds of layer by default and refuses the ninth; a campaign meets hundreds.
+# torch.compile refuses the ninth kind of layer by default; a campaign has hundreds.
 _MOST_KINDS_OF_LAYERS = 100_000
 
 
@@ -38,7 +38,7 @@ _MOST_KINDS_OF_LAYERS = 100_000
 class PreparedModel:
     """A model ready to run one batch shape: ``call`` maps inputs to logits without gradients.
 
-    ``compile_s`` is what its first pass took beyond a later one, 0 where nothing was compiled.
+    ``compile_s`` is the time of compiling, 0 where nothing was compiled.
     """
 
     call: Callable[[Tensor], Tensor]
@@ -46,10 +46,10 @@ class PreparedModel:
     compile_s: float = 0.0
 
     def repeat(self, inputs: Tensor) -> Callable[[], object]:
-        """A function that runs the batch ``inputs`` again and again, for timers and meters.
+        """Return a function that runs the batch ``inputs``, for timers and meters.
 
-        A graph is replayed alone: copies to and from its memory belong to the harness, not to the
-        model. ``call`` with other inputs changes what it runs.
+        A graph is replayed without copies to and from its memory, which are no part of the model.
+        ``call`` with other inputs changes the batch that it runs.
         """
         if isinstance(self.call, _Captured):
             self.call(inputs)
@@ -58,13 +58,13 @@ class PreparedModel:
 
 
 def compress(model: Network, architecture: Architecture) -> Network:
-    """A compressed copy of ``model``, in evaluation mode; ``model`` stays as it is.
+    """Return a compressed copy of ``model``, in evaluation mode.
 
-    Deterministic: the same weights give the same compressed network, so that an artifact may
-    store the trained weights and compress when it is loaded.
+    Compression is deterministic, so that an artifact may store trained weights and compress when
+    it is loaded.
 
     Raises:
-        ValueError: a layer has no kernel for what its block asks; nothing is silently skipped.
+        ValueError: a layer has no kernel for its block's compression.
     """
     if architecture.decoder is not None:
         _check_plain(architecture)
@@ -74,7 +74,7 @@ def compress(model: Network, architecture: Architecture) -> Network:
     stream = DTYPES[architecture.stream_precision]
     compressed.to(stream)
     if not isinstance(compressed, Transformer) or not isinstance(model, Transformer):
-        # An encoder-decoder or another family's, whose architectures ask for nothing.
+        # An encoder-decoder or another family, which are not compressed.
         return compressed
     for index, (layer, spec) in enumerate(
         zip(compressed.layers, architecture.layers, strict=True)
@@ -95,21 +95,21 @@ def prepare_for_inference(
     compile_plain: bool = False,
     while_compiling: WhileCompiling = nullcontext,
 ) -> PreparedModel:
-    """The fastest faithful way to run ``model`` on batches shaped like ``example``.
+    """Prepare ``model`` to run fast on batches shaped like ``example``.
 
-    Of an encoder-decoder that is whole translations, all their steps, however early they end.
+    An encoder-decoder writes whole translations, all their steps, however early they end.
 
-    Every variant is compiled on CPUs, not only the quantised ones, which must be: compiling alone
-    saves some 10%, and joules must differ by what the architecture does, not by how it is run.
-    Where there is no C++ compiler plain variants run op by op and quantised ones are an error. On
-    CUDA every variant runs as a graph, since launching its kernels one by one would cost small
-    models more than computing; layers with a quantised block are compiled first, each kind once.
+    On CPUs every model is compiled: quantised ones must be, and compiling alone saves some 10%,
+    which must not look like a gain of quantisation. Without a C++ compiler plain models run op by
+    op, and quantised ones are an error. On CUDA every model runs as a graph, as launching kernels
+    one by one would cost small models more than computing; layers with a quantised block are
+    compiled first, each kind once.
 
-    Models compiled before in this process on CPUs are compiled anew at their next call, unless
-    ``keep_compiled``; torch then stops compiling at the ninth network of one class. With
-    ``compile_plain`` plain layers are compiled on CUDA as quantised ones are, which tells what
-    of a gain is the compiler's. ``while_compiling`` is entered on CUDA while the compiler works,
-    which runs no kernel: whoever holds the device may let go of it.
+    On CPUs this resets torch's compiler, so that models compiled before are compiled again at
+    their next call. With ``keep_compiled`` it does not, and torch stops compiling at the ninth
+    network of one class. ``compile_plain`` also compiles plain layers on CUDA, to separate the
+    compiler's gain from quantisation's. ``while_compiling`` is entered on CUDA while the compiler
+    works, which runs no kernel: the device may be released meanwhile.
 
     Raises:
         RuntimeError: a graph would be empty, or a quantised variant cannot be compiled here.
@@ -143,7 +143,7 @@ def _check_plain(architecture: Architecture) -> None:
 def _prepared_translation(
     model: EncoderDecoder, example: Tensor, keep_compiled: bool
 ) -> PreparedModel:
-    """Whole translations, all steps of them: the encoder's pass and one step compiled apart."""
+    """Prepare whole translations: the encoder's pass and one step are compiled apart."""
     if example.device.type == "cuda":
         captured, _ = _graphed(
             lambda sources: translate(model, sources, stop_early=False), example
@@ -153,7 +153,7 @@ def _prepared_translation(
     if _has_compiler():
         use_private_caches()
         if not keep_compiled:
-            torch._dynamo.reset()
+            torch.compiler.reset()
         parts = Parts(
             torch.compile(EncoderPass(model), dynamic=False),
             torch.compile(model.decoder.step, dynamic=False),
@@ -173,7 +173,7 @@ def _has_compiler() -> bool:
 
 
 def run_eagerly(model: nn.Module) -> PreparedModel:
-    """Run ``model`` op by op: the same arithmetic with no compiling, for a few batches."""
+    """Run ``model`` op by op, without compiling, for a few batches."""
 
     def call(inputs: Tensor) -> Tensor:
         with torch.no_grad():
@@ -190,7 +190,7 @@ def _compressed_block(
     precision, sparsity = spec.compression.precision, spec.compression.sparsity
     if sparsity != "dense":
         prune(block, name, sparsity)
-    # Quantised int8 products take and give the stream's dtype; others run in their own.
+    # Quantised int8 products read and write the stream's dtype; others have their own.
     inner = DTYPES.get(precision, stream)
     block.to(inner)
     if sparsity == "2:4" and not is_simulated(spec.compression, device_of(block)):
@@ -201,7 +201,7 @@ def _compressed_block(
 
 
 def device_of(module: nn.Module) -> str:
-    """Type of the device that ``module`` lies on: ``cpu`` or ``cuda``."""
+    """Type of the device of ``module``: ``cpu`` or ``cuda``."""
     return next(module.parameters()).device.type
 
 
@@ -215,8 +215,8 @@ def compiled_layers(
 ) -> Iterator[int]:
     """Compile the layers of ``model`` that have a quantised block, within the context.
 
-    Layer by layer, since equal layers are then compiled once: a whole network takes as much longer
-    as it is deep. Networks of other families, whose layers are not ours, are compiled whole.
+    Layer by layer, as equal layers are then compiled once. Networks of other families are
+    compiled whole.
     """
     parts: list[nn.Module] = [module for module in model.modules() if isinstance(module, Layer)]
     needed = [with_plain or is_quantised(spec) for spec in architecture.layers]
@@ -224,13 +224,13 @@ def compiled_layers(
         parts, needed = [model], [any(needed)]
     chosen = [part for part, is_needed in zip(parts, needed, strict=True) if is_needed]
     use_private_caches()
-    # One for all parts: what another backend has compiled is compiled again.
+    # One backend for all parts: torch compiles again for every other backend.
     backend = inductor(while_compiling)
     for part in chosen:
-        # What torch cannot take whole is an error and not a slower network.
+        # ``fullgraph``: a graph break is an error, not a slower network.
         part.compile(dynamic=False, fullgraph=True, backend=backend)
     with (
-        torch._dynamo.config.patch(
+        torch.compiler.config.patch(  # type: ignore[attr-defined]
             recompile_limit=_MOST_KINDS_OF_LAYERS,
             accumulated_recompile_limit=_MOST_KINDS_OF_LAYERS,
         ),
@@ -240,21 +240,21 @@ def compiled_layers(
             yield len(chosen)
         finally:
             for part in chosen:
-                part._compiled_call_impl = None
+                undo_compile(part)
 
 
 @contextmanager
 def _no_cache_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
-        # Says that torchao's tensors miss a cache, which costs some seconds and nothing else.
+        # torchao's tensors miss a compiler cache, which costs some seconds and nothing else.
         warnings.filterwarnings("ignore", message=".*_stable_hash_for_caching")
         yield
 
 
 def _compiled(model: nn.Module, example: Tensor, keep_compiled: bool) -> PreparedModel:
     if not keep_compiled:
-        # Graphs of other models count towards one limit in torch, past which it stops compiling.
-        torch._dynamo.reset()
+        # Graphs of all models count towards torch's limit, past which it stops compiling.
+        torch.compiler.reset()
     use_private_caches()
     compiled = torch.compile(model, dynamic=False)
 
@@ -276,7 +276,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
-    """A captured forward pass. A graph knows addresses alone: ``reads`` keeps them alive."""
+    """A captured forward pass. ``reads`` keeps the memory alive that the graph addresses."""
 
     reads: Callable[[Tensor], Tensor]
     graph: torch.cuda.CUDAGraph
@@ -284,7 +284,7 @@ class _Captured:
     static_output: Tensor
 
     def replay(self) -> None:
-        """Run the batch of the last call again."""
+        """Run the last batch again."""
         self.graph.replay()
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -296,7 +296,7 @@ class _Captured:
 
 def _graphed(model: Callable[[Tensor], Tensor], example: Tensor) -> tuple[_Captured, float]:
     """Capture one forward pass on the device of ``example``; see ``_capture``."""
-    # Streams and graphs are of the current device, wherever tensors lie.
+    # Streams and graphs are of the current device, whatever the device of the tensors.
     with torch.cuda.device(example.device):
         return _capture(model, example)
 
@@ -304,7 +304,7 @@ def _graphed(model: Callable[[Tensor], Tensor], example: Tensor) -> tuple[_Captu
 def _capture(model: Callable[[Tensor], Tensor], example: Tensor) -> tuple[_Captured, float]:
     """Capture one forward pass; see torch's notes on CUDA graphs for the side stream.
 
-    Also returns what the first of the passes before it took longer than the fastest.
+    Also returns by how much the first warm-up pass took longer than the fastest.
     """
     static_input = example.clone()
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]

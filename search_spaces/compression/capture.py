@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from search_spaces.compression import torch_internals
+
 WhileCompiling = Callable[[], AbstractContextManager[object]]
 
 
@@ -17,7 +19,7 @@ def inductor(while_compiling: WhileCompiling) -> Callable[..., Any]:
 
     It traces with fake tensors and writes code, and runs no kernel. What it made runs outside.
     """
-    compile_graph = torch._dynamo.lookup_backend("inductor")
+    compile_graph = torch_internals.inductor()
 
     def backend(graph: Any, inputs: Any) -> Any:
         if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""A smaller network takes its weights out of a larger trained one.
+"""Initialise a smaller network with weights of a larger trained one.
 
 Shape legend: O d_out, I d_in, R rank, Q query heads, K key-value heads, M merged, E d_head.
 """
@@ -15,7 +15,7 @@ from search_spaces.compression.lowrank import truncated_svd
 from search_spaces.compression.prune import (
     Importance,
     choose_heads,
-    keep_largest,
+    largest_indices,
     magnitude_importance,
 )
 from search_spaces.models.blocks import Attention, FeedForward, Layer
@@ -33,28 +33,28 @@ def inherit(
     *,
     importance: Importance | None = None,
 ) -> Transformer:
-    """A dense fp32 network of ``architecture`` with weights out of ``teacher``.
+    """Build a dense fp32 network of ``architecture`` with weights of ``teacher``.
 
-    * *Depth*: layers evenly spread over the teacher's stay, the first and the last among them;
-      a network of one layer takes the first.
-    * *Heads and channels*: those of largest ``importance`` within their layer stay, in the
-      teacher's order; groups of queries keep their key-value heads (``prune.choose_heads``).
-    * *Rank*: a projection that only the student factorises is the truncated SVD of what stayed
-      (``lowrank.truncated_svd``); factors of equal rank are kept as they are.
-    * Everything else is copied. Precision and sparsity are left to ``apply.compress``.
+    * *Depth*: layers evenly spaced over the teacher's, the first and the last among them; a
+      network of one layer takes the first.
+    * *Heads and channels*: those of largest ``importance`` in their layer, in the teacher's
+      order; groups of queries keep their key-value heads (``prune.choose_heads``).
+    * *Rank*: a projection that only the student factorises is the truncated SVD of the selected
+      weights (``lowrank.truncated_svd``); factors of equal rank are copied.
+    * Everything else is copied. ``apply.compress`` applies precision and sparsity.
 
-    An architecture equal to the teacher's gives the same outputs to the bit; cutting heads or
-    channels that add nothing changes them by rounding only. ``teacher`` stays as it is; the new
-    network is on its device.
+    With the teacher's architecture outputs are the same to the bit; removing heads or channels
+    that add nothing changes them by rounding only. ``teacher`` is unchanged, and the network is on
+    its device.
 
     Args:
         teacher: the trained network.
-        teacher_architecture: what ``teacher`` is.
-        architecture: of the same ``d_model``, ``d_head``, ``patch_size`` and ``resolution``, in
-            nothing larger.
+        teacher_architecture: that of ``teacher``.
+        architecture: of the same ``d_model``, ``d_head``, ``patch_size`` and ``resolution``,
+            and not larger otherwise.
         workload: that of both.
         importance: of the teacher's heads and channels; ``prune.magnitude_importance`` by
-            default, ``prune.taylor_importance`` where training data is at hand.
+            default, ``prune.taylor_importance`` with training data.
 
     Raises:
         ValueError: the architecture does not fit into the teacher, the message names the field;
@@ -66,9 +66,9 @@ def inherit(
         importance = magnitude_importance(teacher)
     _check_importance(importance, teacher_architecture)
     device = teacher.position_TD.device
-    # The seed only keeps torch's global generator as it was: every weight is replaced.
+    # The seed leaves torch's global generator unchanged; every weight is replaced.
     student = build(architecture, workload, generator_seed=0).to(device)
-    sources = kept_layers(teacher_architecture.depth, architecture.depth)
+    sources = source_layers(teacher_architecture.depth, architecture.depth)
     with torch.no_grad():
         for name in ("embed", "norm", "head"):
             getattr(student, name).load_state_dict(getattr(teacher, name).state_dict())
@@ -92,8 +92,8 @@ def inherit(
     return student
 
 
-def kept_layers(teacher_depth: int, depth: int) -> tuple[int, ...]:
-    """Which of the teacher's layers each layer of the student comes from.
+def source_layers(teacher_depth: int, depth: int) -> tuple[int, ...]:
+    """Return the teacher's layer that each layer of the student is initialised from.
 
     Raises:
         ValueError: the depth is larger than the teacher's.
@@ -102,7 +102,7 @@ def kept_layers(teacher_depth: int, depth: int) -> tuple[int, ...]:
         raise ValueError(f"depth must be in 1..{teacher_depth} (the teacher's), got {depth}")
     if depth == 1:
         return (0,)
-    # In whole numbers, halves up: rounding floats would differ between depths by parity.
+    # Integers, halves up: Python rounds halves of floats to even.
     return tuple(
         (2 * index * (teacher_depth - 1) + depth - 1) // (2 * (depth - 1))
         for index in range(depth)
@@ -115,7 +115,7 @@ def check_fits_in(teacher: Architecture, architecture: Architecture) -> None:
         ours, theirs = getattr(architecture, field), getattr(teacher, field)
         if ours != theirs:
             raise ValueError(f"{field} must be {theirs} (the teacher's), got {ours}")
-    for index, source in enumerate(kept_layers(teacher.depth, architecture.depth)):
+    for index, source in enumerate(source_layers(teacher.depth, architecture.depth)):
         before, after = teacher.layers[source], architecture.layers[index]
         where = f"layers[{index}].attention"
         if after.attention.d_head != before.attention.d_head:
@@ -140,7 +140,7 @@ def check_fits_in(teacher: Architecture, architecture: Architecture) -> None:
 def _check_rank(
     where: str, before: AttentionSpec | FfnSpec, after: AttentionSpec | FfnSpec
 ) -> None:
-    # Full rank out of factors is their product: exact, so always allowed.
+    # Full rank from factors is their product, which is exact.
     if before.rank is not None and after.rank is not None:
         _check_at_most(f"{where}.rank", after.rank, before.rank)
 
@@ -183,7 +183,7 @@ def _check_importance(importance: Importance, teacher: Architecture) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Map:
-    """A projection as factors ``(d_out, ..., d_in)``, first applied last, and its bias."""
+    """A projection's bias and factors ``(d_out, ..., d_in)``, the last applied first."""
 
     factors: tuple[Tensor, ...]
     bias: Tensor
@@ -197,18 +197,18 @@ class _Map:
         assert isinstance(projection, nn.Linear)
         return cls((projection.weight,), projection.bias)
 
-    def outputs(self, kept_MO: Tensor) -> _Map:
-        """Rows ``kept_MO[0]``, or the mean of rows ``kept_MO[m]`` over ``m``."""
+    def outputs(self, rows_MO: Tensor) -> _Map:
+        """Select rows, the mean over ``m`` of ``rows_MO[m]``."""
         last, *others = self.factors
-        return _Map((last[kept_MO].mean(dim=0), *others), self.bias[kept_MO].mean(dim=0))
+        return _Map((last[rows_MO].mean(dim=0), *others), self.bias[rows_MO].mean(dim=0))
 
-    def inputs(self, kept_I: Tensor) -> _Map:
-        """Columns ``kept_I``."""
+    def inputs(self, columns_I: Tensor) -> _Map:
+        """Select columns."""
         *others, first = self.factors
-        return _Map((*others, first[:, kept_I]), self.bias)
+        return _Map((*others, first[:, columns_I]), self.bias)
 
     def write_to(self, projection: nn.Module) -> None:
-        """Fill ``projection``, factorising or multiplying where it is not like this one."""
+        """Copy into ``projection``, factorising or multiplying factors where forms differ."""
         if isinstance(projection, FactorisedLinear):
             rank = projection.reduce.out_features
             if len(self.factors) == 2 and self.factors[1].shape[0] == rank:
@@ -235,9 +235,9 @@ def _inherit_attention(
     scores_Q: Tensor,
     where: str,
 ) -> None:
-    kept = choose_heads(scores_Q, before, after, where)
-    queries_I = _members(kept.queries, before.d_head)
-    keys_MO = torch.stack([_members(keys_K, before.d_head) for keys_K in kept.keys.T])
+    selection = choose_heads(scores_Q, before, after, where)
+    queries_I = _members(selection.queries, before.d_head)
+    keys_MO = torch.stack([_members(keys_K, before.d_head) for keys_K in selection.keys.T])
     _Map.of(old.q).outputs(queries_I[None]).write_to(new.q)
     _Map.of(old.k).outputs(keys_MO).write_to(new.k)
     _Map.of(old.v).outputs(keys_MO).write_to(new.v)
@@ -245,11 +245,11 @@ def _inherit_attention(
 
 
 def _inherit_ffn(old: FeedForward, new: FeedForward, after: FfnSpec, scores_F: Tensor) -> None:
-    kept_F = keep_largest(scores_F, after.d_ff)
+    kept_F = largest_indices(scores_F, after.d_ff)
     _Map.of(old.up).outputs(kept_F[None]).write_to(new.up)
     _Map.of(old.down).inputs(kept_F).write_to(new.down)
 
 
 def _members(heads: Tensor, d_head: int) -> Tensor:
-    """Positions of the features of ``heads``."""
+    """Indices of the features of ``heads``."""
     return (heads[:, None] * d_head + torch.arange(d_head, device=heads.device)).flatten()

@@ -1,4 +1,4 @@
-"""Two factors of low rank out of a trained weight, by truncated singular value decomposition.
+"""Low-rank factors of a trained weight, by truncated singular value decomposition.
 
 The truncated decomposition has the least error of all matrices of its rank, in the Frobenius and
 the spectral norm: Eckart & Young 1936, Mirsky 1960.
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def truncated_svd(weight_OI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The nearest product ``expand @ reduce`` of ``rank``.
+    """Return the nearest product ``expand @ reduce`` of ``rank``.
 
-    Singular values are split evenly between the factors (each gets their square root), so that
-    both learn at one speed in a fine-tune. Computed in double precision.
+    Each factor gets the square root of the singular values, so that both learn at one speed in a
+    fine-tune. Computed in double precision.
 
     Args:
         weight_OI: a weight of shape ``(d_out, d_in)``.
@@ -34,9 +34,3 @@ def truncated_svd(weight_OI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     reduce_RI = root_R[:, None] * v_KI[:rank]
     expand_OR = u_OK[:, :rank] * root_R
     return reduce_RI.to(weight_OI.dtype), expand_OR.to(weight_OI.dtype)
-
-
-def optimal_error(weight_OI: Tensor, rank: int) -> float:
-    """The Frobenius error that no matrix of ``rank`` can beat: the root of what is cut off."""
-    singular = torch.linalg.svdvals(weight_OI.detach().double())
-    return float(singular[rank:].square().sum().sqrt())

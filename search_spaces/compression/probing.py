@@ -147,7 +147,7 @@ def _probe_shape(
     """Prepare, profile and time the choices ``names`` at one shape."""
     import torch
 
-    torch._dynamo.reset()
+    torch.compiler.reset()
     rows: dict[str, Row] = {"dense": Row("dense", shape, "real")}
     calls: dict[str, Call] = {}
     # bf16 is what others are compared with, asked for or not.

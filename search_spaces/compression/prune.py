@@ -1,6 +1,6 @@
-"""How much each attention head and feed-forward channel matters, and which ones to keep.
+"""Structured pruning: importance of attention heads and feed-forward channels, and selection.
 
-Structured pruning: what is kept makes a smaller dense network, which every kernel runs faster.
+The remaining heads and channels make a smaller dense network, which every kernel runs faster.
 
 Shape legend: Q query heads, K key-value heads, G query heads to a key-value head, E d_head,
 D d_model, F d_ff, B batch, T tokens, M key-value heads merged into one.
@@ -27,7 +27,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """A score for each query head and each feed-forward channel of every layer; larger matters.
+    """Scores of query heads and feed-forward channels of every layer; larger matters more.
 
     ``heads[layer]`` has shape ``(n_heads,)``, ``channels[layer]`` shape ``(d_ff,)``. Scores are
     compared within a layer only.
@@ -38,12 +38,12 @@ class Importance:
 
 
 def magnitude_importance(model: Transformer) -> Importance:
-    """Scores from weights alone: the norm of the map that a head or channel adds to the stream.
+    """Score by weights alone: the norm of the map that a head or channel adds to the stream.
 
     A head adds a weighted mean over tokens of ``W_o (W_v x + b_v)``, so its score is the
     Frobenius norm of ``W_o [W_v, b_v]``; a channel's is the norm of its row of ``up``, bias
     included, times that of its column of ``down``. The gain and shift of the norm that feeds the
-    block are folded in first. A score is 0 exactly where nothing is ever added.
+    block are folded in first. A score is 0 if and only if the head or channel adds nothing.
     """
     heads, channels = [], []
     with torch.no_grad():
@@ -66,17 +66,17 @@ def magnitude_importance(model: Transformer) -> Importance:
 def taylor_importance(
     model: Transformer, batches: Iterable[tuple[Tensor, Tensor]], *, loss: Loss | None = None
 ) -> Importance:
-    """First-order Taylor scores: how much the loss would change were a head or channel cut out.
+    """First-order Taylor scores: change of the loss if a head or channel were removed.
 
     Each head's or channel's output is multiplied by a gate of 1; the score is the mean over
     samples of the absolute gradient of the sample's loss by the gate, which equals
     ``|sum w * dL/dw|`` over the weights that read that output. Sources: Michel et al. 2019,
-    equation 2 (heads); Molchanov et al. 2019, section 3.1 (channels). ``model`` stays as it is.
+    equation 2 (heads); Molchanov et al. 2019, section 3.1 (channels). ``model`` is unchanged.
 
     Args:
         model: the trained network.
-        batches: ``(inputs, targets)`` on the model's device. *Training* data only: scores decide
-            what the network becomes, so validation or test data here would leak.
+        batches: ``(inputs, targets)`` on the model's device, of *training* data only: other data
+            would leak into the pruned network.
         loss: from logits and targets to the batch's mean loss; cross-entropy by default.
 
     Raises:
@@ -91,7 +91,7 @@ def taylor_importance(
         mean_loss = (loss or _cross_entropy)(logits, targets)
         gradients = torch.autograd.grad(mean_loss, gates)
         for index in range(len(layers)):
-            # The loss is a mean over samples: times the batch size it is each sample's own.
+            # The loss is a mean over samples: scale gradients to those of single samples.
             for scores, gradient in (
                 (heads[index], gradients[2 * index]),
                 (channels[index], gradients[2 * index + 1]),
@@ -107,11 +107,8 @@ def taylor_importance(
 
 
 @dataclass(frozen=True, slots=True)
-class KeptHeads:
-    """Query heads ``queries`` ``(Q,)`` that stay, and the key-value heads ``keys`` ``(K, M)``.
-
-    Where ``M`` is above 1 those heads become one, their mean.
-    """
+class HeadSelection:
+    """Selected query heads ``(Q,)`` and key-value heads ``(K, M)``, averaged over ``M``."""
 
     queries: Tensor
     keys: Tensor
@@ -119,12 +116,12 @@ class KeptHeads:
 
 def choose_heads(
     scores_Q: Tensor, teacher: AttentionSpec, student: AttentionSpec, where: str
-) -> KeptHeads:
-    """The heads to keep, groups respected: a kept query still reads its own key-value head.
+) -> HeadSelection:
+    """Select heads so that each selected query still reads its own key-value head.
 
-    With fewer queries to a group, the groups whose best queries score highest stay. With more
-    queries to a group than the teacher has, neighbouring groups share the mean of their
-    key-value heads (Ainslie et al. 2023, section 2.1). Ties go to the head that comes first.
+    With fewer queries a group, the groups whose best queries score highest stay. With more
+    queries a group than the teacher has, neighbouring groups share the mean of their key-value
+    heads (Ainslie et al. 2023, section 2.1). Ties go to the first head.
 
     Raises:
         ValueError: too few key-value heads for such groups; ``where`` names the block.
@@ -140,21 +137,21 @@ def choose_heads(
         )
     scores_KG = scores_Q.reshape(teacher.n_kv_heads, group)
     best_K = scores_KG.sort(dim=1, descending=True).values[:, : min(group, wanted)].sum(dim=1)
-    keys_KM = keep_largest(best_K, student.n_kv_heads * merged).reshape(-1, merged)
+    keys_KM = largest_indices(best_K, student.n_kv_heads * merged).reshape(-1, merged)
     queries = []
     for keys_M in keys_KM:
         members = (keys_M[:, None] * group + torch.arange(group, device=keys_M.device)).flatten()
-        queries.append(members[keep_largest(scores_Q[members], wanted)])
-    return KeptHeads(torch.cat(queries), keys_KM)
+        queries.append(members[largest_indices(scores_Q[members], wanted)])
+    return HeadSelection(torch.cat(queries), keys_KM)
 
 
-def keep_largest(scores: Tensor, n: int) -> Tensor:
-    """Positions of the ``n`` largest scores, in rising order; ties go to the first."""
+def largest_indices(scores: Tensor, n: int) -> Tensor:
+    """Indices of the ``n`` largest scores, ascending; ties go to the first."""
     return scores.argsort(descending=True, stable=True)[:n].sort().values
 
 
 def dense_weight(projection: nn.Module) -> Tensor:
-    """The ``(d_out, d_in)`` weight of a projection, its factors multiplied."""
+    """Weight ``(d_out, d_in)`` of a projection, the product of its factors."""
     if isinstance(projection, FactorisedLinear):
         return projection.expand.weight @ projection.reduce.weight
     assert isinstance(projection, nn.Linear)
@@ -166,7 +163,7 @@ def _layers(model: Transformer) -> list[Layer]:
 
 
 def _folded(projection: nn.Module, norm: nn.LayerNorm) -> Tensor:
-    """``(d_out, d_in + 1)``: weight and bias as seen from the normalised, unscaled input."""
+    """Weight and bias with the norm's gain and shift folded in, ``(d_out, d_in + 1)``."""
     weight_OI = dense_weight(projection)
     linear = projection.expand if isinstance(projection, FactorisedLinear) else projection
     assert isinstance(linear, nn.Linear)
@@ -177,7 +174,7 @@ def _folded(projection: nn.Module, norm: nn.LayerNorm) -> Tensor:
 def _gated(
     model: Transformer, layers: list[Layer], inputs: Tensor, widths: list[int]
 ) -> tuple[list[Tensor], Tensor]:
-    """Gates of ones, heads then channels of each layer, and the logits that depend on them."""
+    """Gates of ones, for heads then channels of each layer, and the logits through them."""
     gates: list[Tensor] = []
 
     def gate(module: nn.Module, n: int) -> torch.utils.hooks.RemovableHandle:

@@ -1,16 +1,15 @@
-"""Networks that train as if quantised, so that their weights bear it.
+"""Quantisation-aware training: round in the forward pass, so that weights adapt to rounding.
 
-In the forward pass weights and activations take the values that torchao's quantised tensors give
-them; in the backward pass rounding counts as the identity (straight-through estimator, Bengio et
-al. 2013; quantisation-aware training, Jacob et al. 2018). What is trained are plain fp32 weights,
-which ``compress`` then quantises like any others. torchao's own fake quantiser is not used, since
-it rounds activations asymmetrically and its int8 kernels symmetrically (0.18).
+Weights and activations take the values that torchao's quantised tensors give them; the backward
+pass treats rounding as the identity (straight-through estimator, Bengio et al. 2013;
+quantisation-aware training, Jacob et al. 2018). The trained weights are plain fp32, which
+``compress`` then quantises. torchao's own fake quantiser is not used: it rounds activations
+asymmetrically, its int8 kernels symmetrically (0.18).
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,22 +17,27 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import PRECISIONS, Architecture, Precision
 from search_spaces.architecture.layer_kinds import PLAIN
-from search_spaces.compression.quantize import DTYPES, torchao_config
+from search_spaces.compression.quantize import (
+    DTYPES,
+    rounded_activations,
+    rounded_weight,
+    torchao_config,
+)
 from search_spaces.models.transformer import Transformer
 
-# Precisions that torchao rounds to. bf16 is a cast, which costs accuracy only in odd cases.
+# Precisions that torchao rounds to. bf16 is a cast, which seldom costs accuracy.
 FAKE_QUANTISED: tuple[Precision, ...] = tuple(p for p in PRECISIONS if p not in PLAIN)
 
 
 def is_quantised(architecture: Architecture) -> bool:
-    """Whether a block of ``architecture`` could gain from quantisation-aware training."""
+    """Whether a block of ``architecture`` has a precision that torchao rounds to."""
     return any(b.compression.precision in FAKE_QUANTISED for b in architecture.blocks)
 
 
 def fake_quantised(model: Transformer, architecture: Architecture) -> Transformer:
-    """A copy of ``model`` whose quantised blocks round in the forward pass.
+    """Return a copy of ``model`` whose quantised blocks round in the forward pass.
 
-    Parameters keep their names, so ``model.load_state_dict`` takes the copy's back.
+    Parameters keep their names, so that ``model.load_state_dict`` accepts the copy's.
 
     Raises:
         ValueError: no block of ``architecture`` is quantised.
@@ -54,10 +58,10 @@ def fake_quantised(model: Transformer, architecture: Architecture) -> Transforme
 
 
 class FakeQuantisedLinear(nn.Module):
-    """A ``Linear`` that computes with rounded values and learns as if they were not."""
+    """A ``Linear`` that computes with rounded values, with straight-through gradients."""
 
     def __init__(self, linear: nn.Linear, precision: Precision, device_type: str = "cpu") -> None:
-        """Take over the parameters of ``linear``."""
+        """Share the parameters of ``linear``."""
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
         self._config = torchao_config(precision, device_type)
@@ -65,10 +69,10 @@ class FakeQuantisedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., d_in)`` to ``(..., d_out)``."""
-        rounded, activations = _rounded_weight(self.weight, self._config, self._dtype)
+        rounded, activations = rounded_weight(self.weight, self._config, self._dtype)
         weight = _straight_through(self.weight, rounded)
         if activations is not None:
-            x = _straight_through(x, _round_trip(x, activations))
+            x = _straight_through(x, rounded_activations(x, activations))
         return F.linear(x, weight, self.bias)
 
 
@@ -82,34 +86,3 @@ def _replace_linears(block: nn.Module, precision: Precision, device_type: str) -
 
 def _straight_through(value: Tensor, rounded: Tensor) -> Tensor:
     return value + (rounded.to(value.dtype) - value).detach()
-
-
-def _rounded_weight(weight: Tensor, config: Any, dtype: torch.dtype) -> tuple[Tensor, Any]:
-    """What the product makes of ``weight``, and how it rounds activations, ``None`` if not."""
-    # Imported already, and quietly, by ``torchao_config``.
-    from torchao.quantization import quantize_
-
-    with torch.no_grad():
-        holder = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-        holder.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
-        # torchao sets this for the whole process, which training in fp32 must not notice.
-        matmul_precision = torch.get_float32_matmul_precision()
-        quantize_(holder, config)
-        torch.set_float32_matmul_precision(matmul_precision)
-        quantised: Any = holder.weight.data
-        activations = getattr(quantised, "act_quant_kwargs", None)
-        if activations is not None:
-            return quantised.dequantize(), activations
-        # Packed weights cannot be read back (0.18), but the identity times them can.
-        identity = torch.eye(weight.shape[1], dtype=dtype, device=weight.device)
-        return holder(identity).T, None
-
-
-def _round_trip(x: Tensor, how: Any) -> Tensor:
-    """``x`` quantised as the product would quantise it when it comes, and back."""
-    from torchao.quantization.quantize_.common import _choose_quant_func_and_quantize_tensor
-
-    with torch.no_grad():
-        # Products quantise rows of a matrix: all dimensions but the last are one.
-        rows = _choose_quant_func_and_quantize_tensor(x.detach().reshape(-1, x.shape[-1]), how)
-        return rows.dequantize().reshape(x.shape)  # type: ignore[no-any-return]

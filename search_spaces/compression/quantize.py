@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from search_spaces.architecture import INT4_GROUP_SIZE, Precision
 from search_spaces.compression.padded import pad_rows
@@ -126,6 +126,46 @@ def weight_precision(linear: nn.Linear) -> str:
         return "fp8"
     is_four_bit = name in ("Int4OpaqueTensor", "Int4TilePackedTo4dTensor")
     return "int4wo" if is_four_bit else name
+
+
+def rounded_weight(weight: Tensor, config: Any, dtype: torch.dtype) -> tuple[Tensor, Any]:
+    """Return ``weight`` as quantised, and how activations are quantised, ``None`` if not."""
+    with quiet_torchao():
+        from torchao.quantization import quantize_
+
+    with torch.no_grad():
+        holder = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        holder.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
+        # torchao sets this for the whole process; training in fp32 must not change with it.
+        matmul_precision = torch.get_float32_matmul_precision()
+        quantize_(holder, config)
+        torch.set_float32_matmul_precision(matmul_precision)
+        quantised: Any = holder.weight.data
+        activations = getattr(quantised, "act_quant_kwargs", None)
+        if activations is not None:
+            return quantised.dequantize(), activations
+        # Packed weights cannot be read back (0.18), but the identity times them can.
+        identity = torch.eye(weight.shape[1], dtype=dtype, device=weight.device)
+        return holder(identity).T, None
+
+
+def rounded_activations(x: Tensor, how: Any) -> Tensor:
+    """Return ``x`` quantised per row as the product quantises it, and dequantised.
+
+    Raises:
+        RuntimeError: torchao has no such function; says which versions have.
+    """
+    try:
+        from torchao.quantization.quantize_.common import _choose_quant_func_and_quantize_tensor
+    except ImportError as error:
+        raise RuntimeError(
+            f"quantisation-aware training must have torchao 0.18, and cannot use this one: {error}"
+        ) from None
+
+    with torch.no_grad():
+        # Products quantise rows of a matrix: all dimensions but the last are one.
+        rows = _choose_quant_func_and_quantize_tensor(x.detach().reshape(-1, x.shape[-1]), how)
+        return rows.dequantize().reshape(x.shape)  # type: ignore[no-any-return]
 
 
 def _check_shape(name: str, linear: nn.Linear, precision: Precision) -> None:

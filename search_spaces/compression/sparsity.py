@@ -1,12 +1,12 @@
-"""Masks of weights: 2:4, whose zeros CUDA kernels skip, and unstructured, whose zeros none does.
+"""Masks of weights: 2:4, whose zeros CUDA kernels skip, and unstructured, which no kernel skips.
 
 2:4 keeps the two largest of each four consecutive weights along the input: Mishra et al. 2021,
 "Accelerating Sparse Deep Neural Networks". On CUDA the masked weight becomes torch's
 semi-structured tensor, whose product is the sparse tensor-core kernel. Elsewhere, and for
-unstructured masks everywhere, the mask is a *simulation*, which saves nothing
+unstructured masks everywhere, the mask is *simulated* and saves nothing
 (``search_spaces.architecture.simulated``).
 
-A network recovers by training on with its zeros held:
+A network recovers by a fine-tune that keeps its zeros:
 
 ```python
 masks = Masks.of(model, architecture)  # prunes the model now
@@ -16,7 +16,7 @@ for inputs, targets in batches:
     masks.apply_()
 ```
 
-``apply.compress`` then finds the same weights to be the largest.
+``apply.compress`` then prunes the same weights.
 """
 
 from __future__ import annotations
@@ -24,75 +24,70 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import UNSTRUCTURED, Architecture, Sparsity
+from search_spaces.compression.torch_internals import searched_sparse_products
 
 # What cuSPARSELt takes in bf16.
 _CUDA_MULTIPLE = 64
-# Of a product's options, those that its search takes too.
-_SEARCHED_BY = ("bias", "alpha", "out_dtype", "transpose_result")
 
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """The weights of a network that some mask rules, each with what of it stays.
+    """Masked weights of a network.
 
-    ``weights`` are the network's own parameters, ``kept`` boolean tensors of the same shapes.
+    ``weights`` are the network's own parameters, ``masks`` boolean tensors of the same shapes,
+    True where a weight stays.
     """
 
     weights: tuple[Tensor, ...]
-    kept: tuple[Tensor, ...]
+    masks: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, model: nn.Module, architecture: Architecture) -> Masks:
-        """Masks by magnitude of every block that asks for sparsity, applied at once.
+        """Make and apply masks by magnitude for every sparse block.
 
         Raises:
-            ValueError: a layer's shape has no such mask; the layer is named.
+            ValueError: a layer's shape has no such mask; the message names the layer.
         """
         weights: list[Tensor] = []
-        kept: list[Tensor] = []
+        found: list[Tensor] = []
         for index, spec in enumerate(architecture.layers):
             for name, block in (("attention", spec.attention), ("ffn", spec.ffn)):
                 sparsity = block.compression.sparsity
                 if sparsity != "dense":
                     where = f"layers.{index}.{name}"
-                    # By parameter and not by layer type, so that layers which wrap a weight for
-                    # quantisation-aware training are masked too.
+                    # By parameter, not by layer type: wrappers for quantisation-aware training
+                    # are masked too.
                     for path, weight in model.get_submodule(where).named_parameters():
                         if weight.ndim == 2:
                             layer = path.removesuffix(".weight")
                             weights.append(weight)
-                            kept.append(make_mask(weight, sparsity, f"{where}.{layer}"))
-        masks = cls(tuple(weights), tuple(kept))
+                            found.append(make_mask(weight, sparsity, f"{where}.{layer}"))
+        masks = cls(tuple(weights), tuple(found))
         masks.apply_()
         return masks
 
     def apply_(self) -> None:
-        """Zero what does not stay; call it after each step of the optimiser."""
+        """Zero the masked weights; call it after each optimiser step."""
         with torch.no_grad():
-            for weight, kept in zip(self.weights, self.kept, strict=True):
-                weight.mul_(kept)
+            for weight, mask in zip(self.weights, self.masks, strict=True):
+                weight.mul_(mask)
 
 
 def make_mask(weight: Tensor, sparsity: Sparsity, name: str) -> Tensor:
-    """A boolean mask over ``weight`` ``(d_out, d_in)``, True where a weight stays.
+    """Make a boolean mask over ``weight`` ``(d_out, d_in)``, True where a weight stays.
 
-    Unstructured masks keep the largest of the whole matrix; ties go to the first.
+    Unstructured masks keep the largest weights of the whole matrix; ties go to the first.
 
     Raises:
         ValueError: the shape has no such mask; ``name`` is the layer's.
     """
     if sparsity == "2:4":
-        if weight.shape[1] % 4:
-            raise ValueError(
-                f"{name} must have an input size divisible by 4 for 2:4, got {weight.shape[1]}"
-            )
-        return mask_2_4(weight)
+        return mask_2_4(weight, name)
     n_zero = round(UNSTRUCTURED[sparsity] * weight.numel())
     order = weight.detach().abs().flatten().argsort(descending=True, stable=True)
     mask = torch.ones_like(order, dtype=torch.bool)
@@ -100,18 +95,18 @@ def make_mask(weight: Tensor, sparsity: Sparsity, name: str) -> Tensor:
     return mask.reshape(weight.shape)
 
 
-def mask_2_4(weight: Tensor) -> Tensor:
-    """A boolean mask, True where a weight stays: two of each four along the last dimension.
+def mask_2_4(weight: Tensor, name: str = "weight") -> Tensor:
+    """Make a boolean mask, True for the two largest of each four weights of a row.
 
     Raises:
-        ValueError: the last dimension is not divisible by 4.
+        ValueError: the input size is not divisible by 4.
     """
     rows, columns = weight.shape
     if columns % 4:
-        raise ValueError(f"columns must be divisible by 4 for 2:4, got {columns}")
+        raise ValueError(f"{name} must have an input size divisible by 4 for 2:4, got {columns}")
     groups = weight.detach().abs().reshape(rows, columns // 4, 4)
-    kept = groups.topk(2, dim=-1).indices
-    mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, kept, True)
+    largest = groups.topk(2, dim=-1).indices
+    mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, largest, True)
     return mask.reshape(rows, columns)
 
 
@@ -119,7 +114,7 @@ def prune(block: nn.Module, name: str, sparsity: Sparsity) -> None:
     """Mask the weight of every ``Linear`` under ``block`` by magnitude, in place.
 
     Raises:
-        ValueError: a layer's shape has no such mask; ``name`` and the layer are said.
+        ValueError: a layer's shape has no such mask; the message has ``name`` and the layer.
     """
     for inner, linear in _linears(block):
         with torch.no_grad():
@@ -131,7 +126,7 @@ def _linears(block: nn.Module) -> list[tuple[str, nn.Linear]]:
 
 
 def to_sparse_kernels(block: nn.Module, name: str) -> None:
-    """Make masked CUDA weights run as sparse products, in place.
+    """Convert masked CUDA weights to semi-structured tensors, in place.
 
     Raises:
         ValueError: a layer's shape has no sparse kernel.
@@ -152,8 +147,8 @@ def to_sparse_kernels(block: nn.Module, name: str) -> None:
 def search_sparse_algorithms(model: nn.Module, run: Callable[[], object]) -> None:
     """Choose cuSPARSELt's algorithm for each sparse product of ``model``, in place.
 
-    Which is fastest depends on shapes, so the library tries them at those that ``run`` gives, a
-    pass of ``model``. Without a search every product runs the library's first algorithm.
+    The fastest depends on shapes, so the library tries all in ``run``, a pass of ``model``.
+    Without a search every product runs the library's first algorithm.
     """
     from torch.sparse import SparseSemiStructuredTensorCUSPARSELT
 
@@ -164,17 +159,9 @@ def search_sparse_algorithms(model: nn.Module, run: Callable[[], object]) -> Non
     ]
     if not weights:
         return
-    found: dict[int, int] = {}
-    product = torch._cslt_sparse_mm
-
-    def searched(packed: Tensor, dense: Tensor, **options: Any) -> Tensor:
-        asked = {name: options[name] for name in _SEARCHED_BY if name in options}
-        # By the product's own arguments, whose layout differs from version to version of torch.
-        found[packed.data_ptr()] = torch._cslt_sparse_mm_search(packed, dense, **asked)
-        return product(packed, dense, **options)
-
-    with mock.patch.object(torch, "_cslt_sparse_mm", searched), torch.no_grad():
+    with searched_sparse_products() as algorithms, torch.no_grad():
         run()
     for weight in weights:
-        # A layer that did not run keeps the first.
-        weight.alg_id_cusparselt = found.get(weight.packed.data_ptr(), weight.alg_id_cusparselt)
+        # A layer that did not run keeps the first algorithm.
+        default = weight.alg_id_cusparselt
+        weight.alg_id_cusparselt = algorithms.get(weight.packed.data_ptr(), default)

@@ -1,14 +1,13 @@
-"""Compressed networks on disk, as small as they are in memory: safetensors, no pickle.
+"""Compressed networks on disk, in compressed form: safetensors, no pickle.
 
-Plain tensors lie under their parameter's name, the parts of a quantised weight under
-``name:part``, and 2:4 weights as ``name:values`` and ``name:positions``: of each four
-consecutive weights the two that are kept, and where they were, in two bits each. What kind of
-weight each layer has is not stored: the architecture says it, and loading builds such a network
-and fills it.
+Plain tensors are stored by parameter name, the parts of a quantised weight as ``name:part``, and
+2:4 weights as ``name:values`` and ``name:positions``: the two non-zero weights of each four, with
+two bits of position each. The kind of each weight follows from the architecture: loading builds
+the network and fills it.
 
-Trained fp32 weights and ``apply.compress`` give the same network on any device; this form is for
-shipping the small one. 4-bit weights are laid out for one kind of device (and on CPUs for one
-instruction set), so they load there only.
+Trained fp32 weights and ``apply.compress`` give the same network on any device; this form is
+smaller to ship. The layout of 4-bit weights is of one kind of device (and on CPUs of one
+instruction set), and loads only there.
 """
 
 from __future__ import annotations
@@ -33,11 +32,10 @@ _VALUES, _POSITIONS = "values", "positions"
 
 
 def save_compressed(model: Transformer, architecture: Architecture, path: Path) -> None:
-    """Write the network that ``apply.compress`` made, whole or not at all.
+    """Write a network of ``apply.compress`` atomically.
 
     Raises:
-        ValueError: a weight is of a kind that has no stored form; said before anything is
-            written.
+        ValueError: a weight is of a kind without a stored form; nothing is written.
     """
     tensors = stored_tensors(model, architecture)
     metadata = {
@@ -51,7 +49,7 @@ def save_compressed(model: Transformer, architecture: Architecture, path: Path) 
 def load_compressed(
     architecture: Architecture, workload: Workload, path: Path, *, device: str = "cpu"
 ) -> Transformer:
-    """Read what ``save_compressed`` wrote, ready to run: the same outputs to the bit.
+    """Read what ``save_compressed`` wrote; outputs are the same to the bit.
 
     Raises:
         ValueError: the file is missing, corrupt, of another architecture, or laid out for
@@ -81,10 +79,10 @@ def load_compressed(
 
 
 def stored_tensors(model: Transformer, architecture: Architecture) -> dict[str, Tensor]:
-    """What ``save_compressed`` writes, by name; their bytes are the network's stored size.
+    """Return the tensors that ``save_compressed`` writes, by name.
 
     Raises:
-        ValueError: a weight is of a kind that has no stored form.
+        ValueError: a weight is of a kind without a stored form.
     """
     sparse = _sparse_weights(model, architecture)
     stored: dict[str, Tensor] = {}
@@ -101,10 +99,10 @@ def stored_tensors(model: Transformer, architecture: Architecture) -> dict[str, 
 
 
 def pack_2_4(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
-    """Values ``(d_out, d_in / 2)`` and positions, a byte for each two groups of four.
+    """Return values ``(d_out, d_in / 2)`` and positions, a byte for each two groups of four.
 
     Raises:
-        ValueError: a group of four holds more than two values.
+        ValueError: a group of four has more than two non-zero values.
     """
     groups_G4 = weight_OI.reshape(-1, 4)
     present_G4 = groups_G4 != 0
@@ -130,7 +128,7 @@ def unpack_2_4(values: Tensor, positions: Tensor) -> Tensor:
 def _fill(
     model: Transformer, architecture: Architecture, tensors: Mapping[str, Tensor], path: Path
 ) -> None:
-    """Put stored values into a network of the same kind."""
+    """Copy stored values into a network of the same architecture."""
     wanted = stored_tensors(model, architecture)
     for name in sorted(wanted.keys() | tensors.keys()):
         mine, theirs = (
@@ -156,7 +154,7 @@ def _fill(
 
 
 def _parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """The plain tensors that ``tensor`` consists of, with what its type calls them."""
+    """Yield the names and values of the plain tensors that ``tensor`` consists of."""
     if type(tensor) is Tensor or _is_semi_structured(tensor):
         yield "", tensor
     elif type(tensor).__module__.startswith("torchao."):
@@ -188,7 +186,7 @@ def _replace_sparse(model: nn.Module, name: str, dense: Tensor) -> None:
 
 
 def _sparse_weights(model: nn.Module, architecture: Architecture) -> set[str]:
-    """Names of the weights that hold two values of each four."""
+    """Names of the 2:4 weights."""
     found = set()
     for index, spec in enumerate(architecture.layers):
         for block, compression in (
@@ -206,7 +204,7 @@ def _sparse_weights(model: nn.Module, architecture: Architecture) -> set[str]:
 
 
 def _layout(architecture: Architecture, device_type: str) -> str:
-    """What kind of device the stored form is for; ``any`` unless it holds 4-bit weights."""
+    """Kind of device that the stored form is for; ``any`` without 4-bit weights."""
     if all(block.compression.precision != "int4wo" for block in architecture.blocks):
         return "any"
     if device_type == "cpu":

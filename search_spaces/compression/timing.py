@@ -1,4 +1,4 @@
-"""Seconds of several models in turns: what drifts on the machine drifts for all of them."""
+"""Interleaved timing of several models, so that drift of the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ Call = Callable[[], object]
 def time_in_turns(
     calls: Mapping[str, Call], device: str, *, turns: int = 9, turn_s: float = 0.02
 ) -> dict[str, list[float]]:
-    """Seconds a call of each, one figure a turn; every turn runs all of them in one order.
+    """Measure seconds a call of each model, one figure a turn; every turn runs all in order.
 
-    Each runs as often in a turn as fits into ``turn_s``, once at least, after a warm-up. On one
-    thread of a CPU the seconds are those of the CPU, which waiting for busy neighbours does not
-    lengthen; elsewhere they are the clock's.
+    A model runs as often in a turn as fits into ``turn_s``, at least once, after a warm-up. On one
+    CPU thread this is CPU time, which other processes do not lengthen; elsewhere wall time.
     """
     import torch
 
@@ -43,12 +42,12 @@ def time_in_turns(
 
 
 def median_ratio(times: Mapping[str, list[float]], name: str, *references: str) -> float | None:
-    """Median over turns of the ratio of two times of the same turn; ``None`` without both.
+    """Median over turns of the ratio of two times of one turn; ``None`` if one is missing.
 
-    Of several references it is to the one that is faster in the median.
+    Of several references the one with the least median counts.
     """
-    known = [times[reference] for reference in references if reference in times]
-    if name not in times or not known:
+    timed = [times[reference] for reference in references if reference in times]
+    if name not in times or not timed:
         return None
-    fastest = min(known, key=median)
+    fastest = min(timed, key=median)
     return median(a / b for a, b in zip(times[name], fastest, strict=True))

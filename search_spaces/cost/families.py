@@ -1,10 +1,10 @@
-"""Families of networks other than ours: how a user's own model is built and counted.
+"""Families of networks: how users' own models are built and counted.
 
-An architecture of family ``"transformer"`` is one of our networks. One of another family is any
-``torch.nn.Module`` that reads the inputs of a workload and gives its outputs, made out of the same
-genes (width, depth, feed-forward widths, patch size, resolution ...) and of ``extra`` genes of its
-own. A family runs in fp32, dense and at full rank; genes that it does not read must have one value
-in a space, so that one network has one name. docs/plugins.md has an example.
+Family ``"transformer"`` is built in. Another family makes any ``torch.nn.Module`` that maps the
+inputs of a workload to its outputs, from the same genes (width, depth, feed-forward widths, patch
+size, resolution ...) and from ``extra`` genes of its own. It runs in fp32, dense and at full rank.
+Genes that it does not read must have one value in a space, so that a network has one name.
+docs/plugins.md has an example.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.architecture import TRANSFORMER, Architecture
-from search_spaces.plugins import offered
+from search_spaces.plugins import plugin_entries
 from search_spaces.workload import Workload
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ class FamilyCounts:
 
     ``macs`` (multiply-accumulates of matrix products), ``moved_values`` (read and written, weights
     left out) and ``peak_values`` (alive at once) are per sample, ``n_kernels`` launches of a
-    forward pass in eager mode. They are features of predictors and what limits are held against:
-    joules and accuracies are always measured.
+    forward pass in eager mode. Predictors and limits use them; joules and quality are measured.
 
     Raises:
         ValueError: a field has another length, or holds a value that is not finite and above 0.
@@ -45,7 +44,7 @@ class FamilyCounts:
     n_kernels: NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        """Validate: what a user's formula gives goes into logarithms."""
+        """Validate: predictors take the logarithm of a user's counts."""
         for field in fields(self):
             values = np.asarray(getattr(self, field.name), dtype=float)
             if values.shape != np.shape(self.params) or values.ndim != 1:
@@ -58,10 +57,10 @@ class FamilyCounts:
 
 
 class Family(Protocol):
-    """How networks of one family are made and what they take."""
+    """How to build and count the networks of one family."""
 
     def build(self, architecture: Architecture, workload: Workload) -> nn.Module:
-        """The network with random weights; it maps a batch of inputs to outputs.
+        """Build the network with random weights; it maps a batch of inputs to outputs.
 
         Raises:
             ValueError: the architecture does not fit the workload.
@@ -69,17 +68,17 @@ class Family(Protocol):
         ...
 
     def count(self, batch: ArchitectureBatch, workload: Workload) -> FamilyCounts:
-        """Counts of every architecture of ``batch``; its ``extra`` has the family's own genes."""
+        """Count every architecture of ``batch``, whose ``extra`` has the family's own genes."""
         ...
 
 
 def get_family(name: str) -> Family:
-    """The family called ``name``, of a plug-in or an installed package.
+    """Return the family ``name`` of a plug-in or an installed package.
 
     Raises:
-        ValueError: there is no such family here.
+        ValueError: no such family is registered.
     """
-    found = offered("FAMILIES")
+    found = plugin_entries("FAMILIES")
     if name not in found:
         allowed = ", ".join([TRANSFORMER, *sorted(found)])
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Whether every block of an architecture has its kernel on a device, told by shapes alone.
+"""Check by shapes alone whether every block of an architecture has a kernel on a device.
 
-The same rules that ``compression`` applies when it builds a model, asked before anything is built:
-a plan of hundreds of measurements must not find out one failed process at a time.
+These are the rules that ``compression`` applies when it builds a model. Plans of hundreds of
+measurements check them first, instead of failing one process at a time.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ SPARSE_GROUP = 4
 
 
 def least_rows(precision: Precision, device: str) -> int:
-    """Fewest rows that the product of ``precision`` takes on ``device``; fewer are padded."""
+    """Least number of rows for the product of ``precision`` on ``device``; fewer are padded."""
     return INT8_CUDA_LEAST_ROWS if precision == "int8" and device.startswith("cuda") else 1
 
 
 def kernel_fault(architecture: Architecture, device: str) -> str | None:
-    """Why a block cannot run on ``device`` (``cpu`` or ``cuda:N``), ``None`` if all can.
+    """Return why a block cannot run on ``device`` (``cpu`` or ``cuda:N``), ``None`` if all can.
 
-    Masks without a kernel of their own run dense (``search_spaces.architecture.simulated``). The
-    rows of a batch are no fault: too few for a kernel are padded (``least_rows``). Says nothing of
-    whether the device's generation has the kernel: ``compression.realness`` asks the device.
+    Masks without a kernel run dense (``search_spaces.architecture.simulated``); batches with too
+    few rows are padded (``least_rows``). Whether the device's generation has the kernel is not
+    checked here: ``compression.realness`` probes the device.
     """
     on_cuda = device.startswith("cuda")
     for placed in architecture.placed_blocks:
@@ -68,10 +68,10 @@ def kernel_fault(architecture: Architecture, device: str) -> str | None:
 
 
 def rows_read(space: SearchSpace, workload: Workload) -> int:
-    """Rows of a projection's input, for a middling member of ``space`` on ``workload``.
+    """Rows of a projection's input, for a median member of ``space`` on ``workload``.
 
-    Those are the tokens of a batch; a step of generating reads one a sample. A translation's steps
-    are left out: nothing of an encoder-decoder is compressed.
+    Rows are the tokens of a batch; a generation step has one a sample. The steps of translations
+    are left out, as encoder-decoders are not compressed.
     """
     if workload.phase == "generate":
         return workload.batch_size
@@ -81,7 +81,7 @@ def rows_read(space: SearchSpace, workload: Workload) -> int:
             grid = np.array([[patch_size], [resolution or AS_IT_IS]])
             n_tokens.append(int(workload.n_tokens_batch(*grid)[0]))
         except ValueError:
-            # One that cannot read these samples; whether any can is checked elsewhere.
+            # This grid does not fit the samples; whether any does is checked elsewhere.
             continue
     return workload.batch_size * (median_high(n_tokens) if n_tokens else 1)
 

@@ -1,15 +1,19 @@
 """Peak memory of a forward pass in closed form, without torch.
 
-What is counted: weights as they are stored, and the most activations that are alive at once in a
-batch: inside attention the residual stream, its norm, queries, keys, values, what the heads give
-and the block's output; inside the feed-forward block the layer's input, the stream, its norm, and
-the hidden layer before and after GELU; or, if that is more, the outputs of all pixels in
-segmentation; and a decoder's cache of keys and values, where the workload is a phase that has one.
-Of an encoder-decoder it is the most of the encoder's pass and of one of the decoder's steps, its
-logits among them, beside both caches.
-Scores are left out, as a fused kernel never writes them, and so are an allocator's rounding,
-workspaces, and the framework itself. Eager PyTorch holds within a tenth of that (a test compares
-them) where its attention is fused; compiled networks may need less.
+The estimate is the sum of stored weights, the largest set of activations alive at once, and a
+decoder's cache of keys and values, where the workload is a phase that has one. Activations are:
+
+* in attention: the residual stream, its norm, queries, keys, values, the heads' outputs and the
+  block's output;
+* in the feed-forward block: the layer's input, the stream, its norm, and the hidden layer before
+  and after GELU;
+* in segmentation: the outputs of all pixels, if that is more;
+* in an encoder-decoder: the larger of the encoder's pass and one step of the decoder, logits
+  included, beside both caches.
+
+Scores are left out, as a fused kernel never writes them, and so are the allocator's rounding,
+workspaces and the framework. Eager PyTorch with fused attention is within a tenth of the estimate
+(a test compares them); compiled networks may need less.
 """
 
 from __future__ import annotations
@@ -18,12 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.architecture import PRECISIONS, TRANSFORMER, Architecture
-from search_spaces.cost.counting import (
-    BYTES_PER_WEIGHT,
-    count_batch,
-    kv_cache_bytes,
-    stream_precisions,
-)
+from search_spaces.cost.counting import count_batch, kv_cache_bytes, stream_precisions
+from search_spaces.cost.counts import BYTES_PER_WEIGHT
 from search_spaces.cost.families import get_family
 from search_spaces.space.batch import ArchitectureBatch, DecoderBatch
 from search_spaces.workload import AS_IT_IS, Workload
@@ -34,7 +34,7 @@ _PER_VALUE = np.array([BYTES_PER_WEIGHT[precision] for precision in PRECISIONS])
 def peak_memory_bytes(
     batch: ArchitectureBatch, workload: Workload, device: str = "cpu"
 ) -> NDArray[np.float64]:
-    """Of every architecture in ``batch`` at the workload's batch size, shape ``(N,)``.
+    """Peak memory of every architecture in ``batch`` at the workload's batch size, ``(N,)``.
 
     Weights are those of their form on ``device`` (``counting.count_batch``).
 

@@ -1,4 +1,4 @@
-"""Softmax attention by the kernel that is cheapest where it runs.
+"""Softmax attention by the fastest kernel of the device.
 
 Shape legend: B batch, T tokens, S tokens that are read, Q query heads, K key-value heads, G query
 heads to a key-value head, E d_head.
@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# torch's fused CPU kernel goes from sample to sample and head to head, with products so small for
-# few tokens that starting them is what costs. Measured on one thread (Zen 5, batch 128): at 4
-# tokens it takes 3 times as long as products fused over all samples and heads, at 8 tokens 1.5
-# times, from 12 on it is ahead.
+# torch's fused CPU kernel loops over samples and heads, so that for few tokens the overhead of
+# each product dominates. Measured on one thread (Zen 5, batch 128): at 4 tokens it takes 3 times
+# as long as products fused over all samples and heads, at 8 tokens 1.5 times, from 12 on it is
+# ahead.
 _MOST_FUSED_TOKENS = 8
 # Its bf16 form takes 2 to 3 times as long as fp32 up to 16 tokens, and is level from about 64 on.
 _MOST_WIDENED_TOKENS = 32
@@ -51,7 +51,7 @@ def attend(
         raise ValueError("keep_BT must be None where is_causal is set, got both")
     tokens, dtype = q_BQTE.shape[2], q_BQTE.dtype
     on_cpu = q_BQTE.device.type == "cpu"
-    # The fused form keeps a product for each pair of tokens, which a backward pass would pay for.
+    # Without gradients only: the backward pass would store a product for each pair of tokens.
     if on_cpu and tokens <= _MOST_FUSED_TOKENS and not torch.is_grad_enabled():
         return _fused(q_BQTE.float(), k_BKTE.float(), v_BKTE.float(), keep_BT, is_causal).to(dtype)
     if q_BQTE.device.type == "cuda":
@@ -71,11 +71,11 @@ def attend(
 def _attend_on_cuda(
     q_BQTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, keep_BS: Tensor | None, is_causal: bool
 ) -> Tensor:
-    """The same by a fused kernel, for shapes that such a kernel would refuse too.
+    """Attend by a fused kernel, also for shapes that these kernels refuse.
 
-    Refused, torch writes all scores to memory: fewer key-value heads would cost more than many.
+    Where they refuse, torch writes all scores to memory, and fewer key-value heads cost more.
     """
-    # Views of a supernet's interleaved heads have another stride, which no fused kernel takes.
+    # A supernet's interleaved heads are strided views, which no fused kernel takes.
     q_BQTE, k_BKSE, v_BKSE = (
         x if x.stride(-1) == 1 else x.clone(memory_format=torch.contiguous_format)
         for x in (q_BQTE, k_BKSE, v_BKSE)
@@ -105,7 +105,7 @@ def _attend_on_cuda(
 def _fused(
     q_BQTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, keep_BT: Tensor | None, is_causal: bool
 ) -> Tensor:
-    """As sums of elementwise products, which a compiler turns into one loop."""
+    """Attention as sums of elementwise products, which a compiler fuses into one loop."""
     # By shape and not by len(), which would fix the batch of an exported network.
     q_BKGTE = q_BQTE.reshape(q_BQTE.shape[0], k_BKTE.shape[1], -1, *q_BQTE.shape[2:])
     scores_BKGTT = (q_BKGTE[..., None, :] * k_BKTE[:, :, None, None]).sum(-1)

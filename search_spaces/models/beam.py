@@ -1,12 +1,11 @@
-"""Which tokens to write: greedy and beam search over any decoder that says what may follow.
+"""Greedy and beam search over any decoder.
 
-A decoder is a function ``step(tokens_R, position)`` that takes the tokens at ``position`` (before
-the first stands the end) and gives logits ``(R, C)`` of the next; what it remembers of earlier
-ones is its own, and follows its rows where ``reorder`` says so. Padding is never written before
-the end. Shapes never change, so that a step may be compiled.
+A decoder is a function ``step(tokens_R, position)`` from the tokens at ``position`` (the end token
+before the first) to logits ``(R, C)`` of the next ones. It keeps its own cache of earlier tokens,
+whose rows ``reorder`` moves. Padding is never written before the end. Shapes are static, so that a
+step may be compiled.
 
-Shape legend: B sources, W translations of each that are followed, R = B W rows, T steps,
-C classes.
+Shape legend: B sources, W beams of each, R = B W rows, T steps, C classes.
 """
 
 from __future__ import annotations
@@ -24,10 +23,9 @@ Step = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class SearchShape:
-    """How many translations are written, of how many tokens at most, and where tensors lie.
+    """Number of sources and of steps, the end token, and the device.
 
-    ``end`` is the token that ends one. With ``stop_early`` writing stops where all have ended,
-    which changes no result.
+    With ``stop_early`` the search stops when all translations have ended, which changes no result.
     """
 
     n_sources: int
@@ -38,7 +36,7 @@ class SearchShape:
 
 
 def greedy_search(step: Step, how: SearchShape) -> Tensor:
-    """The likeliest token each time, ``(B, T)``: the end, then padding, or ``n_steps`` tokens."""
+    """Write the likeliest token at each step: ``(B, T)``, padded after the end."""
     n_sources, device = how.n_sources, how.device
     found_BT = torch.full((n_sources, how.n_steps), PADDING_TOKEN, device=device)
     tokens_B = torch.full((n_sources,), how.end, device=device)
@@ -57,11 +55,11 @@ def greedy_search(step: Step, how: SearchShape) -> Tensor:
 def beam_search(
     step: Step, reorder: Callable[[Tensor], None], beam_size: int, how: SearchShape
 ) -> Tensor:
-    """The best of ``beam_size`` translations, by the mean log probability of its tokens.
+    """Return the best of ``beam_size`` translations, by the mean log probability of its tokens.
 
-    The end counts as one of them. All ``beam_size`` likeliest continuations by summed log
-    probability are followed; those that have ended stay among them with what they have.
-    ``reorder`` is told, before each step but the first, which row each row goes on from.
+    The end counts as one token. The ``beam_size`` likeliest continuations by summed log
+    probability are followed; finished ones stay among them with their sum. After each step
+    ``reorder`` gets the row that each row continues.
 
     Returns:
         As ``greedy_search``.
@@ -81,7 +79,7 @@ def beam_search(
         logits_RC[:, PADDING_TOKEN] = -torch.inf
         gains_RC = logits_RC.log_softmax(dim=-1)
         n_classes = gains_RC.shape[1]
-        # What has ended goes on by padding alone, at no loss.
+        # Finished translations continue with padding, at no cost.
         gains_RC = torch.where(is_open_R[:, None], gains_RC, -torch.inf)
         gains_RC[:, PADDING_TOKEN] = torch.where(is_open_R, -torch.inf, 0.0)
         sums_BN = (scores_BW.reshape(-1, 1) + gains_RC).reshape(n_sources, -1)

@@ -16,13 +16,13 @@ from search_spaces.models.projection import make_projection
 
 
 class KeyValueCache(nn.Module):
-    """Keys and values of a decoder's earlier tokens in one layer, in memory that stays in place.
+    """Keys and values of a decoder's earlier tokens in one layer, at a fixed address.
 
-    The memory is taken at the first write, in the type that the layer computes with.
+    The first write allocates it, in the type that the layer computes with.
     """
 
     def __init__(self, capacity: int) -> None:
-        """With room for ``capacity`` tokens a sample."""
+        """Make a cache for ``capacity`` tokens a sample."""
         super().__init__()
         self.capacity = capacity
         self.k_BKSE: Tensor | None
@@ -31,7 +31,7 @@ class KeyValueCache(nn.Module):
         self.register_buffer("v_BKSE", None)
 
     def extended(self, k_BKTE: Tensor, v_BKTE: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Write keys and values at ``start``; returns those of all tokens up to their end."""
+        """Write keys and values at ``start``, and return those of all tokens up to their end."""
         end = start + k_BKTE.shape[2]
         if self.k_BKSE is None or self.v_BKSE is None:
             batch, heads, _, width = k_BKTE.shape
@@ -51,7 +51,7 @@ class Attention(nn.Module):
     def __init__(
         self, d_model: int, spec: AttentionSpec, *, is_causal: bool, d_memory: int | None = None
     ) -> None:
-        """Build the four projections; keys and values are made of ``d_memory``, if it is given."""
+        """Build the projections; ``d_memory`` is the width of the input of keys and values."""
         super().__init__()
         self.n_heads, self.n_kv_heads, self.d_head = spec.n_heads, spec.n_kv_heads, spec.d_head
         self.is_causal = is_causal
@@ -68,20 +68,19 @@ class Attention(nn.Module):
         cache: KeyValueCache | None = None,
         start: int = 0,
     ) -> Tensor:
-        """``(B, T, d_model)`` to the same shape; tokens that ``keep_BT`` drops are not read.
+        """``(B, T, d_model)`` to the same shape; ``keep_BT`` masks tokens.
 
-        With a ``cache`` the tokens are those from position ``start`` on: all from 0, or one that
-        reads itself and all before it.
+        With a ``cache``, ``x_BTD`` has the tokens from position ``start`` on: all from 0, or one.
         """
         k_BKTE, v_BKTE = self.keys_and_values(x_BTD)
         if cache is not None:
             k_BKTE, v_BKTE = cache.extended(k_BKTE, v_BKTE, start)
-        # A single token has none after it to be kept from.
+        # A single token has no later tokens to mask.
         is_causal = self.is_causal and start == 0
         return self.read(x_BTD, k_BKTE, v_BKTE, keep_BT, is_causal=is_causal)
 
     def keys_and_values(self, memory_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Of what is attended to, each ``(B, K, T, E)``."""
+        """Keys and values of ``memory_BTD``, each ``(B, K, T, E)``."""
         k_BKTE = self._split(self.k(memory_BTD), self.n_kv_heads)
         return k_BKTE, self._split(self.v(memory_BTD), self.n_kv_heads)
 
@@ -94,7 +93,7 @@ class Attention(nn.Module):
         *,
         is_causal: bool = False,
     ) -> Tensor:
-        """What ``x_BTD`` gets of keys and values; those that ``keep_BS`` drops are not read."""
+        """Attend from ``x_BTD`` to keys and values, masked by ``keep_BS``."""
         q_BQTE = self._split(self.q(x_BTD), self.n_heads)
         out_BQTE = attend(q_BQTE, k_BKSE, v_BKSE, keep_BT=keep_BS, is_causal=is_causal)
         out_BTD: Tensor = self.o(out_BQTE.transpose(1, 2).flatten(2))
@@ -145,7 +144,7 @@ class Layer(nn.Module):
 
 
 class CastBlock(nn.Module):
-    """Runs ``block`` in its own precision inside a stream of another."""
+    """Run ``block`` in its own precision inside a stream of another."""
 
     def __init__(self, block: nn.Module, inner: torch.dtype, outer: torch.dtype) -> None:
         """``inner`` is the dtype of the block, ``outer`` that of the stream."""
@@ -153,6 +152,6 @@ class CastBlock(nn.Module):
         self.block, self.inner, self.outer = block, inner, outer
 
     def forward(self, x: Tensor, *rest: object) -> Tensor:
-        """The block's output in the stream's dtype; masks and the like pass as they are."""
+        """The block's output in the stream's dtype; other arguments are passed on."""
         out: Tensor = self.block(x.to(self.inner), *rest).to(self.outer)
         return out

@@ -1,4 +1,4 @@
-"""From an architecture and a workload to a trainable network."""
+"""Build a trainable network from an architecture and a workload."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from search_spaces.workload import Workload
 def build_network(
     architecture: Architecture, workload: Workload, *, generator_seed: int | None = None
 ) -> nn.Module:
-    """The fp32 dense network of any family; see ``build`` for the rest.
+    """Build the dense fp32 network of any family; see ``build`` for the rest.
 
     Raises:
-        ValueError: the architecture does not fit the workload, or its family is not known here.
+        ValueError: the architecture does not fit the workload, or its family is not registered.
     """
     if architecture.family != TRANSFORMER:
         make = get_family(architecture.family).build
@@ -36,10 +36,10 @@ def build_network(
 def build(
     architecture: Architecture, workload: Workload, *, generator_seed: int | None = None
 ) -> Transformer:
-    """The fp32 dense network of one stack, not yet compressed, with random weights.
+    """Build the dense fp32 network of one stack, with random weights.
 
-    With ``generator_seed`` the weights follow from it, and torch's global generator is left as
-    it was.
+    With ``generator_seed`` the weights are drawn from it, and torch's global generator is left
+    unchanged.
 
     Raises:
         ValueError: the architecture does not fit the workload, or is of another family, or has a
@@ -47,7 +47,7 @@ def build(
     """
     workload.check_decoder(architecture.decoder is not None)
     if architecture.decoder is not None:
-        raise ValueError("decoder must be null for this: it has learnt of single stacks alone")
+        raise ValueError("decoder must be null for this: only single stacks are supported")
     if architecture.family != TRANSFORMER:
         raise ValueError(f"family must be {TRANSFORMER} for this, got {architecture.family}")
     if generator_seed is None:

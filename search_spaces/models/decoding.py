@@ -1,4 +1,4 @@
-"""A decoder that keeps keys and values: prompts, tokens one by one, and what of it is priced.
+"""Decoding with a cache of keys and values: prompts, single tokens, and measured phases.
 
 Shape legend: B batch, T tokens of a prompt, S tokens that a cache has room for, V vocabulary,
 K key-value heads, E d_head.
@@ -17,23 +17,21 @@ from search_spaces.workload import Workload
 
 
 def empty_caches(network: Transformer) -> list[KeyValueCache]:
-    """A cache for each layer of ``network``, with room for all tokens it has positions for."""
+    """Make a cache for each layer of ``network``, with room for every position."""
     return [KeyValueCache(len(network.position_TD)) for _ in network.layers]
 
 
 def decode(
     network: Transformer, tokens_BT: Tensor, caches: Sequence[KeyValueCache], start: int
 ) -> Tensor:
-    """Read tokens of which the first is at position ``start``; ``caches`` hold those before it.
-
-    Either a whole prompt from position 0, or one token more.
+    """Read a whole prompt (``start`` 0), or one token more; ``caches`` have the tokens before.
 
     Returns:
         Logits of the token after the last one read, ``(B, V)``.
 
     Raises:
-        ValueError: ``network`` is no decoder, has no positions for so many tokens, or is given
-            several tokens that do not start at 0.
+        ValueError: ``network`` is no decoder or has too few positions, or several tokens do not
+            start at 0.
     """
     if not network.is_causal:
         raise ValueError("network must be a decoder, got an encoder")
@@ -96,13 +94,14 @@ def generate(
 
 
 class Phase(nn.Module):
-    """One phase of a decoder's use with shapes that never change, from position ``start`` on.
+    """One phase of a decoder's use with static shapes, from position ``start`` on.
 
-    Caches are made by reading ``tokens_BT`` once; each call then writes to the same places.
+    The constructor fills the caches from ``tokens_BT``; each call then writes to the same
+    positions.
     """
 
     def __init__(self, network: Transformer, tokens_BT: Tensor, start: int) -> None:
-        """Read ``tokens_BT``, all that the caches hold."""
+        """Fill the caches from ``tokens_BT``."""
         super().__init__()
         self.network, self.start = network, start
         caches = empty_caches(network)
@@ -117,13 +116,13 @@ class Phase(nn.Module):
 
 
 def as_priced(network: nn.Module, workload: Workload, inputs: Tensor) -> tuple[nn.Module, Tensor]:
-    """What is run for a price of ``workload``, and what it is given of a batch of ``inputs``.
+    """Return the module and the inputs that a measurement of ``workload`` runs.
 
-    That is the network and its inputs, or the phase that the workload names: the whole sequences
-    for ``prefill``, their last tokens for ``generate``.
+    These are the network and its inputs, or the workload's phase with whole sequences
+    (``prefill``) or their last tokens (``generate``).
 
     Raises:
-        ValueError: a phase is named, and ``network`` is of a family that has no cache.
+        ValueError: the workload has a phase, and ``network`` is of a family without a cache.
     """
     if workload.phase is None:
         return network, inputs

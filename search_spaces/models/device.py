@@ -1,4 +1,4 @@
-"""Which GPU of several a process works on."""
+"""Choice of the GPU that a process works on."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import torch
 
 
 def use_device(device: str) -> None:
-    """Make ``device`` the one that streams, graphs and synchronising are of.
+    """Make ``device`` torch's current device, for streams, graphs and synchronisation.
 
-    Call it before anything else touches a GPU: torch would use the first board for these, wherever
-    tensors lie, and a graph captured there is empty.
-    A torch without CUDA has none to choose: whatever uses the device says so.
+    Call it before anything else uses a GPU: torch would use the first one for these, wherever
+    tensors are, and a graph captured there is empty. Does nothing where torch has no CUDA.
 
     Raises:
-        RuntimeError: there is no such board.
+        RuntimeError: there is no such GPU.
     """
     if device.startswith("cuda"):
         with suppress(AttributeError):

@@ -1,7 +1,7 @@
-"""Layers whose sizes are chosen at each call: parameters of the largest, read through views.
+"""Layers whose size is chosen at each call: the largest parameters, read through views.
 
-A smaller layer is the first rows and columns of the larger one's weights, sliced and never
-copied (AutoFormer, Chen et al. 2021). The layouts below make that meaningful for every size:
+A smaller layer is the first rows and columns of the larger one's weights, sliced without copies
+(AutoFormer, Chen et al. 2021). The layouts make this work for every size:
 
 * *Heads are interleaved*: of ``Q`` heads, head ``i`` owns the features ``i, i + Q, i + 2 Q, ...``
   and not a block of neighbours. The first ``d`` features then hold the first ``d / Q`` features of
@@ -49,7 +49,7 @@ class ElasticProjection(nn.Module):
     """A linear map of any size up to the largest, full or as two factors of any rank up to one."""
 
     def __init__(self, d_in: int, d_out: int, rank: int | None) -> None:
-        """``rank`` is the largest at which it may be factorised, ``None`` where it never is."""
+        """``rank`` is the largest rank of the factors, ``None`` without factors."""
         super().__init__()
         full = nn.Linear(d_in, d_out)
         self.weight_OI, self.bias_O = full.weight, full.bias

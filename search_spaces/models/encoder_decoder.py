@@ -1,8 +1,8 @@
-"""An encoder-decoder (Vaswani et al. 2017): sources are read at once, translations step by step.
+"""Encoder-decoder (Vaswani et al. 2017): reads sources at once, writes translations in steps.
 
 Shape legend: B batch, S tokens of a source, T tokens of a translation, D widths of a stack, R rows
-that are written at the same time (``beam_size`` to a source), K key-value heads, E d_head, C
-classes: tokens, and last the end.
+written at once (``beam_size`` a source), K key-value heads, E d_head, C classes (tokens, and
+last the end).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from search_spaces.models.beam import SearchShape, beam_search, greedy_search
 from search_spaces.models.blocks import Attention, FeedForward, Layer
 from search_spaces.models.transformer import (
     TOKEN_STD,
-    kept_tokens,
     positions,
     token_embedding,
+    token_mask,
 )
 from search_spaces.workload import Workload
 
@@ -42,7 +42,7 @@ class DecoderLayer(nn.Module):
         self.ffn = FeedForward(d_model, spec.ffn)
 
     def forward(self, x_BTD: Tensor, memory_BSD: Tensor, keep_BS: Tensor) -> Tensor:
-        """All tokens of a translation at once, each of which reads those up to itself."""
+        """All tokens of a translation at once, under a causal mask."""
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD))
         keys, values = self.cross_attention.keys_and_values(memory_BSD)
         read = self.cross_attention.read(self.cross_norm(x_BTD), keys, values, keep_BS)
@@ -57,7 +57,7 @@ class DecoderLayer(nn.Module):
         keep_RS: Tensor,
         keep_RT: Tensor,
     ) -> Tensor:
-        """The token at ``position``; its keys and values are written to ``own``, ``(R, K, T, E)``.
+        """One token at ``position``; writes its keys and values to ``own``, ``(R, K, T, E)``.
 
         ``crossed`` are those of the source, ``(R, K, S, E)``.
         """
@@ -88,7 +88,7 @@ class Decoder(nn.Module):
         self.head = nn.Linear(d_model, workload.n_classes)
 
     def forward(self, tokens_BT: Tensor, memory_BSD: Tensor, keep_BS: Tensor) -> Tensor:
-        """Logits ``(B, T, C)`` of what follows each of ``tokens_BT``."""
+        """Logits ``(B, T, C)`` of the token after each of ``tokens_BT``."""
         x_BTD = self.embed(tokens_BT) + self.position_TD[: tokens_BT.shape[1]]
         for layer in self.layers:
             x_BTD = layer(x_BTD, memory_BSD, keep_BS)
@@ -97,7 +97,7 @@ class Decoder(nn.Module):
 
     @property
     def stack(self) -> list[DecoderLayer]:
-        """The layers, as what they are."""
+        """The layers, typed."""
         return cast(list[DecoderLayer], list(self.layers))
 
     def step(
@@ -108,9 +108,9 @@ class Decoder(nn.Module):
         crossed: Sequence[tuple[Tensor, Tensor]],
         keep_RS: Tensor,
     ) -> Tensor:
-        """Logits ``(R, C)`` of what follows ``tokens_R`` at ``position``, of shape ``(1,)``.
+        """Logits ``(R, C)`` of the token after ``tokens_R`` at ``position``, of shape ``(1,)``.
 
-        Shapes never change: all of the cache is read, and what is not yet written masked.
+        Shapes are static: the whole cache is read, unwritten places masked.
         """
         x_R1D = self.embed(tokens_R[:, None]) + self.position_TD[position]
         places_T = torch.arange(len(self.position_TD), device=tokens_R.device)
@@ -122,16 +122,16 @@ class Decoder(nn.Module):
 
 
 class EncoderPass(nn.Module):
-    """What is done once for a source: its output, as keys and values of each decoder layer."""
+    """The encoder's output, as keys and values of each decoder layer."""
 
     def __init__(self, network: EncoderDecoder) -> None:
-        """Of ``network``, whose parts it shares."""
+        """Share the parts of ``network``."""
         super().__init__()
         self.network = network
 
     def forward(self, sources_BS: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values for each layer, repeated for each translation that is followed."""
-        memory_BSD = self.network.encode(sources_BS, kept_tokens(sources_BS))
+        """Keys and values for each layer, repeated for each beam."""
+        memory_BSD = self.network.encode(sources_BS, token_mask(sources_BS))
         found = []
         for layer in self.network.decoder.stack:
             pair = layer.cross_attention.keys_and_values(memory_BSD)
@@ -141,10 +141,10 @@ class EncoderPass(nn.Module):
 
 
 class EncoderDecoder(nn.Module):
-    """Sources to translations.
+    """Network from sources to translations.
 
-    Its encoder has the names of a ``Transformer``, so that a block's path is that of its
-    specification (``Architecture.placed_blocks``).
+    Parameters of the encoder are named as in ``Transformer``, and blocks have the paths of
+    ``Architecture.placed_blocks``.
     """
 
     def __init__(self, architecture: Architecture, workload: Workload) -> None:
@@ -167,7 +167,7 @@ class EncoderDecoder(nn.Module):
         self.decoder = Decoder(architecture.decoder, d_model, workload)
 
     def forward(self, sources_BS: Tensor, targets_BT: Tensor | None = None) -> Tensor:
-        """Translations of ``sources_BS``, or what is said of those given (teacher forcing).
+        """Translate ``sources_BS``, or score given translations (teacher forcing).
 
         Returns:
             Tokens ``(B, T)`` with the end as ``end`` and padding after it; with ``targets_BT``,
@@ -175,13 +175,13 @@ class EncoderDecoder(nn.Module):
         """
         if targets_BT is None:
             return translate(self, sources_BS)
-        keep_BS = kept_tokens(sources_BS)
+        keep_BS = token_mask(sources_BS)
         started_BT = nn.functional.pad(targets_BT[:, :-1], (1, 0), value=self.end)
         logits_BTC: Tensor = self.decoder(started_BT, self.encode(sources_BS, keep_BS), keep_BS)
         return logits_BTC
 
     def encode(self, sources_BS: Tensor, keep_BS: Tensor) -> Tensor:
-        """The encoder's output, ``(B, S, D)``; sources may be cut where the longest ends."""
+        """The encoder's output, ``(B, S, D)``; sources may be cut to the longest."""
         x_BSD = self.embed(sources_BS) + self.position_TD[: sources_BS.shape[1]]
         for layer in self.layers:
             x_BSD = layer(x_BSD, keep_BS)
@@ -191,7 +191,7 @@ class EncoderDecoder(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """How the two parts of a translation are run; by themselves, or compiled apart."""
+    """The two parts of a translation, as modules or compiled."""
 
     encode: Callable[[Tensor], list[tuple[Tensor, Tensor]]]
     step: Callable[..., Tensor]
@@ -205,12 +205,12 @@ def translate(
     parts: Parts | None = None,
     stop_early: bool = True,
 ) -> Tensor:
-    """Translate by greedy or beam search, as ``network.beam_size`` says.
+    """Translate by greedy search, or by beam search where ``network.beam_size`` is above 1.
 
     Args:
         network: In evaluation mode.
         sources_BS: Sources, padded.
-        parts: How it is run; op by op where nothing is given.
+        parts: Compiled parts; the network's own by default.
         stop_early: Whether to stop where all translations have ended, which changes no result.
 
     Returns:
@@ -219,7 +219,7 @@ def translate(
     run = Parts(EncoderPass(network), network.decoder.step) if parts is None else parts
     decoder, beam = network.decoder, network.beam_size
     crossed = run.encode(sources_BS)
-    keep_RS = kept_tokens(sources_BS).repeat_interleave(beam, dim=0)
+    keep_RS = token_mask(sources_BS).repeat_interleave(beam, dim=0)
     n_steps, rows = len(decoder.position_TD), len(sources_BS) * beam
     own: list[tuple[Tensor, Tensor]] = []
     for layer, (keys, _) in zip(decoder.stack, crossed, strict=True):

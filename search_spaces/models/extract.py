@@ -1,4 +1,4 @@
-"""A sub-network of a supernet as a network of its own, with copies of its weights.
+"""Extract a sub-network of a supernet as a plain network.
 
 Shape legend: O d_out, D d_model.
 """
@@ -19,17 +19,16 @@ from search_spaces.models.transformer import PatchEmbedding, Transformer
 
 
 def extract(supernet: Supernet, architecture: Architecture) -> Transformer:
-    """The plain network that the active ``architecture`` is, on the supernet's device.
+    """Copy the weights of ``architecture`` into a plain network on the supernet's device.
 
-    Its outputs are those of ``supernet.active(architecture)`` up to rounding. The supernet stays
-    as it is, whatever is done to the new network.
+    Its outputs are those of ``supernet.active(architecture)`` up to rounding.
 
     Raises:
         ValueError: the supernet has no weights for ``architecture``.
     """
     supernet.check_holds(architecture)
     with torch.device("meta"):
-        # No random weights are drawn that would be replaced at once.
+        # On meta no random weights are drawn, which would be overwritten at once.
         network = Transformer(architecture, supernet.workload)
     network.to_empty(device=next(supernet.parameters()).device)
     width, patch = architecture.d_model, str(architecture.patch_size)

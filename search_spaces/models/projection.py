@@ -1,4 +1,4 @@
-"""The one linear map of every block: full, or two factors of low rank."""
+"""Linear projections of blocks: full, or two factors of low rank."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from search_spaces.architecture import is_factorised
 
 
 class FactorisedLinear(nn.Module):
-    """``d_in -> rank -> d_out``: the bias sits on the second factor only."""
+    """``d_in -> rank -> d_out``, with a bias on the second factor only."""
 
     def __init__(self, d_in: int, d_out: int, rank: int) -> None:
         """Build both factors."""
@@ -23,7 +23,7 @@ class FactorisedLinear(nn.Module):
 
 
 def make_projection(d_in: int, d_out: int, rank: int | None) -> nn.Module:
-    """A ``Linear``, or its factors where ``rank`` saves weights."""
+    """Make a ``Linear``, or two factors where ``rank`` saves weights."""
     if rank is not None and is_factorised(d_in, d_out, rank):
         return FactorisedLinear(d_in, d_out, rank)
     return nn.Linear(d_in, d_out)

@@ -1,13 +1,12 @@
-"""One network that holds every member of a search space: its sub-networks share all weights.
+"""A supernet: one network whose sub-networks are the members of a search space.
 
-``with supernet.active(architecture):`` makes ``forward`` that of ``architecture`` and puts back
-what was active before, however the block is left. What is active belongs to the thread (a context
-variable), so that threads that share a supernet do not disturb each other. Sources: one network
-for all, Cai et al. 2020 (Once-for-All), Wang et al. 2020 (HAT), Chen et al. 2021 (AutoFormer).
+Within ``with supernet.active(architecture):``, ``forward`` computes ``architecture``. The active
+architecture is a context variable, so that threads may share a supernet. Sources: one network for
+all, Cai et al. 2020 (Once-for-All), Wang et al. 2020 (HAT), Chen et al. 2021 (AutoFormer).
 
-What a workload reads differently has weights of its own: each patch size an embedding, each patch
-size at each resolution positions. Precision and sparsity change no weight here: they are applied
-to what ``extract`` gives.
+All sub-networks share all weights, but each patch size has its own embedding, and each patch size
+at each resolution its own positions. Precision and sparsity are applied to extracted networks
+(``extract``), not here.
 
 Shape legend: B batch, T tokens, D d_model, V vocabulary, C classes.
 """
@@ -25,20 +24,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, is_factorised
+from search_spaces.architecture.stacks import ENCODER
 from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection
 from search_spaces.models.transformer import (
-    kept_tokens,
     pool,
     positions,
     shrunk,
     to_patches,
     token_embedding,
+    token_mask,
 )
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import rank_of, width_of
 from search_spaces.workload import AS_IT_IS, Workload
 
-# By the identity of the supernet: each has its own, and a module must stay copyable.
+# Keyed by the identity of the supernet; as an attribute it would make modules uncopyable.
 _ACTIVE: ContextVar[Mapping[int, Architecture]] = ContextVar(
     "active", default=MappingProxyType({})
 )
@@ -56,7 +56,7 @@ class Supernet(nn.Module):
         super().__init__()
         if workload.is_translation:
             raise ValueError(
-                f"supernet must be None for {workload.kind}: it has learnt of no decoder"
+                f"supernet must be None for {workload.kind}: decoders are not supported"
             )
         if workload.is_dense:
             raise ValueError(
@@ -91,21 +91,21 @@ class Supernet(nn.Module):
             ElasticLayer(
                 widths, self._d_ff, (self._ranks[0], self._ranks[1]), is_causal=workload.is_causal
             )
-            for _ in range(space.max_depth)
+            for _ in range(space.deepest(ENCODER))
         )
         self.norm = ElasticNorm(widths)
         self.head = ElasticProjection(d_model, workload.n_classes, None)
 
     @classmethod
     def seeded(cls, space: SearchSpace, workload: Workload, seed: int) -> Supernet:
-        """With weights that follow from ``seed``; torch's own generator stays as it was."""
+        """Build with weights from ``seed``, leaving torch's global generator unchanged."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(space, workload)
 
     @contextmanager
     def active(self, architecture: Architecture) -> Iterator[Supernet]:
-        """Be ``architecture`` within the block, and afterwards what it was before.
+        """Activate ``architecture`` within the context.
 
         Raises:
             ValueError: the architecture has no weights here; the message names the field.
@@ -119,7 +119,7 @@ class Supernet(nn.Module):
 
     @property
     def architecture(self) -> Architecture | None:
-        """What is active here and now, ``None`` outside of ``active``."""
+        """The active architecture, ``None`` outside of ``active``."""
         return _ACTIVE.get().get(id(self))
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class Supernet(nn.Module):
             inputs = inputs[:, : architecture.resolution]
         keep_BT = None
         if not (self.workload.is_image or self.workload.is_causal):
-            keep_BT = kept_tokens(inputs)
+            keep_BT = token_mask(inputs)
         x_BTD = self._embedded(inputs, architecture)
         for layer, spec in zip(self.layers, architecture.layers, strict=False):
             x_BTD = layer(x_BTD, spec, keep_BT)
@@ -190,7 +190,7 @@ def _largest_rank(space: SearchSpace, gene: str) -> int | None:
 
 
 def grid_key(patch: int, resolution: int | None) -> str:
-    """The name under which positions of that grid of patches are kept."""
+    """Key of the positions of a grid of patches."""
     return str(patch) if resolution is None else f"{patch}_of_{resolution}"
 
 

@@ -1,4 +1,4 @@
-"""The whole network: embedding, layers, norm, head.
+"""Transformer with one stack of layers: embedding, layers, norm, head.
 
 Shape legend: B batch, T tokens, D d_model, C channels, P patch side.
 """
@@ -16,8 +16,8 @@ from search_spaces.workload import PADDING_TOKEN, Workload
 # Position vectors start at a size comparable with the embedded input: with the usual 0.02 small
 # vision models took several times as many epochs to tell patches apart.
 POSITION_STD = 0.5
-# Vectors of tokens start small, and their positions smaller still: what a rare token, which
-# training hardly moves, started with is noise to all that is learnt from the others.
+# Embeddings of tokens start small, and their positions smaller still: training hardly moves rare
+# tokens, so that their initial vectors stay as noise.
 TOKEN_STD, TOKEN_POSITION_STD = 0.1, 0.05
 
 
@@ -45,15 +45,15 @@ class Transformer(nn.Module):
     """An encoder with a head on the mean, on each token or for each pixel, or a causal decoder."""
 
     def __init__(self, architecture: Architecture, workload: Workload) -> None:
-        """Build the network: vectors of tokens and positions start small, else as torch does."""
+        """Build the network; embeddings and positions start small, the rest as in torch."""
         super().__init__()
         d_model, tokens = architecture.d_model, workload.n_tokens(architecture)
         self.is_causal, self.is_pooled = workload.is_causal, workload.is_pooled
         self.is_image, self.is_dense = workload.is_image, workload.is_dense
         self.n_classes, self.patch_size = workload.n_classes, architecture.patch_size
-        # How many tokens of a text are read; all where there is none.
+        # Tokens of a text that are read; ``None`` for all.
         self.n_read = None if workload.is_image else architecture.resolution
-        # Of outputs, where each pixel has one: before and after they are brought to the image's.
+        # In segmentation: the grid of patches, and the size of the outputs.
         self.grid, self.size = (0, 0), (0, 0)
         if workload.is_dense:
             height, width = workload.image_size(architecture)
@@ -80,13 +80,13 @@ class Transformer(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` or tokens ``(B, T)`` to logits.
 
-        But in language modelling, the padding token is neither attended to nor pooled. Of texts,
-        no more than the architecture's resolution is read.
+        The padding token is masked in attention and pooling, except in language modelling. Texts
+        are cut to the architecture's resolution.
 
         Returns:
             ``(B, n_classes)``; ``(B, T, n_classes)`` for language modelling; ``(B, H, W,
-            n_classes)`` for segmentation; ``(B, 2, T)`` for question answering: how well each
-            token is an answer's first and its last.
+            n_classes)`` for segmentation; ``(B, 2, T)`` for question answering: scores of
+            each token as an answer's first and last.
         """
         inputs = self._read(inputs)
         keep_BT = self._kept(inputs)
@@ -96,7 +96,7 @@ class Transformer(nn.Module):
         return self._logits(x_BTD, keep_BT)
 
     def with_features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """What ``forward`` returns, and the stream after each layer, pooled: ``(B, L, D)``."""
+        """``forward``'s logits, and the pooled stream after each layer, ``(B, L, D)``."""
         inputs = self._read(inputs)
         keep_BT = self._kept(inputs)
         x_BTD = self._embedded(inputs)
@@ -110,7 +110,7 @@ class Transformer(nn.Module):
         return inputs if self.n_read is None else inputs[:, : self.n_read]
 
     def _kept(self, inputs: Tensor) -> Tensor | None:
-        return None if self.is_image or self.is_causal else kept_tokens(inputs)
+        return None if self.is_image or self.is_causal else token_mask(inputs)
 
     def _embedded(self, inputs: Tensor) -> Tensor:
         if self.is_image:
@@ -130,7 +130,7 @@ class Transformer(nn.Module):
         return logits_BTC if self.is_causal else logits_BTC.transpose(1, 2)
 
     def _pixels(self, logits_BTC: Tensor) -> Tensor:
-        """Outputs of patches as outputs of pixels, ``(B, H, W, n_classes)``."""
+        """Rearrange outputs of patches to pixels, ``(B, H, W, n_classes)``."""
         (rows, columns), side = self.grid, self.patch_size
         cells = logits_BTC.reshape(-1, rows, columns, side, side, self.n_classes)
         logits_BHWC = cells.transpose(2, 3).reshape(
@@ -138,7 +138,7 @@ class Transformer(nn.Module):
         )
         if logits_BHWC.shape[1:3] == self.size:
             return logits_BHWC
-        # Of an image that was shrunk: borders lie between what its pixels say.
+        # Enlarge the outputs of images that were shrunk.
         larger_BCHW = F.interpolate(
             logits_BHWC.permute(0, 3, 1, 2), self.size, mode="bilinear", align_corners=False
         )
@@ -146,20 +146,20 @@ class Transformer(nn.Module):
 
 
 def token_embedding(workload: Workload, d_model: int) -> nn.Embedding:
-    """A vector for each token of ``workload``'s vocabulary."""
+    """Embedding of the workload's vocabulary."""
     embedding = nn.Embedding(workload.vocab_size or 1, d_model)
     nn.init.normal_(embedding.weight, std=TOKEN_STD)
     return embedding
 
 
 def positions(workload: Workload, n_tokens: int, d_model: int) -> nn.Parameter:
-    """A vector for each place of a sample, ``(T, D)``."""
+    """Learned position table, ``(T, D)``."""
     std = POSITION_STD if workload.is_image else TOKEN_POSITION_STD
     return nn.Parameter(torch.randn(n_tokens, d_model) * std)
 
 
 def shrunk(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images in ``size``, ``(height, width)``: each pixel is the mean of the area it covers."""
+    """Images shrunk to ``size``, ``(height, width)``, by the mean over areas."""
     if tuple(images_BCHW.shape[-2:]) == size:
         return images_BCHW
     return F.adaptive_avg_pool2d(images_BCHW, size)
@@ -173,15 +173,15 @@ def to_patches(images_BCHW: Tensor, side: int) -> Tensor:
     return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
 
 
-def kept_tokens(tokens_BT: Tensor) -> Tensor:
-    """Which tokens count in text classification, ``(B, T)``."""
+def token_mask(tokens_BT: Tensor) -> Tensor:
+    """Mask of the tokens that are no padding, ``(B, T)``."""
     first_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device) == 0
     # The first token always counts, so that no sample is empty.
     return (tokens_BT != PADDING_TOKEN) | first_T
 
 
 def pool(x_BTD: Tensor, keep_BT: Tensor | None) -> Tensor:
-    """Mean over the tokens that count, ``(B, D)``."""
+    """Mean over the tokens of the mask, ``(B, D)``."""
     if keep_BT is None:
         return x_BTD.mean(dim=1)
     keep_BT1 = keep_BT.unsqueeze(-1).to(x_BTD.dtype)

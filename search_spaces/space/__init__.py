@@ -12,7 +12,7 @@ from nas.core.names import check_name
 from nas.core.nearest import did_you_mean
 from nas.core.plain_yaml import read_yaml
 from search_spaces.architecture import TRANSFORMER, Architecture
-from search_spaces.architecture.sides import DECODER, ENCODER, SIDES, Heads, Side, side_of
+from search_spaces.architecture.stacks import DECODER, ENCODER, STACKS, Heads, StackGenes, stack_of
 from search_spaces.space.domains import (
     ALL_GENE_TYPES,
     DECODER_GENE_TYPES,
@@ -23,14 +23,14 @@ from search_spaces.space.domains import (
 from search_spaces.workload import Workload
 
 GLOBAL_GENES = ("d_model", "depth", "patch_size", "resolution")
-# Mixed precision between layers multiplies a space by itself; a space opts in by naming less.
+# Mixed precision between layers multiplies a space by itself; a space opts in by sharing less.
 DEFAULT_SHARED = frozenset(
     gene for gene in ENCODER.layer_genes if gene.endswith(("precision", "sparsity"))
 )
 _DECODER_COMPRESSION = frozenset(
     gene for gene in DECODER.layer_genes if gene.endswith(("precision", "sparsity"))
 )
-# What another family than ours may do without, and what it does not have.
+# Genes that another family may leave out, and genes that it must not have.
 _IDLE = frozenset({"n_heads", "n_kv_heads", "ffn_ratio"})
 _COMPRESSING = tuple(gene for gene in ENCODER.layer_genes if gene not in _IDLE)
 _MAX_YAML_BYTES = 100_000
@@ -49,8 +49,8 @@ class SearchSpace:
     ``extra`` are genes of its own (``search_spaces.cost.families``).
 
     With ``decoder_depth`` members are encoder-decoders, and both stacks have genes of their own
-    (``search_spaces.architecture.sides``). Their blocks are fp32 and dense: nothing that
-    compresses has learnt of decoders.
+    (``search_spaces.architecture.stacks``). Their blocks are fp32 and dense: compression does not
+    support decoders.
 
     Raises:
         ValueError: the domains do not make a space; the message names the gene and what is wrong.
@@ -76,7 +76,7 @@ class SearchSpace:
             elif kind.default is not None:
                 filled[gene] = Choice(kind.default)
             elif self.family != TRANSFORMER and gene in _IDLE:
-                # Another family may have no heads: one value says so.
+                # A family may have no heads.
                 filled[gene] = Choice((1,))
             else:
                 raise ValueError(f"space lacks {gene}, a list of {kind.allowed}")
@@ -86,11 +86,11 @@ class SearchSpace:
         if self.has_decoder:
             self._check_plain()
             object.__setattr__(self, "shared", self.shared | _DECODER_COMPRESSION)
-        layer_genes = [gene for side in self.sides for gene in side.layer_genes]
+        layer_genes = [gene for stack in self.stacks for gene in stack.layer_genes]
         for key in sorted(self.shared, key=str):
             _check_key("shared", key, layer_genes)
-        for side in self.sides:
-            self._check_side(side)
+        for stack in self.stacks:
+            self._check_stack(stack)
         for block in ("attention", "ffn"):
             # Four-bit weights take no mask: their zero point is a real number.
             if (
@@ -114,20 +114,20 @@ class SearchSpace:
         extra = tuple(self.extra.items())
         return hash((self.name, tuple(self.domains.items()), self.shared, self.family, extra))
 
-    def _check_side(self, side: Side) -> None:
+    def _check_stack(self, stack: StackGenes) -> None:
         """Raise ``ValueError`` unless the heads and depths of one stack go together."""
-        deepest = self.deepest(side)
+        deepest = self.deepest(stack)
         if deepest > _MAX_DEPTH:
-            raise ValueError(f"{side.depth} must be at most {_MAX_DEPTH}, got {deepest}")
-        for heads in side.heads:
+            raise ValueError(f"{stack.depth} must be at most {_MAX_DEPTH}, got {deepest}")
+        for heads in stack.heads:
             if (heads.n_heads in self.shared) != (heads.n_kv_heads in self.shared):
                 raise ValueError(
                     f"shared must hold both or none of {heads.n_heads} and {heads.n_kv_heads}"
                 )
-            for d_model in self.values(side.d_model):
+            for d_model in self.values(stack.d_model):
                 if not self.head_pairs(d_model, heads):
                     raise ValueError(
-                        f"{side.d_model} {d_model} must be divisible by one of {heads.n_heads} "
+                        f"{stack.d_model} {d_model} must be divisible by one of {heads.n_heads} "
                         f"{self.values(heads.n_heads)} that one of {heads.n_kv_heads} "
                         f"{self.values(heads.n_kv_heads)} divides"
                     )
@@ -183,25 +183,20 @@ class SearchSpace:
         return DECODER.depth in self.domains
 
     @property
-    def sides(self) -> tuple[Side, ...]:
+    def stacks(self) -> tuple[StackGenes, ...]:
         """The stacks of layers that members have."""
-        return SIDES if self.has_decoder else (ENCODER,)
+        return STACKS if self.has_decoder else (ENCODER,)
 
-    @property
-    def max_depth(self) -> int:
-        """Layers of the deepest member, a decoder's left out."""
-        return self.deepest(ENCODER)
-
-    def deepest(self, side: Side) -> int:
-        """Layers of the deepest member's stack."""
-        return int(max(self.values(side.depth)))
+    def deepest(self, stack: StackGenes) -> int:
+        """Largest depth of a stack."""
+        return int(max(self.values(stack.depth)))
 
     def layers_of(self, gene: str) -> range:
-        """The layers that a layer's gene has values of its own in: the first, if it is shared."""
-        return range(1 if gene in self.shared else self.deepest(side_of(gene)))
+        """Layers in which a gene has a value of its own: the first alone, if it is shared."""
+        return range(1 if gene in self.shared else self.deepest(stack_of(gene)))
 
     def head_pairs(self, d_model: int, heads: Heads = ENCODER.heads[0]) -> list[tuple[int, int]]:
-        """The valid ``(n_heads, n_kv_heads)`` of a kind of attention at ``d_model``."""
+        """Return the valid ``(n_heads, n_kv_heads)`` of a kind of attention at ``d_model``."""
         return [
             (n_heads, n_kv_heads)
             for n_heads in self.values(heads.n_heads)
@@ -211,28 +206,28 @@ class SearchSpace:
         ]
 
     def genes(self) -> dict[str, Choice]:
-        """Every named gene, ``layer3.n_heads`` for one that differs between layers, in order."""
+        """Return all genes in order; one that differs between layers as ``layer3.n_heads``."""
         found = {
             gene: self.domains[gene]
             for gene in GLOBAL_GENES
-            # A space that says nothing of resolutions has the genes that it always had.
             if gene != "resolution" or self.values(gene) != _ANY_RESOLUTION
         }
         found |= self.extra
-        # Those of a decoder come last: a space without one has the genes that it always had.
-        for side in self.sides:
-            if side is DECODER:
-                found |= {gene: self.domains[gene] for gene in (side.d_model, side.depth)}
-            found |= {gene: self.domains[gene] for gene in side.layer_genes if gene in self.shared}
-            for layer in range(self.deepest(side)):
-                for gene in side.layer_genes:
+        for stack in self.stacks:
+            if stack is DECODER:
+                found |= {gene: self.domains[gene] for gene in (stack.d_model, stack.depth)}
+            found |= {
+                gene: self.domains[gene] for gene in stack.layer_genes if gene in self.shared
+            }
+            for layer in range(self.deepest(stack)):
+                for gene in stack.layer_genes:
                     if gene not in self.shared:
-                        found[f"{side.layer}{layer}.{gene}"] = self.domains[gene]
+                        found[f"{stack.layer}{layer}.{gene}"] = self.domains[gene]
         return found
 
     def gene_name(self, gene: str, layer: int) -> str:
-        """Name of the gene that rules ``gene`` in ``layer``."""
-        return gene if gene in self.shared else f"{side_of(gene).layer}{layer}.{gene}"
+        """Name of ``gene`` in ``layer``, as ``genes`` has it."""
+        return gene if gene in self.shared else f"{stack_of(gene).layer}{layer}.{gene}"
 
     def contains(self, architecture: Architecture) -> bool:
         """Whether ``architecture`` is a member."""
@@ -245,24 +240,24 @@ class SearchSpace:
         return True
 
     def size(self) -> int:
-        """Number of valid gene combinations, those of layers beyond the depth left out.
+        """Number of valid gene combinations, without those of layers beyond the depth.
 
-        An upper bound on the number of distinct models: where a rank saves nothing, or two
-        ratios round to one width, two combinations name one model.
+        This is an upper bound on the number of distinct models: two combinations name one model
+        where a rank saves nothing or two ratios round to one width.
         """
         total = len(self.domains["patch_size"]) * len(self.domains["resolution"])
-        for side in self.sides:
+        for stack in self.stacks:
             total *= sum(
-                self._stacks(side, d_model, depth)
-                for d_model in self.values(side.d_model)
-                for depth in self.values(side.depth)
+                self._n_stacks(stack, d_model, depth)
+                for d_model in self.values(stack.d_model)
+                for depth in self.values(stack.depth)
             )
         return total * math.prod(len(domain) for domain in self.extra.values())
 
-    def _stacks(self, side: Side, d_model: int, depth: int) -> int:
-        """Number of valid combinations of the layers of one stack."""
-        options = {gene: len(self.domains[gene]) for gene in side.layer_genes}
-        for heads in side.heads:
+    def _n_stacks(self, stack: StackGenes, d_model: int, depth: int) -> int:
+        """Number of valid combinations of the genes of one stack's layers."""
+        options = {gene: len(self.domains[gene]) for gene in stack.layer_genes}
+        for heads in stack.heads:
             options[heads.n_heads] = len(self.head_pairs(d_model, heads))
             del options[heads.n_kv_heads]
         return math.prod(n if gene in self.shared else n**depth for gene, n in options.items())
@@ -273,7 +268,7 @@ class SearchSpace:
         precisions: Collection[str] | None = None,
         sparsities: Collection[str] | None = None,
     ) -> SearchSpace:
-        """The part of the space that only uses the given precisions and sparsities.
+        """Return the subspace of the given precisions and sparsities.
 
         Raises:
             ValueError: a gene would have no value left.
@@ -294,9 +289,9 @@ class SearchSpace:
         return replace(self, domains=domains)
 
     def for_samples_of(self, workload: Workload) -> SearchSpace:
-        """The same space where ``null``, as in models, stands for the whole of a sample.
+        """Return the space with resolutions that read whole samples written as ``null``.
 
-        Its height in pixels becomes ``null``, and so does whatever has more tokens than a text.
+        Those are the image's height in pixels, or at least the tokens of a text.
         """
         size = workload.input_shape[1 if workload.is_image else 0]
         longest = None if workload.is_image else size

@@ -1,4 +1,4 @@
-"""Many architectures as arrays, so that what is computed for each is computed for all at once.
+"""Architectures as arrays, for vectorised computations.
 
 Shape legend: N architectures, L layers of the deepest one, G genes of a space. Values of layers
 beyond an architecture's depth are 1 (a count) or 0 (a code), and ``active`` is False there.
@@ -22,7 +22,7 @@ from search_spaces.architecture import (
     DecoderSpec,
     FfnSpec,
 )
-from search_spaces.architecture.sides import DECODER, ENCODER, Side, side_of
+from search_spaces.architecture.stacks import DECODER, ENCODER, StackGenes, stack_of
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import rank_of, sparsity_of, width_of
 from search_spaces.workload import AS_IT_IS
@@ -77,7 +77,7 @@ class DecoderBatch:
         return _exists(self.depth, self.attention.rank.shape[1])
 
     def rows(self, selection: slice | NDArray[Any]) -> DecoderBatch:
-        """Those of the architectures that ``selection`` names."""
+        """Return the decoders of the architectures in ``selection``."""
         return DecoderBatch(
             self.d_model[selection],
             self.depth[selection],
@@ -106,7 +106,7 @@ class ArchitectureBatch:
     decoder: DecoderBatch | None = None
 
     def __len__(self) -> int:
-        """How many architectures."""
+        """Number of architectures."""
         return len(self.d_model)
 
     @property
@@ -115,7 +115,7 @@ class ArchitectureBatch:
         return _exists(self.depth, self.attention.rank.shape[1])
 
     def rows(self, selection: slice | NDArray[Any]) -> ArchitectureBatch:
-        """The architectures that ``selection`` (a slice, mask or positions) names."""
+        """Return the architectures in ``selection`` (a slice, mask or positions)."""
         return ArchitectureBatch(
             self.d_model[selection],
             self.depth[selection],
@@ -130,7 +130,7 @@ class ArchitectureBatch:
 
     @classmethod
     def of(cls, architectures: Sequence[Architecture]) -> ArchitectureBatch:
-        """From architectures one by one.
+        """Convert a sequence of architectures.
 
         Raises:
             ValueError: they are of several families, or some have a decoder and some have none.
@@ -157,7 +157,7 @@ class ArchitectureBatch:
 
     @classmethod
     def from_positions(cls, positions_NG: Ints, space: SearchSpace) -> ArchitectureBatch:
-        """From positions of genes in their domains (rows of ``encoding.to_vector``).
+        """Convert positions of genes in their domains (rows of ``encoding.to_vector``).
 
         Raises:
             ValueError: the number of genes or a position is out of range, or in some layer heads
@@ -191,7 +191,7 @@ class ArchitectureBatch:
 
 @dataclass(frozen=True)
 class _Genes:
-    """Rows of positions, and where in them each gene of ``space`` stands."""
+    """Rows of positions, with the column of each gene of ``space``."""
 
     positions: Ints
     space: SearchSpace
@@ -223,59 +223,59 @@ class _Genes:
 
     def chosen(self, gene: str) -> Ints:
         """Positions of a layer's gene in its domain, ``(N, L)``."""
-        layers = range(self.space.deepest(side_of(gene)))
+        layers = range(self.space.deepest(stack_of(gene)))
         columns = [self.column_of[self.space.gene_name(gene, layer)] for layer in layers]
         return self.positions[:, columns]
 
     def of_layers(self, gene: str, table: Sequence[int]) -> Ints:
-        """What ``table`` has for each of a layer's gene's values, ``(N, L)``."""
+        """Map the positions of a layer's gene by ``table``, ``(N, L)``."""
         return np.array(table, dtype=np.int64)[self.chosen(gene)]
 
-    def blocks(self, side: Side) -> list[Any]:
-        """Blocks of one stack, in the order of ``side.blocks``."""
-        d_model, depth = self.of_model(side.d_model), self.of_model(side.depth)
-        active = _exists(depth, self.space.deepest(side))
+    def blocks(self, stack: StackGenes) -> list[Any]:
+        """Blocks of one stack, in the order of ``stack.blocks``."""
+        d_model, depth = self.of_model(stack.d_model), self.of_model(stack.depth)
+        active = _exists(depth, self.space.deepest(stack))
         found: list[Any] = []
-        for block, _, kind in side.attention:
+        for block, _, kind in stack.attention:
             heads = np.where(active, self._plain(kind.n_heads), 1)
             kv_heads = np.where(active, self._plain(kind.n_kv_heads), 1)
             if np.any(d_model[:, None] % heads) or np.any(heads % kv_heads):
                 bad = np.argwhere((d_model[:, None] % heads != 0) | (heads % kv_heads != 0))[0]
                 raise ValueError(
-                    f"{kind.n_heads} must divide {side.d_model} and {kind.n_kv_heads} must divide "
-                    f"{kind.n_heads}, got {heads[tuple(bad)]} and {kv_heads[tuple(bad)]} at width "
-                    f"{d_model[bad[0]]} in row {bad[0]}"
+                    f"{kind.n_heads} must divide {stack.d_model} and {kind.n_kv_heads} must "
+                    f"divide {kind.n_heads}, got {heads[tuple(bad)]} and {kv_heads[tuple(bad)]} "
+                    f"at width {d_model[bad[0]]} in row {bad[0]}"
                 )
             found.append(
                 AttentionBatch(
-                    **self._shared(side, block, active),
+                    **self._shared(stack, block, active),
                     n_heads=heads,
                     n_kv_heads=kv_heads,
                     d_head=np.where(active, d_model[:, None] // heads, 1),
                 )
             )
-        d_ff = np.where(active, self._of_width(side, side.ffn_ratio, width_of), 1)
-        found.append(FfnBatch(**self._shared(side, side.blocks[-1], active), d_ff=d_ff))
+        d_ff = np.where(active, self._of_width(stack, stack.ffn_ratio, width_of), 1)
+        found.append(FfnBatch(**self._shared(stack, stack.blocks[-1], active), d_ff=d_ff))
         return found
 
     def _plain(self, gene: str) -> Ints:
         return self.of_layers(gene, self.space.values(gene))
 
-    def _of_width(self, side: Side, gene: str, form: Any) -> Ints:
-        """A gene that is a share of the width: one table for each width."""
+    def _of_width(self, stack: StackGenes, gene: str, form: Any) -> Ints:
+        """Values of a gene that is a share of the width, ``(N, L)``."""
         table = np.array(
             [
                 [form(value, width) or _FULL_RANK for value in self.space.values(gene)]
-                for width in self.space.values(side.d_model)
+                for width in self.space.values(stack.d_model)
             ],
             dtype=np.int64,
         )
-        widths = self.positions[:, self.column_of[side.d_model]][:, None]
+        widths = self.positions[:, self.column_of[stack.d_model]][:, None]
         found: Ints = table[widths, self.chosen(gene)]
         return found
 
-    def _shared(self, side: Side, block: str, active: NDArray[np.bool_]) -> dict[str, Ints]:
-        """Rank, precision and sparsity; what the latter names depends on the precision."""
+    def _shared(self, stack: StackGenes, block: str, active: NDArray[np.bool_]) -> dict[str, Ints]:
+        """Rank, precision and sparsity, which depends on the precision."""
         space, names = self.space, [f"{block}_precision", f"{block}_sparsity"]
         precisions, sparsities = (space.values(name) for name in names)
         table = np.array(
@@ -286,7 +286,7 @@ class _Genes:
         )
         codes = self.of_layers(names[0], [PRECISIONS.index(value) for value in precisions])
         sparsity = table[self.chosen(names[0]), self.chosen(names[1])]
-        rank = self._of_width(side, f"{block}_rank", rank_of)
+        rank = self._of_width(stack, f"{block}_rank", rank_of)
         return {
             "rank": np.where(active, rank, _FULL_RANK),
             "precision": np.where(active, codes, 0),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.architecture import PRECISIONS, SPARSITIES
-from search_spaces.architecture.sides import DECODER
+from search_spaces.architecture.stacks import DECODER
 
 Value = int | float | str | None
 
@@ -69,7 +69,7 @@ def _is_rank(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class GeneType:
-    """What the values of one gene must be, with the words that say so."""
+    """The allowed values of one gene, in words and as a check."""
 
     allowed: str
     check: Callable[[object], bool]
@@ -81,7 +81,7 @@ _RANK = "null (full rank) or fractions of d_model in (0, 1)"
 _PRECISION = f"among {', '.join(PRECISIONS)}"
 _SPARSITY = f"among {', '.join(SPARSITIES)}"
 
-# In the order in which genes are named everywhere. Those without a default must be given.
+# In canonical order. Genes without a default are required.
 GENE_TYPES: dict[str, GeneType] = {
     "d_model": GeneType(_COUNT, _is_count),
     "depth": GeneType(_COUNT, _is_count),
@@ -100,7 +100,7 @@ GENE_TYPES: dict[str, GeneType] = {
     "ffn_sparsity": GeneType(_SPARSITY, lambda v: v in SPARSITIES, ("dense",)),
 }
 
-# Of an encoder-decoder alone, and then as its encoder's: of one kind by the end of their names.
+# Genes of encoder-decoders only, of the same type as the encoder's gene with the same ending.
 DECODER_GENE_TYPES: dict[str, GeneType] = {
     gene: next(kind for end, kind in reversed(GENE_TYPES.items()) if gene.endswith(end))
     for gene in (DECODER.d_model, DECODER.depth, *DECODER.layer_genes)

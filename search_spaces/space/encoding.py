@@ -1,10 +1,9 @@
 """Architectures as named genes, and as vectors.
 
-``decode`` accepts valid combinations only. ``repair`` maps what a sampler that knows no
-constraints may propose to a valid combination near it. Genes of layers beyond the depth do not
-matter; ``encode`` gives them their domain's first value. A sparsity
-that no device has a kernel for in the block's precision is read as dense, where the space offers
-dense.
+``decode`` accepts valid combinations only. ``repair`` maps the proposal of a sampler without
+constraints to a valid combination near it. Genes of layers beyond the depth have no effect;
+``encode`` gives them their domain's first value. A sparsity without a kernel in the block's
+precision decodes to dense, if dense is in the space.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ from search_spaces.architecture import (
     PlacedBlock,
     Precision,
     Sparsity,
-    canonical_block,
 )
-from search_spaces.architecture.sides import DECODER, ENCODER, Heads, Side
+from search_spaces.architecture.blocks import canonical_block
+from search_spaces.architecture.stacks import DECODER, ENCODER, Heads, StackGenes
 from search_spaces.space import SearchSpace
 
 Genes = dict[str, Any]
 
 
 def decode(genes: Mapping[str, Any], space: SearchSpace) -> Architecture:
-    """The architecture that ``genes`` name.
+    """Return the architecture of ``genes``.
 
     Raises:
         ValueError: a gene is missing, unknown or out of its domain, or the heads do not divide.
@@ -46,7 +45,9 @@ def decode(genes: Mapping[str, Any], space: SearchSpace) -> Architecture:
     domains = space.genes()
     if genes.keys() != domains.keys():
         odd = sorted(genes.keys() ^ domains.keys())
-        raise ValueError(f"genes must be exactly those of space {space.name!r}; not so: {odd}")
+        raise ValueError(
+            f"genes must be exactly those of space {space.name!r}; missing or unknown: {odd}"
+        )
     for name, domain in domains.items():
         if genes[name] not in domain:
             raise ValueError(f"{name} must be one of {domain.values}, got {genes[name]!r}")
@@ -67,16 +68,18 @@ def decode(genes: Mapping[str, Any], space: SearchSpace) -> Architecture:
     )
 
 
-def _blocks(genes: Mapping[str, Any], space: SearchSpace, side: Side) -> list[dict[str, Any]]:
+def _blocks(
+    genes: Mapping[str, Any], space: SearchSpace, stack: StackGenes
+) -> list[dict[str, Any]]:
     """The blocks of each layer of one stack, by the fields of its specification."""
-    width, found = genes[side.d_model], []
-    for layer in range(genes[side.depth]):
-        own = {gene: genes[space.gene_name(gene, layer)] for gene in side.layer_genes}
+    width, found = genes[stack.d_model], []
+    for layer in range(genes[stack.depth]):
+        own = {gene: genes[space.gene_name(gene, layer)] for gene in stack.layer_genes}
         blocks: dict[str, AttentionSpec | FfnSpec] = {}
-        for block, field, heads in side.attention:
+        for block, field, heads in stack.attention:
             blocks[field] = _attention(own, width, block, heads, space)
-        ratio, block = own[side.ffn_ratio], side.blocks[-1]
-        blocks[side.fields[-1]] = FfnSpec(
+        ratio, block = own[stack.ffn_ratio], stack.blocks[-1]
+        blocks[stack.fields[-1]] = FfnSpec(
             d_ff=width_of(ratio, width),
             rank=rank_of(own[f"{block}_rank"], width),
             compression=_compression(own, block, space),
@@ -86,7 +89,7 @@ def _blocks(genes: Mapping[str, Any], space: SearchSpace, side: Side) -> list[di
 
 
 def encode(architecture: Architecture, space: SearchSpace) -> Genes:
-    """The first genes, in the order of each domain, that ``decode`` to ``architecture``.
+    """Return the first genes, in the order of each domain, that decode to ``architecture``.
 
     Raises:
         ValueError: the architecture is not a member of the space.
@@ -120,11 +123,11 @@ def encode(architecture: Architecture, space: SearchSpace) -> Genes:
             raise ValueError(f"{name} must be one of {space.extra[name].values}, got {value!r}")
         genes[name] = value
     placed = {found.path: found for found in architecture.placed_blocks}
-    for side in space.sides:
-        width, depth = genes[side.d_model], genes[side.depth]
-        where = "" if side is ENCODER else f"{side.name}."
-        for gene in side.layer_genes:
-            field = _field_of(gene, side)
+    for stack in space.stacks:
+        width, depth = genes[stack.d_model], genes[stack.depth]
+        where = "" if stack is ENCODER else f"{stack.name}."
+        for gene in stack.layer_genes:
+            field = _field_of(gene, stack)
             blocks = [placed[f"{where}layers.{layer}.{field}"] for layer in range(depth)]
             groups = [blocks] if gene in space.shared else [[block] for block in blocks]
             for layer, group in enumerate(groups):
@@ -137,22 +140,22 @@ def encode(architecture: Architecture, space: SearchSpace) -> Genes:
                     raise ValueError(
                         f"{name} of {architecture.describe()} must be one of {space.values(gene)}"
                     )
-    # Each gene was fitted alone; together they must name the very model.
+    # Each gene was fitted alone: check them together.
     if decode(genes, space) != architecture:
         raise ValueError(f"{architecture.describe()} must be a member of space {space.name!r}")
     return genes
 
 
 def repair(genes: Mapping[str, Any], space: SearchSpace) -> Genes:
-    """The valid combination nearest to ``genes``: only head counts are ever changed.
+    """Return the valid combination nearest to ``genes``; only head counts change.
 
     In each attention block the number of heads moves to the valid one that is nearest in
     logarithm, then the number of key-value heads likewise; ties go to the smaller.
     """
     mended = dict(genes)
-    for side in space.sides:
-        for kind in side.heads:
-            pairs = space.head_pairs(mended[side.d_model], kind)
+    for stack in space.stacks:
+        for kind in stack.heads:
+            pairs = space.head_pairs(mended[stack.d_model], kind)
             valid_heads = sorted({heads for heads, _ in pairs})
             for layer in space.layers_of(kind.n_heads):
                 heads_name = space.gene_name(kind.n_heads, layer)
@@ -165,7 +168,7 @@ def repair(genes: Mapping[str, Any], space: SearchSpace) -> Genes:
 
 
 def to_vector(architecture: Architecture, space: SearchSpace) -> NDArray[np.int64]:
-    """Positions of the genes in their domains, shape ``(n_genes,)``."""
+    """Return the positions of the genes in their domains, shape ``(n_genes,)``."""
     genes = encode(architecture, space)
     domains = space.genes()
     return np.array([domains[name].index_of(value) for name, value in genes.items()])
@@ -211,10 +214,7 @@ def _compression(own: Mapping[str, Any], block: str, space: SearchSpace) -> Comp
 def sparsity_of(
     sparsity: Sparsity, block: str, precision: Precision, space: SearchSpace
 ) -> Sparsity:
-    """The sparsity that a gene names beside a precision.
-
-    Dense where no kernel joins the two and the space offers it.
-    """
+    """Return the sparsity of a block: dense where no kernel has both and the space has dense."""
     has_kernel = precision == "bf16" or (sparsity in UNSTRUCTURED and precision != "int4wo")
     return (
         "dense" if not has_kernel and "dense" in space.domains[f"{block}_sparsity"] else sparsity
@@ -222,28 +222,27 @@ def sparsity_of(
 
 
 def rank_of(fraction: float | None, d_model: int) -> int | None:
-    """The rank that a fraction of the width names; ``None`` stays full rank."""
+    """Rank at a fraction of the width; ``None`` is full rank."""
     return None if fraction is None else max(1, round(fraction * d_model))
 
 
 def width_of(ratio: float, d_model: int) -> int:
-    """The feed-forward width that a ratio names."""
+    """Feed-forward width at a ratio of the width."""
     return max(1, round(ratio * d_model))
 
 
-def _field_of(gene: str, side: Side) -> str:
-    """What a layer's specification calls the block that ``gene`` is of."""
-    for block, field, heads in side.attention:
+def _field_of(gene: str, stack: StackGenes) -> str:
+    """Field of the block of ``gene`` in a layer's specification."""
+    for block, field, heads in stack.attention:
         if gene in (heads.n_heads, heads.n_kv_heads) or gene.startswith(f"{block}_"):
             return field
-    return side.fields[-1]
+    return stack.fields[-1]
 
 
 def _fits(gene: str, value: Any, placed: PlacedBlock, d_model: int, space: SearchSpace) -> bool:
-    """Whether ``gene = value`` gives what the block at ``placed`` has."""
+    """Whether ``gene = value`` decodes to the block at ``placed``."""
     spec = placed.spec
     if gene.endswith("_rank"):
-        # The architecture's own constructor knows which ranks save nothing.
         rank = rank_of(value, d_model)
         if isinstance(spec, FfnSpec):
             return canonical_block(replace(spec, rank=rank), placed.shapes) == spec

@@ -1,4 +1,4 @@
-"""Random members of a space: fresh ones, neighbours, and children of two.
+"""Members of a space: random ones, neighbours, the smallest and the largest.
 
 Each function builds valid members by ``repair`` rather than by rejection, so none can loop.
 """
@@ -13,33 +13,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.architecture import Architecture, Compression, LayerSpec
-from search_spaces.architecture.sides import SIDES, split_gene_name
+from search_spaces.architecture.stacks import STACKS, split_gene_name
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import Genes, decode, encode, rank_of, repair
 
 _TRIES = 32
-# Genes of which more is larger.
+_MUTATION_RATE = 0.1
+# Genes whose larger values make larger networks.
 _SIZES = frozenset(
     gene
-    for side in SIDES
+    for stack in STACKS
     for gene in (
-        side.d_model,
-        side.depth,
-        side.ffn_ratio,
-        *(name for kind in side.heads for name in (kind.n_heads, kind.n_kv_heads)),
+        stack.d_model,
+        stack.depth,
+        stack.ffn_ratio,
+        *(name for kind in stack.heads for name in (kind.n_heads, kind.n_kv_heads)),
     )
 )
 
 
 def sample(space: SearchSpace, rng: np.random.Generator) -> Architecture:
-    """A random member: each gene uniform over its domain, head counts uniform over valid pairs."""
+    """Draw a member: each gene uniform over its domain, head counts uniform over valid pairs."""
     genes: Genes = {
         name: domain.values[int(rng.integers(len(domain)))]
         for name, domain in space.genes().items()
     }
-    for side in space.sides:
-        for kind in side.heads:
-            pairs = space.head_pairs(genes[side.d_model], kind)
+    for stack in space.stacks:
+        for kind in stack.heads:
+            pairs = space.head_pairs(genes[stack.d_model], kind)
             for layer in space.layers_of(kind.n_heads):
                 heads, kv_heads = pairs[int(rng.integers(len(pairs)))]
                 genes[space.gene_name(kind.n_heads, layer)] = heads
@@ -48,7 +49,7 @@ def sample(space: SearchSpace, rng: np.random.Generator) -> Architecture:
 
 
 def sample_positions(space: SearchSpace, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """``n`` random members at once, distributed as those of ``sample``.
+    """Draw ``n`` members at once, distributed as those of ``sample``.
 
     Returns:
         Positions of the genes in their domains, shape ``(n, n_genes)``, for
@@ -57,14 +58,14 @@ def sample_positions(space: SearchSpace, n: int, rng: np.random.Generator) -> ND
     domains = space.genes()
     names = list(domains)
     positions = np.stack([rng.integers(len(domain), size=n) for domain in domains.values()], 1)
-    kinds = [(side, kind) for side in space.sides for kind in side.heads]
-    for side, kind in kinds:
+    kinds = [(stack, kind) for stack in space.stacks for kind in stack.heads]
+    for stack, kind in kinds:
         heads, kv_heads = space.domains[kind.n_heads], space.domains[kind.n_kv_heads]
         for layer in space.layers_of(kind.n_heads):
             genes = [space.gene_name(gene, layer) for gene in (kind.n_heads, kind.n_kv_heads)]
             columns = np.array([names.index(gene) for gene in genes])
-            for index, width in enumerate(space.values(side.d_model)):
-                rows = np.flatnonzero(positions[:, names.index(side.d_model)] == index)
+            for index, width in enumerate(space.values(stack.d_model)):
+                rows = np.flatnonzero(positions[:, names.index(stack.d_model)] == index)
                 pairs = np.array(
                     [
                         (heads.index_of(h), kv_heads.index_of(k))
@@ -76,19 +77,17 @@ def sample_positions(space: SearchSpace, n: int, rng: np.random.Generator) -> ND
 
 
 def mutate(
-    architecture: Architecture, space: SearchSpace, rng: np.random.Generator, rate: float = 0.1
+    architecture: Architecture, space: SearchSpace, rng: np.random.Generator
 ) -> Architecture:
-    """A neighbour of ``architecture``: one gene or more drawn anew, others kept.
+    """Return a neighbour of ``architecture``: one gene or more drawn anew, the others unchanged.
 
-    Each gene is drawn anew with probability ``rate``, at least one always. A layer that becomes
-    active copies the last active one, so that deepening is a small step. Differs from its parent
-    unless none of 32 tries does, as in a space of one member.
+    Each gene is drawn anew with probability 0.1, at least one always. A layer that becomes active
+    copies the last active one, so that deepening is a small step. The neighbour differs from
+    ``architecture`` unless 32 tries fail, as in a space of one member.
 
     Raises:
-        ValueError: the architecture is not a member, or ``rate`` is not in (0, 1].
+        ValueError: the architecture is not a member.
     """
-    if not 0 < rate <= 1:
-        raise ValueError(f"rate must be in (0, 1], got {rate!r}")
     parent = _with_copied_layers(encode(architecture, space), space)
     domains = {name: domain for name, domain in space.genes().items() if len(domain) > 1}
     names = list(domains)
@@ -96,7 +95,7 @@ def mutate(
         return architecture
     for _ in range(_TRIES):
         genes = dict(parent)
-        chosen = rng.random(len(names)) < rate
+        chosen = rng.random(len(names)) < _MUTATION_RATE
         chosen[int(rng.integers(len(names)))] = True
         for name in (n for n, redraw in zip(names, chosen, strict=True) if redraw):
             others = [value for value in domains[name] if value != genes[name]]
@@ -107,21 +106,8 @@ def mutate(
     return architecture
 
 
-def crossover(
-    first: Architecture, second: Architecture, space: SearchSpace, rng: np.random.Generator
-) -> Architecture:
-    """A child that takes each gene from one parent or the other with equal chance.
-
-    Raises:
-        ValueError: a parent is not a member.
-    """
-    a, b = (_with_copied_layers(encode(parent, space), space) for parent in (first, second))
-    genes = {name: (a if rng.random() < 0.5 else b)[name] for name in a}
-    return decode(repair(genes, space), space)
-
-
 def smallest(space: SearchSpace) -> Architecture:
-    """The member of least width, depth, heads and feed-forward, and of the fewest patches.
+    """Return the member of least width, depth, heads and feed-forward, and of the fewest patches.
 
     Other genes take their domain's first value.
     """
@@ -137,10 +123,10 @@ def smallest(space: SearchSpace) -> Architecture:
 
 
 def largest(space: SearchSpace) -> Architecture:
-    """The member of greatest width, depth, heads and feed-forward, and of the most patches.
+    """Return the member of greatest width, depth, heads, feed-forward, and of the most patches.
 
-    Full rank, fp32 and dense where the space offers them: other genes take the first of their
-    values in that sense, else their domain's first.
+    It has full rank and is fp32 and dense where the space allows; other genes take their domain's
+    first value.
     """
     genes: Genes = {}
     for name, domain in space.genes().items():
@@ -161,26 +147,26 @@ def largest(space: SearchSpace) -> Architecture:
 
 
 def _pixels(resolution: int | None) -> float:
-    """A height to compare by: images as they are are larger than shrunk ones."""
+    """Sort key of resolutions: samples that are read whole are the largest."""
     return math.inf if resolution is None else resolution
 
 
 def _with_copied_layers(genes: Genes, space: SearchSpace) -> Genes:
-    """Genes whose inactive layers copy the last active one."""
+    """Copy the genes of the last active layer to the inactive ones."""
     for name in genes:
-        side, layer, gene = split_gene_name(name)
-        if side is not None:
-            last = genes[side.depth] - 1
+        stack, layer, gene = split_gene_name(name)
+        if stack is not None:
+            last = genes[stack.depth] - 1
             genes[name] = genes[space.gene_name(gene, min(layer, last))]
     return genes
 
 
 def compression_variants(architecture: Architecture, space: SearchSpace) -> list[Architecture]:
-    """Members of the space with the same dimensions and one plain compression throughout.
+    """Return members with the same dimensions and one compression throughout.
 
-    Uncompressed (fp32, dense, full rank), each offered precision alone, and each offered
-    feed-forward rank alone: against these it shows what a compression is worth. Without
-    ``architecture`` itself. None of an encoder-decoder, whose blocks are never compressed.
+    These are the uncompressed one (fp32, dense, full rank), one for each precision alone, and one
+    for each feed-forward rank alone, as references for what a compression gains. Leaves out
+    ``architecture`` itself. Empty for an encoder-decoder, whose blocks are never compressed.
     """
     if architecture.decoder is not None:
         return []

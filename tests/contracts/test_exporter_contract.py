@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from nas.exporting.artifact import CHECK, ExportError
 from nas.exporting.formats.registry import FORMS
 from nas.exporting.prove import inspected, judged, prove
-from nas.training.checkpoint import read_description
+from nas.training.weights import read_description
 from search_spaces import plugins
 from search_spaces.architecture import (
     Architecture,

@@ -24,8 +24,8 @@ from nas.core.files import (
 )
 from nas.core.remote import RemoteError, RemotePath
 from nas.core.retry import patience
-from nas.training.checkpoint import load_weights, save_weights
-from nas.training.keeper import Keeper, LoopState
+from nas.training.checkpoint import CheckpointManager, TrainingState
+from nas.training.weights import load_weights, save_weights
 
 
 @pytest.fixture(scope="module")
@@ -131,35 +131,37 @@ def test_weights_and_training_states_are_kept_and_read(place):
         load_weights(other, place / "7" / "model.safetensors")
 
     def state(model):
-        return LoopState({"m": model}, torch.optim.AdamW(model.parameters()), torch.Generator())
+        return TrainingState(
+            {"m": model}, torch.optim.AdamW(model.parameters()), torch.Generator()
+        )
 
-    keeper = Keeper(place / "7" / "loop.safetensors", {3})
-    assert keeper.restore(state(other)) == 0
-    keeper.after(3, state(model))
+    checkpoints = CheckpointManager(place / "7" / "loop.safetensors", {3})
+    assert checkpoints.load(state(other)) == 0
+    checkpoints.save(3, state(model))
     fresh = linear(2)
-    assert Keeper(place / "7" / "loop.safetensors").restore(state(fresh)) == 3
+    assert CheckpointManager(place / "7" / "loop.safetensors").load(state(fresh)) == 3
     assert torch.equal(fresh.weight, model.weight)
     # Cut off, it is none.
     content = (place / "7" / "loop.safetensors").read_bytes()
     write_atomic(place / "7" / "loop.safetensors", lambda t: t.write_bytes(content[:-4]))
-    assert keeper.restore(state(fresh)) == 0
+    assert checkpoints.load(state(fresh)) == 0
 
 
 def test_a_slow_place_takes_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch):
     now, writes = [0.0], []
-    monkeypatch.setattr("nas.training.keeper.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("nas.training.checkpoint.time.perf_counter", lambda: now[0])
 
     def slow(path, write):
         writes.append(now[0])
         now[0] += 3.0
 
-    monkeypatch.setattr("nas.training.keeper.write_atomic", slow)
+    monkeypatch.setattr("nas.training.checkpoint.write_atomic", slow)
     model = nn.Linear(2, 2)
-    state = LoopState({"m": model}, torch.optim.AdamW(model.parameters()), torch.Generator())
-    keeper = Keeper(tmp_path / "loop", {150}, each_s=2.0)
+    state = TrainingState({"m": model}, torch.optim.AdamW(model.parameters()), torch.Generator())
+    checkpoints = CheckpointManager(tmp_path / "loop", {150}, interval_s=2.0)
     for epoch in range(1, 201):
         now[0] += 1.0
-        keeper.after(epoch, state)
+        checkpoints.save(epoch, state)
     # The second after its start, then each 60; one that must be kept is kept.
     assert writes == [2.0, 65.0, 128.0, 159.0]
 

@@ -251,5 +251,5 @@ def test_what_a_decoder_cannot_have_is_said():
     quantised = architecture(compression=Compression("int8"))
     with pytest.raises(ValueError, match="layers.0.attention must be fp32 and dense beside a dec"):
         compress(network(), quantised)
-    with pytest.raises(ValueError, match="single stacks alone"):
+    with pytest.raises(ValueError, match="only single stacks are supported"):
         build(architecture(), MT)

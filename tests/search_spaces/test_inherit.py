@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
-from search_spaces.compression.inherit import check_fits_in, inherit, kept_layers
-from search_spaces.compression.lowrank import optimal_error, truncated_svd
+from search_spaces.compression.inherit import check_fits_in, inherit, source_layers
+from search_spaces.compression.lowrank import truncated_svd
 from search_spaces.compression.prune import (
     dense_weight,
-    keep_largest,
+    largest_indices,
     magnitude_importance,
     taylor_importance,
 )
@@ -145,11 +145,11 @@ def test_fewer_key_value_heads_become_the_mean_of_their_group():
 
 
 def test_depth_keeps_evenly_spread_layers():
-    assert kept_layers(4, 4) == (0, 1, 2, 3)
-    assert kept_layers(12, 6) == (0, 2, 4, 7, 9, 11)
-    assert kept_layers(5, 3) == (0, 2, 4)
-    assert kept_layers(3, 2) == (0, 2)
-    assert kept_layers(3, 1) == (0,)
+    assert source_layers(4, 4) == (0, 1, 2, 3)
+    assert source_layers(12, 6) == (0, 2, 4, 7, 9, 11)
+    assert source_layers(5, 3) == (0, 2, 4)
+    assert source_layers(3, 2) == (0, 2)
+    assert source_layers(3, 1) == (0,)
     architecture = make(depth=3)
     teacher = teacher_of(architecture)
     student = inherit(teacher, architecture, make(depth=2), DIGITS)
@@ -163,10 +163,16 @@ def test_depth_keeps_evenly_spread_layers():
 @given(st.integers(1, 40), st.data())
 def test_kept_layers_rise_and_hold_both_ends(teacher_depth, data):
     depth = data.draw(st.integers(1, teacher_depth))
-    kept = kept_layers(teacher_depth, depth)
+    kept = source_layers(teacher_depth, depth)
     assert len(kept) == depth and kept[0] == 0 and (depth == 1 or kept[-1] == teacher_depth - 1)
     gaps = {b - a for a, b in zip(kept, kept[1:], strict=False)}
     assert all(gap >= 1 for gap in gaps) and (not gaps or max(gaps) - min(gaps) <= 1)
+
+
+def optimal_error(weight, rank):
+    """Eckart and Young: the root of the sum of the squared singular values that are cut off."""
+    singular = torch.linalg.svdvals(weight.detach().double())
+    return float(singular[rank:].square().sum().sqrt())
 
 
 @settings(max_examples=40, deadline=None)
@@ -177,10 +183,7 @@ def test_truncated_svd_reaches_the_optimal_error(d_out, d_in, seed, data):
     reduce, expand = truncated_svd(weight, rank)
     assert reduce.shape == (rank, d_in) and expand.shape == (d_out, rank)
     error = float((weight.double() - expand.double() @ reduce.double()).norm())
-    # Eckart and Young: the root of the sum of the squared singular values that are cut off.
-    singular = torch.linalg.svdvals(weight.double())
-    bound = float(singular[rank:].square().sum().sqrt())
-    assert error == pytest.approx(bound, abs=1e-5) and optimal_error(weight, rank) == bound
+    assert error == pytest.approx(optimal_error(weight, rank), abs=1e-5)
     # Balanced: both factors have the same Gram matrix, the singular values.
     assert torch.allclose(reduce @ reduce.T, expand.T @ expand, atol=1e-4)
 
@@ -260,9 +263,9 @@ def test_taylor_scores_choose_what_stays():
     teacher = teacher_of(architecture)
     importance = taylor_importance(teacher, [(samples(), torch.arange(8))])
     student = inherit(teacher, architecture, smaller, DIGITS, importance=importance)
-    kept = keep_largest(importance.channels[2], 6)
+    kept = largest_indices(importance.channels[2], 6)
     assert torch.equal(student.layers[2].ffn.up.bias, teacher.layers[2].ffn.up.bias[kept])
-    others = keep_largest(magnitude_importance(teacher).channels[2], 6)
+    others = largest_indices(magnitude_importance(teacher).channels[2], 6)
     assert not torch.equal(kept, others)
 
 

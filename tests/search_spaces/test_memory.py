@@ -17,7 +17,8 @@ from search_spaces.architecture import (
     LayerSpec,
 )
 from search_spaces.compression.quantize import quiet_torchao
-from search_spaces.cost.counting import BYTES_PER_WEIGHT, count, count_batch
+from search_spaces.cost.counting import count, count_batch
+from search_spaces.cost.counts import BYTES_PER_WEIGHT
 from search_spaces.cost.memory import peak_memory_bytes, peak_memory_of
 from search_spaces.models.build import build
 from search_spaces.space import SearchSpace

@@ -4,7 +4,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from nas.training.checkpoint import load_weights, save_weights
+from nas.training.weights import load_weights, save_weights
 from search_spaces.architecture import (
     Architecture,
     AttentionSpec,

@@ -154,7 +154,7 @@ def test_a_lock_that_is_a_link_is_not_opened(environment, tmp_path):
 def test_compiled_code_is_not_kept_where_others_could_have_put_it(tmp_path):
     code = """
 import torch
-from search_spaces.compression.compiler_cache import use_private_caches
+from search_spaces.compression.torch_internals import use_private_caches
 import torch._dynamo
 use_private_caches()
 print(torch.compile(lambda x: torch.relu(x) * 2 + 1)(torch.ones(64)).sum().item())

@@ -13,7 +13,7 @@ from predictors.measurement.records import read_records
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
-# The name in ``nas.training.checkpoint``, which imports torch and is not imported here.
+# The name in ``nas.training.weights``, which imports torch and is not imported here.
 _ARTIFACTS_OWN = "architecture.json"
 
 

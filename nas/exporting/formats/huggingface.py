@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from nas.core.files import write_json
 from nas.exporting.formats.python import SOURCE, STORED, PythonForm, labels_of
 from nas.tasks.base.carried import LABELS, PREPROCESSING, TOKENIZER, VOCABULARY
-from nas.training.checkpoint import read_description
+from nas.training.weights import read_description
 
 CONFIG = "config.json"
 _FOLDER = "huggingface"

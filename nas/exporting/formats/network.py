@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nas.training.checkpoint import load_any_network, read_description
-from search_spaces.architecture import Architecture, Compression, LayerSpec, Spec
+from nas.training.weights import load_any_network, read_description
+from search_spaces.architecture import Architecture, Compression, LayerSpec
+from search_spaces.architecture.blocks import Spec
 from search_spaces.compression.apply import compress
 from search_spaces.workload import Workload
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nas.core.scratch import scratch
 from nas.exporting.formats.form import Form, Loaded, Refusal
-from nas.training.checkpoint import read_description
+from nas.training.weights import read_description
 from search_spaces.architecture import Architecture, Precision
 from search_spaces.cost.counting import count
 from search_spaces.workload import Workload

@@ -14,7 +14,7 @@ from nas.core.files import read_json
 from nas.exporting.formats.form import Form, Loaded
 from nas.exporting.formats.standalone_source import write_source
 from nas.tasks.base.carried import LABELS
-from nas.training.checkpoint import read_description
+from nas.training.weights import read_description
 from search_spaces.architecture import Precision
 
 SOURCE, STORED = "model.py", "model.safetensors"

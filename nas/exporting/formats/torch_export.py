@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from nas.exporting.formats.form import Form, Loaded
 from nas.exporting.formats.network import blank_inputs, searched_network
-from nas.training.checkpoint import read_description
+from nas.training.weights import read_description
 from search_spaces.architecture import Precision
 
 PT2 = "model.pt2"

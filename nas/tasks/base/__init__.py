@@ -27,14 +27,12 @@ class Split:
     ``inputs`` is ``(N, channels, height, width)`` float32 for images, ``(N, T)`` int64 for
     tokens; ``targets`` is ``(N,)`` int64 for classes, of more axes where the objective has it so:
     ``(N, T)`` next tokens. ``sizes``, ``(N,)``, is what the metric counts samples by, where it
-    does: the bytes of text of each. ``shares``, ``(N, C)`` float32 that sum to one, is what a
-    network trains towards in place of ``targets``, where a sample is not of one class alone.
+    does: the bytes of text of each.
     """
 
     inputs: NDArray[np.float32] | NDArray[np.int64]
     targets: NDArray[np.int64]
     sizes: NDArray[np.int64] | None = None
-    shares: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         """Refuse splits that are empty or whose arrays do not line up."""
@@ -47,19 +45,10 @@ class Split:
             raise ValueError(
                 f"sizes must be of shape ({len(self.targets)},), got {self.sizes.shape}"
             )
-        if self.shares is not None and self.shares.shape[:-1] != (len(self.targets),):
-            raise ValueError(
-                f"shares must be of shape ({len(self.targets)}, classes), got {self.shares.shape}"
-            )
 
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.targets)
-
-    @property
-    def trained_towards(self) -> NDArray[np.int64] | NDArray[np.float32]:
-        """What the loss of a training compares outputs with."""
-        return self.targets if self.shares is None else self.shares
 
 
 class Task(Protocol):

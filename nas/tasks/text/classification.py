@@ -15,14 +15,12 @@ A task is a YAML file::
     tokens: word                # or byte, or bpe
     max_vocabulary: 5000        # words or bpe, padding and unknown included
     word_letters: 7             # words are told apart by these first letters (default: by all)
-    phrases: 7                  # of each training text, to train on as well (default: 0)
 
 A split that is not named is held out of ``train`` by a hash of each text (``validation_share``,
 ``test_share``), and ``data: reviews.csv`` instead of ``train`` says that all are. The same text is
 then always in the same split. ``tokenizer: tokenizer.json`` brings a tokenizer of your own instead
 of ``tokens``. Labels and vocabulary come from the training split alone. What is in a table's rows
-is read by ``nas.tasks.base.tables``, what labels phrases is in ``nas.tasks.text.phrases``; arrays
-are made once and mapped (``nas.tasks.base.kept``).
+is read by ``nas.tasks.base.tables``; arrays are made once and mapped (``nas.tasks.base.kept``).
 
 Shape legend: N texts, T tokens.
 """
@@ -37,7 +35,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nas.tasks.base import SPLITS, Split, SplitName, check_split_name
 from nas.tasks.base.carried import LABELS, TOKENIZER
@@ -51,7 +48,6 @@ from nas.tasks.base.samples import SOURCE_KEYS, Sources, classes_of
 from nas.tasks.base.splits import class_counts, repeats, text_digest
 from nas.tasks.base.tables import TABLES, Row, read_rows
 from nas.tasks.base.task_file import TaskFile, check_whole_numbers
-from nas.tasks.text.phrases import make_phrases
 from nas.tasks.text.tokenize import (
     TOKENS,
     UNKNOWN_TOKEN,
@@ -63,8 +59,7 @@ from nas.tasks.text.tokenize import (
 )
 from search_spaces.workload import PADDING_TOKEN, Workload
 
-# Of tokens in a text, and of words: more would take memory that no text of a user's fills.
-# Of what is kept: another number where the same files would give other arrays.
+# Cache version: raise it where the same files would give other arrays.
 _FORM = 2
 # Files that a folder of splits may hold.
 _TABLES = (*TABLES, ".txt")
@@ -89,7 +84,6 @@ class TextOptions:
     lowercase: bool | None = None
     tokenizer: Path | None = None
     word_letters: int | None = None
-    phrases: int = 0
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -99,7 +93,7 @@ class TextOptions:
         if self.lowercase is not None and not isinstance(self.lowercase, bool):
             raise ValueError(f"lowercase must be true or false, got {self.lowercase!r}")
         least = 3 if self.tokens == "byte" else least_vocabulary(self.tokens)
-        whole = {"sequence_length": 1, "max_vocabulary": least, "phrases": 0}
+        whole = {"sequence_length": 1, "max_vocabulary": least}
         if self.word_letters is not None:
             whole["word_letters"] = 1
             if self.tokens != "word":
@@ -108,7 +102,7 @@ class TextOptions:
 
     @classmethod
     def from_file(cls, file: TaskFile) -> TextOptions:
-        """Those that a task file names; its other keys are passed over.
+        """Read the options of a task file; other keys are ignored.
 
         Raises:
             ValueError: a value is not allowed, or a tokenizer and how to learn one are both there.
@@ -118,11 +112,11 @@ class TextOptions:
 
     @property
     def is_lowercase(self) -> bool:
-        """Whether capitals are read as small letters."""
+        """Whether texts are lowercased."""
         return self.tokens != "byte" if self.lowercase is None else self.lowercase
 
     def encoder(self, texts: Sequence[str]) -> TextEncoder:
-        """What cuts texts, learnt from ``texts`` of the training split or the user's own."""
+        """Encoder learnt from ``texts`` of the training split, or the user's own."""
         if self.tokenizer is not None:
             return read_tokenizer(self.tokenizer, self.sequence_length)
         return learn_tokenizer(
@@ -240,9 +234,7 @@ class TextClassification:
         """One split, mapped from disk; see ``Task.split``."""
         check_split_name(name)
         inputs, targets = (self._kept.array(f"{name}.{what}") for what in ("inputs", "targets"))
-        if name != "train" or not self.options.phrases:
-            return Split(inputs, targets)
-        return Split(inputs, targets, shares=self._kept.array("train.shares"))
+        return Split(inputs, targets)
 
     def about(self) -> Mapping[str, Any]:
         """What was found in the data; see ``nas.tasks.base.checks`` for the keys.
@@ -294,7 +286,7 @@ class TextClassification:
         try:
             key = self.source.key(what, own)
         except ValueError:
-            # A file is gone: all that are shall be said, with what is wrong in the others.
+            # Report every missing file together with the errors in the others.
             problems = Problems()
             self.source.rows(problems)
             problems.check()
@@ -331,11 +323,8 @@ class TextClassification:
         for split in SPLITS:
             tokens_NT, lengths_N = encoder.encode_measured([row.text for row in rows[split]])
             targets = np.array([position[label] for label in labels[split]], dtype=np.int64)
-            if split == "train" and self.options.phrases:
-                self._keep_phrases(folder, encoder, [row.text for row in rows[split]], targets)
-            else:
-                np.save(folder / f"{split}.inputs.npy", tokens_NT)
-                np.save(folder / f"{split}.targets.npy", targets)
+            np.save(folder / f"{split}.inputs.npy", tokens_NT)
+            np.save(folder / f"{split}.targets.npy", targets)
             used_N = (tokens_NT != PADDING_TOKEN).sum(axis=1)
             about["lengths"][split] = {
                 "mean": float(used_N.mean()),
@@ -349,19 +338,6 @@ class TextClassification:
         digests = {split: [text_digest(row.text) for row in rows[split]] for split in SPLITS}
         places = {split: [row.place for row in rows[split]] for split in SPLITS}
         return about | {"repeats": repeats(digests, labels, places)}
-
-    def _keep_phrases(
-        self, folder: Path, encoder: TextEncoder, texts: list[str], targets: NDArray[np.int64]
-    ) -> None:
-        try:
-            made = make_phrases(
-                texts, targets, self.options.phrases, lowercase=self.options.is_lowercase
-            )
-        except ValueError as error:
-            raise ValueError(f"{self.source.sources.training}: {error}") from None
-        np.save(folder / "train.inputs.npy", encoder.encode(made.texts))
-        np.save(folder / "train.targets.npy", made.shares.argmax(axis=1))
-        np.save(folder / "train.shares.npy", made.shares)
 
 
 def _unseen(row: Row, classes: Sequence[str | int]) -> str:

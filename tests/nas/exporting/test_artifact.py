@@ -3,7 +3,7 @@ import torch
 
 from nas.core.files import write_json
 from nas.exporting.artifact import COMPRESSED, load_artifact
-from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
+from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import (
     Architecture,
     AttentionSpec,

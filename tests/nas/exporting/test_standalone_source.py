@@ -13,7 +13,7 @@ from nas.exporting.formats.huggingface import HuggingFaceForm
 from nas.exporting.formats.python import SOURCE, PythonForm, imported
 from nas.exporting.formats.standalone_source import write_source
 from nas.tasks.base.carried import LABELS, TOKENIZER
-from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
+from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import (
     Architecture,
     AttentionSpec,

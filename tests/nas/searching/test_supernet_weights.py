@@ -105,15 +105,15 @@ def test_a_training_that_was_killed_is_paid_for_once_more_and_ends_the_same(
 ):
     original = supernet_loop.train_supernet
 
-    def killed(*arguments, on_epoch, keeper, **options):
-        keeper._each_s = 0.0
+    def killed(*arguments, on_epoch, checkpoints, **options):
+        checkpoints._interval_s = 0.0
 
         def die(epoch, loss):
             on_epoch(epoch, loss)
             if epoch == 3:
                 raise KeyboardInterrupt
 
-        return original(*arguments, on_epoch=die, keeper=keeper, **options)
+        return original(*arguments, on_epoch=die, checkpoints=checkpoints, **options)
 
     monkeypatch.setattr(supernet_loop, "train_supernet", killed)
     folder = tmp_path / "supernet"

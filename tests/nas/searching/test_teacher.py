@@ -21,8 +21,8 @@ from nas.records.trained_once import TeacherRecord, read_record
 from nas.tasks.registry import get_task
 from nas.training import distill
 from nas.training import loop as loop_module
-from nas.training.checkpoint import save_weights
 from nas.training.config import DistillConfig, RecoveryConfig, TrainingConfig
+from nas.training.weights import save_weights
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
 from search_spaces.space import SearchSpace

@@ -23,7 +23,7 @@ from nas.searching.loop import search
 from nas.store import lock as lock_module
 from nas.store import run as run_module
 from nas.store.lock import NAME, RunBusyError, sole_writer
-from nas.training.keeper import Keeper
+from nas.training.checkpoint import CheckpointManager
 from search_spaces.space.presets import get_space
 
 
@@ -313,7 +313,9 @@ def test_progress_begins_the_count_anew(tmp_path):
 
     session = driven(tmp_path, dies, workers=1, create=True)
     for epoch in range(1, 6):
-        Keeper(tmp_path / "trials" / "0" / "loop.safetensors", each_s=0.0).after(epoch, State())
+        CheckpointManager(tmp_path / "trials" / "0" / "loop.safetensors", interval_s=0.0).save(
+            epoch, State()
+        )
         session = driven(tmp_path, dies, workers=1)
     assert states(session) == ["running"]
     session = driven(tmp_path, dies, workers=1)

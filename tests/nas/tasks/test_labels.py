@@ -16,7 +16,7 @@ from nas.tasks.base import SPLITS
 from nas.tasks.base.carried import carried_by
 from nas.tasks.base.checks import check_data
 from nas.tasks.registry import get_task
-from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
+from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.models.build import build
 
 

@@ -14,7 +14,7 @@ from nas.tasks.base.carried import carried_by
 from nas.tasks.base.checks import check_data, search_notes
 from nas.tasks.registry import get_task
 from nas.tasks.vision.picture_reader import PictureOptions, PictureReader, notes_of
-from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
+from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
 

@@ -59,7 +59,7 @@ def scenes(folder):
         ("speech", pictures, "images", "nas search images or quickstart"),
         ("translation", pictures, "images", "nas search images"),
         ("images", recordings, "speech", "nas search speech"),
-        ("images", texts, "text_classification", "nas search text or text-phrases"),
+        ("images", texts, "text_classification", "nas search text"),
         ("text", passages, "language_modelling", "nas search language-modelling"),
         ("images", scenes, "segmentation", "nas search segmentation"),
         ("question-answering", texts, "text_classification", "nas search text"),

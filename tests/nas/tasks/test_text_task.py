@@ -109,3 +109,40 @@ def test_missing_and_binary_files_are_named(files):
     (files / "train.txt").unlink()
     with pytest.raises(ValueError, match="train.txt must be readable"):
         get_task(str(files / "task.yaml")).split("test")
+
+
+def test_words_may_be_told_apart_by_their_first_letters(tmp_path):
+    (tmp_path / "train.txt").write_text("pos wonderful film\nneg awful wonder films\n" * 2)
+    for name in ("dev", "test"):
+        (tmp_path / f"{name}.txt").write_text("pos WONDERLAND film.\nneg aw wond\n")
+    (tmp_path / "task.yaml").write_text(
+        "name: t\ntrain: train.txt\nvalidation: dev.txt\ntest: test.txt\nsequence_length: 3\n"
+        "word_letters: 4\n"
+    )
+    task = get_task(str(tmp_path / "task.yaml"))
+    # By count, then by the alphabet: film, wond, awfu.
+    assert task.workload(1).vocab_size == 5
+    assert task.split("train").inputs[:2].tolist() == [[3, 2, 0], [4, 3, 2]]
+    # "film." begins like "film"; "aw" is another word than "awfu".
+    assert task.split("validation").inputs.tolist() == [[3, 2, 0], [1, 3, 0]]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("word_letters: 0\n", ["word_letters", "in 1..", "0"]),
+        ("word_letters: 4\ntokens: bpe\n", ["word_letters", "tokens: word", "bpe"]),
+        ("word_letters: 4\ntokenizer: t.json\n", ["word_letters", "both"]),
+        ("phrases: 7\n", ["phrases", "word_letters"]),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(tmp_path, option, words):
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.txt").write_text("pos a b\nneg c d\n")
+    (tmp_path / "task.yaml").write_text(
+        "name: t\ntrain: train.txt\nvalidation: dev.txt\ntest: test.txt\n" + option
+    )
+    with pytest.raises(ValueError) as caught:
+        get_task(str(tmp_path / "task.yaml")).split("train")
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words), message

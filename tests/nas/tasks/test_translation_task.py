@@ -18,9 +18,9 @@ from nas.tasks.base.checks import check_data
 from nas.tasks.base.problems import DataError
 from nas.tasks.registry import get_task
 from nas.tasks.sequences.translation_score import METRICS, CorpusScore, Translation
-from nas.training.checkpoint import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from nas.training.config import TrainingConfig
 from nas.training.fit import fit
+from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import (
     Architecture,
     AttentionSpec,

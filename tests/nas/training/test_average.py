@@ -8,9 +8,9 @@ from torch import nn
 
 from nas.tasks.registry import get_task
 from nas.training.average import Average
+from nas.training.checkpoint import CheckpointManager
 from nas.training.config import TrainingConfig
 from nas.training.fit import Watch, fit
-from nas.training.keeper import Keeper
 from nas.training.loop import train
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
@@ -80,9 +80,13 @@ def test_a_killed_loop_ends_with_the_same_mean(tmp_path):
 
     path = tmp_path / "loop.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        run(CONFIG, keeper=Keeper(path, each_s=0), on_epoch=kill)
+        run(CONFIG, checkpoints=CheckpointManager(path, interval_s=0), on_epoch=kill)
     heard = []
-    resumed = run(CONFIG, keeper=Keeper(path, each_s=0), on_epoch=lambda e, _: heard.append(e))
+    resumed = run(
+        CONFIG,
+        checkpoints=CheckpointManager(path, interval_s=0),
+        on_epoch=lambda e, _: heard.append(e),
+    )
     assert heard == [3, 4]
     for ours, theirs in zip(resumed.parameters(), run(CONFIG).parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -90,9 +94,13 @@ def test_a_killed_loop_ends_with_the_same_mean(tmp_path):
 
 def test_a_state_without_a_mean_is_none_for_a_loop_with_one(tmp_path):
     path = tmp_path / "loop.safetensors"
-    run(PLAIN, keeper=Keeper(path, each_s=0))
+    run(PLAIN, checkpoints=CheckpointManager(path, interval_s=0))
     heard = []
-    run(CONFIG, keeper=Keeper(path, each_s=0), on_epoch=lambda e, _: heard.append(e))
+    run(
+        CONFIG,
+        checkpoints=CheckpointManager(path, interval_s=0),
+        on_epoch=lambda e, _: heard.append(e),
+    )
     assert heard == [1, 2, 3, 4]
 
 

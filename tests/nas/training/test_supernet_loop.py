@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from nas.tasks.registry import get_task
+from nas.training.checkpoint import CheckpointManager
 from nas.training.config import SupernetRecipe, TrainingConfig
 from nas.training.evaluate import evaluate
-from nas.training.keeper import Keeper
 from nas.training.loop import DivergedError
 from nas.training.members import Members
 from nas.training.supernet_loop import train_supernet
@@ -61,16 +61,16 @@ def test_a_training_that_was_killed_ends_as_if_it_had_not_been(tmp_path, changes
 
     recipe = replace(RECIPE, **changes)
     whole = trained(recipe=recipe).state_dict()
-    keeper = Keeper(tmp_path / "loop.safetensors", each_s=0.0)
+    checkpoints = CheckpointManager(tmp_path / "loop.safetensors", interval_s=0.0)
 
     def kill(epoch, _):
         if epoch == 2:
             raise KilledError
 
     with pytest.raises(KilledError):
-        trained(recipe=recipe, keeper=keeper, on_epoch=kill)
+        trained(recipe=recipe, checkpoints=checkpoints, on_epoch=kill)
     told = []
-    resumed = trained(recipe=recipe, keeper=keeper, on_epoch=lambda e, _: told.append(e))
+    resumed = trained(recipe=recipe, checkpoints=checkpoints, on_epoch=lambda e, _: told.append(e))
     assert told == [3]
     assert all(torch.equal(whole[name], value) for name, value in resumed.state_dict().items())
 

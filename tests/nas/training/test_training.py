@@ -5,10 +5,10 @@ import torch
 from nas.tasks.base import Split
 from nas.tasks.registry import get_task
 from nas.training.augment import augment, make_versions, n_versions
-from nas.training.checkpoint import load_weights, save_weights
 from nas.training.config import TrainingConfig
 from nas.training.evaluate import evaluate
 from nas.training.loop import DivergedError, train
+from nas.training.weights import load_weights, save_weights
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
 

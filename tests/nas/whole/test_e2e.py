@@ -218,19 +218,19 @@ if "shared" in words:
 class Watched(TrainingEvaluator):
     # Writes each epoch down that is trained; the first driver's trials from 2 on hang after one.
     def evaluate(self, candidate, folder, measure, tell=None):
-        from nas.training.keeper import Keeper
-        after, log = Keeper.after, folder / (mode + ".epochs")
-        def noted(keeper, epoch, state):
+        from nas.training.checkpoint import CheckpointManager
+        after, log = CheckpointManager.save, folder / (mode + ".epochs")
+        def noted(checkpoints, epoch, state):
             with log.open("a") as handle:
                 handle.write(str(epoch) + " ")
-            after(keeper, epoch, state)
+            after(checkpoints, epoch, state)
             while mode == "new" and candidate.number >= 2 and epoch == 6:
                 time.sleep(1)
-        Keeper.after = noted
+        CheckpointManager.save = noted
         try:
             return super().evaluate(candidate, folder, measure, tell)
         finally:
-            Keeper.after = after
+            CheckpointManager.save = after
 
 class StopsOne(Stopper):
     # Whatever the rule says, trial 1 is stopped and no other.

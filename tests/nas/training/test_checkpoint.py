@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 
 from nas.core.versions import versions
 from nas.tasks.registry import get_task
+from nas.training.checkpoint import CheckpointManager, _checksum
 from nas.training.config import DistillConfig, TrainingConfig
 from nas.training.distill import tabulate
 from nas.training.fit import Watch, fit
-from nas.training.keeper import Keeper, _checksum
 from nas.training.loop import train
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
@@ -27,7 +27,7 @@ class KilledError(Exception):
     pass
 
 
-def run(config, *, keeper=None, kill_at=None, teacher=None):
+def run(config, *, checkpoints=None, kill_at=None, teacher=None):
     heard = []
 
     def on_epoch(epoch, _):
@@ -43,7 +43,7 @@ def run(config, *, keeper=None, kill_at=None, teacher=None):
             config,
             seed=1,
             teacher=teacher,
-            keeper=keeper,
+            checkpoints=checkpoints,
             on_epoch=on_epoch,
         )
     except KilledError:
@@ -60,8 +60,15 @@ def test_a_killed_loop_ends_as_if_it_had_not_been(tmp_path, is_taught):
         teacher = tabulate(large, TASK.split("train"), config)
     whole, _ = run(config, teacher=teacher)
     path = tmp_path / "loop.safetensors"
-    assert run(config, keeper=Keeper(path, each_s=0), kill_at=3, teacher=teacher)[0] is None
-    resumed, heard = run(config, keeper=Keeper(path, each_s=0), teacher=teacher)
+    assert (
+        run(config, checkpoints=CheckpointManager(path, interval_s=0), kill_at=3, teacher=teacher)[
+            0
+        ]
+        is None
+    )
+    resumed, heard = run(
+        config, checkpoints=CheckpointManager(path, interval_s=0), teacher=teacher
+    )
     # The epoch it was left at is told once more: what was to happen then may not have.
     assert heard == [3, 4, 5]
     for name, value in whole.items():
@@ -70,30 +77,30 @@ def test_a_killed_loop_ends_as_if_it_had_not_been(tmp_path, is_taught):
 
 def test_a_loop_names_all_versions_that_trained_it(tmp_path, monkeypatch):
     path, here = tmp_path / "loop.safetensors", versions()
-    run(CONFIG, keeper=Keeper(path, each_s=0), kill_at=2)
+    run(CONFIG, checkpoints=CheckpointManager(path, interval_s=0), kill_at=2)
     # It goes on under the same, then under another torch, twice.
-    keepers = []
+    managers = []
     for torch_version, kill_at in ((None, 3), ("99.1", 4), ("99.1", None)):
         if torch_version is not None:
             now = here | {"torch": torch_version}
-            monkeypatch.setattr("nas.training.keeper.versions", lambda now=now: now)
-        keepers.append(Keeper(path, each_s=0))
-        run(CONFIG, keeper=keepers[-1], **({} if kill_at is None else {"kill_at": kill_at}))
+            monkeypatch.setattr("nas.training.checkpoint.versions", lambda now=now: now)
+        managers.append(CheckpointManager(path, interval_s=0))
+        run(CONFIG, checkpoints=managers[-1], **({} if kill_at is None else {"kill_at": kill_at}))
     both = (here, here | {"torch": "99.1"})
-    assert [keeper.trained_by for keeper in keepers] == [(here,), both, both]
+    assert [checkpoints.trained_by for checkpoints in managers] == [(here,), both, both]
 
 
 def test_only_what_is_due_is_kept(tmp_path):
     path = tmp_path / "loop.safetensors"
-    run(CONFIG, keeper=Keeper(path, {2}, each_s=1e9), kill_at=4)
-    assert run(CONFIG, keeper=Keeper(path, {2}, each_s=1e9))[1] == [2, 3, 4, 5]
+    run(CONFIG, checkpoints=CheckpointManager(path, {2}, interval_s=1e9), kill_at=4)
+    assert run(CONFIG, checkpoints=CheckpointManager(path, {2}, interval_s=1e9))[1] == [2, 3, 4, 5]
     assert [p.name for p in tmp_path.iterdir()] == ["loop.safetensors"]
 
 
 def test_a_broken_file_is_as_none(tmp_path):
     path = tmp_path / "loop.safetensors"
     path.write_bytes(b"cut off")
-    assert run(CONFIG, keeper=Keeper(path))[1] == [1, 2, 3, 4, 5]
+    assert run(CONFIG, checkpoints=CheckpointManager(path))[1] == [1, 2, 3, 4, 5]
 
 
 def test_watching_a_network_changes_nothing_of_it(tmp_path):
@@ -116,7 +123,7 @@ def test_watching_a_network_changes_nothing_of_it(tmp_path):
 def test_a_damaged_state_is_none_and_training_starts_over(tmp_path, damage):
     whole, _ = run(CONFIG)
     path = tmp_path / "loop.safetensors"
-    run(CONFIG, keeper=Keeper(path, each_s=0), kill_at=3)
+    run(CONFIG, checkpoints=CheckpointManager(path, interval_s=0), kill_at=3)
     data = bytearray(path.read_bytes())
     if damage == "cut off":
         path.write_bytes(data[: len(data) // 2])
@@ -132,6 +139,6 @@ def test_a_damaged_state_is_none_and_training_starts_over(tmp_path, damage):
         save_file(tensors, str(path), metadata)
     else:
         path.write_text("nonsense")
-    again, heard = run(CONFIG, keeper=Keeper(path, each_s=0))
+    again, heard = run(CONFIG, checkpoints=CheckpointManager(path, interval_s=0))
     assert heard == [1, 2, 3, 4, 5]
     assert all(torch.equal(whole[name], value) for name, value in again.items())

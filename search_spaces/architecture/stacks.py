@@ -1,7 +1,4 @@
-"""The two stacks of layers that a space may have: the encoder (or only stack), and the decoder.
-
-Which genes rule which stack stands here once; whatever reads genes goes through ``SIDES``.
-"""
+"""Genes of the two stacks of layers that a space may have: encoder (or only stack), decoder."""
 
 from __future__ import annotations
 
@@ -10,20 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """The genes of an attention block's heads, and of the key-value heads they share."""
+    """Genes of an attention block's heads and of its key-value heads."""
 
     n_heads: str
     n_kv_heads: str
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """The genes of one stack.
+class StackGenes:
+    """Names of the genes of one stack.
 
     ``blocks`` are the prefixes of the genes for rank, precision and sparsity of each kind of
     block, in running order: attention, with one of ``heads`` each, then the feed-forward block.
-    ``fields`` are what a layer's specification calls them; ``layer`` is the prefix of genes that
-    differ between layers.
+    ``fields`` are the blocks' fields in a layer's specification; ``layer`` is the prefix of genes
+    that differ between layers.
     """
 
     name: str
@@ -42,7 +39,7 @@ class Side:
 
     @property
     def layer_genes(self) -> tuple[str, ...]:
-        """The genes that a layer may have for its own, in the order in which they are named."""
+        """Genes that may differ between layers, in their canonical order."""
         return (
             *(gene for pair in self.heads for gene in (pair.n_heads, pair.n_kv_heads)),
             self.ffn_ratio,
@@ -52,7 +49,7 @@ class Side:
         )
 
 
-ENCODER = Side(
+ENCODER = StackGenes(
     name="encoder",
     layer="layer",
     d_model="d_model",
@@ -62,7 +59,7 @@ ENCODER = Side(
     blocks=("attention", "ffn"),
     fields=("attention", "ffn"),
 )
-DECODER = Side(
+DECODER = StackGenes(
     name="decoder",
     layer="decoder_layer",
     d_model="decoder_d_model",
@@ -75,18 +72,18 @@ DECODER = Side(
     blocks=("decoder_attention", "cross_attention", "decoder_ffn"),
     fields=("attention", "cross_attention", "ffn"),
 )
-SIDES = (ENCODER, DECODER)
+STACKS = (ENCODER, DECODER)
 
 
-def side_of(gene: str) -> Side:
-    """The side that a layer's gene, without the name of a layer, belongs to."""
+def stack_of(gene: str) -> StackGenes:
+    """The stack of a layer's gene, given without the name of a layer."""
     return DECODER if gene in DECODER.layer_genes else ENCODER
 
 
-def split_gene_name(name: str) -> tuple[Side | None, int, str]:
-    """Side, layer and gene of ``decoder_layer3.cross_n_heads``; side ``None`` if of no layer."""
+def split_gene_name(name: str) -> tuple[StackGenes | None, int, str]:
+    """Split ``decoder_layer3.cross_n_heads`` into stack (``None`` if of no layer), layer, gene."""
     where, dot, gene = name.rpartition(".")
     if not dot:
         return None, 0, gene
-    side = DECODER if where.startswith(DECODER.layer) else ENCODER
-    return side, int(where.removeprefix(side.layer)), gene
+    stack = DECODER if where.startswith(DECODER.layer) else ENCODER
+    return stack, int(where.removeprefix(stack.layer)), gene

@@ -1,0 +1,180 @@
+"""Closed-form counts of blocks and of the rest of a network; ``counting`` says what is counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces.architecture import PRECISIONS, SPARSITIES
+from search_spaces.cost.counts import PER_VALUE, PER_WEIGHT, Floats, PartCounts
+from search_spaces.space.batch import AttentionBatch, BlockBatch, FfnBatch, Ints
+from search_spaces.workload import Workload
+
+# torchao packs 4-bit weights for CUDA in whole tiles along the input.
+_INT4_CUDA_TILE = 1024
+_INT4 = PRECISIONS.index("int4wo")
+# 2:4 keeps half of the weights and stores a 2-bit position for each one kept.
+_INDEX_BYTES_PER_KEPT_WEIGHT = 0.25
+_HALVED = SPARSITIES.index("2:4")
+
+
+@dataclass(frozen=True)
+class Product:
+    """A projection: its shape, the tokens of a sample that it multiplies, and its calls a pass."""
+
+    d_in: Floats
+    d_out: Floats
+    tokens: Floats | float
+    n_calls: int = 1
+
+
+def attention_counts(
+    blocks: AttentionBatch,
+    d_model: Floats,
+    tokens: Floats,
+    context: Floats,
+    active: NDArray[np.bool_],
+    workload: Workload,
+    pads_int4: bool,
+) -> PartCounts:
+    """Count self-attention blocks: ``tokens`` attend to ``context``, both ``(N, 1)``."""
+    d_q = (blocks.n_heads * blocks.d_head).astype(float)
+    d_kv = (blocks.n_kv_heads * blocks.d_head).astype(float)
+    # Keys and values that are read, and those that are written to the cache.
+    read, written = context, 0.0 if workload.phase is None else tokens
+    # Scores and weighted values; a fused kernel never writes the score matrix.
+    return block_counts(
+        blocks,
+        [
+            Product(d_model, d_q, tokens),
+            Product(d_model, d_kv, tokens),
+            Product(d_model, d_kv, tokens),
+            Product(d_q, d_model, tokens),
+        ],
+        active,
+        extra_macs=2 * tokens * context * d_q,
+        extra_values=tokens * (2 * d_q + 4 * d_model) + (read + written) * 2 * d_kv,
+        d_model=d_model,
+        extra_kernels=0 if workload.phase is None else 2,
+        pads_int4=pads_int4,
+    )
+
+
+def ffn_counts(
+    blocks: FfnBatch,
+    d_model: Floats,
+    tokens: Floats | float,
+    active: NDArray[np.bool_],
+    *,
+    n_calls: int = 1,
+    pads_int4: bool = False,
+) -> PartCounts:
+    """Count feed-forward blocks on ``tokens``, which are multiplied in ``n_calls``."""
+    d_ff = blocks.d_ff.astype(float)
+    return block_counts(
+        blocks,
+        [Product(d_model, d_ff, tokens, n_calls), Product(d_ff, d_model, tokens, n_calls)],
+        active,
+        extra_macs=0.0,
+        extra_values=tokens * (2 * d_ff + 4 * d_model),
+        d_model=d_model,
+        n_calls=n_calls,
+        pads_int4=pads_int4,
+    )
+
+
+def block_counts(
+    blocks: BlockBatch,
+    products: list[Product],
+    active: NDArray[np.bool_],
+    *,
+    extra_macs: Floats | float,
+    extra_values: Floats,
+    d_model: Floats,
+    extra_kernels: int = 0,
+    n_calls: int = 1,
+    pads_int4: bool = False,
+) -> PartCounts:
+    """Count a block: its projections, its norm, three more kernels, and the extras.
+
+    Everything but the projections runs in ``n_calls``.
+    """
+    rank = blocks.rank.astype(float)
+    weights, stored, values, macs = (np.zeros(rank.shape) for _ in range(4))
+    is_padded = (blocks.precision == _INT4) & pads_int4
+    kernels = np.full(rank.shape, (3.0 + extra_kernels) * n_calls)
+    any_factorised = np.zeros(rank.shape, dtype=bool)
+    has_rank = rank > 0
+    per_weight, per_value = PER_WEIGHT[blocks.precision], PER_VALUE[blocks.precision]
+    per_weight = np.where(
+        blocks.sparsity == _HALVED, (per_weight + _INDEX_BYTES_PER_KEPT_WEIGHT) / 2, per_weight
+    )
+    plain = np.zeros(rank.shape) + 2 * d_model
+    read_bytes = n_calls * plain * per_value
+    for product in products:
+        full, ends = product.d_in * product.d_out, product.d_in + product.d_out
+        factors = rank * ends
+        # The rule of ``architecture.is_factorised``, on arrays.
+        factorised = has_rank & (factors < full)
+        own = np.where(factorised, factors, full)
+        weights += own
+        held = np.where(is_padded, _in_whole_tiles(product, rank, factorised), own)
+        stored += held
+        macs += product.tokens * own
+        values += product.tokens * (ends + 2 * rank * factorised)
+        plain = plain + product.d_out
+        kernels += (1 + factorised) * product.n_calls
+        read_bytes += product.n_calls * (held * per_weight + product.d_out * per_value)
+        any_factorised |= factorised
+    return PartCounts(
+        precision=blocks.precision,
+        sparsity=blocks.sparsity,
+        is_factorised=any_factorised & active,
+        params=(weights + plain) * active,
+        macs=(macs + extra_macs) * active,
+        weight_bytes=(stored * per_weight + plain * per_value) * active,
+        activation_bytes=(values + extra_values) * per_value * active,
+        n_kernels=kernels * active,
+        read_bytes=read_bytes * active,
+    )
+
+
+def outer_counts(
+    stream: Ints,
+    params: Floats,
+    macs: Floats,
+    values: Floats,
+    n_kernels: Floats,
+    read_params: Floats | None = None,
+) -> PartCounts:
+    """Count what lies outside the blocks, in the precision of the residual stream.
+
+    ``read_params`` are the weights that a batch reads, by default each once.
+    """
+    return PartCounts(
+        precision=stream,
+        sparsity=np.zeros_like(stream),
+        is_factorised=np.zeros(len(stream), dtype=bool),
+        params=params,
+        macs=macs,
+        weight_bytes=params * PER_WEIGHT[stream],
+        activation_bytes=values * PER_VALUE[stream],
+        n_kernels=n_kernels,
+        read_bytes=(params if read_params is None else read_params) * PER_WEIGHT[stream],
+    )
+
+
+def _in_whole_tiles(product: Product, rank: Floats, factorised: NDArray[np.bool_]) -> Floats:
+    """Weights of a projection whose inputs are padded to whole tiles."""
+
+    def padded(sizes: Floats) -> Floats:
+        found: Floats = np.ceil(sizes / _INT4_CUDA_TILE) * _INT4_CUDA_TILE
+        return found
+
+    full = padded(product.d_in) * product.d_out
+    found: Floats = np.where(
+        factorised, padded(product.d_in) * rank + padded(rank) * product.d_out, full
+    )
+    return found
