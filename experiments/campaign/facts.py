@@ -19,9 +19,10 @@ from typing import Any
 
 from nas.core.files import write_json
 from predictors.meters.base import MeterError
-from predictors.meters.nvml import load_pynvml, visible_gpu
+from predictors.meters.nvml import load_pynvml
 from predictors.meters.nvml_board import SM_CLOCK, find_uuid, maybe, watts
 from predictors.meters.select import parse_device
+from predictors.meters.visible import visible_gpu
 
 _FIELD_POWER_INSTANT = 186
 _REST_S, _COLD_S, _COLD_STEP_S = 30.0, 100.0, 2.0

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from experiments.campaign.figures import compile_seconds
 from experiments.campaign.planned import make_plan
-from nas.core.files import write_atomic
 from predictors.campaign.costs import ItemCosts, held_s
 from predictors.campaign.pending import is_reference_of, pending_items
 from predictors.campaign.plan import Plan, PlanItem
@@ -181,9 +180,7 @@ def _facts(bench: Bench) -> Callable[[float], None]:
         program = shutil.which("nvidia-smi")
         if program is not None:
             text = _run([program, "-q"], min(left_s, 30.0))
-            write_atomic(
-                bench.folder / "nvidia-smi.txt", lambda part: part.write_text(text, "utf-8")
-            )
+            (bench.folder / "nvidia-smi.txt").write_text(text, encoding="utf-8")
 
     return run
 
