@@ -39,10 +39,10 @@ def expected_line(config: SearchConfig) -> str:
 
 
 def _span(mean_s: float, least_s: float, most_s: float) -> str:
-    if most_s < 1:
-        return "less than 1 s a trial"
+    if most_s < 1.5:
+        return "about 1 s a trial or less"
     if mean_s < 1:
-        return f"about 1 s a trial or less, {_shown(most_s)} at most"
+        return f"about 1 s a trial, {_shown(most_s)} at most"
     return f"about {_shown(mean_s)} a trial, from {_shown(least_s)} to {_shown(most_s)}"
 
 
