@@ -1,6 +1,7 @@
 """For every test: one thread for small matrices, the path to ``fakes``, how hypothesis runs."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,15 @@ from pathlib import Path
 # Before numpy: with more, threads of small products wait for each other, and tests take twice as
 # long, on a busy machine four times.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell's background job ignores Ctrl-C and, by nohup, a hangup, and so would what tests start.
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGTERM, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402

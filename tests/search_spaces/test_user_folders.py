@@ -115,7 +115,7 @@ def hold(folder, ready, end):
 
 def test_users_share_the_locks_of_a_device(environment, tmp_path):
     tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:2]:
+    for parent in tmp_path.parents[:3]:
         parent.chmod(0o755)
     folder = tmp_path / "joulenas-locks"
     context = multiprocessing.get_context("fork")

@@ -11,6 +11,7 @@ from nas.records.rungs import RungPoint
 from nas.records.trial import TrialRecord
 from nas.searching.gating.gate import Gate
 from nas.searching.gating.learning_curves import LEAST_CURVES, extrapolate
+from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.space.sampling import sample
 
 SLOPE, LEVEL = 0.6, -1.5
@@ -82,8 +83,8 @@ def test_the_gate_learns_accuracies_of_stopped_trials():
         gate = Gate(WORKLOAD, GateConfig(), seed=0)
         gate.refit(records)
         gates.append(gate)
-    architectures = [r.architecture for r in stopped]
-    plain, told = (g._accuracy.predict(architectures, 0.9) for g in gates)
+    batch = ArchitectureBatch.of([r.architecture for r in stopped])
+    plain, told = (g._accuracy.predict(batch, 0.9) for g in gates)
     # It has seen what they are like.
     assert told.in_range.all() and not plain.in_range.all()
     assert gates[0].front_numbers == gates[1].front_numbers
