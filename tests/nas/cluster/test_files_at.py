@@ -23,6 +23,7 @@ from nas.core.remote import RemoteError
 from nas.records.config import SearchConfig
 from nas.records.replicas import RESULT, pooled, replica_folder, result_in, save_scores
 from nas.records.rungs import HalvingConfig
+from nas.records.spent import SPENT
 from nas.searching.controller.refine import Refinement
 from nas.searching.loop import adopt_results
 from nas.store import run as run_module
@@ -238,7 +239,11 @@ def test_a_search_keeps_its_files_in_s3_through_a_kill_and_a_move(tmp_path, node
         names = {path.name for path in (run.trials_place / str(record.number)).glob("*")}
         # What only an unfinished trial needs is gone.
         kept = {"model.safetensors", RESULT, "scores.npy"}
-        assert names == (kept if record.state == "complete" else set())
+        if record.state == "complete":
+            assert names == kept
+        else:
+            # The worker's last entry of what it spent may come after the verdict.
+            assert names <= {SPENT}
     assert not (second / "teacher").exists() and run.teacher().source == "largest"
     # Of the quick protocol's few windows on a busy machine, joules say little.
     member = run.front().members[0].trial
