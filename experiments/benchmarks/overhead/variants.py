@@ -146,7 +146,7 @@ def ours(
     with tempfile.TemporaryDirectory() as name, cluster(None, workers, "cpu"):
         run = create(Path(name) / "run", config, "formula")
         listener = _Counting(budget_s)
-        evaluator, trials = Formula(run.workload, sleep_s), run.folder / "trials"
+        evaluator, folder = Formula(run.workload, sleep_s), run.folder / "trials"
         protocol = get_protocol("quick")
         measuring = Measuring("cpu", "estimate", protocol, Path(name) / "locks")
         with _Watch() as watch:
@@ -154,8 +154,8 @@ def ours(
             session = open_session(run, listener)
             is_whole = True
             try:
-                with closing(TuneExecutor(evaluator, trials, measuring, Driver(workers))) as tune:
-                    search(session, tune, trials)
+                with closing(TuneExecutor(evaluator, folder, measuring, Driver(workers))) as tune:
+                    search(session, tune, folder)
             except KeyboardInterrupt:
                 is_whole = False
             wall_s = time.perf_counter() - started
