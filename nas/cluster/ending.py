@@ -1,7 +1,7 @@
 """The end of a Ray Tune experiment by an error of its searcher's, which Tune itself would swallow.
 
-Of what a searcher raises while it hears of a trial, Tune makes a failure of that trial, or another
-error that names the first in its text alone.
+Ray Tune turns an error that a searcher raises into a failure of the trial, or into another error
+that contains the first as text only.
 """
 
 from __future__ import annotations

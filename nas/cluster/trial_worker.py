@@ -30,7 +30,7 @@ from nas.records.rungs import Progress, Tell
 from nas.records.spent import with_spent
 from nas.records.trial import TrialRecord
 
-# Of what a worker reports to Tune.
+# Keys of the results that a worker reports to Tune.
 PROGRESS, ENDED, AWAY = "progress", "record", "storage"
 # Which process runs a trial, by Ray's names.
 _WORKER = "worker.json"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 
-# Of a name, and of texts such as a label or a device's description.
+# Most characters of a name, and of texts such as a label or a device's description.
 MOST_NAME, MOST_TEXT = 100, 300
 # Not printable by themselves, but needed between letters of some scripts.
 _JOINERS = frozenset("\u200c\u200d")

@@ -36,7 +36,7 @@ def read_yaml(path: Path, *, max_bytes: int) -> Any:
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"must be YAML: {_problem(error)}") from None
     except (ValueError, ArithmeticError, TypeError, LookupError, AttributeError) as error:
-        # Of a date that is none, an empty text tagged as a number, or a key that is a list.
+        # Raised for an invalid date, an empty text tagged as a number, or a list as a key.
         lines = str(error).splitlines() or ["it cannot be read"]
         raise ValueError(lines[0]) from None
 

@@ -28,8 +28,8 @@ T = TypeVar("T")
 VARIABLE = "JOULENAS_PATIENCE_S"
 DEFAULT_S = 600.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
-# What a disk or network says that may answer again. Of what is written, anything it says may pass:
-# it could be written before.
+# Errors that may pass when a read is retried. A write is retried after any error, since the same
+# place could be written before.
 _PASSING = frozenset(
     {
         errno.ENOSPC,
@@ -52,7 +52,7 @@ _PASSING = frozenset(
     }
 )
 
-# Of these, what no code that runs brings about by itself, wherever it is raised.
+# The subset that only a disk causes, whatever code raises it.
 _OF_A_DISK = frozenset(
     {
         errno.ENOSPC,
@@ -66,7 +66,7 @@ _OF_A_DISK = frozenset(
 
 
 class AwayError(Exception):
-    """Storage does not do what is asked of it, whoever asks; no candidate's fault."""
+    """Storage failed or refused. The candidate is not the cause."""
 
 
 class StorageAwayError(AwayError, OSError):

@@ -91,7 +91,7 @@ def parse_number(text: str, scale: float = 1.0) -> float:
 def _parsed(value: Quantity, scales: Mapping[str, float], name: str, units: str) -> float:
     found = math.nan
     if isinstance(value, str):
-        # Of the two letters of micro, and of spaces that do not break, one each is left.
+        # Normalise both micro signs and non-breaking spaces to one form each.
         match = _QUANTITY.fullmatch(unicodedata.normalize("NFKC", value))
         if match and match.group(2) in scales:
             found = parse_number(match.group(1), scales[match.group(2)])

@@ -16,7 +16,7 @@ from nas.pareto.uncertainty import front_probabilities
 from nas.tasks.base.metric import ACCURACY, Metric, get_metric
 
 SCHEMA_VERSION = 1
-# Of a front's extent, how far a knee lies above the line between its ends, at least.
+# Least height of a knee above the line between the front's ends, as a share of its extent.
 KNEE_HEIGHT = 0.1
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from nas.tasks.base.metric import Metric, Scale
 
 _MOST_TICKS = 9
-# Of the span of all values, how far error bars may widen the frame on either side.
+# Error bars may widen the frame by this share of the values' span on either side.
 _ROOM_FOR_BARS = 0.5
 _MARGIN = 0.06
 _LEAST_DECADES = 0.04
@@ -113,7 +113,7 @@ def even_ticks(low: float, high: float, bottom: float, top: float) -> list[tuple
     digits = max(0, -exponent)
 
     def tick(n: int) -> float:
-        # Of the shortest decimal, so that a position is what its label says to the bit.
+        # Parse the shortest decimal, so that a position equals its label to the bit.
         return round(n * factor * 10.0**exponent, digits)
 
     step = factor * 10.0**exponent
