@@ -1,7 +1,6 @@
 """What a small file claims to hold is compared with its length before memory is asked for."""
 
 import gzip
-import io
 import json
 import math
 import resource
@@ -11,12 +10,12 @@ import sys
 import tracemalloc
 import wave
 import zipfile
-from contextlib import contextmanager
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from memory_fakes import head, little_memory, one_line
 from run_fakes import make_run
 
 from nas.cli.main import main
@@ -24,32 +23,6 @@ from nas.core.files import read_array as read_npy
 from nas.tasks.audio.recording import FrontEnd, read_recording, read_wav
 from nas.tasks.base.arrays import read_array, read_named_arrays
 from nas.tasks.registry import get_task
-
-MOST = 64_000_000
-
-
-@contextmanager
-def little_memory(most=MOST):
-    """Fail if Python's allocators are asked for more than ``most`` bytes."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most
-    finally:
-        tracemalloc.stop()
-
-
-def one_line(error, *words):
-    text = str(error.value)
-    assert "\n" not in text and all(word in text for word in words), text
-
-
-def head(shape, dtype="<f8"):
-    buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        buffer, {"descr": dtype, "fortran_order": False, "shape": shape}
-    )
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("dtype", ["<f8", "|u1", "<U1000000"])

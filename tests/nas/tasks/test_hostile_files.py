@@ -4,46 +4,19 @@ import io
 import json
 import struct
 import time
-import tracemalloc
 import zipfile
-from contextlib import contextmanager
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from memory_fakes import head, little_memory, one_line
 
 from nas.cli.main import main
 from nas.core.files import read_array as read_npy
 from nas.tasks.base.arrays import read_array, read_named_arrays
 from nas.tasks.registry import get_task
 from nas.tasks.text.tokenize import read_tokenizer
-
-MOST = 64_000_000
-
-
-@contextmanager
-def little_memory(most=MOST):
-    """Fail if Python's allocators are asked for more than ``most`` bytes."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most
-    finally:
-        tracemalloc.stop()
-
-
-def one_line(error, *words):
-    text = str(error.value)
-    assert "\n" not in text and all(word in text for word in words), text
-
-
-def head(shape, dtype="<f8"):
-    buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        buffer, {"descr": dtype, "fortran_order": False, "shape": shape}
-    )
-    return buffer.getvalue()
 
 
 def raw_head(text):
