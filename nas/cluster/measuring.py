@@ -10,7 +10,7 @@ windows from overlapping with each other and with training.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ from nas.cluster.waits import tell_driver
 from nas.core.files import Place, as_local
 from nas.core.retry import is_of_storage, naming_storage, patience
 from nas.evaluation.evaluator import Measure
+from nas.evaluation.further import FurtherReadings
 from nas.records.trial import TrialRecord
 from nas.searching.controller.attempts import ATTEMPTS
 from predictors.measurement.process import MeasureInterrupted
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.records import EnergyRecord
 from predictors.measurement.runner import measure_fresh
-from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
@@ -121,9 +121,7 @@ class Measurements:
     def __init__(self, first: Measure, further: Sequence[RayMeasure] = ()) -> None:
         """Each of ``further`` has a name."""
         self._first, self._further = first, further
-        self._readings: dict[str, EnergyReading] = {}
-        self._unmeasured: dict[str, str] = {}
-        self._spent_j = 0.0
+        self._beside = FurtherReadings()
 
     def __call__(
         self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
@@ -138,7 +136,7 @@ class Measurements:
                 ray.cancel(task)
             raise
         # Anew: a trial whose storage was away is evaluated again.
-        self._readings, self._unmeasured, self._spent_j = {}, {}, 0.0
+        self._beside = FurtherReadings()
         for name, task in others:
             assert name is not None
             try:
@@ -148,20 +146,11 @@ class Measurements:
                 if is_of_storage(cause):
                     # No device's fault: measured again, with what storage has then.
                     raise cause from error
-                lines = str(cause).strip().splitlines() or [type(cause).__name__]
-                self._unmeasured[name] = lines[0]
+                self._beside.add_failure(name, cause)
             else:
-                self._readings[name] = found.reading
-                self._spent_j += found.spent_energy_j
+                self._beside.add(name, found)
         return record
 
     def added_to(self, record: TrialRecord) -> TrialRecord:
         """``record`` with what further devices measured, and what that took."""
-        if record.reading is None or not (self._readings or self._unmeasured):
-            return record
-        return replace(
-            record,
-            readings=self._readings,
-            unmeasured=self._unmeasured,
-            measure_energy_j=(record.measure_energy_j or 0.0) + self._spent_j,
-        )
+        return self._beside.added_to(record)

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +23,7 @@ from nas.core.retry import AwayError, Tell, naming_storage, patience
 from nas.core.time_limit import check_time, time_left_s, time_limit
 from nas.evaluation.evaluator import Evaluator, Measure, forget_unfinished
 from nas.evaluation.executor import Ended, Executor, Judge, Lost, Measuring, Stopped
+from nas.evaluation.further import FurtherReadings
 from nas.evaluation.outcome import folder_of, local, outcome
 from nas.records.config import SearchConfig
 from nas.records.device_names import MeasuredDevice, MeterFound, find_meter
@@ -36,7 +37,6 @@ from predictors.measurement.process import MeasureInterrupted, MeasureTimeout
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.records import EnergyRecord
 from predictors.measurement.runner import measure_fresh
-from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
@@ -222,9 +222,7 @@ class _Measures:
 
     def __init__(self, first: Measure, further: Sequence[tuple[str, Measure]]) -> None:
         self._first, self._further = first, further
-        self._readings: dict[str, EnergyReading] = {}
-        self._unmeasured: dict[str, str] = {}
-        self._spent_j = 0.0
+        self._beside = FurtherReadings()
 
     @classmethod
     def of(cls, measuring: Measuring) -> _Measures:
@@ -243,7 +241,7 @@ class _Measures:
     ) -> EnergyRecord:
         """See ``Measure``."""
         record = self._first(architecture, workload, weights, inputs)
-        self._readings, self._unmeasured, self._spent_j = {}, {}, 0.0
+        self._beside = FurtherReadings()
         for name, measure in self._further:
             try:
                 found = measure(architecture, workload, weights, inputs)
@@ -251,23 +249,14 @@ class _Measures:
                 raise
             except Exception as error:
                 # Which is no failure of the trial.
-                lines = str(error).strip().splitlines() or [type(error).__name__]
-                self._unmeasured[name] = lines[0]
+                self._beside.add_failure(name, error)
             else:
-                self._readings[name] = found.reading
-                self._spent_j += found.spent_energy_j
+                self._beside.add(name, found)
         return record
 
     def added_to(self, record: TrialRecord) -> TrialRecord:
         """``record`` with what further devices measured, and what that took."""
-        if record.reading is None or not (self._readings or self._unmeasured):
-            return record
-        return replace(
-            record,
-            readings=self._readings,
-            unmeasured=self._unmeasured,
-            measure_energy_j=(record.measure_energy_j or 0.0) + self._spent_j,
-        )
+        return self._beside.added_to(record)
 
 
 @contextmanager

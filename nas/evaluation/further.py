@@ -1,0 +1,42 @@
+"""Readings of the devices beside the first, by which trials are judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from nas.records.trial import TrialRecord
+from predictors.measurement.records import EnergyRecord
+from predictors.meters.base import EnergyReading
+
+
+@dataclass(slots=True)
+class FurtherReadings:
+    """What further devices measured of one trial, by their names, and why others did not.
+
+    ``spent_j`` is what those measurements took, in joules.
+    """
+
+    readings: dict[str, EnergyReading] = field(default_factory=dict)
+    unmeasured: dict[str, str] = field(default_factory=dict)
+    spent_j: float = 0.0
+
+    def add(self, name: str, record: EnergyRecord) -> None:
+        """Take the reading of ``record``, which the device ``name`` measured."""
+        self.readings[name] = record.reading
+        self.spent_j += record.spent_energy_j
+
+    def add_failure(self, name: str, error: BaseException) -> None:
+        """Keep the first line of ``error``, which is no failure of the trial."""
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        self.unmeasured[name] = lines[0]
+
+    def added_to(self, record: TrialRecord) -> TrialRecord:
+        """Return ``record`` with these readings, and with what they took."""
+        if record.reading is None or not (self.readings or self.unmeasured):
+            return record
+        return replace(
+            record,
+            readings=self.readings,
+            unmeasured=self.unmeasured,
+            measure_energy_j=(record.measure_energy_j or 0.0) + self.spent_j,
+        )
