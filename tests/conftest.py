@@ -37,6 +37,21 @@ def locks_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
+@pytest.fixture(autouse=True)
+def ray_is_left_as_found() -> Iterator[None]:
+    """A test that leaves this process connected to Ray fails itself, not the next one."""
+
+    def is_connected() -> bool:
+        ray = sys.modules.get("ray")
+        return ray is not None and ray.is_initialized()
+
+    before = is_connected()
+    yield
+    if is_connected() and not before:
+        sys.modules["ray"].shutdown()
+        pytest.fail("Ray must be shut down where a test ends")
+
+
 @pytest.fixture
 def measured_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks without integers are measured op by op, as where there is no C++ compiler.

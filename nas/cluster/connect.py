@@ -17,6 +17,9 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 # Nor does anybody read snapshots of all trials, taken each ten seconds: the last is left.
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")
+# Nothing but ``cluster`` starts a Ray: one that starts by itself, as at a call after the end, has
+# no token and would meet the next search.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 # A task that runs out of memory is run again like any other that dies, not for ever.
 os.environ.setdefault("RAY_task_oom_retries", "2")
 
