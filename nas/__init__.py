@@ -143,18 +143,18 @@ def export(
     *,
     joule_tolerance: float = 0.3,
     formats: Iterable[str] = ("safetensors",),
-    accuracy_tolerance: float = 0.02,
+    quality_tolerance: float = 0.02,
 ) -> Exported:
     """Write trial ``trial`` of ``run`` as an artifact, verified in fresh processes.
 
     Joules measured again may differ by ``joule_tolerance``, relative. ``formats`` are further
     forms to write into the same folder (docs/export.md); one whose outputs are not the network's,
-    as int8, may lose ``accuracy_tolerance`` of validation accuracy.
+    as int8, may lose ``quality_tolerance`` of validation quality.
 
     Raises:
         ValueError: there is no such complete trial, ``to`` is not empty, or a format cannot hold
             the network.
-        ExportError: the reloaded artifact's outputs, accuracy or joules differ, or a format's.
+        ExportError: the reloaded artifact's outputs, quality or joules differ, or a format's.
     """
     from nas.exporting.export import export as export_trial
 
@@ -164,5 +164,5 @@ def export(
         Path(to),
         joule_tolerance=joule_tolerance,
         formats=formats,
-        accuracy_tolerance=accuracy_tolerance,
+        quality_tolerance=quality_tolerance,
     )

@@ -98,15 +98,15 @@ def conditions(folder, task_name, **changes):
         "device": "cpu",
         "meter": "estimate",
         "protocol": FAST,
-        "accuracy": found.value,
-        "accuracy_tolerance": 0.1,
+        "quality": found.value,
+        "quality_tolerance": 0.1,
         "measure": False,
     }
     return Conditions(**fields | changes)
 
 
 def made_run(folder, architecture, *, seed=0, **changes):
-    """A finished run on the digits whose trial 0 has weights, accuracies and inputs of its own."""
+    """A finished run on the digits whose trial 0 has weights, qualities and inputs of its own."""
     task = get_task("digits")
     workload = task.workload(128)
 
@@ -119,10 +119,10 @@ def made_run(folder, architecture, *, seed=0, **changes):
         )
         data = candidate.to_dict() | {
             "state": "complete",
-            "accuracy": validation.value,
-            "accuracy_se": validation.standard_error,
-            "test_accuracy": test.value,
-            "test_accuracy_se": test.standard_error,
+            "quality": validation.value,
+            "quality_se": validation.standard_error,
+            "test_quality": test.value,
+            "test_quality_se": test.standard_error,
             "reading": made_record(candidate.architecture, workload, 1e-5).reading.to_dict(),
             "params": count(candidate.architecture, workload).params,
             "peak_memory_bytes": peak_memory_of(candidate.architecture, workload),

@@ -60,12 +60,12 @@ class Faulty:
             if epoch == 2:
                 self._befall(fault, first)
         record = measure(candidate.architecture, WORKLOAD, folder / "weights", folder / "inputs")
-        accuracy, _ = truth(candidate.architecture)
+        quality, _ = truth(candidate.architecture)
         return replace(
             candidate,
             state="complete",
-            accuracy=accuracy,
-            accuracy_se=0.003,
+            quality=quality,
+            quality_se=0.003,
             reading=record.reading,
         )
 

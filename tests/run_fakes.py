@@ -1,4 +1,4 @@
-"""Finished runs on disk whose accuracies and joules are formulas (see ``search_fakes``)."""
+"""Finished runs on disk whose qualities and joules are formulas (see ``search_fakes``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A made-up task whose accuracy and joules are formulas, for searches that take no time."""
+"""A made-up task whose quality and joules are formulas, for searches that take no time."""
 
 from __future__ import annotations
 
@@ -55,20 +55,20 @@ def reading(energy_j):
 
 
 def truth(architecture):
-    """Accuracy rises and joules rise with size; bf16 halves joules and costs nothing."""
+    """Quality rises and joules rise with size; bf16 halves joules and costs nothing."""
     counts = count(architecture, WORKLOAD)
     rng = np.random.default_rng(int(architecture.hash, 16))
-    accuracy = float(np.clip(1 - 6 / counts.params**0.6 + rng.normal(0, 0.003), 0, 1))
+    quality = float(np.clip(1 - 6 / counts.params**0.6 + rng.normal(0, 0.003), 0, 1))
     macs = sum(b.macs * (0.5 if b.precision == "bf16" else 1) for b in counts.blocks)
-    return accuracy, 1e-10 * macs + 1e-6
+    return quality, 1e-10 * macs + 1e-6
 
 
 def finished(candidate: TrialRecord) -> TrialRecord:
-    accuracy, energy_j = truth(candidate.architecture)
+    quality, energy_j = truth(candidate.architecture)
     data = candidate.to_dict() | {
         "state": "complete",
-        "accuracy": accuracy,
-        "accuracy_se": 0.003,
+        "quality": quality,
+        "quality_se": 0.003,
         "reading": reading(energy_j).to_dict(),
         "params": count(candidate.architecture, WORKLOAD).params,
         "peak_memory_bytes": peak_memory_of(candidate.architecture, WORKLOAD),

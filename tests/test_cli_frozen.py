@@ -96,7 +96,7 @@ FROZEN = {
         "--to",
         "--joule-tolerance",
         "--format",
-        "--accuracy-tolerance",
+        "--quality-tolerance",
         "--plugin",
         "--task",
         "--quiet",

@@ -29,11 +29,11 @@ def task_of(folder, text):
 
 def test_the_example_runs_as_written(tmp_path):
     (example,) = blocks(PAGE, "python")
-    *splits, accuracy = output_of(example, tmp_path, timeout=120).splitlines()
+    *splits, quality = output_of(example, tmp_path, timeout=120).splitlines()
     samples = [int(re.search(r": (\d+) samples", line).group(1)) for line in splits]
     assert sum(samples) == 400 and samples[0] > 240 and min(samples) > 30
     # One word of each text decides, and it is always there.
-    assert float(accuracy.split("%")[0]) > 90
+    assert float(quality.split("%")[0]) > 90
 
 
 def test_its_texts_are_a_task(tmp_path):

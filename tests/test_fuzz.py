@@ -231,12 +231,12 @@ def whole_run(tmp_path_factory):
     (folder / "teacher").mkdir()
     teacher = {
         "source": "largest", "architecture": smallest(SPACE).to_dict(), "params": 9,
-        "accuracy": 0.5, "train_energy_j": 1.0, "outputs_energy_j": 1.0, "tabulated": True,
+        "quality": 0.5, "train_energy_j": 1.0, "outputs_energy_j": 1.0, "tabulated": True,
     }  # fmt: skip
     (folder / "teacher" / "teacher.json").write_text(json.dumps(teacher))
     (folder / "supernet").mkdir()
     supernet = {
-        "params": 9, "epochs": 1, "largest_accuracy": 0.5, "smallest_accuracy": 0.4,
+        "params": 9, "epochs": 1, "largest_quality": 0.5, "smallest_quality": 0.4,
         "energy_j": 1.0,
     }  # fmt: skip
     (folder / "supernet" / "supernet.json").write_text(json.dumps(supernet))

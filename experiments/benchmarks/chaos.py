@@ -93,7 +93,7 @@ class SmallEvaluator:
             candidate,
             state="complete",
             accuracy=accuracy,
-            accuracy_se=error,
+            quality_se=error,
             reading=record.reading,
             params=count(candidate.architecture, WORKLOAD).params,
             train_energy_j=1.0,
@@ -348,7 +348,7 @@ def _is_of_ray(pid: int) -> bool:
 
 
 def front_of(run: Run) -> list[list[Any]]:
-    return sorted([m.architecture_text, m.accuracy, m.energy_j] for m in run.front())
+    return sorted([m.architecture_text, m.quality, m.energy_j] for m in run.front())
 
 
 def undisturbed(folder: Path, chaotic: list[TrialRecord], seed: int) -> Run:
@@ -430,8 +430,8 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         Counter((run.trial_folder(r.number) / "epochs").read_text().split()) for r in complete
     ]
     calm = undisturbed(folder / "calm", complete, arguments.seed)
-    figures = {r.architecture.hash: (r.accuracy, r.energy_j) for r in complete}
-    calm_figures = {r.architecture.hash: (r.accuracy, r.energy_j) for r in calm.records()}
+    figures = {r.architecture.hash: (r.quality, r.energy_j) for r in complete}
+    calm_figures = {r.architecture.hash: (r.quality, r.energy_j) for r in calm.records()}
     return {
         **{f"kills_{kind}": chaos.killed[kind] for kind in KINDS},
         "seed": arguments.seed,

@@ -95,7 +95,7 @@ def dominated_trials(run: Run, member: FrontMember) -> list[int]:
         if record.state != "complete" or twin_of(record.architecture) != record.architecture:
             continue
         other = member_of(record, run.config.device)
-        if other.accuracy <= member.accuracy and other.energy_j > member.energy_j:
+        if other.quality <= member.quality and other.energy_j > member.energy_j:
             found.append(record.number)
     return found
 

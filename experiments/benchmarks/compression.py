@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 
-from experiments.benchmarks.digits_accuracy import digits_accuracies
+from experiments.benchmarks.digits_quality import digits_accuracies
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.searching.recipes import default_device
@@ -394,7 +394,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.records is not None:
             _append(arguments.records, found, device)
         longest_s = max(longest_s, time.monotonic() - begun)
-    accuracies = {} if arguments.no_accuracy or left else digits_accuracies(device)
+    accuracies = {} if arguments.no_quality or left else digits_accuracies(device)
     sheet.show(*tables(lines, accuracies), keep=not left)
     if left:
         print(f"shapes left: {len(left)}; run the same command again")

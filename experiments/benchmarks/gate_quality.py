@@ -72,7 +72,7 @@ def evaluate(module: Any, oracle: Any, models: Sequence[Any], device: str) -> li
             state="complete",
             architecture=to_architecture(model),
             accuracy=1 - float(perplexity[index]) / _PERPLEXITY_SCALE,
-            accuracy_se=0.0,
+            quality_se=0.0,
             reading=_reading(float(energy[index])),
         )
         for index, model in enumerate(models)

@@ -77,7 +77,7 @@ class End:
 
     accuracy: float
     standard_error: float
-    test_accuracy: float
+    test_quality: float
     train_s: float
 
 
@@ -220,7 +220,7 @@ class Trainings:
             nonlocal n_looks
             n_looks += 1
             if not looks or look.epoch > looks[-1].epoch:
-                accuracy = look.accuracy
+                accuracy = look.quality
                 looks.append(Kept(look.epoch, accuracy.value, accuracy.standard_error, train_s()))
                 if look.epoch == until:
                     raise StoppedError
@@ -275,8 +275,8 @@ def search(
     stopper = None if config.halving is None else Stopper(config.halving, session, gate)
     while (candidate := session.next_candidate()) is not None:
         record, cost_s, test = _run(candidate, config, trainings, stopper)
-        if record.accuracy is not None:
-            points.append((record.accuracy, test, math.log10(record.objectives[1])))
+        if record.quality is not None:
+            points.append((record.quality, test, math.log10(record.objectives[1])))
         session.finish(record)
         train_s.append((train_s[-1] if train_s else 0.0) + cost_s)
         volumes.append((volume(points, 0), volume(points, 1)))
@@ -296,7 +296,7 @@ def _lost(records: Sequence[TrialRecord], config: SearchConfig, trainings: Train
             end = trainings.until(record.architecture, config.seed, None).end
             assert end is not None
             energy_j = joules(record.architecture, workload)
-            lost += not any(a >= end.accuracy and e <= energy_j for a, e in known)
+            lost += not any(a >= end.quality and e <= energy_j for a, e in known)
     return lost
 
 
@@ -313,7 +313,7 @@ def _run(
     for rung in rungs:
         found = trainings.until(architecture, config.seed, rung)
         look = found.at(rung)
-        curve += (RungPoint(rung, look.accuracy, look.standard_error),)
+        curve += (RungPoint(rung, look.quality, look.standard_error),)
         assert stopper is not None
         stopped = stopper.judge(candidate.number, Progress(curve, epochs))
         if stopped is not None:
@@ -324,13 +324,13 @@ def _run(
     complete = replace(
         candidate,
         state="complete",
-        accuracy=found.end.accuracy,
-        accuracy_se=found.end.standard_error,
+        accuracy=found.end.quality,
+        quality_se=found.end.standard_error,
         reading=formula_reading(joules(architecture, workload), workload),
         curve=curve,
         planned_epochs=epochs,
     )
-    return complete, found.end.train_s + len(curve) * found.look_s, found.end.test_accuracy
+    return complete, found.end.train_s + len(curve) * found.look_s, found.end.test_quality
 
 
 def volume(points: Sequence[tuple[float, float, float]], which: int) -> float:

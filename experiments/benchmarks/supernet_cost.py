@@ -155,8 +155,8 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
 
 
 def _accuracies(record: TrialRecord) -> tuple[float, float]:
-    assert record.accuracy is not None
-    return record.accuracy, record.test_accuracy or math.nan
+    assert record.quality is not None
+    return record.quality, record.test_quality or math.nan
 
 
 def _by_formula(workload: Workload) -> Any:

@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for architecture in chosen:
         end = trainings.until(architecture, arguments.seed, None).end
         assert end is not None
-        own.append(end.accuracy)
+        own.append(end.quality)
         alone_s += max(0.0, end.train_s)
     recipe = SupernetRecipe(
         epochs_factor=arguments.epochs_factor, front_share=arguments.front_share

@@ -17,7 +17,7 @@ from nas.store.run import Run
 class Side:
     """One of two fronts. ``label`` is A or B.
 
-    ``hypervolume`` is accuracy times decades of joules (and of each further objective) from the
+    ``hypervolume`` is quality times decades of joules (and of each further objective) from the
     common reference. ``covers`` is the share of the other's members that this front is at least
     as good as in everything. ``dominated`` maps each dominated member's trial number to the
     trials of the other front that dominate it. ``measured_on`` is the search's name of the device.
@@ -68,7 +68,7 @@ def compare_runs(a: Run, b: Run) -> RunsCompared:
     """
     if a.task != b.task:
         raise ValueError(
-            f"runs must be of one task, whose accuracies compare, got {a.task!r} and {b.task!r}"
+            f"runs must be of one task, whose qualities compare, got {a.task!r} and {b.task!r}"
         )
     costs = a.config.goals.costs
     same = costs == b.config.goals.costs
@@ -97,7 +97,7 @@ def compare_runs(a: Run, b: Run) -> RunsCompared:
         )
     )
     return RunsCompared(
-        objectives=("accuracy", "joules", *(costs if same else ())),
+        objectives=("quality", "joules", *(costs if same else ())),
         reference=reference,
         given=given is not None,
         sides=(sides[0], sides[1]),
@@ -141,7 +141,7 @@ def _notes(a: Run, b: Run, sides: Sequence[Side], same_costs: bool) -> list[str]
     one, two = sides
     if not same_costs:
         found.append(
-            "the runs have different objectives: they are compared in accuracy and joules alone"
+            "the runs have different objectives: they are compared in quality and joules alone"
         )
     for name, word in (
         ("device", "devices"),

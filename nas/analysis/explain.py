@@ -45,13 +45,13 @@ class Knob:
 class Dominator:
     """A trial that is at least as good in every objective, and better in one.
 
-    ``accuracy_gain`` is how much more accurate it is, ``joules_ratio`` how many times fewer joules
+    ``quality_gain`` is how much more accurate it is, ``joules_ratio`` how many times fewer joules
     it needs, ``cost_ratios`` likewise for further objectives, by name.
     """
 
     trial: int
     architecture_text: str
-    accuracy_gain: float
+    quality_gain: float
     joules_ratio: float
     cost_ratios: dict[str, float]
     knobs: tuple[Knob, ...]
@@ -73,7 +73,7 @@ class Explanation:
     ``reason`` is the search's own, of trials that did not complete. Predicted joules are what the
     gate said before any training, with its interval at ``confidence``; ``inside`` says whether the
     measured joules lie in it. ``front_probability`` is how likely no other trial truly dominates
-    it (``nas.pareto.uncertainty``). ``needed_accuracy`` and ``needed_energy_j`` are what would put
+    it (``nas.pareto.uncertainty``). ``needed_quality`` and ``needed_energy_j`` are what would put
     it on the front, the other figures as they are: more accurate than the one, or fewer joules
     than the other; ``None`` for a trial that is there, or where further objectives are searched.
     Energies are joules per ``unit``. ``flags`` say what went wrong while they were measured,
@@ -86,8 +86,8 @@ class Explanation:
     why: Why
     reason: str | None
     architecture_text: str
-    accuracy: float | None
-    accuracy_se: float | None
+    quality: float | None
+    quality_se: float | None
     energy_j: float | None
     energy_low_j: float | None
     energy_high_j: float | None
@@ -102,7 +102,7 @@ class Explanation:
     audit: bool
     baseline: bool
     front_probability: float | None
-    needed_accuracy: float | None
+    needed_quality: float | None
     needed_energy_j: float | None
     broken: tuple[Broken, ...]
     n_dominators: int
@@ -147,8 +147,8 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
         why=_why(record, is_judged, bool(broken), bool(rivals)),
         reason=record.reason,
         architecture_text=describe_on(record.architecture, run.config.measured_device),
-        accuracy=record.accuracy,
-        accuracy_se=record.accuracy_se,
+        quality=record.quality,
+        quality_se=record.quality_se,
         energy_j=energy_j,
         energy_low_j=None if reading is None else reading.low_j,
         energy_high_j=None if reading is None else reading.high_j,
@@ -163,7 +163,7 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
         audit=record.audit,
         baseline=record.baseline,
         front_probability=probability,
-        needed_accuracy=needed[0],
+        needed_quality=needed[0],
         needed_energy_j=needed[1],
         broken=broken,
         n_dominators=len(rivals),
@@ -238,12 +238,12 @@ def _inside(record: TrialRecord) -> bool | None:
 
 
 def _needed(record: TrialRecord, kept: Sequence[TrialRecord]) -> tuple[float | None, float | None]:
-    """The accuracy to exceed at these joules, and the joules to go below at this accuracy."""
-    accuracy, energy_j = record.objectives
+    """The quality to exceed at these joules, and the joules to go below at this quality."""
+    quality, energy_j = record.objectives
     others = [r.objectives for r in kept if r.number != record.number]
     return (
         max((a for a, j in others if j <= energy_j), default=None),
-        min((j for a, j in others if a >= accuracy), default=None),
+        min((j for a, j in others if a >= quality), default=None),
     )
 
 
@@ -253,7 +253,7 @@ def _dominator(run: Run, record: TrialRecord, rival: TrialRecord) -> Dominator:
     return Dominator(
         trial=rival.number,
         architecture_text=describe_on(rival.architecture, run.config.measured_device),
-        accuracy_gain=theirs[0] - own[0],
+        quality_gain=theirs[0] - own[0],
         joules_ratio=own[1] / theirs[1],
         cost_ratios={
             name: mine / other

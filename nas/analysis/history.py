@@ -31,7 +31,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Hypervolume (accuracy times decades) from ``reference``, a value for each objective."""
+    """Hypervolume (quality times decades) from ``reference``, a value for each objective."""
 
     steps: tuple[Step, ...]
     objectives: tuple[str, ...]

@@ -1,7 +1,7 @@
-"""Which genes buy joules and accuracy, by a run's own trials: grouped permutation importance.
+"""Which genes buy joules and quality, by a run's own trials: grouped permutation importance.
 
 A forest of extremely randomised trees (Geurts et al. 2006) learns the logarithm of joules, or
-accuracy, from genes. Each is predicted from trials that its forest did not see, in five folds;
+quality, from genes. Each is predicted from trials that its forest did not see, in five folds;
 then the values of one gene, those of all layers together, are shuffled among the trials left out
 (Breiman 2001; on groups Gregorutti et al. 2015). A gene's importance is how much of the variance
 is no longer explained. A search does not draw genes independently, so that genes which went
@@ -42,21 +42,21 @@ class GeneImportance:
     gene: str
     joules: float
     joules_sd: float
-    accuracy: float
-    accuracy_sd: float
+    quality: float
+    quality_sd: float
 
 
 @dataclass(frozen=True, slots=True)
 class Importance:
     """Genes by what they buy in joules, the most first.
 
-    ``joules_r2`` and ``accuracy_r2`` are shares of variance explained for trials not learned from:
+    ``joules_r2`` and ``quality_r2`` are shares of variance explained for trials not learned from:
     where one is near 0 or below, that figure's importances mean nothing.
     """
 
     genes: tuple[GeneImportance, ...]
     joules_r2: float
-    accuracy_r2: float
+    quality_r2: float
     n_trials: int
 
 
@@ -87,14 +87,14 @@ def importance_of(
     ]
     values = np.array([r.objectives for r in complete])
     r2_j, joules = _permuted(features, groups, np.log(values[:, 1]), seed)
-    r2_a, accuracy = _permuted(features, groups, values[:, 0], seed)
+    r2_a, quality = _permuted(features, groups, values[:, 0], seed)
     found = [
         GeneImportance(
             gene=gene,
             joules=float(joules[i].mean()),
             joules_sd=float(joules[i].std(ddof=1)),
-            accuracy=float(accuracy[i].mean()),
-            accuracy_sd=float(accuracy[i].std(ddof=1)),
+            quality=float(quality[i].mean()),
+            quality_sd=float(quality[i].std(ddof=1)),
         )
         for i, gene in enumerate(genes)
     ]

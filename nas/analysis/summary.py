@@ -26,7 +26,7 @@ _JOULES_PER_KWH = 3.6e6
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """What the search found against a baseline: the fewest joules at no less accuracy.
+    """What the search found against a baseline: the fewest joules at no less quality.
 
     Other baselines are no answer: the user had them before.
 
@@ -48,7 +48,7 @@ class Saving:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """Hypervolume of the front: accuracy times decades of each cost, from ``reference``.
+    """Hypervolume of the front: quality times decades of each cost, from ``reference``.
 
     ``reference`` has a value for each of ``objectives``, in their own units. Where it is not
     ``given`` it moves with the front, and figures of two runs do not compare.
@@ -72,7 +72,7 @@ class SearchSummary:
     ``teacher_energy_j`` is what training a teacher took, ``None`` where there is none, likewise
     ``supernet_energy_j``. Of a search by a supernet ``complete`` and the like count finalists too,
     ``finalists`` are those that were fine-tuned and measured, and ``fidelity`` says how well
-    inherited accuracies rank them.
+    inherited qualities rank them.
     ``idle_energy_j`` is what the device drew beside all that, ``None`` where that
     cannot be seen (estimates, remote clusters). ``baseline_trial`` is what ``saving`` is
     named against, ``None`` where there is no baseline; ``saving`` is ``None`` where no trial is
@@ -213,8 +213,8 @@ def volume_of(records: Sequence[TrialRecord], goals: Goals) -> Volume | None:
 
 def volume_losses(values: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
     """Objectives ``(N, M)`` as hypervolume counts them: error rate, decades of each cost."""
-    accuracy, *costs = np.array(values).T
-    return np.column_stack([1 - accuracy, *np.log10(costs)])
+    quality, *costs = np.array(values).T
+    return np.column_stack([1 - quality, *np.log10(costs)])
 
 
 def _stopped_saved(
@@ -245,12 +245,12 @@ def _baseline(records: Sequence[TrialRecord], number: int | None) -> TrialRecord
 def _saving(
     records: Sequence[TrialRecord], baseline: TrialRecord, spent_j: float
 ) -> Saving | None:
-    accuracy, baseline_j = baseline.objectives
+    quality, baseline_j = baseline.objectives
     rivals = [
         (r.objectives[1], r.number)
         for r in judged(records)
         # What the user gave is not what the search gained, however good it is.
-        if not r.baseline and r.objectives[0] >= accuracy and r.objectives[1] < baseline_j
+        if not r.baseline and r.objectives[0] >= quality and r.objectives[1] < baseline_j
     ]
     if not rivals:
         return None

@@ -121,7 +121,7 @@ def log_trial(record: TrialRecord, space: SearchSpace, folder: Path, unit: str =
     logger: Any = TBXLoggerCallback()  # type: ignore[no-untyped-call]
     logger.log_trial_start(trial)
     for point in record.curve:
-        logger.log_trial_result(0, trial, {_STEP: point.epoch, "curve_accuracy": point.accuracy})
+        logger.log_trial_result(0, trial, {_STEP: point.epoch, "curve_quality": point.quality})
     logger.log_trial_result(0, trial, {_STEP: record.epochs or 1, **figures(record, unit)})
     logger.log_trial_end(trial)
     temporary.rename(final)
@@ -134,9 +134,9 @@ def figures(record: TrialRecord, unit: str = SAMPLE) -> dict[str, float]:
     """
     reading = record.reading
     known = {
-        "accuracy": record.accuracy,
-        "accuracy_se": record.accuracy_se,
-        "test_accuracy": record.test_accuracy,
+        "quality": record.quality,
+        "quality_se": record.quality_se,
+        "test_quality": record.test_quality,
         f"energy_j_per_{unit.replace(' ', '_')}": record.energy_j,
         "latency_s": None if reading is None else reading.latency_s,
         # Joules of an estimate are not those of a meter, here as anywhere.

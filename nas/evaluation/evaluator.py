@@ -1,4 +1,4 @@
-"""From a candidate to its accuracy and joules: train, compress, evaluate, measure."""
+"""From a candidate to its quality and joules: train, compress, evaluate, measure."""
 
 from __future__ import annotations
 
@@ -172,13 +172,13 @@ class TrainingEvaluator:
         return replace(
             candidate,
             state="complete",
-            accuracy=fitted.validation.value,
-            accuracy_se=fitted.validation.standard_error,
-            uncompressed_accuracy=fitted.uncompressed.value,
+            quality=fitted.validation.value,
+            quality_se=fitted.validation.standard_error,
+            uncompressed_quality=fitted.uncompressed.value,
             start=fitted.start,
             qat=fitted.qat,
-            test_accuracy=test.value,
-            test_accuracy_se=test.standard_error,
+            test_quality=test.value,
+            test_quality_se=test.standard_error,
             reading=record.reading,
             params=count(architecture, workload).params,
             peak_memory_bytes=peak_memory_of(architecture, workload, config.measured_device),
@@ -221,7 +221,7 @@ class _Watcher:
 
     def look(self, look: Look) -> None:
         """Keep and tell what ``look`` found; a rung that was interrupted is told again."""
-        point = RungPoint(look.epoch, look.accuracy.value, look.accuracy.standard_error)
+        point = RungPoint(look.epoch, look.quality.value, look.quality.standard_error)
         self.curve = (*(p for p in self.curve if p.epoch < look.epoch), point)
         self.planned_epochs = look.epochs
         progress = Progress(

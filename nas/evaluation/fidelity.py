@@ -1,4 +1,4 @@
-"""How well inherited accuracies rank architectures: Kendall's tau with its interval."""
+"""How well inherited qualities rank architectures: Kendall's tau with its interval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 
 from nas.records.trial import TrialRecord
 
-# Below this a search by inherited accuracies is advised against.
+# Below this a search by inherited qualities is advised against.
 LEAST_TAU = 0.5
 # Fewer pairs than this say next to nothing.
 LEAST_PAIRS = 5
@@ -20,7 +20,7 @@ _RESAMPLES = 500
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """Kendall's tau-b of ``n`` pairs of accuracies, with its bootstrap 95% interval."""
+    """Kendall's tau-b of ``n`` pairs of qualities, with its bootstrap 95% interval."""
 
     tau: float
     low: float
@@ -48,11 +48,11 @@ class Fidelity:
 def fidelity_of(records: Sequence[TrialRecord]) -> Fidelity | None:
     """That of a search's finalists; ``None`` where there are too few of them."""
     pairs = [
-        (record.inherited_accuracy, record.accuracy)
+        (record.inherited_quality, record.quality)
         for record in records
         if record.state == "complete"
-        and record.inherited_accuracy is not None
-        and record.accuracy is not None
+        and record.inherited_quality is not None
+        and record.quality is not None
     ]
     return Fidelity.of([a for a, _ in pairs], [b for _, b in pairs])
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from nas.training.evaluate import Accuracy
+    from nas.training.evaluate import Quality
     from search_spaces.models.supernet import Supernet
 
 _WEIGHTS = "model.safetensors"
@@ -113,7 +113,7 @@ class SupernetEvaluator:
         objective = objective_of(task, supernet.workload)
         split = task.split("validation")
 
-        def accuracy(call: Callable[[Tensor], Tensor]) -> Accuracy:
+        def quality(call: Callable[[Tensor], Tensor]) -> Quality:
             return evaluate(
                 call,
                 split,
@@ -125,10 +125,10 @@ class SupernetEvaluator:
         share = self.trainer.energy_share()
         with EnergySpan(config.device, share) as span, lock.shared():
             model = extract(supernet, architecture).eval()
-            uncompressed = accuracy(run_eagerly(model).call)
+            uncompressed = quality(run_eagerly(model).call)
             validation = uncompressed
             if any(block.compression != Compression() for block in architecture.blocks):
-                validation = accuracy(run_eagerly(compress(model, architecture)).call)
+                validation = quality(run_eagerly(compress(model, architecture)).call)
         reading, measure_j, measured_by = None, None, {}
         if candidate.joules == "measured":
             weights = folder / _WEIGHTS
@@ -141,9 +141,9 @@ class SupernetEvaluator:
         return replace(
             candidate,
             state="complete",
-            accuracy=validation.value,
-            accuracy_se=validation.standard_error,
-            uncompressed_accuracy=uncompressed.value,
+            quality=validation.value,
+            quality_se=validation.standard_error,
+            uncompressed_quality=uncompressed.value,
             start="supernet",
             reading=reading,
             params=count(architecture, supernet.workload).params,

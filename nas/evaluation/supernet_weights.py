@@ -108,16 +108,16 @@ def prepare_supernet(config: SearchConfig, folder: Place, lock_folder: Path | No
         )
         save_weights(supernet, folder / _WEIGHTS)
         with lock.shared():
-            accuracies = [
-                _accuracy(supernet, member(config.space), config) for member in (largest, smallest)
+            qualities = [
+                _quality(supernet, member(config.space), config) for member in (largest, smallest)
             ]
-            _keep_teacher(supernet, config, teacher_of(folder), accuracies[0])
+            _keep_teacher(supernet, config, teacher_of(folder), qualities[0])
         energy_j = spent_j()
     record = SupernetRecord(
         params=sum(parameter.numel() for parameter in supernet.parameters()),
         epochs=epochs,
-        largest_accuracy=accuracies[0],
-        smallest_accuracy=accuracies[1],
+        largest_quality=qualities[0],
+        smallest_quality=qualities[1],
         energy_j=energy_j,
     )
     write_json(folder / SUPERNET_FILE, asdict(record))
@@ -130,7 +130,7 @@ def spent_before(folder: Place) -> float | None:
     return read_json(path)["energy_j"] if path.is_file() else 0.0
 
 
-def _accuracy(supernet: Supernet, architecture: Architecture, config: SearchConfig) -> float:
+def _quality(supernet: Supernet, architecture: Architecture, config: SearchConfig) -> float:
     from nas.tasks.registry import get_task
     from nas.training.evaluate import evaluate
     from nas.training.objectives import objective_of
@@ -146,9 +146,7 @@ def _accuracy(supernet: Supernet, architecture: Architecture, config: SearchConf
     ).value
 
 
-def _keep_teacher(
-    supernet: Supernet, config: SearchConfig, folder: Place, accuracy: float
-) -> None:
+def _keep_teacher(supernet: Supernet, config: SearchConfig, folder: Place, quality: float) -> None:
     """Write the largest member as a teacher, unless finalists learn from another one."""
     from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
     from search_spaces.cost.counting import count
@@ -168,7 +166,7 @@ def _keep_teacher(
             source="supernet",
             architecture=architecture,
             params=count(architecture, supernet.workload).params,
-            accuracy=accuracy,
+            quality=quality,
             train_energy_j=None,
             outputs_energy_j=0.0,
             tabulated=tabulated,

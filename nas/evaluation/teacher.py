@@ -179,7 +179,7 @@ def _trained(config: SearchConfig, folder: Place, lock: Any) -> TeacherRecord:
         source=config.teacher,
         architecture=architecture,
         params=count(architecture, workload).params,
-        accuracy=validation.value,
+        quality=validation.value,
         train_energy_j=spending.with_earlier(span.energy_j) if own else None,
     )
 

@@ -54,9 +54,9 @@ def make_card(
         "trial": record.number,
         "seed": run.config.seed,
         "searched": {
-            "validation_accuracy": record.accuracy,
-            "validation_accuracy_se": record.accuracy_se,
-            "test_accuracy": record.test_accuracy,
+            "validation_quality": record.quality,
+            "validation_quality_se": record.quality_se,
+            "test_quality": record.test_quality,
             "reading": None if reading is None else replace(reading, host=None).to_dict(),
             "trained_by": [dict(one) for one in record.trained_by],
             "measured_by": dict(record.measured_by),
@@ -66,7 +66,7 @@ def make_card(
         "train_energy_j": record.train_energy_j,
         "start": record.start,
         "qat": record.qat,
-        "uncompressed_validation_accuracy": record.uncompressed_accuracy,
+        "uncompressed_validation_quality": record.uncompressed_quality,
         "teacher": None if teacher is None else teacher.to_dict(),
         "carbon_g_per_kwh": run.config.carbon_g_per_kwh,
         "formats": {},
@@ -80,7 +80,7 @@ def _history(card: dict[str, Any]) -> str:
     if teacher is not None:
         name = Architecture.from_dict(teacher["architecture"]).describe()
         lines.append(
-            f"It learnt from a teacher, {plain(name)}, of {metric.text(teacher['accuracy'])} "
+            f"It learnt from a teacher, {plain(name)}, of {metric.text(teacher['quality'])} "
             f"({plain(metric.name)}) on validation data"
             + (", and started from its weights." if card["start"] == "teacher" else ".")
         )
@@ -163,9 +163,9 @@ seed {card["seed"]}).
 
 | | in the search | reloaded in a fresh process |
 |---|---|---|
-| validation {quality} | {text(searched["validation_accuracy"])} | \
-{text(verified["validation_accuracy"])} |
-| test {quality} | {text(searched["test_accuracy"])} | {text(verified["test_accuracy"])} |
+| validation {quality} | {text(searched["validation_quality"])} | \
+{text(verified["validation_quality"])} |
+| test {quality} | {text(searched["test_quality"])} | {text(verified["test_quality"])} |
 | joules per {plain(after["unit"])} | {joules(before)} | {joules(after)} |
 {others}
 Joules: {label} ({plain(after["source"])}) on {plain(board_of(after))},

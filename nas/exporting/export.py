@@ -54,23 +54,23 @@ def export(
     *,
     joule_tolerance: float = 0.3,
     formats: Iterable[str] = (ARTIFACT,),
-    accuracy_tolerance: float = 0.02,
+    quality_tolerance: float = 0.02,
 ) -> Exported:
     """Write trial ``trial`` of ``run`` to the new folder ``to``, verified in fresh processes.
 
-    The artifact is reloaded elsewhere, its outputs compared, its accuracy evaluated anew and its
+    The artifact is reloaded elsewhere, its outputs compared, its quality evaluated anew and its
     joules measured anew; the card holds both figures of each. Joules may differ by
     ``joule_tolerance``, relative: machines drift between two measurements.
 
     ``formats`` are further forms to write into the same folder
     (``nas.exporting.formats.registry``), each verified by itself; their joules are said and not
-    judged, since other runtimes run them. ``accuracy_tolerance`` is what a form may lose of
-    validation accuracy whose outputs are not the network's, as those of ``onnx-int8``.
+    judged, since other runtimes run them. ``quality_tolerance`` is what a form may lose of
+    validation quality whose outputs are not the network's, as those of ``onnx-int8``.
 
     Raises:
         ValueError: no such complete trial, its weights are gone, ``to`` is not empty, or a format
             is not known, cannot hold the network or lacks a package; nothing was written.
-        ExportError: outputs, accuracy or joules differ; nothing is left behind.
+        ExportError: outputs, quality or joules differ; nothing is left behind.
     """
     # In this process, whose environment those that verify inherit.
     run.check_task()
@@ -90,8 +90,8 @@ def export(
     weights = run.weights_path(trial)
     if not weights.is_file():
         raise ValueError(f"weights of trial {trial} must be at {weights}, and are not")
-    if not 0 <= accuracy_tolerance < 1:
-        raise ValueError(f"accuracy_tolerance must be in [0, 1), got {accuracy_tolerance!r}")
+    if not 0 <= quality_tolerance < 1:
+        raise ValueError(f"quality_tolerance must be in [0, 1), got {quality_tolerance!r}")
     with staged(to) as staging:
         with as_local(weights) as local:
             shutil.copyfile(local, staging / WEIGHTS)
@@ -107,7 +107,7 @@ def export(
             _write_check(run, staging)
         verification = verify(run, record, staging, joule_tolerance=joule_tolerance)
         card = make_card(run, record, verification, carried)
-        conditions = _conditions(run, verification, accuracy_tolerance)
+        conditions = _conditions(run, verification, quality_tolerance)
         for form in forms:
             card["formats"][form.name] = write_form(form, staging, conditions)
         for form in forms:
@@ -120,14 +120,14 @@ def export(
     return Exported(to, card)
 
 
-def _conditions(run: Run, verification: Verification, accuracy_tolerance: float) -> Conditions:
+def _conditions(run: Run, verification: Verification, quality_tolerance: float) -> Conditions:
     return Conditions(
         task=run.config.task,
         device=run.config.device,
         meter=run.meter,
         protocol=get_protocol(run.config.protocol),
-        accuracy=verification.validation_accuracy,
-        accuracy_tolerance=accuracy_tolerance,
+        quality=verification.validation_quality,
+        quality_tolerance=quality_tolerance,
     )
 
 

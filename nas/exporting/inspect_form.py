@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def _inspect(form: Form, job: Mapping[str, Any]) -> dict[str, Any]:
-    """Outputs, accuracies and, where the job has a meter, joules of one form."""
+    """Outputs, qualities and, where the job has a meter, joules of one form."""
     from search_spaces.models.device import use_device
 
     folder, device = Path(job["folder"]), "cpu" if form.on_cpu else str(job["device"])
@@ -63,7 +63,7 @@ def _inspect(form: Form, job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _findings(loaded: Loaded, folder: Path, task_name: str, device: str) -> dict[str, Any]:
-    """Outputs and accuracies of one form."""
+    """Outputs and qualities of one form."""
     from safetensors.torch import load_file
 
     from nas.tasks.registry import get_task
@@ -99,10 +99,10 @@ def _findings(loaded: Loaded, folder: Path, task_name: str, device: str) -> dict
     return {
         "output_difference": difference,
         "largest_output": float(expected.abs().max()),
-        "validation_accuracy": validation.value,
+        "validation_quality": validation.value,
         "n_validation": validation.n_samples,
-        "test_accuracy": test.value,
-        "test_accuracy_se": test.standard_error,
+        "test_quality": test.value,
+        "test_quality_se": test.standard_error,
     }
 
 

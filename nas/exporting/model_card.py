@@ -36,14 +36,14 @@ def render_model_card(card: Mapping[str, Any], form: str) -> str:
 
 # {plain(card["architecture"])} on {task}
 
-A Transformer of {card["params"]:,} parameters that JouleNAS found by a search for accuracy
+A Transformer of {card["params"]:,} parameters that JouleNAS found by a search for quality
 against joules (run {code(card["run"])}, trial {card["trial"]}, seed {card["seed"]}).
 
 | | |
 |---|---|
-| validation {metric.name} | {metric.text(verified["validation_accuracy"])} |
+| validation {metric.name} | {metric.text(verified["validation_quality"])} |
 | test {metric.name} | \
-{metric.text(verified["test_accuracy"], verified["test_accuracy_se"])} |
+{metric.text(verified["test_quality"], verified["test_quality_se"])} |
 | joules per {plain(reading["unit"])} ({kind}) | {reading["energy_j"]:.4g} \
 [{reading["low_j"]:.4g}, {reading["high_j"]:.4g}] |
 | carbon of a million of them | {grams:.3g} g CO2e at {card["carbon_g_per_kwh"]:g} g/kWh |
@@ -85,7 +85,7 @@ def _front_matter(card: Mapping[str, Any], verified: Mapping[str, Any]) -> dict[
         {
             "type": metric.key,
             "name": f"{split} {metric.name}",
-            "value": metric.score(verified[f"{split}_accuracy"]),
+            "value": metric.score(verified[f"{split}_quality"]),
         }
         for split in ("validation", "test")
     ]

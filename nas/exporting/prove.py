@@ -1,4 +1,4 @@
-"""Prove a form of an artifact in a fresh process: outputs or accuracy, and joules once more."""
+"""Prove a form of an artifact in a fresh process: outputs or quality, and joules once more."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Proof:
     runtime: str
     output_difference: float
     output_tolerance: float | None
-    validation_accuracy: float
-    test_accuracy: float
-    test_accuracy_se: float
-    accuracy_tolerance: float
+    validation_quality: float
+    test_quality: float
+    test_quality_se: float
+    quality_tolerance: float
     mode: str | None
     reading: EnergyReading | None
 
@@ -45,9 +45,9 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What forms are run on and judged by; ``accuracy`` is the artifact's on validation data.
+    """What forms are run on and judged by; ``quality`` is the artifact's on validation data.
 
-    Without ``measure`` joules are left out. ``accuracy_tolerance`` is for forms whose outputs are
+    Without ``measure`` joules are left out. ``quality_tolerance`` is for forms whose outputs are
     not the network's.
     """
 
@@ -55,8 +55,8 @@ class Conditions:
     device: str
     meter: str | None
     protocol: Protocol
-    accuracy: float
-    accuracy_tolerance: float
+    quality: float
+    quality_tolerance: float
     measure: bool = True
 
 
@@ -64,7 +64,7 @@ def prove(forms: Sequence[Form], folder: Path, conditions: Conditions) -> dict[s
     """Run ``forms`` of the artifact in ``folder`` in one fresh process and judge each.
 
     Raises:
-        ExportError: one does not load, or its outputs or accuracy differ by more than they may.
+        ExportError: one does not load, or its outputs or quality differ by more than they may.
     """
     found = inspected(forms, folder, conditions)
     return {form.name: judged(form, folder, found[form.name], conditions) for form in forms}
@@ -115,7 +115,7 @@ def judged(form: Form, folder: Path, found: Mapping[str, Any], conditions: Condi
     """Judge what was found of one form.
 
     Raises:
-        ExportError: outputs or accuracy differ by more than they may.
+        ExportError: outputs or quality differ by more than they may.
     """
     from nas.training.evaluate import one_sample
 
@@ -127,17 +127,15 @@ def judged(form: Form, folder: Path, found: Mapping[str, Any], conditions: Condi
             f"{allowed:.3g}"
         )
     may_move = (
-        form.accuracy_tolerance(architecture)
-        if form.has_outputs
-        else conditions.accuracy_tolerance
+        form.quality_tolerance(architecture) if form.has_outputs else conditions.quality_tolerance
     )
-    accuracy, before = found["validation_accuracy"], conditions.accuracy
-    # Where outputs are judged accuracy moves by chance, else only a loss is one.
-    moved = abs(accuracy - before) if form.has_outputs else before - accuracy
+    quality, before = found["validation_quality"], conditions.quality
+    # Where outputs are judged quality moves by chance, else only a loss is one.
+    moved = abs(quality - before) if form.has_outputs else before - quality
     if moved > may_move + one_sample(found["n_validation"]):
-        hint = "" if form.has_outputs else "; --accuracy-tolerance sets it"
+        hint = "" if form.has_outputs else "; --quality-tolerance sets it"
         raise ExportError(
-            f"validation accuracy of format {form.name} is {accuracy:.4f}, the network's is "
+            f"validation quality of format {form.name} is {quality:.4f}, the network's is "
             f"{before:.4f}, allowed {may_move:g} apart{hint}"
         )
     reading = found["reading"]
@@ -145,10 +143,10 @@ def judged(form: Form, folder: Path, found: Mapping[str, Any], conditions: Condi
         runtime=found["runtime"],
         output_difference=found["output_difference"],
         output_tolerance=allowed,
-        validation_accuracy=accuracy,
-        test_accuracy=found["test_accuracy"],
-        test_accuracy_se=found["test_accuracy_se"],
-        accuracy_tolerance=may_move,
+        validation_quality=quality,
+        test_quality=found["test_quality"],
+        test_quality_se=found["test_quality_se"],
+        quality_tolerance=may_move,
         mode=found["mode"],
         reading=None if reading is None else EnergyReading.from_dict(reading),
     )

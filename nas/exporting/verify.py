@@ -1,4 +1,4 @@
-"""Prove an artifact in fresh processes: outputs, accuracy, joules.
+"""Prove an artifact in fresh processes: outputs, quality, joules.
 
 Run as ``python -m nas.exporting.verify FOLDER TASK`` it reloads the artifact and prints what it
 finds as one JSON object; ``verify`` starts that process and judges.
@@ -39,9 +39,9 @@ class Verification:
 
     output_difference: float
     output_tolerance: float
-    validation_accuracy: float
-    test_accuracy: float
-    test_accuracy_se: float
+    validation_quality: float
+    test_quality: float
+    test_quality_se: float
     joule_ratio: float
     joule_tolerance: float
     reading: EnergyReading
@@ -59,14 +59,14 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
     who runs it pays for both.
 
     Raises:
-        ExportError: outputs, accuracy or joules differ by more than their tolerance.
+        ExportError: outputs, quality or joules differ by more than their tolerance.
     """
     from nas.training.evaluate import one_sample
     from predictors.measurement.protocol import get_protocol
     from predictors.measurement.runner import MeasureError, measure_fresh
     from predictors.meters.base import MeterError
 
-    if record.reading is None or record.accuracy is None:
+    if record.reading is None or record.quality is None:
         raise ExportError(f"trial {record.number} has no measured figures to verify")
     found = _reload(folder, run.task, run.config.device)
     if not found["output_difference"] <= _OUTPUT_TOLERANCE:
@@ -74,11 +74,11 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
             f"the reloaded artifact's outputs differ by {found['output_difference']:.3g}, "
             f"allowed {_OUTPUT_TOLERANCE:g}"
         )
-    moved = abs(found["validation_accuracy"] - record.accuracy)
+    moved = abs(found["validation_quality"] - record.quality)
     if moved > one_sample(found["n_validation"]):
         raise ExportError(
-            f"the reloaded artifact's validation accuracy is "
-            f"{found['validation_accuracy']:.4f}, the trial's was {record.accuracy:.4f}"
+            f"the reloaded artifact's validation quality is "
+            f"{found['validation_quality']:.4f}, the trial's was {record.quality:.4f}"
         )
     architecture, workload = record.architecture, run.workload
 
@@ -111,9 +111,9 @@ def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: floa
     return Verification(
         output_difference=found["output_difference"],
         output_tolerance=_OUTPUT_TOLERANCE,
-        validation_accuracy=found["validation_accuracy"],
-        test_accuracy=found["test_accuracy"],
-        test_accuracy_se=found["test_accuracy_se"],
+        validation_quality=found["validation_quality"],
+        test_quality=found["test_quality"],
+        test_quality_se=found["test_quality_se"],
         joule_ratio=ratio,
         joule_tolerance=joule_tolerance,
         reading=measured,
@@ -179,10 +179,10 @@ def _findings(folder: Path, task_name: str, device: str) -> dict[str, Any]:
     )
     return {
         "output_difference": float((outputs - check["outputs"]).abs().max()),
-        "validation_accuracy": validation.value,
+        "validation_quality": validation.value,
         "n_validation": validation.n_samples,
-        "test_accuracy": test.value,
-        "test_accuracy_se": test.standard_error,
+        "test_quality": test.value,
+        "test_quality_se": test.standard_error,
     }
 
 

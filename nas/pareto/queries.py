@@ -25,8 +25,8 @@ class Figures:
     """What trials are compared by; units and meanings are those of ``FrontMember``."""
 
     trial: int
-    accuracy: float
-    accuracy_se: float
+    quality: float
+    quality_se: float
     energy_j: float
     energy_low_j: float
     energy_high_j: float
@@ -39,7 +39,7 @@ class Figures:
 class FrontMember:
     """One architecture of a front, with what was measured of it.
 
-    ``accuracy`` is of the validation split, by which members are chosen; ``test_accuracy`` is
+    ``quality`` is of the validation split, by which members are chosen; ``test_quality`` is
     shown beside it and never chosen by. Energies are joules per ``unit``; the interval is 95%.
     ``latency_s`` is of one batch; ``peak_memory_bytes`` is counted, not measured.
     ``front_probability`` is P(Pareto), the probability that no trial dominates this one, given
@@ -48,10 +48,10 @@ class FrontMember:
     ``baseline`` marks what the search was given to compare with rather than found. ``weights``
     says whether they were trained for it (``own``) or are ``inherited`` from a supernet as they
     are, ``joules`` whether they were ``measured`` or are ``predicted``. A finalist names the trial
-    that it was (``finalist_of``) and the accuracy that it inherited. ``train_energy_j`` is what
+    that it was (``finalist_of``) and the quality that it inherited. ``train_energy_j`` is what
     training it took, without a teacher or a supernet; ``None`` where that was not seen.
     Accuracies are shares in [0, 1], higher is better, whatever the task is judged by; ``score`` is
-    the validation accuracy in the own unit of that ``metric``, such as bits per byte.
+    the validation quality in the own unit of that ``metric``, such as bits per byte.
     ``unit`` is what joules are named per: a sample, or a token of a phase of decoding.
     ``measured_on`` is the name that the search gave ``device``, ``None`` where it gave none.
     ``flags`` say what went wrong while it was measured (``predictors.meters.flags``);
@@ -62,9 +62,9 @@ class FrontMember:
     trial: int
     architecture: dict[str, Any]
     architecture_text: str
-    accuracy: float
-    accuracy_se: float
-    test_accuracy: float | None
+    quality: float
+    quality_se: float
+    test_quality: float | None
     energy_j: float
     energy_low_j: float
     energy_high_j: float
@@ -82,7 +82,7 @@ class FrontMember:
     weights: str = "own"
     joules: str = "measured"
     finalist_of: int | None = None
-    inherited_accuracy: float | None = None
+    inherited_quality: float | None = None
     train_energy_j: float | None = None
     metric: str = "accuracy"
     score: float | None = None
@@ -112,7 +112,7 @@ class Front:
         costs: Sequence[str] = (),
         member: Callable[[int], FrontMember] | None = None,
     ) -> Front:
-        """The front of ``candidates``: accuracy maximised, joules and ``costs`` minimised.
+        """The front of ``candidates``: quality maximised, joules and ``costs`` minimised.
 
         Of candidates that are figures alone, ``member`` makes the one at a position; it is asked
         of those on the front only.
@@ -122,7 +122,7 @@ class Front:
         """
         known: list[Figures | FrontMember] = list(candidates)
         mask = non_dominated_mask(
-            [[c.accuracy, c.energy_j, *(_cost(c, name) for name in costs)] for c in known],
+            [[c.quality, c.energy_j, *(_cost(c, name) for name in costs)] for c in known],
             (True, *[False] * (1 + len(costs))),
         )
         probabilities = chances(known, costs)
@@ -163,7 +163,7 @@ class Front:
                 m
                 for m in self.members
                 if (most_j is None or m.energy_j <= most_j)
-                and (least is None or m.accuracy >= least)
+                and (least is None or m.quality >= least)
             ),
             self.costs,
         )
@@ -183,7 +183,7 @@ class Front:
         if not self.members:
             raise ValueError("the front must have a member, and no trial is complete yet")
         if not fit:
-            least, most = self.members[0], max(self.members, key=lambda m: m.accuracy)
+            least, most = self.members[0], max(self.members, key=lambda m: m.quality)
             most_j, share = self._read(max_joules, min_quality)
             quality = self._metric.text
             requested = [] if most_j is None else [f"max_joules {format_joules(most_j)}"]
@@ -192,12 +192,12 @@ class Front:
             )
             raise ValueError(
                 f"no member of the front keeps {' and '.join(requested)}: it spans "
-                f"{quality(least.accuracy)} at {format_joules(least.energy_j)} to "
-                f"{quality(most.accuracy)} at {format_joules(most.energy_j)}"
+                f"{quality(least.quality)} at {format_joules(least.energy_j)} to "
+                f"{quality(most.quality)} at {format_joules(most.energy_j)}"
             )
         if min_quality is not None and max_joules is None:
             return min(fit, key=lambda m: (m.energy_j, m.trial))
-        return max(fit, key=lambda m: (m.accuracy, -m.energy_j))
+        return max(fit, key=lambda m: (m.quality, -m.energy_j))
 
     def _read(
         self, max_joules: Quantity | None, min_quality: Quantity | None
@@ -226,10 +226,10 @@ class Front:
             ValueError: the front is empty.
         """
         best = self.best()
-        error = best.accuracy_se
-        least = best.accuracy - (error if error is not None and error > 0 else 0.0)
-        near = [m for m in self.members if m.accuracy >= least]
-        return min(near, key=lambda m: (m.energy_j, -m.accuracy, m.trial))
+        error = best.quality_se
+        least = best.quality - (error if error is not None and error > 0 else 0.0)
+        near = [m for m in self.members if m.quality >= least]
+        return min(near, key=lambda m: (m.energy_j, -m.quality, m.trial))
 
     def knee(self) -> FrontMember | None:
         """The member where quality stops paying, ``None`` where the front has no such place.
@@ -240,7 +240,7 @@ class Front:
         above that line by more than ``KNEE_HEIGHT`` of the front's extent, and by more than its
         own standard error: of one or two members, and of a straight or convex front, there is
         none. Further objectives are not looked at: of more than two, members are those of the
-        front of accuracy and joules.
+        front of quality and joules.
         """
         if self.costs:
             return Front.of(self.members).knee()
@@ -255,14 +255,14 @@ class Front:
         height = (quality - quality[0]) / extent - across
         at = int(np.argmax(height))
         member = self.members[at]
-        error = (member.accuracy_se if member.score is None else member.score_se) or 0.0
+        error = (member.quality_se if member.score is None else member.score_se) or 0.0
         noise = error / abs(extent) if error > 0 else 0.0
         return member if height[at] > max(KNEE_HEIGHT, noise) else None
 
     def diverse(self, k: int) -> Front:
         """``k`` members spread over the whole front (``nas.pareto.spread``), or all if fewer.
 
-        Of one, the recommended one: it has nothing to be far from. Accuracy and the logarithms of
+        Of one, the recommended one: it has nothing to be far from. Quality and the logarithms of
         joules and costs count alike.
 
         Raises:
@@ -278,7 +278,7 @@ class Front:
     def losses(self) -> NDArray[np.float64]:
         """Error rate and decades of joules and of each cost, ``(N, M)``: all to be minimised."""
         rows = [
-            [1 - m.accuracy, *np.log10([m.energy_j, *(_cost(m, name) for name in self.costs)])]
+            [1 - m.quality, *np.log10([m.energy_j, *(_cost(m, name) for name in self.costs)])]
             for m in self.members
         ]
         return np.array(rows, dtype=np.float64).reshape(-1, 2 + len(self.costs))
@@ -297,8 +297,8 @@ def chances(
     energy_j, low_j, high_j = energies.reshape(-1, 3).T
     # Standard deviation of the logarithm of the joules, from their 95% interval.
     log_sd = np.log(high_j / low_j) / (2 * 1.96)
-    values = [np.array([m.accuracy for m in members]), np.log(energy_j)]
-    deviations = [np.array([m.accuracy_se for m in members]), log_sd]
+    values = [np.array([m.quality for m in members]), np.log(energy_j)]
+    deviations = [np.array([m.quality_se for m in members]), log_sd]
     for name in costs:
         values.append(np.log(np.array([_cost(m, name) for m in members], dtype=np.float64)))
         # Latency comes of the windows that joules come of; counts have no error.
@@ -315,7 +315,7 @@ _FIELDS = {"latency": "latency_s", "params": "params", "memory": "peak_memory_by
 
 def _score(member: FrontMember) -> float:
     """Quality in the metric's own unit, where it is known."""
-    return member.accuracy if member.score is None else member.score
+    return member.quality if member.score is None else member.score
 
 
 def _cost(member: Figures | FrontMember, name: str) -> float:

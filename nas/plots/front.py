@@ -31,7 +31,7 @@ class PlotPoint:
 
     A baseline is drawn around the point that it is besides, so that both are seen.
 
-    ``accuracy`` is ``None`` where a candidate was dropped before it had one: it is then marked on
+    ``quality`` is ``None`` where a candidate was dropped before it had one: it is then marked on
     the energy axis only.
     """
 
@@ -39,8 +39,8 @@ class PlotPoint:
     energy_j: float
     energy_low_j: float
     energy_high_j: float
-    accuracy: float | None = None
-    accuracy_se: float = 0.0
+    quality: float | None = None
+    quality_se: float = 0.0
 
 
 def plot_front(
@@ -61,11 +61,11 @@ def plot_front(
         ValueError: there is nothing to draw, or the ending is of no image format.
     """
     check_ending(path)
-    shown = [p for p in points if p.accuracy is not None]
+    shown = [p for p in points if p.quality is not None]
     if not shown:
         raise ValueError("the plot must have a complete trial to show, and there is none")
     quality = quality_axis(
-        metric, [p.accuracy or 0.0 for p in shown], [p.accuracy_se for p in shown]
+        metric, [p.quality or 0.0 for p in shown], [p.quality_se for p in shown]
     )
     with drawing(path, 2.9) as figure:
         axes = figure.add_subplot()
@@ -110,8 +110,8 @@ def plot_front(
 
 def _bars(point: PlotPoint, metric: Metric, bottom: float) -> Bars:
     """A point with its bars, where the axes show them; without a finite score at the bottom."""
-    share = point.accuracy or 0.0
-    at, error = position(metric, share), position_error(metric, share, point.accuracy_se)
+    share = point.quality or 0.0
+    at, error = position(metric, share), position_error(metric, share, point.quality_se)
     low, high = at - error, at + error
     if not math.isfinite(at):
         # It goes on below the frame, and not above it.

@@ -1,4 +1,4 @@
-"""Which genes buy joules, and which accuracy."""
+"""Which genes buy joules, and which quality."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def plot_importance(found: Importance, path: Path) -> None:
             ),
             (
                 -0.19,
-                [g.accuracy for g in genes],
-                [g.accuracy_sd for g in genes],
+                [g.quality for g in genes],
+                [g.quality_sd for g in genes],
                 ORANGE,
                 "////",
-                "accuracy",
-                found.accuracy_r2,
+                "quality",
+                found.quality_r2,
             ),
         ):
             told = r2 > 0

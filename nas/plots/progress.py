@@ -30,5 +30,5 @@ def plot_progress(history: History, path: Path, *, title: str, joules_label: str
         spent = [s.spent_energy_j for s in history.steps if s.spent_energy_j > 0]
         if spent:
             joule_axis(by_joules.xaxis, max(spent) / min(spent))
-        figure.supylabel("hypervolume (accuracy × decades)", fontsize=7.5)
+        figure.supylabel("hypervolume (quality × decades)", fontsize=7.5)
         figure.suptitle(title, fontsize=8)

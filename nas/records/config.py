@@ -150,7 +150,7 @@ class SearchConfig:
         goals = self.goals
         if goals.costs and self.halving is not None:
             raise ValueError(
-                "halving compares accuracy and joules alone: objectives must be none with it, "
+                "halving compares quality and joules alone: objectives must be none with it, "
                 f"got {', '.join(goals.costs)}"
             )
         if (self.teacher is None) != (self.training.distill is None):
@@ -298,6 +298,6 @@ def _check_goes_with_supernet(config: SearchConfig) -> None:
         raise ValueError(f"refine must be 0 with a supernet, got {config.refine}")
     if config.warm_start:
         raise ValueError(
-            "warm_start must be empty with a supernet: accuracies of other runs do not compare "
+            "warm_start must be empty with a supernet: qualities of other runs do not compare "
             f"with inherited ones, got {', '.join(config.warm_start)}"
         )

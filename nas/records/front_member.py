@@ -17,13 +17,13 @@ def figures_of(record: TrialRecord) -> Figures:
     Raises:
         ValueError: the trial is not complete.
     """
-    reading, accuracy, energy_j = record.reading, record.accuracy, record.energy_j
-    if energy_j is None or accuracy is None or record.accuracy_se is None:
+    reading, quality, energy_j = record.reading, record.quality, record.energy_j
+    if energy_j is None or quality is None or record.quality_se is None:
         raise ValueError(f"trial {record.number} must be complete, got {record.state}")
     return Figures(
         trial=record.number,
-        accuracy=accuracy,
-        accuracy_se=record.accuracy_se,
+        quality=quality,
+        quality_se=record.quality_se,
         energy_j=energy_j,
         energy_low_j=(record.predicted_low_j or energy_j) if reading is None else reading.low_j,
         energy_high_j=(record.predicted_high_j or energy_j) if reading is None else reading.high_j,
@@ -50,12 +50,12 @@ def member_of(
         ValueError: the trial is not complete.
     """
     reading, figures = record.reading, figures_of(record)
-    accuracy, accuracy_se = figures.accuracy, figures.accuracy_se
+    quality, quality_se = figures.quality, figures.quality_se
     return FrontMember(
         **asdict(figures),
         architecture=record.architecture.to_dict(),
         architecture_text=describe_on(record.architecture, device),
-        test_accuracy=record.test_accuracy,
+        test_quality=record.test_quality,
         meter="predicted" if reading is None else reading.meter,
         source="predicted" if reading is None else reading.source,
         is_estimate=True if reading is None else reading.is_estimate,
@@ -68,11 +68,11 @@ def member_of(
         weights=record.weights,
         joules=record.joules,
         finalist_of=record.finalist_of,
-        inherited_accuracy=record.inherited_accuracy,
+        inherited_quality=record.inherited_quality,
         train_energy_j=record.train_energy_j,
         metric=metric.key,
-        score=metric.score(accuracy),
-        score_se=metric.score_error(accuracy, accuracy_se),
+        score=metric.score(quality),
+        score_se=metric.score_error(quality, quality_se),
         unit=unit,
         measured_on=measured_on,
         flags=() if reading is None else reading.caveats,

@@ -1,4 +1,4 @@
-"""What a search is after: objectives beside accuracy and joules, and limits that none may break.
+"""What a search is after: objectives beside quality and joules, and limits that none may break.
 
 Parameters and peak memory are counted in closed form, so that what breaks their limits is never
 proposed. Joules and latency are measured: a candidate is dropped where even the optimistic end of
@@ -45,7 +45,7 @@ _COUNTED: dict[Cost, Callable[[ArchitectureBatch, Workload, str], NDArray[np.flo
 
 @dataclass(frozen=True, slots=True)
 class Goals:
-    """Objectives after accuracy (the most) and joules (the fewest), and limits.
+    """Objectives after quality (the most) and joules (the fewest), and limits.
 
     ``costs`` are minimised as well. ``max_joules`` is per sample; ``max_latency_s`` is of one
     batch, as it is measured; ``max_memory_bytes`` is peak memory as ``search_spaces.cost.memory``
@@ -92,14 +92,14 @@ class Goals:
         if not all(math.isfinite(value) for value in self.reference):
             raise ValueError(f"reference must be finite, got {self.reference!r}")
         if not 0 <= self.reference[0] < 1:
-            raise ValueError(f"reference accuracy must be in [0, 1), got {self.reference[0]!r}")
+            raise ValueError(f"reference quality must be in [0, 1), got {self.reference[0]!r}")
         if min(self.reference[1:]) <= 0:
             raise ValueError(f"reference costs must be > 0, got {self.reference!r}")
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every objective, in order."""
-        return ("accuracy", "joules", *self.costs)
+        return ("quality", "joules", *self.costs)
 
     @property
     def maximize(self) -> tuple[bool, ...]:
@@ -113,7 +113,7 @@ class Goals:
 
     @property
     def narrows(self) -> bool:
-        """Whether some trial that is good in accuracy and joules may be of no use all the same."""
+        """Whether some trial that is good in quality and joules may be of no use all the same."""
         return bool(self.costs) or self.limits_counts or self.max_latency_s is not None
 
     @property

@@ -80,7 +80,7 @@ def result_in(folder: Place) -> TrialRecord | None:
 def pooled(record: TrialRecord, trial_folder: Path) -> TrialRecord:
     """``record`` as the mean of itself and its complete replicas; itself where it has none.
 
-    Accuracy is the mean over seeds. Its variance is that of the share of seeds right (of the mean
+    Quality is the mean over seeds. Its variance is that of the share of seeds right (of the mean
     score, where samples are not right or wrong), sample by sample, since all seeds are judged by
     the same samples, and that of seeds over their number. Joules are the geometric mean; their
     variance is the larger of what each interval says and of what the measurements differ by, over
@@ -101,14 +101,14 @@ def pooled(record: TrialRecord, trial_folder: Path) -> TrialRecord:
     done = [record, *(r for r in every if r.state == "complete")]
     if not every:
         return record
-    accuracies = np.array([r.objectives[0] for r in done])
-    tests = [r.test_accuracy for r in done]
+    qualities = np.array([r.objectives[0] for r in done])
+    tests = [r.test_quality for r in done]
     known = [t for t in tests if t is not None]
     return replace(
         record,
-        accuracy=float(accuracies.mean()),
-        accuracy_se=_standard_error(done, trial_folder),
-        test_accuracy=float(np.mean(known)) if len(known) == len(tests) else record.test_accuracy,
+        quality=float(qualities.mean()),
+        quality_se=_standard_error(done, trial_folder),
+        test_quality=float(np.mean(known)) if len(known) == len(tests) else record.test_quality,
         reading=_reading([r.reading for r in done if r.reading is not None]),
         readings={name: _reading(found) for name, found in _by_device(done).items()},
         n_evaluations=len(done),
@@ -127,8 +127,8 @@ def _begun(trial_folder: Path) -> list[Spent]:
 
 
 def _standard_error(done: Sequence[TrialRecord], trial_folder: Path) -> float:
-    """Of the mean accuracy over ``done``; see ``pooled``."""
-    single = float(np.mean([(r.accuracy_se or 0.0) ** 2 for r in done]))
+    """Of the mean quality over ``done``; see ``pooled``."""
+    single = float(np.mean([(r.quality_se or 0.0) ** 2 for r in done]))
     scores = [_scores(replica_folder(trial_folder, r.replica)) for r in done]
     share = 1.0
     if all(r is not None for r in scores):

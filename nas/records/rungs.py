@@ -55,17 +55,17 @@ class HalvingConfig:
 
 @dataclass(frozen=True, slots=True)
 class RungPoint:
-    """A point of a learning curve: validation accuracy after ``epoch``."""
+    """A point of a learning curve: validation quality after ``epoch``."""
 
     epoch: int
-    accuracy: float
+    quality: float
     standard_error: float
 
     def __post_init__(self) -> None:
         """Validate every field."""
         require_positive_int("curve epoch", self.epoch)
-        if not 0 <= self.accuracy <= 1:
-            raise ValueError(f"curve accuracy must be in [0, 1], got {self.accuracy!r}")
+        if not 0 <= self.quality <= 1:
+            raise ValueError(f"curve quality must be in [0, 1], got {self.quality!r}")
         if not (math.isfinite(self.standard_error) and self.standard_error >= 0):
             raise ValueError(
                 f"curve standard_error must be finite and >= 0, got {self.standard_error!r}"

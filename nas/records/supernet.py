@@ -34,8 +34,8 @@ class SupernetConfig:
     The first ``measure_first`` sub-networks are measured, then one of ``measure_each``, and those
     whose predicted joules have ends ``measure_width`` times apart. ``finalists`` is how many of
     the best are fine-tuned, for ``finish_share`` of a stand-alone network's epochs; ``controls``
-    are more of them, evenly spread over all ranks of accuracy, by which the search judges how well
-    inherited accuracies rank.
+    are more of them, evenly spread over all ranks of quality, by which the search judges how well
+    inherited qualities rank.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -96,7 +96,7 @@ def choose_finalists(
 
     ``energies_j`` are their joules as known now. The front is taken first, then the front of what
     is left, and so on; of one that is too large, members evenly spread along it. Controls are
-    evenly spread over the accuracies of the rest.
+    evenly spread over the qualities of the rest.
     """
     points = np.array([[r.objectives[0], e] for r, e in zip(records, energies_j, strict=True)])
     chosen = [index for index, record in enumerate(records) if record.baseline]
@@ -109,8 +109,8 @@ def choose_finalists(
         chosen += layer.tolist()
         n_best += len(layer)
         left = left[~np.isin(left, layer)] if len(layer) < on_front.sum() else left[~on_front]
-    by_accuracy = left[np.argsort(points[left, 0], kind="stable")] if len(left) else left
-    chosen += _spread(by_accuracy, config.controls).tolist()
+    by_quality = left[np.argsort(points[left, 0], kind="stable")] if len(left) else left
+    chosen += _spread(by_quality, config.controls).tolist()
     return [records[index].number for index in chosen]
 
 

@@ -18,7 +18,7 @@ class TeacherRecord:
     """What a run's teacher is and what it cost the run.
 
     ``source`` is ``"largest"``, ``"supernet"`` (its largest member) or the artifact's folder.
-    ``accuracy`` is of the fp32 network on the validation split. ``train_energy_j`` is ``None`` for
+    ``quality`` is of the fp32 network on the validation split. ``train_energy_j`` is ``None`` for
     an artifact, which some other run paid for, and for a supernet's member, which it is counted
     with; ``outputs_energy_j`` is ``None`` until its outputs are kept. ``tabulated`` says whether
     they are in a file; if not, the teacher runs beside each training step.
@@ -27,7 +27,7 @@ class TeacherRecord:
     source: str
     architecture: Architecture
     params: int
-    accuracy: float
+    quality: float
     train_energy_j: float | None
     outputs_energy_j: float | None = None
     tabulated: bool = False
@@ -83,8 +83,8 @@ class SupernetRecord:
 
     params: int
     epochs: int
-    largest_accuracy: float
-    smallest_accuracy: float
+    largest_quality: float
+    smallest_quality: float
     energy_j: float | None
 
     @classmethod

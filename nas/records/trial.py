@@ -18,7 +18,7 @@ from search_spaces.architecture import Architecture
 
 State = Literal["running", "complete", "stopped", "dropped", "failed"]
 STATES: tuple[State, ...] = get_args(State)
-# Whether an accuracy is of weights trained for the architecture, or of a supernet's as they are.
+# Whether an quality is of weights trained for the architecture, or of a supernet's as they are.
 Weights = Literal["own", "inherited"]
 # Whether joules are a meter's, or what the gate's predictor said.
 Joules = Literal["measured", "predicted"]
@@ -28,15 +28,15 @@ Joules = Literal["measured", "predicted"]
 class TrialRecord:
     """One candidate of a search.
 
-    ``accuracy`` and ``accuracy_se`` are of the validation split and steer the search;
-    ``test_accuracy`` is recorded beside them and never chosen by. ``predicted_energy_j`` with
+    ``quality`` and ``quality_se`` are of the validation split and steer the search;
+    ``test_quality`` is recorded beside them and never chosen by. ``predicted_energy_j`` with
     its interval is what the predictor said before the candidate cost any training, ``None``
     where it was not asked. ``audit`` marks a candidate that the gate would have dropped and
-    that was evaluated all the same; ``uncompressed_accuracy`` is of the trained weights in fp32 on
+    that was evaluated all the same; ``uncompressed_quality`` is of the trained weights in fp32 on
     the validation split, ``start`` where the weights came from, ``qat`` what became of
     quantisation-aware training (see ``nas.training.fit``). ``reason`` says why a candidate was
     dropped, stopped or failed. ``curve`` is what a candidate was compared by while it trained for
-    ``planned_epochs``: fp32 accuracies on the validation split; a stopped trial ended with the
+    ``planned_epochs``: fp32 qualities on the validation split; a stopped trial ended with the
     last of them.
     ``reading`` is of the device that the search is after; ``readings`` are of each further one
     that it measures on, by name (``nas.records.device_names``), and ``unmeasured`` says of which
@@ -45,8 +45,8 @@ class TrialRecord:
     ``replica`` is above 0 in a record of the same candidate from another seed, and
     ``n_evaluations`` above 1 where figures are means over such (``nas.records.replicas``).
     In a search by a supernet (``nas.records.supernet``) ``weights`` and ``joules`` say what
-    accuracy and joules are of; where joules are ``predicted`` a complete trial has no ``reading``.
-    ``finalist_of`` is the trial that was fine-tuned to make this one, ``inherited_accuracy`` what
+    quality and joules are of; where joules are ``predicted`` a complete trial has no ``reading``.
+    ``finalist_of`` is the trial that was fine-tuned to make this one, ``inherited_quality`` what
     that one had.
     ``train_energy_j`` and ``measure_energy_j`` are what the search itself spent on it.
     ``trained_by`` are the versions of libraries that trained it, more than one where it was
@@ -59,13 +59,13 @@ class TrialRecord:
     number: int
     state: State
     architecture: Architecture
-    accuracy: float | None = None
-    accuracy_se: float | None = None
-    uncompressed_accuracy: float | None = None
+    quality: float | None = None
+    quality_se: float | None = None
+    uncompressed_quality: float | None = None
     start: Start = "random"
     qat: Qat = "not needed"
-    test_accuracy: float | None = None
-    test_accuracy_se: float | None = None
+    test_quality: float | None = None
+    test_quality_se: float | None = None
     reading: EnergyReading | None = None
     params: int | None = None
     peak_memory_bytes: float | None = None
@@ -85,8 +85,8 @@ class TrialRecord:
     weights: Weights = "own"
     joules: Joules = "measured"
     finalist_of: int | None = None
-    inherited_accuracy: float | None = None
-    inherited_accuracy_se: float | None = None
+    inherited_quality: float | None = None
+    inherited_quality_se: float | None = None
     readings: Mapping[str, EnergyReading] = field(default_factory=dict, hash=False)
     unmeasured: Mapping[str, str] = field(default_factory=dict, hash=False)
     trained_by: tuple[Versions, ...] = field(default=(), hash=False)
@@ -102,10 +102,10 @@ class TrialRecord:
         if self.state not in STATES:
             raise ValueError(f"state must be one of {', '.join(STATES)}, got {self.state!r}")
         if self.state == "complete":
-            if self.energy_j is None or self.accuracy is None or self.accuracy_se is None:
-                raise ValueError("a complete trial must have accuracy, accuracy_se and reading")
-            if not 0 <= self.accuracy <= 1 or not math.isfinite(self.accuracy_se):
-                raise ValueError(f"accuracy must be in [0, 1], got {self.accuracy!r}")
+            if self.energy_j is None or self.quality is None or self.quality_se is None:
+                raise ValueError("a complete trial must have quality, quality_se and reading")
+            if not 0 <= self.quality <= 1 or not math.isfinite(self.quality_se):
+                raise ValueError(f"quality must be in [0, 1], got {self.quality!r}")
         for name, value, allowed in (
             ("weights", self.weights, get_args(Weights)),
             ("joules", self.joules, get_args(Joules)),
@@ -139,15 +139,15 @@ class TrialRecord:
 
     @property
     def objectives(self) -> tuple[float, float]:
-        """Validation accuracy and joules per sample of a complete trial.
+        """Validation quality and joules per sample of a complete trial.
 
         Raises:
             ValueError: the trial is not complete.
         """
         energy_j = self.energy_j
-        if self.accuracy is None or energy_j is None:
+        if self.quality is None or energy_j is None:
             raise ValueError(f"trial {self.number} must be complete, got {self.state}")
-        return self.accuracy, energy_j
+        return self.quality, energy_j
 
     def on(self, device: str) -> TrialRecord:
         """This trial by the joules of a further device; failed, where it was not measured there.

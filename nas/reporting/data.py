@@ -78,9 +78,9 @@ def _trial(
         "text": describe_on(record.architecture, device),
         "blocks": [] if record.state == "dropped" else _blocks(record, device),
         "d_model": record.architecture.d_model,
-        "accuracy": record.accuracy,
-        "accuracy_se": record.accuracy_se,
-        "test_accuracy": record.test_accuracy,
+        "quality": record.quality,
+        "quality_se": record.quality_se,
+        "test_quality": record.test_quality,
         "energy_j": energy_j,
         "energy_low_j": record.predicted_low_j if reading is None else reading.low_j,
         "energy_high_j": record.predicted_high_j if reading is None else reading.high_j,
@@ -105,7 +105,7 @@ def _trial(
         "audit": record.audit,
         "weights": record.weights,
         "finalist_of": record.finalist_of,
-        "inherited_accuracy": record.inherited_accuracy,
+        "inherited_quality": record.inherited_quality,
         "reason": record.reason,
     }
 
@@ -115,11 +115,11 @@ def _blocks(record: TrialRecord, device: str) -> list[dict[str, Any]]:
 
 
 def _fidelity(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """Inherited and final accuracies of finalists, where there are any."""
+    """Inherited and final qualities of finalists, where there are any."""
     return [
-        {"trial": r.number, "inherited": r.inherited_accuracy, "own": r.accuracy}
+        {"trial": r.number, "inherited": r.inherited_quality, "own": r.quality}
         for r in records
-        if r.state == "complete" and r.inherited_accuracy is not None
+        if r.state == "complete" and r.inherited_quality is not None
     ]
 
 
@@ -131,7 +131,7 @@ def _axis(metric: Metric, trials: Sequence[dict[str, Any]]) -> dict[str, Any] | 
     dropped = [t["predicted_energy_j"] for t in trials if t["place"] == "dropped"]
     energies = [t["energy_j"] for t in points]
     quality = quality_axis(
-        metric, [t["accuracy"] for t in points], [t["accuracy_se"] for t in points]
+        metric, [t["quality"] for t in points], [t["quality_se"] for t in points]
     )
     joules = joule_frame(
         energies + [energy_j for energy_j in dropped if energy_j],

@@ -34,7 +34,7 @@ _ESCAPES = {
 def render_page(data: Mapping[str, Any], *, live: bool = False) -> str:
     """The whole page; a ``live`` one asks where it came from for ``data.json`` from then on."""
     style, script = asset("page.css"), _script()
-    title = html.escape(f"{data['run']}: accuracy and joules")
+    title = html.escape(f"{data['run']}: quality and joules")
     return _TEMPLATE.format(
         policy=content_policy(live=live),
         title=title,

@@ -86,7 +86,7 @@ class EhviSampler(BaseSampler):
             reference_point: Reference point of the hypervolume in the study's units; by default a
                 tenth of the front's extent beyond its worst values.
             log: For each objective, whether hypervolume is computed with its logarithm.
-            best_possible: For each objective, a bound that no value can pass (1 for an accuracy),
+            best_possible: For each objective, a bound that no value can pass (1 for an quality),
                 or ``None``.
             variances: Returns the variance of each value of a complete trial; without it noise is
                 estimated from the values.

@@ -142,7 +142,7 @@ class Run:
     """One search on disk; ``fingerprints`` are those of ``nas.records.fingerprints``.
 
     ``versions`` are those that it was begun with, ``starts`` those of every driver so far.
-    ``metric`` says what accuracies are of its task, ``unit`` what its joules are named per.
+    ``metric`` says what qualities are of its task, ``unit`` what its joules are named per.
     ``seen_on`` is the further device by whose joules trials are seen, ``None`` for the one that
     the search was after (see ``on``).
     """
@@ -313,7 +313,7 @@ class Run:
 
         ``limits``, by default the search's own, are asked of the trials; objectives are always
         the search's. Of a search by a supernet the trials are finalists, and before there are any
-        sub-networks with inherited accuracies and joules that may be predicted; members say so.
+        sub-networks with inherited qualities and joules that may be predicted; members say so.
         """
         goals = self.config.goals
         asked = goals if limits is None else replace(limits, costs=goals.costs, reference=None)

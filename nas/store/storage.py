@@ -1,7 +1,7 @@
 """The study: an Optuna multi-objective study in durable storage, with one writer.
 
 Everything known of a trial is one JSON user attribute of its Optuna trial, so any Optuna storage
-holds the whole search and ``optuna-dashboard`` opens it. Accuracy is maximised, joules per sample
+holds the whole search and ``optuna-dashboard`` opens it. Quality is maximised, joules per sample
 and any further objective are minimised; limits on what is measured are the study's constraints.
 Optuna's states map to ours: COMPLETE complete, PRUNED dropped by the gate, stopped early or a
 finalist (told without values), FAIL failed, RUNNING in flight or interrupted.

@@ -11,7 +11,7 @@ from nas.tasks.base import Split, SplitName, check_split_name
 from nas.tasks.base.carried import LABELS, PREPROCESSING
 from search_spaces.workload import Workload
 
-# Fixed once: a different split would make accuracies of different runs incomparable.
+# Fixed once: a different split would make qualities of different runs incomparable.
 _SPLIT_SEED = 20260101
 _HELD_OUT = 0.2
 

@@ -15,7 +15,7 @@ from nas.training.objective import Classification, Objective
 
 
 @dataclass(frozen=True, slots=True)
-class Accuracy:
+class Quality:
     """Quality of a task in [0, 1], with its standard error.
 
     ``scores``, of shape ``(n_samples,)``, is the quality of each sample alone, in the split's
@@ -35,7 +35,7 @@ def evaluate(
     batch_size: int,
     objective: Objective | None = None,
     device: str = "cpu",
-) -> Accuracy:
+) -> Quality:
     """Evaluate ``model`` on ``split`` by ``objective``, classification by default.
 
     Every batch has exactly ``batch_size`` samples, the last one padded with copies of the first
@@ -61,7 +61,7 @@ def evaluate(
             sizes = None if split.sizes is None else split.sizes[start:end]
             found.append(chosen.figures(outputs, split.targets[start:end], sizes))
     figures_NS = np.concatenate(found)
-    return Accuracy(
+    return Quality(
         float(chosen.quality(figures_NS.sum(axis=0))),
         chosen.standard_error(figures_NS),
         len(split),
@@ -70,5 +70,5 @@ def evaluate(
 
 
 def one_sample(n_samples: int) -> float:
-    """Smallest difference of two accuracies over ``n_samples``, with room for rounding."""
+    """Smallest difference of two qualities over ``n_samples``, with room for rounding."""
     return 1.001 / n_samples

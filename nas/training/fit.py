@@ -25,7 +25,7 @@ from nas.tasks.base import Split, Task
 from nas.training.checkpoint import CheckpointManager
 from nas.training.config import Qat, Start, TrainingConfig
 from nas.training.distill import Teacher
-from nas.training.evaluate import Accuracy, evaluate
+from nas.training.evaluate import Quality, evaluate
 from nas.training.loop import train
 from nas.training.objective import Objective
 from nas.training.objectives import objective_of
@@ -61,7 +61,7 @@ class Look:
     epoch: int
     epochs: int
     start: Start
-    accuracy: Accuracy
+    quality: Quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,8 @@ class Fitted:
 
     model: nn.Module
     start: Start
-    uncompressed: Accuracy
-    validation: Accuracy
+    uncompressed: Quality
+    validation: Quality
     qat: Qat
 
 
@@ -130,9 +130,9 @@ def fit(
 
     def look(epoch: int, _: float) -> None:
         if watch is not None and epoch < own.epochs and epoch in watch.epochs:
-            accuracy = _accuracy(model.eval(), task, workload, device, step_guard)
+            quality = _quality(model.eval(), task, workload, device, step_guard)
             model.train()
-            watch.report(Look(epoch, own.epochs, start, accuracy))
+            watch.report(Look(epoch, own.epochs, start, quality))
 
     train(
         model,
@@ -192,8 +192,8 @@ def recover(
             step_guard=step_guard,
         )
 
-    def accuracy(network: nn.Module) -> Accuracy:
-        return _accuracy(network, task, workload, device, step_guard)
+    def quality(network: nn.Module) -> Quality:
+        return _quality(network, task, workload, device, step_guard)
 
     def compressed(network: nn.Module) -> nn.Module:
         with step_guard():
@@ -205,10 +205,10 @@ def recover(
 
     if isinstance(model, Transformer) and (masks := masks_of(model)).weights:
         tune(model, masks)
-    uncompressed = accuracy(model)
+    uncompressed = quality(model)
     validation = uncompressed
     if any(block.compression != Compression() for block in architecture.blocks):
-        validation = accuracy(compressed(model))
+        validation = quality(compressed(model))
     plain = Fitted(model, "random", uncompressed, validation, "not needed")
     lost = uncompressed.value - validation.value
     if not is_quantised(architecture) or lost <= config.recovery.qat_threshold:
@@ -220,15 +220,15 @@ def recover(
     with step_guard():
         aware = build(architecture, workload, generator_seed=seed).to(device)
         aware.load_state_dict(fake.state_dict())
-    again = accuracy(compressed(aware.eval()))
+    again = quality(compressed(aware.eval()))
     if again.value > validation.value:
         return replace(plain, model=aware, validation=again, qat="kept")
     return replace(plain, qat="no better")
 
 
-def _accuracy(
+def _quality(
     network: nn.Module, task: Task, workload: Workload, device: str, step_guard: Guard
-) -> Accuracy:
+) -> Quality:
     with step_guard():
         # Op by op: a few batches would never pay for compiling, which measuring needs.
         return evaluate(

@@ -69,7 +69,7 @@ def learnt_outputs(objective: object, model: Any, inputs: Tensor, targets: Tenso
 
 
 class Classification(Objective):
-    """Cross-entropy and accuracy: ``outputs`` are ``(B, C)`` logits, targets ``(B,)`` classes."""
+    """Cross-entropy and quality: ``outputs`` are ``(B, C)`` logits, targets ``(B,)`` classes."""
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
         """See ``Objective.loss``."""
@@ -83,7 +83,7 @@ class Classification(Objective):
         return np.stack([right_B, np.ones_like(right_B)], axis=1)
 
     def quality(self, figures: Floats) -> Floats:
-        """Accuracy."""
+        """Quality."""
         return ratio(figures)
 
     def standard_error(self, figures_NS: Floats) -> float:

@@ -40,7 +40,7 @@ TINY = SearchSpace.from_dict(
 
 
 class FormulaEvaluator:
-    """Accuracy and joules by formula, as the fakes of the session tests have it."""
+    """Quality and joules by formula, as the fakes of the session tests have it."""
 
     def evaluate(self, candidate, folder, measure, tell=None):
         record = finished(candidate)
@@ -125,7 +125,7 @@ def test_a_running_trial_becomes_complete_and_keeps_what_it_was(evaluator, tmp_p
     record = evaluator.evaluate(candidate(architecture, audit=True), tmp_path, measure)
     assert record.state == "complete" and record.number == 7 and record.audit
     assert record.architecture == architecture
-    assert 0 <= record.accuracy <= 1 and record.accuracy_se > 0
+    assert 0 <= record.quality <= 1 and record.quality_se > 0
     assert record.predicted_energy_j == 1e-4
     assert record.energy_j == 1.25e-4 and record.train_energy_j > 0
     assert [call[0] for call in measure.calls] == [architecture]
@@ -148,8 +148,8 @@ def test_training_from_scratch_repeats_itself_and_keeps_the_weights(tmp_path):
         record = evaluator.evaluate(candidate(smallest(SPACE)), tmp_path / name, measure)
         records.append(record)
         assert measure.calls[0][1].is_file()
-    first, second = (r.accuracy for r in records)
-    assert first == second and records[0].test_accuracy == records[1].test_accuracy
+    first, second = (r.quality for r in records)
+    assert first == second and records[0].test_quality == records[1].test_quality
 
 
 def test_candidates_that_fit_start_from_the_teacher(tmp_path):
@@ -191,10 +191,10 @@ def test_a_text_task_from_files_goes_the_whole_way(tmp_path):
     folder = tmp_path / "teacher"
     teacher = prepare_teacher(config, folder, tmp_path / "locks")
     # Dropped words make no table: the teacher runs beside each step.
-    assert not teacher.tabulated and teacher.accuracy > 0.9
+    assert not teacher.tabulated and teacher.quality > 0.9
     evaluator = TrainingEvaluator(config, tmp_path / "in.npy", tmp_path / "locks", folder)
     found = evaluator.evaluate(candidate(smallest(space)), tmp_path / "0", Measured())
-    assert found.accuracy > 0.9 and found.test_accuracy > 0.9
+    assert found.quality > 0.9 and found.test_quality > 0.9
 
 
 class StoppedError(Exception):
@@ -230,7 +230,7 @@ def test_progress_is_on_disk_before_it_is_told_and_taken_up_after_a_kill(tmp_pat
     assert record.duration_s > before.duration_s
     whole = tmp_path / "whole"
     once = evaluator.evaluate(candidate(smallest(SPACE)), whole, Measured(), lambda _: None)
-    assert (once.accuracy, once.curve) == (record.accuracy, record.curve)
+    assert (once.quality, once.curve) == (record.quality, record.curve)
     forget_unfinished(folder)
     assert {p.name for p in folder.iterdir()} == {"model.safetensors", "scores.npy"}
 

@@ -105,10 +105,10 @@ def test_outputs_are_those_of_the_network_for_any_batch(exported):
             assert proof.output_tolerance is None and proof.output_difference < 0.2
 
 
-def test_accuracies_are_of_both_splits(exported):
+def test_qualities_are_of_both_splits(exported):
     for proof in exported.proofs.values():
-        assert 0 <= proof.validation_accuracy <= 1 and 0 <= proof.test_accuracy <= 1
-        assert proof.test_accuracy_se > 0 and proof.runtime
+        assert 0 <= proof.validation_quality <= 1 and 0 <= proof.test_quality <= 1
+        assert proof.test_quality_se > 0 and proof.runtime
         json.dumps(proof.to_dict(), allow_nan=False)
 
 
@@ -129,13 +129,13 @@ def test_a_form_of_other_weights_is_found_out(exported, tmp_path):
     shutil.copytree(exported.folder, wrong)
     check = load_file(wrong / CHECK)
     save_file(check | {"outputs": check["outputs"] + 1.0}, wrong / CHECK)
-    # An accuracy that no form of random weights has.
-    asked = replace(conditions(exported.folder, exported.task), accuracy=0.99)
+    # An quality that no form of random weights has.
+    asked = replace(conditions(exported.folder, exported.task), quality=0.99)
     found = inspected(exported.forms, wrong, asked)
     for form in exported.forms:
-        words = "outputs of format .* differ" if form.has_outputs else "--accuracy-tolerance"
+        words = "outputs of format .* differ" if form.has_outputs else "--quality-tolerance"
         with pytest.raises(ExportError, match=words):
             judged(form, wrong, found[form.name], asked)
         if form.has_outputs:
-            with pytest.raises(ExportError, match="validation accuracy of format .* is 0"):
+            with pytest.raises(ExportError, match="validation quality of format .* is 0"):
                 judged(form, wrong, found[form.name] | {"output_difference": 0.0}, asked)

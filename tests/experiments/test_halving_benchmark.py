@@ -28,8 +28,8 @@ def test_a_training_goes_on_where_it_was_and_costs_what_one_in_a_piece_does(tmp_
     assert first.end is None and [look.epoch for look in first.looks] == [2, 3]
     found = Trainings(tmp_path / "pieces.jsonl", config).until(model, 1, None)
     assert found.looks[:2] == first.looks
-    assert [look.accuracy for look in found.looks] == [look.accuracy for look in whole.looks]
-    assert found.end.test_accuracy == whole.end.test_accuracy
+    assert [look.quality for look in found.looks] == [look.quality for look in whole.looks]
+    assert found.end.test_quality == whole.end.test_quality
     assert found.end.train_s > found.at(5).train_s > found.at(3).train_s > 0
     assert Trainings(tmp_path / "pieces.jsonl", config).until(model, 1, 3) == found
     assert joules(model, get_task("digits").workload(360)) < 1e-5

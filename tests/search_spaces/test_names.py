@@ -159,8 +159,8 @@ def test_a_card_shows_names_as_text(name, card):
 @pytest.mark.parametrize("name", MARKED, ids=ascii)
 def test_a_model_card_shows_names_as_text(name, card):
     verified = card["verified"] | {
-        "runtime": name, "mode": "eager", "validation_accuracy": 0.5, "test_accuracy": 0.5,
-        "test_accuracy_se": 0.1,
+        "runtime": name, "mode": "eager", "validation_quality": 0.5, "test_quality": 0.5,
+        "test_quality_se": 0.1,
     }  # fmt: skip
     form = {"verified": verified, "inputs": [1, 8, 8]}
     text = render_model_card(

@@ -37,7 +37,7 @@ def evaluated(candidate: TrialRecord, workload: Workload, device: str = "made up
         candidate,
         state="complete",
         accuracy=float(np.clip(accuracy, 0, 1)),
-        accuracy_se=_ACCURACY_SE,
+        quality_se=_ACCURACY_SE,
         reading=EnergyReading(
             energy_j=energy_j,
             low_j=energy_j * (1 - 1.96 * _RELATIVE_SD),

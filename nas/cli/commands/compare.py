@@ -97,7 +97,7 @@ def render(found: RunsCompared) -> str:
 def _head(found: RunsCompared) -> tuple[str, ...]:
     units = {member.unit for side in found.sides for member in side.members}
     energy = f"energy per {units.pop()}" if len(units) == 1 else "energy"
-    return ("run", "trial", "accuracy", energy, "architecture", "dominated by")
+    return ("run", "trial", "quality", energy, "architecture", "dominated by")
 
 
 def _rows(found: RunsCompared) -> list[tuple[str, ...]]:
@@ -109,7 +109,7 @@ def _rows(found: RunsCompared) -> list[tuple[str, ...]]:
                 (
                     side.label,
                     str(m.trial),
-                    get_metric(m.metric).text(m.accuracy, m.accuracy_se),
+                    get_metric(m.metric).text(m.quality, m.quality_se),
                     f"{format_joules(m.energy_j)} "
                     f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]",
                     m.architecture_text,
@@ -125,8 +125,8 @@ def _flat(found: RunsCompared) -> list[dict[str, Any]]:
             "run": side.run,
             "label": side.label,
             "trial": m.trial,
-            "accuracy": m.accuracy,
-            "accuracy_se": m.accuracy_se,
+            "quality": m.quality,
+            "quality_se": m.quality_se,
             "energy_j": m.energy_j,
             "energy_low_j": m.energy_low_j,
             "energy_high_j": m.energy_high_j,

@@ -42,12 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def render(found: Explanation, metric: Metric = ACCURACY) -> str:
-    """Render an explanation, with accuracies in the unit of ``metric``."""
+    """Render an explanation, with qualities in the unit of ``metric``."""
     lines = [f"trial {found.trial}: {found.architecture_text}", f"  {_verdict(found)}"]
     if found.reason is not None:
         lines.append(f"  reason     {found.reason}")
-    if found.accuracy is not None:
-        score = metric.text(found.accuracy, found.accuracy_se)
+    if found.quality is not None:
+        score = metric.text(found.quality, found.quality_se)
         lines.append(f"  {metric.name:<10} {score} on validation data")
     if found.energy_j is not None and found.joules == "measured":
         label = "estimated" if found.is_estimate else "measured"
@@ -63,15 +63,15 @@ def render(found: Explanation, metric: Metric = ACCURACY) -> str:
         lines.append(f"  P(Pareto)  {found.front_probability:.0%}, given the standard errors")
     lines += [f"  limit      {_broken(broken)}" for broken in found.broken]
     for dominator in found.dominators:
-        lines += _dominator(dominator, found.accuracy or 0.0, metric)
+        lines += _dominator(dominator, found.quality or 0.0, metric)
     left = found.n_dominators - len(found.dominators)
     if left:
         lines.append(f"  and {left} more dominate it")
-    if found.needed_accuracy is not None and found.needed_energy_j is not None:
+    if found.needed_quality is not None and found.needed_energy_j is not None:
         beyond = "below" if metric.falls else "above"
-        above = f"{beyond} {metric.text(found.needed_accuracy)} at these joules, or "
+        above = f"{beyond} {metric.text(found.needed_quality)} at these joules, or "
         lines.append(
-            f"  it would be on the front {above if found.needed_accuracy < 1 else ''}"
+            f"  it would be on the front {above if found.needed_quality < 1 else ''}"
             f"below {format_joules(found.needed_energy_j)} at this {metric.name}"
         )
     return "\n".join(lines)
@@ -119,12 +119,12 @@ def _broken(broken: Broken) -> str:
     return f"{broken.limit} allows {show(broken.allowed)}, and it has {show(broken.value)}"
 
 
-def _dominator(dominator: Dominator, accuracy: float, metric: Metric) -> list[str]:
-    gain, ratio = dominator.accuracy_gain, dominator.joules_ratio
+def _dominator(dominator: Dominator, quality: float, metric: Metric) -> list[str]:
+    gain, ratio = dominator.quality_gain, dominator.joules_ratio
     if metric.scale == "percent":
         better = [f"{gain * 100:.2f} points more accurate" if gain else "as accurate"]
     else:
-        apart = abs(metric.score(accuracy + gain) - metric.score(accuracy))
+        apart = abs(metric.score(quality + gain) - metric.score(quality))
         better = [f"{apart:.3g} {metric.name} better" if gain else f"as good in {metric.name}"]
     better.append(f"{ratio:.3g}x fewer joules" if ratio > 1 else "as many joules")
     better += [f"{ratio:.3g}x less {name}" for name, ratio in dominator.cost_ratios.items()]

@@ -48,10 +48,10 @@ def add_parser(subparsers: Any) -> None:
         "onnx-int8, python, huggingface",
     )
     parser.add_argument(
-        "--accuracy-tolerance",
+        "--quality-tolerance",
         type=float,
         default=0.02,
-        help="maximum loss of validation accuracy by onnx-int8 (default: 0.02)",
+        help="maximum loss of validation quality by onnx-int8 (default: 0.02)",
     )
     add_moved_task(parser)
     add_plugins(parser)
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.to,
         joule_tolerance=arguments.joule_tolerance,
         formats=formats,
-        accuracy_tolerance=arguments.accuracy_tolerance,
+        quality_tolerance=arguments.quality_tolerance,
     )
     if arguments.json:
         print(json.dumps({"folder": str(done.folder), "card": done.card}, allow_nan=False))
@@ -99,9 +99,9 @@ def run(arguments: argparse.Namespace) -> int:
         f"{verified['output_difference']:.2g} at most"
     )
     metric = found.metric
-    test = metric.text(verified["test_accuracy"], verified["test_accuracy_se"])
+    test = metric.text(verified["test_quality"], verified["test_quality_se"])
     print(
-        f"  {metric.name:<11} validation {metric.text(verified['validation_accuracy'])}, "
+        f"  {metric.name:<11} validation {metric.text(verified['validation_quality'])}, "
         f"test {test}"
     )
     print(
@@ -168,5 +168,5 @@ def _describe(form: dict[str, Any], metric: Metric) -> str:
     is_judged = verified["output_tolerance"] is not None
     apart = f"outputs differ by {verified['output_difference']:.2g} at most, " if is_judged else ""
     how = "estimated" if reading["is_estimate"] else "measured"
-    quality = metric.text(verified["validation_accuracy"])
+    quality = metric.text(verified["validation_quality"])
     return f"{size}, {apart}validation {quality}, {energy} {how} in {verified['runtime']}"

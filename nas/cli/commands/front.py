@@ -142,7 +142,7 @@ def query(front: Front, arguments: argparse.Namespace) -> Front:
 
 
 def render_table(front: Front, also: Answer | None = None, *, markdown: bool = False) -> str:
-    """Render a table; test accuracy is the last standard column, never used to choose.
+    """Render a table; test quality is the last standard column, never used to choose.
 
     The columns of ``also`` follow. A Markdown table has no notes below.
     """
@@ -166,11 +166,11 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
         "P(Pareto)",
         f"test {metric.name}*",
     )
-    is_final = any(m.inherited_accuracy is not None for m in front)
+    is_final = any(m.inherited_quality is not None for m in front)
     rows: list[tuple[str, ...]] = [
         (
             str(m.trial),
-            metric.text(m.accuracy, m.accuracy_se)
+            metric.text(m.quality, m.quality_se)
             + (" (inherited)" if m.weights == "inherited" else "")
             + (f" (mean of {m.n_evaluations})" if m.n_evaluations > 1 else ""),
             f"{format_joules(m.energy_j)} "
@@ -180,14 +180,14 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
             f"{m.architecture_text} (baseline)" if m.baseline else m.architecture_text,
             *(_COSTS[name][1](m) for name in costs),
             "" if m.front_probability is None else f"{m.front_probability:.0%}",
-            "" if m.test_accuracy is None else metric.text(m.test_accuracy),
+            "" if m.test_quality is None else metric.text(m.test_quality),
         )
         for m in front
     ]
     if is_final:
         head = (*head, "inherited")
         rows = [
-            (*row, "" if m.inherited_accuracy is None else metric.text(m.inherited_accuracy))
+            (*row, "" if m.inherited_quality is None else metric.text(m.inherited_quality))
             for row, m in zip(rows, front, strict=True)
         ]
     for name, cells in _conditions(front):
@@ -208,10 +208,10 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
     lines.append(PARETO_NOTE)
     lines.append("* recorded, never used to choose")
     if is_final:
-        lines.append("inherited: the accuracy with the supernet's weights, before fine-tuning")
+        lines.append("inherited: the quality with the supernet's weights, before fine-tuning")
     if any(m.weights == "inherited" for m in front):
         lines.append(
-            "no finalist is trained yet: accuracies are with the supernet's weights"
+            "no finalist is trained yet: qualities are with the supernet's weights"
             + (
                 ", and joules partly predicted"
                 if any(m.joules == "predicted" for m in front)

@@ -117,8 +117,8 @@ def draw_front(found: Run, path: Path, trial: int | None = None) -> None:
                     energy_j,
                     (record.predicted_low_j or energy_j) if reading is None else reading.low_j,
                     (record.predicted_high_j or energy_j) if reading is None else reading.high_j,
-                    record.accuracy,
-                    record.accuracy_se or 0.0,
+                    record.quality,
+                    record.quality_se or 0.0,
                 )
                 for spot in spots
             ]

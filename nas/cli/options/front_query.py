@@ -1,4 +1,4 @@
-"""Queries of a front beyond budgets: a baseline's accuracy, a lifetime, a few members."""
+"""Queries of a front beyond budgets: a baseline's quality, a lifetime, a few members."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_questions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--at-least-as-accurate-as",
         metavar="BASELINE",
-        help="members with at least the validation accuracy of a trial: its number, its "
+        help="members with at least the validation quality of a trial: its number, its "
         "architecture file, or 'baseline' for the first of the search",
     )
     parser.add_argument(
@@ -57,10 +57,10 @@ class Answer:
         """Return the JSON fields beside members."""
         found: dict[str, Any] = {}
         if self.baseline is not None:
-            accuracy, energy_j = self.baseline.objectives
+            quality, energy_j = self.baseline.objectives
             found["at_least_as_accurate_as"] = {
                 "trial": self.baseline.number,
-                "accuracy": accuracy,
+                "quality": quality,
                 "energy_j": energy_j,
             }
         if self.held is not None:

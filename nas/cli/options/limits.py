@@ -78,7 +78,7 @@ def _value(text: str, name: str) -> float:
         return parse_bytes(text, "reference memory")
     if name == "latency":
         return parse_seconds(text, "reference latency", plain_s=1e-3)
-    is_share = name == "accuracy" and text.endswith("%")
+    is_share = name == "quality" and text.endswith("%")
     value = parse_number(text.removesuffix("%"))
     if math.isnan(value):
         raise ValueError(f"reference {name} must be a number, got {text!r}")

@@ -75,22 +75,22 @@ def render_spending(summary: SearchSummary) -> str:
 
 
 def render_fidelity(summary: SearchSummary) -> str:
-    """Render how well the supernet's accuracies rank, with advice if they do not."""
+    """Render how well the supernet's qualities rank, with advice if they do not."""
     from nas.evaluation.fidelity import LEAST_TAU
 
     found = summary.fidelity
     if found is None:
         return (
-            f"rank fidelity: not known from {summary.finalists} finalists; inherited accuracies "
+            f"rank fidelity: not known from {summary.finalists} finalists; inherited qualities "
             f"may rank badly, and nas search --evaluator scratch does not depend on them"
         )
     text = (
         f"rank fidelity: Kendall tau {found.tau:.2f} (95% interval {found.low:.2f} to "
-        f"{found.high:.2f}) between inherited and final accuracies of {found.n} finalists"
+        f"{found.high:.2f}) between inherited and final qualities of {found.n} finalists"
     )
     if found.is_poor:
         text += (
-            f"\nbelow {LEAST_TAU}: inherited accuracies do not rank this space well; search it "
+            f"\nbelow {LEAST_TAU}: inherited qualities do not rank this space well; search it "
             f"with --evaluator scratch, or train the supernet for longer"
         )
     return text
@@ -99,7 +99,7 @@ def render_fidelity(summary: SearchSummary) -> str:
 def corner_text(objectives: Sequence[str], reference: Sequence[float], metric: Metric) -> str:
     """Return the reference point of the hypervolume, each objective in its unit."""
     units: dict[str, Callable[[float], str]] = {
-        "accuracy": lambda v: metric.text(v, digits=1),
+        "quality": lambda v: metric.text(v, digits=1),
         "joules": format_joules,
         "latency": lambda v: f"{v * 1e3:.3g} ms",
         "params": lambda v: f"{v:,.0f} parameters",

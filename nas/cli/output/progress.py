@@ -115,8 +115,8 @@ class SearchProgress(_Bar):
         parts.append(f"dropped {snapshot.dropped}")
         parts.append(f"failed {snapshot.failed}")
         parts.append(f"front {snapshot.front}")
-        if snapshot.best_accuracy is not None:
-            best = snapshot.metric.text(snapshot.best_accuracy, digits=1)
+        if snapshot.best_quality is not None:
+            best = snapshot.metric.text(snapshot.best_quality, digits=1)
             parts.append(f"best {best}")
         parts.append(f"spent {snapshot.spent_energy_j:,.0f} J")
         done_now = ended - (self._ended_before or 0)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Largest difference of an output, relative to 1 + the largest output: that of the arithmetic's
 # order in fp32, and of a few roundings to 8 bits of mantissa where bf16 takes part.
 _FP32_TOLERANCE, _BF16_TOLERANCE = 1e-3, 0.03
-# By how much bf16, computed in another order, may move an accuracy.
+# By how much bf16, computed in another order, may move an quality.
 _BF16_ACCURACY = 0.01
 
 
@@ -61,7 +61,7 @@ class Form(abc.ABC):
         files: what it writes, relative to the artifact.
         packages: what must be installed, beside what this project needs.
         precisions: of blocks that it can hold.
-        has_outputs: whether its outputs are the network's; else it is judged by accuracy.
+        has_outputs: whether its outputs are the network's; else it is judged by quality.
         is_for_families: whether it can hold networks of other families than ours.
         optional_files: what it writes besides where the artifact has the like.
         card_file: where a card of its own goes, ``None`` for none; it is written last.
@@ -113,8 +113,8 @@ class Form(abc.ABC):
         relative = _BF16_TOLERANCE if _has_bf16(architecture) else _FP32_TOLERANCE
         return relative * (1 + largest)
 
-    def accuracy_tolerance(self, architecture: Architecture) -> float:
-        """How far accuracy may move beside a single sample, where outputs are judged."""
+    def quality_tolerance(self, architecture: Architecture) -> float:
+        """How far quality may move beside a single sample, where outputs are judged."""
         return _BF16_ACCURACY if _has_bf16(architecture) else 0.0
 
     @abc.abstractmethod

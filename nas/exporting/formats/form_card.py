@@ -26,8 +26,8 @@ def describe_forms(card: Mapping[str, Any]) -> str:
         size = sum(form["files"].values())
         rows.append(
             f"| {name} ({form['title']}) | {', '.join(f'`{file}`' for file in form['files'])} | "
-            f"{size:,} | {metric.text(verified['validation_accuracy'])} | "
-            f"{metric.text(verified['test_accuracy'], verified['test_accuracy_se'])} | "
+            f"{size:,} | {metric.text(verified['validation_quality'])} | "
+            f"{metric.text(verified['test_quality'], verified['test_quality_se'])} | "
             f"{reading['energy_j']:.4g} [{reading['low_j']:.4g}, {reading['high_j']:.4g}] |"
         )
         notes.append(f"- {name}: {_note(form, metric.name)}")
@@ -40,7 +40,7 @@ def describe_forms(card: Mapping[str, Any]) -> str:
             "|---|---|---|---|---|---|",
             *rows,
             "",
-            "Each was reloaded and run in a fresh process, where outputs, accuracy and joules",
+            "Each was reloaded and run in a fresh process, where outputs, quality and joules",
             "were found anew. Joules are those of the named runtime, not of the search's.",
             "",
             *notes,
@@ -78,7 +78,7 @@ def _note(form: Mapping[str, Any], metric: str) -> str:
     if verified["output_tolerance"] is None:
         judged = (
             f"judged by {metric} on validation data, of which it may lose "
-            f"{verified['accuracy_tolerance']:g}; outputs differ by "
+            f"{verified['quality_tolerance']:g}; outputs differ by "
             f"{verified['output_difference']:.2g} at most"
         )
     else:

@@ -4,7 +4,7 @@ const POLL_MS = 2000;
 const get = (id) => document.getElementById(id);
 let data = JSON.parse(get("data").textContent);
 const view = { budget: Infinity, least: 0, frontOnly: false, selected: null, by: "evaluations", order: [] };
-view.keeps = (t) => t.energy_j <= view.budget && t.accuracy >= view.least && (!view.frontOnly || t.place === "front");
+view.keeps = (t) => t.energy_j <= view.budget && t.quality >= view.least && (!view.frontOnly || t.place === "front");
 
 function trialOf(number) {
   return data.trials.find((t) => t.trial === number);
@@ -27,9 +27,9 @@ function render() {
   metric = data.metric;
   get("front-head").textContent = `${capital(metric.name)} against joules`;
   const least = metric.scale === "bits" ? "most" : "least";
-  get("accuracy").setAttribute("aria-label", `${least} ${metric.name}${metric.scale === "percent" ? " in percent" : ""}`);
-  get("accuracy-sense").textContent = `at ${least}`;
-  get("accuracy-unit").textContent = metric.scale === "percent" ? "%" : metric.name;
+  get("quality").setAttribute("aria-label", `${least} ${metric.name}${metric.scale === "percent" ? " in percent" : ""}`);
+  get("quality-sense").textContent = `at ${least}`;
+  get("quality-unit").textContent = metric.scale === "percent" ? "%" : metric.name;
   get("budget").setAttribute("aria-label", `most joules per ${data.unit}`);
   get("budget-text").setAttribute("aria-label", `most joules per ${data.unit}, such as 20 uJ`);
   get("test-note").textContent = `Test ${metric.name} is recorded and never used to choose.`;
@@ -142,7 +142,7 @@ function wire() {
     get("budget-text").setAttribute("aria-invalid", String(Number.isNaN(value)));
     if (!Number.isNaN(value)) applyBudget(value);
   });
-  get("accuracy").addEventListener("input", () => { const text = get("accuracy").value; view.least = text === "" ? 0 : qualityShare(Number(text)); drawPicture(); });
+  get("quality").addEventListener("input", () => { const text = get("quality").value; view.least = text === "" ? 0 : qualityShare(Number(text)); drawPicture(); });
   get("front-only").addEventListener("change", () => { view.frontOnly = get("front-only").checked; drawPicture(); });
   get("filter").addEventListener("submit", (event) => event.preventDefault());
   get("filter").addEventListener("reset", () => {

@@ -26,7 +26,7 @@ function percent(value, places = 2) {
   return value === null || value === undefined ? "unknown" : `${(100 * value).toFixed(places)}%`;
 }
 
-// What accuracies are of the task: shares in [0, 1], which people read in the metric's own unit.
+// What qualities are of the task: shares in [0, 1], which people read in the metric's own unit.
 let metric = { name: "accuracy", scale: "percent" };
 
 function quality(share, places = 2) {

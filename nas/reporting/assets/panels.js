@@ -13,7 +13,7 @@ function drawTiles(holder, data) {
     [`${s.complete + s.stopped + s.failed} of ${data.trials_asked}`, "trials evaluated"],
     [String(s.dropped), "dropped by the gate"],
     [String(front.length), "on the front"],
-    [front.length ? quality(Math.max(...front.map((t) => t.accuracy))) : "none yet", `best ${metric.name}`],
+    [front.length ? quality(Math.max(...front.map((t) => t.quality))) : "none yet", `best ${metric.name}`],
     [front.length ? joules(Math.min(...front.map((t) => t.energy_j))) : "none yet", `fewest per ${data.unit}${data.provenance.is_estimate ? " (estimate)" : ""}`],
     [joules(s.spent_energy_j), `spent (${label})`],
   ];
@@ -45,9 +45,9 @@ function drawCard(holder, trial, data, close) {
     pairs([
       ["place", trial.place === "front" ? "on the front" : trial.place === "trained" ? "dominated" : trial.place],
       ["why", trial.reason],
-      [metric.name, trial.accuracy === null ? null : `${quality(trial.accuracy)} ± ${qualityError(trial.accuracy, trial.accuracy_se)} (validation)`],
-      [`test ${metric.name}`, trial.test_accuracy === null ? null : `${quality(trial.test_accuracy)} (never chosen by)`],
-      ["inherited", trial.inherited_accuracy === null ? null : quality(trial.inherited_accuracy)],
+      [metric.name, trial.quality === null ? null : `${quality(trial.quality)} ± ${qualityError(trial.quality, trial.quality_se)} (validation)`],
+      [`test ${metric.name}`, trial.test_quality === null ? null : `${quality(trial.test_quality)} (never chosen by)`],
+      ["inherited", trial.inherited_quality === null ? null : quality(trial.inherited_quality)],
       [`joules (${kind})`, trial.energy_j === null ? null : `${joules(trial.energy_j)}${interval(trial)} per ${data.unit}`],
       ["board's limits", trial.limits || null],
       ["flags", trial.flags.length ? flagTexts(trial.flags) : null],
@@ -76,12 +76,12 @@ function drawMembers(table, data, view, choose) {
     open.addEventListener("click", () => choose(t.trial));
     return element("tr", { "aria-selected": String(view.selected === t.trial) },
       element("td", {}, open),
-      element("td", { class: "number" }, `${quality(t.accuracy)} ± ${qualityError(t.accuracy, t.accuracy_se)}`),
+      element("td", { class: "number" }, `${quality(t.quality)} ± ${qualityError(t.quality, t.quality_se)}`),
       element("td", {}, `${joules(t.energy_j)}${interval(t)}`),
       element("td", { class: "number" }, whole(t.params)),
       element("td", { class: "long" }, t.baseline ? `${t.text} (baseline)` : t.text),
       element("td", { class: "number" }, t.front_probability === null ? "" : percent(t.front_probability, 0)),
-      element("td", { class: "number" }, t.test_accuracy === null ? "" : quality(t.test_accuracy)),
+      element("td", { class: "number" }, t.test_quality === null ? "" : quality(t.test_quality)),
       ...(hasLimits ? [element("td", {}, t.limits || "unknown")] : []),
       ...(hasFlags ? [element("td", { title: flagTexts(t.flags) }, t.flags.map((f) => f.flag).join(", "))] : []),
     );
@@ -157,7 +157,7 @@ function drawFidelity(section, data) {
   if (section.hidden) return;
   const f = data.summary.fidelity;
   document.getElementById("fidelity-note").textContent = f
-    ? `Kendall tau ${f.tau.toFixed(2)} (95% interval ${f.low.toFixed(2)} to ${f.high.toFixed(2)}) between inherited and final accuracies of ${f.n} finalists.`
+    ? `Kendall tau ${f.tau.toFixed(2)} (95% interval ${f.low.toFixed(2)} to ${f.high.toFixed(2)}) between inherited and final qualities of ${f.n} finalists.`
     : `Not known from ${data.fidelity.length} finalists.`;
   const holder = document.getElementById("fidelity");
   const size = Math.min(360, Math.max(280, holder.clientWidth));

@@ -9,7 +9,7 @@ function isPoint(trial) {
 function pointLabel(trial) {
   const on = trial.place === "front" ? "on the front" : "not on the front";
   const baseline = trial.baseline ? ", baseline" : "";
-  return `trial ${trial.trial}${baseline}, ${on}: ${quality(trial.accuracy)} at ` +
+  return `trial ${trial.trial}${baseline}, ${on}: ${quality(trial.quality)} at ` +
     `${joules(trial.energy_j)} per ${data.unit}, ${trial.text}`;
 }
 
@@ -52,14 +52,14 @@ function drawFront(holder, data, view) {
 
 // Where a trial stands; without a finite score, at the bottom.
 function heightOf(trial, box, y) {
-  return Math.min(box.bottom, y.scale(position(trial.accuracy)));
+  return Math.min(box.bottom, y.scale(position(trial.quality)));
 }
 
 function drawPoint(trial, box, x, y, view) {
   const cx = x.scale(trial.energy_j);
   const cy = heightOf(trial, box, y);
-  const at = position(trial.accuracy);
-  const error = Number.isFinite(at) ? positionError(trial.accuracy, trial.accuracy_se) : 0;
+  const at = position(trial.quality);
+  const error = Number.isFinite(at) ? positionError(trial.quality, trial.quality_se) : 0;
   const made = svg("g", {
     class: `point ${trial.place}`,
     role: "button",

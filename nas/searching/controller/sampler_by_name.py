@@ -41,8 +41,8 @@ def make_sampler(
 ) -> BaseSampler:
     """The sampler called ``name``; only ``ehvi`` learns from what is ``known`` beforehand.
 
-    Where the search ``stops_early``, ``ehvi`` learns from accuracies of stopped trials too.
-    ``goals`` are accuracy and joules without a limit by default.
+    Where the search ``stops_early``, ``ehvi`` learns from qualities of stopped trials too.
+    ``goals`` are quality and joules without a limit by default.
 
     ``ehvi`` is ours (``nas.samplers.ehvi``), told of the space's conditions and closed-form
     counts, of the trials' standard errors, and that joules count in ratios. ``tpe`` is
@@ -83,22 +83,22 @@ def make_sampler(
 
 
 def _variances(trial: optuna.trial.FrozenTrial, goals: Goals) -> tuple[float, ...]:
-    """What evaluation and repeats say of a trial's accuracy, joules and further costs."""
+    """What evaluation and repeats say of a trial's quality, joules and further costs."""
     record = record_of(trial)
-    if record is None or record.accuracy_se is None:
+    if record is None or record.quality_se is None:
         return (0.0,) * len(goals.names)
     if record.reading is None:
         low_j, high_j = record.predicted_low_j or 0.0, record.predicted_high_j or 0.0
         # The gate's interval is narrower than 95%, so this errs to the small side.
         variance = ((high_j - low_j) / 2 / 1.96) ** 2
-        return record.accuracy_se**2, variance, *(0.0 for _ in goals.costs)
+        return record.quality_se**2, variance, *(0.0 for _ in goals.costs)
     relative = _variance(record.reading) / record.reading.energy_j**2
     # Repeats of one measurement give seconds as well as joules.
     costs = (
         relative * record.reading.latency_s**2 if cost == "latency" else 0.0
         for cost in goals.costs
     )
-    return record.accuracy_se**2, _variance(record.reading), *costs
+    return record.quality_se**2, _variance(record.reading), *costs
 
 
 def _variance(reading: EnergyReading) -> float:
@@ -111,12 +111,12 @@ def _prior_trial(known: PriorRow, n_costs: int) -> PriorTrial:
     return PriorTrial(
         known.genes,
         (
-            np.nan if known.accuracy is None else known.accuracy,
+            np.nan if known.quality is None else known.quality,
             np.nan if reading is None else reading.energy_j,
             *[np.nan] * n_costs,
         ),
         (
-            known.accuracy_se**2,
+            known.quality_se**2,
             0.0 if reading is None else _variance(reading),
             *[0.0] * n_costs,
         ),
@@ -124,7 +124,7 @@ def _prior_trial(known: PriorRow, n_costs: int) -> PriorTrial:
 
 
 class _Stopped:
-    """What stopped trials tell of accuracy; their joules were never measured."""
+    """What stopped trials tell of quality; their joules were never measured."""
 
     def __init__(self) -> None:
         self._records: dict[int, TrialRecord | None] = {}
@@ -137,7 +137,7 @@ class _Stopped:
         params = {trial.number: trial.params for trial in unfinished}
         found = [self._record(trial) for trial in (*complete, *unfinished)]
         return [
-            PriorTrial(params[e.record.number], (e.accuracy, np.nan), (e.standard_error**2, 0.0))
+            PriorTrial(params[e.record.number], (e.quality, np.nan), (e.standard_error**2, 0.0))
             for e in extrapolate([record for record in found if record is not None])
         ]
 

@@ -50,7 +50,7 @@ class Snapshot:
     failed: int
     running: int
     front: int
-    best_accuracy: float | None
+    best_quality: float | None
     least_energy_j: float | None
     spent_energy_j: float
     elapsed_s: float
@@ -224,8 +224,8 @@ class Session:
             predicted_high_j=of.predicted_high_j,
             baseline=of.baseline,
             finalist_of=of.number,
-            inherited_accuracy=of.accuracy,
-            inherited_accuracy_se=of.accuracy_se,
+            inherited_quality=of.quality,
+            inherited_quality_se=of.quality_se,
         )
         self._put(record)
         return record
@@ -293,7 +293,7 @@ class Session:
             failed=tally.count("failed"),
             running=tally.count("running"),
             front=len(tally.front),
-            best_accuracy=tally.best_accuracy,
+            best_quality=tally.best_quality,
             least_energy_j=tally.least_energy_j,
             spent_energy_j=tally.spent_energy_j,
             elapsed_s=time.perf_counter() - self._started,

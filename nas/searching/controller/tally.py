@@ -19,7 +19,7 @@ class _Judged:
 
     n: int
     front: list[TrialRecord]
-    best_accuracy: float | None = None
+    best_quality: float | None = None
     least_energy_j: float | None = None
 
 
@@ -65,9 +65,9 @@ class Tally:
         return self._shown.front
 
     @property
-    def best_accuracy(self) -> float | None:
+    def best_quality(self) -> float | None:
         """Of the trials that a front is made of and that keep every limit."""
-        return self._shown.best_accuracy
+        return self._shown.best_quality
 
     @property
     def least_energy_j(self) -> float | None:
@@ -87,6 +87,6 @@ class Tally:
             return
         # Who is dominated once stays so: the front of all is that of the last front and the new.
         judged.front = self._goals.front([*judged.front, record])
-        accuracy, energy_j = record.objectives
-        judged.best_accuracy = max(accuracy, judged.best_accuracy or accuracy)
+        quality, energy_j = record.objectives
+        judged.best_quality = max(quality, judged.best_quality or quality)
         judged.least_energy_j = min(energy_j, judged.least_energy_j or energy_j)

@@ -1,4 +1,4 @@
-"""Which trials are trained on: asynchronous successive halving over accuracy and joules.
+"""Which trials are trained on: asynchronous successive halving over quality and joules.
 
 ASHA (Li et al. 2020, "A system for massively parallel hyperparameter tuning") compares a trial
 with all that have reached the same *rung*, an epoch ``min * eta**k``, and trains it on if it is
@@ -8,8 +8,8 @@ one front by hypervolume contribution, the greatest first (Beume, Naujoks & Emme
 prefer that to MO-ASHA's epsilon-net, which spreads over a front whatever a place on it is worth:
 what searches are judged by is hypervolume.
 
-Joules are known from the start, as predictions until they are measured, so only accuracy is
-uncertain at a rung. A trial is not stopped that would be on the rung's front even if its accuracy
+Joules are known from the start, as predictions until they are measured, so only quality is
+uncertain at a rung. A trial is not stopped that would be on the rung's front even if its quality
 were a standard error lower: there may be more such trials than 1/eta.
 
 No Ray here, and no search: the rule alone.
@@ -35,7 +35,7 @@ _MARGIN = 0.1
 class Standing:
     """A trial at a rung."""
 
-    accuracy: float
+    quality: float
     standard_error: float
     energy_j: float
 
@@ -59,7 +59,7 @@ class Verdict:
     def reason(self) -> str:
         """Why a trial is stopped, in a line."""
         return (
-            f"accuracy {self.point.accuracy:.3f} at epoch {self.point.epoch}: "
+            f"quality {self.point.quality:.3f} at epoch {self.point.epoch}: "
             f"place {self.rank + 1} of {self.of}, of whom {self.best} go on"
         )
 
@@ -95,7 +95,7 @@ class Halving:
             raise ValueError(f"trial {trial!r} must have reached the rung at epoch {epoch}")
         names = list(rung)
         standings = [
-            Standing(point.accuracy, point.standard_error, energies_j[name])
+            Standing(point.quality, point.standard_error, energies_j[name])
             for name, point in rung.items()
         ]
         index = names.index(trial)
@@ -111,7 +111,7 @@ class Halving:
 
 def ranks(standings: Sequence[Standing]) -> list[int]:
     """Each one's place, from 0, the best first; among equals who came first."""
-    values = np.array([(s.accuracy, s.energy_j) for s in standings]).reshape(-1, 2)
+    values = np.array([(s.quality, s.energy_j) for s in standings]).reshape(-1, 2)
     points = np.column_stack([values[:, 0], np.log(values[:, 1])])
     # A little beyond the worst of the rung, so that the ends of a front cover something too.
     extent = points.max(axis=0) - points.min(axis=0)
@@ -135,9 +135,9 @@ def _contributions(
 ) -> NDArray[np.float64]:
     """Hypervolume that only each member covers, counted from ``corner_M``, shape ``(N,)``."""
     order = np.lexsort((front_NM[:, 0], front_NM[:, 1]))
-    accuracy, log_energy = front_NM[order].T
+    quality, log_energy = front_NM[order].T
     # Neighbours on the front bound what is covered by one member alone.
-    gained = accuracy - np.concatenate([[corner_M[0]], accuracy[:-1]])
+    gained = quality - np.concatenate([[corner_M[0]], quality[:-1]])
     saved = np.concatenate([log_energy[1:], [corner_M[1]]]) - log_energy
     found = np.empty(len(order))
     found[order] = gained * saved
@@ -145,6 +145,6 @@ def _contributions(
 
 
 def _is_clear(standing: Standing, others: Sequence[Standing]) -> bool:
-    """Whether it is on the front by a margin of its accuracy's standard error."""
-    least = standing.accuracy - standing.standard_error
-    return not any(o.energy_j <= standing.energy_j and o.accuracy >= least for o in others)
+    """Whether it is on the front by a margin of its quality's standard error."""
+    least = standing.quality - standing.standard_error
+    return not any(o.energy_j <= standing.energy_j and o.quality >= least for o in others)

@@ -31,7 +31,7 @@ _RECENT, _LEAST_RECENT = 10, 4
 _SHARE = 0.5
 # As likely as this to be on the front, a trial goes on whatever it adds.
 _CLEAR = 0.5
-# Of a forecast, into so many equally likely accuracies.
+# Of a forecast, into so many equally likely qualities.
 _PARTS = 15
 
 
@@ -112,19 +112,19 @@ class Stopper:
             # One that is complete would add nothing to a front that it is on.
             known = place.get(record.number)
             others = front if known is None else front.without(known)
-            accuracies = law.final(record.curve[0]).accuracies(_PARTS)
-            gain = others.gain(accuracies, energies_j[record.number])
+            qualities = law.final(record.curve[0]).qualities(_PARTS)
+            gain = others.gain(qualities, energies_j[record.number])
             return Prospect(gain, first, epochs - first)
 
         rate = going_rate([prospect(record) for record in recent])
         point, energy_j = progress.curve[-1], energies_j[candidate.number]
         final = CurveLaw.fit(records, point.epoch, epochs).final(point)
-        worth = front.gain(final.accuracies(_PARTS), energy_j) / (epochs - point.epoch)
+        worth = front.gain(final.qualities(_PARTS), energy_j) / (epochs - point.epoch)
         chance = final.chance_above(front.best_at(energy_j))
         if worth >= _SHARE * rate or chance >= _CLEAR:
             return ""
         return (
-            f"accuracy {point.accuracy:.3f} at epoch {point.epoch}: {chance:.0%} likely to be on "
+            f"quality {point.quality:.3f} at epoch {point.epoch}: {chance:.0%} likely to be on "
             f"the front, its other epochs worth {worth / rate:.0%} of those of new candidates"
         )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Of the spread of accuracies and of log joules, how far beyond the worst is counted from.
+# Of the spread of qualities and of log joules, how far beyond the worst is counted from.
 _MARGIN = 0.1
 
 
@@ -34,9 +34,9 @@ class Prospect:
 
 @dataclass(frozen=True)
 class Frontier:
-    """What complete trials cover, in accuracy and the logarithm of joules.
+    """What complete trials cover, in quality and the logarithm of joules.
 
-    ``points`` are theirs, dominated ones allowed; counted from ``corner``, an accuracy and a
+    ``points`` are theirs, dominated ones allowed; counted from ``corner``, an quality and a
     log of joules that are worse than all.
     """
 
@@ -47,19 +47,19 @@ class Frontier:
     def of(
         cls, points: Sequence[tuple[float, float]], energies_j: Collection[float] = ()
     ) -> Frontier:
-        """Of ``(accuracy, joules)`` of one trial or more.
+        """Of ``(quality, joules)`` of one trial or more.
 
         ``energies_j`` are those of trials whose gains will be asked: one that costs more than all
         that are complete may still be the most accurate.
         """
         values = np.array(points, dtype=float).reshape(-1, 2)
         values[:, 1] = np.log(values[:, 1])
-        accuracies, logs = values[:, 0], np.append(values[:, 1], np.log(list(energies_j)))
-        worst = float(accuracies.min()), float(logs.max())
+        qualities, logs = values[:, 0], np.append(values[:, 1], np.log(list(energies_j)))
+        worst = float(qualities.min()), float(logs.max())
         return cls(
             values,
             (
-                worst[0] - _MARGIN * float(np.ptp(accuracies)),
+                worst[0] - _MARGIN * float(np.ptp(qualities)),
                 worst[1] + _MARGIN * float(np.ptp(logs)),
             ),
         )
@@ -69,12 +69,12 @@ class Frontier:
         return Frontier(np.delete(self.points, index, axis=0), self.corner)
 
     def best_at(self, energy_j: float) -> float:
-        """The best accuracy that costs no more, ``-inf`` where nothing is as cheap."""
-        accuracies = self.points[self.points[:, 1] <= np.log(energy_j), 0]
-        return float(accuracies.max(initial=-np.inf))
+        """The best quality that costs no more, ``-inf`` where nothing is as cheap."""
+        qualities = self.points[self.points[:, 1] <= np.log(energy_j), 0]
+        return float(qualities.max(initial=-np.inf))
 
-    def gain(self, accuracies: NDArray[np.float64], energy_j: float) -> float:
-        """Mean hypervolume that one more trial adds whose accuracy is any of ``accuracies``."""
+    def gain(self, qualities: NDArray[np.float64], energy_j: float) -> float:
+        """Mean hypervolume that one more trial adds whose quality is any of ``qualities``."""
         start, end = float(np.log(energy_j)), self.corner[1]
         if start >= end:
             return 0.0
@@ -84,7 +84,7 @@ class Frontier:
         edges = np.clip(np.concatenate([inside[:, 1], [end]]), start, end)
         widths = np.diff(np.concatenate([[start], edges]))
         best = np.maximum.accumulate(np.concatenate([[self.corner[0]], inside[:, 0]]))
-        return float((np.maximum(0.0, accuracies[:, None] - best) * widths).sum(axis=1).mean())
+        return float((np.maximum(0.0, qualities[:, None] - best) * widths).sum(axis=1).mean())
 
 
 def going_rate(prospects: Sequence[Prospect]) -> float:

@@ -1,6 +1,6 @@
 """The gate: drop a candidate before it costs training, at a stated confidence.
 
-Accuracy and joules of a candidate are predicted with intervals. The candidate is dropped if
+Quality and joules of a candidate are predicted with intervals. The candidate is dropped if
 P(Pareto) is below ``1 - confidence``, or if even its optimistic joules or latency break a limit.
 The front consists of measured trials and of predicted points: unevaluated members of the space
 (``CandidatePool``) at pessimistic predictions, and the warm start's trials. A search that may
@@ -36,7 +36,7 @@ from search_spaces.workload import Workload
 
 Array = NDArray[np.float64]
 
-# Keeps the logarithm of an error rate finite at an accuracy of 1.
+# Keeps the logarithm of an error rate finite at an quality of 1.
 _LEAST_ERROR = 1e-12
 _ONE_DEVIATION = 0.683
 # Models are fitted to this many trials at most: half of them the newest, which resemble the next
@@ -120,7 +120,7 @@ class Gate:
     ) -> None:
         """Start with no trial.
 
-        ``goals`` are accuracy and joules without a limit by default. ``pool`` are members of the
+        ``goals`` are quality and joules without a limit by default. ``pool`` are members of the
         space that nobody has evaluated, none by default.
         """
         self._workload = workload
@@ -130,13 +130,13 @@ class Gate:
         self._warm_start = warm_start or WarmStartData()
         self._energy = self._warm_start.predictor((), seed=seed)
         self._latency: CostPredictor | None = None
-        self._accuracy = AccuracySurrogate(workload)
+        self._quality = AccuracySurrogate(workload)
         self._pool = pool
         self._front: list[TrialRecord] = []
         self._predicted_points = np.empty((0, 2))
         self._n_complete = 0
         self._n_fitted = 0
-        self._fit_accuracy(())
+        self._fit_quality(())
 
     @property
     def front_numbers(self) -> frozenset[int]:
@@ -144,7 +144,7 @@ class Gate:
         return frozenset(member.number for member in self._front)
 
     def refit(self, records: Sequence[TrialRecord]) -> None:
-        """Take all trials anew: complete ones, and the accuracies of stopped ones.
+        """Take all trials anew: complete ones, and the qualities of stopped ones.
 
         The front is always that of all of them; the models are fitted again once there are a tenth
         more complete trials.
@@ -185,37 +185,34 @@ class Gate:
                 [Observation.of_latency(a, self._workload, reading) for a, reading in readings],
                 seed=self._seed,
             )
-        self._fit_accuracy(
-            [
-                AccuracyLabel(r.architecture, r.objectives[0], r.accuracy_se or 0.0)
-                for r in complete
-            ]
+        self._fit_quality(
+            [AccuracyLabel(r.architecture, r.objectives[0], r.quality_se or 0.0) for r in complete]
             + [
-                AccuracyLabel(e.record.architecture, e.accuracy, e.standard_error)
+                AccuracyLabel(e.record.architecture, e.quality, e.standard_error)
                 for e in extrapolate(records)
             ]
         )
 
-    def _fit_accuracy(self, own: Sequence[AccuracyLabel]) -> None:
-        rows = [*self._warm_start.accuracies, *own]
-        self._accuracy.fit(
+    def _fit_quality(self, own: Sequence[AccuracyLabel]) -> None:
+        rows = [*self._warm_start.qualities, *own]
+        self._quality.fit(
             [row.architecture for row in rows],
-            [row.accuracy for row in rows],
+            [row.quality for row in rows],
             [row.standard_error for row in rows],
         )
-        # Prior trials have accuracy and joules only: they may break a limit of this search.
+        # Prior trials have quality and joules only: they may break a limit of this search.
         prior = () if self._goals.narrows else self._warm_start.points
         self._predicted_points = np.array(prior).reshape(-1, 2)
         if self._pool is None:
             return
         # The front of many predictions is optimistic, so each is taken one deviation worse.
-        accuracy = self._accuracy.predict(self._pool.batch, _ONE_DEVIATION)
-        if accuracy is not None:
+        quality = self._quality.predict(self._pool.batch, _ONE_DEVIATION)
+        if quality is not None:
             energy_j = self._energy.predict(self._pool.batch, self._workload, _ONE_DEVIATION)
-            usable = accuracy.in_range & energy_j.in_range
+            usable = quality.in_range & energy_j.in_range
             if self._goals.max_latency_s is not None:
                 usable &= self._latency_s(self._pool.batch).high <= self._goals.max_latency_s
-            predicted = np.column_stack([accuracy.low, energy_j.high])[usable]
+            predicted = np.column_stack([quality.low, energy_j.high])[usable]
             self._predicted_points = np.vstack([self._predicted_points, predicted])
 
     def energies_j(self, architectures: Sequence[Architecture]) -> Array:
@@ -244,15 +241,15 @@ class Gate:
                 return f"at least {low_s:.3g} s latency predicted, limit {most_s:.3g} s"
         if self._warm_start.n_both < least:
             return None
-        accuracy = self._accuracy.predict(batch, self._config.confidence)
-        if accuracy is None or not self._front:
+        quality = self._quality.predict(batch, self._config.confidence)
+        if quality is None or not self._front:
             return None
-        probability = float(self._front_probabilities(batch, accuracy, energy_j)[0])
+        probability = float(self._front_probabilities(batch, quality, energy_j)[0])
         if probability >= 1 - self._config.confidence:
             return None
         return (
             f"{probability:.1%} likely to be on the front: "
-            f"{float(accuracy.mean[0]):.3f} accuracy and {float(energy_j.mean[0]):.3g} J predicted"
+            f"{float(quality.mean[0]):.3f} quality and {float(energy_j.mean[0]):.3g} J predicted"
         )
 
     def front_probabilities(
@@ -262,10 +259,10 @@ class Gate:
         batch = architectures
         if not isinstance(batch, ArchitectureBatch):
             batch = ArchitectureBatch.of(batch)
-        accuracy = self._accuracy.predict(batch, self._config.confidence)
-        if accuracy is None or not self._front:
+        quality = self._quality.predict(batch, self._config.confidence)
+        if quality is None or not self._front:
             return None
-        return self._front_probabilities(batch, accuracy, self._energy_j(batch))
+        return self._front_probabilities(batch, quality, self._energy_j(batch))
 
     def suggest(self, exclude: Container[str]) -> Architecture | None:
         """The pool's member of greatest P(Pareto) whose hash is not in ``exclude``.
@@ -284,15 +281,15 @@ class Gate:
         return None
 
     def _front_probabilities(
-        self, batch: ArchitectureBatch, accuracy: Predictions, energy_j: Predictions
+        self, batch: ArchitectureBatch, quality: Predictions, energy_j: Predictions
     ) -> Array:
         """P(Pareto) by log-normal error rates and joules; both at the configured confidence."""
         confidence = self._config.confidence
         error, low, high = (
             np.maximum(1 - part, _LEAST_ERROR)
-            for part in (accuracy.mean, accuracy.high, accuracy.low)
+            for part in (quality.mean, quality.high, quality.low)
         )
-        errors = Predictions(error, low, high, accuracy.in_range)
+        errors = Predictions(error, low, high, quality.in_range)
         mean_N2 = np.log(np.column_stack([errors.mean, energy_j.mean]))
         sd_N2 = np.column_stack([errors.log_sd(confidence), energy_j.log_sd(confidence)])
         measured = np.array([member.objectives for member in self._front])
@@ -353,7 +350,7 @@ def _recent(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 
 def _log_losses(points_N2: Array) -> Array:
-    """Logarithms of error rates and joules of rows ``(accuracy, joules)``."""
+    """Logarithms of error rates and joules of rows ``(quality, joules)``."""
     errors = np.maximum(1 - points_N2[:, 0], _LEAST_ERROR)
     found: Array = np.log(np.column_stack([errors, points_N2[:, 1]]))
     return found

@@ -1,4 +1,4 @@
-"""Extrapolate the final accuracy of a trial that is training or was stopped.
+"""Extrapolate the final quality of a trial that is training or was stopped.
 
 From a rung to the end, errors fall by about the same factor in all trials. For each rung, the
 logarithm of the final error is regressed on that of the rung's error, over complete trials.
@@ -44,19 +44,19 @@ class Forecast:
     sd: float
     degrees: float
 
-    def accuracies(self, n: int) -> NDArray[np.float64]:
-        """``n`` equally spaced quantiles of the final accuracy, the best first."""
+    def qualities(self, n: int) -> NDArray[np.float64]:
+        """``n`` equally spaced quantiles of the final quality, the best first."""
         middles = (np.arange(n) + 0.5) / n
         found: NDArray[np.float64] = 1 - _errors(
             self.log_error + self.sd * t.ppf(middles, self.degrees)
         )
         return found
 
-    def chance_above(self, accuracy: float) -> float:
-        """Probability that the final accuracy is above ``accuracy``; 1 for ``-inf``."""
-        if accuracy == -math.inf:
+    def chance_above(self, quality: float) -> float:
+        """Probability that the final quality is above ``quality``; 1 for ``-inf``."""
+        if quality == -math.inf:
             return 1.0
-        apart = float(_log_errors(np.array(accuracy))) - self.log_error
+        apart = float(_log_errors(np.array(quality))) - self.log_error
         return float(t.cdf(apart / self.sd, self.degrees))
 
 
@@ -74,9 +74,9 @@ class CurveLaw:
     def fit(cls, records: Sequence[TrialRecord], epoch: int, epochs: int) -> CurveLaw:
         """Fit to the complete trials, for the rung at ``epoch`` of trainings of ``epochs``."""
         pairs = [
-            (point.accuracy, record.accuracy)
+            (point.quality, record.quality)
             for record in records
-            if record.state == "complete" and record.accuracy is not None
+            if record.state == "complete" and record.quality is not None
             for point in record.curve
             if point.epoch == epoch
         ]
@@ -102,18 +102,18 @@ class CurveLaw:
 
     def final(self, point: RungPoint) -> Forecast:
         """Forecast the final error of a trial at ``point``."""
-        # The residuals already include the noise of the rung's accuracy.
-        row_2 = np.array([1.0, float(_log_errors(np.array(point.accuracy)))])
+        # The residuals already include the noise of the rung's quality.
+        row_2 = np.array([1.0, float(_log_errors(np.array(point.quality)))])
         variance = self.sd**2 + float(row_2 @ np.linalg.solve(self.precision_22, row_2))
         return Forecast(float(row_2 @ self.weights_2), math.sqrt(variance), self.degrees)
 
 
 @dataclass(frozen=True, slots=True)
 class Extrapolated:
-    """The extrapolated final accuracy of a stopped trial, with its standard error."""
+    """The extrapolated final quality of a stopped trial, with its standard error."""
 
     record: TrialRecord
-    accuracy: float
+    quality: float
     standard_error: float
 
 
@@ -136,8 +136,8 @@ def extrapolate(records: Sequence[TrialRecord]) -> list[Extrapolated]:
     return found
 
 
-def _log_errors(accuracies: NDArray[np.float64]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = np.log(1 - accuracies + _FLOOR)
+def _log_errors(qualities: NDArray[np.float64]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.log(1 - qualities + _FLOOR)
     return found
 
 

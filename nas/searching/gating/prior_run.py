@@ -75,21 +75,21 @@ class PriorRunTrial:
     """A complete trial of a prior run.
 
     Raises:
-        ValueError: the accuracy is outside [0, 1], or its error below 0.
+        ValueError: the quality is outside [0, 1], or its error below 0.
     """
 
     architecture: Architecture
-    accuracy: float
-    accuracy_se: float
+    quality: float
+    quality_se: float
     reading: EnergyReading
     on_front: bool
 
     def __post_init__(self) -> None:
         """Refuse what no complete trial can have."""
-        if not 0 <= self.accuracy <= 1:
-            raise ValueError(f"accuracy must be in [0, 1], got {self.accuracy!r}")
-        if not (math.isfinite(self.accuracy_se) and self.accuracy_se >= 0):
-            raise ValueError(f"accuracy_se must be finite and >= 0, got {self.accuracy_se!r}")
+        if not 0 <= self.quality <= 1:
+            raise ValueError(f"quality must be in [0, 1], got {self.quality!r}")
+        if not (math.isfinite(self.quality_se) and self.quality_se >= 0):
+            raise ValueError(f"quality_se must be finite and >= 0, got {self.quality_se!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
@@ -112,14 +112,14 @@ class PriorRunTrial:
 class PriorRun:
     """A prior run: its path, name, workload and complete trials.
 
-    ``accuracies_differ_by`` says why its accuracies are not comparable with the search's,
+    ``qualities_differ_by`` says why its qualities are not comparable with the search's,
     ``None`` if they are.
     """
 
     path: str
     name: str
     workload: Workload
-    accuracies_differ_by: str | None
+    qualities_differ_by: str | None
     trials: tuple[PriorRunTrial, ...]
 
     @classmethod
@@ -137,12 +137,12 @@ class PriorRun:
         mask = non_dominated_mask([r.objectives for r in complete], (True, False))
         trials = []
         for record, on_front in zip(complete, mask, strict=True):
-            assert record.accuracy is not None and record.reading is not None
+            assert record.quality is not None and record.reading is not None
             trials.append(
                 PriorRunTrial(
                     record.architecture,
-                    record.accuracy,
-                    record.accuracy_se or 0.0,
+                    record.quality,
+                    record.quality_se or 0.0,
                     record.reading,
                     bool(on_front),
                 )
@@ -181,7 +181,7 @@ def measured_under(run: Run, conditions: Conditions) -> Run:
 
 
 def _training_differs(ours: SearchConfig, theirs: SearchConfig) -> str | None:
-    """Why accuracies are not comparable, ``None`` if they are."""
+    """Why qualities are not comparable, ``None`` if they are."""
     mine, other = ours.training.to_dict(), theirs.training.to_dict()
     if theirs.supernet is not None:
         return "its networks started from a supernet"

@@ -1,4 +1,4 @@
-"""Surrogate of the accuracy of untrained candidates, with calibrated intervals.
+"""Surrogate of the quality of untrained candidates, with calibrated intervals.
 
 The error rate is a positive quantity, so the regressor of joules is used
 (``predictors.energy.regressor``), with a scaling law as its prior: ``error = e + a / params**p +
@@ -19,7 +19,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.workload import Workload
 
-# Half an error in a thousand samples: keeps the logarithm finite at an accuracy of 1.
+# Half an error in a thousand samples: keeps the logarithm finite at an quality of 1.
 _FLOOR = 5e-4
 _EXPONENTS = (0.15, 0.3, 0.6)
 _ORDERS = 4
@@ -36,14 +36,14 @@ class AccuracySurrogate:
     def fit(
         self,
         architectures: Sequence[Architecture],
-        accuracies: Sequence[float],
+        qualities: Sequence[float],
         standard_errors: Sequence[float],
     ) -> None:
         """Fit to complete trials; with fewer than ten there is no model."""
         self._model = None
         if len(architectures) < LEAST_ROWS:
             return
-        errors = np.maximum(1 - np.asarray(accuracies, dtype=float), _FLOOR)
+        errors = np.maximum(1 - np.asarray(qualities, dtype=float), _FLOOR)
         terms, features = self._columns(ArchitectureBatch.of(architectures))
         rows = TrainingRows(
             (Terms(terms),),
@@ -79,7 +79,7 @@ def _profiles(batch: ArchitectureBatch) -> list[NDArray[np.float64]]:
     """Profiles of width and heads over depth, each ``(N,)``.
 
     They are coefficients of Legendre polynomials over relative depth: joules hardly depend on
-    which layer is wide, accuracy does.
+    which layer is wide, quality does.
     """
     layers = np.arange(batch.active.shape[1])
     depth = batch.depth[:, None]

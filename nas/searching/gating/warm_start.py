@@ -38,8 +38,8 @@ class PriorRow:
     """One prior trial of a member of a space; ``None`` marks a figure that is not comparable."""
 
     genes: Genes
-    accuracy: float | None
-    accuracy_se: float
+    quality: float | None
+    quality_se: float
     reading: EnergyReading | None
 
 
@@ -66,27 +66,27 @@ class WarmStart:
         """Prior data for the gate of a search of ``space``."""
         observations: list[Observation] = []
         others: dict[Conditions, list[Observation]] = defaultdict(list)
-        accuracies = []
+        qualities = []
         for run in self.runs:
             for trial in run.trials:
                 label = Observation.of_energy(trial.architecture, run.workload, trial.reading)
                 conditions = Conditions.of(trial.reading, run.workload)
                 same = conditions == self.conditions
                 (observations if same else others[conditions]).append(label)
-                if run.accuracies_differ_by is None:
-                    accuracies.append(
-                        AccuracyLabel(trial.architecture, trial.accuracy, trial.accuracy_se)
+                if run.qualities_differ_by is None:
+                    qualities.append(
+                        AccuracyLabel(trial.architecture, trial.quality, trial.quality_se)
                     )
         source = None if self.predictor is None else self.predictor.predictor
         if source is None and others:
             source = CostPredictor.fit(others[self._main_other], seed=seed)
         points = tuple(
-            (row.accuracy - row.accuracy_se, row.reading.high_j)
+            (row.quality - row.quality_se, row.reading.high_j)
             for row in self.prior_rows(space)
-            if row.accuracy is not None and row.reading is not None
+            if row.quality is not None and row.reading is not None
         )
         return WarmStartData(
-            tuple(observations), tuple(accuracies), points, source, self.predictor_is_same
+            tuple(observations), tuple(qualities), points, source, self.predictor_is_same
         )
 
     @property
@@ -105,10 +105,10 @@ class WarmStart:
                 except ValueError:
                     continue
                 same = Conditions.of(trial.reading, run.workload) == self.conditions
-                accuracy = trial.accuracy if run.accuracies_differ_by is None else None
+                quality = trial.quality if run.qualities_differ_by is None else None
                 reading = trial.reading if same else None
-                if accuracy is not None or reading is not None:
-                    rows.append(PriorRow(genes, accuracy, trial.accuracy_se, reading))
+                if quality is not None or reading is not None:
+                    rows.append(PriorRow(genes, quality, trial.quality_se, reading))
         return rows
 
     def initial_candidates(self, space: SearchSpace, trials: int) -> list[Architecture]:
@@ -154,9 +154,9 @@ class WarmStart:
     def _note(self, run: PriorRun) -> str:
         assert self.conditions is not None
         n = len(run.trials)
-        parts = [f"accuracies not taken: {run.accuracies_differ_by}"]
-        if run.accuracies_differ_by is None:
-            parts = ["accuracies taken"]
+        parts = [f"qualities not taken: {run.qualities_differ_by}"]
+        if run.qualities_differ_by is None:
+            parts = ["qualities taken"]
         every = [Conditions.of(trial.reading, run.workload) for trial in run.trials]
         same = every.count(self.conditions)
         if same:

@@ -12,10 +12,10 @@ from search_spaces.architecture import Architecture
 
 @dataclass(frozen=True, slots=True)
 class AccuracyLabel:
-    """A validation accuracy under the search's own recipe, with its standard error."""
+    """A validation quality under the search's own recipe, with its standard error."""
 
     architecture: Architecture
-    accuracy: float
+    quality: float
     standard_error: float
 
 
@@ -24,13 +24,13 @@ class WarmStartData:
     """Labels that are comparable with the search's own, and a predictor of joules.
 
     ``observations`` are joules measured under the search's conditions. ``points`` are pairs of
-    accuracy and joules of members of its space, each pessimistic by one deviation or more.
+    quality and joules of members of its space, each pessimistic by one deviation or more.
     ``source`` is a predictor fitted before; ``is_same`` says whether to the search's own device,
     meter, protocol and workload.
     """
 
     observations: tuple[Observation, ...] = ()
-    accuracies: tuple[AccuracyLabel, ...] = ()
+    qualities: tuple[AccuracyLabel, ...] = ()
     points: tuple[tuple[float, float], ...] = ()
     source: CostPredictor | None = None
     is_same: bool = False
@@ -43,8 +43,8 @@ class WarmStartData:
 
     @property
     def n_both(self) -> int:
-        """Number of trials that both joules and accuracies can be predicted from."""
-        return min(self.n_energy, len(self.accuracies))
+        """Number of trials that both joules and qualities can be predicted from."""
+        return min(self.n_energy, len(self.qualities))
 
     def predictor(self, own: Sequence[Observation], *, seed: int) -> CostPredictor:
         """The predictor of joules after the search has measured ``own``."""

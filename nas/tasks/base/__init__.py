@@ -1,6 +1,6 @@
 """What a task is: named splits of arrays, and the workload a model of it runs.
 
-A task may say what it is judged by in an attribute ``metric`` (``nas.tasks.base.metric``; accuracy
+A task may say what it is judged by in an attribute ``metric`` (``nas.tasks.base.metric``; quality
 where it does not), and what its networks are trained for in ``objective``
 (``nas.training.objective``; that of its workload's kind where it does not).
 """

@@ -168,7 +168,7 @@ def _class_warnings(name: SplitName, split: Mapping[str, Any]) -> Iterator[str]:
     if split["majority_share"] > _UNEVEN:
         yield (
             f"uneven: {split['majority_share']:.1%} of the {name} samples are "
-            f"{split['majority']!r}, which is the accuracy of always saying so"
+            f"{split['majority']!r}, which is the quality of always saying so"
         )
     least = _RARE if name == "train" else 1
     rare = [f"{label!r} has {n}" for label, n in split["classes"].items() if n < least]
@@ -180,6 +180,6 @@ def _class_warnings(name: SplitName, split: Mapping[str, Any]) -> Iterator[str]:
         error = (0.9 * 0.1 / n) ** 0.5
         if error > _WIDE_SE:
             yield (
-                f"few: {n} {name} samples tell an accuracy of 90% to ± {error:.1%} only "
+                f"few: {n} {name} samples tell an quality of 90% to ± {error:.1%} only "
                 f"(one standard error)"
             )

@@ -1,6 +1,6 @@
 """How a task's quality is said to people; a search only knows it as a share.
 
-Searches maximise one number in [0, 1], kept in records under the name ``accuracy``, so that gates,
+Searches maximise one number in [0, 1], recorded as ``quality``, so that gates,
 surrogates and hypervolumes need no other form. A ``Metric`` says what that share is of a task:
 
 =========== ================= =============================

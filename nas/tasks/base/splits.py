@@ -113,8 +113,8 @@ def class_counts(targets: Iterable[Any], classes: Sequence[Any]) -> list[int]:
 def majority(counts: Sequence[int]) -> tuple[int, float, float]:
     """The most frequent class, its share, and the standard error of that share.
 
-    That share is the accuracy of always saying this class. Its error is that of a binomial share
-    with two successes and failures added (Agresti & Coull 1998), as for every accuracy here.
+    That share is the quality of always saying this class. Its error is that of a binomial share
+    with two successes and failures added (Agresti & Coull 1998), as for every quality here.
     """
     n = sum(counts)
     largest = max(range(len(counts)), key=lambda i: counts[i])

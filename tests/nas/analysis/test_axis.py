@@ -106,7 +106,7 @@ def test_the_pictures_ticks_are_even(tmp_path, scale, shares):
 
 def test_a_cut_bar_is_marked_in_the_picture(tmp_path):
     points = [point("front", 1e-5, 0.5), point("front", 2e-5, 0.6), point("complete", 3e-5, 0.4)]
-    for changes in ({"accuracy_se": 0.5}, {"energy_high_j": 1.0}, {"accuracy": 0.0}):
+    for changes in ({"quality_se": 0.5}, {"energy_high_j": 1.0}, {"quality": 0.0}):
         odd = replace(points[2], **changes)
         plot_front(
             [*points[:2], odd],
@@ -127,7 +127,7 @@ def run(tmp_path_factory):
 def test_the_page_is_given_the_pictures_axis(run, metric):
     data = page_data(replace(run, metric=metric))
     shown = [t for t in data["trials"] if t["place"] in ("front", "trained")]
-    axis = quality_axis(metric, [t["accuracy"] for t in shown], [t["accuracy_se"] for t in shown])
+    axis = quality_axis(metric, [t["quality"] for t in shown], [t["quality_se"] for t in shown])
     assert data["axis"]["ticks"] == axis.ticks
     assert (data["axis"]["low"], data["axis"]["high"]) == (axis.low, axis.high)
 
@@ -163,7 +163,7 @@ def test_points_of_a_page_stand_between_the_ticks_that_their_scores_say(
     (y0, t0), (y1, t1) = ticks[0], ticks[-1]
     trials = {t["trial"]: t for t in data["trials"]}
     for trial, y in page.run(POINTS):
-        score = number(metric.text(trials[trial]["accuracy"]))
+        score = number(metric.text(trials[trial]["quality"]))
         share = (score - number(t0)) / (number(t1) - number(t0))
         assert y == pytest.approx(y0 + share * (y1 - y0), abs=1.5)
     assert page.run("document.querySelectorAll('#plot .cut').length") == 1

@@ -139,9 +139,9 @@ def test_cards_say_it_and_name_no_host(tmp_path):
         "inputs": [1],
         "verified": {
             "reading": after.to_dict(),
-            "validation_accuracy": 0.5,
-            "test_accuracy": 0.5,
-            "test_accuracy_se": 0.1,
+            "validation_quality": 0.5,
+            "test_quality": 0.5,
+            "test_quality_se": 0.1,
             "output_tolerance": 1.0,
             "output_difference": 0.0,
             "runtime": "r",

@@ -57,7 +57,7 @@ def test_members_as_accurate_as_a_baseline(run, capsys, tmp_path):
     middle = whole[len(whole) // 2]
     kept = front_json(capsys, run.folder, "--at-least-as-accurate-as", middle["trial"])
     assert [m["trial"] for m in kept["members"]] == [
-        m["trial"] for m in whole if m["accuracy"] >= middle["accuracy"]
+        m["trial"] for m in whole if m["quality"] >= middle["quality"]
     ]
     assert kept["at_least_as_accurate_as"]["trial"] == middle["trial"]
     # Savings are named against it, unless another is asked for.
@@ -72,8 +72,8 @@ def test_members_as_accurate_as_a_baseline(run, capsys, tmp_path):
     assert f"fewer joules than trial {middle['trial']}" in table and " 1x" in table
 
 
-def test_the_baseline_by_name_and_its_accuracy(run, capsys):
-    accuracy = run.trials()[0].objectives[0]
+def test_the_baseline_by_name_and_its_quality(run, capsys):
+    quality = run.trials()[0].objectives[0]
     words = ("front", str(run.folder), "--at-least-as-accurate-as", "baseline")
     code = main([*words, "--json"])
     out, err = capsys.readouterr()
@@ -81,11 +81,11 @@ def test_the_baseline_by_name_and_its_accuracy(run, capsys):
         data = json.loads(out)
         assert data["at_least_as_accurate_as"] == {
             "trial": 0,
-            "accuracy": accuracy,
+            "quality": quality,
             "energy_j": run.trials()[0].energy_j,
         }
     else:
-        assert f"min_quality {accuracy:.2%} (accuracy)" in err
+        assert f"min_quality {quality:.2%} (quality)" in err
 
 
 def test_lifetimes_rank_and_break_even(run, capsys):
@@ -118,7 +118,7 @@ def test_few_members_and_markdown(run, capsys):
     lines = asked(capsys, "front", run.folder, "--markdown").splitlines()
     head = lines[0].strip("| ").split(" | ")
     assert lines[1].replace("-", "").replace(":", "").replace("|", "").strip() == ""
-    assert len(lines) == len(whole) + 2 and head[:2] == ["trial", "accuracy"]
+    assert len(lines) == len(whole) + 2 and head[:2] == ["trial", "quality"]
     assert all(line.count(" | ") == len(head) - 1 for line in lines[: len(whole) + 2])
 
 
@@ -137,7 +137,7 @@ def test_every_trial_is_explained(run, capsys):
             assert first["trial"] in on_front and f"by trial {first['trial']} (" in text
             rival = run.trial(first["trial"])
             gain = rival.objectives[0] - record.objectives[0]
-            assert first["accuracy_gain"] == pytest.approx(gain) and gain >= 0
+            assert first["quality_gain"] == pytest.approx(gain) and gain >= 0
             ratio = record.objectives[1] / rival.objectives[1]
             assert first["joules_ratio"] == pytest.approx(ratio) and ratio >= 1
     assert {"on the front", "dominated", "failed"} <= seen
@@ -153,10 +153,10 @@ def test_what_would_put_a_trial_on_the_front_does(run):
             assert found.needed_energy_j is None
             continue
         others = [r.objectives for r in run.trials() if r.state == "complete"]
-        more = found.needed_accuracy + 1e-9
+        more = found.needed_quality + 1e-9
         assert not any(a >= more and j <= record.energy_j for a, j in others)
         less = found.needed_energy_j * (1 - 1e-9)
-        assert not any(a >= record.accuracy and j <= less for a, j in others)
+        assert not any(a >= record.quality and j <= less for a, j in others)
 
 
 def test_knobs_that_differ_are_those_of_layers_that_both_have(run):
@@ -192,9 +192,9 @@ def test_two_runs_side_by_side(folders, capsys):
         expected = {
             t
             for t, r in rivals.items()
-            if r.accuracy >= m.accuracy
+            if r.quality >= m.quality
             and r.energy_j <= m.energy_j
-            and (r.accuracy, r.energy_j) != (m.accuracy, m.energy_j)
+            and (r.quality, r.energy_j) != (m.quality, m.energy_j)
         }
         assert set(by) == expected
     data = json.loads(asked(capsys, "compare", *folders, "--json"))
@@ -218,9 +218,9 @@ def test_what_does_not_compare_is_said(folders, tmp_path, capsys):
     data["config"] |= {"protocol": "standard", "objectives": ["params"]}
     path.write_text(json.dumps(data))
     found = compare_runs(run_module.load(folders[0]), run_module.load(other))
-    assert found.objectives == ("accuracy", "joules")
+    assert found.objectives == ("quality", "joules")
     assert any("screening and standard" in note for note in found.notes)
-    assert any("accuracy and joules alone" in note for note in found.notes)
+    assert any("quality and joules alone" in note for note in found.notes)
     path.write_text(json.dumps(data | {"config": data["config"] | {"task": "other"}}))
     assert main(["compare", str(folders[0]), str(other)]) == 2
     assert "one task" in capsys.readouterr().err

@@ -58,14 +58,14 @@ def test_nan_is_refused():
         non_dominated_mask([[0.5, float("nan")]], (True, False))
 
 
-def member(trial, accuracy, energy_j):
+def member(trial, quality, energy_j):
     return FrontMember(
         trial=trial,
         architecture={},
         architecture_text=f"a{trial}",
-        accuracy=accuracy,
-        accuracy_se=0.01,
-        test_accuracy=None,
+        quality=quality,
+        quality_se=0.01,
+        test_quality=None,
         energy_j=energy_j,
         energy_low_j=energy_j * 0.9,
         energy_high_j=energy_j * 1.1,
@@ -108,7 +108,7 @@ def test_best_says_what_there_is_when_nothing_fits():
         Front(()).best()
 
 
-def test_the_knee_is_where_accuracy_stops_paying():
+def test_the_knee_is_where_quality_stops_paying():
     assert FRONT.knee().trial == 1
 
 
@@ -157,7 +157,7 @@ def test_a_knee_is_sought_in_the_metrics_own_unit():
     ],
 )
 def test_the_cheapest_within_one_standard_error_of_the_best_is_recommended(errors, trial):
-    members = [replace(m, accuracy_se=errors.get(m.trial, m.accuracy_se)) for m in FRONT]
+    members = [replace(m, quality_se=errors.get(m.trial, m.quality_se)) for m in FRONT]
     assert Front(tuple(members)).recommended().trial == trial
 
 
@@ -180,8 +180,8 @@ def test_budgets_are_read_as_tables_print_them(budget):
 @pytest.mark.parametrize(
     ("metric", "least", "trial"),
     [
-        ("accuracy", "95%", 1),
-        ("accuracy", "0.95", 1),
+        ("quality", "95%", 1),
+        ("quality", "0.95", 1),
         ("bleu", "95", 1),
         ("bleu", "95 BLEU", 1),
         ("bits_per_byte", "0.075 bits", 1),

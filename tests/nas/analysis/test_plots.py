@@ -132,7 +132,7 @@ def test_what_was_not_learnt_has_no_bars(tmp_path):
     genes = (GeneImportance("depth", 0.5, 0.1, 0.7, 0.1),)
     plot_importance(Importance(genes, 0.8, -0.4, 12), tmp_path / "x.svg")
     text = (tmp_path / "x.svg").read_text()
-    assert "accuracy (R² -0.40: too few trials)" in text and "joules (R² 0.80)" in text
+    assert "quality (R² -0.40: too few trials)" in text and "joules (R² 0.80)" in text
 
 
 def test_what_cannot_be_drawn_is_one_line(run, tmp_path, capsys):

@@ -34,9 +34,9 @@ def judged_by(figures):
     """A judge that gives trials these qualities and joules, by number."""
 
     def judge(candidate):
-        accuracy, energy_j = figures[candidate.number % len(figures)]
+        quality, energy_j = figures[candidate.number % len(figures)]
         record = finished(candidate).to_dict()
-        made = {"accuracy": accuracy, "accuracy_se": 0.01, "reading": reading(energy_j).to_dict()}
+        made = {"quality": quality, "quality_se": 0.01, "reading": reading(energy_j).to_dict()}
         return TrialRecord.from_dict(record | made)
 
     return judge
@@ -58,8 +58,8 @@ def plain(tmp_path_factory):
 def test_the_recommended_member_is_the_cheapest_near_the_best(run, capsys):
     everybody = members_of(capsys, run.folder)
     (shown,) = members_of(capsys, run.folder, "--recommended")
-    best = max(everybody, key=lambda m: m["accuracy"])
-    near = [m for m in everybody if m["accuracy"] >= best["accuracy"] - best["accuracy_se"]]
+    best = max(everybody, key=lambda m: m["quality"])
+    near = [m for m in everybody if m["quality"] >= best["quality"] - best["quality_se"]]
     assert shown == min(near, key=lambda m: m["energy_j"])
     assert run.front().recommended().trial == shown["trial"]
 
@@ -69,7 +69,7 @@ def test_it_is_chosen_among_what_other_options_leave(run, capsys):
     budget = everybody[len(everybody) // 2]["energy_j"]
     left = [m for m in everybody if m["energy_j"] <= budget]
     best = left[-1]
-    near = [m for m in left if m["accuracy"] >= best["accuracy"] - best["accuracy_se"]]
+    near = [m for m in left if m["quality"] >= best["quality"] - best["quality_se"]]
     (shown,) = members_of(capsys, run.folder, "--recommended", "--max-joules", budget)
     assert shown == near[0]
 
@@ -86,7 +86,7 @@ def test_a_front_without_a_knee_says_so(plain, capsys, tmp_path):
     # Nor does a front of two members, which a budget leaves of it.
     assert said(capsys, "front", plain.folder, "--knee", "--max-joules", "2uJ")[0] == 2
     # The default is none of the knee's.
-    assert members_of(capsys, plain.folder, "--recommended")[0]["accuracy"] == 0.9
+    assert members_of(capsys, plain.folder, "--recommended")[0]["quality"] == 0.9
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_what_tables_print_can_be_typed_back(run, capsys):
         "--max-latency-ms": format_milliseconds(member.latency_s * 1.01),
         "--max-memory": format_bytes(member.peak_memory_bytes * 1.01),
         "--max-params": f"{member.params:,}",
-        "--min-quality": run.metric.text(member.accuracy - 1e-4),
+        "--min-quality": run.metric.text(member.quality - 1e-4),
     }
     for option, text in typed.items():
         found = members_of(capsys, run.folder, option, text)
@@ -196,7 +196,7 @@ def test_bits_are_read_where_tables_print_bits(run, capsys):
     try:
         found = load(run.folder)
         member = found.front().members[1]
-        text = BITS_PER_BYTE.text(member.accuracy * 0.999)
+        text = BITS_PER_BYTE.text(member.quality * 0.999)
         for typed in (text, f"{text} bits", f"{text} bits per byte"):
             kept = members_of(capsys, run.folder, "--min-quality", typed)
             assert member.trial == kept[0]["trial"]
@@ -239,7 +239,7 @@ def test_the_front_of_what_a_form_can_hold(tmp_path, capsys):
     assert found and not int8 & {m["trial"] for m in found}
     # Of what is left it is a front: the best of the trials that the form can hold.
     free = [r for r in run.trials() if r.number not in int8]
-    assert max(r.accuracy for r in free) == max(m["accuracy"] for m in found)
+    assert max(r.quality for r in free) == max(m["quality"] for m in found)
     assert held_front(run, ["onnx"]).left_out == {"ffn_precision int8": tuple(sorted(int8))}
     _, out, _ = said(capsys, "front", folder, "--exportable", "onnx")
     assert f"{len(int8)} complete trials cannot be held by onnx: ffn_precision int8 (" in out

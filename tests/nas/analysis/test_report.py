@@ -40,7 +40,7 @@ def test_the_page_holds_what_the_front_says(run, data):
     assert set(on_front) == {m.trial for m in front}
     for member in front:
         shown = on_front[member.trial]
-        assert (shown["accuracy"], shown["energy_j"]) == (member.accuracy, member.energy_j)
+        assert (shown["quality"], shown["energy_j"]) == (member.quality, member.energy_j)
         assert (shown["energy_low_j"], shown["energy_high_j"]) == (
             member.energy_low_j,
             member.energy_high_j,
@@ -182,7 +182,7 @@ def test_a_click_on_a_point_shows_its_card(page, data, tmp_path):
     member = next(t for t in data["trials"] if t["place"] == "front")
     page.click(f"#plot [data-trial='{member['trial']}'] .halo")
     card = page.run("document.getElementById('card').innerText")
-    assert member["text"] in card and f"{member['accuracy']:.2%}" in card
+    assert member["text"] in card and f"{member['quality']:.2%}" in card
     assert not page.errors
 
 
@@ -243,14 +243,14 @@ def test_what_a_name_holds_is_never_run(page, data, tmp_path):
 @needs_browser
 def test_bits_per_byte_are_shown_as_such(page, run, tmp_path):
     opened(page, page_data(replace(run, metric=BITS_PER_BYTE)), tmp_path)
-    best = max(m.accuracy for m in run.front())
+    best = max(m.quality for m in run.front())
     text = page.run("document.body.innerText")
     assert BITS_PER_BYTE.text(best) in text and "Bits per byte against joules" in text
-    page.run("document.getElementById('accuracy').focus()")
+    page.run("document.getElementById('quality').focus()")
     page.call("Input.insertText", text=BITS_PER_BYTE.text(best))
-    assert page.run("document.getElementById('accuracy-sense').textContent") == "at most"
+    assert page.run("document.getElementById('quality-sense').textContent") == "at most"
     allowed = float(BITS_PER_BYTE.text(best))
-    kept = [r for r in run.records() if BITS_PER_BYTE.score(r.accuracy) <= allowed]
+    kept = [r for r in run.records() if BITS_PER_BYTE.score(r.quality) <= allowed]
     assert points(page) == len(kept) < 12
 
 

@@ -54,8 +54,8 @@ def test_the_front_names_what_is_simulated_on_the_device_of_the_search():
         0,
         "complete",
         MASKED,
-        accuracy=0.9,
-        accuracy_se=0.01,
+        quality=0.9,
+        quality_se=0.01,
         reading=reading(1e-6),
         params=1,
     )

@@ -13,12 +13,12 @@ from nas.pareto.queries import Front, FrontMember
 from nas.pareto.spread import spread
 
 
-def member(trial, accuracy, energy_j, train_energy_j=100.0):
+def member(trial, quality, energy_j, train_energy_j=100.0):
     return FrontMember(
         trial,
         {},
         "a",
-        accuracy,
+        quality,
         0.01,
         None,
         energy_j,

@@ -16,13 +16,13 @@ from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, Lay
 MODEL = Architecture(8, (LayerSpec(AttentionSpec(2, 1, 4), FfnSpec(8)),), patch_size=4)
 
 
-def trial(number, accuracy, energy_j, baseline=False):
+def trial(number, quality, energy_j, baseline=False):
     return TrialRecord(
         number=number,
         state="complete",
         architecture=MODEL,
-        accuracy=accuracy,
-        accuracy_se=0.01,
+        quality=quality,
+        quality_se=0.01,
         reading=reading(energy_j),
         baseline=baseline,
         train_energy_j=30.0,

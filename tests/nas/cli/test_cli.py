@@ -137,10 +137,10 @@ WRONG = [
     (["front", "{run}", "--max-joules", "2 parsec"], ["joules", "parsec"]),
     (["front", "{run}", "--max-joules", "1nJ"], ["no member", "1 nJ"]),
     (["front", "{run}", "--min-quality", "3"], ["min_quality", "[0, 1]", "3"]),
-    (["front", "{run}", "--min-quality", "21 BLEU"], ["min_quality", "accuracy", "21 BLEU"]),
+    (["front", "{run}", "--min-quality", "21 BLEU"], ["min_quality", "quality", "21 BLEU"]),
     (
         ["front", "{run}", "--min-quality", "100%"],
-        ["no member", "min_quality 100.00% (accuracy)"],
+        ["no member", "min_quality 100.00% (quality)"],
     ),
     (["front", "{run}", "--baseline", "99"], ["baseline", "99"]),
     (["front", "{run}", "--carbon-g-per-kwh", "-3"], ["carbon_g_per_kwh", "-3"]),
@@ -311,7 +311,7 @@ def test_what_is_taken_of_earlier_runs_is_said(run_folder, tmp_path, monkeypatch
     assert config.warm_start == (str(run_folder),) and config.predictor is None
     run, first = warm_start_notes(arguments, config)
     assert run.startswith(f"warm start from {run_folder} (run-") and "12 trials: " in run
-    assert "accuracies not taken: epochs, learning_rate" in run
+    assert "qualities not taken: epochs, learning_rate" in run
     assert "joules by transfer (device 'd', here " in run and first[-1].isdigit()
     # What a resumed search has kept is not read again.
     run_module.create(tmp_path / "r", config, "fake")

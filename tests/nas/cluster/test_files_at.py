@@ -108,7 +108,7 @@ def test_fronts_are_drawn_from_the_run_folder_alone(tmp_path, s3):
     record = run.records()[0]
     kept = run.trials_place / str(record.number)
     save_scores(kept, np.ones(8, dtype=np.float32))
-    replica = replace(finished(replace(record, replica=1)), replica=1, accuracy=0.5)
+    replica = replace(finished(replace(record, replica=1)), replica=1, quality=0.5)
     save_scores(replica_folder(kept, 1), np.zeros(8, dtype=np.float32))
     write_json(replica_folder(kept, 1) / RESULT, replica.to_dict())
     save_scores(replica_folder(kept, 2), np.zeros(8, dtype=np.float32))

@@ -19,8 +19,8 @@ def scheduler(**changes):
     return HalvingScheduler(replace(CONFIG, **changes), epoch="epoch")
 
 
-def told(judge, trial, epoch, accuracy, energy_j, **more):
-    result = {"epoch": epoch, "accuracy": accuracy, "energy_j": energy_j, **more}
+def told(judge, trial, epoch, quality, energy_j, **more):
+    result = {"epoch": epoch, "quality": quality, "energy_j": energy_j, **more}
     return judge.on_trial_result(None, SimpleNamespace(trial_id=trial), result)
 
 
@@ -47,21 +47,21 @@ def test_reports_without_objectives_and_the_first_trials_go_on():
     judge = scheduler(startup_trials=2)
     assert told(judge, "a", 2, 0.9, 1.0) == told(judge, "b", 2, 0.1, 2.0) == "CONTINUE"
     trial = SimpleNamespace(trial_id="c")
-    assert judge.on_trial_result(None, trial, {"epoch": 2, "accuracy": 0.1}) == "CONTINUE"
+    assert judge.on_trial_result(None, trial, {"epoch": 2, "quality": 0.1}) == "CONTINUE"
     assert told(judge, "c", 2, 0.05, 3.0) == "STOP"
 
 
 def test_a_standard_error_protects_only_what_leads_by_it():
     for error, verdict in ((0.01, "CONTINUE"), (0.2, "STOP")):
         judge = scheduler()
-        for trial, accuracy, energy_j in (("a", 0.2, 0.1), ("b", 0.5, 1.0), ("d", 0.9, 4.0)):
-            told(judge, trial, 2, accuracy, energy_j)
+        for trial, quality, energy_j in (("a", 0.2, 0.1), ("b", 0.5, 1.0), ("d", 0.9, 4.0)):
+            told(judge, trial, 2, quality, energy_j)
         found = told(judge, "c", 2, 0.6, 3.9, standard_error=error)
         assert found == verdict
 
 
 class Evaluator:
-    """Three rungs, each in no time, and an accuracy and joules that grow with parameters."""
+    """Three rungs, each in no time, and an quality and joules that grow with parameters."""
 
     def __init__(self, workload, reading):
         self.workload, self.reading = workload, reading
@@ -73,17 +73,17 @@ class Evaluator:
     def evaluate(self, candidate, folder, measure, tell=None):
         params = count(candidate.architecture, self.workload).params
         # Every third trial is bad, whatever it costs.
-        accuracy = 0.2 if candidate.number % 3 == 2 else 1 - 6 / params**0.6
+        quality = 0.2 if candidate.number % 3 == 2 else 1 - 6 / params**0.6
         curve = ()
         (folder / "progress.json").write_text("{}")
         for epoch in (2, 4, 8):
-            curve += (RungPoint(epoch, accuracy, 0.001),)
+            curve += (RungPoint(epoch, quality, 0.001),)
             tell(Progress(curve, 10, "random", 1.0, 1.0))
         return replace(
             candidate,
             state="complete",
-            accuracy=accuracy,
-            accuracy_se=0.001,
+            quality=quality,
+            quality_se=0.001,
             reading=self.joules(params * 1e-9),
             curve=curve,
             planned_epochs=10,
@@ -105,10 +105,10 @@ def test_plain_tune_and_the_driver_stop_trials_early(tmp_path):
 
     def trainable(config):
         for _ in range(8):
-            tune.report({"accuracy": config["accuracy"], "energy_j": config["energy_j"]})
+            tune.report({"quality": config["quality"], "energy_j": config["energy_j"]})
 
     with cluster(None, 2, "cpu"):
-        grid = [{"accuracy": 0.9, "energy_j": 1.0}, *[{"accuracy": 0.1, "energy_j": 2.0}] * 2]
+        grid = [{"quality": 0.9, "energy_j": 1.0}, *[{"quality": 0.1, "energy_j": 2.0}] * 2]
         rule = HalvingScheduler(CONFIG)
         results = tune.Tuner(
             trainable,

@@ -120,14 +120,14 @@ def test_each_device_has_a_front_of_its_own(run):
     assert run.front() == big
     assert [m.measured_on for m in small] == ["small"] * len(small)
     assert {m.device for m in big} == {BIG} and {m.device for m in small} == {SMALL}
-    # Once more by hand: nobody is better in accuracy and that device's joules.
+    # Once more by hand: nobody is better in quality and that device's joules.
     complete = {r.number: r for r in run.trials()}
-    points = {n: (r.accuracy, small_j(r.architecture)) for n, r in complete.items() if n != 3}
+    points = {n: (r.quality, small_j(r.architecture)) for n, r in complete.items() if n != 3}
     best = {
         n
-        for n, (accuracy, energy_j) in points.items()
+        for n, (quality, energy_j) in points.items()
         if not any(
-            a >= accuracy and j <= energy_j and (a, j) != (accuracy, energy_j)
+            a >= quality and j <= energy_j and (a, j) != (quality, energy_j)
             for a, j in points.values()
         )
     }

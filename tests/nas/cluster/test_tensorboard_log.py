@@ -48,13 +48,13 @@ def run(tmp_path):
     return make_run(tmp_path / "run", trials=6)
 
 
-def test_a_trial_is_there_with_accuracy_joules_seconds_and_its_genes(run, tmp_path):
+def test_a_trial_is_there_with_quality_joules_seconds_and_its_genes(run, tmp_path):
     record = next(r for r in run.trials() if r.state == "complete")
     log_trial(record, SPACE, tmp_path / "logs")
     found = read(tmp_path / "logs" / f"trial-{record.number}")
     for name, value in figures(record).items():
         assert last(found, name) == pytest.approx(value, rel=1e-6), name
-    assert {"accuracy", "energy_j_per_sample", "params"} <= set(figures(record))
+    assert {"quality", "energy_j_per_sample", "params"} <= set(figures(record))
     genes = encode(record.architecture, SPACE)
     shown = hyper_parameters(found)
     assert shown.keys() == genes.keys()
@@ -76,7 +76,7 @@ def test_a_stopped_trial_shows_its_curve_and_no_joules(tmp_path):
     )
     log_trial(record, SPACE, tmp_path)
     found = read(tmp_path / "trial-7")
-    points = [(e.step, round(e.value, 4)) for e in found.Scalars(PREFIX + "curve_accuracy")]
+    points = [(e.step, round(e.value, 4)) for e in found.Scalars(PREFIX + "curve_quality")]
     assert points == [(1, 0.4), (3, 0.6)] and last(found, "stopped_early") == 1
     assert PREFIX + "energy_j_per_sample" not in found.Tags()["scalars"]
 
@@ -106,7 +106,7 @@ def test_a_trial_is_logged_when_it_has_ended(run):
     path = run.tensorboard_folder / f"trial-{candidate.number}"
     assert not path.exists()
     session.finish(finished(candidate))
-    assert last(read(path), "accuracy") == pytest.approx(finished(candidate).accuracy)
+    assert last(read(path), "quality") == pytest.approx(finished(candidate).quality)
 
 
 def test_a_disk_that_is_full_ends_the_log_and_not_the_search(run, monkeypatch, caplog):
@@ -144,6 +144,6 @@ def test_a_search_logs_through_ray_and_goes_on_logging_when_resumed(tmp_path, mo
     assert more.driver.log == "tensorboard" and len(more.trials()) == 3
     for record in more.trials():
         found = read(run.tensorboard_folder / f"trial-{record.number}")
-        assert last(found, "accuracy") == pytest.approx(record.accuracy)
+        assert last(found, "quality") == pytest.approx(record.quality)
         assert last(found, "energy_j_per_sample") == pytest.approx(record.energy_j)
         assert last(found, "energy_is_measured") == 0

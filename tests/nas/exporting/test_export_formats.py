@@ -69,7 +69,7 @@ def exported(run, tmp_path_factory):
     """The folder of an export of every form, and what the command printed."""
     root = tmp_path_factory.mktemp("exported")
     words = ["export", run.folder, "--trial", 0, "--to", root / "model", "--quiet"]
-    words += ["--joule-tolerance", 1e6, "--accuracy-tolerance", 0.2]
+    words += ["--joule-tolerance", 1e6, "--quality-tolerance", 0.2]
     words += ["--format", "safetensors,pt2", "--format", "onnx, onnx-int8,huggingface,python"]
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
@@ -173,7 +173,7 @@ def check_model_card(front, text, card):
     assert (
         result["dataset"]["name"] == "digits" and front["pipeline_tag"] == result["task"]["type"]
     )
-    assert figures["test accuracy"] == verified["test_accuracy"]
+    assert figures["test quality"] == verified["test_quality"]
     assert figures["joules per sample (estimate)"] == reading["energy_j"]
     for figure in ("energy_j", "low_j", "high_j"):
         assert f"{reading[figure]:.4g}" in text
@@ -223,8 +223,8 @@ def test_a_refusal_is_one_line_and_nothing_is_written(run, tmp_path, capsys, mon
     assert code == 2 and len(error.splitlines()) == 1 and "cannot hold int8" in error
     code, error = said([*words, "--format", "onxx", "--quiet"], capsys)
     assert code == 2 and "did you mean 'onnx'" in error
-    code, error = said([*words, "--accuracy-tolerance", "7", "--quiet"], capsys)
-    assert code == 2 and "accuracy_tolerance must be in [0, 1)" in error
+    code, error = said([*words, "--quality-tolerance", "7", "--quiet"], capsys)
+    assert code == 2 and "quality_tolerance must be in [0, 1)" in error
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""Final accuracies of stopped trials, told from the curves of complete ones."""
+"""Final qualities of stopped trials, told from the curves of complete ones."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def make(number, rung_error, rng, noise=0.0, *, stopped=False, epoch=4):
             replace(candidate, state="stopped", curve=curve, planned_epochs=40, reason="x"),
             1 - final,
         )
-    done = replace(finished(candidate), curve=curve, planned_epochs=40, accuracy=1 - final)
+    done = replace(finished(candidate), curve=curve, planned_epochs=40, quality=1 - final)
     return done, 1 - final
 
 
@@ -37,8 +37,8 @@ def test_a_law_of_errors_is_found_and_its_deviation_covers_the_truth():
         complete = [make(i, rng.uniform(0.1, 0.5), rng, 0.2)[0] for i in range(12)]
         record, truth = make(99, 0.4, rng, 0.2, stopped=True)
         (found,) = extrapolate([*complete, record])
-        assert found.record is record and 0 < found.accuracy < 1
-        inside += abs(found.accuracy - truth) < 2 * found.standard_error
+        assert found.record is record and 0 < found.quality < 1
+        inside += abs(found.quality - truth) < 2 * found.standard_error
     # Two deviations of a t distribution with ten degrees of freedom hold 93%.
     assert 130 <= inside <= 148
 
@@ -48,8 +48,8 @@ def test_without_noise_it_is_exact_and_far_away_less_sure():
     complete = [make(i, e, rng, 0.05)[0] for i, e in enumerate(np.linspace(0.1, 0.2, 10))]
     near, far = (make(90, e, rng, 0.0, stopped=True) for e in (0.15, 0.8))
     found = extrapolate([*complete, near[0], far[0]])
-    assert found[0].accuracy == pytest.approx(near[1], abs=0.01)
-    relative = [f.standard_error / (1 - f.accuracy) for f in found]
+    assert found[0].quality == pytest.approx(near[1], abs=0.01)
+    relative = [f.standard_error / (1 - f.quality) for f in found]
     assert relative[1] > 2 * relative[0]
 
 
@@ -66,14 +66,14 @@ def test_few_curves_or_those_of_other_rungs_say_nothing():
 def test_errors_that_rise_as_the_rungs_fall_are_taken_for_chance():
     rng = np.random.default_rng(2)
     complete = [make(i, e, rng)[0] for i, e in enumerate(np.linspace(0.1, 0.5, 9))]
-    finals = sorted(r.accuracy for r in complete)
-    complete = [replace(r, accuracy=a) for r, a in zip(complete, finals, strict=True)]
+    finals = sorted(r.quality for r in complete)
+    complete = [replace(r, quality=a) for r, a in zip(complete, finals, strict=True)]
     low, high = (make(90, e, rng, stopped=True)[0] for e in (0.1, 0.9))
     found = extrapolate([*complete, low, high])
-    assert found[0].accuracy == found[1].accuracy
+    assert found[0].quality == found[1].quality
 
 
-def test_the_gate_learns_accuracies_of_stopped_trials():
+def test_the_gate_learns_qualities_of_stopped_trials():
     rng = np.random.default_rng(3)
     complete = [make(i, rng.uniform(0.1, 0.5), rng, 0.1)[0] for i in range(12)]
     complete = [replace(r, reading=reading(1e-5 * (1 + r.number))) for r in complete]
@@ -84,7 +84,7 @@ def test_the_gate_learns_accuracies_of_stopped_trials():
         gate.refit(records)
         gates.append(gate)
     batch = ArchitectureBatch.of([r.architecture for r in stopped])
-    plain, told = (g._accuracy.predict(batch, 0.9) for g in gates)
+    plain, told = (g._quality.predict(batch, 0.9) for g in gates)
     # It has seen what they are like.
     assert told.in_range.all() and not plain.in_range.all()
     assert gates[0].front_numbers == gates[1].front_numbers

@@ -57,7 +57,7 @@ def test_a_baseline_may_break_a_limit_but_is_on_no_front(tmp_path):
     assert first.baseline and first.state == "complete" and first.params > 9_000
     assert first not in Goals(max_params=9_000).front(session.records())
     assert first in Goals().front(session.records())
-    assert session.snapshot().best_accuracy < first.accuracy
+    assert session.snapshot().best_quality < first.quality
 
 
 @pytest.mark.parametrize(
@@ -149,12 +149,12 @@ def test_the_gate_spares_what_only_a_further_objective_speaks_for():
         ({"objectives": ("params", "params")}, "named once each"),
         ({"max_latency_s": 0.0}, "max_latency_s must be finite and > 0, got 0.0"),
         ({"max_params": -1}, "max_params must be finite and > 0, got -1"),
-        ({"reference": (0.5,)}, "reference must have 2 values, for accuracy, joules, got"),
-        ({"reference": (1.0, 1e-3)}, r"reference accuracy must be in \[0, 1\), got 1.0"),
+        ({"reference": (0.5,)}, "reference must have 2 values, for quality, joules, got"),
+        ({"reference": (1.0, 1e-3)}, r"reference quality must be in \[0, 1\), got 1.0"),
         ({"reference": (0.5, 0.0)}, "reference costs must be > 0"),
         (
             {"objectives": ("params",), "halving": HalvingConfig()},
-            "halving compares accuracy and joules alone",
+            "halving compares quality and joules alone",
         ),
     ],
 )
@@ -189,9 +189,9 @@ def test_a_run_answers_for_its_limits_and_states_where_hypervolume_is_counted_fr
     volume = summarise(run).volume
     assert volume.given and volume.reference == (0.5, 1e-3)
     by_hand, last = 0.0, 3.0
-    points = sorted(((m.accuracy, -np.log10(m.energy_j)) for m in whole), reverse=True)
-    for accuracy, decades in points:
-        by_hand += (accuracy - 0.5) * (decades - last)
+    points = sorted(((m.quality, -np.log10(m.energy_j)) for m in whole), reverse=True)
+    for quality, decades in points:
+        by_hand += (quality - 0.5) * (decades - last)
         last = decades
     assert volume.hypervolume == pytest.approx(by_hand)
 

@@ -15,8 +15,8 @@ from nas.searching.early_stopping.halving import Halving, Standing, ranks
 CONFIG = HalvingConfig(eta=3, min_epochs=4, startup_trials=0)
 
 
-def standing(accuracy, energy_j, standard_error=0.01):
-    return Standing(accuracy, standard_error, energy_j)
+def standing(quality, energy_j, standard_error=0.01):
+    return Standing(quality, standard_error, energy_j)
 
 
 def test_rungs_end_before_the_last_epoch():
@@ -66,20 +66,20 @@ def test_ranks_are_an_order_in_which_nobody_follows_whom_it_dominates(found):
     assert sorted(order) == list(range(len(found)))
     for a, b in itertools.permutations(range(len(found)), 2):
         x, y = found[a], found[b]
-        if x.accuracy > y.accuracy and x.energy_j < y.energy_j:
+        if x.quality > y.quality and x.energy_j < y.energy_j:
             assert order[a] < order[b]
-    mask = non_dominated_mask([(s.accuracy, s.energy_j) for s in found], (True, False))
+    mask = non_dominated_mask([(s.quality, s.energy_j) for s in found], (True, False))
     on_front, others = np.array(order)[mask], np.array(order)[~mask]
     assert not len(others) or on_front.max() < others.min()
 
 
 def run(config, *trials):
-    """Each trial ``(accuracy, joules)`` comes to the first rung after the other; who goes on."""
+    """Each trial ``(quality, joules)`` comes to the first rung after the other; who goes on."""
     rule = Halving(config)
     energies, verdicts = {}, []
-    for number, (accuracy, energy_j) in enumerate(trials):
+    for number, (quality, energy_j) in enumerate(trials):
         energies[number] = energy_j
-        rule.reach(number, RungPoint(config.min_epochs, accuracy, 0.01))
+        rule.reach(number, RungPoint(config.min_epochs, quality, 0.01))
         verdicts.append(rule.verdict(number, config.min_epochs, energies).goes_on)
     return verdicts
 
@@ -105,8 +105,8 @@ def test_equal_trials_do_not_protect_each_other():
 
 def test_verdicts_do_not_depend_on_when_joules_were_learnt():
     rule = Halving(CONFIG)
-    for number, accuracy in enumerate((0.9, 0.8, 0.7)):
-        rule.reach(number, RungPoint(4, accuracy, 0.01))
+    for number, quality in enumerate((0.9, 0.8, 0.7)):
+        rule.reach(number, RungPoint(4, quality, 0.01))
     cheap = {0: 1e-6, 1: 2e-6, 2: 1e-7}
     dear = {0: 1e-6, 1: 2e-6, 2: 3e-6}
     assert rule.verdict(2, 4, cheap).goes_on and not rule.verdict(2, 4, dear).goes_on

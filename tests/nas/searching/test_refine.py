@@ -19,15 +19,15 @@ from search_spaces.space.sampling import sample
 N = 400
 
 
-def complete(number, accuracy, energy_j, *, se=0.01, replica=0):
+def complete(number, quality, energy_j, *, se=0.01, replica=0):
     architecture = sample(SPACE, np.random.default_rng(number))
     return TrialRecord(
         number,
         "complete",
         architecture,
-        accuracy,
+        quality,
         se,
-        test_accuracy=accuracy,
+        test_quality=quality,
         reading=reading(energy_j),
         params=1,
         train_energy_j=5.0,
@@ -56,7 +56,7 @@ def test_figures_are_means_and_costs_are_sums(tmp_path):
     put(tmp_path, complete(3, 0.94, 1.21e-5, replica=1))
     put(tmp_path, failed(replace(first, replica=2), "it broke"))
     found = pooled(first, tmp_path / "3")
-    assert found.accuracy == pytest.approx(0.92) and found.energy_j == pytest.approx(1.1e-5)
+    assert found.quality == pytest.approx(0.92) and found.energy_j == pytest.approx(1.1e-5)
     assert (found.n_evaluations, found.train_energy_j) == (2, 15.0)
     assert [r.state for r in replicas_of(tmp_path / "3")] == ["complete", "failed"]
     # The two measurements differ by more than their intervals say.
@@ -78,9 +78,9 @@ def test_the_error_of_a_mean_is_what_such_means_scatter_by(tmp_path):
             put(tmp_path, record, right)
             found.append(record)
         together = pooled(found[0], tmp_path / str(repeat))
-        means.append(together.accuracy)
-        errors.append(together.accuracy_se)
-    alone = np.mean([r.accuracy_se for r in found])
+        means.append(together.quality)
+        errors.append(together.quality_se)
+    alone = np.mean([r.quality_se for r in found])
     assert np.mean(errors) < 0.95 * alone, "seeds agree on much, not on all"
     assert np.std(means) == pytest.approx(np.mean(errors), rel=0.3)
 
@@ -90,7 +90,7 @@ def test_seeds_that_agree_on_every_sample_say_no_more_than_one(tmp_path):
     for replica in range(3):
         put(tmp_path, complete(0, right.mean(), 1e-5, replica=replica), right)
     first = complete(0, right.mean(), 1e-5)
-    assert pooled(first, tmp_path / "0").accuracy_se == pytest.approx(first.accuracy_se)
+    assert pooled(first, tmp_path / "0").quality_se == pytest.approx(first.quality_se)
 
 
 def make(folder, records, budget, goals=None):
@@ -158,7 +158,7 @@ def test_fronts_flatter_less_afterwards(tmp_path):
             complete(n, 0.9 + rng.normal(0, 0.01), 2e-5 * float(np.exp(rng.normal(0, 0.01))))
             for n in range(10)
         ]
-        flattery["before"].append(max(r.accuracy for r in records) - 0.9)
+        flattery["before"].append(max(r.quality for r in records) - 0.9)
         refinement = make(folder, records, 20)
         while (replica := refinement.next_replica()) is not None:
             energy_j = 2e-5 * float(np.exp(rng.normal(0, 0.01)))
@@ -168,5 +168,5 @@ def test_fronts_flatter_less_afterwards(tmp_path):
             put(folder, done)
             refinement.ended(done)
         after = [pooled(r, folder / str(r.number)) for r in records]
-        flattery["after"].append(max(r.accuracy for r in after) - 0.9)
+        flattery["after"].append(max(r.quality for r in after) - 0.9)
     assert np.mean(flattery["after"]) < 0.75 * np.mean(flattery["before"])

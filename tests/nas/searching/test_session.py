@@ -41,7 +41,7 @@ def test_the_gate_drops_what_is_dominated_and_records_why(tmp_path):
     session = drive(make_session(tmp_path, sampler="random", trials=45))
     dropped = [r for r in session.records() if r.state == "dropped"]
     assert len(dropped) > 10
-    assert all("likely to be on the front" in r.reason and r.accuracy is None for r in dropped)
+    assert all("likely to be on the front" in r.reason and r.quality is None for r in dropped)
     front = [r.objectives for r in session.records() if r.state == "complete"]
     reference, maximize = (0.0, 1e-3), (True, False)
     volume = hypervolume(front, reference, maximize)
@@ -223,7 +223,7 @@ def test_the_gate_learns_joules():
     ("change", "word"),
     [
         ({"state": "done"}, "state"),
-        ({"accuracy": 1.5}, "accuracy"),
+        ({"quality": 1.5}, "quality"),
         ({"reading": None}, "reading"),
         ({"number": -1}, "number"),
         ({"extra": 1}, "extra"),

@@ -22,12 +22,10 @@ EPOCHS = 40
 
 def curve_of(architecture):
     """Errors fall by a third of their logarithm a rung, to that of ``truth``."""
-    accuracy, _ = truth(architecture)
+    quality, _ = truth(architecture)
     rungs = HALVING.rungs(EPOCHS)
     powers = [(i + 2) / (len(rungs) + 2) for i in range(len(rungs))]
-    return [
-        RungPoint(e, 1 - (1 - accuracy) ** p, 0.01) for e, p in zip(rungs, powers, strict=True)
-    ]
+    return [RungPoint(e, 1 - (1 - quality) ** p, 0.01) for e, p in zip(rungs, powers, strict=True)]
 
 
 def make_stopper(session):
@@ -72,7 +70,7 @@ def test_stopped_trials_count_and_keep_their_curve_and_reason(tmp_path):
     assert snapshot.stopped == len(stopped) >= 8
     assert snapshot.complete + snapshot.stopped + snapshot.failed == 25
     for record in stopped:
-        assert record.epochs in HALVING.rungs(EPOCHS) and record.accuracy is None
+        assert record.epochs in HALVING.rungs(EPOCHS) and record.quality is None
         assert record.planned_epochs == EPOCHS
         assert TrialRecord.from_dict(record.to_dict()) == record
         with pytest.raises(ValueError, match="must be complete, got stopped"):
@@ -94,10 +92,10 @@ def test_a_late_trial_goes_on_if_it_may_add_much_and_stops_if_it_cannot(tmp_path
     session = halved(tmp_path, trials=25)
     stopper = make_stopper(session)
     record = next(r for r in session.records()[::-1] if r.state == "stopped")
-    best = max(r.accuracy for r in session.records() if r.state == "complete")
+    best = max(r.quality for r in session.records() if r.state == "complete")
     verdicts = []
-    for accuracy in (0.2, min(1.0, best + 0.001)):
-        point = RungPoint(HALVING.min_epochs, accuracy, 0.01)
+    for quality in (0.2, min(1.0, best + 0.001)):
+        point = RungPoint(HALVING.min_epochs, quality, 0.01)
         verdicts.append(stopper.judge(record.number, Progress((point,), EPOCHS)))
     assert verdicts[0].state == "stopped" and verdicts[1] is None
 
@@ -212,5 +210,5 @@ def test_a_stopped_record_needs_its_curve(tmp_path):
     candidate = session.next_candidate()
     with pytest.raises(ValueError, match="stopped trial must have a curve"):
         replace(candidate, state="stopped", reason="slow")
-    with pytest.raises(ValueError, match="curve accuracy"):
+    with pytest.raises(ValueError, match="curve quality"):
         RungPoint(1, 1.5, 0.0)

@@ -26,12 +26,12 @@ SMALL = SupernetConfig(
 
 
 def judge(candidate):
-    """Inherited accuracies are ten points lower; joules only where they are measured."""
+    """Inherited qualities are ten points lower; joules only where they are measured."""
     record = finished(candidate)
     if candidate.finalist_of is not None:
         return record
-    accuracy, _ = truth(candidate.architecture)
-    record = replace(record, accuracy=max(0.0, accuracy - 0.1), start="supernet")
+    quality, _ = truth(candidate.architecture)
+    record = replace(record, quality=max(0.0, quality - 0.1), start="supernet")
     return record if candidate.joules == "measured" else replace(record, reading=None)
 
 
@@ -59,7 +59,7 @@ def test_the_first_are_measured_then_some_and_then_finalists(tmp_path):
     for record in finalists:
         of = session.record(record.finalist_of)
         assert record.architecture == of.architecture and record.weights == "own"
-        assert record.inherited_accuracy == of.accuracy < record.accuracy
+        assert record.inherited_quality == of.quality < record.quality
         assert record.reading is not None and record.joules == "measured"
     # What was inherited stays as it was, and is no longer what is shown.
     assert session.searched() == [r for r in session.records() if r.finalist_of is None]
@@ -86,7 +86,7 @@ def test_a_killed_search_goes_on_with_its_finalists(tmp_path):
     assert sorted(finalists) == sorted(chosen) and finalists[:2] == chosen[:2]
 
 
-def test_a_search_that_is_extended_learns_from_inherited_accuracies_alone(tmp_path):
+def test_a_search_that_is_extended_learns_from_inherited_qualities_alone(tmp_path):
     session = drive(make_session(tmp_path, trials=12, supernet=SMALL), judge)
     session.add_finalists(finish_of(session))
     drive(session, judge)
@@ -110,14 +110,14 @@ def test_wide_predictions_are_measured_but_not_each_of_them():
     assert config.joules_of(records, width=1.5) == "predicted"
 
 
-def record_of(number, accuracy, energy_j, **changes):
+def record_of(number, quality, energy_j, **changes):
     rng = np.random.default_rng(number)
     record = TrialRecord(
         number,
         "complete",
         sample(SPACE, rng),
-        accuracy=accuracy,
-        accuracy_se=0.01,
+        quality=quality,
+        quality_se=0.01,
         reading=reading(energy_j),
         weights="inherited",
     )
@@ -159,7 +159,7 @@ def test_fidelity_is_kendalls_tau_with_an_interval():
     assert Fidelity.of(own[:4], own[:4]) is None
     assert Fidelity.of([0.5] * 9, own[:9]) is None
     finalists = [
-        record_of(i, float(own[i]), 1.0, weights="own", finalist_of=0, inherited_accuracy=0.1 * i)
+        record_of(i, float(own[i]), 1.0, weights="own", finalist_of=0, inherited_quality=0.1 * i)
         for i in range(6)
     ]
     assert fidelity_of([*finalists, record_of(9, 0.5, 1.0)]).n == 6
@@ -199,14 +199,14 @@ def test_a_front_says_what_is_inherited_and_predicted_until_there_are_finalists(
         2e-5,
         weights="own",
         finalist_of=0,
-        inherited_accuracy=0.8,
+        inherited_quality=0.8,
         architecture=measured.architecture,
     )
     done = run_of(tmp_path / "b", [measured, predicted, final])
     done.keep_finalists([0], 2)
     text = render_table(done.front())
     assert "95.00%" in text and "80.00%" in text and "predicted" not in text
-    assert "inherited: the accuracy with the supernet's weights" in text
+    assert "inherited: the quality with the supernet's weights" in text
     summary = summarise(done)
     assert summary.finished and summary.finalists == 1 and summary.fidelity is None
     assert "not known from 1 finalists" in render_fidelity(summary)
@@ -224,7 +224,7 @@ def test_poor_fidelity_advises_another_evaluator(tmp_path):
             1.0 + i,
             weights="own",
             finalist_of=i + 100,
-            inherited_accuracy=float(rng.random()),
+            inherited_quality=float(rng.random()),
         )
         for i in range(12)
     ]
@@ -283,9 +283,9 @@ def test_configurations_and_records_survive_json_and_older_ones_are_read():
     assert SearchConfig.from_dict(config.to_dict()) == config
     older = {k: v for k, v in config.to_dict().items() if k != "supernet"}
     assert SearchConfig.from_dict(older).supernet is None
-    record = record_of(3, 0.5, 1.0, weights="own", finalist_of=1, inherited_accuracy=0.4)
+    record = record_of(3, 0.5, 1.0, weights="own", finalist_of=1, inherited_quality=0.4)
     assert TrialRecord.from_dict(record.to_dict()) == record
-    names = ("weights", "joules", "finalist_of", "inherited_accuracy", "inherited_accuracy_se")
+    names = ("weights", "joules", "finalist_of", "inherited_quality", "inherited_quality_se")
     before = {k: v for k, v in record.to_dict().items() if k not in names}
     assert TrialRecord.from_dict(before).weights == "own"
     with pytest.raises(ValueError, match="weights must be one of own, inherited, got 'lent'"):

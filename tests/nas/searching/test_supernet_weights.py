@@ -86,7 +86,7 @@ def candidate(architecture, **changes):
 def test_a_supernet_is_trained_kept_and_accounted_for(made, monkeypatch):
     record = read_supernet(made)
     assert record.epochs == 8 and record.params > 10_000 and record.energy_j > 0
-    assert 0.1 < record.smallest_accuracy <= 1 and record.largest_accuracy > 0.5
+    assert 0.1 < record.smallest_quality <= 1 and record.largest_quality > 0.5
     assert read_progress(made) == (8, 8)
     assert not (made / "loop.safetensors").exists()
     teacher = load_teacher(teacher_of(made), "digits", "cpu")
@@ -146,7 +146,7 @@ def test_weights_are_shared_as_arrays_and_rebuilt_once_in_a_process(made):
         SharedWeights.load(made / "broken")
 
 
-def test_a_candidate_has_the_accuracy_that_it_inherits_and_what_compression_leaves_of_it(
+def test_a_candidate_has_the_quality_that_it_inherits_and_what_compression_leaves_of_it(
     made, tmp_path
 ):
     evaluator, rng = evaluator_of(made), np.random.default_rng(1)
@@ -162,11 +162,11 @@ def test_a_candidate_has_the_accuracy_that_it_inherits_and_what_compression_leav
         plain = evaluate(
             extract(supernet, member).eval(), get_task("digits").split("validation"), batch_size=64
         )
-        assert record.state == "complete" and record.uncompressed_accuracy == plain.value
+        assert record.state == "complete" and record.uncompressed_quality == plain.value
         assert record.start == "supernet" and record.weights == "inherited"
         assert record.reading is None and record.energy_j == 1e-4 and record.train_energy_j > 0
-        assert record.params > 0 and record.test_accuracy is None
-        n_lossy += record.accuracy != plain.value
+        assert record.params > 0 and record.test_quality is None
+        n_lossy += record.quality != plain.value
     assert n_lossy > 0
     assert list(tmp_path.iterdir()) == []
 
@@ -184,18 +184,18 @@ def test_a_finalist_starts_where_the_supernet_left_it_and_gains(made, tmp_path):
     inherited = evaluator.evaluate(
         candidate(largest(SPACE), weights="inherited", joules="predicted"), tmp_path, no_measuring
     )
-    running = candidate(largest(SPACE), finalist_of=3, inherited_accuracy=inherited.accuracy)
+    running = candidate(largest(SPACE), finalist_of=3, inherited_quality=inherited.quality)
     record = evaluator.evaluate(running, tmp_path, measured)
     assert (record.weights, record.finalist_of, record.start) == ("own", 3, "supernet")
-    assert record.accuracy >= inherited.accuracy - 0.02
-    assert record.inherited_accuracy == inherited.accuracy
-    assert record.test_accuracy > 0.1 and record.energy_j == 1e-4
+    assert record.quality >= inherited.quality - 0.02
+    assert record.inherited_quality == inherited.quality
+    assert record.test_quality > 0.1 and record.energy_j == 1e-4
     assert (tmp_path / "model.safetensors").is_file()
     # The supernet that others share stays as it was.
     again = evaluator.evaluate(
         candidate(largest(SPACE), weights="inherited", joules="predicted"), tmp_path, no_measuring
     )
-    assert again.accuracy == inherited.accuracy
+    assert again.quality == inherited.quality
 
 
 def test_with_a_teacher_of_the_search_finalists_learn_from_that(tmp_path):

@@ -35,7 +35,7 @@ def test_a_tally_is_what_counting_again_would_say(goals, weights):
         known = list(records.values())
         kept = [r.objectives for r in judged(known) if goals.keeps(r)]
         assert [r.number for r in tally.front] == [r.number for r in goals.front(known)]
-        assert tally.best_accuracy == max((a for a, _ in kept), default=None)
+        assert tally.best_quality == max((a for a, _ in kept), default=None)
         assert tally.least_energy_j == min((e for _, e in kept), default=None)
         searched = [r for r in known if r.finalist_of is None]
         assert tally.n_trained == sum(r.state != "dropped" for r in searched)

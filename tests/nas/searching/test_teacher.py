@@ -83,7 +83,7 @@ def test_a_teacher_is_trained_kept_and_accounted_for(made):
     folder, record = made
     assert is_ready(folder) and read_record(folder) == record
     assert record.architecture == largest(SMALL) and record.source == LARGEST
-    assert 0.1 < record.accuracy <= 1 and record.tabulated
+    assert 0.1 < record.quality <= 1 and record.tabulated
     assert record.energy_j == record.train_energy_j + record.outputs_energy_j
     assert record.train_energy_j > 0 and record.outputs_energy_j > 0
     assert read_progress(folder) == (2, 2)

@@ -87,9 +87,9 @@ def test_figures_of_the_same_conditions_and_recipe_are_all_used(run, warm):
     data = earlier.for_gate(SPACE, seed=0)
     assert data.n_energy == data.n_both == 30 and data.source is None
     figures = earlier.prior_rows(SPACE)
-    assert len(figures) == 30 and all(f.accuracy and f.reading for f in figures)
+    assert len(figures) == 30 and all(f.quality and f.reading for f in figures)
     (note, first) = earlier.notes(warm)
-    assert "30 trials: accuracies taken; joules taken" in note and run.name in note
+    assert "30 trials: qualities taken; joules taken" in note and run.name in note
     assert first == "evaluated first, from fronts of prior runs: 5"
 
 
@@ -103,13 +103,13 @@ def test_figures_of_the_same_conditions_and_recipe_are_all_used(run, warm):
         ),
     ],
 )
-def test_accuracies_of_another_recipe_are_not_taken(warm, change, why):
+def test_qualities_of_another_recipe_are_not_taken(warm, change, why):
     config = replace(warm, **change)
     earlier = collect_warm_start(config, HERE)
     data = earlier.for_gate(SPACE, seed=0)
     assert (data.n_energy, data.n_both) == (30, 0)
-    assert all(f.accuracy is None and f.reading for f in earlier.prior_rows(SPACE))
-    assert f"accuracies not taken: {why}" in earlier.notes(config)[0]
+    assert all(f.quality is None and f.reading for f in earlier.prior_rows(SPACE))
+    assert f"qualities not taken: {why}" in earlier.notes(config)[0]
     assert len(earlier.initial_candidates(SPACE, 20)) == 5
 
 
@@ -126,9 +126,9 @@ def test_joules_of_other_conditions_are_a_prior_by_transfer(warm, change, word):
     there = replace(HERE, **change)
     earlier = collect_warm_start(warm, there)
     data = earlier.for_gate(SPACE, seed=0)
-    assert (data.n_energy, data.n_both) == (0, 0) and len(data.accuracies) == 30
+    assert (data.n_energy, data.n_both) == (0, 0) and len(data.qualities) == 30
     assert data.source.n_records == 30 and not data.is_same
-    assert all(f.accuracy and f.reading is None for f in earlier.prior_rows(SPACE))
+    assert all(f.quality and f.reading is None for f in earlier.prior_rows(SPACE))
     assert "joules by transfer" in earlier.notes(warm)[0] and word in earlier.notes(warm)[0]
     # On a device three times as costly, a handful of measurements are enough.
     rng = np.random.default_rng(5)
@@ -201,8 +201,8 @@ def test_runs_from_before_there_were_warm_starts_are_read(tmp_path):
         lambda data: data | {"conditions": None},
         lambda data: data | {"runs": [{}]},
         lambda data: [],
-        lambda data: _trial(data, "accuracy", 3),
-        lambda data: _trial(data, "accuracy_se", None),
+        lambda data: _trial(data, "quality", 3),
+        lambda data: _trial(data, "quality_se", None),
         lambda data: _trial(data, "architecture", {}),
         lambda data: _trial(data, "reading", {}),
     ],

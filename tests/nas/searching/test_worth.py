@@ -19,9 +19,9 @@ def test_a_gain_is_the_difference_of_hypervolumes():
         points = [(float(a), float(e)) for a, e in rng.uniform((0.5, 1), (1, 9), (6, 2))]
         frontier = Frontier.of(points)
         logs = [(a, math.log(e)) for a, e in points]
-        accuracy, energy_j = float(rng.uniform(0.3, 1)), float(rng.uniform(0.5, 11))
-        more = volume(frontier, [*logs, (accuracy, math.log(energy_j))]) - volume(frontier, logs)
-        found = frontier.gain(np.array([accuracy]), energy_j)
+        quality, energy_j = float(rng.uniform(0.3, 1)), float(rng.uniform(0.5, 11))
+        more = volume(frontier, [*logs, (quality, math.log(energy_j))]) - volume(frontier, logs)
+        found = frontier.gain(np.array([quality]), energy_j)
         assert found == pytest.approx(more, abs=1e-12)
         inside = [a for a, e in points if e <= energy_j]
         assert frontier.best_at(energy_j) == max(inside, default=-math.inf)

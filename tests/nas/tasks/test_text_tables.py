@@ -243,7 +243,7 @@ def test_what_is_unusual_is_a_warning(tmp_path, capsys):
         "1 samples stand somewhere with two labels",
         "rare: of train samples 'odd' has 1",
         "rare: of validation samples 'odd' has 0",
-        "few: 43 validation samples tell an accuracy of 90% to ± 4.6% only",
+        "few: 43 validation samples tell an quality of 90% to ± 4.6% only",
         "cut: ",
     ):
         assert line in said, said

@@ -113,7 +113,7 @@ def test_watching_a_network_changes_nothing_of_it(tmp_path):
         (2, 5, "random"),
         (4, 5, "random"),
     ]
-    assert 0 < looks[0].accuracy.value <= 1 and looks[0].accuracy.n_samples == 360
+    assert 0 < looks[0].quality.value <= 1 and looks[0].quality.n_samples == 360
     assert watched.validation == plain.validation
     for ours, theirs in zip(watched.model.parameters(), plain.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)

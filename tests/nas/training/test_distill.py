@@ -216,18 +216,18 @@ def test_a_student_of_a_good_teacher_beats_one_of_few_labels():
         "live": (replace(base, distill=DistillConfig(2.0, 1.0)), "live"),
     }
     table = tabulate(teacher, few, base)
-    accuracy = {}
+    quality = {}
     for name, (config, kind) in variants.items():
         taught_by = {None: None, "table": table, "live": LiveTeacher(teacher, few)}[kind]
         model = build(architecture(16, 1), WORKLOAD, generator_seed=1)
         names = list(model.state_dict())
         train(model, few, config, seed=1, teacher=taught_by)
         assert list(model.state_dict()) == names
-        accuracy[name] = evaluate(model, TASK.split("validation"), batch_size=120).value
-    assert accuracy["logits"] > accuracy["labels"] + 0.05, accuracy
-    assert accuracy["features"] > accuracy["labels"], accuracy
+        quality[name] = evaluate(model, TASK.split("validation"), batch_size=120).value
+    assert quality["logits"] > quality["labels"] + 0.05, quality
+    assert quality["features"] > quality["labels"], quality
     # The table is what the live teacher says, up to rounding that training amplifies.
-    assert abs(accuracy["live"] - accuracy["logits"]) < 0.03, accuracy
+    assert abs(quality["live"] - quality["logits"]) < 0.03, quality
 
 
 def test_a_teacher_trains_gently_and_by_its_labels_alone():

@@ -47,8 +47,8 @@ def test_training_learns_and_repeats_itself():
     ]
     assert losses[:6] == losses[6:]
     assert losses[5] < 0.8 * losses[0]
-    accuracy = evaluate(models[0], TASK.split("validation"), batch_size=64)
-    assert accuracy.value > 0.5 and 0 < accuracy.standard_error < 0.05
+    quality = evaluate(models[0], TASK.split("validation"), batch_size=64)
+    assert quality.value > 0.5 and 0 < quality.standard_error < 0.05
     assert not models[0].training
 
 

@@ -56,8 +56,8 @@ def test_a_search_goes_the_whole_way(tmp_path, monkeypatch, capsys, make):
     trials = run.trials()
     assert [trial.state for trial in trials] == ["complete"] * 2, [t.reason for t in trials]
     assert all(trial.reading.energy_j > 0 and trial.reading.is_estimate for trial in trials)
-    best = max(trials, key=lambda trial: trial.accuracy)
-    assert best.accuracy > 0.6 and best.test_accuracy > 0.5
+    best = max(trials, key=lambda trial: trial.quality)
+    assert best.quality > 0.6 and best.test_quality > 0.5
     capsys.readouterr()
     assert main(["front", str(run.folder)]) == 0
     assert shown in capsys.readouterr().out

@@ -75,7 +75,7 @@ def test_a_search_trains_measures_and_keeps_everything(run):
     complete = [t for t in trials if t.state == "complete"]
     assert len(complete) == 5, [t.reason for t in trials]
     for trial in complete:
-        assert 0.1 < trial.accuracy <= 1 and trial.accuracy_se > 0
+        assert 0.1 < trial.quality <= 1 and trial.quality_se > 0
         assert trial.reading.is_estimate and trial.reading.n_repeats >= 6
         assert trial.predicted_energy_j > 0 and trial.train_energy_j > 0
         assert run.weights_path(trial.number).is_file()
@@ -83,7 +83,7 @@ def test_a_search_trains_measures_and_keeps_everything(run):
     assert len(readings) == 1
     front = run.front()
     assert 1 <= len(front) <= 5
-    assert front.best(max_joules=1.0).accuracy == max(t.accuracy for t in complete)
+    assert front.best(max_joules=1.0).quality == max(t.quality for t in complete)
     assert not list(run.folder.rglob("*.tmp"))
 
 
@@ -113,7 +113,7 @@ def test_an_exported_trial_runs_elsewhere(run, tmp_path):
     card = json.loads(done.stdout)["card"]
     assert card == json.loads((tmp_path / "a" / "card.json").read_text())
     assert card["verified"]["output_difference"] == 0
-    assert card["verified"]["validation_accuracy"] == card["searched"]["validation_accuracy"]
+    assert card["verified"]["validation_quality"] == card["searched"]["validation_quality"]
     assert card["verified"]["reading"]["energy_j"] > 0
     assert {p.name for p in (tmp_path / "a").iterdir()} == {
         "model.safetensors",
@@ -440,7 +440,7 @@ def test_a_search_by_a_supernet_is_killed_in_each_phase_and_goes_on(tmp_path):
     assert sorted(t.finalist_of for t in finalists) == sorted(chosen)
     for trial in finalists:
         assert trial.state == "complete", trial.reason
-        assert trial.inherited_accuracy == trials[trial.finalist_of].accuracy
+        assert trial.inherited_quality == trials[trial.finalist_of].quality
         assert trial.reading.n_repeats >= 6 and run.weights_path(trial.number).is_file()
     assert {m.finalist_of for m in run.front()} <= set(chosen)
     shown = json.loads(nas_command("front", folder, "--json").stdout)["summary"]
@@ -524,9 +524,9 @@ def test_a_finished_search_is_refined_when_it_is_resumed(run, tmp_path):
         assert trial.train_energy_j > first.train_energy_j
         assert trial.reading.n_repeats > first.reading.n_repeats
         # The weights that an export takes are still those of the trial itself.
-        assert refined.trial(trial.number).accuracy == first.accuracy
+        assert refined.trial(trial.number).quality == first.quality
     replica = json.loads(replicas[0].read_text())
-    assert replica["accuracy"] != before[replica["number"]].accuracy, "another seed"
+    assert replica["quality"] != before[replica["number"]].quality, "another seed"
     assert "refined: " in nas_command("resume", copy).stdout
 
 

@@ -128,13 +128,11 @@ def test_an_export_measures_the_phase_that_was_not_searched_by(tmp_path, monkeyp
         return SimpleNamespace(reading=replace(reading(1e-6), unit=workload.unit))
 
     monkeypatch.setattr("predictors.measurement.runner.measure_fresh", measured)
-    same = {"output_difference": 0.0, "validation_accuracy": 0.5, "n_validation": 9}
-    same |= {"test_accuracy": 0.5, "test_accuracy_se": 0.1}
+    same = {"output_difference": 0.0, "validation_quality": 0.5, "n_validation": 9}
+    same |= {"test_quality": 0.5, "test_quality_se": 0.1}
     monkeypatch.setattr(verifying, "_reload", lambda *_: same)
     workload = Workload("lm", "language_modelling", (8,), 9, 2, vocab_size=9)
-    record = TrialRecord(
-        0, "complete", SMALL, accuracy=0.5, accuracy_se=0.1, reading=reading(1e-6)
-    )
+    record = TrialRecord(0, "complete", SMALL, quality=0.5, quality_se=0.1, reading=reading(1e-6))
     for phase, others in (("generate", ["prefill token"]), (None, [])):
         run = SimpleNamespace(
             workload=workload.with_phase(phase),

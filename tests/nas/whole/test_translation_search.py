@@ -63,8 +63,8 @@ def test_a_search_for_translations_goes_the_whole_way(tmp_path, monkeypatch, cap
     for trial in trials:
         assert trial.reading.unit == "output token" and trial.reading.is_estimate
         assert trial.architecture.decoder is not None and trial.predicted_energy_j > 0
-    best = max(trials, key=lambda trial: trial.accuracy)
-    assert best.accuracy > 0.5 and best.test_accuracy > 0.4
+    best = max(trials, key=lambda trial: trial.quality)
+    assert best.quality > 0.5 and best.test_quality > 0.4
     assert main(["front", str(run.folder), "--json"]) == 0
     members = json.loads(capsys.readouterr().out)["members"]
     assert best.number in {member["trial"] for member in members}
