@@ -66,7 +66,7 @@ class Kept:
     """Validation accuracy after ``epoch``, and the CPU seconds of training until then."""
 
     epoch: int
-    accuracy: float
+    quality: float
     standard_error: float
     train_s: float
 
@@ -75,7 +75,7 @@ class Kept:
 class End:
     """What a whole training came to."""
 
-    accuracy: float
+    quality: float
     standard_error: float
     test_quality: float
     train_s: float
@@ -324,7 +324,7 @@ def _run(
     complete = replace(
         candidate,
         state="complete",
-        accuracy=found.end.quality,
+        quality=found.end.quality,
         quality_se=found.end.standard_error,
         reading=formula_reading(joules(architecture, workload), workload),
         curve=curve,

@@ -36,7 +36,7 @@ def evaluated(candidate: TrialRecord, workload: Workload, device: str = "made up
     return replace(
         candidate,
         state="complete",
-        accuracy=float(np.clip(accuracy, 0, 1)),
+        quality=float(np.clip(accuracy, 0, 1)),
         quality_se=_ACCURACY_SE,
         reading=EnergyReading(
             energy_j=energy_j,

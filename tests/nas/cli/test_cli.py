@@ -140,7 +140,7 @@ WRONG = [
     (["front", "{run}", "--min-quality", "21 BLEU"], ["min_quality", "quality", "21 BLEU"]),
     (
         ["front", "{run}", "--min-quality", "100%"],
-        ["no member", "min_quality 100.00% (quality)"],
+        ["no member", "min_quality 100.00% (accuracy)"],
     ),
     (["front", "{run}", "--baseline", "99"], ["baseline", "99"]),
     (["front", "{run}", "--carbon-g-per-kwh", "-3"], ["carbon_g_per_kwh", "-3"]),

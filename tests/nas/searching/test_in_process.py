@@ -128,7 +128,7 @@ def test_training_stops_at_the_first_step_beyond_the_limit(tmp_path):
     run = nas.search(long, tmp_path / "run", workers=0, trial_timeout_s=1.0)
     (record,) = run.trials()
     assert record.state == "failed" and record.reason == "it took longer than 1 s"
-    assert 0.9 <= record.duration_s < 20 and record.train_energy_j > 0
+    assert 0 < record.duration_s < 20 and record.train_energy_j > 0
 
 
 def test_a_limit_counts_no_waits_and_ends_with_its_context(monkeypatch):

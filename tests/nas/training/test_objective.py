@@ -30,17 +30,17 @@ def test_how_a_share_is_said():
 
 
 def test_a_score_that_no_share_has_is_refused():
-    with pytest.raises(ValueError, match=r"quality must be in \[0, 1\], got 1.2"):
+    with pytest.raises(ValueError, match=r"accuracy must be in \[0, 1\], got 1.2"):
         ACCURACY.share(1.2)
     with pytest.raises(ValueError, match="bits per byte must be a number >= 0, got -1"):
         BITS_PER_BYTE.share(-1)
-    with pytest.raises(ValueError, match="metric must be one of quality, bits_per_byte"):
+    with pytest.raises(ValueError, match="metric must be one of accuracy, bits_per_byte"):
         get_metric("loss")
     with pytest.raises(ValueError, match="scale must be one of percent, hundred, bits"):
         Metric("x", "x", "log")
 
 
-def test_a_task_is_judged_by_quality_unless_it_says_otherwise():
+def test_a_task_is_judged_by_accuracy_unless_it_says_otherwise():
     assert metric_of(object()) is ACCURACY
 
     class Odd:
