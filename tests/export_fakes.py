@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from nas.core.files import read_json, write_json
 from nas.exporting.artifact import CHECK, load_artifact
 from nas.exporting.prove import Conditions
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.store.run import load
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
@@ -127,7 +127,7 @@ def made_run(folder, architecture, *, seed=0, **changes):
             "params": count(candidate.architecture, workload).params,
             "peak_memory_bytes": peak_memory_of(candidate.architecture, workload),
         }
-        return TrialRecord.from_dict(data)
+        return Trial.from_dict(data)
 
     run = make_run(folder, trials=1, seed=seed, judge=judge, baselines=(architecture,), **changes)
     np.save(run.inputs_path, task.split("validation").inputs[:128])

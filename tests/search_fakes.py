@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nas.records.config import GateConfig, SearchConfig
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Session
 from nas.searching.gating.gate import CandidatePool, Gate
@@ -63,7 +63,7 @@ def truth(architecture):
     return quality, 1e-10 * macs + 1e-6
 
 
-def finished(candidate: TrialRecord) -> TrialRecord:
+def finished(candidate: Trial) -> Trial:
     quality, energy_j = truth(candidate.architecture)
     data = candidate.to_dict() | {
         "state": "complete",
@@ -75,7 +75,7 @@ def finished(candidate: TrialRecord) -> TrialRecord:
         "train_energy_j": 5.0,
         "measure_energy_j": 1.0,
     }
-    return TrialRecord.from_dict(data)
+    return Trial.from_dict(data)
 
 
 def make_session(

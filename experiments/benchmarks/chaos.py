@@ -41,7 +41,7 @@ from nas.core.retry import is_os_error, persist
 from nas.evaluation.evaluator import Measure
 from nas.records.config import GateConfig, SearchConfig
 from nas.records.rungs import Tell
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.store.run import Run
 from nas.tasks.registry import get_task
 from predictors.measurement.protocol import Protocol, get_protocol
@@ -81,8 +81,8 @@ class SmallEvaluator:
     epoch_s: float
 
     def evaluate(
-        self, candidate: TrialRecord, folder: Path, measure: Measure, tell: Tell | None = None
-    ) -> TrialRecord:
+        self, candidate: Trial, folder: Path, measure: Measure, tell: Tell | None = None
+    ) -> Trial:
         """See ``nas.evaluation.evaluator.Evaluator.evaluate``."""
         with _alive(self.alive, "worker"):
             accuracy, error = self._train(candidate.architecture, folder)
@@ -262,7 +262,7 @@ class Chaos:
         self._nodes = [self._cluster.add_node(**kind) for kind in self._kinds]
         self.address = self._cluster.address
         self.killed: Counter[str] = Counter()
-        self.finished: dict[int, TrialRecord] = {}
+        self.finished: dict[int, Trial] = {}
         self.driver = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -351,7 +351,7 @@ def front_of(run: Run) -> list[list[Any]]:
     return sorted([m.architecture_text, m.quality, m.energy_j] for m in run.front())
 
 
-def undisturbed(folder: Path, chaotic: list[TrialRecord], seed: int) -> Run:
+def undisturbed(folder: Path, chaotic: list[Trial], seed: int) -> Run:
     """A search that is left alone, of the same seed and over the same candidates."""
     folder.mkdir()
     write_json(folder / "baselines.json", [r.architecture.to_dict() for r in chaotic])

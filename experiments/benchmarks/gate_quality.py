@@ -24,7 +24,7 @@ from experiments.results.table import Table
 from nas.core.estimate import Estimate
 from nas.pareto.dominance import non_dominated_mask
 from nas.records.config import GateConfig
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.gating.gate import CandidatePool, Gate, audit_summary
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
@@ -62,12 +62,12 @@ def to_architecture(model: tuple[int, int, list[int], list[int], bool]) -> Archi
     return Architecture(width, layers)
 
 
-def evaluate(module: Any, oracle: Any, models: Sequence[Any], device: str) -> list[TrialRecord]:
+def evaluate(module: Any, oracle: Any, models: Sequence[Any], device: str) -> list[Trial]:
     """Complete trials with the surrogates' values."""
     perplexity = oracle.perplexity(models)
     energy = oracle.hw_metric(models, device=device, metric="energies")
     return [
-        TrialRecord(
+        Trial(
             number=index,
             state="complete",
             architecture=to_architecture(model),
@@ -144,7 +144,7 @@ def run(
     )
 
 
-def _would_be_on(record: TrialRecord, front: Any) -> bool:
+def _would_be_on(record: Trial, front: Any) -> bool:
     accuracy, energy_j = record.objectives
     better = (front[:, 0] >= accuracy) & (front[:, 1] <= energy_j)
     strictly = (front[:, 0] > accuracy) | (front[:, 1] < energy_j)

@@ -33,7 +33,7 @@ from experiments.results.table import Table
 from nas.pareto.hypervolume import hypervolume
 from nas.records.config import SearchConfig
 from nas.records.rungs import HalvingConfig, Progress, RungPoint
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Session
 from nas.searching.early_stopping.stopping import Stopper
@@ -286,7 +286,7 @@ def search(
     return Outcome(validation, on_test, tuple(train_s), len(points), n_stopped, lost)
 
 
-def _lost(records: Sequence[TrialRecord], config: SearchConfig, trainings: Trainings) -> int:
+def _lost(records: Sequence[Trial], config: SearchConfig, trainings: Trainings) -> int:
     """How many stopped trials no complete one would dominate, were they complete."""
     workload = get_task(config.task).workload(config.batch_size)
     known = [r.objectives for r in records if r.state == "complete"]
@@ -301,11 +301,11 @@ def _lost(records: Sequence[TrialRecord], config: SearchConfig, trainings: Train
 
 
 def _run(
-    candidate: TrialRecord,
+    candidate: Trial,
     config: SearchConfig,
     trainings: Trainings,
     stopper: Stopper | None,
-) -> tuple[TrialRecord, float, float]:
+) -> tuple[Trial, float, float]:
     """What became of ``candidate``, its CPU seconds, and its accuracy on the test split."""
     epochs, architecture = config.training.epochs, candidate.architecture
     rungs = () if config.halving is None else config.halving.rungs(epochs)

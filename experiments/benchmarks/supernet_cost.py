@@ -47,7 +47,7 @@ from nas.evaluation.supernet_evaluator import SupernetEvaluator
 from nas.evaluation.supernet_weights import prepare_supernet
 from nas.records.config import SearchConfig
 from nas.records.supernet import SupernetConfig, choose_finalists
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Session
 from nas.searching.gating.gate import CandidatePool, Gate
@@ -114,7 +114,7 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
     session = Session(config, workload, store, gate)
     measure = _by_formula(workload)
 
-    def home_of(candidate: TrialRecord) -> Path:
+    def home_of(candidate: Trial) -> Path:
         path = folder / "trials" / str(candidate.number)
         path.mkdir(parents=True)
         return path
@@ -154,7 +154,7 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
     )
 
 
-def _accuracies(record: TrialRecord) -> tuple[float, float]:
+def _accuracies(record: Trial) -> tuple[float, float]:
     assert record.quality is not None
     return record.quality, record.test_quality or math.nan
 

@@ -20,7 +20,7 @@ from nas.evaluation.teacher import prepare_teacher
 from nas.records.config import LARGEST, SearchConfig
 from nas.records.rungs import HalvingConfig
 from nas.records.supernet import SupernetConfig
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.training.config import DistillConfig, RecoveryConfig, SupernetRecipe, TrainingConfig
 from search_spaces.space import SearchSpace
 from search_spaces.space.sampling import largest, sample, smallest
@@ -107,7 +107,7 @@ class Measured:
 
 
 def candidate(architecture, **changes):
-    return TrialRecord(
+    return Trial(
         7,
         "running",
         architecture,
@@ -129,7 +129,7 @@ def test_a_running_trial_becomes_complete_and_keeps_what_it_was(evaluator, tmp_p
     assert record.predicted_energy_j == 1e-4
     assert record.energy_j == 1.25e-4 and record.train_energy_j > 0
     assert [call[0] for call in measure.calls] == [architecture]
-    assert TrialRecord.from_dict(record.to_dict()) == record
+    assert Trial.from_dict(record.to_dict()) == record
 
 
 def test_a_failed_measurement_is_not_swallowed(evaluator, tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 from search_spaces.cost.counting import count
@@ -23,7 +23,7 @@ _LEAST_TRAINING_S, _TRAINING_S_PER_MAC = 60.0, 2e-6
 _CHEAP = {"fp32": 1.0, "bf16": 0.5, "int8": 0.35, "fp8": 0.35}
 
 
-def evaluated(candidate: TrialRecord, workload: Workload, device: str = "made up") -> TrialRecord:
+def evaluated(candidate: Trial, workload: Workload, device: str = "made up") -> Trial:
     """``candidate`` complete, with noise that follows from its architecture."""
     architecture = candidate.architecture
     counts = count(architecture, workload)

@@ -20,7 +20,7 @@ from typing import cast
 
 from experiments.benchmarks.scale.law import evaluated, training_s
 from nas.records.config import GateConfig, SamplerName, SearchConfig
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
 from nas.searching.gating.gate import CandidatePool, Gate
@@ -86,7 +86,7 @@ def simulate(
     session = open_session(run)
     workload = run.workload
     clock_s, order = 0.0, 0
-    busy: list[tuple[float, int, TrialRecord]] = []
+    busy: list[tuple[float, int, Trial]] = []
     started = time.process_time()
     proposing: list[float] = []
     finishing: list[float] = []

@@ -16,7 +16,7 @@ from nas.exporting.card import make_card, render_readme
 from nas.exporting.formats.form_card import describe_forms
 from nas.exporting.verify import Verification
 from nas.records.replicas import pooled
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.reporting.data import page_data
 from nas.reporting.page import render_page
 from nas.searching.gating.prior_run import Conditions
@@ -157,7 +157,7 @@ def test_cards_say_it_and_name_no_host(tmp_path):
 
 def test_a_trial_keeps_its_flags_and_its_board_on_disk(flagged):
     for record in flagged.trials():
-        again = TrialRecord.from_dict(json.loads(json.dumps(record.to_dict())))
+        again = Trial.from_dict(json.loads(json.dumps(record.to_dict())))
         assert again == record and again.reading.board == CAPPED
 
 

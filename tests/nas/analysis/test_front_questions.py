@@ -16,7 +16,7 @@ from search_fakes import finished
 from nas.analysis.compare_runs import compare_runs
 from nas.analysis.explain import differing_knobs, explain
 from nas.cli.main import main
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.store import run as run_module
 from search_spaces.space.encoding import decode, encode
 from search_spaces.space.sampling import smallest
@@ -26,7 +26,7 @@ def judge(candidate):
     """Formulas, but trial 3 fails."""
     if candidate.number == 3:
         data = candidate.to_dict() | {"state": "failed", "reason": "out of memory"}
-        return TrialRecord.from_dict(data)
+        return Trial.from_dict(data)
     return finished(candidate)
 
 

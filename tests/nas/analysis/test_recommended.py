@@ -12,7 +12,7 @@ from nas.core.units import format_bytes, format_joules, format_milliseconds
 from nas.exporting.formats.registry import held_front
 from nas.records.config import SearchConfig
 from nas.records.goals import Goals
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.store import run as run_module
 from nas.tasks.base.metric import BITS_PER_BYTE
 
@@ -37,7 +37,7 @@ def judged_by(figures):
         quality, energy_j = figures[candidate.number % len(figures)]
         record = finished(candidate).to_dict()
         made = {"quality": quality, "quality_se": 0.01, "reading": reading(energy_j).to_dict()}
-        return TrialRecord.from_dict(record | made)
+        return Trial.from_dict(record | made)
 
     return judge
 
@@ -225,7 +225,7 @@ def test_the_front_of_what_a_form_can_hold(tmp_path, capsys):
         is_int8 = any(b.compression.precision == "int8" for b in candidate.architecture.blocks)
         energy_j = record.energy_j * (0.5 if is_int8 else 1)
         data = record.to_dict() | {"reading": reading(energy_j).to_dict()}
-        return TrialRecord.from_dict(data)
+        return Trial.from_dict(data)
 
     folder = tmp_path / "run"
     run = searched(folder, space, 14, judge)

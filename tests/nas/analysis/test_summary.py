@@ -9,7 +9,7 @@ from search_fakes import reading
 from nas.analysis.summary import summarise
 from nas.core.retry import patience
 from nas.records.goals import Goals
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.device_account import DeviceAccount, device_energy_j
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 
@@ -17,7 +17,7 @@ MODEL = Architecture(8, (LayerSpec(AttentionSpec(2, 1, 4), FfnSpec(8)),), patch_
 
 
 def trial(number, quality, energy_j, baseline=False):
-    return TrialRecord(
+    return Trial(
         number=number,
         state="complete",
         architecture=MODEL,

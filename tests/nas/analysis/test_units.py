@@ -16,7 +16,7 @@ from nas.exporting.card import make_card, render_readme
 from nas.exporting.verify import Verification
 from nas.pareto.queries import FrontMember
 from nas.records.front_member import member_of
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.reporting.data import page_data
 from nas.reporting.page import render_page
 from nas.store.run import go_on, load
@@ -29,7 +29,7 @@ UNIT = "generated token"
 def per_token(candidate):
     """As ``finished``, with a reading that names its tokens."""
     record = finished(candidate)
-    return TrialRecord.from_dict(
+    return Trial.from_dict(
         record.to_dict() | {"reading": replace(record.reading, unit=UNIT).to_dict()}
     )
 

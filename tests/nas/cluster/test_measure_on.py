@@ -21,7 +21,7 @@ from nas.core.files import read_json, write_json
 from nas.records.config import SearchConfig
 from nas.records.device_names import MeasuredDevice, MeterFound
 from nas.records.replicas import RESULT, pooled, replica_folder
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.reporting.data import page_data
 from search_spaces.space.sampling import largest
 
@@ -86,13 +86,13 @@ def test_a_search_keeps_its_devices_and_names_each_once():
 def test_a_record_keeps_what_each_device_said(run):
     record = run.records()[0]
     again = json.loads(json.dumps(record.to_dict()))
-    assert TrialRecord.from_dict(again) == record
+    assert Trial.from_dict(again) == record
     # As of trials before there were further devices.
     del again["readings"], again["unmeasured"]
-    assert TrialRecord.from_dict(again) == replace(record, readings={})
+    assert Trial.from_dict(again) == replace(record, readings={})
     for damaged in ({"readings": {"small": {"energy_j": 1}}}, {"unmeasured": {"small": 3}}):
         with pytest.raises(ValueError):
-            TrialRecord.from_dict(record.to_dict() | damaged)
+            Trial.from_dict(record.to_dict() | damaged)
 
 
 def test_an_older_run_opens_as_it_was(tmp_path, capsys):

@@ -15,7 +15,7 @@ from nas.evaluation.teacher import prepare_teacher
 from nas.exporting import inspect_form, verify
 from nas.exporting.formats.registry import FORMS
 from nas.records.config import SearchConfig
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.store.run import Driver
 from predictors.measurement.protocol import get_protocol
 from predictors.measurement.runner import make_job
@@ -56,7 +56,7 @@ def _measured():
 
 
 def _trained(tmp_path):
-    candidate = TrialRecord(0, "running", smallest(SPACE))
+    candidate = Trial(0, "running", smallest(SPACE))
     TrainingEvaluator(_config(), tmp_path / "x.npy", tmp_path).evaluate(
         candidate, tmp_path, pytest.fail
     )

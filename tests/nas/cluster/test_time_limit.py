@@ -10,10 +10,10 @@ from search_fakes import SPACE, finished
 from nas.cluster import trial_worker as ray_trial
 from nas.core.files import write_json
 from nas.records.replicas import RESULT, result_in
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from search_spaces.space.sampling import smallest
 
-CANDIDATE = TrialRecord(number=0, state="running", architecture=smallest(SPACE))
+CANDIDATE = Trial(number=0, state="running", architecture=smallest(SPACE))
 LIMIT_S = 0.05
 
 

@@ -8,7 +8,7 @@ from search_fakes import SPACE, WORKLOAD, finished, reading
 
 from nas.records.config import GateConfig
 from nas.records.rungs import RungPoint
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.gating.gate import Gate
 from nas.searching.gating.learning_curves import LEAST_CURVES, extrapolate
 from search_spaces.space.batch import ArchitectureBatch
@@ -19,7 +19,7 @@ SLOPE, LEVEL = 0.6, -1.5
 
 def make(number, rung_error, rng, noise=0.0, *, stopped=False, epoch=4):
     final = float(np.exp(LEVEL + SLOPE * np.log(rung_error) + rng.normal(0, noise)))
-    candidate = TrialRecord(number, "running", sample(SPACE, rng))
+    candidate = Trial(number, "running", sample(SPACE, rng))
     curve = (RungPoint(epoch, 1 - rung_error, 0.01),)
     if stopped:
         return (

@@ -11,7 +11,7 @@ from nas.pareto.dominance import non_dominated_mask
 from nas.records.config import GateConfig, SearchConfig
 from nas.records.goals import Goals
 from nas.records.rungs import HalvingConfig
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.gating.gate import Gate
 from nas.searching.study import run_search
 from nas.store import run as run_module
@@ -128,7 +128,7 @@ def test_what_is_best_in_a_further_objective_is_on_the_front(tmp_path):
 
 def test_the_gate_spares_what_only_a_further_objective_speaks_for():
     rng = np.random.default_rng(1)
-    records = [judged(TrialRecord(n, "running", sample(SPACE, rng))) for n in range(40)]
+    records = [judged(Trial(n, "running", sample(SPACE, rng))) for n in range(40)]
     fresh = [sample(SPACE, rng) for _ in range(60)]
     chances = []
     for goals in (Goals(), Goals(("latency",)), Goals(("params",))):

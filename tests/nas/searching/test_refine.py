@@ -12,7 +12,7 @@ from nas.records.failures import failed
 from nas.records.front_member import member_of
 from nas.records.goals import Goals
 from nas.records.replicas import RESULT, pooled, replica_folder, replicas_of, save_scores
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.refine import MOST_REPLICAS, Refinement
 from search_spaces.space.sampling import sample
 
@@ -21,7 +21,7 @@ N = 400
 
 def complete(number, quality, energy_j, *, se=0.01, replica=0):
     architecture = sample(SPACE, np.random.default_rng(number))
-    return TrialRecord(
+    return Trial(
         number,
         "complete",
         architecture,
@@ -47,7 +47,7 @@ def put(folder, record, right=None):
 def test_without_replicas_a_trial_is_what_it_was(tmp_path):
     record = complete(0, 0.9, 1e-5)
     assert pooled(record, tmp_path / "0") is record
-    dropped = TrialRecord(1, "dropped", record.architecture, reason="x")
+    dropped = Trial(1, "dropped", record.architecture, reason="x")
     assert pooled(dropped, tmp_path / "1") is dropped
 
 

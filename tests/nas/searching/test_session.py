@@ -8,7 +8,7 @@ from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.hypervolume import hypervolume
 from nas.records.config import SAMPLERS, GateConfig, SearchConfig
 from nas.records.failures import failed
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.gating.gate import Gate, audit_summary
 from nas.store.storage import StorageError, StudyStore
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
@@ -69,10 +69,10 @@ def test_the_audits_interval_is_clopper_and_pearsons():
         Architecture(d, (LayerSpec(AttentionSpec(1, 1, d), FfnSpec(d)),), 4) for d in (8, 16)
     )
     records = [
-        TrialRecord(i, "complete", small, 0.9, 0.01, reading=reading(1e-6 * (i + 1)), audit=i > 0)
+        Trial(i, "complete", small, 0.9, 0.01, reading=reading(1e-6 * (i + 1)), audit=i > 0)
         for i in range(11)
     ]
-    records.append(TrialRecord(11, "dropped", large, reason="x"))
+    records.append(Trial(11, "dropped", large, reason="x"))
     summary = audit_summary(records)
     assert (summary.n_dropped, summary.n_audited, summary.n_false) == (1, 10, 0)
     assert summary.false_drop_rate.high == pytest.approx(1 - 0.025 ** (1 / 10))
@@ -209,7 +209,7 @@ def test_listeners_hear_of_every_change(tmp_path):
 def test_the_gate_learns_joules():
     rng = np.random.default_rng(1)
     gate = Gate(WORKLOAD, GateConfig(), seed=0)
-    gate.refit([finished(TrialRecord(n, "running", sample(SPACE, rng))) for n in range(40)])
+    gate.refit([finished(Trial(n, "running", sample(SPACE, rng))) for n in range(40)])
     errors = []
     for _ in range(40):
         architecture = sample(SPACE, rng)
@@ -232,9 +232,9 @@ def test_the_gate_learns_joules():
 def test_impossible_records_are_refused(tmp_path, change, word):
     session = make_session(tmp_path, trials=1)
     record = finished(session.next_candidate())
-    assert TrialRecord.from_dict(record.to_dict()) == record
+    assert Trial.from_dict(record.to_dict()) == record
     with pytest.raises(ValueError, match=word):
-        TrialRecord.from_dict(record.to_dict() | change)
+        Trial.from_dict(record.to_dict() | change)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from nas.analysis.summary import summarise
 from nas.cli.output.account import render_account
 from nas.records.config import SAMPLERS, SearchConfig
 from nas.records.rungs import HalvingConfig, Progress, RungPoint
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.early_stopping.stopping import RANKED, Stopper
 from nas.training.config import TrainingConfig
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
@@ -72,7 +72,7 @@ def test_stopped_trials_count_and_keep_their_curve_and_reason(tmp_path):
     for record in stopped:
         assert record.epochs in HALVING.rungs(EPOCHS) and record.quality is None
         assert record.planned_epochs == EPOCHS
-        assert TrialRecord.from_dict(record.to_dict()) == record
+        assert Trial.from_dict(record.to_dict()) == record
         with pytest.raises(ValueError, match="must be complete, got stopped"):
             _ = record.objectives
 

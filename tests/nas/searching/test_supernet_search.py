@@ -15,7 +15,7 @@ from nas.records.config import SearchConfig
 from nas.records.front_member import member_of
 from nas.records.rungs import HalvingConfig
 from nas.records.supernet import SupernetConfig, choose_finalists
-from nas.records.trial import TrialRecord, judged
+from nas.records.trial import Trial, judged
 from nas.store.run import create
 from nas.training.config import DistillConfig, RecoveryConfig, TrainingConfig
 from search_spaces.space.sampling import sample, smallest
@@ -103,7 +103,7 @@ def test_wide_predictions_are_measured_but_not_each_of_them():
     records, kinds = [], []
     for number in range(12):
         joules = config.joules_of(records, width=5.0)
-        record = TrialRecord(number, "running", smallest(SPACE), weights="inherited")
+        record = Trial(number, "running", smallest(SPACE), weights="inherited")
         records.append(replace(record, joules=joules))
         kinds.append(joules == "measured")
     assert kinds == [True] + [False] * 3 + [True] + [False] * 3 + [True] + [False] * 3
@@ -112,7 +112,7 @@ def test_wide_predictions_are_measured_but_not_each_of_them():
 
 def record_of(number, quality, energy_j, **changes):
     rng = np.random.default_rng(number)
-    record = TrialRecord(
+    record = Trial(
         number,
         "complete",
         sample(SPACE, rng),
@@ -284,10 +284,10 @@ def test_configurations_and_records_survive_json_and_older_ones_are_read():
     older = {k: v for k, v in config.to_dict().items() if k != "supernet"}
     assert SearchConfig.from_dict(older).supernet is None
     record = record_of(3, 0.5, 1.0, weights="own", finalist_of=1, inherited_quality=0.4)
-    assert TrialRecord.from_dict(record.to_dict()) == record
+    assert Trial.from_dict(record.to_dict()) == record
     names = ("weights", "joules", "finalist_of", "inherited_quality", "inherited_quality_se")
     before = {k: v for k, v in record.to_dict().items() if k not in names}
-    assert TrialRecord.from_dict(before).weights == "own"
+    assert Trial.from_dict(before).weights == "own"
     with pytest.raises(ValueError, match="weights must be one of own, inherited, got 'lent'"):
         replace(record, weights="lent")
     with pytest.raises(ValueError, match="unknown key"):

@@ -22,7 +22,7 @@ from nas.evaluation.teacher import load_teacher, prepare_teacher
 from nas.records.config import LARGEST, SearchConfig
 from nas.records.supernet import SupernetConfig
 from nas.records.trained_once import read_supernet
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.tasks.registry import get_task
 from nas.training import supernet_loop
 from nas.training.config import DistillConfig, SupernetRecipe, TrainingConfig
@@ -80,7 +80,7 @@ def measured(architecture, workload, weights, inputs):
 
 def candidate(architecture, **changes):
     known = {"predicted_energy_j": 1e-4, "predicted_low_j": 5e-5, "predicted_high_j": 2e-4}
-    return TrialRecord(7, "running", architecture, **(known | changes))
+    return Trial(7, "running", architecture, **(known | changes))
 
 
 def test_a_supernet_is_trained_kept_and_accounted_for(made, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from search_fakes import SPACE, finished
 
 from nas.records.goals import Goals
-from nas.records.trial import TrialRecord, judged
+from nas.records.trial import Trial, judged
 from nas.searching.controller.tally import Tally
 from search_spaces.space.sampling import sample
 
@@ -21,7 +21,7 @@ def test_a_tally_is_what_counting_again_would_say(goals, weights):
         state = str(
             rng.choice(["complete", "dropped", "failed", "running"], p=[0.7, 0.1, 0.1, 0.1])
         )
-        begun = TrialRecord(number, "running", sample(SPACE, rng), weights=weights)
+        begun = Trial(number, "running", sample(SPACE, rng), weights=weights)
         if number > 40 and weights == "inherited":
             begun = replace(begun, weights="own", finalist_of=number - 41)
         steps = [begun] if state != "dropped" else []

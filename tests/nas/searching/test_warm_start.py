@@ -13,7 +13,7 @@ from nas.records.config import LARGEST, GateConfig, SearchConfig
 from nas.records.device_names import MeasuredDevice
 from nas.records.failures import failed
 from nas.records.goals import Goals
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.gating.gate import CandidatePool, Gate
 from nas.searching.gating.prior_run import Conditions
@@ -264,7 +264,7 @@ def test_the_gate_drops_before_the_search_has_startup_trials_of_its_own(warm):
     pool = CandidatePool.sample(SPACE, 0, 300)
     earlier = collect_warm_start(warm, HERE)
     own = [
-        finished(TrialRecord(number, "running", architecture))
+        finished(Trial(number, "running", architecture))
         for number, architecture in enumerate(earlier.initial_candidates(SPACE, 20)[-2:])
     ]
     rng = np.random.default_rng(4)

@@ -305,10 +305,10 @@ def test_a_cluster_that_dies_under_a_trial_leaves_it_unfinished(tmp_path):
     import ray
 
     from nas.cluster.trial_worker import run_trial
-    from nas.records.trial import TrialRecord
+    from nas.records.trial import Trial
     from search_spaces.space.sampling import smallest
 
-    candidate = TrialRecord(number=0, state="running", architecture=smallest(SPACE))
+    candidate = Trial(number=0, state="running", architecture=smallest(SPACE))
     config = {"candidate": json.dumps(candidate.to_dict())}
 
     class Dying:

@@ -15,7 +15,7 @@ from nas.cli.main import main
 from nas.exporting import verify as verifying
 from nas.exporting.card import make_card, render_readme
 from nas.exporting.verify import Verification, verify
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
@@ -132,7 +132,7 @@ def test_an_export_measures_the_phase_that_was_not_searched_by(tmp_path, monkeyp
     same |= {"test_quality": 0.5, "test_quality_se": 0.1}
     monkeypatch.setattr(verifying, "_reload", lambda *_: same)
     workload = Workload("lm", "language_modelling", (8,), 9, 2, vocab_size=9)
-    record = TrialRecord(0, "complete", SMALL, quality=0.5, quality_se=0.1, reading=reading(1e-6))
+    record = Trial(0, "complete", SMALL, quality=0.5, quality_se=0.1, reading=reading(1e-6))
     for phase, others in (("generate", ["prefill token"]), (None, [])):
         run = SimpleNamespace(
             workload=workload.with_phase(phase),
