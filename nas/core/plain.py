@@ -17,7 +17,7 @@ _PLAIN = (int, float, str, bool, NoneType)
 
 def to_plain(record: Any) -> dict[str, Any]:
     """Return the fields of a dataclass as data that JSON can hold."""
-    return {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+    return {field.name: plain(getattr(record, field.name)) for field in fields(record)}
 
 
 def from_plain(cls: type[T], data: Any, what: str) -> T:
@@ -31,15 +31,16 @@ def from_plain(cls: type[T], data: Any, what: str) -> T:
     return record
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a field's value as data that JSON can hold."""
     if hasattr(value, "to_dict"):
         return value.to_dict()
     if is_dataclass(value):
         return to_plain(value)
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return value
 
 

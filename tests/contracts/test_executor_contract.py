@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import executor_fakes
@@ -16,10 +16,11 @@ from fault_fakes import notes, wait_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "nas"))
 
-from search_fakes import finished, make_session
+from search_fakes import changed, finished, make_session
 
 from nas.core import interrupts
 from nas.core.files import write_json
+from nas.core.plain import to_plain
 from nas.core.retry import AwayError, patience
 from nas.core.time_limit import check_time
 from nas.evaluation.executor import Ended, Stopped
@@ -57,10 +58,10 @@ class Faked:
         curve = ()
         for epoch in (2, 4):
             curve += (RungPoint(epoch, 0.1 * epoch, 0.01),)
-            write_json(folder / "progress.json", Progress(curve, 6).to_dict())
+            write_json(folder / "progress.json", to_plain(Progress(curve, 6)))
             if tell is not None:
                 tell(Progress(curve, 6))
-        return replace(finished(candidate), curve=curve, planned_epochs=6)
+        return changed(finished(candidate), curve=curve, planned_epochs=6).outcome
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def results(executor, candidates, judge=lambda *_: True):
             executor.submit(waiting.pop(0))
             n_running += 1
         event = executor.wait(judge)
-        of = event.record if isinstance(event, Ended) else event.candidate
+        of = event.candidate
         assert isinstance(event, Ended | Stopped) and of.number not in found
         found[of.number] = event
         n_running -= 1
@@ -127,7 +128,7 @@ def test_each_candidate_ends_in_its_own_way(make, tmp_path):
         return candidate.number != 4
 
     candidates = candidates_of(tmp_path, 6)
-    candidates[5] = replace(candidates[5], replica=1)
+    candidates[5] = changed(candidates[5], replica=1)
     with make(evaluator, folder, trial_timeout_s=2.0) as executor:
         found = results(executor, candidates, judge)
     assert found[0].record == result_in(folder / "0")

@@ -9,7 +9,7 @@ import pytest
 from export_fakes import made_run
 from record_fakes import DIGITS, made_record, made_records
 from run_fakes import check_schema, make_run
-from search_fakes import SPACE, finished
+from search_fakes import SPACE, changed, finished
 
 from nas.cli.main import main
 from nas.exporting.card import make_card, render_readme
@@ -35,7 +35,7 @@ def judged(**changes):
 
     def judge(candidate):
         record = finished(candidate)
-        return replace(record, reading=replace(record.reading, **changes))
+        return changed(record, reading=replace(record.reading, **changes))
 
     return judge
 
@@ -123,7 +123,7 @@ def test_cards_say_it_and_name_no_host(tmp_path):
     reading = replace(
         record.reading, flags=FLAGS, converged=False, board=CAPPED, host="secret-host"
     )
-    record = replace(record, reading=reading)
+    record = changed(record, reading=reading)
     after = replace(reading, flags=("still_warming",), converged=True, board=FULL, host=None)
     card = make_card(run, record, Verification(0, 0, 1, 1, 0, 1, 1, after))
     assert card["searched"]["reading"]["flags"] == list(FLAGS)
@@ -150,7 +150,7 @@ def test_cards_say_it_and_name_no_host(tmp_path):
     }
     assert "(still_warming)" in describe_forms(card | {"formats": {"torch": form}})
     clean = replace(after, flags=(), board=None)
-    record = replace(record, reading=clean)
+    record = changed(record, reading=clean)
     card = make_card(run, record, Verification(0, 0, 1, 1, 0, 1, 1, clean))
     assert "lags" not in render_readme(card)
 
@@ -176,7 +176,7 @@ def test_repeats_under_other_limits_are_no_part_of_a_mean(tmp_path):
         )
         folder = tmp_path / "trial" / f"replica-{k}"
         folder.mkdir(parents=True)
-        replica = replace(record, replica=k, reading=changed)
+        replica = changed(record, replica=k, reading=changed)
         (folder / "result.json").write_text(json.dumps(replica.to_dict()))
     mean = pooled(record, tmp_path / "trial").reading
     assert mean.energy_j == pytest.approx(record.reading.energy_j * 1.1**0.5)
@@ -196,7 +196,7 @@ def test_earlier_joules_under_other_limits_are_of_another_situation():
 def two_limits(tmp_path):
     """Thirty models under 700 W, and the first twelve under 350 W at 0.9 of the joules."""
     records = [
-        replace(r, reading=replace(r.reading, board=FULL)) for r in made_records(30, n_sessions=1)
+        changed(r, reading=replace(r.reading, board=FULL)) for r in made_records(30, n_sessions=1)
     ]
     capped = []
     for record in records[:12]:
@@ -208,7 +208,7 @@ def two_limits(tmp_path):
             high_j=record.reading.high_j * 0.9,
             latency_s=record.reading.latency_s * 1.5,
         )
-        capped.append(replace(record, reading=reading, session="capped"))
+        capped.append(changed(record, reading=reading, session="capped"))
     append_records(tmp_path / "r.jsonl", [*records, *capped])
     return tmp_path / "r.jsonl"
 
