@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 from nas.core.plain import plain, to_plain
@@ -99,7 +101,7 @@ def changed(trial, **fields):
         place[last] = plain(value)
     if fields.get("state") == "running":
         data["outcome"] = None
-    changed = Trial.from_dict(data)
+    changed = Trial.from_dict(json.loads(json.dumps(data)))
     return changed.candidate if isinstance(trial, Candidate) else changed
 
 
