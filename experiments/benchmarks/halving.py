@@ -30,7 +30,11 @@ from experiments.benchmarks.paired import Difference
 from experiments.recipes import quickstart
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
+from nas.core.estimate import Score
 from nas.pareto.hypervolume import hypervolume
+from nas.records.candidate import Candidate, Measurement
+from nas.records.candidate import Outcome as TrialOutcome
+from nas.records.candidate import Training as TrialTraining
 from nas.records.config import SearchConfig
 from nas.records.rungs import HalvingConfig, Progress, RungPoint
 from nas.records.trial import Trial
@@ -301,7 +305,7 @@ def _lost(records: Sequence[Trial], config: SearchConfig, trainings: Trainings) 
 
 
 def _run(
-    candidate: Trial,
+    candidate: Candidate,
     config: SearchConfig,
     trainings: Trainings,
     stopper: Stopper | None,
@@ -317,20 +321,22 @@ def _run(
         assert stopper is not None
         stopped = stopper.judge(candidate.number, Progress(curve, epochs))
         if stopped is not None:
-            return stopped, look.train_s + len(curve) * found.look_s, math.nan
+            return Trial(candidate, stopped), look.train_s + len(curve) * found.look_s, math.nan
     found = trainings.until(architecture, config.seed, None)
     assert found.end is not None
     workload = get_task(config.task).workload(config.batch_size)
-    complete = replace(
-        candidate,
-        state="complete",
-        accuracy=found.end.quality,
-        quality_se=found.end.standard_error,
-        reading=formula_reading(joules(architecture, workload), workload),
-        curve=curve,
-        planned_epochs=epochs,
+    reading = formula_reading(joules(architecture, workload), workload)
+    complete = TrialOutcome(
+        "complete",
+        quality=Score(found.end.quality, found.end.standard_error),
+        measurement=Measurement(reading),
+        training=TrialTraining(curve, epochs),
     )
-    return complete, found.end.train_s + len(curve) * found.look_s, found.end.test_quality
+    return (
+        Trial(candidate, complete),
+        found.end.train_s + len(curve) * found.look_s,
+        found.end.test_quality,
+    )
 
 
 def volume(points: Sequence[tuple[float, float, float]], which: int) -> float:

@@ -18,6 +18,7 @@ from experiments.benchmarks.scale.law import evaluated
 from experiments.benchmarks.scale.simulate import open_session, resident_mb
 from nas.evaluation.evaluator import Measure
 from nas.evaluation.executor import Measuring
+from nas.records.candidate import Candidate, Outcome
 from nas.records.config import GateConfig, SamplerName, SearchConfig
 from nas.records.rungs import Tell
 from nas.records.trial import Trial
@@ -60,8 +61,8 @@ class Formula:
     sleep_s: float = 0.0
 
     def evaluate(
-        self, candidate: Trial, folder: Path, measure: Measure, tell: Tell | None = None
-    ) -> Trial:
+        self, candidate: Candidate, folder: Path, measure: Measure, tell: Tell | None = None
+    ) -> Outcome:
         """See ``nas.evaluation.evaluator.Evaluator``."""
         time.sleep(self.sleep_s)
         return evaluated(candidate, self.workload)
@@ -188,7 +189,8 @@ def bare(space: str, trials: int, workers: int, budget_s: float, *, reuse_actors
 
     def objective(config: dict[str, Any]) -> None:
         architecture = decode(repair(config, found), found)
-        record = evaluated(Trial(0, "running", architecture), workload)
+        candidate = Candidate(0, architecture)
+        record = Trial(candidate, evaluated(candidate, workload))
         accuracy, energy_j = record.objectives
         tune.report({"accuracy": accuracy, "energy_j": energy_j})
 
