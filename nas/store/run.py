@@ -23,7 +23,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from nas.core.files import Place, as_written, read_json, write_json
 from nas.core.names import MOST_TEXT, check_name, printable
@@ -66,6 +66,16 @@ _LATER = frozenset({"driver", "fingerprints", "metric", "unit", "starts", "workl
 CLIENT = "ray://"
 # What trials can be logged to beside the study, each in the run's folder of that name.
 LOGS = ("tensorboard",)
+
+
+class DriverOptions(TypedDict, total=False):
+    """Fields of ``Driver`` as keyword arguments; ``None`` is the default."""
+
+    workers: int | None
+    address: str | None
+    trial_timeout_s: float | None
+    log: str | None
+    gpus_per_trial: float | None
 
 
 @dataclass(frozen=True, slots=True)
