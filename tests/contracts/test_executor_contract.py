@@ -131,24 +131,24 @@ def test_each_candidate_ends_in_its_own_way(make, tmp_path):
     candidates[5] = changed(candidates[5], replica=1)
     with make(evaluator, folder, trial_timeout_s=2.0) as executor:
         found = results(executor, candidates, judge)
-    assert found[0].record == result_in(folder / "0")
-    assert found[0].record.state == "complete" and len(found[0].record.curve) == 2
-    reasons = {n: found[n].record.reason for n in (1, 2, 3)}
+    assert found[0].outcome == result_in(folder / "0").outcome
+    assert found[0].outcome.state == "complete" and len(found[0].outcome.training.curve) == 2
+    reasons = {n: found[n].outcome.reason for n in (1, 2, 3)}
     assert reasons == {
         1: "ValueError: no such layer",
         2: "out of memory",
         3: "it took longer than 2 s",
     }
     for number in (1, 2, 3):
-        assert result_in(folder / str(number)) == found[number].record
+        assert result_in(folder / str(number)).outcome == found[number].outcome
     # A verdict is asked for where the loop is, and what it stops has no result.
     assert isinstance(found[4], Stopped) and found[4].candidate == candidates[4]
     assert result_in(folder / "4") is None
     assert sorted(asked) == [(0, 2), (0, 4), (4, 2)]
     assert threads == {threading.current_thread()}
     # A replica is a whole evaluation beside its trial.
-    assert found[5].record.state == "complete"
-    assert result_in(folder / "5" / "replica-1") == found[5].record
+    assert found[5].outcome.state == "complete"
+    assert result_in(folder / "5" / "replica-1").outcome == found[5].outcome
     assert notes(folder / "5" / "replica-1" / "attempts") == ["unjudged"]
     # What only an unfinished trial needs is gone.
     assert [p.parent.name for p in folder.rglob("progress.json")] in ([], ["4"])
@@ -209,4 +209,4 @@ def test_an_executor_that_is_closed_while_it_evaluates_leaves_the_trial_unfinish
         executor.submit(candidate)
     assert result_in(folder / "0") is None
     with make(Faked(), folder) as executor:
-        assert results(executor, [candidate])[0].record.state == "complete"
+        assert results(executor, [candidate])[0].outcome.state == "complete"

@@ -91,7 +91,9 @@ def test_a_record_keeps_what_each_device_said(run):
     assert Trial.from_dict(again) == record
     for damaged in ({"readings": {"small": {"energy_j": 1}}}, {"unmeasured": {"small": 3}}):
         with pytest.raises(ValueError):
-            Trial.from_dict(record.to_dict() | damaged)
+            data = record.to_dict()
+            data["outcome"]["measurement"] |= damaged
+            Trial.from_dict(data)
 
 
 def test_an_older_run_opens_as_it_was(tmp_path, capsys):
