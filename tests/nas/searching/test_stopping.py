@@ -140,7 +140,7 @@ def test_what_must_be_known_to_its_end_is_not_stopped(tmp_path, why):
     stopper = make_stopper(session)
     progress = Progress(worst.curve, EPOCHS)
     assert stopper.judge(worst.number, progress) is not None
-    session._records[worst.number] = replace(worst, **{why: True})
+    session._records[worst.number] = changed(worst, **{why: True})
     assert stopper.judge(worst.number, progress) is None
 
 

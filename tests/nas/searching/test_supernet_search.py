@@ -139,7 +139,7 @@ def test_finalists_are_the_front_then_the_next_and_controls_of_all_ranks():
     # Joules as they are known now, not as they were.
     cheap = choose_finalists(records, [*energies[:6], 0.1], replace(SMALL, finalists=1))
     assert 6 in choose_finalists(records, [*energies[:6], 0.1], SMALL) and len(cheap) == 4
-    based = [replace(records[6], baseline=True), *records[:6]]
+    based = [changed(records[6], baseline=True), *records[:6]]
     found = choose_finalists(based, [8.0, *energies[:6]], replace(SMALL, finalists=3, controls=0))
     assert found[0] == 6 and sorted(found[1:]) == [0, 1, 2]
 
