@@ -166,7 +166,7 @@ def test_repeats_under_other_limits_are_no_part_of_a_mean(tmp_path):
     record = run.trials()[0]
     for k, (board, factor) in enumerate([(FULL, 1.1), (CAPPED, 0.5)], start=1):
         reading = record.reading
-        changed = replace(
+        other = replace(
             reading,
             energy_j=reading.energy_j * factor,
             low_j=reading.low_j * factor,
@@ -176,7 +176,7 @@ def test_repeats_under_other_limits_are_no_part_of_a_mean(tmp_path):
         )
         folder = tmp_path / "trial" / f"replica-{k}"
         folder.mkdir(parents=True)
-        replica = changed(record, replica=k, reading=changed)
+        replica = changed(record, replica=k, reading=other)
         (folder / "result.json").write_text(json.dumps(replica.to_dict()))
     mean = pooled(record, tmp_path / "trial").reading
     assert mean.energy_j == pytest.approx(record.reading.energy_j * 1.1**0.5)
@@ -196,7 +196,7 @@ def test_earlier_joules_under_other_limits_are_of_another_situation():
 def two_limits(tmp_path):
     """Thirty models under 700 W, and the first twelve under 350 W at 0.9 of the joules."""
     records = [
-        changed(r, reading=replace(r.reading, board=FULL)) for r in made_records(30, n_sessions=1)
+        replace(r, reading=replace(r.reading, board=FULL)) for r in made_records(30, n_sessions=1)
     ]
     capped = []
     for record in records[:12]:
@@ -208,7 +208,7 @@ def two_limits(tmp_path):
             high_j=record.reading.high_j * 0.9,
             latency_s=record.reading.latency_s * 1.5,
         )
-        capped.append(changed(record, reading=reading, session="capped"))
+        capped.append(replace(record, reading=reading, session="capped"))
     append_records(tmp_path / "r.jsonl", [*records, *capped])
     return tmp_path / "r.jsonl"
 

@@ -256,12 +256,12 @@ def test_a_further_device_that_fails_costs_a_trial_nothing_but_that_reading(run,
     measure = Measurements(lambda *_: own, further)
     assert measure(architecture, WORKLOAD, None, None) is own
     candidate = changed(run.records()[0], readings={}, reading=own.reading, measure_energy_j=1.0)
-    record = measure.added_to(candidate)
+    record = Trial(candidate.candidate, measure.added_to(candidate.outcome))
     assert record.readings["a"].energy_j == 3e-4 and record.readings.keys() == {"a"}
     assert record.unmeasured["b"] == "no kernel" and "worker died" in record.unmeasured["c"]
     # What measuring took on the device that could.
     assert record.measure_energy_j == 2.0
-    assert Measurements(lambda *_: own).added_to(candidate) == candidate
+    assert Measurements(lambda *_: own).added_to(candidate.outcome) == candidate.outcome
 
 
 def test_a_trial_that_its_first_device_cannot_measure_waits_for_no_other(monkeypatch):
