@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from search_fakes import changed, (
+from search_fakes import (
     SPACE,
     WORKLOAD,
+    changed,
     drive,
     failed,
     finished,
