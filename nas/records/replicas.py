@@ -106,7 +106,10 @@ def pooled(record: Trial, trial_folder: Path) -> Trial:
         return record
     every = replicas_of(trial_folder)
     # Failed and interrupted replicas cost something as well.
-    spent = Spent.total([outcome.spent, *_begun(trial_folder), *(r.spent for r in every)])
+    more = [*_begun(trial_folder), *(r.spent for r in every)]
+    if not more:
+        return record
+    spent = Spent.total([outcome.spent, *more])
     if not every:
         return replace(record, outcome=replace(outcome, spent=spent))
     done = [record, *(r for r in every if r.state == "complete")]

@@ -50,7 +50,7 @@ def test_without_replicas_a_trial_is_what_it_was(tmp_path):
 def test_figures_are_means_and_costs_are_sums(tmp_path):
     first = complete(3, 0.90, 1.00e-5)
     put(tmp_path, complete(3, 0.94, 1.21e-5, replica=1))
-    put(tmp_path, failed(changed(first, replica=2), "it broke"))
+    put(tmp_path, changed(failed(changed(first, replica=2), "it broke"), train_energy_j=5.0))
     found = pooled(first, tmp_path / "3")
     assert found.quality == pytest.approx(0.92) and found.energy_j == pytest.approx(1.1e-5)
     assert (found.n_evaluations, found.train_energy_j) == (2, 15.0)
