@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 if TYPE_CHECKING:
     from nas.exporting.export import Exported
     from nas.records.config import SearchConfig
     from nas.searching.controller.session import Listener
-    from nas.store.run import Run
+    from nas.store.run import DriverOptions, Run
     from search_spaces.plugins import Plugin
 
 __all__ = ["export", "load", "plugin", "recipe", "resume", "search"]
@@ -47,34 +47,30 @@ def search(
     config: SearchConfig,
     to: str | Path,
     *,
-    workers: int = 2,
-    address: str | None = None,
-    trial_timeout_s: float | None = None,
-    log: str | None = None,
-    gpus_per_trial: float | None = None,
     resume: bool = False,
     files: Iterable[str | Path] = (),
     listener: Listener | None = None,
+    **options: Unpack[DriverOptions],
 ) -> Run:
     """Search as ``config`` says and keep everything in the folder ``to``.
 
-    ``workers`` trials run at a time, on a Ray of the search's own or on the cluster at
-    ``address``; with 0 they run in this process, without Ray. A trial that takes longer than
-    ``trial_timeout_s`` fails, and the search goes on. With ``log`` (``"tensorboard"``) trials are
-    logged in the run's folder of that name, too. A trial takes ``gpus_per_trial`` of a GPU, by
-    default such that every GPU of the cluster is used.
+    ``options`` are those of ``nas.store.run.Driver``: ``workers`` trials run at a time, 2 by
+    default, on a Ray of the search's own or on the cluster at ``address``; with 0 they run in
+    this process, without Ray. A trial that takes longer than ``trial_timeout_s`` fails, and the
+    search goes on. With ``log`` (``"tensorboard"``) trials are logged in the run's folder of that
+    name, too. A trial takes ``gpus_per_trial`` of a GPU, by default such that every GPU of the
+    cluster is used.
     ``files`` are those of yours that must not change while the run lasts, beside those that
     ``config`` names. With ``resume``, ``to`` is a run that must have been searching just so.
     See ``nas.searching.study.run_search`` for the errors raised.
     """
     from nas.searching.study import run_search
-    from nas.store.cluster_address import LOCAL
     from nas.store.run import Driver
 
     return run_search(
         config,
         Path(to),
-        Driver(workers, address or LOCAL, trial_timeout_s, log, gpus_per_trial),
+        Driver().changed(**options),
         resume=resume,
         files=[Path(file) for file in files],
         listener=listener,
@@ -86,30 +82,20 @@ def resume(
     *,
     trials: int | None = None,
     refine: int | None = None,
-    workers: int | None = None,
-    address: str | None = None,
-    trial_timeout_s: float | None = None,
-    log: str | None = None,
-    gpus_per_trial: float | None = None,
     storage: str | None = None,
     files_at: str | None = None,
     task: str | Path | None = None,
     listener: Listener | None = None,
+    **options: Unpack[DriverOptions],
 ) -> Run:
-    """Go on with the run in the folder ``run``, which knows all that it needs.
+    """Go on with the run in the folder ``run``, which contains all that it needs.
 
-    What is ``None`` is as the run was last driven (``address`` may be ``"local"`` for a Ray of its
-    own, ``workers`` 0 for none). See ``nas.searching.study.resume_search`` for the errors raised.
+    What is ``None`` is as the run was last driven. ``options`` are those of ``search``
+    (``address`` may be ``"local"`` for a Ray of its own, ``workers`` 0 for none). See
+    ``nas.searching.study.resume_search`` for the errors raised.
     """
     from nas.searching.study import resume_search
 
-    options = {
-        "workers": workers,
-        "address": address,
-        "trial_timeout_s": trial_timeout_s,
-        "log": log,
-        "gpus_per_trial": gpus_per_trial,
-    }
     return resume_search(
         Path(run),
         options,

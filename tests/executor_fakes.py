@@ -46,7 +46,7 @@ class Scripted:
 
     def wait(self, judge):
         event = self._events(self.running)
-        done = [event.record] if isinstance(event, Ended) else event.candidates
+        done = [event.candidate] if isinstance(event, Ended) else event.candidates
         for candidate in done:
             del self.running[candidate.number]
         return event

@@ -8,10 +8,12 @@ from record_fakes import made_record
 from run_fakes import make_run
 from safetensors.torch import save_file
 
+from nas.core.estimate import Score
 from nas.core.files import read_json, write_json
 from nas.exporting.artifact import CHECK, load_artifact
 from nas.exporting.prove import Conditions
-from nas.records.trial import TrialRecord
+from nas.records.candidate import Measurement, Outcome
+from nas.records.trial import Trial
 from nas.store.run import load
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
@@ -117,17 +119,15 @@ def made_run(folder, architecture, *, seed=0, **changes):
         validation, test = (
             evaluate(call, task.split(name), batch_size=128) for name in ("validation", "test")
         )
-        data = candidate.to_dict() | {
-            "state": "complete",
-            "quality": validation.value,
-            "quality_se": validation.standard_error,
-            "test_quality": test.value,
-            "test_quality_se": test.standard_error,
-            "reading": made_record(candidate.architecture, workload, 1e-5).reading.to_dict(),
-            "params": count(candidate.architecture, workload).params,
-            "peak_memory_bytes": peak_memory_of(candidate.architecture, workload),
-        }
-        return TrialRecord.from_dict(data)
+        outcome = Outcome(
+            "complete",
+            quality=Score(validation.value, validation.standard_error),
+            test_quality=Score(test.value, test.standard_error),
+            params=count(candidate.architecture, workload).params,
+            peak_memory_bytes=peak_memory_of(candidate.architecture, workload),
+            measurement=Measurement(made_record(candidate.architecture, workload, 1e-5).reading),
+        )
+        return Trial(candidate, outcome)
 
     run = make_run(folder, trials=1, seed=seed, judge=judge, baselines=(architecture,), **changes)
     np.save(run.inputs_path, task.split("validation").inputs[:128])

@@ -4,14 +4,16 @@ import errno
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from record_fakes import made_record, true_j
 from search_fakes import WORKLOAD, finished, truth
 
+from nas.core.estimate import Score
 from nas.core.files import read_json, write_json
 from nas.core.retry import is_os_error, persist
+from nas.records.candidate import Measurement, Outcome
 from predictors.measurement.process import MeasureInterrupted
 
 EPOCHS = 4
@@ -61,13 +63,8 @@ class Faulty:
                 self._befall(fault, first)
         record = measure(candidate.architecture, WORKLOAD, folder / "weights", folder / "inputs")
         quality, _ = truth(candidate.architecture)
-        return replace(
-            candidate,
-            state="complete",
-            quality=quality,
-            quality_se=0.003,
-            reading=record.reading,
-        )
+        measurement = Measurement(record.reading)
+        return Outcome("complete", quality=Score(quality, 0.003), measurement=measurement)
 
     def _befall(self, fault, first):
         if fault == "waits to be killed" and first or fault == "hangs":
@@ -130,7 +127,7 @@ class Failing:
         note(folder / "attempts", os.getpid())
         if candidate.number in self.faults:
             self.faults[candidate.number](folder)
-        return finished(candidate)
+        return finished(candidate).outcome
 
 
 def meet_full_disk(folder):

@@ -3,13 +3,13 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fakes import FakeClock, FakeMeter
 from fault_fakes import note, wait_for
 from record_fakes import made_record
-from search_fakes import WORKLOAD, finished, truth
+from search_fakes import WORKLOAD, changed, finished, truth
 
 from predictors.measurement.exclusive import DeviceLock
 from search_spaces.cost.counting import count
@@ -97,9 +97,9 @@ class Noting:
         wait_for(lambda: len(list(folder.parent.glob("*/trained"))) >= self.abreast)
         time.sleep(0.1)
         record = measure(candidate.architecture, WORKLOAD, folder / "weights", folder / "inputs")
-        return replace(
+        return changed(
             finished(candidate),
             reading=record.reading,
             train_energy_j=self.energy_share(),
             measure_energy_j=record.spent_energy_j,
-        )
+        ).outcome

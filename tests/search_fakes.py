@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
+from nas.core.plain import plain, to_plain
+from nas.records.candidate import Candidate, Outcome
 from nas.records.config import GateConfig, SearchConfig
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Session
 from nas.searching.gating.gate import CandidatePool, Gate
@@ -63,19 +67,74 @@ def truth(architecture):
     return quality, 1e-10 * macs + 1e-6
 
 
-def finished(candidate: TrialRecord) -> TrialRecord:
+# Flat names of tests, and where a trial has them.
+PLACES = {
+    **{"audit": "candidate.is_audit", "baseline": "candidate.is_baseline"},
+    **{name: f"candidate.{name}" for name in ("number", "architecture", "prediction", "replica")},
+    **{name: f"candidate.{name}" for name in ("weights", "joules", "finalist_of")},
+    "inherited_quality": "candidate.inherited_quality.value",
+    **{"quality": "outcome.quality.value", "quality_se": "outcome.quality.standard_error"},
+    "test_quality": "outcome.test_quality.value",
+    "test_quality_se": "outcome.test_quality.standard_error",
+    **{name: f"outcome.{name}" for name in ("state", "reason", "uncompressed_quality")},
+    **{name: f"outcome.{name}" for name in ("params", "peak_memory_bytes", "n_evaluations")},
+    **{name: f"outcome.training.{name}" for name in ("curve", "planned_epochs", "start", "qat")},
+    **{n: f"outcome.measurement.{n}" for n in ("reading", "readings", "unmeasured")},
+    "trained_by": "outcome.training.versions",
+    "measured_by": "outcome.measurement.versions",
+    "duration_s": "outcome.spent.duration_s",
+    "train_energy_j": "outcome.spent.train_energy_j",
+    "measure_energy_j": "outcome.spent.measure_energy_j",
+}
+
+
+def changed(trial, **fields):
+    """``trial``, or a candidate, with these fields of ``PLACES``."""
+    data = {"candidate": to_plain(trial)} if isinstance(trial, Candidate) else trial.to_dict()
+    for name, value in fields.items():
+        *parents, last = PLACES[name].split(".")
+        place = data
+        for parent in parents:
+            if place.get(parent) is None:
+                place[parent] = {"standard_error": 0.01} if "quality" in parent else {}
+            place = place[parent]
+        place[last] = plain(value)
+    if fields.get("state") == "running":
+        data["outcome"] = None
+    changed = Trial.from_dict(json.loads(json.dumps(data)))
+    return changed.candidate if isinstance(trial, Candidate) else changed
+
+
+def evaluated(evaluator, candidate, *arguments):
+    """``candidate`` as a trial with the outcome that ``evaluator`` returns."""
+    return Trial(candidate, evaluator.evaluate(candidate, *arguments))
+
+
+def make_trial(number, state, architecture, quality=None, quality_se=None, **fields):
+    """A trial of these fields of ``PLACES``."""
+    scores = {"quality": quality, "quality_se": quality_se}
+    fields |= {name: value for name, value in scores.items() if value is not None}
+    return changed(Trial(Candidate(number, architecture)), **fields, state=state)
+
+
+def finished(candidate: Candidate | Trial) -> Trial:
     quality, energy_j = truth(candidate.architecture)
-    data = candidate.to_dict() | {
-        "state": "complete",
-        "quality": quality,
-        "quality_se": 0.003,
-        "reading": reading(energy_j).to_dict(),
-        "params": count(candidate.architecture, WORKLOAD).params,
-        "peak_memory_bytes": peak_memory_of(candidate.architecture, WORKLOAD),
-        "train_energy_j": 5.0,
-        "measure_energy_j": 1.0,
-    }
-    return TrialRecord.from_dict(data)
+    return changed(
+        Trial(candidate) if isinstance(candidate, Candidate) else candidate,
+        state="complete",
+        quality=quality,
+        quality_se=0.003,
+        reading=reading(energy_j),
+        params=count(candidate.architecture, WORKLOAD).params,
+        peak_memory_bytes=peak_memory_of(candidate.architecture, WORKLOAD),
+        train_energy_j=5.0,
+        measure_energy_j=1.0,
+    )
+
+
+def failed(candidate: Candidate | Trial, reason) -> Trial:
+    candidate = candidate if isinstance(candidate, Candidate) else candidate.candidate
+    return Trial(candidate, Outcome.failed(reason))
 
 
 def make_session(

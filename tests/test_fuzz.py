@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from record_fakes import DIGITS, made_record, true_j
 from record_fakes import SPACE as RECORD_SPACE
-from search_fakes import SPACE, drive, make_session
+from search_fakes import SPACE, changed, drive, make_session
 from text_fakes import write_table
 
 import nas
@@ -224,7 +224,7 @@ def whole_run(tmp_path_factory):
     drive(make_session(folder, trials=3, sampler="random"))
     trial = folder / "trials" / "0" / "replica-1"
     trial.mkdir(parents=True)
-    shown = json.dumps(nas.load(folder).trial(0).to_dict() | {"replica": 1})
+    shown = json.dumps(changed(nas.load(folder).trial(0), replica=1).to_dict())
     (trial / "result.json").write_text(shown)
     (folder / "ended.json").write_text('{"reason": "over"}')
     (folder / "finalists.json").write_text('{"of": 3, "numbers": [0, 1]}')

@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,15 @@ import nas
 from experiments.benchmarks.formula import formula_reading
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
+from nas.core.estimate import Score
 from nas.core.files import read_json, write_atomic, write_json
 from nas.core.retry import is_os_error, persist
 from nas.evaluation.evaluator import Measure
+from nas.records.candidate import Candidate, Measurement, Outcome
 from nas.records.config import GateConfig, SearchConfig
 from nas.records.rungs import Tell
-from nas.records.trial import TrialRecord
+from nas.records.spent import Spent
+from nas.records.trial import Trial
 from nas.store.run import Run
 from nas.tasks.registry import get_task
 from predictors.measurement.protocol import Protocol, get_protocol
@@ -81,23 +84,20 @@ class SmallEvaluator:
     epoch_s: float
 
     def evaluate(
-        self, candidate: TrialRecord, folder: Path, measure: Measure, tell: Tell | None = None
-    ) -> TrialRecord:
+        self, candidate: Candidate, folder: Path, measure: Measure, tell: Tell | None = None
+    ) -> Outcome:
         """See ``nas.evaluation.evaluator.Evaluator.evaluate``."""
         with _alive(self.alive, "worker"):
             accuracy, error = self._train(candidate.architecture, folder)
             record = measure(
                 candidate.architecture, WORKLOAD, folder / "state.npy", folder / "state.npy"
             )
-        return replace(
-            candidate,
-            state="complete",
-            accuracy=accuracy,
-            quality_se=error,
-            reading=record.reading,
+        return Outcome(
+            "complete",
+            quality=Score(accuracy, error),
             params=count(candidate.architecture, WORKLOAD).params,
-            train_energy_j=1.0,
-            measure_energy_j=record.spent_energy_j,
+            measurement=Measurement(record.reading),
+            spent=Spent(train_energy_j=1.0, measure_energy_j=record.spent_energy_j),
         )
 
     def _train(self, architecture: Architecture, folder: Path) -> tuple[float, float]:
@@ -262,7 +262,7 @@ class Chaos:
         self._nodes = [self._cluster.add_node(**kind) for kind in self._kinds]
         self.address = self._cluster.address
         self.killed: Counter[str] = Counter()
-        self.finished: dict[int, TrialRecord] = {}
+        self.finished: dict[int, Trial] = {}
         self.driver = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -351,7 +351,7 @@ def front_of(run: Run) -> list[list[Any]]:
     return sorted([m.architecture_text, m.quality, m.energy_j] for m in run.front())
 
 
-def undisturbed(folder: Path, chaotic: list[TrialRecord], seed: int) -> Run:
+def undisturbed(folder: Path, chaotic: list[Trial], seed: int) -> Run:
     """A search that is left alone, of the same seed and over the same candidates."""
     folder.mkdir()
     write_json(folder / "baselines.json", [r.architecture.to_dict() for r in chaotic])

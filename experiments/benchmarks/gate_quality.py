@@ -21,10 +21,12 @@ import numpy as np
 from experiments.benchmarks.tables.hwgpt import load_oracle
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
-from nas.core.estimate import Estimate
+from nas.core.estimate import Estimate, Score
 from nas.pareto.dominance import non_dominated_mask
+from nas.records.candidate import Candidate, Measurement
+from nas.records.candidate import Outcome as TrialOutcome
 from nas.records.config import GateConfig
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.gating.gate import CandidatePool, Gate, audit_summary
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
@@ -62,18 +64,18 @@ def to_architecture(model: tuple[int, int, list[int], list[int], bool]) -> Archi
     return Architecture(width, layers)
 
 
-def evaluate(module: Any, oracle: Any, models: Sequence[Any], device: str) -> list[TrialRecord]:
+def evaluate(module: Any, oracle: Any, models: Sequence[Any], device: str) -> list[Trial]:
     """Complete trials with the surrogates' values."""
     perplexity = oracle.perplexity(models)
     energy = oracle.hw_metric(models, device=device, metric="energies")
     return [
-        TrialRecord(
-            number=index,
-            state="complete",
-            architecture=to_architecture(model),
-            accuracy=1 - float(perplexity[index]) / _PERPLEXITY_SCALE,
-            quality_se=0.0,
-            reading=_reading(float(energy[index])),
+        Trial(
+            Candidate(index, to_architecture(model)),
+            TrialOutcome(
+                "complete",
+                quality=Score(1 - float(perplexity[index]) / _PERPLEXITY_SCALE, 0.0),
+                measurement=Measurement(_reading(float(energy[index]))),
+            ),
         )
         for index, model in enumerate(models)
     ]
@@ -128,7 +130,8 @@ def run(
         if verdict.reason is not None:
             dropped.append(record)
         if verdict.reason is None or verdict.audit:
-            evaluated.append(replace(record, audit=verdict.audit))
+            candidate = replace(record.candidate, is_audit=verdict.audit)
+            evaluated.append(replace(record, candidate=candidate))
     points = np.array([record.objectives for record in evaluated])
     front = points[non_dominated_mask(points, (True, False))]
     summary = audit_summary(evaluated)
@@ -144,7 +147,7 @@ def run(
     )
 
 
-def _would_be_on(record: TrialRecord, front: Any) -> bool:
+def _would_be_on(record: Trial, front: Any) -> bool:
     accuracy, energy_j = record.objectives
     better = (front[:, 0] >= accuracy) & (front[:, 1] <= energy_j)
     strictly = (front[:, 0] > accuracy) | (front[:, 1] < energy_j)

@@ -30,10 +30,14 @@ from experiments.benchmarks.paired import Difference
 from experiments.recipes import quickstart
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
+from nas.core.estimate import Score
 from nas.pareto.hypervolume import hypervolume
+from nas.records.candidate import Candidate, Measurement
+from nas.records.candidate import Outcome as TrialOutcome
+from nas.records.candidate import Training as TrialTraining
 from nas.records.config import SearchConfig
 from nas.records.rungs import HalvingConfig, Progress, RungPoint
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Session
 from nas.searching.early_stopping.stopping import Stopper
@@ -286,7 +290,7 @@ def search(
     return Outcome(validation, on_test, tuple(train_s), len(points), n_stopped, lost)
 
 
-def _lost(records: Sequence[TrialRecord], config: SearchConfig, trainings: Trainings) -> int:
+def _lost(records: Sequence[Trial], config: SearchConfig, trainings: Trainings) -> int:
     """How many stopped trials no complete one would dominate, were they complete."""
     workload = get_task(config.task).workload(config.batch_size)
     known = [r.objectives for r in records if r.state == "complete"]
@@ -301,11 +305,11 @@ def _lost(records: Sequence[TrialRecord], config: SearchConfig, trainings: Train
 
 
 def _run(
-    candidate: TrialRecord,
+    candidate: Candidate,
     config: SearchConfig,
     trainings: Trainings,
     stopper: Stopper | None,
-) -> tuple[TrialRecord, float, float]:
+) -> tuple[Trial, float, float]:
     """What became of ``candidate``, its CPU seconds, and its accuracy on the test split."""
     epochs, architecture = config.training.epochs, candidate.architecture
     rungs = () if config.halving is None else config.halving.rungs(epochs)
@@ -317,20 +321,22 @@ def _run(
         assert stopper is not None
         stopped = stopper.judge(candidate.number, Progress(curve, epochs))
         if stopped is not None:
-            return stopped, look.train_s + len(curve) * found.look_s, math.nan
+            return Trial(candidate, stopped), look.train_s + len(curve) * found.look_s, math.nan
     found = trainings.until(architecture, config.seed, None)
     assert found.end is not None
     workload = get_task(config.task).workload(config.batch_size)
-    complete = replace(
-        candidate,
-        state="complete",
-        quality=found.end.quality,
-        quality_se=found.end.standard_error,
-        reading=formula_reading(joules(architecture, workload), workload),
-        curve=curve,
-        planned_epochs=epochs,
+    reading = formula_reading(joules(architecture, workload), workload)
+    complete = TrialOutcome(
+        "complete",
+        quality=Score(found.end.quality, found.end.standard_error),
+        measurement=Measurement(reading),
+        training=TrialTraining(curve, epochs),
     )
-    return complete, found.end.train_s + len(curve) * found.look_s, found.end.test_quality
+    return (
+        Trial(candidate, complete),
+        found.end.train_s + len(curve) * found.look_s,
+        found.end.test_quality,
+    )
 
 
 def volume(points: Sequence[tuple[float, float, float]], which: int) -> float:

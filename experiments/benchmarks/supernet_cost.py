@@ -45,9 +45,10 @@ from nas.evaluation.evaluator import TrainingEvaluator
 from nas.evaluation.fidelity import fidelity_of
 from nas.evaluation.supernet_evaluator import SupernetEvaluator
 from nas.evaluation.supernet_weights import prepare_supernet
+from nas.records.candidate import Candidate
 from nas.records.config import SearchConfig
 from nas.records.supernet import SupernetConfig, choose_finalists
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Session
 from nas.searching.gating.gate import CandidatePool, Gate
@@ -98,9 +99,9 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
     assert supernet is not None
     workload = get_task(config.task).workload(config.batch_size)
     home = folder / "supernet"
-    _, train_s = timed(prepare_supernet, config, home, folder / "locks")
-    trainer = TrainingEvaluator(config, folder / "none", folder / "locks")
-    evaluator = SupernetEvaluator.of(config, trainer, home)
+    _, train_s = timed(prepare_supernet, config.evaluation(), home, folder / "locks")
+    trainer = TrainingEvaluator(config.evaluation(), folder / "none", folder / "locks")
+    evaluator = SupernetEvaluator.of(config.evaluation(), trainer, home)
     sampler = make_sampler(
         config.sampler,
         config.seed,
@@ -114,7 +115,7 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
     session = Session(config, workload, store, gate)
     measure = _by_formula(workload)
 
-    def home_of(candidate: TrialRecord) -> Path:
+    def home_of(candidate: Candidate) -> Path:
         path = folder / "trials" / str(candidate.number)
         path.mkdir(parents=True)
         return path
@@ -122,7 +123,8 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
     started = time.process_time()
     judge_s = 0.0
     while (candidate := session.next_candidate()) is not None:
-        record, cost_s = timed(evaluator.evaluate, candidate, home_of(candidate), measure)
+        outcome, cost_s = timed(evaluator.evaluate, candidate, home_of(candidate), measure)
+        record = Trial(candidate, outcome)
         judge_s += cost_s
         session.finish(record)
     proposing_s = time.process_time() - started - judge_s
@@ -134,7 +136,8 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
     finish_s: list[float] = []
     volumes: list[tuple[float, float]] = []
     while (candidate := session.next_candidate()) is not None:
-        record, cost_s = timed(evaluator.evaluate, candidate, home_of(candidate), measure)
+        outcome, cost_s = timed(evaluator.evaluate, candidate, home_of(candidate), measure)
+        record = Trial(candidate, outcome)
         session.finish(record)
         points.append((*_accuracies(record), math.log10(record.objectives[1])))
         finish_s.append((finish_s[-1] if finish_s else 0.0) + cost_s)
@@ -154,7 +157,7 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
     )
 
 
-def _accuracies(record: TrialRecord) -> tuple[float, float]:
+def _accuracies(record: Trial) -> tuple[float, float]:
     assert record.quality is not None
     return record.quality, record.test_quality or math.nan
 

@@ -12,7 +12,7 @@ from nas.pareto.dominance import as_losses
 from nas.pareto.queries import chances
 from nas.records.front_member import figures_of
 from nas.records.goals import Goals
-from nas.records.trial import TrialRecord, judged
+from nas.records.trial import Trial, judged
 from nas.store.run import Run
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.simulated import describe_on
@@ -134,7 +134,7 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
     on_front = {r.number for r in goals.front(records)}
     rivals.sort(key=lambda r: (r.number not in on_front, r.objectives[1], r.number))
     broken = _broken(goals, record) if is_judged else ()
-    reading, energy_j = record.reading, record.energy_j
+    reading, energy_j, prediction = record.reading, record.energy_j, record.prediction
     probability = None
     if is_judged and not broken:
         members = [figures_of(r) for r in kept]
@@ -155,9 +155,9 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
         joules=record.joules if reading is None else "measured",
         is_estimate=reading is None or reading.is_estimate,
         unit=run.unit,
-        predicted_energy_j=record.predicted_energy_j,
-        predicted_low_j=record.predicted_low_j,
-        predicted_high_j=record.predicted_high_j,
+        predicted_energy_j=None if prediction is None else prediction.mean,
+        predicted_low_j=None if prediction is None else prediction.low,
+        predicted_high_j=None if prediction is None else prediction.high,
         confidence=run.config.gate.confidence,
         inside=_inside(record),
         audit=record.audit,
@@ -195,7 +195,7 @@ def _genes(architecture: Architecture, space: SearchSpace) -> Mapping[str, Any]:
     return {name: value for name, value in genes.items() if not name.startswith(absent)}
 
 
-def _why(record: TrialRecord, is_judged: bool, is_broken: bool, is_dominated: bool) -> Why:
+def _why(record: Trial, is_judged: bool, is_broken: bool, is_dominated: bool) -> Why:
     if is_judged:
         if is_broken:
             return "breaks a limit"
@@ -209,12 +209,12 @@ def _why(record: TrialRecord, is_judged: bool, is_broken: bool, is_dominated: bo
     return found.get(record.state, "judged by inherited weights")
 
 
-def _dominates(goals: Goals, rival: TrialRecord, record: TrialRecord) -> bool:
+def _dominates(goals: Goals, rival: Trial, record: Trial) -> bool:
     theirs, own = as_losses([goals.values(rival), goals.values(record)], goals.maximize)
     return bool(np.all(theirs <= own) and np.any(theirs < own))
 
 
-def _broken(goals: Goals, record: TrialRecord) -> tuple[Broken, ...]:
+def _broken(goals: Goals, record: Trial) -> tuple[Broken, ...]:
     reading = record.reading
     values = {
         "max_joules": record.energy_j,
@@ -230,14 +230,13 @@ def _broken(goals: Goals, record: TrialRecord) -> tuple[Broken, ...]:
     )
 
 
-def _inside(record: TrialRecord) -> bool | None:
-    low, high = record.predicted_low_j, record.predicted_high_j
-    if record.reading is None or low is None or high is None:
+def _inside(record: Trial) -> bool | None:
+    if record.reading is None or record.prediction is None:
         return None
-    return low <= record.reading.energy_j <= high
+    return record.reading.energy_j in record.prediction
 
 
-def _needed(record: TrialRecord, kept: Sequence[TrialRecord]) -> tuple[float | None, float | None]:
+def _needed(record: Trial, kept: Sequence[Trial]) -> tuple[float | None, float | None]:
     """The quality to exceed at these joules, and the joules to go below at this quality."""
     quality, energy_j = record.objectives
     others = [r.objectives for r in kept if r.number != record.number]
@@ -247,7 +246,7 @@ def _needed(record: TrialRecord, kept: Sequence[TrialRecord]) -> tuple[float | N
     )
 
 
-def _dominator(run: Run, record: TrialRecord, rival: TrialRecord) -> Dominator:
+def _dominator(run: Run, record: Trial, rival: Trial) -> Dominator:
     goals = run.config.goals
     own, theirs = goals.values(record), goals.values(rival)
     return Dominator(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import KFold
 
-from nas.records.trial import TrialRecord, judged
+from nas.records.trial import Trial, judged
 from search_spaces.architecture.stacks import split_gene_name
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import encode
@@ -60,9 +60,7 @@ class Importance:
     n_trials: int
 
 
-def importance_of(
-    records: Sequence[TrialRecord], space: SearchSpace, *, seed: int = 0
-) -> Importance:
+def importance_of(records: Sequence[Trial], space: SearchSpace, *, seed: int = 0) -> Importance:
     """Importances by the complete trials among ``records``; genes that never varied are left out.
 
     Raises:
@@ -102,7 +100,7 @@ def importance_of(
     return Importance(tuple(found), r2_j, r2_a, len(complete))
 
 
-def _columns(records: Sequence[TrialRecord], space: SearchSpace) -> dict[str, Array]:
+def _columns(records: Sequence[Trial], space: SearchSpace) -> dict[str, Array]:
     """Features ``(N, F)`` of each gene that varies, those of all layers together.
 
     A layer that is not there gets the mean of those that are: that it is missing is for the gene

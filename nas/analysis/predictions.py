@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.core.estimate import Estimate
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,17 @@ class Coverage:
     share: Estimate
 
 
-def predictions_of(records: Sequence[TrialRecord]) -> list[Predicted]:
+def predictions_of(records: Sequence[Trial]) -> list[Predicted]:
     """Of each trial that was predicted and then measured; finalists would be counted twice."""
     found = []
     for r in records:
-        predicted = (r.predicted_energy_j, r.predicted_low_j, r.predicted_high_j)
-        if r.reading is None or r.finalist_of is not None or None in predicted:
+        reading, predicted = r.reading, r.prediction
+        if reading is None or predicted is None or r.finalist_of is not None:
             continue
-        energy_j, low_j, high_j = (float(value or 0.0) for value in predicted)
-        reading = r.reading
         found.append(
             Predicted(
-                r.number, energy_j, low_j, high_j, reading.energy_j, reading.low_j, reading.high_j
+                *(r.number, predicted.mean, predicted.low, predicted.high),
+                *(reading.energy_j, reading.low_j, reading.high_j),
             )
         )
     return found

@@ -16,7 +16,7 @@ from nas.pareto.hypervolume import hypervolume, reference_point
 from nas.records.config import LARGEST
 from nas.records.goals import Goals
 from nas.records.spent import spent_in
-from nas.records.trial import TrialRecord, judged
+from nas.records.trial import Trial, judged
 from nas.searching.device_account import device_energy_j
 from nas.searching.gating.gate import AuditSummary, audit_summary
 from nas.store.run import Run
@@ -192,7 +192,7 @@ def summarise(
     )
 
 
-def volume_of(records: Sequence[TrialRecord], goals: Goals) -> Volume | None:
+def volume_of(records: Sequence[Trial], goals: Goals) -> Volume | None:
     """The hypervolume of a search's front; ``None`` where there is no front yet."""
     front = goals.front(records)
     if not front:
@@ -218,7 +218,7 @@ def volume_losses(values: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
 
 
 def _stopped_saved(
-    records: Sequence[TrialRecord], field: Literal["duration_s", "train_energy_j"]
+    records: Sequence[Trial], field: Literal["duration_s", "train_energy_j"]
 ) -> float | None:
     """What stopped trials would have spent more of ``field``, ``None`` where that is unknown."""
     total = 0.0
@@ -232,7 +232,7 @@ def _stopped_saved(
     return total
 
 
-def _baseline(records: Sequence[TrialRecord], number: int | None) -> TrialRecord | None:
+def _baseline(records: Sequence[Trial], number: int | None) -> Trial | None:
     complete = {r.number: r for r in judged(records)}
     if number is None:
         return next((r for r in complete.values() if r.baseline), None)
@@ -242,9 +242,7 @@ def _baseline(records: Sequence[TrialRecord], number: int | None) -> TrialRecord
     return complete[number]
 
 
-def _saving(
-    records: Sequence[TrialRecord], baseline: TrialRecord, spent_j: float
-) -> Saving | None:
+def _saving(records: Sequence[Trial], baseline: Trial, spent_j: float) -> Saving | None:
     quality, baseline_j = baseline.objectives
     rivals = [
         (r.objectives[1], r.number)

@@ -34,13 +34,14 @@ from nas.cluster.trial_worker import AWAY, ENDED, PROGRESS, run_trial, worker_id
 from nas.cluster.tune_memory import ForgetEnded
 from nas.core import interrupts
 from nas.core.files import Place
+from nas.core.plain import from_plain, to_plain
 from nas.core.retry import StorageAwayError
 from nas.core.scratch import scratch
 from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.executor import Ended, Judge, Lost, Measuring, Stopped
 from nas.evaluation.outcome import finished_in, folder_of
+from nas.records.candidate import Candidate, Outcome
 from nas.records.rungs import Progress
-from nas.records.trial import TrialRecord
 from nas.store.run import Driver
 
 
@@ -57,7 +58,7 @@ class TuneExecutor:
         self._feed = _Feed(trials_folder)
         self._thread: threading.Thread | None = None
 
-    def submit(self, candidate: TrialRecord) -> None:
+    def submit(self, candidate: Candidate) -> None:
         """See ``Executor``."""
         self._feed.submit(candidate)
         if self._thread is None:
@@ -160,7 +161,7 @@ def _failure(tuner: tune.Tuner) -> ray.exceptions.RayError | None:
 class _Reached:
     """A candidate has come to a rung, and its worker waits for the verdict."""
 
-    def __init__(self, candidate: TrialRecord, progress: Progress) -> None:
+    def __init__(self, candidate: Candidate, progress: Progress) -> None:
         self.candidate, self.progress = candidate, progress
 
 
@@ -176,13 +177,13 @@ class _Feed(Searcher):
         # Ctrl-C interrupts.
         self._turn = threading.Condition()
         self._is_idle = False
-        self._submitted: deque[TrialRecord] = deque()
+        self._submitted: deque[Candidate] = deque()
         self._events: SimpleQueue[Any] = SimpleQueue()
         self._verdict: bool | None = None
         # Tune's thread alone.
-        self._running: dict[str, TrialRecord] = {}
+        self._running: dict[str, Candidate] = {}
 
-    def submit(self, candidate: TrialRecord) -> None:
+    def submit(self, candidate: Candidate) -> None:
         """Queue ``candidate`` for Tune."""
         with self._turn:
             self._submitted.append(candidate)
@@ -223,7 +224,7 @@ class _Feed(Searcher):
             if found is None:
                 died.append(candidate)
             else:
-                self.post(Ended(found))
+                self.post(Ended(candidate, found))
         named = [
             candidate
             for candidate in died
@@ -255,7 +256,7 @@ class _Feed(Searcher):
                 return None
             candidate = self._submitted.popleft()
         self._running[trial_id] = candidate
-        return {"candidate": json.dumps(candidate.to_dict())}
+        return {"candidate": json.dumps(to_plain(candidate))}
 
     @or_end(True)
     def judge(self, trial_id: str, result: Mapping[str, Any]) -> bool:
@@ -264,7 +265,9 @@ class _Feed(Searcher):
         if candidate is None or PROGRESS not in result:
             return True
         self._verdict = None
-        self.post(_Reached(candidate, Progress.from_dict(json.loads(result[PROGRESS]))))
+        self.post(
+            _Reached(candidate, from_plain(Progress, json.loads(result[PROGRESS]), PROGRESS))
+        )
         with self._turn:
             self._turn.wait_for(lambda: self.is_closed or self._verdict is not None)
             goes_on = self._verdict is not False
@@ -286,9 +289,9 @@ class _Feed(Searcher):
             raise StorageAwayError(said[AWAY])
         # What it reported, since the disk may be away just now; what it wrote, where it died then.
         if ENDED in said:
-            self.post(Ended(TrialRecord.from_dict(json.loads(said[ENDED]))))
+            self.post(Ended(candidate, from_plain(Outcome, json.loads(said[ENDED]), ENDED)))
         elif (found := finished_in(candidate, self._trials_folder)) is not None:
-            self.post(Ended(found))
+            self.post(Ended(candidate, found))
         elif error:
             self.post(Lost((candidate,)))
         # Neither: the executor was closed; it stays in flight.

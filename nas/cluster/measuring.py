@@ -26,7 +26,7 @@ from nas.core.files import Place, as_local
 from nas.core.retry import is_of_storage, naming_storage, patience
 from nas.evaluation.evaluator import Measure
 from nas.evaluation.further import FurtherReadings
-from nas.records.trial import TrialRecord
+from nas.records.candidate import Outcome
 from nas.searching.controller.attempts import ATTEMPTS
 from predictors.measurement.process import MeasureInterrupted
 from predictors.measurement.protocol import Protocol
@@ -151,6 +151,6 @@ class Measurements:
                 self._beside.add(name, found)
         return record
 
-    def added_to(self, record: TrialRecord) -> TrialRecord:
-        """``record`` with what further devices measured, and what that took."""
-        return self._beside.added_to(record)
+    def added_to(self, outcome: Outcome) -> Outcome:
+        """Return ``outcome`` with the readings of further devices, and their cost."""
+        return self._beside.added_to(outcome)

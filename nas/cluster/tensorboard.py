@@ -20,7 +20,7 @@ from typing import Any
 # isort: split
 from ray.tune.logger import TBXLoggerCallback
 
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.session import Listener, Snapshot
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import encode
@@ -45,12 +45,12 @@ class TensorBoardLog:
         self._listener = listener
         self._is_lost = False
 
-    def take_up(self, records: Iterable[TrialRecord]) -> None:
+    def take_up(self, records: Iterable[Trial]) -> None:
         """Log what ended while nobody did: the search was killed, or began without a log."""
         for record in records:
             self._log(record)
 
-    def on_change(self, snapshot: Snapshot, record: TrialRecord | None) -> None:
+    def on_change(self, snapshot: Snapshot, record: Trial | None) -> None:
         """See ``nas.searching.controller.session.Listener``."""
         if record is not None:
             self._log(record)
@@ -77,7 +77,7 @@ class TensorBoardLog:
         if self._listener is not None:
             self._listener.on_wait(reason)
 
-    def _log(self, record: TrialRecord) -> None:
+    def _log(self, record: Trial) -> None:
         if self._is_lost or record.state not in ("complete", "stopped"):
             return
         try:
@@ -99,7 +99,7 @@ class _Trial:
         """The folder is there."""
 
 
-def log_trial(record: TrialRecord, space: SearchSpace, folder: Path, unit: str = SAMPLE) -> None:
+def log_trial(record: Trial, space: SearchSpace, folder: Path, unit: str = SAMPLE) -> None:
     """Write the event file of an ended trial, unless there is one; its joules are per ``unit``.
 
     Raises:
@@ -127,7 +127,7 @@ def log_trial(record: TrialRecord, space: SearchSpace, folder: Path, unit: str =
     temporary.rename(final)
 
 
-def figures(record: TrialRecord, unit: str = SAMPLE) -> dict[str, float]:
+def figures(record: Trial, unit: str = SAMPLE) -> dict[str, float]:
     """What is known of a trial, by the names that TensorBoard shows; units are suffixes.
 
     ``energy_j_per_...`` names what the joules are per, such as ``energy_j_per_output_token``.
@@ -147,7 +147,7 @@ def figures(record: TrialRecord, unit: str = SAMPLE) -> dict[str, float]:
         "training_s": record.duration_s,
         "train_energy_j": record.train_energy_j,
         "measure_energy_j": record.measure_energy_j,
-        "predicted_energy_j": record.predicted_energy_j,
+        "predicted_energy_j": None if record.prediction is None else record.prediction.mean,
         "stopped_early": float(record.state == "stopped"),
     }
     return {name: float(value) for name, value in known.items() if value is not None}

@@ -21,14 +21,14 @@ from ray import tune
 from nas.cluster.measuring import Measurements, RayMeasure
 from nas.cluster.waits import tell_driver
 from nas.core.files import Place, read_json, write_json
+from nas.core.plain import from_plain, to_plain
 from nas.core.retry import AwayError, Waits, naming_storage, patience
 from nas.evaluation.evaluator import Evaluator, Measure, forget_unfinished
-from nas.evaluation.outcome import folder_of, is_of, local, outcome
-from nas.records.failures import failed
-from nas.records.replicas import RESULT, result_in
+from nas.evaluation.outcome import failed_in, folder_of, local, outcome, outcome_in
+from nas.records.candidate import Candidate, Outcome
+from nas.records.replicas import write_result
 from nas.records.rungs import Progress, Tell
-from nas.records.spent import with_spent
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 
 # Keys of the results that a worker reports to Tune.
 PROGRESS, ENDED, AWAY = "progress", "record", "storage"
@@ -52,17 +52,17 @@ def run_trial(
 
     Where storage was away for too long Tune hears of that instead: the trial is unfinished.
     """
-    candidate = TrialRecord.from_dict(json.loads(config["candidate"]))
+    candidate = from_plain(Candidate, json.loads(config["candidate"]), "candidate")
     own = folder_of(candidate, folder)
     _say_who(own)
     # A replica repeats a whole evaluation: it is not stopped early.
     tell = None if candidate.replica else _tell
     try:
-        record = evaluate_trial(candidate, own, evaluator, measure, tell, timeout_s, further)
+        ended = evaluate_trial(candidate, own, evaluator, measure, tell, timeout_s, further)
     except AwayError as error:
         tune.report({AWAY: f"trial {candidate.number}: {error}"})
     else:
-        tune.report({ENDED: json.dumps(record.to_dict())})
+        tune.report({ENDED: json.dumps(to_plain(ended))})
 
 
 def worker_ids(folder: Place) -> list[str]:
@@ -86,14 +86,14 @@ def _say_who(folder: Place) -> None:
 
 
 def evaluate_trial(
-    candidate: TrialRecord,
+    candidate: Candidate,
     folder: Place,
     evaluator: Evaluator,
     measure: Measure,
     tell: Tell | None = None,
     timeout_s: float | None = None,
     further: Sequence[RayMeasure] = (),
-) -> TrialRecord:
+) -> Outcome:
     """What became of ``candidate``, which is in ``folder`` as well when this returns.
 
     Of each of ``further`` it has a reading beside that of ``measure``.
@@ -107,27 +107,27 @@ def evaluate_trial(
 
 
 def _evaluated(
-    candidate: TrialRecord,
+    candidate: Candidate,
     folder: Place,
     evaluator: Evaluator,
     measure: Measure,
     tell: Tell | None,
     timeout_s: float | None,
     further: Sequence[RayMeasure],
-) -> TrialRecord:
+) -> Outcome:
     telling = tell_driver(f"trial {candidate.number} waits for storage")
     measuring = Measurements(measure, further)
 
-    def evaluate() -> TrialRecord:
+    def evaluate() -> Outcome:
         return measuring.added_to(evaluator.evaluate(candidate, folder, measuring, tell))
 
     with (
         patience(telling) as waits,
         _time_limit(candidate, folder, timeout_s, waits) as may_end,
     ):
-        record = outcome(candidate, folder, evaluate, cause_of=_cause, may_end=may_end)
+        ended = outcome(candidate, folder, evaluate, cause_of=_cause, may_end=may_end)
     forget_unfinished(folder)
-    return record
+    return ended
 
 
 def _cause(error: Exception) -> BaseException:
@@ -148,7 +148,7 @@ def _cause(error: Exception) -> BaseException:
 
 @contextmanager
 def _time_limit(
-    candidate: TrialRecord, folder: Place, timeout_s: float | None, waits: Waits | None = None
+    candidate: Candidate, folder: Place, timeout_s: float | None, waits: Waits | None = None
 ) -> Iterator[threading.Lock]:
     """End the process of a trial that takes longer than ``timeout_s``, recorded as failed.
 
@@ -173,12 +173,10 @@ def _time_limit(
         with may_end:
             if is_over.is_set():
                 return
-            ended = result_in(folder)
-            if ended is None or not is_of(ended, candidate):
-                reason = f"it took longer than {timeout_s:g} s"
-                record = with_spent(failed(candidate, reason), folder)
+            if outcome_in(folder, candidate) is None:
+                failed = failed_in(folder, f"it took longer than {timeout_s:g} s")
                 with suppress(OSError, AwayError):
-                    write_json(folder / RESULT, record.to_dict())
+                    write_result(folder, Trial(candidate, failed))
                 os._exit(1)
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -193,4 +191,4 @@ def _time_limit(
 
 def _tell(progress: Progress) -> None:
     """Report, and wait for the verdict: if it is to stop, this ends the thread."""
-    tune.report({PROGRESS: json.dumps(progress.to_dict())})
+    tune.report({PROGRESS: json.dumps(to_plain(progress))})

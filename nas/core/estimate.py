@@ -1,8 +1,16 @@
-"""``Estimate``: the one form of an uncertain value."""
+"""Uncertain values: ``Estimate`` has an interval, ``Score`` a standard error."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A mean and its standard error, in the same unit."""
+
+    value: float
+    standard_error: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from nas.core.estimate import Score
 from nas.core.files import Place, read_json, write_json
+from nas.core.plain import from_plain, to_plain
 from nas.core.time_limit import check_time
-from nas.records.config import SearchConfig
+from nas.records.candidate import Candidate, Measurement, Outcome, Training
+from nas.records.config import EvaluationConfig
 from nas.records.replicas import save_scores
 from nas.records.rungs import Progress, RungPoint, Tell
 from nas.records.spent import SPENT, Spending
-from nas.records.trial import TrialRecord
 from predictors.measurement.accounting import whole_device
 from predictors.measurement.records import EnergyRecord
 from search_spaces.architecture import Architecture
@@ -49,15 +50,15 @@ class Measure(Protocol):
 
 
 class Evaluator(Protocol):
-    """Turns a running trial into a complete one."""
+    """Evaluates candidates."""
 
     def evaluate(
-        self, candidate: TrialRecord, folder: Place, measure: Measure, tell: Tell | None = None
-    ) -> TrialRecord:
-        """Evaluate ``candidate``, keeping what is worth keeping under ``folder``.
+        self, candidate: Candidate, folder: Place, measure: Measure, tell: Tell | None = None
+    ) -> Outcome:
+        """Evaluate ``candidate``, with its files in ``folder``, and return a complete outcome.
 
-        Where the search stops trials early, ``tell`` hears of its progress at each rung. Any
-        exception is a failed trial; the search goes on.
+        ``tell`` receives its progress at each rung, where the search stops trials early. Any
+        exception fails the trial; the search goes on.
         """
         ...
 
@@ -72,26 +73,26 @@ class TrainingEvaluator:
     joules is that trial's.
     """
 
-    config: SearchConfig
+    config: EvaluationConfig
     inputs: Place
     lock_folder: Path | None = None
     teacher: Place | None = None
     energy_share: Callable[[], float] = whole_device
 
     def evaluate(
-        self, candidate: TrialRecord, folder: Place, measure: Measure, tell: Tell | None = None
-    ) -> TrialRecord:
+        self, candidate: Candidate, folder: Place, measure: Measure, tell: Tell | None = None
+    ) -> Outcome:
         """See ``Evaluator.evaluate``."""
         return self.train(candidate, folder, measure, tell)
 
     def train(
         self,
-        candidate: TrialRecord,
+        candidate: Candidate,
         folder: Place,
         measure: Measure,
         tell: Tell | None = None,
         initial: Transformer | None = None,
-    ) -> TrialRecord:
+    ) -> Outcome:
         """Evaluate ``candidate``, starting from the weights of ``initial`` where there is one."""
         # Imported here: the driver process, which only ships this object, stays light.
         import torch
@@ -111,7 +112,6 @@ class TrainingEvaluator:
         from search_spaces.models.device import use_device
 
         config, architecture = self.config, candidate.architecture
-        started = time.perf_counter()
         use_device(config.device)
         if config.device == "cpu":
             # One thread per trial: small models gain nothing from more, and trials run abreast.
@@ -129,7 +129,7 @@ class TrainingEvaluator:
             EnergySpan(config.device, share) as span,
             Spending(folder, config.device, share) as spending,
         ):
-            watcher = _Watcher(folder, started, span, spending, tell)
+            watcher = _Watcher(folder, span, spending, tell)
             checkpoints = CheckpointManager(folder / _LOOP, {*rungs, epochs})
             teacher = None
             if self.teacher is not None:
@@ -168,27 +168,22 @@ class TrainingEvaluator:
             fitted.model.to("cpu")
             torch.cuda.empty_cache()
         record = measure(architecture, workload, weights, self.inputs)
-        # What was known of the candidate stays: predictions, and what it is in the search.
-        return replace(
-            candidate,
-            state="complete",
-            quality=fitted.validation.value,
-            quality_se=fitted.validation.standard_error,
+        return Outcome(
+            "complete",
+            quality=Score(fitted.validation.value, fitted.validation.standard_error),
+            test_quality=Score(test.value, test.standard_error),
             uncompressed_quality=fitted.uncompressed.value,
-            start=fitted.start,
-            qat=fitted.qat,
-            test_quality=test.value,
-            test_quality_se=test.standard_error,
-            reading=record.reading,
             params=count(architecture, workload).params,
             peak_memory_bytes=peak_memory_of(architecture, workload, config.measured_device),
-            curve=watcher.curve,
-            planned_epochs=watcher.planned_epochs,
-            duration_s=watcher.duration_s(),
-            train_energy_j=spending.with_earlier(span.energy_j),
-            measure_energy_j=record.spent_energy_j,
-            trained_by=checkpoints.trained_by,
-            measured_by=record.versions,
+            training=Training(
+                watcher.curve,
+                watcher.planned_epochs,
+                fitted.start,
+                fitted.qat,
+                checkpoints.trained_by,
+            ),
+            measurement=Measurement(record.reading, versions=record.versions),
+            spent=spending.total(span.energy_j, record.spent_energy_j),
         )
 
 
@@ -199,45 +194,27 @@ def checked_step(lock: DeviceLock) -> AbstractContextManager[object]:
 
 
 class _Watcher:
-    """A trial's progress, on disk before anybody hears of it.
-
-    What the trial cost before it was interrupted is counted, that of repeated epochs too.
-    """
+    """A trial's progress, on disk before anything else receives it."""
 
     def __init__(
-        self,
-        folder: Place,
-        started_s: float,
-        span: EnergySpan,
-        spending: Spending,
-        tell: Tell | None,
+        self, folder: Place, span: EnergySpan, spending: Spending, tell: Tell | None
     ) -> None:
         self._path = folder / _PROGRESS
-        self._started_s, self._span, self._tell = started_s, span, tell
-        self._spending = spending
+        self._span, self._spending, self._tell = span, spending, tell
         earlier = unfinished(folder)
         self.curve: tuple[RungPoint, ...] = () if earlier is None else earlier.curve
         self.planned_epochs = None if earlier is None else earlier.planned_epochs
 
     def look(self, look: Look) -> None:
-        """Keep and tell what ``look`` found; a rung that was interrupted is told again."""
+        """Record a rung, again where training was interrupted there."""
         point = RungPoint(look.epoch, look.quality.value, look.quality.standard_error)
         self.curve = (*(p for p in self.curve if p.epoch < look.epoch), point)
         self.planned_epochs = look.epochs
-        progress = Progress(
-            self.curve,
-            look.epochs,
-            look.start,
-            self.duration_s(),
-            self._spending.with_earlier(self._span.lap()),
-        )
-        write_json(self._path, progress.to_dict())
+        spent = self._spending.total(self._span.lap())
+        progress = Progress(self.curve, look.epochs, look.start, spent)
+        write_json(self._path, to_plain(progress))
         if self._tell is not None:
             self._tell(progress)
-
-    def duration_s(self) -> float:
-        """Seconds until now, those before an interruption included."""
-        return self._spending.earlier.duration_s + time.perf_counter() - self._started_s
 
 
 def unfinished(folder: Place) -> Progress | None:
@@ -246,8 +223,8 @@ def unfinished(folder: Place) -> Progress | None:
     ``None`` where it came to none, or that cannot be read: then its rungs are looked at again.
     """
     try:
-        return Progress.from_dict(read_json(folder / _PROGRESS))
-    except (ValueError, TypeError, LookupError):
+        return from_plain(Progress, read_json(folder / _PROGRESS), _PROGRESS)
+    except ValueError:
         return None
 
 

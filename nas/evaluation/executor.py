@@ -14,37 +14,38 @@ from typing import Protocol
 
 from nas.core.files import Place
 from nas.evaluation.evaluator import Evaluator
+from nas.records.candidate import Candidate, Outcome
 from nas.records.config import SearchConfig
 from nas.records.device_names import MeasuredDevice, MeterFound
 from nas.records.rungs import Progress
-from nas.records.trial import TrialRecord
 from predictors.measurement.protocol import Protocol as MeasuringProtocol
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A candidate has ended, as ``record`` says; its folder contains the same."""
+    """A candidate has ended, with an ``outcome`` that is in its folder as well."""
 
-    record: TrialRecord
+    candidate: Candidate
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
     """A candidate is stopped early, by the verdict at a rung."""
 
-    candidate: TrialRecord
+    candidate: Candidate
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
     """Workers died that evaluated ``candidates``; ``named`` are those known to have caused it."""
 
-    candidates: tuple[TrialRecord, ...]
-    named: tuple[TrialRecord, ...] = ()
+    candidates: tuple[Candidate, ...]
+    named: tuple[Candidate, ...] = ()
 
 
 # From a candidate and its progress at a rung to whether it trains on.
-Judge = Callable[[TrialRecord, Progress], bool]
+Judge = Callable[[Candidate, Progress], bool]
 
 
 class Executor(Protocol):
@@ -55,7 +56,7 @@ class Executor(Protocol):
         """Candidates that are evaluated at a time, >= 1."""
         ...
 
-    def submit(self, candidate: TrialRecord) -> None:
+    def submit(self, candidate: Candidate) -> None:
         """Evaluate ``candidate``, which ``wait`` returns once."""
         ...
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 
 # Below this a search by inherited qualities is advised against.
 LEAST_TAU = 0.5
@@ -45,7 +45,7 @@ class Fidelity:
         return self.tau < LEAST_TAU
 
 
-def fidelity_of(records: Sequence[TrialRecord]) -> Fidelity | None:
+def fidelity_of(records: Sequence[Trial]) -> Fidelity | None:
     """That of a search's finalists; ``None`` where there are too few of them."""
     pairs = [
         (record.inherited_quality, record.quality)

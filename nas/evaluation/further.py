@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from nas.records.trial import TrialRecord
+from nas.records.candidate import Outcome
+from nas.records.spent import Spent
 from predictors.measurement.records import EnergyRecord
 from predictors.meters.base import EnergyReading
 
@@ -30,13 +31,13 @@ class FurtherReadings:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         self.unmeasured[name] = lines[0]
 
-    def added_to(self, record: TrialRecord) -> TrialRecord:
-        """Return ``record`` with these readings, and with what they took."""
-        if record.reading is None or not (self.readings or self.unmeasured):
-            return record
+    def added_to(self, outcome: Outcome) -> Outcome:
+        """Return ``outcome`` with these readings and their cost."""
+        measurement = outcome.measurement
+        if measurement.reading is None or not (self.readings or self.unmeasured):
+            return outcome
         return replace(
-            record,
-            readings=self.readings,
-            unmeasured=self.unmeasured,
-            measure_energy_j=(record.measure_energy_j or 0.0) + self.spent_j,
+            outcome,
+            measurement=replace(measurement, readings=self.readings, unmeasured=self.unmeasured),
+            spent=Spent.total([outcome.spent, Spent(measure_energy_j=self.spent_j)]),
         )

@@ -1,4 +1,4 @@
-"""One candidate's outcome, whatever its evaluation raises; its record is on disk."""
+"""The outcome of one candidate, whatever its evaluation raises, written to its folder."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from nas.core.files import Place, write_json
+from nas.core.files import Place
 from nas.core.retry import as_away, is_of_storage, is_os_error, persist
 from nas.core.time_limit import TimeLimitError
-from nas.records.failures import failed
-from nas.records.replicas import RESULT, replica_folder, result_in
-from nas.records.spent import with_spent
-from nas.records.trial import TrialRecord
+from nas.records.candidate import Candidate, Outcome
+from nas.records.replicas import replica_folder, result_in, write_result
+from nas.records.spent import Spent, spent_in
+from nas.records.trial import Trial
 
 
 def outcome(
-    candidate: TrialRecord,
+    candidate: Candidate,
     folder: Place,
-    evaluate: Callable[[], TrialRecord],
+    evaluate: Callable[[], Outcome],
     *,
     cause_of: Callable[[Exception], BaseException] = lambda error: error,
     may_end: AbstractContextManager[object] | None = None,
-) -> TrialRecord:
-    """Return what ``evaluate`` does, or ``candidate`` as a failure; ``folder`` contains the same.
+) -> Outcome:
+    """Return what ``evaluate`` does, or a failure; ``folder`` contains the same.
 
     ``cause_of`` returns what a failure comes from, or raises what is no candidate's fault.
     ``may_end`` is held while the record is written.
@@ -32,46 +32,53 @@ def outcome(
         AwayError: storage was full, away or refusing for too long; the trial is unfinished.
     """
     _prepare(folder)
-    known = result_in(folder)
-    if known is not None and is_of(known, candidate):
-        # It ended before, and whoever ran it died: it is not evaluated twice.
+    known = outcome_in(folder, candidate)
+    if known is not None:
+        # It ended before its worker died: it is not evaluated twice.
         return known
     try:
         # Again from what it kept, where storage was away: the candidate is not to blame.
-        record = persist(evaluate, is_storage=False)
+        ended = persist(evaluate, is_storage=False)
     except MemoryError:
-        record = with_spent(failed(candidate, "out of memory"), folder)
+        ended = failed_in(folder, "out of memory")
     except TimeLimitError as error:
-        record = with_spent(failed(candidate, str(error)), folder)
+        ended = failed_in(folder, str(error))
     except Exception as error:
         cause = cause_of(error)
         if is_of_storage(cause, local(folder)):
             # Nor is the candidate to blame for a full disk, wherever it was met.
             raise as_away(cause) from error
-        record = with_spent(failed(candidate, f"{type(cause).__name__}: {cause}"), folder)
+        ended = failed_in(folder, f"{type(cause).__name__}: {cause}")
     with may_end or nullcontext():
-        write_json(folder / RESULT, record.to_dict())
-    return record
+        write_result(folder, Trial(candidate, ended))
+    return ended
 
 
-def folder_of(candidate: TrialRecord, trials_folder: Place) -> Place:
-    """The folder of a trial or of a replica of one."""
+def failed_in(folder: Place, reason: str) -> Outcome:
+    """Return the outcome of a trial that failed, with what its attempts in ``folder`` spent."""
+    return Outcome.failed(reason, spent_in(folder) or Spent())
+
+
+def folder_of(candidate: Candidate, trials_folder: Place) -> Place:
+    """Return the folder of a trial or of a replica of one."""
     return replica_folder(trials_folder / str(candidate.number), candidate.replica)
 
 
-def finished_in(candidate: TrialRecord, trials_folder: Place) -> TrialRecord | None:
-    """The record of ``candidate`` where it ended, ``None`` where it did not."""
-    found = result_in(folder_of(candidate, trials_folder))
-    return found if found is not None and is_of(found, candidate) else None
+def finished_in(candidate: Candidate, trials_folder: Place) -> Outcome | None:
+    """Return the outcome of ``candidate`` where it ended, ``None`` where it did not."""
+    return outcome_in(folder_of(candidate, trials_folder), candidate)
 
 
-def is_of(result: TrialRecord, candidate: TrialRecord) -> bool:
-    """Whether ``result`` is the outcome of ``candidate``."""
-    return (result.number, result.replica, result.architecture) == (
+def outcome_in(folder: Place, candidate: Candidate) -> Outcome | None:
+    """Return the outcome in ``folder`` if it is that of ``candidate``."""
+    trial = result_in(folder)
+    if trial is None or (trial.number, trial.replica, trial.architecture) != (
         candidate.number,
         candidate.replica,
         candidate.architecture,
-    )
+    ):
+        return None
+    return trial.outcome
 
 
 def local(folder: Place) -> Path | None:

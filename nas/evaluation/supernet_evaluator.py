@@ -6,12 +6,14 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from nas.core.estimate import Score
 from nas.core.files import Place
 from nas.evaluation.evaluator import Measure, TrainingEvaluator
 from nas.evaluation.supernet_weights import SharedWeights, rebuilt, teacher_of
-from nas.records.config import SearchConfig
+from nas.records.candidate import Candidate, Measurement, Outcome, Training
+from nas.records.config import EvaluationConfig
 from nas.records.rungs import Tell
-from nas.records.trial import TrialRecord
+from nas.records.spent import Spent
 from nas.training.config import DistillConfig
 from search_spaces.architecture import Compression
 
@@ -42,7 +44,7 @@ class SupernetEvaluator:
 
     @classmethod
     def of(
-        cls, config: SearchConfig, trainer: TrainingEvaluator, folder: Place
+        cls, config: EvaluationConfig, trainer: TrainingEvaluator, folder: Place
     ) -> SupernetEvaluator:
         """With the supernet in ``folder``.
 
@@ -61,13 +63,12 @@ class SupernetEvaluator:
         if teacher is None:
             training = replace(training, distill=DistillConfig(logit_weight=_TEACHER_SHARE))
             teacher = teacher_of(folder)
-        # Another record than the search's, whose rules are of what a user may ask.
         finishing = replace(config, supernet=None, training=training, teacher=str(teacher))
         return cls(replace(trainer, config=finishing, teacher=teacher), SharedWeights.load(folder))
 
     def evaluate(
-        self, candidate: TrialRecord, folder: Place, measure: Measure, tell: Tell | None = None
-    ) -> TrialRecord:
+        self, candidate: Candidate, folder: Place, measure: Measure, tell: Tell | None = None
+    ) -> Outcome:
         """See ``Evaluator.evaluate``."""
         import torch
 
@@ -92,7 +93,7 @@ class SupernetEvaluator:
         workload = get_task(config.task).workload(config.batch_size)
         return rebuilt(config.space, workload, self.weights, config.device)
 
-    def _inherited(self, candidate: TrialRecord, folder: Place, measure: Measure) -> TrialRecord:
+    def _inherited(self, candidate: Candidate, folder: Place, measure: Measure) -> Outcome:
         from nas.tasks.registry import get_task
         from nas.training.evaluate import evaluate
         from nas.training.objectives import objective_of
@@ -129,29 +130,24 @@ class SupernetEvaluator:
             validation = uncompressed
             if any(block.compression != Compression() for block in architecture.blocks):
                 validation = quality(run_eagerly(compress(model, architecture)).call)
-        reading, measure_j, measured_by = None, None, {}
+        measurement, measure_j = Measurement(), None
         if candidate.joules == "measured":
             weights = folder / _WEIGHTS
             save_weights(model, weights)
             record = measure(architecture, supernet.workload, weights, self.trainer.inputs)
-            reading, measure_j = record.reading, record.spent_energy_j
-            measured_by = record.versions
+            measurement = Measurement(record.reading, versions=record.versions)
+            measure_j = record.spent_energy_j
             # The supernet has them.
             weights.unlink()
-        return replace(
-            candidate,
-            state="complete",
-            quality=validation.value,
-            quality_se=validation.standard_error,
+        return Outcome(
+            "complete",
+            quality=Score(validation.value, validation.standard_error),
             uncompressed_quality=uncompressed.value,
-            start="supernet",
-            reading=reading,
             params=count(architecture, supernet.workload).params,
             peak_memory_bytes=peak_memory_of(
                 architecture, supernet.workload, config.measured_device
             ),
-            duration_s=time.perf_counter() - started,
-            train_energy_j=span.energy_j,
-            measure_energy_j=measure_j,
-            measured_by=measured_by,
+            training=Training(start="supernet"),
+            measurement=measurement,
+            spent=Spent(time.perf_counter() - started, span.energy_j, measure_j),
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.core.files import Place, as_local, read_json, write_json
+from nas.core.plain import to_plain
 from nas.evaluation.teacher import keep_outputs
-from nas.records.config import SearchConfig
+from nas.records.config import EvaluationConfig
 from nas.records.trained_once import (
     SUPERNET_FILE,
     SupernetRecord,
@@ -54,7 +55,7 @@ def teacher_of(folder: Place) -> Place:
     return folder / _TEACHER
 
 
-def prepare_supernet(config: SearchConfig, folder: Place, lock_folder: Path | None) -> None:
+def prepare_supernet(config: EvaluationConfig, folder: Place, lock_folder: Path | None) -> None:
     """Make what ``folder`` lacks of the supernet; run where candidates are judged."""
     import torch
 
@@ -120,7 +121,7 @@ def prepare_supernet(config: SearchConfig, folder: Place, lock_folder: Path | No
         smallest_quality=qualities[1],
         energy_j=energy_j,
     )
-    write_json(folder / SUPERNET_FILE, asdict(record))
+    write_json(folder / SUPERNET_FILE, to_plain(record))
     (folder / _LOOP).unlink(missing_ok=True)
 
 
@@ -130,7 +131,7 @@ def spent_before(folder: Place) -> float | None:
     return read_json(path)["energy_j"] if path.is_file() else 0.0
 
 
-def _quality(supernet: Supernet, architecture: Architecture, config: SearchConfig) -> float:
+def _quality(supernet: Supernet, architecture: Architecture, config: EvaluationConfig) -> float:
     from nas.tasks.registry import get_task
     from nas.training.evaluate import evaluate
     from nas.training.objectives import objective_of
@@ -146,7 +147,9 @@ def _quality(supernet: Supernet, architecture: Architecture, config: SearchConfi
     ).value
 
 
-def _keep_teacher(supernet: Supernet, config: SearchConfig, folder: Place, quality: float) -> None:
+def _keep_teacher(
+    supernet: Supernet, config: EvaluationConfig, folder: Place, quality: float
+) -> None:
     """Write the largest member as a teacher, unless finalists learn from another one."""
     from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
     from search_spaces.cost.counting import count

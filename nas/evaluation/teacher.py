@@ -16,9 +16,9 @@ from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
 
 from nas.core.files import Place, read_json, write_json
-from nas.records.config import LARGEST, SearchConfig
+from nas.records.config import LARGEST, EvaluationConfig
 from nas.records.spent import Spending
-from nas.records.trained_once import TEACHER_FILE, TeacherRecord, read_record
+from nas.records.trained_once import TEACHER_FILE, TeacherRecord, read_record, write_record
 from search_spaces.space.sampling import largest
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def is_ready(folder: Place) -> bool:
 
 
 def prepare_teacher(
-    config: SearchConfig, folder: Place, lock_folder: Path | None
+    config: EvaluationConfig, folder: Place, lock_folder: Path | None
 ) -> TeacherRecord:
     """Make what ``folder`` lacks of the teacher; run where candidates are trained."""
     import torch
@@ -90,12 +90,12 @@ def prepare_teacher(
     record = read_record(folder)
     if record is None:
         record = _trained(config, folder, lock)
-        write_json(folder / TEACHER_FILE, record.to_dict())
+        write_record(folder, record)
     if record.outputs_energy_j is None:
         with EnergySpan(config.device) as span, lock.shared():
             tabulated = keep_outputs(config, folder)
         record = replace(record, outputs_energy_j=span.energy_j, tabulated=tabulated)
-        write_json(folder / TEACHER_FILE, record.to_dict())
+        write_record(folder, record)
     return record
 
 
@@ -124,7 +124,7 @@ def load_teacher(folder: Place, task: str, device: str) -> TrainedTeacher:
     return TrainedTeacher(network.model.to(device), network.architecture, outputs)
 
 
-def _trained(config: SearchConfig, folder: Place, lock: Any) -> TeacherRecord:
+def _trained(config: EvaluationConfig, folder: Place, lock: Any) -> TeacherRecord:
     """Train the largest member, or take over the artifact, and write its network."""
     from nas.tasks.registry import get_task
     from nas.training.distill import teacher_recipe
@@ -180,11 +180,11 @@ def _trained(config: SearchConfig, folder: Place, lock: Any) -> TeacherRecord:
         architecture=architecture,
         params=count(architecture, workload).params,
         quality=validation.value,
-        train_energy_j=spending.with_earlier(span.energy_j) if own else None,
+        train_energy_j=spending.total(span.energy_j).train_energy_j if own else None,
     )
 
 
-def keep_outputs(config: SearchConfig, folder: Place) -> bool:
+def keep_outputs(config: EvaluationConfig, folder: Place) -> bool:
     """Write the teacher's outputs if they fit; whether they did."""
     from nas.tasks.registry import get_task
     from nas.training.distill import TABLE_LIMIT_BYTES, table_bytes, tabulate

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from nas.core.markdown import code, comment, plain
+from nas.core.plain import to_plain
 from nas.core.versions import described, versions
 from nas.exporting.formats.form_card import board_of, describe_forms, flags_of
 from nas.exporting.verify import Verification
@@ -18,7 +19,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.architecture.simulated import describe_on
 
 if TYPE_CHECKING:
-    from nas.records.trial import TrialRecord
+    from nas.records.trial import Trial
     from nas.store.run import Run
 
 SCHEMA_VERSION = 1
@@ -27,7 +28,7 @@ _MOST_LABELS = 10
 
 def make_card(
     run: Run,
-    record: TrialRecord,
+    record: Trial,
     verification: Verification,
     carried: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def make_card(
         "start": record.start,
         "qat": record.qat,
         "uncompressed_validation_quality": record.uncompressed_quality,
-        "teacher": None if teacher is None else teacher.to_dict(),
+        "teacher": None if teacher is None else to_plain(teacher),
         "carbon_g_per_kwh": run.config.carbon_g_per_kwh,
         "formats": {},
     }

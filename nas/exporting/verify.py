@@ -20,7 +20,7 @@ from predictors.measurement.exclusive import DeviceLock
 from search_spaces.workload import PHASES
 
 if TYPE_CHECKING:
-    from nas.records.trial import TrialRecord
+    from nas.records.trial import Trial
     from nas.store.run import Run
     from predictors.meters.base import EnergyReading
     from search_spaces.workload import Phase
@@ -52,7 +52,7 @@ class Verification:
         return asdict(self)
 
 
-def verify(run: Run, record: TrialRecord, folder: Path, *, joule_tolerance: float) -> Verification:
+def verify(run: Run, record: Trial, folder: Path, *, joule_tolerance: float) -> Verification:
     """Reload the artifact in ``folder`` in fresh processes and compare it with its trial.
 
     Of a decoder that was searched by a phase of its use, the other phase is measured as well:

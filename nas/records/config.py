@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from nas.core.files import place_at
 from nas.core.nearest import did_you_mean
-from nas.core.typed import check_plain_fields
+from nas.core.plain import from_plain, to_plain
 from nas.records.device_names import MeasuredDevice
 from nas.records.goals import Cost, Goals, read_limits
 from nas.records.rungs import HalvingConfig
@@ -25,24 +24,6 @@ SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 
 # The teacher that a search trains itself: the space's largest member.
 LARGEST = "largest"
-# Fields that runs made before there were such may lack.
-_LATER = frozenset(
-    {
-        "warm_start",
-        "predictor",
-        "halving",
-        "objectives",
-        "max_latency_s",
-        "max_params",
-        "max_memory_bytes",
-        "reference",
-        "refine",
-        "supernet",
-        "plugins",
-        "measure_on",
-        "files_at",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,54 +214,52 @@ class SearchConfig:
             check_named(plugin)
             load_plugin(plugin)
 
+    def evaluation(self, device: str | None = None) -> EvaluationConfig:
+        """Return the section that workers need, to train on ``device`` in place of this one's."""
+        return EvaluationConfig(
+            task=self.task,
+            space=self.space,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            device=device or self.device,
+            measured_device=self.measured_device,
+            training=self.training,
+            teacher=self.teacher,
+            halving=self.halving,
+            supernet=self.supernet,
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
-        data = {f.name: getattr(self, f.name) for f in fields(self)}
-        data["objectives"] = list(self.objectives)
-        data["reference"] = None if self.reference is None else list(self.reference)
-        data["space"] = self.space.to_dict()
-        data["training"] = self.training.to_dict()
-        data["gate"] = {f.name: getattr(self.gate, f.name) for f in fields(self.gate)}
-        data["halving"] = None if self.halving is None else asdict(self.halving)
-        data["supernet"] = None if self.supernet is None else self.supernet.to_dict()
-        data["baselines"] = [baseline.to_dict() for baseline in self.baselines]
-        data["warm_start"] = list(self.warm_start)
-        data["measure_on"] = [device.to_dict() for device in self.measure_on]
-        data["plugins"] = [plugin.to_dict() for plugin in self.plugins]
-        return data
+        """Return plain data for JSON; ``from_dict`` reads it back."""
+        return to_plain(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SearchConfig:
+    def from_dict(cls, data: Any) -> SearchConfig:
         """Read ``to_dict``'s form.
 
         Raises:
             ValueError: a key is unknown or missing, or a value not allowed.
         """
-        allowed = {f.name for f in fields(cls)}
-        if not isinstance(data, Mapping) or data.keys() | _LATER != allowed:
-            raise ValueError(
-                f"search config must have exactly the keys {', '.join(sorted(allowed))}"
-            )
-        values = dict(data)
-        values["space"] = SearchSpace.from_dict(values["space"])
-        values["training"] = TrainingConfig.from_dict(values["training"])
-        values["gate"] = GateConfig(**values["gate"])
-        if values.get("halving") is not None:
-            values["halving"] = HalvingConfig(**values["halving"])
-        if values.get("supernet") is not None:
-            values["supernet"] = SupernetConfig.from_dict(values["supernet"])
-        values["baselines"] = tuple(Architecture.from_dict(b) for b in values["baselines"])
-        values["warm_start"] = tuple(values.get("warm_start", ()))
-        values["measure_on"] = tuple(
-            MeasuredDevice.from_dict(d) for d in values.get("measure_on", ())
-        )
-        values["plugins"] = tuple(Plugin.from_dict(p) for p in values.get("plugins", ()))
-        values["objectives"] = tuple(values.get("objectives", ()))
-        if values.get("reference") is not None:
-            values["reference"] = tuple(values["reference"])
-        config = cls(**values)
-        check_plain_fields(config)
-        return config
+        return from_plain(cls, data, "search config")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationConfig:
+    """The section of a ``SearchConfig`` by which workers evaluate candidates.
+
+    ``device`` is where they train, ``measured_device`` the one whose joules are the objective.
+    """
+
+    task: str
+    space: SearchSpace
+    batch_size: int
+    seed: int
+    device: str
+    measured_device: str
+    training: TrainingConfig
+    teacher: str | None = None
+    halving: HalvingConfig | None = None
+    supernet: SupernetConfig | None = None
 
 
 def _check_goes_with_supernet(config: SearchConfig) -> None:

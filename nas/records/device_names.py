@@ -8,9 +8,7 @@ further one, too, and has a reading by its name.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from predictors.meters.select import choose_meter, limits_of, parse_device
 
@@ -60,22 +58,6 @@ class MeasuredDevice:
                 f"measure_on must be NAME, NAME=DEVICE or NAME=DEVICE/METER, got {text!r}"
             )
         return cls(name, parse_device(device) if device else None, meter or None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> MeasuredDevice:
-        """Read ``to_dict``'s form.
-
-        Raises:
-            ValueError: a key is unknown or missing, or a value not allowed.
-        """
-        allowed = {f.name for f in fields(cls)}
-        if not isinstance(data, Mapping) or data.keys() != allowed:
-            raise ValueError(f"measure_on must have exactly the keys {', '.join(sorted(allowed))}")
-        return cls(**data)
 
 
 @dataclass(frozen=True, slots=True)

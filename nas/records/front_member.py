@@ -5,28 +5,28 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from nas.pareto.queries import Figures, FrontMember
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.tasks.base.metric import ACCURACY, Metric
 from search_spaces.architecture.simulated import describe_on
 from search_spaces.workload import SAMPLE, Workload
 
 
-def figures_of(record: TrialRecord) -> Figures:
+def figures_of(record: Trial) -> Figures:
     """What the front compares complete trials by.
 
     Raises:
         ValueError: the trial is not complete.
     """
-    reading, quality, energy_j = record.reading, record.quality, record.energy_j
-    if energy_j is None or quality is None or record.quality_se is None:
+    reading, quality, energy = record.reading, record.quality, record.energy
+    if energy is None or quality is None or record.quality_se is None:
         raise ValueError(f"trial {record.number} must be complete, got {record.state}")
     return Figures(
         trial=record.number,
         quality=quality,
         quality_se=record.quality_se,
-        energy_j=energy_j,
-        energy_low_j=(record.predicted_low_j or energy_j) if reading is None else reading.low_j,
-        energy_high_j=(record.predicted_high_j or energy_j) if reading is None else reading.high_j,
+        energy_j=energy.mean,
+        energy_low_j=energy.low,
+        energy_high_j=energy.high,
         params=record.params or 0,
         latency_s=None if reading is None else reading.latency_s,
         peak_memory_bytes=record.peak_memory_bytes,
@@ -34,7 +34,7 @@ def figures_of(record: TrialRecord) -> Figures:
 
 
 def member_of(
-    record: TrialRecord,
+    record: Trial,
     device: str,
     workload: Workload | None = None,
     metric: Metric = ACCURACY,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nas.core.nearest import did_you_mean
 from nas.core.units import Quantity, parse_bytes, parse_count, parse_joules, parse_seconds
 from nas.pareto.dominance import non_dominated_mask
-from nas.records.trial import TrialRecord, judged
+from nas.records.trial import Trial, judged
 from search_spaces.cost.counting import count_batch
 from search_spaces.cost.memory import peak_memory_bytes
 from search_spaces.space import SearchSpace
@@ -121,7 +121,7 @@ class Goals:
         """Whether a candidate's latency matters."""
         return self.max_latency_s is not None or "latency" in self.costs
 
-    def values(self, record: TrialRecord) -> tuple[float, ...]:
+    def values(self, record: Trial) -> tuple[float, ...]:
         """The objectives of a complete trial.
 
         Raises:
@@ -129,7 +129,7 @@ class Goals:
         """
         return (*record.objectives, *(_measured(record, cost) for cost in self.costs))
 
-    def excess(self, record: TrialRecord) -> dict[str, float]:
+    def excess(self, record: Trial) -> dict[str, float]:
         """How far a complete trial is beyond each measured limit, as logarithms of ratios."""
         _, energy_j = record.objectives
         found = {}
@@ -139,7 +139,7 @@ class Goals:
             found["max_latency_s"] = math.log(_measured(record, "latency") / self.max_latency_s)
         return found
 
-    def keeps(self, record: TrialRecord) -> bool:
+    def keeps(self, record: Trial) -> bool:
         """Whether a complete trial breaks no limit."""
         limits = (("params", self.max_params), ("memory", self.max_memory_bytes))
         return max(self.excess(record).values(), default=0.0) <= 0 and all(
@@ -147,7 +147,7 @@ class Goals:
             for cost, limit in limits
         )
 
-    def front(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    def front(self, records: Sequence[Trial]) -> list[Trial]:
         """Of all trials the complete ones that break no limit and that none such dominates.
 
         In a search by a supernet those of inherited weights only where no other is complete.
@@ -205,7 +205,7 @@ def read_limits(record: object) -> None:
             object.__setattr__(record, name, parse(value, name))
 
 
-def _measured(record: TrialRecord, cost: Cost) -> float:
+def _measured(record: Trial, cost: Cost) -> float:
     """A cost of a complete trial."""
     value: float | None
     if cost == "latency":

@@ -15,9 +15,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.core.files import Place, as_local, copy_file, read_array, read_json, write_atomic
+from nas.core.estimate import Score
+from nas.core.files import (
+    Place,
+    as_local,
+    copy_file,
+    read_array,
+    read_json,
+    write_atomic,
+    write_json,
+)
 from nas.records.spent import Spent, spent_in
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from predictors.meters.base import EnergyReading
 from predictors.meters.flags import BOARDS_DIFFER
 
@@ -42,7 +51,7 @@ def save_scores(folder: Place, scores_N: NDArray[np.float32]) -> None:
     write_atomic(folder / SCORES, write)
 
 
-def replicas_of(trial_folder: Path) -> list[TrialRecord]:
+def replicas_of(trial_folder: Path) -> list[Trial]:
     """Every replica that has ended, failed ones included, by number."""
     if not trial_folder.is_dir():
         return []
@@ -69,15 +78,20 @@ def bring_replicas(kept: Place, trial_folder: Path) -> None:
         copy_file(replica / RESULT, own / RESULT)
 
 
-def result_in(folder: Place) -> TrialRecord | None:
-    """What a worker wrote of its trial, ``None`` where it did not or that cannot be read."""
+def result_in(folder: Place) -> Trial | None:
+    """Return the trial that a worker wrote, ``None`` where there is none that can be read."""
     try:
-        return TrialRecord.from_dict(read_json(folder / RESULT))
-    except (ValueError, TypeError, LookupError):
+        return Trial.from_dict(read_json(folder / RESULT))
+    except ValueError:
         return None
 
 
-def pooled(record: TrialRecord, trial_folder: Path) -> TrialRecord:
+def write_result(folder: Place, trial: Trial) -> None:
+    """Write an ended trial to its folder."""
+    write_json(folder / RESULT, trial.to_dict())
+
+
+def pooled(record: Trial, trial_folder: Path) -> Trial:
     """``record`` as the mean of itself and its complete replicas; itself where it has none.
 
     Quality is the mean over seeds. Its variance is that of the share of seeds right (of the mean
@@ -87,46 +101,48 @@ def pooled(record: TrialRecord, trial_folder: Path) -> TrialRecord:
     their number; those under other limits of the board are left out and flagged. What all of it
     cost is summed.
     """
-    if record.state != "complete":
+    outcome = record.outcome
+    if outcome is None or outcome.state != "complete":
         return record
     every = replicas_of(trial_folder)
-    begun = _begun(trial_folder)
-    if begun:
-        # Interrupted ones cost something as well.
-        record = replace(
-            record,
-            train_energy_j=_total([record.train_energy_j, *(s.train_energy_j for s in begun)]),
-            duration_s=_total([record.duration_s, *(s.duration_s for s in begun)]),
-        )
-    done = [record, *(r for r in every if r.state == "complete")]
-    if not every:
+    # Failed and interrupted replicas cost something as well.
+    more = [*_begun(trial_folder), *(r.spent for r in every)]
+    if not more:
         return record
-    qualities = np.array([r.objectives[0] for r in done])
-    tests = [r.test_quality for r in done]
-    known = [t for t in tests if t is not None]
-    return replace(
-        record,
-        quality=float(qualities.mean()),
-        quality_se=_standard_error(done, trial_folder),
-        test_quality=float(np.mean(known)) if len(known) == len(tests) else record.test_quality,
+    spent = Spent.total([outcome.spent, *more])
+    if not every:
+        return replace(record, outcome=replace(outcome, spent=spent))
+    done = [record, *(r for r in every if r.state == "complete")]
+    tests = [r.test_quality for r in done if r.test_quality is not None]
+    test_quality = outcome.test_quality
+    if test_quality is not None and len(tests) == len(done):
+        test_quality = replace(test_quality, value=float(np.mean(tests)))
+    measurement = replace(
+        outcome.measurement,
         reading=_reading([r.reading for r in done if r.reading is not None]),
-        readings={name: _reading(found) for name, found in _by_device(done).items()},
-        n_evaluations=len(done),
-        # Failed replicas cost something as well.
-        train_energy_j=_total([r.train_energy_j for r in (record, *every)]),
-        measure_energy_j=_total([r.measure_energy_j for r in (record, *every)]),
-        duration_s=_total([r.duration_s for r in (record, *every)]),
+        readings={name: _reading(readings) for name, readings in _by_device(done).items()},
     )
+    pooled_outcome = replace(
+        outcome,
+        quality=Score(
+            float(np.mean([r.objectives[0] for r in done])), _standard_error(done, trial_folder)
+        ),
+        test_quality=test_quality,
+        measurement=measurement,
+        n_evaluations=len(done),
+        spent=spent,
+    )
+    return replace(record, outcome=pooled_outcome)
 
 
 def _begun(trial_folder: Path) -> list[Spent]:
-    """What replicas have spent that have not ended."""
+    """Return what replicas that have not ended have spent."""
     folders = trial_folder.glob(f"{_PREFIX}*") if trial_folder.is_dir() else ()
-    found = (spent_in(folder) for folder in folders if not (folder / RESULT).is_file())
-    return [spent for spent in found if spent is not None]
+    entries = (spent_in(folder) for folder in folders if not (folder / RESULT).is_file())
+    return [spent for spent in entries if spent is not None]
 
 
-def _standard_error(done: Sequence[TrialRecord], trial_folder: Path) -> float:
+def _standard_error(done: Sequence[Trial], trial_folder: Path) -> float:
     """Of the mean quality over ``done``; see ``pooled``."""
     single = float(np.mean([(r.quality_se or 0.0) ** 2 for r in done]))
     scores = [_scores(replica_folder(trial_folder, r.replica)) for r in done]
@@ -183,15 +199,10 @@ def _reading(readings: Sequence[EnergyReading]) -> EnergyReading:
     )
 
 
-def _by_device(done: Sequence[TrialRecord]) -> dict[str, list[EnergyReading]]:
+def _by_device(done: Sequence[Trial]) -> dict[str, list[EnergyReading]]:
     """What each further device has measured of ``done``."""
     found: dict[str, list[EnergyReading]] = {}
     for record in done:
         for name, reading in record.readings.items():
             found.setdefault(name, []).append(reading)
     return found
-
-
-def _total(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from nas.records.spent import Spent
 from nas.training.config import Start
 from search_spaces.architecture import require_positive_int
 
@@ -71,31 +71,16 @@ class RungPoint:
                 f"curve standard_error must be finite and >= 0, got {self.standard_error!r}"
             )
 
-    def to_dict(self) -> dict[str, float]:
-        """Plain data for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A trial that trains: its curve up to now, how long it is to train, and what it has cost."""
+    """A trial in training: its curve so far, its planned epochs and its cost."""
 
     curve: tuple[RungPoint, ...]
     planned_epochs: int
     start: Start = "random"
-    duration_s: float | None = None
-    train_energy_j: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Progress:
-        """Read ``to_dict``'s form."""
-        curve = tuple(RungPoint(**point) for point in data["curve"])
-        return cls(**{**data, "curve": curve})
+    spent: Spent = Spent()
 
 
-# Hears of a trial's progress at each rung; may end the trial by raising.
+# Receives a trial's progress at each rung; ends the trial by raising an error.
 Tell = Callable[[Progress], None]

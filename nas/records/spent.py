@@ -1,65 +1,74 @@
-"""What attempts at a training have spent, on disk while they last.
+"""What a training has spent, kept on disk while it lasts.
 
-A trial that is interrupted, killed, or fails has no record that says what it cost. ``Spending``
-so keeps a file beside what is trained, of all attempts at it together, up to date within some
-seconds: whatever ends an attempt, what it spent until then is in the account of the search.
+A trial that is interrupted, killed, or fails has no record of its cost. ``Spending`` therefore
+updates a file beside the trained weights every few seconds, with the sum over all attempts.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 
 from nas.core.files import Place, read_json, write_json
+from nas.core.plain import from_plain, to_plain
 from nas.core.remote import RemoteError
-from nas.records.trial import TrialRecord
 from predictors.measurement.accounting import EnergySpan
 
 SPENT = "spent.json"
-# Seconds between two entries, which is what a kill may hide: on a disk, and in an object store.
+# Seconds between two updates, which is what a kill may hide: on a disk, and in an object store.
 EACH_S, REMOTE_EACH_S = 2.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Seconds and joules of training; joules are ``None`` where no meter could read them."""
+    """Seconds of training, and the joules of training and of measuring.
 
-    duration_s: float = 0.0
-    train_energy_j: float | None = 0.0
+    ``None`` where they are unknown, as where no meter could read them.
+    """
+
+    duration_s: float | None = None
+    train_energy_j: float | None = None
+    measure_energy_j: float | None = None
+
+    @property
+    def energy_j(self) -> float:
+        """The joules that are known."""
+        return (self.train_energy_j or 0.0) + (self.measure_energy_j or 0.0)
+
+    @classmethod
+    def total(cls, parts: Iterable[Spent]) -> Spent:
+        """Sum what is known of each field."""
+        rows = list(parts)
+        known = {
+            field.name: [v for row in rows if (v := getattr(row, field.name)) is not None]
+            for field in fields(cls)
+        }
+        return cls(**{name: sum(values) if values else None for name, values in known.items()})
 
 
 def spent_in(folder: Place) -> Spent | None:
-    """What unfinished attempts in ``folder`` have spent, ``None`` where none is known of."""
+    """Return what unfinished attempts in ``folder`` have spent, ``None`` without an entry."""
     try:
-        data = read_json(folder / SPENT)
-        duration_s, energy_j = float(data["duration_s"]), data["train_energy_j"]
-        return Spent(duration_s, None if energy_j is None else float(energy_j))
-    except (ValueError, TypeError, LookupError, OSError, RemoteError):
+        return from_plain(Spent, read_json(folder / SPENT), SPENT)
+    except (ValueError, OSError, RemoteError):
         return None
 
 
-def with_spent(record: TrialRecord, folder: Place) -> TrialRecord:
-    """``record`` with what its attempts in ``folder`` have spent, unless it says so itself."""
-    spent = spent_in(folder)
-    if spent is None or record.train_energy_j is not None:
-        return record
-    return replace(record, duration_s=spent.duration_s, train_energy_j=spent.train_energy_j)
-
-
 class Spending:
-    """``with Spending(folder, device, share):`` keeps what this attempt and earlier ones spend.
+    """Record what this attempt and those before it spend, while the context lasts.
 
-    It reads a meter of its own, so that the span that a record's joules come of is never cut.
-    ``earlier`` is what attempts before this one had spent.
+    It reads a meter of its own: the span that gives a record's joules is never cut. ``earlier``
+    is what attempts before this one spent.
     """
 
     def __init__(self, folder: Place, device: str, share: float = 1.0) -> None:
-        """``share`` is the part of the device that is this process's."""
-        self.earlier = spent_in(folder) or Spent()
+        """``share`` is this process's part of the device."""
+        self.earlier = spent_in(folder) or Spent(0.0, 0.0)
         self._folder = folder
         self._span = EnergySpan(device, share)
         self._started_s = time.perf_counter()
@@ -68,7 +77,7 @@ class Spending:
         self._thread = threading.Thread(target=self._run, name="joulenas-spending", daemon=True)
 
     def __enter__(self) -> Spending:
-        """Start counting."""
+        """Start to record."""
         self._span.__enter__()
         self._write(0.0)
         self._thread.start()
@@ -80,31 +89,26 @@ class Spending:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Keep the last entry, whatever ended the attempt."""
+        """Write the last entry, whatever ended the attempt."""
         self._ended.set()
         self._thread.join()
         self._span.__exit__(kind, error, trace)
         self._write(self._span.energy_j)
 
-    def with_earlier(self, energy_j: float | None) -> float | None:
-        """``energy_j`` and the joules of earlier attempts, ``None`` where they are unknown."""
+    def total(self, energy_j: float | None, measure_energy_j: float | None = None) -> Spent:
+        """Return all attempts together, of which this one has taken ``energy_j`` to train."""
         earlier_j = self.earlier.train_energy_j
-        return None if energy_j is None or earlier_j is None else earlier_j + energy_j
+        return Spent(
+            (self.earlier.duration_s or 0.0) + time.perf_counter() - self._started_s,
+            None if energy_j is None or earlier_j is None else earlier_j + energy_j,
+            measure_energy_j,
+        )
 
     def _run(self) -> None:
         while not self._ended.wait(self._each_s):
             self._write(self._span.lap())
 
     def _write(self, energy_j: float | None) -> None:
-        spent = Spent(
-            self.earlier.duration_s + time.perf_counter() - self._started_s,
-            self.with_earlier(energy_j),
-        )
-        # Training does not end for an entry that has no room: the next one holds it as well.
+        # Training goes on where an entry finds no room: the next one contains it as well.
         with suppress(OSError, RemoteError):
-            write_json(self._folder / SPENT, asdict(spent))
-
-
-def forget_spent(folder: Place) -> None:
-    """Remove the entry, once a record holds it."""
-    (folder / SPENT).unlink(missing_ok=True)
+            write_json(self._folder / SPENT, to_plain(self.total(energy_j)))

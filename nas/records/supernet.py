@@ -11,15 +11,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.pareto.dominance import non_dominated_mask
-from nas.records.trial import Joules, TrialRecord
+from nas.records.candidate import Joules
+from nas.records.trial import Trial
 from nas.training.config import SupernetRecipe
 from search_spaces.architecture import require_positive_int
 
@@ -62,19 +62,7 @@ class SupernetConfig:
         if not 0 < self.finish_share <= 1:
             raise ValueError(f"supernet finish_share must be in (0, 1], got {self.finish_share!r}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SupernetConfig:
-        """Read ``to_dict``'s form; an unknown key is a ``ValueError``."""
-        unknown = data.keys() - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"supernet has unknown key {', '.join(sorted(unknown))}")
-        return cls(**(dict(data) | {"recipe": SupernetRecipe.from_dict(data["recipe"])}))
-
-    def joules_of(self, records: Sequence[TrialRecord], width: float) -> Joules:
+    def joules_of(self, records: Sequence[Trial], width: float) -> Joules:
         """How the next sub-network gets its joules.
 
         ``records`` are those before it, by number, ``width`` is how far the ends of its predicted
@@ -90,7 +78,7 @@ class SupernetConfig:
 
 
 def choose_finalists(
-    records: Sequence[TrialRecord], energies_j: Sequence[float], config: SupernetConfig
+    records: Sequence[Trial], energies_j: Sequence[float], config: SupernetConfig
 ) -> list[int]:
     """Numbers of the complete ``records`` to fine-tune, the baselines first.
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import TypeVar
 
 from nas.core.files import Place, as_written, read_json, write_json
-from nas.core.typed import check_plain_fields
+from nas.core.plain import from_plain, to_plain
 from search_spaces.architecture import Architecture
 
+T = TypeVar("T")
 TEACHER_FILE, SUPERNET_FILE = "teacher.json", "supernet.json"
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherRecord:
-    """What a run's teacher is and what it cost the run.
+    """A run's teacher and its cost.
 
     ``source`` is ``"largest"``, ``"supernet"`` (its largest member) or the artifact's folder.
     ``quality`` is of the fp32 network on the validation split. ``train_energy_j`` is ``None`` for
@@ -34,49 +34,29 @@ class TeacherRecord:
 
     @property
     def energy_j(self) -> float:
-        """What it cost this run."""
+        """The joules that it cost this run."""
         return (self.train_energy_j or 0.0) + (self.outputs_energy_j or 0.0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
-        return asdict(self) | {"architecture": self.architecture.to_dict()}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TeacherRecord:
-        """Read ``to_dict``'s form.
-
-        Raises:
-            ValueError: keys are unknown or missing, or a value is not allowed.
-        """
-        allowed = {f.name for f in fields(cls)}
-        if not isinstance(data, Mapping) or data.keys() != allowed:
-            keys = ", ".join(sorted(allowed))
-            raise ValueError(f"{TEACHER_FILE} must have exactly the keys {keys}")
-        architecture = Architecture.from_dict(data["architecture"])
-        record = cls(**(dict(data) | {"architecture": architecture}))
-        check_plain_fields(record)
-        return record
 
 
 def read_record(folder: Place) -> TeacherRecord | None:
-    """The record of the teacher in ``folder``, ``None`` before it is trained."""
-    path = folder / TEACHER_FILE
-    if not path.is_file():
-        return None
-    with as_written(str(path)):
-        return TeacherRecord.from_dict(read_json(path))
+    """Return the record of the teacher in ``folder``, ``None`` before it is trained.
+
+    Raises:
+        ValueError: it is not as it was written.
+    """
+    return _read(TeacherRecord, folder / TEACHER_FILE)
 
 
 def write_record(folder: Place, record: TeacherRecord) -> None:
-    """Keep the record of the teacher in ``folder``."""
-    write_json(folder / TEACHER_FILE, record.to_dict())
+    """Write the record of the teacher to ``folder``."""
+    write_json(folder / TEACHER_FILE, to_plain(record))
 
 
 @dataclass(frozen=True, slots=True)
 class SupernetRecord:
-    """What a run's supernet is and what it cost the run.
+    """A run's supernet and its cost.
 
-    Accuracies are of its largest and smallest members on the validation split, in fp32.
+    Qualities are of its largest and smallest members on the validation split, in fp32.
     ``energy_j`` is of all of its training, interrupted parts and the largest member's outputs
     included; ``None`` where that cannot be known.
     """
@@ -87,22 +67,18 @@ class SupernetRecord:
     smallest_quality: float
     energy_j: float | None
 
-    @classmethod
-    def from_dict(cls, data: Any) -> SupernetRecord:
-        """Read what ``dataclasses.asdict`` wrote; ``ValueError`` where it is another form."""
-        allowed = {f.name for f in fields(cls)}
-        if not isinstance(data, Mapping) or data.keys() != allowed:
-            keys = ", ".join(sorted(allowed))
-            raise ValueError(f"{SUPERNET_FILE} must have exactly the keys {keys}")
-        record = cls(**data)
-        check_plain_fields(record)
-        return record
-
 
 def read_supernet(folder: Place) -> SupernetRecord | None:
-    """The record of the supernet in ``folder``, ``None`` before it is trained."""
-    path = folder / SUPERNET_FILE
+    """Return the record of the supernet in ``folder``, ``None`` before it is trained.
+
+    Raises:
+        ValueError: it is not as it was written.
+    """
+    return _read(SupernetRecord, folder / SUPERNET_FILE)
+
+
+def _read(cls: type[T], path: Place) -> T | None:
     if not path.is_file():
         return None
     with as_written(str(path)):
-        return SupernetRecord.from_dict(read_json(path))
+        return from_plain(cls, read_json(path), path.name)

@@ -1,140 +1,130 @@
-"""What became of one candidate: a frozen ``TrialRecord``, durable as JSON."""
+"""``Trial``: a candidate of a search together with its outcome, durable as JSON."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, TypeVar, overload
 
+from nas.core.estimate import Estimate
 from nas.core.files import as_written
-from nas.core.names import printable
-from nas.core.typed import check_plain_fields
-from nas.core.versions import Versions, check_versions
+from nas.core.plain import from_plain, to_plain
+from nas.core.versions import Versions
+from nas.records.candidate import Candidate, Joules, Measurement, Outcome, Weights
 from nas.records.rungs import RungPoint
+from nas.records.spent import Spent
 from nas.training.config import Qat, Start
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 
 State = Literal["running", "complete", "stopped", "dropped", "failed"]
-STATES: tuple[State, ...] = get_args(State)
-# Whether an quality is of weights trained for the architecture, or of a supernet's as they are.
-Weights = Literal["own", "inherited"]
-# Whether joules are a meter's, or what the gate's predictor said.
-Joules = Literal["measured", "predicted"]
+T = TypeVar("T")
+
+
+class _Field(Generic[T]):
+    """Read access from a trial to a value of its candidate or its outcome, by a dotted path.
+
+    The value is ``default`` where something on the path is ``None``: a running trial has no
+    outcome.
+    """
+
+    def __init__(self, path: str, default: Any = None) -> None:
+        self.path, self._names, self._default = path, path.split("."), default
+
+    @overload
+    def __get__(self, trial: None, owner: type) -> _Field[T]: ...
+    @overload
+    def __get__(self, trial: object, owner: type) -> T: ...
+    def __get__(self, trial: object, owner: type) -> Any:
+        if trial is None:
+            return self
+        value: Any = trial
+        for name in self._names:
+            value = getattr(value, name)
+            if value is None:
+                return self._default
+        return value
 
 
 @dataclass(frozen=True, slots=True)
-class TrialRecord:
-    """One candidate of a search.
+class Trial:
+    """One candidate of a search and its outcome, ``None`` while it is evaluated.
 
-    ``quality`` and ``quality_se`` are of the validation split and steer the search;
-    ``test_quality`` is recorded beside them and never chosen by. ``predicted_energy_j`` with
-    its interval is what the predictor said before the candidate cost any training, ``None``
-    where it was not asked. ``audit`` marks a candidate that the gate would have dropped and
-    that was evaluated all the same; ``uncompressed_quality`` is of the trained weights in fp32 on
-    the validation split, ``start`` where the weights came from, ``qat`` what became of
-    quantisation-aware training (see ``nas.training.fit``). ``reason`` says why a candidate was
-    dropped, stopped or failed. ``curve`` is what a candidate was compared by while it trained for
-    ``planned_epochs``: fp32 qualities on the validation split; a stopped trial ended with the
-    last of them.
-    ``reading`` is of the device that the search is after; ``readings`` are of each further one
-    that it measures on, by name (``nas.records.device_names``), and ``unmeasured`` says of which
-    there is none, and why.
-    ``peak_memory_bytes`` is counted, not measured (``search_spaces.cost.memory``).
-    ``replica`` is above 0 in a record of the same candidate from another seed, and
-    ``n_evaluations`` above 1 where figures are means over such (``nas.records.replicas``).
-    In a search by a supernet (``nas.records.supernet``) ``weights`` and ``joules`` say what
-    quality and joules are of; where joules are ``predicted`` a complete trial has no ``reading``.
-    ``finalist_of`` is the trial that was fine-tuned to make this one, ``inherited_quality`` what
-    that one had.
-    ``train_energy_j`` and ``measure_energy_j`` are what the search itself spent on it.
-    ``trained_by`` are the versions of libraries that trained it, more than one where it was
-    interrupted and went on under others; ``measured_by`` are those that made its ``reading``.
+    ``so_far`` is what attempts at an unfinished trial have spent.
 
     Raises:
-        ValueError: the fields do not fit the state.
+        ValueError: a complete trial has neither measured nor predicted joules.
     """
 
-    number: int
-    state: State
-    architecture: Architecture
-    quality: float | None = None
-    quality_se: float | None = None
-    uncompressed_quality: float | None = None
-    start: Start = "random"
-    qat: Qat = "not needed"
-    test_quality: float | None = None
-    test_quality_se: float | None = None
-    reading: EnergyReading | None = None
-    params: int | None = None
-    peak_memory_bytes: float | None = None
-    predicted_energy_j: float | None = None
-    predicted_low_j: float | None = None
-    predicted_high_j: float | None = None
-    reason: str | None = None
-    audit: bool = False
-    baseline: bool = False
-    replica: int = 0
-    n_evaluations: int = 1
-    curve: tuple[RungPoint, ...] = ()
-    planned_epochs: int | None = None
-    duration_s: float | None = None
-    train_energy_j: float | None = None
-    measure_energy_j: float | None = None
-    weights: Weights = "own"
-    joules: Joules = "measured"
-    finalist_of: int | None = None
-    inherited_quality: float | None = None
-    inherited_quality_se: float | None = None
-    readings: Mapping[str, EnergyReading] = field(default_factory=dict, hash=False)
-    unmeasured: Mapping[str, str] = field(default_factory=dict, hash=False)
-    trained_by: tuple[Versions, ...] = field(default=(), hash=False)
-    measured_by: Versions = field(default_factory=dict, hash=False)
+    candidate: Candidate
+    outcome: Outcome | None = None
+    so_far: Spent | None = None
+
+    number = _Field[int]("candidate.number")
+    architecture = _Field[Architecture]("candidate.architecture")
+    prediction = _Field[Estimate | None]("candidate.prediction")
+    audit = _Field[bool]("candidate.is_audit")
+    baseline = _Field[bool]("candidate.is_baseline")
+    replica = _Field[int]("candidate.replica")
+    weights = _Field[Weights]("candidate.weights")
+    joules = _Field[Joules]("candidate.joules")
+    finalist_of = _Field[int | None]("candidate.finalist_of")
+    inherited_quality = _Field[float | None]("candidate.inherited_quality.value")
+
+    state = _Field[State]("outcome.state", "running")
+    reason = _Field[str | None]("outcome.reason")
+    quality = _Field[float | None]("outcome.quality.value")
+    quality_se = _Field[float | None]("outcome.quality.standard_error")
+    test_quality = _Field[float | None]("outcome.test_quality.value")
+    test_quality_se = _Field[float | None]("outcome.test_quality.standard_error")
+    uncompressed_quality = _Field[float | None]("outcome.uncompressed_quality")
+    params = _Field[int | None]("outcome.params")
+    peak_memory_bytes = _Field[float | None]("outcome.peak_memory_bytes")
+    n_evaluations = _Field[int]("outcome.n_evaluations", 1)
+
+    curve = _Field[tuple[RungPoint, ...]]("outcome.training.curve", ())
+    planned_epochs = _Field[int | None]("outcome.training.planned_epochs")
+    start = _Field[Start]("outcome.training.start", "random")
+    qat = _Field[Qat]("outcome.training.qat", "not needed")
+    trained_by = _Field[tuple[Versions, ...]]("outcome.training.versions", ())
+
+    reading = _Field[EnergyReading | None]("outcome.measurement.reading")
+    readings = _Field[Mapping[str, EnergyReading]]("outcome.measurement.readings", {})
+    unmeasured = _Field[Mapping[str, str]]("outcome.measurement.unmeasured", {})
+    measured_by = _Field[Versions]("outcome.measurement.versions", {})
+
+    duration_s = _Field[float | None]("spent.duration_s")
+    train_energy_j = _Field[float | None]("spent.train_energy_j")
+    measure_energy_j = _Field[float | None]("spent.measure_energy_j")
 
     def __post_init__(self) -> None:
-        """Check that the state has what it needs."""
-        # Folders are named by these.
-        for name in ("number", "replica"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} must be an integer >= 0, got {value!r}")
-        if self.state not in STATES:
-            raise ValueError(f"state must be one of {', '.join(STATES)}, got {self.state!r}")
-        if self.state == "complete":
-            if self.energy_j is None or self.quality is None or self.quality_se is None:
-                raise ValueError("a complete trial must have quality, quality_se and reading")
-            if not 0 <= self.quality <= 1 or not math.isfinite(self.quality_se):
-                raise ValueError(f"quality must be in [0, 1], got {self.quality!r}")
-        for name, value, allowed in (
-            ("weights", self.weights, get_args(Weights)),
-            ("joules", self.joules, get_args(Joules)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        if self.state == "stopped" and not (self.curve and self.planned_epochs):
-            raise ValueError("a stopped trial must have a curve and planned_epochs")
-        if not all(isinstance(n, str) and isinstance(w, str) for n, w in self.unmeasured.items()):
-            raise ValueError(f"unmeasured must be texts by device, got {self.unmeasured!r}")
-        for name, versions in (
-            *(("trained_by", one) for one in self.trained_by),
-            ("measured_by", self.measured_by),
-        ):
-            check_versions(name, versions)
-        if self.state in ("dropped", "stopped", "failed") and not self.reason:
-            raise ValueError(f"a {self.state} trial must have a reason")
+        """Check that a complete trial has joules."""
+        if self.state == "complete" and self.energy is None:
+            raise ValueError("a complete trial must have quality, quality_se and reading")
+
+    @property
+    def spent(self) -> Spent:
+        """What the trial has cost the search."""
+        return (self.so_far or Spent()) if self.outcome is None else self.outcome.spent
+
+    @property
+    def energy(self) -> Estimate | None:
+        """Joules per sample: measured, or predicted where the search so chose."""
+        if self.reading is not None:
+            return self.reading.estimate
+        is_predicted = self.joules == "predicted" and self.state == "complete"
+        return self.prediction if is_predicted else None
 
     @property
     def energy_j(self) -> float | None:
-        """Joules per sample: measured, or predicted where they are; ``None`` before that."""
+        """Joules per sample, ``None`` before they are known."""
         if self.reading is not None:
             return self.reading.energy_j
-        is_predicted = self.joules == "predicted" and self.state == "complete"
-        return self.predicted_energy_j if is_predicted else None
+        return None if self.energy is None else self.energy.mean
 
     @property
     def epochs(self) -> int | None:
-        """Epochs that a trial is known to have trained for, ``None`` where it was not watched."""
+        """The last epoch of the learning curve, ``None`` where there is no curve."""
         return self.curve[-1].epoch if self.curve else None
 
     @property
@@ -149,77 +139,53 @@ class TrialRecord:
             raise ValueError(f"trial {self.number} must be complete, got {self.state}")
         return self.quality, energy_j
 
-    def on(self, device: str) -> TrialRecord:
-        """This trial by the joules of a further device; failed, where it was not measured there.
+    def on(self, device: str) -> Trial:
+        """Return this trial with the joules of a further device, failed if it has none there.
 
-        What was predicted is of another device and left out.
+        It has no prediction, which is of another device.
         """
-        changes: dict[str, Any] = {
-            "reading": self.readings.get(device),
-            "predicted_energy_j": None,
-            "predicted_low_j": None,
-            "predicted_high_j": None,
-            "readings": {},
-            "unmeasured": {},
-        }
-        if self.state == "complete" and changes["reading"] is None:
+        candidate, outcome = replace(self.candidate, prediction=None), self.outcome
+        if outcome is None:
+            return replace(self, candidate=candidate)
+        measurement = Measurement(self.readings.get(device), versions=outcome.measurement.versions)
+        outcome = replace(outcome, measurement=measurement)
+        if outcome.state == "complete" and measurement.reading is None:
             why = self.unmeasured.get(device, "its joules there were not asked for")
-            changes |= {"state": "failed", "reason": f"not measured on {device}: {why}"}
-        return replace(self, **changes)
+            outcome = replace(outcome, state="failed", reason=f"not measured on {device}: {why}")
+        return Trial(candidate, outcome)
+
+    def finalist(self, number: int) -> Candidate:
+        """Return the candidate that fine-tunes this complete trial of inherited weights."""
+        assert self.outcome is not None
+        return Candidate(
+            number,
+            self.architecture,
+            self.prediction,
+            is_baseline=self.baseline,
+            finalist_of=self.number,
+            inherited_quality=self.outcome.quality,
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
-        data = {f.name: getattr(self, f.name) for f in fields(self)}
-        data["readings"] = {name: one.to_dict() for name, one in self.readings.items()}
-        data["unmeasured"] = dict(self.unmeasured)
-        data["trained_by"] = [dict(one) for one in self.trained_by]
-        data["measured_by"] = dict(self.measured_by)
-        data["architecture"] = self.architecture.to_dict()
-        data["curve"] = [point.to_dict() for point in self.curve]
-        data["reading"] = None if self.reading is None else self.reading.to_dict()
-        return data
+        """Return plain data for JSON; ``from_dict`` reads it back."""
+        return to_plain(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TrialRecord:
+    def from_dict(cls, data: Any) -> Trial:
         """Read ``to_dict``'s form.
 
         Raises:
             ValueError: a key is unknown or a value not allowed.
         """
-        if not isinstance(data, Mapping):
-            raise ValueError(f"trial record must be a mapping, got {type(data).__name__}")
-        unknown = data.keys() - _NAMES
-        if unknown:
-            raise ValueError(f"trial record has unknown key {', '.join(sorted(unknown))}")
-        values = dict(data)
         with as_written("trial record"):
-            values["architecture"] = Architecture.from_dict(values["architecture"])
-            values["curve"] = tuple(RungPoint(**point) for point in values.get("curve", ()))
-            if values.get("reading") is not None:
-                values["reading"] = EnergyReading.from_dict(values["reading"])
-            values["trained_by"] = tuple(values.get("trained_by", ()))
-            values["readings"] = {
-                name: EnergyReading.from_dict(one)
-                for name, one in values.get("readings", {}).items()
-            }
-            if isinstance(values.get("reason"), str):
-                # Printed as it is by several verbs.
-                values["reason"] = printable(values["reason"])
-            record = cls(**values)
-        check_plain_fields(record)
-        for point in record.curve:
-            check_plain_fields(point)
-        return record
+            return from_plain(cls, data, "trial record")
 
 
-_NAMES = frozenset(f.name for f in fields(TrialRecord))
+def judged(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the complete trials that a front is made of.
 
-
-def judged(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The complete trials that a front is made of.
-
-    Those with weights of their own; where there are none yet, those of inherited ones. The two are
-    never compared with each other.
+    Those with weights of their own, or those with inherited weights where there are no others.
+    The two are never compared with each other.
     """
-    complete = [record for record in records if record.state == "complete"]
-    return [record for record in complete if record.weights == "own"] or complete
+    complete = [trial for trial in trials if trial.state == "complete"]
+    return [trial for trial in complete if trial.weights == "own"] or complete

@@ -16,7 +16,7 @@ from nas.core.versions import of_all
 from nas.pareto.queries import FrontMember
 from nas.plots.axis import joule_frame, quality_axis
 from nas.plots.blocks import blocks_of
-from nas.records.trial import TrialRecord, judged
+from nas.records.trial import Trial, judged
 from nas.store.run import Run
 from nas.tasks.base.metric import Metric
 from search_spaces.architecture.simulated import describe_on
@@ -66,10 +66,11 @@ def page_data(run: Run) -> dict[str, Any]:
 
 
 def _trial(
-    record: TrialRecord, device: str, member: FrontMember | None, is_shown: bool
+    record: Trial, device: str, member: FrontMember | None, is_shown: bool
 ) -> dict[str, Any]:
     """One trial; ``place`` says what it is in the picture."""
-    reading, energy_j = record.reading, record.energy_j
+    reading, energy_j, prediction = record.reading, record.energy_j, record.prediction
+    energy = record.energy or prediction
     place = "trained" if is_shown else record.state
     return {
         "trial": record.number,
@@ -82,13 +83,13 @@ def _trial(
         "quality_se": record.quality_se,
         "test_quality": record.test_quality,
         "energy_j": energy_j,
-        "energy_low_j": record.predicted_low_j if reading is None else reading.low_j,
-        "energy_high_j": record.predicted_high_j if reading is None else reading.high_j,
+        "energy_low_j": None if energy is None else energy.low,
+        "energy_high_j": None if energy is None else energy.high,
         "joules": "predicted" if reading is None else "measured",
         "is_estimate": reading is None or reading.is_estimate,
-        "predicted_energy_j": record.predicted_energy_j,
-        "predicted_low_j": record.predicted_low_j,
-        "predicted_high_j": record.predicted_high_j,
+        "predicted_energy_j": None if prediction is None else prediction.mean,
+        "predicted_low_j": None if prediction is None else prediction.low,
+        "predicted_high_j": None if prediction is None else prediction.high,
         "latency_s": None if reading is None else reading.latency_s,
         "power_w": None if reading is None else reading.power_w,
         "flags": []
@@ -110,11 +111,11 @@ def _trial(
     }
 
 
-def _blocks(record: TrialRecord, device: str) -> list[dict[str, Any]]:
+def _blocks(record: Trial, device: str) -> list[dict[str, Any]]:
     return [asdict(block) for block in blocks_of(record.architecture, device)]
 
 
-def _fidelity(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
+def _fidelity(records: Sequence[Trial]) -> list[dict[str, Any]]:
     """Inherited and final qualities of finalists, where there are any."""
     return [
         {"trial": r.number, "inherited": r.inherited_quality, "own": r.quality}
@@ -147,9 +148,7 @@ def _fidelity_axis(metric: Metric, pairs: Sequence[dict[str, Any]]) -> dict[str,
     return quality_axis(metric, shares).to_dict() if shares else None
 
 
-def _provenance(
-    run: Run, records: Sequence[TrialRecord], summary: SearchSummary
-) -> dict[str, Any]:
+def _provenance(run: Run, records: Sequence[Trial], summary: SearchSummary) -> dict[str, Any]:
     """Where the joules come from: each way that trials were measured, and what with."""
     ways: dict[tuple[Any, ...], list[Any]] = {}
     for record in records:

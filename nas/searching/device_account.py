@@ -22,7 +22,7 @@ from predictors.meters.base import Meter, MeterError
 from predictors.meters.select import choose_meter
 
 if TYPE_CHECKING:
-    from nas.records.trial import TrialRecord
+    from nas.records.trial import Trial
     from nas.searching.controller.session import Listener, Snapshot
     from nas.store.run import Run
 
@@ -62,7 +62,7 @@ class DeviceAccount:
         if self._meter is not None:
             self._meter.close()
 
-    def on_change(self, snapshot: Snapshot, record: TrialRecord | None) -> None:
+    def on_change(self, snapshot: Snapshot, record: Trial | None) -> None:
         """See ``nas.searching.controller.session.Listener``."""
         if record is not None and record.state in _ENDED:
             self._end()

@@ -25,10 +25,10 @@ from nas.evaluation.evaluator import Evaluator, Measure, forget_unfinished
 from nas.evaluation.executor import Ended, Executor, Judge, Lost, Measuring, Stopped
 from nas.evaluation.further import FurtherReadings
 from nas.evaluation.outcome import folder_of, local, outcome
+from nas.records.candidate import Candidate, Outcome
 from nas.records.config import SearchConfig
 from nas.records.device_names import MeasuredDevice, MeterFound, find_meter
 from nas.records.rungs import Progress
-from nas.records.trial import TrialRecord
 from nas.searching.controller.attempts import ATTEMPTS
 from nas.searching.controller.session import Listener
 from nas.store.run import Driver
@@ -127,9 +127,9 @@ class InProcessExecutor:
         """``waits`` returns, of what waits for storage, who is told."""
         self._evaluator, self._folder = evaluator, trials_folder
         self._measuring, self._timeout_s, self._waits = measuring, driver.trial_timeout_s, waits
-        self._submitted: deque[TrialRecord] = deque()
+        self._submitted: deque[Candidate] = deque()
 
-    def submit(self, candidate: TrialRecord) -> None:
+    def submit(self, candidate: Candidate) -> None:
         """See ``Executor``."""
         self._submitted.append(candidate)
 
@@ -146,24 +146,21 @@ class InProcessExecutor:
 
         try:
             with interrupts.allowed():
-                record = self._evaluated(candidate, None if candidate.replica else tell)
+                ended = self._evaluated(candidate, None if candidate.replica else tell)
         except _StoppedEarly:
             return Stopped(candidate)
-        return Ended(record)
+        return Ended(candidate, ended)
 
     def close(self) -> None:
         """See ``Executor``: nothing runs outside of ``wait``."""
         self._submitted.clear()
 
-    def _evaluated(
-        self, candidate: TrialRecord, tell: Callable[[Progress], None] | None
-    ) -> TrialRecord:
+    def _evaluated(self, candidate: Candidate, tell: Callable[[Progress], None] | None) -> Outcome:
         folder = folder_of(candidate, self._folder)
         measures = _Measures.of(self._measuring)
 
-        def evaluate() -> TrialRecord:
-            found = self._evaluator.evaluate(candidate, folder, measures, tell)
-            return measures.added_to(found)
+        def evaluate() -> Outcome:
+            return measures.added_to(self._evaluator.evaluate(candidate, folder, measures, tell))
 
         with (
             _threads_restored(),
@@ -171,9 +168,9 @@ class InProcessExecutor:
             patience(self._waits(f"trial {candidate.number}")) as waits,
             time_limit(self._timeout_s, waits),
         ):
-            record = outcome(candidate, folder, evaluate)
+            ended = outcome(candidate, folder, evaluate)
         forget_unfinished(folder)
-        return record
+        return ended
 
 
 class _StoppedEarly(BaseException):  # noqa: N818  (no error, as ``GeneratorExit``)
@@ -254,9 +251,9 @@ class _Measures:
                 self._beside.add(name, found)
         return record
 
-    def added_to(self, record: TrialRecord) -> TrialRecord:
-        """``record`` with what further devices measured, and what that took."""
-        return self._beside.added_to(record)
+    def added_to(self, outcome: Outcome) -> Outcome:
+        """Return ``outcome`` with the readings of further devices, and their cost."""
+        return self._beside.added_to(outcome)
 
 
 @contextmanager

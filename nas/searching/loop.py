@@ -14,16 +14,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from nas.core import interrupts
-from nas.core.files import Place, write_json
+from nas.core.files import Place
 from nas.core.retry import patience
 from nas.evaluation.evaluator import forget_unfinished, unfinished
 from nas.evaluation.executor import Ended, Executor, Lost, Stopped
-from nas.evaluation.outcome import finished_in, folder_of
-from nas.records.failures import failed
-from nas.records.replicas import RESULT
+from nas.evaluation.outcome import failed_in, finished_in, folder_of
+from nas.records.candidate import Candidate
+from nas.records.replicas import write_result
 from nas.records.rungs import Progress
-from nas.records.spent import with_spent
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.attempts import ATTEMPTS, Attempts
 from nas.searching.controller.refine import Refinement
 from nas.searching.controller.session import Listener, Session
@@ -43,13 +42,13 @@ def search(
         Exception: what the study or the executor raised; so are they.
     """
     attempts = Attempts(session, trials_folder)
-    running: dict[int, TrialRecord] = {}
+    running: dict[int, Candidate] = {}
 
-    def goes_on(candidate: TrialRecord, progress: Progress) -> bool:
+    def goes_on(candidate: Candidate, progress: Progress) -> bool:
         # Early stopping, at each rung. The verdict is in the study before the trial ends.
         stopped = None if stopper is None else stopper.judge(candidate.number, progress)
         if stopped is not None:
-            session.finish(stopped)
+            session.finish(Trial(candidate, stopped))
         return stopped is None
 
     with interrupts.deferred(), _marking_interrupted(session, attempts):
@@ -80,10 +79,10 @@ def search(
                 break
             # Tell: sampler, gate and stopper learn from what is in the session.
             match event:
-                case Ended(record):
-                    if running.pop(record.number, None) and _is_running(session, record):
-                        session.finish(record)
-                        attempts.ended(record.number)
+                case Ended(candidate, outcome):
+                    if running.pop(candidate.number, None) and _is_running(session, candidate):
+                        session.finish(Trial(candidate, outcome))
+                        attempts.ended(candidate.number)
                 case Stopped(candidate):
                     running.pop(candidate.number, None)
                     attempts.ended(candidate.number)
@@ -103,7 +102,7 @@ def refine(
 ) -> bool:
     """Evaluate replicas until ``refinement`` has none; ``False`` where Ctrl-C ended it before."""
     deaths: Counter[tuple[int, int]] = Counter()
-    waiting: list[TrialRecord] = []
+    waiting: list[Candidate] = []
     n_running = 0
     with interrupts.deferred():
         while True:
@@ -121,9 +120,9 @@ def refine(
             except KeyboardInterrupt:
                 return False
             match event:
-                case Ended(record):
+                case Ended(replica, _):
                     n_running -= 1
-                    refinement.ended(record)
+                    refinement.ended(replica)
                 case Lost(candidates, named):
                     n_running -= len(candidates)
                     for replica in candidates:
@@ -138,10 +137,10 @@ def refine(
 
 def adopt_results(session: Session, trials_folder: Place) -> None:
     """Finish trials in flight whose worker came to the end, though no driver heard of it."""
-    for record in session.in_flight():
-        found = finished_in(record, trials_folder)
-        if found is not None:
-            session.finish(found)
+    for trial in session.in_flight():
+        outcome = finished_in(trial.candidate, trials_folder)
+        if outcome is not None:
+            session.finish(Trial(trial.candidate, outcome))
 
 
 def _take_up(
@@ -152,38 +151,38 @@ def _take_up(
     attempts.driver_died(in_flight)
     in_flight.sort(key=lambda record: attempts.of(record.number).is_suspect)
     for record in in_flight:
-        _again_or_failed(record, session, attempts, trials_folder)
+        _again_or_failed(record.candidate, session, attempts, trials_folder)
         progress = unfinished(trials_folder / str(record.number))
         if stopper is not None and progress is not None:
             stopper.reach(record.number, progress.curve)
 
 
 def _again_or_failed(
-    candidate: TrialRecord, session: Session, attempts: Attempts, trials_folder: Place
+    candidate: Candidate, session: Session, attempts: Attempts, trials_folder: Place
 ) -> None:
     if not attempts.of(candidate.number).is_spent:
         session.dispatch_again(candidate, last=True)
         return
     folder = trials_folder / str(candidate.number)
-    session.finish(with_spent(failed(candidate, _DIED), folder))
+    session.finish(Trial(candidate, failed_in(folder, _DIED)))
     attempts.ended(candidate.number)
     forget_unfinished(folder)
 
 
-def _keep_lost(replica: TrialRecord, trials_folder: Place) -> None:
+def _keep_lost(replica: Candidate, trials_folder: Place) -> None:
     folder = folder_of(replica, trials_folder)
     folder.mkdir(parents=True, exist_ok=True)
     if finished_in(replica, trials_folder) is None:
-        write_json(folder / RESULT, with_spent(failed(replica, _DIED), folder).to_dict())
+        write_result(folder, Trial(replica, failed_in(folder, _DIED)))
 
 
-def _is_alone(running: Mapping[int, TrialRecord], attempts: Attempts) -> bool:
+def _is_alone(running: Mapping[int, Candidate], attempts: Attempts) -> bool:
     """Whether a trial runs that must run without any other."""
     return any(attempts.is_suspect(number) for number in running)
 
 
-def _is_running(session: Session, record: TrialRecord) -> bool:
-    return session.record(record.number).state == "running"
+def _is_running(session: Session, candidate: Candidate) -> bool:
+    return session.record(candidate.number).outcome is None
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from nas.evaluation.executor import Backend
 from nas.evaluation.supernet_weights import prepare_supernet
 from nas.evaluation.supernet_weights import read_progress as read_supernet_progress
 from nas.evaluation.teacher import TeacherError, is_ready, prepare_teacher, read_progress
-from nas.records.config import SearchConfig
+from nas.records.config import EvaluationConfig, SearchConfig
 from nas.searching.controller.sampler_by_name import BaseSampler
 from nas.searching.controller.session import Listener
 from nas.searching.gating.warm_start import WarmStart, load_warm_start
@@ -88,7 +88,7 @@ def _share_inputs(run: Run) -> None:
         copy_file(run.inputs_path, run.inputs_place)
 
 
-def make_teacher(run: Run, config: SearchConfig, backend: Backend, listener: Listener) -> None:
+def make_teacher(run: Run, config: EvaluationConfig, backend: Backend, listener: Listener) -> None:
     """Train the run's teacher, unless it is ready; a resumed run finds it so."""
     folder = run.teacher_folder.resolve()
     if is_ready(folder):
@@ -102,7 +102,9 @@ def make_teacher(run: Run, config: SearchConfig, backend: Backend, listener: Lis
     _train("teacher", prepare_teacher, config, folder, backend, look)
 
 
-def make_supernet(run: Run, config: SearchConfig, backend: Backend, listener: Listener) -> None:
+def make_supernet(
+    run: Run, config: EvaluationConfig, backend: Backend, listener: Listener
+) -> None:
     """Train the run's supernet, unless it is ready; an interrupted training goes on."""
     if run.supernet() is not None:
         return
@@ -119,7 +121,7 @@ def make_supernet(run: Run, config: SearchConfig, backend: Backend, listener: Li
 def _train(
     what: str,
     prepare: Callable[..., object],
-    config: SearchConfig,
+    config: EvaluationConfig,
     folder: Place,
     backend: Backend,
     look: Callable[[], None],

@@ -310,12 +310,11 @@ def _search_and_refine(
 def _evaluator(run: Run, backend: Backend, listener: Listener) -> Evaluator:
     """What evaluates candidates, with the teacher and the supernet that it needs trained."""
     config = run.config
-    # Workers need no study, nor the password that may open it.
-    told = replace(config, storage=None, device=run.driver.trained_on(config.device))
+    section = config.evaluation(run.driver.trained_on(config.device))
     if config.teacher is not None:
-        make_teacher(run, told, backend, listener)
+        make_teacher(run, section, backend, listener)
     trainer = TrainingEvaluator(
-        told,
+        section,
         run.inputs_place.resolve(),
         # Each machine has its own folder of locks, whatever this one's is called.
         None,
@@ -324,8 +323,8 @@ def _evaluator(run: Run, backend: Backend, listener: Listener) -> Evaluator:
     )
     if config.supernet is None:
         return trainer
-    make_supernet(run, told, backend, listener)
-    return SupernetEvaluator.of(told, trainer, run.supernet_folder.resolve())
+    make_supernet(run, section, backend, listener)
+    return SupernetEvaluator.of(section, trainer, run.supernet_folder.resolve())
 
 
 def _log(run: Run, listener: Listener | None) -> TensorBoardLog | None:

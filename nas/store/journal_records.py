@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from optuna.storages.journal._storage import JournalOperation
 
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.store.journal_lines import (
     ENDED,
     MOST_BYTES_IN_LINE,
@@ -61,14 +61,14 @@ class JournalRecords:
     def _forget(self) -> None:
         self._place: _Place | None = None
         self._made = TrialsMade()
-        self._records: dict[int, TrialRecord] = {}
+        self._records: dict[int, Trial] = {}
         # Of trials that have not ended, with where their lines begin: read when they are asked
         # for, or end.
         self._pending: dict[int, tuple[int, Any]] = {}
         self._ended: set[int] = set()
         self._ended_at_s: dict[int, float] = {}
 
-    def read(self, path: Path) -> tuple[list[TrialRecord], dict[int, float]]:
+    def read(self, path: Path) -> tuple[list[Trial], dict[int, float]]:
         """Every trial's record, and when it ended in seconds since 1970, by number.
 
         Raises:
@@ -141,10 +141,10 @@ class JournalRecords:
         if made.get("state") in ENDED:
             self._end(trial_id, _time_in(made))
 
-    def _record(self, trial_id: int, start: int, data: Any) -> TrialRecord:
+    def _record(self, trial_id: int, start: int, data: Any) -> Trial:
         """A trial's record, out of the line that begins at ``start``."""
         try:
-            record = TrialRecord.from_dict(data)
+            record = Trial.from_dict(data)
         except (ValueError, TypeError) as error:
             raise damaged(self._path, start, str(error)) from None
         if self._made.n_studies == 1 and record.number != trial_id:
@@ -168,7 +168,7 @@ _kept: OrderedDict[Path, JournalRecords] = OrderedDict()
 _lock = threading.Lock()
 
 
-def read_journal(path: Path) -> tuple[list[TrialRecord], dict[int, float]]:
+def read_journal(path: Path) -> tuple[list[Trial], dict[int, float]]:
     """See ``JournalRecords.read``; what this process has read before is not read again.
 
     Raises:

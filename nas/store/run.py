@@ -23,7 +23,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from nas.core.files import Place, as_written, read_json, write_json
 from nas.core.names import MOST_TEXT, check_name, printable
@@ -36,9 +36,9 @@ from nas.records.fingerprints import check_unchanged, fingerprints, moved_task
 from nas.records.front_member import figures_of, member_of
 from nas.records.goals import Goals
 from nas.records.replicas import pooled
-from nas.records.spent import with_spent
+from nas.records.spent import spent_in
 from nas.records.trained_once import SupernetRecord, TeacherRecord, read_record, read_supernet
-from nas.records.trial import TrialRecord, judged
+from nas.records.trial import Trial, judged
 from nas.store.cluster_address import LOCAL, name_address
 from nas.store.files_host import place_of
 from nas.store.storage_host import name_storage, recordable
@@ -66,6 +66,16 @@ _LATER = frozenset({"driver", "fingerprints", "metric", "unit", "starts", "workl
 CLIENT = "ray://"
 # What trials can be logged to beside the study, each in the run's folder of that name.
 LOGS = ("tensorboard",)
+
+
+class DriverOptions(TypedDict, total=False):
+    """Fields of ``Driver`` as keyword arguments; ``None`` is the default."""
+
+    workers: int | None
+    address: str | None
+    trial_timeout_s: float | None
+    log: str | None
+    gpus_per_trial: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +259,7 @@ class Run:
         """Record that the search ends before its number of trials."""
         write_json(self.folder / _ENDED, {"reason": reason})
 
-    def trials(self) -> list[TrialRecord]:
+    def trials(self) -> list[Trial]:
         """Every trial's record, by number; of one evaluated again, means over evaluations.
 
         Of a trial that has not ended there is what its attempts have spent until now.
@@ -263,11 +273,12 @@ class Run:
         # Those that run, or were interrupted, have no record yet of what they spent.
         place = self.trials_place
         records = [
-            with_spent(r, place / str(r.number)) if r.state == "running" else r for r in records
+            replace(r, so_far=spent_in(place / str(r.number))) if r.outcome is None else r
+            for r in records
         ]
         return self._seen(records)
 
-    def records(self) -> list[TrialRecord]:
+    def records(self) -> list[Trial]:
         """Every trial's record as the search ended it, by number.
 
         Raises:
@@ -275,12 +286,12 @@ class Run:
         """
         return self._seen(self._read()[0])
 
-    def _read(self) -> tuple[list[TrialRecord], dict[int, float]]:
+    def _read(self) -> tuple[list[Trial], dict[int, float]]:
         from nas.store.storage import read_trials
 
         return read_trials(self.folder, self.config.storage, self.name)
 
-    def _seen(self, records: list[TrialRecord]) -> list[TrialRecord]:
+    def _seen(self, records: list[Trial]) -> list[Trial]:
         return records if self.seen_on is None else [r.on(self.seen_on) for r in records]
 
     def ended_at_s(self) -> dict[int, float]:
@@ -291,7 +302,7 @@ class Run:
         """
         return self._read()[1]
 
-    def trial(self, number: int) -> TrialRecord:
+    def trial(self, number: int) -> Trial:
         """One trial's record, which is that of the weights it keeps.
 
         Raises:
@@ -305,7 +316,7 @@ class Run:
         return trials[number]
 
     def front(
-        self, limits: Goals | None = None, holds: Callable[[TrialRecord], bool] | None = None
+        self, limits: Goals | None = None, holds: Callable[[Trial], bool] | None = None
     ) -> Front:
         """The complete trials that break no limit and that no other such trial dominates.
 

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 from nas.core.recorded import Recorded
 from nas.core.retry import AwayError, is_os_error
 from nas.records.goals import Goals
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.store.journal import JournalFile, JournalStudies
 from nas.store.journal_lines import RECORD
 from nas.store.journal_lines import StorageError as StorageError
@@ -220,7 +220,7 @@ class StudyStore:
         backend = getattr(storage, "_backend", None)
         return backend.as_one_entry() if isinstance(backend, JournalFile) else nullcontext()
 
-    def save(self, record: TrialRecord) -> None:
+    def save(self, record: Trial) -> None:
         """Store ``record`` of a trial that has been asked; end the trial unless it is running."""
         self.check_writer()
         # The record goes first: a kill between the two writes leaves a RUNNING trial whose record
@@ -238,7 +238,7 @@ class StudyStore:
         self.check_writer()
         self._asked[number].set_user_attr(_ATTEMPTS, attempts)
 
-    def settle(self) -> list[TrialRecord]:
+    def settle(self) -> list[Trial]:
         """End trials whose record is whole but whose state is not; return those in flight."""
         self.check_writer()
         in_flight = []
@@ -259,7 +259,7 @@ class StudyStore:
                 self._tell(record)
         return in_flight
 
-    def records(self) -> list[TrialRecord]:
+    def records(self) -> list[Trial]:
         """Every trial's record, by number."""
         found = (record_of(frozen) for frozen in self._study.get_trials(deepcopy=False))
         return [record for record in found if record is not None]
@@ -272,7 +272,7 @@ class StudyStore:
             if frozen.datetime_complete is not None
         }
 
-    def _tell(self, record: TrialRecord) -> None:
+    def _tell(self, record: Trial) -> None:
         if record.state == "complete" and record.finalist_of is not None:
             # Without values: no sampler may compare them with those of inherited weights.
             self._study.tell(record.number, state=TrialState.PRUNED)
@@ -290,7 +290,7 @@ class StudyStore:
 
 def read_trials(
     folder: Path, url: str | None, run_name: str
-) -> tuple[list[TrialRecord], dict[int, float]]:
+) -> tuple[list[Trial], dict[int, float]]:
     """Every trial's record, and when it ended in seconds since 1970, both by number.
 
     Raises:
@@ -306,10 +306,10 @@ def read_trials(
     return store.records(), store.ended_at_s()
 
 
-def record_of(frozen: optuna.trial.FrozenTrial) -> TrialRecord | None:
+def record_of(frozen: optuna.trial.FrozenTrial) -> Trial | None:
     """What is stored of one of our trials; ``None`` where nothing is."""
     data = frozen.user_attrs.get(RECORD)
-    return None if data is None else TrialRecord.from_dict(data)
+    return None if data is None else Trial.from_dict(data)
 
 
 def _holds_study(folder: Path, url: str | None, name: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from nas.core.estimate import Estimate
 from nas.core.names import MOST_TEXT, check_name
 from nas.core.typed import exact_keys
 from predictors.meters.board import Board, Limits, describe_limits
@@ -165,6 +166,11 @@ class EnergyReading:
             )
         if self.n_repeats < 1:
             raise ValueError(f"n_repeats must be >= 1, got {self.n_repeats!r}")
+
+    @property
+    def estimate(self) -> Estimate:
+        """The joules per ``unit`` with their interval."""
+        return Estimate(self.energy_j, self.low_j, self.high_j, self.source)
 
     @property
     def half_width(self) -> float:

@@ -10,9 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "nas"))
 
-from search_fakes import SPACE, finished, reading
+from search_fakes import SPACE, changed, evaluated, finished, make_trial, reading
 
 from nas.cluster.trial_worker import evaluate_trial
+from nas.core.estimate import Estimate
 from nas.evaluation.evaluator import TrainingEvaluator, forget_unfinished, unfinished
 from nas.evaluation.supernet_evaluator import SupernetEvaluator
 from nas.evaluation.supernet_weights import prepare_supernet
@@ -20,7 +21,7 @@ from nas.evaluation.teacher import prepare_teacher
 from nas.records.config import LARGEST, SearchConfig
 from nas.records.rungs import HalvingConfig
 from nas.records.supernet import SupernetConfig
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.training.config import DistillConfig, RecoveryConfig, SupernetRecipe, TrainingConfig
 from search_spaces.space import SearchSpace
 from search_spaces.space.sampling import largest, sample, smallest
@@ -45,7 +46,7 @@ class FormulaEvaluator:
     def evaluate(self, candidate, folder, measure, tell=None):
         record = finished(candidate)
         measured = measure(candidate.architecture, None, folder / "none", folder / "none")
-        return replace(record, reading=measured.reading)
+        return changed(record, reading=measured.reading).outcome
 
 
 def scratch(tmp_path):
@@ -107,29 +108,27 @@ class Measured:
 
 
 def candidate(architecture, **changes):
-    return TrialRecord(
+    return make_trial(
         7,
         "running",
         architecture,
-        predicted_energy_j=1e-4,
-        predicted_low_j=5e-5,
-        predicted_high_j=2e-4,
+        prediction=Estimate(1e-4, 5e-5, 2e-4, "predicted"),
         **changes,
-    )
+    ).candidate
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_running_trial_becomes_complete_and_keeps_what_it_was(evaluator, tmp_path, seed):
     architecture = smallest(SPACE) if seed == 0 else sample(SPACE, np.random.default_rng(3))
     measure = Measured()
-    record = evaluator.evaluate(candidate(architecture, audit=True), tmp_path, measure)
+    record = evaluated(evaluator, candidate(architecture, audit=True), tmp_path, measure)
     assert record.state == "complete" and record.number == 7 and record.audit
     assert record.architecture == architecture
     assert 0 <= record.quality <= 1 and record.quality_se > 0
-    assert record.predicted_energy_j == 1e-4
+    assert record.prediction.mean == 1e-4
     assert record.energy_j == 1.25e-4 and record.train_energy_j > 0
     assert [call[0] for call in measure.calls] == [architecture]
-    assert TrialRecord.from_dict(record.to_dict()) == record
+    assert Trial.from_dict(record.to_dict()) == record
 
 
 def test_a_failed_measurement_is_not_swallowed(evaluator, tmp_path):

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import executor_fakes
@@ -16,10 +16,11 @@ from fault_fakes import notes, wait_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "nas"))
 
-from search_fakes import finished, make_session
+from search_fakes import changed, finished, make_session
 
 from nas.core import interrupts
 from nas.core.files import write_json
+from nas.core.plain import to_plain
 from nas.core.retry import AwayError, patience
 from nas.core.time_limit import check_time
 from nas.evaluation.executor import Ended, Stopped
@@ -57,10 +58,10 @@ class Faked:
         curve = ()
         for epoch in (2, 4):
             curve += (RungPoint(epoch, 0.1 * epoch, 0.01),)
-            write_json(folder / "progress.json", Progress(curve, 6).to_dict())
+            write_json(folder / "progress.json", to_plain(Progress(curve, 6)))
             if tell is not None:
                 tell(Progress(curve, 6))
-        return replace(finished(candidate), curve=curve, planned_epochs=6)
+        return changed(finished(candidate), curve=curve, planned_epochs=6).outcome
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def results(executor, candidates, judge=lambda *_: True):
             executor.submit(waiting.pop(0))
             n_running += 1
         event = executor.wait(judge)
-        of = event.record if isinstance(event, Ended) else event.candidate
+        of = event.candidate
         assert isinstance(event, Ended | Stopped) and of.number not in found
         found[of.number] = event
         n_running -= 1
@@ -127,27 +128,27 @@ def test_each_candidate_ends_in_its_own_way(make, tmp_path):
         return candidate.number != 4
 
     candidates = candidates_of(tmp_path, 6)
-    candidates[5] = replace(candidates[5], replica=1)
+    candidates[5] = changed(candidates[5], replica=1)
     with make(evaluator, folder, trial_timeout_s=2.0) as executor:
         found = results(executor, candidates, judge)
-    assert found[0].record == result_in(folder / "0")
-    assert found[0].record.state == "complete" and len(found[0].record.curve) == 2
-    reasons = {n: found[n].record.reason for n in (1, 2, 3)}
+    assert found[0].outcome == result_in(folder / "0").outcome
+    assert found[0].outcome.state == "complete" and len(found[0].outcome.training.curve) == 2
+    reasons = {n: found[n].outcome.reason for n in (1, 2, 3)}
     assert reasons == {
         1: "ValueError: no such layer",
         2: "out of memory",
         3: "it took longer than 2 s",
     }
     for number in (1, 2, 3):
-        assert result_in(folder / str(number)) == found[number].record
+        assert result_in(folder / str(number)).outcome == found[number].outcome
     # A verdict is asked for where the loop is, and what it stops has no result.
     assert isinstance(found[4], Stopped) and found[4].candidate == candidates[4]
     assert result_in(folder / "4") is None
     assert sorted(asked) == [(0, 2), (0, 4), (4, 2)]
     assert threads == {threading.current_thread()}
     # A replica is a whole evaluation beside its trial.
-    assert found[5].record.state == "complete"
-    assert result_in(folder / "5" / "replica-1") == found[5].record
+    assert found[5].outcome.state == "complete"
+    assert result_in(folder / "5" / "replica-1").outcome == found[5].outcome
     assert notes(folder / "5" / "replica-1" / "attempts") == ["unjudged"]
     # What only an unfinished trial needs is gone.
     assert [p.parent.name for p in folder.rglob("progress.json")] in ([], ["4"])
@@ -208,4 +209,4 @@ def test_an_executor_that_is_closed_while_it_evaluates_leaves_the_trial_unfinish
         executor.submit(candidate)
     assert result_in(folder / "0") is None
     with make(Faked(), folder) as executor:
-        assert results(executor, [candidate])[0].record.state == "complete"
+        assert results(executor, [candidate])[0].outcome.state == "complete"

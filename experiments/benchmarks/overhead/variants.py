@@ -18,9 +18,10 @@ from experiments.benchmarks.scale.law import evaluated
 from experiments.benchmarks.scale.simulate import open_session, resident_mb
 from nas.evaluation.evaluator import Measure
 from nas.evaluation.executor import Measuring
+from nas.records.candidate import Candidate, Outcome
 from nas.records.config import GateConfig, SamplerName, SearchConfig
 from nas.records.rungs import Tell
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.session import Snapshot
 from nas.searching.loop import search
 from nas.store.run import Driver, create
@@ -60,8 +61,8 @@ class Formula:
     sleep_s: float = 0.0
 
     def evaluate(
-        self, candidate: TrialRecord, folder: Path, measure: Measure, tell: Tell | None = None
-    ) -> TrialRecord:
+        self, candidate: Candidate, folder: Path, measure: Measure, tell: Tell | None = None
+    ) -> Outcome:
         """See ``nas.evaluation.evaluator.Evaluator``."""
         time.sleep(self.sleep_s)
         return evaluated(candidate, self.workload)
@@ -114,7 +115,7 @@ class _Counting:
         self.complete = 0
         self._end_s = time.perf_counter() + budget_s
 
-    def on_change(self, snapshot: Snapshot, record: TrialRecord | None) -> None:
+    def on_change(self, snapshot: Snapshot, record: Trial | None) -> None:
         self.complete = snapshot.complete
         if time.perf_counter() > self._end_s:
             raise KeyboardInterrupt
@@ -188,7 +189,8 @@ def bare(space: str, trials: int, workers: int, budget_s: float, *, reuse_actors
 
     def objective(config: dict[str, Any]) -> None:
         architecture = decode(repair(config, found), found)
-        record = evaluated(TrialRecord(0, "running", architecture), workload)
+        candidate = Candidate(0, architecture)
+        record = Trial(candidate, evaluated(candidate, workload))
         accuracy, energy_j = record.objectives
         tune.report({"accuracy": accuracy, "energy_j": energy_j})
 

@@ -5,11 +5,10 @@ For what a search costs, not for what it finds: no figure of it is one of a real
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from nas.records.trial import TrialRecord
+from nas.core.estimate import Score
+from nas.records.candidate import Candidate, Measurement, Outcome
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 from search_spaces.cost.counting import count
@@ -23,8 +22,8 @@ _LEAST_TRAINING_S, _TRAINING_S_PER_MAC = 60.0, 2e-6
 _CHEAP = {"fp32": 1.0, "bf16": 0.5, "int8": 0.35, "fp8": 0.35}
 
 
-def evaluated(candidate: TrialRecord, workload: Workload, device: str = "made up") -> TrialRecord:
-    """``candidate`` complete, with noise that follows from its architecture."""
+def evaluated(candidate: Candidate, workload: Workload, device: str = "made up") -> Outcome:
+    """Return a complete outcome, with noise that follows from the architecture."""
     architecture = candidate.architecture
     counts = count(architecture, workload)
     rng = np.random.default_rng(int(architecture.hash, 16))
@@ -33,29 +32,28 @@ def evaluated(candidate: TrialRecord, workload: Workload, device: str = "made up
     energy_j = _J_PER_MAC * macs + _J_PER_BYTE * moved + _J_PER_LAYER * architecture.depth
     energy_j *= float(np.exp(_RELATIVE_SD * rng.standard_normal()))
     accuracy = 1 - 0.03 - 4 / counts.params**0.45 + _ACCURACY_SE * rng.standard_normal()
-    return replace(
-        candidate,
-        state="complete",
-        quality=float(np.clip(accuracy, 0, 1)),
-        quality_se=_ACCURACY_SE,
-        reading=EnergyReading(
-            energy_j=energy_j,
-            low_j=energy_j * (1 - 1.96 * _RELATIVE_SD),
-            high_j=energy_j * (1 + 1.96 * _RELATIVE_SD),
-            n_repeats=5,
-            converged=True,
-            meter="formula",
-            source="formula",
-            is_estimate=True,
-            device=device,
-            workload=workload.key,
-            batch_size=workload.batch_size,
-            latency_s=energy_j * workload.batch_size / _POWER_W,
-            power_w=_POWER_W,
-            duration_s=10.0,
-            protocol_hash="0" * 12,
-        ),
+    reading = EnergyReading(
+        energy_j=energy_j,
+        low_j=energy_j * (1 - 1.96 * _RELATIVE_SD),
+        high_j=energy_j * (1 + 1.96 * _RELATIVE_SD),
+        n_repeats=5,
+        converged=True,
+        meter="formula",
+        source="formula",
+        is_estimate=True,
+        device=device,
+        workload=workload.key,
+        batch_size=workload.batch_size,
+        latency_s=energy_j * workload.batch_size / _POWER_W,
+        power_w=_POWER_W,
+        duration_s=10.0,
+        protocol_hash="0" * 12,
+    )
+    return Outcome(
+        "complete",
+        quality=Score(float(np.clip(accuracy, 0, 1)), _ACCURACY_SE),
         params=counts.params,
+        measurement=Measurement(reading),
     )
 
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import cast
 
 from experiments.benchmarks.scale.law import evaluated, training_s
+from nas.records.candidate import Candidate
 from nas.records.config import GateConfig, SamplerName, SearchConfig
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
 from nas.searching.gating.gate import CandidatePool, Gate
@@ -86,7 +87,7 @@ def simulate(
     session = open_session(run)
     workload = run.workload
     clock_s, order = 0.0, 0
-    busy: list[tuple[float, int, TrialRecord]] = []
+    busy: list[tuple[float, int, Candidate]] = []
     started = time.process_time()
     proposing: list[float] = []
     finishing: list[float] = []
@@ -108,7 +109,7 @@ def simulate(
     n_complete = 0
     while busy:
         clock_s, _, candidate = heapq.heappop(busy)
-        record = evaluated(candidate, workload)
+        record = Trial(candidate, evaluated(candidate, workload))
         before = time.process_time()
         session.finish(record)
         finishing.append(time.process_time() - before)

@@ -106,32 +106,24 @@ def draw_front(found: Run, path: Path, trial: int | None = None) -> None:
     records = found.trials()
     shown = {record.number for record in judged(records)}
     for record in records:
-        reading, energy_j = record.reading, record.energy_j
-        if record.number in shown and energy_j is not None:
+        reading, energy, prediction = record.reading, record.energy, record.prediction
+        if record.number in shown and energy is not None:
             is_estimate |= reading is None or reading.is_estimate
             kind = "front" if record.number in on_front else "complete"
             spots = [kind, "baseline"] if record.baseline else [kind]
             points += [
                 PlotPoint(
                     spot,  # type: ignore[arg-type]
-                    energy_j,
-                    (record.predicted_low_j or energy_j) if reading is None else reading.low_j,
-                    (record.predicted_high_j or energy_j) if reading is None else reading.high_j,
+                    energy.mean,
+                    energy.low,
+                    energy.high,
                     record.quality,
                     record.quality_se or 0.0,
                 )
                 for spot in spots
             ]
-        elif record.state == "dropped" and record.predicted_energy_j is not None:
-            predicted = record.predicted_energy_j
-            points.append(
-                PlotPoint(
-                    "dropped",
-                    predicted,
-                    record.predicted_low_j or predicted,
-                    record.predicted_high_j or predicted,
-                )
-            )
+        elif record.state == "dropped" and prediction is not None:
+            points.append(PlotPoint("dropped", prediction.mean, prediction.low, prediction.high))
     label = meter_label(found.meter, is_estimate=is_estimate)
     plot_front(
         points,

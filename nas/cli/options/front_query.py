@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nas.exporting.formats.registry import Held
     from nas.pareto.lifetime import Lifetime
     from nas.pareto.queries import Front, FrontMember
-    from nas.records.trial import TrialRecord
+    from nas.records.trial import Trial
     from nas.store.run import Run
 
 FIRST_BASELINE = "baseline"
@@ -49,7 +49,7 @@ class Answer:
     """
 
     front: Front
-    baseline: TrialRecord | None = None
+    baseline: Trial | None = None
     lifetimes: tuple[Lifetime, ...] = ()
     held: Held | None = None
 
@@ -124,7 +124,7 @@ class Answer:
         return found
 
 
-def named_baseline(found: Run, text: str) -> TrialRecord:
+def named_baseline(found: Run, text: str) -> Trial:
     """Return the complete trial that ``--at-least-as-accurate-as`` names.
 
     Raises:
@@ -150,7 +150,7 @@ def named_baseline(found: Run, text: str) -> TrialRecord:
     return trials[0]
 
 
-def _by_file(complete: Sequence[TrialRecord], text: str) -> list[TrialRecord]:
+def _by_file(complete: Sequence[Trial], text: str) -> list[Trial]:
     from nas.cli.options.architecture_files import read_named
 
     if not Path(text).exists():

@@ -12,14 +12,14 @@ from nas.core import interrupts
 if TYPE_CHECKING:
     from nas.analysis.summary import SearchSummary
     from nas.pareto.queries import Front
-    from nas.records.trial import TrialRecord
+    from nas.records.trial import Trial
     from nas.store.run import Run
 
 # Number of reasons shown, the most frequent first, and of trials named for each.
 _MOST_REASONS, _MOST_TRIALS = 5, 8
 
 
-def failures(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
+def failures(records: Sequence[Trial]) -> list[dict[str, Any]]:
     """Return each reason of failure with its trials, the most frequent first."""
     by_reason: dict[str, list[int]] = {}
     for record in records:
@@ -29,7 +29,7 @@ def failures(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
     return [{"reason": reason, "trials": trials} for reason, trials in ordered]
 
 
-def render_failures(records: Sequence[TrialRecord]) -> str:
+def render_failures(records: Sequence[Trial]) -> str:
     """Render a line for each reason of failure; empty if no trial failed."""
     every = failures(records)
     lines = [_line(each["reason"], each["trials"]) for each in every[:_MOST_REASONS]]

@@ -13,7 +13,7 @@ from nas.cli.output.units import format_joules
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from nas.records.trial import TrialRecord
+    from nas.records.trial import Trial
     from nas.searching.controller.session import Snapshot
     from predictors.campaign.plan import PlanItem
     from predictors.campaign.slices import SliceProgress
@@ -58,7 +58,7 @@ class SearchProgress(_Bar):
         # Tenths of the supernet's epochs that a line was printed for.
         self._tenths = -1
 
-    def on_change(self, snapshot: Snapshot, record: TrialRecord | None) -> None:
+    def on_change(self, snapshot: Snapshot, record: Trial | None) -> None:
         """See ``nas.searching.controller.session.Listener``."""
         if self._quiet:
             return

@@ -13,7 +13,7 @@ from nas.exporting.formats.python import PythonForm
 from nas.exporting.formats.torch_export import TorchExportForm
 from nas.pareto.queries import Front
 from nas.records.goals import Goals
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.store.run import Run
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
@@ -80,7 +80,7 @@ def held_front(run: Run, names: Iterable[str], limits: Goals | None = None) -> H
     workload, device = run.workload, run.config.device
     left_out: dict[str, list[int]] = {}
 
-    def holds(record: TrialRecord) -> bool:
+    def holds(record: Trial) -> bool:
         refusals = [form.refusal(record.architecture, workload, device) for form in forms]
         for text in {r.gene or r.text for r in refusals if r is not None}:
             left_out.setdefault(text, []).append(record.number)

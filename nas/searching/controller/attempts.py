@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from nas.core.files import Place
 from nas.evaluation.evaluator import kept_epoch
 from nas.evaluation.executor import Lost
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 
 # How often what dies is tried before it counts as failed.
 ATTEMPTS = 3
@@ -62,7 +62,7 @@ class Attempts:
         self._study, self._trials_folder = study, trials_folder
         self._counts: dict[int, Tried] = {}
 
-    def driver_died(self, in_flight: Sequence[TrialRecord]) -> None:
+    def driver_died(self, in_flight: Sequence[Trial]) -> None:
         """Count what a driver that did not end by itself left running.
 
         One that ended by itself called ``interrupted``.

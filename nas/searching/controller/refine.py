@@ -9,15 +9,15 @@ sure. Trials off the front that may belong on it are looked at as well as member
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from nas.core.files import Place
 from nas.pareto.queries import chances
+from nas.records.candidate import Candidate
 from nas.records.front_member import figures_of
 from nas.records.goals import Goals
 from nas.records.replicas import bring_replicas, pooled, replicas_of
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 
 # Where a place is this sure (p below it, or above one less it), nothing is to be gained.
 _SURE = 0.05
@@ -30,7 +30,7 @@ class Refinement:
 
     def __init__(
         self,
-        records: Sequence[TrialRecord],
+        records: Sequence[Trial],
         trials_folder: Path,
         goals: Goals,
         device: str,
@@ -55,13 +55,13 @@ class Refinement:
         """Replicas that have ended."""
         return sum(len(self._replicas(record)) for record in self._records)
 
-    def next_replica(self) -> TrialRecord | None:
+    def next_replica(self) -> Candidate | None:
         """What to evaluate now, ``None`` where that is nothing more."""
         if self.done + len(self._in_flight) >= self.budget:
             return None
         known = [pooled(r, self._folder / str(r.number)) for r in self._records]
         p = chances([figures_of(r) for r in known], self._goals.costs)
-        best: tuple[float, TrialRecord, int] | None = None
+        best: tuple[float, Trial, int] | None = None
         for record, chance in zip(self._records, p, strict=True):
             taken = {r.replica for r in self._replicas(record)}
             taken |= {k for number, k in self._in_flight if number == record.number}
@@ -77,15 +77,9 @@ class Refinement:
             return None
         _, record, replica = best
         self._in_flight.add((record.number, replica))
-        return replace(
-            TrialRecord(record.number, "running", record.architecture),
-            replica=replica,
-            predicted_energy_j=record.predicted_energy_j,
-            predicted_low_j=record.predicted_low_j,
-            predicted_high_j=record.predicted_high_j,
-        )
+        return Candidate(record.number, record.architecture, record.prediction, replica=replica)
 
-    def ended(self, replica: TrialRecord) -> None:
+    def ended(self, replica: Candidate) -> None:
         """``replica`` is on disk now."""
         self._bring(replica.number)
         self._in_flight.discard((replica.number, replica.replica))
@@ -93,5 +87,5 @@ class Refinement:
     def _bring(self, number: int) -> None:
         bring_replicas(self._kept / str(number), self._folder / str(number))
 
-    def _replicas(self, record: TrialRecord) -> list[TrialRecord]:
+    def _replicas(self, record: Trial) -> list[Trial]:
         return replicas_of(self._folder / str(record.number))

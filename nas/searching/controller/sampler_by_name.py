@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler as BaseSampler
 
 from nas.records.config import SamplerName
 from nas.records.goals import Goals
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.samplers.ehvi import EhviSampler
 from nas.samplers.prior import PriorTrial
 from nas.searching.gating.learning_curves import extrapolate
@@ -88,7 +88,8 @@ def _variances(trial: optuna.trial.FrozenTrial, goals: Goals) -> tuple[float, ..
     if record is None or record.quality_se is None:
         return (0.0,) * len(goals.names)
     if record.reading is None:
-        low_j, high_j = record.predicted_low_j or 0.0, record.predicted_high_j or 0.0
+        energy = record.prediction
+        low_j, high_j = (0.0, 0.0) if energy is None else (energy.low, energy.high)
         # The gate's interval is narrower than 95%, so this errs to the small side.
         variance = ((high_j - low_j) / 2 / 1.96) ** 2
         return record.quality_se**2, variance, *(0.0 for _ in goals.costs)
@@ -127,7 +128,7 @@ class _Stopped:
     """What stopped trials tell of quality; their joules were never measured."""
 
     def __init__(self) -> None:
-        self._records: dict[int, TrialRecord | None] = {}
+        self._records: dict[int, Trial | None] = {}
 
     def __call__(
         self,
@@ -141,7 +142,7 @@ class _Stopped:
             for e in extrapolate([record for record in found if record is not None])
         ]
 
-    def _record(self, trial: optuna.trial.FrozenTrial) -> TrialRecord | None:
+    def _record(self, trial: optuna.trial.FrozenTrial) -> Trial | None:
         # Finished trials never change, and reading each anew would cost more than proposing.
         if trial.number not in self._records:
             self._records[trial.number] = record_of(trial)

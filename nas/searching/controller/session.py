@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nas.records.candidate import Candidate, Outcome
 from nas.records.config import SearchConfig
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.tally import Tally
 from nas.searching.gating.gate import Gate
 from nas.store.storage import Proposal, StudyStore
@@ -60,7 +61,7 @@ class Snapshot:
 class Listener(Protocol):
     """Is told of every change; a progress bar, for example."""
 
-    def on_change(self, snapshot: Snapshot, record: TrialRecord | None) -> None:
+    def on_change(self, snapshot: Snapshot, record: Trial | None) -> None:
         """``record`` is the trial that changed, ``None`` at the start."""
         ...
 
@@ -107,7 +108,7 @@ class Session:
         self._gate = gate
         self._listener = listener
         self._started = time.perf_counter()
-        self._redispatch = store.settle()
+        self._redispatch = [trial.candidate for trial in store.settle()]
         self._records = {record.number: record for record in store.records()}
         self._tally = Tally(config.goals)
         for record in self._records.values():
@@ -125,24 +126,24 @@ class Session:
             self._enqueue_first(first)
         self._tell(None)
 
-    def records(self) -> list[TrialRecord]:
+    def records(self) -> list[Trial]:
         """Every trial so far, by number."""
         return [self._records[number] for number in sorted(self._records)]
 
-    def searched(self) -> list[TrialRecord]:
+    def searched(self) -> list[Trial]:
         """Every trial so far that is no finalist, by number."""
         return [record for record in self.records() if record.finalist_of is None]
 
-    def record(self, number: int) -> TrialRecord:
+    def record(self, number: int) -> Trial:
         """What is known of trial ``number``."""
         return self._records[number]
 
-    def in_flight(self) -> list[TrialRecord]:
+    def in_flight(self) -> list[Trial]:
         """Trials that were dispatched and have not ended."""
         return [record for record in self.records() if record.state == "running"]
 
-    def next_candidate(self) -> TrialRecord | None:
-        """A trial to run now; ``None`` when the search has dispatched all it will.
+    def next_candidate(self) -> Candidate | None:
+        """Return a candidate to evaluate now; ``None`` when the search has dispatched all it will.
 
         Candidates that the gate drops are recorded on the way.
         """
@@ -151,11 +152,11 @@ class Session:
             candidate = self.prune(proposal)
         return candidate or self.next_finalist()
 
-    def unfinished(self) -> TrialRecord | None:
-        """A trial in flight that is to be dispatched again, ``None`` where there is none."""
+    def unfinished(self) -> Candidate | None:
+        """Return a trial in flight to dispatch again, ``None`` where there is none."""
         while self._redispatch:
             candidate = self._redispatch.pop(0)
-            if self._records[candidate.number].state == "running":
+            if self._records[candidate.number].outcome is None:
                 return candidate
         return None
 
@@ -168,13 +169,13 @@ class Session:
             self.stop_reason = "the search space is exhausted"
         return proposal
 
-    def prune(self, proposal: Proposal) -> TrialRecord | None:
-        """The candidate that the gate makes of ``proposal``, ``None`` where it drops it."""
+    def prune(self, proposal: Proposal) -> Candidate | None:
+        """Return the candidate that the gate makes of ``proposal``, ``None`` where it drops it."""
         record = self._judge(proposal)
         self._put(record)
-        if record.state == "running":
+        if record.outcome is None:
             self._drops_in_a_row = 0
-            return record
+            return record.candidate
         self._drops_in_a_row += 1
         if self._drops_in_a_row >= _MAX_DROPS_IN_A_ROW:
             self.stop_reason = (
@@ -183,7 +184,7 @@ class Session:
             )
         return None
 
-    def dispatch_again(self, candidate: TrialRecord, *, last: bool = False) -> None:
+    def dispatch_again(self, candidate: Candidate, *, last: bool = False) -> None:
         """Have ``next_candidate`` return a trial whose worker died, before any new one.
 
         With ``last`` it comes after the others that were dispatched before.
@@ -210,27 +211,16 @@ class Session:
         self._finalists += [number for number in numbers if number not in known]
         self._tell(None)
 
-    def next_finalist(self) -> TrialRecord | None:
+    def next_finalist(self) -> Candidate | None:
         """The next of ``add_finalists`` to dispatch, ``None`` when all of them are."""
         if not self._finalists:
             return None
         of = self._records[self._finalists.pop(0)]
-        record = TrialRecord(
-            number=self._store.begin(encode(of.architecture, self._config.space)),
-            state="running",
-            architecture=of.architecture,
-            predicted_energy_j=of.predicted_energy_j,
-            predicted_low_j=of.predicted_low_j,
-            predicted_high_j=of.predicted_high_j,
-            baseline=of.baseline,
-            finalist_of=of.number,
-            inherited_quality=of.quality,
-            inherited_quality_se=of.quality_se,
-        )
-        self._put(record)
-        return record
+        candidate = of.finalist(self._store.begin(encode(of.architecture, self._config.space)))
+        self._put(Trial(candidate))
+        return candidate
 
-    def finish(self, record: TrialRecord) -> None:
+    def finish(self, record: Trial) -> None:
         """Store what became of a dispatched trial."""
         self._put(record)
         self._count_failure(record)
@@ -239,7 +229,7 @@ class Session:
             for number in sorted(self._gate.front_numbers - self._asked_variants):
                 self._enqueue_variant(self._records[number])
 
-    def _count_failure(self, record: TrialRecord) -> None:
+    def _count_failure(self, record: Trial) -> None:
         if record.state != "failed" or record.reason not in self._failures:
             self._failures.clear()
         if record.state == "failed" and record.reason is not None:
@@ -250,7 +240,7 @@ class Session:
                 f"{record.number}: {record.reason}"
             )
 
-    def _enqueue_variant(self, member: TrialRecord) -> None:
+    def _enqueue_variant(self, member: Trial) -> None:
         """Propose a front member with another compression, if that has a fair chance.
 
         A compression is on the front because it pays only if the same model without it was
@@ -363,35 +353,32 @@ class Session:
             self._store.discard(proposal.number)
         return None
 
-    def _judge(self, proposal: Proposal) -> TrialRecord:
+    def _judge(self, proposal: Proposal) -> Trial:
         architecture = self._decoded(proposal.genes)
         verdict = self._gate.judge(architecture)
         # A baseline is what savings are named against: the user asked for it to be measured.
         dropped = verdict.reason is not None and not verdict.audit and not proposal.baseline
         supernet = self._config.supernet
-        return TrialRecord(
-            number=proposal.number,
+        candidate = Candidate(
+            proposal.number,
+            architecture,
+            verdict.energy_j,
+            is_audit=verdict.audit and not proposal.baseline,
+            is_baseline=proposal.baseline,
             weights="own" if supernet is None else "inherited",
             joules="measured"
             if supernet is None or proposal.baseline
             else supernet.joules_of(self.searched(), verdict.energy_j.high / verdict.energy_j.low),
-            state="dropped" if dropped else "running",
-            architecture=architecture,
-            predicted_energy_j=verdict.energy_j.mean,
-            predicted_low_j=verdict.energy_j.low,
-            predicted_high_j=verdict.energy_j.high,
-            reason=verdict.reason if dropped else None,
-            audit=verdict.audit and not proposal.baseline,
-            baseline=proposal.baseline,
         )
+        return Trial(candidate, Outcome("dropped", verdict.reason) if dropped else None)
 
-    def _put(self, record: TrialRecord) -> None:
+    def _put(self, record: Trial) -> None:
         self._store.save(record)
         self._tally.put(record, self._records.get(record.number))
         self._records[record.number] = record
         self._seen.setdefault(record.architecture.hash, record.number)
         self._tell(record)
 
-    def _tell(self, record: TrialRecord | None) -> None:
+    def _tell(self, record: Trial | None) -> None:
         if self._listener is not None:
             self._listener.on_change(self.snapshot(), record)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from nas.records.candidate import Weights
 from nas.records.goals import Goals
-from nas.records.trial import TrialRecord, Weights
+from nas.records.trial import Trial
 
 
 @dataclass
@@ -18,7 +19,7 @@ class _Judged:
     """Complete trials of one kind of weights."""
 
     n: int
-    front: list[TrialRecord]
+    front: list[Trial]
     best_quality: float | None = None
     least_energy_j: float | None = None
 
@@ -38,15 +39,13 @@ class Tally:
         self.n_finalists = 0
         self.spent_energy_j = 0.0
 
-    def put(self, record: TrialRecord, before: TrialRecord | None) -> None:
+    def put(self, record: Trial, before: Trial | None) -> None:
         """Take up ``record``; ``before`` is what was put of the same trial, and never complete."""
         for one, sign in ((before, -1), (record, 1)):
             if one is None:
                 continue
             self._states[one.state] += sign
-            self.spent_energy_j += sign * (
-                (one.train_energy_j or 0.0) + (one.measure_energy_j or 0.0)
-            )
+            self.spent_energy_j += sign * one.spent.energy_j
             if one.finalist_of is not None:
                 self.n_finalists += sign
             elif one.state != "dropped":
@@ -60,7 +59,7 @@ class Tally:
         return self._states[state]
 
     @property
-    def front(self) -> list[TrialRecord]:
+    def front(self) -> list[Trial]:
         """The front of all trials, as ``Goals.front`` has it."""
         return self._shown.front
 
@@ -80,7 +79,7 @@ class Tally:
         nothing = _Judged(0, [])
         return self._judged.get("own") or self._judged.get("inherited") or nothing
 
-    def _take(self, record: TrialRecord) -> None:
+    def _take(self, record: Trial) -> None:
         judged = self._judged.setdefault(record.weights, _Judged(0, []))
         judged.n += 1
         if not self._goals.keeps(record):

@@ -14,10 +14,10 @@ search fills its rungs from records and from what trials in flight left on disk.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 
+from nas.records.candidate import Outcome, Training
 from nas.records.rungs import HalvingConfig, Progress, RungPoint
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.controller.session import Session
 from nas.searching.early_stopping.halving import Halving
 from nas.searching.early_stopping.worth import Frontier, Prospect, going_rate
@@ -45,8 +45,8 @@ class Stopper:
         for record in session.records():
             self.reach(record.number, record.curve)
 
-    def judge(self, number: int, progress: Progress) -> TrialRecord | None:
-        """The record of trial ``number`` as stopped now, ``None`` where it goes on."""
+    def judge(self, number: int, progress: Progress) -> Outcome | None:
+        """Return the outcome of trial ``number`` if it is stopped, ``None`` where it goes on."""
         candidate = self._session.record(number)
         self.reach(number, progress.curve)
         if self._is_exempt(candidate):
@@ -59,23 +59,15 @@ class Stopper:
             reason = "" if verdict.goes_on else verdict.reason
         if not reason:
             return None
-        return replace(
-            candidate,
-            state="stopped",
-            reason=reason,
-            curve=progress.curve,
-            planned_epochs=progress.planned_epochs,
-            start=progress.start,
-            duration_s=progress.duration_s,
-            train_energy_j=progress.train_energy_j,
-        )
+        training = Training(progress.curve, progress.planned_epochs, progress.start)
+        return Outcome("stopped", reason, training=training, spent=progress.spent)
 
     def reach(self, number: int, curve: tuple[RungPoint, ...]) -> None:
         """Trial ``number`` has come this far, though nothing is to be decided now."""
         for point in curve:
             self._rule.reach(number, point)
 
-    def _is_exempt(self, candidate: TrialRecord) -> bool:
+    def _is_exempt(self, candidate: Trial) -> bool:
         """Asked for by the user, evaluated to judge the gate, or among the first."""
         earlier = sum(
             record.state != "dropped" and record.number < candidate.number
@@ -88,7 +80,7 @@ class Stopper:
         at_first = self._rule.trials_at(progress.curve[0].epoch)
         return sum(isinstance(n, int) and n < number for n in at_first) >= RANKED
 
-    def _forecast(self, candidate: TrialRecord, progress: Progress) -> str | None:
+    def _forecast(self, candidate: Trial, progress: Progress) -> str | None:
         """Why its forecast stops it, empty where it does not; ``None`` where none can be made."""
         records, first = self._session.records(), progress.curve[0].epoch
         complete = [record for record in records if record.state == "complete"]
@@ -108,7 +100,7 @@ class Stopper:
         epochs = progress.planned_epochs
         law = CurveLaw.fit(records, first, epochs)
 
-        def prospect(record: TrialRecord) -> Prospect:
+        def prospect(record: Trial) -> Prospect:
             # One that is complete would add nothing to a front that it is on.
             known = place.get(record.number)
             others = front if known is None else front.without(known)
@@ -134,7 +126,7 @@ class Stopper:
         numbers = self._rule.trials_at(progress.curve[-1].epoch)
         return self._energies_j([records[n] for n in numbers if isinstance(n, int)])
 
-    def _energies_j(self, records: Sequence[TrialRecord]) -> dict[Hashable, float]:
+    def _energies_j(self, records: Sequence[Trial]) -> dict[Hashable, float]:
         """Joules per sample: measured, else as the gate predicts them now.
 
         What was predicted when they started would not do: early predictions of one trial and late

@@ -21,7 +21,7 @@ from nas.core.estimate import Estimate
 from nas.pareto.uncertainty import exact_front_probabilities
 from nas.records.config import GateConfig
 from nas.records.goals import Goals
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.gating.learning_curves import extrapolate
 from nas.searching.gating.quality_surrogate import AccuracySurrogate
 from nas.searching.gating.warm_start_data import AccuracyLabel, WarmStartData
@@ -132,7 +132,7 @@ class Gate:
         self._latency: CostPredictor | None = None
         self._quality = AccuracySurrogate(workload)
         self._pool = pool
-        self._front: list[TrialRecord] = []
+        self._front: list[Trial] = []
         self._predicted_points = np.empty((0, 2))
         self._n_complete = 0
         self._n_fitted = 0
@@ -143,7 +143,7 @@ class Gate:
         """Numbers of the trials on the measured front."""
         return frozenset(member.number for member in self._front)
 
-    def refit(self, records: Sequence[TrialRecord]) -> None:
+    def refit(self, records: Sequence[Trial]) -> None:
         """Take all trials anew: complete ones, and the qualities of stopped ones.
 
         The front is always that of all of them; the models are fitted again once there are a tenth
@@ -155,7 +155,7 @@ class Gate:
         if self._is_due:
             self._fit(complete, records)
 
-    def add(self, record: TrialRecord, records: Callable[[], Sequence[TrialRecord]]) -> None:
+    def add(self, record: Trial, records: Callable[[], Sequence[Trial]]) -> None:
         """Add one complete trial, as ``refit`` of ``records``, of which it is one.
 
         ``records`` is called only when the models are fitted again.
@@ -172,7 +172,7 @@ class Gate:
         fitted = self._n_fitted + self._warm_start.n_both
         return self._n_complete - self._n_fitted >= max(1, fitted // 10)
 
-    def _fit(self, complete: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> None:
+    def _fit(self, complete: Sequence[Trial], records: Sequence[Trial]) -> None:
         self._n_fitted = len(complete)
         complete, records = _recent(complete), _recent(records)
         readings = [(r.architecture, r.reading) for r in complete if r.reading is not None]
@@ -340,7 +340,7 @@ class Gate:
         return bool(rng.random() < self._config.audit_share)
 
 
-def _recent(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+def _recent(records: Sequence[Trial]) -> list[Trial]:
     """The trials that models are fitted to, in their order."""
     if len(records) <= _MOST_FITTED:
         return list(records)
@@ -356,7 +356,7 @@ def _log_losses(points_N2: Array) -> Array:
     return found
 
 
-def audit_summary(records: Sequence[TrialRecord], goals: Goals | None = None) -> AuditSummary:
+def audit_summary(records: Sequence[Trial], goals: Goals | None = None) -> AuditSummary:
     """The gate's false-drop rate in the records of a search."""
     # The gate does not decide on finalists.
     complete = [r for r in records if r.state == "complete" and r.finalist_of is None]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from nas.records.rungs import RungPoint
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 
 # A rung needs this many complete trials before stopped ones are extrapolated for gate and
 # sampler: both assume normal errors, which the first extrapolations do not have.
@@ -71,7 +71,7 @@ class CurveLaw:
     n: int
 
     @classmethod
-    def fit(cls, records: Sequence[TrialRecord], epoch: int, epochs: int) -> CurveLaw:
+    def fit(cls, records: Sequence[Trial], epoch: int, epochs: int) -> CurveLaw:
         """Fit to the complete trials, for the rung at ``epoch`` of trainings of ``epochs``."""
         pairs = [
             (point.quality, record.quality)
@@ -112,12 +112,12 @@ class CurveLaw:
 class Extrapolated:
     """The extrapolated final quality of a stopped trial, with its standard error."""
 
-    record: TrialRecord
+    record: Trial
     quality: float
     standard_error: float
 
 
-def extrapolate(records: Sequence[TrialRecord]) -> list[Extrapolated]:
+def extrapolate(records: Sequence[Trial]) -> list[Extrapolated]:
     """Extrapolate each stopped trial whose rung at least ``LEAST_CURVES`` complete ones passed."""
     found: list[Extrapolated] = []
     laws: dict[tuple[int, int], CurveLaw] = {}

@@ -9,14 +9,14 @@ import pytest
 from export_fakes import made_run
 from record_fakes import DIGITS, made_record, made_records
 from run_fakes import check_schema, make_run
-from search_fakes import SPACE, finished
+from search_fakes import SPACE, changed, finished
 
 from nas.cli.main import main
 from nas.exporting.card import make_card, render_readme
 from nas.exporting.formats.form_card import describe_forms
 from nas.exporting.verify import Verification
 from nas.records.replicas import pooled
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.reporting.data import page_data
 from nas.reporting.page import render_page
 from nas.searching.gating.prior_run import Conditions
@@ -35,7 +35,7 @@ def judged(**changes):
 
     def judge(candidate):
         record = finished(candidate)
-        return replace(record, reading=replace(record.reading, **changes))
+        return changed(record, reading=replace(record.reading, **changes))
 
     return judge
 
@@ -123,7 +123,7 @@ def test_cards_say_it_and_name_no_host(tmp_path):
     reading = replace(
         record.reading, flags=FLAGS, converged=False, board=CAPPED, host="secret-host"
     )
-    record = replace(record, reading=reading)
+    record = changed(record, reading=reading)
     after = replace(reading, flags=("still_warming",), converged=True, board=FULL, host=None)
     card = make_card(run, record, Verification(0, 0, 1, 1, 0, 1, 1, after))
     assert card["searched"]["reading"]["flags"] == list(FLAGS)
@@ -150,14 +150,14 @@ def test_cards_say_it_and_name_no_host(tmp_path):
     }
     assert "(still_warming)" in describe_forms(card | {"formats": {"torch": form}})
     clean = replace(after, flags=(), board=None)
-    record = replace(record, reading=clean)
+    record = changed(record, reading=clean)
     card = make_card(run, record, Verification(0, 0, 1, 1, 0, 1, 1, clean))
     assert "lags" not in render_readme(card)
 
 
 def test_a_trial_keeps_its_flags_and_its_board_on_disk(flagged):
     for record in flagged.trials():
-        again = TrialRecord.from_dict(json.loads(json.dumps(record.to_dict())))
+        again = Trial.from_dict(json.loads(json.dumps(record.to_dict())))
         assert again == record and again.reading.board == CAPPED
 
 
@@ -166,7 +166,7 @@ def test_repeats_under_other_limits_are_no_part_of_a_mean(tmp_path):
     record = run.trials()[0]
     for k, (board, factor) in enumerate([(FULL, 1.1), (CAPPED, 0.5)], start=1):
         reading = record.reading
-        changed = replace(
+        other = replace(
             reading,
             energy_j=reading.energy_j * factor,
             low_j=reading.low_j * factor,
@@ -176,7 +176,7 @@ def test_repeats_under_other_limits_are_no_part_of_a_mean(tmp_path):
         )
         folder = tmp_path / "trial" / f"replica-{k}"
         folder.mkdir(parents=True)
-        replica = replace(record, replica=k, reading=changed)
+        replica = changed(record, replica=k, reading=other)
         (folder / "result.json").write_text(json.dumps(replica.to_dict()))
     mean = pooled(record, tmp_path / "trial").reading
     assert mean.energy_j == pytest.approx(record.reading.energy_j * 1.1**0.5)

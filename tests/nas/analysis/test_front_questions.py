@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 from run_fakes import BASELINE, check_schema, make_run
-from search_fakes import finished
+from search_fakes import failed, finished
 
 from nas.analysis.compare_runs import compare_runs
 from nas.analysis.explain import differing_knobs, explain
 from nas.cli.main import main
-from nas.records.trial import TrialRecord
 from nas.store import run as run_module
 from search_spaces.space.encoding import decode, encode
 from search_spaces.space.sampling import smallest
@@ -25,8 +24,7 @@ from search_spaces.space.sampling import smallest
 def judge(candidate):
     """Formulas, but trial 3 fails."""
     if candidate.number == 3:
-        data = candidate.to_dict() | {"state": "failed", "reason": "out of memory"}
-        return TrialRecord.from_dict(data)
+        return failed(candidate, "out of memory")
     return finished(candidate)
 
 

@@ -5,14 +5,13 @@ from dataclasses import replace
 
 import pytest
 from run_fakes import check_schema, make_run
-from search_fakes import SPACE, drive, finished, make_session, reading
+from search_fakes import SPACE, changed, drive, finished, make_session, reading
 
 from nas.cli.main import main
 from nas.core.units import format_bytes, format_joules, format_milliseconds
 from nas.exporting.formats.registry import held_front
 from nas.records.config import SearchConfig
 from nas.records.goals import Goals
-from nas.records.trial import TrialRecord
 from nas.store import run as run_module
 from nas.tasks.base.metric import BITS_PER_BYTE
 
@@ -35,9 +34,9 @@ def judged_by(figures):
 
     def judge(candidate):
         quality, energy_j = figures[candidate.number % len(figures)]
-        record = finished(candidate).to_dict()
-        made = {"quality": quality, "quality_se": 0.01, "reading": reading(energy_j).to_dict()}
-        return TrialRecord.from_dict(record | made)
+        return changed(
+            finished(candidate), quality=quality, quality_se=0.01, reading=reading(energy_j)
+        )
 
     return judge
 
@@ -224,8 +223,7 @@ def test_the_front_of_what_a_form_can_hold(tmp_path, capsys):
         record = finished(candidate)
         is_int8 = any(b.compression.precision == "int8" for b in candidate.architecture.blocks)
         energy_j = record.energy_j * (0.5 if is_int8 else 1)
-        data = record.to_dict() | {"reading": reading(energy_j).to_dict()}
-        return TrialRecord.from_dict(data)
+        return changed(record, reading=reading(energy_j))
 
     folder = tmp_path / "run"
     run = searched(folder, space, 14, judge)

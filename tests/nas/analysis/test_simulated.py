@@ -1,12 +1,11 @@
 """What has no kernel on a device is named wherever it shows, and its joules are what ran."""
 
 import torch
-from search_fakes import WORKLOAD, reading
+from search_fakes import WORKLOAD, make_trial, reading
 
 from nas.cli.commands.front import render_table
 from nas.pareto.queries import Front
 from nas.records.front_member import member_of
-from nas.records.trial import TrialRecord
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.windows import run_windows
 from predictors.measurement.worker import Subject, make_record
@@ -50,7 +49,7 @@ def test_a_record_of_a_simulated_choice_carries_the_flag(monkeypatch):
 
 
 def test_the_front_names_what_is_simulated_on_the_device_of_the_search():
-    record = TrialRecord(
+    record = make_trial(
         0,
         "complete",
         MASKED,

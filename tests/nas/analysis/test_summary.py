@@ -4,12 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 from fakes import FakeClock, FakeMeter
-from search_fakes import reading
+from search_fakes import make_trial, reading
 
 from nas.analysis.summary import summarise
 from nas.core.retry import patience
 from nas.records.goals import Goals
-from nas.records.trial import TrialRecord
 from nas.searching.device_account import DeviceAccount, device_energy_j
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 
@@ -17,7 +16,7 @@ MODEL = Architecture(8, (LayerSpec(AttentionSpec(2, 1, 4), FfnSpec(8)),), patch_
 
 
 def trial(number, quality, energy_j, baseline=False):
-    return TrialRecord(
+    return make_trial(
         number=number,
         state="complete",
         architecture=MODEL,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from run_fakes import check_schema, make_run
-from search_fakes import finished, reading
+from search_fakes import changed, finished, reading
 
 from nas.analysis.summary import summarise
 from nas.cli.main import main
@@ -16,7 +16,6 @@ from nas.exporting.card import make_card, render_readme
 from nas.exporting.verify import Verification
 from nas.pareto.queries import FrontMember
 from nas.records.front_member import member_of
-from nas.records.trial import TrialRecord
 from nas.reporting.data import page_data
 from nas.reporting.page import render_page
 from nas.store.run import go_on, load
@@ -29,9 +28,7 @@ UNIT = "generated token"
 def per_token(candidate):
     """As ``finished``, with a reading that names its tokens."""
     record = finished(candidate)
-    return TrialRecord.from_dict(
-        record.to_dict() | {"reading": replace(record.reading, unit=UNIT).to_dict()}
-    )
+    return changed(record, reading=replace(record.reading, unit=UNIT))
 
 
 @pytest.fixture(scope="module")

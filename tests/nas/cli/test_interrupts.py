@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 from fault_fakes import wait_for
 from run_fakes import make_run
-from search_fakes import SPACE, finished
+from search_fakes import SPACE, failed, finished
 
 from nas.cli.commands.search import report
 from nas.cli.main import main
 from nas.core import interrupts
 from nas.records.config import SearchConfig
-from nas.records.failures import failed
 from nas.store import run as run_module
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -7,13 +7,12 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from executor_fakes import run_trials
 from fault_fakes import EPOCHS, Faulty, faulty_measure, notes, wait_for
-from search_fakes import finished, make_session
+from search_fakes import changed, finished, make_session
 
 from nas.cluster import connect as ray_cluster
 from nas.cluster import driver as ray_driver
@@ -199,6 +198,6 @@ def test_what_had_ended_before_its_worker_died_is_not_done_again(tmp_path):
     ended = finished(candidate)
     (tmp_path / "0").mkdir()
     write_json(tmp_path / "0" / "result.json", ended.to_dict())
-    assert evaluate_trial(candidate, tmp_path / "0", None, None) == ended
-    other = replace(candidate, replica=1)
+    assert evaluate_trial(candidate, tmp_path / "0", None, None) == ended.outcome
+    other = changed(candidate, replica=1)
     assert evaluate_trial(other, tmp_path / "0", None, None).state == "failed"

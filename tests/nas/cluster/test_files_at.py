@@ -11,7 +11,7 @@ import pytest
 from fault_fakes import wait_for
 from run_fakes import make_run
 from s3_fakes import CREDENTIALS, refusing_server, s3_server, url
-from search_fakes import SPACE, finished, make_session
+from search_fakes import SPACE, changed, finished, make_session
 
 import nas
 from nas.cli.main import main
@@ -108,7 +108,7 @@ def test_fronts_are_drawn_from_the_run_folder_alone(tmp_path, s3):
     record = run.records()[0]
     kept = run.trials_place / str(record.number)
     save_scores(kept, np.ones(8, dtype=np.float32))
-    replica = replace(finished(replace(record, replica=1)), replica=1, quality=0.5)
+    replica = changed(finished(changed(record, replica=1)), replica=1, quality=0.5)
     save_scores(replica_folder(kept, 1), np.zeros(8, dtype=np.float32))
     write_json(replica_folder(kept, 1) / RESULT, replica.to_dict())
     save_scores(replica_folder(kept, 2), np.zeros(8, dtype=np.float32))
@@ -118,8 +118,8 @@ def test_fronts_are_drawn_from_the_run_folder_alone(tmp_path, s3):
     )
     # The second has not ended.
     assert found.done == 1 and run.trials()[0].n_evaluations == 2
-    write_json(replica_folder(kept, 2) / RESULT, replace(replica, replica=2).to_dict())
-    found.ended(replace(replica, replica=2))
+    write_json(replica_folder(kept, 2) / RESULT, changed(replica, replica=2).to_dict())
+    found.ended(changed(replica, replica=2))
     assert found.done == 2
     there = tmp_path / "there"
     for name in ("", "replica-1", "replica-2"):

@@ -8,7 +8,10 @@ from executor_fakes import run_trials
 from search_fakes import make_session, reading
 
 from nas.cluster.scheduler import HalvingScheduler
+from nas.core.estimate import Score
+from nas.records.candidate import Measurement, Outcome, Training
 from nas.records.rungs import HalvingConfig, Progress, RungPoint
+from nas.records.spent import Spent
 from nas.searching.early_stopping.stopping import Stopper
 from search_spaces.cost.counting import count
 
@@ -78,15 +81,12 @@ class Evaluator:
         (folder / "progress.json").write_text("{}")
         for epoch in (2, 4, 8):
             curve += (RungPoint(epoch, quality, 0.001),)
-            tell(Progress(curve, 10, "random", 1.0, 1.0))
-        return replace(
-            candidate,
-            state="complete",
-            quality=quality,
-            quality_se=0.001,
-            reading=self.joules(params * 1e-9),
-            curve=curve,
-            planned_epochs=10,
+            tell(Progress(curve, 10, "random", Spent(1.0, 1.0)))
+        return Outcome(
+            "complete",
+            quality=Score(quality, 0.001),
+            measurement=Measurement(self.joules(params * 1e-9)),
+            training=Training(curve, 10),
         )
 
 

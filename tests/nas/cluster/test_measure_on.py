@@ -8,7 +8,7 @@ import pytest
 from record_fakes import made_record
 from role_fakes import BIG, SMALL, big_j, small_j
 from run_fakes import check_schema, make_run
-from search_fakes import SPACE, WORKLOAD, finished
+from search_fakes import SPACE, WORKLOAD, changed, finished
 
 import nas
 from nas.analysis.summary import summarise
@@ -17,11 +17,13 @@ from nas.cluster import measuring as ray_measure
 from nas.cluster import roles as ray_roles
 from nas.cluster.connect import ClusterError
 from nas.cluster.measuring import Measurements
+from nas.core.estimate import Estimate
 from nas.core.files import read_json, write_json
+from nas.core.plain import from_plain, to_plain
 from nas.records.config import SearchConfig
 from nas.records.device_names import MeasuredDevice, MeterFound
 from nas.records.replicas import RESULT, pooled, replica_folder
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.reporting.data import page_data
 from search_spaces.space.sampling import largest
 
@@ -36,10 +38,10 @@ def on_both(candidate, *, fails=()):
     own = replace(record.reading, device=BIG, energy_j=big_j(architecture))
     own = replace(own, low_j=own.energy_j, high_j=own.energy_j)
     if record.number in fails:
-        return replace(record, reading=own, unmeasured={"small": LAUNCH})
+        return changed(record, reading=own, unmeasured={"small": LAUNCH})
     energy_j = small_j(architecture)
     other = replace(own, device=SMALL, energy_j=energy_j, low_j=energy_j, high_j=energy_j)
-    return replace(record, reading=own, readings={"small": other})
+    return changed(record, reading=own, readings={"small": other})
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def run(tmp_path_factory):
 )
 def test_a_device_is_named_with_what_its_node_calls_it(text, device):
     assert MeasuredDevice.parse(text) == device
-    assert MeasuredDevice.from_dict(json.loads(json.dumps(device.to_dict()))) == device
+    assert from_plain(MeasuredDevice, json.loads(json.dumps(to_plain(device))), "") == device
 
 
 @pytest.mark.parametrize(
@@ -86,13 +88,12 @@ def test_a_search_keeps_its_devices_and_names_each_once():
 def test_a_record_keeps_what_each_device_said(run):
     record = run.records()[0]
     again = json.loads(json.dumps(record.to_dict()))
-    assert TrialRecord.from_dict(again) == record
-    # As of trials before there were further devices.
-    del again["readings"], again["unmeasured"]
-    assert TrialRecord.from_dict(again) == replace(record, readings={})
+    assert Trial.from_dict(again) == record
     for damaged in ({"readings": {"small": {"energy_j": 1}}}, {"unmeasured": {"small": 3}}):
         with pytest.raises(ValueError):
-            TrialRecord.from_dict(record.to_dict() | damaged)
+            data = record.to_dict()
+            data["outcome"]["measurement"] |= damaged
+            Trial.from_dict(data)
 
 
 def test_an_older_run_opens_as_it_was(tmp_path, capsys):
@@ -147,9 +148,9 @@ def test_a_trial_that_a_device_could_not_measure_is_missing_there_alone(run):
 
 
 def test_what_was_predicted_is_of_the_first_device_only(run):
-    predicted = replace(run.records()[0], predicted_energy_j=1e-5, predicted_low_j=1e-6)
+    predicted = changed(run.records()[0], prediction=Estimate(1e-5, 1e-6, 1e-4, "predicted"))
     seen = predicted.on("small")
-    assert (seen.predicted_energy_j, seen.predicted_low_j, seen.predicted_high_j) == (None,) * 3
+    assert seen.prediction is None
 
 
 def test_a_device_that_a_run_was_not_measured_on_is_refused_in_one_line(run, capsys):
@@ -208,7 +209,7 @@ def test_replicas_pool_what_each_device_measured(run, tmp_path):
     other = replace(record.readings["small"], energy_j=energy_j, low_j=energy_j, high_j=energy_j)
     folder = replica_folder(tmp_path, 1)
     folder.mkdir()
-    write_json(folder / RESULT, replace(record, replica=1, readings={"small": other}).to_dict())
+    write_json(folder / RESULT, changed(record, replica=1, readings={"small": other}).to_dict())
     found = pooled(record, tmp_path)
     assert found.n_evaluations == 2
     # The geometric mean.
@@ -254,13 +255,13 @@ def test_a_further_device_that_fails_costs_a_trial_nothing_but_that_reading(run,
     ]
     measure = Measurements(lambda *_: own, further)
     assert measure(architecture, WORKLOAD, None, None) is own
-    candidate = replace(run.records()[0], readings={}, reading=own.reading, measure_energy_j=1.0)
-    record = measure.added_to(candidate)
+    candidate = changed(run.records()[0], readings={}, reading=own.reading, measure_energy_j=1.0)
+    record = Trial(candidate.candidate, measure.added_to(candidate.outcome))
     assert record.readings["a"].energy_j == 3e-4 and record.readings.keys() == {"a"}
     assert record.unmeasured["b"] == "no kernel" and "worker died" in record.unmeasured["c"]
     # What measuring took on the device that could.
     assert record.measure_energy_j == 2.0
-    assert Measurements(lambda *_: own).added_to(candidate) == candidate
+    assert Measurements(lambda *_: own).added_to(candidate.outcome) == candidate.outcome
 
 
 def test_a_trial_that_its_first_device_cannot_measure_waits_for_no_other(monkeypatch):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from search_fakes import SPACE
+from search_fakes import SPACE, make_trial
 
 from nas.cluster import connect as ray_cluster
 from nas.cluster import roles as ray_roles
@@ -15,7 +15,6 @@ from nas.evaluation.teacher import prepare_teacher
 from nas.exporting import inspect_form, verify
 from nas.exporting.formats.registry import FORMS
 from nas.records.config import SearchConfig
-from nas.records.trial import TrialRecord
 from nas.store.run import Driver
 from predictors.measurement.protocol import get_protocol
 from predictors.measurement.runner import make_job
@@ -56,7 +55,7 @@ def _measured():
 
 
 def _trained(tmp_path):
-    candidate = TrialRecord(0, "running", smallest(SPACE))
+    candidate = make_trial(0, "running", smallest(SPACE)).candidate
     TrainingEvaluator(_config(), tmp_path / "x.npy", tmp_path).evaluate(
         candidate, tmp_path, pytest.fail
     )

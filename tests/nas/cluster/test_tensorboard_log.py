@@ -2,7 +2,7 @@
 
 import pytest
 from run_fakes import make_run
-from search_fakes import SPACE, finished, make_session
+from search_fakes import SPACE, finished, make_session, make_trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import nas
@@ -11,7 +11,6 @@ from nas.cli.main import main
 from nas.cluster.tensorboard import TensorBoardLog, figures, log_trial
 from nas.records.config import SearchConfig
 from nas.records.rungs import RungPoint
-from nas.records.trial import TrialRecord
 from nas.searching import study
 from nas.store.run import Driver
 from nas.tasks.registry import get_task
@@ -71,7 +70,7 @@ def test_joules_per_token_are_not_called_joules_per_sample(run, tmp_path):
 
 def test_a_stopped_trial_shows_its_curve_and_no_joules(tmp_path):
     curve = (RungPoint(1, 0.4, 0.01), RungPoint(3, 0.6, 0.01))
-    record = TrialRecord(
+    record = make_trial(
         7, "stopped", smallest(SPACE), reason="behind", curve=curve, planned_epochs=9
     )
     log_trial(record, SPACE, tmp_path)

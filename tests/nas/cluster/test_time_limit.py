@@ -9,11 +9,11 @@ from search_fakes import SPACE, finished
 
 from nas.cluster import trial_worker as ray_trial
 from nas.core.files import write_json
+from nas.records.candidate import Candidate
 from nas.records.replicas import RESULT, result_in
-from nas.records.trial import TrialRecord
 from search_spaces.space.sampling import smallest
 
-CANDIDATE = TrialRecord(number=0, state="running", architecture=smallest(SPACE))
+CANDIDATE = Candidate(0, smallest(SPACE))
 LIMIT_S = 0.05
 
 
@@ -41,7 +41,7 @@ def test_a_result_that_is_written_as_time_ends_stays(tmp_path, exits):
         # The timer's thread was waiting for the lock, and has it now.
         time.sleep(2 * LIMIT_S)
     assert exits == []
-    assert json.loads((tmp_path / RESULT).read_text())["state"] == "complete"
+    assert json.loads((tmp_path / RESULT).read_text())["outcome"]["state"] == "complete"
 
 
 def test_a_result_of_another_trial_is_none(tmp_path, exits):

@@ -24,7 +24,7 @@ from nas.exporting.formats import form as form_module
 from nas.exporting.formats.onnx import OPSET
 from nas.exporting.formats.registry import ARTIFACT, FORMS, check_held, parse_forms
 from nas.exporting.verify import Verification
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.store.run import Run
 from nas.tasks.base.carried import carried_by
 from nas.tasks.registry import get_task
@@ -295,7 +295,7 @@ def test_a_card_lists_the_versions_that_trained_measured_and_verified(run):
         trained_by=({"torch": "2.10.1"}, {"torch": "2.11.2"}),
         measured_by={"torch": "2.11.3", "driver": "570.1"},
     )
-    assert TrialRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+    assert Trial.from_dict(json.loads(json.dumps(record.to_dict()))) == record
     found = Verification(0.0, 1e-3, 0.5, 0.5, 0.1, 1.0, 0.3, record.reading)
     card = make_card(replace(run, versions={"torch": "1.0"}), record, found)
     assert card["searched"]["trained_by"] == [{"torch": "2.10.1"}, {"torch": "2.11.2"}]

@@ -1,14 +1,11 @@
 """Final qualities of stopped trials, told from the curves of complete ones."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from search_fakes import SPACE, WORKLOAD, finished, reading
+from search_fakes import SPACE, WORKLOAD, changed, finished, make_trial, reading
 
 from nas.records.config import GateConfig
 from nas.records.rungs import RungPoint
-from nas.records.trial import TrialRecord
 from nas.searching.gating.gate import Gate
 from nas.searching.gating.learning_curves import LEAST_CURVES, extrapolate
 from search_spaces.space.batch import ArchitectureBatch
@@ -19,14 +16,14 @@ SLOPE, LEVEL = 0.6, -1.5
 
 def make(number, rung_error, rng, noise=0.0, *, stopped=False, epoch=4):
     final = float(np.exp(LEVEL + SLOPE * np.log(rung_error) + rng.normal(0, noise)))
-    candidate = TrialRecord(number, "running", sample(SPACE, rng))
+    candidate = make_trial(number, "running", sample(SPACE, rng))
     curve = (RungPoint(epoch, 1 - rung_error, 0.01),)
     if stopped:
         return (
-            replace(candidate, state="stopped", curve=curve, planned_epochs=40, reason="x"),
+            changed(candidate, state="stopped", curve=curve, planned_epochs=40, reason="x"),
             1 - final,
         )
-    done = replace(finished(candidate), curve=curve, planned_epochs=40, quality=1 - final)
+    done = changed(finished(candidate), curve=curve, planned_epochs=40, quality=1 - final)
     return done, 1 - final
 
 
@@ -67,7 +64,7 @@ def test_errors_that_rise_as_the_rungs_fall_are_taken_for_chance():
     rng = np.random.default_rng(2)
     complete = [make(i, e, rng)[0] for i, e in enumerate(np.linspace(0.1, 0.5, 9))]
     finals = sorted(r.quality for r in complete)
-    complete = [replace(r, quality=a) for r, a in zip(complete, finals, strict=True)]
+    complete = [changed(r, quality=a) for r, a in zip(complete, finals, strict=True)]
     low, high = (make(90, e, rng, stopped=True)[0] for e in (0.1, 0.9))
     found = extrapolate([*complete, low, high])
     assert found[0].quality == found[1].quality
@@ -76,7 +73,7 @@ def test_errors_that_rise_as_the_rungs_fall_are_taken_for_chance():
 def test_the_gate_learns_qualities_of_stopped_trials():
     rng = np.random.default_rng(3)
     complete = [make(i, rng.uniform(0.1, 0.5), rng, 0.1)[0] for i in range(12)]
-    complete = [replace(r, reading=reading(1e-5 * (1 + r.number))) for r in complete]
+    complete = [changed(r, reading=reading(1e-5 * (1 + r.number))) for r in complete]
     stopped = [make(50 + i, 0.9, rng, stopped=True)[0] for i in range(12)]
     gates = []
     for records in (complete, [*complete, *stopped]):

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from search_fakes import SPACE, WORKLOAD, finished
+from search_fakes import SPACE, WORKLOAD, finished, make_trial
 
 from nas.pareto.uncertainty import exact_front_probabilities
 from nas.records.config import GateConfig
-from nas.records.trial import TrialRecord
 from nas.searching.gating.gate import CandidatePool, Gate
 from search_spaces.space.sampling import sample
 
@@ -28,7 +27,7 @@ def test_it_is_the_share_of_draws_that_nothing_dominates(error, energy_j, sd):
 
 def trials(n):
     rng = np.random.default_rng(1)
-    return [finished(TrialRecord(number, "running", sample(SPACE, rng))) for number in range(n)]
+    return [finished(make_trial(number, "running", sample(SPACE, rng))) for number in range(n)]
 
 
 def test_what_it_suggests_is_new_and_likelier_than_most():

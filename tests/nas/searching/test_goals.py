@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from search_fakes import SPACE, WORKLOAD, drive, finished, make_session
+from search_fakes import SPACE, WORKLOAD, changed, drive, finished, make_session, make_trial
 
 from nas.analysis.summary import summarise
 from nas.pareto.dominance import non_dominated_mask
 from nas.records.config import GateConfig, SearchConfig
 from nas.records.goals import Goals
 from nas.records.rungs import HalvingConfig
-from nas.records.trial import TrialRecord
 from nas.searching.gating.gate import Gate
 from nas.searching.study import run_search
 from nas.store import run as run_module
@@ -33,7 +32,7 @@ def judged(candidate):
     """With seconds that are not in step with joules: wide layers take long, deep ones do not."""
     record = finished(candidate)
     latency_s = 1e-5 * candidate.architecture.d_model
-    return replace(record, reading=replace(record.reading, latency_s=latency_s))
+    return changed(record, reading=replace(record.reading, latency_s=latency_s))
 
 
 @pytest.mark.parametrize("sampler", ["ehvi", "tpe", "random"])
@@ -128,7 +127,7 @@ def test_what_is_best_in_a_further_objective_is_on_the_front(tmp_path):
 
 def test_the_gate_spares_what_only_a_further_objective_speaks_for():
     rng = np.random.default_rng(1)
-    records = [judged(TrialRecord(n, "running", sample(SPACE, rng))) for n in range(40)]
+    records = [judged(make_trial(n, "running", sample(SPACE, rng))) for n in range(40)]
     fresh = [sample(SPACE, rng) for _ in range(60)]
     chances = []
     for goals in (Goals(), Goals(("latency",)), Goals(("params",))):

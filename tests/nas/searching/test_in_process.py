@@ -77,7 +77,7 @@ class Formula:
         pass
 
     def evaluate(self, candidate, folder, measure, tell=None):
-        return finished(candidate)
+        return finished(candidate).outcome
 
 
 def config(**changes):
@@ -101,7 +101,7 @@ def test_a_candidate_that_fails_fails_alone(tmp_path, monkeypatch):
         def evaluate(self, candidate, folder, measure, tell=None):
             if candidate.number == 1:
                 raise RuntimeError("CUDA out of memory")
-            return finished(candidate)
+            return finished(candidate).outcome
 
     monkeypatch.setattr(study, "TrainingEvaluator", Failing)
     run = nas.search(config(), tmp_path / "run", workers=0)
@@ -113,7 +113,7 @@ def test_ctrl_c_keeps_everything_and_the_search_goes_on(tmp_path, monkeypatch):
         def evaluate(self, candidate, folder, measure, tell=None):
             if candidate.number == 1:
                 raise KeyboardInterrupt
-            return finished(candidate)
+            return finished(candidate).outcome
 
     with monkeypatch.context() as patch:
         patch.setattr(study, "TrainingEvaluator", Interrupted)

@@ -1,18 +1,14 @@
 """Evaluating again: what replicas say together, and which trials get them."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from search_fakes import SPACE, reading
+from search_fakes import SPACE, changed, failed, make_trial, reading
 
 from nas.core.files import write_json
 from nas.pareto.queries import chances
-from nas.records.failures import failed
 from nas.records.front_member import member_of
 from nas.records.goals import Goals
 from nas.records.replicas import RESULT, pooled, replica_folder, replicas_of, save_scores
-from nas.records.trial import TrialRecord
 from nas.searching.controller.refine import MOST_REPLICAS, Refinement
 from search_spaces.space.sampling import sample
 
@@ -21,7 +17,7 @@ N = 400
 
 def complete(number, quality, energy_j, *, se=0.01, replica=0):
     architecture = sample(SPACE, np.random.default_rng(number))
-    return TrialRecord(
+    return make_trial(
         number,
         "complete",
         architecture,
@@ -47,14 +43,14 @@ def put(folder, record, right=None):
 def test_without_replicas_a_trial_is_what_it_was(tmp_path):
     record = complete(0, 0.9, 1e-5)
     assert pooled(record, tmp_path / "0") is record
-    dropped = TrialRecord(1, "dropped", record.architecture, reason="x")
+    dropped = make_trial(1, "dropped", record.architecture, reason="x")
     assert pooled(dropped, tmp_path / "1") is dropped
 
 
 def test_figures_are_means_and_costs_are_sums(tmp_path):
     first = complete(3, 0.90, 1.00e-5)
     put(tmp_path, complete(3, 0.94, 1.21e-5, replica=1))
-    put(tmp_path, failed(replace(first, replica=2), "it broke"))
+    put(tmp_path, changed(failed(changed(first, replica=2), "it broke"), train_energy_j=5.0))
     found = pooled(first, tmp_path / "3")
     assert found.quality == pytest.approx(0.92) and found.energy_j == pytest.approx(1.1e-5)
     assert (found.n_evaluations, found.train_energy_j) == (2, 15.0)
@@ -108,7 +104,7 @@ def test_the_least_sure_place_comes_first(tmp_path):
     p = chances([member_of(r, "cpu") for r in records])
     first = make(tmp_path, records, 5).next_replica()
     assert first.number == int(np.argmax(p * (1 - p))) in (1, 2)
-    assert (first.state, first.replica, first.reading) == ("running", 1, None)
+    assert first.replica == 1 and not first.is_audit
     assert first.architecture == records[first.number].architecture
 
 

@@ -2,13 +2,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from search_fakes import SPACE, WORKLOAD, drive, finished, make_session, reading, truth
+from search_fakes import (
+    SPACE,
+    WORKLOAD,
+    changed,
+    drive,
+    failed,
+    finished,
+    make_session,
+    make_trial,
+    reading,
+    truth,
+)
 
 from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.hypervolume import hypervolume
 from nas.records.config import SAMPLERS, GateConfig, SearchConfig
-from nas.records.failures import failed
-from nas.records.trial import TrialRecord
+from nas.records.trial import Trial
 from nas.searching.gating.gate import Gate, audit_summary
 from nas.store.storage import StorageError, StudyStore
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
@@ -69,10 +79,10 @@ def test_the_audits_interval_is_clopper_and_pearsons():
         Architecture(d, (LayerSpec(AttentionSpec(1, 1, d), FfnSpec(d)),), 4) for d in (8, 16)
     )
     records = [
-        TrialRecord(i, "complete", small, 0.9, 0.01, reading=reading(1e-6 * (i + 1)), audit=i > 0)
+        make_trial(i, "complete", small, 0.9, 0.01, reading=reading(1e-6 * (i + 1)), audit=i > 0)
         for i in range(11)
     ]
-    records.append(TrialRecord(11, "dropped", large, reason="x"))
+    records.append(make_trial(11, "dropped", large, reason="x"))
     summary = audit_summary(records)
     assert (summary.n_dropped, summary.n_audited, summary.n_false) == (1, 10, 0)
     assert summary.false_drop_rate.high == pytest.approx(1 - 0.025 ** (1 / 10))
@@ -82,7 +92,7 @@ def test_a_budget_drops_what_must_cost_more(tmp_path):
     session = drive(make_session(tmp_path, sampler="random", trials=25, max_joules=2e-5))
     dropped = [r for r in session.records() if r.state == "dropped"]
     assert any("budget" in r.reason for r in dropped)
-    assert all(r.predicted_low_j > 2e-5 for r in dropped if "budget" in r.reason)
+    assert all(r.prediction.low > 2e-5 for r in dropped if "budget" in r.reason)
 
 
 def test_a_budget_that_nothing_keeps_ends_the_search_with_a_reason(tmp_path):
@@ -209,7 +219,7 @@ def test_listeners_hear_of_every_change(tmp_path):
 def test_the_gate_learns_joules():
     rng = np.random.default_rng(1)
     gate = Gate(WORKLOAD, GateConfig(), seed=0)
-    gate.refit([finished(TrialRecord(n, "running", sample(SPACE, rng))) for n in range(40)])
+    gate.refit([finished(make_trial(n, "running", sample(SPACE, rng))) for n in range(40)])
     errors = []
     for _ in range(40):
         architecture = sample(SPACE, rng)
@@ -226,15 +236,20 @@ def test_the_gate_learns_joules():
         ({"quality": 1.5}, "quality"),
         ({"reading": None}, "reading"),
         ({"number": -1}, "number"),
-        ({"extra": 1}, "extra"),
     ],
 )
 def test_impossible_records_are_refused(tmp_path, change, word):
     session = make_session(tmp_path, trials=1)
     record = finished(session.next_candidate())
-    assert TrialRecord.from_dict(record.to_dict()) == record
+    assert Trial.from_dict(record.to_dict()) == record
     with pytest.raises(ValueError, match=word):
-        TrialRecord.from_dict(record.to_dict() | change)
+        changed(record, **change)
+
+
+def test_an_unknown_key_is_refused(tmp_path):
+    record = finished(make_session(tmp_path, trials=1).next_candidate())
+    with pytest.raises(ValueError, match="unknown key extra"):
+        Trial.from_dict(record.to_dict() | {"extra": 1})
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from search_fakes import reading
+from search_fakes import evaluated, make_trial, reading
 
+from nas.core.estimate import Estimate
 from nas.evaluation.evaluator import TrainingEvaluator
 from nas.evaluation.supernet_evaluator import SupernetEvaluator
 from nas.evaluation.supernet_weights import (
@@ -22,7 +23,6 @@ from nas.evaluation.teacher import load_teacher, prepare_teacher
 from nas.records.config import LARGEST, SearchConfig
 from nas.records.supernet import SupernetConfig
 from nas.records.trained_once import read_supernet
-from nas.records.trial import TrialRecord
 from nas.tasks.registry import get_task
 from nas.training import supernet_loop
 from nas.training.config import DistillConfig, SupernetRecipe, TrainingConfig
@@ -79,8 +79,8 @@ def measured(architecture, workload, weights, inputs):
 
 
 def candidate(architecture, **changes):
-    known = {"predicted_energy_j": 1e-4, "predicted_low_j": 5e-5, "predicted_high_j": 2e-4}
-    return TrialRecord(7, "running", architecture, **(known | changes))
+    prediction = Estimate(1e-4, 5e-5, 2e-4, "predicted")
+    return make_trial(7, "running", architecture, prediction=prediction, **changes).candidate
 
 
 def test_a_supernet_is_trained_kept_and_accounted_for(made, monkeypatch):
@@ -181,19 +181,25 @@ def test_a_candidate_that_is_measured_leaves_no_weights_behind(made, tmp_path):
 
 def test_a_finalist_starts_where_the_supernet_left_it_and_gains(made, tmp_path):
     evaluator = evaluator_of(made)
-    inherited = evaluator.evaluate(
-        candidate(largest(SPACE), weights="inherited", joules="predicted"), tmp_path, no_measuring
+    inherited = evaluated(
+        evaluator,
+        candidate(largest(SPACE), weights="inherited", joules="predicted"),
+        tmp_path,
+        no_measuring,
     )
     running = candidate(largest(SPACE), finalist_of=3, inherited_quality=inherited.quality)
-    record = evaluator.evaluate(running, tmp_path, measured)
+    record = evaluated(evaluator, running, tmp_path, measured)
     assert (record.weights, record.finalist_of, record.start) == ("own", 3, "supernet")
     assert record.quality >= inherited.quality - 0.02
     assert record.inherited_quality == inherited.quality
     assert record.test_quality > 0.1 and record.energy_j == 1e-4
     assert (tmp_path / "model.safetensors").is_file()
     # The supernet that others share stays as it was.
-    again = evaluator.evaluate(
-        candidate(largest(SPACE), weights="inherited", joules="predicted"), tmp_path, no_measuring
+    again = evaluated(
+        evaluator,
+        candidate(largest(SPACE), weights="inherited", joules="predicted"),
+        tmp_path,
+        no_measuring,
     )
     assert again.quality == inherited.quality
 

@@ -1,13 +1,11 @@
 """Counts kept up record by record against counting all of them."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from search_fakes import SPACE, finished
+from search_fakes import SPACE, changed, finished, make_trial
 
 from nas.records.goals import Goals
-from nas.records.trial import TrialRecord, judged
+from nas.records.trial import judged
 from nas.searching.controller.tally import Tally
 from search_spaces.space.sampling import sample
 
@@ -21,14 +19,14 @@ def test_a_tally_is_what_counting_again_would_say(goals, weights):
         state = str(
             rng.choice(["complete", "dropped", "failed", "running"], p=[0.7, 0.1, 0.1, 0.1])
         )
-        begun = TrialRecord(number, "running", sample(SPACE, rng), weights=weights)
+        begun = make_trial(number, "running", sample(SPACE, rng), weights=weights)
         if number > 40 and weights == "inherited":
-            begun = replace(begun, weights="own", finalist_of=number - 41)
+            begun = changed(begun, weights="own", finalist_of=number - 41)
         steps = [begun] if state != "dropped" else []
         if state == "complete":
             steps.append(finished(begun))
         elif state != "running":
-            steps.append(replace(begun, state=state, reason="because"))
+            steps.append(changed(begun, state=state, reason="because"))
         for record in steps:
             tally.put(record, records.get(number))
             records[number] = record

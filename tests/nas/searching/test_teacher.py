@@ -8,6 +8,7 @@ import torch
 from search_fakes import SPACE
 
 from nas.core.files import write_json
+from nas.core.plain import from_plain, to_plain
 from nas.evaluation import teacher as teacher_module
 from nas.evaluation.teacher import (
     check_artifact,
@@ -147,7 +148,7 @@ def test_an_artifact_is_taken_over_and_costs_no_training(tmp_path):
         path.unlink()
     loaded = load_teacher(tmp_path / "teacher", "digits", "cpu")
     assert loaded.architecture == OWN and loaded.outputs.d_model == 24
-    assert TeacherRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+    assert from_plain(TeacherRecord, json.loads(json.dumps(to_plain(record))), "") == record
 
 
 def test_folders_that_are_no_teacher_are_one_clear_line(tmp_path):

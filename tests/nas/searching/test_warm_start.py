@@ -6,14 +6,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from search_fakes import SPACE, WORKLOAD, drive, finished, make_session, truth
+from search_fakes import (
+    SPACE,
+    WORKLOAD,
+    changed,
+    drive,
+    failed,
+    finished,
+    make_session,
+    make_trial,
+    truth,
+)
 
 from nas.pareto.dominance import non_dominated_mask
 from nas.records.config import LARGEST, GateConfig, SearchConfig
 from nas.records.device_names import MeasuredDevice
-from nas.records.failures import failed
 from nas.records.goals import Goals
-from nas.records.trial import TrialRecord
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.gating.gate import CandidatePool, Gate
 from nas.searching.gating.prior_run import Conditions
@@ -51,7 +59,7 @@ def test_a_run_that_was_measured_here_too_is_seen_by_the_joules_of_here(tmp_path
     def on_both(candidate):
         record = finished(candidate)
         there = replace(record.reading, device="elsewhere")
-        return replace(record, reading=there, readings={"other": record.reading})
+        return changed(record, reading=there, readings={"other": record.reading})
 
     devices = (MeasuredDevice("first"), MeasuredDevice("other"))
     earlier_run = make_run(tmp_path / "run", on_both, measure_on=devices)
@@ -145,7 +153,7 @@ def test_joules_of_other_conditions_are_a_prior_by_transfer(warm, change, word):
 def test_of_two_other_devices_the_one_with_more_trials_is_the_prior(warm, tmp_path):
     def elsewhere(candidate):
         done = finished(candidate)
-        return replace(done, reading=replace(done.reading, device="f"))
+        return changed(done, reading=replace(done.reading, device="f"))
 
     small = make_run(tmp_path / "small", elsewhere, trials=3)
     both = replace(warm, warm_start=(str(small.folder), *warm.warm_start))
@@ -264,7 +272,7 @@ def test_the_gate_drops_before_the_search_has_startup_trials_of_its_own(warm):
     pool = CandidatePool.sample(SPACE, 0, 300)
     earlier = collect_warm_start(warm, HERE)
     own = [
-        finished(TrialRecord(number, "running", architecture))
+        finished(make_trial(number, "running", architecture))
         for number, architecture in enumerate(earlier.initial_candidates(SPACE, 20)[-2:])
     ]
     rng = np.random.default_rng(4)

@@ -210,7 +210,8 @@ def states(session):
 
 
 def ended(running):
-    return Ended(finished(next(iter(running.values()))))
+    candidate = next(iter(running.values()))
+    return Ended(candidate, finished(candidate).outcome)
 
 
 def test_a_trial_that_ends_every_driver_fails_and_the_search_goes_on(tmp_path):

@@ -138,7 +138,7 @@ def test_a_result_that_cannot_be_written_is_no_failure(tmp_path, monkeypatch):
     class Done:
         def evaluate(self, candidate, folder, measure, tell=None):
             monkeypatch.setattr("os.fsync", fails)
-            return finished(candidate)
+            return finished(candidate).outcome
 
     def fails(_):
         raise OSError(errno.ENOSPC, "No space left on device")

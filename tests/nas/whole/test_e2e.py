@@ -77,7 +77,7 @@ def test_a_search_trains_measures_and_keeps_everything(run):
     for trial in complete:
         assert 0.1 < trial.quality <= 1 and trial.quality_se > 0
         assert trial.reading.is_estimate and trial.reading.n_repeats >= 6
-        assert trial.predicted_energy_j > 0 and trial.train_energy_j > 0
+        assert trial.prediction.mean > 0 and trial.train_energy_j > 0
         assert run.weights_path(trial.number).is_file()
     readings = {t.reading.protocol_hash for t in complete}
     assert len(readings) == 1
@@ -190,6 +190,7 @@ from dataclasses import replace
 from nas.cluster import driver as ray_driver
 from nas.searching import study
 from nas.evaluation.evaluator import TrainingEvaluator
+from nas.records.candidate import Outcome, Training
 from nas.records.rungs import HalvingConfig
 from nas.searching.early_stopping.stopping import Stopper
 from nas.records.supernet import SupernetConfig
@@ -238,13 +239,8 @@ class StopsOne(Stopper):
         record = super().judge(number, progress)
         if number != 1:
             return None
-        return record or replace(
-            self._session.record(1),
-            state="stopped",
-            reason="to be stopped",
-            curve=progress.curve,
-            planned_epochs=progress.planned_epochs,
-        )
+        training = Training(progress.curve, progress.planned_epochs)
+        return record or Outcome("stopped", "to be stopped", training=training)
 
 if "unmeasured" in words:
     ray_driver.RayMeasure = FormulaMeasure
@@ -305,11 +301,12 @@ def test_a_cluster_that_dies_under_a_trial_leaves_it_unfinished(tmp_path):
     import ray
 
     from nas.cluster.trial_worker import run_trial
-    from nas.records.trial import TrialRecord
+    from nas.core.plain import to_plain
+    from nas.records.candidate import Candidate
     from search_spaces.space.sampling import smallest
 
-    candidate = TrialRecord(number=0, state="running", architecture=smallest(SPACE))
-    config = {"candidate": json.dumps(candidate.to_dict())}
+    candidate = Candidate(0, smallest(SPACE))
+    config = {"candidate": json.dumps(to_plain(candidate))}
 
     class Dying:
         def evaluate(self, candidate, folder, measure, tell=None):
@@ -503,7 +500,7 @@ def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(
     cheapest = run.front().members[0]
     assert first.architecture.to_dict() == cheapest.architecture
     # Predicted from its own earlier measurement, by a machine that is busy with other things.
-    assert 0.2 < first.predicted_energy_j / cheapest.energy_j < 5
+    assert 0.2 < first.prediction.mean / cheapest.energy_j < 5
     assert len(warm.front()) == 1
     shutil.rmtree(copy)
     file.unlink()

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from media_fakes import task_file
 from run_fakes import make_run
-from search_fakes import reading
+from search_fakes import make_trial, reading
 from text_fakes import tale
 
 from nas.cli.commands import measure
@@ -15,7 +15,6 @@ from nas.cli.main import main
 from nas.exporting import verify as verifying
 from nas.exporting.card import make_card, render_readme
 from nas.exporting.verify import Verification, verify
-from nas.records.trial import TrialRecord
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
@@ -132,7 +131,7 @@ def test_an_export_measures_the_phase_that_was_not_searched_by(tmp_path, monkeyp
     same |= {"test_quality": 0.5, "test_quality_se": 0.1}
     monkeypatch.setattr(verifying, "_reload", lambda *_: same)
     workload = Workload("lm", "language_modelling", (8,), 9, 2, vocab_size=9)
-    record = TrialRecord(0, "complete", SMALL, quality=0.5, quality_se=0.1, reading=reading(1e-6))
+    record = make_trial(0, "complete", SMALL, quality=0.5, quality_se=0.1, reading=reading(1e-6))
     for phase, others in (("generate", ["prefill token"]), (None, [])):
         run = SimpleNamespace(
             workload=workload.with_phase(phase),

@@ -62,7 +62,7 @@ def test_a_search_for_translations_goes_the_whole_way(tmp_path, monkeypatch, cap
     assert [trial.state for trial in trials] == ["complete"] * 3, [t.reason for t in trials]
     for trial in trials:
         assert trial.reading.unit == "output token" and trial.reading.is_estimate
-        assert trial.architecture.decoder is not None and trial.predicted_energy_j > 0
+        assert trial.architecture.decoder is not None and trial.prediction.mean > 0
     best = max(trials, key=lambda trial: trial.quality)
     assert best.quality > 0.5 and best.test_quality > 0.4
     assert main(["front", str(run.folder), "--json"]) == 0
