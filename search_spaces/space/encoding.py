@@ -243,10 +243,8 @@ def _fits(gene: str, value: Any, placed: PlacedBlock, d_model: int, space: Searc
     """Whether ``gene = value`` decodes to the block at ``placed``."""
     spec = placed.spec
     if gene.endswith("_rank"):
-        rank = rank_of(value, d_model)
-        if isinstance(spec, FfnSpec):
-            return canonical_block(replace(spec, rank=rank), placed.shapes) == spec
-        return canonical_block(replace(spec, rank=rank), placed.shapes) == spec
+        ranked = replace(spec, rank=rank_of(value, d_model))
+        return canonical_block(ranked, placed.shapes) == spec
     if gene.endswith("ffn_ratio"):
         return isinstance(spec, FfnSpec) and width_of(value, d_model) == spec.d_ff
     if gene.endswith("n_kv_heads"):
