@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 
-from experiments.benchmarks.digits_quality import digits_accuracies
+from experiments.benchmarks.digits_accuracy import digits_accuracies
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.searching.recipes import default_device

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.exporting.artifact import ExportError
+from nas.exporting.artifact_format import ARTIFACT_FORMAT
 from nas.exporting.formats.base import StoredNetwork
-from nas.exporting.formats.registry import ARTIFACT_FORMAT
 from nas.training.weights import WEIGHTS, read_description
 from predictors.measurement.protocol import Protocol, get_protocol
 from predictors.meters.base import EnergyReading

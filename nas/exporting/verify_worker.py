@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.exporting.artifact import CHECK
+from nas.exporting.artifact_format import ARTIFACT_FORMAT
 from nas.exporting.formats.base import Loaded, StoredNetwork
-from nas.exporting.formats.registry import ARTIFACT_FORMAT, FORMATS
+from nas.exporting.formats.registry import FORMATS
 from nas.training.weights import read_description
 from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.protocol import Protocol

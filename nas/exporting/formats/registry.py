@@ -10,7 +10,6 @@ from nas.exporting.formats.base import ExportFormat
 from nas.exporting.formats.huggingface import HuggingFaceFormat
 from nas.exporting.formats.onnx import OnnxFormat, OnnxInt8Format
 from nas.exporting.formats.python import PythonFormat
-from nas.exporting.formats.safetensors import SafetensorsArtifact
 from nas.exporting.formats.torch_export import TorchExportFormat
 from nas.pareto.queries import Front
 from nas.records.goals import Goals
@@ -20,8 +19,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
 # The artifact itself, which is always written; the other formats are converted from it.
-ARTIFACT_FORMAT = SafetensorsArtifact()
-ARTIFACT = ARTIFACT_FORMAT.name
+ARTIFACT = "safetensors"
 FORMATS: dict[str, ExportFormat] = {
     each.name: each
     for each in (

@@ -13,7 +13,8 @@ from nas.cluster.connect import ClusterError
 from nas.evaluation.evaluator import TrainingEvaluator
 from nas.evaluation.teacher import prepare_teacher
 from nas.exporting import verify_worker
-from nas.exporting.formats.registry import ARTIFACT_FORMAT, FORMATS
+from nas.exporting.artifact_format import ARTIFACT_FORMAT
+from nas.exporting.formats.registry import FORMATS
 from nas.records.config import SearchConfig
 from nas.records.trial import TrialRecord
 from nas.store.run import Driver

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nas.exporting.artifact import CHECK, COMPRESSED, load_artifact
 from nas.exporting.formats.base import Loaded, StoredNetwork
+from nas.exporting.formats.registry import ARTIFACT
 from nas.training.weights import WEIGHTS
 from search_spaces.architecture import Architecture
 
@@ -16,7 +17,7 @@ _OUTPUT_TOLERANCE = 1e-3
 class SafetensorsArtifact(StoredNetwork):
     """The artifact; ``load`` also checks that its compressed file gives equal outputs."""
 
-    name = "safetensors"
+    name = ARTIFACT
     other_batches = ()
 
     def output_tolerance(self, architecture: Architecture, largest: float) -> float:
@@ -39,3 +40,6 @@ class SafetensorsArtifact(StoredNetwork):
             if not torch.equal(small.call(inputs), artifact.call(inputs)):
                 raise ValueError(f"{COMPRESSED} must give the outputs of {WEIGHTS}, and does not")
         return Loaded(artifact.call, f"torch {torch.__version__}", artifact.network)
+
+
+ARTIFACT_FORMAT = SafetensorsArtifact()
