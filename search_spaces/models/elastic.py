@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from search_spaces.architecture import AttentionSpec, FfnSpec, LayerSpec, is_factorised
 from search_spaces.models.attend import attend
 from search_spaces.models.projection import Weights
+from search_spaces.models.style import feed_forward, residual
 
 
 class ElasticProjection(nn.Module):
@@ -109,7 +110,7 @@ def _split(x_BTD: Tensor, heads: int) -> Tensor:
 
 
 class ElasticFeedForward(nn.Module):
-    """Two projections with GELU between, of any width and rank."""
+    """A feed-forward block of any width and rank."""
 
     def __init__(self, d_model: int, d_ff: int, rank: int | None) -> None:
         """All are the largest."""
@@ -127,11 +128,11 @@ class ElasticFeedForward(nn.Module):
     def forward(self, x_BTD: Tensor, spec: FfnSpec) -> Tensor:
         """``(B, T, d_model)`` to the same shape, as ``blocks.FeedForward`` of ``spec`` would."""
         views = self.views(x_BTD.shape[-1], spec)
-        return views["down"](F.gelu(views["up"](x_BTD)))
+        return feed_forward(x_BTD, views["up"], views["down"])
 
 
 class ElasticLayer(nn.Module):
-    """A pre-norm layer of any size; see ``blocks.Layer``."""
+    """A layer of any size; see ``blocks.Layer``."""
 
     def __init__(
         self,
@@ -149,6 +150,5 @@ class ElasticLayer(nn.Module):
 
     def forward(self, x_BTD: Tensor, spec: LayerSpec, keep_BT: Tensor | None) -> Tensor:
         """``(B, T, d_model)`` to the same shape."""
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), spec.attention, keep_BT)
-        out_BTD: Tensor = x_BTD + self.ffn(self.ffn_norm(x_BTD), spec.ffn)
-        return out_BTD
+        x_BTD = residual(x_BTD, self.attention_norm, self.attention, spec.attention, keep_BT)
+        return residual(x_BTD, self.ffn_norm, self.ffn, spec.ffn)

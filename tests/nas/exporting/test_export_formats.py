@@ -173,7 +173,7 @@ def check_model_card(front, text, card):
     assert (
         result["dataset"]["name"] == "digits" and front["pipeline_tag"] == result["task"]["type"]
     )
-    assert figures["test quality"] == verified["test_quality"]
+    assert figures["test accuracy"] == verified["test_quality"]
     assert figures["joules per sample (estimate)"] == reading["energy_j"]
     for figure in ("energy_j", "low_j", "high_j"):
         assert f"{reading[figure]:.4g}" in text
