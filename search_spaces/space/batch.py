@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,9 @@ class FfnBatch(BlockBatch):
     """Feed-forward blocks, every field of shape ``(N, L)``."""
 
     d_ff: Ints
+
+
+Block = TypeVar("Block", bound=BlockBatch)
 
 
 @dataclass(frozen=True)
@@ -148,8 +151,8 @@ class ArchitectureBatch:
             depth=np.array([a.depth for a in architectures], dtype=np.int64),
             patch_size=np.array([a.patch_size for a in architectures], dtype=np.int64),
             resolution=np.array([a.resolution or AS_IT_IS for a in architectures], dtype=np.int64),
-            attention=_attention([[layer.attention for layer in s] for s in stacks]),
-            ffn=_ffn([[layer.ffn for layer in s] for s in stacks]),
+            attention=_block_batch(AttentionBatch, [[x.attention for x in s] for s in stacks]),
+            ffn=_block_batch(FfnBatch, [[x.ffn for x in s] for s in stacks]),
             family=families[0],
             extra={name: np.array([e[name] for e in extra]) for name in (extra or [{}])[0]},
             decoder=_decoder_batch(decoders) if decoders else None,
@@ -299,17 +302,28 @@ def _exists(depth: Ints, deepest: int) -> NDArray[np.bool_]:
     return exists
 
 
-def _attention(rows: Sequence[Sequence[AttentionSpec]]) -> AttentionBatch:
-    return AttentionBatch(
-        **_shared(rows),
-        n_heads=_padded([[s.n_heads for s in row] for row in rows], 1),
-        n_kv_heads=_padded([[s.n_kv_heads for s in row] for row in rows], 1),
-        d_head=_padded([[s.d_head for s in row] for row in rows], 1),
+def _block_batch(kind: type[Block], rows: Sequence[Sequence[AttentionSpec | FfnSpec]]) -> Block:
+    """Convert the blocks of one kind, a row for each architecture."""
+
+    def value(spec: AttentionSpec | FfnSpec, field: str) -> int:
+        if field == "rank":
+            return spec.rank or _FULL_RANK
+        if field == "precision":
+            return PRECISIONS.index(spec.compression.precision)
+        if field == "sparsity":
+            return SPARSITIES.index(spec.compression.sparsity)
+        return int(getattr(spec, field))
+
+    shared = {f.name for f in fields(BlockBatch)}
+    return kind(
+        **{
+            f.name: _padded(
+                [[value(spec, f.name) for spec in row] for row in rows],
+                filler=0 if f.name in shared else 1,
+            )
+            for f in fields(kind)
+        }
     )
-
-
-def _ffn(rows: Sequence[Sequence[FfnSpec]]) -> FfnBatch:
-    return FfnBatch(**_shared(rows), d_ff=_padded([[s.d_ff for s in row] for row in rows], 1))
 
 
 def _decoder_batch(decoders: Sequence[DecoderSpec]) -> DecoderBatch:
@@ -317,26 +331,16 @@ def _decoder_batch(decoders: Sequence[DecoderSpec]) -> DecoderBatch:
     return DecoderBatch(
         d_model=np.array([decoder.d_model for decoder in decoders], dtype=np.int64),
         depth=np.array([decoder.depth for decoder in decoders], dtype=np.int64),
-        attention=_attention([[layer.attention for layer in s] for s in stacks]),
-        cross_attention=_attention([[layer.cross_attention for layer in s] for s in stacks]),
-        ffn=_ffn([[layer.ffn for layer in s] for s in stacks]),
+        attention=_block_batch(AttentionBatch, [[x.attention for x in s] for s in stacks]),
+        cross_attention=_block_batch(
+            AttentionBatch, [[x.cross_attention for x in s] for s in stacks]
+        ),
+        ffn=_block_batch(FfnBatch, [[x.ffn for x in s] for s in stacks]),
     )
 
 
-def _block_rows(block: Any, selection: slice | NDArray[Any]) -> Any:
+def _block_rows(block: Block, selection: slice | NDArray[Any]) -> Block:
     return type(block)(**{f.name: getattr(block, f.name)[selection] for f in fields(block)})
-
-
-def _shared(rows: Sequence[Sequence[AttentionSpec | FfnSpec]]) -> dict[str, Ints]:
-    return {
-        "rank": _padded([[s.rank or _FULL_RANK for s in row] for row in rows], 0),
-        "precision": _padded(
-            [[PRECISIONS.index(s.compression.precision) for s in row] for row in rows], 0
-        ),
-        "sparsity": _padded(
-            [[SPARSITIES.index(s.compression.sparsity) for s in row] for row in rows], 0
-        ),
-    }
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int) -> Ints:
