@@ -4,7 +4,7 @@ Canonical means one form per model: construction normalises genes that do not ma
 architectures of the same network compare and hash equal.
 
 * A rank that would not save parameters in any projection of its block becomes ``None``.
-* A patch size is kept as given; text workloads require ``patch_size == 1``.
+* A patch size is not changed; text workloads require ``patch_size == 1``.
 * A resolution is ``None`` where samples are read whole; a workload refuses the number that equals
   its own size.
 

@@ -152,25 +152,25 @@ def _check_teacher(
 ) -> None:
     with torch.device("meta"):
         expected = Transformer(teacher_architecture, workload).state_dict()
-    found = teacher.state_dict()
-    for name in sorted(expected.keys() | found.keys()):
-        wanted, got = (
-            tuple(state[name].shape) if name in state else None for state in (expected, found)
+    actual = teacher.state_dict()
+    for name in sorted(expected.keys() | actual.keys()):
+        required, got = (
+            tuple(state[name].shape) if name in state else None for state in (expected, actual)
         )
-        if wanted != got:
+        if required != got:
             raise ValueError(
                 f"teacher must be the network of {teacher_architecture.describe()} on "
-                f"{workload.name}: its {name} must have shape {wanted}, got {got}"
+                f"{workload.name}: its {name} must have shape {required}, got {got}"
             )
 
 
 def _check_importance(importance: Importance, teacher: Architecture) -> None:
-    found = ([len(h) for h in importance.heads], [len(c) for c in importance.channels])
-    wanted = (
+    lengths = ([len(h) for h in importance.heads], [len(c) for c in importance.channels])
+    required = (
         [layer.attention.n_heads for layer in teacher.layers],
         [layer.ffn.d_ff for layer in teacher.layers],
     )
-    for name, ours, theirs in zip(("heads", "channels"), found, wanted, strict=True):
+    for name, ours, theirs in zip(("heads", "channels"), lengths, required, strict=True):
         if ours != theirs:
             raise ValueError(f"importance.{name} must have lengths {theirs}, got {ours}")
     for scores in (*importance.heads, *importance.channels):

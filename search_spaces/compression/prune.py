@@ -129,21 +129,21 @@ def choose_heads(
         ValueError: too few key-value heads for such groups; ``where`` names the block.
     """
     group = teacher.n_heads // teacher.n_kv_heads
-    wanted = student.n_heads // student.n_kv_heads
-    merged = math.ceil(wanted / group)
+    group_size = student.n_heads // student.n_kv_heads
+    merged = math.ceil(group_size / group)
     if student.n_kv_heads * merged > teacher.n_kv_heads:
         raise ValueError(
-            f"{where}.n_kv_heads must be at most {teacher.n_kv_heads // merged} with {wanted} "
+            f"{where}.n_kv_heads must be at most {teacher.n_kv_heads // merged} with {group_size} "
             f"query heads to each, as the teacher has {teacher.n_kv_heads} of {group}, "
             f"got {student.n_kv_heads}"
         )
     scores_KG = scores_Q.reshape(teacher.n_kv_heads, group)
-    best_K = scores_KG.sort(dim=1, descending=True).values[:, : min(group, wanted)].sum(dim=1)
+    best_K = scores_KG.sort(dim=1, descending=True).values[:, : min(group, group_size)].sum(dim=1)
     keys_KM = largest_indices(best_K, student.n_kv_heads * merged).reshape(-1, merged)
     queries = []
     for keys_M in keys_KM:
         members = (keys_M[:, None] * group + torch.arange(group, device=keys_M.device)).flatten()
-        queries.append(members[largest_indices(scores_Q[members], wanted)])
+        queries.append(members[largest_indices(scores_Q[members], group_size)])
     return HeadSelection(torch.cat(queries), keys_KM)
 
 

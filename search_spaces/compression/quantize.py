@@ -50,9 +50,9 @@ def quantize_linears(block: nn.Module, name: str, precision: Precision) -> None:
         quantize_(block, config, filter_fn=lambda module, _: isinstance(module, nn.Linear))
     torch.set_float32_matmul_precision(matmul_precision)
     for inner, linear in linears.items():
-        found = weight_precision(linear)
-        if found != precision:
-            raise ValueError(f"{name}.{inner} must become {precision}, but became {found}")
+        actual = weight_precision(linear)
+        if actual != precision:
+            raise ValueError(f"{name}.{inner} must become {precision}, but became {actual}")
     if (fewest := least_rows(precision, device.type)) > 1:
         pad_rows(block, fewest)
 

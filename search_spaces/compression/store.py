@@ -63,12 +63,12 @@ def load_compressed(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"compressed weights {path} must be safetensors: {error}") from None
-    wanted = {
+    required = {
         "format": _FORMAT,
         "architecture": architecture.hash,
         "layout": _layout(architecture, torch.device(device).type),
     }
-    for key, value in wanted.items():
+    for key, value in required.items():
         if metadata.get(key) != value:
             raise ValueError(
                 f"compressed weights {path} must have {key} {value!r}, got {metadata.get(key)!r}"
@@ -133,10 +133,11 @@ def _fill(
     """Copy stored values into a network of the same architecture."""
     from torch.sparse import to_sparse_semi_structured
 
-    wanted = stored_tensors(model, architecture)
-    for name in sorted(wanted.keys() | tensors.keys()):
+    required = stored_tensors(model, architecture)
+    for name in sorted(required.keys() | tensors.keys()):
         mine, theirs = (
-            (tuple(t[name].shape), t[name].dtype) if name in t else None for t in (wanted, tensors)
+            (tuple(t[name].shape), t[name].dtype) if name in t else None
+            for t in (required, tensors)
         )
         if mine != theirs:
             raise ValueError(f"compressed weights {path} must hold {mine} as {name}, got {theirs}")

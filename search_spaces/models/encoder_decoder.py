@@ -112,8 +112,8 @@ class Decoder(nn.Module):
         x_R1D = self.embed(tokens_R[:, None]) + self.position_TD[position]
         places_T = torch.arange(len(self.position_TD), device=tokens_R.device)
         keep_RT = (places_T <= position).expand(len(tokens_R), -1)
-        for layer, kept, read in zip(self.stack, own, crossed, strict=True):
-            x_R1D = layer.step(x_R1D, kept, read, position, keep_RS, keep_RT)
+        for layer, cache, read in zip(self.stack, own, crossed, strict=True):
+            x_R1D = layer.step(x_R1D, cache, read, position, keep_RS, keep_RT)
         logits_RC: Tensor = self.head(self.norm(x_R1D[:, 0]))
         return logits_RC
 
@@ -129,12 +129,12 @@ class EncoderPass(nn.Module):
     def forward(self, sources_BS: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values for each layer, repeated for each beam."""
         memory_BSD = self.network.encode(sources_BS, token_mask(sources_BS))
-        found = []
+        pairs = []
         for layer in self.network.decoder.stack:
             pair = layer.cross_attention.keys_and_values(memory_BSD)
             keys, values = (x.repeat_interleave(self.network.beam_size, dim=0) for x in pair)
-            found.append((keys, values))
-        return found
+            pairs.append((keys, values))
+        return pairs
 
 
 class EncoderDecoder(nn.Module):

@@ -238,7 +238,7 @@ class _Genes:
         """Blocks of one stack, in the order of ``stack.blocks``."""
         d_model, depth = self.of_model(stack.d_model), self.of_model(stack.depth)
         active = _exists(depth, self.space.deepest(stack))
-        found: list[Any] = []
+        blocks: list[Any] = []
         for block, _, kind in stack.attention:
             heads = np.where(active, self._plain(kind.n_heads), 1)
             kv_heads = np.where(active, self._plain(kind.n_kv_heads), 1)
@@ -249,7 +249,7 @@ class _Genes:
                     f"divide {kind.n_heads}, got {heads[tuple(bad)]} and {kv_heads[tuple(bad)]} "
                     f"at width {d_model[bad[0]]} in row {bad[0]}"
                 )
-            found.append(
+            blocks.append(
                 AttentionBatch(
                     **self._shared(stack, block, active),
                     n_heads=heads,
@@ -258,8 +258,8 @@ class _Genes:
                 )
             )
         d_ff = np.where(active, self._of_width(stack, stack.ffn_ratio, width_of), 1)
-        found.append(FfnBatch(**self._shared(stack, stack.blocks[-1], active), d_ff=d_ff))
-        return found
+        blocks.append(FfnBatch(**self._shared(stack, stack.blocks[-1], active), d_ff=d_ff))
+        return blocks
 
     def _plain(self, gene: str) -> Ints:
         return self.of_layers(gene, self.space.values(gene))
@@ -274,8 +274,8 @@ class _Genes:
             dtype=np.int64,
         )
         widths = self.positions[:, self.column_of[stack.d_model]][:, None]
-        found: Ints = table[widths, self.chosen(gene)]
-        return found
+        values: Ints = table[widths, self.chosen(gene)]
+        return values
 
     def _shared(self, stack: StackGenes, block: str, active: NDArray[np.bool_]) -> dict[str, Ints]:
         """Rank, precision and sparsity, which depends on the precision."""
