@@ -134,13 +134,13 @@ def plugin_entries(group: Group) -> dict[str, Any]:
     """
     for data in json.loads(os.environ.get(VARIABLE, "[]")):
         load_plugin(Plugin.from_dict(data))
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for _, module in _LOADED.values():
-        found |= _dictionary(module, group)
+        entries |= _dictionary(module, group)
     for entry in entry_points(group=GROUPS[group]):
-        if entry.name not in found:
-            found[entry.name] = entry.load()
-    return found
+        if entry.name not in entries:
+            entries[entry.name] = entry.load()
+    return entries
 
 
 def _read(path: Path) -> bytes:
@@ -172,12 +172,12 @@ def _run(plugin: Plugin, raw: bytes) -> ModuleType:
 
 
 def _dictionary(module: ModuleType, group: Group) -> dict[str, Any]:
-    found = getattr(module, group, {})
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"{group} must be a dictionary by names, got {found!r}")
-    for name in found:
+    entries = getattr(module, group, {})
+    if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
+        raise ValueError(f"{group} must be a dictionary by names, got {entries!r}")
+    for name in entries:
         check_name(f"a name in {group}", name)
-    return found
+    return entries
 
 
 def _known_folder() -> Path:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from nas.core.estimate import Score
 from nas.core.files import read_json, write_json
 from nas.exporting.artifact import CHECK, load_artifact
-from nas.exporting.prove import Conditions
+from nas.exporting.verify import Conditions
 from nas.records.candidate import Measurement, Outcome
 from nas.records.trial import Trial
 from nas.store.run import load
@@ -87,7 +87,7 @@ def made_artifact(folder, architecture, task_name, *, batch_size=16, seed=0):
 
 
 def conditions(folder, task_name, **changes):
-    """What forms of the artifact in ``folder`` are judged by."""
+    """What formats of the artifact in ``folder`` are judged by."""
     artifact, task = load_artifact(folder), get_task(task_name)
     found = evaluate(
         artifact.call,

@@ -394,7 +394,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.records is not None:
             _append(arguments.records, found, device)
         longest_s = max(longest_s, time.monotonic() - begun)
-    accuracies = {} if arguments.no_quality or left else digits_accuracies(device)
+    accuracies = {} if arguments.no_accuracy or left else digits_accuracies(device)
     sheet.show(*tables(lines, accuracies), keep=not left)
     if left:
         print(f"shapes left: {len(left)}; run the same command again")

@@ -1,13 +1,12 @@
-"""An artifact: a folder with trained weights and all that is needed to run them elsewhere.
+"""An artifact: a folder with trained weights and everything that is needed to run them elsewhere.
 
-``model.safetensors`` the trained fp32 weights, ``architecture.json`` and ``workload.json`` what
-they are, ``check.safetensors`` some inputs with the outputs they must give, ``card.json`` and
-``README.md`` what was measured. Where the task has them, ``labels.json`` names the outputs,
-``tokenizer.json`` cuts texts and ``preprocessing.json`` says how values become inputs
-(``nas.tasks.base.carried``), so that nothing of the data is needed. Compression is applied on
-loading: it is deterministic, so the trained weights are the whole model.
-``compressed.safetensors``, where anything is compressed, is the network as it runs, as small as it
-is in memory.
+* ``model.safetensors``: the trained fp32 weights. Compression is deterministic and applied on
+  loading; ``compressed.safetensors``, if anything is compressed, has the network in that size.
+* ``architecture.json``, ``workload.json``: what the network is.
+* ``check.safetensors``: some inputs and the outputs that they must give.
+* ``card.json``, ``README.md``: the figures.
+* ``labels.json``, ``tokenizer.json``, ``preprocessing.json``, if the task has them: names of the
+  outputs, and how texts and files become inputs (``nas.tasks.base.carried``).
 """
 
 from __future__ import annotations
@@ -35,15 +34,16 @@ COMPRESSED = "compressed.safetensors"
 
 
 class ExportError(RuntimeError):
-    """The artifact does not do what the trial did; nothing was left behind."""
+    """The artifact does not reproduce its trial; nothing was left behind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A loaded artifact: ``call`` maps a batch of inputs to logits, or sources to translations.
 
-    ``labels`` are the names of its outputs, ``encoder`` cuts texts, ``raw_inputs`` read files and
-    ``columns`` joins texts, where it carries them; ``network`` is what runs, op by op.
+    ``labels`` are the names of its outputs. ``encoder`` tokenizes texts, ``columns`` joins several
+    texts to one, and ``raw_inputs`` reads files; each is ``None`` if the task has none.
+    ``network`` is the torch module, not compiled.
     """
 
     architecture: Architecture
@@ -61,14 +61,14 @@ class Artifact:
     @overload
     def classify(self, samples: Iterable[Any]) -> list[str]: ...
     def classify(self, samples: Any) -> str | list[str]:
-        """Return the most likely label of each sample; of a single sample, its label alone.
+        """Return the most likely label of each sample, or the label of a single sample.
 
-        Samples are texts; where several columns were joined, a mapping or sequence of their texts
-        each; paths of pictures or WAV files, or pictures' bytes. Inputs are made as in training.
+        A sample is a text; a mapping or sequence of texts, if several columns were joined; or the
+        path of a picture or WAV file, or a picture's bytes.
 
         Raises:
-            ValueError: the artifact does not say how samples become inputs, carries no labels, or
-                a sample is not one.
+            ValueError: the artifact has no labels, tokenizer or preprocessing, or a sample has
+                another type.
         """
         labels = self.labels
         if labels is None or not self.workload.is_pooled:
@@ -82,7 +82,7 @@ class Artifact:
         return self._of_each(samples, label, kinds)
 
     def _reader(self) -> tuple[Callable[[list[Any]], NDArray[Any]], tuple[type, ...]]:
-        """Return what makes inputs of samples, and the types that a sample may have."""
+        """Return the function from samples to inputs, and the types of a sample."""
         encoder, columns, raw_inputs = self.encoder, self.columns, self.raw_inputs
         if encoder is not None and columns is not None:
             return (
@@ -103,11 +103,11 @@ class Artifact:
     @overload
     def translate(self, texts: Iterable[str]) -> list[str]: ...
     def translate(self, texts: str | Iterable[str]) -> str | list[str]:
-        """A translation of each text; of one text that is given alone, its translation alone.
+        """Return a translation of each text, or the translation of a single text.
 
         Raises:
-            ValueError: the artifact does not translate, or carries no tokenizer, or ``texts`` are
-                none.
+            ValueError: the artifact is no translator or has no tokenizer, or ``texts`` has another
+                type.
         """
         encoder = self.encoder
         if encoder is None or not self.workload.is_translation:
@@ -138,15 +138,14 @@ class Artifact:
         temperature: float = 0.8,
         seed: int = 0,
     ) -> str | list[str]:
-        """``prompt`` and the ``n_tokens`` tokens that a decoder writes after it.
+        """Return each prompt, or the single one, continued by ``n_tokens`` tokens.
 
-        Both must have room in the context: of a longer prompt, its end is read. ``temperature`` 0
-        takes the most probable token each time; above it tokens are drawn by ``seed``. Several
-        prompts give a list, each what it gives alone.
+        The decoder reads the end of a prompt that is too long for the context. ``temperature`` 0
+        takes the most probable token; otherwise tokens are drawn by ``seed``.
 
         Raises:
             ValueError: the artifact is no decoder with a tokenizer, a prompt has no token, or
-                ``n_tokens`` leaves none of the context for it.
+                ``n_tokens`` leaves no room in the context for the prompt.
         """
         import torch
 
@@ -174,7 +173,7 @@ class Artifact:
         return self._of_each(prompt, lambda batch: [written(text) for text in batch])
 
     def _called(self, inputs_N: NDArray[Any]) -> Tensor:
-        """Outputs of at most a batch; a compiled network takes exactly the workload's size."""
+        """Return the outputs of up to a batch, padded: compiled networks take exact batches."""
         import torch
 
         batch = torch.from_numpy(inputs_N)
@@ -187,22 +186,20 @@ class Artifact:
         function: Callable[[list[Any]], list[str]],
         kinds: tuple[type, ...] = (str,),
     ) -> str | list[str]:
-        """What ``function`` gives for each sample, batch by batch; of a single one, the one."""
+        """Apply ``function`` batch by batch to several samples, or to a single one."""
         # A list or tuple is several samples, though each may be a list of texts itself.
         if isinstance(samples, kinds) and not isinstance(samples, list | tuple):
             return function([samples])[0]
-        if isinstance(samples, Mapping) and any(v is not None for v in samples.values()):
-            # Its keys would be read as texts, and they are rather names of columns.
-            what = "texts must be a text" if kinds == (str,) else "samples must be one sample"
-            raise ValueError(f"{what} or several, got {samples!r}")
-        # Bytes are numbers to Python: where they are no sample they are refused as such.
-        rows: list[Any] = list(samples) if isinstance(samples, Iterable) else [samples]
+        # The keys of a mapping are rather names of columns than texts.
+        is_row = isinstance(samples, Mapping) and any(v is not None for v in samples.values())
+        is_several = isinstance(samples, Iterable) and not is_row
+        rows: list[Any] = list(samples) if is_several else [samples]
         if wrong := [row for row in rows if not isinstance(row, kinds)]:
             what = "texts must be a text" if kinds == (str,) else "samples must be one sample"
             raise ValueError(f"{what} or several, got {wrong[0]!r}")
         size = self.workload.batch_size
         batches = [rows[at : at + size] for at in range(0, len(rows), size)]
-        return [found for batch in batches for found in function(batch)]
+        return [result for batch in batches for result in function(batch)]
 
 
 def load_artifact(
@@ -211,8 +208,8 @@ def load_artifact(
     """Load an artifact to run it.
 
     With ``compiled`` it runs as it was measured, for batches of exactly the workload's shape;
-    without, op by op for any batch size. With ``small`` only the compressed file is read, with
-    the same outputs to the bit; the trained weights need not be there.
+    otherwise op by op, for any batch size. With ``small`` only the compressed file is read, with
+    bit-identical outputs.
 
     Raises:
         ValueError: the folder is not an artifact, or a file in it is corrupt.
@@ -239,61 +236,56 @@ def load_artifact(
         runner = prepare_for_inference(compressed, architecture, example)
     else:
         runner = run_eagerly(compressed)
-    labels, encoder = _read_carried(folder, workload)
+    labels = _read_labels(folder, workload)
     return Artifact(
         architecture,
         workload,
         runner.call,
         device,
-        labels,
-        encoder,
+        None if labels is None else tuple(labels["labels"]),
+        _read_encoder(folder, workload, 0 if labels is None else labels.get("shift", 0)),
         compressed,
         _read_raw_inputs(folder, workload),
-        _read_columns(folder),
+        _read_columns(folder, labels),
     )
 
 
+def _read_labels(folder: Path, workload: Workload) -> dict[str, Any] | None:
+    path = folder / LABELS
+    if not path.is_file():
+        return None
+    data = read_json(path)
+    labels = data.get("labels") if isinstance(data, dict) else None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"{path} must have labels that are texts")
+    if len(labels) != workload.n_classes:
+        raise ValueError(f"{path} must have {workload.n_classes} labels, got {len(labels)}")
+    return dict(data)
+
+
+def _read_columns(folder: Path, labels: dict[str, Any] | None) -> TextColumns | None:
+    if labels is None or "texts" not in labels:
+        return None
+    return TextColumns.of(labels["texts"], labels.get("separator"), str(folder / LABELS))
+
+
 def _read_raw_inputs(folder: Path, workload: Workload) -> RawInputs | None:
-    """How files become inputs, where the artifact says it; ``ValueError`` if that does not fit."""
     path = folder / PREPROCESSING
     if not path.is_file() or not workload.is_image:
         return None
     return RawInputs.of(read_json(path), workload.input_shape, str(path))
 
 
-def _read_columns(folder: Path) -> TextColumns | None:
-    """The columns whose texts are joined, where the artifact has several."""
-    path = folder / LABELS
-    found = read_json(path) if path.is_file() else None
-    if not isinstance(found, dict) or "texts" not in found:
+def _read_encoder(folder: Path, workload: Workload, shift: int) -> TextEncoder | None:
+    path = folder / TOKENIZER
+    if not path.is_file():
         return None
-    return TextColumns.of(found["texts"], found.get("separator"), str(path))
-
-
-def _read_carried(
-    folder: Path, workload: Workload
-) -> tuple[tuple[str, ...] | None, TextEncoder | None]:
-    """Labels and tokenizer, where the artifact has them; ``ValueError`` if they do not fit it."""
-    labels, shift = None, 0
-    if (folder / LABELS).is_file():
-        found = read_json(folder / LABELS)
-        named = found.get("labels") if isinstance(found, dict) else None
-        if not isinstance(named, list) or not all(isinstance(label, str) for label in named):
-            raise ValueError(f"{folder / LABELS} must have labels that are texts")
-        if len(named) != workload.n_classes:
-            raise ValueError(
-                f"{folder / LABELS} must have {workload.n_classes} labels, got {len(named)}"
-            )
-        labels, shift = tuple(named), found.get("shift", 0)
-    if not (folder / TOKENIZER).is_file():
-        return labels, None
-    encoder = read_carried_tokenizer(folder / TOKENIZER, workload.input_shape[0], shift)
+    encoder = read_carried_tokenizer(path, workload.input_shape[0], shift)
     if workload.is_translation and encoder.vocab_size + 1 == workload.vocab_size:
-        # A tokenizer that a user brought leaves no number for padding.
+        # A tokenizer of the user's own has no number for padding.
         encoder = replace(encoder, shift=1)
     if encoder.vocab_size > (workload.vocab_size or 0):
         raise ValueError(
-            f"{folder / TOKENIZER} must have tokens below {workload.vocab_size}, got "
-            f"{encoder.vocab_size - 1}"
+            f"{path} must have tokens below {workload.vocab_size}, got {encoder.vocab_size - 1}"
         )
-    return labels, encoder
+    return encoder

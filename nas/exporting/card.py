@@ -1,4 +1,4 @@
-"""An artifact's card: what it is, what was measured twice, and how to load it."""
+"""An artifact's card: as data, as ``README.md``, and as a model card of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from nas.core.markdown import code, comment, plain
 from nas.core.plain import to_plain
 from nas.core.versions import described, versions
-from nas.exporting.formats.form_card import board_of, describe_forms, flags_of
 from nas.exporting.verify import Verification
+from nas.pareto.lifetime import JOULES_PER_KWH
 from nas.tasks.base.carried import LABELS, PREPROCESSING, TOKENIZER
 from nas.tasks.base.metric import get_metric
+from predictors.meters.board import Board, describe_limits
+from predictors.meters.flags import NOT_CONVERGED, describe_flags
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.simulated import describe_on
 
@@ -22,26 +26,37 @@ if TYPE_CHECKING:
     from nas.records.trial import Trial
     from nas.store.run import Run
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _MOST_LABELS = 10
+_MANY = 1_000_000
+# Kind of a workload -> name of the task on the hub.
+_PIPELINES = {
+    "image_classification": "image-classification",
+    "image_segmentation": "image-segmentation",
+    "text_classification": "text-classification",
+    "question_answering": "question-answering",
+    "language_modelling": "text-generation",
+}
+
+Card = Mapping[str, Any]
 
 
 def make_card(
     run: Run,
     record: Trial,
     verification: Verification,
-    carried: Mapping[str, str] = MappingProxyType({}),
+    task_files: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Plain data for ``card.json``: the search's figures beside the reloaded artifact's.
+    """Return plain data for ``card.json``: the search's figures beside the verified ones.
 
-    ``formats`` is filled in as further forms are written. ``carried`` are the files that the task
-    gives it (``nas.tasks.base.carried``).
+    ``formats`` is empty until further formats are written. ``task_files`` are the contents of the
+    task's files by name (``nas.tasks.base.carried``).
     """
     reading, teacher = record.reading, run.teacher()
-    labels = json.loads(carried[LABELS])["labels"] if LABELS in carried else None
+    labels = json.loads(task_files[LABELS])["labels"] if LABELS in task_files else None
     return {
         "schema": SCHEMA_VERSION,
-        # Its name: the path of a task file is of this machine, and nobody's business.
+        # The task's name, not the path of its file: cards are published.
         "task": run.workload.name,
         "kind": run.workload.kind,
         "metric": run.metric.key,
@@ -49,8 +64,8 @@ def make_card(
         "architecture_hash": record.architecture.hash,
         "params": record.params,
         "labels": labels,
-        "tokenizer": TOKENIZER if TOKENIZER in carried else None,
-        "preprocessing": PREPROCESSING if PREPROCESSING in carried else None,
+        "tokenizer": TOKENIZER if TOKENIZER in task_files else None,
+        "preprocessing": PREPROCESSING if PREPROCESSING in task_files else None,
         "run": run.name,
         "trial": record.number,
         "seed": run.config.seed,
@@ -74,124 +89,275 @@ def make_card(
     }
 
 
-def _history(card: dict[str, Any]) -> str:
-    """How the weights came about, where it was not plain training."""
-    lines, metric = [], get_metric(card["metric"])
-    teacher = card["teacher"]
-    if teacher is not None:
-        name = Architecture.from_dict(teacher["architecture"]).describe()
-        lines.append(
-            f"It learnt from a teacher, {plain(name)}, of {metric.text(teacher['quality'])} "
-            f"({plain(metric.name)}) on validation data"
-            + (", and started from its weights." if card["start"] == "teacher" else ".")
-        )
-    if card["qat"] == "kept":
-        lines.append("Its weights were fine-tuned as if quantised.")
-    return "\n".join(lines)
-
-
-def _use(card: dict[str, Any]) -> str:
-    """The lines that run it."""
-    if card["kind"] == "translation":
-        return 'print(artifact.translate(["a sentence of your own"]))'
-    if card["tokenizer"] is not None and card["labels"] is None:
-        return 'print(artifact.generate("a text to go on with", n_tokens=20))'
-    if card["tokenizer"] is not None:
-        return 'print(artifact.classify(["a text of your own"]))'
-    return (
-        f"logits = artifact.call(inputs)  # {comment(card['task'])}: a batch of inputs, as a "
-        "torch tensor"
+def render_readme(card: Card) -> str:
+    """Return ``README.md``: the artifact's figures, then those of further formats."""
+    verified, before = card["verified"], card["searched"]["reading"]
+    joules = (
+        f"Measured again they may differ by {verified['joule_tolerance']:.0%}; they differed by\n"
+        f"{verified['joule_ratio'] - 1:+.1%}. {_outputs_differ(verified)}."
     )
+    use = f"""from nas.exporting.artifact import load_artifact
+
+artifact = load_artifact("path/to/this/folder")
+{_use(card)}"""
+    notes = """`model.safetensors` contains the trained fp32 weights. Bit-width and sparsity are
+applied on loading, by the same deterministic code as in the search. If anything is compressed,
+`compressed.safetensors` contains the network in its compressed size:
+`load_artifact(..., small=True)` reads this file only, with bit-identical outputs."""
+    flags = _searched_flags(before, verified["reading"])
+    return f"{_body(card, verified, joules + flags, use, notes)}{render_formats(card)}"
 
 
-def _outputs(card: dict[str, Any]) -> str:
-    inputs = ""
-    if card["preprocessing"] is not None:
-        inputs = (
-            "\nInputs are (value - mean) / deviation, both along `axis` of an input, as "
-            "`preprocessing.json`\nsays, which also names what values are made of.\n"
-        )
-    if card["labels"] is None:
-        return inputs
-    some, n = card["labels"][:_MOST_LABELS], len(card["labels"])
-    more = f" and {n - len(some)} more" if n > len(some) else ""
-    files = "`labels.json`" if card["tokenizer"] is None else "`labels.json`, `tokenizer.json`"
-    names = ", ".join(map(plain, some))
-    return f"{inputs}\nIts outputs, in this order, are {names}{more} ({files}).\n"
+def render_model_card(card: Card, name: str) -> str:
+    """Return the hub's model card of the format ``name``: YAML, then the card of this format."""
+    verified = card["formats"][name]["verified"]
+    front = yaml.safe_dump(_front_matter(card, verified), sort_keys=False, allow_unicode=True)
+    use = """from model import load  # model.py of this folder needs torch and safetensors only
+
+network = load()
+outputs = network(inputs)  # model.py documents inputs and outputs; batches of any size"""
+    notes = "`transformers` has no class for this network: load it by `model.py`, not `AutoModel`."
+    joules = f"{plain(verified['runtime'])} ({verified['mode']}) ran it for these joules."
+    return f"---\n{front}---\n\n{_body(card, verified, joules, use, notes)}"
 
 
-def _versions(card: dict[str, Any]) -> str:
-    """Which versions of libraries did what, a line for each."""
-    searched, verified = card["searched"], card["verified"]
-    lines = [("Trained by", one) for one in searched["trained_by"]]
-    lines += [("Measured by", searched["measured_by"])] if searched["measured_by"] else []
-    lines.append(("Verified by", verified["versions"]))
-    return "\n".join(f"- {what} {plain(described(one))}." for what, one in lines)
-
-
-def _searched_flags(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """Lines on the search's own measurement, where it had flags or other limits of the board."""
-    lines = []
-    if flags_of(before):
-        lines.append(f"In the search:{flags_of(before)}")
-    if board_of(before) != board_of(after):
-        lines.append(f"In the search joules were those of {board_of(before)}.")
-    return "\n".join([*lines, ""]) if lines else ""
-
-
-def render_readme(card: dict[str, Any]) -> str:
-    """The card for people."""
-    searched, verified = card["searched"], card["verified"]
+def _body(card: Card, verified: Mapping[str, Any], joules: str, use: str, notes: str) -> str:
+    """Return the text that both cards share; ``joules`` follows the paragraph on joules."""
+    searched, metric = card["searched"], get_metric(card["metric"])
     before, after = searched["reading"], verified["reading"]
-    metric = get_metric(card["metric"])
-    quality, workload = plain(metric.name), code(after["workload"])
-
-    def text(share: float | None) -> str:
-        return "" if share is None else metric.text(share)
-
-    def joules(reading: dict[str, Any]) -> str:
-        return f"{reading['energy_j']:.4g} [{reading['low_j']:.4g}, {reading['high_j']:.4g}]"
-
-    others = "".join(
-        f"| joules per {plain(reading['unit'])} | | {joules(reading)} |\n"
-        for reading in verified.get("other_phases", ())
+    quality, task, unit = plain(metric.name), plain(card["task"]), plain(after["unit"])
+    rows = []
+    for split in ("validation", "test"):
+        key = f"{split}_quality"
+        se = verified["test_quality_se"] if split == "test" else None
+        in_search = "" if searched[key] is None else metric.text(searched[key])
+        rows.append(f"| {split} {quality} | {in_search} | {metric.text(verified[key], se)} |")
+    rows.append(f"| joules per {unit} | {_interval(before)} | {_interval(after)} |")
+    for other in verified["other_phases"]:
+        rows.append(f"| joules per {plain(other['unit'])} | | {_interval(other)} |")
+    grams = after["energy_j"] * _MANY / JOULES_PER_KWH * card["carbon_g_per_kwh"]
+    rows.append(
+        f"| CO2e of a million, at {card['carbon_g_per_kwh']:g} g/kWh | | {grams:.3g} g CO2e |"
     )
-    label = "an estimate" if after["is_estimate"] else f"measured by {plain(after['meter'])}"
-    return f"""# {plain(card["architecture"])} on {plain(card["task"])}
+    table = "\n".join(rows)
+    return f"""# {plain(card["architecture"])} on {task}
 
 {card["params"]:,} parameters, found by JouleNAS (run {code(card["run"])}, trial {card["trial"]},
 seed {card["seed"]}).
 
 | | in the search | reloaded in a fresh process |
 |---|---|---|
-| validation {quality} | {text(searched["validation_quality"])} | \
-{text(verified["validation_quality"])} |
-| test {quality} | {text(searched["test_quality"])} | {text(verified["test_quality"])} |
-| joules per {plain(after["unit"])} | {joules(before)} | {joules(after)} |
-{others}
-Joules: {label} ({plain(after["source"])}) on {plain(board_of(after))},
-workload {workload}, protocol {code(after["protocol_hash"])}, 95% interval of the median of
-{after["n_repeats"]} repeats.
-Measured again they may differ by {verified["joule_tolerance"]:.0%}; they differed by
-{verified["joule_ratio"] - 1:+.1%}. Outputs differ by {verified["output_difference"]:.2g} at most
-(allowed {verified["output_tolerance"]:g}).{flags_of(after)}
-{_searched_flags(before, after)}
-The model was chosen by {quality} on validation data; the test split was never used to choose.
-{_history(card)}
+{table}
 
-## Load
+Joules: {_conditions(after)},
+workload {code(after["workload"])}, 95% interval of the median of {after["n_repeats"]} \
+repeats.{_flags(after)}
+{joules}
+
+{_training(card)}
+
+## Use
 
 ```python
-from nas.exporting.artifact import load_artifact
-
-artifact = load_artifact("path/to/this/folder")
-{_use(card)}
+{use}
 ```
-{_outputs(card)}
-`model.safetensors` holds the trained fp32 weights. Bit-width and sparsity are applied when the
-artifact is loaded, by the same deterministic code as in the search. Where anything is compressed,
-`compressed.safetensors` holds the network as it runs: `load_artifact(..., small=True)` reads it
-alone, with the same outputs to the bit.
+{_inputs_and_outputs(card)}
+{notes}
 
-{_versions(card)}
-{describe_forms(card)}"""
+## Limits
+
+- The model was chosen by {quality} on the validation split of {task}; the test split was never
+  used to choose. Other data were not tested.
+- Joules were determined for batches of {after["batch_size"]} on {plain(after["device"])}; on other
+  hardware, in other batches and runtimes they differ.
+- Bias, fairness and robustness were not examined.
+
+{_version_list(card)}
+"""
+
+
+def render_formats(card: Card) -> str:
+    """Return the README's table of further formats with notes; empty if there are none."""
+    if not card["formats"]:
+        return ""
+    metric = get_metric(card["metric"])
+    rows, notes = [], []
+    for name, stored in card["formats"].items():
+        verified = stored["verified"]
+        rows.append(
+            f"| {name} ({stored['title']}) | "
+            f"{', '.join(f'`{file}`' for file in stored['files'])} | "
+            f"{sum(stored['files'].values()):,} | {metric.text(verified['validation_quality'])} | "
+            f"{metric.text(verified['test_quality'], verified['test_quality_se'])} | "
+            f"{_interval(verified['reading'])} |"
+        )
+        notes.append(f"- {name}: {_format_note(stored, metric.name)}")
+    unit = next(iter(card["formats"].values()))["verified"]["reading"]["unit"]
+    table = "\n".join(rows)
+    listed = "\n".join(notes)
+    return f"""
+## Other formats
+
+| format | files | bytes | validation {metric.name} | test {metric.name} | \
+joules per {plain(unit)} |
+|---|---|---|---|---|---|
+{table}
+
+A fresh process reloaded each format and determined outputs, quality and joules again. Joules are
+those of the named runtime, not of the search's.
+
+{listed}
+"""
+
+
+def _front_matter(card: Card, verified: Mapping[str, Any]) -> dict[str, Any]:
+    reading, metric = verified["reading"], get_metric(card["metric"])
+    pipeline = _PIPELINES[card["kind"]]
+    label = "estimate" if reading["is_estimate"] else reading["meter"]
+    metrics = [
+        {
+            "type": metric.key,
+            "name": f"{split} {metric.name}",
+            "value": metric.score(verified[f"{split}_quality"]),
+        }
+        for split in ("validation", "test")
+    ]
+    joules = f"joules per {reading['unit']} ({label})"
+    metrics.append({"type": "energy", "name": joules, "value": reading["energy_j"]})
+    result = {
+        "task": {"type": pipeline},
+        "dataset": {"name": card["task"], "type": card["task"]},
+        "metrics": metrics,
+    }
+    front: dict[str, Any] = {
+        "pipeline_tag": pipeline,
+        "tags": ["joulenas", "neural-architecture-search", "energy", "safetensors"],
+        "metrics": [metric.key],
+        "model-index": [{"name": card["architecture"], "results": [result]}],
+    }
+    if card["train_energy_j"] is not None:
+        front["co2_eq_emissions"] = {
+            "emissions": card["train_energy_j"] / JOULES_PER_KWH * card["carbon_g_per_kwh"],
+            "source": f"JouleNAS, this network's own training at {card['carbon_g_per_kwh']:g} "
+            f"g/kWh, joules by {reading['source']}",
+            "training_type": "pre-training" if card["start"] == "random" else "fine-tuning",
+            "hardware_used": reading["device"],
+        }
+    return front
+
+
+def _interval(reading: Mapping[str, Any]) -> str:
+    return f"{reading['energy_j']:.4g} [{reading['low_j']:.4g}, {reading['high_j']:.4g}]"
+
+
+def _board(reading: Mapping[str, Any]) -> str:
+    """Return the device and the power or clock limits of its board, if known."""
+    board = reading["board"]
+    limits = "" if board is None else describe_limits(Board.from_dict(board).limits)
+    return f"{reading['device']} limited to {limits}" if limits else str(reading["device"])
+
+
+def _conditions(reading: Mapping[str, Any]) -> str:
+    label = "an estimate" if reading["is_estimate"] else f"measured by {plain(reading['meter'])}"
+    return (
+        f"{label} ({plain(reading['source'])}) on {plain(_board(reading))}, batch "
+        f"{reading['batch_size']}, protocol {code(reading['protocol_hash'])}"
+    )
+
+
+def _flags(reading: Mapping[str, Any]) -> str:
+    """Return a sentence on the flags of a measurement, empty if it has none."""
+    flags = [*reading["flags"], *([] if reading["converged"] else [NOT_CONVERGED])]
+    return f" Flags of these joules: {describe_flags(flags)}." if flags else ""
+
+
+def _searched_flags(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Return lines on the search's measurement if it had flags or other limits of the board."""
+    text = f"\nIn the search:{_flags(before)}" if _flags(before) else ""
+    if _board(before) != _board(after):
+        text += f"\nIn the search joules were those of {_board(before)}."
+    return text
+
+
+def _outputs_differ(verified: Mapping[str, Any]) -> str:
+    text = f"outputs differ by {verified['output_difference']:.2g} at most"
+    tolerance = verified["output_tolerance"]
+    return text if tolerance is None else f"{text} (allowed {tolerance:.2g})"
+
+
+def _format_note(stored: Mapping[str, Any], metric: str) -> str:
+    verified = stored["verified"]
+    judged = _outputs_differ(verified)
+    if verified["output_tolerance"] is None:
+        judged = (
+            f"judged by {metric} on validation data, of which it may lose "
+            f"{verified['quality_tolerance']:g}; {judged}"
+        )
+    opset = f"opset {stored['opset']}, " if "opset" in stored else ""
+    needs = f"needs {' and '.join(stored['needs'])}; " if "needs" in stored else ""
+    shape = ", ".join(["batch", *map(str, stored["inputs"])])
+    return (
+        f"{opset}inputs ({shape}) with a batch of any size; {judged}; {needs}run by "
+        f"{plain(verified['runtime'])} ({verified['mode']}); joules: "
+        f"{_conditions(verified['reading'])}.{_flags(verified['reading'])}"
+    )
+
+
+def _training(card: Card) -> str:
+    """Return sentences on training, distillation and quantisation-aware training."""
+    metric, teacher = get_metric(card["metric"]), card["teacher"]
+    text = f"It was trained for {card['training']['epochs']} epochs on the train split"
+    if card["start"] != "random":
+        text += f", starting from the weights of a {card['start']}"
+    if card["train_energy_j"] is not None:
+        text += f", which took {card['train_energy_j']:.3g} J beside the rest of the search"
+    lines = [f"{text}."]
+    if teacher is not None:
+        name = Architecture.from_dict(teacher["architecture"]).describe()
+        lines.append(
+            f"It learnt from a teacher, {plain(name)}, of {metric.text(teacher['quality'])} "
+            f"({plain(metric.name)}) on validation data."
+        )
+    if card["qat"] == "kept":
+        lines.append("Its weights were fine-tuned with simulated quantisation.")
+    return "\n".join(lines)
+
+
+def _use(card: Card) -> str:
+    """Return the line of code that runs the artifact."""
+    if card["kind"] == "translation":
+        return 'print(artifact.translate(["a sentence of your own"]))'
+    if card["tokenizer"] is None:
+        return (
+            f"logits = artifact.call(inputs)  # {comment(card['task'])}: a batch of inputs, as a "
+            "torch tensor"
+        )
+    if card["labels"] is None:
+        return 'print(artifact.generate("a text to go on with", n_tokens=20))'
+    return 'print(artifact.classify(["a text of your own"]))'
+
+
+_PREPROCESSING_NOTE = """Inputs are (value - mean) / deviation, both along `axis` of an input;
+`preprocessing.json` contains them and says what the values are."""
+_TOKENIZER_NOTE = """Tokens are those of `tokenizer.json` (the `tokenizers` library), plus `shift`
+of `labels.json`, with 0 as padding up to the length of an input."""
+
+
+def _inputs_and_outputs(card: Card) -> str:
+    lines = [] if card["preprocessing"] is None else [_PREPROCESSING_NOTE]
+    lines += [] if card["tokenizer"] is None else [_TOKENIZER_NOTE]
+    if card["labels"] is not None:
+        some, n = card["labels"][:_MOST_LABELS], len(card["labels"])
+        more = f" and {n - len(some)} more" if n > len(some) else ""
+        names = ", ".join(map(plain, some))
+        lines.append(f"Its outputs, in this order, are {names}{more} (`labels.json`).")
+    return "\n".join(["", *lines, ""]) if lines else ""
+
+
+def _version_list(card: Card) -> str:
+    """Return the versions of packages that trained, measured and verified, a line each."""
+    searched = card["searched"]
+    lines = [("Trained by", one) for one in searched["trained_by"]]
+    lines += [("Measured by", searched["measured_by"])] if searched["measured_by"] else []
+    lines.append(("Verified by", card["verified"]["versions"]))
+    return "\n".join(f"- {what} {plain(described(one))}." for what, one in lines)

@@ -1,4 +1,4 @@
-"""Write a trial as an artifact, whole and verified, or not at all."""
+"""Write a trial as a verified artifact; leave nothing behind if a check fails."""
 
 from __future__ import annotations
 
@@ -10,38 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.core.files import as_local, read_array, write_json
-from nas.exporting.artifact import (
-    CARD,
-    CHECK,
-    COMPRESSED,
-    README,
-    ExportError,
-    load_artifact,
-)
-from nas.exporting.card import make_card, render_readme
-from nas.exporting.formats.form import Form
-from nas.exporting.formats.registry import ARTIFACT, check_held, parse_forms
-from nas.exporting.model_card import render_model_card
-from nas.exporting.prove import Conditions, prove
+from nas.exporting.artifact import CARD, CHECK, COMPRESSED, README, ExportError, load_artifact
+from nas.exporting.card import make_card, render_model_card, render_readme
+from nas.exporting.formats.base import ExportFormat
+from nas.exporting.formats.registry import ARTIFACT, check_supported, parse_formats
 from nas.exporting.staging import staged
-from nas.exporting.verify import Verification, verify
+from nas.exporting.verify import Conditions, verify_artifact, verify_format
 from nas.tasks.base.carried import carried_by
 from nas.tasks.registry import get_task
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network, read_description
 from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.protocol import get_protocol
+from search_spaces.architecture import Compression
 from search_spaces.models.device import use_device
 
 if TYPE_CHECKING:
     from nas.store.run import Run
 
-# Of a check, in numbers: 16 MB.
+# Most numbers among the outputs of a check: 16 MB.
 _MOST_OUTPUTS = 2**22
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """Where an artifact is, and its card."""
+    """The folder of an artifact, and its card."""
 
     folder: Path
     card: dict[str, Any]
@@ -58,28 +50,25 @@ def export(
 ) -> Exported:
     """Write trial ``trial`` of ``run`` to the new folder ``to``, verified in fresh processes.
 
-    The artifact is reloaded elsewhere, its outputs compared, its quality evaluated anew and its
-    joules measured anew; the card holds both figures of each. Joules may differ by
-    ``joule_tolerance``, relative: machines drift between two measurements.
-
-    ``formats`` are further forms to write into the same folder
-    (``nas.exporting.formats.registry``), each verified by itself; their joules are said and not
-    judged, since other runtimes run them. ``quality_tolerance`` is what a form may lose of
-    validation quality whose outputs are not the network's, as those of ``onnx-int8``.
+    ``joule_tolerance`` is the allowed relative difference between the artifact's joules and the
+    trial's. ``formats`` are further formats to write into the folder; their joules are reported
+    without a check, because other runtimes run them. ``quality_tolerance`` is the allowed loss of
+    validation quality of formats whose outputs are not judged, such as ``onnx-int8``.
 
     Raises:
-        ValueError: no such complete trial, its weights are gone, ``to`` is not empty, or a format
-            is not known, cannot hold the network or lacks a package; nothing was written.
+        ValueError: the trial is not complete or has no weights, ``to`` is not empty, or a format
+            is unknown, does not support the network or lacks a package; nothing was written.
         ExportError: outputs, quality or joules differ; nothing is left behind.
     """
-    # In this process, whose environment those that verify inherit.
+    # Plug-ins are loaded here because the verifying processes inherit the environment.
     run.check_task()
     run.config.load_plugins()
-    forms = parse_forms(formats)
+    chosen = parse_formats(formats)
     record = run.trial(trial)
     if record.state != "complete":
         raise ValueError(f"trial must be a complete one, got {trial}, which is {record.state}")
-    check_held(forms, record.architecture, run.workload, run.config.device)
+    device = run.config.device
+    check_supported(chosen, record.architecture, run.workload, device)
     if record.weights == "inherited":
         raise ValueError(
             f"trial must have weights of its own, got {trial}, which has a supernet's: its front "
@@ -97,92 +86,84 @@ def export(
             shutil.copyfile(local, staging / WEIGHTS)
         write_json(staging / ARCHITECTURE, record.architecture.to_dict())
         write_json(staging / WORKLOAD, run.workload.to_dict())
-        carried = carried_by(get_task(run.config.task))
-        for name, text in carried.items():
+        task_files = carried_by(get_task(run.config.task))
+        for name, text in task_files.items():
             (staging / name).write_text(text, encoding="utf-8")
-        use_device(run.config.device)
-        # Beside trainers, and never beside a measurement.
-        with DeviceLock(None, run.config.device).shared():
-            _write_compressed(run, staging)
+        use_device(device)
+        # Computing may overlap with trainings, but never with a measurement.
+        with DeviceLock(None, device).shared():
+            _write_compressed(device, staging)
             _write_check(run, staging)
-        verification = verify(run, record, staging, joule_tolerance=joule_tolerance)
-        card = make_card(run, record, verification, carried)
-        conditions = _conditions(run, verification, quality_tolerance)
-        for form in forms:
-            card["formats"][form.name] = write_form(form, staging, conditions)
-        for form in forms:
-            if form.card_file is not None:
-                (staging / form.card_file).write_text(
-                    render_model_card(card, form.name), encoding="utf-8"
-                )
+        verification = verify_artifact(run, record, staging, joule_tolerance=joule_tolerance)
+        card = make_card(run, record, verification, task_files)
+        conditions = Conditions(
+            run.config.task,
+            device,
+            run.meter,
+            get_protocol(run.config.protocol),
+            verification.validation_quality,
+            quality_tolerance,
+        )
+        for each in chosen:
+            card["formats"][each.name] = _write_format(each, staging, conditions)
+        for each in chosen:
+            if each.card_file is not None:
+                text = render_model_card(card, each.name)
+                (staging / each.card_file).write_text(text, encoding="utf-8")
         write_json(staging / CARD, card)
         (staging / README).write_text(render_readme(card), encoding="utf-8")
     return Exported(to, card)
 
 
-def _conditions(run: Run, verification: Verification, quality_tolerance: float) -> Conditions:
-    return Conditions(
-        task=run.config.task,
-        device=run.config.device,
-        meter=run.meter,
-        protocol=get_protocol(run.config.protocol),
-        quality=verification.validation_quality,
-        quality_tolerance=quality_tolerance,
-    )
-
-
-def write_form(form: Form, folder: Path, conditions: Conditions) -> dict[str, Any]:
-    """Write ``form`` of the artifact in ``folder`` and prove it; returns what its card says.
+def _write_format(each: ExportFormat, folder: Path, conditions: Conditions) -> dict[str, Any]:
+    """Write and verify one format; return its part of the card.
 
     Raises:
-        ExportError: it does not do what the artifact does.
+        ExportError: it cannot be written, or does not reproduce the artifact.
     """
     try:
-        facts = form.write(folder)
+        facts = each.write(folder)
     except Exception as error:
-        # Exporters have errors of many kinds, none of which say what was exported.
+        # Exporters raise many types, whose messages do not name the format.
         cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"format {form.name} could not be written: {cause}") from error
-    proof = prove([form], folder, conditions)[form.name]
+        raise ExportError(f"format {each.name} could not be written: {cause}") from error
     _, workload = read_description(folder)
     return {
-        "title": form.title,
+        "title": each.title,
         "files": {
             name: (folder / name).stat().st_size
-            for name in (*form.files, *form.optional_files)
+            for name in (*each.files, *each.optional_files)
             if (folder / name).is_file()
         },
         "inputs": list(workload.input_shape),
         "batch": "any",
         **facts,
-        "verified": proof.to_dict(),
+        "verified": verify_format(each, folder, conditions).to_dict(),
     }
 
 
-def _write_compressed(run: Run, folder: Path) -> None:
-    """Keep the network as it runs, where that is not simply its trained weights."""
-    from search_spaces.architecture import Compression
+def _write_compressed(device: str, folder: Path) -> None:
+    """Store the network in its compressed size, if anything is compressed."""
     from search_spaces.compression.apply import compress
     from search_spaces.compression.store import save_compressed
 
     architecture, _ = read_description(folder)
     if any(block.compression != Compression() for block in architecture.blocks):
-        network = load_network(folder)
-        compressed = compress(network.model.to(run.config.device), architecture)
+        compressed = compress(load_network(folder).model.to(device), architecture)
         save_compressed(compressed, architecture, folder / COMPRESSED)
 
 
 def _write_check(run: Run, folder: Path) -> None:
-    """Keep one batch of real inputs with the outputs that they give now."""
+    """Store a batch of real inputs with the outputs that they give now."""
     import torch
     from safetensors.torch import save_file
 
     device = run.config.device
     artifact = load_artifact(folder, device=device)
     inputs = torch.from_numpy(read_array(run.inputs_path))
-    # An output for each token of a long context and of a large vocabulary is many.
-    of_a_sample = artifact.call(inputs[:1].to(device)).numel()
-    inputs = inputs[: max(1, _MOST_OUTPUTS // of_a_sample)]
+    # A long context and a large vocabulary have many outputs: store fewer samples then.
+    n_outputs = artifact.call(inputs[:1].to(device)).numel()
+    inputs = inputs[: max(1, _MOST_OUTPUTS // n_outputs)]
     outputs = artifact.call(inputs.to(device)).float().cpu()
     save_file(
         {"inputs": inputs.contiguous(), "outputs": outputs.contiguous()}, str(folder / CHECK)

@@ -1,7 +1,7 @@
-"""A folder that is filled beside its place and stands there whole, or not at all.
+"""Fill a folder beside its final path, and move it there only if nothing failed.
 
-A process that is killed cannot clean up after itself: what it left, whose lock the kernel has let
-go of, the next one that writes to the same place clears away.
+A killed process cannot clean up: the next export to the same path removes the folders of processes
+that no longer hold their lock.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _PREFIX = ".nas-export-"
 
 @contextmanager
 def staged(to: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes ``to`` where nothing is raised; else nothing stays.
+    """Yield a folder to fill, which becomes ``to`` unless an exception is raised.
 
-    ``to`` is new, or an empty folder, which stays the folder that it is: it may be a mounted one,
-    or the one that the user is in.
+    ``to`` is new or empty. An empty folder keeps its identity: it may be a mount point or the
+    current directory.
 
     Raises:
-        ValueError: ``to`` is something else, or cannot be written.
+        ValueError: ``to`` is neither, or cannot be written.
     """
     to = to.resolve()
     if to.exists() and (not to.is_dir() or any(not _is_staging(path) for path in to.iterdir())):
@@ -41,10 +41,10 @@ def staged(to: Path) -> Iterator[Path]:
     lock = os.open(staging, os.O_RDONLY)
     try:
         with suppress(OSError):
-            # Where there are no locks, nobody clears away what is left either.
+            # Without locks on this file system, ``_sweep`` removes nothing either.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield staging
-        _share(staging)
+        _apply_umask(staging)
         if is_new:
             staging.rename(to)
         else:
@@ -60,10 +60,8 @@ def _is_staging(path: Path) -> bool:
 
 
 def _sweep(parent: Path) -> None:
-    """Clear away what processes left that are no more."""
-    for path in parent.iterdir():
-        if not _is_staging(path):
-            continue
+    """Remove staging folders of processes that have ended."""
+    for path in filter(_is_staging, parent.iterdir()):
         with suppress(OSError):
             lock = os.open(path, os.O_RDONLY)
             try:
@@ -73,9 +71,9 @@ def _sweep(parent: Path) -> None:
                 os.close(lock)
 
 
-def _share(folder: Path) -> None:
-    """Give all of it the rights that new files have: temporary ones are their owner's alone."""
-    # There is no way to read it but to set it.
+def _apply_umask(folder: Path) -> None:
+    """Give new files their usual permissions: temporary ones are private to their owner."""
+    # The umask can only be read by setting it.
     mask = os.umask(0)
     os.umask(mask)
     for path in (folder, *folder.rglob("*")):

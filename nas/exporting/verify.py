@@ -1,8 +1,4 @@
-"""Prove an artifact in fresh processes: outputs, quality, joules.
-
-Run as ``python -m nas.exporting.verify FOLDER TASK`` it reloads the artifact and prints what it
-finds as one JSON object; ``verify`` starts that process and judges.
-"""
+"""Verify an artifact and its formats in fresh processes: outputs, quality, joules."""
 
 from __future__ import annotations
 
@@ -10,89 +6,204 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.exporting.artifact import CHECK, COMPRESSED, ExportError, load_artifact
-from nas.training.weights import WEIGHTS
-from predictors.measurement.exclusive import DeviceLock
+from nas.exporting.artifact import ExportError
+from nas.exporting.artifact_format import ARTIFACT_FORMAT
+from nas.exporting.formats.base import StoredNetwork
+from nas.training.weights import WEIGHTS, read_description
+from predictors.measurement.protocol import Protocol, get_protocol
+from predictors.meters.base import EnergyReading
 from search_spaces.workload import PHASES
 
 if TYPE_CHECKING:
     from nas.records.trial import Trial
     from nas.store.run import Run
-    from predictors.meters.base import EnergyReading
     from search_spaces.workload import Phase
 
-# Same machine, same arithmetic: only another CPU's instructions may round differently.
-_OUTPUT_TOLERANCE = 1e-3
 _TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
-    """What the fresh processes found. Accuracies are of the reloaded artifact.
+class Conditions:
+    """How formats are run, and what they must reproduce.
 
-    ``other_phases`` are its joules in the phases of a decoder's use that were not searched by.
+    ``quality`` is the validation quality to reproduce; ``quality_tolerance`` is the allowed loss
+    of formats whose outputs are not judged. Without ``measure`` no joules are measured.
+    """
+
+    task: str
+    device: str
+    meter: str | None
+    protocol: Protocol
+    quality: float
+    quality_tolerance: float
+    measure: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Figures of one reloaded format.
+
+    ``output_tolerance`` is ``None`` if outputs were not judged. ``joule_ratio`` compares the
+    artifact with its trial and is ``None`` for other formats, which other runtimes run.
+    ``other_phases`` are the joules of a decoder's phases that were no objective of the search.
+    ``runtime`` and ``mode`` say what ran the network, and how while joules were measured.
     """
 
     output_difference: float
-    output_tolerance: float
+    output_tolerance: float | None
     validation_quality: float
     test_quality: float
     test_quality_se: float
-    joule_ratio: float
-    joule_tolerance: float
-    reading: EnergyReading
+    joule_ratio: float | None
+    joule_tolerance: float | None
+    reading: EnergyReading | None
     other_phases: tuple[EnergyReading, ...] = ()
+    quality_tolerance: float = 0.0
+    runtime: str = ""
+    mode: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)
 
 
-def verify(run: Run, record: Trial, folder: Path, *, joule_tolerance: float) -> Verification:
-    """Reload the artifact in ``folder`` in fresh processes and compare it with its trial.
-
-    Of a decoder that was searched by a phase of its use, the other phase is measured as well:
-    who runs it pays for both.
+def verify_format(stored: StoredNetwork, folder: Path, conditions: Conditions) -> Verification:
+    """Reload one format of the artifact in ``folder`` in a fresh process and judge it.
 
     Raises:
-        ExportError: outputs, quality or joules differ by more than their tolerance.
+        ExportError: it cannot be loaded, or outputs or quality differ by more than allowed.
+    """
+    findings = reload_formats([stored], folder, conditions)
+    return judge(stored, folder, findings[stored.name], conditions)
+
+
+def reload_formats(
+    formats: Sequence[StoredNetwork], folder: Path, conditions: Conditions
+) -> dict[str, Any]:
+    """Return what one fresh process finds of ``formats``, by name (``verify_worker``).
+
+    Raises:
+        ExportError: one cannot be loaded or run.
+    """
+    names = [stored.name for stored in formats]
+    job = {
+        "folder": str(folder),
+        "formats": names,
+        "task": conditions.task,
+        "device": conditions.device,
+        "meter": conditions.meter,
+        "protocol": conditions.protocol.to_dict(),
+        "measure": conditions.measure,
+    }
+    environment = dict(os.environ)
+    if conditions.measure:
+        # torch reads it when it is imported.
+        environment["OMP_NUM_THREADS"] = str(conditions.protocol.threads)
+    what = f"format {', '.join(names)}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "nas.exporting.verify_worker"],
+            input=json.dumps(job),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ExportError(f"{what} took longer than {_TIMEOUT_S:g} s to verify") from None
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()
+        raise ExportError(f"{what} cannot be run: {lines[-1] if lines else 'no cause'}")
+    findings: dict[str, Any] = json.loads(done.stdout)
+    return findings
+
+
+def judge(
+    stored: StoredNetwork, folder: Path, findings: Mapping[str, Any], conditions: Conditions
+) -> Verification:
+    """Judge the findings of one format.
+
+    Raises:
+        ExportError: outputs or quality differ by more than allowed.
     """
     from nas.training.evaluate import one_sample
-    from predictors.measurement.protocol import get_protocol
+
+    architecture, _ = read_description(folder)
+    difference = findings["output_difference"]
+    allowed = stored.output_tolerance(architecture, findings["largest_output"])
+    # Not ``>``: a difference that is not a number must fail.
+    if allowed is not None and not difference <= allowed:
+        raise ExportError(
+            f"outputs of format {stored.name} differ by {difference:.3g}, allowed {allowed:.3g}"
+        )
+    quality, expected = findings["validation_quality"], conditions.quality
+    if stored.has_outputs:
+        # Equal outputs move quality by chance, up or down.
+        moved, tolerance, hint = (
+            abs(quality - expected), stored.quality_tolerance(architecture), ""
+        )  # fmt: skip
+    else:
+        moved, tolerance = expected - quality, conditions.quality_tolerance
+        hint = "; --quality-tolerance sets it"
+    if moved > tolerance + one_sample(findings["n_validation"]):
+        raise ExportError(
+            f"validation quality of format {stored.name} is {quality:.4f}, the network's is "
+            f"{expected:.4f}, allowed {tolerance:g} apart{hint}"
+        )
+    reading = findings["reading"]
+    return Verification(
+        output_difference=difference,
+        output_tolerance=allowed,
+        validation_quality=quality,
+        test_quality=findings["test_quality"],
+        test_quality_se=findings["test_quality_se"],
+        joule_ratio=None,
+        joule_tolerance=None,
+        reading=None if reading is None else EnergyReading.from_dict(reading),
+        quality_tolerance=tolerance,
+        runtime=findings["runtime"],
+        mode=findings["mode"],
+    )
+
+
+def verify_artifact(
+    run: Run, record: Trial, folder: Path, *, joule_tolerance: float
+) -> Verification:
+    """Reload the artifact in ``folder`` in fresh processes and compare it with its trial.
+
+    A decoder's other phase is measured too, because its users pay for both.
+
+    Raises:
+        ExportError: outputs, quality or joules differ by more than allowed.
+    """
     from predictors.measurement.runner import MeasureError, measure_fresh
     from predictors.meters.base import MeterError
 
     if record.reading is None or record.quality is None:
         raise ExportError(f"trial {record.number} has no measured figures to verify")
-    found = _reload(folder, run.task, run.config.device)
-    if not found["output_difference"] <= _OUTPUT_TOLERANCE:
-        raise ExportError(
-            f"the reloaded artifact's outputs differ by {found['output_difference']:.3g}, "
-            f"allowed {_OUTPUT_TOLERANCE:g}"
-        )
-    moved = abs(found["validation_quality"] - record.quality)
-    if moved > one_sample(found["n_validation"]):
-        raise ExportError(
-            f"the reloaded artifact's validation quality is "
-            f"{found['validation_quality']:.4f}, the trial's was {record.quality:.4f}"
-        )
-    architecture, workload = record.architecture, run.workload
+    protocol, workload = get_protocol(run.config.protocol), run.workload
+    conditions = Conditions(
+        run.task, run.config.device, run.meter, protocol, record.quality, 0.0, measure=False
+    )
+    verification = verify_format(ARTIFACT_FORMAT, folder, conditions)
 
     def measure(phase: Phase | None) -> EnergyReading:
         reading = measure_fresh(
-            architecture,
+            record.architecture,
             workload.with_phase(phase),
-            protocol=get_protocol(run.config.protocol),
+            protocol=protocol,
             device=run.config.device,
             meter=run.meter,
             weights=folder / WEIGHTS,
             inputs=run.inputs_path,
         ).reading
-        # A card is published, and the name of this machine is nobody's business.
+        # Cards are published, and must not name this machine.
         return replace(reading, host=None)
 
     try:
@@ -108,93 +219,10 @@ def verify(run: Run, record: Trial, folder: Path, *, joule_tolerance: float) -> 
             f"{record.reading.energy_j:.4g} J: {ratio:.2f}x, allowed within "
             f"{joule_tolerance:.0%} (is the machine busy? --joule-tolerance sets it)"
         )
-    return Verification(
-        output_difference=found["output_difference"],
-        output_tolerance=_OUTPUT_TOLERANCE,
-        validation_quality=found["validation_quality"],
-        test_quality=found["test_quality"],
-        test_quality_se=found["test_quality_se"],
+    return replace(
+        verification,
         joule_ratio=ratio,
         joule_tolerance=joule_tolerance,
         reading=measured,
         other_phases=other_phases,
     )
-
-
-def _reload(folder: Path, task: str, device: str) -> dict[str, Any]:
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "nas.exporting.verify", str(folder), task, device],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ExportError(f"the artifact took longer than {_TIMEOUT_S:g} s to verify") from None
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        raise ExportError(f"the artifact cannot be reloaded: {lines[-1] if lines else 'no cause'}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def _inspect(folder: Path, task_name: str, device: str) -> dict[str, Any]:
-    """What the fresh process does."""
-    from search_spaces.models.device import use_device
-
-    use_device(device)
-    # Beside trainers, and never beside a measurement.
-    with DeviceLock(None, device).shared():
-        return _findings(folder, task_name, device)
-
-
-def _findings(folder: Path, task_name: str, device: str) -> dict[str, Any]:
-    import torch
-    from safetensors.torch import load_file
-
-    from nas.tasks.registry import get_task
-    from nas.training.evaluate import evaluate
-    from nas.training.objectives import objective_of
-
-    artifact = load_artifact(folder, device=device)
-    check = load_file(str(folder / CHECK))
-    inputs = check["inputs"].to(device)
-    outputs = artifact.call(inputs)
-    if (folder / COMPRESSED).is_file():
-        small = load_artifact(folder, device=device, small=True).call(inputs)
-        if not torch.equal(small, outputs):
-            raise ExportError(f"{COMPRESSED} must give the outputs of {WEIGHTS}, and does not")
-    outputs = outputs.float().cpu()
-    task = get_task(task_name)
-    validation, test = (
-        evaluate(
-            artifact.call,
-            task.split(name),
-            batch_size=artifact.workload.batch_size,
-            objective=objective_of(task, artifact.workload),
-            device=device,
-        )
-        for name in ("validation", "test")
-    )
-    return {
-        "output_difference": float((outputs - check["outputs"]).abs().max()),
-        "validation_quality": validation.value,
-        "n_validation": validation.n_samples,
-        "test_quality": test.value,
-        "test_quality_se": test.standard_error,
-    }
-
-
-def main() -> int:
-    """Inspect the artifact named by the arguments and print the findings."""
-    # What libraries print must not mix with the findings.
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    out.write(json.dumps(_inspect(Path(sys.argv[1]), *sys.argv[2:4]), allow_nan=False))
-    out.close()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

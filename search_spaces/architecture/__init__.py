@@ -4,7 +4,7 @@ Canonical means one form per model: construction normalises genes that do not ma
 architectures of the same network compare and hash equal.
 
 * A rank that would not save parameters in any projection of its block becomes ``None``.
-* A patch size is kept as given; text workloads require ``patch_size == 1``.
+* A patch size is not changed; text workloads require ``patch_size == 1``.
 * A resolution is ``None`` where samples are read whole; a workload refuses the number that equals
   its own size.
 
@@ -39,8 +39,9 @@ from search_spaces.architecture.blocks import (
     PlacedBlock,
     Precision,
     Sparsity,
-    canonical_block,
+    canonical_layer,
     is_factorised,
+    layer_blocks,
     require_positive_int,
 )
 
@@ -104,16 +105,12 @@ class Architecture:
             require_positive_int("resolution", self.resolution)
         if not self.layers or not all(isinstance(layer, LayerSpec) for layer in self.layers):
             raise ValueError(f"layers must hold one or more LayerSpec, got {self.layers!r}")
-        canonical = tuple(
-            LayerSpec(
-                canonical_block(layer.attention, layer.attention.projections(self.d_model)),
-                canonical_block(layer.ffn, layer.ffn.projections(self.d_model)),
-            )
-            for layer in self.layers
-        )
-        object.__setattr__(self, "layers", canonical)
+        layers = tuple(canonical_layer(layer, self.d_model) for layer in self.layers)
+        object.__setattr__(self, "layers", layers)
         if self.decoder is not None:
-            object.__setattr__(self, "decoder", _canonical_decoder(self.decoder, self.d_model))
+            width = self.decoder.d_model
+            own = tuple(canonical_layer(x, width, self.d_model) for x in self.decoder.layers)
+            object.__setattr__(self, "decoder", DecoderSpec(width, own))
         if not isinstance(self.family, str) or not self.family:
             raise ValueError(f"family must be a name, got {self.family!r}")
         if self.family != TRANSFORMER:
@@ -153,25 +150,17 @@ class Architecture:
     @cached_property
     def placed_blocks(self) -> tuple[PlacedBlock, ...]:
         """Every block with its place in the network, in the order they run."""
-        found = []
-        for index, layer in enumerate(self.layers):
-            for name, spec in (("attention", layer.attention), ("ffn", layer.ffn)):
-                shapes = spec.projections(self.d_model)
-                found.append(PlacedBlock(f"layers.{index}.{name}", spec, shapes))
-        if self.decoder is None:
-            return tuple(found)
-        width = self.decoder.d_model
-        for index, own in enumerate(self.decoder.layers):
-            where = f"decoder.layers.{index}"
-            cross = own.cross_attention
-            found += [
-                PlacedBlock(f"{where}.attention", own.attention, own.attention.projections(width)),
-                PlacedBlock(
-                    f"{where}.cross_attention", cross, cross.projections(width, self.d_model)
-                ),
-                PlacedBlock(f"{where}.ffn", own.ffn, own.ffn.projections(width)),
-            ]
-        return tuple(found)
+        stacks: list[tuple[str, int, Sequence[LayerSpec | DecoderLayerSpec]]] = [
+            ("", self.d_model, self.layers)
+        ]
+        if self.decoder is not None:
+            stacks.append(("decoder.", self.decoder.d_model, self.decoder.layers))
+        return tuple(
+            PlacedBlock(f"{stack}layers.{index}.{name}", spec, shapes)
+            for stack, width, layers in stacks
+            for index, layer in enumerate(layers)
+            for name, spec, shapes in layer_blocks(layer, width, self.d_model)
+        )
 
     @cached_property
     def stream_precision(self) -> Precision:
@@ -180,8 +169,8 @@ class Architecture:
         bf16 when the products of every block read bf16, else fp32: a stream narrower than a block
         would undo that block's choice, and on CPUs the int8 product is faster from fp32.
         """
-        asked = {block.compression.precision for block in self.blocks}
-        return "bf16" if asked <= BF16_STREAM else "fp32"
+        precisions = {block.compression.precision for block in self.blocks}
+        return "bf16" if precisions <= BF16_STREAM else "fp32"
 
     @cached_property
     def hash(self) -> str:
@@ -283,19 +272,6 @@ def _describe_layers(layers: Sequence[LayerSpec | DecoderLayerSpec]) -> list[str
 
 def _heads(blocks: Sequence[AttentionSpec]) -> str:
     return f"{_span([a.n_heads for a in blocks])}/{_span([a.n_kv_heads for a in blocks])}"
-
-
-def _canonical_decoder(decoder: DecoderSpec, d_memory: int) -> DecoderSpec:
-    width = decoder.d_model
-    layers = tuple(
-        DecoderLayerSpec(
-            canonical_block(own.attention, own.attention.projections(width)),
-            canonical_block(own.cross_attention, own.cross_attention.projections(width, d_memory)),
-            canonical_block(own.ffn, own.ffn.projections(width)),
-        )
-        for own in decoder.layers
-    )
-    return DecoderSpec(width, layers)
 
 
 def _span(values: list[int]) -> str:

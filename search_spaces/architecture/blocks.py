@@ -6,9 +6,9 @@ one width. ``FfnSpec.ratio`` gives the ratio back for display.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 Precision = Literal["fp32", "bf16", "int8", "fp8", "int8wo", "int4wo"]
 Sparsity = Literal["dense", "2:4", "unstructured-50", "unstructured-90"]
@@ -142,10 +142,11 @@ class FfnSpec:
         return self.d_ff / d_model
 
 
-Spec = TypeVar("Spec", AttentionSpec, FfnSpec)
+Spec = TypeVar("Spec", bound=AttentionSpec | FfnSpec)
+Shapes = Mapping[str, tuple[int, int]]
 
 
-def canonical_block(spec: Spec, shapes: Mapping[str, tuple[int, int]]) -> Spec:
+def canonical_block(spec: Spec, shapes: Shapes) -> Spec:
     """Return ``spec`` without its rank where that saves no weights in any of ``shapes``."""
     rank = spec.rank
     if rank is not None and not any(is_factorised(*shape, rank) for shape in shapes.values()):
@@ -168,6 +169,32 @@ class DecoderLayerSpec:
     attention: AttentionSpec
     cross_attention: AttentionSpec
     ffn: FfnSpec
+
+
+Layer = TypeVar("Layer", LayerSpec, DecoderLayerSpec)
+
+
+def layer_blocks(
+    layer: LayerSpec | DecoderLayerSpec, d_model: int, d_memory: int | None = None
+) -> Iterator[tuple[str, AttentionSpec | FfnSpec, Shapes]]:
+    """Yield name, specification and projections' shapes of each block, in the order they run.
+
+    ``d_memory`` is the width that a decoder's cross-attention reads.
+    """
+    yield "attention", layer.attention, layer.attention.projections(d_model)
+    if isinstance(layer, DecoderLayerSpec):
+        cross = layer.cross_attention
+        yield "cross_attention", cross, cross.projections(d_model, d_memory)
+    yield "ffn", layer.ffn, layer.ffn.projections(d_model)
+
+
+def canonical_layer(layer: Layer, d_model: int, d_memory: int | None = None) -> Layer:
+    """Return ``layer`` with every block canonical."""
+    blocks: dict[str, Any] = {
+        name: canonical_block(spec, shapes)
+        for name, spec, shapes in layer_blocks(layer, d_model, d_memory)
+    }
+    return type(layer)(**blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,4 +231,4 @@ class PlacedBlock:
 
     path: str
     spec: AttentionSpec | FfnSpec
-    shapes: Mapping[str, tuple[int, int]]
+    shapes: Shapes

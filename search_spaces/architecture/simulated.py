@@ -29,16 +29,16 @@ def is_simulated(compression: Compression, device: str) -> bool:
 
 def simulated_choices(architecture: Architecture, device: str) -> tuple[Sparsity, ...]:
     """Return the sparsities that some block of ``architecture`` only simulates on ``device``."""
-    found = {
+    simulated = {
         block.compression.sparsity
         for block in architecture.blocks
         if is_simulated(block.compression, device)
     }
-    return tuple(s for s in SPARSITIES if s in found)
+    return tuple(s for s in SPARSITIES if s in simulated)
 
 
 def describe_on(architecture: Architecture, device: str) -> str:
     """``architecture.describe()``, marking what is simulated on ``device``."""
-    found = simulated_choices(architecture, device)
+    simulated = simulated_choices(architecture, device)
     text = architecture.describe()
-    return f"{text} ({', '.join(found)} simulated)" if found else text
+    return f"{text} ({', '.join(simulated)} simulated)" if simulated else text

@@ -76,13 +76,10 @@ def compress(model: Network, architecture: Architecture) -> Network:
     if not isinstance(compressed, Transformer) or not isinstance(model, Transformer):
         # An encoder-decoder or another family, which are not compressed.
         return compressed
-    for index, (layer, spec) in enumerate(
-        zip(compressed.layers, architecture.layers, strict=True)
-    ):
-        for name, block_spec in (("attention", spec.attention), ("ffn", spec.ffn)):
-            original = getattr(model.layers[index], name)
-            where = f"layers.{index}.{name}"
-            setattr(layer, name, _compressed_block(original, where, block_spec, stream))
+    for placed in architecture.placed_blocks:
+        original = model.get_submodule(placed.path)
+        block = _compressed_block(original, placed.path, placed.spec, stream)
+        compressed.set_submodule(placed.path, block)
     return compressed
 
 

@@ -1,17 +1,14 @@
 """Initialise a smaller network with weights of a larger trained one.
 
-Shape legend: O d_out, I d_in, R rank, Q query heads, K key-value heads, M merged, E d_head.
+Shape legend: O d_out, I d_in, Q query heads, K key-value heads, M merged.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec
-from search_spaces.compression.lowrank import truncated_svd
 from search_spaces.compression.prune import (
     Importance,
     choose_heads,
@@ -20,7 +17,7 @@ from search_spaces.compression.prune import (
 )
 from search_spaces.models.blocks import Attention, FeedForward, Layer
 from search_spaces.models.build import build
-from search_spaces.models.projection import FactorisedLinear
+from search_spaces.models.projection import Weights
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import Workload
 
@@ -40,7 +37,7 @@ def inherit(
     * *Heads and channels*: those of largest ``importance`` in their layer, in the teacher's
       order; groups of queries keep their key-value heads (``prune.choose_heads``).
     * *Rank*: a projection that only the student factorises is the truncated SVD of the selected
-      weights (``lowrank.truncated_svd``); factors of equal rank are copied.
+      weights (``projection.truncated_svd``); factors of equal rank are copied.
     * Everything else is copied. ``apply.compress`` applies precision and sparsity.
 
     With the teacher's architecture outputs are the same to the bit; removing heads or channels
@@ -155,76 +152,30 @@ def _check_teacher(
 ) -> None:
     with torch.device("meta"):
         expected = Transformer(teacher_architecture, workload).state_dict()
-    found = teacher.state_dict()
-    for name in sorted(expected.keys() | found.keys()):
-        wanted, got = (
-            tuple(state[name].shape) if name in state else None for state in (expected, found)
+    actual = teacher.state_dict()
+    for name in sorted(expected.keys() | actual.keys()):
+        required, got = (
+            tuple(state[name].shape) if name in state else None for state in (expected, actual)
         )
-        if wanted != got:
+        if required != got:
             raise ValueError(
                 f"teacher must be the network of {teacher_architecture.describe()} on "
-                f"{workload.name}: its {name} must have shape {wanted}, got {got}"
+                f"{workload.name}: its {name} must have shape {required}, got {got}"
             )
 
 
 def _check_importance(importance: Importance, teacher: Architecture) -> None:
-    found = ([len(h) for h in importance.heads], [len(c) for c in importance.channels])
-    wanted = (
+    lengths = ([len(h) for h in importance.heads], [len(c) for c in importance.channels])
+    required = (
         [layer.attention.n_heads for layer in teacher.layers],
         [layer.ffn.d_ff for layer in teacher.layers],
     )
-    for name, ours, theirs in zip(("heads", "channels"), found, wanted, strict=True):
+    for name, ours, theirs in zip(("heads", "channels"), lengths, required, strict=True):
         if ours != theirs:
             raise ValueError(f"importance.{name} must have lengths {theirs}, got {ours}")
     for scores in (*importance.heads, *importance.channels):
         if not bool(torch.isfinite(scores).all()):
             raise ValueError("importance must be finite, got NaN or infinity")
-
-
-@dataclass(frozen=True, slots=True)
-class _Map:
-    """A projection's bias and factors ``(d_out, ..., d_in)``, the last applied first."""
-
-    factors: tuple[Tensor, ...]
-    bias: Tensor
-
-    @classmethod
-    def of(cls, projection: nn.Module) -> _Map:
-        """Read a projection."""
-        if isinstance(projection, FactorisedLinear):
-            expand, reduce = projection.expand, projection.reduce
-            return cls((expand.weight, reduce.weight), expand.bias)
-        assert isinstance(projection, nn.Linear)
-        return cls((projection.weight,), projection.bias)
-
-    def outputs(self, rows_MO: Tensor) -> _Map:
-        """Select rows, the mean over ``m`` of ``rows_MO[m]``."""
-        last, *others = self.factors
-        return _Map((last[rows_MO].mean(dim=0), *others), self.bias[rows_MO].mean(dim=0))
-
-    def inputs(self, columns_I: Tensor) -> _Map:
-        """Select columns."""
-        *others, first = self.factors
-        return _Map((*others, first[:, columns_I]), self.bias)
-
-    def write_to(self, projection: nn.Module) -> None:
-        """Copy into ``projection``, factorising or multiplying factors where forms differ."""
-        if isinstance(projection, FactorisedLinear):
-            rank = projection.reduce.out_features
-            if len(self.factors) == 2 and self.factors[1].shape[0] == rank:
-                expand_OR, reduce_RI = self.factors
-            else:
-                reduce_RI, expand_OR = truncated_svd(self._product(), rank)
-            projection.reduce.weight.copy_(reduce_RI)
-            projection.expand.weight.copy_(expand_OR)
-            projection.expand.bias.copy_(self.bias)
-        else:
-            assert isinstance(projection, nn.Linear)
-            projection.weight.copy_(self._product())
-            projection.bias.copy_(self.bias)
-
-    def _product(self) -> Tensor:
-        return self.factors[0] if len(self.factors) == 1 else self.factors[0] @ self.factors[1]
 
 
 def _inherit_attention(
@@ -238,16 +189,16 @@ def _inherit_attention(
     selection = choose_heads(scores_Q, before, after, where)
     queries_I = _members(selection.queries, before.d_head)
     keys_MO = torch.stack([_members(keys_K, before.d_head) for keys_K in selection.keys.T])
-    _Map.of(old.q).outputs(queries_I[None]).write_to(new.q)
-    _Map.of(old.k).outputs(keys_MO).write_to(new.k)
-    _Map.of(old.v).outputs(keys_MO).write_to(new.v)
-    _Map.of(old.o).inputs(queries_I).write_to(new.o)
+    Weights.of(old.q).outputs(queries_I[None]).write_to(new.q)
+    Weights.of(old.k).outputs(keys_MO).write_to(new.k)
+    Weights.of(old.v).outputs(keys_MO).write_to(new.v)
+    Weights.of(old.o).inputs(queries_I).write_to(new.o)
 
 
 def _inherit_ffn(old: FeedForward, new: FeedForward, after: FfnSpec, scores_F: Tensor) -> None:
-    kept_F = largest_indices(scores_F, after.d_ff)
-    _Map.of(old.up).outputs(kept_F[None]).write_to(new.up)
-    _Map.of(old.down).inputs(kept_F).write_to(new.down)
+    selected_F = largest_indices(scores_F, after.d_ff)
+    Weights.of(old.up).outputs(selected_F[None]).write_to(new.up)
+    Weights.of(old.down).inputs(selected_F).write_to(new.down)
 
 
 def _members(heads: Tensor, d_head: int) -> Tensor:

@@ -1,9 +1,9 @@
-"""Run every choice of compression on a device, in turns, and see what it does.
+"""Run every choice of compression on a device, in turns, and time it.
 
 The model is one layer (four heads, FFN ratio 4) on images of 16 tokens, or of one where 16 do not
 divide the rows of a shape, as in generating. All choices of one shape are prepared as a
 measurement would prepare them, then run in turns, so that what drifts on the machine drifts for
-all. Results are kept for each device, thread count and set of versions.
+all. Results are cached for each device, thread count and set of versions.
 
 On CUDA quantised layers are compiled and plain ones are not, so that a quantised choice could win
 by the compiler's fusion alone: there fp32 and bf16 are also prepared compiled, and what is
@@ -91,7 +91,7 @@ def probe(
     """Try ``choices`` at ``shapes`` (by default the whole grid) on ``device``.
 
     Seconds a shape, once for each device and set of versions. With ``joules`` each is measured
-    too. ``on_shape`` hears of each shape before it is run, with how many are done of how many.
+    too. ``on_shape`` is called before each shape, with the numbers of finished and all shapes.
     Choices are prepared inside ``beside()``, which holds the device along with others that train,
     and run in turns inside ``alone()``, which holds it exclusively.
 
@@ -109,24 +109,24 @@ def probe(
         raise ValueError(
             f"device must be one that torch can use, got {device!r}: {str(error).splitlines()[0]}"
         ) from None
-    wanted = grid(device) if shapes is None else tuple(shapes)
+    probed = grid(device) if shapes is None else tuple(shapes)
     names = tuple(c for c in (*PRECISIONS, *SPARSITIES) if c in choices or c in ("fp32", "dense"))
     path = None if cache_dir is None else cache_dir / f"realness-{_key(device)}.json"
     known = {(r.shape, r.choice): r for r in (read_cache(path) if path is not None else ())}
     threads = torch.get_num_threads()
     torch.set_num_threads(_THREADS)
     try:
-        for index, shape in enumerate(wanted):
+        for index, shape in enumerate(probed):
             if all(_is_known(known.get((shape, name)), joules) for name in names):
                 continue
-            on_shape(shape, index, len(wanted))
+            on_shape(shape, index, len(probed))
             for row in _probe_shape(device, shape, names, joules, beside, alone):
                 known[shape, row.choice] = row
             if path is not None:
                 write_cache(path, known.values())
     finally:
         torch.set_num_threads(threads)
-    rows = tuple(known[shape, name] for shape in wanted for name in names)
+    rows = tuple(known[shape, name] for shape in probed for name in names)
     return RealnessReport(device, device_name(device), versions(device), rows)
 
 
@@ -150,7 +150,7 @@ def _probe_shape(
     torch.compiler.reset()
     rows: dict[str, Row] = {"dense": Row("dense", shape, "real")}
     calls: dict[str, Call] = {}
-    # bf16 is what others are compared with, asked for or not.
+    # Other choices are compared with bf16, requested or not.
     for name in dict.fromkeys((*_BASELINES, *names)):
         if name == "dense":
             continue
@@ -194,21 +194,21 @@ def _probe_shape(
     return [rows[name] for name in names]
 
 
-# By what a baseline is called: what it is called compiled.
+# Baseline -> name of its compiled form.
 _COMPILED = {name: f"{name} compiled" for name in _BASELINES}
 
 
 def _compiled_baselines(device: str, shape: Shape, calls: Mapping[str, Call]) -> dict[str, Call]:
-    """fp32 and bf16 compiled like quantised choices, where there are such and they are not yet."""
-    found: dict[str, Call] = {}
+    """Prepare fp32 and bf16 compiled, if a quantised choice needs them as baselines."""
+    baselines: dict[str, Call] = {}
     if not device.startswith("cuda") or not any(map(_is_quantised, calls)):
-        return found
+        return baselines
     for name, compiled in _COMPILED.items():
         try:
-            found[compiled] = _prepare(_compression(name), device, shape, compile_plain=True)
+            baselines[compiled] = _prepare(_compression(name), device, shape, compile_plain=True)
         except Exception:  # noqa: S112  (as above; the baseline as it is measured is left)
             continue
-    return found
+    return baselines
 
 
 def _is_quantised(name: str) -> bool:
@@ -216,7 +216,7 @@ def _is_quantised(name: str) -> bool:
 
 
 def _references(name: str, baseline: str) -> tuple[str, ...]:
-    """What a choice is compared with: like with like, and for compiled ones the faster of both."""
+    """Return the baselines of a choice; a compiled choice has the compiled one too."""
     return (baseline, _COMPILED[baseline]) if _is_quantised(name) else (baseline,)
 
 
@@ -280,7 +280,7 @@ def top_kernel(call: Call, plain: Call | None = None) -> str | None:
 
 def _kernel_costs(call: Call) -> dict[str, float]:
     """Self time of each operator in one call."""
-    # The profiler's library writes its own log to stderr unless told before it starts.
+    # Without this the profiler's library logs to stderr.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -299,7 +299,7 @@ def _kernel_costs(call: Call) -> dict[str, float]:
 
 
 def device_name(device: str) -> str:
-    """What the device is sold as."""
+    """Return the product name of the device."""
     import torch
 
     if device.startswith("cuda"):
@@ -311,18 +311,18 @@ def device_name(device: str) -> str:
 
 
 def versions(device: str) -> dict[str, str]:
-    """Of what decides which kernels run: torch, torchao, and on CUDA its version and driver."""
+    """Return the versions that decide which kernels run: torch, torchao, CUDA and driver."""
     import torch
 
-    found = {"torch": torch.__version__, "torchao": importlib.metadata.version("torchao")}
+    numbers = {"torch": torch.__version__, "torchao": importlib.metadata.version("torchao")}
     if device.startswith("cuda"):
-        found["cuda"] = str(torch.version.cuda)
-        found["driver"] = _driver()
-    return found
+        numbers["cuda"] = str(torch.version.cuda)
+        numbers["driver"] = _driver()
+    return numbers
 
 
 def _driver() -> str:
-    # The driver decides on kernels too; no library of ours may be asked here, so the file is.
+    # The driver's version decides on kernels too; this package may not import NVML.
     try:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
     except OSError:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import AttentionSpec
 from search_spaces.models.blocks import Layer
-from search_spaces.models.projection import FactorisedLinear
+from search_spaces.models.projection import Weights
 from search_spaces.models.transformer import Transformer
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -52,13 +52,15 @@ def magnitude_importance(model: Transformer) -> Importance:
             values_KED = _folded(attention.v, layer.attention_norm).reshape(
                 attention.n_kv_heads, attention.d_head, -1
             )
-            out_DQE = dense_weight(attention.o).reshape(-1, attention.n_heads, attention.d_head)
+            out_DD = Weights.of(attention.o).product()
+            out_DQE = out_DD.reshape(-1, attention.n_heads, attention.d_head)
             values_QED = values_KED.repeat_interleave(
                 attention.n_heads // attention.n_kv_heads, dim=0
             )
             added_QDD = torch.einsum("dqe,qei->qdi", out_DQE, values_QED)
             heads.append(added_QDD.flatten(1).norm(dim=1))
-            up_FD, down_DF = _folded(layer.ffn.up, layer.ffn_norm), dense_weight(layer.ffn.down)
+            up_FD = _folded(layer.ffn.up, layer.ffn_norm)
+            down_DF = Weights.of(layer.ffn.down).product()
             channels.append(up_FD.norm(dim=1) * down_DF.norm(dim=0))
     return Importance(tuple(heads), tuple(channels))
 
@@ -84,7 +86,7 @@ def taylor_importance(
     """
     layers = _layers(model)
     heads = [torch.zeros(layer.attention.n_heads) for layer in layers]
-    channels = [torch.zeros(dense_weight(layer.ffn.up).shape[0]) for layer in layers]
+    channels = [torch.zeros(len(Weights.of(layer.ffn.up).bias)) for layer in layers]
     n_samples = 0
     for inputs, targets in batches:
         gates, logits = _gated(model, layers, inputs, [len(c) for c in channels])
@@ -127,21 +129,21 @@ def choose_heads(
         ValueError: too few key-value heads for such groups; ``where`` names the block.
     """
     group = teacher.n_heads // teacher.n_kv_heads
-    wanted = student.n_heads // student.n_kv_heads
-    merged = math.ceil(wanted / group)
+    group_size = student.n_heads // student.n_kv_heads
+    merged = math.ceil(group_size / group)
     if student.n_kv_heads * merged > teacher.n_kv_heads:
         raise ValueError(
-            f"{where}.n_kv_heads must be at most {teacher.n_kv_heads // merged} with {wanted} "
+            f"{where}.n_kv_heads must be at most {teacher.n_kv_heads // merged} with {group_size} "
             f"query heads to each, as the teacher has {teacher.n_kv_heads} of {group}, "
             f"got {student.n_kv_heads}"
         )
     scores_KG = scores_Q.reshape(teacher.n_kv_heads, group)
-    best_K = scores_KG.sort(dim=1, descending=True).values[:, : min(group, wanted)].sum(dim=1)
+    best_K = scores_KG.sort(dim=1, descending=True).values[:, : min(group, group_size)].sum(dim=1)
     keys_KM = largest_indices(best_K, student.n_kv_heads * merged).reshape(-1, merged)
     queries = []
     for keys_M in keys_KM:
         members = (keys_M[:, None] * group + torch.arange(group, device=keys_M.device)).flatten()
-        queries.append(members[largest_indices(scores_Q[members], wanted)])
+        queries.append(members[largest_indices(scores_Q[members], group_size)])
     return HeadSelection(torch.cat(queries), keys_KM)
 
 
@@ -150,24 +152,15 @@ def largest_indices(scores: Tensor, n: int) -> Tensor:
     return scores.argsort(descending=True, stable=True)[:n].sort().values
 
 
-def dense_weight(projection: nn.Module) -> Tensor:
-    """Weight ``(d_out, d_in)`` of a projection, the product of its factors."""
-    if isinstance(projection, FactorisedLinear):
-        return projection.expand.weight @ projection.reduce.weight
-    assert isinstance(projection, nn.Linear)
-    return projection.weight
-
-
 def _layers(model: Transformer) -> list[Layer]:
     return [layer for layer in model.layers if isinstance(layer, Layer)]
 
 
 def _folded(projection: nn.Module, norm: nn.LayerNorm) -> Tensor:
     """Weight and bias with the norm's gain and shift folded in, ``(d_out, d_in + 1)``."""
-    weight_OI = dense_weight(projection)
-    linear = projection.expand if isinstance(projection, FactorisedLinear) else projection
-    assert isinstance(linear, nn.Linear)
-    bias_O = linear.bias + weight_OI @ norm.bias
+    weights = Weights.of(projection)
+    weight_OI = weights.product()
+    bias_O = weights.bias + weight_OI @ norm.bias
     return torch.cat([weight_OI * norm.weight, bias_O[:, None]], dim=1)
 
 

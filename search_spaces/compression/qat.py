@@ -49,11 +49,10 @@ def fake_quantised(model: Transformer, architecture: Architecture) -> Transforme
         )
     fake = copy.deepcopy(model)
     device = model.position_TD.device.type
-    for layer, spec in zip(fake.layers, architecture.layers, strict=True):
-        for name, block_spec in (("attention", spec.attention), ("ffn", spec.ffn)):
-            precision = block_spec.compression.precision
-            if precision in FAKE_QUANTISED:
-                _replace_linears(getattr(layer, name), precision, device)
+    for placed in architecture.placed_blocks:
+        precision = placed.spec.compression.precision
+        if precision in FAKE_QUANTISED:
+            _replace_linears(fake.get_submodule(placed.path), precision, device)
     return fake
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import INT4_GROUP_SIZE, Precision
 from search_spaces.compression.padded import pad_rows
-from search_spaces.cost.kernels import least_rows
+from search_spaces.cost.kernels import least_rows, size_multiples
 
-# What a block's plain tensors are kept in, and what its products read. int8 reads whatever the
-# stream is; fp8 by rows and the weight-only products want bf16.
+# Type of a block's plain tensors, which its products read. int8 reads the stream's type; fp8 by
+# rows and the weight-only products need bf16.
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -24,11 +24,6 @@ DTYPES: dict[Precision, torch.dtype] = {
     "int8wo": torch.bfloat16,
     "int4wo": torch.bfloat16,
 }
-# cuBLASLt's scaled product takes multiples of 16, the int8 product multiples of 8, the 4-bit
-# product whole groups along the input and multiples of 16 along the output.
-_FP8_MULTIPLE = 16
-_INT8_CUDA_MULTIPLE = 8
-_INT4_OUT_MULTIPLE = 16
 _FP8_CAPABILITY = (8, 9)
 _INT4_CAPABILITY = (8, 0)
 
@@ -45,8 +40,7 @@ def quantize_linears(block: nn.Module, name: str, precision: Precision) -> None:
     linears = {n: m for n, m in block.named_modules() if isinstance(m, nn.Linear)}
     for inner, linear in linears.items():
         _check_shape(f"{name}.{inner}", linear, precision)
-    # torchao lets fp32 products round to TF32 for the whole process, which would make whatever
-    # fp32 model comes next another one.
+    # torchao allows TF32 for the whole process, which would change later fp32 models.
     matmul_precision = torch.get_float32_matmul_precision()
     with quiet_torchao():
         from torchao.quantization import quantize_
@@ -56,9 +50,9 @@ def quantize_linears(block: nn.Module, name: str, precision: Precision) -> None:
         quantize_(block, config, filter_fn=lambda module, _: isinstance(module, nn.Linear))
     torch.set_float32_matmul_precision(matmul_precision)
     for inner, linear in linears.items():
-        found = weight_precision(linear)
-        if found != precision:
-            raise ValueError(f"{name}.{inner} must become {precision}, but became {found}")
+        actual = weight_precision(linear)
+        if actual != precision:
+            raise ValueError(f"{name}.{inner} must become {precision}, but became {actual}")
     if (fewest := least_rows(precision, device.type)) > 1:
         pad_rows(block, fewest)
 
@@ -92,7 +86,7 @@ def torchao_config(precision: Precision, device_type: str = "cpu") -> Any:
             return Int8WeightOnlyConfig(set_inductor_config=False)
         case "int4wo" if device_type == "cpu":
             with quiet_torchao():
-                # Where torchao 0.18 keeps the one 4-bit product that CPUs have.
+                # torchao 0.18 has the only 4-bit product for CPUs here.
                 from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
             return PrototypeInt4WeightOnlyConfig(
                 group_size=INT4_GROUP_SIZE, set_inductor_config=False
@@ -113,7 +107,7 @@ def is_quantized(linear: nn.Linear) -> bool:
 
 
 def weight_precision(linear: nn.Linear) -> str:
-    """The precision that the layer's weight really has: one of ours, or its type's name."""
+    """Return the precision of the layer's weight: one of ours, or its type's name."""
     weight = linear.weight.data
     if not is_quantized(linear):
         plain = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -178,12 +172,7 @@ def _check_shape(name: str, linear: nn.Linear, precision: Precision) -> None:
         raise ValueError(
             f"precision int4wo must run on a CPU or CUDA with SM >= 8.0, got {device}"
         )
-    multiples = {
-        "fp8": (_FP8_MULTIPLE, _FP8_MULTIPLE),
-        "int8": (_INT8_CUDA_MULTIPLE, _INT8_CUDA_MULTIPLE) if on_cuda else (1, 1),
-        "int8wo": (1, 1),
-        "int4wo": (INT4_GROUP_SIZE, _INT4_OUT_MULTIPLE),
-    }[precision]
+    multiples = size_multiples(precision, on_cuda)
     shape = (linear.in_features, linear.out_features)
     if any(size % multiple for size, multiple in zip(shape, multiples, strict=True)):
         allowed = (
@@ -196,9 +185,7 @@ def _check_shape(name: str, linear: nn.Linear, precision: Precision) -> None:
 
 @contextmanager
 def quiet_torchao() -> Iterator[None]:
-    """Keep what torchao says on import, which has no bearing here, off the user's screen."""
-    # On import torchao logs each CUDA library that a CPU build cannot load, and torch warns of
-    # an enum that torchao registers: neither says anything about what is done here.
+    """Silence warnings of importing torchao: missing CUDA libraries, an enum that it registers."""
     loggers = [logging.getLogger(n) for n in ("torchao", "torch.utils._pytree")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

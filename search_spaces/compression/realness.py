@@ -6,9 +6,10 @@ A choice at a shape is
 * *harmful*: its kernel ran and was slower; or, for the weight-only precisions, which cost accuracy
   and save no arithmetic, was not faster;
 * *simulated*: it runs, by a kernel that gains nothing from it
-(``search_spaces.architecture.simulated``); * *absent*: it cannot run here at all.
+(``search_spaces.architecture.simulated``);
+* *absent*: it cannot run here.
 
-Spaces of ours offer what is real at a shape of theirs. ``probing`` does the running.
+Presets offer what is real at one of their shapes. ``probing`` runs the choices.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class RealnessReport:
-    """Every choice that was asked for, at every shape, on one device."""
+    """The verdict on every requested choice at every shape, on one device."""
 
     device: str
     device_name: str
@@ -94,8 +95,8 @@ class RealnessReport:
 
     def choices(self, statuses: Collection[str]) -> tuple[str, ...]:
         """Choices that have one of ``statuses`` at some shape, in their canonical order."""
-        found = {row.choice for row in self.rows if row.status in statuses}
-        return tuple(c for c in (*PRECISIONS, *SPARSITIES) if c in found)
+        matching = {row.choice for row in self.rows if row.status in statuses}
+        return tuple(c for c in (*PRECISIONS, *SPARSITIES) if c in matching)
 
     def reason(self, choice: str) -> str:
         """Why ``choice`` is not real, in the words of the first shape that says so."""
@@ -118,7 +119,7 @@ def real_choices(report: RealnessReport) -> tuple[tuple[Precision, ...], tuple[S
 def runnable_choices(
     report: RealnessReport,
 ) -> tuple[tuple[Precision, ...], tuple[Sparsity, ...]]:
-    """What may be asked for by name: all that runs, whether or not it gains anything."""
+    """Return the choices that a user may name: all that run, whether or not they gain."""
     return _by_kind(report.choices(("real", "harmful", "simulated")))
 
 
@@ -155,7 +156,7 @@ def nearest_shapes(
 
 
 def read_cache(path: Path) -> tuple[Row, ...]:
-    """Rows that ``write_cache`` kept; none where the file is missing, corrupt or of old form."""
+    """Return the rows of ``write_cache``; none if the file is missing, corrupt or of old form."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         rows = [Row(**row | {"shape": Shape(**row["shape"])}) for row in data]
@@ -165,7 +166,7 @@ def read_cache(path: Path) -> tuple[Row, ...]:
 
 
 def write_cache(path: Path, rows: Iterable[Row]) -> None:
-    """Keep rows; an unwritable cache costs the next probe's seconds, nothing else."""
+    """Write rows; an unwritable cache only costs the seconds of the next probe."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")

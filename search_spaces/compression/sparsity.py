@@ -30,9 +30,7 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import UNSTRUCTURED, Architecture, Sparsity
 from search_spaces.compression.torch_internals import searched_sparse_products
-
-# What cuSPARSELt takes in bf16.
-_CUDA_MULTIPLE = 64
+from search_spaces.cost.kernels import SPARSE_CUDA_MULTIPLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +52,21 @@ class Masks:
             ValueError: a layer's shape has no such mask; the message names the layer.
         """
         weights: list[Tensor] = []
-        found: list[Tensor] = []
-        for index, spec in enumerate(architecture.layers):
-            for name, block in (("attention", spec.attention), ("ffn", spec.ffn)):
-                sparsity = block.compression.sparsity
-                if sparsity != "dense":
-                    where = f"layers.{index}.{name}"
-                    # By parameter, not by layer type: wrappers for quantisation-aware training
-                    # are masked too.
-                    for path, weight in model.get_submodule(where).named_parameters():
-                        if weight.ndim == 2:
-                            layer = path.removesuffix(".weight")
-                            weights.append(weight)
-                            found.append(make_mask(weight, sparsity, f"{where}.{layer}"))
-        masks = cls(tuple(weights), tuple(found))
-        masks.apply_()
-        return masks
+        masks: list[Tensor] = []
+        for placed in architecture.placed_blocks:
+            sparsity = placed.spec.compression.sparsity
+            if sparsity == "dense":
+                continue
+            # By parameter, not by layer type: wrappers for quantisation-aware training are
+            # masked too.
+            for path, weight in model.get_submodule(placed.path).named_parameters():
+                if weight.ndim == 2:
+                    layer = path.removesuffix(".weight")
+                    weights.append(weight)
+                    masks.append(make_mask(weight, sparsity, f"{placed.path}.{layer}"))
+        made = cls(tuple(weights), tuple(masks))
+        made.apply_()
+        return made
 
     def apply_(self) -> None:
         """Zero the masked weights; call it after each optimiser step."""
@@ -135,9 +132,9 @@ def to_sparse_kernels(block: nn.Module, name: str) -> None:
 
     for inner, linear in _linears(block):
         shape = (linear.out_features, linear.in_features)
-        if any(size % _CUDA_MULTIPLE for size in shape):
+        if any(size % SPARSE_CUDA_MULTIPLE for size in shape):
             raise ValueError(
-                f"{name}.{inner} must have sizes divisible by {_CUDA_MULTIPLE} for 2:4 "
+                f"{name}.{inner} must have sizes divisible by {SPARSE_CUDA_MULTIPLE} for 2:4 "
                 f"kernels, got {shape}"
             )
         sparse = to_sparse_semi_structured(linear.weight.detach())

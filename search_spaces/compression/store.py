@@ -63,12 +63,12 @@ def load_compressed(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"compressed weights {path} must be safetensors: {error}") from None
-    wanted = {
+    required = {
         "format": _FORMAT,
         "architecture": architecture.hash,
         "layout": _layout(architecture, torch.device(device).type),
     }
-    for key, value in wanted.items():
+    for key, value in required.items():
         if metadata.get(key) != value:
             raise ValueError(
                 f"compressed weights {path} must have {key} {value!r}, got {metadata.get(key)!r}"
@@ -87,7 +87,9 @@ def stored_tensors(model: Transformer, architecture: Architecture) -> dict[str, 
     sparse = _sparse_weights(model, architecture)
     stored: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
-        for part, tensor in _parts(name, _dense(parameter.data)):
+        data = parameter.data
+        dense = data.to_dense() if _is_semi_structured(data) else data
+        for part, tensor in _parts(name, dense):
             if name in sparse and part in ("", "qdata"):
                 values, positions = pack_2_4(tensor)
                 prefix = f"{name}:{part}" if part else name
@@ -108,9 +110,9 @@ def pack_2_4(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
     present_G4 = groups_G4 != 0
     if bool((present_G4.sum(dim=1) > 2).any()):
         raise ValueError("weights must hold two values of each four, got more")
-    kept_G2 = present_G4.to(torch.uint8).topk(2, dim=1).indices.sort(dim=1).values
-    values = groups_G4.gather(1, kept_G2).reshape(weight_OI.shape[0], -1)
-    codes_G = (kept_G2[:, 0] | kept_G2[:, 1] << 2).to(torch.uint8)
+    selected_G2 = present_G4.to(torch.uint8).topk(2, dim=1).indices.sort(dim=1).values
+    values = groups_G4.gather(1, selected_G2).reshape(weight_OI.shape[0], -1)
+    codes_G = (selected_G2[:, 0] | selected_G2[:, 1] << 2).to(torch.uint8)
     if len(codes_G) % 2:
         codes_G = torch.cat([codes_G, codes_G.new_zeros(1)])
     return values.contiguous(), codes_G[0::2] | codes_G[1::2] << 4
@@ -120,8 +122,8 @@ def unpack_2_4(values: Tensor, positions: Tensor) -> Tensor:
     """Invert ``pack_2_4``: ``(d_out, d_in)``."""
     values_G2 = values.reshape(-1, 2)
     codes_G = torch.stack([positions & 15, positions >> 4], dim=1).flatten()[: len(values_G2)]
-    kept_G2 = torch.stack([codes_G & 3, codes_G >> 2], dim=1).long()
-    groups_G4 = values.new_zeros(len(values_G2), 4).scatter_(1, kept_G2, values_G2)
+    selected_G2 = torch.stack([codes_G & 3, codes_G >> 2], dim=1).long()
+    groups_G4 = values.new_zeros(len(values_G2), 4).scatter_(1, selected_G2, values_G2)
     return groups_G4.reshape(values.shape[0], -1)
 
 
@@ -129,10 +131,13 @@ def _fill(
     model: Transformer, architecture: Architecture, tensors: Mapping[str, Tensor], path: Path
 ) -> None:
     """Copy stored values into a network of the same architecture."""
-    wanted = stored_tensors(model, architecture)
-    for name in sorted(wanted.keys() | tensors.keys()):
+    from torch.sparse import to_sparse_semi_structured
+
+    required = stored_tensors(model, architecture)
+    for name in sorted(required.keys() | tensors.keys()):
         mine, theirs = (
-            (tuple(t[name].shape), t[name].dtype) if name in t else None for t in (wanted, tensors)
+            (tuple(t[name].shape), t[name].dtype) if name in t else None
+            for t in (required, tensors)
         )
         if mine != theirs:
             raise ValueError(f"compressed weights {path} must hold {mine} as {name}, got {theirs}")
@@ -147,10 +152,12 @@ def _fill(
                     )
                 else:
                     value = tensors[prefix]
-                if _is_semi_structured(own):
-                    _replace_sparse(model, name, value)
-                else:
+                if not _is_semi_structured(own):
                     own.copy_(value)
+                    continue
+                weight = nn.Parameter(to_sparse_semi_structured(value), requires_grad=False)
+                owner, _, attribute = name.rpartition(".")
+                setattr(model.get_submodule(owner), attribute, weight)
 
 
 def _parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -167,40 +174,21 @@ def _parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         raise ValueError(f"{name} must be a plain, sparse or torchao tensor, got {type(tensor)}")
 
 
-def _dense(tensor: Tensor) -> Tensor:
-    return tensor.to_dense() if _is_semi_structured(tensor) else tensor
-
-
 def _is_semi_structured(tensor: Tensor) -> bool:
     from torch.sparse import SparseSemiStructuredTensor
 
     return isinstance(tensor, SparseSemiStructuredTensor)
 
 
-def _replace_sparse(model: nn.Module, name: str, dense: Tensor) -> None:
-    from torch.sparse import to_sparse_semi_structured
-
-    owner, _, attribute = name.rpartition(".")
-    sparse = nn.Parameter(to_sparse_semi_structured(dense), requires_grad=False)
-    setattr(model.get_submodule(owner), attribute, sparse)
-
-
 def _sparse_weights(model: nn.Module, architecture: Architecture) -> set[str]:
-    """Names of the 2:4 weights."""
-    found = set()
-    for index, spec in enumerate(architecture.layers):
-        for block, compression in (
-            ("attention", spec.attention.compression),
-            ("ffn", spec.ffn.compression),
-        ):
-            if compression.sparsity == "2:4":
-                prefix = f"layers.{index}.{block}"
-                found |= {
-                    f"{prefix}.{name}.weight"
-                    for name, module in model.get_submodule(prefix).named_modules()
-                    if isinstance(module, nn.Linear)
-                }
-    return found
+    """Return the names of the 2:4 weights."""
+    return {
+        f"{placed.path}.{name}.weight"
+        for placed in architecture.placed_blocks
+        if placed.spec.compression.sparsity == "2:4"
+        for name, module in model.get_submodule(placed.path).named_modules()
+        if isinstance(module, nn.Linear)
+    }
 
 
 def _layout(architecture: Architecture, device_type: str) -> str:

@@ -29,11 +29,11 @@ def require(module: str, *names: str, purpose: str) -> Any:
         RuntimeError: a name is missing from the installed version; says what needs it.
     """
     try:
-        found = import_module(module)
+        imported = import_module(module)
     except ImportError:
-        found = None
-    _check(found, module, *names, purpose=purpose)
-    return found
+        imported = None
+    _check(imported, module, *names, purpose=purpose)
+    return imported
 
 
 def _check(owner: object, where: str, *names: str, purpose: str) -> None:

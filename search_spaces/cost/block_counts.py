@@ -170,11 +170,11 @@ def _in_whole_tiles(product: Product, rank: Floats, factorised: NDArray[np.bool_
     """Weights of a projection whose inputs are padded to whole tiles."""
 
     def padded(sizes: Floats) -> Floats:
-        found: Floats = np.ceil(sizes / _INT4_CUDA_TILE) * _INT4_CUDA_TILE
-        return found
+        whole: Floats = np.ceil(sizes / _INT4_CUDA_TILE) * _INT4_CUDA_TILE
+        return whole
 
     full = padded(product.d_in) * product.d_out
-    found: Floats = np.where(
+    stored: Floats = np.where(
         factorised, padded(product.d_in) * rank + padded(rank) * product.d_out, full
     )
-    return found
+    return stored

@@ -131,12 +131,12 @@ def count_batch(batch: ArchitectureBatch, workload: Workload, device: str = "cpu
 
 def _of_family(batch: ArchitectureBatch, workload: Workload) -> BatchCounts:
     """Counts of another family's networks, all outside the blocks: their blocks are not ours."""
-    found = get_family(batch.family).count(batch, workload)
+    counts = get_family(batch.family).count(batch, workload)
     none = np.zeros(batch.attention.rank.shape)
     codes = np.zeros_like(batch.attention.rank)
     blocks = PartCounts(codes, codes, codes.astype(bool), none, none, none, none, none, none)
     stream = np.full(len(batch), _STREAMS[0])
-    outer = outer_counts(stream, found.params, found.macs, found.moved_values, found.n_kernels)
+    outer = outer_counts(stream, counts.params, counts.macs, counts.moved_values, counts.n_kernels)
     return BatchCounts(blocks, blocks, outer)
 
 
@@ -152,18 +152,18 @@ def kv_cache_bytes(batch: ArchitectureBatch, workload: Workload) -> Floats:
     context = workload.n_tokens_batch(batch.patch_size, batch.resolution)
     blocks = batch.attention
     values = 2 * (blocks.n_kv_heads * blocks.d_head).astype(float) * batch.active
-    found: Floats = context * (values * PER_VALUE[blocks.precision]).sum(axis=1)
-    return found
+    cache: Floats = context * (values * PER_VALUE[blocks.precision]).sum(axis=1)
+    return cache
 
 
 def _decoder_cache_bytes(decoder: DecoderBatch, workload: Workload) -> Floats:
     """Cache of one sample: every beam has its own copy."""
-    found = np.zeros(len(decoder.d_model))
+    cache = np.zeros(len(decoder.d_model))
     lengths = (workload.n_steps, workload.input_shape[0])
     for blocks, tokens in zip((decoder.attention, decoder.cross_attention), lengths, strict=True):
         values = 2 * (blocks.n_kv_heads * blocks.d_head).astype(float) * decoder.active
-        found += tokens * (values * PER_VALUE[blocks.precision]).sum(axis=1)
-    return found * workload.beam_size
+        cache += tokens * (values * PER_VALUE[blocks.precision]).sum(axis=1)
+    return cache * workload.beam_size
 
 
 def _outer(

@@ -124,10 +124,10 @@ class BatchCounts:
     def total(self, field: str) -> Floats:
         """Sum of one field over all parts, shape ``(N,)``."""
         outer, *blocks = (getattr(part, field) for part in (self.outer, *self._blocks))
-        found: Floats = outer + sum(part.sum(axis=1) for part in blocks)
+        total: Floats = outer + sum(part.sum(axis=1) for part in blocks)
         if self.decoder is not None:
-            found = found + getattr(self.decoder.outer, field)
-        return found
+            total = total + getattr(self.decoder.outer, field)
+        return total
 
     @property
     def _blocks(self) -> tuple[PartCounts, ...]:

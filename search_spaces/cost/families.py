@@ -78,11 +78,11 @@ def get_family(name: str) -> Family:
     Raises:
         ValueError: no such family is registered.
     """
-    found = plugin_entries("FAMILIES")
-    if name not in found:
-        allowed = ", ".join([TRANSFORMER, *sorted(found)])
+    families = plugin_entries("FAMILIES")
+    if name not in families:
+        allowed = ", ".join([TRANSFORMER, *sorted(families)])
         raise ValueError(
             f"family must be one of {allowed} (--plugin FILE adds those of a file), got {name!r}"
         )
-    family: Family = found[name]
+    family: Family = families[name]
     return family

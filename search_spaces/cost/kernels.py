@@ -34,6 +34,17 @@ def least_rows(precision: Precision, device: str) -> int:
     return INT8_CUDA_LEAST_ROWS if precision == "int8" and device.startswith("cuda") else 1
 
 
+def size_multiples(precision: Precision, on_cuda: bool) -> tuple[int, int]:
+    """Return what input and output sizes of a product must be multiples of."""
+    if precision == "fp8":
+        return FP8_MULTIPLE, FP8_MULTIPLE
+    if precision == "int4wo":
+        return INT4_GROUP_SIZE, INT4_OUT_MULTIPLE
+    if precision == "int8" and on_cuda:
+        return INT8_CUDA_MULTIPLE, INT8_CUDA_MULTIPLE
+    return 1, 1
+
+
 def kernel_fault(architecture: Architecture, device: str) -> str | None:
     """Return why a block cannot run on ``device`` (``cpu`` or ``cuda:N``), ``None`` if all can.
 
@@ -47,15 +58,9 @@ def kernel_fault(architecture: Architecture, device: str) -> str | None:
         precision, sparsity = compression.precision, compression.sparsity
         if precision == "fp8" and not on_cuda:
             return f"{where} must run on CUDA for fp8, got {device}"
-        of_input = of_output = 1
+        of_input, of_output = size_multiples(precision, on_cuda)
         if sparsity == "2:4" and not is_simulated(compression, device):
             of_input = of_output = SPARSE_CUDA_MULTIPLE
-        elif precision == "fp8":
-            of_input = of_output = FP8_MULTIPLE
-        elif precision == "int4wo":
-            of_input, of_output = INT4_GROUP_SIZE, INT4_OUT_MULTIPLE
-        elif precision == "int8" and on_cuda:
-            of_input = of_output = INT8_CUDA_MULTIPLE
         if sparsity == "2:4":
             of_input = max(of_input, SPARSE_GROUP)
         for d_in, d_out in _shapes(placed.shapes.values(), placed.spec.rank):

@@ -62,8 +62,8 @@ def peak_memory_bytes(
         values = np.maximum(values, _step_values(batch.decoder, workload))
     of_a_sample = values * _PER_VALUE[stream_precisions(batch)] + kv_cache_bytes(batch, workload)
     activations = of_a_sample * workload.batch_size
-    found: NDArray[np.float64] = activations + weights
-    return found
+    peak: NDArray[np.float64] = activations + weights
+    return peak
 
 
 def _step_values(decoder: DecoderBatch, workload: Workload) -> NDArray[np.float64]:

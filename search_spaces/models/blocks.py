@@ -7,12 +7,12 @@ that a cache has room for.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.architecture import AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.attend import attend
 from search_spaces.models.projection import make_projection
+from search_spaces.models.style import feed_forward, make_norm, residual
 
 
 class KeyValueCache(nn.Module):
@@ -104,7 +104,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two projections with GELU between."""
+    """The feed-forward block of ``style``."""
 
     def __init__(self, d_model: int, spec: FfnSpec) -> None:
         """Build both projections."""
@@ -115,19 +115,18 @@ class FeedForward(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """``(B, T, d_model)`` to the same shape."""
-        out_BTD: Tensor = self.down(F.gelu(self.up(x_BTD)))
-        return out_BTD
+        return feed_forward(x_BTD, self.up, self.down)
 
 
 class Layer(nn.Module):
-    """A pre-norm layer (Xiong et al. 2020): each block reads a norm and adds to the stream."""
+    """A layer: attention, then feed-forward; ``style`` says where norms stand."""
 
     def __init__(self, d_model: int, spec: LayerSpec, *, is_causal: bool) -> None:
         """Build both blocks and their norms."""
         super().__init__()
-        self.attention_norm = nn.LayerNorm(d_model)
+        self.attention_norm = make_norm(d_model)
         self.attention = Attention(d_model, spec.attention, is_causal=is_causal)
-        self.ffn_norm = nn.LayerNorm(d_model)
+        self.ffn_norm = make_norm(d_model)
         self.ffn = FeedForward(d_model, spec.ffn)
 
     def forward(
@@ -138,9 +137,8 @@ class Layer(nn.Module):
         start: int = 0,
     ) -> Tensor:
         """``(B, T, d_model)`` to the same shape; see ``Attention.forward``."""
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), keep_BT, cache, start)
-        out_BTD: Tensor = x_BTD + self.ffn(self.ffn_norm(x_BTD))
-        return out_BTD
+        x_BTD = residual(x_BTD, self.attention_norm, self.attention, keep_BT, cache, start)
+        return residual(x_BTD, self.ffn_norm, self.ffn)
 
 
 class CastBlock(nn.Module):

@@ -79,7 +79,7 @@ def generate(
         raise ValueError("prompt_BT must have a token or more each, got none")
     if not temperature >= 0:
         raise ValueError(f"temperature must be >= 0, got {temperature!r}")
-    caches, found = empty_caches(network), []
+    caches, new_tokens = empty_caches(network), []
     tokens_BT, start = prompt_BT, 0
     for _ in range(n_tokens):
         logits_BV = decode(network, tokens_BT, caches, start).float()
@@ -89,8 +89,8 @@ def generate(
             tokens_BT = torch.multinomial(shares_BV, 1, generator=generator)
         else:
             tokens_BT = logits_BV.argmax(-1, keepdim=True)
-        found.append(tokens_BT)
-    return torch.cat(found, dim=1)
+        new_tokens.append(tokens_BT)
+    return torch.cat(new_tokens, dim=1)
 
 
 class Phase(nn.Module):

@@ -20,7 +20,6 @@ I d_in, R rank, F d_ff.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -28,21 +27,8 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import AttentionSpec, FfnSpec, LayerSpec, is_factorised
 from search_spaces.models.attend import attend
-
-
-@dataclass(frozen=True, slots=True)
-class Views:
-    """A projection's parameters at one size: ``weights`` from the last applied to the first."""
-
-    weights: tuple[Tensor, ...]
-    bias: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Apply the projection."""
-        *last, first_XI = self.weights
-        if not last:
-            return F.linear(x, first_XI, self.bias)
-        return F.linear(F.linear(x, first_XI), last[0], self.bias)
+from search_spaces.models.projection import Weights
+from search_spaces.models.style import feed_forward, residual
 
 
 class ElasticProjection(nn.Module):
@@ -59,14 +45,14 @@ class ElasticProjection(nn.Module):
             self.reduce_RI, self.expand_OR = reduce.weight, expand.weight
             self.factored_bias_O = expand.bias
 
-    def views(self, d_in: int, d_out: int, rank: int | None, *, step: int = 1) -> Views:
+    def views(self, d_in: int, d_out: int, rank: int | None, *, step: int = 1) -> Weights:
         """The parameters at one size; outputs are every ``step``-th, ``d_out`` of them."""
         rows = slice(0, d_out * step, step)
         if rank is None or not is_factorised(d_in, d_out, rank):
-            return Views((self.weight_OI[rows, :d_in],), self.bias_O[rows])
+            return Weights((self.weight_OI[rows, :d_in],), self.bias_O[rows])
         assert self.is_factored
         weights = (self.expand_OR[rows, :rank], self.reduce_RI[:rank, :d_in])
-        return Views(weights, self.factored_bias_O[rows])
+        return Weights(weights, self.factored_bias_O[rows])
 
 
 class ElasticNorm(nn.Module):
@@ -100,7 +86,7 @@ class ElasticAttention(nn.Module):
         self.v = ElasticProjection(d_model, d_model, rank)
         self.o = ElasticProjection(d_model, d_model, rank)
 
-    def views(self, d_model: int, spec: AttentionSpec) -> dict[str, Views]:
+    def views(self, d_model: int, spec: AttentionSpec) -> dict[str, Weights]:
         """Parameters of each projection, heads interleaved."""
         group = spec.n_heads // spec.n_kv_heads
         steps = {"q": 1, "k": group, "v": group, "o": 1}
@@ -124,7 +110,7 @@ def _split(x_BTD: Tensor, heads: int) -> Tensor:
 
 
 class ElasticFeedForward(nn.Module):
-    """Two projections with GELU between, of any width and rank."""
+    """A feed-forward block of any width and rank."""
 
     def __init__(self, d_model: int, d_ff: int, rank: int | None) -> None:
         """All are the largest."""
@@ -132,7 +118,7 @@ class ElasticFeedForward(nn.Module):
         self.up = ElasticProjection(d_model, d_ff, rank)
         self.down = ElasticProjection(d_ff, d_model, rank)
 
-    def views(self, d_model: int, spec: FfnSpec) -> dict[str, Views]:
+    def views(self, d_model: int, spec: FfnSpec) -> dict[str, Weights]:
         """Parameters of each projection."""
         return {
             name: getattr(self, name).views(*shape, spec.rank)
@@ -142,11 +128,11 @@ class ElasticFeedForward(nn.Module):
     def forward(self, x_BTD: Tensor, spec: FfnSpec) -> Tensor:
         """``(B, T, d_model)`` to the same shape, as ``blocks.FeedForward`` of ``spec`` would."""
         views = self.views(x_BTD.shape[-1], spec)
-        return views["down"](F.gelu(views["up"](x_BTD)))
+        return feed_forward(x_BTD, views["up"], views["down"])
 
 
 class ElasticLayer(nn.Module):
-    """A pre-norm layer of any size; see ``blocks.Layer``."""
+    """A layer of any size; see ``blocks.Layer``."""
 
     def __init__(
         self,
@@ -164,6 +150,5 @@ class ElasticLayer(nn.Module):
 
     def forward(self, x_BTD: Tensor, spec: LayerSpec, keep_BT: Tensor | None) -> Tensor:
         """``(B, T, d_model)`` to the same shape."""
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), spec.attention, keep_BT)
-        out_BTD: Tensor = x_BTD + self.ffn(self.ffn_norm(x_BTD), spec.ffn)
-        return out_BTD
+        x_BTD = residual(x_BTD, self.attention_norm, self.attention, spec.attention, keep_BT)
+        return residual(x_BTD, self.ffn_norm, self.ffn, spec.ffn)

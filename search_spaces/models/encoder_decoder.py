@@ -17,36 +17,31 @@ from torch import Tensor, nn
 from search_spaces.architecture import Architecture, DecoderLayerSpec, DecoderSpec
 from search_spaces.models.beam import SearchShape, beam_search, greedy_search
 from search_spaces.models.blocks import Attention, FeedForward, Layer
-from search_spaces.models.transformer import (
-    TOKEN_STD,
-    positions,
-    token_embedding,
-    token_mask,
-)
+from search_spaces.models.style import make_norm, positions, residual, token_embedding
+from search_spaces.models.transformer import token_mask
 from search_spaces.workload import Workload
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm: attention to earlier tokens, attention to the source, feed-forward."""
+    """Attention to earlier tokens, attention to the source, feed-forward."""
 
     def __init__(self, d_model: int, d_memory: int, spec: DecoderLayerSpec) -> None:
         """``d_memory`` is the encoder's width."""
         super().__init__()
-        self.attention_norm = nn.LayerNorm(d_model)
+        self.attention_norm = make_norm(d_model)
         self.attention = Attention(d_model, spec.attention, is_causal=True)
-        self.cross_norm = nn.LayerNorm(d_model)
+        self.cross_norm = make_norm(d_model)
         self.cross_attention = Attention(
             d_model, spec.cross_attention, is_causal=False, d_memory=d_memory
         )
-        self.ffn_norm = nn.LayerNorm(d_model)
+        self.ffn_norm = make_norm(d_model)
         self.ffn = FeedForward(d_model, spec.ffn)
 
     def forward(self, x_BTD: Tensor, memory_BSD: Tensor, keep_BS: Tensor) -> Tensor:
         """All tokens of a translation at once, under a causal mask."""
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD))
-        keys, values = self.cross_attention.keys_and_values(memory_BSD)
-        read = self.cross_attention.read(self.cross_norm(x_BTD), keys, values, keep_BS)
-        return self._written(x_BTD + read)
+        x_BTD = residual(x_BTD, self.attention_norm, self.attention)
+        crossed = self.cross_attention.keys_and_values(memory_BSD)
+        return self._finish(x_BTD, crossed, keep_BS)
 
     def step(
         self,
@@ -61,16 +56,19 @@ class DecoderLayer(nn.Module):
 
         ``crossed`` are those of the source, ``(R, K, S, E)``.
         """
-        normed_R1D = self.attention_norm(x_R1D)
-        for cache, new in zip(own, self.attention.keys_and_values(normed_R1D), strict=True):
-            cache.index_copy_(2, position, new)
-        x_R1D = x_R1D + self.attention.read(normed_R1D, *own, keep_RT)
-        read = self.cross_attention.read(self.cross_norm(x_R1D), *crossed, keep_RS)
-        return self._written(x_R1D + read)
 
-    def _written(self, x_BTD: Tensor) -> Tensor:
-        out_BTD: Tensor = x_BTD + self.ffn(self.ffn_norm(x_BTD))
-        return out_BTD
+        def attend_to_own(normed_R1D: Tensor) -> Tensor:
+            for cache, new in zip(own, self.attention.keys_and_values(normed_R1D), strict=True):
+                cache.index_copy_(2, position, new)
+            return self.attention.read(normed_R1D, *own, keep_RT)
+
+        x_R1D = residual(x_R1D, self.attention_norm, attend_to_own)
+        return self._finish(x_R1D, crossed, keep_RS)
+
+    def _finish(self, x_BTD: Tensor, crossed: tuple[Tensor, Tensor], keep_BS: Tensor) -> Tensor:
+        """Attend to the source's keys and values, then apply the feed-forward block."""
+        x_BTD = residual(x_BTD, self.cross_norm, self.cross_attention.read, *crossed, keep_BS)
+        return residual(x_BTD, self.ffn_norm, self.ffn)
 
 
 class Decoder(nn.Module):
@@ -80,11 +78,10 @@ class Decoder(nn.Module):
         """Build it; ``d_memory`` is the encoder's width."""
         super().__init__()
         d_model = spec.d_model
-        self.embed = nn.Embedding(workload.n_classes, d_model)
-        nn.init.normal_(self.embed.weight, std=TOKEN_STD)
+        self.embed = token_embedding(workload.n_classes, d_model)
         self.position_TD = positions(workload, workload.n_steps, d_model)
         self.layers = nn.ModuleList(DecoderLayer(d_model, d_memory, own) for own in spec.layers)
-        self.norm = nn.LayerNorm(d_model)
+        self.norm = make_norm(d_model)
         self.head = nn.Linear(d_model, workload.n_classes)
 
     def forward(self, tokens_BT: Tensor, memory_BSD: Tensor, keep_BS: Tensor) -> Tensor:
@@ -115,8 +112,8 @@ class Decoder(nn.Module):
         x_R1D = self.embed(tokens_R[:, None]) + self.position_TD[position]
         places_T = torch.arange(len(self.position_TD), device=tokens_R.device)
         keep_RT = (places_T <= position).expand(len(tokens_R), -1)
-        for layer, kept, read in zip(self.stack, own, crossed, strict=True):
-            x_R1D = layer.step(x_R1D, kept, read, position, keep_RS, keep_RT)
+        for layer, cache, read in zip(self.stack, own, crossed, strict=True):
+            x_R1D = layer.step(x_R1D, cache, read, position, keep_RS, keep_RT)
         logits_RC: Tensor = self.head(self.norm(x_R1D[:, 0]))
         return logits_RC
 
@@ -132,12 +129,12 @@ class EncoderPass(nn.Module):
     def forward(self, sources_BS: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values for each layer, repeated for each beam."""
         memory_BSD = self.network.encode(sources_BS, token_mask(sources_BS))
-        found = []
+        pairs = []
         for layer in self.network.decoder.stack:
             pair = layer.cross_attention.keys_and_values(memory_BSD)
             keys, values = (x.repeat_interleave(self.network.beam_size, dim=0) for x in pair)
-            found.append((keys, values))
-        return found
+            pairs.append((keys, values))
+        return pairs
 
 
 class EncoderDecoder(nn.Module):
@@ -158,12 +155,12 @@ class EncoderDecoder(nn.Module):
         assert architecture.decoder is not None
         d_model = architecture.d_model
         self.end, self.beam_size = workload.n_classes - 1, workload.beam_size
-        self.embed = token_embedding(workload, d_model)
+        self.embed = token_embedding(workload.vocab_size or 1, d_model)
         self.position_TD = positions(workload, workload.n_tokens(architecture), d_model)
         self.layers = nn.ModuleList(
             Layer(d_model, spec, is_causal=False) for spec in architecture.layers
         )
-        self.norm = nn.LayerNorm(d_model)
+        self.norm = make_norm(d_model)
         self.decoder = Decoder(architecture.decoder, d_model, workload)
 
     def forward(self, sources_BS: Tensor, targets_BT: Tensor | None = None) -> Tensor:

@@ -5,15 +5,12 @@ Shape legend: O d_out, D d_model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.models.blocks import Layer
-from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection, Views
-from search_spaces.models.projection import FactorisedLinear
+from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection
 from search_spaces.models.supernet import Supernet, grid_key
 from search_spaces.models.transformer import PatchEmbedding, Transformer
 
@@ -37,7 +34,7 @@ def extract(supernet: Supernet, architecture: Architecture) -> Transformer:
         if isinstance(network.embed, PatchEmbedding):
             assert isinstance(embed, ElasticProjection)
             project = network.embed.project
-            _write(embed.views(project.in_features, width, None), project)
+            embed.views(project.in_features, width, None).write_to(project)
         else:
             assert isinstance(embed, nn.Embedding) and isinstance(network.embed, nn.Embedding)
             network.embed.weight.copy_(embed.weight[:, :width])
@@ -52,53 +49,23 @@ def extract(supernet: Supernet, architecture: Architecture) -> Transformer:
             attention = spec.attention
             queries_D = _by_head(width, attention.n_heads)
             keys_O = _by_head(attention.n_kv_heads * attention.d_head, attention.n_kv_heads)
-            outputs = {"q": queries_D, "k": keys_O, "v": keys_O}
-            _write_all(
-                source.attention.views(width, attention),
-                layer.attention,
-                outputs=outputs,
-                inputs={"o": queries_D},
-            )
-            _write_all(source.ffn.views(width, spec.ffn), layer.ffn)
+            rows = {"q": queries_D, "k": keys_O, "v": keys_O}
+            for name, weights in source.attention.views(width, attention).items():
+                is_output = name == "o"
+                ordered = (
+                    weights.inputs(queries_D) if is_output else weights.outputs(rows[name][None])
+                )
+                ordered.write_to(getattr(layer.attention, name))
+            for name, weights in source.ffn.views(width, spec.ffn).items():
+                weights.write_to(getattr(layer.ffn, name))
         _write_norm(supernet.norm, network.norm)
-        _write(supernet.head.views(width, network.head.out_features, None), network.head)
+        supernet.head.views(width, network.head.out_features, None).write_to(network.head)
     return network
 
 
 def _by_head(features: int, heads: int) -> Tensor:
     """Positions of interleaved features, one head after the other."""
     return torch.arange(features).view(-1, heads).T.flatten()
-
-
-def _write_all(
-    views: Mapping[str, Views],
-    block: nn.Module,
-    *,
-    outputs: Mapping[str, Tensor] | None = None,
-    inputs: Mapping[str, Tensor] | None = None,
-) -> None:
-    for name, found in views.items():
-        target = getattr(block, name)
-        _write(found, target, (outputs or {}).get(name), (inputs or {}).get(name))
-
-
-def _write(
-    views: Views, target: nn.Module, outputs_O: Tensor | None = None, inputs: Tensor | None = None
-) -> None:
-    """Fill ``target``, taking rows of outputs and columns of inputs in the order given."""
-    weights, bias_O = list(views.weights), views.bias
-    if outputs_O is not None:
-        weights[0], bias_O = weights[0][outputs_O], bias_O[outputs_O]
-    if inputs is not None:
-        weights[-1] = weights[-1][:, inputs]
-    if isinstance(target, FactorisedLinear):
-        target.expand.weight.copy_(weights[0])
-        target.reduce.weight.copy_(weights[1])
-        target.expand.bias.copy_(bias_O)
-    else:
-        assert isinstance(target, nn.Linear)
-        target.weight.copy_(weights[0])
-        target.bias.copy_(bias_O)
 
 
 def _write_norm(source: ElasticNorm, target: nn.LayerNorm) -> None:

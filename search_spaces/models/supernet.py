@@ -26,14 +26,8 @@ from torch import Tensor, nn
 from search_spaces.architecture import Architecture, is_factorised
 from search_spaces.architecture.stacks import ENCODER
 from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection
-from search_spaces.models.transformer import (
-    pool,
-    positions,
-    shrunk,
-    to_patches,
-    token_embedding,
-    token_mask,
-)
+from search_spaces.models.style import positions, token_embedding
+from search_spaces.models.transformer import pool, shrunk, to_patches, token_mask
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import rank_of, width_of
 from search_spaces.workload import AS_IT_IS, Workload
@@ -78,7 +72,7 @@ class Supernet(nn.Module):
             for patch in patches:
                 self.embed[str(patch)] = ElasticProjection(channels * patch**2, d_model, None)
         else:
-            self.embed["1"] = token_embedding(workload, d_model)
+            self.embed["1"] = token_embedding(workload.vocab_size or 1, d_model)
         sizes = np.array([(patch, resolution or AS_IT_IS) for patch, resolution in grids])
         tokens = workload.n_tokens_batch(sizes[:, 0], sizes[:, 1]).astype(int)
         self.position_TD = nn.ParameterDict(

@@ -11,14 +11,8 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
 from search_spaces.models.blocks import Layer
+from search_spaces.models.style import make_norm, positions, token_embedding
 from search_spaces.workload import PADDING_TOKEN, Workload
-
-# Position vectors start at a size comparable with the embedded input: with the usual 0.02 small
-# vision models took several times as many epochs to tell patches apart.
-POSITION_STD = 0.5
-# Embeddings of tokens start small, and their positions smaller still: training hardly moves rare
-# tokens, so that their initial vectors stay as noise.
-TOKEN_STD, TOKEN_POSITION_STD = 0.1, 0.05
 
 
 class PatchEmbedding(nn.Module):
@@ -68,12 +62,12 @@ class Transformer(nn.Module):
                 workload.image_size(architecture),
             )
         else:
-            self.embed = token_embedding(workload, d_model)
+            self.embed = token_embedding(workload.vocab_size or 1, d_model)
         self.position_TD = positions(workload, tokens, d_model)
         self.layers = nn.ModuleList(
             Layer(d_model, spec, is_causal=workload.is_causal) for spec in architecture.layers
         )
-        self.norm = nn.LayerNorm(d_model)
+        self.norm = make_norm(d_model)
         per_token = workload.n_classes * (self.patch_size**2 if workload.is_dense else 1)
         self.head = nn.Linear(d_model, per_token)
 
@@ -143,19 +137,6 @@ class Transformer(nn.Module):
             logits_BHWC.permute(0, 3, 1, 2), self.size, mode="bilinear", align_corners=False
         )
         return larger_BCHW.permute(0, 2, 3, 1)
-
-
-def token_embedding(workload: Workload, d_model: int) -> nn.Embedding:
-    """Embedding of the workload's vocabulary."""
-    embedding = nn.Embedding(workload.vocab_size or 1, d_model)
-    nn.init.normal_(embedding.weight, std=TOKEN_STD)
-    return embedding
-
-
-def positions(workload: Workload, n_tokens: int, d_model: int) -> nn.Parameter:
-    """Learned position table, ``(T, D)``."""
-    std = POSITION_STD if workload.is_image else TOKEN_POSITION_STD
-    return nn.Parameter(torch.randn(n_tokens, d_model) * std)
 
 
 def shrunk(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:

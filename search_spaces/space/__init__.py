@@ -207,23 +207,23 @@ class SearchSpace:
 
     def genes(self) -> dict[str, Choice]:
         """Return all genes in order; one that differs between layers as ``layer3.n_heads``."""
-        found = {
+        genes = {
             gene: self.domains[gene]
             for gene in GLOBAL_GENES
             if gene != "resolution" or self.values(gene) != _ANY_RESOLUTION
         }
-        found |= self.extra
+        genes |= self.extra
         for stack in self.stacks:
             if stack is DECODER:
-                found |= {gene: self.domains[gene] for gene in (stack.d_model, stack.depth)}
-            found |= {
+                genes |= {gene: self.domains[gene] for gene in (stack.d_model, stack.depth)}
+            genes |= {
                 gene: self.domains[gene] for gene in stack.layer_genes if gene in self.shared
             }
             for layer in range(self.deepest(stack)):
                 for gene in stack.layer_genes:
                     if gene not in self.shared:
-                        found[f"{stack.layer}{layer}.{gene}"] = self.domains[gene]
-        return found
+                        genes[f"{stack.layer}{layer}.{gene}"] = self.domains[gene]
+        return genes
 
     def gene_name(self, gene: str, layer: int) -> str:
         """Name of ``gene`` in ``layer``, as ``genes`` has it."""
@@ -279,13 +279,13 @@ class SearchSpace:
                 gene = f"{block}_{suffix}"
                 if offered is None:
                     continue
-                kept = tuple(v for v in domains[gene] if v in offered)
-                if not kept:
+                left = tuple(v for v in domains[gene] if v in offered)
+                if not left:
                     raise ValueError(
                         f"{gene} must offer one of {', '.join(sorted(offered))}, the only ones "
                         f"offered on this device, got {domains[gene].values}"
                     )
-                domains[gene] = Choice(kept)
+                domains[gene] = Choice(left)
         return replace(self, domains=domains)
 
     def for_samples_of(self, workload: Workload) -> SearchSpace:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,9 @@ class FfnBatch(BlockBatch):
     """Feed-forward blocks, every field of shape ``(N, L)``."""
 
     d_ff: Ints
+
+
+Block = TypeVar("Block", bound=BlockBatch)
 
 
 @dataclass(frozen=True)
@@ -148,8 +151,8 @@ class ArchitectureBatch:
             depth=np.array([a.depth for a in architectures], dtype=np.int64),
             patch_size=np.array([a.patch_size for a in architectures], dtype=np.int64),
             resolution=np.array([a.resolution or AS_IT_IS for a in architectures], dtype=np.int64),
-            attention=_attention([[layer.attention for layer in s] for s in stacks]),
-            ffn=_ffn([[layer.ffn for layer in s] for s in stacks]),
+            attention=_block_batch(AttentionBatch, [[x.attention for x in s] for s in stacks]),
+            ffn=_block_batch(FfnBatch, [[x.ffn for x in s] for s in stacks]),
             family=families[0],
             extra={name: np.array([e[name] for e in extra]) for name in (extra or [{}])[0]},
             decoder=_decoder_batch(decoders) if decoders else None,
@@ -235,7 +238,7 @@ class _Genes:
         """Blocks of one stack, in the order of ``stack.blocks``."""
         d_model, depth = self.of_model(stack.d_model), self.of_model(stack.depth)
         active = _exists(depth, self.space.deepest(stack))
-        found: list[Any] = []
+        blocks: list[Any] = []
         for block, _, kind in stack.attention:
             heads = np.where(active, self._plain(kind.n_heads), 1)
             kv_heads = np.where(active, self._plain(kind.n_kv_heads), 1)
@@ -246,7 +249,7 @@ class _Genes:
                     f"divide {kind.n_heads}, got {heads[tuple(bad)]} and {kv_heads[tuple(bad)]} "
                     f"at width {d_model[bad[0]]} in row {bad[0]}"
                 )
-            found.append(
+            blocks.append(
                 AttentionBatch(
                     **self._shared(stack, block, active),
                     n_heads=heads,
@@ -255,8 +258,8 @@ class _Genes:
                 )
             )
         d_ff = np.where(active, self._of_width(stack, stack.ffn_ratio, width_of), 1)
-        found.append(FfnBatch(**self._shared(stack, stack.blocks[-1], active), d_ff=d_ff))
-        return found
+        blocks.append(FfnBatch(**self._shared(stack, stack.blocks[-1], active), d_ff=d_ff))
+        return blocks
 
     def _plain(self, gene: str) -> Ints:
         return self.of_layers(gene, self.space.values(gene))
@@ -271,8 +274,8 @@ class _Genes:
             dtype=np.int64,
         )
         widths = self.positions[:, self.column_of[stack.d_model]][:, None]
-        found: Ints = table[widths, self.chosen(gene)]
-        return found
+        values: Ints = table[widths, self.chosen(gene)]
+        return values
 
     def _shared(self, stack: StackGenes, block: str, active: NDArray[np.bool_]) -> dict[str, Ints]:
         """Rank, precision and sparsity, which depends on the precision."""
@@ -299,17 +302,28 @@ def _exists(depth: Ints, deepest: int) -> NDArray[np.bool_]:
     return exists
 
 
-def _attention(rows: Sequence[Sequence[AttentionSpec]]) -> AttentionBatch:
-    return AttentionBatch(
-        **_shared(rows),
-        n_heads=_padded([[s.n_heads for s in row] for row in rows], 1),
-        n_kv_heads=_padded([[s.n_kv_heads for s in row] for row in rows], 1),
-        d_head=_padded([[s.d_head for s in row] for row in rows], 1),
+def _block_batch(kind: type[Block], rows: Sequence[Sequence[AttentionSpec | FfnSpec]]) -> Block:
+    """Convert the blocks of one kind, a row for each architecture."""
+
+    def value(spec: AttentionSpec | FfnSpec, field: str) -> int:
+        if field == "rank":
+            return spec.rank or _FULL_RANK
+        if field == "precision":
+            return PRECISIONS.index(spec.compression.precision)
+        if field == "sparsity":
+            return SPARSITIES.index(spec.compression.sparsity)
+        return int(getattr(spec, field))
+
+    shared = {f.name for f in fields(BlockBatch)}
+    return kind(
+        **{
+            f.name: _padded(
+                [[value(spec, f.name) for spec in row] for row in rows],
+                filler=0 if f.name in shared else 1,
+            )
+            for f in fields(kind)
+        }
     )
-
-
-def _ffn(rows: Sequence[Sequence[FfnSpec]]) -> FfnBatch:
-    return FfnBatch(**_shared(rows), d_ff=_padded([[s.d_ff for s in row] for row in rows], 1))
 
 
 def _decoder_batch(decoders: Sequence[DecoderSpec]) -> DecoderBatch:
@@ -317,26 +331,16 @@ def _decoder_batch(decoders: Sequence[DecoderSpec]) -> DecoderBatch:
     return DecoderBatch(
         d_model=np.array([decoder.d_model for decoder in decoders], dtype=np.int64),
         depth=np.array([decoder.depth for decoder in decoders], dtype=np.int64),
-        attention=_attention([[layer.attention for layer in s] for s in stacks]),
-        cross_attention=_attention([[layer.cross_attention for layer in s] for s in stacks]),
-        ffn=_ffn([[layer.ffn for layer in s] for s in stacks]),
+        attention=_block_batch(AttentionBatch, [[x.attention for x in s] for s in stacks]),
+        cross_attention=_block_batch(
+            AttentionBatch, [[x.cross_attention for x in s] for s in stacks]
+        ),
+        ffn=_block_batch(FfnBatch, [[x.ffn for x in s] for s in stacks]),
     )
 
 
-def _block_rows(block: Any, selection: slice | NDArray[Any]) -> Any:
+def _block_rows(block: Block, selection: slice | NDArray[Any]) -> Block:
     return type(block)(**{f.name: getattr(block, f.name)[selection] for f in fields(block)})
-
-
-def _shared(rows: Sequence[Sequence[AttentionSpec | FfnSpec]]) -> dict[str, Ints]:
-    return {
-        "rank": _padded([[s.rank or _FULL_RANK for s in row] for row in rows], 0),
-        "precision": _padded(
-            [[PRECISIONS.index(s.compression.precision) for s in row] for row in rows], 0
-        ),
-        "sparsity": _padded(
-            [[SPARSITIES.index(s.compression.sparsity) for s in row] for row in rows], 0
-        ),
-    }
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int) -> Ints:

@@ -72,7 +72,7 @@ def _blocks(
     genes: Mapping[str, Any], space: SearchSpace, stack: StackGenes
 ) -> list[dict[str, Any]]:
     """The blocks of each layer of one stack, by the fields of its specification."""
-    width, found = genes[stack.d_model], []
+    width, layers = genes[stack.d_model], []
     for layer in range(genes[stack.depth]):
         own = {gene: genes[space.gene_name(gene, layer)] for gene in stack.layer_genes}
         blocks: dict[str, AttentionSpec | FfnSpec] = {}
@@ -84,8 +84,8 @@ def _blocks(
             rank=rank_of(own[f"{block}_rank"], width),
             compression=_compression(own, block, space),
         )
-        found.append(blocks)
-    return found
+        layers.append(blocks)
+    return layers
 
 
 def encode(architecture: Architecture, space: SearchSpace) -> Genes:
@@ -122,7 +122,7 @@ def encode(architecture: Architecture, space: SearchSpace) -> Genes:
         if value not in space.extra[name]:
             raise ValueError(f"{name} must be one of {space.extra[name].values}, got {value!r}")
         genes[name] = value
-    placed = {found.path: found for found in architecture.placed_blocks}
+    placed = {block.path: block for block in architecture.placed_blocks}
     for stack in space.stacks:
         width, depth = genes[stack.d_model], genes[stack.depth]
         where = "" if stack is ENCODER else f"{stack.name}."
@@ -152,19 +152,19 @@ def repair(genes: Mapping[str, Any], space: SearchSpace) -> Genes:
     In each attention block the number of heads moves to the valid one that is nearest in
     logarithm, then the number of key-value heads likewise; ties go to the smaller.
     """
-    mended = dict(genes)
+    repaired = dict(genes)
     for stack in space.stacks:
         for kind in stack.heads:
-            pairs = space.head_pairs(mended[stack.d_model], kind)
+            pairs = space.head_pairs(repaired[stack.d_model], kind)
             valid_heads = sorted({heads for heads, _ in pairs})
             for layer in space.layers_of(kind.n_heads):
                 heads_name = space.gene_name(kind.n_heads, layer)
                 kv_name = space.gene_name(kind.n_kv_heads, layer)
-                heads = _nearest(mended[heads_name], valid_heads)
-                mended[heads_name] = heads
+                heads = _nearest(repaired[heads_name], valid_heads)
+                repaired[heads_name] = heads
                 valid_kv = sorted(kv for h, kv in pairs if h == heads)
-                mended[kv_name] = _nearest(mended[kv_name], valid_kv)
-    return mended
+                repaired[kv_name] = _nearest(repaired[kv_name], valid_kv)
+    return repaired
 
 
 def to_vector(architecture: Architecture, space: SearchSpace) -> NDArray[np.int64]:
@@ -243,10 +243,8 @@ def _fits(gene: str, value: Any, placed: PlacedBlock, d_model: int, space: Searc
     """Whether ``gene = value`` decodes to the block at ``placed``."""
     spec = placed.spec
     if gene.endswith("_rank"):
-        rank = rank_of(value, d_model)
-        if isinstance(spec, FfnSpec):
-            return canonical_block(replace(spec, rank=rank), placed.shapes) == spec
-        return canonical_block(replace(spec, rank=rank), placed.shapes) == spec
+        ranked = replace(spec, rank=rank_of(value, d_model))
+        return canonical_block(ranked, placed.shapes) == spec
     if gene.endswith("ffn_ratio"):
         return isinstance(spec, FfnSpec) and width_of(value, d_model) == spec.d_ff
     if gene.endswith("n_kv_heads"):

@@ -20,17 +20,17 @@ Ints = NDArray[np.int64]
 def repaired(positions_NG: Ints, space: SearchSpace) -> Ints:
     """``encoding.repair`` of every row, which changes head counts only."""
     names = list(space.genes())
-    mended = positions_NG.copy()
+    result = positions_NG.copy()
     for stack in space.stacks:
-        widths = mended[:, names.index(stack.d_model)]
+        widths = result[:, names.index(stack.d_model)]
         for kind in stack.heads:
             heads_at, kv_at = _heads(space, stack, kind)
             for layer in space.layers_of(kind.n_heads):
                 heads = names.index(space.gene_name(kind.n_heads, layer))
                 kv = names.index(space.gene_name(kind.n_kv_heads, layer))
-                asked = widths, mended[:, heads].copy(), mended[:, kv].copy()
-                mended[:, heads], mended[:, kv] = heads_at[asked], kv_at[asked]
-    return mended
+                current = widths, result[:, heads].copy(), result[:, kv].copy()
+                result[:, heads], result[:, kv] = heads_at[current], kv_at[current]
+    return result
 
 
 def is_active(positions_NG: Ints, space: SearchSpace) -> NDArray[np.bool_]:
@@ -52,7 +52,7 @@ def _heads(space: SearchSpace, stack: StackGenes, kind: Heads) -> tuple[Ints, In
     widths, heads, kvs = (
         space.values(gene) for gene in (stack.d_model, kind.n_heads, kind.n_kv_heads)
     )
-    found = np.empty((2, len(widths), len(heads), len(kvs)), dtype=np.int64)
+    tables = np.empty((2, len(widths), len(heads), len(kvs)), dtype=np.int64)
     plain = {name: domain.values[0] for name, domain in space.genes().items()}
     names = [space.gene_name(gene, 0) for gene in (kind.n_heads, kind.n_kv_heads)]
     for w, width in enumerate(widths):
@@ -60,6 +60,9 @@ def _heads(space: SearchSpace, stack: StackGenes, kind: Heads) -> tuple[Ints, In
             for k, kv in enumerate(kvs):
                 genes = plain | {stack.d_model: width, names[0]: head, names[1]: kv}
                 # Other layers need valid values; only the first is read.
-                mended = repair(genes, space)
-                found[:, w, h, k] = heads.index(mended[names[0]]), kvs.index(mended[names[1]])
-    return found[0], found[1]
+                repaired_genes = repair(genes, space)
+                tables[:, w, h, k] = (
+                    heads.index(repaired_genes[names[0]]),
+                    kvs.index(repaired_genes[names[1]]),
+                )
+    return tables[0], tables[1]

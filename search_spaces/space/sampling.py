@@ -177,7 +177,7 @@ def compression_variants(architecture: Architecture, space: SearchSpace) -> list
     ]
     choices += [(Compression(p), Compression(p), None) for p in offered if p != plain.precision]
     choices += [(plain, plain, rank) for rank in space.values("ffn_rank") if rank is not None]
-    found: dict[str, Architecture] = {}
+    variants: dict[str, Architecture] = {}
     for attention, ffn, fraction in choices:
         rank = rank_of(fraction, architecture.d_model)
         layers = tuple(
@@ -189,5 +189,5 @@ def compression_variants(architecture: Architecture, space: SearchSpace) -> list
         )
         variant = replace(architecture, layers=layers)
         if variant != architecture and space.contains(variant):
-            found.setdefault(variant.hash, variant)
-    return list(found.values())
+            variants.setdefault(variant.hash, variant)
+    return list(variants.values())

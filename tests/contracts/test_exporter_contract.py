@@ -1,4 +1,4 @@
-"""What every form of an artifact must keep, whatever its network. A form joins in ``FORMS``."""
+"""The contract of every export format. A format joins in ``FORMATS``."""
 
 import json
 import shutil
@@ -9,8 +9,8 @@ from export_fakes import conditions, made_artifact, name_tasks
 from safetensors.torch import load_file, save_file
 
 from nas.exporting.artifact import CHECK, ExportError
-from nas.exporting.formats.registry import FORMS
-from nas.exporting.prove import inspected, judged, prove
+from nas.exporting.formats.registry import FORMATS
+from nas.exporting.verify import judge, reload_formats
 from nas.training.weights import read_description
 from search_spaces import plugins
 from search_spaces.architecture import (
@@ -61,14 +61,16 @@ class Exported:
         self.folder, self.task = made_artifact(folder, architecture, task), task
         _, workload = read_description(folder)
         self.forms = [
-            f for f in FORMS.values() if f.refusal(architecture, workload, "cpu") is None
+            f for f in FORMATS.values() if f.refusal(architecture, workload, "cpu") is None
         ]
         self.written = {}
         for form in self.forms:
             before = self.files()
             form.write(folder)
             self.written[form.name] = self.files() - before
-        self.proofs = prove(self.forms, folder, conditions(folder, task))
+        asked = conditions(folder, task)
+        findings = reload_formats(self.forms, folder, asked)
+        self.proofs = {f.name: judge(f, folder, findings[f.name], asked) for f in self.forms}
 
     def files(self):
         return {str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if p.is_file()}
@@ -86,7 +88,7 @@ def exported(request, tmp_path_factory):
 
 
 def test_every_form_holds_these_networks(exported):
-    assert {form.name for form in exported.forms} == set(FORMS)
+    assert {form.name for form in exported.forms} == set(FORMATS)
 
 
 def test_a_form_writes_what_it_says_and_nothing_else(exported):
@@ -129,13 +131,13 @@ def test_a_form_of_other_weights_is_found_out(exported, tmp_path):
     shutil.copytree(exported.folder, wrong)
     check = load_file(wrong / CHECK)
     save_file(check | {"outputs": check["outputs"] + 1.0}, wrong / CHECK)
-    # An quality that no form of random weights has.
+    # A quality that no form of random weights has.
     asked = replace(conditions(exported.folder, exported.task), quality=0.99)
-    found = inspected(exported.forms, wrong, asked)
+    found = reload_formats(exported.forms, wrong, asked)
     for form in exported.forms:
         words = "outputs of format .* differ" if form.has_outputs else "--quality-tolerance"
         with pytest.raises(ExportError, match=words):
-            judged(form, wrong, found[form.name], asked)
+            judge(form, wrong, found[form.name], asked)
         if form.has_outputs:
             with pytest.raises(ExportError, match="validation quality of format .* is 0"):
-                judged(form, wrong, found[form.name] | {"output_difference": 0.0}, asked)
+                judge(form, wrong, found[form.name] | {"output_difference": 0.0}, asked)

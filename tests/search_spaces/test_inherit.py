@@ -7,14 +7,13 @@ from hypothesis import strategies as st
 
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.compression.inherit import check_fits_in, inherit, source_layers
-from search_spaces.compression.lowrank import truncated_svd
 from search_spaces.compression.prune import (
-    dense_weight,
     largest_indices,
     magnitude_importance,
     taylor_importance,
 )
 from search_spaces.models.build import build
+from search_spaces.models.projection import Weights, truncated_svd
 from search_spaces.workload import Workload
 
 DIGITS = Workload("digits", "image_classification", (1, 8, 8), 10, 16)
@@ -167,6 +166,10 @@ def test_kept_layers_rise_and_hold_both_ends(teacher_depth, data):
     assert len(kept) == depth and kept[0] == 0 and (depth == 1 or kept[-1] == teacher_depth - 1)
     gaps = {b - a for a, b in zip(kept, kept[1:], strict=False)}
     assert all(gap >= 1 for gap in gaps) and (not gaps or max(gaps) - min(gaps) <= 1)
+
+
+def dense_weight(projection):
+    return Weights.of(projection).product()
 
 
 def optimal_error(weight, rank):

@@ -4,15 +4,8 @@ import numpy as np
 import pytest
 
 from search_spaces.architecture.simulated import simulated_choices
-from search_spaces.compression import quantize, sparsity
 from search_spaces.compression.apply import compress
-from search_spaces.cost.kernels import (
-    FP8_MULTIPLE,
-    INT4_OUT_MULTIPLE,
-    INT8_CUDA_MULTIPLE,
-    SPARSE_CUDA_MULTIPLE,
-    kernel_fault,
-)
+from search_spaces.cost.kernels import kernel_fault
 from search_spaces.models.build import build
 from search_spaces.space import SearchSpace
 from search_spaces.space.presets import get_space
@@ -20,13 +13,6 @@ from search_spaces.space.sampling import sample
 from search_spaces.workload import Workload
 
 DIGITS = Workload("digits", "image_classification", (1, 8, 8), 10, 16)
-
-
-def test_multiples_are_those_that_compression_checks():
-    assert FP8_MULTIPLE == quantize._FP8_MULTIPLE
-    assert INT8_CUDA_MULTIPLE == quantize._INT8_CUDA_MULTIPLE
-    assert INT4_OUT_MULTIPLE == quantize._INT4_OUT_MULTIPLE
-    assert SPARSE_CUDA_MULTIPLE == sparsity._CUDA_MULTIPLE
 
 
 def test_what_has_no_kernel_on_a_cpu_is_what_building_refuses():

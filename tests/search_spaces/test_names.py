@@ -21,8 +21,7 @@ from nas.cli.options.formats import render_csv, render_markdown
 from nas.cli.output.tables import render_columns
 from nas.core import markdown as escape
 from nas.core.names import check_name, printable
-from nas.exporting.card import make_card, render_readme
-from nas.exporting.model_card import render_model_card
+from nas.exporting.card import make_card, render_model_card, render_readme
 from nas.exporting.verify import Verification
 from nas.plots.style import drawing
 from nas.tasks.base.metric import Metric
@@ -152,8 +151,8 @@ def test_a_card_shows_names_as_text(name, card):
     html = markdown(text, extensions=["tables", "fenced_code"])
     assert not re.search(r"<(img|script|a|del|strong|em)\b", html), html
     headings = re.findall(r"<h\d>", html)
-    assert headings == ["<h1>", "<h2>"], html
-    assert html.count("<tr>") == 4 and {row.count("<td") for row in html.split("<tr>")[2:]} == {3}
+    assert headings == ["<h1>", "<h2>", "<h2>"], html
+    assert html.count("<tr>") == 5 and {row.count("<td") for row in html.split("<tr>")[2:]} == {3}
 
 
 @pytest.mark.parametrize("name", MARKED, ids=ascii)

@@ -124,7 +124,7 @@ def test_parameters_are_read_through_views_and_never_copied():
             found |= layer.ffn.views(architecture.d_model, spec.ffn)
             storages = {p.untyped_storage().data_ptr() for p in layer.parameters()}
             for views in found.values():
-                for tensor in (*views.weights, views.bias):
+                for tensor in (*views.factors, views.bias):
                     assert tensor.untyped_storage().data_ptr() in storages
 
 

@@ -18,6 +18,7 @@ from nas.cli.options.storage import add_run, loaded
 from nas.cli.output.units import format_bytes, format_joules
 
 if TYPE_CHECKING:
+    from nas.exporting.export import Exported
     from nas.store.run import Run
     from nas.tasks.base.metric import Metric
 
@@ -64,22 +65,22 @@ def run(arguments: argparse.Namespace) -> int:
     from nas.exporting.export import export
 
     _check_one_choice(arguments)
-    asked_for = arguments.format or ["safetensors"]
-    formats = [name.strip() for text in asked_for for name in text.split(",")]
+    options = arguments.format or ["safetensors"]
+    formats = [name.strip() for text in options for name in text.split(",")]
     named_plugins(arguments)
-    found = loaded(arguments)
+    source = loaded(arguments)
     if arguments.task is not None:
-        found = found.with_task(arguments.task)
-    found.check_task()
-    trial, why = _chosen(found, arguments, formats)
+        source = source.with_task(arguments.task)
+    source.check_task()
+    trial, rule = _choose(source, arguments, formats)
     if not arguments.quiet:
         print(
-            f"exporting trial {trial}{why}: reloading, evaluating and measuring it in fresh "
+            f"exporting trial {trial}{rule}: reloading, evaluating and measuring it in fresh "
             f"processes",
             file=sys.stderr,
         )
     done = export(
-        found,
+        source,
         trial,
         arguments.to,
         joule_tolerance=arguments.joule_tolerance,
@@ -89,6 +90,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"folder": str(done.folder), "card": done.card}, allow_nan=False))
         return 0
+    _print_card(done, source.metric)
+    return 0
+
+
+def _print_card(done: Exported, metric: Metric) -> None:
     verified, searched = done.card["verified"], done.card["searched"]
     reading = verified["reading"]
     is_measured = not reading["is_estimate"]
@@ -98,7 +104,6 @@ def run(arguments: argparse.Namespace) -> int:
         f"  outputs     reloaded in a fresh process, differ by "
         f"{verified['output_difference']:.2g} at most"
     )
-    metric = found.metric
     test = metric.text(verified["test_quality"], verified["test_quality_se"])
     print(
         f"  {metric.name:<11} validation {metric.text(verified['validation_quality'])}, "
@@ -113,9 +118,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"              {format_joules(other['energy_j'])} per {other['unit']}, not an "
             f"objective of the search"
         )
-    for name, form in done.card["formats"].items():
-        print(f"  {name:<11} {_describe(form, found.metric)}")
-    return 0
+    for name, stored in done.card["formats"].items():
+        print(f"  {name:<11} {_describe(stored, metric)}")
 
 
 _QUERY = ("max_joules", "min_quality", "max_latency_ms", "max_params", "max_memory", "exportable")
@@ -123,30 +127,28 @@ _QUERY = ("max_joules", "min_quality", "max_latency_ms", "max_params", "max_memo
 
 def _check_one_choice(arguments: argparse.Namespace) -> None:
     """Raise ``ValueError`` if both a trial and a query are given."""
-    asked = [getattr(arguments, name) is not None for name in _QUERY]
-    if arguments.trial is not None and any((*asked, arguments.knee, arguments.recommended)):
+    is_set = [getattr(arguments, name) is not None for name in _QUERY]
+    if arguments.trial is not None and any((*is_set, arguments.knee, arguments.recommended)):
         raise ValueError("--trial names one member already; leave the other options out")
 
 
-def _chosen(
-    found: Run, arguments: argparse.Namespace, formats: Collection[str]
+def _choose(
+    source: Run, arguments: argparse.Namespace, formats: Collection[str]
 ) -> tuple[int, str]:
-    """Return the chosen trial and the rule that chose it, as text after its number.
-
-    The default is the recommended member.
+    """Return the trial to export (by default the recommended member) and the rule as text.
 
     Raises:
         ValueError: no member qualifies, or the front has no knee.
     """
     if arguments.trial is not None:
         return arguments.trial, ""
-    held = held_of(found, arguments)
+    held = held_of(source, arguments)
     if held is not None and not arguments.quiet:
         print(f"note: {held.describe()}", file=sys.stderr)
-        unwritten = ",".join(name for name in held.forms if name not in formats)
+        unwritten = ",".join(name for name in held.formats if name not in formats)
         if unwritten:
             print(f"note: add --format {unwritten} to write that format too", file=sys.stderr)
-    whole = found.front(requested_limits(arguments)) if held is None else held.front
+    whole = source.front(requested_limits(arguments)) if held is None else held.front
     chosen = query(whole, arguments)
     if arguments.knee:
         return one_member(chosen, arguments).members[0].trial, ", at the knee"
@@ -159,11 +161,11 @@ def _chosen(
     return chosen.best().trial, ", the best within the limits"
 
 
-def _describe(form: dict[str, Any], metric: Metric) -> str:
-    """Render one line on a further format: size, difference of outputs, quality, joules."""
-    verified = form["verified"]
+def _describe(stored: dict[str, Any], metric: Metric) -> str:
+    """Return one line on a further format: size, difference of outputs, quality, joules."""
+    verified = stored["verified"]
     reading = verified["reading"]
-    size = format_bytes(sum(form["files"].values()))
+    size = format_bytes(sum(stored["files"].values()))
     energy = format_joules(reading["energy_j"])
     is_judged = verified["output_tolerance"] is not None
     apart = f"outputs differ by {verified['output_difference']:.2g} at most, " if is_judged else ""

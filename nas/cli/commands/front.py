@@ -20,7 +20,7 @@ from nas.tasks.base.metric import ACCURACY, get_metric
 from predictors.meters.flags import describe_flag
 
 if TYPE_CHECKING:
-    from nas.exporting.formats.registry import Held
+    from nas.exporting.formats.registry import ExportableFront
     from nas.pareto.queries import Front, FrontMember
     from nas.store.run import Run
 
@@ -109,18 +109,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def held_of(found: Run, arguments: argparse.Namespace) -> Held | None:
+def held_of(found: Run, arguments: argparse.Namespace) -> ExportableFront | None:
     """Return the front of the trials that ``--exportable`` allows, ``None`` without it.
 
     Raises:
         ValueError: there is no such format, or it can represent no trial.
     """
-    from nas.exporting.formats.registry import held_front
+    from nas.exporting.formats.registry import exportable_front
 
     if arguments.exportable is None:
         return None
     names = [name.strip() for text in arguments.exportable for name in text.split(",")]
-    return held_front(found, names, requested_limits(arguments))
+    return exportable_front(found, names, requested_limits(arguments))
 
 
 def query(front: Front, arguments: argparse.Namespace) -> Front:

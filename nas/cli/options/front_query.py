@@ -12,7 +12,7 @@ from nas.cli.output.units import format_joules
 
 if TYPE_CHECKING:
     from nas.analysis.summary import SearchSummary
-    from nas.exporting.formats.registry import Held
+    from nas.exporting.formats.registry import ExportableFront
     from nas.pareto.lifetime import Lifetime
     from nas.pareto.queries import Front, FrontMember
     from nas.records.trial import Trial
@@ -51,7 +51,7 @@ class Answer:
     front: Front
     baseline: Trial | None = None
     lifetimes: tuple[Lifetime, ...] = ()
-    held: Held | None = None
+    held: ExportableFront | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON fields beside members."""
@@ -65,8 +65,8 @@ class Answer:
             }
         if self.held is not None:
             found["exportable"] = {
-                "forms": list(self.held.forms),
-                "left_out": {why: list(at) for why, at in self.held.left_out.items()},
+                "forms": list(self.held.formats),
+                "left_out": {why: list(at) for why, at in self.held.excluded.items()},
             }
         if self.lifetimes:
             found["lifetimes"] = [asdict(x) | {"energy_j": x.energy_j} for x in self.lifetimes]
@@ -166,7 +166,7 @@ def answer(
     chosen: Front,
     arguments: argparse.Namespace,
     summary: SearchSummary,
-    held: Held | None = None,
+    held: ExportableFront | None = None,
 ) -> Answer:
     """Narrow ``chosen`` by the options.
 

@@ -1,8 +1,8 @@
-"""``huggingface/``: a folder in the style of the Hugging Face hub.
+"""``huggingface/``: a folder for the Hugging Face hub.
 
-``config.json``, ``model.safetensors`` and a ``README.md`` that is a model card, beside the
-stand-alone ``model.py``. The ``transformers`` library has no class for these networks, so that it
-is ``model.py`` that loads them and not ``AutoModel``.
+It contains ``config.json``, ``model.safetensors``, a model card and the stand-alone ``model.py``.
+The ``transformers`` library has no class for these networks: ``model.py`` loads them, not
+``AutoModel``.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nas.core.files import write_json
-from nas.exporting.formats.python import SOURCE, STORED, PythonForm, labels_of
+from nas.exporting.formats.python import SOURCE, STORED, PythonFormat, read_labels
 from nas.tasks.base.carried import LABELS, PREPROCESSING, TOKENIZER, VOCABULARY
 from nas.training.weights import read_description
 
 CONFIG = "config.json"
 _FOLDER = "huggingface"
-_CARRIED = (LABELS, TOKENIZER, PREPROCESSING, VOCABULARY)
+_TASK_FILES = (LABELS, TOKENIZER, PREPROCESSING, VOCABULARY)
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
-class HuggingFaceForm(PythonForm):
-    """See the module."""
+class HuggingFaceFormat(PythonFormat):
+    """The ``python`` format with a configuration, the task's files and a model card."""
 
     name = "huggingface"
     title = "a folder for the Hugging Face hub"
     folder = _FOLDER
     files: ClassVar[tuple[str, ...]] = tuple(f"{_FOLDER}/{n}" for n in (CONFIG, STORED, SOURCE))
-    # What a user of the folder alone needs to give it texts or pictures.
-    optional_files = tuple(f"{_FOLDER}/{n}" for n in _CARRIED)
+    # Users of this folder alone need them to make inputs.
+    optional_files = tuple(f"{_FOLDER}/{n}" for n in _TASK_FILES)
     card_file = f"{_FOLDER}/README.md"
 
     def write(self, folder: Path) -> Mapping[str, Any]:
-        """See ``Form.write``."""
+        """See ``ExportFormat.write``."""
         facts = super().write(folder)
         architecture, workload = read_description(folder)
-        labels = labels_of(folder) or []
+        labels = read_labels(folder) or []
         config = {
             "model_type": "joulenas-transformer",
             "architectures": ["Model"],
@@ -52,7 +52,7 @@ class HuggingFaceForm(PythonForm):
             "joulenas": {"architecture": architecture.to_dict(), "workload": workload.to_dict()},
         }
         write_json(folder / self.folder / CONFIG, config)
-        for name in _CARRIED:
+        for name in _TASK_FILES:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, folder / self.folder / name)
         return facts

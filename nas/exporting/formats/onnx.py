@@ -1,7 +1,7 @@
 """``model.onnx``: the trained weights in fp32 for ONNX runtimes, and quantised by onnxruntime.
 
-The only door to ``onnx`` and ``onnxruntime``. Products of bf16 and of torchao's int8 have no
-kernel in onnxruntime on CPUs, so that both files are made from the weights in fp32.
+The only module that imports ``onnx`` and ``onnxruntime``. On CPUs onnxruntime has no kernel for
+products of bf16 or of torchao's int8, so both files are converted from the fp32 weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nas.core.scratch import scratch
-from nas.exporting.formats.form import Form, Loaded, Refusal
+from nas.exporting.formats.base import ExportFormat, Loaded, Refusal
+from nas.exporting.formats.network import blank_inputs, fp32_network
 from nas.training.weights import read_description
 from search_spaces.architecture import Architecture, Precision
 from search_spaces.cost.counting import count
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
 OPSET = 20
 ONNX, ONNX_INT8 = "model.onnx", "model-int8.onnx"
 INPUTS, OUTPUTS = "inputs", "outputs"
-# A protocol buffer holds less than 2 GiB.
+# A protocol buffer has less than 2 GiB.
 _MOST_PARAMS = 500_000_000
 
 
-class _OnnxRuntimeForm(Form):
-    """What runs in onnxruntime on the CPU, from its first file."""
+class _OnnxRuntimeFormat(ExportFormat):
+    """A format whose first file onnxruntime runs on the CPU."""
 
     packages = ("onnx", "onnxscript", "onnxruntime")
     on_cpu = True
@@ -40,14 +41,14 @@ class _OnnxRuntimeForm(Form):
     def refusal(
         self, architecture: Architecture, workload: Workload, device: str
     ) -> Refusal | None:
-        """See ``Form.refusal``."""
+        """See ``ExportFormat.refusal``."""
         params = count(architecture, workload).params
         if params > _MOST_PARAMS:
             return Refusal(f"{params:,} parameters in one file, but {_MOST_PARAMS:,}")
         return super().refusal(architecture, workload, device)
 
     def load(self, folder: Path, *, device: str, threads: int) -> Loaded:
-        """See ``Form.load``."""
+        """See ``StoredNetwork.load``."""
         import onnxruntime
         import torch
 
@@ -57,14 +58,14 @@ class _OnnxRuntimeForm(Form):
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        # Threads that wait would use CPU time, which is what estimates go by.
+        # Spinning threads would use CPU time, from which joules are estimated.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            # onnxruntime's errors have no common type of their own.
+            # onnxruntime's errors have no common base class.
             raise ValueError(f"{path} must be ONNX: {str(error).splitlines()[0]}") from None
 
         def call(inputs: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ class _OnnxRuntimeForm(Form):
         return Loaded(call, f"onnxruntime {onnxruntime.__version__}, CPU")
 
 
-class OnnxForm(_OnnxRuntimeForm):
+class OnnxFormat(_OnnxRuntimeFormat):
     """The network in fp32."""
 
     name = "onnx"
@@ -83,18 +84,17 @@ class OnnxForm(_OnnxRuntimeForm):
     precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "bf16"})
 
     def write(self, folder: Path) -> Mapping[str, Any]:
-        """See ``Form.write``."""
+        """See ``ExportFormat.write``."""
         (folder / ONNX).write_bytes(_fp32_model(folder).SerializeToString())
         return {"opset": OPSET}
 
 
-class OnnxInt8Form(_OnnxRuntimeForm):
-    """The network in fp32, its products with weights quantised by onnxruntime.
+class OnnxInt8Format(_OnnxRuntimeFormat):
+    """The fp32 network, its products with weights quantised by onnxruntime.
 
-    Weights are int8 with a scale for each output, activations are quantised as they come, with a
-    scale for the whole batch. Weights have 7 of the 8 bits: with all of them, CPUs without VNNI
-    sum pairs of products in 16 bits, which saturate, and outputs are the machine's rather than the
-    network's (onnxruntime's pages on quantisation, "reduce_range").
+    Weights are int8 with a scale for each output; activations are quantised dynamically with one
+    scale for the batch. Weights use 7 of the 8 bits: CPUs without VNNI sum pairs of products in 16
+    bits, which saturate with 8 (onnxruntime's pages on quantisation, "reduce_range").
     """
 
     name = "onnx-int8"
@@ -104,14 +104,14 @@ class OnnxInt8Form(_OnnxRuntimeForm):
     has_outputs = False
 
     def write(self, folder: Path) -> Mapping[str, Any]:
-        """See ``Form.write``."""
+        """See ``ExportFormat.write``."""
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        with _quietly(), scratch("onnx") as apart:
-            plain = apart / ONNX
-            plain.write_bytes(_fp32_model(folder).SerializeToString())
+        with _quietly(), scratch("onnx") as temporary:
+            fp32 = temporary / ONNX
+            fp32.write_bytes(_fp32_model(folder).SerializeToString())
             quantize_dynamic(
-                plain,
+                fp32,
                 folder / ONNX_INT8,
                 op_types_to_quantize=["MatMul"],
                 per_channel=True,
@@ -123,18 +123,14 @@ class OnnxInt8Form(_OnnxRuntimeForm):
 
 
 def _fp32_model(folder: Path) -> onnx.ModelProto:
-    """The artifact's network with its trained weights in fp32, for batches of any size."""
+    """Return the artifact's fp32 network, for batches of any size."""
     import torch
 
-    from nas.exporting.formats.network import blank_inputs, fp32_network
-
     _, workload = read_description(folder)
-    network = fp32_network(folder)
-    # With gradients: attention without them is written for torch's compiler, as sums that only a
-    # compiler makes fast.
+    # Gradients are enabled because attention without them is written for torch's compiler.
     with _quietly(), torch.enable_grad():
         program = torch.onnx.export(
-            network,
+            fp32_network(folder),
             (blank_inputs(workload, batch=2),),
             dynamo=True,
             opset_version=OPSET,
@@ -146,12 +142,12 @@ def _fp32_model(folder: Path) -> onnx.ModelProto:
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
-    _forget_source(model)
+    _strip_source_paths(model)
     return model
 
 
-def _forget_source(model: onnx.ModelProto) -> None:
-    """Drop what tells where on this machine the code lies, line by line."""
+def _strip_source_paths(model: onnx.ModelProto) -> None:
+    """Remove paths of this machine's source files."""
     graph = model.graph
     for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del item.metadata_props[:]
@@ -162,7 +158,7 @@ def _forget_source(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what both packages say of parts that they do without."""
+    """Silence warnings of both packages about optional parts."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "root", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""``python/``: a module of its own for exactly this network, with its weights beside it."""
+"""``python/``: a stand-alone module for exactly this network, with its weights beside it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from nas.core.files import read_json
-from nas.exporting.formats.form import Form, Loaded
+from nas.exporting.formats.base import ExportFormat, Loaded
+from nas.exporting.formats.network import compressed_network
 from nas.exporting.formats.standalone_source import write_source
 from nas.tasks.base.carried import LABELS
 from nas.training.weights import read_description
 from search_spaces.architecture import Precision
 
 SOURCE, STORED = "model.py", "model.safetensors"
-# What the module may import; the rest is Python's own.
+# The module may import these and the standard library.
 _VENDORS = frozenset({"torch", "safetensors"})
 
 
-class PythonForm(Form):
-    """See the module."""
+class PythonFormat(ExportFormat):
+    """The stand-alone module."""
 
     name = "python"
     title = "a module of its own for torch"
@@ -33,26 +34,24 @@ class PythonForm(Form):
     is_for_families = False
 
     def write(self, folder: Path) -> Mapping[str, Any]:
-        """See ``Form.write``."""
+        """See ``ExportFormat.write``."""
         from safetensors.torch import save_file
-
-        from nas.exporting.formats.network import searched_network
 
         to = folder / self.folder
         to.mkdir()
         architecture, workload = read_description(folder)
-        source = write_source(architecture, workload, labels_of(folder))
+        source = write_source(architecture, workload, read_labels(folder))
         (to / SOURCE).write_text(source, encoding="utf-8")
-        # Casts are the source's to do, so that their modules have no place in names.
+        # The source casts without a module, so names lack the wrapper's ``block``.
         tensors = {
             name.replace(".block.", "."): tensor.contiguous()
-            for name, tensor in searched_network(folder).state_dict().items()
+            for name, tensor in compressed_network(folder).state_dict().items()
         }
         save_file(tensors, str(to / STORED))
         return {"needs": sorted(_VENDORS)}
 
     def load(self, folder: Path, *, device: str, threads: int) -> Loaded:
-        """See ``Form.load``: runs the module, if it imports no more than it may."""
+        """See ``StoredNetwork.load``; refuse a module with other imports before running it."""
         import torch
 
         from search_spaces.compression.apply import run_eagerly
@@ -70,7 +69,7 @@ class PythonForm(Form):
 
 
 def imported(source: str) -> Iterator[str]:
-    """Top-level names of what a module imports."""
+    """Yield the top-level names that a module imports."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
@@ -78,12 +77,11 @@ def imported(source: str) -> Iterator[str]:
             yield (node.module or "").split(".")[0]
 
 
-def labels_of(folder: Path) -> list[str] | None:
-    """Names of the outputs of the artifact in ``folder``, where it has them."""
-    if not (folder / LABELS).is_file():
-        return None
-    found: list[str] | None = read_json(folder / LABELS).get("labels")
-    return found
+def read_labels(folder: Path) -> list[str] | None:
+    """Return the names of the artifact's outputs, if it has any."""
+    path = folder / LABELS
+    labels: list[str] | None = read_json(path).get("labels") if path.is_file() else None
+    return labels
 
 
 def _run(path: Path) -> ModuleType:

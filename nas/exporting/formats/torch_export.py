@@ -1,7 +1,7 @@
-"""``model.pt2``: the network as it runs, traced by ``torch.export``.
+"""``model.pt2``: the compressed network, traced by ``torch.export``.
 
-It is loaded with torch alone, but where blocks are quantised, whose operators are torchao's.
-``torch.export.load`` unpickles: only the process that verifies what we have just written calls it.
+torch alone loads it; quantised blocks also need torchao. ``torch.export.load`` unpickles: only the
+verifying process calls it, on the file that we have just written.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nas.exporting.formats.form import Form, Loaded
-from nas.exporting.formats.network import blank_inputs, searched_network
+from nas.exporting.formats.base import ExportFormat, Loaded
+from nas.exporting.formats.network import blank_inputs, compressed_network
 from nas.training.weights import read_description
 from search_spaces.architecture import Precision
 
 PT2 = "model.pt2"
 
 
-class TorchExportForm(Form):
-    """See the module."""
+class TorchExportFormat(ExportFormat):
+    """The traced network."""
 
     name = "pt2"
     title = "torch.export"
@@ -27,21 +27,20 @@ class TorchExportForm(Form):
     precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "bf16", "int8", "int8wo"})
 
     def write(self, folder: Path) -> Mapping[str, Any]:
-        """See ``Form.write``."""
+        """See ``ExportFormat.write``."""
         import torch
         from torch.export import Dim
 
         architecture, workload = read_description(folder)
-        # On the CPU: the file moves to other devices, and holds no kernel of any.
-        network = searched_network(folder)
+        # Traced on the CPU: the file contains no kernels and moves to other devices.
         with torch.no_grad():
             program = torch.export.export(
-                network,
+                compressed_network(folder),
                 (blank_inputs(workload, batch=2),),
                 dynamic_shapes=({0: Dim.DYNAMIC},),
                 strict=False,
             )
-        # Where on this machine the code lies is nobody's business.
+        # Remove paths of this machine's source files.
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)
         torch.export.save(program, folder / PT2)
@@ -51,7 +50,7 @@ class TorchExportForm(Form):
         return {"needs": needs}
 
     def load(self, folder: Path, *, device: str, threads: int) -> Loaded:
-        """See ``Form.load``."""
+        """See ``StoredNetwork.load``."""
         import torch
 
         # Registers the operators of quantised blocks.

@@ -12,8 +12,7 @@ from run_fakes import check_schema, make_run
 from search_fakes import SPACE, changed, finished
 
 from nas.cli.main import main
-from nas.exporting.card import make_card, render_readme
-from nas.exporting.formats.form_card import describe_forms
+from nas.exporting.card import make_card, render_formats, render_readme
 from nas.exporting.verify import Verification
 from nas.records.replicas import pooled
 from nas.records.trial import Trial
@@ -148,7 +147,7 @@ def test_cards_say_it_and_name_no_host(tmp_path):
             "mode": "m",
         },
     }
-    assert "(still_warming)" in describe_forms(card | {"formats": {"torch": form}})
+    assert "(still_warming)" in render_formats(card | {"formats": {"torch": form}})
     clean = replace(after, flags=(), board=None)
     record = changed(record, reading=clean)
     card = make_card(run, record, Verification(0, 0, 1, 1, 0, 1, 1, clean))

@@ -9,7 +9,7 @@ from search_fakes import SPACE, changed, drive, finished, make_session, reading
 
 from nas.cli.main import main
 from nas.core.units import format_bytes, format_joules, format_milliseconds
-from nas.exporting.formats.registry import held_front
+from nas.exporting.formats.registry import exportable_front
 from nas.records.config import SearchConfig
 from nas.records.goals import Goals
 from nas.store import run as run_module
@@ -238,10 +238,10 @@ def test_the_front_of_what_a_form_can_hold(tmp_path, capsys):
     # Of what is left it is a front: the best of the trials that the form can hold.
     free = [r for r in run.trials() if r.number not in int8]
     assert max(r.quality for r in free) == max(m["quality"] for m in found)
-    assert held_front(run, ["onnx"]).left_out == {"ffn_precision int8": tuple(sorted(int8))}
+    assert exportable_front(run, ["onnx"]).excluded == {"ffn_precision int8": tuple(sorted(int8))}
     _, out, _ = said(capsys, "front", folder, "--exportable", "onnx")
     assert f"{len(int8)} complete trials cannot be held by onnx: ffn_precision int8 (" in out
-    chosen = held_front(run, ["onnx"]).front.recommended().trial
+    chosen = exportable_front(run, ["onnx"]).front.recommended().trial
     words = ["export", folder, "--exportable", "onnx", "--to", tmp_path / "a"]
     code, _, err = said(capsys, *words)
     assert code == 2 and f"exporting trial {chosen}, recommended" in err

@@ -12,8 +12,9 @@ from nas.cluster import roles as ray_roles
 from nas.cluster.connect import ClusterError
 from nas.evaluation.evaluator import TrainingEvaluator
 from nas.evaluation.teacher import prepare_teacher
-from nas.exporting import inspect_form, verify
-from nas.exporting.formats.registry import FORMS
+from nas.exporting import verify_worker
+from nas.exporting.artifact_format import ARTIFACT_FORMAT
+from nas.exporting.formats.registry import FORMATS
 from nas.records.config import SearchConfig
 from nas.store.run import Driver
 from predictors.measurement.protocol import get_protocol
@@ -61,15 +62,14 @@ def _trained(tmp_path):
     )
 
 
-def _form(tmp_path):
+def _reloaded(tmp_path, stored):
     job = {
         "folder": str(tmp_path),
         "device": "cuda:1",
         "protocol": get_protocol("quick").to_dict(),
         "task": "digits",
     }
-    form = next(form for form in FORMS.values() if not form.on_cpu)
-    inspect_form._inspect(form, job)
+    verify_worker._inspect(stored, job)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def _form(tmp_path):
     [
         lambda _: _measured(),
         _trained,
-        _form,
-        lambda tmp: verify._inspect(tmp, "digits", "cuda:1"),
+        lambda tmp: _reloaded(tmp, FORMATS["pt2"]),
+        lambda tmp: _reloaded(tmp, ARTIFACT_FORMAT),
         lambda _: probe("cuda:1"),
         lambda tmp: prepare_teacher(_config(), tmp, tmp),
     ],

@@ -20,9 +20,9 @@ from text_fakes import reviews, write_table, write_task
 
 from nas.cli.main import main
 from nas.exporting.card import make_card, render_readme
-from nas.exporting.formats import form as form_module
+from nas.exporting.formats import base as base_module
 from nas.exporting.formats.onnx import OPSET
-from nas.exporting.formats.registry import ARTIFACT, FORMS, check_held, parse_forms
+from nas.exporting.formats.registry import ARTIFACT, FORMATS, check_supported, parse_formats
 from nas.exporting.verify import Verification
 from nas.records.trial import Trial
 from nas.store.run import Run
@@ -88,7 +88,7 @@ def test_an_export_of_every_form(exported):
     folder, out = exported
     shown = out.splitlines()
     card = json.loads((folder / "card.json").read_text())
-    assert set(card["formats"]) == set(FORMS)
+    assert set(card["formats"]) == set(FORMATS)
     readme = (folder / "README.md").read_text()
     for name, form in card["formats"].items():
         verified = form["verified"]
@@ -148,8 +148,8 @@ def test_what_the_page_says_of_forms_is_so():
     page = (ROOT / "docs" / "export.md").read_text()
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
     named = {row[0].strip("| `"): row for row in rows[1:]}
-    assert set(named) == {ARTIFACT, *FORMS}
-    for name, form in FORMS.items():
+    assert set(named) == {ARTIFACT, *FORMATS}
+    for name, form in FORMATS.items():
         files, holds = named[name][1], named[name][3]
         assert form.files[0].split("/")[0] in files
         assert set(re.findall(r"\b(?:fp|bf|int)\d+\w*", holds.split("(")[0])) == form.precisions
@@ -184,14 +184,16 @@ def check_model_card(front, text, card):
 
 
 def test_a_form_that_fails_leaves_nothing(run, fast, tmp_path, capsys, monkeypatch):
+    class Verified:
+        validation_quality = 0.5
+
     def broken(folder):
         (folder / "model.onnx").write_bytes(b"half of it")
         raise RuntimeError("no more room\nand so on")
 
-    monkeypatch.setattr(FORMS["onnx"], "write", broken)
-    monkeypatch.setattr("nas.exporting.export.verify", lambda *_, **__: None)
+    monkeypatch.setattr(FORMATS["onnx"], "write", broken)
+    monkeypatch.setattr("nas.exporting.export.verify_artifact", lambda *_, **__: Verified)
     monkeypatch.setattr("nas.exporting.export.make_card", lambda *_: {"formats": {}})
-    monkeypatch.setattr("nas.exporting.export._conditions", lambda *_: None)
     words = ["export", run.folder, "--trial", 0, "--to", tmp_path / "out" / "a"]
     code, error = said([*words, "--format", "onnx", "--quiet"], capsys)
     assert code == 1 and "format onnx could not be written: no more room" in error
@@ -211,7 +213,7 @@ def test_a_form_that_fails_leaves_nothing(run, fast, tmp_path, capsys, monkeypat
 )
 def test_what_a_form_cannot_hold_is_refused(name, architecture, workload, device, words):
     with pytest.raises(ValueError) as error:
-        check_held(parse_forms([name]), architecture, workload, device)
+        check_supported(parse_formats([name]), architecture, workload, device)
     assert words in str(error.value) and "what can: safetensors" in str(error.value)
 
 
@@ -229,20 +231,20 @@ def test_a_refusal_is_one_line_and_nothing_is_written(run, tmp_path, capsys, mon
 
 
 def test_zeros_that_no_kernel_skips_are_held(tmp_path):
-    check_held(FORMS.values(), small("bf16", "2:4"), WORKLOAD, "cpu")
-    check_held(FORMS.values(), small("fp32", "unstructured-90"), WORKLOAD, "cuda:0")
+    check_supported(FORMATS.values(), small("bf16", "2:4"), WORKLOAD, "cpu")
+    check_supported(FORMATS.values(), small("fp32", "unstructured-90"), WORKLOAD, "cuda:0")
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
-    found = form_module.find_spec
+    found = base_module.find_spec
     monkeypatch.setattr(
-        form_module, "find_spec", lambda name: None if name == "onnxruntime" else found(name)
+        base_module, "find_spec", lambda name: None if name == "onnxruntime" else found(name)
     )
     with pytest.raises(
         ValueError, match=r"onnx needs onnxruntime: pip install 'joulenas\[onnx\]'"
     ):
-        check_held(parse_forms(["onnx"]), small(), WORKLOAD, "cpu")
-    check_held(parse_forms(["pt2"]), small(), WORKLOAD, "cpu")
+        check_supported(parse_formats(["onnx"]), small(), WORKLOAD, "cpu")
+    check_supported(parse_formats(["pt2"]), small(), WORKLOAD, "cpu")
 
 
 class Trap:
@@ -255,10 +257,10 @@ def test_what_is_no_onnx_is_refused_and_not_run(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     for name in ("onnx", "onnx-int8"):
         with pytest.raises(ValueError, match="must exist"):
-            FORMS[name].load(tmp_path, device="cpu", threads=1)
-        (tmp_path / FORMS[name].files[0]).write_bytes(content)
+            FORMATS[name].load(tmp_path, device="cpu", threads=1)
+        (tmp_path / FORMATS[name].files[0]).write_bytes(content)
         with pytest.raises(ValueError, match="must be ONNX"):
-            FORMS[name].load(tmp_path, device="cpu", threads=1)
+            FORMATS[name].load(tmp_path, device="cpu", threads=1)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -271,8 +273,8 @@ def test_only_the_verifying_process_loads_what_torch_unpickles():
             names = {ast.unparse(call.func) for call in calls}
             if "torch.export.load" in names:
                 found.add(path.name)
-            if path.name not in ("inspect_form.py",) and "exporting" in path.parts:
-                assert "form.load" not in names, path
+            if path.name not in ("verify_worker.py",) and "exporting" in path.parts:
+                assert "stored.load" not in names, path
     assert found == {"torch_export.py"}
 
 

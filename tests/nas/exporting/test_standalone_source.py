@@ -9,8 +9,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nas.core.files import write_json
-from nas.exporting.formats.huggingface import HuggingFaceForm
-from nas.exporting.formats.python import SOURCE, PythonForm, imported
+from nas.exporting.formats.huggingface import HuggingFaceFormat
+from nas.exporting.formats.python import SOURCE, PythonFormat, imported
 from nas.exporting.formats.standalone_source import write_source
 from nas.tasks.base.carried import LABELS, TOKENIZER
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
@@ -51,7 +51,7 @@ def written(folder, architecture, workload):
     write_json(folder / ARCHITECTURE, architecture.to_dict())
     write_json(folder / WORKLOAD, workload.to_dict())
     save_weights(network, folder / WEIGHTS)
-    PythonForm().write(folder)
+    PythonFormat().write(folder)
     return network
 
 
@@ -79,7 +79,7 @@ def test_it_is_the_network(tmp_path, workload, precisions, resolution):
     inputs = inputs_of(workload)
     with torch.no_grad():
         expected = network(inputs).float()
-    found = PythonForm().load(tmp_path, device="cpu", threads=1).call(inputs).float()
+    found = PythonFormat().load(tmp_path, device="cpu", threads=1).call(inputs).float()
     relative = 1e-5 if precisions == ("fp32", "fp32") else 0.03
     assert found.shape == expected.shape and expected.std() > 0.1
     assert (found - expected).abs().max() <= relative * (1 + expected.abs().max())
@@ -159,7 +159,7 @@ def test_a_folder_for_the_hub_has_what_its_texts_need(tmp_path):
     written(tmp_path, architecture, workload)
     write_json(tmp_path / LABELS, {"labels": ["bad", "so", "good"], "shift": 1})
     (tmp_path / TOKENIZER).write_text("{}")
-    HuggingFaceForm().write(tmp_path)
+    HuggingFaceFormat().write(tmp_path)
     folder = tmp_path / "huggingface"
     config = json.loads((folder / "config.json").read_text())
     assert config["id2label"] == {"0": "bad", "1": "so", "2": "good"}
@@ -175,7 +175,7 @@ def test_a_module_that_imports_more_is_not_run(tmp_path):
     path = tmp_path / "python" / SOURCE
     path.write_text("import nas\nraise SystemExit(3)\n" + path.read_text())
     with pytest.raises(ValueError, match="torch and safetensors alone, got nas"):
-        PythonForm().load(tmp_path, device="cpu", threads=1)
+        PythonFormat().load(tmp_path, device="cpu", threads=1)
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.kind)

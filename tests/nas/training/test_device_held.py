@@ -6,8 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from search_fakes import reading
 
-from nas.exporting import inspect_form, verify
+from nas.exporting import verify_worker
 from nas.searching.controller import offered
 from nas.tasks.registry import get_task
 from nas.training import fit as fit_module
@@ -69,33 +70,28 @@ def test_a_probe_prepares_beside_others_and_times_alone(monkeypatch):
     assert set(seen) == {("prepare", "shared"), ("time", "exclusive")} and held() is None
 
 
-def test_an_artifact_is_inspected_beside_others(monkeypatch, tmp_path):
-    monkeypatch.setattr(verify, "_findings", lambda *_: {"held": held()})
-    assert verify._inspect(tmp_path, "digits", "cpu") == {"held": "shared"}
-
-
 def test_a_form_runs_beside_others_and_is_measured_alone(monkeypatch, tmp_path):
     seen = {}
 
     class Form:
-        on_cpu = True
+        on_cpu, other_batches = True, ()
 
         def load(self, folder, *, device, threads):
             seen["load"] = held()
             return type("Loaded", (), {"runtime": "fake", "call": None, "module": None})()
 
-    monkeypatch.setattr(inspect_form, "_findings", lambda *_: {"outputs": held()})
+    monkeypatch.setattr(verify_worker, "_evaluate", lambda *_: {"outputs": held()})
 
     def measured(loaded, meter, protocol, device, folder, lock):
         with lock.exclusive():
             seen["measure"] = held()
-        return None, "fake"
+        return reading(1e-6), "fake"
 
-    monkeypatch.setattr(inspect_form, "_measured", measured)
+    monkeypatch.setattr(verify_worker, "_measure", measured)
     from predictors.measurement.protocol import get_protocol
 
     job = {"folder": str(tmp_path), "device": "cpu", "task": "digits", "measure": True}
-    found = inspect_form._inspect(
+    found = verify_worker._inspect(
         Form(), job | {"meter": None, "protocol": get_protocol("quick").to_dict()}
     )
     assert found["outputs"] == "shared"

@@ -140,19 +140,19 @@ def test_an_export_that_differs_fails_and_leaves_nothing(run, tmp_path, monkeypa
     shutil.copytree(run.folder, broken.folder)
     trial = run.front().members[-1].trial
     if what == "weights":
-        original = verify._reload
+        original = verify.reload_formats
 
-        def corrupt(folder, *others):
+        def corrupt(formats, folder, conditions):
             from safetensors.torch import load_file, save_file
 
             weights = load_file(folder / "model.safetensors")
             weights["head.bias"] += 1.0
             save_file(weights, folder / "model.safetensors")
-            return original(folder, *others)
+            return original(formats, folder, conditions)
 
-        monkeypatch.setattr(verify, "_reload", corrupt)
+        monkeypatch.setattr(verify, "reload_formats", corrupt)
         # By the trial's own outputs, or before by those of the compressed file beside it.
-        words = "outputs (differ|of model)"
+        words = "outputs of (format|model)"
     else:
         words = "measured again"
     # Nothing measured twice agrees to one part in a million.

@@ -12,9 +12,10 @@ from text_fakes import tale
 
 from nas.cli.commands import measure
 from nas.cli.main import main
+from nas.core.files import write_json
 from nas.exporting import verify as verifying
 from nas.exporting.card import make_card, render_readme
-from nas.exporting.verify import Verification, verify
+from nas.exporting.verify import Verification, verify_artifact
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
@@ -129,8 +130,11 @@ def test_an_export_measures_the_phase_that_was_not_searched_by(tmp_path, monkeyp
     monkeypatch.setattr("predictors.measurement.runner.measure_fresh", measured)
     same = {"output_difference": 0.0, "validation_quality": 0.5, "n_validation": 9}
     same |= {"test_quality": 0.5, "test_quality_se": 0.1}
-    monkeypatch.setattr(verifying, "_reload", lambda *_: same)
+    same |= {"largest_output": 1.0, "reading": None, "runtime": "torch", "mode": None}
+    monkeypatch.setattr(verifying, "reload_formats", lambda *_: {"safetensors": same})
+    write_json(tmp_path / "architecture.json", SMALL.to_dict())
     workload = Workload("lm", "language_modelling", (8,), 9, 2, vocab_size=9)
+    write_json(tmp_path / "workload.json", workload.to_dict())
     record = make_trial(0, "complete", SMALL, quality=0.5, quality_se=0.1, reading=reading(1e-6))
     for phase, others in (("generate", ["prefill token"]), (None, [])):
         run = SimpleNamespace(
@@ -140,6 +144,6 @@ def test_an_export_measures_the_phase_that_was_not_searched_by(tmp_path, monkeyp
             task="lm",
             inputs_path=tmp_path / "inputs.npy",
         )
-        found = verify(run, record, tmp_path, joule_tolerance=0.3)
+        found = verify_artifact(run, record, tmp_path, joule_tolerance=0.3)
         assert [other.unit for other in found.other_phases] == others
     assert len(asked) == 3 and all(one == asked[0] for one in asked)

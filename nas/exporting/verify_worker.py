@@ -1,7 +1,7 @@
-"""The fresh process that runs forms of an artifact and says what it finds.
+"""The fresh process that reloads formats of an artifact, runs them and prints its findings.
 
-Run as ``python -m nas.exporting.inspect_form``: the job is one JSON object on stdin, the findings
-are another on stdout. What libraries print goes to stderr.
+Run as ``python -m nas.exporting.verify_worker``: stdin has the job as one JSON object, stdout the
+findings as another. Libraries print to stderr.
 """
 
 from __future__ import annotations
@@ -13,57 +13,56 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.exporting.artifact import CHECK
-from nas.exporting.formats.form import Form, Loaded
-from nas.exporting.formats.registry import FORMS
+from nas.exporting.artifact_format import ARTIFACT_FORMAT
+from nas.exporting.formats.base import Loaded, StoredNetwork
+from nas.exporting.formats.registry import FORMATS
 from nas.training.weights import read_description
 from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.protocol import Protocol
 from predictors.meters.base import EnergyReading
 
-# Batches of these sizes must give what the whole batch gives.
-_OTHER_BATCHES = (1, 3)
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def main() -> int:
-    """Read the job, inspect each form, print the findings by name."""
+    """Read the job, inspect each format, print the findings by name."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     job = json.load(sys.stdin)
-    found = {name: _inspect(FORMS[name], job) for name in job["forms"]}
-    out.write(json.dumps(found, allow_nan=False))
+    stored = FORMATS | {ARTIFACT_FORMAT.name: ARTIFACT_FORMAT}
+    out.write(json.dumps({n: _inspect(stored[n], job) for n in job["formats"]}, allow_nan=False))
     out.close()
     return 0
 
 
-def _inspect(form: Form, job: Mapping[str, Any]) -> dict[str, Any]:
-    """Outputs, qualities and, where the job has a meter, joules of one form."""
+def _inspect(stored: StoredNetwork, job: Mapping[str, Any]) -> dict[str, Any]:
+    """Reload one format; return its outputs' difference, its qualities and its joules."""
     from search_spaces.models.device import use_device
 
-    folder, device = Path(job["folder"]), "cpu" if form.on_cpu else str(job["device"])
+    folder, device = Path(job["folder"]), "cpu" if stored.on_cpu else str(job["device"])
     protocol = Protocol.from_dict(job["protocol"])
     use_device(device)
     lock = DeviceLock(None, device)
-    # Beside trainers, and never beside a measurement.
+    # Computing may overlap with trainings, but never with a measurement.
     with lock.shared():
-        loaded = form.load(folder, device=device, threads=protocol.threads)
-        found = _findings(loaded, folder, str(job["task"]), device)
-    reading, mode = None, None
+        loaded = stored.load(folder, device=device, threads=protocol.threads)
+        findings = _evaluate(loaded, stored.other_batches, folder, str(job["task"]), device)
+    findings |= {"runtime": loaded.runtime, "mode": None, "reading": None}
     if job["measure"]:
-        # The search's meter may be a GPU's; for the CPU there is another.
+        # The search's meter may read a GPU; the CPU has a meter of its own.
         meter = job["meter"] if device == job["device"] else None
-        reading, mode = _measured(loaded, meter, protocol, device, folder, lock)
-    return found | {
-        "runtime": loaded.runtime,
-        "mode": mode,
-        "reading": None if reading is None else reading.to_dict(),
-    }
+        reading, mode = _measure(loaded, meter, protocol, device, folder, lock)
+        findings |= {"mode": mode, "reading": reading.to_dict()}
+    return findings
 
 
-def _findings(loaded: Loaded, folder: Path, task_name: str, device: str) -> dict[str, Any]:
-    """Outputs and qualities of one form."""
+def _evaluate(
+    loaded: Loaded, other_batches: tuple[int, ...], folder: Path, task_name: str, device: str
+) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     from nas.tasks.registry import get_task
@@ -73,18 +72,17 @@ def _findings(loaded: Loaded, folder: Path, task_name: str, device: str) -> dict
     _, workload = read_description(folder)
     check = load_file(str(folder / CHECK))
     inputs, expected = check["inputs"].to(device), check["outputs"]
-    outputs = loaded.call(inputs).float().cpu()
-    if outputs.shape != expected.shape:
-        raise ValueError(f"outputs must be of shape {expected.shape}, got {outputs.shape}")
-    difference = float((outputs - expected).abs().max())
-    for size in _OTHER_BATCHES:
-        rows = inputs[:size]
-        fewer = loaded.call(rows).float().cpu()
-        if fewer.shape != expected[: len(rows)].shape:
+
+    def difference(size: int) -> float:
+        outputs, rows = loaded.call(inputs[:size]).float().cpu(), expected[:size]
+        if outputs.shape != rows.shape:
             raise ValueError(
-                f"a batch of {len(rows)} must give as many outputs, got {fewer.shape}"
+                f"outputs of a batch of {len(rows)} must have the shape {tuple(rows.shape)}, got "
+                f"{tuple(outputs.shape)}"
             )
-        difference = max(difference, float((fewer - expected[: len(rows)]).abs().max()))
+        return float((outputs - rows).abs().max())
+
+    largest_difference = max(map(difference, (len(inputs), *other_batches)))
     task = get_task(task_name)
     validation, test = (
         evaluate(
@@ -97,7 +95,7 @@ def _findings(loaded: Loaded, folder: Path, task_name: str, device: str) -> dict
         for name in ("validation", "test")
     )
     return {
-        "output_difference": difference,
+        "output_difference": largest_difference,
         "largest_output": float(expected.abs().max()),
         "validation_quality": validation.value,
         "n_validation": validation.n_samples,
@@ -106,7 +104,7 @@ def _findings(loaded: Loaded, folder: Path, task_name: str, device: str) -> dict
     }
 
 
-def _measured(
+def _measure(
     loaded: Loaded,
     meter_name: str | None,
     protocol: Protocol,
@@ -114,7 +112,7 @@ def _measured(
     folder: Path,
     lock: DeviceLock,
 ) -> tuple[EnergyReading, str]:
-    """Joules of the kept inputs again and again, and how they were run."""
+    """Measure joules on the stored inputs; also return how the network was run."""
     import torch
     from safetensors.torch import load_file
 
@@ -125,7 +123,7 @@ def _measured(
 
     architecture, workload = read_description(folder)
     with lock.shared():
-        inputs = load_file(str(folder / CHECK))["inputs"].to(device)
+        inputs: Tensor = load_file(str(folder / CHECK))["inputs"].to(device)
         work: Callable[[], object] = partial(loaded.call, inputs)
         mode = "as it is"
         if loaded.module is not None:
@@ -137,7 +135,7 @@ def _measured(
     loop = WindowLoop(work, meter, protocol, sync=sync)
     with lock.exclusive():
         measurement = run_windows(loop, protocol)
-    # A card is published, and the name of this machine is nobody's business.
+    # Cards are published, and must not name this machine.
     reading = replace(make_reading(measurement, workload, meter, protocol), host=None)
     meter.close()
     return reading, mode

@@ -1,0 +1,143 @@
+"""Base classes of export formats: how a stored network is reloaded, and how it is written.
+
+A new format is a class in a file of its own and a line in ``nas.exporting.formats.registry``.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from search_spaces.architecture import TRANSFORMER, Architecture, Precision
+from search_spaces.architecture.simulated import is_simulated
+from search_spaces.workload import Workload
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Largest difference of an output, relative to 1 + the largest output: fp32 sums in another order,
+# or bf16 values that are rounded to 8 bits of mantissa a few times.
+_FP32_TOLERANCE, _BF16_TOLERANCE = 1e-3, 0.03
+# Change of quality when bf16 is computed in another order.
+_BF16_QUALITY = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A reloaded network: ``call`` maps a batch of inputs to logits, both on its device.
+
+    ``module`` is the same as a torch module, if it is one: then its joules are those of the
+    compiled module, as in the search.
+    """
+
+    call: Callable[[Tensor], Tensor]
+    runtime: str
+    module: nn.Module | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a format cannot hold a network; ``gene`` is the gene with its value, if any."""
+
+    text: str
+    gene: str | None = None
+
+    def __str__(self) -> str:
+        """Return the reason."""
+        return self.text
+
+
+class StoredNetwork(abc.ABC):
+    """A network in a file format that a fresh process reloads and judges.
+
+    Attributes:
+        name: its name on the command line.
+        has_outputs: whether its outputs must equal the network's; if not, quality is judged.
+        on_cpu: whether it runs on the CPU, whatever device the search used.
+        other_batches: further batch sizes whose outputs must equal those of the whole batch.
+    """
+
+    name: ClassVar[str]
+    has_outputs: ClassVar[bool] = True
+    on_cpu: ClassVar[bool] = False
+    other_batches: ClassVar[tuple[int, ...]] = (1, 3)
+
+    def output_tolerance(self, architecture: Architecture, largest: float) -> float | None:
+        """Return the allowed difference of outputs up to ``largest``; ``None``: not judged."""
+        if not self.has_outputs:
+            return None
+        relative = _BF16_TOLERANCE if _has_bf16(architecture) else _FP32_TOLERANCE
+        return relative * (1 + largest)
+
+    def quality_tolerance(self, architecture: Architecture) -> float:
+        """Return the allowed change of quality, beside one sample, where outputs are judged."""
+        return _BF16_QUALITY if _has_bf16(architecture) else 0.0
+
+    @abc.abstractmethod
+    def load(self, folder: Path, *, device: str, threads: int) -> Loaded:
+        """Reload the network from the artifact in ``folder``.
+
+        Raises:
+            ValueError: a file is missing, corrupt or of another kind.
+        """
+
+
+class ExportFormat(StoredNetwork):
+    """A format that is converted from the artifact into the same folder.
+
+    Attributes:
+        title: its description for people.
+        files: the files it writes, relative to the artifact.
+        optional_files: files it also writes if the artifact has their originals.
+        card_file: path of a model card of its own, which is written last.
+        packages: packages it needs beyond this project's requirements.
+        precisions: precisions of blocks that it can hold.
+        is_for_families: whether it can hold networks of other families.
+    """
+
+    title: ClassVar[str]
+    files: ClassVar[tuple[str, ...]]
+    optional_files: ClassVar[tuple[str, ...]] = ()
+    card_file: ClassVar[str | None] = None
+    packages: ClassVar[tuple[str, ...]] = ()
+    precisions: ClassVar[frozenset[Precision]]
+    is_for_families: ClassVar[bool] = True
+
+    def missing(self) -> str | None:
+        """Return the first required package that is not installed."""
+        return next((name for name in self.packages if find_spec(name) is None), None)
+
+    def refusal(
+        self, architecture: Architecture, workload: Workload, device: str
+    ) -> Refusal | None:
+        """Return why this format cannot hold the network as it runs on ``device``.
+
+        Simulated sparsity is zeros in dense weights, which every format holds.
+        """
+        if architecture.family != TRANSFORMER and not self.is_for_families:
+            return Refusal(f"networks of the family {architecture.family}")
+        if architecture.decoder is not None:
+            return Refusal("an encoder-decoder, whose translations are a loop of steps")
+        for placed in architecture.placed_blocks:
+            compression, block = placed.spec.compression, placed.path.rpartition(".")[2]
+            if compression.precision not in self.precisions:
+                text = f"{compression.precision} ({placed.path})"
+                return Refusal(text, f"{block}_precision {compression.precision}")
+            if compression.sparsity != "dense" and not is_simulated(compression, device):
+                text = f"{compression.sparsity} kernels ({placed.path})"
+                return Refusal(text, f"{block}_sparsity {compression.sparsity}")
+        if workload.phase is not None:
+            return Refusal(f"the cache that phase {workload.phase} is measured with")
+        return None
+
+    @abc.abstractmethod
+    def write(self, folder: Path) -> Mapping[str, Any]:
+        """Write ``files`` into the artifact in ``folder``; return facts for its card."""
+
+
+def _has_bf16(architecture: Architecture) -> bool:
+    return any(block.compression.precision != "fp32" for block in architecture.blocks)
