@@ -4,7 +4,7 @@
 they are, ``check.safetensors`` some inputs with the outputs they must give, ``card.json`` and
 ``README.md`` what was measured. Where the task has them, ``labels.json`` names the outputs,
 ``tokenizer.json`` cuts texts and ``preprocessing.json`` says how values become inputs
-(``nas.tasks.base.carried``), so that nothing of the data is needed. Compression is applied on
+(``nas.tasks.base.artifact_files``), so that nothing of the data is needed. Compression is applied on
 loading: it is deterministic, so the trained weights are the whole model.
 ``compressed.safetensors``, where anything is compressed, is the network as it runs, as small as it
 is in memory.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from nas.core.files import read_json
-from nas.tasks.base.carried import LABELS, PREPROCESSING, TOKENIZER
+from nas.tasks.base.artifact_files import LABELS, PREPROCESSING, TOKENIZER
 from nas.tasks.base.columns import TextColumns
 from nas.tasks.raw_inputs import RawInputs
 from nas.tasks.text.tokenize import TextEncoder, read_carried_tokenizer

@@ -12,7 +12,7 @@ from nas.core.markdown import code, comment, plain
 from nas.core.versions import described, versions
 from nas.exporting.formats.form_card import board_of, describe_forms, flags_of
 from nas.exporting.verify import Verification
-from nas.tasks.base.carried import LABELS, PREPROCESSING, TOKENIZER
+from nas.tasks.base.artifact_files import LABELS, PREPROCESSING, TOKENIZER
 from nas.tasks.base.metric import get_metric
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.simulated import describe_on
@@ -34,7 +34,7 @@ def make_card(
     """Plain data for ``card.json``: the search's figures beside the reloaded artifact's.
 
     ``formats`` is filled in as further forms are written. ``carried`` are the files that the task
-    gives it (``nas.tasks.base.carried``).
+    gives it (``nas.tasks.base.artifact_files``).
     """
     reading, teacher = record.reading, run.teacher()
     labels = json.loads(carried[LABELS])["labels"] if LABELS in carried else None

@@ -25,7 +25,7 @@ from nas.exporting.model_card import render_model_card
 from nas.exporting.prove import Conditions, prove
 from nas.exporting.staging import staged
 from nas.exporting.verify import Verification, verify
-from nas.tasks.base.carried import carried_by
+from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.registry import get_task
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network, read_description
 from predictors.measurement.exclusive import DeviceLock
@@ -97,7 +97,7 @@ def export(
             shutil.copyfile(local, staging / WEIGHTS)
         write_json(staging / ARCHITECTURE, record.architecture.to_dict())
         write_json(staging / WORKLOAD, run.workload.to_dict())
-        carried = carried_by(get_task(run.config.task))
+        carried = artifact_files_of(get_task(run.config.task))
         for name, text in carried.items():
             (staging / name).write_text(text, encoding="utf-8")
         use_device(run.config.device)

@@ -22,7 +22,7 @@ def objective_of(task: Task, workload: Workload) -> Objective:
     Raises:
         ValueError: there is neither.
     """
-    own: Objective | None = getattr(task, "objective", None)
+    own: Objective | None = task.objective
     if own is not None:
         return own
     if workload.kind not in OBJECTIVES:

@@ -1,9 +1,9 @@
-"""One recording from a WAV file, and what a network sees of it.
+"""One recording from a WAV file, and its log mel spectra.
 
 The front end is that of speech recognition: power spectra of windows of ``window_ms`` every
 ``hop_ms`` (Hann), summed by triangular filters that are evenly spread on the mel scale (Davis and
 Mermelstein 1980), ``mel = 2595 log10(1 + hertz / 700)`` (O'Shaughnessy 1987), in natural
-logarithms. It is computed once, when the data are read; joules are of the network alone.
+logarithms. It runs once, when the data are read: its joules are not measured.
 
 Shape legend: S samples of a signal, T frames, F frequencies, M mel bands.
 """
@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from nas.tasks.audio.wav_head import read_beginning
 
-# Seconds of a recording that are read at most, and beyond what is kept, for a filter's sake.
+# Most seconds of a recording that are read, and those that a resampling filter needs further.
 _MOST_S, FILTER_S = 101.0, 0.1
 _MAX_RATE = 768_000
-# Of the ratio of two rates.
+# Largest numerator and denominator of the ratio of two rates.
 _MOST_TAPS = 50_000
-# Of full scale, squared: about the noise of 16 bits. Silence has a finite logarithm.
+# Square of a share of full scale, about the noise of 16 bits: silence needs a logarithm.
 _FLOOR = 1e-8
 _FULL_SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31}
 
@@ -38,13 +38,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class FrontEnd:
-    """How recordings become ``(1, n_mels, frames)``.
+    """Options of log mel spectra ``(1, n_mels, frames)``.
 
-    ``duration_s`` is what is kept of each recording, from its beginning; shorter ones are filled
-    up with silence. Filters lie between ``low_hz`` and half of ``sample_rate``.
+    Recordings are cut after ``duration_s``, shorter ones padded with silence. Filters lie between
+    ``low_hz`` and half of ``sample_rate``.
 
     Raises:
-        ValueError: a field is not what it must be.
+        ValueError: a field is not allowed.
     """
 
     sample_rate: int = 16_000
@@ -82,7 +82,7 @@ class FrontEnd:
 
     @property
     def n_samples(self) -> int:
-        """Of a recording as it is kept."""
+        """Samples of a recording after resampling."""
         return round(self.duration_s * self.sample_rate)
 
     @property
@@ -112,44 +112,28 @@ class FrontEnd:
     def _n_fft(self) -> int:
         return int(2 ** math.ceil(math.log2(self.window)))
 
-    def log_mel(self, signal_S: Floats) -> NDArray[np.float32]:
-        """``(1, n_mels, n_frames)`` of a signal with ``sample_rate`` samples a second."""
+    def values(self, signal_S: Floats, rate: int) -> NDArray[np.float32]:
+        """``(1, n_mels, n_frames)`` of a signal with ``rate`` samples a second."""
+        if rate != self.sample_rate:
+            from scipy.signal import resample_poly
+
+            signal_S = signal_S[: math.ceil((self.duration_s + FILTER_S) * rate)]
+            up, down = Fraction(self.sample_rate, rate).as_integer_ratio()
+            if max(up, down) > _MOST_TAPS:
+                # Avoid a filter of a million taps for a rate that no recording has.
+                nearest = Fraction(up, down).limit_denominator(_MOST_TAPS)
+                up, down = nearest.as_integer_ratio() if nearest else (1, _MOST_TAPS)
+            signal_S = resample_poly(signal_S, up, down)
         reach = (self.n_frames - 1) * self.hop + max(self.window, self.hop)
         padded = np.zeros(max(reach, self.n_samples))
-        kept = signal_S[: self.n_samples]
-        padded[: len(kept)] = kept
+        padded[: min(len(signal_S), self.n_samples)] = signal_S[: self.n_samples]
         frames = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop]
-        # A periodic Hann window, as spectral analysis wants it.
+        # A periodic Hann window, as spectral analysis needs it.
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
         spectra_TF = np.fft.rfft(frames[: self.n_frames] * hann, self._n_fft)
         power_TF = np.abs(spectra_TF) ** 2 / (hann**2).sum() / self._n_fft
         log_MT: Floats = np.log(self.mel_filters() @ power_TF.T + _FLOOR)
         return log_MT.astype(np.float32)[None]
-
-
-def read_recording(path: Path, front_end: FrontEnd) -> NDArray[np.float32]:
-    """What a network sees of the WAV file at ``path``.
-
-    Raises:
-        ValueError: it cannot be read, or is no WAV file of 8, 16, 24, 32 bits or floats.
-    """
-    sound = read_sound(path, front_end.duration_s + FILTER_S)
-    return seen_by_network(sound.signal, sound.rate, front_end)
-
-
-def seen_by_network(signal_S: Floats, rate: int, front_end: FrontEnd) -> NDArray[np.float32]:
-    """What a network sees of a signal with ``rate`` samples a second."""
-    if rate != front_end.sample_rate:
-        from scipy.signal import resample_poly
-
-        signal_S = signal_S[: math.ceil((front_end.duration_s + FILTER_S) * rate)]
-        up, down = Fraction(front_end.sample_rate, rate).as_integer_ratio()
-        if max(up, down) > _MOST_TAPS:
-            # A filter of a million taps for a rate that no recording has.
-            nearest = Fraction(up, down).limit_denominator(_MOST_TAPS)
-            up, down = nearest.as_integer_ratio() if nearest else (1, _MOST_TAPS)
-        signal_S = resample_poly(signal_S, up, down)
-    return front_end.log_mel(signal_S)
 
 
 class Sound(NamedTuple):
@@ -163,17 +147,11 @@ class Sound(NamedTuple):
     duration_s: float
 
 
-def read_wav(path: Path, most_s: float = _MOST_S) -> tuple[Floats, int]:
-    """The signal and the rate of ``read_sound``."""
-    sound = read_sound(path, most_s)
-    return sound.signal, sound.rate
-
-
-def read_sound(path: Path, most_s: float) -> Sound:
+def read_sound(path: Path, most_s: float = _MOST_S) -> Sound:
     """Read the first ``most_s`` seconds of a WAV file, and no more.
 
     Raises:
-        ValueError: as ``read_recording`` does.
+        ValueError: it cannot be read, or is no WAV file of 8, 16, 24, 32 bits or floats.
     """
     from scipy.io import wavfile
 
@@ -214,5 +192,5 @@ def _mel(hertz: float) -> float:
 
 
 def _hertz(mel: Floats) -> Floats:
-    found: Floats = 700 * (10 ** (mel / 2595) - 1)
-    return found
+    hertz: Floats = 700 * (10 ** (mel / 2595) - 1)
+    return hertz

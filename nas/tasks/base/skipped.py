@@ -1,20 +1,15 @@
-"""Files that lie among a task's data and are not read: how many, which, and why.
-
-Nothing that a user may have meant as data vanishes without a word: ``nas check-data`` and
-``nas search`` say these lines.
-"""
+"""Count the files among a task's data that are not read; ``Task.notes`` lists them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-# What operating systems leave in folders.
+# Files that operating systems leave in folders.
 _OF_THE_SYSTEM = frozenset({"thumbs.db", "desktop.ini", "icon\r", "__macosx"})
 _MOST_LINES = 8
-# What to do about formats that people often have and that are not read.
+# How to convert common formats that are not read.
 _WAYS_OUT: Mapping[str, str] = {
     **dict.fromkeys((".heic", ".heif", ".avif"), "convert them to PNG or JPEG"),
     **dict.fromkeys((".cr2", ".nef", ".arw", ".dng"), "develop them to PNG, TIFF or JPEG"),
@@ -26,19 +21,19 @@ _OTHER_FORMAT, _UNDERSCORE = "in no format that is read", "their names begin wit
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a name says that it is not data."""
+    """Whether a name begins with a point or an underscore."""
     return path.name[0] in "._"
 
 
 @dataclass(slots=True)
 class Skipped:
-    """Counts of files that are not read, by the ending of their names and the reason."""
+    """Number of files that are not read, by ending and reason."""
 
     _counts: dict[tuple[str, str], int] = field(default_factory=dict)
     _examples: dict[tuple[str, str], Path] = field(default_factory=dict)
 
     def add(self, path: Path, reason: str | None = None) -> None:
-        """Count the file at ``path``; hidden ones and those of the system are nobody's data."""
+        """Count the file at ``path``, unless it is hidden or the system's."""
         if path.name[0] == "." or path.name.lower() in _OF_THE_SYSTEM:
             return
         if reason is None:
@@ -72,8 +67,3 @@ class Skipped:
         hint = f"; {way_out}" if way_out and reason == _OTHER_FORMAT else ""
         files = "file" if n == 1 else "files"
         return f"not read: {n:,} {files} {what} ({reason}{hint}), such as {self._examples[key]}"
-
-
-def lines_of(about: Mapping[str, Any]) -> list[str]:
-    """What ``about`` of a task, which may be kept, says of files that were not read."""
-    return list(about.get("skipped", ()))

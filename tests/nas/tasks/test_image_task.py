@@ -11,8 +11,7 @@ import pytest
 from media_fakes import png, stripes, task_file, write_pictures
 from PIL import Image
 
-from nas.tasks.base import SPLITS
-from nas.tasks.base import kept as kept_module
+from nas.tasks.base import SPLITS, cache
 from nas.tasks.base.problems import DataError
 from nas.tasks.registry import get_task
 from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
@@ -160,11 +159,11 @@ def test_what_is_kept_is_whole_or_absent(tmp_path):
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
-        kept_module.keep("some", fail)
-    assert list(kept_module.cache_folder().iterdir()) == []
-    made = kept_module.keep("some", lambda folder: np.save(folder / "a.npy", np.ones(2)) or {})
+        cache.cached("some", fail)
+    assert list(cache.cache_folder().iterdir()) == []
+    made = cache.cached("some", lambda folder: np.save(folder / "a.npy", np.ones(2)) or {})
     made.array("a")[0] = 5
-    assert kept_module.keep("some", fail).array("a").tolist() == [1, 1]
+    assert cache.cached("some", fail).array("a").tolist() == [1, 1]
 
 
 def bomb(side):
@@ -224,7 +223,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
     assert any("none must hold files" in line for line in lines)
     assert any("empty.png must have 1 to" in line and line.endswith("got 0") for line in lines)
     assert any("text.png must be a picture" in line for line in lines)
-    assert list(kept_module.cache_folder().iterdir()) == []
+    assert list(cache.cache_folder().iterdir()) == []
 
 
 def nan(folder):
@@ -292,7 +291,7 @@ def unknown_class(folder):
         (no_rows, r"the data must have images, and have none"),
         (no_label, r"a.parquet, row 0, must have a label .* got 1.5"),
         (one_class, r"two classes or more, got down"),
-        (unknown_class, r"aslant.000.png must have a class of the training split .* 'aslant'"),
+        (unknown_class, r"aslant.000.png must have a label of the training split .* 'aslant'"),
         (lambda _: {"data": "nowhere"}, r"nowhere must be readable"),
         (lambda _: {"data": "nowhere.npz"}, r"nowhere.npz must be readable"),
         (lambda _: {"data": "a", "train": "b"}, r"one of them"),

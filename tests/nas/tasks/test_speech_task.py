@@ -6,7 +6,8 @@ from media_fakes import TONES_HZ, task_file, tone, write_tones, write_wav
 from scipy.io import wavfile
 from scipy.signal import ShortTimeFFT, get_window
 
-from nas.tasks.audio.recording import FrontEnd, read_recording, read_wav
+from nas.tasks.audio.recording import FrontEnd, read_sound
+from nas.tasks.audio.recording_reader import RecordingReader
 from nas.tasks.base import SPLITS
 from nas.tasks.base.problems import DataError
 from nas.tasks.registry import get_task
@@ -92,7 +93,7 @@ def test_every_width_gives_the_same_sound(tmp_path, form, channels):
     else:
         full = 2 ** (8 * int(form[1]) - 1) - 1
         wavfile.write(path, 8000, np.rint(both * full).astype(form))
-    found, rate = read_wav(path)
+    found, rate, _ = read_sound(path)
     assert rate == 8000 and found.shape == signal.shape
     np.testing.assert_allclose(found, signal, atol=0.01 if form == "u1" else 1e-4)
 
@@ -115,7 +116,8 @@ def test_other_rates_and_lengths_are_brought_to_one(tmp_path):
     write_wav(tmp_path / "same.wav", 0.5 * np.sin(2 * np.pi * 900 * at))
     write_wav(tmp_path / "short.wav", tone(900, rng, seconds=0.1))
     fast, same, short = (
-        read_recording(tmp_path / f"{name}.wav", FRONT_END) for name in ("fast", "same", "short")
+        RecordingReader(FRONT_END).read(tmp_path / f"{name}.wav")
+        for name in ("fast", "same", "short")
     )
     loud = same > same.max() - 5
     assert fast.shape == same.shape == short.shape == (1, 20, 20)

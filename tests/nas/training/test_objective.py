@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nas.tasks.base import Split
-from nas.tasks.base.metric import ACCURACY, BITS_PER_BYTE, METRICS, Metric, get_metric, metric_of
+from nas.tasks.base.metric import ACCURACY, BITS_PER_BYTE, METRICS, Metric, get_metric
 from nas.training.evaluate import evaluate
 from nas.training.objective import Classification, LanguageModelling, jackknife, ratio
 from nas.training.objectives import objective_of
@@ -38,16 +38,6 @@ def test_a_score_that_no_share_has_is_refused():
         get_metric("loss")
     with pytest.raises(ValueError, match="scale must be one of percent, hundred, bits"):
         Metric("x", "x", "log")
-
-
-def test_a_task_is_judged_by_quality_unless_it_says_otherwise():
-    assert metric_of(object()) is ACCURACY
-
-    class Odd:
-        metric = "bleu"
-
-    with pytest.raises(ValueError, match="metric of a task must be a Metric, got 'bleu'"):
-        metric_of(Odd())
 
 
 def text_split(n=30, tokens=6, sizes=None):
