@@ -4,8 +4,8 @@
 they are, ``check.safetensors`` some inputs with the outputs they must give, ``card.json`` and
 ``README.md`` what was measured. Where the task has them, ``labels.json`` names the outputs,
 ``tokenizer.json`` cuts texts and ``preprocessing.json`` says how values become inputs
-(``nas.tasks.base.artifact_files``), so that nothing of the data is needed. Compression is applied on
-loading: it is deterministic, so the trained weights are the whole model.
+(``nas.tasks.base.artifact_files``), so that nothing of the data is needed. Compression is applied
+on loading: it is deterministic, so the trained weights are the whole model.
 ``compressed.safetensors``, where anything is compressed, is the network as it runs, as small as it
 is in memory.
 """

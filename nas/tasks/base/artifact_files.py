@@ -27,7 +27,5 @@ def artifact_files_of(task: Task) -> Mapping[str, str]:
     files = task.artifact_files()
     for name in files:
         if "/" in name or "\\" in name or name.startswith("."):
-            raise ValueError(
-                f"a file of a task in an artifact must have a plain name, got {name!r}"
-            )
+            raise ValueError(f"a task's file in an artifact must have a plain name, got {name!r}")
     return files

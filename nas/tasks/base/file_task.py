@@ -146,15 +146,15 @@ class FileTask(Task, Generic[Row]):
             "shares": [sources.validation_share, sources.test_share],
             **self.cache_fields(),
         }
+        files = [*self.files(), *self.option_files()]
         try:
-            key = key_of(
-                key_fields, [*self.files(), *self.option_files()], by_content=self.by_content
-            )
+            key = key_of(key_fields, files, by_content=self.by_content)
         except ValueError:
-            # Report every missing file together with the errors in the others.
-            problems = Problems()
-            self.read(problems)
-            problems.check()
+            if self.by_content:
+                # Report every missing file together with the errors in the others.
+                problems = Problems()
+                self.read(problems)
+                problems.check()
             raise
         return cached(key, self._make)
 

@@ -56,7 +56,7 @@ def test_a_folder_is_divided_by_content(tmp_path):
         (path.parent / f"copy-{path.name}").write_bytes(path.read_bytes())
     again = images(tmp_path, data="all")
     assert sum(len(again.split(name)) for name in SPLITS) == 160
-    assert again.about()["also_in_train"] == {"validation": 0, "test": 0}
+    assert again.about()["repeats"]["also_in_train"] == {"validation": 0, "test": 0}
     for name in SPLITS:
         assert len(rows(again.split(name))) == sizes[name]
 
@@ -77,7 +77,7 @@ def test_folders_of_splits_are_taken_as_they_are_and_repeats_counted(tmp_path):
     assert len(task.split("train")) + len(task.split("validation")) == 36
     assert len(task.split("validation")) > 0
     # The same seed drew the first class's pictures of the test split, too.
-    assert 0 < task.about()["also_in_train"]["test"] <= 4
+    assert 0 < task.about()["repeats"]["also_in_train"]["test"] <= 4
 
 
 def arrays(n, seed=0):
@@ -145,7 +145,9 @@ def test_nothing_is_read_twice_until_a_file_changes(tmp_path, monkeypatch):
     write_pictures(tmp_path / "all", 8)
     first = images(tmp_path, data="all").split("train")
     assert isinstance(first.inputs, np.memmap)
-    monkeypatch.setattr("nas.tasks.vision.images.read_bytes", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(
+        "nas.tasks.vision.picture_reader.read_bytes", lambda *_: pytest.fail("read again")
+    )
     assert len(images(tmp_path, data="all").split("train")) == len(first)
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -95,7 +95,7 @@ def test_targets_are_words_of_the_paragraph(tmp_path):
     objective = questions(tmp_path).objective
     for row in split.targets:
         start, end, first, stop, number = row
-        question = objective._questions[number]
+        question = objective._question(number)
         spans = words_of(question.context)
         a, b = spans[start - first][0], spans[end - first][1]
         assert first <= start <= end < stop and question.context[a:b] == question.answers[0]
@@ -226,9 +226,9 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sequence_length": 3}, "sequence_length must be an integer >= 4"),
+        ({"sequence_length": 3}, "sequence_length must be an integer in 4..16777216"),
         ({"metric": "bleu"}, "metric must be f1 or exact_match"),
-        ({"max_answer_words": 0}, "max_answer_words must be an integer >= 1"),
+        ({"max_answer_words": 0}, "max_answer_words must be an integer in 1..16777216"),
         ({"stride": 3}, "unknown key 'stride'"),
     ],
 )
