@@ -21,7 +21,7 @@ from nas.core.files import read_json
 from nas.tasks.base.artifact_files import LABELS, PREPROCESSING, TOKENIZER
 from nas.tasks.base.columns import TextColumns
 from nas.tasks.raw_inputs import RawInputs
-from nas.tasks.text.tokenize import TextEncoder, read_carried_tokenizer
+from nas.tasks.text.tokenize import TextEncoder, read_tokenizer
 from nas.training.weights import check_size, load_any_network, read_description
 from search_spaces.architecture import Architecture
 from search_spaces.workload import PADDING_TOKEN, Workload
@@ -287,7 +287,7 @@ def _read_carried(
         labels, shift = tuple(named), found.get("shift", 0)
     if not (folder / TOKENIZER).is_file():
         return labels, None
-    encoder = read_carried_tokenizer(folder / TOKENIZER, workload.input_shape[0], shift)
+    encoder = read_tokenizer(folder / TOKENIZER, workload.input_shape[0], shift)
     if workload.is_translation and encoder.vocab_size + 1 == workload.vocab_size:
         # A tokenizer that a user brought leaves no number for padding.
         encoder = replace(encoder, shift=1)

@@ -1,4 +1,4 @@
-"""One recording from a WAV file, and its log mel spectra.
+"""Log mel spectra of a recording.
 
 The front end is that of speech recognition: power spectra of windows of ``window_ms`` every
 ``hop_ms`` (Hann), summed by triangular filters that are evenly spread on the mel scale (Davis and
@@ -10,28 +10,21 @@ Shape legend: S samples of a signal, T frames, F frequencies, M mel bands.
 
 from __future__ import annotations
 
-import io
 import math
-import struct
-import warnings
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tasks.audio.wav_head import read_beginning
+from nas.tasks.audio.wav import MAX_RATE
 
-# Most seconds of a recording that are read, and those that a resampling filter needs further.
-_MOST_S, FILTER_S = 101.0, 0.1
-_MAX_RATE = 768_000
+# Seconds that a resampling filter needs beyond the duration.
+FILTER_S = 0.1
 # Largest numerator and denominator of the ratio of two rates.
 _MOST_TAPS = 50_000
 # Square of a share of full scale, about the noise of 16 bits: silence needs a logarithm.
 _FLOOR = 1e-8
-_FULL_SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31}
 
 Floats = NDArray[np.float64]
 
@@ -56,7 +49,7 @@ class FrontEnd:
 
     def __post_init__(self) -> None:
         """Validate every field."""
-        for name, most in (("sample_rate", _MAX_RATE), ("n_mels", 512)):
+        for name, most in (("sample_rate", MAX_RATE), ("n_mels", 512)):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= most:
                 raise ValueError(f"{name} must be an integer in 1..{most}, got {value!r}")
@@ -134,57 +127,6 @@ class FrontEnd:
         power_TF = np.abs(spectra_TF) ** 2 / (hann**2).sum() / self._n_fft
         log_MT: Floats = np.log(self.mel_filters() @ power_TF.T + _FLOOR)
         return log_MT.astype(np.float32)[None]
-
-
-class Sound(NamedTuple):
-    """The beginning of a recording: ``signal`` is the mean of its channels, full scale at 1.
-
-    ``rate`` is in samples a second; ``duration_s`` is of the whole recording.
-    """
-
-    signal: Floats
-    rate: int
-    duration_s: float
-
-
-def read_sound(path: Path, most_s: float = _MOST_S) -> Sound:
-    """Read the first ``most_s`` seconds of a WAV file, and no more.
-
-    Raises:
-        ValueError: it cannot be read, or is no WAV file of 8, 16, 24, 32 bits or floats.
-    """
-    from scipy.io import wavfile
-
-    try:
-        if path.stat().st_size == 0:
-            raise ValueError("must have more than 0 bytes, got 0")
-        raw, duration_s = read_beginning(path, most_s)
-    except OSError as error:
-        raise ValueError(f"must be readable: {error.strerror}") from None
-    with warnings.catch_warnings():
-        # Of chunks that hold no sound, such as tags.
-        warnings.simplefilter("ignore", wavfile.WavFileWarning)
-        try:
-            rate, values = wavfile.read(io.BytesIO(raw))
-        except (ValueError, EOFError, struct.error, KeyError, IndexError, TypeError) as error:
-            # What its reader raises for other formats and damaged files.
-            text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"must be a whole WAV file: {text}") from None
-        except Exception as error:
-            raise ValueError(f"must be a whole WAV file: {type(error).__name__}") from None
-    if not 1 <= rate <= _MAX_RATE:
-        raise ValueError(f"must have at most {_MAX_RATE} samples a second, got {rate}")
-    if values.size == 0:
-        raise ValueError("must hold sound, and holds no sample")
-    kind = values.dtype.str[1:]
-    if kind not in _FULL_SCALE and values.dtype.kind != "f":
-        raise ValueError(f"must have 8, 16, 24 or 32 bits or floats, got {values.dtype}")
-    signal = values.astype(np.float64)
-    if kind == "u1":
-        signal -= 128
-    signal /= _FULL_SCALE.get(kind, 1.0)
-    signal_S = signal if signal.ndim == 1 else signal.mean(axis=1)
-    return Sound(signal_S, int(rate), len(signal_S) / rate if duration_s is None else duration_s)
 
 
 def _mel(hertz: float) -> float:

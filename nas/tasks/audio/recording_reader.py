@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tasks.audio.recording import FILTER_S, FrontEnd, read_sound
+from nas.tasks.audio.recording import FILTER_S, FrontEnd
+from nas.tasks.audio.wav import read_sound
 from nas.tasks.base.array_task import Reader
 from nas.tasks.base.lengths import length_notes, summary_of
 

@@ -34,7 +34,7 @@ from nas.tasks.text.tokenize import (
     Tokens,
     learn_tokenizer,
     least_vocabulary,
-    read_carried_tokenizer,
+    read_tokenizer,
 )
 from search_spaces.workload import PHASES, Phase, Workload
 
@@ -81,7 +81,7 @@ class LanguageOptions:
         """Learn an encoder from ``texts`` of the training split, or read the user's."""
         if self.tokenizer is not None:
             # There is no padding, so that no number needs to be free for it.
-            return read_carried_tokenizer(self.tokenizer, self.context_length, shift=0)
+            return read_tokenizer(self.tokenizer, self.context_length, shift=0)
         return learn_tokenizer(
             self.tokens,
             texts,

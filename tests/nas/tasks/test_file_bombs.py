@@ -20,8 +20,9 @@ from run_fakes import make_run
 
 from nas.cli.main import main
 from nas.core.files import read_array as read_npy
-from nas.tasks.audio.recording import FrontEnd, read_sound
+from nas.tasks.audio.recording import FrontEnd
 from nas.tasks.audio.recording_reader import RecordingReader
+from nas.tasks.audio.wav import read_sound
 from nas.tasks.base.arrays import read_array, read_named_arrays
 from nas.tasks.registry import get_task
 

@@ -8,8 +8,7 @@ from media_fakes import TONES_HZ, task_file, tone, write_tones, write_wav
 from text_fakes import reviews, tale, write_squad, write_table
 
 from nas.cli.main import main
-from nas.tasks.audio.recording import read_sound
-from nas.tasks.audio.wav_head import read_beginning
+from nas.tasks.audio.wav import read_sound
 from nas.tasks.base.checks import check_data, search_notes
 from nas.tasks.base.lengths import length_notes, summary_of
 from nas.tasks.registry import get_task
@@ -147,9 +146,9 @@ def test_heads_that_say_no_length_and_further_chunks_are_whole(tmp_path):
 def test_durations_are_those_of_whole_recordings_though_only_the_beginning_is_read(tmp_path):
     path = tmp_path / "a.wav"
     write_wav(path, tone(300, np.random.default_rng(0)))
-    raw, duration_s = read_beginning(path, 0.1)
-    assert len(raw) < path.stat().st_size / 2
-    assert duration_s == pytest.approx(read_sound(path).signal.size / read_sound(path).rate)
+    sound = read_sound(path, 0.1)
+    assert sound.signal.size < read_sound(path).signal.size / 2
+    assert sound.duration_s == pytest.approx(read_sound(path).signal.size / read_sound(path).rate)
 
 
 def test_check_data_prints_it_and_ends_well(tmp_path, capsys):

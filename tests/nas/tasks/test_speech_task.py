@@ -6,8 +6,9 @@ from media_fakes import TONES_HZ, task_file, tone, write_tones, write_wav
 from scipy.io import wavfile
 from scipy.signal import ShortTimeFFT, get_window
 
-from nas.tasks.audio.recording import FrontEnd, read_sound
+from nas.tasks.audio.recording import FrontEnd
 from nas.tasks.audio.recording_reader import RecordingReader
+from nas.tasks.audio.wav import read_sound
 from nas.tasks.base import SPLITS
 from nas.tasks.base.problems import DataError
 from nas.tasks.registry import get_task

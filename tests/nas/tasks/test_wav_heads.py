@@ -6,7 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from nas.tasks.audio.recording import FrontEnd, read_sound
+from nas.tasks.audio.recording import FrontEnd
+from nas.tasks.audio.wav import read_sound
 
 RATE = 16_000
 SOUND = (np.sin(np.arange(RATE) / 7) * 0.4 * 2**15).astype("<i2").tobytes()
