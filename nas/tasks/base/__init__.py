@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+# In targets of pixels: neither trained on nor evaluated.
+IGNORED = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.core.names import check_name
-from nas.tasks.base import SPLITS
+from nas.tasks.base import IGNORED, SPLITS
 from nas.tasks.base.array_task import ArrayTask
 from nas.tasks.base.file_task import Rows
 from nas.tasks.base.metric import get_metric
@@ -27,8 +27,6 @@ from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
 from nas.tasks.vision.pictures import SUFFIXES, decode_mask, read_bytes
 from search_spaces.workload import Workload
 
-# In targets: a pixel that is neither learnt nor evaluated.
-IGNORED = -1
 _MOST_CLASSES = 255
 _PARTS = ("images", "masks")
 # Warn of a larger share of pixels of one class.

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from nas.tasks.base import Split
+from nas.tasks.base import Split, Task
 from nas.tasks.base.metric import ACCURACY, BITS_PER_BYTE, METRICS, Metric, get_metric
 from nas.training.evaluate import evaluate
-from nas.training.objective import Classification, LanguageModelling, jackknife, ratio
+from nas.training.objective import Classification, jackknife, ratio
+from nas.training.objectives import LanguageModelling
 from nas.training.objectives import objective_of
 from search_spaces.workload import Workload
 
@@ -30,11 +31,11 @@ def test_how_a_share_is_said():
 
 
 def test_a_score_that_no_share_has_is_refused():
-    with pytest.raises(ValueError, match=r"quality must be in \[0, 1\], got 1.2"):
+    with pytest.raises(ValueError, match=r"accuracy must be in \[0, 1\], got 1.2"):
         ACCURACY.share(1.2)
     with pytest.raises(ValueError, match="bits per byte must be a number >= 0, got -1"):
         BITS_PER_BYTE.share(-1)
-    with pytest.raises(ValueError, match="metric must be one of quality, bits_per_byte"):
+    with pytest.raises(ValueError, match="metric must be one of accuracy, bits_per_byte"):
         get_metric("loss")
     with pytest.raises(ValueError, match="scale must be one of percent, hundred, bits"):
         Metric("x", "x", "log")
@@ -111,8 +112,8 @@ def test_classification_counts_right_answers():
 
 
 def test_a_task_has_its_own_objective_or_its_kinds_or_is_refused():
-    class Mine:
-        name = "mine"
+    class Mine(Task):
+        name, workload, split = "mine", None, None
 
     answers = Workload("mine", "question_answering", (9,), 2, 4, vocab_size=30)
     with pytest.raises(ValueError, match="task mine must be its own: question_answering has none"):
