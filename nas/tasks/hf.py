@@ -103,10 +103,9 @@ def hf_task(file: TaskFile) -> Task:
         (f"not read: the splits {', '.join(unread)} of dataset {dataset.name}",) if unread else ()
     )
     _check_columns(dataset, splits, columns)
-    sources, name = Sources(splits, *shares, notes=notes), file.options["name"]
-    if isinstance(options, TextOptions):
-        return HubTexts(name, sources, options, columns, dataset)
-    return HubPictures(name, sources, options, columns, dataset)
+    sources = Sources(splits, *shares, notes=notes, columns=columns)
+    make = HubPictures if is_image else HubTexts
+    return make(file.options["name"], sources, options, dataset)
 
 
 AnyRow = TypeVar("AnyRow", bound=Placed)
@@ -117,8 +116,11 @@ class _HubTask(FileTask[AnyRow]):
 
     # Its files are large, and changed by no editor.
     by_content = False
-    dataset: HubDataset
-    columns: Columns
+
+    def __init__(self, name: str, sources: Sources, options: Any, dataset: HubDataset) -> None:
+        """Read nothing yet."""
+        super().__init__(name, sources, options)
+        self.dataset = dataset
 
     def files(self) -> list[Path]:
         """See ``FileTask.files``."""
@@ -126,30 +128,17 @@ class _HubTask(FileTask[AnyRow]):
 
     def cache_fields(self) -> dict[str, Any]:
         """See ``FileTask.cache_fields``."""
-        fields = {"dataset": str(self.dataset), "columns": list(self.columns)}
-        return {**super().cache_fields(), **fields}
+        return {**super().cache_fields(), "dataset": str(self.dataset)}
 
 
 class HubTexts(_HubTask[Row], TextClassification):
     """Texts and labels of columns of a dataset."""
 
-    def __init__(
-        self,
-        name: str,
-        sources: Sources,
-        options: TextOptions,
-        columns: Columns,
-        dataset: HubDataset,
-    ) -> None:
-        """Read nothing yet."""
-        super().__init__(name, sources, options, columns)
-        self.dataset = dataset
-
     def rows(self, source: str, problems: Problems) -> Iterator[Row]:
         """See ``FileTask.rows``."""
         place = f"{self.dataset.name}, {source}"
         n_rows = 0
-        for place, text, label in _cells(self.dataset, source, self.columns):
+        for place, text, label in _cells(self.dataset, source, self.sources.columns):
             n_rows += 1
             try:
                 yield check_row(place, text, label)
@@ -162,27 +151,15 @@ class HubTexts(_HubTask[Row], TextClassification):
 class HubPictures(_HubTask[Sample], PictureTask):
     """Pictures and labels of two columns of a dataset."""
 
-    def __init__(
-        self,
-        name: str,
-        sources: Sources,
-        options: PictureOptions,
-        columns: Columns,
-        dataset: HubDataset,
-    ) -> None:
-        """Read nothing yet."""
-        super().__init__(name, sources, options)
-        self.columns, self.dataset = columns, dataset
-
     def rows(self, source: str, problems: Problems) -> Iterator[Sample]:
         """See ``FileTask.rows``."""
         from datasets import Image
 
-        (column,) = self.columns.texts
+        (column,) = self.sources.columns.texts
         pictures = self.dataset.splits()[source].select_columns([column])
         if isinstance(pictures.features[column], Image):
             pictures = pictures.cast_column(column, Image(decode=False))
-        labels = Columns(self.columns.label, self.columns.label)
+        labels = Columns(self.sources.columns.label, self.sources.columns.label)
         for row, (place, _, label) in enumerate(_cells(self.dataset, source, labels)):
             parsed = check_label(label)
             if isinstance(parsed, BadLabel):

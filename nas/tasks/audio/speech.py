@@ -16,7 +16,7 @@ from nas.tasks.audio.recording import FrontEnd
 from nas.tasks.audio.recording_reader import RecordingReader
 from nas.tasks.base.array_task import ArrayClassification
 from nas.tasks.base.problems import Problems
-from nas.tasks.base.sources import Sample, Sources, class_files
+from nas.tasks.base.sources import Sample, class_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,8 @@ class Speech(ArrayClassification):
     options_type = SpeechOptions
     has_parts = True
     axis = 1
+    reader_type = RecordingReader
     reader: RecordingReader
-
-    def __init__(self, name: str, sources: Sources, options: SpeechOptions) -> None:
-        """Read nothing yet."""
-        super().__init__(name, sources, options)
-        self.reader = RecordingReader(options)
 
     def rows(self, source: Any, problems: Problems) -> list[Sample]:
         """See ``FileTask.rows``."""

@@ -12,7 +12,7 @@ from nas.tasks.base.artifact_files import LABELS, PREPROCESSING
 from nas.tasks.base.file_task import FileTask, Rows
 from nas.tasks.base.prepare import Plan, prepare
 from nas.tasks.base.problems import DataError, Problems
-from nas.tasks.base.sources import Sample
+from nas.tasks.base.sources import Sample, Sources
 from nas.tasks.base.split_names import OF_CLASSES
 from search_spaces.workload import Workload
 
@@ -51,7 +51,13 @@ class ArrayTask(FileTask[Sample]):
     #: See ``prepare.Plan``.
     axis: ClassVar[int] = 0
     n_target_planes: ClassVar[int] = 0
+    reader_type: ClassVar[type[Any]]
     reader: Reader
+
+    def __init__(self, name: str, sources: Sources, options: Any) -> None:
+        """Read nothing yet."""
+        super().__init__(name, sources, options)
+        self.reader = self.reader_type(options)
 
     def read(self, problems: Problems) -> Rows[Sample]:
         """List the samples of each source; ``prepare`` divides them by their values."""

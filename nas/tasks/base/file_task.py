@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 from nas.core.names import check_name
 from nas.tasks.base import SPLITS, Split, SplitName, Task, check_split_name
 from nas.tasks.base.cache import Cache, cached, key_of
+from nas.tasks.base.columns import columns_of
 from nas.tasks.base.lengths import length_notes
 from nas.tasks.base.problems import Problems
 from nas.tasks.base.sources import SOURCE_KEYS, Sources
@@ -58,6 +59,8 @@ class FileTask(Task, Generic[Row]):
     #: Keys of the task file beside ``name``, those of sources and of options; and required ones.
     keys: ClassVar[Collection[str]] = ()
     required: ClassVar[Collection[str]] = ()
+    #: Keys of the columns of input and label, for kinds that read tables.
+    column_keys: ClassVar[tuple[str, str] | None] = None
     #: What ``data`` may be divided into; whether a source may be a mapping of several paths.
     layout: ClassVar[Layout] = "files"
     endings: ClassVar[Collection[str]] = ()
@@ -75,18 +78,15 @@ class FileTask(Task, Generic[Row]):
         Raises:
             ValueError: a key is missing, unknown, or its value is not allowed.
         """
-        return cls(*cls.parse(file))
-
-    @classmethod
-    def parse(cls, file: TaskFile) -> tuple[str, Sources, Any]:
-        """Check the keys of ``file`` and read name, sources and options; raises ``ValueError``."""
         own = [field.name for field in fields(cls.options_type)]
         allowed = ("name", *SOURCE_KEYS, *cls.keys, *own)
         file.check_keys(allowed=allowed, required=("name", *cls.required))
         if not cls.has_parts:
             file.check_paths(("data", *SPLITS))
         sources = Sources.from_file(file, cls.layout, cls.endings)
-        return file.options["name"], sources, file.read_options(cls.options_type)
+        if cls.column_keys is not None:
+            sources = replace(sources, columns=columns_of(file, cls.column_keys))
+        return cls(file.options["name"], sources, file.read_options(cls.options_type))
 
     def rows(self, source: Any, problems: Problems) -> Iterable[Row]:
         """Read the rows of one source for ``read``; errors are added to ``problems``."""
@@ -144,6 +144,7 @@ class FileTask(Task, Generic[Row]):
             "version": self.cache_version,
             "by_split": sources.by_split,
             "shares": [sources.validation_share, sources.test_share],
+            "columns": list(sources.columns),
             **self.cache_fields(),
         }
         files = [*self.files(), *self.option_files()]
@@ -160,8 +161,10 @@ class FileTask(Task, Generic[Row]):
 
     def _make(self, folder: Path) -> Mapping[str, Any]:
         problems = Problems()
-        about = self.write(self.read(problems), folder, problems)
-        return {**about, "skipped": problems.skipped.lines()}
+        rows = self.read(problems)
+        samples = {split: len(split_rows) for split, split_rows in rows.items()}
+        about = self.write(rows, folder, problems)
+        return {"samples": samples, **about, "skipped": problems.skipped.lines()}
 
     def split(self, name: SplitName) -> Split:
         """Map one split from the cache; see ``Task.split``."""

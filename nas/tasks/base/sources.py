@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.tasks.base import SPLITS, SplitName
+from nas.tasks.base.columns import Columns
 from nas.tasks.base.problems import Problems
 from nas.tasks.base.skipped import is_hidden
 from nas.tasks.base.split_names import (
@@ -40,7 +41,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The data of each split; splits without data are held out of the training data.
+    """The data of each split, and their columns if they are tables.
+
+    Splits without data are held out of the training data.
 
     ``notes`` are lines that name data beside them that are not read.
     """
@@ -49,6 +52,7 @@ class Sources:
     validation_share: float = _SHARE
     test_share: float = _SHARE
     notes: tuple[str, ...] = field(default=(), compare=False)
+    columns: Columns = Columns()
 
     @classmethod
     def from_file(

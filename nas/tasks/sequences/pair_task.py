@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from nas.tasks.base import SPLITS
 from nas.tasks.base.artifact_files import TOKENIZER
 from nas.tasks.base.cache import CachedTexts, write_texts
-from nas.tasks.base.columns import Columns, columns_of
 from nas.tasks.base.file_task import Rows
 from nas.tasks.base.lengths import summary_of
 from nas.tasks.base.metric import get_metric
@@ -28,7 +27,7 @@ from nas.tasks.base.problems import Problems
 from nas.tasks.base.sources import Sources
 from nas.tasks.base.splits import text_digest
 from nas.tasks.base.tables import TABLES
-from nas.tasks.base.task_file import TaskFile, check_whole_numbers
+from nas.tasks.base.task_file import check_whole_numbers
 from nas.tasks.sequences.parallel import SIDES, Pair, read_pairs
 from nas.tasks.sequences.translation_score import Translation
 from nas.tasks.text.token_task import TokenTask
@@ -93,24 +92,18 @@ class PairTask(TokenTask[Pair]):
     endings = TABLES
     has_parts = True
     keys = (*SIDES, "columns")
+    column_keys = SIDES
     #: Keys of the metrics that the task file may choose.
     metrics: ClassVar[tuple[str, ...]]
     options: PairOptions
 
-    def __init__(
-        self, name: str, sources: Sources, options: PairOptions, columns: Columns
-    ) -> None:
+    def __init__(self, name: str, sources: Sources, options: PairOptions) -> None:
         """Read nothing yet; raises ``ValueError`` for another metric."""
         super().__init__(name, sources, options)
         key = self.metrics[0] if options.metric is None else options.metric
         if key not in self.metrics:
             raise ValueError(f"metric must be {' or '.join(self.metrics)}, got {key!r}")
-        self.metric, self.columns = get_metric(key), columns
-
-    @classmethod
-    def from_file(cls, file: TaskFile) -> Self:
-        """See ``FileTask.from_file``."""
-        return cls(*cls.parse(file), columns_of(file, SIDES))
+        self.metric = get_metric(key)
 
     def workload(self, batch_size: int) -> Workload:
         """Tokens into tokens, priced per output token."""
@@ -142,13 +135,9 @@ class PairTask(TokenTask[Pair]):
         length = self.options.target_length
         return TextEncoder.from_json(tokenizer, length, shift=shift, where="the tokenizer")
 
-    def cache_fields(self) -> dict[str, Any]:
-        """See ``FileTask.cache_fields``."""
-        return {**super().cache_fields(), "columns": list(self.columns)}
-
     def rows(self, source: Any, problems: Problems) -> Iterable[Pair]:
         """See ``FileTask.rows``."""
-        return read_pairs(source, self.columns, problems)
+        return read_pairs(source, self.sources.columns, problems)
 
     def digest(self, row: Pair) -> bytes:
         """See ``FileTask.digest``."""
@@ -194,7 +183,6 @@ class PairTask(TokenTask[Pair]):
         return {
             "vocab_size": encoder.vocab_size,
             "shift": encoder.shift,
-            "samples": {split: len(rows[split]) for split in SPLITS},
             "lengths": lengths,
             # A text with two targets is no contradiction.
             "repeats": self.repeats(rows, {split: [0] * len(rows[split]) for split in SPLITS}),

@@ -170,7 +170,6 @@ class QuestionAnswering(FileTask[Question]):
         answers = {split: [sorted(set(q.answers)) for q in rows[split]] for split in SPLITS}
         return {
             "vocab_size": _FIRST_WORD + len(vocabulary),
-            "samples": {split: len(rows[split]) for split in SPLITS},
             "beyond_reach": beyond_reach,
             "lengths": [
                 summary_of(

@@ -12,21 +12,20 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from nas.tasks.base import SPLITS, SplitName
 from nas.tasks.base.artifact_files import LABELS, TOKENIZER
-from nas.tasks.base.columns import COLUMN_KEYS, Columns, columns_of
+from nas.tasks.base.columns import COLUMN_KEYS
 from nas.tasks.base.file_task import Rows
 from nas.tasks.base.labels import encode_labels
 from nas.tasks.base.lengths import summary_of
 from nas.tasks.base.problems import Problems
-from nas.tasks.base.sources import Sources
 from nas.tasks.base.splits import text_digest
 from nas.tasks.base.tables import TABLES, Row, read_rows
-from nas.tasks.base.task_file import TaskFile, check_whole_numbers
+from nas.tasks.base.task_file import check_whole_numbers
 from nas.tasks.text.token_task import TokenTask
 from nas.tasks.text.tokenize import (
     TOKENS,
@@ -66,8 +65,7 @@ class TextOptions:
     def __post_init__(self) -> None:
         """Validate every field."""
         if self.tokens not in TOKENS:
-            allowed = ", ".join(TOKENS)
-            raise ValueError(f"tokens must be one of {allowed}, got {self.tokens!r}")
+            raise ValueError(f"tokens must be one of {', '.join(TOKENS)}, got {self.tokens!r}")
         if self.lowercase is not None and not isinstance(self.lowercase, bool):
             raise ValueError(f"lowercase must be true or false, got {self.lowercase!r}")
         least = 3 if self.tokens == "byte" else least_vocabulary(self.tokens)
@@ -78,11 +76,6 @@ class TextOptions:
                 raise ValueError(f"word_letters must have tokens: word, got {self.tokens}")
         check_whole_numbers(self, whole)
 
-    @property
-    def is_lowercase(self) -> bool:
-        """Whether texts are lowercased."""
-        return self.tokens != "byte" if self.lowercase is None else self.lowercase
-
     def encoder(self, texts: Sequence[str]) -> TextEncoder:
         """Learn an encoder from ``texts`` of the training split, or read the user's."""
         if self.tokenizer is not None:
@@ -92,7 +85,7 @@ class TextOptions:
             texts,
             self.sequence_length,
             max_vocabulary=self.max_vocabulary,
-            lowercase=self.is_lowercase,
+            lowercase=self.tokens != "byte" if self.lowercase is None else self.lowercase,
             word_letters=self.word_letters,
         )
 
@@ -104,20 +97,9 @@ class TextClassification(TokenTask[Row]):
     noun = "texts"
     options_type = TextOptions
     keys = COLUMN_KEYS
+    column_keys = ("text", "label")
     endings = (*TABLES, ".txt")
     options: TextOptions
-
-    def __init__(
-        self, name: str, sources: Sources, options: TextOptions, columns: Columns
-    ) -> None:
-        """Read nothing yet."""
-        super().__init__(name, sources, options)
-        self.columns = columns
-
-    @classmethod
-    def from_file(cls, file: TaskFile) -> Self:
-        """See ``FileTask.from_file``."""
-        return cls(*cls.parse(file), columns_of(file))
 
     def workload(self, batch_size: int) -> Workload:
         """Sequences of tokens into the classes of the training split."""
@@ -150,17 +132,14 @@ class TextClassification(TokenTask[Row]):
             "labels": [str(label) for label in about["classes"]],
             "shift": about["shift"],
         }
-        if not isinstance(self.columns.text, str):
-            labels |= {"texts": list(self.columns.texts), "separator": self.columns.separator}
+        if not isinstance(self.sources.columns.text, str):
+            columns = self.sources.columns
+            labels |= {"texts": list(columns.texts), "separator": columns.separator}
         return {**super().artifact_files(), LABELS: json.dumps(labels)}
-
-    def cache_fields(self) -> dict[str, Any]:
-        """See ``FileTask.cache_fields``."""
-        return {**super().cache_fields(), "columns": list(self.columns)}
 
     def rows(self, source: Any, problems: Problems) -> Iterable[Row]:
         """See ``FileTask.rows``."""
-        return read_rows(source, self.columns, problems)
+        return read_rows(source, self.sources.columns, problems)
 
     def digest(self, row: Row) -> bytes:
         """See ``FileTask.digest``."""
@@ -200,7 +179,6 @@ class TextClassification(TokenTask[Row]):
             **encoded.about(),
             "vocab_size": encoder.vocab_size,
             "shift": encoder.shift,
-            "samples": {split: len(rows[split]) for split in SPLITS},
             "lengths": lengths,
             "unknown": unknown,
             "repeats": self.repeats(rows, encoded.labels),

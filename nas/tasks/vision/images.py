@@ -27,7 +27,7 @@ from nas.tasks.base.labels import BadLabel, array_labels, check_label
 from nas.tasks.base.limits import check_rows
 from nas.tasks.base.parquet import ParquetTable
 from nas.tasks.base.problems import Problems, named
-from nas.tasks.base.sources import Sample, Sources, class_files
+from nas.tasks.base.sources import Sample, class_files
 from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
 from nas.tasks.vision.pictures import SUFFIXES, Size, resized
 
@@ -61,12 +61,8 @@ class PictureTask(ArrayClassification):
 
     kind = "images"
     noun = "images"
+    reader_type = PictureReader
     reader: PictureReader
-
-    def __init__(self, name: str, sources: Sources, options: PictureOptions) -> None:
-        """Read nothing yet."""
-        super().__init__(name, sources, options)
-        self.reader = PictureReader(options)
 
 
 class ImageClassification(PictureTask):

@@ -21,7 +21,7 @@ from nas.tasks.base.array_task import ArrayTask
 from nas.tasks.base.file_task import Rows
 from nas.tasks.base.metric import get_metric
 from nas.tasks.base.problems import Problems
-from nas.tasks.base.sources import Sample, Sources, files_below
+from nas.tasks.base.sources import Sample, files_below
 from nas.tasks.base.splits import majority
 from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
 from nas.tasks.vision.pictures import SUFFIXES, decode_mask, read_bytes
@@ -73,12 +73,8 @@ class Segmentation(ArrayTask):
     required = ("classes",)
     has_parts = True
     n_target_planes = 1
+    reader_type = PictureReader
     reader: PictureReader
-
-    def __init__(self, name: str, sources: Sources, options: MaskOptions) -> None:
-        """Read nothing yet."""
-        super().__init__(name, sources, options)
-        self.reader = PictureReader(options)
 
     def workload(self, batch_size: int) -> Workload:
         """Pictures into a class for each pixel."""

@@ -78,4 +78,4 @@ def test_a_kind_of_pairs_needs_a_name_and_metrics(tmp_path, monkeypatch):
     assert sum(task.about()["samples"].values()) == 200
     assert len(task.objective._references) == 200
     with pytest.raises(ValueError, match="metric must be chrf, got 'bleu'"):
-        Summaries("news", task.sources, type(task.options)(metric="bleu"), task.columns)
+        Summaries("news", task.sources, type(task.options)(metric="bleu"))
