@@ -9,8 +9,7 @@ from typing import Any
 
 from nas.tasks.base import SPLITS, SplitName
 from nas.tasks.base.columns import Columns
-from nas.tasks.base.problems import Problems
-from nas.tasks.base.skipped import is_hidden
+from nas.tasks.base.problems import Problems, is_hidden
 from nas.tasks.base.split_names import (
     SPLIT_FOLDERS,
     Layout,
