@@ -31,11 +31,11 @@ FAST = Protocol("fast", warmup_s=0.0, warmup_iterations=2, window_s=0.02, target
 # Token tasks of a plug-in, since the fresh processes must find them by name.
 TASKS = """
 import numpy as np
-from nas.tasks.base import Split
+from nas.tasks.base import Split, Task
 from search_spaces.workload import Workload
 
 
-class Words:
+class Words(Task):
     def __init__(self, name, kind):
         self.name, self.kind = name, kind
 

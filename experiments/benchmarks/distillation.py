@@ -57,7 +57,7 @@ class Setting:
     variants: dict[str, DistillConfig]
 
 
-class Part:
+class Part(Task):
     """A task of whose training split only each ``keep_every``-th sample is left."""
 
     def __init__(self, task: Task, keep_every: int) -> None:

@@ -66,7 +66,7 @@ class Row:
     own: float
 
 
-class Subsampled:
+class Subsampled(Task):
     """A task with only the first ``most`` samples of its training split, drawn in a fixed
     order."""
 

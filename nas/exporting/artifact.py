@@ -6,7 +6,7 @@
 * ``check.safetensors``: some inputs and the outputs that they must give.
 * ``card.json``, ``README.md``: the figures.
 * ``labels.json``, ``tokenizer.json``, ``preprocessing.json``, if the task has them: names of the
-  outputs, and how texts and files become inputs (``nas.tasks.base.carried``).
+  outputs, and how texts and files become inputs (``nas.tasks.base.artifact_files``).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from nas.core.files import read_json
-from nas.tasks.base.carried import LABELS, PREPROCESSING, TOKENIZER
+from nas.tasks.base.artifact_files import LABELS, PREPROCESSING, TOKENIZER
 from nas.tasks.base.columns import TextColumns
 from nas.tasks.raw_inputs import RawInputs
-from nas.tasks.text.tokenize import TextEncoder, read_carried_tokenizer
+from nas.tasks.text.tokenize import TextEncoder, read_tokenizer
 from nas.training.weights import check_size, load_any_network, read_description
 from search_spaces.architecture import Architecture
 from search_spaces.workload import PADDING_TOKEN, Workload
@@ -280,7 +280,7 @@ def _read_encoder(folder: Path, workload: Workload, shift: int) -> TextEncoder |
     path = folder / TOKENIZER
     if not path.is_file():
         return None
-    encoder = read_carried_tokenizer(path, workload.input_shape[0], shift)
+    encoder = read_tokenizer(path, workload.input_shape[0], shift)
     if workload.is_translation and encoder.vocab_size + 1 == workload.vocab_size:
         # A tokenizer of the user's own has no number for padding.
         encoder = replace(encoder, shift=1)

@@ -15,7 +15,7 @@ from nas.core.plain import to_plain
 from nas.core.versions import described, versions
 from nas.exporting.verify import Verification
 from nas.pareto.lifetime import JOULES_PER_KWH
-from nas.tasks.base.carried import LABELS, PREPROCESSING, TOKENIZER
+from nas.tasks.base.artifact_files import LABELS, PREPROCESSING, TOKENIZER
 from nas.tasks.base.metric import get_metric
 from predictors.meters.board import Board, describe_limits
 from predictors.meters.flags import NOT_CONVERGED, describe_flags
@@ -50,7 +50,7 @@ def make_card(
     """Return plain data for ``card.json``: the search's figures beside the verified ones.
 
     ``formats`` is empty until further formats are written. ``task_files`` are the contents of the
-    task's files by name (``nas.tasks.base.carried``).
+    task's files by name (``nas.tasks.base.artifact_files``).
     """
     reading, teacher = record.reading, run.teacher()
     labels = json.loads(task_files[LABELS])["labels"] if LABELS in task_files else None

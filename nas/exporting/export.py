@@ -16,7 +16,7 @@ from nas.exporting.formats.base import ExportFormat
 from nas.exporting.formats.registry import ARTIFACT, check_supported, parse_formats
 from nas.exporting.staging import staged
 from nas.exporting.verify import Conditions, verify_artifact, verify_format
-from nas.tasks.base.carried import carried_by
+from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.registry import get_task
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network, read_description
 from predictors.measurement.exclusive import DeviceLock
@@ -86,7 +86,7 @@ def export(
             shutil.copyfile(local, staging / WEIGHTS)
         write_json(staging / ARCHITECTURE, record.architecture.to_dict())
         write_json(staging / WORKLOAD, run.workload.to_dict())
-        task_files = carried_by(get_task(run.config.task))
+        task_files = artifact_files_of(get_task(run.config.task))
         for name, text in task_files.items():
             (staging / name).write_text(text, encoding="utf-8")
         use_device(device)

@@ -46,7 +46,6 @@ from nas.store.files_host import place_of
 from nas.store.run import CLIENT, Driver, Run
 from nas.store.storage import StudyStore
 from nas.store.storage_host import name_storage
-from nas.tasks.base.metric import metric_of
 from nas.tasks.registry import get_task
 from predictors.measurement.protocol import Protocol, get_protocol
 from search_spaces.workload import Workload
@@ -212,7 +211,7 @@ def _run_search(
             with undone(folder, was_there):
                 run = run_module.begin(
                     *(folder, config, meter_name, driver, files),
-                    *(metric_of(task), workload.unit, workload),
+                    *(task.metric, workload.unit, workload),
                 )
                 with writing.new_folder(folder):
                     fill(run, task, sampler, warm_start)

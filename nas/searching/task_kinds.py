@@ -40,15 +40,14 @@ def kinds_of(recipe: Callable[..., Any]) -> tuple[str, ...]:
 
 def kind_of(task: Task) -> str:
     """The kind of ``task`` as task files name it."""
-    own = getattr(task, "kind", None)
     workload = task.workload(1).kind
-    return own if isinstance(own, str) else _FILE_KINDS.get(workload, workload)
+    return task.kind or _FILE_KINDS.get(workload, workload)
 
 
 def fits(recipe: Callable[..., Any], task: Task) -> bool:
     """Whether ``recipe`` is for tasks such as ``task``; one without kinds is for all."""
     kinds = kinds_of(recipe)
-    if isinstance(getattr(task, "kind", None), str) or not kinds:
+    if task.kind is not None or not kinds:
         return not kinds or kind_of(task) in kinds
     # A task that says no more than its workload, such as a plug-in's, may be of any such kind.
     return task.workload(1).kind in {_WORKLOADS.get(kind, kind) for kind in kinds}

@@ -1,4 +1,4 @@
-"""Tasks whose data ships with a dependency, so that they run with no download."""
+"""Tasks whose data are part of a dependency, so that they need no download."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from functools import lru_cache
 
 import numpy as np
 
-from nas.tasks.base import Split, SplitName, check_split_name
-from nas.tasks.base.carried import LABELS, PREPROCESSING
+from nas.tasks.base import Split, SplitName, Task, check_split_name
+from nas.tasks.base.artifact_files import LABELS, PREPROCESSING
 from search_spaces.workload import Workload
 
-# Fixed once: a different split would make qualities of different runs incomparable.
+# A different split would make qualities of different runs incomparable.
 _SPLIT_SEED = 20260101
 _HELD_OUT = 0.2
 
 
-class Digits:
+class Digits(Task):
     """Handwritten digits, 1,797 grey images of 8x8 pixels in 10 classes.
 
     Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
@@ -35,18 +35,22 @@ class Digits:
         check_split_name(name)
         return _digits_splits()[0][name]
 
-    def carried(self) -> dict[str, str]:
-        """The labels, and how inputs are made; see ``nas.tasks.base.carried``."""
+    def artifact_files(self) -> dict[str, str]:
+        """The labels, and how images become inputs."""
         mean, deviation = _digits_splits()[1]
-        made: dict[str, object] = {"mean": [mean], "deviation": [deviation], "axis": 0}
-        made["of"] = {"what": "grey images", "size": [8, 8], "values": "0 to 16, ink is high"}
+        preprocessing: dict[str, object] = {"mean": [mean], "deviation": [deviation], "axis": 0}
+        preprocessing["of"] = {
+            "what": "grey images",
+            "size": [8, 8],
+            "values": "0 to 16, ink is high",
+        }
         labels = {"labels": [str(digit) for digit in range(10)]}
-        return {LABELS: json.dumps(labels), PREPROCESSING: json.dumps(made, indent=2)}
+        return {LABELS: json.dumps(labels), PREPROCESSING: json.dumps(preprocessing, indent=2)}
 
 
 @lru_cache(maxsize=1)
 def _digits_splits() -> tuple[dict[SplitName, Split], tuple[float, float]]:
-    """The splits, and the mean and deviation that they were standardised by."""
+    """The splits, and the mean and deviation of the training pixels."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

@@ -1,7 +1,4 @@
-"""Raw inputs of an artifact, files of pictures and recordings, made as its training data were.
-
-``preprocessing.json`` of an artifact says how (``nas.tasks.base.carried``).
-"""
+"""Read pictures and recordings for an artifact, as its ``preprocessing.json`` describes."""
 
 from __future__ import annotations
 
@@ -13,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tasks.audio.recording import FrontEnd, read_recording
+from nas.tasks.audio.recording import FrontEnd
+from nas.tasks.audio.recording_reader import RecordingReader
 from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
 from nas.tasks.vision.pictures import read_bytes
 
@@ -22,7 +20,7 @@ _ALLOWED = ("size", "channels", "ground", "levels")
 
 @dataclass(frozen=True, slots=True)
 class RawInputs:
-    """Makes inputs of one shape, standardised, of files."""
+    """Makes standardised inputs of one shape from files."""
 
     shape: tuple[int, ...]
     mean: NDArray[np.float64]
@@ -30,16 +28,16 @@ class RawInputs:
     made_by: FrontEnd | PictureOptions
 
     @classmethod
-    def of(cls, found: Any, shape: tuple[int, ...], where: str) -> RawInputs | None:
-        """Those that the contents ``found`` of ``where`` describe; ``None`` for other kinds.
+    def of(cls, data: Any, shape: tuple[int, ...], where: str) -> RawInputs | None:
+        """Parse the contents ``data`` of the file ``where``; ``None`` for other kinds of inputs.
 
         Raises:
-            ValueError: they do not fit inputs of ``shape``.
+            ValueError: they are invalid for inputs of ``shape``.
         """
-        made_of = found.get("of") if isinstance(found, Mapping) else None
+        made_of = data.get("of") if isinstance(data, Mapping) else None
         if not isinstance(made_of, Mapping) or not {"channels", "front_end"} & made_of.keys():
             return None
-        axis, n_axes = found.get("axis"), len(shape)
+        axis, n_axes = data.get("axis"), len(shape)
         if type(axis) is not int or not 0 <= axis < n_axes:
             raise ValueError(f"axis in {where} must be in 0..{n_axes - 1}, got {axis!r}")
         along = [1] * n_axes
@@ -47,7 +45,7 @@ class RawInputs:
         arrays = {}
         for name in ("mean", "deviation"):
             try:
-                arrays[name] = np.array(found.get(name), dtype=np.float64).reshape(along)
+                arrays[name] = np.array(data.get(name), dtype=np.float64).reshape(along)
             except (TypeError, ValueError):
                 raise ValueError(f"{name} in {where} must be {shape[axis]} numbers") from None
             if not np.isfinite(arrays[name]).all():
@@ -61,7 +59,7 @@ class RawInputs:
         return cls(shape, arrays["mean"], arrays["deviation"], made_by)
 
     def read(self, files: Sequence[str | Path | bytes]) -> NDArray[np.float32]:
-        """Inputs ``(N, ...)`` of ``files``, by their paths or, of pictures, their bytes.
+        """Read ``files``, paths or bytes of pictures, into inputs ``(N, ...)``.
 
         Raises:
             ValueError: a file cannot be read, or gives another shape; the message names it.
@@ -85,7 +83,7 @@ class RawInputs:
         if isinstance(self.made_by, FrontEnd):
             if isinstance(file, bytes):
                 raise ValueError("must be the path of a WAV file, got bytes")
-            return read_recording(Path(file), self.made_by)
+            return RecordingReader(self.made_by).read(Path(file))
         reader = PictureReader(self.made_by)
         return reader.read(file if isinstance(file, bytes) else read_bytes(Path(file)))
 
@@ -93,8 +91,4 @@ class RawInputs:
 def _made_by(made_of: Mapping[str, Any]) -> FrontEnd | PictureOptions:
     if "front_end" in made_of:
         return FrontEnd(**made_of["front_end"])
-    options = {name: made_of[name] for name in _ALLOWED if name in made_of}
-    # Pictures that came without a size were all of one.
-    if options.get("size") is not None:
-        options["size"] = tuple(options["size"])
-    return PictureOptions(**options)
+    return PictureOptions(**{name: made_of[name] for name in _ALLOWED if name in made_of})

@@ -17,6 +17,7 @@ from collections.abc import Callable, Container
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -91,6 +92,46 @@ class Fitted:
     qat: Qat
 
 
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """What every training and evaluation of one candidate has in common."""
+
+    workload: Workload
+    task: Task
+    seed: int
+    device: str
+    teacher: TrainedTeacher | None
+    step_guard: Guard
+
+    @property
+    def objective(self) -> Objective:
+        return objective_of(self.task, self.workload)
+
+    def train(self, model: nn.Module, config: TrainingConfig, **hooks: Any) -> None:
+        train(
+            model,
+            self.task.split("train"),
+            config,
+            seed=self.seed,
+            objective=self.objective,
+            device=self.device,
+            teacher=None if self.teacher is None else self.teacher.outputs,
+            step_guard=self.step_guard,
+            **hooks,
+        )
+
+    def quality(self, network: nn.Module) -> Quality:
+        with self.step_guard():
+            # Op by op: a few batches would never pay for compiling, which measuring needs.
+            return evaluate(
+                run_eagerly(network).call,
+                self.task.split("validation"),
+                batch_size=self.workload.batch_size,
+                objective=self.objective,
+                device=self.device,
+            )
+
+
 def fit(
     architecture: Architecture,
     workload: Workload,
@@ -116,11 +157,11 @@ def fit(
             ``teacher`` is set.
         DivergedError: a training loss is not finite.
     """
-    split = task.split("train")
+    setting = _Setting(workload, task, seed, device, teacher, step_guard)
     start: Start
     with step_guard():
         model, start = (
-            _start(architecture, workload, task, config, teacher, seed, device)
+            _start(architecture, config, setting)
             if initial is None
             else (initial.to(device), "supernet")
         )
@@ -130,34 +171,12 @@ def fit(
 
     def look(epoch: int, _: float) -> None:
         if watch is not None and epoch < own.epochs and epoch in watch.epochs:
-            quality = _quality(model.eval(), task, workload, device, step_guard)
+            quality = setting.quality(model.eval())
             model.train()
             watch.report(Look(epoch, own.epochs, start, quality))
 
-    train(
-        model,
-        split,
-        own,
-        seed=seed,
-        objective=objective_of(task, workload),
-        device=device,
-        teacher=None if teacher is None else teacher.outputs,
-        on_epoch=look,
-        checkpoints=checkpoints,
-        step_guard=step_guard,
-    )
-    fitted = recover(
-        model,
-        architecture,
-        workload,
-        task,
-        config,
-        seed=seed,
-        device=device,
-        teacher=teacher,
-        step_guard=step_guard,
-    )
-    return replace(fitted, start=start)
+    setting.train(model, own, on_epoch=look, checkpoints=checkpoints)
+    return replace(_recover(model, architecture, config, setting), start=start)
 
 
 def recover(
@@ -168,76 +187,52 @@ def recover(
     config: TrainingConfig,
     *,
     seed: int,
-    device: str = "cpu",
-    teacher: TrainedTeacher | None = None,
-    step_guard: Guard = nullcontext,
 ) -> Fitted:
-    """Steps 2 and 3 of the module's description; may modify the trained ``model`` in place.
+    """Steps 2 and 3 of the module's description, on the CPU; may modify ``model`` in place.
 
     Raises:
-        ValueError: as ``fit`` does.
-        DivergedError: a training loss is not finite.
+        ValueError, DivergedError: as ``fit`` does.
     """
+    setting = _Setting(workload, task, seed, "cpu", None, nullcontext)
+    return _recover(model, architecture, config, setting)
 
+
+def _recover(
+    model: nn.Module, architecture: Architecture, config: TrainingConfig, setting: _Setting
+) -> Fitted:
     def tune(network: nn.Module, masks: Masks) -> None:
-        train(
-            network,
-            task.split("train"),
-            short(config, config.recovery.share),
-            seed=seed,
-            objective=objective_of(task, workload),
-            device=device,
-            teacher=None if teacher is None else teacher.outputs,
-            hold=masks.apply_,
-            step_guard=step_guard,
-        )
-
-    def quality(network: nn.Module) -> Quality:
-        return _quality(network, task, workload, device, step_guard)
+        setting.train(network, short(config, config.recovery.share), hold=masks.apply_)
 
     def compressed(network: nn.Module) -> nn.Module:
-        with step_guard():
+        with setting.step_guard():
             return compress(network, architecture)
 
     def masks_of(network: Transformer) -> Masks:
-        with step_guard():
+        with setting.step_guard():
             return Masks.of(network, architecture)
 
     if isinstance(model, Transformer) and (masks := masks_of(model)).weights:
         tune(model, masks)
-    uncompressed = quality(model)
+    uncompressed = setting.quality(model)
     validation = uncompressed
     if any(block.compression != Compression() for block in architecture.blocks):
-        validation = quality(compressed(model))
+        validation = setting.quality(compressed(model))
     plain = Fitted(model, "random", uncompressed, validation, "not needed")
     lost = uncompressed.value - validation.value
     if not is_quantised(architecture) or lost <= config.recovery.qat_threshold:
         return plain
     assert isinstance(model, Transformer)
-    with step_guard():
+    with setting.step_guard():
         fake = fake_quantised(model, architecture)
     tune(fake, masks_of(fake))
-    with step_guard():
-        aware = build(architecture, workload, generator_seed=seed).to(device)
+    with setting.step_guard():
+        aware = build(architecture, setting.workload, generator_seed=setting.seed)
+        aware = aware.to(setting.device)
         aware.load_state_dict(fake.state_dict())
-    again = quality(compressed(aware.eval()))
+    again = setting.quality(compressed(aware.eval()))
     if again.value > validation.value:
         return replace(plain, model=aware, validation=again, qat="kept")
     return replace(plain, qat="no better")
-
-
-def _quality(
-    network: nn.Module, task: Task, workload: Workload, device: str, step_guard: Guard
-) -> Quality:
-    with step_guard():
-        # Op by op: a few batches would never pay for compiling, which measuring needs.
-        return evaluate(
-            run_eagerly(network).call,
-            task.split("validation"),
-            batch_size=workload.batch_size,
-            objective=objective_of(task, workload),
-            device=device,
-        )
 
 
 def as_started(config: TrainingConfig, start: Start) -> TrainingConfig:
@@ -269,28 +264,24 @@ def fits_in(teacher: Architecture, architecture: Architecture) -> bool:
 
 
 def _start(
-    architecture: Architecture,
-    workload: Workload,
-    task: Task,
-    config: TrainingConfig,
-    teacher: TrainedTeacher | None,
-    seed: int,
-    device: str,
+    architecture: Architecture, config: TrainingConfig, setting: _Setting
 ) -> tuple[nn.Module, Start]:
+    teacher, device = setting.teacher, setting.device
     wanted = teacher is not None and config.recovery.inherit_share is not None
     if teacher is None or not wanted or not fits_in(teacher.architecture, architecture):
-        return build_network(architecture, workload, generator_seed=seed).to(device), "random"
+        network = build_network(architecture, setting.workload, generator_seed=setting.seed)
+        return network.to(device), "random"
     model = inherit(
         teacher.model,
         teacher.architecture,
         architecture,
-        workload,
+        setting.workload,
         importance=importance(
             teacher.model,
-            task.split("train"),
+            setting.task.split("train"),
             config.batch_size,
             device,
-            objective_of(task, workload),
+            setting.objective,
         ),
     )
     return model.to(device), "teacher"

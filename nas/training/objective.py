@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -64,12 +63,12 @@ def learnt_outputs(objective: object, model: Any, inputs: Tensor, targets: Tenso
     """Outputs of ``model`` on a training batch, for the loss of ``objective``."""
     if isinstance(objective, TeacherForcing):
         return objective.forced(model, inputs, targets)
-    found: Tensor = model(inputs)
-    return found
+    outputs: Tensor = model(inputs)
+    return outputs
 
 
 class Classification(Objective):
-    """Cross-entropy and quality: ``outputs`` are ``(B, C)`` logits, targets ``(B,)`` classes."""
+    """Cross-entropy and accuracy: ``outputs`` are ``(B, C)`` logits, targets ``(B,)`` classes."""
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
         """See ``Objective.loss``."""
@@ -83,7 +82,7 @@ class Classification(Objective):
         return np.stack([right_B, np.ones_like(right_B)], axis=1)
 
     def quality(self, figures: Floats) -> Floats:
-        """Quality."""
+        """Accuracy."""
         return ratio(figures)
 
     def standard_error(self, figures_NS: Floats) -> float:
@@ -96,46 +95,10 @@ class Classification(Objective):
         return math.sqrt(smoothed * (1 - smoothed) / (n + 4))
 
 
-class LanguageModelling(Objective):
-    """Cross-entropy of the next token, and bits per byte ``b`` as the quality ``2**-b``.
-
-    ``outputs`` are ``(B, T, C)`` logits, targets ``(B, T)`` tokens. Sizes are the bytes of text of
-    a sample's targets, so that figures of different tokenisers are comparable. The jackknife's
-    standard error is too small, as neighbouring samples of a text are alike.
-    """
-
-    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-        """See ``Objective.loss``."""
-        return F.cross_entropy(
-            outputs.flatten(0, -2), targets.flatten(), label_smoothing=label_smoothing
-        )
-
-    def figures(
-        self, outputs: Tensor, targets: NDArray[np.int64], sizes_B: NDArray[np.int64] | None
-    ) -> Floats:
-        """Bits of the targets of each sample, and its bytes.
-
-        Raises:
-            ValueError: there are no sizes.
-        """
-        if sizes_B is None:
-            raise ValueError("sizes of a language modelling split must be its samples' bytes")
-        nats_BT = F.cross_entropy(
-            outputs.transpose(1, 2), torch.from_numpy(targets), reduction="none"
-        )
-        bits_B = nats_BT.sum(dim=1).double().numpy() / math.log(2)
-        return np.stack([bits_B, sizes_B.astype(float)], axis=1)
-
-    def quality(self, figures: Floats) -> Floats:
-        """``2**-b`` of ``b`` bits per byte."""
-        quality: Floats = np.exp2(-ratio(figures))
-        return quality
-
-
 def ratio(figures: Floats) -> Floats:
     """Divide the first figure by the second, of ``(..., 2)``."""
-    found: Floats = figures[..., 0] / figures[..., 1]
-    return found
+    quotient: Floats = figures[..., 0] / figures[..., 1]
+    return quotient
 
 
 def jackknife(figures_NS: Floats, quality: Callable[[Floats], Floats]) -> float:

@@ -1,11 +1,102 @@
-"""The objective of each task."""
+"""The objective of each kind of task.
+
+Shape legend: B batch, T tokens, H height, W width, C classes, S figures of a sample.
+"""
 
 from __future__ import annotations
 
-from nas.tasks.base import Task
-from nas.training.dense import SegmentationObjective
-from nas.training.objective import Classification, LanguageModelling, Objective
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nas.tasks.base import IGNORED, Task
+from nas.training.objective import Classification, Floats, Objective, ratio
 from search_spaces.workload import Kind, Workload
+
+
+class LanguageModelling(Objective):
+    """Cross-entropy of the next token, and bits per byte ``b`` as the quality ``2**-b``.
+
+    ``outputs`` are ``(B, T, C)`` logits, targets ``(B, T)`` tokens. Sizes are the bytes of text of
+    a sample's targets, so that figures of different tokenisers are comparable. The jackknife's
+    standard error is too small, as neighbouring samples of a text are alike.
+    """
+
+    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+        """See ``Objective.loss``."""
+        return F.cross_entropy(
+            outputs.flatten(0, -2), targets.flatten(), label_smoothing=label_smoothing
+        )
+
+    def figures(
+        self, outputs: Tensor, targets: NDArray[np.int64], sizes_B: NDArray[np.int64] | None
+    ) -> Floats:
+        """Bits of the targets of each sample, and its bytes.
+
+        Raises:
+            ValueError: there are no sizes.
+        """
+        if sizes_B is None:
+            raise ValueError("sizes of a language modelling split must be its samples' bytes")
+        nats_BT = F.cross_entropy(
+            outputs.transpose(1, 2), torch.from_numpy(targets), reduction="none"
+        )
+        bits_B = nats_BT.sum(dim=1).double().numpy() / math.log(2)
+        return np.stack([bits_B, sizes_B.astype(float)], axis=1)
+
+    def quality(self, figures: Floats) -> Floats:
+        """``2**-b`` of ``b`` bits per byte."""
+        quality: Floats = np.exp2(-ratio(figures))
+        return quality
+
+
+class SegmentationObjective(Objective):
+    """Cross-entropy of each pixel, and the mean intersection over union of classes.
+
+    ``outputs`` are ``(B, H, W, C)`` logits, targets ``(B, H, W)`` classes; pixels that are
+    ``IGNORED`` do not count. The mean is over classes that occur in targets or predictions.
+    Intersections and unions are summed over all samples (Everingham et al. 2010), not averaged.
+    """
+
+    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+        """The mean over pixels that are not ignored."""
+        total = F.cross_entropy(
+            outputs.flatten(0, -2),
+            targets.flatten(),
+            ignore_index=IGNORED,
+            label_smoothing=label_smoothing,
+            reduction="sum",
+        )
+        return total / (targets != IGNORED).sum().clamp_min(1)
+
+    def figures(
+        self, outputs: Tensor, targets: NDArray[np.int64], sizes_B: NDArray[np.int64] | None
+    ) -> Floats:
+        """Pixels of the intersection and of the union of each class, ``(B, 2 C)``."""
+        n_classes = outputs.shape[-1]
+        predicted_BHW = outputs.argmax(dim=-1).numpy()
+        counts_B = []
+        for predicted, right in zip(predicted_BHW, targets, strict=True):
+            counts = right != IGNORED
+            pairs = np.bincount(
+                right[counts] * n_classes + predicted[counts], minlength=n_classes**2
+            ).reshape(n_classes, n_classes)
+            shared = np.diag(pairs)
+            counts_B.append(np.concatenate([shared, pairs.sum(0) + pairs.sum(1) - shared]))
+        return np.array(counts_B, dtype=np.float64)
+
+    def quality(self, figures: Floats) -> Floats:
+        """Mean intersection over union; 0 where there is no pixel at all."""
+        shared, union = np.split(figures, 2, axis=-1)
+        is_there = union > 0
+        shares = np.divide(shared, union, out=np.zeros_like(shared), where=is_there)
+        mean: Floats = shares.sum(axis=-1) / np.maximum(is_there.sum(axis=-1), 1)
+        return mean
+
 
 # Tasks whose metric reads more than arrays, such as answers' texts, have their own objective.
 OBJECTIVES: dict[Kind, Objective] = {
@@ -22,7 +113,7 @@ def objective_of(task: Task, workload: Workload) -> Objective:
     Raises:
         ValueError: there is neither.
     """
-    own: Objective | None = getattr(task, "objective", None)
+    own: Objective | None = task.objective
     if own is not None:
         return own
     if workload.kind not in OBJECTIVES:

@@ -19,9 +19,9 @@ from text_fakes import (
 )
 
 from nas.tasks.base import SPLITS
-from nas.tasks.base.carried import carried_by
+from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.base.checks import check_data
-from nas.tasks.base.metric import METRICS, metric_of
+from nas.tasks.base.metric import METRICS
 from nas.tasks.registry import get_task
 from nas.training.config import TrainingConfig
 from nas.training.evaluate import evaluate
@@ -219,14 +219,14 @@ def test_its_data_can_be_checked_and_its_labels_go_with_it(task, workload):
     assert not found.errors and not any("leak" in line for line in found.warnings)
     for name in SPLITS:
         assert found.splits[name]["samples"] == len(task.split(name))
-    carried = carried_by(task)
+    carried = artifact_files_of(task)
     if "labels.json" in carried:
         assert len(json.loads(carried["labels.json"])["labels"]) == workload.n_classes
 
 
 def test_what_goes_with_it_says_how_inputs_are_made(task, workload):
     """Whoever has the artifact alone can give it inputs."""
-    carried, inputs = carried_by(task), task.split("train").inputs
+    carried, inputs = artifact_files_of(task), task.split("train").inputs
     if workload.is_image:
         made = json.loads(carried["preprocessing.json"])
         shape = [-1 if i == made["axis"] + 1 else 1 for i in range(inputs.ndim)]
@@ -252,7 +252,7 @@ def test_there_is_no_other_split(task):
 
 
 def test_its_metric_is_known_and_reads_back(task):
-    metric = metric_of(task)
+    metric = task.metric
     assert METRICS[metric.key] is metric
     for share in (0.125, 0.5, 0.97):
         assert metric.share(metric.score(share)) == pytest.approx(share)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from nas.core.files import write_json
 from nas.exporting.formats.python import SOURCE, STORED, PythonFormat, read_labels
-from nas.tasks.base.carried import LABELS, PREPROCESSING, TOKENIZER, VOCABULARY
+from nas.tasks.base.artifact_files import LABELS, PREPROCESSING, TOKENIZER, VOCABULARY
 from nas.training.weights import read_description
 
 CONFIG = "config.json"

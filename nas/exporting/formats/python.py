@@ -14,7 +14,7 @@ from nas.core.files import read_json
 from nas.exporting.formats.base import ExportFormat, Loaded
 from nas.exporting.formats.network import compressed_network
 from nas.exporting.formats.standalone_source import write_source
-from nas.tasks.base.carried import LABELS
+from nas.tasks.base.artifact_files import LABELS
 from nas.training.weights import read_description
 from search_spaces.architecture import Precision
 

@@ -1,50 +1,43 @@
-"""One recording from a WAV file, and what a network sees of it.
+"""Log mel spectra of a recording.
 
 The front end is that of speech recognition: power spectra of windows of ``window_ms`` every
 ``hop_ms`` (Hann), summed by triangular filters that are evenly spread on the mel scale (Davis and
 Mermelstein 1980), ``mel = 2595 log10(1 + hertz / 700)`` (O'Shaughnessy 1987), in natural
-logarithms. It is computed once, when the data are read; joules are of the network alone.
+logarithms. It runs once, when the data are read: its joules are not measured.
 
 Shape legend: S samples of a signal, T frames, F frequencies, M mel bands.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import struct
-import warnings
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tasks.audio.wav_head import read_beginning
+from nas.tasks.audio.wav import MAX_RATE
 
-# Seconds of a recording that are read at most, and beyond what is kept, for a filter's sake.
-_MOST_S, FILTER_S = 101.0, 0.1
-_MAX_RATE = 768_000
-# Of the ratio of two rates.
+# Seconds that a resampling filter needs beyond the duration.
+FILTER_S = 0.1
+# Largest numerator and denominator of the ratio of two rates.
 _MOST_TAPS = 50_000
-# Of full scale, squared: about the noise of 16 bits. Silence has a finite logarithm.
+# Square of a share of full scale, about the noise of 16 bits: silence needs a logarithm.
 _FLOOR = 1e-8
-_FULL_SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31}
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class FrontEnd:
-    """How recordings become ``(1, n_mels, frames)``.
+    """Options of log mel spectra ``(1, n_mels, frames)``.
 
-    ``duration_s`` is what is kept of each recording, from its beginning; shorter ones are filled
-    up with silence. Filters lie between ``low_hz`` and half of ``sample_rate``.
+    Recordings are cut after ``duration_s``, shorter ones padded with silence. Filters lie between
+    ``low_hz`` and half of ``sample_rate``.
 
     Raises:
-        ValueError: a field is not what it must be.
+        ValueError: a field is not allowed.
     """
 
     sample_rate: int = 16_000
@@ -56,7 +49,7 @@ class FrontEnd:
 
     def __post_init__(self) -> None:
         """Validate every field."""
-        for name, most in (("sample_rate", _MAX_RATE), ("n_mels", 512)):
+        for name, most in (("sample_rate", MAX_RATE), ("n_mels", 512)):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= most:
                 raise ValueError(f"{name} must be an integer in 1..{most}, got {value!r}")
@@ -82,7 +75,7 @@ class FrontEnd:
 
     @property
     def n_samples(self) -> int:
-        """Of a recording as it is kept."""
+        """Samples of a recording after resampling."""
         return round(self.duration_s * self.sample_rate)
 
     @property
@@ -112,14 +105,23 @@ class FrontEnd:
     def _n_fft(self) -> int:
         return int(2 ** math.ceil(math.log2(self.window)))
 
-    def log_mel(self, signal_S: Floats) -> NDArray[np.float32]:
-        """``(1, n_mels, n_frames)`` of a signal with ``sample_rate`` samples a second."""
+    def values(self, signal_S: Floats, rate: int) -> NDArray[np.float32]:
+        """``(1, n_mels, n_frames)`` of a signal with ``rate`` samples a second."""
+        if rate != self.sample_rate:
+            from scipy.signal import resample_poly
+
+            signal_S = signal_S[: math.ceil((self.duration_s + FILTER_S) * rate)]
+            up, down = Fraction(self.sample_rate, rate).as_integer_ratio()
+            if max(up, down) > _MOST_TAPS:
+                # Avoid a filter of a million taps for a rate that no recording has.
+                nearest = Fraction(up, down).limit_denominator(_MOST_TAPS)
+                up, down = nearest.as_integer_ratio() if nearest else (1, _MOST_TAPS)
+            signal_S = resample_poly(signal_S, up, down)
         reach = (self.n_frames - 1) * self.hop + max(self.window, self.hop)
         padded = np.zeros(max(reach, self.n_samples))
-        kept = signal_S[: self.n_samples]
-        padded[: len(kept)] = kept
+        padded[: min(len(signal_S), self.n_samples)] = signal_S[: self.n_samples]
         frames = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop]
-        # A periodic Hann window, as spectral analysis wants it.
+        # A periodic Hann window, as spectral analysis needs it.
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
         spectra_TF = np.fft.rfft(frames[: self.n_frames] * hann, self._n_fft)
         power_TF = np.abs(spectra_TF) ** 2 / (hann**2).sum() / self._n_fft
@@ -127,92 +129,10 @@ class FrontEnd:
         return log_MT.astype(np.float32)[None]
 
 
-def read_recording(path: Path, front_end: FrontEnd) -> NDArray[np.float32]:
-    """What a network sees of the WAV file at ``path``.
-
-    Raises:
-        ValueError: it cannot be read, or is no WAV file of 8, 16, 24, 32 bits or floats.
-    """
-    sound = read_sound(path, front_end.duration_s + FILTER_S)
-    return seen_by_network(sound.signal, sound.rate, front_end)
-
-
-def seen_by_network(signal_S: Floats, rate: int, front_end: FrontEnd) -> NDArray[np.float32]:
-    """What a network sees of a signal with ``rate`` samples a second."""
-    if rate != front_end.sample_rate:
-        from scipy.signal import resample_poly
-
-        signal_S = signal_S[: math.ceil((front_end.duration_s + FILTER_S) * rate)]
-        up, down = Fraction(front_end.sample_rate, rate).as_integer_ratio()
-        if max(up, down) > _MOST_TAPS:
-            # A filter of a million taps for a rate that no recording has.
-            nearest = Fraction(up, down).limit_denominator(_MOST_TAPS)
-            up, down = nearest.as_integer_ratio() if nearest else (1, _MOST_TAPS)
-        signal_S = resample_poly(signal_S, up, down)
-    return front_end.log_mel(signal_S)
-
-
-class Sound(NamedTuple):
-    """The beginning of a recording: ``signal`` is the mean of its channels, full scale at 1.
-
-    ``rate`` is in samples a second; ``duration_s`` is of the whole recording.
-    """
-
-    signal: Floats
-    rate: int
-    duration_s: float
-
-
-def read_wav(path: Path, most_s: float = _MOST_S) -> tuple[Floats, int]:
-    """The signal and the rate of ``read_sound``."""
-    sound = read_sound(path, most_s)
-    return sound.signal, sound.rate
-
-
-def read_sound(path: Path, most_s: float) -> Sound:
-    """Read the first ``most_s`` seconds of a WAV file, and no more.
-
-    Raises:
-        ValueError: as ``read_recording`` does.
-    """
-    from scipy.io import wavfile
-
-    try:
-        if path.stat().st_size == 0:
-            raise ValueError("must have more than 0 bytes, got 0")
-        raw, duration_s = read_beginning(path, most_s)
-    except OSError as error:
-        raise ValueError(f"must be readable: {error.strerror}") from None
-    with warnings.catch_warnings():
-        # Of chunks that hold no sound, such as tags.
-        warnings.simplefilter("ignore", wavfile.WavFileWarning)
-        try:
-            rate, values = wavfile.read(io.BytesIO(raw))
-        except (ValueError, EOFError, struct.error, KeyError, IndexError, TypeError) as error:
-            # What its reader raises for other formats and damaged files.
-            text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"must be a whole WAV file: {text}") from None
-        except Exception as error:
-            raise ValueError(f"must be a whole WAV file: {type(error).__name__}") from None
-    if not 1 <= rate <= _MAX_RATE:
-        raise ValueError(f"must have at most {_MAX_RATE} samples a second, got {rate}")
-    if values.size == 0:
-        raise ValueError("must hold sound, and holds no sample")
-    kind = values.dtype.str[1:]
-    if kind not in _FULL_SCALE and values.dtype.kind != "f":
-        raise ValueError(f"must have 8, 16, 24 or 32 bits or floats, got {values.dtype}")
-    signal = values.astype(np.float64)
-    if kind == "u1":
-        signal -= 128
-    signal /= _FULL_SCALE.get(kind, 1.0)
-    signal_S = signal if signal.ndim == 1 else signal.mean(axis=1)
-    return Sound(signal_S, int(rate), len(signal_S) / rate if duration_s is None else duration_s)
-
-
 def _mel(hertz: float) -> float:
     return 2595 * math.log10(1 + hertz / 700)
 
 
 def _hertz(mel: Floats) -> Floats:
-    found: Floats = 700 * (10 ** (mel / 2595) - 1)
-    return found
+    hertz: Floats = 700 * (10 ** (mel / 2595) - 1)
+    return hertz

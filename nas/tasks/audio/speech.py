@@ -1,73 +1,64 @@
 """Keyword classification from folders of WAV files.
 
-A task is a YAML file::
-
-    name: keywords
-    kind: speech
-    data: recordings             # a folder of folders named after classes; or train, ...
-    sample_rate: 16000           # others are resampled
-    duration_s: 1.0              # longer recordings are cut, shorter ones filled up with silence
-    n_mels: 40                   # bands, what an image's height is
-    hop_ms: 10                   # a frame each, what an image's width is
-    speaker_before: _nohash_     # of a file's name, the part before this names the speaker
-
-Splits are those of images (``nas.tasks.base.samples``); recordings of one speaker, where the names
-of files tell him, are never in two. The network sees ``(1, n_mels, frames)``, in patches as it
-sees images; each band is standardised by the training split.
+The network reads log mel spectra ``(1, n_mels, frames)`` in patches, as it reads images; each band
+is standardised by the training split. Recordings of one speaker, if file names contain the
+speaker, are never in two splits. See ``docs/images.md``.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nas.tasks.audio.padding import RecordingReader
 from nas.tasks.audio.recording import FrontEnd
-from nas.tasks.base.prepared import Prepared, PreparedClassification
+from nas.tasks.audio.recording_reader import RecordingReader
+from nas.tasks.base.array_task import ArrayClassification
 from nas.tasks.base.problems import Problems
-from nas.tasks.base.samples import SOURCE_KEYS, Sample, Sources, class_files
-from nas.tasks.base.task_file import TaskFile
+from nas.tasks.base.sources import Sample, class_files
 
 
-def speech_task(file: TaskFile) -> PreparedClassification:
-    """The task that a user's file of kind ``speech`` describes.
+@dataclass(frozen=True, slots=True)
+class SpeechOptions(FrontEnd):
+    """The front end; the part of a file name before ``speaker_before`` names the speaker.
 
     Raises:
-        ValueError: a key is missing, unknown, or its value not allowed.
+        ValueError: a field is not allowed.
     """
-    own = [f.name for f in fields(FrontEnd)]
-    keys = ("name", *SOURCE_KEYS, *own, "speaker_before")
-    file.check_keys(allowed=keys, required=("name",))
-    front_end = FrontEnd(**file.given(own))
-    mark = file.options.get("speaker_before")
-    if mark is not None and not (isinstance(mark, str) and mark):
-        raise ValueError(f"speaker_before must be a text, got {mark!r}")
-    reader = RecordingReader(front_end)
-    prepared = Prepared(
-        Sources.from_file(file, "classes"),
-        {"front_end": asdict(front_end), "speaker_before": mark},
-        partial(_samples, reader=reader, mark=mark),
-        axis=1,
-        what="recordings",
-        reader=reader,
-    )
-    return PreparedClassification(file.options["name"], prepared, kind=file.kind)
+
+    speaker_before: str | None = None
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        # Without arguments `super` names the class as it was before it had slots.
+        super(SpeechOptions, self).__post_init__()
+        mark = self.speaker_before
+        if mark is not None and not (isinstance(mark, str) and mark):
+            raise ValueError(f"speaker_before must be a text, got {mark!r}")
 
 
-def _samples(
-    source: Any, problems: Problems, *, reader: RecordingReader, mark: str | None
-) -> list[Sample]:
-    if not isinstance(source, Path):
-        problems.add(f"recordings must be in a folder, got {sorted(source)}")
-        return []
-    return [
-        Sample(str(path), label, partial(reader.read, path), _speaker(path, mark))
-        for path, label in class_files(source, (".wav",), problems)
-    ]
+class Speech(ArrayClassification):
+    """Recordings into classes."""
 
+    kind = "speech"
+    noun = "recordings"
+    options_type = SpeechOptions
+    has_parts = True
+    axis = 1
+    reader_type = RecordingReader
+    reader: RecordingReader
 
-def _speaker(path: Path, mark: str | None) -> str | None:
-    before, found, _ = path.name.partition(mark) if mark else ("", "", "")
-    return before if found else None
+    def rows(self, source: Any, problems: Problems) -> list[Sample]:
+        """See ``FileTask.rows``."""
+        if not isinstance(source, Path):
+            problems.add(f"recordings must be in a folder, got {sorted(source)}")
+            return []
+        return [
+            Sample(str(path), label, partial(self.reader.read, path), self._speaker(path))
+            for path, label in class_files(source, (".wav",), problems)
+        ]
+
+    def _speaker(self, path: Path) -> str | None:
+        mark = self.options.speaker_before
+        return path.name.partition(mark)[0] if mark and mark in path.name else None

@@ -1,14 +1,14 @@
-"""What a task is: named splits of arrays, and the workload a model of it runs.
-
-A task may say what it is judged by in an attribute ``metric`` (``nas.tasks.base.metric``; quality
-where it does not), and what its networks are trained for in ``objective``
-(``nas.training.objective``; that of its workload's kind where it does not).
-"""
+"""What a task is: named splits of arrays, the workload of its models, and how they are judged."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from nas.tasks.base.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+# In targets of pixels: neither trained on nor evaluated.
+IGNORED = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,9 @@ class Split:
     """Inputs and targets of one split, aligned on the first axis.
 
     ``inputs`` is ``(N, channels, height, width)`` float32 for images, ``(N, T)`` int64 for
-    tokens; ``targets`` is ``(N,)`` int64 for classes, of more axes where the objective has it so:
-    ``(N, T)`` next tokens. ``sizes``, ``(N,)``, is what the metric counts samples by, where it
-    does: the bytes of text of each.
+    tokens. ``targets`` is ``(N,)`` int64 for classes; other objectives have further axes, such as
+    ``(N, T)`` next tokens. ``sizes``, ``(N,)``, is the weight of each sample where the metric
+    needs one: its bytes of text.
     """
 
     inputs: NDArray[np.float32] | NDArray[np.int64]
@@ -51,25 +53,55 @@ class Split:
         return len(self.targets)
 
 
-class Task(Protocol):
-    """A problem whose test split is never used to choose anything."""
+class Task(ABC):
+    """A problem whose test split never reaches anything that chooses.
 
-    @property
-    def name(self) -> str:
-        """How a user names it."""
-        ...
+    Subclasses set ``name`` and implement ``workload`` and ``split``; every other member has a
+    default.
+    """
 
+    name: str
+    #: The kind as task files name it; ``None`` accepts the recipes of the workload's kind.
+    kind: str | None = None
+    #: Unit of the quality that a search maximises.
+    metric: Metric = ACCURACY
+
+    @abstractmethod
     def workload(self, batch_size: int) -> Workload:
-        """The forward pass that a model of this task runs."""
-        ...
+        """Return the forward pass that a model of this task runs."""
 
+    @abstractmethod
     def split(self, name: SplitName) -> Split:
-        """One of ``train``, ``validation``, ``test``.
+        """Return one of ``train``, ``validation``, ``test``.
 
         Raises:
             ValueError: there is no split of that name.
         """
-        ...
+
+    @cached_property
+    def objective(self) -> Any:
+        """``nas.training.objective.Objective``; ``None`` means that of the workload's kind."""
+        return None
+
+    def about(self) -> Mapping[str, Any]:
+        """Return plain data about the samples; ``nas.tasks.base.checks`` lists the keys.
+
+        Raises:
+            DataError: the data are invalid; it contains all problems.
+        """
+        return {}
+
+    def warnings(self) -> Sequence[str]:
+        """Lines about data that are allowed but seldom intended."""
+        return ()
+
+    def notes(self) -> Sequence[str]:
+        """Lines about data that are not read, or not read as one may expect."""
+        return ()
+
+    def artifact_files(self) -> Mapping[str, str]:
+        """Texts by file name that an artifact needs for raw inputs; see ``artifact_files``."""
+        return {}
 
 
 def check_split_name(name: str) -> None:

@@ -1,8 +1,7 @@
-"""Arrays from files: NumPy's ``.npy`` and ``.npz``, and IDX as MNIST comes in, packed or not.
+"""Read arrays: NumPy's ``.npy`` and ``.npz``, and IDX, MNIST's format, gzipped or not.
 
-IDX, as http://yann.lecun.com/exdb/mnist (LeCun et al. 1998) describes it: two zero bytes, one for
-the type, one for the number of axes, their lengths as big-endian 32-bit numbers, then the values.
-Nothing here unpickles.
+IDX (http://yann.lecun.com/exdb/mnist, LeCun et al. 1998): two zero bytes, one for the type, one
+for the number of axes, their lengths as big-endian 32-bit numbers, then the values. No pickle.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from nas.tasks.base.problems import named
 
 Read = TypeVar("Read")
 
-# By version; each returns the shape, the order and the type that a file's head claims.
+# By version; each returns the shape, order and type in a file's header.
 _NPY_HEADS: Mapping[tuple[int, int], Callable[[IO[bytes]], Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -32,7 +31,7 @@ _IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """The array in a ``.npy`` file or an IDX file, which may end in ``.gz``.
+    """Read a ``.npy`` file or an IDX file, which may end in ``.gz``.
 
     Raises:
         ValueError: the file is missing, empty, damaged, or holds Python objects; the message
@@ -42,35 +41,35 @@ def read_array(path: Path) -> NDArray[Any]:
 
 
 def read_named_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """The arrays called ``names`` in a ``.npz`` file.
+    """Read the arrays called ``names`` from a ``.npz`` file.
 
     Raises:
-        ValueError: as ``read_array``, or an array is not there.
+        ValueError: as ``read_array``, or an array is missing.
     """
 
     def read(path: Path) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(path) as packed:
-            held = [m.removesuffix(".npy") for m in packed.namelist() if m.endswith(".npy")]
-            missing = [name for name in names if name not in held]
+            arrays = [m.removesuffix(".npy") for m in packed.namelist() if m.endswith(".npy")]
+            missing = [name for name in names if name not in arrays]
             if missing:
-                raise ValueError(f"must hold an array {missing[0]!r}, got {named(held)}")
+                raise ValueError(f"must hold an array {missing[0]!r}, got {named(arrays)}")
             return {name: _read_member(packed, f"{name}.npy") for name in names}
 
     return _guarded(path, read)
 
 
 def _read_member(packed: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """The array called ``name``, once its head is known to claim no more than is there."""
-    # Read from the very entry that was checked: ``np.load`` would prefer one without the ending.
+    """Read the array called ``name`` after checking its header."""
+    # ``np.load`` would prefer another entry, without the ending, to the one that was checked.
     entry = packed.getinfo(name)
     _check_member(packed, entry)
     with packed.open(entry) as handle:
-        found: NDArray[Any] = np.lib.format.read_array(handle, allow_pickle=False)
-    return found
+        array: NDArray[Any] = np.lib.format.read_array(handle, allow_pickle=False)
+    return array
 
 
 def _check_member(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """Refuse an array whose head claims more values than its file has, or that is hardly there."""
+    """Refuse an array whose header claims more values than its file has."""
     name = entry.filename
     check_unpacked(entry.file_size, entry.compress_size)
     with packed.open(entry) as handle:
@@ -88,7 +87,7 @@ def _check_member(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
 
 
 def _check_width(dtype: np.dtype[Any]) -> None:
-    # Of values without a width, any number takes no byte.
+    # Any number of values without a width takes no byte.
     if dtype.itemsize == 0:
         raise ValueError(f"must hold values of a byte or more, got {dtype}")
 
@@ -99,20 +98,20 @@ def _guarded(path: Path, read: Callable[[Path], Read]) -> Read:
             raise ValueError("must hold an array, and is empty")
         return read(path)
     except OSError as error:
-        # Also what gzip raises for damaged files, which has no strerror.
+        # gzip raises one without strerror for damaged files.
         raise ValueError(f"{path} must be readable: {error.strerror or error}") from None
     except MemoryError:
         size = path.stat().st_size
         raise ValueError(f"{path} must fit into memory, and its {size:,} bytes do not") from None
     except ValueError as error:
-        raise ValueError(f"{path} {_said(error)}") from None
+        raise ValueError(f"{path} {_cause(error)}") from None
     except Exception as error:
-        # Heads, checksums and packings have errors of their own, of a dozen types.
-        said = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise ValueError(f"{path} must be a whole file of arrays: {said}") from None
+        # Headers, checksums and compression raise a dozen types.
+        cause = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise ValueError(f"{path} must be a whole file of arrays: {cause}") from None
 
 
-def _said(error: ValueError) -> str:
+def _cause(error: ValueError) -> str:
     text = str(error).strip().splitlines()[0]
     if text.startswith("must "):
         return text
@@ -122,9 +121,9 @@ def _said(error: ValueError) -> str:
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
-    found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    _check_width(found.dtype)
-    return found
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    _check_width(array.dtype)
+    return array
 
 
 def _read_idx(path: Path) -> NDArray[Any]:

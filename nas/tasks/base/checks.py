@@ -1,19 +1,11 @@
-"""All that can be said of a task's data before anything is trained on them.
+"""All checks of a task's data before anything is trained on them.
 
-Any task can be checked. What its kind contributes:
-
-* What is wrong is a ``DataError`` (``nas.tasks.base.problems``), raised by ``split`` or ``about``,
-  which has a line for each problem: file, row, what must be and what is. Collect with ``Problems``
-  while reading, go on after each, and call ``check()`` where nothing further can be read.
-* ``about()``, if the task has one, returns plain data. Used are ``classes`` (names in order),
-  ``samples`` and ``of_classes`` (numbers for each split, the latter in the order of the classes),
-  and ``repeats`` (``nas.tasks.base.splits``). What is missing is found from the arrays.
-* ``warnings()``, if there is one, returns lines about what is allowed but seldom meant.
-* ``notes()``, if there is one, returns lines about what of the data is not read, or otherwise than
-  one may think: files, folders, depths. ``nas search`` says them, and warnings of lengths.
-
-What holds for all kinds is warned of here: leaks between splits, samples that repeat, classes that
-are rare or missing, and held-out data too few to tell candidates apart.
+Errors are ``DataError`` (``nas.tasks.base.problems``), raised by ``Task.split`` or ``about``, with
+a line for each problem: file, row, what is required and the value. ``Task.about`` may have
+``classes`` (names in order), ``samples`` and ``of_classes`` (numbers for each split, the latter in
+the order of the classes), and ``repeats`` (``nas.tasks.base.splits``); missing ones are computed
+from the arrays. Warnings that hold for all kinds are made here: leaks between splits, samples that
+repeat, classes that are rare or missing, and held-out data too few to compare candidates.
 """
 
 from __future__ import annotations
@@ -24,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from nas.tasks.base import SPLITS, SplitName, Task
+from nas.tasks.base import SPLITS, Split, SplitName, Task
 from nas.tasks.base.labels import similar_classes
 from nas.tasks.base.lengths import OF_LENGTHS
 from nas.tasks.base.problems import DataError
-from nas.tasks.base.splits import array_digests, class_counts, majority, repeats
+from nas.tasks.base.splits import array_digests, majority, repeats
 
 SCHEMA_VERSION = 1
 _UNEVEN, _RARE, _WIDE_SE = 0.8, 10, 0.02
@@ -37,7 +29,7 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What is wrong with a task's data, what is unusual, and what they are."""
+    """Errors and warnings of a task's data, and a summary of each split."""
 
     name: str
     errors: tuple[str, ...] = ()
@@ -65,73 +57,63 @@ def failed(name: str, error: ValueError) -> Check:
 
 
 def check_data(task: Task) -> Check:
-    """Read all splits of ``task`` and say what they are; what is wrong is in the result."""
+    """Read and check all splits of ``task``; errors are in the result."""
     try:
-        about = dict(task.about()) if hasattr(task, "about") else {}
+        about = dict(task.about())
         arrays = {name: task.split(name) for name in SPLITS}
-        problems = list(_of_arrays(task))
+        problems = list(_not_finite(task.name, arrays))
         if problems:
             return Check(task.name, tuple(problems), len(problems))
     except ValueError as error:
         return failed(task.name, error)
-    targets = {name: split.targets for name, split in arrays.items()}
-    has_classes = all(target.ndim == 1 for target in targets.values())
     if "repeats" not in about:
         digests = {name: array_digests(split) for name, split in arrays.items()}
-        labels = {name: list(map(_plain, targets[name])) for name in SPLITS}
+        labels = {
+            name: [t.tobytes() if t.ndim else int(t) for t in split.targets]
+            for name, split in arrays.items()
+        }
         about["repeats"] = repeats(digests, labels)
-    if has_classes and not about.get("classes"):
-        about["classes"] = sorted({int(t) for name in SPLITS for t in np.unique(targets[name])})
+    if not about.get("classes") and all(split.targets.ndim == 1 for split in arrays.values()):
+        about["classes"] = np.unique(np.concatenate([s.targets for s in arrays.values()])).tolist()
         about["of_classes"] = {
-            name: class_counts(targets[name].tolist(), about["classes"]) for name in SPLITS
+            name: [int((split.targets == label).sum()) for label in about["classes"]]
+            for name, split in arrays.items()
         }
     splits = {name: _split(name, len(arrays[name]), about) for name in SPLITS}
-    warnings = (*_notes(task), *_warnings(splits, about), *_own(task))
+    warnings = (*task.notes(), *_warnings(splits, about), *task.warnings())
     return Check(task.name, (), 0, warnings, splits)
 
 
 def search_notes(task: Task) -> list[str]:
-    """What a search over ``task`` should say before it begins: what is not read, and lengths."""
-    return [*_notes(task), *(line for line in _own(task) if line.startswith(OF_LENGTHS))]
+    """Lines for the start of a search over ``task``: what is not read, and lengths."""
+    return [*task.notes(), *(line for line in task.warnings() if line.startswith(OF_LENGTHS))]
 
 
-def _notes(task: Task) -> list[str]:
-    return list(task.notes()) if hasattr(task, "notes") else []
-
-
-def _own(task: Task) -> list[str]:
-    return list(task.warnings()) if hasattr(task, "warnings") else []
-
-
-def _of_arrays(task: Task) -> Iterator[str]:
-    for name in SPLITS:
-        inputs = task.split(name).inputs
+def _not_finite(name: str, arrays: Mapping[SplitName, Split]) -> Iterator[str]:
+    for split_name, split in arrays.items():
+        inputs = split.inputs
         if inputs.dtype.kind == "f":
             for row in np.flatnonzero(~np.isfinite(inputs.reshape(len(inputs), -1)).all(axis=1)):
-                yield f"{task.name}, {name} sample {row}, must be finite, got NaN or infinity"
-
-
-def _plain(target: Any) -> Any:
-    return target.tobytes() if isinstance(target, np.ndarray) else int(target)
+                yield f"{name}, {split_name} sample {row}, must be finite, got NaN or infinity"
 
 
 def _split(name: SplitName, n: int, about: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"samples": n, "twice": about["repeats"]["twice"][name]}
+    summary: dict[str, Any] = {"samples": n, "twice": about["repeats"]["twice"][name]}
     for other in ("train", "validation"):
         shared = about["repeats"].get(f"also_in_{other}", {})
         if name in shared:
-            found[f"also_in_{other}"] = shared[name]
+            summary[f"also_in_{other}"] = shared[name]
     classes = about.get("classes")
     if classes:
         counts = about["of_classes"][name]
         largest, share, error = majority(counts)
-        found |= {
+        summary |= {
             "classes": {str(label): count for label, count in zip(classes, counts, strict=True)},
             "majority": str(classes[largest]),
             "majority_share": share,
             "majority_share_se": error,
         }
-    return found
+    return summary
 
 
 def _warnings(
@@ -180,6 +162,6 @@ def _class_warnings(name: SplitName, split: Mapping[str, Any]) -> Iterator[str]:
         error = (0.9 * 0.1 / n) ** 0.5
         if error > _WIDE_SE:
             yield (
-                f"few: {n} {name} samples tell an quality of 90% to ± {error:.1%} only "
+                f"few: {n} {name} samples measure a quality of 90% to ± {error:.1%} only "
                 f"(one standard error)"
             )

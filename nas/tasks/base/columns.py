@@ -1,4 +1,4 @@
-"""Which columns of tables hold the texts and labels of a task, and how a task file names them."""
+"""The columns of tables that have a task's texts and labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from nas.tasks.base.task_file import TaskFile
 
-# Words of a cell that is rather a sentence than a column's name.
+# A cell of so many words is a sentence, not a column's name.
 _MANY_WORDS = 4
 
 
@@ -30,22 +30,23 @@ class Columns(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All columns that are read, each once."""
+        """All columns, each once."""
         return tuple(dict.fromkeys((*self.texts, self.label)))
 
-    def text_of(self, cells: Mapping[str, Any]) -> Any:
-        """The text of a row, joined of its columns' ``cells``; a single one as it is."""
+    def cells_of(self, cells: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Return the text of a row, joined if it has several columns, and the label."""
         if isinstance(self.text, str):
-            return cells[self.text]
-        return join_texts([cells[name] for name in self.text], self.separator)
+            return cells[self.text], cells[self.label]
+        parts = [cells[name] for name in self.text]
+        return join_texts(parts, self.separator), cells[self.label]
 
 
-# Keys of a task file that say how tables are read.
+# Keys of a task file.
 COLUMN_KEYS = ("text", "label", "columns", "separator")
 
 
 def join_texts(parts: Sequence[Any], separator: str) -> Any:
-    """``parts`` of a row as one text, empty ones left out; the first that is no text, if any."""
+    """Join texts, without empty ones; if one is no text, return it."""
     for part in parts:
         if part is not None and not isinstance(part, str):
             return part
@@ -53,14 +54,14 @@ def join_texts(parts: Sequence[Any], separator: str) -> Any:
 
 
 class TextColumns(NamedTuple):
-    """Columns whose texts are joined to one, for whoever runs a network without the task."""
+    """Columns whose texts an artifact joins to one."""
 
     names: tuple[str, ...]
     separator: str
 
     @classmethod
     def of(cls, names: Any, separator: Any, where: str) -> TextColumns:
-        """Those in a file of an artifact; ``ValueError`` if they are none."""
+        """Parse the columns in a file of an artifact; raises ``ValueError``."""
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"texts in {where} must be names of columns, got {names!r}")
         if not isinstance(separator, str):
@@ -68,7 +69,7 @@ class TextColumns(NamedTuple):
         return cls(tuple(names), separator)
 
     def joined(self, samples: Sequence[Any]) -> list[str]:
-        """One text of each sample: a text as it is, or the texts of the columns.
+        """Return one text of each sample, which is a text or has the texts of the columns.
 
         Raises:
             ValueError: a sample is neither, or lacks a column.
@@ -93,7 +94,7 @@ class TextColumns(NamedTuple):
 
 
 def columns_of(file: TaskFile, keys: tuple[str, str] = ("text", "label")) -> Columns:
-    """The columns that a task file names under ``keys``, by default called as these.
+    """Read the columns that a task file names under ``keys``; a key is the default name.
 
     Raises:
         ValueError: a name is not one, two are the same, or ``columns`` lacks one.
@@ -134,7 +135,7 @@ def columns_of(file: TaskFile, keys: tuple[str, str] = ("text", "label")) -> Col
 
 
 def _header(file: TaskFile) -> tuple[str, ...] | None:
-    """The names under ``columns``, of tables whose first line is a row."""
+    """Read the names under ``columns``, for tables whose first line is a row."""
     names = file.options.get("columns")
     if names is None:
         return None
@@ -149,7 +150,7 @@ def _header(file: TaskFile) -> tuple[str, ...] | None:
 
 
 def header_hint(first: Sequence[str], missing: str) -> str:
-    """What to do where the column ``missing`` is not in a first line, which may be data."""
+    """Hint where the column ``missing`` is not in the first line, which may be data."""
     alike = [cell.strip() for cell in first if cell.strip().casefold() == missing.casefold()]
     if alike:
         return f"; {alike[0]!r} differs in case alone: name it so in the task file"
@@ -165,7 +166,7 @@ def header_hint(first: Sequence[str], missing: str) -> str:
 
 
 def separator_hint(cells: Sequence[str]) -> str:
-    """What to do about a line of one cell that other separators than commas divide."""
+    """Hint for a line of one cell that has another separator than commas."""
     if len(cells) != 1:
         return ""
     seen = [mark for mark in (";", "\t", "|") if mark in cells[0]]
@@ -184,7 +185,7 @@ def _looks_like_data(cell: str) -> bool:
 
 
 def is_header(first: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether a file has the first line that its task file says it lacks.
+    """Whether the first line has the names that the task file gives under ``columns``.
 
     Raises:
         ValueError: it has the same names in another order.

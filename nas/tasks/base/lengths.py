@@ -1,13 +1,12 @@
-"""How much of a sample is padding and how much is cut, and which length would fit better.
+"""The shares of samples that are padding or cut, and a length that fits them better.
 
 Joules are measured at a task's full length, padding included: a length far above that of the data
-prices work that nobody needs, one far below hides what the data say.
+measures work that nobody needs, one far below loses data.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 # How lines about lengths begin.
 OF_LENGTHS = ("padding: ", "cut: ", "left over: ", "rate: ")
-# A share of padding that is worth a word, where a length of at most so much of it would do.
+# Warn of more padding than this share, where a length of at most ``_SHORTER`` of it would do.
 _MUCH_PADDING, _SHORTER = 0.5, 0.75
 # A proposed length holds this share of samples whole.
 _WHOLE = 0.98
@@ -23,11 +22,21 @@ _WHOLE = 0.98
 _STEPS = ((8, 1), (32, 4), (math.inf, 8))
 
 
-def summary_of(lengths_N: NDArray[Any], limit: float) -> dict[str, float]:
-    """What ``length_notes`` needs of ``lengths_N``, before samples are cut at ``limit``."""
+def summary_of(
+    lengths_N: NDArray[Any], limit: float, *, key: str, what: str, many_cut: float, **unit: Any
+) -> dict[str, Any]:
+    """Summarise ``lengths_N``, before samples are cut at ``limit``, as ``length_notes`` needs it.
+
+    ``key`` is the option of the limit, ``what`` a plural noun for the samples; more than a share
+    of ``many_cut`` that are cut is worth a warning. ``unit`` may have ``unit`` and ``step``.
+    """
     lengths = np.asarray(lengths_N, dtype=np.float64)
     return {
-        "limit": float(limit),
+        "key": key,
+        "what": what,
+        "many_cut": many_cut,
+        **unit,
+        "limit": limit,
         "padding": float(1 - np.minimum(lengths, limit).mean() / limit),
         "cut": float((lengths > limit).mean()),
         "filled": float((lengths >= limit).mean()),
@@ -36,34 +45,28 @@ def summary_of(lengths_N: NDArray[Any], limit: float) -> dict[str, float]:
     }
 
 
-def length_notes(
-    summary: Mapping[str, float],
-    key: str,
-    limit: float,
-    *,
-    what: str,
-    unit: str = "tokens",
-    many_cut: float,
-    step: float | None = None,
-) -> list[str]:
-    """Lines about much padding or many cut samples, each with a value of ``key`` that fits.
+def length_notes(summary: dict[str, Any]) -> list[str]:
+    """Lines about much padding or many cut samples, each with a value of the option that fits.
 
-    ``what`` names samples in the plural; ``step`` is what proposals are multiples of.
+    Proposals are multiples of ``step``, by default a few tokens.
     """
-    proposal = _proposed(summary["whole"], step)
-    fits = f"{key}: {proposal:g} holds {_WHOLE:.0%} of them whole"
-    if proposal >= summary["longest"]:
-        fits = f"{key}: {proposal:g} holds them all"
+    key, what = summary["key"], summary["what"]
+    limit = f"{summary['limit']:g} {summary.get('unit', 'tokens')}"
+    proposal = _proposed(summary["whole"], summary.get("step"))
+    share = "them all" if proposal >= summary["longest"] else f"{_WHOLE:.0%} of them whole"
+    fits = f"{key}: {proposal:g} holds {share}"
     lines = []
-    if summary["padding"] > _MUCH_PADDING and proposal <= _SHORTER * limit:
+    if summary["padding"] > _MUCH_PADDING and proposal <= _SHORTER * summary["limit"]:
+        # Not rounded up to all.
+        padding = f"{summary['padding']:{'.0%' if summary['padding'] < 0.995 else '.1%'}}"
         lines.append(
-            f"padding: {_share(summary['padding'])} of what is read is padding up to {key} "
-            f"({limit:g} {unit}), and joules are measured with it: {fits} ({what})"
+            f"padding: {padding} of what is read is padding up to {key} ({limit}), and joules are "
+            f"measured with it: {fits} ({what})"
         )
-    if summary["filled"] > many_cut and summary["cut"] > 0:
+    if summary["filled"] > summary["many_cut"] and summary["cut"] > 0:
         lines.append(
-            f"cut: {summary['filled']:.0%} of the {what} fill {key} ({limit:g} {unit}) or are cut "
-            f"there ({summary['cut']:.0%} are cut); {fits}"
+            f"cut: {summary['filled']:.0%} of the {what} fill {key} ({limit}) or are cut there "
+            f"({summary['cut']:.0%} are cut); {fits}"
         )
     return lines
 
@@ -75,8 +78,3 @@ def _proposed(length: float, step: float | None) -> float:
     whole = max(1, math.ceil(length))
     multiple = next(multiple for most, multiple in _STEPS if whole <= most)
     return math.ceil(whole / multiple) * multiple
-
-
-def _share(share: float) -> str:
-    """A share that is not rounded to all."""
-    return f"{share:.0%}" if share < 0.995 else f"{share:.1%}"

@@ -1,26 +1,25 @@
-"""How much a file of data may claim to hold, by its own length: a few bytes may claim anything."""
+"""Limits of what a data file may claim to contain, by its own length."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Nothing that is asked for is larger, and no task's arrays would fit a machine.
+# No larger array fits a machine.
 MAX_BYTES = 16_000_000_000
 # A text takes several times as much memory as its file.
 MAX_TEXT_BYTES = 4_000_000_000
-# So much may come of any file; beyond it, so many bytes of each that is packed. Pictures, sounds
-# and texts pack by 2 to 30.
+# Any file may unpack to so much; beyond it, by this ratio. Real data pack by 2 to 30.
 _ALWAYS_BYTES = 256_000_000
 _MOST_RATIO = 100
-# Rows that a table of equal values may have in hardly any bytes.
+# Any file may have so many rows: a table of equal values takes hardly any bytes.
 _ALWAYS_ROWS = 1_000_000
 
 
 def check_unpacked(claimed_bytes: int, packed_bytes: int) -> None:
-    """Check what ``packed_bytes`` of a file claim to unpack to.
+    """Check the size that ``packed_bytes`` of a file claim to unpack to.
 
     Raises:
-        ValueError: that is more than data of any kind; both sizes are in the message.
+        ValueError: data of no kind pack so well.
     """
     most = min(MAX_BYTES, max(_ALWAYS_BYTES, _MOST_RATIO * packed_bytes))
     if claimed_bytes > most:
@@ -37,17 +36,17 @@ def check_size(n_bytes: int, most: int) -> None:
 
 
 def check_rows(n_rows: int, n_bytes: int) -> None:
-    """Raise ``ValueError`` where a file of ``n_bytes`` claims more samples than it may hold."""
+    """Raise ``ValueError`` if a file of ``n_bytes`` claims too many samples."""
     most = max(_ALWAYS_ROWS, n_bytes)
     if n_rows > most:
         raise ValueError(f"must have at most {most:,} rows, and claims {n_rows:,}")
 
 
 def check_parquet(metadata: Any, n_bytes: int) -> None:
-    """Check what a Parquet file of ``n_bytes`` says of itself in its ``metadata``.
+    """Check the ``metadata`` of a Parquet file of ``n_bytes``.
 
     Raises:
-        ValueError: it claims more bytes or rows than such a file may hold.
+        ValueError: it claims too many bytes or rows.
     """
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     check_unpacked(sum(group.total_byte_size for group in groups), n_bytes)

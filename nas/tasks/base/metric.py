@@ -1,10 +1,10 @@
-"""How a task's quality is said to people; a search only knows it as a share.
+"""Metrics: a task's quality in its own unit.
 
-Searches maximise one number in [0, 1], recorded as ``quality``, so that gates,
-surrogates and hypervolumes need no other form. A ``Metric`` says what that share is of a task:
+Searches maximise one number in [0, 1], recorded as ``quality``, so that gates, surrogates and
+hypervolumes need no other form. A ``Metric`` converts it:
 
 =========== ================= =============================
-scale       share             shown
+scale       quality           shown
 =========== ================= =============================
 percent     itself            ``95.00%``
 hundred     a hundredth       ``31.20`` (BLEU, chrF)
@@ -152,19 +152,11 @@ METRICS: dict[str, Metric] = {
 
 
 def get_metric(key: str) -> Metric:
-    """The metric called ``key``.
+    """Return the metric called ``key``.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is none.
     """
     if key not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {key!r}")
     return METRICS[key]
-
-
-def metric_of(task: object) -> Metric:
-    """What ``task`` is judged by: its ``metric``, where it names none accuracy."""
-    found = getattr(task, "metric", ACCURACY)
-    if not isinstance(found, Metric):
-        raise ValueError(f"metric of a task must be a Metric, got {found!r}")
-    return found

@@ -1,7 +1,7 @@
-"""Parquet files from anybody: columns batch by batch, never more than such a file may hold.
+"""Read columns of untrusted Parquet files, batch by batch.
 
-A value that is written once and named by a million rows takes hardly any bytes in the file, and
-all of memory once it is unpacked. So batches are short, and what they unpack to is counted.
+A value that is written once and referred to by a million rows takes hardly any bytes in the file,
+and all of memory once it is unpacked. So batches are short, and their unpacked bytes are counted.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _MOST_ROWS, _BATCH_BYTES = 1024, 64_000_000
 
 
 class ParquetTable:
-    """The Parquet file at ``path``, whose claims were checked; ``names`` are its columns.
+    """The Parquet file at ``path``; ``names`` are its columns.
 
     Raises:
         ValueError: it cannot be read or claims too much; the message names it.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the file's own description, and no values."""
+        """Read and check the metadata, and no values."""
         import pyarrow
         import pyarrow.parquet
 
@@ -42,10 +42,10 @@ class ParquetTable:
         self.names = names
 
     def batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Record batches of ``columns``.
+        """Yield record batches of ``columns``.
 
         Raises:
-            ValueError: the file is damaged, or they unpack to more than it may hold.
+            ValueError: the file is damaged, or unpacks to too much.
         """
         import pyarrow
 
@@ -63,10 +63,10 @@ class ParquetTable:
             raise self._refused(error) from None
 
     def lists(self, columns: Sequence[str]) -> Iterator[list[Any]]:
-        """The values of each row in ``columns``, in their order.
+        """Yield the values of each row, in the order of ``columns``.
 
         Raises:
-            ValueError: as ``batches``, or a value is none that Python has.
+            ValueError: as ``batches``, or Python has no such value.
         """
         import pyarrow
 
@@ -74,12 +74,12 @@ class ParquetTable:
             try:
                 values = [batch.column(name).to_pylist() for name in columns]
             except (ValueError, OverflowError, pyarrow.ArrowException) as error:
-                # Bytes that are no UTF-8, dates beyond year 9999.
+                # Text that is not UTF-8, dates beyond year 9999.
                 raise self._refused(error) from None
             yield from map(list, zip(*values, strict=True))
 
     def _batch_size(self) -> int:
-        """How many rows fit a batch, where each has the longest value that the file may hold."""
+        """Number of rows in a batch, if each has the longest value that the file may hold."""
         metadata = self._file.metadata
         longest = max(
             (
@@ -92,7 +92,7 @@ class ParquetTable:
         return max(1, min(_MOST_ROWS, _BATCH_BYTES // max(1, longest)))
 
     def _refused(self, error: Exception) -> ValueError:
-        said = getattr(error, "strerror", None) or (str(error).splitlines() or ["no cause"])[0]
-        is_away = isinstance(error, OSError) and error.errno is not None
-        what = "be readable" if is_away else "be a whole Parquet file"
-        return ValueError(f"{self._path} must {what}: {said}")
+        if isinstance(error, OSError) and error.errno is not None:
+            return ValueError(f"{self._path} must be readable: {error.strerror}")
+        cause = (str(error).splitlines() or ["no cause"])[0]
+        return ValueError(f"{self._path} must be a whole Parquet file: {cause}")

@@ -1,4 +1,4 @@
-"""From samples to standardised arrays of each split: read once, checked, kept on disk.
+"""Standardised arrays of each split, from samples that are read once and checked.
 
 Shape legend: N samples; what follows is the shape of one.
 """
@@ -9,10 +9,9 @@ import hashlib
 import math
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,119 +19,117 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.tasks.base import SPLITS, SplitName
-from nas.tasks.base.labels import similar
+from nas.tasks.base.labels import Encoded, encode_labels
 from nas.tasks.base.problems import Problems
-from nas.tasks.base.samples import Sample, Sources, classes_of
-from nas.tasks.base.splits import repeats
+from nas.tasks.base.sources import Sample, Sources
+from nas.tasks.base.splits import check_not_empty, repeats
 
 _AT_A_TIME = 1024
 # A deviation below this share of the mean is that of rounding.
 _CONSTANT = 1e-7
 _BYTES = np.dtype(np.float32).itemsize
+# The pool and the row of each sample of a split.
+_Rows = Sequence[tuple["Pool", int]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pool:
-    """Values of samples that were read, in a file of their own, with their labels and hashes.
+    """Values of samples of one source, in a file of their own.
 
-    ``digests`` are of all values, ``inputs`` and ``targets`` of their planes apart.
+    ``digests`` are hashes of all values, ``inputs`` and ``targets`` of their planes apart.
     """
 
     samples: Sequence[Sample]
+    path: Path
     values: NDArray[Any]
-    digests: Sequence[bytes]
-    inputs: Sequence[bytes]
-    targets: Sequence[bytes]
+    digests: list[bytes] = field(default_factory=list)
+    inputs: list[bytes] = field(default_factory=list)
+    targets: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How samples become arrays.
+
+    Inputs are standardised by the mean and deviation of the training split at each index of
+    ``axis`` of a sample. ``noun`` names samples in messages. The last ``n_target_planes`` planes
+    of a sample are targets; without them targets are class numbers of labels.
+    """
+
+    axis: int
+    noun: str
+    n_target_planes: int = 0
 
 
 def prepare(
-    found: Mapping[SplitName, Sequence[Sample]],
+    samples: Mapping[SplitName, Sequence[Sample]],
     sources: Sources,
     folder: Path,
     problems: Problems,
-    *,
-    axis: int,
-    what: str,
-    n_target_planes: int = 0,
+    plan: Plan,
 ) -> dict[str, Any]:
-    """Read ``found`` and write ``SPLIT.inputs.npy`` and ``SPLIT.targets.npy`` into ``folder``.
-
-    Inputs are standardised by the mean and deviation of the training split at each index of
-    ``axis`` (of a sample's own axes). ``what`` names samples in messages, in the plural. Targets
-    are positions of labels among the classes; or, with ``n_target_planes``, the last of each
-    sample's planes as they are, and labels say nothing.
+    """Read ``samples`` and write ``SPLIT.inputs.npy`` and ``SPLIT.targets.npy`` into ``folder``.
 
     Returns:
-        Plain data: classes, shape, mean and deviation at each index of ``axis``, numbers of
-        samples and of classes' samples in each split, and how many samples of validation and test
-        stand in the training split as well.
+        Plain data: classes, shape, mean and deviation at each index of the axis, numbers of
+        samples and of classes' samples in each split, and ``splits.repeats``.
 
     Raises:
-        DataError: anything of it is wrong; all that is wrong is in it.
+        DataError: the data are invalid; it contains all problems.
     """
     shape: tuple[int, ...] | None = None
     pools: dict[SplitName, Pool] = {}
-    for name, samples in found.items():
-        pool = _read(
-            samples, folder / f"{name}.values.npy", shape, problems, what, n_target_planes
-        )
+    for name, listed in samples.items():
+        pool = _read(listed, folder / f"{name}.values.npy", shape, problems, plan)
         if pool is not None:
             pools[name], shape = pool, pool.values.shape[1:]
     if shape is None and not problems:
-        problems.add(f"the data must have {what}, and have none")
+        problems.add(f"the data must have {plan.noun}, and have none")
     problems.check()
     assert shape is not None
-    if n_target_planes:
-        shape = (shape[0] - n_target_planes, *shape[1:])
-    chosen = _assigned(pools, sources, problems, what)
-    labels = {
-        split: [pools[name].samples[row].label for name, row in rows]
-        for split, rows in chosen.items()
-    }
-    # Before anything can raise: contradictory labels are worth a word where splits fail, too.
-    repeated = _repeats(pools, chosen, labels, has_planes=n_target_planes > 0)
-    classes = [] if n_target_planes else classes_of(labels["train"], sources.training, problems)
-    position = {label: index for index, label in enumerate(classes)}
-    for split in SPLITS:
-        for (name, row), label in zip(chosen[split], labels[split], strict=True):
-            if label not in position and classes:
-                allowed = ", ".join(map(str, classes[:20])) + (
-                    ", ..." if len(classes) > 20 else ""
-                )
-                problems.add(
-                    f"{pools[name].samples[row].where} must have a class of the training split "
-                    f"({allowed}), got {label!r}{similar(label, classes)}"
-                )
+    n_planes = shape[0] - plan.n_target_planes
+    rows = _assigned(pools, sources, problems, plan.noun)
+
+    def of_all(read: Callable[[Pool, int], Any]) -> dict[SplitName, list[Any]]:
+        return {split: [read(pool, row) for pool, row in rows[split]] for split in SPLITS}
+
+    places = of_all(lambda pool, row: pool.samples[row].place)
+    encoded: Encoded | None = None
+    if plan.n_target_planes:
+        labels = of_all(lambda pool, row: pool.targets[row])
+    else:
+        labels = of_all(lambda pool, row: pool.samples[row].label)
+        encoded = encode_labels(labels, places, sources.training, problems)
     problems.check()
-    n_planes = shape[0]
-    scale = _scale(pools, chosen["train"], axis, n_planes)
+    repeated = repeats(of_all(lambda pool, row: pool.inputs[row]), labels, places)
+    mean, deviation = _scale(rows["train"], plan.axis, n_planes)
     for split in SPLITS:
         inputs_N = np.lib.format.open_memmap(
-            folder / f"{split}.inputs.npy", "w+", np.float32, (len(chosen[split]), *shape)
+            folder / f"{split}.inputs.npy",
+            "w+",
+            np.float32,
+            (len(rows[split]), n_planes, *shape[1:]),
         )
         planes: list[NDArray[np.int64]] = []
-        for start, values in _chunks(pools, chosen[split]):
-            inputs_N[start : start + len(values)] = (values[:, :n_planes] - scale[0]) / scale[1]
+        for start, values in _chunks(rows[split]):
+            inputs_N[start : start + len(values)] = (values[:, :n_planes] - mean) / deviation
             planes.append(values[:, n_planes:].astype(np.int64))
         inputs_N.flush()
-        if n_target_planes:
-            targets = np.concatenate(planes)[:, 0 if n_target_planes == 1 else slice(None)]
+        if encoded is not None:
+            targets = encoded.targets(split)
         else:
-            targets = np.array([position[label] for label in labels[split]], dtype=np.int64)
+            targets = np.concatenate(planes)
+            targets = targets[:, 0] if plan.n_target_planes == 1 else targets
         np.save(folder / f"{split}.targets.npy", targets)
-    for name in pools:
-        (folder / f"{name}.values.npy").unlink()
+    for pool in pools.values():
+        pool.path.unlink()
     return {
-        "classes": classes,
-        "shape": list(shape),
-        "mean": scale[0].flatten().tolist(),
-        "deviation": scale[1].flatten().tolist(),
-        "samples": {split: len(chosen[split]) for split in SPLITS},
-        "of_classes": {
-            split: [Counter(labels[split])[label] for label in classes] for split in SPLITS
-        },
-        "also_in_train": repeated["also_in_train"],
+        "shape": [n_planes, *shape[1:]],
+        "mean": mean.flatten().tolist(),
+        "deviation": deviation.flatten().tolist(),
+        "samples": {split: len(rows[split]) for split in SPLITS},
         "repeats": repeated,
+        **({} if encoded is None else encoded.about()),
     }
 
 
@@ -141,41 +138,39 @@ def _read(
     path: Path,
     shape: tuple[int, ...] | None,
     problems: Problems,
-    what: str,
-    n_target_planes: int,
+    plan: Plan,
 ) -> Pool | None:
-    """Values of all samples; ``None`` where none can be read."""
-    values_N: NDArray[Any] | None = None
-    digests, inputs, targets = [], [], []
+    """Read the values of all samples; ``None`` where none can be read."""
+    pool: Pool | None = None
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as threads:
         for start in range(0, len(samples), _AT_A_TIME):
             part = samples[start : start + _AT_A_TIME]
-            for row, (sample, read) in enumerate(
-                zip(part, threads.map(_tried, part), strict=True), start
-            ):
+            values_or_errors = zip(part, threads.map(_tried, part), strict=True)
+            for row, (sample, read) in enumerate(values_or_errors, start):
                 if isinstance(read, str):
-                    problems.add(f"{sample.where} {read}")
+                    problems.add(f"{sample.place} {read}")
                     continue
-                if shape is None:
-                    shape = read.shape
+                shape = read.shape if shape is None else shape
                 if read.shape != shape:
                     problems.add(
-                        f"{sample.where} must have the shape {shape} of the other {what} (the "
-                        f"task file may say to which size they are brought), got {read.shape}"
+                        f"{sample.place} must have the shape {shape} of the other {plan.noun} "
+                        f"(the task file may name the size that they are brought to), got "
+                        f"{read.shape}"
                     )
                     continue
-                if values_N is None:
-                    _check_room(len(samples), shape, path.parent, what)
+                if pool is None:
+                    _check_room(len(samples), shape, path.parent, plan.noun)
                     values_N = np.lib.format.open_memmap(
                         path, "w+", read.dtype, (len(samples), *shape)
                     )
-                values_N = _holding(values_N, read.dtype, path)
-                values_N[row] = read
-                n_inputs = len(read) - n_target_planes
-                digests.append(_digest(read))
-                inputs.append(_digest(read[:n_inputs]) if n_target_planes else digests[-1])
-                targets.append(_digest(read[n_inputs:]))
-    return None if values_N is None else Pool(samples, values_N, digests, inputs, targets)
+                    pool = Pool(samples, path, values_N)
+                pool.values = _holding(pool.values, read.dtype, path)
+                pool.values[row] = read
+                n_inputs = len(read) - plan.n_target_planes
+                pool.digests.append(_digest(read))
+                pool.inputs.append(_digest(read[:n_inputs]))
+                pool.targets.append(_digest(read[n_inputs:]))
+    return pool
 
 
 def _digest(values: NDArray[Any]) -> bytes:
@@ -183,10 +178,7 @@ def _digest(values: NDArray[Any]) -> bytes:
 
 
 def _holding(values_N: NDArray[Any], dtype: np.dtype[Any], path: Path) -> NDArray[Any]:
-    """``values_N``, in a type that holds its own values and those of ``dtype``.
-
-    Pictures of 8 and of 16 bits may stand in one folder.
-    """
+    """Widen ``values_N`` to a type that also holds ``dtype``: pictures of 8 and of 16 bits."""
     wider = np.result_type(values_N.dtype, dtype)
     if wider == values_N.dtype:
         return values_N
@@ -209,7 +201,7 @@ def _tried(sample: Sample) -> NDArray[Any] | str:
 
 
 def _check_room(n: int, shape: tuple[int, ...], folder: Path, what: str) -> None:
-    """Refuse what does not fit on the disk, values as they are read and standardised."""
+    """Check that values, as they are read and standardised, fit on the disk."""
     needed = 2 * n * math.prod(shape) * _BYTES
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -220,55 +212,49 @@ def _check_room(n: int, shape: tuple[int, ...], folder: Path, what: str) -> None
 
 
 def _assigned(
-    pools: Mapping[SplitName, Pool], sources: Sources, problems: Problems, what: str
-) -> dict[SplitName, list[tuple[SplitName, int]]]:
-    """Which rows of which pools each split consists of."""
-    chosen: dict[SplitName, list[tuple[SplitName, int]]] = {split: [] for split in SPLITS}
+    pools: Mapping[SplitName, Pool], sources: Sources, problems: Problems, noun: str
+) -> dict[SplitName, list[tuple[Pool, int]]]:
+    """Divide the rows of pools into splits, by group, else by the digest of their values."""
+    rows: dict[SplitName, list[tuple[Pool, int]]] = {split: [] for split in SPLITS}
     for name, pool in pools.items():
         for row, (sample, digest) in enumerate(zip(pool.samples, pool.digests, strict=True)):
-            chosen[sources.split_of(name, sample, digest)].append((name, row))
-    every = [digest for pool in pools.values() for digest in pool.digests]
-    if len(every) > 1 and len(set(every)) == 1:
+            if sample.group is not None:
+                digest = hashlib.sha256(sample.group.encode()).digest()
+            rows[sources.place(name, digest)].append((pool, row))
+    digests = [digest for pool in pools.values() for digest in pool.digests]
+    if len(digests) > 1 and len(set(digests)) == 1:
         problems.add(
-            f"the data must have {what} that differ, and all {len(every):,} are read as the same "
-            f"values, {_range_of(pools)}"
+            f"the data must have {noun} that differ, and all {len(digests):,} are read as the "
+            f"same values, {_range_of(pools)}"
         )
-        # What else would be said of splits and classes follows from this alone.
+        # Errors in splits and classes would follow from this alone.
         problems.check()
-    for split, rows in chosen.items():
-        if not rows:
-            held_out = "" if split == "train" else f": raise {split}_share, or name its data"
-            problems.add(f"the {split} split must have {what}, and has none{held_out}")
-    return chosen
+    check_not_empty(rows, noun, problems)
+    return rows
 
 
 def _range_of(pools: Mapping[SplitName, Pool]) -> str:
-    """The range of values that are all alike, for people."""
+    """Range of values that are all alike, for a message."""
     first = next(iter(pools.values())).values[0]
     low, high = float(first.min()), float(first.max())
     return f"{low:g} everywhere" if low == high else f"from {low:g} to {high:g}"
 
 
-def _chunks(
-    pools: Mapping[SplitName, Pool], rows: Sequence[tuple[SplitName, int]]
-) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Values of ``rows``, some at a time, after the position of their first."""
+def _chunks(rows: _Rows) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Yield the position of the first of some rows, and their values."""
     for start in range(0, len(rows), _AT_A_TIME):
         part = rows[start : start + _AT_A_TIME]
-        yield start, np.stack([pools[n].values[row] for n, row in part]).astype(np.float64)
+        yield start, np.stack([pool.values[row] for pool, row in part]).astype(np.float64)
 
 
 def _scale(
-    pools: Mapping[SplitName, Pool],
-    rows: Sequence[tuple[SplitName, int]],
-    axis: int,
-    n_planes: int,
+    rows: _Rows, axis: int, n_planes: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and deviation of the training split along all axes but ``axis``."""
+    """Mean and deviation along all axes but ``axis``."""
     sums: list[NDArray[np.float64]] = []
     for power in (1, 2):
         total: Any = 0.0
-        for _, whole in _chunks(pools, rows):
+        for _, whole in _chunks(rows):
             values = whole[:, :n_planes]
             others = tuple(i for i in range(values.ndim) if i != axis + 1)
             centred = values if power == 1 else (values - sums[0]) ** 2
@@ -276,26 +262,6 @@ def _scale(
             size = values[0].size // values.shape[axis + 1]
         sums.append(total[0] / (len(rows) * size))
     deviation = np.sqrt(sums[1])
-    # What never changes says nothing; it must not divide by zero. Small numbers do change.
+    # A constant must not divide by zero. Small numbers do change.
     changes = deviation > _CONSTANT * np.abs(sums[0])
     return sums[0], np.where(changes, deviation, 1.0)
-
-
-def _repeats(
-    pools: Mapping[SplitName, Pool],
-    chosen: Mapping[SplitName, Sequence[tuple[SplitName, int]]],
-    labels: Mapping[SplitName, Sequence[Any]],
-    *,
-    has_planes: bool,
-) -> dict[str, Any]:
-    """Which samples stand in two places; see ``splits.repeats``."""
-
-    def of_all(read: Callable[[Pool, int], Any]) -> dict[SplitName, list[Any]]:
-        return {s: [read(pools[name], row) for name, row in rows] for s, rows in chosen.items()}
-
-    targets = of_all(lambda pool, row: pool.targets[row]) if has_planes else labels
-    return repeats(
-        of_all(lambda pool, row: pool.inputs[row]),
-        targets,
-        of_all(lambda pool, row: pool.samples[row].where),
-    )

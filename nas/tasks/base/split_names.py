@@ -1,8 +1,7 @@
-"""Folders and files that are named after splits, in the spellings that public data sets have.
+"""Find folders and files that are named after splits, in the spellings of public data sets.
 
 ``val``, ``Valid``, ``dev-set`` and ``validation`` all mean the validation split. A folder is
-divided by such names where it has training data among them; what lies beside them is not read, and
-said.
+divided by such names if one is that of training data; other entries are not read, and noted.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from typing import Literal
 from nas.tasks.base import SPLITS, SplitName
 
 SPLIT_FOLDERS = "split_folders"
-# How lines begin that name folders that are read as classes.
+# How lines about folders that are read as classes begin.
 OF_CLASSES = "classes: "
-# What a folder named after a split holds: folders named after classes, or the samples themselves.
+# Contents of a folder named after a split: folders named after classes, or samples.
 Layout = Literal["classes", "files"]
 _SPELLINGS: Mapping[SplitName, frozenset[str]] = {
     "train": frozenset({"train", "training", "trn"}),
@@ -27,11 +26,11 @@ _SPELLINGS: Mapping[SplitName, frozenset[str]] = {
     ),
     "test": frozenset({"test", "testing", "tests", "tst"}),
 }
-# `train_set`, `test-data` and `ValidationSplit` are named after splits, too.
+# As in `train_set`, `test-data` and `ValidationSplit`.
 _ENDING = re.compile(r"[\s_.-]*(set|split|data|images|samples)$")
-# And so is `train2017`.
+# As in `train2017`.
 _YEAR = re.compile(r"[\s_.-]*(19|20)\d\d$")
-# Names that begin like those of splits: of classes they are seldom.
+# Names that begin like those of splits.
 _LIKE_SPLIT = re.compile(
     r"(x[\s_.-]?)?(train(ing)?|trn|test(ing|s)?|tst|val(id(ation|ate)?)?|dev|eval(uation)?)(?![a-z])"
 )
@@ -40,13 +39,13 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class NamedSplits:
-    """Paths of the splits that a folder has, and the entries beside them that are not read."""
+    """Paths of the splits in a folder, and entries that are not read."""
 
     paths: Mapping[SplitName, Path]
     unread: tuple[Path, ...] = ()
 
     def notes(self) -> tuple[str, ...]:
-        """A line that names what is not read, if anything."""
+        """A line about entries that are not read, if there are any."""
         if not self.unread:
             return ()
         names = sorted(path.name + "/" * path.is_dir() for path in self.unread)
@@ -64,7 +63,7 @@ def split_named(name: str) -> SplitName | None:
 
 
 def undivided_notes(folder: Path) -> tuple[str, ...]:
-    """Lines on folders that are read as classes though they may be meant as splits."""
+    """Lines about folders that are read as classes and may be splits."""
     folders = [path for path in sorted(folder.iterdir()) if path.is_dir()]
     folders = [path for path in folders if path.name[0] not in "._"]
     names = [path.name for path in folders if _LIKE_SPLIT.match(path.name.strip().casefold())]
@@ -87,19 +86,19 @@ def undivided_notes(folder: Path) -> tuple[str, ...]:
 def splits_by_name(
     names: Mapping[str, str], where: str, how: str = "{split}: ..."
 ) -> dict[SplitName, str]:
-    """Those keys of ``names`` whose values mean splits, by split.
+    """Return those keys of ``names`` whose values mean splits, by split.
 
-    ``how`` is what a task file says to name one.
+    ``how`` is the key of a task file for one.
 
     Raises:
-        ValueError: two of them mean the same one; the message names both and ``where``.
+        ValueError: two of them mean one split; the message names both and ``where``.
     """
     found: dict[SplitName, str] = {}
     for name, plain in names.items():
         split = split_named(plain)
         if split is None:
             continue
-        # The split's own name wins nothing: which of two to read is for the user to say.
+        # The user decides, even if one has the split's own name.
         if split in found:
             raise ValueError(
                 f"{where} has {found[split]} and {name}, which both mean the {split} split: "
@@ -112,18 +111,15 @@ def splits_by_name(
 def named_splits(
     folder: Path, layout: Layout, files: Collection[str] = (), wanted: bool | None = None
 ) -> NamedSplits | None:
-    """The splits that folders in ``folder``, or its files ending in ``files``, are named after.
+    """Find the splits among the folders in ``folder``, or its files ending in ``files``.
 
-    ``wanted`` is what the task file says of it, ``None`` where it says nothing. Without a word,
-    folders are splits unless ``train`` looks like a class: it holds pictures, not classes, beside
-    folders of other names.
-
-    Returns:
-        ``None`` where the folder is not divided by name.
+    ``wanted`` is ``split_folders`` of the task file. Where that is ``None``, folders are splits
+    unless ``train`` looks like a class: it has pictures, not classes, beside folders of other
+    names. The result is ``None`` where the folder is not divided by name.
 
     Raises:
-        ValueError: two names mean one split, there is no training data among them, or the folder
-            may be read either way.
+        ValueError: two names mean one split, there are no training data, or both readings are
+            possible.
     """
     if wanted is False:
         return None
@@ -183,7 +179,7 @@ def _of_folders(
 
 
 def _looks_alike(path: Path, train: Path, layout: Layout) -> bool:
-    """Whether a folder beside ``train`` may be its equal: of classes, or of texts."""
+    """Whether a folder beside ``train`` may be of the same sort: a class, or texts."""
     shares_classes = layout == "classes" and any(
         child.is_dir() and (train / child.name).is_dir() for child in path.iterdir()
     )
@@ -211,7 +207,7 @@ def _check_unwanted(folder: Path, wanted: bool | None) -> None:
 
 
 def has_folders(path: Path) -> bool:
-    """Whether there is a folder in ``path`` that is not passed over."""
+    """Whether there is a folder in ``path`` that is not hidden."""
     return any(child.is_dir() and child.name[0] not in "._" for child in path.iterdir())
 
 

@@ -1,10 +1,9 @@
 """Rows of a user's tables: a text and a label each, from CSV, TSV, JSONL, Parquet or plain lines.
 
-By the end of a file's name: ``.csv`` and ``.tsv`` have a first line that names the columns,
-unless the task file names them; ``.jsonl`` (or ``.ndjson``) has an object a line, ``.parquet``
-columns of its own. Any other file has a line ``label text`` or ``label<TAB>text`` for each row.
-Text is UTF-8. What is wrong with a row is added to the problems with its file and row, and reading
-goes on.
+``.csv`` and ``.tsv`` have a first line that names the columns, unless the task file names them;
+``.jsonl`` (or ``.ndjson``) has an object a line. Any other file has a line ``label text`` or
+``label<TAB>text`` for each row. Text is UTF-8. An error of a row is added to the problems with its
+file and row, and reading continues.
 """
 
 from __future__ import annotations
@@ -23,40 +22,58 @@ from nas.tasks.base.limits import MAX_TEXT_BYTES, check_size
 from nas.tasks.base.parquet import ParquetTable
 from nas.tasks.base.problems import Problems, named, shown
 
-# Of one cell; csv has a limit of its own, at which it would end the whole file.
+# Characters of a cell; at its own limit csv would end the whole file.
 _LONGEST_CELL = 2**24
 _DELIMITED = (".csv", ".tsv")
 _JSON_LINES = (".jsonl", ".ndjson")
-# Ends of names of files that have columns.
+# Endings of files that have columns.
 TABLES = (*_DELIMITED, *_JSON_LINES, ".parquet")
 
 
-class Row(NamedTuple):
-    """A text and its label; ``where`` is the file, ``at`` says the row to people."""
+# The place, text and label of a row, not validated.
+Cells = tuple[str, Any, Any]
 
-    where: str
-    at: str
+
+class Row(NamedTuple):
+    """A text and its label; ``place`` is the file and row, for messages."""
+
+    place: str
     text: str
     label: str | int
 
-    @property
-    def place(self) -> str:
-        """File and row."""
-        return f"{self.where}{self.at}"
+
+# Makes a row from its place, text and label, or raises ``ValueError``.
+RowCheck = Callable[[str, Any, Any], Row]
 
 
-# Where a row stands (file and row), its text and label, and the problems: the row, if it is one.
-RowCheck = Callable[[str, str, Any, Any, Problems], Iterator[Row]]
+def check_row(place: str, text: Any, label: Any) -> Row:
+    """Make a row; raises ``ValueError`` if its text or label is invalid."""
+    check_text(text, "text")
+    parsed = check_label(label)
+    if isinstance(parsed, BadLabel):
+        raise ValueError(parsed.why)
+    check_text(str(parsed), "label")
+    return Row(place, text, parsed)
+
+
+def check_text(text: Any, noun: str) -> None:
+    """Raise ``ValueError`` unless ``text`` is a text that is not empty."""
+    if not isinstance(text, str):
+        kind = noun if noun == "text" else f"{noun} that is a text"
+        raise ValueError(f"must have a {kind}, got {shown(text)}")
+    if not text.strip():
+        raise ValueError(f"must have a {noun}, and it is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # JSON may name half of a character, which is no text anywhere else.
+        raise ValueError("must be UTF-8 text, got half of a character (a surrogate)") from None
 
 
 def read_rows(
-    path: Path, columns: Columns, problems: Problems, check: RowCheck | None = None
+    path: Path, columns: Columns, problems: Problems, check: RowCheck = check_row
 ) -> list[Row]:
-    """The rows of the file at ``path``; what is wrong with it is added to ``problems``.
-
-    ``check`` says what a row must be, ``check_row`` where nothing is given.
-    """
-    check = check_row if check is None else check
+    """Read the rows of the file at ``path``; errors are added to ``problems``."""
     if path.is_dir():
         problems.add(f"{path} must be a file of texts, and is a folder")
         return []
@@ -71,19 +88,23 @@ def read_rows(
             f"read"
         )
         return []
-    if suffix == ".parquet":
-        rows = list(_parquet(path, columns, problems, check))
-    else:
+    cells = _parquet(path, columns, problems) if suffix == ".parquet" else None
+    if cells is None:
         text = read_text(path, problems)
         if text is None:
             return []
         if suffix in _DELIMITED:
-            delimiter = "\t" if suffix == ".tsv" else ","
-            rows = list(_delimited(path, text, delimiter, columns, problems, check))
+            cells = _delimited(path, text, columns, problems)
         elif suffix in _JSON_LINES:
-            rows = list(_json_lines(path, text, columns, problems, check))
+            cells = _json_lines(path, text, columns, problems)
         else:
-            rows = list(_lines(path, text, problems))
+            cells = _lines(path, text, problems)
+    rows = []
+    for place, row_text, label in cells:
+        try:
+            rows.append(check(place, row_text, label))
+        except ValueError as error:
+            problems.add(f"{place} {error}")
     if not rows and len(problems) == before:
         problems.add(
             f"text file {path} must have a row of a {columns.label} and a "
@@ -92,32 +113,10 @@ def read_rows(
     return rows
 
 
-def check_row(where: str, at: str, text: Any, label: Any, problems: Problems) -> Iterator[Row]:
-    """The row, if its text and label are what they must be; else what is wrong with them."""
-    if not isinstance(text, str):
-        problems.add(f"{where}{at} must have a text, got {shown(text)}")
-        return
-    if not text.strip():
-        problems.add(f"{where}{at} must have a text, and it is empty")
-        return
-    checked = check_label(label)
-    if isinstance(checked, BadLabel):
-        problems.add(f"{where}{at} {checked.why}")
-        return
+def read_text(path: Path, problems: Problems, *, may_be_empty: bool = True) -> str | None:
+    """Read the UTF-8 file at ``path``; ``None`` after adding to ``problems`` why it is none."""
     try:
-        text.encode()
-        str(checked).encode()
-    except UnicodeEncodeError:
-        # JSON may name half of a character, which is no text anywhere else.
-        problems.add(f"{where}{at} must be UTF-8 text, got half of a character (a surrogate)")
-        return
-    yield Row(where, at, text, checked)
-
-
-def read_text(path: Path, problems: Problems) -> str | None:
-    """The text of the file at ``path``, ``None`` where it is none, which the problems then say."""
-    try:
-        check_size(max(1, path.stat().st_size), MAX_TEXT_BYTES)
+        check_size(max(int(may_be_empty), path.stat().st_size), MAX_TEXT_BYTES)
         raw = path.read_bytes()
     except OSError as error:
         problems.add(f"text file {path} must be readable: {error.strerror}")
@@ -139,7 +138,7 @@ def read_text(path: Path, problems: Problems) -> str | None:
         return None
 
 
-def _lines(path: Path, text: str, problems: Problems) -> Iterator[Row]:
+def _lines(path: Path, text: str, problems: Problems) -> Iterator[Cells]:
     # Only real line ends: texts may hold other characters that str.splitlines would cut at.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -148,25 +147,18 @@ def _lines(path: Path, text: str, problems: Problems) -> Iterator[Row]:
         if len(parts) != 2:
             problems.add(f"{path}:{number} must be a label and a text, got {shown(line.strip())}")
             continue
-        yield from check_row(str(path), f":{number}", parts[1].rstrip("\r"), parts[0], problems)
+        yield f"{path}:{number}", parts[1].rstrip("\r"), parts[0]
 
 
-def _delimited(
-    path: Path,
-    text: str,
-    delimiter: str,
-    columns: Columns,
-    problems: Problems,
-    check: RowCheck,
-) -> Iterator[Row]:
+def _delimited(path: Path, text: str, columns: Columns, problems: Problems) -> Iterator[Cells]:
     usual, line = csv.field_size_limit(_LONGEST_CELL), 1
     try:
         source = io.StringIO(text, newline="")
-        if delimiter == "\t":
-            # Quotes mean nothing in tab-separated files: a text there may begin with one.
-            rows = csv.reader(source, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        if path.suffix.lower() == ".tsv":
+            # Quotes have no meaning in tab-separated files: a text there may begin with one.
+            rows = csv.reader(source, delimiter="\t", quoting=csv.QUOTE_NONE)
         else:
-            rows = csv.reader(source, delimiter=delimiter, strict=True)
+            rows = csv.reader(source, strict=True)
         first, at_first = _first_row(rows)
         if first is None:
             return
@@ -180,15 +172,14 @@ def _delimited(
             line, rows_left = at_first, itertools.chain([first], rows)
         # A row may take several lines, and is named by its first.
         for cells in rows_left:
-            at, line = f":{line}", rows.line_num + 1
+            place, line = f"{path}:{line}", rows.line_num + 1
             if not cells:
                 continue
             if len(cells) != len(names):
                 hint = separator_hint(cells)
-                problems.add(f"{path}{at} must have {len(names)} columns, got {len(cells)}{hint}")
+                problems.add(f"{place} must have {len(names)} columns, got {len(cells)}{hint}")
                 continue
-            found = dict(zip(names, cells, strict=True))
-            yield from check(str(path), at, columns.text_of(found), found[columns.label], problems)
+            yield place, *columns.cells_of(dict(zip(names, cells, strict=True)))
     except csv.Error as error:
         problems.add(f"{path}:{line} must be a row of a table: {error}")
     except ValueError as error:
@@ -198,7 +189,7 @@ def _delimited(
 
 
 def _first_row(rows: Any) -> tuple[list[str] | None, int]:
-    """The first row of a ``csv.reader`` that is not empty, and the line where it begins."""
+    """Read the first row that is not empty, and the line where it begins."""
     line = 1
     for cells in rows:
         if cells:
@@ -207,43 +198,40 @@ def _first_row(rows: Any) -> tuple[list[str] | None, int]:
     return None, line
 
 
-def _json_lines(
-    path: Path, text: str, columns: Columns, problems: Problems, check: RowCheck
-) -> Iterator[Row]:
+def _json_lines(path: Path, text: str, columns: Columns, problems: Problems) -> Iterator[Cells]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        at = f":{number}"
+        place = f"{path}:{number}"
         if len(line) > _LONGEST_CELL:
             problems.add(
-                f"{path}{at} must have at most {_LONGEST_CELL:,} characters, got {len(line):,}"
+                f"{place} must have at most {_LONGEST_CELL:,} characters, got {len(line):,}"
             )
             continue
         try:
-            found = json.loads(line)
+            data = json.loads(line)
         except (ValueError, RecursionError) as error:
-            said = "it is nested too deeply" if isinstance(error, RecursionError) else error
-            problems.add(f"{path}{at} must be a JSON object: {said}")
+            cause = "it is nested too deeply" if isinstance(error, RecursionError) else error
+            problems.add(f"{place} must be a JSON object: {cause}")
             continue
-        if not isinstance(found, dict):
-            problems.add(f"{path}{at} must be a JSON object, got {shown(found)}")
+        if not isinstance(data, dict):
+            problems.add(f"{place} must be a JSON object, got {shown(data)}")
             continue
-        missing = [name for name in columns.names if name not in found]
+        missing = [name for name in columns.names if name not in data]
         if missing:
-            problems.add(f"{path}{at} must have {missing[0]!r}, got {named(list(found))}")
+            problems.add(f"{place} must have {missing[0]!r}, got {named(list(data))}")
             continue
-        yield from check(str(path), at, columns.text_of(found), found[columns.label], problems)
+        yield place, *columns.cells_of(data)
 
 
-def _parquet(path: Path, columns: Columns, problems: Problems, check: RowCheck) -> Iterator[Row]:
+def _parquet(path: Path, columns: Columns, problems: Problems) -> Iterator[Cells]:
     try:
         table = ParquetTable(path)
         if not _has_columns(path, table.names, columns, problems):
             return
         for number, values in enumerate(table.lists(columns.names)):
             cells = dict(zip(columns.names, values, strict=True))
-            at, text = f", row {number},", columns.text_of(cells)
-            yield from check(str(path), at, text, cells[columns.label], problems)
+            yield f"{path}, row {number},", *columns.cells_of(cells)
     except ValueError as error:
         problems.add(str(error))
 
@@ -255,7 +243,7 @@ def _has_columns(
     problems: Problems,
     first: Sequence[str] | None = None,
 ) -> bool:
-    """Whether ``columns`` are among ``names``; ``first`` is the line that they were read from."""
+    """Check that ``columns`` are among ``names``, which ``first`` is the line of."""
     missing = [name for name in columns.names if name not in names]
     for name in missing:
         hint = "" if first is None or columns.header else header_hint(first, name)

@@ -1,31 +1,36 @@
-"""The YAML file that describes a user's task: read safely, with its problems named.
+"""The YAML file that describes a user's task.
 
-Every such file has a ``name`` and a ``kind``, which says what the data are; the other keys belong
-to the kind, whose class checks them. Paths in it are relative to the file.
+Every such file has a ``name`` and a ``kind``; the class of the kind checks the other keys. Paths
+are relative to the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nas.core.plain_yaml import read_yaml
 
 _MAX_YAML_BYTES = 1_000_000
+_MOST = 2**24
+# Options for learning a tokenizer.
+_LEARNT = ("tokens", "max_vocabulary", "lowercase", "word_letters")
+
+Options = TypeVar("Options")
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFile:
-    """What ``path`` says: its keys but ``kind``, not checked further."""
+    """The keys of the file at ``path`` except ``kind``, not validated yet."""
 
     path: Path
     kind: str
     options: Mapping[str, Any]
 
     def check_keys(self, *, allowed: Iterable[str], required: Collection[str] = ()) -> None:
-        """Raise ``ValueError`` unless every key is allowed and every required one is there."""
+        """Raise ``ValueError`` for an unknown key or a required one that is missing."""
         names = list(allowed)
         unknown = [str(key) for key in self.options if key not in names]
         missing = [key for key in required if key not in self.options]
@@ -33,36 +38,31 @@ class TaskFile:
             what = f"unknown key {unknown[0]!r}" if unknown else f"no {missing[0]}"
             raise ValueError(f"has {what}; allowed: kind, {', '.join(names)}")
 
-    def given(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Those of ``keys`` that are there, with their values."""
-        return {key: self.options[key] for key in keys if key in self.options}
-
-    def given_with_tokenizer(
-        self, keys: Iterable[str], *, learnt: Collection[str]
-    ) -> dict[str, Any]:
-        """As ``given``, the value of ``tokenizer`` as a path.
+    def read_options(self, options_type: type[Options]) -> Options:
+        """Make a dataclass of those of its fields that the file has; ``tokenizer`` is a path.
 
         Raises:
-            ValueError: there is a tokenizer, and one of ``learnt``, which say how to learn one.
+            ValueError: a value is not allowed, or there is a tokenizer and how to learn one.
         """
-        given = self.given(keys)
-        if "tokenizer" in given:
-            other = [key for key in given if key in learnt]
-            if other:
-                raise ValueError(f"must have tokenizer or {other[0]}, got both")
-            given["tokenizer"] = self.data_path("tokenizer")
-        return given
+        names = [field.name for field in fields(options_type)]  # type: ignore[arg-type]
+        values = {key: self.options[key] for key in names if key in self.options}
+        if "tokenizer" in values:
+            if learnt := [key for key in values if key in _LEARNT]:
+                raise ValueError(f"must have tokenizer or {learnt[0]}, got both")
+            values["tokenizer"] = self.data_path("tokenizer")
+        return options_type(**values)
 
     def check_paths(self, keys: Iterable[str]) -> None:
-        """Raise ``ValueError`` unless what is under those of ``keys`` that are there are paths."""
-        for key in self.given(keys):
-            self.data_path(key)
+        """Raise ``ValueError`` unless each of ``keys`` is a path or missing."""
+        for key in keys:
+            if key in self.options:
+                self.data_path(key)
 
     def data_path(self, key: str) -> Path:
-        """The path under ``key``, which may be relative to the file.
+        """Return the path under ``key``, made absolute.
 
         Raises:
-            ValueError: it is not a path, or one of neither a file nor a folder.
+            ValueError: it is not a path, or exists and is neither a file nor a folder.
         """
         value = self.options[key]
         if not isinstance(value, str) or not value:
@@ -74,12 +74,12 @@ class TaskFile:
         return path
 
 
-def check_whole_numbers(options: object, least: Mapping[str, int], *, most: int = 2**24) -> None:
-    """Raise ``ValueError`` unless each field of ``options`` is a whole number of at least that."""
+def check_whole_numbers(options: object, least: Mapping[str, int]) -> None:
+    """Raise ``ValueError`` unless these fields are integers of at least ``least``."""
     for name, smallest in least.items():
         value = getattr(options, name)
-        if type(value) is not int or not smallest <= value <= most:
-            raise ValueError(f"{name} must be an integer in {smallest}..{most}, got {value!r}")
+        if type(value) is not int or not smallest <= value <= _MOST:
+            raise ValueError(f"{name} must be an integer in {smallest}..{_MOST}, got {value!r}")
 
 
 def read_task_file(path: Path, *, default_kind: str) -> TaskFile:

@@ -1,11 +1,9 @@
-"""Which parts of a text stand in other texts as well, wherever they begin.
+"""Find runs of bytes that a text shares with other texts, at any offset.
 
-The other texts are remembered by a hash of each of their pieces of ``RUN`` bytes; a text is then
-looked at from every byte on. So every run of ``2 * RUN - 1`` common bytes is found and none below
-``RUN``, in memory of an eighth of the other texts.
-
-Source of looking for exact common runs: Lee et al. 2022, "Deduplicating training data makes
-language models better".
+Each aligned piece of ``RUN`` bytes of the other texts is hashed, and compared with the hash at
+every byte of the text. That finds every common run of ``2 * RUN - 1`` bytes and none below
+``RUN``, in memory of an eighth of the other texts. Source of exact common runs as leaks: Lee et
+al. 2022, "Deduplicating training data makes language models better".
 
 Shape legend: N bytes of a text, P pieces.
 """
@@ -30,7 +28,7 @@ _SHIFT = np.uint64(29)
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Hashes of the pieces of some texts in order, and where each begins, all ``(P,)``."""
+    """Sorted hashes of the pieces of some texts, and the text and offset of each, ``(P,)``."""
 
     hashes: NDArray[np.uint64]
     texts: NDArray[np.int64]
@@ -38,7 +36,7 @@ class Pieces:
 
     @classmethod
     def of(cls, texts: Sequence[bytes]) -> Pieces:
-        """The whole pieces of ``texts``."""
+        """Hash the whole pieces of ``texts``."""
         hashes, numbers, starts = [], [], []
         for number, text in enumerate(texts):
             found = _hashes(text, RUN)
@@ -52,7 +50,7 @@ class Pieces:
         return cls(hashes_P[order], np.concatenate(numbers)[order], np.concatenate(starts)[order])
 
     def runs(self, text: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where in ``text`` a remembered piece begins, and which one: two arrays of one length."""
+        """Offsets in ``text`` at which a piece begins, and the index of each piece."""
         hashes = _hashes(text, 1)
         if not len(self.hashes) or not len(hashes):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -63,7 +61,7 @@ class Pieces:
 
 
 def covered(starts: NDArray[np.int64], n_bytes: int) -> NDArray[np.bool_]:
-    """Which of ``n_bytes`` lie in a run that begins at one of ``starts``, ``(N,)``."""
+    """Whether each of ``n_bytes`` is in a run that begins at one of ``starts``, ``(N,)``."""
     edges = np.zeros(n_bytes + 1, np.int64)
     np.add.at(edges, starts, 1)
     np.add.at(edges, starts + RUN, -1)
@@ -72,7 +70,7 @@ def covered(starts: NDArray[np.int64], n_bytes: int) -> NDArray[np.bool_]:
 
 
 def _hashes(text: bytes, stride: int) -> NDArray[np.uint64]:
-    """A hash of the ``RUN`` bytes from each multiple of ``stride`` on, where there are so many."""
+    """Hash the ``RUN`` bytes at each multiple of ``stride``."""
     values = np.frombuffer(text, np.uint8)
     found = []
     for start in range(0, max(0, len(values) - RUN + 1), _AT_A_TIME):

@@ -1,70 +1,62 @@
-"""Pairs of a sentence and its translation, from two files line by line or from a table.
+"""Pairs of a text and its target, from two files line by line or from a table.
 
 A source of pairs is ``{source: train.en, target: train.de}``, whose lines belong together, or one
-table (``nas.tasks.base.tables``) with a column for each side. Text is UTF-8. What is wrong with a
-pair is added to the problems with its file and line, and reading goes on.
+table (``nas.tasks.base.tables``) with a column for each. Text is UTF-8. An error of a pair is
+added to the problems with its file and line, and reading continues.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from nas.tasks.base.columns import Columns
-from nas.tasks.base.problems import Problems, shown
-from nas.tasks.base.tables import TABLES, Row, read_rows, read_text
+from nas.tasks.base.problems import Problems
+from nas.tasks.base.tables import TABLES, Row, check_text, read_rows, read_text
 
 SIDES = ("source", "target")
+# A ``Row`` whose label is the target.
+Pair = Row
 
 
-class Pair(NamedTuple):
-    """A sentence and its translation; ``place`` says where they stand to people."""
-
-    place: str
-    source: str
-    target: str
-
-
-def read_pairs(given: Any, columns: Columns, problems: Problems) -> list[Pair]:
-    """The pairs of ``given``, a table's path or the paths of both sides.
-
-    What is wrong with them is added to the problems.
-    """
-    if isinstance(given, Mapping):
-        if given.keys() != set(SIDES):
-            problems.add(f"data must be given as {{source: FILE, target: FILE}}, got {given}")
+def read_pairs(source: Any, columns: Columns, problems: Problems) -> list[Pair]:
+    """Read the pairs of ``source``, a table's path or the paths of both sides."""
+    if isinstance(source, Mapping):
+        if source.keys() != set(SIDES):
+            problems.add(f"data must be given as {{source: FILE, target: FILE}}, got {source}")
             return []
-        return list(_lines(Path(given["source"]), Path(given["target"]), problems))
-    if given.suffix.lower() not in TABLES:
+        return list(_lines(Path(source["source"]), Path(source["target"]), problems))
+    if source.suffix.lower() not in TABLES:
         problems.add(
-            f"{given} must be a table ({', '.join(TABLES)}), or given as "
+            f"{source} must be a table ({', '.join(TABLES)}), or given as "
             f"{{source: FILE, target: FILE}}"
         )
         return []
-    rows = read_rows(given, columns, problems, _checked)
-    return [Pair(row.place, row.text, str(row.label)) for row in rows]
 
+    def check(place: str, text: Any, target: Any) -> Pair:
+        for side, value in zip(SIDES, (text, target), strict=True):
+            check_text(value, side)
+        return Pair(place, text.strip(), target.strip())
 
-def files_of(given: Any) -> list[Path]:
-    """The files that a source of pairs reads."""
-    return list(given.values()) if isinstance(given, Mapping) else [given]
+    return read_rows(source, columns, problems, check)
 
 
 def _lines(source: Path, target: Path, problems: Problems) -> Iterator[Pair]:
     texts = []
     for path in (source, target):
-        text = None if path.is_dir() else read_text(path, problems)
         if path.is_dir():
             problems.add(f"{path} must be a file of lines, and is a folder")
-        # Only real line ends: texts may hold other characters that str.splitlines would cut at.
-        texts.append(None if text is None else [line.strip() for line in text.split("\n")])
-    if texts[0] is None or texts[1] is None:
+            continue
+        text = read_text(path, problems)
+        if text is not None:
+            # Only real line ends: texts may hold others that str.splitlines would cut at. The
+            # last line end begins no line.
+            texts.append(
+                [line.strip() for line in text.removesuffix("\n").split("\n")] if text else []
+            )
+    if len(texts) < 2:
         return
-    for lines in texts:
-        # What follows the last line end is no line.
-        if lines and not lines[-1]:
-            lines.pop()
     if len(texts[0]) != len(texts[1]):
         problems.add(
             f"{target} must have a line for each of {source}, got {len(texts[1])} for "
@@ -73,29 +65,9 @@ def _lines(source: Path, target: Path, problems: Problems) -> Iterator[Pair]:
         return
     if not texts[0]:
         problems.add(f"{source} must have a line or more, and has none")
-    for number, (ours, theirs) in enumerate(zip(*texts, strict=True), start=1):
-        if not ours and not theirs:
-            continue
-        for path, line in ((source, ours), (target, theirs)):
-            if not line:
+    for number, lines in enumerate(zip(*texts, strict=True), start=1):
+        for path, line in zip((source, target), lines, strict=True):
+            if not line and any(lines):
                 problems.add(f"{path}:{number} must have a text, and it is empty")
-        if ours and theirs:
-            yield Pair(f"{source}:{number}", ours, theirs)
-
-
-def _checked(where: str, at: str, text: Any, label: Any, problems: Problems) -> Iterator[Row]:
-    """As ``tables.check_row``, where both are texts."""
-    for side, value in zip(SIDES, (text, label), strict=True):
-        if not isinstance(value, str):
-            problems.add(f"{where}{at} must have a {side} that is a text, got {shown(value)}")
-            return
-        if not value.strip():
-            problems.add(f"{where}{at} must have a {side}, and it is empty")
-            return
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            # JSON may name half of a character, which is no text anywhere else.
-            problems.add(f"{where}{at} must be UTF-8 text, got half of a character (a surrogate)")
-            return
-    yield Row(where, at, text.strip(), label.strip())
+        if all(lines):
+            yield Pair(f"{source}:{number}", *lines)

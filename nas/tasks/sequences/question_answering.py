@@ -1,79 +1,63 @@
-"""Extractive question answering: where in a paragraph the answer to a question stands.
-
-A task is a YAML file::
-
-    name: facts
-    kind: question_answering
-    train: train.json        # in SQuAD's format, version 1.1; or data, of all splits
-    validation: dev.json     # a split that is not named is held out, by whole paragraphs
-    sequence_length: 128     # the question, a mark, and as much of the paragraph as fits
-    max_vocabulary: 10000    # words of the training split; padding, unknown and the mark included
-    max_answer_words: 16     # of an answer that is given; targets may be longer
-    metric: f1               # or exact_match
+"""Extractive question answering: the span of a paragraph that answers a question.
 
 A network reads words (lower case, punctuation apart) and scores each as the answer's first and its
-last. The best span within the paragraph is the answer, judged as SQuAD does (Rajpurkar et al.
-2016): case, punctuation and articles do not count, and the best of several right answers does.
-A question whose answer lies beyond ``sequence_length`` is not learnt from, and counts as any other
-where networks are judged.
+last. The best span within the paragraph is the answer, evaluated as SQuAD does (Rajpurkar et al.
+2016): without case, punctuation and articles, against the best of several answers. A question
+whose answer is beyond ``sequence_length`` is not trained on, and counts in evaluation. See
+``docs/data.md`` for the task file.
 
 Shape legend: N questions, T words of a sample.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tasks.base import SPLITS, Split, SplitName, check_split_name
-from nas.tasks.base.carried import VOCABULARY
-from nas.tasks.base.kept import Kept, keep, key_of
-from nas.tasks.base.lengths import length_notes, summary_of
-from nas.tasks.base.metric import Metric, get_metric
-from nas.tasks.base.prepared import check_name
+from nas.tasks.base import SPLITS
+from nas.tasks.base.artifact_files import VOCABULARY
+from nas.tasks.base.cache import CachedTexts, write_texts
+from nas.tasks.base.file_task import FileTask, Rows
+from nas.tasks.base.lengths import summary_of
+from nas.tasks.base.metric import get_metric
 from nas.tasks.base.problems import Problems
-from nas.tasks.base.samples import SOURCE_KEYS, Sample, Sources
-from nas.tasks.base.splits import repeats, text_digest
-from nas.tasks.base.task_file import TaskFile
-from nas.tasks.sequences.kept_questions import KeptQuestions, write_questions
+from nas.tasks.base.sources import Sources
+from nas.tasks.base.splits import text_digest
+from nas.tasks.base.task_file import check_whole_numbers
 from nas.tasks.sequences.spans import SpanExtraction, answer_span, words_of
-from nas.tasks.sequences.squad import Question, read_squad
+from nas.tasks.sequences.squad import Question, question_of, read_squad
 from search_spaces.workload import PADDING_TOKEN, SPAN_ENDS, Workload
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _UNKNOWN, _MARK = PADDING_TOKEN + 1, PADDING_TOKEN + 2
 _FIRST_WORD = _MARK + 1
-# As in text classification: a word seen once teaches nothing that holds elsewhere.
+# As in text classification: a word that occurs once generalises to nothing.
 _MIN_COUNT = 2
 _METRICS = ("f1", "exact_match")
-# A share of answers out of reach that is worth a warning.
-_MANY_CUT = 0.05
-# And of paragraphs that are cut, whose answers are mostly within reach.
-_MANY_FILLED = 0.5
-# Of what is kept: another number where the same files would give other arrays.
-_FORM = 3
+# Warn of a larger share of answers out of reach, and of paragraphs that are cut.
+_MANY_CUT, _MANY_FILLED = 0.05, 0.5
+_QUESTIONS = "questions"
 
 
-@dataclass(frozen=True)
-class QuestionFiles:
-    """Where the questions of a task are and how they are read; see the module's description.
+@dataclass(frozen=True, slots=True)
+class QuestionOptions:
+    """Options of a task file of kind ``question_answering``.
+
+    ``sequence_length`` is in words: the question, a mark, and as much of the paragraph as fits.
+    ``max_answer_words`` limits predicted answers.
 
     Raises:
-        ValueError: a field is not what it must be.
+        ValueError: a field is not allowed.
     """
 
-    name: str
-    sources: Sources
     sequence_length: int = 128
     max_vocabulary: int = 10_000
     max_answer_words: int = 16
@@ -81,161 +65,100 @@ class QuestionFiles:
 
     def __post_init__(self) -> None:
         """Validate every field."""
-        check_name(self.name)
         least = {"sequence_length": 4, "max_vocabulary": _FIRST_WORD + 1, "max_answer_words": 1}
-        for name, lowest in least.items():
-            value = getattr(self, name)
-            if type(value) is not int or value < lowest:
-                raise ValueError(f"{name} must be an integer >= {lowest}, got {value!r}")
+        check_whole_numbers(self, least)
         if self.metric not in _METRICS:
             raise ValueError(f"metric must be {' or '.join(_METRICS)}, got {self.metric!r}")
 
 
-class QuestionAnswering:
-    """A ``Task`` over ``QuestionFiles``."""
+class QuestionAnswering(FileTask[Question]):
+    """Questions on paragraphs; targets are ``(N, 5)``, as ``SpanExtraction`` reads them."""
 
-    def __init__(self, files: QuestionFiles) -> None:
-        """Nothing is read yet."""
-        self._files = files
-        self.name = files.name
-        self.metric: Metric = get_metric(files.metric)
+    kind = "question_answering"
+    noun = "questions"
+    options_type = QuestionOptions
+    not_cached = ("metric", "max_answer_words")
+    endings = (".json",)
+    options: QuestionOptions
 
-    @classmethod
-    def from_file(cls, file: TaskFile) -> QuestionAnswering:
-        """The task that a user's file of kind ``question_answering`` describes.
-
-        Raises:
-            ValueError: a key is missing, unknown, or its value not allowed.
-        """
-        own = ("sequence_length", "max_vocabulary", "max_answer_words", "metric")
-        file.check_keys(allowed=("name", *SOURCE_KEYS, *own), required=("name",))
-        sources = Sources.from_file(file, files=(".json",))
-        for split, path in sources.given.items():
-            if not isinstance(path, Path):
-                raise ValueError(f"{split} must be a path, got {path!r}")
-        options = file.given(own)
-        return cls(QuestionFiles(file.options["name"], sources, **options))
+    def __init__(self, name: str, sources: Sources, options: QuestionOptions) -> None:
+        """Read nothing yet."""
+        super().__init__(name, sources, options)
+        self.metric = get_metric(options.metric)
 
     def workload(self, batch_size: int) -> Workload:
-        """Words in, two scores of each of them out."""
+        """Words into two scores of each."""
         return Workload(
             self.name,
             "question_answering",
-            (self._files.sequence_length,),
+            (self.options.sequence_length,),
             SPAN_ENDS,
             batch_size,
             vocab_size=self.about()["vocab_size"],
         )
 
-    def split(self, name: SplitName) -> Split:
-        """One split; targets are ``(N, 5)``, as ``SpanExtraction`` reads them."""
-        check_split_name(name)
-        return Split(self._kept.array(f"{name}.inputs"), self._kept.array(f"{name}.targets"))
-
     @cached_property
     def objective(self) -> SpanExtraction:
-        """What networks are trained for and judged by."""
+        """Cross-entropy of both ends, and SQuAD's measures."""
+        texts = CachedTexts(self.cache, _QUESTIONS)
         return SpanExtraction(
-            KeptQuestions(self._kept),
-            max_words=self._files.max_answer_words,
-            judged_by=_METRICS.index(self._files.metric),
+            lambda index: question_of(texts[index]),
+            max_words=self.options.max_answer_words,
+            metric=self.options.metric,
         )
-
-    def about(self) -> Mapping[str, Any]:
-        """Questions of each split, how many answers lie beyond reach, and what repeats.
-
-        A question repeats another where its words and its paragraph's are the same.
-
-        Raises:
-            DataError: the data are not what they must be; all that is wrong is in it.
-        """
-        return self._kept.about
 
     def warnings(self) -> list[str]:
-        """What is allowed but seldom meant; see ``nas.tasks.base.checks``."""
-        about, length = self.about(), self._files.sequence_length
-        beyond = [
-            f"cut: {n / about['samples'][name]:.0%} of the {name} answers lie beyond "
-            f"sequence_length ({self._files.sequence_length} words)"
-            for name, n in about["beyond_reach"].items()
-            if n > _MANY_CUT * about["samples"][name]
+        """Also warn of many answers that are out of reach."""
+        about = self.about()
+        return [
+            *(
+                f"cut: {n / about['samples'][split]:.0%} of the {split} answers lie beyond "
+                f"sequence_length ({self.options.sequence_length} words)"
+                for split, n in about["beyond_reach"].items()
+                if n > _MANY_CUT * about["samples"][split]
+            ),
+            *super().warnings(),
         ]
-        padding = length_notes(
-            about["lengths"],
-            "sequence_length",
-            length,
-            what="training questions",
-            unit="words",
-            many_cut=_MANY_FILLED,
-        )
-        return [*beyond, *padding]
 
-    def notes(self) -> list[str]:
-        """See ``nas.tasks.base.checks``."""
-        return list(self._files.sources.notes)
+    def artifact_files(self) -> dict[str, str]:
+        """The words, and how a sample is made of them."""
+        return {VOCABULARY: self.cache.text(VOCABULARY)}
 
-    def carried(self) -> dict[str, str]:
-        """The words, and how a sample is made of them; see ``nas.tasks.base.carried``."""
-        return {VOCABULARY: (self._kept.folder / VOCABULARY).read_text(encoding="utf-8")}
+    def rows(self, source: Any, problems: Problems) -> Iterable[Question]:
+        """See ``FileTask.rows``."""
+        return read_squad(source, problems)
 
-    @cached_property
-    def _kept(self) -> Kept:
-        files, sources = self._files, self._files.sources
-        # Of the rest arrays do not depend; questions are named by paths.
-        what = {
-            "form": _FORM,
-            "questions": sources.given,
-            "shares": [sources.validation_share, sources.test_share],
-            "sequence_length": files.sequence_length,
-            "max_vocabulary": files.max_vocabulary,
-        }
-        try:
-            key = key_of(what, sources.given.values(), by_content=True)
-        except ValueError:
-            # A file is gone: all that are shall be said, with what is wrong in the others.
-            self._chosen()
-            raise
-        return keep(key, self._make)
+    def split_digest(self, row: Question) -> bytes:
+        """Return the hash of the paragraph: one question on it may answer another."""
+        return hashlib.sha256(row.context.encode()).digest()
 
-    def _chosen(self) -> dict[SplitName, list[Question]]:
-        """The questions of each split.
+    def digest(self, row: Question) -> bytes:
+        """Return the hash of question and paragraph."""
+        # Neither text has this character, so that no other pair joins to the same text.
+        return text_digest(f"{row.text}\0{row.context}")
 
-        Raises:
-            DataError: they are not what they must be; all that is wrong is in it.
-        """
-        problems, sources = Problems(), self._files.sources
-        chosen: dict[SplitName, list[Question]] = {split: [] for split in SPLITS}
-        for asked, path in sources.given.items():
-            for question in read_squad(path, problems):
-                # By its paragraph: what one question tells of it must not help with another.
-                sample = Sample(question.where, "", lambda: None, question.context)
-                chosen[sources.split_of(asked, sample, b"")].append(question)
-        for split, found in chosen.items():
-            if not found and not problems:
-                problems.add(f"the {split} split must have questions, and has none")
+    def write(self, rows: Rows[Question], folder: Path, problems: Problems) -> dict[str, Any]:
+        """See ``FileTask.write``."""
         problems.check()
-        return chosen
-
-    def _make(self, folder: Path) -> Mapping[str, Any]:
-        length, chosen = self._files.sequence_length, self._chosen()
-        vocabulary = _vocabulary(chosen["train"], self._files.max_vocabulary)
-        everything: list[Question] = []
+        length = self.options.sequence_length
+        vocabulary = _vocabulary(rows["train"], self.options.max_vocabulary)
         beyond_reach: dict[str, int] = {}
+        questions: list[Question] = []
         for split in SPLITS:
-            rows = [_encoded(q, vocabulary, length) for q in chosen[split]]
-            ends = np.array([ends for _, ends in rows], dtype=np.int64)
-            # Each target ends with its question's place.
-            numbers = np.arange(len(everything), len(everything) + len(rows))
-            np.save(folder / f"{split}.inputs.npy", np.stack([tokens for tokens, _ in rows]))
-            np.save(folder / f"{split}.targets.npy", np.column_stack([ends, numbers]))
+            samples = [_encoded(question, vocabulary, length) for question in rows[split]]
+            ends = np.array([ends for _, ends in samples], dtype=np.int64)
+            # The last target is the index of the question.
+            indices = np.arange(len(questions), len(questions) + len(samples))
+            np.save(folder / f"{split}.inputs.npy", np.stack([tokens for tokens, _ in samples]))
+            np.save(folder / f"{split}.targets.npy", np.column_stack([ends, indices]))
             beyond_reach[split] = int((ends[:, 0] < 0).sum())
-            everything += chosen[split]
-        if beyond_reach["train"] == len(chosen["train"]):
+            questions += rows[split]
+        if beyond_reach["train"] == len(rows["train"]):
             raise ValueError(
                 f"sequence_length must reach an answer of the training split, got {length}"
             )
-        write_questions(everything, folder)
-        carried = {
+        write_texts([json.dumps(asdict(q)) for q in questions], folder, _QUESTIONS)
+        artifact = {
             "words": list(vocabulary),
             "first": _FIRST_WORD,
             "padding": PADDING_TOKEN,
@@ -243,37 +166,34 @@ class QuestionAnswering:
             "mark": _MARK,
             "of": "words in lower case, punctuation apart: a question, the mark, its paragraph",
         }
-        text = json.dumps(carried, ensure_ascii=False)
+        text = json.dumps(artifact, ensure_ascii=False)
         (folder / VOCABULARY).write_text(text, encoding="utf-8")
+        answers = {split: [sorted(set(q.answers)) for q in rows[split]] for split in SPLITS}
         return {
             "vocab_size": _FIRST_WORD + len(vocabulary),
-            "samples": {name: len(found) for name, found in chosen.items()},
             "beyond_reach": beyond_reach,
-            "lengths": summary_of(
-                np.array([_n_words(question, length) for question in chosen["train"]]), length
-            ),
-            "repeats": repeats(
-                {name: [_digest(q) for q in found] for name, found in chosen.items()},
-                {name: [sorted(set(q.answers)) for q in found] for name, found in chosen.items()},
-                {name: [q.where for q in found] for name, found in chosen.items()},
-            ),
+            "lengths": [
+                summary_of(
+                    np.array([_n_words(question, length) for question in rows["train"]]),
+                    length,
+                    key="sequence_length",
+                    what="training questions",
+                    many_cut=_MANY_FILLED,
+                    unit="words",
+                )
+            ],
+            "repeats": self.repeats(rows, answers),
         }
 
 
-def _digest(question: Question) -> bytes:
-    # Neither text has this character, so that two pairs that differ are never joined to one text.
-    return text_digest(f"{question.text}\0{question.context}")
-
-
 def _n_words(question: Question, length: int) -> int:
-    """Words of a sample with the whole paragraph."""
-    asked = min(len(words_of(question.text)), length // 2)
-    return asked + 1 + len(words_of(question.context))
+    """Number of words of a sample with the whole paragraph."""
+    n_asked = min(len(words_of(question.text)), length // 2)
+    return n_asked + 1 + len(words_of(question.context))
 
 
-def _vocabulary(questions: Iterable[Question], most: int) -> dict[str, int]:
-    """Tokens of the most frequent words; ties go by the alphabet, so that runs agree."""
-    questions = list(questions)
+def _vocabulary(questions: Sequence[Question], most: int) -> dict[str, int]:
+    """Number the most frequent words; ties are in alphabetical order, so that runs agree."""
     texts = [q.text for q in questions] + sorted({q.context for q in questions})
     counts = Counter(text[a:b].lower() for text in texts for a, b in words_of(text))
     frequent = [word for word in counts if counts[word] >= _MIN_COUNT]
@@ -284,18 +204,18 @@ def _vocabulary(questions: Iterable[Question], most: int) -> dict[str, int]:
 def _encoded(
     question: Question, vocabulary: Mapping[str, int], length: int
 ) -> tuple[NDArray[np.int64], tuple[int, int, int, int]]:
-    """Words of a sample; where the answer begins and ends, and the paragraph begins and ends."""
+    """Encode a sample; also return the ends of the answer and of the paragraph."""
 
     def tokens(text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
         return [vocabulary.get(text[a:b].lower(), _UNKNOWN) for a, b in spans]
 
-    # Of a very long question the beginning, so that there is room for the paragraph.
-    asked = tokens(question.text, words_of(question.text)[: length // 2])
-    first = len(asked) + 1
+    # A very long question is cut, to leave room for the paragraph.
+    question_tokens = tokens(question.text, words_of(question.text)[: length // 2])
+    first = len(question_tokens) + 1
     spans = words_of(question.context)[: length - first]
-    row = [*asked, _MARK, *tokens(question.context, spans)]
+    row = [*question_tokens, _MARK, *tokens(question.context, spans)]
     row_T = np.full(length, PADDING_TOKEN, dtype=np.int64)
     row_T[: len(row)] = row
-    found = answer_span(spans, *question.answer_at)
-    ends = (-1, -1) if found is None else (first + found[0], first + found[1])
+    span = answer_span(spans, *question.answer_at)
+    ends = (-1, -1) if span is None else (first + span[0], first + span[1])
     return row_T, (*ends, first, len(row))

@@ -1,4 +1,4 @@
-"""Spans of words as answers: how they are learnt, chosen and judged.
+"""Spans of words as answers: loss, decoding and SQuAD's measures.
 
 Shape legend: B batch, T words of a sample.
 """
@@ -28,28 +28,28 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def words_of(text: str) -> list[tuple[int, int]]:
-    """First character and the one after the last of each word; punctuation stands alone."""
+    """Range of characters of each word; punctuation is apart."""
     return [match.span() for match in _WORD.finditer(text)]
 
 
 def answer_span(spans: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int] | None:
-    """First and last of the words that share a character with ``start..end``.
+    """Indices of the first and last word that overlap characters ``start..end``.
 
-    ``None`` where the answer does not end within them.
+    ``None`` where the answer does not end within the words.
     """
     inside = [i for i, (a, b) in enumerate(spans) if a < end and b > start]
     return (inside[0], inside[-1]) if inside and spans[-1][1] >= end else None
 
 
 def normalised(answer: str) -> str:
-    """In lower case, without punctuation, articles and more than single spaces."""
+    """Lower-case an answer; remove punctuation, articles and double spaces."""
     bare = answer.lower().translate(_NO_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", bare).split())
 
 
-def overlap(given: str, right: str) -> float:
-    """F1 of the words that two answers share."""
-    ours, theirs = normalised(given).split(), normalised(right).split()
+def overlap(answer: str, right: str) -> float:
+    """F1 of the words of two answers."""
+    ours, theirs = normalised(answer).split(), normalised(right).split()
     if not ours or not theirs:
         return float(ours == theirs)
     shared = sum((Counter(ours) & Counter(theirs)).values())
@@ -61,13 +61,16 @@ class SpanExtraction:
 
     ``outputs`` are ``(B, 2, T)``. Targets are ``(B, 5)``: the answer's first and last word, or -1
     and -1 where it is out of reach; the paragraph's first word and the one after its last; the
-    question's place in ``questions``. ``judged_by`` is 0 for F1 and 1 for exact match. Only words
-    of the paragraph may be answers, so that no label smoothing is applied: it would reward others.
+    index of the question. Only words of the paragraph may be answers: label smoothing would reward
+    others, and is not applied.
     """
 
-    def __init__(self, questions: Sequence[Question], *, max_words: int, judged_by: int) -> None:
-        """Answers have at most ``max_words``."""
-        self._questions, self._max_words, self._judged_by = questions, max_words, judged_by
+    def __init__(
+        self, question: Callable[[int], Question], *, max_words: int, metric: str
+    ) -> None:
+        """``question`` returns the question at an index; answers have at most ``max_words``."""
+        self._question, self._max_words = question, max_words
+        self._figure = 1 if metric == "exact_match" else 0
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
         """The mean over answers in reach."""
@@ -94,13 +97,13 @@ class SpanExtraction:
         scores_B2T = outputs.double().numpy()
         return np.array(
             [
-                self._judged(scores, *(int(x) for x in row[2:]))
+                self._measures(scores, *(int(x) for x in row[2:]))
                 for scores, row in zip(scores_B2T, targets, strict=True)
             ]
         )
 
     def answer(self, scores_2T: Floats, first: int, end: int, question: Question) -> str:
-        """The answer of highest score to ``question``, whose paragraph is words ``first..end``."""
+        """Return the best answer to ``question``, whose paragraph is words ``first..end``."""
         spans = words_of(question.context)[: end - first]
         if not spans:
             return ""
@@ -108,29 +111,28 @@ class SpanExtraction:
         return question.context[spans[start][0] : spans[last][1]]
 
     def quality(self, figures: Floats) -> Floats:
-        """The mean of the chosen measure."""
-        found: Floats = figures[..., self._judged_by] / figures[..., 2]
-        return found
+        """The mean of the measure."""
+        mean: Floats = figures[..., self._figure] / figures[..., 2]
+        return mean
 
     def standard_error(self, figures_NS: Floats) -> float:
-        """Of a mean, with one right and one wrong answer added.
+        """Standard error of a mean, with one right and one wrong answer added.
 
-        So that all right does not claim certainty, as in ``Classification``.
+        A perfect score is not certain, as in ``Classification``.
         """
-        scores = np.concatenate([figures_NS[:, self._judged_by], [0.0, 1.0]])
+        scores = np.concatenate([figures_NS[:, self._figure], [0.0, 1.0]])
         return float(scores.std(ddof=1)) / math.sqrt(len(scores))
 
-    def _judged(self, scores_2T: Floats, first: int, end: int, number: int) -> list[float]:
-        question = self._questions[number]
-        given = self.answer(scores_2T, first, end, question)
-        f1 = max(overlap(given, right) for right in question.answers)
-        exact = any(normalised(given) == normalised(right) for right in question.answers)
+    def _measures(self, scores_2T: Floats, first: int, end: int, index: int) -> list[float]:
+        question = self._question(index)
+        answer = self.answer(scores_2T, first, end, question)
+        f1 = max(overlap(answer, right) for right in question.answers)
+        exact = any(normalised(answer) == normalised(right) for right in question.answers)
         return [f1, float(exact), 1.0]
 
     def _best(self, scores_2T: Floats) -> tuple[int, int]:
-        """First and last word of the best span that is not too long."""
+        """First and last word of the best span of at most ``max_words``."""
         sums = scores_2T[0][:, None] + scores_2T[1][None, :]
-        # Ends before their beginning, and those too far behind it.
         everywhere = np.ones_like(sums, dtype=bool)
         allowed = np.triu(everywhere) & np.tril(everywhere, self._max_words - 1)
         best = int(np.where(allowed, sums, -np.inf).argmax())

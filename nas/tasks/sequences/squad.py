@@ -8,20 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.tasks.base.limits import check_size
 from nas.tasks.base.problems import Problems
-
-_MAX_BYTES = 1_000_000_000
+from nas.tasks.base.tables import read_text
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question on a paragraph, with every answer that counts as right.
+    """A question on a paragraph, ``context``, with every right answer.
 
-    ``answer_at`` are the first character of the first answer and the one after its last.
+    ``answer_at`` is the range of characters of the first answer.
     """
 
-    where: str
+    place: str
     text: str
     context: str
     answers: tuple[str, ...]
@@ -29,40 +27,31 @@ class Question:
 
 
 def read_squad(path: Path, problems: Problems) -> list[Question]:
-    """The questions in the file at ``path``; what is wrong with it is added to ``problems``."""
+    """Read the questions in the file at ``path``; errors are added to ``problems``."""
+    text = read_text(path, problems, may_be_empty=False)
+    if text is None:
+        return []
     try:
-        check_size(path.stat().st_size, _MAX_BYTES)
-        data = json.loads(path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        problems.add(f"{path} must be readable: {error.strerror}")
-        return []
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        byte = error.object[error.start]
-        problems.add(f"{path}, line {line}, must be UTF-8 text, got byte {byte:#04x}")
-        return []
+        data = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         problems.add(f"{path} must be JSON: {error}")
-        return []
-    except ValueError as error:
-        problems.add(f"{path} {error}")
         return []
     if not isinstance(data, Mapping) or not isinstance(data.get("data"), list):
         problems.add(f"{path} must be an object with a list `data`, as SQuAD is")
         return []
-    found = []
-    for where, context, entry in _entries(data["data"], str(path), problems):
+    questions = []
+    for place, context, entry in _entries(data["data"], str(path), problems):
         try:
-            found.append(_question(where, context, entry))
+            questions.append(_question(place, context, entry))
         except ValueError as error:
-            problems.add(f"{where} {error}")
-    if not found and not problems:
+            problems.add(f"{place} {error}")
+    if not questions and not problems:
         problems.add(f"{path} must hold questions, and holds none")
-    return found
+    return questions
 
 
 def _entries(articles: list[Any], path: str, problems: Problems) -> Iterator[tuple[str, str, Any]]:
-    """Every question's place, its paragraph and itself, not looked at yet."""
+    """Yield the place, paragraph and JSON of each question."""
     for i, article in enumerate(articles):
         paragraphs = article.get("paragraphs") if isinstance(article, Mapping) else None
         if not isinstance(paragraphs, list):
@@ -78,7 +67,7 @@ def _entries(articles: list[Any], path: str, problems: Problems) -> Iterator[tup
                 yield f"{where}.qas[{k}]", context, entry
 
 
-def _question(where: str, context: str, entry: Any) -> Question:
+def _question(place: str, context: str, entry: Any) -> Question:
     text = entry.get("question") if isinstance(entry, Mapping) else None
     if not isinstance(text, str) or not text.strip():
         raise ValueError("must have a text `question`")
@@ -89,11 +78,18 @@ def _question(where: str, context: str, entry: Any) -> Question:
         raise ValueError("must have a list `answers` of one or more")
     spans = []
     for answer in answers:
-        given = answer.get("text") if isinstance(answer, Mapping) else None
+        right = answer.get("text") if isinstance(answer, Mapping) else None
         start = answer.get("answer_start") if isinstance(answer, Mapping) else None
-        if not isinstance(given, str) or not given or type(start) is not int:
+        if not isinstance(right, str) or not right or type(start) is not int:
             raise ValueError("must have answers with a `text` and a number `answer_start`")
-        if start < 0 or context[start : start + len(given)] != given:
-            raise ValueError(f"must have the answer {given!r} at character {start} of its context")
-        spans.append((start, start + len(given)))
-    return Question(where, text, context, tuple(a["text"] for a in answers), spans[0])
+        if start < 0 or context[start : start + len(right)] != right:
+            raise ValueError(f"must have the answer {right!r} at character {start} of its context")
+        spans.append((start, start + len(right)))
+    return Question(place, text, context, tuple(a["text"] for a in answers), spans[0])
+
+
+def question_of(text: str) -> Question:
+    """Read the JSON of ``dataclasses.asdict`` of a question."""
+    data = json.loads(text)
+    start, end = data.pop("answer_at")
+    return Question(**{**data, "answers": tuple(data["answers"]), "answer_at": (start, end)})

@@ -1,4 +1,4 @@
-"""Passages as samples of one length, and which of them stand in another split.
+"""Cut passages into samples of one length, and count those that are in another split.
 
 Shape legend: N samples, T tokens.
 """
@@ -12,29 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tasks.base import SPLITS, SplitName
-from nas.tasks.sequences.overlap import RUN, Pieces, covered
+from nas.tasks.base import SplitName
+from nas.tasks.base.splits import PAIRS, shared_counts
+from nas.tasks.sequences.overlap import Pieces, covered
 from nas.tasks.sequences.passages import Passage
 from nas.tasks.text.tokenize import TextEncoder
 
 _MOST_EXAMPLES = 5
-# A proposed context is filled so many times by all passages but this share of short ones.
+# All passages but a share of ``_SHORT`` fill a proposed context ``_TIMES`` times.
 _TIMES, _SHORT = 4, 0.1
-# Of splits: samples of the first must not be in the second.
-_PAIRS: tuple[tuple[SplitName, SplitName], ...] = (
-    ("validation", "train"),
-    ("test", "train"),
-    ("test", "validation"),
-)
 _REMEMBERED: tuple[SplitName, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Samples of a split, ``(N, T + 1)`` tokens of which all but the first are guessed.
+    """Samples of a split, ``(N, T + 1)`` tokens, of which all but the first are targets.
 
-    ``passages``, ``starts`` and ``ends``, ``(N,)``, say in which passage and which of its bytes
-    are guessed. The passages have ``n_tokens`` in all, those in no sample included.
+    ``passages``, ``starts`` and ``ends``, ``(N,)``, are the passage of each sample and the bytes
+    of its targets. ``n_tokens`` is the number of tokens of all passages.
     """
 
     tokens: NDArray[np.int64]
@@ -45,11 +40,11 @@ class Windows:
 
 
 def cut_windows(passages: Sequence[Passage], encoder: TextEncoder, length: int) -> Windows:
-    """The samples of ``length`` tokens and one more that ``passages`` of a split have.
+    """Cut ``passages`` of a split into samples of ``length`` tokens and one more.
 
     Raises:
-        ValueError: the tokenizer, which is a user's, does not give a text back; or no passage is
-            long enough.
+        ValueError: the user's tokenizer does not decode a text to itself, or no passage is long
+            enough.
     """
     n_tokens = 0
     rows, numbers, starts, ends = [], [], [], []
@@ -58,7 +53,7 @@ def cut_windows(passages: Sequence[Passage], encoder: TextEncoder, length: int) 
         if not encoder.gives_back(passage.text, ids):
             raise ValueError(
                 f"the tokenizer must give texts back as they were, since bits are counted per "
-                f"byte of them, and does not do so for {passage.place(0)}"
+                f"byte of them, and does not do so for {passage.place}"
             )
         n_tokens += len(ids)
         n = (len(ids) - 1) // length
@@ -83,9 +78,9 @@ def cut_windows(passages: Sequence[Passage], encoder: TextEncoder, length: int) 
 
 
 def fitting_context(passages: Sequence[Passage], encoder: TextEncoder, limit: int) -> int:
-    """A context of at most ``limit`` tokens that all but few ``passages`` fill several times.
+    """Propose a context of at most ``limit`` tokens that most ``passages`` fill several times.
 
-    A power of two, since what is left over at the end of a passage is half a context on average.
+    A power of two, since half a context at the end of a passage is unused on average.
     """
     n_tokens = [len(ids) for ids, _ in encoder.encode_whole(p.text for p in passages)]
     room = float(np.quantile(n_tokens, _SHORT)) / _TIMES
@@ -95,39 +90,30 @@ def fitting_context(passages: Sequence[Passage], encoder: TextEncoder, limit: in
 def repeats_of(
     passages: Mapping[SplitName, Sequence[Passage]], windows: Mapping[SplitName, Windows]
 ) -> dict[str, Any]:
-    """Return ``splits.repeats`` of samples that contain a run of another split.
-
-    That is of ``RUN`` bytes or more, some of which the sample is to guess.
-    """
+    """Return ``splits.repeats``: samples whose targets are in a run of bytes of another split."""
     pieces: dict[SplitName, Pieces] = {
         split: Pieces.of([passage.text.encode() for passage in passages[split]])
         for split in _REMEMBERED
     }
     examples: list[list[str]] = []
     shared: dict[tuple[SplitName, SplitName], int] = {}
-    for inner, outer in _PAIRS:
-        found, known, outside = windows[inner], pieces[outer], passages[outer]
+    for inner, outer in PAIRS:
+        cut, known, outside = windows[inner], pieces[outer], passages[outer]
         n, shown = 0, 0
         for number, passage in enumerate(passages[inner]):
             text = passage.text.encode()
             at, which = known.runs(text)
             is_shared = np.concatenate([[0], np.cumsum(covered(at, len(text)))])
-            rows = found.passages == number
-            n += int((is_shared[found.ends[rows]] > is_shared[found.starts[rows]]).sum())
+            rows = cut.passages == number
+            n += int((is_shared[cut.ends[rows]] > is_shared[cut.starts[rows]]).sum())
             if len(at) and shown < _MOST_EXAMPLES:
                 piece = which[0]
-                other = outside[known.texts[piece]].place(int(known.starts[piece]))
-                examples.append([passage.place(int(at[0])), other])
+                other = outside[known.texts[piece]].place_at(int(known.starts[piece]))
+                examples.append([passage.place_at(int(at[0])), other])
                 shown += 1
         shared[inner, outer] = n
-    return {
-        "also_in_train": {s: shared[s, "train"] for s in SPLITS if s != "train"},
-        "also_in_validation": {"test": shared["test", "validation"]},
-        "twice": {
-            split: len(found.tokens) - len(np.unique(found.tokens, axis=0))
-            for split, found in windows.items()
-        },
-        "contradictory": 0,
-        "examples": examples,
-        "run_bytes": RUN,
+    twice = {
+        split: len(cut.tokens) - len(np.unique(cut.tokens, axis=0))
+        for split, cut in windows.items()
     }
+    return {**shared_counts(shared, twice, examples), "contradictory": 0}

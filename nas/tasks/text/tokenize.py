@@ -1,7 +1,6 @@
-"""Texts to tokens: how they are cut, in a file that says all of it and works anywhere.
+"""Tokenizers of words, bytes, byte pairs, or a user's own, as a ``tokenizer.json``.
 
-Whatever cuts texts, words, bytes, byte-pair encoding or a user's own, is a ``Tokenizer`` of the
-``tokenizers`` library, whose ``tokenizer.json`` says all of it. Token 0 pads. Words and pairs are
+Each is a ``Tokenizer`` of the ``tokenizers`` library. Token 0 is padding. Words and pairs are
 learnt from the training split alone, and the same texts give the same file.
 
 Sources: byte-pair encoding, Sennrich et al. 2016; over bytes, Radford et al. 2019.
@@ -31,24 +30,24 @@ Tokens = Literal["word", "byte", "bpe"]
 TOKENS: tuple[Tokens, ...] = get_args(Tokens)
 UNKNOWN_TOKEN = PADDING_TOKEN + 1
 N_BYTES = 256
-# A word seen once is left unknown: it teaches nothing that holds elsewhere, and the unknown
-# token must itself be seen in training.
+# A word that occurs once stays unknown: it generalises to nothing, and the unknown token must
+# occur in training.
 MIN_COUNT = 2
 _MAX_FILE_BYTES = 64_000_000
-# Of a normalizer: written-out ligatures and emoji make some characters a dozen.
+# Growth of a text in a normalizer: ligatures and emoji become a dozen characters.
 _MOST_GROWTH = 1000
 _LARGEST_VOCABULARY = 2**24
-# Texts that are cut at a time.
+# Texts that are encoded at a time.
 _AT_A_TIME = 4096
-# No word has a space, and no byte is written as one, so no text can hold these.
+# Names with spaces, which no word or byte has.
 _RESERVED = {"< padding >": PADDING_TOKEN, "< unknown >": UNKNOWN_TOKEN}
 
 
 @dataclass(frozen=True, slots=True)
 class TextEncoder:
-    """Makes rows of ``sequence_length`` tokens of texts: cut there, padded up to there.
+    """Encodes texts into rows of ``sequence_length`` tokens, cut or padded.
 
-    ``shift`` is added to the tokenizer's own numbers, so that none of them is the padding token.
+    ``shift`` is added to the tokenizer's numbers, so that none is the padding token.
     """
 
     tokenizer: Tokenizer
@@ -61,15 +60,15 @@ class TextEncoder:
         return max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1 + self.shift
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Tokens of ``texts``, ``(N, T)``.
+        """Encode ``texts`` into tokens ``(N, T)``.
 
         Raises:
-            ValueError: the tokenizer, which is a user's, cannot cut a text.
+            ValueError: the user's tokenizer fails on a text.
         """
         return self.encode_measured(texts)[0]
 
     def encode_measured(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """As ``encode``, and how many tokens each text has before it is cut ``(N,)``.
+        """As ``encode``, and the number of tokens of each text before it is cut ``(N,)``.
 
         Raises:
             ValueError: as ``encode``.
@@ -92,12 +91,12 @@ class TextEncoder:
     def encode_whole(
         self, texts: Iterable[str]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """All tokens of each text ``(T,)``, and how many of its bytes end with each ``(T,)``.
+        """Yield all tokens of each text ``(T,)``, and the number of bytes up to each ``(T,)``.
 
-        A character that several tokens make up is counted with the first of them.
+        A character of several tokens is counted with the first of them.
 
         Raises:
-            ValueError: the tokenizer, which is a user's, cannot cut a text.
+            ValueError: the user's tokenizer fails on a text.
         """
         tokenizer = self._without_truncation()
         for text in texts:
@@ -110,11 +109,11 @@ class TextEncoder:
             yield ids, _bytes_up_to(text)[np.maximum.accumulate(characters)]
 
     def gives_back(self, text: str, tokens_T: NDArray[np.int64]) -> bool:
-        """Whether ``tokens_T`` are decoded to ``text`` to the letter."""
+        """Whether ``tokens_T`` decode to exactly ``text``."""
         return self.decode(tokens_T.tolist()) == text
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of some tokens; bytes that are no UTF-8 become replacement characters."""
+        """Decode tokens; bytes that are not UTF-8 become replacement characters."""
         ids = [token - self.shift for token in tokens]
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
@@ -126,32 +125,32 @@ class TextEncoder:
         return tokenizer
 
     def decode_rows(self, tokens_NT: NDArray[np.int64]) -> list[str]:
-        """Texts of rows of tokens; padding and a tokenizer's special tokens are left out."""
+        """Decode rows of tokens, without padding and special tokens."""
         rows = [[int(t) - self.shift for t in row if t != PADDING_TOKEN] for row in tokens_NT]
         return list(self.tokenizer.decode_batch(rows))
 
     def to_json(self) -> str:
-        """A ``tokenizer.json``; ``from_json`` reads it back."""
+        """Return the ``tokenizer.json``; ``from_json`` reads it back."""
         return str(self.tokenizer.to_str())
 
     @classmethod
     def from_json(cls, text: str, sequence_length: int, *, shift: int, where: str) -> TextEncoder:
-        """The encoder of a ``tokenizer.json``, whoever wrote it.
+        """Make the encoder of an untrusted ``tokenizer.json``.
 
         Raises:
-            ValueError: it is none; the message begins with ``where``.
+            ValueError: it is invalid; the message begins with ``where``.
         """
         from tokenizers import Tokenizer
 
         try:
             tokenizer = Tokenizer.from_str(text)
-            # Its special tokens stay where it cuts, which needs its own cutting.
+            # Its own truncation keeps special tokens.
             tokenizer.enable_truncation(max_length=sequence_length)
             tokenizer.no_padding()
             ids = tokenizer.get_vocab(with_added_tokens=True).values()
         except BaseException as error:
             raise _refused(error, f"{where} must be a tokenizer.json") from None
-        # Each step of a normalizer works on what the one before made: ten of them make gigabytes.
+        # The growth of steps multiplies: ten of them make gigabytes.
         growth = _growth(json.loads(text).get("normalizer"))
         if growth > _MOST_GROWTH:
             raise ValueError(
@@ -166,34 +165,25 @@ class TextEncoder:
 
 
 def _growth(step: Any) -> float:
-    """How many times as long a text may be after ``step`` of a ``tokenizer.json``."""
+    """Largest factor by which a normalizer step lengthens a text."""
     if not isinstance(step, dict):
         return 1.0
     if isinstance(step.get("normalizers"), list):
         return math.prod(map(_growth, step["normalizers"]))
     added = step.get("content")
     pattern = step.get("pattern")
-    # Another pattern than a text may be found between any two letters.
+    # A regular expression may match between any two letters.
     replaced = pattern.get("String") if isinstance(pattern, dict) else None
     if not isinstance(added, str) or step.get("type") != "Replace":
         return 1.0
     return max(1.0, len(added) / len(replaced) if replaced else 1.0 + len(added))
 
 
-def read_tokenizer(path: Path, sequence_length: int) -> TextEncoder:
-    """The encoder of a user's ``tokenizer.json``.
+def read_tokenizer(path: Path, sequence_length: int, shift: object = 1) -> TextEncoder:
+    """Read the encoder of a ``tokenizer.json`` whose numbers are shifted by 0 or 1.
 
     Raises:
-        ValueError: the file cannot be read, or is none.
-    """
-    return read_carried_tokenizer(path, sequence_length, shift=1)
-
-
-def read_carried_tokenizer(path: Path, sequence_length: int, shift: object) -> TextEncoder:
-    """The encoder of a ``tokenizer.json`` whose numbers are shifted by ``shift``, 0 or 1.
-
-    Raises:
-        ValueError: the file cannot be read, or is none; or the shift is another.
+        ValueError: the file cannot be read or is invalid, or the shift is another.
     """
     if shift not in (0, 1):
         raise ValueError(f"shift beside {path} must be 0 or 1, got {shift!r}")
@@ -218,10 +208,9 @@ def learn_tokenizer(
     lowercase: bool,
     word_letters: int | None = None,
 ) -> TextEncoder:
-    """An encoder for texts like ``texts``, which are those of the training split.
+    """Learn an encoder from ``texts`` of the training split.
 
-    ``max_vocabulary`` is of words or of bytes and pairs, with padding and unknown. Words are told
-    apart by their first ``word_letters`` where that is a number.
+    ``max_vocabulary`` includes padding and unknown. Words are cut after ``word_letters``.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -247,7 +236,6 @@ def learn_tokenizer(
         tokenizer.decoder = decoders.ByteLevel()
     steps: list[Any] = [normalizers.Lowercase()] if lowercase else []
     if tokens == "word" and word_letters is not None:
-        # Of whatever is no space, as words are cut.
         steps.append(normalizers.Replace(Regex(rf"(?<=\S{{{word_letters}}})\S+"), ""))
     if steps:
         tokenizer.normalizer = steps[0] if len(steps) == 1 else normalizers.Sequence(steps)
@@ -256,14 +244,14 @@ def learn_tokenizer(
 
 
 def least_vocabulary(tokens: Tokens) -> int:
-    """The smallest ``max_vocabulary`` that such tokens can do with."""
+    """Smallest ``max_vocabulary`` of such tokens."""
     return len(_RESERVED) + (1 if tokens == "word" else N_BYTES)
 
 
 def _frequent_words(
     texts: Iterable[str], most: int, *, lowercase: bool, letters: int | None
 ) -> list[str]:
-    """The most frequent words; ties go by the alphabet, so that runs agree."""
+    """The most frequent words; ties are in alphabetical order, so that runs agree."""
     counts = Counter(
         word[:letters] for text in texts for word in (text.lower() if lowercase else text).split()
     )
@@ -273,9 +261,9 @@ def _frequent_words(
 
 
 def _byte_characters() -> list[str]:
-    """The character that the library writes each byte as, in the order of the bytes.
+    """The character by which the library represents each byte, in order.
 
-    Printable ones of Latin-1 stand for themselves, the others for those from 256 on.
+    Printable ones of Latin-1 represent themselves, others are numbered from 256 on.
     """
     plain = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(N_BYTES) if byte not in plain]
@@ -287,7 +275,7 @@ def _byte_characters() -> list[str]:
 def _pairs(
     texts: Iterable[str], base: dict[str, int], most: int, *, lowercase: bool
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Bytes and the most frequent pairs of them in ``texts``, and how pairs are merged."""
+    """Vocabulary of bytes and their most frequent pairs in ``texts``, and the merges."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     learner = Tokenizer(models.BPE())
@@ -311,7 +299,7 @@ def _pairs(
 
 
 def _bytes_up_to(text: str) -> NDArray[np.int64]:
-    """Bytes in UTF-8 of the first 0, 1, 2, ... characters of ``text``."""
+    """UTF-8 bytes of the first 0, 1, 2, ... characters of ``text``."""
     if text.isascii():
         return np.arange(len(text) + 1, dtype=np.int64)
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
@@ -320,7 +308,7 @@ def _bytes_up_to(text: str) -> NDArray[np.int64]:
 
 
 def _refused(error: BaseException, what: str) -> BaseException:
-    """What to raise where the library, whose panics are no ``Exception``, raised ``error``."""
+    """Translate an error of the library, whose panics are no ``Exception``."""
     if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit | MemoryError):
         return error
     lines: list[Any] = str(error).splitlines() or ["no cause"]

@@ -1,8 +1,7 @@
-"""How pictures of any depth, with or without transparency, become values of one scale.
+"""Read pictures of any depth, with or without transparency, as values of one scale.
 
-Values are those of 8 bits, 0 to 255. Of 16 bits the full range is kept, in fractions of that
-scale: the 4096 grey levels of a camera stay 4096. 32-bit whole numbers and floats keep their own.
-What is transparent is laid on a ground.
+Values are those of 8 bits, 0 to 255. 16 bits become fractions of that scale, so that all levels
+remain. 32-bit integers and floats keep their own scale. Transparent pixels show a ground.
 
 Shape legend: C channels, H height, W width.
 """
@@ -12,46 +11,50 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from nas.tasks.vision.pictures import Size, opened, resized
+from nas.tasks.base.array_task import Reader
+from nas.tasks.vision.pictures import Size, opened, read_bytes, resized
 
-# Grounds that transparent pictures are tried on where the task file names none, the first wins.
+# Grounds to choose from where the task file names none; of equals the first wins.
 GROUNDS: Mapping[str, tuple[int, int, int]] = {
     "white": (255, 255, 255),
     "black": (0, 0, 0),
     "grey": (128, 128, 128),
 }
 LEVELS = ("full", "percentile")
-# What `levels: percentile` takes for black and for white, in percent of a picture's values.
+# Percentiles that `levels: percentile` maps to black and white.
 _PERCENTILES = (1.0, 99.0)
-# Values of 16 bits in units of 8: 65,535 is 255.
+# Ratio of 16-bit values to 8-bit ones.
 _PER_LEVEL = 257
 _FULL_8 = 255
-# Formats whose values Pillow holds in 32 bits though they have 16.
+# Formats of 16 bits that Pillow reads as 32 bits.
 _OF_16_BITS = ("PPM", "PNG", "JPEG2000")
-# A transparent picture with no more levels than this is blank to a network.
+# A picture with no more levels than this is blank.
 _BLANK_LEVELS = 8
 _MOST_SURVEYED = 64
-# How lines about pictures begin of which nothing is seen.
+_MAX_SIDE = 4096
+# How lines about blank pictures begin.
 _BLANK = "blank: "
 
 
 @dataclass(frozen=True, slots=True)
 class PictureOptions:
-    """What a task file says of its pictures' values.
+    """Options of pictures in a task file; ``size`` is in pixels, one number or height and width.
 
-    ``ground`` is what transparent pixels show, a name of ``GROUNDS`` or red, green and blue;
-    ``None`` chooses. ``levels`` of ``full`` keeps the range of the file's format, ``percentile``
-    stretches each picture between its 1st and 99th percentile.
+    ``ground`` is the colour behind transparent pixels, a name of ``GROUNDS`` or red, green and
+    blue; ``None`` chooses. ``levels`` of ``full`` keeps the range of the file's format,
+    ``percentile`` stretches each picture between its 1st and 99th percentile.
 
     Raises:
-        ValueError: a field is not what it must be.
+        ValueError: a field is not allowed.
     """
 
     size: Size | None = None
@@ -61,6 +64,8 @@ class PictureOptions:
 
     def __post_init__(self) -> None:
         """Validate every field."""
+        if self.size is not None:
+            object.__setattr__(self, "size", parse_size(self.size))
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (colours), got {self.channels!r}")
         if self.levels not in LEVELS:
@@ -69,11 +74,18 @@ class PictureOptions:
             object.__setattr__(self, "ground", parse_ground(self.ground))
 
 
-PICTURE_KEYS = ("size", "channels", "ground", "levels")
+def parse_size(value: object) -> Size:
+    """``(height, width)`` from a number of pixels or a pair of them; ``ValueError`` if neither."""
+    pair: Any = value if isinstance(value, list | tuple) else [value, value]
+    if len(pair) != 2 or not all(type(side) is int and 1 <= side <= _MAX_SIDE for side in pair):
+        raise ValueError(
+            f"size must be pixels in 1..{_MAX_SIDE} or [height, width] of them, got {value!r}"
+        )
+    return int(pair[0]), int(pair[1])
 
 
 def parse_ground(value: object) -> str | tuple[int, ...]:
-    """A ground's name, or its red, green and blue; ``ValueError`` if it is neither."""
+    """A ground's name, or its red, green and blue; ``ValueError`` if neither."""
     if isinstance(value, str) and value in GROUNDS:
         return value
     levels = [value] * 3 if type(value) is int else value
@@ -89,61 +101,81 @@ def parse_ground(value: object) -> str | tuple[int, ...]:
     )
 
 
-class PictureReader:
-    """Reads pictures by ``options`` and counts what is worth saying of them."""
+class PictureReader(Reader):
+    """Reads pictures by ``options`` and counts what is worth a line."""
 
     def __init__(self, options: PictureOptions) -> None:
-        """The ground of ``options``, or white until ``settle`` chooses."""
+        """Use the ground of ``options``, or white until ``settle`` chooses."""
         self.options = options
         self.ground = options.ground or "white"
         self._lock, self._surveys = threading.Lock(), False
-        self._seen: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
 
     def read(self, raw: bytes) -> NDArray[Any]:
-        """The picture in ``raw`` as ``(C, H, W)``, upright, 8-bit values or float32.
+        """Read the picture in ``raw`` as ``(C, H, W)``, upright, 8-bit values or float32.
 
         Raises:
             ValueError: as ``opened``.
         """
         return opened(raw, self._values)
 
-    def settle(self, reads: Iterable[Callable[[], Any]]) -> None:
-        """Choose the ground on which the fewest of some transparent pictures vanish.
+    def read_file(self, path: Path) -> NDArray[Any]:
+        """Read the picture at ``path``; see ``read``."""
+        return self.read(read_bytes(path))
 
-        ``reads`` read a picture each by this reader. A ground that the user named stays.
+    def read_cell(self, value: Any) -> NDArray[Any]:
+        """Read the picture of a table's cell: bytes, or a struct of bytes and a path.
+
+        Raises:
+            ValueError: as ``read``, or the cell has no bytes.
+        """
+        # The struct is how Hugging Face's datasets store pictures.
+        raw = value.get("bytes") if isinstance(value, Mapping) else value
+        if not isinstance(raw, bytes) or not raw:
+            raise ValueError(f"must hold the bytes of a picture, got {type(raw).__name__}")
+        return self.read(raw)
+
+    def settle(self, reads: Iterable[Callable[[], Any]]) -> None:
+        """Choose the ground on which the fewest of some transparent pictures are blank.
+
+        A ground that the task file names stays.
         """
         if self.options.ground is None:
             self._surveys = True
-            for read in _spread(list(reads)):
-                try:
+            every = list(reads)
+            for read in every[:: max(1, len(every) // _MOST_SURVEYED)][:_MOST_SURVEYED]:
+                # Errors are reported when all are read.
+                with suppress(ValueError):
                     read()
-                except ValueError:
-                    # It is said when all are read.
-                    continue
-            # Names in order, so that the first of equals is taken.
-            self.ground = min(GROUNDS, key=lambda name: self._seen[f"blank on {name}"])
+            # Names in order, so that the first of equals wins.
+            self.ground = min(GROUNDS, key=lambda name: self._counts[f"blank on {name}"])
             self._surveys = False
-        self._seen.clear()
+        self._counts.clear()
 
     def about(self) -> dict[str, Any]:
-        """The ground and what was counted, as plain data; ``notes_of`` reads it."""
-        named = self.ground if isinstance(self.ground, str) else list(self.ground)
-        return {"ground": named, "levels": self.options.levels, "seen": dict(self._seen)}
+        """The ground and the counts, as plain data."""
+        ground = self.ground if isinstance(self.ground, str) else list(self.ground)
+        return {"ground": ground, "levels": self.options.levels, "seen": dict(self._counts)}
+
+    def preprocessing(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """The options, with the ground that was chosen."""
+        options = {name: getattr(self.options, name) for name in ("size", "channels", "levels")}
+        return {**options, "ground": about["ground"]}
 
     def notes(self, about: Mapping[str, Any]) -> list[str]:
-        """What ``about`` contains, in lines for people."""
+        """See ``Reader.notes``."""
         return notes_of(about)
 
-    def warnings(self, about: Mapping[str, Any]) -> list[str]:
-        """Pictures have no lengths to warn of."""
-        return []
-
     def causes(self, about: Mapping[str, Any]) -> list[str]:
-        """Lines that explain why pictures look empty."""
+        """Lines about blank pictures, which explain why all look alike."""
         return [line for line in notes_of(about) if line.startswith(_BLANK)]
 
     def _values(self, image: Image.Image) -> NDArray[Any]:
-        self._look_at(image)
+        if getattr(image, "is_animated", False):
+            self._count("frames")
+        # Pillow has no mode for colours of 16 bits, and reads their upper half.
+        if _is_cut_to_8_bits(image):
+            self._count("cut to 8 bits")
         image_format = image.format
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16") or image.mode in ("I", "F"):
@@ -154,13 +186,6 @@ class PictureReader:
         if size is not None and values.shape[1:] != size:
             values = _brought_to(values, size)
         return self._stretched(values)
-
-    def _look_at(self, image: Image.Image) -> None:
-        if getattr(image, "is_animated", False):
-            self._count("frames")
-        # Pillow has no mode for colours of 16 bits, and reads their upper half.
-        if _is_cut_to_8_bits(image):
-            self._count("cut to 8 bits")
 
     def _deep(self, image: Image.Image, image_format: str | None) -> NDArray[np.float32]:
         """Grey values of more than 8 bits."""
@@ -175,7 +200,7 @@ class PictureReader:
         return np.repeat(values_HW[None], self.options.channels, axis=0)
 
     def _flat(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Values of 8 bits a channel, what is transparent on the ground."""
+        """Values of 8 bits a channel, transparent pixels on the ground."""
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
             alpha = rgba.getchannel("A")
@@ -186,13 +211,13 @@ class PictureReader:
                 if high == 0:
                     self._count("all transparent")
                 elif self._surveys or _is_blank(image):
-                    self._look_for_blank(rgba, image)
+                    self._count_blank(rgba, image)
         converted = image.convert("L" if self.options.channels == 1 else "RGB")
         values = np.asarray(converted)
         return values[None] if self.options.channels == 1 else values.transpose(2, 0, 1)
 
-    def _look_for_blank(self, rgba: Image.Image, laid: Image.Image) -> None:
-        """Count the grounds on which nothing is left to see of a picture that shows something."""
+    def _count_blank(self, rgba: Image.Image, laid: Image.Image) -> None:
+        """Count the grounds on which a transparent picture is blank."""
         if _is_blank(laid):
             self._count("blank")
         for name in GROUNDS:
@@ -206,17 +231,17 @@ class PictureReader:
         if high <= low:
             return np.zeros_like(values, dtype=np.float32)
         stretched = (values.astype(np.float32) - low) * (_FULL_8 / (high - low))
-        found: NDArray[Any] = np.clip(stretched, 0, _FULL_8).astype(np.float32)
-        return found
+        clipped: NDArray[Any] = np.clip(stretched, 0, _FULL_8).astype(np.float32)
+        return clipped
 
     def _count(self, what: str) -> None:
         # Pictures are read by several threads.
         with self._lock:
-            self._seen[what] += 1
+            self._counts[what] += 1
 
 
 def notes_of(about: Mapping[str, Any]) -> list[str]:
-    """What ``PictureReader.about`` says, in lines for people."""
+    """Describe ``PictureReader.about`` in lines for people."""
     seen = Counter(about.get("seen", {}))
     ground, stretched = about.get("ground"), about.get("levels") == "percentile"
     kept = (
@@ -227,8 +252,8 @@ def notes_of(about: Mapping[str, Any]) -> list[str]:
     lines = []
     if seen["transparent"]:
         lines.append(
-            f"transparent: {seen['transparent']:,} pictures are laid on {_named(ground)} "
-            f"(ground: {_named(ground)})"
+            f"transparent: {seen['transparent']:,} pictures are laid on {ground} "
+            f"(ground: {ground})"
         )
     if seen["blank"]:
         better = min(GROUNDS, key=lambda name: seen[f"blank on {name}"])
@@ -238,8 +263,7 @@ def notes_of(about: Mapping[str, Any]) -> list[str]:
             else "; no ground shows them all"
         )
         lines.append(
-            f"{_BLANK}of {seen['blank']:,} transparent pictures nothing is seen on "
-            f"{_named(ground)}{hint}"
+            f"{_BLANK}of {seen['blank']:,} transparent pictures nothing is seen on {ground}{hint}"
         )
     if seen["all transparent"]:
         lines.append(f"{_BLANK}{seen['all transparent']:,} pictures are transparent everywhere")
@@ -258,10 +282,6 @@ def notes_of(about: Mapping[str, Any]) -> list[str]:
             f"frames: {seen['frames']:,} files have several frames or pages: the first is read"
         )
     return lines
-
-
-def _named(ground: Any) -> str:
-    return ground if isinstance(ground, str) else str(list(ground))
 
 
 def _laid_on(rgba: Image.Image, ground: str | tuple[int, ...]) -> Image.Image:
@@ -291,9 +311,3 @@ def _brought_to(values_CHW: NDArray[Any], size: Size) -> NDArray[Any]:
     image = Image.fromarray(np.ascontiguousarray(pixels))
     values: NDArray[Any] = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
     return values[None] if n_channels == 1 else values.transpose(2, 0, 1)
-
-
-def _spread(reads: list[Callable[[], Any]]) -> list[Callable[[], Any]]:
-    """At most so many of ``reads``, evenly spread."""
-    step = max(1, len(reads) // _MOST_SURVEYED)
-    return reads[::step][:_MOST_SURVEYED]

@@ -1,4 +1,4 @@
-"""One picture from a file's bytes, safely: known formats only, and never more pixels than stated.
+"""Decode one untrusted picture: known formats only, and a limit of pixels.
 
 Shape legend: C channels, H height, W width.
 """
@@ -19,8 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from nas.tasks.base.limits import check_size
 
-# No format among them runs anything: Pillow hands PostScript, for one, to another program. Those
-# that this Pillow was built without are left out.
+# None of these formats executes anything: Pillow passes PostScript to another program.
 _WANTED = (
     *("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "DIB", "DDS"),
     *("ICO", "PCX", "QOI", "SGI", "TGA"),
@@ -32,10 +31,9 @@ if not features.check("avif"):
 SUFFIXES = frozenset(
     ending for ending, name in Image.registered_extensions().items() if name in FORMATS
 )
-# A few bytes may claim to be a picture that fills the memory.
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 256_000_000
-# Of larger ones, which take a gigabyte while they are read, one is open at a time.
+# Larger pictures take a gigabyte while they are read: one is open at a time.
 _LARGE_PIXELS = 8_000_000
 _LARGE_LOCK = threading.Lock()
 
@@ -44,7 +42,7 @@ Pixels = TypeVar("Pixels")
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file that may be a picture.
+    """Read a file that may be a picture.
 
     Raises:
         ValueError: it cannot be read, is empty or too large.
@@ -57,15 +55,15 @@ def read_bytes(path: Path) -> bytes:
 
 
 def opened(raw: bytes, read: Callable[[Image.Image], Pixels]) -> Pixels:
-    """What ``read`` makes of the picture in ``raw``, of several frames the first.
+    """Return ``read`` of the picture in ``raw``, or of its first frame.
 
     Raises:
-        ValueError: it is no picture in a format of ``FORMATS``, damaged, or has too many pixels.
+        ValueError: it is damaged, in none of ``FORMATS``, or has too many pixels.
     """
     with warnings.catch_warnings():
         # The limit here is below Pillow's own, at which it only warns.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        # Of tags and sizes in heads that are none: what matters of them is an error.
+        # Of invalid tags and sizes: those that matter raise an error.
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         try:
             with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
@@ -81,18 +79,17 @@ def opened(raw: bytes, read: Callable[[Image.Image], Pixels]) -> Pixels:
         except UnidentifiedImageError:
             raise ValueError(f"must be a picture ({', '.join(FORMATS)})") from None
         except (OSError, SyntaxError, EOFError, IndexError, MemoryError) as error:
-            # What Pillow's decoders raise for damaged files.
+            # Damaged files.
             raise ValueError(f"must be a whole picture: {error}") from None
 
 
 def decode_mask(raw: bytes, size: Size | None) -> NDArray[np.int64]:
-    """The class of each pixel, ``(H, W)``: values of a grey picture, or places in its palette.
+    """Read the class of each pixel, ``(H, W)``: grey values, or indices of a palette.
 
-    It is brought to ``size`` by the nearest pixel: between two classes there is none. Values of
-    16 and 32 bits are read as they are.
+    The mask is resized by the nearest pixel. Values of 16 and 32 bits are not scaled.
 
     Raises:
-        ValueError: as ``opened``, or it has colours or no whole numbers.
+        ValueError: as ``opened``, or it has colours or fractions.
     """
 
     def read(image: Image.Image) -> NDArray[np.int64]:
@@ -110,20 +107,17 @@ def decode_mask(raw: bytes, size: Size | None) -> NDArray[np.int64]:
 
 
 def _nearest(values_HW: NDArray[Any], size: Size) -> NDArray[Any]:
-    """The value at the centre of each new pixel, as Pillow chooses it; of any type."""
+    """Value at the centre of each new pixel, as in Pillow; of any type."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.int64)
         for new, old in zip(size, values_HW.shape, strict=True)
     )
-    found: NDArray[Any] = values_HW[rows][:, columns]
-    return found
+    nearest: NDArray[Any] = values_HW[rows][:, columns]
+    return nearest
 
 
 def resized(values_CHW: NDArray[np.generic], size: Size) -> NDArray[np.generic]:
-    """Values in another size, smoothed where that is smaller; their type stays.
-
-    Bilinear, over the area that a pixel covers where there are fewer of them than before.
-    """
+    """Resize values, of any type, by bilinear interpolation; smaller sizes are smoothed."""
     if values_CHW.shape[1:] == size:
         return values_CHW
     height, width = size
@@ -135,7 +129,5 @@ def resized(values_CHW: NDArray[np.generic], size: Size) -> NDArray[np.generic]:
         )
         for plane in values_CHW
     ]
-    found = np.stack(planes)
-    if values_CHW.dtype.kind in "iu":
-        found = np.rint(found)
-    return found.astype(values_CHW.dtype)
+    values = np.stack(planes)
+    return (np.rint(values) if values_CHW.dtype.kind in "iu" else values).astype(values_CHW.dtype)

@@ -26,7 +26,7 @@ from nas.exporting.formats.registry import ARTIFACT, FORMATS, check_supported, p
 from nas.exporting.verify import Verification
 from nas.records.trial import Trial
 from nas.store.run import Run
-from nas.tasks.base.carried import carried_by
+from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.registry import get_task
 from predictors.measurement import protocol
 from search_spaces.architecture import (
@@ -285,7 +285,7 @@ def test_a_card_names_the_task_and_not_where_its_file_lies(run, tmp_path, monkey
     at = replace(run, config=replace(run.config, task=task))
     record = run.trial(0)
     found = Verification(0.0, 1e-3, 0.5, 0.5, 0.1, 1.0, 0.3, record.reading)
-    card = make_card(at, record, found, carried_by(get_task(task)))
+    card = make_card(at, record, found, artifact_files_of(get_task(task)))
     assert card["task"] == "reviews" and "on reviews" in render_readme(card)
     assert str(tmp_path) not in json.dumps(card) + render_readme(card)
 

@@ -12,7 +12,7 @@ from nas.core.files import write_json
 from nas.exporting.formats.huggingface import HuggingFaceFormat
 from nas.exporting.formats.python import SOURCE, PythonFormat, imported
 from nas.exporting.formats.standalone_source import write_source
-from nas.tasks.base.carried import LABELS, TOKENIZER
+from nas.tasks.base.artifact_files import LABELS, TOKENIZER
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import (
     Architecture,

@@ -20,7 +20,9 @@ from run_fakes import make_run
 
 from nas.cli.main import main
 from nas.core.files import read_array as read_npy
-from nas.tasks.audio.recording import FrontEnd, read_recording, read_wav
+from nas.tasks.audio.recording import FrontEnd
+from nas.tasks.audio.recording_reader import RecordingReader
+from nas.tasks.audio.wav import read_sound
 from nas.tasks.base.arrays import read_array, read_named_arrays
 from nas.tasks.registry import get_task
 
@@ -110,14 +112,14 @@ def test_the_beginning_of_a_long_recording_is_what_a_short_one_has(width, rate, 
     front_end = FrontEnd()
     sound(tmp_path / "short.wav", 1.5, rate, width, 2)
     sound(tmp_path / "long.wav", 60, rate, width, 2)
-    short = read_recording(tmp_path / "short.wav", front_end)
+    short = RecordingReader(front_end).read(tmp_path / "short.wav")
     tracemalloc.start()
-    long = read_recording(tmp_path / "long.wav", front_end)
+    long = RecordingReader(front_end).read(tmp_path / "long.wav")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(short, long)
     assert peak < (tmp_path / "long.wav").stat().st_size or width == 1
-    assert len(read_wav(tmp_path / "short.wav")[0]) == math.floor(1.5 * rate)
+    assert len(read_sound(tmp_path / "short.wav").signal) == math.floor(1.5 * rate)
 
 
 def test_a_recording_of_gigabytes_is_read_for_a_second_of_it(tmp_path):
@@ -129,7 +131,7 @@ def test_a_recording_of_gigabytes_is_read_for_a_second_of_it(tmp_path):
         file.seek(40)
         file.write(struct.pack("<I", 3_000_000_000 - 44))
     with little_memory():
-        read_recording(path, FrontEnd())
+        RecordingReader(FrontEnd()).read(path)
 
 
 @pytest.mark.parametrize(("at", "value"), [(16, 2**31), (24, 2**32 - 1), (32, 2**31 + 2**16 - 1)])
@@ -140,7 +142,7 @@ def test_what_a_recording_claims_is_bounded(at, value, tmp_path):
         file.seek(at)
         file.write(struct.pack("<I", value))
     with little_memory(), pytest.raises(ValueError) as error:
-        read_recording(path, FrontEnd())
+        RecordingReader(FrontEnd()).read(path)
     one_line(error, "must")
 
 

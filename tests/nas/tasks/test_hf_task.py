@@ -15,6 +15,7 @@ from nas.cli.main import main  # noqa: E402
 from nas.tasks import hf  # noqa: E402
 from nas.tasks.base import SPLITS  # noqa: E402
 from nas.tasks.registry import get_task  # noqa: E402
+from nas.tasks.vision.picture_reader import PictureOptions, PictureReader  # noqa: E402
 
 PAIRS = reviews(300)
 
@@ -53,7 +54,7 @@ def test_a_saved_dataset_gives_what_a_table_gives(tmp_path):
     about = task.about()
     assert about["classes"] == ["neg", "pos"] and about["samples"]["validation"] == 50
     assert about["samples"]["train"] + about["samples"]["test"] == 250
-    assert '"labels": ["neg", "pos"]' in task.carried()["labels.json"]
+    assert '"labels": ["neg", "pos"]' in task.artifact_files()["labels.json"]
     write_table(tmp_path / "train.csv", PAIRS[:250])
     write_table(tmp_path / "dev.csv", PAIRS[250:])
     same = {"train": "train.csv", "validation": "dev.csv", **options}
@@ -99,7 +100,7 @@ def test_folders_of_pictures_and_rows_that_name_other_files(tmp_path):
     (tmp_path / "secret.png").write_bytes(raw)
     rows = [{"image": {"bytes": None, "path": str(tmp_path / "secret.png")}}]
     with pytest.raises(ValueError, match="or name a file of the dataset"):
-        reader = hf.PictureReader(hf.PictureOptions())
+        reader = PictureReader(PictureOptions())
         hf._picture(rows, 0, hf.HubDataset("all", tmp_path / "all"), reader)
     rows = [{"image": {"bytes": None, "path": str(tmp_path / "all" / "b" / "29.png")}}]
     found = hf._picture(rows, 0, hf.HubDataset("all", tmp_path / "all"), reader)

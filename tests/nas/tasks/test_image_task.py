@@ -11,8 +11,7 @@ import pytest
 from media_fakes import png, stripes, task_file, write_pictures
 from PIL import Image
 
-from nas.tasks.base import SPLITS
-from nas.tasks.base import kept as kept_module
+from nas.tasks.base import SPLITS, cache
 from nas.tasks.base.problems import DataError
 from nas.tasks.registry import get_task
 from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
@@ -57,7 +56,7 @@ def test_a_folder_is_divided_by_content(tmp_path):
         (path.parent / f"copy-{path.name}").write_bytes(path.read_bytes())
     again = images(tmp_path, data="all")
     assert sum(len(again.split(name)) for name in SPLITS) == 160
-    assert again.about()["also_in_train"] == {"validation": 0, "test": 0}
+    assert again.about()["repeats"]["also_in_train"] == {"validation": 0, "test": 0}
     for name in SPLITS:
         assert len(rows(again.split(name))) == sizes[name]
 
@@ -78,7 +77,7 @@ def test_folders_of_splits_are_taken_as_they_are_and_repeats_counted(tmp_path):
     assert len(task.split("train")) + len(task.split("validation")) == 36
     assert len(task.split("validation")) > 0
     # The same seed drew the first class's pictures of the test split, too.
-    assert 0 < task.about()["also_in_train"]["test"] <= 4
+    assert 0 < task.about()["repeats"]["also_in_train"]["test"] <= 4
 
 
 def arrays(n, seed=0):
@@ -146,7 +145,9 @@ def test_nothing_is_read_twice_until_a_file_changes(tmp_path, monkeypatch):
     write_pictures(tmp_path / "all", 8)
     first = images(tmp_path, data="all").split("train")
     assert isinstance(first.inputs, np.memmap)
-    monkeypatch.setattr("nas.tasks.vision.images.read_bytes", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(
+        "nas.tasks.vision.picture_reader.read_bytes", lambda *_: pytest.fail("read again")
+    )
     assert len(images(tmp_path, data="all").split("train")) == len(first)
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -160,11 +161,11 @@ def test_what_is_kept_is_whole_or_absent(tmp_path):
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
-        kept_module.keep("some", fail)
-    assert list(kept_module.cache_folder().iterdir()) == []
-    made = kept_module.keep("some", lambda folder: np.save(folder / "a.npy", np.ones(2)) or {})
+        cache.cached("some", fail)
+    assert list(cache.cache_folder().iterdir()) == []
+    made = cache.cached("some", lambda folder: np.save(folder / "a.npy", np.ones(2)) or {})
     made.array("a")[0] = 5
-    assert kept_module.keep("some", fail).array("a").tolist() == [1, 1]
+    assert cache.cached("some", fail).array("a").tolist() == [1, 1]
 
 
 def bomb(side):
@@ -224,7 +225,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
     assert any("none must hold files" in line for line in lines)
     assert any("empty.png must have 1 to" in line and line.endswith("got 0") for line in lines)
     assert any("text.png must be a picture" in line for line in lines)
-    assert list(kept_module.cache_folder().iterdir()) == []
+    assert list(cache.cache_folder().iterdir()) == []
 
 
 def nan(folder):
@@ -292,7 +293,7 @@ def unknown_class(folder):
         (no_rows, r"the data must have images, and have none"),
         (no_label, r"a.parquet, row 0, must have a label .* got 1.5"),
         (one_class, r"two classes or more, got down"),
-        (unknown_class, r"aslant.000.png must have a class of the training split .* 'aslant'"),
+        (unknown_class, r"aslant.000.png must have a label of the training split .* 'aslant'"),
         (lambda _: {"data": "nowhere"}, r"nowhere must be readable"),
         (lambda _: {"data": "nowhere.npz"}, r"nowhere.npz must be readable"),
         (lambda _: {"data": "a", "train": "b"}, r"one of them"),

@@ -13,7 +13,7 @@ from text_fakes import reviews
 from nas.core.files import write_json
 from nas.exporting.artifact import load_artifact
 from nas.tasks.base import SPLITS
-from nas.tasks.base.carried import carried_by
+from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.base.checks import check_data
 from nas.tasks.registry import get_task
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
@@ -209,7 +209,7 @@ def test_columns_of_texts_are_joined(tmp_path, ending):
     write_json(folder / ARCHITECTURE, architecture.to_dict())
     write_json(folder / WORKLOAD, workload.to_dict())
     save_weights(build(architecture, workload), folder / WEIGHTS)
-    for name, text in carried_by(task).items():
+    for name, text in artifact_files_of(task).items():
         (folder / name).write_text(text, encoding="utf-8")
     artifact = load_artifact(folder)
     read = {artifact.encoder.decode([t for t in row if t]) for name in SPLITS

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from nas.core.files import write_json
 from nas.exporting.artifact import load_artifact
 from nas.tasks.base import SPLITS
-from nas.tasks.base.carried import carried_by
+from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.base.checks import check_data
 from nas.tasks.base.problems import DataError
 from nas.tasks.registry import get_task
@@ -46,7 +46,7 @@ def carried_artifact(task, folder):
     write_json(folder / ARCHITECTURE, ARCHITECTURE_16.to_dict())
     write_json(folder / WORKLOAD, workload.to_dict())
     save_weights(build(ARCHITECTURE_16, workload, generator_seed=0), folder / WEIGHTS)
-    for name, text in carried_by(task).items():
+    for name, text in artifact_files_of(task).items():
         (folder / name).write_text(text, encoding="utf-8")
     return load_artifact(folder)
 
@@ -175,7 +175,7 @@ def test_all_files_that_cannot_be_read_are_said_at_once(tmp_path):
     path = make(tmp_path, train="train.txt", validation="gone.txt", test="test.txt")
     found = check_data(get_task(path))
     assert found.n_errors == 3
-    assert "train.txt, line 2, must be UTF-8 text, got byte 0xff" in found.errors[0]
+    assert "train.txt must be UTF-8 text, got the byte 0xff in line 2" in found.errors[0]
     assert "gone.txt must be readable" in found.errors[1]
     assert "test.txt must have text, and has none" in found.errors[2]
 
@@ -207,7 +207,7 @@ def test_a_tokenizer_of_ones_own_must_give_texts_back(tmp_path):
     with pytest.raises(DataError, match="the tokenizer must give texts back as they were"):
         get_task(path).split("train")
     learnt = get_task(make(tmp_path, data="tale.txt", tokens="bpe", max_vocabulary=300))
-    (tmp_path / "own.json").write_text(carried_by(learnt)["tokenizer.json"])
+    (tmp_path / "own.json").write_text(artifact_files_of(learnt)["tokenizer.json"])
     own = get_task(make(tmp_path, data="tale.txt", tokenizer="own.json"))
     assert np.array_equal(own.split("test").targets, learnt.split("test").targets)
     assert own.workload(1) == learnt.workload(1)

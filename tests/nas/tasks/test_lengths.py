@@ -8,8 +8,7 @@ from media_fakes import TONES_HZ, task_file, tone, write_tones, write_wav
 from text_fakes import reviews, tale, write_squad, write_table
 
 from nas.cli.main import main
-from nas.tasks.audio.recording import read_wav
-from nas.tasks.audio.wav_head import read_beginning
+from nas.tasks.audio.wav import read_sound
 from nas.tasks.base.checks import check_data, search_notes
 from nas.tasks.base.lengths import length_notes, summary_of
 from nas.tasks.registry import get_task
@@ -28,9 +27,8 @@ def lines(task, start):
 
 
 def notes(lengths, limit, **options):
-    summary = summary_of(np.array(lengths), limit)
-    options = {"what": "texts", "many_cut": 0.2, **options}
-    return length_notes(summary, "sequence_length", limit, **options)
+    options = {"key": "sequence_length", "what": "texts", "many_cut": 0.2, **options}
+    return length_notes(summary_of(np.array(lengths), limit, **options))
 
 
 def test_lengths_that_fit_are_not_worth_a_word():
@@ -125,7 +123,7 @@ def test_a_recording_that_was_cut_short_is_refused(tmp_path, kept):
     raw = path.read_bytes()
     path.write_bytes(raw[: int(kept * len(raw))])
     with pytest.raises(ValueError, match="its head says 6,400 bytes of sound, and [0-9,]+ follow"):
-        read_wav(path)
+        read_sound(path)
     write_tones(tmp_path / "tones", 10)
     found = check_data(speech(tmp_path, sample_rate=8000, duration_s=0.4))
     assert found.n_errors == 1 and "cut.wav" in found.errors[0]
@@ -139,18 +137,18 @@ def test_heads_that_say_no_length_and_further_chunks_are_whole(tmp_path):
     streamed = raw[:at] + struct.pack("<I", 0xFFFFFFFF) + raw[at + 4 :]
     tagged = raw + b"LIST" + struct.pack("<I", 4) + b"INFO"
     before = raw[:12] + b"LIST" + struct.pack("<I", 5) + b"INFO!\0" + raw[12:]
-    whole = read_wav(path)[0]
+    whole = read_sound(path).signal
     for changed in (tagged, before, streamed):
         path.write_bytes(changed)
-        np.testing.assert_array_equal(read_wav(path)[0], whole)
+        np.testing.assert_array_equal(read_sound(path).signal, whole)
 
 
 def test_durations_are_those_of_whole_recordings_though_only_the_beginning_is_read(tmp_path):
     path = tmp_path / "a.wav"
     write_wav(path, tone(300, np.random.default_rng(0)))
-    raw, duration_s = read_beginning(path, 0.1)
-    assert len(raw) < path.stat().st_size / 2
-    assert duration_s == pytest.approx(read_wav(path)[0].size / read_wav(path)[1])
+    sound = read_sound(path, 0.1)
+    assert sound.signal.size < read_sound(path).signal.size / 2
+    assert sound.duration_s == pytest.approx(read_sound(path).signal.size / read_sound(path).rate)
 
 
 def test_check_data_prints_it_and_ends_well(tmp_path, capsys):

@@ -10,10 +10,10 @@ from PIL import Image, features
 from nas.core.files import write_json
 from nas.exporting.artifact import load_artifact
 from nas.tasks.base import SPLITS
-from nas.tasks.base.carried import carried_by
+from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.base.checks import check_data, search_notes
 from nas.tasks.registry import get_task
-from nas.tasks.vision.picture_reader import PictureOptions, PictureReader, notes_of
+from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
@@ -164,7 +164,7 @@ def test_first_frames_are_read_and_said():
         raw = saved(frames[0], form, save_all=True, append_images=frames[1:])
         reader = PictureReader(PictureOptions(channels=1))
         assert (reader.read(raw) == 10).all()
-        assert "1 files have several frames or pages" in notes_of(reader.about())[-1]
+        assert "1 files have several frames or pages" in reader.notes(reader.about())[-1]
 
 
 def test_what_is_not_read_is_counted_by_ending(tmp_path):
@@ -252,7 +252,7 @@ def save_artifact(folder, task):
     write_json(folder / WORKLOAD, workload.to_dict())
     network = build(SMALL, workload)
     save_weights(network, folder / WEIGHTS)
-    for name, text in carried_by(task).items():
+    for name, text in artifact_files_of(task).items():
         (folder / name).write_text(text, encoding="utf-8")
     return load_artifact(folder)
 

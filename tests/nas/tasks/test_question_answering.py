@@ -10,12 +10,12 @@ from media_fakes import task_file
 from text_fakes import write_squad
 
 from nas.tasks.base import SPLITS
+from nas.tasks.base.cache import CachedTexts
 from nas.tasks.base.checks import check_data
 from nas.tasks.base.problems import DataError, Problems
 from nas.tasks.registry import get_task
-from nas.tasks.sequences.kept_questions import KeptQuestions
 from nas.tasks.sequences.spans import SpanExtraction, answer_span, normalised, overlap, words_of
-from nas.tasks.sequences.squad import Question, read_squad
+from nas.tasks.sequences.squad import Question, question_of, read_squad
 from nas.training.config import TrainingConfig
 from nas.training.fit import fit
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
@@ -95,7 +95,7 @@ def test_targets_are_words_of_the_paragraph(tmp_path):
     objective = questions(tmp_path).objective
     for row in split.targets:
         start, end, first, stop, number = row
-        question = objective._questions[number]
+        question = objective._question(number)
         spans = words_of(question.context)
         a, b = spans[start - first][0], spans[end - first][1]
         assert first <= start <= end < stop and question.context[a:b] == question.answers[0]
@@ -118,9 +118,9 @@ def test_what_one_process_has_read_the_next_one_maps(tmp_path, monkeypatch):
             assert np.array_equal(again.split(name).targets, split.targets)
             assert isinstance(again.split(name).inputs, np.memmap)
         assert again.about() == first.about()
-        found = KeptQuestions(again._kept)
-        key = attrgetter("where")
-        assert sorted(found, key=key) == sorted(asked, key=key)
+        found = CachedTexts(again.cache, "questions")
+        key = attrgetter("place")
+        assert sorted(map(question_of, found), key=key) == sorted(asked, key=key)
         assert list(found[2:5]) == [found[2], found[3], found[4]] and found[-1] == found[179]
         with pytest.raises(IndexError):
             found[180]
@@ -151,7 +151,7 @@ def test_squad_measures():
     assert overlap("in old Rome", "the old Rome") == pytest.approx(2 * 2 / 5)
     assert overlap("", "the") == 1.0 and overlap("x", "the") == 0.0
     question = Question("", "?", "It was in old Rome.", ("old Rome", "Rome"), (10, 18))
-    objective = SpanExtraction([question], max_words=2, judged_by=0)
+    objective = SpanExtraction([question].__getitem__, max_words=2, metric="f1")
     outputs = torch.zeros(1, 2, 9)
     # The best span by its scores is too long, the next is `old Rome`.
     outputs[0, 0, 3], outputs[0, 1, 7] = 9, 5
@@ -187,7 +187,7 @@ PLACE = r"notes.json: data\[0\].paragraphs\[1\]"
         (lambda _: None, "notes.json must be readable"),
         (text(b""), "notes.json must have 1 to"),
         (text(b"{"), "notes.json must be JSON"),
-        (text(b"\xff"), "notes.json, line 1, must be UTF-8"),
+        (text(b"\xff"), "notes.json must be UTF-8 text, got the byte 0xff in line 1"),
         (text(b"[]"), "notes.json must be an object with a list `data`"),
         (text(b'{"data": []}'), "notes.json must hold questions"),
         (text(b'{"data": [3]}'), r"data\[0\] must have a list `paragraphs`"),
@@ -226,9 +226,9 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sequence_length": 3}, "sequence_length must be an integer >= 4"),
+        ({"sequence_length": 3}, "sequence_length must be an integer in 4..16777216"),
         ({"metric": "bleu"}, "metric must be f1 or exact_match"),
-        ({"max_answer_words": 0}, "max_answer_words must be an integer >= 1"),
+        ({"max_answer_words": 0}, "max_answer_words must be an integer in 1..16777216"),
         ({"stride": 3}, "unknown key 'stride'"),
     ],
 )

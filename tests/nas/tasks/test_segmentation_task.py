@@ -6,15 +6,14 @@ import torch
 from media_fakes import png, task_file, write_scenes
 from PIL import Image
 
-from nas.tasks.base import SPLITS
+from nas.tasks.base import IGNORED, SPLITS
 from nas.tasks.base.checks import check_data
 from nas.tasks.base.problems import DataError
 from nas.tasks.registry import get_task
-from nas.tasks.vision.segmentation import IGNORED
 from nas.training.augment import augment, moved_targets
 from nas.training.config import TrainingConfig
-from nas.training.dense import SegmentationObjective
 from nas.training.fit import fit
+from nas.training.objectives import SegmentationObjective
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.workload import Workload
 

@@ -41,7 +41,7 @@ def test_a_mark_at_the_start_and_long_cells_are_no_matter(tmp_path):
     )
     rows, wrong = read(path)
     assert not wrong and len(rows[0].text) == 300_000
-    assert (rows[1].text, rows[1].at) == ("two\nlines", ":3")
+    assert (rows[1].text, rows[1].place) == ("two\nlines", f"{path}:3")
 
 
 def test_labels_may_be_numbers_or_truth(tmp_path):

@@ -14,7 +14,7 @@ from text_fakes import reviews, write_table, write_task
 import nas.tasks.text.classification as text_module
 from nas.cli.main import main
 from nas.tasks.base import SPLITS
-from nas.tasks.base.kept import cache_folder
+from nas.tasks.base.cache import cache_folder
 from nas.tasks.registry import get_task
 from nas.tasks.text.tokenize import TextEncoder, learn_tokenizer
 
@@ -63,10 +63,9 @@ def test_tokens_are_the_same_in_another_process_and_from_the_file(tmp_path, toke
     write_table(tmp_path / "all.csv", PAIRS)
     options = {"sequence_length": 12, "tokens": tokens, "max_vocabulary": 300}
     task = get_task(write_task(tmp_path / "t.yaml", data="all.csv", **options))
-    carried = task.carried()
-    code = (
-        "import sys; from nas.tasks.registry import get_task as g; print(g(sys.argv[1]).carried())"
-    )
+    carried = task.artifact_files()
+    code = "import sys; from nas.tasks.registry import get_task as g; "
+    code += "print(g(sys.argv[1]).artifact_files())"
     other = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "other")}
     found = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "t.yaml")],
@@ -243,7 +242,7 @@ def test_what_is_unusual_is_a_warning(tmp_path, capsys):
         "1 samples stand somewhere with two labels",
         "rare: of train samples 'odd' has 1",
         "rare: of validation samples 'odd' has 0",
-        "few: 43 validation samples tell an quality of 90% to ± 4.6% only",
+        "few: 43 validation samples measure a quality of 90% to ± 4.6% only",
         "cut: ",
     ):
         assert line in said, said

@@ -13,7 +13,7 @@ from text_fakes import sentences, write_parallel, write_table
 from nas.core.files import write_json
 from nas.exporting.artifact import load_artifact
 from nas.tasks.base import SPLITS
-from nas.tasks.base.carried import carried_by
+from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.base.checks import check_data
 from nas.tasks.base.problems import DataError
 from nas.tasks.registry import get_task
@@ -199,7 +199,7 @@ def test_a_standard_error_is_how_scores_of_such_samples_spread(name):
     n, rng = 60, np.random.default_rng(0)
     pairs = sentences(1500)
     right, given = [target for _, target in pairs], noisy(pairs)
-    objective = Translation(right, list, end=9, judged_by=name)
+    objective = Translation(right, list, end=9, metric=name)
     figures = CorpusScore(name).figures(given, right)
     scores, errors = [], []
     for _ in range(25):
@@ -213,7 +213,7 @@ def test_a_standard_error_is_how_scores_of_such_samples_spread(name):
 
 
 def test_padding_is_not_learnt_and_targets_are_shown_as_far_as_the_longest():
-    objective = Translation(["a"], list, end=4, judged_by="bleu")
+    objective = Translation(["a"], list, end=4, metric="bleu")
     targets = torch.tensor([[2, 3, 4, 0, 0, 0], [1, 4, 0, 0, 0, 1]])
     seen = []
 
@@ -245,7 +245,7 @@ def test_translations_are_learnt_and_an_artifact_translates(tmp_path):
     write_json(folder / ARCHITECTURE, SMALL.to_dict())
     write_json(folder / WORKLOAD, workload.to_dict())
     save_weights(fitted.model, folder / WEIGHTS)
-    for name, text in carried_by(task).items():
+    for name, text in artifact_files_of(task).items():
         (folder / name).write_text(text, encoding="utf-8")
     artifact = load_artifact(folder)
     chosen = [pair for pair in pairs if pair[1] in texts(task, "test")][:40]
@@ -260,7 +260,7 @@ def test_translations_are_learnt_and_an_artifact_translates(tmp_path):
 def test_a_tokenizer_of_ones_own_is_shifted_by_the_padding(tmp_path):
     given = write_parallel(tmp_path, sentences(60))
     first = translations(tmp_path, data=given)
-    (tmp_path / "own.json").write_text(carried_by(first)["tokenizer.json"])
+    (tmp_path / "own.json").write_text(artifact_files_of(first)["tokenizer.json"])
     options = {"data": given, "tokenizer": "own.json"}
     made = task_file(
         tmp_path / "own.yaml",

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from nas.tasks.base import Split
-from nas.tasks.base.metric import ACCURACY, BITS_PER_BYTE, METRICS, Metric, get_metric, metric_of
+from nas.tasks.base import Split, Task
+from nas.tasks.base.metric import ACCURACY, BITS_PER_BYTE, METRICS, Metric, get_metric
 from nas.training.evaluate import evaluate
-from nas.training.objective import Classification, LanguageModelling, jackknife, ratio
-from nas.training.objectives import objective_of
+from nas.training.objective import Classification, jackknife, ratio
+from nas.training.objectives import LanguageModelling, objective_of
 from search_spaces.workload import Workload
 
 
@@ -38,16 +38,6 @@ def test_a_score_that_no_share_has_is_refused():
         get_metric("loss")
     with pytest.raises(ValueError, match="scale must be one of percent, hundred, bits"):
         Metric("x", "x", "log")
-
-
-def test_a_task_is_judged_by_accuracy_unless_it_says_otherwise():
-    assert metric_of(object()) is ACCURACY
-
-    class Odd:
-        metric = "bleu"
-
-    with pytest.raises(ValueError, match="metric of a task must be a Metric, got 'bleu'"):
-        metric_of(Odd())
 
 
 def text_split(n=30, tokens=6, sizes=None):
@@ -121,8 +111,8 @@ def test_classification_counts_right_answers():
 
 
 def test_a_task_has_its_own_objective_or_its_kinds_or_is_refused():
-    class Mine:
-        name = "mine"
+    class Mine(Task):
+        name, workload, split = "mine", None, None
 
     answers = Workload("mine", "question_answering", (9,), 2, 4, vocab_size=30)
     with pytest.raises(ValueError, match="task mine must be its own: question_answering has none"):

@@ -1,17 +1,15 @@
-"""Samples that are files in folders named after classes, and how some are held out of others."""
+"""Where the data of each split are, and which samples are held out where a split has no data."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nas.core.names import MOST_TEXT, check_name
 from nas.tasks.base import SPLITS, SplitName
-from nas.tasks.base.problems import Problems
-from nas.tasks.base.skipped import is_hidden
+from nas.tasks.base.columns import Columns
+from nas.tasks.base.problems import Problems, is_hidden
 from nas.tasks.base.split_names import (
     SPLIT_FOLDERS,
     Layout,
@@ -28,13 +26,13 @@ _SHARE = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One input with its label: where it stands, in words, and how its values are read.
+    """One input with its label, read when ``read`` is called.
 
-    ``read`` gives an array of one shape for all samples, or raises ``ValueError`` that says what
-    is wrong (``where`` is added). Samples of one ``group`` are never in two splits.
+    ``read`` returns an array of one shape for all samples, or raises a ``ValueError`` that
+    completes a sentence about ``place``. Samples of one ``group`` are never in two splits.
     """
 
-    where: str
+    place: str
     label: str | int
     read: Callable[[], Any]
     group: str | None = None
@@ -42,28 +40,31 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the data of each split are; splits without data are held out of the training data.
+    """The data of each split, and their columns if they are tables.
 
-    ``notes`` are lines that name what lies beside the data and is not read.
+    Splits without data are held out of the training data.
+
+    ``notes`` are lines that name data beside them that are not read.
     """
 
-    given: Mapping[SplitName, Any]
+    by_split: Mapping[SplitName, Any]
     validation_share: float = _SHARE
     test_share: float = _SHARE
     notes: tuple[str, ...] = field(default=(), compare=False)
+    columns: Columns = Columns()
 
     @classmethod
     def from_file(
         cls, file: TaskFile, layout: Layout = "files", files: Collection[str] = ()
     ) -> Sources:
-        """Those that a task file names by ``SOURCE_KEYS``; relative paths are made whole.
+        """Read ``SOURCE_KEYS`` of a task file; relative paths become absolute.
 
         A folder under ``data`` may be divided by names of splits (``nas.tasks.base.split_names``):
         folders whose contents are in ``layout``, or files that end in ``files``.
 
         Raises:
-            ValueError: there are no training data, a share is not one, or how a folder is divided
-                is not clear.
+            ValueError: there are no training data, a share is out of range, or the division of a
+                folder is ambiguous.
         """
         options = file.options
         if ("data" in options) == ("train" in options):
@@ -88,41 +89,37 @@ class Sources:
 
     @property
     def training(self) -> str:
-        """How messages name the training split: with what it comes from."""
-        given = self.given["train"]
-        named = given.values() if isinstance(given, Mapping) else [given]
-        return f"the training split ({', '.join(map(str, named))})"
+        """The training split and its paths, for messages."""
+        source = self.by_split["train"]
+        paths = source.values() if isinstance(source, Mapping) else [source]
+        return f"the training split ({', '.join(map(str, paths))})"
 
-    def split_of(self, asked: SplitName, sample: Sample, digest: bytes) -> SplitName:
-        """The split of a sample that was found among the data of split ``asked``.
+    def place(self, split: SplitName, digest: bytes) -> SplitName:
+        """Return the split of a sample that is among the data of ``split``.
 
-        By its group, else by ``digest``, a hash of its values: equal samples are never in two
-        splits, and whatever is added later, a sample stays where it was.
+        Samples with one digest are never in two splits, and data that are added later move none.
         """
-        group = sample.group
-        return self.place(
-            asked, digest if group is None else hashlib.sha256(group.encode()).digest()
-        )
-
-    def place(self, asked: SplitName, named: bytes) -> SplitName:
-        """The split of what the hash ``named`` stands for; see ``split_of``."""
-        if asked != "train":
-            return asked
+        if split != "train":
+            return split
         # 53 bits, as many as a float holds.
-        at = (int.from_bytes(named[:8], "big") >> 11) / 2**53
-        for name, share in (("test", self.test_share), ("validation", self.validation_share)):
-            if name not in self.given:
+        at = (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+        shares: dict[SplitName, float] = {
+            "test": self.test_share,
+            "validation": self.validation_share,
+        }
+        for name, share in shares.items():
+            if name not in self.by_split:
                 if at < share:
-                    return name  # type: ignore[return-value]
+                    return name
                 at -= share
         return "train"
 
 
 def shares_of(file: TaskFile) -> tuple[float, float]:
-    """The shares of validation and test data that a task file says, or the usual ones.
+    """Read the shares of validation and test data of a task file, or the defaults.
 
     Raises:
-        ValueError: a share is not one, or nothing is left to train on.
+        ValueError: a share is out of range, or nothing is left to train on.
     """
     shares = {key: file.options.get(key, _SHARE) for key in ("validation_share", "test_share")}
     for key, share in shares.items():
@@ -136,33 +133,34 @@ def shares_of(file: TaskFile) -> tuple[float, float]:
 def _divided(
     whole: Any, layout: Layout, files: Collection[str], wanted: bool | None
 ) -> tuple[dict[SplitName, Any], tuple[str, ...]] | None:
-    """What is under ``data`` by split and what is not read, or ``None`` if it is not divided."""
+    """Return the data by split and notes, or ``None`` if ``data`` is not divided by name."""
     if isinstance(whole, Path):
-        found = named_splits(whole, layout, files, wanted) if whole.is_dir() else None
-        return None if found is None else (dict(found.paths), found.notes())
+        split = named_splits(whole, layout, files, wanted) if whole.is_dir() else None
+        return None if split is None else (dict(split.paths), split.notes())
     parts: dict[str, NamedSplits | None] = {
         name: named_splits(path, "files", files, wanted) if path.is_dir() else None
         for name, path in whole.items()
     }
-    sides = {name: part for name, part in parts.items() if part is not None}
-    if not sides:
+    divided = {name: part for name, part in parts.items() if part is not None}
+    if not divided:
         return None
-    splits = {name: sorted(part.paths) for name, part in sides.items()}
-    if len(sides) < len(parts) or len({tuple(found) for found in splits.values()}) > 1:
+    splits = {name: sorted(part.paths) for name, part in divided.items()}
+    if len(divided) < len(parts) or len({tuple(names) for names in splits.values()}) > 1:
         shown = "; ".join(f"{whole[n]}: {', '.join(splits.get(n, ['none']))}" for n in parts)
         raise ValueError(f"data must be divided into the same splits on all sides, got {shown}")
-    first = next(iter(sides.values())).paths
-    given = {split: {name: part.paths[split] for name, part in sides.items()} for split in first}
-    return dict(given), tuple(line for part in sides.values() for line in part.notes())
+    first = next(iter(divided.values())).paths
+    by_split: dict[SplitName, Any] = {
+        split: {name: part.paths[split] for name, part in divided.items()} for split in first
+    }
+    return by_split, tuple(line for part in divided.values() for line in part.notes())
 
 
 def class_files(
     folder: Path, suffixes: Collection[str], problems: Problems
 ) -> list[tuple[Path, str]]:
-    """Files below ``folder/CLASS/`` with one of ``suffixes``, and their class, in a fixed order.
+    """List files below ``folder/CLASS/`` with one of ``suffixes``, and their class, sorted.
 
-    Other files, and names that begin with a point or an underscore, are passed over; ``problems``
-    count what a user may have meant.
+    Names that begin with a point or an underscore are not read. ``problems`` counts other files.
     """
     if not folder.is_dir():
         problems.add(f"{folder} must be a folder of folders named after classes")
@@ -184,7 +182,7 @@ def class_files(
 
 
 def files_below(folder: Path, suffixes: Collection[str], problems: Problems) -> list[Path]:
-    """Files below ``folder`` that end in one of ``suffixes``, in a fixed order; others count."""
+    """List files below ``folder`` that end in one of ``suffixes``, sorted; others are counted."""
     found = []
     for path in sorted(folder.rglob("*")):
         if path.is_dir():
@@ -198,27 +196,8 @@ def files_below(folder: Path, suffixes: Collection[str], problems: Problems) -> 
     return found
 
 
-def classes_of(labels: Sequence[str | int], where: str, problems: Problems) -> list[str | int]:
-    """The classes that ``labels`` of the training split name, in order."""
-    kinds = {type(label) for label in labels}
-    if len(kinds) > 1:
-        problems.add(f"{where} must have labels of one kind, got whole numbers and texts")
-        return []
-    classes = sorted(set(labels))
-    for label in classes:
-        try:
-            check_name(f"{where}: a label", str(label), most=MOST_TEXT)
-        except ValueError as error:
-            problems.add(str(error))
-            return []
-    if len(classes) < 2:
-        got = ", ".join(map(str, classes)) or "none"
-        problems.add(f"{where} must have two classes or more, got {got}")
-    return classes
-
-
 def _whole(file: TaskFile, key: str) -> Any:
-    """The path under ``key``, or a mapping of paths where it has one."""
+    """Return the path under ``key``, or a mapping of paths where it is one."""
     value = file.options[key]
     if isinstance(value, Mapping):
         inner = TaskFile(file.path, file.kind, value)

@@ -1,0 +1,31 @@
+"""Text files of a task that an artifact contains beside its weights, so that it reads raw inputs.
+
+``labels.json``: ``labels``, the names of the outputs in order; with a tokenizer its ``shift``;
+``texts``, the columns that ``separator`` joins, if there are several.
+``tokenizer.json``: the tokenizer. Language models, whose outputs are tokens, have that alone.
+``preprocessing.json``: ``mean`` and ``deviation`` along ``axis`` of an input standardise it;
+``of`` describes how a file becomes values.
+``vocabulary.json``: the ``words`` of a question answering network, token by token from ``first``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nas.tasks.base import Task
+
+LABELS, TOKENIZER, PREPROCESSING = "labels.json", "tokenizer.json", "preprocessing.json"
+VOCABULARY = "vocabulary.json"
+
+
+def artifact_files_of(task: Task) -> Mapping[str, str]:
+    """Return ``task.artifact_files()``, whose names must be plain.
+
+    Raises:
+        ValueError: a name is a path or hidden.
+    """
+    files = task.artifact_files()
+    for name in files:
+        if "/" in name or "\\" in name or name.startswith("."):
+            raise ValueError(f"a task's file in an artifact must have a plain name, got {name!r}")
+    return files
