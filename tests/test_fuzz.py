@@ -246,7 +246,7 @@ def whole_run(tmp_path_factory):
 
 RUN_FILES = (
     "run.json",
-    "study.journal",
+    "records.jsonl",
     "ended.json",
     "finalists.json",
     "device.jsonl",

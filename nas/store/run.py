@@ -278,7 +278,7 @@ class Run:
     def _read(self) -> tuple[list[TrialRecord], dict[int, float]]:
         from nas.store.storage import read_trials
 
-        return read_trials(self.folder, self.config.storage, self.name)
+        return read_trials(self.folder, self.config.storage, self.name, self.config.space)
 
     def _seen(self, records: list[TrialRecord]) -> list[TrialRecord]:
         return records if self.seen_on is None else [r.on(self.seen_on) for r in records]

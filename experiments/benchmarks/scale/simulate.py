@@ -25,7 +25,7 @@ from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
 from nas.searching.gating.gate import CandidatePool, Gate
 from nas.store.run import Run, create
-from nas.store.storage import StudyStore, journal_path
+from nas.store.storage import StudyStore, records_path
 from search_spaces.space.presets import get_space
 
 _STARTUP_TRIALS = 50
@@ -126,7 +126,7 @@ def simulate(
                 sum(proposing) / max(1, len(proposing)),
                 max(proposing, default=0.0),
                 sum(finishing) / len(finishing),
-                journal_path(folder).stat().st_size,
+                records_path(folder).stat().st_size,
                 resident_mb(),
                 query["cpu_s"],
                 query["peak_mb"],

@@ -13,7 +13,7 @@ import pytest
 from run_fakes import make_run
 from search_fakes import SPACE, finished, make_session
 
-from nas.store.storage import journal_path
+from nas.store.storage import records_path
 from search_spaces.space.sampling import largest
 
 pytest.importorskip("optuna_dashboard")
@@ -33,7 +33,7 @@ def served(tmp_path):
         port = free.getsockname()[1]
     command = [
         Path(sys.executable).with_name("optuna-dashboard"),
-        *(journal_path(run.folder), "--storage-class", "JournalFileStorage"),
+        *(records_path(run.folder), "--storage-class", "JournalFileStorage"),
         *("--host", "127.0.0.1", "--port", str(port), "--server", "wsgiref"),
     ]
     server = subprocess.Popen(
@@ -59,7 +59,7 @@ def served(tmp_path):
 
 def test_the_study_of_a_search_that_runs_is_there_and_the_search_is_not_disturbed(served):
     run, port = served
-    path = journal_path(run.folder)
+    path = records_path(run.folder)
     # In the middle of a search: one trial is out, by the driver that holds the run.
     session = make_session(run.folder, create=False, trials=9, baselines=(largest(SPACE),))
     candidate = session.next_candidate()

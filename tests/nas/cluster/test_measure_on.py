@@ -100,7 +100,7 @@ def test_an_older_run_opens_as_it_was(tmp_path, capsys):
     data = read_json(made.folder / "run.json")
     del data["config"]["measure_on"]
     write_json(made.folder / "run.json", data)
-    journal = made.folder / "study.journal"
+    journal = made.folder / "records.jsonl"
     text = journal.read_text()
     later = ',"readings":{},"unmeasured":{}'
     assert text.count(later) >= len(made.trials())

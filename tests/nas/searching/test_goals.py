@@ -100,8 +100,8 @@ def test_the_sampler_learns_where_a_measured_limit_holds(tmp_path):
 def test_the_study_has_a_direction_for_each_objective_and_a_constraint_for_each_limit(tmp_path):
     changes = {"objectives": ("latency", "params"), "max_latency_s": 5e-4, "trials": 12}
     drive(make_session(tmp_path, **changes), judged)
-    store = StudyStore.load(tmp_path, None, "run")
-    trial = next(t for t in store._study.trials if t.values)
+    store = StudyStore.load(tmp_path, None, "run", SPACE)
+    trial = next(t for t in store.frozen_trials() if t.values)
     record = record_of(trial)
     assert trial.values == [*record.objectives, record.reading.latency_s, record.params]
     assert trial.constraints == {

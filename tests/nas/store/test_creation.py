@@ -106,8 +106,6 @@ def test_a_kill_at_each_write_of_creation_costs_nothing(tmp_path, drives, kind):
         if not killed_at(n, lambda folder=folder: nas.search(config, folder), *below):
             break
         drives.clear()
-        # As half a minute later: a study's lock is then nobody's.
-        (folder / "study.journal.lock").unlink(missing_ok=True)
         if run_module.is_run(folder):
             # A database elsewhere is for the user to name again.
             run = nas.resume(folder, storage=config.storage)
@@ -146,10 +144,10 @@ def test_inputs_are_those_that_earlier_trials_were_measured_with(tmp_path, drive
 
 def test_a_study_that_is_gone_is_not_begun_anew_where_trials_are_kept(tmp_path, drives):
     run = nas.search(CONFIG, tmp_path / "run")
-    journal = run.folder / "study.journal"
+    journal = run.folder / "records.jsonl"
     journal.unlink()
     (run.folder / "trials" / "0").mkdir()
-    with pytest.raises(StorageError, match=r"has no study\.journal"):
+    with pytest.raises(StorageError, match=r"has no records\.jsonl"):
         nas.resume(run.folder)
     assert not journal.exists()
     (run.folder / "trials" / "0").rmdir()
@@ -157,7 +155,7 @@ def test_a_study_that_is_gone_is_not_begun_anew_where_trials_are_kept(tmp_path, 
 
 
 def test_a_folder_with_anything_else_is_no_new_one(tmp_path, drives):
-    for name in ("notes.txt", ".hidden", "trials", "study.journal"):
+    for name in ("notes.txt", ".hidden", "trials", "records.jsonl"):
         folder = tmp_path / name / "run"
         folder.mkdir(parents=True)
         (folder / name).touch()
@@ -178,7 +176,7 @@ def test_what_shows_a_run_says_that_it_was_not_made_whole(tmp_path, capsys):
     run_module.begin(tmp_path / "run", CONFIG, "estimate")
     assert main(["front", str(tmp_path / "run")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "study.journal" in line and "nas resume" in line
+    assert "records.jsonl" in line and "nas resume" in line
 
 
 class Notes:

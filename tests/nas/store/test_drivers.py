@@ -56,12 +56,12 @@ def test_a_driver_whose_lock_was_taken_writes_no_more(tmp_path):
         session._store.fence(lock.check, lock.token)
         candidate = session.next_candidate()
         (tmp_path / NAME).write_text(owner(token="other", pid=7, host="elsewhere"))
-        before = (tmp_path / "study.journal").read_bytes()
+        before = (tmp_path / "records.jsonl").read_bytes()
         with pytest.raises(RunBusyError, match="process 7 on elsewhere.* this one stops"):
             session.finish(finished(candidate))
         with pytest.raises(RunBusyError):
             session.next_candidate()
-        assert (tmp_path / "study.journal").read_bytes() == before
+        assert (tmp_path / "records.jsonl").read_bytes() == before
     # Nor does it take the lock from its new holder.
     assert json.loads((tmp_path / NAME).read_text())["token"] == "other"
 

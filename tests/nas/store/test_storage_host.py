@@ -338,7 +338,7 @@ def test_a_database_without_a_study_stays_as_it_is(tmp_path, capsys):
 def test_only_databases_that_studies_are_kept_in_are_opened(tmp_path):
     for url in ("mysql://me@h/d", "oracle://h/d", "sqlite+pysqlcipher:///x.db", "redis://h"):
         with pytest.raises(RuntimeError, match="postgresql"):
-            StudyStore.load(tmp_path, url, "none")
+            StudyStore.load(tmp_path, url, "none", SPACE)
 
 
 def test_storage_is_for_runs_that_have_one(tmp_path, capsys):
