@@ -69,7 +69,7 @@ def search(
     """
     from nas.searching.study import run_search
     from nas.store.cluster_address import LOCAL
-    from nas.store.run import Driver
+    from nas.store.driver import Driver
 
     return run_search(
         config,
@@ -131,7 +131,7 @@ def load(run: str | Path, *, storage: str | None = None, files_at: str | None = 
     Raises:
         ValueError: the folder is not a run.
     """
-    from nas.store.run import load as load_run
+    from nas.store.run_file import load as load_run
 
     return load_run(run, storage=storage, files_at=files_at)
 

@@ -12,7 +12,7 @@ from nas.core.files import read_json, write_json
 from nas.exporting.artifact import CHECK, load_artifact
 from nas.exporting.prove import Conditions
 from nas.records.trial import TrialRecord
-from nas.store.run import load
+from nas.store.run_file import load
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
 from nas.training.objectives import objective_of

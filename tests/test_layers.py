@@ -318,7 +318,7 @@ def test_what_is_unsafe_is_seen(source, is_unsafe):
             "search_spaces.compression.apply",
             ("ray", "optuna"),
         ),
-        ("import nas.store.run", ("ray", "optuna", "torch")),
+        ("import nas.store.run_file", ("ray", "optuna", "torch")),
         ("import nas.searching.study, nas.searching.loop, nas.searching.in_process", ("ray",)),
     ],
 )

@@ -41,7 +41,7 @@ from nas.evaluation.executor import Ended, Judge, Lost, Measuring, Stopped
 from nas.evaluation.outcome import finished_in, folder_of
 from nas.records.rungs import Progress
 from nas.records.trial import TrialRecord
-from nas.store.run import Driver
+from nas.store.driver import Driver
 
 
 class TuneExecutor:

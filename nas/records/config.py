@@ -25,24 +25,6 @@ SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 
 # The teacher that a search trains itself: the space's largest member.
 LARGEST = "largest"
-# Fields that runs made before there were such may lack.
-_LATER = frozenset(
-    {
-        "warm_start",
-        "predictor",
-        "halving",
-        "objectives",
-        "max_latency_s",
-        "max_params",
-        "max_memory_bytes",
-        "reference",
-        "refine",
-        "supernet",
-        "plugins",
-        "measure_on",
-        "files_at",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +239,7 @@ class SearchConfig:
             ValueError: a key is unknown or missing, or a value not allowed.
         """
         allowed = {f.name for f in fields(cls)}
-        if not isinstance(data, Mapping) or data.keys() | _LATER != allowed:
+        if not isinstance(data, Mapping) or data.keys() != allowed:
             raise ValueError(
                 f"search config must have exactly the keys {', '.join(sorted(allowed))}"
             )
@@ -265,18 +247,16 @@ class SearchConfig:
         values["space"] = SearchSpace.from_dict(values["space"])
         values["training"] = TrainingConfig.from_dict(values["training"])
         values["gate"] = GateConfig(**values["gate"])
-        if values.get("halving") is not None:
+        if values["halving"] is not None:
             values["halving"] = HalvingConfig(**values["halving"])
-        if values.get("supernet") is not None:
+        if values["supernet"] is not None:
             values["supernet"] = SupernetConfig.from_dict(values["supernet"])
         values["baselines"] = tuple(Architecture.from_dict(b) for b in values["baselines"])
-        values["warm_start"] = tuple(values.get("warm_start", ()))
-        values["measure_on"] = tuple(
-            MeasuredDevice.from_dict(d) for d in values.get("measure_on", ())
-        )
-        values["plugins"] = tuple(Plugin.from_dict(p) for p in values.get("plugins", ()))
-        values["objectives"] = tuple(values.get("objectives", ()))
-        if values.get("reference") is not None:
+        values["warm_start"] = tuple(values["warm_start"])
+        values["measure_on"] = tuple(MeasuredDevice.from_dict(d) for d in values["measure_on"])
+        values["plugins"] = tuple(Plugin.from_dict(p) for p in values["plugins"])
+        values["objectives"] = tuple(values["objectives"])
+        if values["reference"] is not None:
             values["reference"] = tuple(values["reference"])
         config = cls(**values)
         check_plain_fields(config)

@@ -110,10 +110,11 @@ def as_text(line: Line) -> bytes:
 
 def end_last_line(path: Path) -> None:
     """Add the line end that a whole last line lacks, as where an editor has removed it."""
-    with path.open("r+b") as file:
+    with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - MOST_BYTES_IN_LINE))
         last = file.read().rpartition(b"\n")[2]
-        with contextlib.suppress(ValueError):
-            parse_line(last)
+    with contextlib.suppress(ValueError):
+        parse_line(last)
+        with path.open("ab") as file:
             file.write(b"\n")

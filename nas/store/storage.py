@@ -181,6 +181,12 @@ class StudyStore:
             if not read_only:
                 end_last_line(path)
             reader.read()
+        goals = goals or Goals()
+        if [name == "maximize" for name in reader.directions] != list(goals.maximize):
+            raise StorageError(
+                f"study {path} must have the objectives {', '.join(goals.names)} of its run, got "
+                f"{len(reader.directions)} objectives: {', '.join(reader.directions)}"
+            )
         storage = InMemoryStorage()
         study = optuna.create_study(
             storage=storage,
@@ -188,7 +194,7 @@ class StudyStore:
             directions=[StudyDirection[name.upper()] for name in reader.directions],
             sampler=sampler,
         )
-        goals, distributions = goals or Goals(), _distributions(space, is_in_memory=True)
+        distributions = _distributions(space, is_in_memory=True)
         for trial in reader.trials:
             if trial.genes is None:
                 study.enqueue_trial(trial.queued or {}, user_attrs=_user_attrs(trial))

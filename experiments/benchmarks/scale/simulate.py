@@ -24,7 +24,8 @@ from nas.records.trial import TrialRecord
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
 from nas.searching.gating.gate import CandidatePool, Gate
-from nas.store.run import Run, create
+from nas.store.new_run import create
+from nas.store.run import Run
 from nas.store.storage import StudyStore, records_path
 from search_spaces.space.presets import get_space
 

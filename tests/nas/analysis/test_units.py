@@ -19,7 +19,7 @@ from nas.records.front_member import member_of
 from nas.records.trial import TrialRecord
 from nas.reporting.data import page_data
 from nas.reporting.page import render_page
-from nas.store.run import go_on, load
+from nas.store.run_file import go_on, load
 from nas.tasks.base.metric import BITS_PER_BYTE
 from search_spaces.workload import OUTPUT_TOKEN, PHASES, SAMPLE, Workload
 

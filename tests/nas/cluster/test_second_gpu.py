@@ -16,7 +16,7 @@ from nas.exporting import inspect_form, verify
 from nas.exporting.formats.registry import FORMS
 from nas.records.config import SearchConfig
 from nas.records.trial import TrialRecord
-from nas.store.run import Driver
+from nas.store.driver import Driver
 from predictors.measurement.protocol import get_protocol
 from predictors.measurement.runner import make_job
 from predictors.measurement.worker import Subject

@@ -147,9 +147,7 @@ def test_a_kill_between_the_record_and_its_state_loses_nothing(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
     session = make_session(tmp_path, trials=3, storage=url)
     candidate = session.next_candidate()
-    session._store._open[candidate.number].set_user_attr(
-        "joulenas", finished(candidate).to_dict()
-    )
+    session._store._open[candidate.number].set_user_attr("joulenas", finished(candidate).to_dict())
     again = make_session(tmp_path, trials=3, storage=url, create=False)
     assert again.records()[0].state == "complete" and not again.in_flight()
     assert again.next_candidate().number != candidate.number

@@ -19,8 +19,7 @@ from nas.core.retry import patience, persist
 from nas.records.config import SearchConfig
 from nas.searching.loop import adopt_results
 from nas.searching.writing import said_if_away
-from nas.store import database
-from nas.store import run as run_module
+from nas.store import database, new_run
 from nas.store.storage import StorageError
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -118,7 +117,7 @@ def test_a_study_on_a_disk_that_is_full_for_a_while_is_as_if_it_had_not_been(
 
 def test_a_disk_that_stays_full_is_one_line_and_all_before_is_kept(tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    run = run_module.create(folder, SearchConfig(task="digits", space=SPACE, trials=3), "fake")
+    run = new_run.create(folder, SearchConfig(task="digits", space=SPACE, trials=3), "fake")
     session = make_session(folder, trials=3, sampler="random")
     first = session.next_candidate()
     session.finish(finished(first))

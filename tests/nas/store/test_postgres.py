@@ -13,7 +13,7 @@ import nas
 from nas.core.retry import patience
 from nas.records.config import SearchConfig
 from nas.searching.writing import said_if_away
-from nas.store.run import create
+from nas.store.new_run import create
 from nas.store.storage import StorageError, StudyStore
 
 PROGRAMS = binaries()

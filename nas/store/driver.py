@@ -1,0 +1,84 @@
+"""The options of a run's last driver: where its trials run, and for how long each may."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nas.core.nearest import did_you_mean
+from nas.store.cluster_address import LOCAL
+
+# How the address of a Ray client begins, which is not a driver's own.
+CLIENT = "ray://"
+# Logs beside the study, each in the run's folder of that name.
+LOGS = ("tensorboard",)
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """How a search was last driven, so that going on with it needs no memory of that.
+
+    Of ``workers`` each evaluates a trial at a time on Ray; with 0 this process does, without Ray.
+    ``address`` is that of a Ray cluster, ``"local"`` for one on this machine for the search alone.
+    A trial that takes longer than ``trial_timeout_s`` fails; ``None`` is any time. ``log`` is one
+    of ``LOGS``, to which trials are logged beside the study, or ``None``. A trial takes
+    ``gpus_per_trial`` of a GPU; ``None`` is what uses all that a cluster has.
+    """
+
+    workers: int = 2
+    address: str = LOCAL
+    trial_timeout_s: float | None = None
+    log: str | None = None
+    gpus_per_trial: float | None = None
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 0:
+            raise ValueError(f"workers must be an integer >= 0, got {self.workers!r}")
+        if not isinstance(self.address, str) or not self.address:
+            raise ValueError(f"address must be that of a Ray cluster, got {self.address!r}")
+        limit_s = self.trial_timeout_s
+        if limit_s is not None and not (
+            isinstance(limit_s, int | float) and 0 < limit_s < threading.TIMEOUT_MAX
+        ):
+            raise ValueError(f"trial_timeout_s must be seconds > 0, got {limit_s!r}")
+        share = self.gpus_per_trial
+        if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
+            raise ValueError(f"gpus_per_trial must be in (0, 1], got {share!r}")
+        if self.log is not None and self.log not in LOGS:
+            raise ValueError(
+                f"log must be {' or '.join(LOGS)}, got {self.log!r}{did_you_mean(self.log, LOGS)}"
+            )
+        if self.workers == 0:
+            self._check_needs_no_ray()
+
+    def _check_needs_no_ray(self) -> None:
+        asked = {
+            "address": None if self.address == LOCAL else self.address,
+            "log": self.log,
+            "gpus_per_trial": self.gpus_per_trial,
+        }
+        for name, value in asked.items():
+            if value is not None:
+                raise ValueError(
+                    f"workers must be >= 1 with {name} {value}, got 0: trials that run in this "
+                    "process have no Ray"
+                )
+
+    def changed(self, **options: Any) -> Driver:
+        """These options where they are not ``None``, else this driver's as far as they apply.
+
+        Without workers none of Ray's do.
+        """
+        named = {name: value for name, value in options.items() if value is not None}
+        kept = Driver(trial_timeout_s=self.trial_timeout_s) if named.get("workers") == 0 else self
+        return replace(kept, **named)
+
+    def trained_on(self, device: str) -> str:
+        """What workers call the device that they train on, where a search is on ``device``.
+
+        A cluster shows a worker the one GPU that it gives it; a Ray for this search alone shows
+        all that this process sees.
+        """
+        return "cuda:0" if self.address != LOCAL and device.startswith("cuda") else device
