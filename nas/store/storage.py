@@ -93,7 +93,7 @@ class StudyStore:
     ) -> None:
         """Wrap ``study``, which is in ``storage``; ``writer`` stores it where that is memory."""
         self._study, self._storage, self._goals = study, storage, goals or Goals()
-        self._study_id = storage.get_study_id_from_name(study.study_name)
+        self._id_in_storage = storage.get_study_id_from_name(study.study_name)
         self._writer = writer
         self.check_writer: Callable[[], None] = lambda: None
         # Trials that have not ended.
@@ -338,14 +338,14 @@ class StudyStore:
         # What samplers store with a trial, such as its generation.
         self._hold({"trial": number, "genes": genes, "sampler": sampler, "at": time.time()})
 
-    def _trial_id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+    def _id_of(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id_in_storage, number)
 
     def _frozen(self, number: int) -> FrozenTrial:
-        return self._storage.get_trial(self._trial_id(number))
+        return self._storage.get_trial(self._id_of(number))
 
     def _reopen(self, number: int) -> None:
-        self._open[number] = optuna.Trial(self._study, self._trial_id(number))
+        self._open[number] = optuna.Trial(self._study, self._id_of(number))
 
     def _tell(self, record: TrialRecord) -> None:
         if record.state == "running":
