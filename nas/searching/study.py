@@ -213,7 +213,7 @@ def _run_search(
             with undone(folder, was_there):
                 run = new_run.begin(
                     *(folder, config, meter_name, driver, files),
-                    *(metric_of(task), workload.unit, workload),
+                    *(metric_of(task), workload),
                 )
                 with writing.new_folder(folder):
                     fill(run, task, sampler, warm_start)

@@ -17,13 +17,12 @@ LOGS = ("tensorboard",)
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """How a search was last driven, so that going on with it needs no memory of that.
+    """The options that ``nas resume`` takes over from the last start.
 
-    Of ``workers`` each evaluates a trial at a time on Ray; with 0 this process does, without Ray.
-    ``address`` is that of a Ray cluster, ``"local"`` for one on this machine for the search alone.
-    A trial that takes longer than ``trial_timeout_s`` fails; ``None`` is any time. ``log`` is one
-    of ``LOGS``, to which trials are logged beside the study, or ``None``. A trial takes
-    ``gpus_per_trial`` of a GPU; ``None`` is what uses all that a cluster has.
+    Each of ``workers`` evaluates one trial at a time on Ray; 0 is this process, without Ray.
+    ``address`` is that of a Ray cluster, or ``"local"`` for a Ray of the search's own. A trial
+    fails after ``trial_timeout_s``; ``None`` is no limit. ``log`` is one of ``LOGS`` or ``None``.
+    A trial takes ``gpus_per_trial`` of a GPU; ``None`` shares all GPUs of the cluster.
     """
 
     workers: int = 2
@@ -54,12 +53,12 @@ class Driver:
             self._check_needs_no_ray()
 
     def _check_needs_no_ray(self) -> None:
-        asked = {
+        options = {
             "address": None if self.address == LOCAL else self.address,
             "log": self.log,
             "gpus_per_trial": self.gpus_per_trial,
         }
-        for name, value in asked.items():
+        for name, value in options.items():
             if value is not None:
                 raise ValueError(
                     f"workers must be >= 1 with {name} {value}, got 0: trials that run in this "
@@ -67,18 +66,15 @@ class Driver:
                 )
 
     def changed(self, **options: Any) -> Driver:
-        """These options where they are not ``None``, else this driver's as far as they apply.
-
-        Without workers none of Ray's do.
-        """
-        named = {name: value for name, value in options.items() if value is not None}
-        kept = Driver(trial_timeout_s=self.trial_timeout_s) if named.get("workers") == 0 else self
-        return replace(kept, **named)
+        """Replace the options that are not ``None``; without workers, drop those of Ray."""
+        new = {name: value for name, value in options.items() if value is not None}
+        before = Driver(trial_timeout_s=self.trial_timeout_s) if new.get("workers") == 0 else self
+        return replace(before, **new)
 
     def trained_on(self, device: str) -> str:
-        """What workers call the device that they train on, where a search is on ``device``.
+        """The name by which workers train on ``device``.
 
-        A cluster shows a worker the one GPU that it gives it; a Ray for this search alone shows
-        all that this process sees.
+        On a cluster a worker sees the one GPU that Ray gives it; with a Ray of the search's own it
+        sees all GPUs of this process.
         """
         return "cuda:0" if self.address != LOCAL and device.startswith("cuda") else device

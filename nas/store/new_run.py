@@ -30,12 +30,9 @@ def create(
     meter: str,
     driver: Driver | None = None,
     files: Iterable[Path] = (),
-    metric: Metric = ACCURACY,
-    unit: str = SAMPLE,
-    workload: Workload | None = None,
 ) -> Run:
     """Make the folder of a new run at once; see ``begin``."""
-    run = begin(folder, config, meter, driver, files, metric, unit, workload)
+    run = begin(folder, config, meter, driver, files)
     go_on(run)
     return run
 
@@ -47,13 +44,12 @@ def begin(
     driver: Driver | None = None,
     files: Iterable[Path] = (),
     metric: Metric = ACCURACY,
-    unit: str = SAMPLE,
     workload: Workload | None = None,
 ) -> Run:
-    """Begin the folder of a new run, which ``go_on`` ends once all else that it needs is there.
+    """Begin the folder of a new run; ``go_on`` completes it once its other files are there.
 
-    ``files`` of the user's may not change while it lasts. ``metric`` is the task's, ``unit`` that
-    of its ``workload``, which is kept for when the task's file is gone.
+    ``files`` of the user's may not change while the run lasts. ``metric`` and ``workload`` are the
+    task's; the run stores them for when the task's file is gone.
 
     Raises:
         ValueError: the folder exists and is not empty, or cannot be written.
@@ -73,7 +69,7 @@ def begin(
         driver=driver or Driver(),
         fingerprints=fingerprints(config, files),
         metric=metric,
-        unit=unit,
+        unit=SAMPLE if workload is None else workload.unit,
         stored_workload=workload,
         starts=(start,),
     )
@@ -92,7 +88,7 @@ def begin(
 def check_new(folder: Path) -> None:
     """Raise ``ValueError`` if ``folder`` exists and is not empty.
 
-    What a search has left that was killed before it had written what it was to do is nothing.
+    The lock of a search that was killed before it had written its configuration does not count.
     """
     if folder.exists() and (
         not folder.is_dir()

@@ -1,18 +1,21 @@
-"""A run folder: where a search keeps all it knows.
+"""A run: what a search has on disk, and its trials.
 
-``run.json`` the configuration, versions of each start, meter, options of the driver and
-fingerprints of what the search was begun with, written once all that a new run needs is there;
-it is ``creating.json`` before that; ``study.journal`` the study, unless a storage
-URL was given; ``inputs.npy`` the real inputs that are measured with; ``trials/N/`` the weights of
-trial N and its record, written by the worker before the driver hears of it, and those of its
-replicas; ``teacher/`` what candidates learn from, where they do; ``supernet/`` what they are parts
-of, where they are, and ``finalists.json`` which of them were chosen; ``warm_start.json`` and
-``predictor.safetensors`` what was known beforehand, where anything was; ``writer.lock`` held by
-the one driver (``nas.store.lock``).
+=======================  ======================================================================
+``run.json``             configuration, versions of each start, meter, options of the driver and
+                         fingerprints; named ``creating.json`` until the run is complete
+``records.jsonl``        the study, unless a storage URL was given (``nas.store.records_file``)
+``inputs.npy``           the real inputs that every candidate is measured with
+``trials/N/``            weights and result of trial N, and those of its replicas
+``teacher/``             the teacher of the candidates, where the search has one
+``supernet/``            the shared weights of the candidates, where the search has them
+``finalists.json``       which sub-networks are fine-tuned
+``warm_start.json``      prior trials, with ``predictor.safetensors``
+``writer.lock``          the lock of the one driver (``nas.store.lock``)
+=======================  ======================================================================
 
-What workers read and write (``inputs.npy``, ``trials/``, ``teacher/``, ``supernet/``) is at the
-run's ``place``: its folder, or below ``SearchConfig.files_at`` in a folder of the run's name.
-There is a copy here of what fronts are drawn from: the inputs, and results of replicas.
+Workers read and write ``inputs.npy``, ``trials/``, ``teacher/`` and ``supernet/`` at the run's
+``place``: its folder, or below ``SearchConfig.files_at``. The folder has copies of what fronts are
+drawn from: the inputs, and results of replicas.
 """
 
 from __future__ import annotations
@@ -50,12 +53,12 @@ _INPUTS = "inputs.npy"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One search on disk; ``fingerprints`` are those of ``nas.records.fingerprints``.
+    """One search on disk.
 
-    ``versions`` are those that it was begun with, ``starts`` those of every driver so far.
-    ``metric`` says what qualities are of its task, ``unit`` what its joules are named per.
-    ``seen_on`` is the further device by whose joules trials are seen, ``None`` for the one that
-    the search was after (see ``on``).
+    ``versions`` are those of the first start, ``starts`` describe every start. ``metric`` is the
+    task's, and joules are per ``unit``. ``fingerprints`` are those of
+    ``nas.records.fingerprints``. ``seen_on`` is the further device whose joules trials show,
+    ``None`` for the device that the search optimises for (see ``on``).
     """
 
     folder: Path
@@ -73,10 +76,10 @@ class Run:
     starts: tuple[Start, ...] = ()
 
     def on(self, device: str) -> Run:
-        """This run by the joules of one of the devices that it was measured on, to be looked at.
+        """This run with the joules of another device that it was measured on, for display.
 
-        Limits and reference of the search are in joules and seconds of its first device: seen on
-        another it has none.
+        Limits and the reference point are in joules and seconds of the first device, so that the
+        run has none of them on another.
 
         Raises:
             ValueError: it was not measured on such a device.
@@ -121,7 +124,7 @@ class Run:
         return is_task_file(self.config.task) and not Path(self.config.task).is_file()
 
     def check_task(self) -> None:
-        """Raise ``ValueError`` if the task's file is gone, which says how to name another."""
+        """Raise ``ValueError`` if the task's file is gone; the message names the option."""
         if self._lacks_task():
             raise ValueError(
                 f"task file {self.config.task} of run {self.folder} is gone: name where it is "
@@ -157,13 +160,13 @@ class Run:
             return printable(str(read_json(path)["reason"]))
 
     def end_early(self, reason: str) -> None:
-        """Record that the search ends before its number of trials."""
+        """Store why the search ends before its number of trials."""
         write_json(self.folder / ENDED, {"reason": reason})
 
     def trials(self) -> list[TrialRecord]:
-        """Every trial's record, by number; of one evaluated again, means over evaluations.
+        """Every trial's record by number, with means over repeated evaluations.
 
-        Of a trial that has not ended there is what its attempts have spent until now.
+        A running trial has what its attempts have spent so far.
 
         Raises:
             StorageError: the study cannot be opened.
@@ -171,7 +174,6 @@ class Run:
         records = self._read()[0]
         if self.config.refine:
             records = [pooled(r, self.trial_folder(r.number)) for r in records]
-        # Those that run, or were interrupted, have no record yet of what they spent.
         place = self.trials_place
         records = [
             with_spent(r, place / str(r.number)) if r.state == "running" else r for r in records
@@ -179,7 +181,7 @@ class Run:
         return self._seen(records)
 
     def records(self) -> list[TrialRecord]:
-        """Every trial's record as the search ended it, by number.
+        """Every trial's record by number, as the search stored it.
 
         Raises:
             StorageError: the study cannot be opened.
@@ -203,7 +205,7 @@ class Run:
         return self._read()[1]
 
     def trial(self, number: int) -> TrialRecord:
-        """One trial's record, which is that of the weights it keeps.
+        """The record of trial ``number``, which describes the weights in its folder.
 
         Raises:
             ValueError: there is no such trial.
@@ -218,13 +220,11 @@ class Run:
     def front(
         self, limits: Goals | None = None, holds: Callable[[TrialRecord], bool] | None = None
     ) -> Front:
-        """The complete trials that break no limit and that no other such trial dominates.
+        """The Pareto front of the complete trials within ``limits`` and for which ``holds``.
 
-        Where ``holds`` is given, of those for which it returns true.
-
-        ``limits``, by default the search's own, are asked of the trials; objectives are always
-        the search's. Of a search by a supernet the trials are finalists, and before there are any
-        sub-networks with inherited qualities and joules that may be predicted; members say so.
+        ``limits`` are the search's own by default; objectives are always the search's. With a
+        supernet, trials are its finalists, and before there are any, sub-networks with inherited
+        quality and perhaps predicted joules; each member states which.
         """
         goals = self.config.goals
         asked = goals if limits is None else replace(limits, costs=goals.costs, reference=None)
@@ -234,7 +234,7 @@ class Run:
         return Front.of(
             [figures_of(record) for record in kept],
             goals.costs,
-            # Of a hundred thousand trials a hundred may be shown.
+            # Made when shown: a hundred of a hundred thousand trials may be.
             lambda at: member_of(
                 kept[at],
                 self.config.measured_device,
@@ -247,22 +247,22 @@ class Run:
 
     @property
     def is_created(self) -> bool:
-        """Whether all is there that a new run needs; see ``go_on``."""
+        """Whether the run is complete; see ``run_file.go_on``."""
         return (self.folder / CONFIG).is_file()
 
     @property
     def place(self) -> Place:
-        """Where workers read and write: the run folder, or where ``files_at`` says."""
+        """Where workers read and write: the run folder, or a folder below ``files_at``."""
         files_at = self.config.files_at
         return self.folder if files_at is None else place_of(files_at) / self.name
 
     @property
     def trials_place(self) -> Place:
-        """Where trials keep their files, each in a folder of its number."""
+        """The folders of trials, each named by its number."""
         return self.place / "trials"
 
     def trial_folder(self, number: int) -> Path:
-        """Where the run folder has what it has of trial ``number``."""
+        """The folder of trial ``number`` in the run folder."""
         return self.folder / "trials" / str(number)
 
     def weights_path(self, number: int) -> Place:
@@ -271,31 +271,31 @@ class Run:
 
     @property
     def teacher_folder(self) -> Place:
-        """Where the teacher keeps its files, if there is one; see ``nas.evaluation.teacher``."""
+        """The folder of the teacher, if there is one; see ``nas.evaluation.teacher``."""
         return self.place / "teacher"
 
     def teacher(self) -> TeacherRecord | None:
-        """The teacher's record, ``None`` where the search has none or has not trained it yet."""
+        """The teacher's record, ``None`` without a trained teacher."""
         return read_record(self.teacher_folder)
 
     @property
     def supernet_folder(self) -> Place:
-        """Where the supernet keeps its files, if there is one; see ``supernet_weights``."""
+        """The folder of the supernet, if there is one; see ``nas.evaluation.supernet_weights``."""
         return self.place / "supernet"
 
     def supernet(self) -> SupernetRecord | None:
-        """The supernet's record, ``None`` where the search has none or has not trained it yet."""
+        """The supernet's record, ``None`` without a trained supernet."""
         return read_supernet(self.supernet_folder)
 
     def finalists(self) -> tuple[int, ...] | None:
-        """Which trials were chosen to be finalists, ``None`` before any were."""
+        """The numbers of the trials that were chosen as finalists, ``None`` before that."""
         path = self.folder / _FINALISTS
         return _read_finalists(path)[1] if path.is_file() else None
 
     def keep_finalists(self, numbers: Sequence[int], of: int) -> tuple[int, ...]:
-        """Keep a choice among ``of`` trials; returns the one that was kept first, if any was.
+        """Store a choice among ``of`` trials and return the first that was stored.
 
-        So that a resumed search goes on with the same ones, unless it has searched further.
+        A resumed search so has the same finalists, unless it has searched further.
         """
         path = self.folder / _FINALISTS
         if path.is_file():
@@ -307,12 +307,12 @@ class Run:
 
     @property
     def tensorboard_folder(self) -> Path:
-        """Where trials are logged to TensorBoard, if they are; see ``ray_logging``."""
+        """The TensorBoard log, if there is one; see ``nas.cluster.tensorboard``."""
         return self.folder / "tensorboard"
 
     @property
     def device_account_path(self) -> Path:
-        """What the whole device drew, where that can be seen; see ``device_account``."""
+        """Joules of the whole device, where a meter reads them; see ``device_account``."""
         return self.folder / "device.jsonl"
 
     @property
@@ -322,12 +322,12 @@ class Run:
 
     @property
     def inputs_place(self) -> Place:
-        """Where workers find them."""
+        """Where workers read the inputs."""
         return self.place / _INPUTS
 
 
 def _read_finalists(path: Path) -> tuple[int, tuple[int, ...]]:
-    """Among how many trials finalists were chosen, and their numbers."""
+    """The number of trials that finalists were chosen among, and the numbers of these."""
     with as_written(str(path)):
         data = read_json(path)
         of, numbers = data["of"], tuple(data["numbers"])

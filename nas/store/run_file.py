@@ -52,17 +52,17 @@ def is_run(folder: Path) -> bool:
 
 
 def _file_of(folder: Path) -> Path:
-    """What ``load`` reads."""
+    """The file that ``load`` reads."""
     created = folder / CONFIG
     return created if created.is_file() else folder / CREATING
 
 
 def load(path: str | Path, *, storage: str | None = None, files_at: str | None = None) -> Run:
-    """Read a run folder; ``storage`` and ``files_at`` are where its study and files are now.
+    """Read a run folder; ``storage`` and ``files_at`` name where its study and files are now.
 
     Raises:
-        ValueError: the folder is not a run, its files are corrupt, or the run keeps no study in a
-            database or no files elsewhere.
+        ValueError: the folder is not a run, its files are corrupt, or ``storage`` or ``files_at``
+            is given and its study or its files are in the folder.
     """
     run = _load(path)
     name_storage(storage)
@@ -92,7 +92,7 @@ def _load(path: str | Path) -> Run:
     for name in ("name", "started", "meter", "unit"):
         check_name(f"{path_of_run}: {name}", data[name], most=MOST_TEXT)
     if data["name"] in ("", ".", "..") or "/" in data["name"]:
-        # It names a folder, too.
+        # It names a folder below ``files_at``.
         raise ValueError(f"{path_of_run}: name must be a plain one, got {data['name']!r}")
     for name in ("versions", "fingerprints"):
         table = data[name]
@@ -115,18 +115,20 @@ def _load(path: str | Path) -> Run:
             metric=get_metric(data["metric"]),
             unit=data["unit"],
             starts=tuple(Start.from_dict(start) for start in data["starts"]),
-            stored_workload=data["workload"] and Workload.from_dict(data["workload"]),
+            stored_workload=None
+            if data["workload"] is None
+            else Workload.from_dict(data["workload"]),
         )
 
 
 def _recorded(config: SearchConfig) -> SearchConfig:
-    """``config`` whose hosts were named by whoever wrote the file, which need not be the user."""
+    """Mark the hosts in ``config`` as untrusted: anybody may have written the file."""
     storage, files_at = recorded(config.storage), recorded(config.files_at)
     return replace(config, storage=storage, files_at=files_at)
 
 
 def _near(folder: Path) -> str:
-    """The run whose name is nearest to the folder's, beside it or in ``runs``, as a hint."""
+    """Suggest the run of the nearest name beside the folder or in ``runs``."""
     places = [folder.parent] if folder.parent != Path() else [folder.parent, Path("runs")]
     found = {path.parent.name: path.parent for at in places for path in at.glob(f"*/{CONFIG}")}
     near = nearest(folder.name, found)
@@ -135,17 +137,17 @@ def _near(folder: Path) -> str:
 
 def _read_driver(data: Any) -> Driver:
     allowed = {f.name for f in fields(Driver)}
-    if not isinstance(data, dict) or data.keys() - allowed:
-        raise ValueError(f"driver must have no keys but {', '.join(sorted(allowed))}")
+    if not isinstance(data, dict) or data.keys() != allowed:
+        raise ValueError(f"driver must have exactly the keys {', '.join(sorted(allowed))}")
     driver = Driver(**data)
     return replace(driver, address=Recorded(driver.address))
 
 
 def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
-    """``run``, to go on with; ``trials``, ``refine`` and where the study is may differ.
+    """Return ``run`` with what a resumed search may change: trials, refine, places, driver.
 
     Raises:
-        ValueError: its configuration is another one, or what it was begun with has changed.
+        ValueError: the rest of its configuration differs, or a file that it depends on.
     """
     if config.task != run.config.task and is_task_file(run.config.task):
         run = run.with_task(config.task)
@@ -163,7 +165,7 @@ def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
 
 
 def _check_same_kind(run: Run, config: SearchConfig) -> None:
-    """Raise ``ValueError`` unless study and files are kept where those of ``run`` are."""
+    """Raise ``ValueError`` if a study or files would move between the folder and elsewhere."""
     if (run.config.storage is None) != (config.storage is None):
         kept = "in its folder" if run.config.storage is None else "in a database"
         raise ValueError(
@@ -179,9 +181,9 @@ def _check_same_kind(run: Run, config: SearchConfig) -> None:
 
 
 def go_on(run: Run) -> None:
-    """Write what ``load`` reads, and forget why the search ended before.
+    """Write the file and remove why the search ended before.
 
-    A new run is created by that: ``fill`` has made the rest.
+    It is the last file of a new run, so that ``run.json`` marks a complete one.
     """
     (run.folder / ENDED).unlink(missing_ok=True)
     write_json(run.folder / CONFIG, to_dict(run))

@@ -94,15 +94,14 @@ def test_a_large_file_is_read_in_part_and_a_change_of_its_ends_is_seen(tmp_path,
     assert len(hashes) == 3
 
 
-def test_a_run_made_before_there_were_fingerprints_goes_on(files):
-    run = made(files)
-    path = run.folder / "run.json"
+@pytest.mark.parametrize("key", ["fingerprints", "driver", "workload", "schema"])
+def test_a_run_file_has_every_key(files, key):
+    path = made(files).folder / "run.json"
     data = json.loads(path.read_text())
-    del data["fingerprints"], data["driver"]
+    del data[key]
     path.write_text(json.dumps(data))
-    (files / "train.txt").write_text("other\n")
-    old = run_file.load(run.folder)
-    assert old.driver == Driver() and run_file.resumed(old, old.config, old.driver) == old
+    with pytest.raises(ValueError, match=f"run.json must have exactly the keys .*{key}"):
+        run_file.load(path.parent)
 
 
 def test_resume_remembers_how_it_was_driven_and_takes_what_is_given_anew(tmp_path, monkeypatch):
