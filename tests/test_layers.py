@@ -65,6 +65,7 @@ DOORS = {
         "nas/samplers/history.py",
         "nas/store/database.py",
         "nas/store/optuna_export.py",
+        "nas/store/optuna_trials.py",
         "nas/searching/controller/sampler_by_name.py",
         "nas/store/storage.py",
     ),

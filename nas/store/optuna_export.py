@@ -16,8 +16,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from nas.core.files import write_atomic
+from nas.store.optuna_trials import RECORD, record_of
 from nas.store.run import Run
-from nas.store.storage import RECORD, STUDY_NAME, StudyStore, record_of
+from nas.store.storage import STUDY_NAME, StudyStore
 
 
 def export_study(run: Run, path: Path) -> None:

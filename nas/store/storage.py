@@ -12,7 +12,6 @@ FAIL is failed or discarded; RUNNING is in flight or interrupted.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -32,21 +30,26 @@ from nas.records.trial import TrialRecord
 from nas.store.database import first_line as first_line
 from nas.store.database import is_database_away, named_errors, open_database
 from nas.store.lock import RunBusyError
-from nas.store.records_file import (
-    Line,
-    RecordsReader,
-    StoredTrial,
-    read_records,
+from nas.store.optuna_trials import (
+    ATTEMPTS,
+    QUEUED,
+    RECORD,
+    Shared,
+    distributions_of,
+    frozen_of,
+    record_of,
+    state_of,
+    user_attrs_of,
+    values_of,
 )
+from nas.store.records_file import Line, RecordsReader, read_records
 from nas.store.records_file import StorageError as StorageError
 from nas.store.records_writer import RecordsWriter, as_text, end_last_line
 from search_spaces.space import SearchSpace
 
-#: The user attribute that holds a trial's record.
-RECORD = "joulenas"
 STUDY_NAME = "joulenas"
-# Of a study, its writer; of a trial, what ``save_attempts`` and ``enqueue`` store.
-_WRITER, _ATTEMPTS, _QUEUED = "joulenas_writer", "joulenas_attempts", "joulenas_queued"
+# The attribute of a shared study that contains the token of its writer.
+_WRITER = "joulenas_writer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +59,6 @@ class Proposal:
     number: int
     genes: dict[str, Any]
     baseline: bool
-
-
-class _Shared:
-    """A record that all copies of an Optuna trial share, since it never changes."""
-
-    def __init__(self, record: TrialRecord) -> None:
-        self.record = record
-
-    def __deepcopy__(self, memo: object) -> _Shared:
-        return self
-
-
-class _SharedChoices(CategoricalDistribution):
-    """A distribution that the trials of a study in memory share: ten thousand load at once."""
-
-    def __deepcopy__(self, memo: object) -> _SharedChoices:
-        return self
 
 
 def records_path(folder: Path) -> Path:
@@ -98,7 +84,7 @@ class StudyStore:
         self.check_writer: Callable[[], None] = lambda: None
         # Trials that have not ended.
         self._open: dict[int, optuna.Trial] = {}
-        self._distributions = _distributions(space, is_in_memory=writer is not None)
+        self._distributions = distributions_of(space, is_in_memory=writer is not None)
 
     @classmethod
     def create(
@@ -194,12 +180,12 @@ class StudyStore:
             directions=[StudyDirection[name.upper()] for name in reader.directions],
             sampler=sampler,
         )
-        distributions = _distributions(space, is_in_memory=True)
+        distributions = distributions_of(space, is_in_memory=True)
         for trial in reader.trials:
             if trial.genes is None:
-                study.enqueue_trial(trial.queued or {}, user_attrs=_user_attrs(trial))
+                study.enqueue_trial(trial.queued or {}, user_attrs=user_attrs_of(trial))
             else:
-                study.add_trial(_frozen(trial, distributions, goals))
+                study.add_trial(frozen_of(trial, distributions, goals))
         return cls(study, storage, space, goals, RecordsWriter(path, space, reader))
 
     def fence(self, check_writer: Callable[[], None], token: str) -> None:
@@ -229,13 +215,13 @@ class StudyStore:
         self.check_writer()
         number = len(self._study.get_trials(deepcopy=False))
         self._append({"trial": number, "queued": genes, "baseline": baseline})
-        queued = {_QUEUED: {"genes": genes, "baseline": baseline}}
+        queued = {QUEUED: {"genes": genes, "baseline": baseline}}
         self._study.enqueue_trial(genes, user_attrs=queued)
 
     def waiting(self) -> list[dict[str, Any]]:
         """Genes that are enqueued and that no ``ask`` has returned yet."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return [dict(trial.user_attrs[_QUEUED]["genes"]) for trial in trials]
+        return [dict(trial.user_attrs[QUEUED]["genes"]) for trial in trials]
 
     def discard(self, number: int) -> None:
         """End a proposal that is not dispatched: it leaves no record."""
@@ -252,7 +238,7 @@ class StudyStore:
         self._open[number] = trial
         frozen = self._frozen(number)
         self._hold_proposal(number, genes, frozen.system_attrs)
-        queued = frozen.user_attrs.get(_QUEUED)
+        queued = frozen.user_attrs.get(QUEUED)
         return Proposal(number, genes, queued is not None and queued["baseline"])
 
     def begin(self, genes: dict[str, Any]) -> int:
@@ -274,20 +260,20 @@ class StudyStore:
         self._append({"trial": record.number, "record": data, "at": time.time()})
         # In a database the record goes first: a kill between the two writes leaves a RUNNING trial
         # whose record is whole, and ``settle`` ends it on resume.
-        stored = data if self._writer is None else _Shared(record)
+        stored = data if self._writer is None else Shared(record)
         self._open[record.number].set_user_attr(RECORD, stored)
         self._tell(record)
 
     def attempts(self, number: int) -> dict[str, Any]:
         """What ``save_attempts`` stored of a trial that has not ended, empty before."""
-        attempts = self._open[number].user_attrs.get(_ATTEMPTS, {})
+        attempts = self._open[number].user_attrs.get(ATTEMPTS, {})
         return attempts if isinstance(attempts, dict) else {}
 
     def save_attempts(self, number: int, attempts: dict[str, Any]) -> None:
         """Store how often a trial that has not ended was tried; see ``nas.cluster.attempts``."""
         self.check_writer()
         self._append({"trial": number, "attempts": attempts})
-        self._open[number].set_user_attr(_ATTEMPTS, attempts)
+        self._open[number].set_user_attr(ATTEMPTS, attempts)
 
     def settle(self) -> list[TrialRecord]:
         """End trials whose record is whole but whose state is not; return those in flight."""
@@ -298,7 +284,7 @@ class StudyStore:
             if record is None:
                 # Never dispatched: nothing was spent on it. What was enqueued is enqueued again.
                 self.discard(frozen.number)
-                queued = frozen.user_attrs.get(_QUEUED)
+                queued = frozen.user_attrs.get(QUEUED)
                 if queued is not None:
                     self.enqueue(dict(queued["genes"]), baseline=queued["baseline"])
                 continue
@@ -350,11 +336,11 @@ class StudyStore:
     def _tell(self, record: TrialRecord) -> None:
         if record.state == "running":
             return
-        values = _values(record, self._goals)
+        values = values_of(record, self._goals)
         if values is not None:
             for name, excess in self._goals.excess(record).items():
                 self._open[record.number].set_constraint(name, excess)
-        self._study.tell(record.number, values, _state(record))
+        self._study.tell(record.number, values, state_of(record))
         del self._open[record.number]
 
 
@@ -375,76 +361,9 @@ def read_trials(
     return store.records(), store.ended_at_s()
 
 
-def record_of(frozen: FrozenTrial) -> TrialRecord | None:
-    """The record of one of our trials; ``None`` where there is none."""
-    data = frozen.user_attrs.get(RECORD)
-    if isinstance(data, _Shared):
-        return data.record
-    return None if data is None else TrialRecord.from_dict(data)
-
-
 def is_away(error: BaseException) -> bool:
     """Whether ``error`` is of storage that may be back: what it stored before is whole."""
     return is_os_error(error) or isinstance(error, AwayError) or is_database_away(error)
-
-
-def _distributions(space: SearchSpace, *, is_in_memory: bool) -> dict[str, BaseDistribution]:
-    # A database stores the name of the class.
-    kind = _SharedChoices if is_in_memory else CategoricalDistribution
-    return {name: kind(tuple(domain.values)) for name, domain in space.genes().items()}
-
-
-def _state(record: TrialRecord) -> TrialState:
-    """Optuna's state of a trial that has ended."""
-    if record.state == "failed":
-        return TrialState.FAIL
-    is_compared = record.state == "complete" and record.finalist_of is None
-    return TrialState.COMPLETE if is_compared else TrialState.PRUNED
-
-
-def _values(record: TrialRecord, goals: Goals) -> list[float] | None:
-    """Objective values, ``None`` where samplers must not compare them with other trials'.
-
-    A finalist's weights are its own, those of other trials inherited.
-    """
-    return list(goals.values(record)) if _state(record) == TrialState.COMPLETE else None
-
-
-def _user_attrs(trial: StoredTrial) -> dict[str, Any]:
-    attrs: dict[str, Any] = {}
-    if trial.queued is not None:
-        attrs[_QUEUED] = {"genes": trial.queued, "baseline": trial.baseline}
-    if trial.attempts:
-        attrs[_ATTEMPTS] = trial.attempts
-    if trial.record is not None:
-        attrs[RECORD] = _Shared(trial.record)
-    return attrs
-
-
-def _frozen(
-    trial: StoredTrial, distributions: dict[str, BaseDistribution], goals: Goals
-) -> FrozenTrial:
-    """Optuna's form of a trial that was proposed."""
-    record, values, state = trial.record, None, TrialState.RUNNING
-    constraints: dict[str, float] = {}
-    if trial.is_discarded:
-        state = TrialState.FAIL
-    elif record is not None and record.state != "running":
-        state, values = _state(record), _values(record, goals)
-        constraints = {} if values is None else goals.excess(record)
-    frozen = create_trial(
-        state=state,
-        values=values,
-        params=trial.genes,
-        distributions=distributions,
-        user_attrs=_user_attrs(trial),
-        system_attrs=trial.sampler,
-        constraints=constraints,
-    )
-    frozen.datetime_start = datetime.datetime.fromtimestamp(trial.proposed_at_s)
-    if trial.ended_at_s is not None:
-        frozen.datetime_complete = datetime.datetime.fromtimestamp(trial.ended_at_s)
-    return frozen
 
 
 def _check_is_there(path: Path) -> None:

@@ -15,7 +15,8 @@ from nas.records.trial import TrialRecord
 from nas.searching.gating.gate import Gate
 from nas.searching.study import run_search
 from nas.store import new_run
-from nas.store.storage import StudyStore, record_of
+from nas.store.optuna_trials import record_of
+from nas.store.storage import StudyStore
 from search_spaces.architecture import (
     Architecture,
     AttentionSpec,

@@ -11,8 +11,9 @@ from search_fakes import drive, finished, make_session
 
 from nas.core.retry import patience
 from nas.store import records_file
+from nas.store.optuna_trials import record_of
 from nas.store.records_file import RecordsReader, StorageError
-from nas.store.storage import StudyStore, read_trials, record_of, records_path
+from nas.store.storage import StudyStore, read_trials, records_path
 
 
 @pytest.fixture
