@@ -278,11 +278,9 @@ def test_a_configuration_names_what_is_wrong(field, value, words):
         SupernetConfig(**{field: value})
 
 
-def test_configurations_and_records_survive_json_and_older_ones_are_read():
+def test_configurations_and_records_survive_json():
     config = SearchConfig(task="digits", space=SPACE, trials=1, supernet=SMALL)
     assert SearchConfig.from_dict(config.to_dict()) == config
-    older = {k: v for k, v in config.to_dict().items() if k != "supernet"}
-    assert SearchConfig.from_dict(older).supernet is None
     record = record_of(3, 0.5, 1.0, weights="own", finalist_of=1, inherited_quality=0.4)
     assert TrialRecord.from_dict(record.to_dict()) == record
     names = ("weights", "joules", "finalist_of", "inherited_quality", "inherited_quality_se")

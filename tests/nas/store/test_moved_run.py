@@ -101,7 +101,7 @@ def test_a_renamed_run_is_shown(tmp_path, capsys):
     make_run(tmp_path / "run", trials=4)
     (tmp_path / "run").rename(tmp_path / "other")
     assert main(["front", str(tmp_path / "other")]) == 0
-    assert "quality" in capsys.readouterr().out
+    assert "accuracy" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
