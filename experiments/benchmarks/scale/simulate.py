@@ -1,6 +1,6 @@
 """A search by a thousand workers with a simulated clock: the driver's own code, and nothing else.
 
-Session, gate, sampler and the journal on disk are those of every search; workers are entries of a
+Session, gate, sampler and the study on disk are those of every search; workers are entries of a
 queue that is ordered by when they will be done.
 """
 
