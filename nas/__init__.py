@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from nas.exporting.export import Exported
     from nas.records.config import SearchConfig
     from nas.searching.controller.session import Listener
-    from nas.store.run import DriverOptions, Run
+    from nas.store.driver import DriverOptions
+    from nas.store.run import Run
     from search_spaces.plugins import Plugin
 
 __all__ = ["export", "load", "plugin", "recipe", "resume", "search"]
@@ -54,7 +55,7 @@ def search(
 ) -> Run:
     """Search as ``config`` says and keep everything in the folder ``to``.
 
-    ``options`` are those of ``nas.store.run.Driver``: ``workers`` trials run at a time, 2 by
+    ``options`` are those of ``nas.store.driver.Driver``: ``workers`` trials run at a time, 2 by
     default, on a Ray of the search's own or on the cluster at ``address``; with 0 they run in
     this process, without Ray. A trial that takes longer than ``trial_timeout_s`` fails, and the
     search goes on. With ``log`` (``"tensorboard"``) trials are logged in the run's folder of that
@@ -65,7 +66,7 @@ def search(
     See ``nas.searching.study.run_search`` for the errors raised.
     """
     from nas.searching.study import run_search
-    from nas.store.run import Driver
+    from nas.store.driver import Driver
 
     return run_search(
         config,
@@ -117,7 +118,7 @@ def load(run: str | Path, *, storage: str | None = None, files_at: str | None = 
     Raises:
         ValueError: the folder is not a run.
     """
-    from nas.store.run import load as load_run
+    from nas.store.run_file import load as load_run
 
     return load_run(run, storage=storage, files_at=files_at)
 

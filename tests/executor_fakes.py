@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nas.evaluation.executor import Ended, Measuring
 from nas.searching.loop import search
-from nas.store.run import Driver
+from nas.store.driver import Driver
 from predictors.measurement.protocol import get_protocol
 
 

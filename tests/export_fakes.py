@@ -14,7 +14,7 @@ from nas.exporting.artifact import CHECK, load_artifact
 from nas.exporting.verify import Conditions
 from nas.records.candidate import Measurement, Outcome
 from nas.records.trial import Trial
-from nas.store.run import load
+from nas.store.run_file import load
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
 from nas.training.objectives import objective_of

@@ -9,7 +9,7 @@ import jsonschema
 from search_fakes import SPACE, drive, finished, make_session
 
 from nas.records.config import SearchConfig
-from nas.store import run as run_module
+from nas.store import new_run, run_file
 from search_spaces.space.sampling import largest
 
 BASELINE = largest(SPACE)
@@ -19,9 +19,9 @@ def make_run(folder, *, trials=14, seed=0, judge=finished, **changes):
     """A run of ``trials`` with a baseline as its trial 0, searched to its end."""
     changes = {"sampler": "random", "baselines": (BASELINE,)} | changes
     config = SearchConfig(task="digits", space=SPACE, trials=trials, seed=seed, **changes)
-    run_module.create(folder, config, "fake")
+    new_run.create(folder, config, "fake")
     drive(make_session(folder, trials=trials, seed=seed, **changes), judge)
-    return run_module.load(folder)
+    return run_file.load(folder)
 
 
 def check_schema(data, name):

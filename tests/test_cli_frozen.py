@@ -81,7 +81,7 @@ FROZEN = {
     },
     "explain": {"--storage", "run", "trial", "--json"},
     "plot": {"--storage", "run", "--what", "--trial", "--to", "--json"},
-    "report": {"--storage", "run", "--device", "--to", "--watch", "--port", "--json"},
+    "report": {"--storage", "run", "--device", "--to", "--optuna", "--watch", "--port", "--json"},
     "compare": {"--storage", "run_a", "run_b", "--device", *FORMATS},
     "export": {
         "--storage",

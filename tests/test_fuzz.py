@@ -27,7 +27,7 @@ from nas.cli.options.architecture_files import read_named
 from nas.core.plain_yaml import read_yaml
 from nas.exporting.artifact import load_artifact
 from nas.records.config import SearchConfig
-from nas.store import run as run_module
+from nas.store import new_run
 from nas.tasks.registry import get_task
 from nas.tasks.text.tokenize import read_tokenizer
 from nas.training.weights import save_weights
@@ -220,7 +220,7 @@ def whole_run(tmp_path_factory):
     config = SearchConfig(
         task="digits", space=SPACE, trials=3, sampler="random", meter="estimate", refine=1
     )
-    run_module.create(folder, config, "estimate")
+    new_run.create(folder, config, "estimate")
     drive(make_session(folder, trials=3, sampler="random"))
     trial = folder / "trials" / "0" / "replica-1"
     trial.mkdir(parents=True)
@@ -246,7 +246,7 @@ def whole_run(tmp_path_factory):
 
 RUN_FILES = (
     "run.json",
-    "study.journal",
+    "records.jsonl",
     "ended.json",
     "finalists.json",
     "device.jsonl",

@@ -324,7 +324,7 @@ class Chaos:
         Raises:
             AssertionError: something is lost or another thing than before.
         """
-        if not (self.run / "study.journal").is_file():
+        if not (self.run / "records.jsonl").is_file():
             return
         now = {r.number: r for r in nas.load(self.run).records() if r.state != "running"}
         for number, record in self.finished.items():

@@ -2,7 +2,7 @@
 
 ``python -m experiments.benchmarks.driver_overhead --trials 200 5000 --budget-s 300``
 
-*Ours* is the driver of ``nas search``: its session with gate and sampler, the journal on disk, a
+*Ours* is the driver of ``nas search``: its session with gate and sampler, the study on disk, a
 trial folder each. *Bare* is ``tune.Tuner`` with ``OptunaSearch`` (TPE, two objectives) and Tune's
 defaults, in memory, and the same with ``reuse_actors``, as ours has it. All propose the genes of
 ``--space`` and evaluate the same formula (``scale.law``) on as many workers of one local Ray,

@@ -27,13 +27,11 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna._hypervolume import compute_hypervolume
 from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.study import StudyDirection
-from optuna.study._multi_objective import _get_pareto_front_trials_by_trials
 from optuna.trial import FrozenTrial, create_trial
 
+from experiments.benchmarks import optuna_internals
 from experiments.benchmarks.search.problem import MINIMISED, Array, Problem
 from experiments.benchmarks.search.space import walk
 from experiments.benchmarks.search.synthetic import layers
@@ -188,19 +186,19 @@ def front_queries(n: int) -> list[Front]:
     """
     losses = losses_near_front(n, seed=2)
     trials = [create_trial(values=row) for row in losses.tolist()]
-    directions = [StudyDirection.MINIMIZE] * 2
+    study = study_of(RandomSampler(), trials)
 
     def ours() -> Any:
         values = np.array([trial.values for trial in trials])
         return [trials[i] for i in np.flatnonzero(non_dominated_mask(values, MINIMISED))]
 
     front, ours_s = _best_of(ours)
-    others, optuna_s = _best_of(lambda: _get_pareto_front_trials_by_trials(trials, directions))
+    others, optuna_s = _best_of(lambda: study.best_trials)
     if [t.values for t in front] != [t.values for t in others]:
         raise ValueError("fronts must agree, and do not")
     corner = np.array(_REFERENCE)
     volume, ours_volume_s = _best_of(lambda: hypervolume(losses, _REFERENCE, MINIMISED))
-    same, optuna_volume_s = _best_of(lambda: compute_hypervolume(losses, corner))
+    same, optuna_volume_s = _best_of(lambda: optuna_internals.hypervolume(losses, corner))
     if not np.isclose(volume, same, rtol=1e-9):
         raise ValueError(f"hypervolumes must agree, got {volume} and {same}")
     return [

@@ -4,7 +4,7 @@
 the picture of a result that was kept.
 
 Workers and their clock are simulated; accuracy and joules are formulas of counts
-(``scale.law``). Session, gate, sampler and the journal on disk are the driver's own. All that the
+(``scale.law``). Session, gate, sampler and the study on disk are the driver's own. All that the
 gate would drop is evaluated all the same, so that the search does not end for want of candidates.
 Seconds are CPU seconds of one thread. Growth is the exponent of the number of trials, over the
 last decade of them.

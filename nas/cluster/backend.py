@@ -27,7 +27,7 @@ from nas.records.device_names import MeasuredDevice, MeterFound, find_meter
 from nas.searching.controller.attempts import ATTEMPTS
 from nas.searching.controller.session import Listener
 from nas.store.cluster_address import LOCAL
-from nas.store.run import Driver
+from nas.store.driver import Driver
 
 # How often progress is looked at while one task runs alone.
 _LOOK_S = 0.5

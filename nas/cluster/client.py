@@ -19,7 +19,7 @@ from ray.util.queue import Empty, Queue
 
 from nas.cluster.shipping import answer_of, by_bytes, pack, unpack
 from nas.searching.controller.session import Listener
-from nas.store.run import CLIENT
+from nas.store.driver import CLIENT
 
 # Of a run's folder, told to a listener.
 Search = Callable[[Path, Listener | None], Any]

@@ -29,7 +29,7 @@ from nas.core import interrupts
 from nas.core.scratch import clear_abandoned, scratch
 from nas.core.user_folders import cache_folder
 from nas.store.cluster_address import check_address, is_named_now
-from nas.store.run import CLIENT
+from nas.store.driver import CLIENT
 from search_spaces.plugins import environment
 
 # What a node has that measures, and what a measurement takes of it (see ``measuring``).

@@ -42,7 +42,7 @@ from nas.evaluation.executor import Ended, Judge, Lost, Measuring, Stopped
 from nas.evaluation.outcome import finished_in, folder_of
 from nas.records.candidate import Candidate, Outcome
 from nas.records.rungs import Progress
-from nas.store.run import Driver
+from nas.store.driver import Driver
 
 
 class TuneExecutor:

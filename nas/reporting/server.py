@@ -12,7 +12,7 @@ from typing import Any
 
 from nas.reporting.data import page_data
 from nas.reporting.page import content_policy, render_page
-from nas.store.run import load
+from nas.store.run_file import load
 
 LOOPBACK = "127.0.0.1"
 # Reading a long study takes a while: not more often than this, however many browsers ask.

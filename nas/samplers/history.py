@@ -59,7 +59,7 @@ class History:
         self._reset()
 
     def _reset(self) -> None:
-        self._study_id: int | None = None
+        self._study: Study | None = None
         self._n_objectives = 0
         self._n_settled = 0
         self._read: set[int] = set()
@@ -81,9 +81,9 @@ class History:
 
     def read(self, study: Study, current: int) -> None:
         """Read new trials of ``study``; ``current`` is the trial that is being sampled."""
-        if study._study_id != self._study_id:
+        if study is not self._study:
             self._reset()
-            self._study_id = study._study_id
+            self._study = study
             self._n_objectives = len(study.directions)
         trials = study.get_trials(deepcopy=False)
         self._running = []

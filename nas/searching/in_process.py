@@ -31,7 +31,7 @@ from nas.records.device_names import MeasuredDevice, MeterFound, find_meter
 from nas.records.rungs import Progress
 from nas.searching.controller.attempts import ATTEMPTS
 from nas.searching.controller.session import Listener
-from nas.store.run import Driver
+from nas.store.driver import Driver
 from predictors.measurement.accounting import whole_device
 from predictors.measurement.process import MeasureInterrupted, MeasureTimeout
 from predictors.measurement.protocol import Protocol

@@ -20,7 +20,7 @@ from nas.searching.controller.sampler_by_name import BaseSampler
 from nas.searching.controller.session import Listener
 from nas.searching.gating.warm_start import WarmStart, load_warm_start
 from nas.store.run import Run
-from nas.store.storage import StudyStore, journal_path
+from nas.store.storage import StudyStore, records_path
 from nas.tasks.base import Task
 
 
@@ -75,7 +75,7 @@ def open_study(run: Run, sampler: BaseSampler) -> StudyStore:
 
 def has_nothing(run: Run) -> bool:
     """Whether the run has neither a study in its folder, nor a trial that one was of."""
-    if run.config.storage is not None or journal_path(run.folder).is_file():
+    if run.config.storage is not None or records_path(run.folder).is_file():
         return False
     places = {run.folder / "trials", run.trials_place}
     return not any(list(place.glob("*")) for place in places)

@@ -40,10 +40,11 @@ from nas.searching.preparing import (
     open_study,
     undone,
 )
-from nas.store import run as run_module
+from nas.store import new_run, run_file
 from nas.store.cluster_address import check_address, name_address
+from nas.store.driver import CLIENT, Driver
 from nas.store.files_host import place_of
-from nas.store.run import CLIENT, Driver, Run
+from nas.store.run import Run
 from nas.store.storage import StudyStore
 from nas.store.storage_host import name_storage
 from nas.tasks.registry import get_task
@@ -109,7 +110,7 @@ def resume_search(
         ValueError: the folder is not a run, or what it was begun with has changed.
         Exception: see ``run_search``.
     """
-    run = run_module.load(folder)
+    run = run_file.load(folder)
     if task is not None:
         run = run.with_task(task)
     given = {name: value for name, value in changes.items() if value is not None}
@@ -133,12 +134,12 @@ def _search_there(
             _run_search(config, folder, driver, resume, files, listener)
 
     search_there(search, folder, driver.address, listener)
-    if not run_module.is_run(folder):
+    if not run_file.is_run(folder):
         raise ValueError(
             f"run {folder} must be in a folder that this machine sees too, to be shown here: "
             "it is on the cluster"
         )
-    return run_module.load(folder)
+    return run_file.load(folder)
 
 
 def _run_search(
@@ -152,13 +153,13 @@ def _run_search(
     with ExitStack() as held:
         run: Run | None = None
         if resume:
-            run_module.load(folder)
+            run_file.load(folder)
             lock = held.enter_context(writing.writer(folder, listener))
             # Only now: the driver that held the lock before may have changed it.
-            run = run_module.load(folder)
+            run = run_file.load(folder)
             if driver.workers:
                 driver = replace(driver, log=driver.log or run.driver.log)
-            run = run_module.resumed(run, config, driver)
+            run = run_file.resumed(run, config, driver)
             run = replace(run, starts=(*run.starts, Start.now()))
         config.load_plugins()
         task = get_task(config.task)
@@ -167,7 +168,7 @@ def _run_search(
         config.goals.check_reachable(config.space, workload, config.seed)
         protocol = get_protocol(config.protocol)
         if run is None:
-            run_module.check_new(folder)
+            new_run.check_new(folder)
             if config.teacher not in (None, LARGEST):
                 check_artifact(Path(config.teacher), workload)
         backend = _backend(driver, config, listener)
@@ -209,9 +210,9 @@ def _run_search(
             was_there = folder.exists()
             lock = held.enter_context(writing.first_writer(folder))
             with undone(folder, was_there):
-                run = run_module.begin(
+                run = new_run.begin(
                     *(folder, config, meter_name, driver, files),
-                    *(task.metric, workload.unit, workload),
+                    *(task.metric, workload),
                 )
                 with writing.new_folder(folder):
                     fill(run, task, sampler, warm_start)
@@ -220,7 +221,7 @@ def _run_search(
             with writing.said_if_not_writable(folder):
                 fill(run, task, sampler, warm_start)
         with writing.said_if_not_writable(folder):
-            run_module.go_on(run)
+            run_file.go_on(run)
         store = store or open_study(run, sampler)
         measuring = Measuring(config.device, run.meter, protocol, measured=measured)
         with writing.said_if_away(run), patience(writing.storage_waits(listener)):

@@ -12,7 +12,7 @@ from pathlib import Path
 from nas.core.retry import AwayError, in_words, is_of_storage
 from nas.core.versions import note_of
 from nas.searching.controller.session import Listener
-from nas.store import run as run_module
+from nas.store import new_run
 from nas.store.lock import WriterLock, sole_writer
 from nas.store.run import Run
 from nas.store.storage import StorageError, first_line, is_away
@@ -127,7 +127,7 @@ def first_writer(folder: Path) -> Iterator[WriterLock]:
             raise ValueError(
                 f"run folder must be writable, got {folder}: {error.strerror}"
             ) from None
-        run_module.check_new(folder)
+        new_run.check_new(folder)
         yield lock
 
 

@@ -1,1 +1,1 @@
-"""The run directory: study storage, its journal, and the lock of the one driver that writes."""
+"""The run directory: its files, the study of its trials, and the lock of its one driver."""

@@ -1,90 +1,90 @@
-"""The study: an Optuna multi-objective study in durable storage, with one writer.
+"""The study of a run: an Optuna multi-objective study with one writer.
 
-Everything known of a trial is one JSON user attribute of its Optuna trial, so any Optuna storage
-holds the whole search and ``optuna-dashboard`` opens it. Quality is maximised, joules per sample
-and any further objective are minimised; limits on what is measured are the study's constraints.
-Optuna's states map to ours: COMPLETE complete, PRUNED dropped by the gate, stopped early or a
-finalist (told without values), FAIL failed, RUNNING in flight or interrupted.
+Without a storage URL the trials are in ``records.jsonl`` (``nas.store.records_file``) and Optuna's
+study is in memory, built from that file. With a URL the study is in the database, where a trial's
+record is one JSON user attribute. Quality is maximised, joules per sample and any further
+objective are minimised; limits on what is measured are the study's constraints.
+
+Optuna's states: COMPLETE is complete; PRUNED is dropped, stopped or a finalist, without values;
+FAIL is failed or discarded; RUNNING is in flight or interrupted.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import TrialState
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nas.core.recorded import Recorded
+from nas.core.files import write_atomic
 from nas.core.retry import AwayError, is_os_error
 from nas.records.goals import Goals
 from nas.records.trial import Trial
-from nas.store.journal import JournalFile, JournalStudies
-from nas.store.journal_lines import RECORD
-from nas.store.journal_lines import StorageError as StorageError
-from nas.store.journal_records import (
-    ForeignJournalError,
-    JournalRecords,
-    read_journal,
-)
+from nas.store.database import first_line as first_line
+from nas.store.database import is_database_away, named_errors, open_database
 from nas.store.lock import RunBusyError
-from nas.store.patient_storage import (
-    is_database_away,
-    open_database,
-    open_for_reading,
+from nas.store.optuna_trials import (
+    ATTEMPTS,
+    QUEUED,
+    RECORD,
+    Shared,
+    distributions_of,
+    frozen_of,
+    record_of,
+    state_of,
+    user_attrs_of,
+    values_of,
 )
-from nas.store.storage_host import (
-    StorageHostError,
-    check_dialect,
-    check_server,
-    is_sqlite,
-    sqlite_path,
-)
-from nas.store.storage_url import scrub, shown, with_password
+from nas.store.records_file import Line, RecordsReader, read_records
+from nas.store.records_file import StorageError as StorageError
+from nas.store.records_writer import RecordsWriter, as_text, end_last_line
 from search_spaces.space import SearchSpace
 
-T = TypeVar("T")
-
 STUDY_NAME = "joulenas"
-_BASELINE = "joulenas_baseline"
-# Of a study, who writes to it; of a trial, what ``attempts`` keeps.
-_WRITER, _ATTEMPTS = "joulenas_writer", "joulenas_attempts"
+# The attribute of a shared study that contains the token of its writer.
+_WRITER = "joulenas_writer"
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Genes that the sampler proposes, under the number that the trial will keep."""
+    """Genes that the sampler proposes, under the number that the trial will have."""
 
     number: int
     genes: dict[str, Any]
     baseline: bool
 
 
-def journal_path(folder: Path) -> Path:
-    """Where a run folder keeps its study when no storage URL is given."""
-    return folder / "study.journal"
+def records_path(folder: Path) -> Path:
+    """The study of a run folder where no storage URL is given."""
+    return folder / "records.jsonl"
 
 
 class StudyStore:
-    """Ask for genes, tell results, read records back."""
+    """Propose genes, store results, read records back."""
 
     def __init__(
-        self, study: optuna.Study, space: SearchSpace | None = None, goals: Goals | None = None
+        self,
+        study: optuna.Study,
+        storage: BaseStorage,
+        space: SearchSpace,
+        goals: Goals | None = None,
+        writer: RecordsWriter | None = None,
     ) -> None:
-        """Wrap ``study``; ``space`` is needed to ask, ``goals`` are what it is told by."""
-        self._study, self._goals = study, goals or Goals()
+        """Wrap ``study``, which is in ``storage``; ``writer`` stores it where that is memory."""
+        self._study, self._storage, self._goals = study, storage, goals or Goals()
+        self._id_in_storage = storage.get_study_id_from_name(study.study_name)
+        self._writer = writer
         self.check_writer: Callable[[], None] = lambda: None
-        self._asked: dict[int, optuna.Trial] = {}
-        if space is not None:
-            self._distributions: dict[str, BaseDistribution] = {
-                name: CategoricalDistribution(tuple(domain.values))
-                for name, domain in space.genes().items()
-            }
+        # Trials that have not ended.
+        self._open: dict[int, optuna.Trial] = {}
+        self._distributions = distributions_of(space, is_in_memory=writer is not None)
 
     @classmethod
     def create(
@@ -103,24 +103,28 @@ class StudyStore:
         Raises:
             StorageError: the storage cannot be opened, or holds a study of that name already.
         """
-        name = run_name if url else STUDY_NAME
-        if exists_ok and _holds_study(folder, url, name):
+        directions = [
+            StudyDirection.MAXIMIZE if more else StudyDirection.MINIMIZE
+            for more in (goals or Goals()).maximize
+        ]
+        if url is None:
+            path = records_path(folder)
+            if path.exists() and not exists_ok:
+                raise StorageError(f"study {path} is there already")
+            if not path.exists():
+                first = as_text({"study": [direction.name.lower() for direction in directions]})
+                write_atomic(path, lambda temporary: _write(temporary, first))
             return cls.load(folder, url, run_name, space, sampler, goals)
-        return cls(
-            _guarded(
-                lambda: optuna.create_study(
-                    storage=_open_storage(folder, url),
-                    study_name=name,
-                    directions=[
-                        "maximize" if more else "minimize" for more in (goals or Goals()).maximize
-                    ],
-                    sampler=sampler,
-                ),
-                url,
-            ),
-            space,
-            goals,
-        )
+        with named_errors(url):
+            storage = open_database(folder, url)
+            study = optuna.create_study(
+                storage=storage,
+                study_name=run_name,
+                directions=directions,
+                sampler=sampler,
+                load_if_exists=exists_ok,
+            )
+        return cls(study, storage, space, goals)
 
     @classmethod
     def load(
@@ -128,9 +132,10 @@ class StudyStore:
         folder: Path,
         url: str | None,
         run_name: str,
-        space: SearchSpace | None = None,
+        space: SearchSpace,
         sampler: Any = None,
         goals: Goals | None = None,
+        *,
         read_only: bool = False,
     ) -> StudyStore:
         """Open the study of an existing run; ``read_only`` makes and changes nothing.
@@ -138,34 +143,66 @@ class StudyStore:
         Raises:
             StorageError: the storage cannot be opened or holds no such study.
         """
-        name = run_name if url else STUDY_NAME
         if url is None:
-            _check_journal(journal_path(folder))
-        return cls(
-            _guarded(
-                lambda: optuna.load_study(
-                    storage=_open_storage(folder, url, read_only),
-                    study_name=name,
-                    sampler=sampler,
-                ),
-                url,
-            ),
-            space,
-            goals,
+            return cls._of_file(records_path(folder), space, sampler, goals, read_only)
+        with named_errors(url):
+            storage = open_database(folder, url, read_only)
+            study = optuna.load_study(storage=storage, study_name=run_name, sampler=sampler)
+        return cls(study, storage, space, goals)
+
+    @classmethod
+    def _of_file(
+        cls,
+        path: Path,
+        space: SearchSpace,
+        sampler: Any,
+        goals: Goals | None,
+        read_only: bool,
+    ) -> StudyStore:
+        """Build the study in memory; see ``load``."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        _check_is_there(path)
+        reader = RecordsReader(path, space)
+        with _readable(path):
+            if not read_only:
+                end_last_line(path)
+            reader.read()
+        goals = goals or Goals()
+        if [name == "maximize" for name in reader.directions] != list(goals.maximize):
+            raise StorageError(
+                f"study {path} must have the objectives {', '.join(goals.names)} of its run, got "
+                f"{len(reader.directions)} objectives: {', '.join(reader.directions)}"
+            )
+        storage = InMemoryStorage()
+        study = optuna.create_study(
+            storage=storage,
+            study_name=STUDY_NAME,
+            directions=[StudyDirection[name.upper()] for name in reader.directions],
+            sampler=sampler,
         )
+        distributions = distributions_of(space, is_in_memory=True)
+        for trial in reader.trials:
+            if trial.genes is None:
+                study.enqueue_trial(trial.queued or {}, user_attrs=user_attrs_of(trial))
+            else:
+                study.add_trial(frozen_of(trial, distributions, goals))
+        return cls(study, storage, space, goals, RecordsWriter(path, space, reader))
 
     def fence(self, check_writer: Callable[[], None], token: str) -> None:
         """Call ``check_writer`` before each write, which raises where another driver writes.
 
-        ``token`` names this driver in the study: one that begins later on a copy of the run
-        directory puts its own there, and this one stops.
+        ``token`` names this driver in a shared study: one that begins later on a copy of the run
+        directory stores its own there, and this one stops.
         """
         check_writer()
+        self.check_writer = check_writer
+        if self._writer is not None:
+            return
         self._study.set_user_attr(_WRITER, token)
 
         def check() -> None:
             check_writer()
-            if self._is_shared and self._study.user_attrs.get(_WRITER) != token:
+            if self._study.user_attrs.get(_WRITER) != token:
                 raise RunBusyError(
                     f"study {self._study.study_name} is being written by another search, begun "
                     f"later on a copy of the run: this one stops and writes no more"
@@ -173,70 +210,70 @@ class StudyStore:
 
         self.check_writer = check
 
-    @property
-    def _is_shared(self) -> bool:
-        """Whether other run directories can name the same study."""
-        return not isinstance(self._study._storage, JournalStudies)
-
     def enqueue(self, genes: dict[str, Any], *, baseline: bool = True) -> None:
-        """Have an ``ask`` to come return these genes, in the order of enqueueing."""
+        """Have a later ``ask`` return these genes, in the order of enqueueing."""
         self.check_writer()
-        self._study.enqueue_trial(genes, user_attrs={_BASELINE: True} if baseline else None)
+        number = len(self._study.get_trials(deepcopy=False))
+        self._append({"trial": number, "queued": genes, "baseline": baseline})
+        queued = {QUEUED: {"genes": genes, "baseline": baseline}}
+        self._study.enqueue_trial(genes, user_attrs=queued)
 
     def waiting(self) -> list[dict[str, Any]]:
-        """Genes that are enqueued and were not asked for yet."""
+        """Genes that are enqueued and that no ``ask`` has returned yet."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return [dict(trial.system_attrs["fixed_params"]) for trial in trials]
+        return [dict(trial.user_attrs[QUEUED]["genes"]) for trial in trials]
 
     def discard(self, number: int) -> None:
-        """Forget a proposal that was never judged: it leaves no record."""
+        """End a proposal that is not dispatched: it leaves no record."""
         self.check_writer()
+        self._hold({"trial": number, "discarded": True})
         self._study.tell(number, state=TrialState.FAIL)
-        del self._asked[number]
+        self._open.pop(number, None)
 
     def ask(self) -> Proposal:
         """The sampler's next proposal, a RUNNING trial from now on."""
         self.check_writer()
-        with self._cheaply():
-            trial = self._study.ask(self._distributions)
-        self._asked[trial.number] = trial
-        return Proposal(trial.number, dict(trial.params), _BASELINE in trial.user_attrs)
+        trial = self._study.ask(self._distributions)
+        number, genes = trial.number, dict(trial.params)
+        self._open[number] = trial
+        frozen = self._frozen(number)
+        self._hold_proposal(number, genes, frozen.system_attrs)
+        queued = frozen.user_attrs.get(QUEUED)
+        return Proposal(number, genes, queued is not None and queued["baseline"])
 
     def begin(self, genes: dict[str, Any]) -> int:
         """Start a trial of these genes at once, whatever is enqueued; returns its number."""
         self.check_writer()
+        # There is one writer, so that the number is free.
+        number = len(self._study.get_trials(deepcopy=False))
+        self._hold_proposal(number, genes, {})
         self._study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.RUNNING, params=genes, distributions=self._distributions
-            )
+            create_trial(state=TrialState.RUNNING, params=genes, distributions=self._distributions)
         )
-        # There is one writer, so that the last is ours.
-        frozen = self._study.get_trials(deepcopy=False)[-1]
-        self._asked[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
-        return frozen.number
-
-    def _cheaply(self) -> contextlib.AbstractContextManager[None]:
-        storage = self._study._storage
-        backend = getattr(storage, "_backend", None)
-        return backend.as_one_entry() if isinstance(backend, JournalFile) else nullcontext()
+        self._reopen(number)
+        return number
 
     def save(self, record: Trial) -> None:
-        """Store ``record`` of a trial that has been asked; end the trial unless it is running."""
+        """Store ``record`` of a trial that has not ended; end the trial unless it is running."""
         self.check_writer()
-        # The record goes first: a kill between the two writes leaves a RUNNING trial whose record
-        # is whole, and ``settle`` ends it on resume.
-        self._asked[record.number].set_user_attr(RECORD, record.to_dict())
+        data = record.to_dict()
+        self._append({"trial": record.number, "record": data, "at": time.time()})
+        # In a database the record goes first: a kill between the two writes leaves a RUNNING trial
+        # whose record is whole, and ``settle`` ends it on resume.
+        stored = data if self._writer is None else Shared(record)
+        self._open[record.number].set_user_attr(RECORD, stored)
         self._tell(record)
 
     def attempts(self, number: int) -> dict[str, Any]:
         """What ``save_attempts`` stored of a trial that has not ended, empty before."""
-        found = self._asked[number].user_attrs.get(_ATTEMPTS, {})
-        return found if isinstance(found, dict) else {}
+        attempts = self._open[number].user_attrs.get(ATTEMPTS, {})
+        return attempts if isinstance(attempts, dict) else {}
 
     def save_attempts(self, number: int, attempts: dict[str, Any]) -> None:
         """Store how often a trial that has not ended was tried; see ``nas.cluster.attempts``."""
         self.check_writer()
-        self._asked[number].set_user_attr(_ATTEMPTS, attempts)
+        self._append({"trial": number, "attempts": attempts})
+        self._open[number].set_user_attr(ATTEMPTS, attempts)
 
     def settle(self) -> list[Trial]:
         """End trials whose record is whole but whose state is not; return those in flight."""
@@ -245,51 +282,70 @@ class StudyStore:
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             record = record_of(frozen)
             if record is None:
-                # Asked but never dispatched: nothing was spent on it. What was asked for by name
-                # is asked for again.
-                self._study.tell(frozen.number, state=TrialState.FAIL)
-                if "fixed_params" in frozen.system_attrs:
-                    genes = dict(frozen.system_attrs["fixed_params"])
-                    self.enqueue(genes, baseline=_BASELINE in frozen.user_attrs)
-            elif record.state == "running":
-                self._asked[record.number] = optuna.Trial(self._study, frozen._trial_id)
+                # Never dispatched: nothing was spent on it. What was enqueued is enqueued again.
+                self.discard(frozen.number)
+                queued = frozen.user_attrs.get(QUEUED)
+                if queued is not None:
+                    self.enqueue(dict(queued["genes"]), baseline=queued["baseline"])
+                continue
+            self._reopen(record.number)
+            if record.state == "running":
                 in_flight.append(record)
             else:
-                self._asked[record.number] = optuna.Trial(self._study, frozen._trial_id)
                 self._tell(record)
         return in_flight
 
     def records(self) -> list[Trial]:
         """Every trial's record, by number."""
-        found = (record_of(frozen) for frozen in self._study.get_trials(deepcopy=False))
-        return [record for record in found if record is not None]
+        records = (record_of(frozen) for frozen in self._study.get_trials(deepcopy=False))
+        return [record for record in records if record is not None]
 
     def ended_at_s(self) -> dict[int, float]:
-        """When each trial ended, in seconds since 1970, by number."""
+        """When each trial of a database ended, in seconds since 1970, by number."""
         return {
             frozen.number: frozen.datetime_complete.timestamp()
             for frozen in self._study.get_trials(deepcopy=False)
             if frozen.datetime_complete is not None
         }
 
+    def frozen_trials(self) -> list[FrozenTrial]:
+        """Optuna's trials, which must not be changed."""
+        return self._study.get_trials(deepcopy=False)
+
+    def _append(self, line: Line) -> None:
+        if self._writer is not None:
+            self._writer.append(line)
+
+    def _hold(self, line: Line) -> None:
+        if self._writer is not None:
+            self._writer.hold(line)
+
+    def _hold_proposal(self, number: int, genes: dict[str, Any], sampler: dict[str, Any]) -> None:
+        # What samplers store with a trial, such as its generation.
+        self._hold({"trial": number, "genes": genes, "sampler": sampler, "at": time.time()})
+
+    def _id_of(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id_in_storage, number)
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._storage.get_trial(self._id_of(number))
+
+    def _reopen(self, number: int) -> None:
+        self._open[number] = optuna.Trial(self._study, self._id_of(number))
+
     def _tell(self, record: Trial) -> None:
-        if record.state == "complete" and record.finalist_of is not None:
-            # Without values: no sampler may compare them with those of inherited weights.
-            self._study.tell(record.number, state=TrialState.PRUNED)
-        elif record.state == "complete":
+        if record.state == "running":
+            return
+        values = values_of(record, self._goals)
+        if values is not None:
             for name, excess in self._goals.excess(record).items():
-                self._asked[record.number].set_constraint(name, excess)
-            self._study.tell(record.number, list(self._goals.values(record)))
-        elif record.state in ("dropped", "stopped"):
-            self._study.tell(record.number, state=TrialState.PRUNED)
-        elif record.state == "failed":
-            self._study.tell(record.number, state=TrialState.FAIL)
-        if record.state != "running":
-            del self._asked[record.number]
+                self._open[record.number].set_constraint(name, excess)
+        self._study.tell(record.number, values, state_of(record))
+        del self._open[record.number]
 
 
 def read_trials(
-    folder: Path, url: str | None, run_name: str
+    folder: Path, url: str | None, run_name: str, space: SearchSpace
 ) -> tuple[list[Trial], dict[int, float]]:
     """Every trial's record, and when it ended in seconds since 1970, both by number.
 
@@ -297,91 +353,34 @@ def read_trials(
         StorageError: the storage cannot be opened or holds no such study.
     """
     if url is None:
-        try:
-            return read_journal(journal_path(folder))
-        except (ForeignJournalError, OSError):
-            # Optuna reads it, or says what is wrong with it.
-            pass
-    store = StudyStore.load(folder, url, run_name, read_only=True)
+        path = records_path(folder)
+        _check_is_there(path)
+        with _readable(path):
+            return read_records(path, space)
+    store = StudyStore.load(folder, url, run_name, space, read_only=True)
     return store.records(), store.ended_at_s()
-
-
-def record_of(frozen: optuna.trial.FrozenTrial) -> Trial | None:
-    """What is stored of one of our trials; ``None`` where nothing is."""
-    data = frozen.user_attrs.get(RECORD)
-    return None if data is None else Trial.from_dict(data)
-
-
-def _holds_study(folder: Path, url: str | None, name: str) -> bool:
-    if url is None and not journal_path(folder).is_file():
-        return False
-    studies = _guarded(lambda: _open_storage(folder, url).get_all_studies(), url)
-    return any(study.study_name == name for study in studies)
-
-
-def _check_journal(path: Path) -> None:
-    """Refuse what ``read_journal`` refuses: a search goes on with a study that can be shown."""
-    if not path.is_file():
-        raise StorageError(
-            f"run folder {path.parent} has no {path.name}: where its search ended while the run "
-            f"was made, nas resume goes on; else put the file back"
-        )
-    with contextlib.suppress(ForeignJournalError):
-        # A reader of its own: that of this process would keep every record as long as it lasts.
-        JournalRecords().read(path)
-
-
-def _open_storage(
-    folder: Path, url: str | None, read_only: bool = False
-) -> optuna.storages.BaseStorage:
-    if url is not None:
-        return _open_database(folder, url, read_only)
-    return JournalStudies(JournalFile(journal_path(folder)))
-
-
-def _open_database(folder: Path, url: str, read_only: bool) -> optuna.storages.BaseStorage:
-    """Open the database at ``url``, once it is known to be one that the user named."""
-    check_dialect(url)
-    if not is_sqlite(url):
-        check_server(url)
-        # The password goes into the URL only now.
-        full = str(with_password(url))
-        return open_for_reading(full) if read_only else open_database(full)
-    file = None
-    if read_only or isinstance(url, Recorded):
-        file = sqlite_path(url, folder)
-        url = f"sqlite:///{file}"
-    return open_for_reading(url, file) if read_only else open_database(url)
-
-
-def _guarded(open_study: Callable[[], T], url: str | None) -> T:
-    """Open a study; what goes wrong becomes one line, with no password in it."""
-    where = "the run's study file" if url is None else f"storage {shown(url)}"
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        return open_study()
-    except StorageHostError as error:
-        raise StorageError(str(error)) from None
-    except StorageError:
-        raise
-    except optuna.exceptions.DuplicatedStudyError:
-        raise StorageError(f"{where} already holds a study of that name") from None
-    except KeyError:
-        raise StorageError(f"{where} holds no study of this run") from None
-    except Exception as error:
-        # SQLAlchemy and drivers raise many types here; each means that it cannot be opened.
-        secret = None if url is None else with_password(url)
-        # The cause stays out of tracebacks where it would show what was hidden.
-        cause = error if scrub(str(error), secret) == str(error) else None
-        raise StorageError(f"{where} cannot be opened: {first_line(error, url)}") from cause
-
-
-def first_line(error: BaseException, url: str | None) -> str:
-    """What ``error`` says, in one line, with nothing secret of ``url`` in it."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return scrub(lines[0], None if url is None else with_password(url))
 
 
 def is_away(error: BaseException) -> bool:
     """Whether ``error`` is of storage that may be back: what it stored before is whole."""
     return is_os_error(error) or isinstance(error, AwayError) or is_database_away(error)
+
+
+def _check_is_there(path: Path) -> None:
+    if not path.is_file():
+        raise StorageError(
+            f"run folder {path.parent} has no {path.name}: where its search ended while the run "
+            f"was made, nas resume goes on; else put the file back"
+        )
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"study {path} must be readable: {error.strerror}") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)

@@ -28,7 +28,7 @@ from nas.records.config import GateConfig
 from nas.records.replicas import result_in
 from nas.records.rungs import Progress, RungPoint
 from nas.searching.loop import search
-from nas.store.run import Driver
+from nas.store.driver import Driver
 
 TESTS = Path(__file__).parents[1]
 GATE = GateConfig(startup_trials=99)

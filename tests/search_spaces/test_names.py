@@ -112,7 +112,7 @@ def test_names_of_any_script_are_names(name):
 
 
 def test_a_run_that_somebody_has_changed_is_refused(tmp_path):
-    from nas.store.run import load
+    from nas.store.run_file import load
 
     run = make_run(tmp_path / "run", trials=2)
     path = run.folder / "run.json"

@@ -24,7 +24,8 @@ from nas.records.rungs import Tell
 from nas.records.trial import Trial
 from nas.searching.controller.session import Snapshot
 from nas.searching.loop import search
-from nas.store.run import Driver, create
+from nas.store.driver import Driver
+from nas.store.new_run import create
 from nas.tasks.registry import get_task
 from search_spaces.space.encoding import decode, repair
 from search_spaces.space.presets import get_space

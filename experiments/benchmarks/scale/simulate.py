@@ -1,6 +1,6 @@
 """A search by a thousand workers with a simulated clock: the driver's own code, and nothing else.
 
-Session, gate, sampler and the journal on disk are those of every search; workers are entries of a
+Session, gate, sampler and the study on disk are those of every search; workers are entries of a
 queue that is ordered by when they will be done.
 """
 
@@ -25,8 +25,9 @@ from nas.records.trial import Trial
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
 from nas.searching.gating.gate import CandidatePool, Gate
-from nas.store.run import Run, create
-from nas.store.storage import StudyStore, journal_path
+from nas.store.new_run import create
+from nas.store.run import Run
+from nas.store.storage import StudyStore, records_path
 from search_spaces.space.presets import get_space
 
 _STARTUP_TRIALS = 50
@@ -127,7 +128,7 @@ def simulate(
                 sum(proposing) / max(1, len(proposing)),
                 max(proposing, default=0.0),
                 sum(finishing) / len(finishing),
-                journal_path(folder).stat().st_size,
+                records_path(folder).stat().st_size,
                 resident_mb(),
                 query["cpu_s"],
                 query["peak_mb"],

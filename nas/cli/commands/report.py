@@ -28,11 +28,19 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--port", type=int, help=f"port of --watch; 0 for any free one (default: {DEFAULT_PORT})"
     )
+    parser.add_argument(
+        "--optuna",
+        type=Path,
+        metavar="FILE",
+        help="write the study as a journal that optuna-dashboard opens, in place of the page",
+    )
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
+    if arguments.optuna is not None:
+        return _export(arguments)
     if arguments.watch:
         if arguments.to is not None:
             raise ValueError("to must be left out with --watch, which writes no file")
@@ -49,6 +57,18 @@ def run(arguments: argparse.Namespace) -> int:
     path = arguments.to or found.folder / name
     write_page(page_data(found), path)
     print(json.dumps({"page": str(path)}) if arguments.json else path)
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    for name in ("to", "watch", "device", "port"):
+        if getattr(arguments, name):
+            raise ValueError(f"{name} must be left out with --optuna, which writes no page")
+    from nas.store.optuna_export import export_study
+
+    path = arguments.optuna
+    export_study(loaded(arguments), path)
+    print(json.dumps({"study": str(path)}) if arguments.json else path)
     return 0
 
 

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     # Check cheap options first: a mistake must not cost a wait.
     from nas.store.cluster_address import LOCAL
-    from nas.store.run import Driver
+    from nas.store.driver import Driver
 
     Driver(
         arguments.workers,

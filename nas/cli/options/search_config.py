@@ -32,7 +32,7 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
     from nas.records.device_names import MeasuredDevice
     from nas.records.rungs import HalvingConfig
     from nas.searching.recipes import default_device, fitted, get_recipe
-    from nas.store.run import load
+    from nas.store.run_file import load
     from nas.tasks.registry import is_task_file
     from search_spaces.space.presets import get_space
 

@@ -33,7 +33,7 @@ def loaded(arguments: argparse.Namespace, run: str | Path | None = None) -> Run:
     Raises:
         ValueError: the folder is not a run, or the run does not use such storage.
     """
-    from nas.store.run import load
+    from nas.store.run_file import load
 
     return load(run or arguments.run, **storage_of(arguments.storage))
 
@@ -44,7 +44,7 @@ def loaded_pair(runs: Sequence[str], given: Sequence[str] | None) -> list[Run]:
     Raises:
         ValueError: a folder is not a run, or the run does not use such storage.
     """
-    from nas.store.run import load
+    from nas.store.run_file import load
 
     places = [storage_of([text]) for text in given or ()]
     if len(places) > len(runs):

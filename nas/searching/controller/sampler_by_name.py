@@ -17,7 +17,7 @@ from nas.samplers.ehvi import EhviSampler
 from nas.samplers.prior import PriorTrial
 from nas.searching.gating.learning_curves import extrapolate
 from nas.searching.gating.warm_start import PriorRow
-from nas.store.storage import record_of
+from nas.store.optuna_trials import record_of
 from predictors.energy.features import counted
 from predictors.meters.base import EnergyReading
 from search_spaces.space import SearchSpace

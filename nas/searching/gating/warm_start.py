@@ -234,7 +234,7 @@ def load_warm_start(folder: Path, config: SearchConfig) -> WarmStart | None:
 
 
 def _read(path: str, config: SearchConfig, conditions: Conditions) -> PriorRun:
-    from nas.store.run import load
+    from nas.store.run_file import load
 
     try:
         run = load(path)

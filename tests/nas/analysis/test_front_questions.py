@@ -16,7 +16,7 @@ from search_fakes import failed, finished
 from nas.analysis.compare_runs import compare_runs
 from nas.analysis.explain import differing_knobs, explain
 from nas.cli.main import main
-from nas.store import run as run_module
+from nas.store import run_file
 from search_spaces.space.encoding import decode, encode
 from search_spaces.space.sampling import smallest
 
@@ -36,7 +36,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folders):
-    return run_module.load(folders[0])
+    return run_file.load(folders[0])
 
 
 def asked(capsys, *words):
@@ -180,7 +180,7 @@ def test_a_limit_that_is_broken_is_named(tmp_path):
 
 
 def test_two_runs_side_by_side(folders, capsys):
-    a, b = (run_module.load(folder) for folder in folders)
+    a, b = (run_file.load(folder) for folder in folders)
     found = compare_runs(a, b)
     one, two = found.sides
     assert (one.label, two.label) == ("A", "B") and one.hypervolume > 0 < two.hypervolume
@@ -215,7 +215,7 @@ def test_what_does_not_compare_is_said(folders, tmp_path, capsys):
     data = json.loads(path.read_text())
     data["config"] |= {"protocol": "standard", "objectives": ["params"]}
     path.write_text(json.dumps(data))
-    found = compare_runs(run_module.load(folders[0]), run_module.load(other))
+    found = compare_runs(run_file.load(folders[0]), run_file.load(other))
     assert found.objectives == ("quality", "joules")
     assert any("screening and standard" in note for note in found.notes)
     assert any("quality and joules alone" in note for note in found.notes)

@@ -12,7 +12,7 @@ from nas.core.units import format_bytes, format_joules, format_milliseconds
 from nas.exporting.formats.registry import exportable_front
 from nas.records.config import SearchConfig
 from nas.records.goals import Goals
-from nas.store import run as run_module
+from nas.store import new_run, run_file
 from nas.tasks.base.metric import BITS_PER_BYTE
 
 
@@ -189,7 +189,7 @@ def test_python_takes_the_same_texts(run):
 
 
 def test_bits_are_read_where_tables_print_bits(run, capsys):
-    from nas.store.run import go_on, load
+    from nas.store.run_file import go_on, load
 
     go_on(replace(run, metric=BITS_PER_BYTE))
     try:
@@ -208,9 +208,9 @@ def test_bits_are_read_where_tables_print_bits(run, capsys):
 def searched(folder, space, trials, judge):
     """A run in another space than that of the fakes."""
     changes = {"sampler": "random", "space": space, "trials": trials}
-    run_module.create(folder, SearchConfig(task="digits", **changes), "fake")
+    new_run.create(folder, SearchConfig(task="digits", **changes), "fake")
     drive(make_session(folder, **changes), judge)
-    return run_module.load(folder)
+    return run_file.load(folder)
 
 
 def test_the_front_of_what_a_form_can_hold(tmp_path, capsys):

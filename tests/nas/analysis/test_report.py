@@ -18,7 +18,7 @@ from nas.cli.main import main
 from nas.reporting.data import page_data
 from nas.reporting.page import embedded, render_page, write_page
 from nas.reporting.server import serve
-from nas.store.run import go_on
+from nas.store.run_file import go_on
 from nas.tasks.base.metric import BITS_PER_BYTE
 
 needs_browser = pytest.mark.skipif(browser.found() is None, reason="no Chromium on this machine")

@@ -18,7 +18,7 @@ from nas.pareto.queries import FrontMember
 from nas.records.front_member import member_of
 from nas.reporting.data import page_data
 from nas.reporting.page import render_page
-from nas.store.run import go_on, load
+from nas.store.run_file import go_on, load
 from nas.tasks.base.metric import BITS_PER_BYTE
 from search_spaces.workload import OUTPUT_TOKEN, PHASES, SAMPLE, Workload
 
@@ -43,11 +43,9 @@ def said(capsys, *words):
     return capsys.readouterr().out
 
 
-def test_a_run_knows_its_unit_and_an_older_one_is_of_samples(run, tmp_path):
+def test_a_run_knows_its_unit(run, tmp_path):
     assert run.unit == UNIT
     data = read_json(run.folder / "run.json")
-    write_json(tmp_path / "run.json", {k: v for k, v in data.items() if k != "unit"})
-    assert load(tmp_path).unit == SAMPLE
     write_json(tmp_path / "run.json", data | {"unit": 3})
     with pytest.raises(ValueError, match="unit must be a non-empty string, got 3"):
         load(tmp_path)

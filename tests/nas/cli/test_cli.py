@@ -14,7 +14,7 @@ from nas.cli.options.search_config import INHERIT_SHARE
 from nas.cli.options.search_config import config_of as search_config
 from nas.cli.output.units import format_joules, parse_joules
 from nas.records.config import SearchConfig
-from nas.store import run as run_module
+from nas.store import new_run, run_file
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.space.sampling import largest, smallest
 
@@ -37,7 +37,7 @@ def run_folder(tmp_path, finished_run):
 
 def folder_for(folder):
     config = SearchConfig(task="digits", space=SPACE, trials=12)
-    run = run_module.create(folder, config, "fake")
+    run = new_run.create(folder, config, "fake")
     # The journal's study has a name of its own; the run's is for shared storages.
     assert run.name.startswith("run-")
     return folder
@@ -231,8 +231,8 @@ def test_options_of_the_teacher_are_kept_in_the_run(
     assert config.teacher == (teacher and teacher.format(tmp=tmp_path))
     assert (config.training.distill is None) == (teacher is None)
     assert config.training.recovery.inherit_share == share and config.training.epochs == 7
-    run_module.create(tmp_path / "run", config, "fake")
-    assert run_module.load(tmp_path / "run").config == config
+    new_run.create(tmp_path / "run", config, "fake")
+    assert run_file.load(tmp_path / "run").config == config
     # Going on with a run needs none of them again.
     again = ["search", "--resume", "--run", str(tmp_path / "run")]
     assert search_config(build_parser().parse_args(again)) == config
@@ -249,7 +249,7 @@ def test_the_same_line_starts_a_run_and_goes_on_with_it(tmp_path, monkeypatch):
     def search(config, folder, **options):
         asked.append((folder, options["resume"]))
         if not options["resume"]:
-            run_module.create(folder, config, "fake")
+            new_run.create(folder, config, "fake")
         raise ValueError("no more is needed")
 
     monkeypatch.setattr(nas, "search", search)
@@ -275,7 +275,7 @@ def test_baselines_follow_the_recipes_own_each_once(models, tmp_path, monkeypatc
     # The recipe's baseline is of its own space; the user's are asked for by name.
     other = [*line[:4], "--space", "digits-tiny", *options]
     assert search_config(build_parser().parse_args(other)).baselines == (*own, *recipes)
-    run_module.create(tmp_path / "again", config, "fake")
+    new_run.create(tmp_path / "again", config, "fake")
     again = ["search", "--resume", "--run", str(tmp_path / "again")]
     for resumed in (again, [*again, *options]):
         assert search_config(build_parser().parse_args(resumed)) == config
@@ -286,7 +286,7 @@ def test_baselines_are_named_in_the_front_and_the_picture(tmp_path, capsys, monk
 
     folder = tmp_path / "run"
     config = SearchConfig(task="digits", space=SPACE, trials=2, baselines=(LEAST, MOST))
-    run_module.create(folder, config, "fake")
+    new_run.create(folder, config, "fake")
     drive(make_session(folder, trials=2, sampler="random", baselines=(LEAST, MOST)))
     assert main(["front", str(folder), "--json"]) == 0
     members = json.loads(capsys.readouterr().out)["members"]
@@ -314,7 +314,7 @@ def test_what_is_taken_of_earlier_runs_is_said(run_folder, tmp_path, monkeypatch
     assert "qualities not taken: epochs, learning_rate" in run
     assert "joules by transfer (device 'd', here " in run and first[-1].isdigit()
     # What a resumed search has kept is not read again.
-    run_module.create(tmp_path / "r", config, "fake")
+    new_run.create(tmp_path / "r", config, "fake")
     again = build_parser().parse_args(["search", "--resume", "--run", str(tmp_path / "r")])
     assert search_config(again) == config and warm_start_notes(again, config) == []
 

@@ -19,7 +19,7 @@ from nas.cli.commands.search import report
 from nas.cli.main import main
 from nas.core import interrupts
 from nas.records.config import SearchConfig
-from nas.store import run as run_module
+from nas.store import new_run, run_file
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 WAITS = """
@@ -181,13 +181,13 @@ def test_an_interrupted_search_says_how_to_go_on(tmp_path, capsys):
     from search_fakes import make_session
 
     config = SearchConfig(task="digits", space=SPACE, trials=6, sampler="random")
-    run_module.create(tmp_path / "run", config, "fake")
+    new_run.create(tmp_path / "run", config, "fake")
     session = make_session(tmp_path / "run", trials=6, sampler="random")
     session.next_candidate()
-    code, text = without_weights(run_module.load(tmp_path / "run"), capsys)
+    code, text = without_weights(run_file.load(tmp_path / "run"), capsys)
     assert code == 130 and proposed(text) == [f"nas resume {tmp_path / 'run'}"]
     session.finish(finished(session.next_candidate()))
-    code, text = without_weights(run_module.load(tmp_path / "run"), capsys)
+    code, text = without_weights(run_file.load(tmp_path / "run"), capsys)
     assert code == 130 and len(proposed(text)) == 2
 
 

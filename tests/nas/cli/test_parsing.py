@@ -12,13 +12,13 @@ from search_fakes import SPACE, drive, make_session
 from nas.cli.main import build_parser, main
 from nas.cli.shell.parsing import leaves
 from nas.records.config import SearchConfig
-from nas.store import run as run_module
+from nas.store import new_run
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "quickstart-1"
-    run_module.create(folder, SearchConfig(task="digits", space=SPACE, trials=6), "fake")
+    new_run.create(folder, SearchConfig(task="digits", space=SPACE, trials=6), "fake")
     drive(make_session(folder, trials=6, sampler="random"))
     return folder
 

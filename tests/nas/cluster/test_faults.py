@@ -21,7 +21,7 @@ from nas.core.files import write_json
 from nas.core.retry import patience
 from nas.records.config import GateConfig
 from nas.searching.controller.attempts import ATTEMPTS
-from nas.store.run import Driver
+from nas.store.driver import Driver
 
 pytestmark = pytest.mark.e2e
 TESTS = Path(__file__).parents[2]

@@ -26,7 +26,7 @@ from nas.records.rungs import HalvingConfig
 from nas.records.spent import SPENT
 from nas.searching.controller.refine import Refinement
 from nas.searching.loop import adopt_results
-from nas.store import run as run_module
+from nas.store import run_file
 from nas.training.config import DistillConfig, TrainingConfig
 from search_spaces.space import SearchSpace
 
@@ -66,7 +66,7 @@ def test_storage_names_a_database_a_place_or_one_of_each(tmp_path, monkeypatch):
 def test_a_run_knows_where_its_files_are(tmp_path, capsys):
     kept = tmp_path / "kept"
     run = make_run(tmp_path / "run", trials=3, files_at=str(kept))
-    assert run_module.load(run.folder).config.files_at == str(kept)
+    assert run_file.load(run.folder).config.files_at == str(kept)
     assert run.weights_path(2) == kept / run.name / "trials" / "2" / "model.safetensors"
     assert run.teacher_folder.parent == run.supernet_folder.parent == kept / run.name
     assert run.inputs_place == kept / run.name / "inputs.npy" != run.inputs_path
@@ -82,9 +82,9 @@ def test_a_run_knows_where_its_files_are(tmp_path, capsys):
 def test_files_may_move_but_not_into_or_out_of_the_run_folder(tmp_path):
     run = make_run(tmp_path / "run", trials=1, files_at="s3://bucket/runs")
     moved = replace(run.config, files_at="s3://bucket/moved?region=eu-west-1")
-    assert run_module.resumed(run, moved, run.driver).place != run.place
+    assert run_file.resumed(run, moved, run.driver).place != run.place
     with pytest.raises(ValueError, match="its files are s3://bucket/runs/run-"):
-        run_module.resumed(run, replace(run.config, files_at=None), run.driver)
+        run_file.resumed(run, replace(run.config, files_at=None), run.driver)
 
 
 def test_a_config_refuses_what_is_no_place(tmp_path):
@@ -97,7 +97,7 @@ def test_a_config_refuses_what_is_no_place(tmp_path):
     # What a stranger's run is called must not lead out of the place.
     write_json(run.folder / "run.json", data | {"name": "../../etc"})
     with pytest.raises(ValueError, match="name must be a plain one"):
-        run_module.load(run.folder)
+        run_file.load(run.folder)
 
 
 def test_fronts_are_drawn_from_the_run_folder_alone(tmp_path, s3):
@@ -223,12 +223,12 @@ def test_a_search_keeps_its_files_in_s3_through_a_kill_and_a_move(tmp_path, node
         searching.communicate()
     # Another machine has what identifies the run, and nothing that workers made.
     here = {path.relative_to(first).as_posix() for path in first.rglob("*") if path.is_file()}
-    assert here == {"run.json", "study.journal", "inputs.npy", "writer.lock"}
+    assert here == {"run.json", "records.jsonl", "inputs.npy", "writer.lock"}
     shutil.move(first, second)
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in (second / "run.json").read_text()
     before = {path.name: (path / RESULT).read_bytes() for path in ended()}
     assert main(["resume", str(second), "--quiet"]) == 0
-    run = run_module.load(second)
+    run = run_file.load(second)
     records = {record.number: record for record in run.trials()}
     assert len(records) == 3 and {r.state for r in records.values()} <= {"complete", "stopped"}
     # What had ended when the driver was killed was not done again.

@@ -6,7 +6,7 @@ import pytest
 
 from nas.cluster import roles as ray_roles
 from nas.cluster.roles import EnergyShare, Trainers
-from nas.store.run import Driver
+from nas.store.driver import Driver
 
 
 def node(name, cpus=0, gpus=0, *, alive=True, **more):

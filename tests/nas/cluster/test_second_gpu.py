@@ -16,7 +16,7 @@ from nas.exporting import verify_worker
 from nas.exporting.artifact_format import ARTIFACT_FORMAT
 from nas.exporting.formats.registry import FORMATS
 from nas.records.config import SearchConfig
-from nas.store.run import Driver
+from nas.store.driver import Driver
 from predictors.measurement.protocol import get_protocol
 from predictors.measurement.runner import make_job
 from predictors.measurement.worker import Subject

@@ -12,7 +12,7 @@ from nas.cluster.tensorboard import TensorBoardLog, figures, log_trial
 from nas.records.config import SearchConfig
 from nas.records.rungs import RungPoint
 from nas.searching import study
-from nas.store.run import Driver
+from nas.store.driver import Driver
 from nas.tasks.registry import get_task
 from search_spaces.space.encoding import encode
 from search_spaces.space.sampling import largest, smallest

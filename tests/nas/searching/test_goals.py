@@ -13,8 +13,9 @@ from nas.records.goals import Goals
 from nas.records.rungs import HalvingConfig
 from nas.searching.gating.gate import Gate
 from nas.searching.study import run_search
-from nas.store import run as run_module
-from nas.store.storage import StudyStore, record_of
+from nas.store import new_run
+from nas.store.optuna_trials import record_of
+from nas.store.storage import StudyStore
 from search_spaces.architecture import (
     Architecture,
     AttentionSpec,
@@ -98,9 +99,9 @@ def test_the_sampler_learns_where_a_measured_limit_holds(tmp_path):
 
 def test_the_study_has_a_direction_for_each_objective_and_a_constraint_for_each_limit(tmp_path):
     changes = {"objectives": ("latency", "params"), "max_latency_s": 5e-4, "trials": 12}
-    drive(make_session(tmp_path, **changes), judged)
-    store = StudyStore.load(tmp_path, None, "run")
-    trial = next(t for t in store._study.trials if t.values)
+    session = drive(make_session(tmp_path, **changes), judged)
+    store = StudyStore.load(tmp_path, None, "run", SPACE, goals=session._config.goals)
+    trial = next(t for t in store.frozen_trials() if t.values)
     record = record_of(trial)
     assert trial.values == [*record.objectives, record.reading.latency_s, record.params]
     assert trial.constraints == {
@@ -172,16 +173,16 @@ def test_goals_survive_the_run_folder():
         reference=(0.5, 1e-3, 1e6),
     )
     assert SearchConfig.from_dict(config.to_dict()) == config
-    old = config.to_dict()
     for name in ("objectives", "max_params", "max_latency_s", "max_memory_bytes", "reference"):
-        del old[name]
-    assert SearchConfig.from_dict(old).goals == Goals()
+        lacks = {key: value for key, value in config.to_dict().items() if key != name}
+        with pytest.raises(ValueError, match="search config must have exactly the keys"):
+            SearchConfig.from_dict(lacks)
 
 
 def test_a_run_answers_for_its_limits_and_states_where_hypervolume_is_counted_from(tmp_path):
     folder = tmp_path / "run"
     config = SearchConfig(task="digits", space=SPACE, trials=12, reference=(0.5, 1e-3))
-    run = run_module.create(folder, config, "estimate")
+    run = new_run.create(folder, config, "estimate")
     drive(make_session(folder, trials=12, reference=(0.5, 1e-3)))
     whole, small = run.front(), run.front(Goals(max_params=9_000))
     assert max(m.params for m in whole) > 9_000 >= max(m.params for m in small)

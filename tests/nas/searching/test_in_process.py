@@ -16,7 +16,7 @@ from nas.records.config import SearchConfig
 from nas.records.device_names import MeasuredDevice
 from nas.searching import in_process, study
 from nas.searching.in_process import InProcessBackend
-from nas.store.run import Driver
+from nas.store.driver import Driver
 from predictors.measurement.process import MeasureInterrupted, MeasureTimeout
 
 ROOT = Path(__file__).parents[3]

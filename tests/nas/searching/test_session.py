@@ -153,12 +153,12 @@ def test_what_was_told_is_there_after_reopening(tmp_path):
 
 
 def test_a_kill_between_the_record_and_its_state_loses_nothing(tmp_path):
-    session = make_session(tmp_path, trials=3)
+    """In a database these are two transactions."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    session = make_session(tmp_path, trials=3, storage=url)
     candidate = session.next_candidate()
-    session._store._asked[candidate.number].set_user_attr(
-        "joulenas", finished(candidate).to_dict()
-    )
-    again = make_session(tmp_path, trials=3, create=False)
+    session._store._open[candidate.number].set_user_attr("joulenas", finished(candidate).to_dict())
+    again = make_session(tmp_path, trials=3, storage=url, create=False)
     assert again.records()[0].state == "complete" and not again.in_flight()
     assert again.next_candidate().number != candidate.number
 
@@ -188,20 +188,20 @@ def test_any_optuna_storage_holds_the_search(tmp_path):
 )
 def test_a_storage_that_cannot_be_opened_is_one_line_with_no_password(tmp_path, url, words):
     with pytest.raises(StorageError) as error:
-        StudyStore.load(tmp_path, url, "run")
+        StudyStore.load(tmp_path, url, "run", SPACE)
     message = str(error.value)
     assert all(word in message for word in words[1:])
     assert "secret" not in message and "\n" not in message
 
 
-def test_a_corrupt_journal_is_said(tmp_path):
+def test_a_corrupt_study_is_said(tmp_path):
     drive(make_session(tmp_path, trials=2))
-    journal = tmp_path / "study.journal"
+    journal = tmp_path / "records.jsonl"
     journal.write_bytes(b"{nonsense\n" + journal.read_bytes())
-    with pytest.raises(StorageError, match="corrupt"):
-        StudyStore.load(tmp_path, None, "run")
-    with pytest.raises(StorageError, match=r"no study\.journal"):
-        StudyStore.load(tmp_path / "elsewhere", None, "run")
+    with pytest.raises(StorageError, match="damaged at line 1:"):
+        StudyStore.load(tmp_path, None, "run", SPACE)
+    with pytest.raises(StorageError, match=r"no records\.jsonl"):
+        StudyStore.load(tmp_path / "elsewhere", None, "run", SPACE)
 
 
 def test_listeners_hear_of_every_change(tmp_path):

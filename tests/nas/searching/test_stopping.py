@@ -106,7 +106,7 @@ def test_a_late_trial_goes_on_if_it_may_add_much_and_stops_if_it_cannot(tmp_path
 def test_optuna_is_told_pruned_without_values(tmp_path):
     session = halved(tmp_path, trials=20)
     stopped = {r.number for r in session.records() if r.state == "stopped"}
-    trials = {t.number: t for t in session._store._study.get_trials()}
+    trials = {t.number: t for t in session._store.frozen_trials()}
     assert stopped
     for number in stopped:
         assert trials[number].state == optuna.trial.TrialState.PRUNED

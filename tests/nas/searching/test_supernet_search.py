@@ -18,7 +18,7 @@ from nas.records.front_member import member_of
 from nas.records.rungs import HalvingConfig
 from nas.records.supernet import SupernetConfig, choose_finalists
 from nas.records.trial import Trial, judged
-from nas.store.run import create
+from nas.store.new_run import create
 from nas.training.config import DistillConfig, RecoveryConfig, TrainingConfig
 from search_spaces.space.sampling import sample, smallest
 

@@ -26,7 +26,7 @@ from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.gating.gate import CandidatePool, Gate
 from nas.searching.gating.prior_run import Conditions
 from nas.searching.gating.warm_start import WarmStart, collect_warm_start, load_warm_start
-from nas.store import run as run_module
+from nas.store import new_run, run_file
 from nas.training.config import DistillConfig
 from predictors.energy.artifact import Provenance, SavedPredictor, load_predictor, save_predictor
 from predictors.energy.models import CostPredictor, Observation
@@ -40,7 +40,7 @@ CONFIG = SearchConfig(task="digits", space=SPACE, trials=20)
 def make_run(folder, judge=finished, **changes):
     """A run whose figures are formulas, at random and without a gate."""
     options = {"trials": 30, "sampler": "random", "gate": GateConfig(startup_trials=99)} | changes
-    run = run_module.create(folder, SearchConfig(task="digits", space=SPACE, **options), "fake")
+    run = new_run.create(folder, SearchConfig(task="digits", space=SPACE, **options), "fake")
     drive(make_session(folder, **options), judge)
     return run
 
@@ -186,18 +186,18 @@ def test_a_resumed_search_needs_neither_run_nor_predictor(run, predictor, tmp_pa
     )
     assert before == after and not list(folder.glob("*.tmp"))
     # The configuration names them, as they were given.
-    kept = run_module.create(tmp_path / "run", config, "fake")
-    assert run_module.load(kept.folder).config == config
+    kept = new_run.create(tmp_path / "run", config, "fake")
+    assert run_file.load(kept.folder).config == config
     data = json.loads((folder / "warm_start.json").read_text())
     assert data["runs"][0]["name"] == run.name and len(data["runs"][0]["trials"]) == 30
 
 
 def test_runs_from_before_there_were_warm_starts_are_read(tmp_path):
-    kept = run_module.create(tmp_path / "run", CONFIG, "fake")
+    kept = new_run.create(tmp_path / "run", CONFIG, "fake")
     data = json.loads((kept.folder / "run.json").read_text())
     del data["config"]["warm_start"], data["config"]["predictor"]
     (kept.folder / "run.json").write_text(json.dumps(data))
-    assert run_module.load(kept.folder).config == CONFIG
+    assert run_file.load(kept.folder).config == CONFIG
     assert load_warm_start(kept.folder, CONFIG) == WarmStart()
 
 
@@ -230,7 +230,7 @@ def _trial(data, name, value):
 
 
 def test_runs_that_cannot_be_learnt_from_are_one_line(run, tmp_path):
-    other = run_module.create(tmp_path / "other", replace(CONFIG, task="words"), "fake")
+    other = new_run.create(tmp_path / "other", replace(CONFIG, task="words"), "fake")
     empty = make_run(tmp_path / "empty", lambda c: failed(c, "no"), trials=1)
     for folder, words in (
         (tmp_path / "nowhere", "run must be the folder of a search"),

@@ -16,9 +16,9 @@ import nas
 from nas.cli.main import main
 from nas.records.config import SearchConfig
 from nas.searching import study
-from nas.store import run as run_module
+from nas.store import new_run, run_file
+from nas.store.driver import Driver
 from nas.store.lock import sole_writer
-from nas.store.run import Driver
 from nas.store.storage import StorageError
 from nas.tasks.registry import get_task
 
@@ -79,7 +79,7 @@ def killed_at(n, begin, *below):
 
 def check_whole(run, config):
     """All that a search needs is there, as an undisturbed one makes it."""
-    assert run.is_created and run_module.load(run.folder) == run
+    assert run.is_created and run_file.load(run.folder) == run
     inputs = get_task("digits").split("train").inputs[: config.batch_size]
     for place in (run.inputs_path, run.inputs_place):
         assert np.array_equal(np.load(place), inputs)
@@ -106,9 +106,7 @@ def test_a_kill_at_each_write_of_creation_costs_nothing(tmp_path, drives, kind):
         if not killed_at(n, lambda folder=folder: nas.search(config, folder), *below):
             break
         drives.clear()
-        # As half a minute later: a study's lock is then nobody's.
-        (folder / "study.journal.lock").unlink(missing_ok=True)
-        if run_module.is_run(folder):
+        if run_file.is_run(folder):
             # A database elsewhere is for the user to name again.
             run = nas.resume(folder, storage=config.storage)
             seen.add("resumed")
@@ -120,7 +118,7 @@ def test_a_kill_at_each_write_of_creation_costs_nothing(tmp_path, drives, kind):
         check_whole(run, config)
         n += 1
     assert n > 10 and seen == {"resumed", "begun anew"}
-    check_whole(run_module.load(folder, storage=config.storage), config)
+    check_whole(run_file.load(folder, storage=config.storage), config)
 
 
 @pytest.mark.parametrize("name", ["inputs.npy", "warm_start.json", "trials"])
@@ -146,10 +144,10 @@ def test_inputs_are_those_that_earlier_trials_were_measured_with(tmp_path, drive
 
 def test_a_study_that_is_gone_is_not_begun_anew_where_trials_are_kept(tmp_path, drives):
     run = nas.search(CONFIG, tmp_path / "run")
-    journal = run.folder / "study.journal"
+    journal = run.folder / "records.jsonl"
     journal.unlink()
     (run.folder / "trials" / "0").mkdir()
-    with pytest.raises(StorageError, match=r"has no study\.journal"):
+    with pytest.raises(StorageError, match=r"has no records\.jsonl"):
         nas.resume(run.folder)
     assert not journal.exists()
     (run.folder / "trials" / "0").rmdir()
@@ -157,7 +155,7 @@ def test_a_study_that_is_gone_is_not_begun_anew_where_trials_are_kept(tmp_path, 
 
 
 def test_a_folder_with_anything_else_is_no_new_one(tmp_path, drives):
-    for name in ("notes.txt", ".hidden", "trials", "study.journal"):
+    for name in ("notes.txt", ".hidden", "trials", "records.jsonl"):
         folder = tmp_path / name / "run"
         folder.mkdir(parents=True)
         (folder / name).touch()
@@ -175,10 +173,10 @@ def test_a_search_beside_one_that_begins_there_is_refused(tmp_path, drives):
 
 
 def test_what_shows_a_run_says_that_it_was_not_made_whole(tmp_path, capsys):
-    run_module.begin(tmp_path / "run", CONFIG, "estimate")
+    new_run.begin(tmp_path / "run", CONFIG, "estimate")
     assert main(["front", str(tmp_path / "run")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "study.journal" in line and "nas resume" in line
+    assert "records.jsonl" in line and "nas resume" in line
 
 
 class Notes:
@@ -206,7 +204,7 @@ def test_resume_says_what_libraries_differ_from_the_last_start(
     assert f"{name} {true[name]}, now 99.1" in note and note.count(", now ") == 1
     nas.resume(run.folder, listener=heard)
     assert len(heard.notes) == 1
-    again = run_module.load(run.folder)
+    again = run_file.load(run.folder)
     assert [start.versions[name] for start in again.starts] == [true[name]] * 2 + ["99.1"] * 2
     assert again.versions == true and again.driver == Driver()
 
@@ -260,9 +258,9 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_nothing_is_lost(
     hooks.remove(hook)
     assert nas.load(run.folder).trials() == before
     assert nas.resume(run.folder, trials=5).config.trials == 5
-    if not run_module.is_run(folder["search"]):
+    if not run_file.is_run(folder["search"]):
         nas.search(CONFIG, folder["search"])
-    check_whole(run_module.load(folder["search"]), CONFIG)
+    check_whole(run_file.load(folder["search"]), CONFIG)
 
 
 # Of the interpreter, hooks cannot be taken away.

@@ -21,7 +21,7 @@ from nas.evaluation.executor import Ended, Lost
 from nas.records.config import SearchConfig
 from nas.searching.loop import search
 from nas.store import lock as lock_module
-from nas.store import run as run_module
+from nas.store import new_run
 from nas.store.lock import NAME, RunBusyError, sole_writer
 from nas.training.checkpoint import CheckpointManager
 from search_spaces.space.presets import get_space
@@ -56,12 +56,12 @@ def test_a_driver_whose_lock_was_taken_writes_no_more(tmp_path):
         session._store.fence(lock.check, lock.token)
         candidate = session.next_candidate()
         (tmp_path / NAME).write_text(owner(token="other", pid=7, host="elsewhere"))
-        before = (tmp_path / "study.journal").read_bytes()
+        before = (tmp_path / "records.jsonl").read_bytes()
         with pytest.raises(RunBusyError, match="process 7 on elsewhere.* this one stops"):
             session.finish(finished(candidate))
         with pytest.raises(RunBusyError):
             session.next_candidate()
-        assert (tmp_path / "study.journal").read_bytes() == before
+        assert (tmp_path / "records.jsonl").read_bytes() == before
     # Nor does it take the lock from its new holder.
     assert json.loads((tmp_path / NAME).read_text())["token"] == "other"
 
@@ -191,9 +191,7 @@ def test_an_object_store_has_one_writer_too(tmp_path, monkeypatch):
 
 def test_runs_of_one_folder_name_in_one_second_have_names_of_their_own(tmp_path):
     config = SearchConfig(task="digits", space=get_space("digits-tiny"), trials=1)
-    names = {
-        run_module.create(tmp_path / str(n) / "run", config, "estimate").name for n in range(3)
-    }
+    names = {new_run.create(tmp_path / str(n) / "run", config, "estimate").name for n in range(3)}
     assert len(names) == 3
 
 

@@ -22,7 +22,7 @@ from nas.cli.main import main
 from nas.core.files import write_atomic, write_json
 from nas.core.scratch import clear_abandoned, scratch
 from nas.records.config import SearchConfig
-from nas.store import run as run_module
+from nas.store import new_run, run_file
 
 CONFIG = SearchConfig(task="digits", space=SPACE, trials=2)
 TASK = "name: words\nkind: text_classification\ntrain: {0}/train.txt\nvalidation: {0}/train.txt\n"
@@ -39,13 +39,13 @@ def old(tmp_path):
     """A run whose task file and data are beside it."""
     fill(tmp_path / "old")
     config = replace(CONFIG, task=str(tmp_path / "old" / "words.yaml"))
-    run_module.create(tmp_path / "old" / "run", config, "fake")
+    new_run.create(tmp_path / "old" / "run", config, "fake")
     return tmp_path / "old"
 
 
 def gone_on_with(folder, task):
-    run = run_module.load(folder)
-    return run_module.resumed(run, replace(run.config, task=str(task)), run.driver)
+    run = run_file.load(folder)
+    return run_file.resumed(run, replace(run.config, task=str(task)), run.driver)
 
 
 def test_a_run_goes_on_where_it_and_its_task_were_moved_to(old, tmp_path):
@@ -54,13 +54,13 @@ def test_a_run_goes_on_where_it_and_its_task_were_moved_to(old, tmp_path):
         nas.resume(new / "run")
     run = gone_on_with(new / "run", new / "words.yaml")
     assert run.config.task == str(new / "words.yaml")
-    run_module.go_on(run)
+    run_file.go_on(run)
     # From now on it knows the place, and what must not change there.
-    again = run_module.load(new / "run")
-    assert run_module.resumed(again, again.config, again.driver) == again
+    again = run_file.load(new / "run")
+    assert run_file.resumed(again, again.config, again.driver) == again
     (new / "data" / "train.txt").write_text("other\n")
     with pytest.raises(ValueError, match=r"data of the task .*new/data/train\.txt has changed"):
-        run_module.resumed(again, again.config, again.driver)
+        run_file.resumed(again, again.config, again.driver)
 
 
 def test_paths_in_a_moved_task_file_may_be_mended(old, tmp_path):
@@ -92,7 +92,7 @@ def test_another_task_is_refused_by_name(old, tmp_path, capsys, change, words):
 
 
 def test_a_run_of_a_task_that_is_no_file_takes_none(tmp_path, capsys):
-    run_module.create(tmp_path / "run", CONFIG, "fake")
+    new_run.create(tmp_path / "run", CONFIG, "fake")
     assert main(["resume", str(tmp_path / "run"), "--task", "a.yaml", "--quiet"]) == 2
     assert "digits, which is no file" in capsys.readouterr().err
 

@@ -19,8 +19,7 @@ from nas.core.retry import patience, persist
 from nas.records.config import SearchConfig
 from nas.searching.loop import adopt_results
 from nas.searching.writing import said_if_away
-from nas.store import patient_storage
-from nas.store import run as run_module
+from nas.store import database, new_run
 from nas.store.storage import StorageError
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -109,7 +108,7 @@ def test_a_study_on_a_disk_that_is_full_for_a_while_is_as_if_it_had_not_been(
     told = []
     with patience(told.append, wait_s=20.0):
         while (candidate := session.next_candidate()) is not None:
-            monkeypatch.setattr("nas.store.journal.os.fsync", Failing(FULL, 1, os.fsync))
+            monkeypatch.setattr("nas.store.records_writer.os.fsync", Failing(FULL, 1, os.fsync))
             session.finish(finished(candidate))
             monkeypatch.undo()
     assert len(told) == 6 and session.records() == whole.records()
@@ -118,11 +117,11 @@ def test_a_study_on_a_disk_that_is_full_for_a_while_is_as_if_it_had_not_been(
 
 def test_a_disk_that_stays_full_is_one_line_and_all_before_is_kept(tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    run = run_module.create(folder, SearchConfig(task="digits", space=SPACE, trials=3), "fake")
+    run = new_run.create(folder, SearchConfig(task="digits", space=SPACE, trials=3), "fake")
     session = make_session(folder, trials=3, sampler="random")
     first = session.next_candidate()
     session.finish(finished(first))
-    monkeypatch.setattr("nas.store.journal.os.fsync", Failing(FULL, 10**6))
+    monkeypatch.setattr("nas.store.records_writer.os.fsync", Failing(FULL, 10**6))
     with (
         pytest.raises(StorageError, match="full or away.*No space.*nas resume"),
         said_if_away(run),
@@ -162,7 +161,7 @@ class Restarting(InMemoryStorage):
 
 def test_a_database_that_restarts_is_asked_again_and_told_once():
     inner = Restarting()
-    storage = patient_storage._Patient(inner)
+    storage = database._Patient(inner)
     study = storage.create_new_study([StudyDirection.MAXIMIZE], "s")
     trials = [storage.create_new_trial(study) for _ in range(3)]
     with patience(wait_s=10.0):

@@ -13,7 +13,7 @@ import nas
 from nas.core.retry import patience
 from nas.records.config import SearchConfig
 from nas.searching.writing import said_if_away
-from nas.store.run import create
+from nas.store.new_run import create
 from nas.store.storage import StorageError, StudyStore
 
 PROGRAMS = binaries()
@@ -47,7 +47,7 @@ def test_two_drivers_write_while_fronts_are_read(server, tmp_path, monkeypatch):
     runs = [new_run(tmp_path / str(i), url) for i in range(2)]
     with pytest.raises(StorageError, match="holds no study"):
         # Tables are made by whoever opens the database first.
-        StudyStore.load(tmp_path, url, "none")
+        StudyStore.load(tmp_path, url, "none", SPACE)
     spawn = multiprocessing.get_context("spawn")
     writers = [spawn.Process(target=write, args=(url, str(r.folder), r.name)) for r in runs]
     for writer in writers:
@@ -95,11 +95,11 @@ def test_refusals_are_one_line_without_the_password(server, tmp_path):
     gone = server.url(wrong).replace("postgres?host=", "postgres?host=%2Fnowhere")
     for url in (server.url(wrong), gone):
         with pytest.raises(StorageError) as caught:
-            StudyStore.load(tmp_path, url, "none")
+            StudyStore.load(tmp_path, url, "none", SPACE)
         said = str(caught.value)
         assert wrong not in said and "\n" not in said and "postgresql+psycopg://joule:***@" in said
     with pytest.raises(StorageError, match="no study"):
-        StudyStore.load(tmp_path, server.url(), "none")
+        StudyStore.load(tmp_path, server.url(), "none", SPACE)
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for(server, tmp_path, monkeypatch):

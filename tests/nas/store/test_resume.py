@@ -17,9 +17,9 @@ from nas.cli.main import main
 from nas.records.config import SearchConfig
 from nas.searching import study
 from nas.store import lock as lock_module
-from nas.store import run as run_module
+from nas.store import new_run, run_file
+from nas.store.driver import Driver
 from nas.store.lock import RunBusyError, sole_writer
-from nas.store.run import Driver
 
 CONFIG = SearchConfig(task="digits", space=SPACE, trials=2)
 TASK = (
@@ -40,8 +40,8 @@ def files(tmp_path):
 
 def made(folder, **changes):
     config = replace(CONFIG, task=str(folder / "words.yaml"), **changes)
-    run_module.create(folder / "run", config, "fake", files=[folder / "space.yaml"])
-    return run_module.load(folder / "run")
+    new_run.create(folder / "run", config, "fake", files=[folder / "space.yaml"])
+    return run_file.load(folder / "run")
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def made(folder, **changes):
 )
 def test_a_search_does_not_go_on_with_changed_files(files, name, kind):
     run = made(files)
-    assert run_module.resumed(run, run.config, run.driver) == run
+    assert run_file.resumed(run, run.config, run.driver) == run
     path = files / name
     path.write_text(path.read_text() + "# more\n")
     with pytest.raises(
         ValueError, match=rf"the {kind} .* has changed since run .* began"
     ) as error:
-        run_module.resumed(run, run.config, run.driver)
+        run_file.resumed(run, run.config, run.driver)
     assert str(path if path.parent == files else path.parent) in str(error.value)
 
 
@@ -69,11 +69,11 @@ def test_files_that_are_gone_are_for_those_who_need_them_to_miss(files):
     run = made(files)
     (files / "space.yaml").unlink()
     (files / "train.txt").unlink()
-    assert run_module.resumed(run, run.config, run.driver) == run
+    assert run_file.resumed(run, run.config, run.driver) == run
 
 
 def test_a_space_edited_in_the_run_folder_is_refused(tmp_path):
-    run = run_module.create(tmp_path / "run", CONFIG, "fake")
+    run = new_run.create(tmp_path / "run", CONFIG, "fake")
     drive(make_session(run.folder, trials=2))
     data = json.loads((run.folder / "run.json").read_text())
     data["config"]["space"]["depth"] = [1, 2]
@@ -94,20 +94,19 @@ def test_a_large_file_is_read_in_part_and_a_change_of_its_ends_is_seen(tmp_path,
     assert len(hashes) == 3
 
 
-def test_a_run_made_before_there_were_fingerprints_goes_on(files):
-    run = made(files)
-    path = run.folder / "run.json"
+@pytest.mark.parametrize("key", ["fingerprints", "driver", "workload", "schema"])
+def test_a_run_file_has_every_key(files, key):
+    path = made(files).folder / "run.json"
     data = json.loads(path.read_text())
-    del data["fingerprints"], data["driver"]
+    del data[key]
     path.write_text(json.dumps(data))
-    (files / "train.txt").write_text("other\n")
-    old = run_module.load(run.folder)
-    assert old.driver == Driver() and run_module.resumed(old, old.config, old.driver) == old
+    with pytest.raises(ValueError, match=f"run.json must have exactly the keys .*{key}"):
+        run_file.load(path.parent)
 
 
 def test_resume_remembers_how_it_was_driven_and_takes_what_is_given_anew(tmp_path, monkeypatch):
     driver = Driver(3, "10.0.0.7:6379")
-    run_module.create(tmp_path / "run", CONFIG, "fake", driver)
+    new_run.create(tmp_path / "run", CONFIG, "fake", driver)
     asked = []
     monkeypatch.setattr(study, "_run_search", lambda *given: asked.append(given))
     nas.resume(tmp_path / "run")
@@ -120,7 +119,7 @@ def test_resume_remembers_how_it_was_driven_and_takes_what_is_given_anew(tmp_pat
 
 def test_a_run_goes_on_without_ray_whatever_it_was_driven_with(tmp_path, monkeypatch):
     driver = Driver(3, "10.0.0.7:6379", 60.0, "tensorboard", 0.5)
-    run_module.create(tmp_path / "run", CONFIG, "fake", driver)
+    new_run.create(tmp_path / "run", CONFIG, "fake", driver)
     asked = []
     monkeypatch.setattr(study, "_run_search", lambda *given: asked.append(given[2]))
     nas.resume(tmp_path / "run", workers=0)
@@ -139,7 +138,7 @@ def test_a_run_goes_on_without_ray_whatever_it_was_driven_with(tmp_path, monkeyp
     ],
 )
 def test_what_cannot_be_gone_on_with_is_one_line(tmp_path, capsys, options, words):
-    run_module.create(tmp_path / "run", replace(CONFIG, meter="estimate"), "estimate")
+    new_run.create(tmp_path / "run", replace(CONFIG, meter="estimate"), "estimate")
     drive(make_session(tmp_path / "run", trials=2))
     kept = (tmp_path / "run" / "run.json").read_text()
     assert main(["resume", "--quiet", *(o.format(tmp=tmp_path) for o in options)]) == 2
@@ -204,8 +203,8 @@ def test_a_lock_that_fails_otherwise_says_so(tmp_path, monkeypatch):
 
 
 def test_a_search_that_goes_on_forgets_why_it_ended_before(tmp_path):
-    run = run_module.create(tmp_path / "run", CONFIG, "fake")
+    run = new_run.create(tmp_path / "run", CONFIG, "fake")
     run.end_early("8 trials in a row failed alike")
     assert run.stop_reason is not None
-    run_module.go_on(run)
-    assert run.stop_reason is None and run_module.load(run.folder) == run
+    run_file.go_on(run)
+    assert run.stop_reason is None and run_file.load(run.folder) == run

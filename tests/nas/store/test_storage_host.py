@@ -16,7 +16,7 @@ import nas
 from nas.cli.main import main
 from nas.core.recorded import Recorded
 from nas.records.config import SearchConfig
-from nas.store import run as run_module
+from nas.store import new_run
 from nas.store.files_host import place_of
 from nas.store.storage import StudyStore
 
@@ -80,7 +80,7 @@ def secrets_set(monkeypatch, tmp_path):
 def a_run(folder, url=None, **changes):
     """A run whose ``run.json`` somebody has changed by hand."""
     config = SearchConfig(task="digits", space=SPACE, trials=2, meter="estimate")
-    run = run_module.create(folder, config, "estimate")
+    run = new_run.create(folder, config, "estimate")
     path = run.folder / "run.json"
     data = json.loads(path.read_text())
     data["config"] |= {"storage": url} | changes
@@ -338,7 +338,7 @@ def test_a_database_without_a_study_stays_as_it_is(tmp_path, capsys):
 def test_only_databases_that_studies_are_kept_in_are_opened(tmp_path):
     for url in ("mysql://me@h/d", "oracle://h/d", "sqlite+pysqlcipher:///x.db", "redis://h"):
         with pytest.raises(RuntimeError, match="postgresql"):
-            StudyStore.load(tmp_path, url, "none")
+            StudyStore.load(tmp_path, url, "none", SPACE)
 
 
 def test_storage_is_for_runs_that_have_one(tmp_path, capsys):

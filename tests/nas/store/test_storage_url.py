@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 
 from nas.cli.main import main
 from nas.records.config import SearchConfig
-from nas.store import run as run_module
+from nas.store import new_run, run_file
 from nas.store.storage_url import scrub, shown, with_password, without_password
 
 
@@ -70,10 +70,10 @@ def test_the_environment_gives_the_password(monkeypatch):
 def test_a_run_folder_holds_no_password_and_the_command_line_prints_none(tmp_path, capsys):
     url = "postgresql://me:s3cret@127.0.0.1:1/d"
     config = SearchConfig(task="digits", space=SPACE, trials=1, storage=url)
-    run = run_module.create(tmp_path / "run", config, "fake")
+    run = new_run.create(tmp_path / "run", config, "fake")
     for path in run.folder.rglob("*"):
         assert not path.is_file() or "s3cret" not in path.read_text()
-    assert run_module.load(run.folder).config.storage == "postgresql://me@127.0.0.1:1/d"
+    assert run_file.load(run.folder).config.storage == "postgresql://me@127.0.0.1:1/d"
     before = json.loads((run.folder / "run.json").read_text())
     for line in (
         ["front", str(run.folder)],

@@ -14,7 +14,7 @@ from nas.cli.main import main
 from nas.records.config import SearchConfig
 from nas.records.replicas import replica_folder
 from nas.records.spent import SPENT, Spending, spent_in
-from nas.store import run as run_module
+from nas.store import new_run, run_file
 
 
 def busy(seconds):
@@ -73,12 +73,12 @@ def interrupted(tmp_path):
     """A run of six trials that was ended while two of them trained."""
     folder = tmp_path / "run"
     config = SearchConfig(task="digits", space=SPACE, trials=6, sampler="random")
-    run_module.create(folder, config, "fake")
+    new_run.create(folder, config, "fake")
     session = make_session(folder, trials=6, sampler="random")
     for _ in range(2):
         session.finish(finished(session.next_candidate()))
     running = [session.next_candidate() for _ in range(2)]
-    return run_module.load(folder), [folder / "trials" / str(r.number) for r in running]
+    return run_file.load(folder), [folder / "trials" / str(r.number) for r in running]
 
 
 def spend(folder, energy_j):
@@ -129,9 +129,9 @@ def test_a_teacher_that_was_interrupted_is_in_the_account(tmp_path):
     folder = tmp_path / "run"
     training = TrainingConfig(distill=DistillConfig())
     changes = {"trials": 2, "teacher": LARGEST, "training": training, "sampler": "random"}
-    run_module.create(folder, SearchConfig(task="digits", space=SPACE, **changes), "fake")
+    new_run.create(folder, SearchConfig(task="digits", space=SPACE, **changes), "fake")
     drive(make_session(folder, **changes), finished)
-    run = run_module.load(folder)
+    run = run_file.load(folder)
     assert summarise(run).teacher_energy_j is None
     spend(folder / "teacher", 40.0)
     assert summarise(run).teacher_energy_j == 40.0

@@ -1,0 +1,90 @@
+"""The options of a run's last driver: where its trials run, and for how long each may."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict
+
+from nas.core.nearest import did_you_mean
+from nas.store.cluster_address import LOCAL
+
+# How the address of a Ray client begins, which is not a driver's own.
+CLIENT = "ray://"
+# Logs beside the study, each in the run's folder of that name.
+LOGS = ("tensorboard",)
+
+
+class DriverOptions(TypedDict, total=False):
+    """Fields of ``Driver`` as keyword arguments; ``None`` is the default."""
+
+    workers: int | None
+    address: str | None
+    trial_timeout_s: float | None
+    log: str | None
+    gpus_per_trial: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """The options that ``nas resume`` takes over from the last start.
+
+    Each of ``workers`` evaluates one trial at a time on Ray; 0 is this process, without Ray.
+    ``address`` is that of a Ray cluster, or ``"local"`` for a Ray of the search's own. A trial
+    fails after ``trial_timeout_s``; ``None`` is no limit. ``log`` is one of ``LOGS`` or ``None``.
+    A trial takes ``gpus_per_trial`` of a GPU; ``None`` shares all GPUs of the cluster.
+    """
+
+    workers: int = 2
+    address: str = LOCAL
+    trial_timeout_s: float | None = None
+    log: str | None = None
+    gpus_per_trial: float | None = None
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 0:
+            raise ValueError(f"workers must be an integer >= 0, got {self.workers!r}")
+        if not isinstance(self.address, str) or not self.address:
+            raise ValueError(f"address must be that of a Ray cluster, got {self.address!r}")
+        limit_s = self.trial_timeout_s
+        if limit_s is not None and not (
+            isinstance(limit_s, int | float) and 0 < limit_s < threading.TIMEOUT_MAX
+        ):
+            raise ValueError(f"trial_timeout_s must be seconds > 0, got {limit_s!r}")
+        share = self.gpus_per_trial
+        if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
+            raise ValueError(f"gpus_per_trial must be in (0, 1], got {share!r}")
+        if self.log is not None and self.log not in LOGS:
+            raise ValueError(
+                f"log must be {' or '.join(LOGS)}, got {self.log!r}{did_you_mean(self.log, LOGS)}"
+            )
+        if self.workers == 0:
+            self._check_needs_no_ray()
+
+    def _check_needs_no_ray(self) -> None:
+        options = {
+            "address": None if self.address == LOCAL else self.address,
+            "log": self.log,
+            "gpus_per_trial": self.gpus_per_trial,
+        }
+        for name, value in options.items():
+            if value is not None:
+                raise ValueError(
+                    f"workers must be >= 1 with {name} {value}, got 0: trials that run in this "
+                    "process have no Ray"
+                )
+
+    def changed(self, **options: Any) -> Driver:
+        """Replace the options that are not ``None``; without workers, drop those of Ray."""
+        new = {name: value for name, value in options.items() if value is not None}
+        before = Driver(trial_timeout_s=self.trial_timeout_s) if new.get("workers") == 0 else self
+        return replace(before, **new)
+
+    def trained_on(self, device: str) -> str:
+        """The name by which workers train on ``device``.
+
+        On a cluster a worker sees the one GPU that Ray gives it; with a Ray of the search's own it
+        sees all GPUs of this process.
+        """
+        return "cuda:0" if self.address != LOCAL and device.startswith("cuda") else device
