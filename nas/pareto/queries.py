@@ -181,7 +181,9 @@ class Front:
         """
         fit = self.within(max_joules=max_joules, min_quality=min_quality).members
         if not self.members:
-            raise ValueError("the front must have a member, and no trial is complete yet")
+            raise ValueError(
+                "the front is empty: no trial is complete that satisfies every constraint"
+            )
         if not fit:
             least, most = self.members[0], max(self.members, key=lambda m: m.quality)
             most_j, share = self._read(max_joules, min_quality)

@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     found = seen_on(loaded(arguments), arguments.device)
     held = held_of(found, arguments)
-    whole = found.front(requested_limits(arguments)) if held is None else held.front
+    whole = limited_front(found, arguments) if held is None else held.front
     baseline = arguments.baseline
     if baseline is None and arguments.at_least_as_accurate_as is not None:
         baseline = named_baseline(found, arguments.at_least_as_accurate_as).number
@@ -107,6 +107,30 @@ def run(arguments: argparse.Namespace) -> int:
                 print(render_fidelity(summary))
             print(render_spending(summary))
     return 0
+
+
+def limited_front(found: Run, arguments: argparse.Namespace) -> Front:
+    """Return the front of the trials that satisfy the requested constraints.
+
+    Raises:
+        ValueError: no trial does, although the run has a front.
+    """
+    front = found.front(requested_limits(arguments))
+    whole = front if len(front) else found.front()
+    if len(whole) > len(front) == 0:
+        extent: list[str] = []
+        requested = []
+        for name, field, text in _LIMITS:
+            if (limit := getattr(arguments, name)) is not None:
+                values = [v for m in whole if (v := getattr(m, field)) is not None]
+                requested.append(f"{name} {limit}")
+                unit = " parameters" if name == "max_params" else ""
+                extent += [f"{text(min(values))} to {text(max(values))}{unit}"] if values else []
+        raise ValueError(
+            f"no complete trial satisfies {' and '.join(requested)}: the front has "
+            f"{' and '.join(extent) or 'no such figure'}"
+        )
+    return front
 
 
 def held_of(found: Run, arguments: argparse.Namespace) -> Held | None:
@@ -256,6 +280,14 @@ _COSTS: dict[str, tuple[str, Callable[[FrontMember], str]]] = {
         lambda m: "" if m.peak_memory_bytes is None else format_bytes(m.peak_memory_bytes),
     ),
 }
+
+
+# Option, field of a member, and text of its values.
+_LIMITS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("max_latency_ms", "latency_s", format_milliseconds),
+    ("max_params", "params", lambda n: f"{n:,.0f}"),
+    ("max_memory", "peak_memory_bytes", format_bytes),
+)
 
 
 def render_json(front: Front) -> dict[str, Any]:

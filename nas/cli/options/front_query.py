@@ -191,8 +191,7 @@ def answer(
         chosen = chosen.within(min_quality=least)
     if arguments.top is not None:
         chosen = chosen.diverse(arguments.top)
-    if len(chosen):
-        chosen = one_member(chosen, arguments)
+    chosen = one_member(chosen, arguments)
     if arguments.inferences is None:
         return Answer(chosen, baseline, held=held)
     lives = lifetimes(
@@ -222,6 +221,8 @@ def one_member(front: Front, arguments: argparse.Namespace) -> Front:
         return Front((front.recommended(),), front.costs)
     if not arguments.knee:
         return front
+    # Raises for an empty front, which has no extent to report.
+    front.best()
     member = front.knee()
     if member is None:
         raise ValueError(

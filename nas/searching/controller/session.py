@@ -156,6 +156,7 @@ class Session:
         while self._redispatch:
             candidate = self._redispatch.pop(0)
             if self._records[candidate.number].state == "running":
+                self._tell(candidate)
                 return candidate
         return None
 

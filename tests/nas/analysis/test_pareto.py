@@ -180,8 +180,8 @@ def test_budgets_are_read_as_tables_print_them(budget):
 @pytest.mark.parametrize(
     ("metric", "least", "trial"),
     [
-        ("quality", "95%", 1),
-        ("quality", "0.95", 1),
+        ("accuracy", "95%", 1),
+        ("accuracy", "0.95", 1),
         ("bleu", "95", 1),
         ("bleu", "95 BLEU", 1),
         ("bits_per_byte", "0.075 bits", 1),

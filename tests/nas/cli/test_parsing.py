@@ -91,11 +91,20 @@ def test_a_mistyped_run_has_a_hint(run_folder, beside, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize("line", [["front", "x"], ["export", "x", "--to", "y"]])
-def test_a_minimum_of_quality_is_one_of_quality(line, capsys):
+def test_a_minimum_of_accuracy_is_one_of_quality(line, capsys):
     with pytest.raises(SystemExit) as ended:
-        main([*line, "--min-quality", "84%"])
+        main([*line, "--min-accuracy", "84%"])
     assert ended.value.code == 2
     assert "did you mean '--min-quality'?" in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_named_before_the_one_that_is_missing(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["plot", "x", "--out", "y"])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and len(error.splitlines()) == 1
+    assert "unknown argument '--out'" in error and "required: --to" in error
+    assert error.index("'--out'") < error.index("--to")
 
 
 def test_options_are_not_abbreviated(capsys):
