@@ -18,10 +18,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from nas.charts.chart import COLOURS
 from nas.core.files import write_atomic
 
 # In the order they build on each other.
-SCRIPTS = ("format.js", "svg.js", "plot.js", "panels.js", "app.js")
+SCRIPTS = ("chart.js", "panels.js", "app.js")
 _ESCAPES = {
     "<": "\\u003c",
     ">": "\\u003e",
@@ -33,7 +34,7 @@ _ESCAPES = {
 
 def render_page(data: Mapping[str, Any], *, live: bool = False) -> str:
     """The whole page; a ``live`` one asks where it came from for ``data.json`` from then on."""
-    style, script = asset("page.css"), _script()
+    style, script = _style(), _script()
     title = html.escape(f"{data['run']}: quality and joules")
     return _TEMPLATE.format(
         policy=content_policy(live=live),
@@ -72,7 +73,7 @@ def content_policy(*, live: bool) -> str:
     connect = "'self'" if live else "'none'"
     return (
         f"default-src 'none'; script-src '{_hash(_script())}'; "
-        f"style-src '{_hash(asset('page.css'))}'; connect-src {connect}; base-uri 'none'; "
+        f"style-src '{_hash(_style())}'; connect-src {connect}; base-uri 'none'; "
         f"form-action 'none'"
     )
 
@@ -81,6 +82,19 @@ def content_policy(*, live: bool) -> str:
 def asset(name: str) -> str:
     """A file of the page, as it is in the package."""
     return (files("nas.reporting") / "assets" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _style() -> str:
+    """The style sheet, with a rule for each role's colour on light and on dark paper."""
+    light, dark = (
+        "\n".join(f".role-{role} {{ --mark: {colour}; }}" for role, colour in colours)
+        for colours in (
+            [(role, colour.light) for role, colour in COLOURS.items()],
+            [(role, colour.dark) for role, colour in COLOURS.items()],
+        )
+    )
+    return f"{asset('page.css')}{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
 
 
 @cache
