@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.analysis.history import History, history_of
+from nas.analysis.history import history_of
 from nas.analysis.importance import importance_of
 from nas.analysis.predictions import predictions_of
 from nas.charts.architecture import architecture_chart
@@ -38,7 +38,9 @@ def charts_of(run: Run, name: str, trial: int | None = None) -> tuple[Chart, ...
         history = history_of(run)
         if history is None:
             raise ValueError("the plot must have a front to show, and there is none yet")
-        return charts_of_history(run, history, label)
+        corner = corner_text(history.objectives, history.reference, run.metric)
+        title = f"hypervolume (quality × decades)\nreference point {corner}"
+        return progress_charts(history, title, f"joules spent by the search ({label})")
     chart = predictions_chart(
         predictions_of(run.trials()),
         confidence=run.config.gate.confidence,
@@ -46,13 +48,6 @@ def charts_of(run: Run, name: str, trial: int | None = None) -> tuple[Chart, ...
         unit=run.unit,
     )
     return (chart,)
-
-
-def charts_of_history(run: Run, history: History, label: str) -> tuple[Chart, ...]:
-    """The progress of ``run`` by trials and by joules, whose meter is ``label``."""
-    corner = corner_text(history.objectives, history.reference, run.metric)
-    title = f"hypervolume (quality × decades)\nreference point {corner}"
-    return progress_charts(history, title, f"joules spent by the search ({label})")
 
 
 def is_estimate(run: Run) -> bool:

@@ -11,7 +11,7 @@ from nas.cli.options.formats import add_formats, render_csv, render_markdown
 from nas.cli.options.storage import loaded_pair
 from nas.cli.output.account import corner_text, meter_label
 from nas.cli.output.tables import render_columns
-from nas.cli.output.units import format_joules
+from nas.core.units import format_interval
 from nas.tasks.base.metric import ACCURACY, get_metric
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def _rows(found: RunsCompared) -> list[tuple[str, ...]]:
                     side.label,
                     str(m.trial),
                     get_metric(m.metric).text(m.quality, m.quality_se),
-                    f"{format_joules(m.energy_j)} "
-                    f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]",
+                    format_interval(m.energy_j, m.energy_low_j, m.energy_high_j),
                     m.architecture_text,
                     " ".join(f"{other.label}{trial}" for trial in by),
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from nas.cli.output.units import format_bytes, format_joules, uses
+from nas.core.units import format_bytes, format_joules
 from nas.tasks.base.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
@@ -66,11 +66,12 @@ def saving_text(summary: SearchSummary) -> str:
     """Render what the search saves against its baseline; empty without a baseline."""
     saving = summary.saving
     if saving is not None:
+        uses = "inferences" if summary.unit == "sample" else f"{summary.unit}s"
         return (
             f"trial {saving.better_trial} is at least as accurate as the baseline "
             f"(trial {saving.baseline_trial}) on validation data with {saving.ratio:.1f}x fewer "
             f"joules; that pays for the search after {saving.inferences_to_break_even:,.0f} "
-            f"{uses(summary.unit)}"
+            f"{uses}"
         )
     if summary.baseline_trial is None:
         return ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.cli.output.account import meter_label
 from nas.cli.output.tables import render_columns
-from nas.cli.output.units import format_joules
+from nas.core.units import format_joules
 
 if TYPE_CHECKING:
     from predictors.campaign.failures import Failure

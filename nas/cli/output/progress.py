@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from nas.cli.output.units import format_joules
+from nas.core.units import format_joules
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -13,7 +13,7 @@ from nas.cli.commands.search import _warm_start_notes as warm_start_notes
 from nas.cli.main import build_parser, main
 from nas.cli.options.search_config import INHERIT_SHARE
 from nas.cli.options.search_config import config_of as search_config
-from nas.cli.output.units import format_joules, parse_joules
+from nas.core.units import format_joules, parse_joules
 from nas.records.config import SearchConfig
 from nas.store import run as run_module
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
