@@ -16,9 +16,11 @@ _CHARACTERS = 30
 
 
 def architecture_chart(
-    architecture: Architecture, workload: Workload, title: str, device: str
+    architecture: Architecture, workload: Workload | None, title: str, device: str
 ) -> Chart:
     """The blocks of an architecture; a band behind them is the residual stream.
+
+    The input has its shape if ``workload`` is known.
 
     Raises:
         ValueError: there are too many different layers to draw.
@@ -31,10 +33,10 @@ def architecture_chart(
     d_model, rows = architecture.d_model, len(blocks) + 2
     widest = max(d_model, *(block.width for block in blocks))
     patch = architecture.patch_size
-    shape = "x".join(map(str, workload.input_shape))
+    shape = "" if workload is None else f" of {'x'.join(map(str, workload.input_shape))}"
     patches = f"patches of {patch}, " if patch > 1 else ""
     texts = [
-        *_beside(0, widest, f"embedding of {shape}", f"{patches}{d_model} wide"),
+        *_beside(0, widest, f"embedding{shape}", f"{patches}{d_model} wide"),
         *_beside(rows - 1, widest, "norm and head", ""),
     ]
     for row, block in enumerate(blocks, 1):

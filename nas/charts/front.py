@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from nas.charts.axis import joule_axis, quality_axis, quality_range
 from nas.charts.chart import Chart, Line, Mark, Series, decades, mark
 from nas.records.trial import TrialRecord, judged
 from nas.store.run import Run
+
+# More ticks than this at the bottom cannot be told apart.
+_MOST_DROPPED = 2000
 
 
 def energy_range(record: TrialRecord) -> tuple[float, float, float]:
@@ -36,6 +40,7 @@ def front_chart(run: Run, meter_label: str) -> Chart:
     if not shown:
         raise ValueError("the plot must have a complete trial to show, and there is none")
     dropped = [r for r in records if r.state == "dropped" and r.predicted_energy_j]
+    dropped = dropped[:: math.ceil(len(dropped) / _MOST_DROPPED) or 1]
     qualities = [(r.quality or 0.0, r.quality_se or 0.0) for r in shown]
     at_predicted = [r.predicted_energy_j or 0.0 for r in dropped]
     x = joule_axis(
@@ -51,7 +56,7 @@ def front_chart(run: Run, meter_label: str) -> Chart:
         )
         for r, quality in zip(shown, qualities, strict=True)
     }
-    on_front = {member.trial for member in run.front()}
+    on_front = {record.number for record in run.config.goals.front(records)}
 
     def of(numbers: set[int]) -> tuple[Mark, ...]:
         return tuple(sorted((marks[n] for n in numbers & marks.keys()), key=lambda m: m.x))

@@ -182,7 +182,8 @@ def _trial(run: Run, record: TrialRecord, member: FrontMember | None) -> dict[st
         ("memory, counted", _text(record.peak_memory_bytes, "{}", format_bytes)),
         ("evaluations", f"mean of {n}" if n > 1 else None),
     ]
-    chart = architecture_chart(record.architecture, run.workload, what, device)
+    # The task's own workload would need its data.
+    chart = architecture_chart(record.architecture, run.stored_workload, what, device)
     return {
         "trial": record.number,
         "on_front": member is not None,

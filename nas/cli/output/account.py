@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from nas.core.units import format_bytes, format_joules
+from nas.core.units import format_bytes, format_joules, format_milliseconds
 from nas.tasks.base.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def corner_text(objectives: Sequence[str], reference: Sequence[float], metric: M
     units: dict[str, Callable[[float], str]] = {
         "quality": lambda v: metric.text(v, digits=1),
         "joules": format_joules,
-        "latency": lambda v: f"{v * 1e3:.3g} ms",
+        "latency": format_milliseconds,
         "params": lambda v: f"{v:,.0f} parameters",
         "memory": format_bytes,
     }
