@@ -19,7 +19,7 @@ from nas.charts.chart import COLOURS
 from nas.cli.main import main
 from nas.core.units import format_interval, format_joules
 from nas.reporting.data import page_data
-from nas.reporting.page import embedded, render_page, write_page
+from nas.reporting.page import SCRIPTS, asset, embedded, render_page, write_page
 from nas.reporting.server import serve
 from nas.store.run import go_on
 from nas.tasks.base.metric import BITS_PER_BYTE
@@ -72,6 +72,11 @@ def test_the_page_needs_no_other_file_and_no_network(data):
     assert set(re.findall(r"https?://[^\s\"'`)]+", text)) == {"http://www.w3.org/2000/svg"}
     assert "innerHTML" not in script and "eval(" not in script
     assert "connect-src 'none'" in text and "connect-src 'self'" in render_page(data, live=True)
+
+
+def test_the_script_makes_no_ticks_and_no_texts_of_joules():
+    script = "".join(map(asset, SCRIPTS))
+    assert not re.search(r"Math\.log|Math\.floor|toPrecision|toFixed|[mkµn]J|1e-?\d", script)
 
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>"
