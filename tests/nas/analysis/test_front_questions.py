@@ -118,7 +118,7 @@ def test_few_members_and_markdown(run, capsys):
     lines = asked(capsys, "front", run.folder, "--markdown").splitlines()
     head = lines[0].strip("| ").split(" | ")
     assert lines[1].replace("-", "").replace(":", "").replace("|", "").strip() == ""
-    assert len(lines) == len(whole) + 2 and head[:2] == ["trial", "quality"]
+    assert len(lines) == len(whole) + 2 and head[:2] == ["trial", "accuracy"]
     assert all(line.count(" | ") == len(head) - 1 for line in lines[: len(whole) + 2])
 
 
