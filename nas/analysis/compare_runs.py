@@ -38,7 +38,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class RunsCompared:
-    """Two fronts side by side, with what the figures must be read with.
+    """Two fronts side by side, with notes on what does not compare.
 
     ``reference`` has a value for each of ``objectives`` in their own units; where it is not
     ``given`` by both searches it is a tenth of the joint extent beyond the worst of both fronts.
@@ -114,7 +114,7 @@ def _side(
     covers: float,
     beaten: Sequence[Sequence[int]],
 ) -> Side:
-    # Of joules that are measured, where any are.
+    # A measured member describes the front, if there is one.
     first = next((m for m in front if m.joules == "measured"), front.members[0])
     return Side(
         label=label,
@@ -136,7 +136,7 @@ def _side(
 
 
 def _notes(a: Run, b: Run, sides: Sequence[Side], same_costs: bool) -> list[str]:
-    """What does not compare as it stands."""
+    """Return what does not compare between the two fronts."""
     found = []
     one, two = sides
     if not same_costs:

@@ -1,4 +1,4 @@
-"""Why a trial is on the front, or is not: who dominates it, what was predicted, what differs."""
+"""Why a trial is on the front or not: its dominators, its prediction, and differing genes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from search_spaces.architecture.simulated import describe_on
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import encode
 
-# What keeps a trial off the front, or that nothing does.
+# The place of a trial, or the reason why it is not on the front.
 Why = Literal[
     "on the front",
     "dominated",
@@ -34,7 +34,7 @@ Why = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """A gene that two architectures differ in."""
+    """A gene with different values in two architectures."""
 
     name: str
     this: Any
@@ -45,8 +45,8 @@ class Knob:
 class Dominator:
     """A trial that is at least as good in every objective, and better in one.
 
-    ``quality_gain`` is how much more accurate it is, ``joules_ratio`` how many times fewer joules
-    it needs, ``cost_ratios`` likewise for further objectives, by name.
+    ``quality_gain`` is the difference in quality. ``joules_ratio`` is the explained trial's joules
+    divided by its own, and ``cost_ratios`` the same of each further objective.
     """
 
     trial: int
@@ -59,7 +59,7 @@ class Dominator:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A limit that a trial breaks: its value and what was allowed."""
+    """A constraint that a trial violates: its value and the allowed one."""
 
     limit: str
     value: float
@@ -68,17 +68,16 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What is known of one trial's place.
+    """The place of one trial, with its figures and dominators.
 
-    ``reason`` is the search's own, of trials that did not complete. Predicted joules are what the
-    gate said before any training, with its interval at ``confidence``; ``inside`` says whether the
-    measured joules lie in it. ``front_probability`` is how likely no other trial truly dominates
-    it (``nas.pareto.uncertainty``). ``needed_quality`` and ``needed_energy_j`` are what would put
-    it on the front, the other figures as they are: more accurate than the one, or fewer joules
-    than the other; ``None`` for a trial that is there, or where further objectives are searched.
-    Energies are joules per ``unit``. ``flags`` say what went wrong while they were measured,
-    ``limits`` are those of the board in words.
-    Dominators on the front come first, those of the fewest joules before others.
+    ``reason`` is recorded by the search for trials that did not complete. The gate predicted
+    joules before training, with an interval at ``confidence``; ``inside`` is true if the interval
+    contains the measured joules. ``front_probability`` is P(Pareto) (``nas.pareto.uncertainty``).
+    A quality above ``needed_quality``, or joules below ``needed_energy_j``, would put the trial on
+    the front with its other figures unchanged; both are ``None`` for a trial on the front, or with
+    further objectives. Energies are joules per ``unit``. ``flags`` name problems of the
+    measurement, and ``limits`` describes those of the board.
+    Dominators on the front come first, in ascending order of joules.
     """
 
     trial: int
@@ -116,7 +115,7 @@ class Explanation:
 
 
 def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
-    """Why trial ``number`` of ``run`` is where it is; at most ``most`` dominators are told of.
+    """Explain the place of trial ``number`` of ``run``, with at most ``most`` dominators.
 
     Raises:
         ValueError: there is no such trial.
@@ -174,7 +173,7 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
 
 
 def differing_knobs(this: Architecture, other: Architecture, space: SearchSpace) -> list[Knob]:
-    """The genes by which two members of ``space`` differ, of layers that both have."""
+    """Return the genes that differ between two members of ``space``, of layers in both."""
     mine, theirs = _genes(this, space), _genes(other, space)
     return [
         Knob(name, value, theirs[name])
@@ -184,7 +183,7 @@ def differing_knobs(this: Architecture, other: Architecture, space: SearchSpace)
 
 
 def _genes(architecture: Architecture, space: SearchSpace) -> Mapping[str, Any]:
-    """Those that matter: ``encode`` gives layers beyond the depth a value as well."""
+    """Return the genes of layers within the depth; ``encode`` has values for all layers."""
     depths = [len(stack) for stack in architecture.stacks]
     absent = tuple(
         f"{stack.layer}{i}."

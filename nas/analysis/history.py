@@ -1,4 +1,4 @@
-"""How a search went: hypervolume against evaluations and joules, in the order trials ended."""
+"""The history of a search: hypervolume by evaluations and joules, in the order trials ended."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from nas.store.run import Run
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The search when a trial had ended.
+    """The state of a search at the end of a trial.
 
-    ``evaluations`` counts trials that were trained, ``spent_energy_j`` all joules until then, a
-    teacher's and a supernet's first; ``elapsed_s`` is since the first trial ended.
+    ``evaluations`` counts trained trials. ``spent_energy_j`` is all joules until then, those of a
+    teacher and a supernet included. ``elapsed_s`` counts from the end of the first trial.
     """
 
     trial: int
@@ -39,10 +39,10 @@ class History:
 
 
 def history_of(run: Run) -> History | None:
-    """The history of ``run``, ``None`` before there is a front.
+    """Return the history of ``run``, ``None`` before there is a front.
 
-    The corner is the search's own, or the one that its last front gives, for all steps. Trials
-    that are not compared (inherited weights beside fine-tuned ones) cost joules and add nothing.
+    All steps have the reference point of the search, or else that of its last front. Trials that
+    are not compared (inherited weights beside fine-tuned ones) cost joules and add no volume.
     """
     records, goals = run.trials(), run.config.goals
     volume = volume_of(records, goals)

@@ -1,11 +1,11 @@
-"""Which genes buy joules and quality, by a run's own trials: grouped permutation importance.
+"""Importance of genes for joules and quality in a run: grouped permutation importance.
 
 A forest of extremely randomised trees (Geurts et al. 2006) learns the logarithm of joules, or
-quality, from genes. Each is predicted from trials that its forest did not see, in five folds;
-then the values of one gene, those of all layers together, are shuffled among the trials left out
+quality, from genes. Predictions are out-of-fold, in five folds; then the values of one gene, those
+of all layers together, are shuffled among the held-out trials
 (Breiman 2001; on groups Gregorutti et al. 2015). A gene's importance is how much of the variance
-is no longer explained. A search does not draw genes independently, so that genes which went
-together share what either buys; and what the trials vary little in cannot show.
+is no longer explained. A search does not draw genes independently: correlated genes share their
+importance, and a gene that hardly varies has none.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from search_spaces.space.encoding import encode
 
 Array = NDArray[np.float64]
 
-# Fewer trials than this say nothing that holds.
+# Importances of fewer trials are not reliable.
 LEAST_TRIALS = 10
-# More would take minutes and say the same.
+# More would take minutes with the same result.
 _MOST_TRIALS = 2000
 _FOLDS = 5
 _SHUFFLES = 10
@@ -37,7 +37,7 @@ _TREES = 100
 
 @dataclass(frozen=True, slots=True)
 class GeneImportance:
-    """Of one gene: the share of variance that its values explain, and the spread of shuffles."""
+    """One gene: the share of variance that it explains, and its deviation over shuffles."""
 
     gene: str
     joules: float
@@ -48,10 +48,10 @@ class GeneImportance:
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """Genes by what they buy in joules, the most first.
+    """Genes by their importance for joules, the most important first.
 
-    ``joules_r2`` and ``quality_r2`` are shares of variance explained for trials not learned from:
-    where one is near 0 or below, that figure's importances mean nothing.
+    ``joules_r2`` and ``quality_r2`` are shares of variance explained in held-out trials. Near 0 or
+    below, the importances for that target mean nothing.
     """
 
     genes: tuple[GeneImportance, ...]

@@ -1,4 +1,4 @@
-"""What was predicted of trials before they were trained, against what was measured of them."""
+"""Joules predicted before training, against measured ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Coverage:
 
 
 def predictions_of(records: Sequence[Trial]) -> list[Predicted]:
-    """Of each trial that was predicted and then measured; finalists would be counted twice."""
+    """Return each trial that was predicted and measured, except finalists, counted already."""
     found = []
     for r in records:
         reading, predicted = r.reading, r.prediction

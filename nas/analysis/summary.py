@@ -1,4 +1,4 @@
-"""What a search cost and what it saves: counts, the gate's audit, joules, carbon, break-even."""
+"""The account of a search: counts, the gate's audit, joules, carbon, saving, break-even."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nas.evaluation.fidelity import Fidelity, fidelity_of
 from nas.evaluation.supernet_weights import spent_before
 from nas.pareto.hypervolume import hypervolume, reference_point
+from nas.pareto.lifetime import JOULES_PER_KWH
 from nas.records.config import LARGEST
 from nas.records.goals import Goals
 from nas.records.spent import spent_in
@@ -21,17 +22,14 @@ from nas.searching.device_account import device_energy_j
 from nas.searching.gating.gate import AuditSummary, audit_summary
 from nas.store.run import Run
 
-_JOULES_PER_KWH = 3.6e6
-
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """What the search found against a baseline: the fewest joules at no less quality.
+    """The trial of fewest joules with at least the quality of a baseline.
 
-    Other baselines are no answer: the user had them before.
-
-    Energies are per unit of the workload (a sample, or a token of a phase), of which
-    ``inferences_to_break_even`` pay back the search's own joules.
+    It is never a baseline itself, which the user had before the search. Energies are per unit of
+    the workload (a sample, or a token of a phase); ``inferences_to_break_even`` units save the
+    joules of the search.
     """
 
     baseline_trial: int
@@ -42,7 +40,7 @@ class Saving:
 
     @property
     def ratio(self) -> float:
-        """How many times fewer joules per unit."""
+        """The baseline's joules divided by the better trial's."""
         return self.baseline_energy_j / self.better_energy_j
 
 
@@ -65,18 +63,15 @@ class SearchSummary:
     """The account of one search. Energies are in joules, carbon in grams of CO2 equivalent.
 
     ``refined`` counts evaluations after the search, of trials whose place was unsure.
-    ``stopped`` trials were ended early; ``stopped_saved_s`` and ``stopped_saved_j`` estimate what
-    their training would have taken more, at the rate that it had, measuring left out;
-    ``None`` where that is not known of each.
+    ``stopped_saved_s`` and ``stopped_saved_j`` estimate the rest of the training of ``stopped``
+    trials at their own rate, measuring excluded; ``None`` if the rate of one is unknown.
 
-    ``teacher_energy_j`` is what training a teacher took, ``None`` where there is none, likewise
-    ``supernet_energy_j``. Of a search by a supernet ``complete`` and the like count finalists too,
-    ``finalists`` are those that were fine-tuned and measured, and ``fidelity`` says how well
-    inherited qualities rank them.
-    ``idle_energy_j`` is what the device drew beside all that, ``None`` where that
-    cannot be seen (estimates, remote clusters). ``baseline_trial`` is what ``saving`` is
-    named against, ``None`` where there is no baseline; ``saving`` is ``None`` where no trial is
-    as accurate with fewer joules. ``unit`` is what those of a trial are named per.
+    ``teacher_energy_j`` and ``supernet_energy_j`` are the joules of their training, ``None``
+    without one. With a supernet, ``complete`` and other counts include ``finalists``, which were
+    fine-tuned and measured, and ``fidelity`` is the rank correlation of inherited qualities.
+    ``idle_energy_j`` is the rest of the device's joules, ``None`` if it was not measured
+    (estimates, remote clusters). ``saving`` is relative to ``baseline_trial``, and ``None`` if no
+    trial is as accurate with fewer joules. Joules of a trial are per ``unit``.
     """
 
     finished: bool
@@ -108,7 +103,7 @@ class SearchSummary:
 
     @property
     def spent_energy_j(self) -> float:
-        """All joules that are known of."""
+        """The sum of all known joules."""
         known = (
             self.train_energy_j,
             self.measure_energy_j,
@@ -127,8 +122,8 @@ def summarise(
 ) -> SearchSummary:
     """The account of ``run`` as it stands.
 
-    ``baseline`` is the trial that savings are named against, by default the search's first
-    baseline; ``carbon_g_per_kwh`` takes the place of the search's own.
+    Savings are relative to the trial ``baseline``, by default the first baseline of the search;
+    ``carbon_g_per_kwh`` replaces that of the search.
 
     Raises:
         ValueError: the baseline is no complete trial, or the carbon intensity is not above 0.
@@ -155,7 +150,7 @@ def summarise(
     teacher = run.teacher()
     teacher_j = None if teacher is None else teacher.energy_j
     if teacher is None and run.config.teacher == LARGEST:
-        # Its training was interrupted, or still lasts.
+        # Its training was interrupted, or continues.
         begun = spent_in(run.teacher_folder)
         teacher_j = None if begun is None else begun.train_energy_j
     busy_j = train_j + measure_j + (teacher_j or 0.0) + (supernet_j or 0.0)
@@ -181,7 +176,7 @@ def summarise(
         finalists=sum(r.state == "complete" and r.finalist_of is not None for r in records),
         fidelity=fidelity_of(records),
         idle_energy_j=idle_j,
-        carbon_g=spent_j / _JOULES_PER_KWH * intensity,
+        carbon_g=spent_j / JOULES_PER_KWH * intensity,
         carbon_g_per_kwh=intensity,
         meter=readings[0].meter if readings else run.meter,
         is_estimate=any(reading.is_estimate for reading in (*readings, *further)),
@@ -220,7 +215,7 @@ def volume_losses(values: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
 def _stopped_saved(
     records: Sequence[Trial], field: Literal["duration_s", "train_energy_j"]
 ) -> float | None:
-    """What stopped trials would have spent more of ``field``, ``None`` where that is unknown."""
+    """Estimate the rest of ``field`` of stopped trials, ``None`` if it is unknown."""
     total = 0.0
     for record in records:
         if record.state != "stopped":
@@ -247,7 +242,7 @@ def _saving(records: Sequence[Trial], baseline: Trial, spent_j: float) -> Saving
     rivals = [
         (r.objectives[1], r.number)
         for r in judged(records)
-        # What the user gave is not what the search gained, however good it is.
+        # A baseline is no gain of the search, however good it is.
         if not r.baseline and r.objectives[0] >= quality and r.objectives[1] < baseline_j
     ]
     if not rivals:

@@ -18,8 +18,9 @@ Quantity = float | str
 
 _JOULES = (("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9))
 _SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
-# Keys are normalised as texts are: of both letters of micro one is left, U+03BC.
-_JOULE_SCALES = {"": 1.0, **{unit.replace("µ", "μ"): x for unit, x in _JOULES}, "uJ": 1e-6}
+_WEIGHTS = (("t", 1e6), ("kg", 1e3), ("g", 1.0), ("mg", 1e-3))
+# Joules of each unit that is read, under NFKC: both letters of micro are U+03BC.
+JOULE_UNITS = {"": 1.0, **{unit.replace("µ", "μ"): x for unit, x in _JOULES}, "uJ": 1e-6}
 _BYTE_SCALES = {
     **{"": 1.0, "B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12},
     **{"KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40},
@@ -38,7 +39,7 @@ def parse_joules(value: Quantity, name: str = "joules") -> float:
     Raises:
         ValueError: not a number above zero, or an unknown unit.
     """
-    return _parsed(value, _JOULE_SCALES, name, "J, kJ, mJ, uJ or nJ")
+    return _parsed(value, JOULE_UNITS, name, "J, kJ, mJ, uJ or nJ")
 
 
 def parse_seconds(value: Quantity, name: str = "seconds", *, plain_s: float = 1.0) -> float:
@@ -107,6 +108,19 @@ def _parsed(value: Quantity, scales: Mapping[str, float], name: str, units: str)
 def format_joules(energy_j: float) -> str:
     """Three digits with the unit that fits, such as ``1.25 mJ``."""
     return _formatted(energy_j, _JOULES, "J")
+
+
+def format_interval(energy_j: float, low_j: float | None, high_j: float | None) -> str:
+    """Joules with their interval, such as ``1.25 mJ [1.2 mJ, 1.3 mJ]``."""
+    text = format_joules(energy_j)
+    if low_j is None or high_j is None:
+        return text
+    return f"{text} [{format_joules(low_j)}, {format_joules(high_j)}]"
+
+
+def format_grams(grams: float) -> str:
+    """Three digits with the unit that fits, such as ``1.25 kg``."""
+    return f"{grams:.2g} g" if grams < 1e-3 else _formatted(grams, _WEIGHTS, "mg")
 
 
 def format_bytes(size_bytes: float) -> str:

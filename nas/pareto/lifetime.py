@@ -1,4 +1,4 @@
-"""What a model costs over its life: training it once, then every inference."""
+"""Lifetime joules of a model: its training, then every inference."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ JOULES_PER_KWH = 3.6e6
 class Lifetime:
     """Joules and grams of CO2 equivalent of one member over ``inferences`` samples.
 
-    Of tokens, where joules are per token.
-    ``training_energy_j`` is what its own weights took, a shared teacher or supernet included;
-    ``inferences_to_break_even`` after how many of them it has paid back the whole search against
-    the baseline, ``None`` without a baseline or where it needs no fewer joules than that one.
+    With joules per token, ``inferences`` are tokens. ``training_energy_j`` includes a shared
+    teacher or supernet. After ``inferences_to_break_even``, the joules of the whole search are
+    saved against the baseline; ``None`` without a baseline or a saving.
     """
 
     trial: int
@@ -45,19 +44,18 @@ def lifetimes(
 ) -> list[Lifetime]:
     """The lifetimes of ``members``, the fewest joules first.
 
-    The search's own joules are the same whichever member is used, so they are no part of a
-    lifetime; they are what ``inferences_to_break_even`` pays back.
+    The joules of the search are the same for every member, so lifetimes exclude them.
 
     Args:
-        members: Those to compare; each must know what its training took.
+        members: Members with known training joules.
         inferences: Samples (or tokens) over the whole life.
         carbon_g_per_kwh: Carbon intensity of the electricity.
-        search_energy_j: All that the search spent.
-        shared_energy_j: What a teacher or supernet took that each member's weights came of.
-        baseline_energy_j: Joules per unit of what is used otherwise.
+        search_energy_j: All joules of the search.
+        shared_energy_j: Joules of the teacher or supernet that every member depends on.
+        baseline_energy_j: Joules per unit of the baseline.
 
     Raises:
-        ValueError: ``inferences`` is not above 0, or a member's training was not accounted for.
+        ValueError: ``inferences`` is not above 0, or a member's training joules are unknown.
     """
     if not (math.isfinite(inferences) and inferences > 0):
         raise ValueError(f"inferences must be finite and > 0, got {inferences!r}")

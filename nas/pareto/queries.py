@@ -1,4 +1,4 @@
-"""Ask a front: the best under a budget, the cheapest that is good enough, the recommended one."""
+"""Queries of a front: the best within a budget, the cheapest that is good enough, the knee."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KNEE_HEIGHT = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What trials are compared by; units and meanings are those of ``FrontMember``."""
+    """The compared figures of a trial; units and meanings are those of ``FrontMember``."""
 
     trial: int
     quality: float
@@ -37,7 +37,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class FrontMember:
-    """One architecture of a front, with what was measured of it.
+    """One architecture of a front with its measurements.
 
     ``quality`` is of the validation split, by which members are chosen; ``test_quality`` is
     shown beside it and never chosen by. Energies are joules per ``unit``; the interval is 95%.
@@ -181,7 +181,9 @@ class Front:
         """
         fit = self.within(max_joules=max_joules, min_quality=min_quality).members
         if not self.members:
-            raise ValueError("the front must have a member, and no trial is complete yet")
+            raise ValueError(
+                "the front is empty: no trial is complete that satisfies every constraint"
+            )
         if not fit:
             least, most = self.members[0], max(self.members, key=lambda m: m.quality)
             most_j, share = self._read(max_joules, min_quality)
@@ -232,15 +234,14 @@ class Front:
         return min(near, key=lambda m: (m.energy_j, -m.quality, m.trial))
 
     def knee(self) -> FrontMember | None:
-        """The member where quality stops paying, ``None`` where the front has no such place.
+        """The member after which more joules add little quality, ``None`` without such a place.
 
         It is the one farthest above the straight line between the two ends of the front, with
         quality in the metric's own unit and the logarithm of joules each scaled to [0, 1] (Das
         1999, "On characterizing the knee of the Pareto curve"). It is a knee only if it lies
         above that line by more than ``KNEE_HEIGHT`` of the front's extent, and by more than its
-        own standard error: of one or two members, and of a straight or convex front, there is
-        none. Further objectives are not looked at: of more than two, members are those of the
-        front of quality and joules.
+        own standard error. A front of one or two members, or a straight or convex one, has none.
+        With further objectives it is the knee of the front of quality and joules alone.
         """
         if self.costs:
             return Front.of(self.members).knee()
@@ -262,8 +263,8 @@ class Front:
     def diverse(self, k: int) -> Front:
         """``k`` members spread over the whole front (``nas.pareto.spread``), or all if fewer.
 
-        Of one, the recommended one: it has nothing to be far from. Quality and the logarithms of
-        joules and costs count alike.
+        One is the recommended member. Quality and the logarithms of joules and costs count
+        alike.
 
         Raises:
             ValueError: ``k`` is below 1.
@@ -292,7 +293,7 @@ def chances(
     members: Sequence[Figures | FrontMember], costs: Sequence[str] = ()
 ) -> NDArray[np.float64]:
     """Return P(Pareto) of each among all of them, shape ``(N,)``; see ``Front.of``."""
-    # Column by column: of a hundred thousand, calls for each would take the longest.
+    # By columns, because calls for each of a hundred thousand members dominate the time.
     energies = np.array([[m.energy_j, m.energy_low_j, m.energy_high_j] for m in members])
     energy_j, low_j, high_j = energies.reshape(-1, 3).T
     # Standard deviation of the logarithm of the joules, from their 95% interval.
@@ -301,7 +302,7 @@ def chances(
     deviations = [np.array([m.quality_se for m in members]), log_sd]
     for name in costs:
         values.append(np.log(np.array([_cost(m, name) for m in members], dtype=np.float64)))
-        # Latency comes of the windows that joules come of; counts have no error.
+        # Latency is measured in the same windows as joules; counts have no error.
         deviations.append(log_sd * (name == "latency"))
     return front_probabilities(
         np.column_stack(values),
@@ -314,7 +315,7 @@ _FIELDS = {"latency": "latency_s", "params": "params", "memory": "peak_memory_by
 
 
 def _score(member: FrontMember) -> float:
-    """Quality in the metric's own unit, where it is known."""
+    """Quality in the metric's own unit, if it is known."""
     return member.quality if member.score is None else member.score
 
 

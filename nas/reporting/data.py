@@ -1,21 +1,34 @@
-"""What the page shows of a run, as plain data."""
+"""The data of the page: texts, charts and the values that its filters compare."""
 
 from __future__ import annotations
 
 import datetime
 import hashlib
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
-from nas.analysis.history import history_of
-from nas.analysis.predictions import coverage_of, predictions_of
+from nas.analysis.history import History, history_of
 from nas.analysis.summary import SearchSummary, summarise
+from nas.charts.architecture import architecture_chart
+from nas.charts.axis import position
+from nas.charts.chart import Axis, Chart, Series, box
+from nas.charts.front import energy_range
+from nas.charts.of_run import charts_of, is_estimate
+from nas.charts.progress import fidelity_chart
+from nas.cli.output.account import meter_label, render_fidelity, saving_text
+from nas.cli.output.front_table import PARETO_NOTE, condition_notes, front_columns
+from nas.core.units import (
+    JOULE_UNITS,
+    format_bytes,
+    format_grams,
+    format_interval,
+    format_joules,
+    format_milliseconds,
+)
 from nas.core.versions import of_all
-from nas.pareto.queries import FrontMember
-from nas.plots.axis import joule_frame, quality_axis
-from nas.plots.blocks import blocks_of
+from nas.pareto.queries import Front, FrontMember
 from nas.records.trial import Trial, judged
 from nas.store.run import Run
 from nas.tasks.base.metric import Metric
@@ -23,184 +36,257 @@ from search_spaces.architecture.simulated import describe_on
 
 SCHEMA_VERSION = 1
 
+# A name and its text, in the order of display.
+Rows = list[tuple[str, str]]
 
-def page_data(run: Run) -> dict[str, Any]:
+
+def page_data(run: Run, *, with_importance: bool = False) -> dict[str, Any]:
     """All that the page shows of ``run`` as it stands; energies in joules per ``unit``.
 
-    ``version`` changes exactly when anything else but the time does.
+    ``version`` changes exactly when anything else but the time does. The importance of genes takes
+    seconds to compute.
 
     Raises:
         StorageError: the study cannot be opened.
     """
-    records, summary = run.trials(), summarise(run)
-    front = {member.trial: member for member in run.front()}
-    shown = {record.number for record in judged(records)}
-    history = history_of(run)
-    coverage = coverage_of(predictions_of(records))
-    device = run.config.measured_device
-    trials = [_trial(r, device, front.get(r.number), r.number in shown) for r in records]
+    records, summary, front, history = run.trials(), summarise(run), run.front(), history_of(run)
+    shown = [r for r in judged(records) if r.energy_j]
+    members = {member.trial: member for member in front}
+    names = ("front", "progress", "predictions", *(["importance"] if with_importance else []))
     data: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "run": run.folder.resolve().name,
-        "task": run.task,
-        "metric": {"name": run.metric.name, "scale": run.metric.scale},
-        "axis": _axis(run.metric, trials),
-        "unit": run.unit,
-        "space": run.config.space.name,
-        "started": run.started,
-        "trials_asked": run.config.trials,
-        "costs": list(run.config.goals.costs),
-        "summary": summary.to_dict() | {"spent_energy_j": summary.spent_energy_j},
-        "trials": trials,
-        "history": None if history is None else asdict(history),
-        "coverage": None
-        if coverage is None
-        else asdict(coverage) | {"asked": run.config.gate.confidence},
-        "fidelity": _fidelity(records),
-        "fidelity_axis": _fidelity_axis(run.metric, _fidelity(records)),
-        "provenance": _provenance(run, records, summary),
+        "texts": _texts(run, summary, history),
+        "is_estimate": is_estimate(run),
+        "filter": _filter(run.metric, run.unit),
+        "tiles": _tiles(run, summary, front),
+        "charts": {name: _charts(run, name) for name in names}
+        | {"fidelity": _dicts(fidelity_chart(records, run.metric))},
+        "trials": [_trial(run, record, members.get(record.number)) for record in shown],
+        "members": _members(front),
+        "account": _account(summary),
+        "provenance": _provenance(run, records),
     }
     text = json.dumps(data, sort_keys=True, allow_nan=False)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return data | {"version": hashlib.sha256(text.encode()).hexdigest()[:16], "written": now}
 
 
-def _trial(
-    record: Trial, device: str, member: FrontMember | None, is_shown: bool
-) -> dict[str, Any]:
-    """One trial; ``place`` says what it is in the picture."""
-    reading, energy_j, prediction = record.reading, record.energy_j, record.prediction
-    energy = record.energy or prediction
-    place = "trained" if is_shown else record.state
+def _charts(run: Run, name: str) -> list[dict[str, Any]]:
+    """The charts of that name; none if the run has too few trials for them."""
+    try:
+        return _dicts(*charts_of(run, name))
+    except ValueError:
+        return []
+
+
+def _dicts(*charts: Chart | None) -> list[dict[str, Any]]:
+    return [chart.to_dict() for chart in charts if chart is not None]
+
+
+def _texts(run: Run, summary: SearchSummary, history: History | None) -> dict[str, str]:
+    """Texts of single elements, by the element's identifier."""
+    metric, device = run.metric, run.config.measured_device
+    on = device if run.measured_on is None else f"{run.measured_on} ({device})"
+    state = "search ended" if summary.finished else f"{summary.in_flight} trials in flight"
+    elapsed_s = history.steps[-1].elapsed_s if history is not None else None
     return {
-        "trial": record.number,
-        "place": "front" if member is not None else place,
-        "state": record.state,
-        "text": describe_on(record.architecture, device),
-        "blocks": [] if record.state == "dropped" else _blocks(record, device),
-        "d_model": record.architecture.d_model,
-        "quality": record.quality,
-        "quality_se": record.quality_se,
-        "test_quality": record.test_quality,
-        "energy_j": energy_j,
-        "energy_low_j": None if energy is None else energy.low,
-        "energy_high_j": None if energy is None else energy.high,
-        "joules": "predicted" if reading is None else "measured",
-        "is_estimate": reading is None or reading.is_estimate,
-        "predicted_energy_j": None if prediction is None else prediction.mean,
-        "predicted_low_j": None if prediction is None else prediction.low,
-        "predicted_high_j": None if prediction is None else prediction.high,
-        "latency_s": None if reading is None else reading.latency_s,
-        "power_w": None if reading is None else reading.power_w,
-        "flags": []
-        if reading is None
-        else [{"flag": flag, "text": text} for flag, text in reading.caveat_texts],
-        "limits": "" if reading is None else reading.limits_text,
-        "params": record.params,
-        "peak_memory_bytes": record.peak_memory_bytes,
-        "front_probability": None if member is None else member.front_probability,
-        "train_energy_j": record.train_energy_j,
-        "measure_energy_j": record.measure_energy_j,
-        "n_evaluations": record.n_evaluations,
-        "baseline": record.baseline,
-        "audit": record.audit,
-        "weights": record.weights,
-        "finalist_of": record.finalist_of,
-        "inherited_quality": record.inherited_quality,
-        "reason": record.reason,
+        "kicker": f"JouleNAS, {run.task} on {on}",
+        "title": run.folder.resolve().name,
+        "status": f"{state}; meter: {meter_label(run.meter, is_estimate=is_estimate(run))} ",
+        "front-head": f"{metric.name[:1].upper()}{metric.name[1:]} against joules",
+        "bars-note": f"Bars are 95% intervals of joules and standard errors of {metric.name}. "
+        "Point for figures; click, or move with the arrow keys and press Enter, for a trial's "
+        "card.",
+        "progress-note": "There is no front yet."
+        if history is None
+        else ""
+        if elapsed_s is None
+        else f"{elapsed_s:,.0f} s from the first trial's end to the last's.",
+        "fidelity-note": render_fidelity(summary) if summary.finalists else "",
+        "footer": f"The run started {run.started}.",
     }
 
 
-def _blocks(record: Trial, device: str) -> list[dict[str, Any]]:
-    return [asdict(block) for block in blocks_of(record.architecture, device)]
+def _filter(metric: Metric, unit: str) -> dict[str, Any]:
+    """Units of a typed budget, and the sense and unit of a typed quality."""
+    sense = "most" if metric.falls else "least"
+    percent = metric.scale == "percent"
+    return {
+        "units": JOULE_UNITS,
+        "budget": f"most joules per {unit}, such as 20 uJ",
+        "sign": -1 if metric.falls else 1,
+        "sense": f"at {sense}",
+        "quality": f"{sense} {metric.name}{' in percent' if percent else ''}",
+        "unit": "%" if percent else metric.name,
+    }
 
 
-def _fidelity(records: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Inherited and final qualities of finalists, where there are any."""
+def _tiles(run: Run, summary: SearchSummary, front: Front) -> Rows:
+    ended = summary.complete + summary.stopped + summary.failed
+    estimate = " (estimate)" if is_estimate(run) else ""
+    label = meter_label(summary.meter, is_estimate=summary.is_estimate)
+    best = run.metric.text(front.best().quality) if len(front) else "none yet"
+    least = format_joules(min(m.energy_j for m in front)) if len(front) else "none yet"
     return [
-        {"trial": r.number, "inherited": r.inherited_quality, "own": r.quality}
-        for r in records
-        if r.state == "complete" and r.inherited_quality is not None
+        (f"{ended} of {run.config.trials}", "trials evaluated"),
+        (f"{summary.dropped}", "dropped by the gate"),
+        (f"{len(front)}", "on the front"),
+        (best, f"best {run.metric.name}"),
+        (least, f"fewest per {run.unit}{estimate}"),
+        (format_joules(summary.spent_energy_j), f"spent ({label})"),
     ]
 
 
-def _axis(metric: Metric, trials: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Both axes of the main picture: those that ``nas plot`` draws."""
-    points = [t for t in trials if t["place"] in ("front", "trained")]
-    if not points:
-        return None
-    dropped = [t["predicted_energy_j"] for t in trials if t["place"] == "dropped"]
-    energies = [t["energy_j"] for t in points]
-    quality = quality_axis(
-        metric, [t["quality"] for t in points], [t["quality_se"] for t in points]
+def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any]:
+    """One point of the front's chart: values to filter by, its label, and its card."""
+    device, metric = run.config.measured_device, run.metric
+    what, quality = describe_on(record.architecture, device), record.quality or 0.0
+    baseline = " (baseline)" if record.baseline else ""
+    place = "dominated" if member is None else "on the front"
+    low_j, energy_j, high_j = energy_range(record)
+    at = position(metric, quality)
+    reading = record.reading
+    kind = (
+        "predicted"
+        if reading is None
+        else meter_label(reading.meter, is_estimate=reading.is_estimate)
     )
-    joules = joule_frame(
-        energies + [energy_j for energy_j in dropped if energy_j],
-        [t["energy_low_j"] or t["energy_j"] for t in points],
-        [t["energy_high_j"] or t["energy_j"] for t in points],
-    )
-    return quality.to_dict() | {"joules": joules}
+    card: list[tuple[str, str | None]] = [
+        ("place", place),
+        (metric.name, f"{metric.text(quality, record.quality_se)} (validation)"),
+        (f"test {metric.name}", _text(record.test_quality, "{} (never chosen by)", metric.text)),
+        ("inherited", _text(record.inherited_quality, "{}", metric.text)),
+        (f"joules ({kind})", f"{format_interval(energy_j, low_j, high_j)} per {run.unit}"),
+    ]
+    if reading is not None:
+        flags = reading.caveat_texts
+        card += [
+            ("board's limits", reading.limits_text or None),
+            *(("flag", flag if flag == text else f"{flag}: {text}") for flag, text in flags),
+            ("latency", _text(reading.latency_s, "{} per batch", format_milliseconds)),
+        ]
+    predicted = record.prediction
+    if predicted is not None:
+        interval = format_interval(predicted.mean, predicted.low, predicted.high)
+        card.append(("predicted", interval))
+    spent = (record.train_energy_j, record.measure_energy_j)
+    if spent[0] is not None:
+        training, measuring = (format_joules(j or 0.0) for j in spent)
+        card.append(("cost of search", f"training {training}, measuring {measuring}"))
+    n = record.n_evaluations
+    probability = None if member is None else member.front_probability
+    card += [
+        ("P(Pareto)", _text(probability, "{}", "{:.0%}".format)),
+        ("parameters", _text(record.params, "{}", "{:,}".format)),
+        ("memory, counted", _text(record.peak_memory_bytes, "{}", format_bytes)),
+        ("evaluations", f"mean of {n}" if n > 1 else None),
+    ]
+    # The task's own workload would need its data.
+    chart = architecture_chart(record.architecture, run.stored_workload, what, device)
+    return {
+        "trial": record.number,
+        "on_front": member is not None,
+        "energy_j": energy_j,
+        "energy": format_joules(energy_j),
+        "quality_at": at if math.isfinite(at) else None,
+        "label": f"trial {record.number}{baseline}, {place}: {metric.text(quality)} at "
+        f"{format_joules(energy_j)} per {run.unit}, {what}",
+        "title": f"trial {record.number}{baseline}: {what}",
+        "card": [(name, value) for name, value in card if value is not None],
+        "chart": chart.to_dict(),
+        "commands": f"nas explain RUN {record.number}; "
+        f"nas export RUN --trial {record.number} --to model",
+    }
 
 
-def _fidelity_axis(metric: Metric, pairs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """One axis for inherited and final quality."""
-    shares = [pair[name] for pair in pairs for name in ("inherited", "own")]
-    return quality_axis(metric, shares).to_dict() if shares else None
+def _text(value: Any, form: str, show: Any) -> str | None:
+    return None if value is None else form.format(show(value))
 
 
-def _provenance(run: Run, records: Sequence[Trial], summary: SearchSummary) -> dict[str, Any]:
-    """Where the joules come from: each way that trials were measured, and what with."""
+def _members(front: Front) -> dict[str, Any]:
+    """The table that ``nas front`` prints, with its notes."""
+    if not len(front):
+        return {"head": [], "right": [], "rows": [], "notes": []}
+    columns = front_columns(front)
+    return {
+        "head": [head for head, _, _ in columns],
+        "right": [is_right for *_, is_right in columns],
+        "rows": list(zip(*(cells for _, cells, _ in columns), strict=True)),
+        "notes": [*condition_notes(front), PARETO_NOTE, "* recorded, never used to choose"],
+    }
+
+
+def _account(summary: SearchSummary) -> dict[str, Any]:
+    """The joules of the search by what took them, as a bar and as rows."""
+    parts = {
+        "training": summary.train_energy_j,
+        "measuring": summary.measure_energy_j,
+        "teacher": summary.teacher_energy_j,
+        "supernet": summary.supernet_energy_j,
+        "idle": summary.idle_energy_j,
+    }
+    total_j = summary.spent_energy_j or 1.0
+    rows: Rows = []
+    series = []
+    end = 0.0
+    for name, energy_j in parts.items():
+        if energy_j:
+            start, end = end, end + energy_j / total_j
+            series.append(Series(name, name, "box", (box(start, end, 0, 1),)))
+            rows.append((name, f"{format_joules(energy_j)} ({energy_j / total_j:.0%})"))
+    if summary.idle_energy_j is None:
+        rows.append(("idle", "not seen by this meter"))
+    label = meter_label(summary.meter, is_estimate=summary.is_estimate)
+    intensity = f"{summary.carbon_g_per_kwh:g} g/kWh"
+    rows += [
+        ("all", f"{format_joules(summary.spent_energy_j)} ({label})"),
+        ("carbon", f"{format_grams(summary.carbon_g)} CO2e at {intensity}"),
+    ]
+    title = ", ".join(": ".join(row) for row in rows)
+    chart = Chart(title, Axis("", 0, 1), Axis("", 0, 1), tuple(series), height=0.08, framed=False)
+    return {"chart": chart.to_dict(), "rows": rows, "saving": saving_text(summary)}
+
+
+def _provenance(run: Run, records: Sequence[Trial]) -> list[Rows]:
+    """The source of the joules: each way that trials were measured, and the search itself."""
     ways: dict[tuple[Any, ...], list[Any]] = {}
     for record in records:
         if (r := record.reading) is not None:
-            key = (
-                r.meter,
-                r.source,
-                r.is_estimate,
-                r.device,
-                r.workload,
-                r.protocol_hash,
-                r.driver,
-                r.limits_text,
-                None if r.board is None else r.board.uuid,
-            )
-            ways.setdefault(key, []).append(r)
-    device = run.config.measured_device
-    return {
-        "meter": summary.meter,
-        "is_estimate": summary.is_estimate,
-        "device": device if run.measured_on is None else f"{run.measured_on} ({device})",
-        "protocol": run.config.protocol,
-        "versions": of_all(run.starts) or run.versions,
-        "seed": run.config.seed,
-        "sampler": run.config.sampler,
-        "carbon_g_per_kwh": summary.carbon_g_per_kwh,
-        "readings": [
-            {
-                "meter": meter,
-                "source": source,
-                "is_estimate": is_estimate,
-                "device": device,
-                "workload": workload,
-                "protocol_hash": protocol_hash,
-                "driver": driver,
-                "limits": limits,
-                "board": board,
-                "flagged": sum(bool(r.caveats) for r in found),
-                "trials": len(found),
-                "windows": sum(r.n_repeats for r in found),
-                "converged": sum(r.converged for r in found),
-            }
-            for (
-                meter,
-                source,
-                is_estimate,
-                device,
-                workload,
-                protocol_hash,
-                driver,
-                limits,
-                board,
-            ), found in ways.items()
-        ],
-    }
+            board = None if r.board is None else r.board.uuid
+            key = (r.meter, r.source, r.is_estimate, r.device, r.workload, r.protocol_hash)
+            ways.setdefault((*key, r.driver, r.limits_text, board), []).append(r)
+    tables = []
+    for (*_, board), readings in ways.items():
+        r, n = readings[0], len(readings)
+        flagged = sum(bool(each.caveats) for each in readings)
+        windows = sum(each.n_repeats for each in readings)
+        converged = sum(each.converged for each in readings)
+        rows = [
+            ("meter", meter_label(r.meter, is_estimate=r.is_estimate)),
+            ("source", r.source),
+            ("device", r.device if r.driver is None else f"{r.device}, driver {r.driver}"),
+            ("board", board),
+            ("board's limits", r.limits_text or None),
+            ("flags", f"{flagged} of {n} trials, as their cards show" if flagged else None),
+            ("workload", r.workload),
+            ("protocol", f"{run.config.protocol}, hash {r.protocol_hash}"),
+            ("trials", f"{n}, in {windows} windows; {converged} intervals as narrow as required"),
+            (
+                "kind",
+                "an estimate: joules follow from a stated power, not from a sensor"
+                if r.is_estimate
+                else "measured by a sensor",
+            ),
+        ]
+        tables.append([(name, value) for name, value in rows if value is not None])
+    config = run.config
+    versions = _versions(run)
+    search = f"{config.sampler}, seed {config.seed}, space {config.space.name}"
+    tables.append([("search", f"{search}, started {run.started}"), ("versions", versions)])
+    return tables
+
+
+def _versions(run: Run) -> str:
+    versions = of_all(run.starts) or run.versions
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

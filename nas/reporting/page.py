@@ -1,9 +1,8 @@
-"""The page as text: data, style and script in one file, and nothing that a name could run.
+"""The page as text: data, style and script in one file, safe against names with markup.
 
-Data stands in a script element of a type that browsers do not run, with every character escaped
-that could end the element. The page's own script builds text nodes only. A content security policy
-admits that script and that style by their hashes and nothing else, so that whatever might still
-get in would not run.
+Data is in a script element of a type that browsers do not run, with every character escaped that
+could end the element. The page's script creates text nodes only. The content security policy
+allows that script and that style by their hashes, and nothing else.
 """
 
 from __future__ import annotations
@@ -18,10 +17,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from nas.charts.chart import COLOURS
 from nas.core.files import write_atomic
 
-# In the order they build on each other.
-SCRIPTS = ("format.js", "svg.js", "plot.js", "panels.js", "app.js")
+# Each uses those before it.
+SCRIPTS = ("chart.js", "panels.js", "app.js")
 _ESCAPES = {
     "<": "\\u003c",
     ">": "\\u003e",
@@ -32,8 +32,8 @@ _ESCAPES = {
 
 
 def render_page(data: Mapping[str, Any], *, live: bool = False) -> str:
-    """The whole page; a ``live`` one asks where it came from for ``data.json`` from then on."""
-    style, script = asset("page.css"), _script()
+    """Return the whole page; a ``live`` one polls its server for ``data.json``."""
+    style, script = _style(), _script()
     title = html.escape(f"{data['run']}: quality and joules")
     return _TEMPLATE.format(
         policy=content_policy(live=live),
@@ -60,7 +60,7 @@ def write_page(data: Mapping[str, Any], path: Path) -> None:
 
 
 def embedded(data: Mapping[str, Any]) -> str:
-    """JSON that is safe inside an element: no character of it can begin or end one."""
+    """Return JSON that is safe inside an element: no character can begin or end one."""
     text = json.dumps(data, allow_nan=False)
     for character, escape in _ESCAPES.items():
         text = text.replace(character, escape)
@@ -68,19 +68,32 @@ def embedded(data: Mapping[str, Any]) -> str:
 
 
 def content_policy(*, live: bool) -> str:
-    """What a browser may do: run our script, apply our style, ask for data where it is live."""
+    """Return the policy: our script, our style, and requests for data if the page is live."""
     connect = "'self'" if live else "'none'"
     return (
         f"default-src 'none'; script-src '{_hash(_script())}'; "
-        f"style-src '{_hash(asset('page.css'))}'; connect-src {connect}; base-uri 'none'; "
+        f"style-src '{_hash(_style())}'; connect-src {connect}; base-uri 'none'; "
         f"form-action 'none'"
     )
 
 
 @cache
 def asset(name: str) -> str:
-    """A file of the page, as it is in the package."""
+    """Return the text of an asset of the page."""
     return (files("nas.reporting") / "assets" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _style() -> str:
+    """The style sheet, with a rule for each role's colour on light and on dark paper."""
+    light, dark = (
+        "\n".join(f".role-{role} {{ --mark: {colour}; }}" for role, colour in colours)
+        for colours in (
+            [(role, colour.light) for role, colour in COLOURS.items()],
+            [(role, colour.dark) for role, colour in COLOURS.items()],
+        )
+    )
+    return f"{asset('page.css')}{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
 
 
 @cache

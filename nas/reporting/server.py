@@ -15,9 +15,9 @@ from nas.reporting.page import content_policy, render_page
 from nas.store.run_file import load
 
 LOOPBACK = "127.0.0.1"
-# Reading a long study takes a while: not more often than this, however many browsers ask.
+# Seconds between two readings of the study, however many browsers poll.
 _LEAST_S = 1.0
-# Files that change beside the study, such as another evaluation of a trial, are seen after this.
+# Seconds until files beside the study, such as replicas of a trial, are read again.
 _MOST_S = 10.0
 # Below the token: the page and its data.
 _PATHS = ("", "data.json")
@@ -27,7 +27,7 @@ class LiveData:
     """The page's data of a run, read again when the run has changed."""
 
     def __init__(self, folder: Path, **storage: str) -> None:
-        """Read it once, so that what is no run is refused at once; ``storage`` as in ``load``.
+        """Read the run once, to refuse a folder that is none; ``storage`` as in ``load``.
 
         Raises:
             ValueError: the folder is no run.
@@ -37,7 +37,7 @@ class LiveData:
         self._read()
 
     def get(self) -> dict[str, Any]:
-        """The data as it stands, at most some seconds old."""
+        """Return the current data, at most some seconds old."""
         with self._lock:
             age_s = time.monotonic() - self._read_s
             changed = age_s >= _LEAST_S and self._stamps() != self._seen
@@ -46,7 +46,7 @@ class LiveData:
             return self._data
 
     def _read(self) -> None:
-        # Before the reading, so that what is written meanwhile is seen the next time.
+        # Before reading, so that changes during it are read next time.
         self._seen = self._stamps()
         self._data = page_data(load(self._folder, **self._storage))
         self._read_s = time.monotonic()
@@ -61,15 +61,15 @@ class LiveData:
 
 
 class PageServer(ThreadingHTTPServer):
-    """A server of one run's page, for those who were told its address."""
+    """A server of one run's page; its ``url`` contains a secret token."""
 
     url: str
 
 
 def serve(folder: Path, port: int, **storage: str) -> PageServer:
-    """A server of the page, bound and not yet serving; ``port`` 0 takes any that is free.
+    """Return a bound server of the page that does not serve yet; ``port`` 0 is any free one.
 
-    Other users of this machine reach its ports too: its address has a token, new each time.
+    Other users of this machine reach its ports, so that the address has a new token each time.
     ``storage`` is as in ``load``.
 
     Raises:
@@ -105,23 +105,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         host, _, _ = self.headers.get("Host", "").rpartition(":")
-        # A page elsewhere may have its name lead here; it must not read what is served.
+        # DNS rebinding: a foreign page whose name resolves to this machine must read nothing.
         if host not in (LOOPBACK, "localhost"):
-            self._send(403, "text/plain", "only this machine may ask")
+            self._send(403, "text/plain", "only requests from this machine are allowed")
             return
         token, slash, path = self.path.partition("?")[0].removeprefix("/").partition("/")
-        given = token.encode("utf-8", "surrogateescape")
-        if not secrets.compare_digest(given, self.token.encode()) or path not in _PATHS:
-            self._send(404, "text/plain", "not found: the whole address is printed by nas report")
+        requested = token.encode("utf-8", "surrogateescape")
+        if not secrets.compare_digest(requested, self.token.encode()) or path not in _PATHS:
+            self._send(404, "text/plain", "not found: nas report prints the whole address")
             return
         if not slash:
-            # The page asks for its data beside itself.
+            # The page requests its data relative to its own address.
             self._send(301, "text/plain", "the page is at /TOKEN/", location=f"/{self.token}/")
             return
         try:
             data = self.data.get()
         except Exception as error:
-            # The search may be writing, or its storage away: the page asks again.
+            # The search may be writing, or its storage may be away: the page retries.
             self._send(503, "text/plain", str(error))
             return
         if path == "data.json":
@@ -137,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
-        # The address has the token, which no other page may learn.
+        # The address contains the token, which no other page may receive.
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Content-Security-Policy", content_policy(live=True))
@@ -145,4 +145,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the terminal belongs to the search."""
+        """Log nothing, so that the terminal shows the search alone."""

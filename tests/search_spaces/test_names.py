@@ -7,7 +7,6 @@ import json
 import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -16,6 +15,8 @@ from markdown import markdown
 from run_fakes import make_run
 from search_fakes import SPACE
 
+from nas.charts.chart import Axis, Chart, Series, line
+from nas.charts.matplotlib_figure import save
 from nas.cli.main import main
 from nas.cli.options.formats import render_csv, render_markdown
 from nas.cli.output.tables import render_columns
@@ -23,7 +24,6 @@ from nas.core import markdown as escape
 from nas.core.names import check_name, printable
 from nas.exporting.card import make_card, render_model_card, render_readme
 from nas.exporting.verify import Verification
-from nas.plots.style import drawing
 from nas.tasks.base.metric import Metric
 from nas.tasks.registry import get_task
 from predictors.meters.base import EnergyReading
@@ -207,10 +207,7 @@ def test_what_to_do_next_can_be_copied_into_a_shell(tmp_path, capsys):
 @pytest.mark.parametrize("text", ["$x^2$", "$\\frac{", "a $ b"])
 def test_a_picture_shows_a_name_as_it_is(text, tmp_path):
     path = tmp_path / "a.svg"
-    with drawing(path, 2) as figure:
-        axes = figure.subplots()
-        axes.plot(np.arange(3), label=text)
-        axes.set_title(text)
-        axes.set_xlabel(text)
-        axes.legend()
-    assert path.read_text().count(text) >= 3
+    points = Series("front", text, "circle", line((0.0, 0.0), (1.0, 1.0)))
+    x, y = Axis(text, 0, 1, ((0.5, text),)), Axis("", 0, 1, ((0.5, "0.5"),))
+    save([Chart(text, x, y, (points,))], path)
+    assert path.read_text().count(text) >= 4

@@ -11,7 +11,7 @@ from nas.cli.options.formats import add_formats, render_csv, render_markdown
 from nas.cli.options.storage import loaded_pair
 from nas.cli.output.account import corner_text, meter_label
 from nas.cli.output.tables import render_columns
-from nas.cli.output.units import format_joules
+from nas.core.units import format_interval
 from nas.tasks.base.metric import ACCURACY, get_metric
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 _RIGHT = (1,)
+_CSV_FIELDS = (
+    *("trial", "quality", "quality_se", "energy_j", "energy_low_j", "energy_high_j", "unit"),
+    *("meter", "is_estimate", "device", "measured_on", "workload", "architecture_text"),
+)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -110,8 +114,7 @@ def _rows(found: RunsCompared) -> list[tuple[str, ...]]:
                     side.label,
                     str(m.trial),
                     get_metric(m.metric).text(m.quality, m.quality_se),
-                    f"{format_joules(m.energy_j)} "
-                    f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]",
+                    format_interval(m.energy_j, m.energy_low_j, m.energy_high_j),
                     m.architecture_text,
                     " ".join(f"{other.label}{trial}" for trial in by),
                 )
@@ -121,24 +124,9 @@ def _rows(found: RunsCompared) -> list[tuple[str, ...]]:
 
 def _flat(found: RunsCompared) -> list[dict[str, Any]]:
     return [
-        {
-            "run": side.run,
-            "label": side.label,
-            "trial": m.trial,
-            "quality": m.quality,
-            "quality_se": m.quality_se,
-            "energy_j": m.energy_j,
-            "energy_low_j": m.energy_low_j,
-            "energy_high_j": m.energy_high_j,
-            "unit": m.unit,
-            "meter": m.meter,
-            "is_estimate": m.is_estimate,
-            "device": m.device,
-            "measured_on": m.measured_on,
-            "workload": m.workload,
-            "architecture_text": m.architecture_text,
-            "dominated_by": " ".join(map(str, side.dominated.get(m.trial, ()))),
-        }
+        {"run": side.run, "label": side.label}
+        | {name: getattr(m, name) for name in _CSV_FIELDS}
+        | {"dominated_by": " ".join(map(str, side.dominated.get(m.trial, ())))}
         for side in found.sides
         for m in side.members
     ]

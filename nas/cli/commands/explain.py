@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.cli.options.common import add_json
 from nas.cli.options.storage import add_run, loaded
-from nas.cli.output.units import format_bytes, format_joules
+from nas.core.units import format_bytes, format_interval, format_joules, format_milliseconds
 from nas.tasks.base.metric import ACCURACY, Metric
 from predictors.meters.flags import describe_flag
 
@@ -51,10 +51,8 @@ def render(found: Explanation, metric: Metric = ACCURACY) -> str:
         lines.append(f"  {metric.name:<10} {score} on validation data")
     if found.energy_j is not None and found.joules == "measured":
         label = "estimated" if found.is_estimate else "measured"
-        lines.append(
-            f"  joules     {label} {format_joules(found.energy_j)} per {found.unit} "
-            f"{_interval(found.energy_low_j, found.energy_high_j)}"
-        )
+        energy = format_interval(found.energy_j, found.energy_low_j, found.energy_high_j)
+        lines.append(f"  joules     {label} {energy.replace(' [', f' per {found.unit} [')}")
     if found.limits:
         lines.append(f"  board      limited to {found.limits}")
     lines += [f"  flag       {flag}: {describe_flag(flag)}" for flag in found.flags]
@@ -84,31 +82,23 @@ def _verdict(found: Explanation) -> str:
     return f"{place}{baseline}{audit if found.audit else ''}"
 
 
-def _interval(low_j: float | None, high_j: float | None) -> str:
-    if low_j is None or high_j is None:
-        return ""
-    return f"[{format_joules(low_j)}, {format_joules(high_j)}]"
-
-
 def _predicted(found: Explanation) -> list[str]:
     if found.predicted_energy_j is None:
         return []
+    interval = (found.predicted_low_j, found.predicted_high_j)
+    predicted = format_interval(found.predicted_energy_j, *interval)
     what = "estimated" if found.is_estimate else "measured"
     inside = {
         None: "",
         True: f"; what was {what} lies inside",
         False: f"; what was {what} lies outside",
     }[found.inside]
-    return [
-        f"  predicted  {format_joules(found.predicted_energy_j)} "
-        f"{_interval(found.predicted_low_j, found.predicted_high_j)} before training, "
-        f"at {found.confidence:.0%}{inside}"
-    ]
+    return [f"  predicted  {predicted} before training, at {found.confidence:.0%}{inside}"]
 
 
 _UNITS = {
     "max_joules": format_joules,
-    "max_latency_s": lambda s: f"{s * 1e3:.3g} ms",
+    "max_latency_s": format_milliseconds,
     "max_params": lambda n: f"{n:,.0f}",
     "max_memory_bytes": format_bytes,
 }

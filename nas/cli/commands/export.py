@@ -15,7 +15,7 @@ from nas.cli.options.front_query import one_member
 from nas.cli.options.limits import requested_limits
 from nas.cli.options.plugins import add_plugins, named_plugins
 from nas.cli.options.storage import add_run, loaded
-from nas.cli.output.units import format_bytes, format_joules
+from nas.core.units import format_bytes, format_joules
 
 if TYPE_CHECKING:
     from nas.exporting.export import Exported

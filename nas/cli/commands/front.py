@@ -13,21 +13,23 @@ from nas.cli.options.formats import render_csv as render_rows
 from nas.cli.options.front_query import Answer, add_questions, answer, named_baseline
 from nas.cli.options.limits import BUDGET_HELP, add_limits, requested_limits
 from nas.cli.options.storage import add_run, loaded
-from nas.cli.output.account import meter_label, render_fidelity, render_spending
+from nas.cli.output.account import render_fidelity, render_spending
+from nas.cli.output.front_table import (
+    PARETO_NOTE,
+    condition_notes,
+    described_member,
+    front_columns,
+)
 from nas.cli.output.tables import render_columns
-from nas.core.units import format_bytes, format_joules, format_milliseconds, parse_joules
+from nas.core.units import format_bytes, format_milliseconds, parse_joules
 from nas.tasks.base.metric import ACCURACY, get_metric
-from predictors.meters.flags import describe_flag
 
 if TYPE_CHECKING:
     from nas.exporting.formats.registry import ExportableFront
-    from nas.pareto.queries import Front, FrontMember
+    from nas.pareto.queries import Front
     from nas.store.run import Run
 
 SCHEMA_VERSION = 1
-PARETO_NOTE = (
-    "P(Pareto): probability that no trial dominates this one, given the standard errors of both"
-)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     found = seen_on(loaded(arguments), arguments.device)
     held = held_of(found, arguments)
-    whole = found.front(requested_limits(arguments)) if held is None else held.front
+    whole = limited_front(found, arguments) if held is None else held.front
     baseline = arguments.baseline
     if baseline is None and arguments.at_least_as_accurate_as is not None:
         baseline = named_baseline(found, arguments.at_least_as_accurate_as).number
@@ -107,6 +109,30 @@ def run(arguments: argparse.Namespace) -> int:
                 print(render_fidelity(summary))
             print(render_spending(summary))
     return 0
+
+
+def limited_front(found: Run, arguments: argparse.Namespace) -> Front:
+    """Return the front of the trials that satisfy the requested constraints.
+
+    Raises:
+        ValueError: no trial does, although the run has a front.
+    """
+    front = found.front(requested_limits(arguments))
+    whole = front if len(front) else found.front()
+    if len(whole) > len(front) == 0:
+        extent: list[str] = []
+        requested = []
+        for name, field, text in _LIMITS:
+            if (limit := getattr(arguments, name)) is not None:
+                values = [v for m in whole if (v := getattr(m, field)) is not None]
+                requested.append(f"{name} {limit}")
+                unit = " parameters" if name == "max_params" else ""
+                extent += [f"{text(min(values))} to {text(max(values))}{unit}"] if values else []
+        raise ValueError(
+            f"no complete trial satisfies {' and '.join(requested)}: the front has "
+            f"{' and '.join(extent) or 'no such figure'}"
+        )
+    return front
 
 
 def held_of(found: Run, arguments: argparse.Namespace) -> ExportableFront | None:
@@ -148,57 +174,15 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
     """
     if not len(front):
         return "no front yet: no complete trial satisfies every constraint"
-    # The label describes measured joules, if any are.
-    first = next((m for m in front if m.joules == "measured"), front.members[0])
-    metric = get_metric(first.metric)
-    # Parameters have a column in any case.
-    costs = [name for name in front.costs if name in _COSTS]
-    label = meter_label(first.meter, is_estimate=first.is_estimate)
-    if first.measured_on is not None:
-        label = f"{first.measured_on}, {label}"
-    head: tuple[str, ...] = (
-        "trial",
-        metric.name,
-        f"energy per {first.unit} ({label})",
-        "params",
-        "architecture",
-        *(_COSTS[name][0] for name in costs),
-        "P(Pareto)",
-        f"test {metric.name}*",
-    )
-    is_final = any(m.inherited_quality is not None for m in front)
-    rows: list[tuple[str, ...]] = [
-        (
-            str(m.trial),
-            metric.text(m.quality, m.quality_se)
-            + (" (inherited)" if m.weights == "inherited" else "")
-            + (f" (mean of {m.n_evaluations})" if m.n_evaluations > 1 else ""),
-            f"{format_joules(m.energy_j)} "
-            f"[{format_joules(m.energy_low_j)}, {format_joules(m.energy_high_j)}]"
-            + (" (predicted)" if m.joules == "predicted" else ""),
-            f"{m.params:,}",
-            f"{m.architecture_text} (baseline)" if m.baseline else m.architecture_text,
-            *(_COSTS[name][1](m) for name in costs),
-            "" if m.front_probability is None else f"{m.front_probability:.0%}",
-            "" if m.test_quality is None else metric.text(m.test_quality),
-        )
-        for m in front
-    ]
-    if is_final:
-        head = (*head, "inherited")
-        rows = [
-            (*row, "" if m.inherited_quality is None else metric.text(m.inherited_quality))
-            for row, m in zip(rows, front, strict=True)
-        ]
-    for name, cells in _conditions(front):
-        head = (*head, name)
-        rows = [(*row, cell) for row, cell in zip(rows, cells, strict=True)]
-    for name, cells in [] if also is None else also.columns():
-        head = (*head, name)
-        rows = [(*row, cell) for row, cell in zip(rows, cells, strict=True)]
-    right = {0, 3, *range(5, 6 + len(costs))}
+    columns = front_columns(front)
+    columns += [] if also is None else [(head, cells, False) for head, cells in also.columns()]
+    head = [name for name, _, _ in columns]
+    rows = list(zip(*(cells for _, cells, _ in columns), strict=True))
+    right = {i for i, (_, _, is_right) in enumerate(columns) if is_right}
     if markdown:
         return render_markdown(head, rows, right)
+    first = described_member(front)
+    metric = get_metric(first.metric)
     lines = [render_columns(head, rows, right)]
     lines.append(
         f"{metric.name} ± standard error on validation data; energy with 95% interval, "
@@ -207,7 +191,7 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
     lines += condition_notes(front)
     lines.append(PARETO_NOTE)
     lines.append("* recorded, never used to choose")
-    if is_final:
+    if any(m.inherited_quality is not None for m in front):
         lines.append("inherited: the quality with the supernet's weights, before fine-tuning")
     if any(m.weights == "inherited" for m in front):
         lines.append(
@@ -221,41 +205,12 @@ def render_table(front: Front, also: Answer | None = None, *, markdown: bool = F
     return "\n".join(lines)
 
 
-def _conditions(front: Front) -> list[tuple[str, list[str]]]:
-    """Return the columns of power limits and of flags, if members differ in them."""
-    columns = []
-    if len({m.limits for m in front}) > 1:
-        columns.append(("limits", [m.limits or "unknown" for m in front]))
-    if any(m.flags for m in front):
-        columns.append(("flags", [", ".join(m.flags) for m in front]))
-    return columns
-
-
-def condition_notes(front: Front) -> list[str]:
-    """Return notes on the power limits of the joules, and on the meaning of each flag."""
-    limits = sorted({m.limits for m in front if m.joules == "measured"})
-    lines = []
-    if len(limits) > 1:
-        names = " and under ".join(limit or "unknown ones" for limit in limits)
-        lines.append(
-            f"limits of the board changed: joules under {names} do not compare with each other"
-        )
-    elif limits and limits[0]:
-        lines.append(f"limits of the board: {limits[0]}")
-    flags = sorted({flag for m in front for flag in m.flags})
-    return [*lines, *(f"{flag}: {describe_flag(flag)}" for flag in flags)]
-
-
-_COSTS: dict[str, tuple[str, Callable[[FrontMember], str]]] = {
-    "latency": (
-        "latency",
-        lambda m: "" if m.latency_s is None else format_milliseconds(m.latency_s),
-    ),
-    "memory": (
-        "memory (counted)",
-        lambda m: "" if m.peak_memory_bytes is None else format_bytes(m.peak_memory_bytes),
-    ),
-}
+# Option, field of a member, and text of its values.
+_LIMITS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("max_latency_ms", "latency_s", format_milliseconds),
+    ("max_params", "params", lambda n: f"{n:,.0f}"),
+    ("max_memory", "peak_memory_bytes", format_bytes),
+)
 
 
 def render_json(front: Front) -> dict[str, Any]:

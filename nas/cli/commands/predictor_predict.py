@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the action."""
     from nas.cli.options.architecture_files import read_named
     from nas.cli.output.tables import render_columns
-    from nas.cli.output.units import format_joules
+    from nas.core.units import format_joules
     from nas.tasks.registry import get_task
     from predictors.energy.artifact import load_predictor
 

@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = seen_on(loaded(arguments), arguments.device)
     name = "report.html" if arguments.device is None else f"report-{arguments.device}.html"
     path = arguments.to or found.folder / name
-    write_page(page_data(found), path)
+    write_page(page_data(found, with_importance=True), path)
     print(json.dumps({"page": str(path)}) if arguments.json else path)
     return 0
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.output.units import format_joules
+from nas.core.units import format_grams, format_joules
 
 if TYPE_CHECKING:
     from nas.analysis.summary import SearchSummary
@@ -191,8 +191,7 @@ def answer(
         chosen = chosen.within(min_quality=least)
     if arguments.top is not None:
         chosen = chosen.diverse(arguments.top)
-    if len(chosen):
-        chosen = one_member(chosen, arguments)
+    chosen = one_member(chosen, arguments)
     if arguments.inferences is None:
         return Answer(chosen, baseline, held=held)
     lives = lifetimes(
@@ -222,6 +221,8 @@ def one_member(front: Front, arguments: argparse.Namespace) -> Front:
         return Front((front.recommended(),), front.costs)
     if not arguments.knee:
         return front
+    # Raises for an empty front, which has no extent to report.
+    front.best()
     member = front.knee()
     if member is None:
         raise ValueError(
@@ -230,14 +231,6 @@ def one_member(front: Front, arguments: argparse.Namespace) -> Front:
             f"errors"
         )
     return Front((member,), front.costs)
-
-
-def format_grams(grams: float) -> str:
-    """Format grams with three digits and a suitable unit, such as ``1.25 kg``."""
-    for unit, scale in (("t", 1e6), ("kg", 1e3), ("g", 1.0), ("mg", 1e-3)):
-        if grams >= scale:
-            return f"{grams / scale:.3g} {unit}"
-    return f"{grams:.2g} g"
 
 
 def _shared_energy_j(found: Run, summary: SearchSummary) -> float:

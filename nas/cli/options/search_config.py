@@ -27,7 +27,7 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
     """
     from dataclasses import replace
 
-    from nas.cli.output.units import parse_joules
+    from nas.core.units import parse_joules
     from nas.records.config import SearchConfig
     from nas.records.device_names import MeasuredDevice
     from nas.records.rungs import HalvingConfig

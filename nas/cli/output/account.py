@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from nas.cli.output.units import format_bytes, format_joules, uses
+from nas.core.units import format_bytes, format_joules, format_milliseconds
 from nas.tasks.base.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
@@ -58,20 +58,27 @@ def render_spending(summary: SearchSummary) -> str:
         f"measuring {format_joules(summary.measure_energy_j)}, idle {idle}), "
         f"{summary.carbon_g:.2g} g CO2e at {summary.carbon_g_per_kwh:g} g/kWh"
     ]
+    saving = saving_text(summary)
+    return "\n".join([*lines, f"saving: {saving}"] if saving else lines)
+
+
+def saving_text(summary: SearchSummary) -> str:
+    """Render what the search saves against its baseline; empty without a baseline."""
     saving = summary.saving
     if saving is not None:
-        lines.append(
-            f"saving: trial {saving.better_trial} is at least as accurate as the baseline "
+        uses = "inferences" if summary.unit == "sample" else f"{summary.unit}s"
+        return (
+            f"trial {saving.better_trial} is at least as accurate as the baseline "
             f"(trial {saving.baseline_trial}) on validation data with {saving.ratio:.1f}x fewer "
             f"joules; that pays for the search after {saving.inferences_to_break_even:,.0f} "
-            f"{uses(summary.unit)}"
+            f"{uses}"
         )
-    elif summary.baseline_trial is not None:
-        lines.append(
-            f"saving: no trial of the search is as accurate as the baseline "
-            f"(trial {summary.baseline_trial}) with fewer joules"
-        )
-    return "\n".join(lines)
+    if summary.baseline_trial is None:
+        return ""
+    return (
+        f"no trial of the search is as accurate as the baseline "
+        f"(trial {summary.baseline_trial}) with fewer joules"
+    )
 
 
 def render_fidelity(summary: SearchSummary) -> str:
@@ -101,7 +108,7 @@ def corner_text(objectives: Sequence[str], reference: Sequence[float], metric: M
     units: dict[str, Callable[[float], str]] = {
         "quality": lambda v: metric.text(v, digits=1),
         "joules": format_joules,
-        "latency": lambda v: f"{v * 1e3:.3g} ms",
+        "latency": format_milliseconds,
         "params": lambda v: f"{v:,.0f} parameters",
         "memory": format_bytes,
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.cli.output.account import meter_label
 from nas.cli.output.tables import render_columns
-from nas.cli.output.units import format_joules
+from nas.core.units import format_interval, format_joules, format_milliseconds
 
 if TYPE_CHECKING:
     from predictors.campaign.failures import Failure
@@ -139,10 +139,9 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
         net_j = reading.net_energy_j
         rows.append(
             (
-                f"{format_joules(reading.energy_j)} "
-                f"[{format_joules(reading.low_j)}, {format_joules(reading.high_j)}]",
+                format_interval(reading.energy_j, reading.low_j, reading.high_j),
                 "" if net_j is None else format_joules(net_j),
-                f"{reading.latency_s * 1e3:.3g} ms",
+                format_milliseconds(reading.latency_s),
                 record.architecture.describe(),
                 *([reading.workload] if len(workloads) > 1 else []),
                 *([reading.unit] if len(units) > 1 else []),

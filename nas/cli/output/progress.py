@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from nas.cli.output.units import format_joules
+from nas.core.units import format_joules
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -53,8 +53,12 @@ class SearchProgress(_Bar):
         """``quiet`` shows nothing; ``before`` returns notes to print when the search starts."""
         super().__init__("search", "starting", quiet=quiet)
         self._before = before
-        self._started = time.perf_counter()
-        self._ended_before: int | None = None
+        self._is_first = True
+        # Trials that this process started and that have ended: the speed is theirs, and not that
+        # of trials whose results a resumed search only reads.
+        self._running: set[int] = set()
+        self._n_ended = 0
+        self._started = 0.0
         # Tenths of the supernet's epochs that a line was printed for.
         self._tenths = -1
 
@@ -63,12 +67,16 @@ class SearchProgress(_Bar):
         if self._quiet:
             return
         ended = snapshot.complete + snapshot.stopped + snapshot.failed
-        if self._ended_before is None:
-            # Trials of an earlier session do not count for the speed of this one.
-            self._ended_before = ended
+        if self._is_first:
+            self._is_first = False
             for line in self._before():
                 self.on_wait(line)
-            self._started = time.perf_counter()
+        if record is not None and record.state == "running":
+            self._started = self._started or time.perf_counter()
+            self._running.add(record.number)
+        elif record is not None and record.number in self._running:
+            self._running.remove(record.number)
+            self._n_ended += 1
         status = self._status(snapshot, ended)
         if self._live:
             self._bar.update(self._task, total=snapshot.total, completed=ended, status=status)
@@ -119,9 +127,8 @@ class SearchProgress(_Bar):
             best = snapshot.metric.text(snapshot.best_quality, digits=1)
             parts.append(f"best {best}")
         parts.append(f"spent {snapshot.spent_energy_j:,.0f} J")
-        done_now = ended - (self._ended_before or 0)
-        if done_now > 0:
-            per_trial_s = (time.perf_counter() - self._started) / done_now
+        if self._n_ended:
+            per_trial_s = (time.perf_counter() - self._started) / self._n_ended
             remaining_s = max(0.0, per_trial_s * (snapshot.total - ended))
             parts.append(f"ETA {remaining_s:.0f} s")
         return " | ".join(parts)

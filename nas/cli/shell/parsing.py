@@ -43,23 +43,28 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Report ``message`` in one line and exit with code 2."""
-        text = f"{message}{self._hint(message)} (see {self.prog} --help)"
+        unknown = self._unknown_option()
+        if unknown is not None and message.startswith("the following arguments are required"):
+            # argparse reports a missing option first, also where it is there but mistyped.
+            message = f"unknown argument {unknown!r}; {message}"
+        text = f"{message}{self._hint(message, unknown)} (see {self.prog} --help)"
         report_error(self.prog, text, 2, as_json="--json" in self._given)
         self.exit(2)
 
-    def _hint(self, message: str) -> str:
+    def _unknown_option(self) -> str | None:
+        """Return the first option of the command line that this parser does not have."""
+        options = (word.partition("=")[0] for word in self._given)
+        known = {*self._option_string_actions, "--"}
+        return next((o for o in options if o.startswith("--") and o not in known), None)
+
+    def _hint(self, message: str, unknown: str | None) -> str:
         from nas.core.nearest import did_you_mean
 
         wrong = _INVALID.search(message)
         if wrong:
             choices = [str(c) for action in self._actions for c in action.choices or ()]
             return did_you_mean(wrong.group(1), choices)
-        known = self._option_string_actions
-        for word in self._given:
-            option = word.partition("=")[0]
-            if option.startswith("--") and option != "--" and option not in known:
-                return did_you_mean(option, known)
-        return ""
+        return "" if unknown is None else did_you_mean(unknown, self._option_string_actions)
 
 
 def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:

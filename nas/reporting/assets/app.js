@@ -1,10 +1,8 @@
 // State, events, and the polling of a live page.
 
 const POLL_MS = 2000;
-const get = (id) => document.getElementById(id);
 let data = JSON.parse(get("data").textContent);
-const view = { budget: Infinity, least: 0, frontOnly: false, selected: null, by: "evaluations", order: [] };
-view.keeps = (t) => t.energy_j <= view.budget && t.quality >= view.least && (!view.frontOnly || t.place === "front");
+const view = { budget: Infinity, least: -Infinity, frontOnly: false, selected: null, by: 0 };
 
 function trialOf(number) {
   return data.trials.find((t) => t.trial === number);
@@ -14,50 +12,67 @@ function pointOf(number) {
   return get("plot").querySelector(`[data-trial="${number}"]`);
 }
 
-function ends() {
-  const energies = data.trials.filter(isPoint).map((t) => t.energy_j);
-  return [Math.min(...energies), Math.max(...energies)];
+function keeps(number) {
+  const t = trialOf(number);
+  const quality = t.quality_at === null ? -Infinity : t.quality_at;
+  return t.energy_j <= view.budget && quality >= view.least && (!view.frontOnly || t.on_front);
+}
+
+// Trials that the filter keeps, by joules.
+function kept() {
+  return data.trials.filter((t) => keeps(t.trial)).sort((a, b) => a.energy_j - b.energy_j);
+}
+
+// What the budget's slider selects: the joules of each trial, ascending.
+function budgets() {
+  return [...data.trials].sort((a, b) => a.energy_j - b.energy_j);
 }
 
 function render() {
   const focused = document.activeElement && document.activeElement.getAttribute("data-trial");
-  const label = meterLabel(data.provenance.meter, data.provenance.is_estimate);
-  get("kicker").textContent = `JouleNAS, ${data.task} on ${data.provenance.device}`;
-  get("title").textContent = data.run;
-  metric = data.metric;
-  get("front-head").textContent = `${capital(metric.name)} against joules`;
-  const least = metric.scale === "bits" ? "most" : "least";
-  get("quality").setAttribute("aria-label", `${least} ${metric.name}${metric.scale === "percent" ? " in percent" : ""}`);
-  get("quality-sense").textContent = `at ${least}`;
-  get("quality-unit").textContent = metric.scale === "percent" ? "%" : metric.name;
-  get("budget").setAttribute("aria-label", `most joules per ${data.unit}`);
-  get("budget-text").setAttribute("aria-label", `most joules per ${data.unit}, such as 20 uJ`);
-  get("test-note").textContent = `Test ${metric.name} is recorded and never used to choose.`;
-  get("bars-note").textContent = `Bars are 95% intervals of joules and standard errors of ${metric.name}; an arrow head marks one that goes on beyond the frame. ` +
-    "Point for figures; click, or move with the arrow keys and press Enter, for a trial's card.";
-  const ended = data.summary.finished ? "search ended" : `${data.summary.in_flight} trials in flight`;
-  const estimate = data.provenance.is_estimate ? element("span", { class: "badge" }, "joules are an estimate") : null;
-  get("status").replaceChildren(...[`${ended}; meter: ${label} `, estimate].filter((x) => x !== null));
-  get("footer").textContent = `Written ${data.written} from ${data.run}, which started ${data.started}.`;
-  drawTiles(get("tiles"), data);
-  drawPicture();
-  drawCard(get("card"), trialOf(view.selected), data, close);
-  drawProgress(get("progress"), get("progress-note"), data, view.by);
-  drawAccount(get("account"), data);
-  drawFidelity(get("fidelity-section"), data);
-  drawProvenance(get("provenance"), data);
+  for (const [id, text] of Object.entries(data.texts)) get(id).textContent = text;
+  const badge = element("span", { class: "badge" }, "joules are an estimate");
+  get("status").replaceChildren(data.texts.status, ...(data.is_estimate ? [badge] : []));
+  get("written").textContent = `Written ${data.written}.`;
+  get("quality").setAttribute("aria-label", data.filter.quality);
+  get("quality-sense").textContent = data.filter.sense;
+  get("quality-unit").textContent = data.filter.unit;
+  // The attribute is what a reset of the form sets.
+  for (const name of ["max", "value"]) get("budget").setAttribute(name, data.trials.length);
+  for (const id of ["budget", "budget-text"]) get(id).setAttribute("aria-label", data.filter.budget);
+  get("tiles").replaceChildren(...data.tiles.map(([value, name]) => element("li", {}, element("b", {}, value), name)));
+  get("test-note").replaceChildren(...data.members.notes.map((note) => element("p", {}, note)));
+  applyBudget(view.budget);
+  drawCard(get("card"), trialOf(view.selected), close);
+  drawSection("progress", data.charts.progress.slice(view.by, view.by + 1));
+  for (const name of ["predictions", "importance", "fidelity"]) drawSection(name, data.charts[name] || []);
+  drawAccount(get("account"), data.account);
+  get("provenance").replaceChildren(...data.provenance.map(pairs));
   if (focused !== null && pointOf(focused)) focusOn(Number(focused));
 }
 
-// What a filter or a choice changes.
+// The parts that a filter or a selection changes.
 function drawPicture() {
-  view.order = drawFront(get("plot"), data, view);
-  drawLegend(get("legend"), data);
-  drawMembers(get("members"), data, view, choose);
-  const front = view.order.filter((t) => t.place === "front").length;
-  const all = data.trials.filter(isPoint).length;
-  get("shown").textContent = `${view.order.length} of ${all} trials shown, ${front} on the front`;
-  const first = view.order.find((t) => t.trial === view.selected) || view.order.find((t) => t.place === "front") || view.order[0];
+  const shown = kept();
+  const [chart] = data.charts.front;
+  const holder = get("plot");
+  holder.replaceChildren(...(chart
+    ? figure(chart, holder.clientWidth, {
+      titled: false,
+      keeps: (mark) => (mark.trial === null ? !view.frontOnly : keeps(mark.trial)),
+      point: (mark, series) => (mark.trial === null || series.shape === "ring" ? null : {
+        role: "button",
+        tabindex: -1,
+        "data-trial": mark.trial,
+        "aria-label": trialOf(mark.trial).label,
+        "aria-pressed": String(view.selected === mark.trial),
+      }),
+    })
+    : [element("p", {}, "No trial is complete yet.")]));
+  drawMembers(get("members"), data.members, view.selected, keeps, choose);
+  const front = shown.filter((t) => t.on_front).length;
+  get("shown").textContent = `${shown.length} of ${data.trials.length} trials shown, ${front} on the front`;
+  const first = shown.find((t) => t.trial === view.selected) || shown.find((t) => t.on_front) || shown[0];
   if (first) pointOf(first.trial).setAttribute("tabindex", 0);
 }
 
@@ -70,8 +85,9 @@ function focusOn(number) {
 
 function choose(number) {
   view.selected = number;
+  get("tooltip").hidden = true;
   drawPicture();
-  drawCard(get("card"), trialOf(number), data, close);
+  drawCard(get("card"), trialOf(number), close);
   get("card").focus({ preventScroll: false });
 }
 
@@ -79,15 +95,14 @@ function close() {
   const before = view.selected;
   view.selected = null;
   drawPicture();
-  drawCard(get("card"), null, data, close);
+  drawCard(get("card"), null, close);
   get("tooltip").hidden = true;
   if (before !== null && pointOf(before)) focusOn(before);
 }
 
 function showTooltip(point) {
-  const trial = trialOf(Number(point.getAttribute("data-trial")));
   const tip = get("tooltip");
-  tip.textContent = pointLabel(trial);
+  tip.textContent = point.getAttribute("aria-label");
   tip.hidden = false;
   const at = point.querySelector(".halo").getBoundingClientRect();
   const left = Math.min(at.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
@@ -97,12 +112,18 @@ function showTooltip(point) {
 }
 
 function applyBudget(value) {
-  const [low, high] = ends();
   view.budget = value;
-  const share = Math.log(value / low) / Math.log(high / low || 2);
-  get("budget").value = Number.isFinite(value) ? Math.round(1000 * Math.min(1, Math.max(0, share))) : 1000;
-  get("budget").setAttribute("aria-valuetext", Number.isFinite(value) ? joules(value) : "no budget");
+  const within = budgets().filter((t) => t.energy_j <= value);
+  get("budget").value = within.length;
+  get("budget").setAttribute("aria-valuetext", Number.isFinite(value) ? within.map((t) => t.energy).pop() || "0 J" : "no budget");
   drawPicture();
+}
+
+// Joules of a text, NaN if it is none.
+function parsedJoules(text) {
+  const match = /^\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([a-zμ]*)\s*$/i.exec(text.normalize("NFKC"));
+  const value = match ? Number(match[1]) * data.filter.units[match[2]] : NaN;
+  return value > 0 && Number.isFinite(value) ? value : NaN;
 }
 
 function wire() {
@@ -120,38 +141,38 @@ function wire() {
     const point = pointAt(event);
     if (!point) return;
     const number = Number(point.getAttribute("data-trial"));
-    const at = view.order.findIndex((t) => t.trial === number);
-    const to = { ArrowRight: at + 1, ArrowUp: at + 1, ArrowLeft: at - 1, ArrowDown: at - 1, Home: 0, End: view.order.length - 1 }[event.key];
+    const order = kept();
+    const at = order.findIndex((t) => t.trial === number);
+    const to = { ArrowRight: at + 1, ArrowUp: at + 1, ArrowLeft: at - 1, ArrowDown: at - 1, Home: 0, End: order.length - 1 }[event.key];
     if (event.key === "Enter" || event.key === " ") choose(number);
     else if (to === undefined) return;
-    else if (view.order[to]) focusOn(view.order[to].trial);
+    else if (order[to]) focusOn(order[to].trial);
     event.preventDefault();
   });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && view.selected !== null) close(); });
   get("budget").addEventListener("input", () => {
-    const [low, high] = ends();
-    const position = Number(get("budget").value);
-    const value = position >= 1000 ? Infinity : low * (high / low) ** (position / 1000) * (1 + 1e-9);
-    get("budget-text").value = position >= 1000 ? "" : joules(value);
+    const trial = budgets()[Number(get("budget").value) - 1];
+    const isAll = Number(get("budget").value) === data.trials.length;
+    get("budget-text").value = isAll || !trial ? "" : trial.energy;
     get("budget-text").setAttribute("aria-invalid", "false");
-    applyBudget(value);
+    applyBudget(isAll ? Infinity : trial ? trial.energy_j : 0);
   });
   get("budget-text").addEventListener("input", () => {
     const text = get("budget-text").value;
-    const value = text.trim() === "" ? Infinity : parseJoules(text);
+    const value = text.trim() === "" ? Infinity : parsedJoules(text);
     get("budget-text").setAttribute("aria-invalid", String(Number.isNaN(value)));
     if (!Number.isNaN(value)) applyBudget(value);
   });
-  get("quality").addEventListener("input", () => { const text = get("quality").value; view.least = text === "" ? 0 : qualityShare(Number(text)); drawPicture(); });
+  get("quality").addEventListener("input", () => { const text = get("quality").value; view.least = text === "" ? -Infinity : data.filter.sign * Number(text); drawPicture(); });
   get("front-only").addEventListener("change", () => { view.frontOnly = get("front-only").checked; drawPicture(); });
   get("filter").addEventListener("submit", (event) => event.preventDefault());
   get("filter").addEventListener("reset", () => {
-    Object.assign(view, { budget: Infinity, least: 0, frontOnly: false });
+    Object.assign(view, { least: -Infinity, frontOnly: false });
     get("budget-text").setAttribute("aria-invalid", "false");
-    drawPicture();
+    applyBudget(Infinity);
   });
   for (const radio of document.getElementsByName("by")) {
-    radio.addEventListener("change", () => { view.by = radio.value; drawProgress(get("progress"), get("progress-note"), data, view.by); });
+    radio.addEventListener("change", () => { view.by = Number(radio.value); render(); });
   }
   let width = window.innerWidth;
   window.addEventListener("resize", () => { if (window.innerWidth !== width) { width = window.innerWidth; render(); } });

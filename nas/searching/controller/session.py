@@ -156,7 +156,9 @@ class Session:
         """Return a trial in flight to dispatch again, ``None`` where there is none."""
         while self._redispatch:
             candidate = self._redispatch.pop(0)
-            if self._records[candidate.number].outcome is None:
+            record = self._records[candidate.number]
+            if record.outcome is None:
+                self._tell(record)
                 return candidate
         return None
 

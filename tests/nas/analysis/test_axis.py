@@ -8,9 +8,19 @@ import browser
 import pytest
 from run_fakes import make_run
 
-from nas.plots.axis import even_ticks, joule_frame, position, quality_axis
-from nas.plots.front import PlotPoint, _bars, plot_front
-from nas.plots.style import CUT
+from nas.charts.axis import (
+    count_axis,
+    even_ticks,
+    joule_axis,
+    position,
+    quality_axis,
+    quality_range,
+)
+from nas.charts.chart import CUT, Axis, mark
+from nas.charts.front import front_chart
+from nas.charts.matplotlib_figure import save
+from nas.core.units import format_joules, parse_joules
+from nas.records.trial import judged
 from nas.reporting.data import page_data
 from nas.reporting.page import write_page
 from nas.tasks.base.metric import METRICS, Metric
@@ -33,7 +43,7 @@ def number(label):
 @pytest.mark.parametrize(("scale", "shares"), CASES)
 def test_a_tick_is_where_its_label_says(scale, shares):
     metric = METRICS[NAMED[scale]]
-    axis = quality_axis(metric, shares, [0.004] * len(shares))
+    axis = quality_axis("q", metric, shares, [0.004] * len(shares))
     assert axis.low < min(position(metric, s) for s in shares) <= axis.high
     assert 3 <= len(axis.ticks) <= 10
     for at, label in axis.ticks:
@@ -60,11 +70,35 @@ def test_ticks_are_some_at_any_span(span):
 
 def test_a_long_bar_does_not_widen_a_frame_without_end():
     metric = METRICS["accuracy"]
-    plain = quality_axis(metric, [0.9, 0.95], [0.01, 0.01])
-    long = quality_axis(metric, [0.9, 0.95], [0.01, 0.5])
+    plain = quality_axis("q", metric, [0.9, 0.95], [0.01, 0.01])
+    long = quality_axis("q", metric, [0.9, 0.95], [0.01, 0.5])
     assert plain.high - plain.low < long.high - long.low < 3 * (plain.high - plain.low)
-    low, high = joule_frame([1e-5, 1e-4], [1e-9, 1e-4], [1e-5, 1e-1])
-    assert 1e-7 < low < 1e-5 and 1e-4 < high < 1e-2
+    axis = joule_axis("j", [(1e-9, 1e-5, 1e-5), (1e-4, 1e-4, 1e-1)])
+    assert -7 < axis.low < -5 and -4 < axis.high < -2
+
+
+@pytest.mark.parametrize("span", [0.0, 1e-3, 0.02, 0.5, 1.0, 2.3, 4.0, 9.0, 13.0])
+@pytest.mark.parametrize("low", [-8.0, -4.31, 0.2])
+@pytest.mark.parametrize("vertical", [True, False])
+def test_ticks_of_joules_fit_and_stand_where_their_texts_say(low, span, vertical):
+    ends = [10**low, 10 ** (low + span)]
+    axis = joule_axis("j", [(j, j, j) for j in ends], vertical=vertical)
+    assert 2 <= len(axis.ticks) <= 13
+    for at, text in axis.ticks:
+        assert axis.low <= at <= axis.high and format_joules(10**at) == text
+        assert 10**at == pytest.approx(parse_joules(text), rel=1e-9 if span > 0.1 else 5e-3)
+    if not vertical:
+        width = (axis.high - axis.low) / 40
+        for (a, left), (b, right) in zip(axis.ticks, axis.ticks[1:], strict=False):
+            assert b - a >= width * (len(left) + len(right)) / 2
+
+
+@pytest.mark.parametrize("high", [1, 2, 3, 7, 24, 300, 99_000])
+def test_ticks_of_counts_are_whole_and_fit(high):
+    axis = count_axis("n", high)
+    assert axis.ticks[0] == (0, "0") and 2 <= len(axis.ticks) <= 10
+    assert all(float(text) == at for at, text in axis.ticks)
+    assert axis.low <= min(axis.ticks)[0] and max(axis.ticks)[0] <= axis.high
 
 
 def drawn(path):
@@ -89,47 +123,45 @@ def check_even(ticks):
         assert y == pytest.approx(y0 + share * (y1 - y0), abs=0.5)
 
 
-def point(kind, energy_j, share, se=0.003, wide=1.05):
-    return PlotPoint(kind, energy_j, energy_j / wide, energy_j * wide, share, se)
-
-
-@pytest.mark.parametrize(("scale", "shares"), CASES)
-def test_the_pictures_ticks_are_even(tmp_path, scale, shares):
-    points = [point("front", 1e-5 * 2**i, s) for i, s in enumerate(shares)]
-    plot_front(
-        points, tmp_path / "f.svg", title="t", energy_label="e", metric=METRICS[NAMED[scale]]
-    )
-    ticks, words = drawn(tmp_path / "f.svg")
-    check_even(ticks)
-    assert CUT not in words
-
-
-def test_a_cut_bar_is_marked_in_the_picture(tmp_path):
-    points = [point("front", 1e-5, 0.5), point("front", 2e-5, 0.6), point("complete", 3e-5, 0.4)]
-    for changes in ({"quality_se": 0.5}, {"energy_high_j": 1.0}, {"quality": 0.0}):
-        odd = replace(points[2], **changes)
-        plot_front(
-            [*points[:2], odd],
-            tmp_path / "f.svg",
-            title="t",
-            energy_label="e",
-            metric=METRICS["bits_per_byte"],
-        )
-        assert CUT in drawn(tmp_path / "f.svg")[1], changes
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("axis") / "run", trials=10)
 
 
+def with_qualities(run, monkeypatch, shares, **changes):
+    """``run`` with trials of these qualities alone; the last has ``changes``."""
+    trials = [replace(r, quality=s) for r, s in zip(judged(run.trials()), shares, strict=False)]
+    trials[-1] = replace(trials[-1], **changes)
+    monkeypatch.setattr(type(run), "trials", lambda self: trials)
+    return trials
+
+
+@pytest.mark.parametrize(("scale", "shares"), CASES)
+def test_the_pictures_ticks_are_even(run, monkeypatch, tmp_path, scale, shares):
+    with_qualities(run, monkeypatch, shares)
+    chart = front_chart(replace(run, metric=METRICS[NAMED[scale]]), "fake")
+    save([chart], tmp_path / "f.svg")
+    ticks, words = drawn(tmp_path / "f.svg")
+    check_even(ticks)
+    assert CUT not in words
+
+
+@pytest.mark.parametrize("changes", [{"quality_se": 0.5}, {"quality": 0.0}])
+def test_a_cut_bar_is_marked_in_the_picture(run, monkeypatch, tmp_path, changes):
+    last = with_qualities(run, monkeypatch, (0.5, 0.6, 0.4), **changes)[-1]
+    chart = front_chart(replace(run, metric=METRICS["bits_per_byte"]), "fake")
+    cut = {m.trial: m.cut for series in chart.series for m in series.marks if m.cut}
+    assert chart.is_cut and set(cut) == {last.number} and "bottom" in cut[last.number]
+    save([chart], tmp_path / "f.svg")
+    assert CUT in drawn(tmp_path / "f.svg")[1]
+
+
 @pytest.mark.parametrize("metric", METRICS.values(), ids=lambda m: m.key)
-def test_the_page_is_given_the_pictures_axis(run, metric):
+def test_the_page_is_given_the_pictures_chart(run, metric):
     data = page_data(replace(run, metric=metric))
-    shown = [t for t in data["trials"] if t["place"] in ("front", "trained")]
-    axis = quality_axis(metric, [t["quality"] for t in shown], [t["quality_se"] for t in shown])
-    assert data["axis"]["ticks"] == axis.ticks
-    assert (data["axis"]["low"], data["axis"]["high"]) == (axis.low, axis.high)
+    (chart,) = data["charts"]["front"]
+    described = front_chart(replace(run, metric=metric), "fake").to_dict()
+    assert chart == described and chart["y"]["ticks"]
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +184,9 @@ def test_points_of_a_page_stand_between_the_ticks_that_their_scores_say(
     page, run, tmp_path, metric: Metric
 ):
     data = page_data(replace(run, metric=metric))
-    odd = next(t for t in data["trials"] if t["place"] == "front")
-    odd["energy_high_j"] = 1.0
+    chart = data["charts"]["front"][0]
+    odd = next(m for s in chart["series"] for m in s["marks"] if m["trial"] is not None)
+    odd["cut"] = ["right"]
     path = tmp_path / "page.html"
     write_page(data, path)
     page.errors.clear()
@@ -161,36 +194,24 @@ def test_points_of_a_page_stand_between_the_ticks_that_their_scores_say(
     ticks = page.run(TICKS)
     check_even(ticks)
     (y0, t0), (y1, t1) = ticks[0], ticks[-1]
-    trials = {t["trial"]: t for t in data["trials"]}
+    trials = {r.number: r for r in run.trials()}
     for trial, y in page.run(POINTS):
-        score = number(metric.text(trials[trial]["quality"]))
+        score = number(metric.text(trials[trial].quality))
         share = (score - number(t0)) / (number(t1) - number(t0))
         assert y == pytest.approx(y0 + share * (y1 - y0), abs=1.5)
     assert page.run("document.querySelectorAll('#plot .cut').length") == 1
     assert not page.errors
 
 
-def test_a_picture_of_one_member_has_ticks_of_joules(tmp_path):
-    point = PlotPoint("front", 1.3e-4, 1.29e-4, 1.31e-4, 0.9, 0.01)
-    plot_front([point], tmp_path / "f.svg", title="t", energy_label="e")
+def test_a_picture_of_one_member_has_ticks_of_joules(run, monkeypatch, tmp_path):
+    with_qualities(run, monkeypatch, (0.9,))
+    save([front_chart(run, "fake")], tmp_path / "f.svg")
     words = drawn(tmp_path / "f.svg")[1]
     assert words.count(" µJ") >= 2, words
 
 
-def test_a_member_without_a_finite_score_goes_on_below_the_picture_alone():
+def test_a_member_without_a_finite_score_stands_at_the_bottom_and_goes_on_below():
     metric = METRICS["bits_per_byte"]
-    bars = _bars(PlotPoint("front", 1e-4, 1e-4, 1e-4, 0.0, 0.01), metric, -3.0)
-    assert bars.y == bars.y_high == -3.0 and bars.y_low == -float("inf")
-
-
-def test_a_page_of_one_member_has_ticks_of_joules(page, run, tmp_path):
-    data = page_data(run)
-    member = next(t for t in data["trials"] if t["place"] == "front")
-    member |= {"energy_j": 1.3e-4, "energy_low_j": 1.29e-4, "energy_high_j": 1.31e-4}
-    data["trials"] = [member]
-    data["axis"]["joules"] = joule_frame([1.3e-4], [1.29e-4], [1.31e-4])
-    path = tmp_path / "page.html"
-    write_page(data, path)
-    page.open(path.as_uri())
-    labels = page.run("[...document.querySelectorAll('#plot text')].map((t) => t.textContent)")
-    assert sum(text.endswith("J") for text in labels) >= 2, labels
+    axes = Axis("x", -5.0, -3.0), Axis("y", -3.0, 0.0)
+    point = mark(axes, (-4.1, -4.0, -3.9), quality_range(metric, 0.0, 0.01))
+    assert point.y == point.y_high == point.y_low == -3.0 and point.cut == ("bottom",)

@@ -82,12 +82,15 @@ def test_a_trial_says_it_when_it_is_explained(flagged, capsys):
 def test_the_page_says_it_and_names_no_host(flagged):
     data = page_data(flagged)
     for trial in data["trials"]:
-        assert [f["flag"] for f in trial["flags"]] == [*FLAGS, "not_converged"]
-        assert all(f["text"] != f["flag"] for f in trial["flags"])
-        assert trial["limits"] == "350 W"
-    (way,) = data["provenance"]["readings"]
-    assert way["board"] == "GPU-7" and way["limits"] == "350 W"
-    assert way["flagged"] == way["trials"] == len(data["trials"])
+        card = dict(trial["card"])
+        flags = [text.partition(": ")[::2] for name, text in trial["card"] if name == "flag"]
+        assert [flag for flag, _ in flags] == [*FLAGS, "not_converged"]
+        assert all(text not in ("", flag) for flag, text in flags)
+        assert card["board's limits"] == "350 W"
+    way, _ = map(dict, data["provenance"])
+    assert way["board"] == "GPU-7" and way["board's limits"] == "350 W"
+    n = len(data["trials"])
+    assert way["flags"].startswith(f"{n} of {n} trials")
     page = render_page(data)
     assert "another process was on the device" in page and "secret-host" not in page
 

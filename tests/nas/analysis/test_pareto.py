@@ -9,7 +9,6 @@ from hypothesis.extra.numpy import arrays
 from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.hypervolume import hypervolume, reference_point
 from nas.pareto.queries import Front, FrontMember
-from nas.plots.front import PlotPoint, plot_front
 from nas.records.goals import Goals
 
 # Few distinct values, so that ties and duplicates are common.
@@ -218,19 +217,6 @@ def test_what_is_no_such_figure_is_refused(query, words):
         FRONT.best(**query)
     with pytest.raises(ValueError, match=words):
         FRONT.within(**query)
-
-
-def test_the_plot_is_an_image_and_wrong_endings_are_refused(tmp_path):
-    points = [
-        PlotPoint("front", 1e-3, 9e-4, 2e-3, 0.9, 0.01),
-        PlotPoint("dropped", 2e-3, 1e-3, 3e-3),
-    ]
-    plot_front(points, tmp_path / "f.png", title="t", energy_label="e")
-    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ValueError, match=r"\.png"):
-        plot_front(points, tmp_path / "f.txt", title="t", energy_label="e")
-    with pytest.raises(ValueError, match="complete trial"):
-        plot_front(points[1:], tmp_path / "f.png", title="t", energy_label="e")
 
 
 def test_what_a_front_spans_is_told_in_the_metrics_own_unit():

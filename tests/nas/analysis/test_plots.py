@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 from run_fakes import make_run
-from search_fakes import SPACE
+from search_fakes import SPACE, WORKLOAD
 
 from nas.analysis.history import history_of
 from nas.analysis.importance import GeneImportance, Importance, importance_of
 from nas.analysis.predictions import coverage_of, predictions_of
 from nas.analysis.summary import summarise
+from nas.charts.architecture import architecture_chart
+from nas.charts.blocks import blocks_of
+from nas.charts.importance import importance_chart
+from nas.charts.matplotlib_figure import save
 from nas.cli.main import main
 from nas.pareto.hypervolume import hypervolume
-from nas.plots.architecture import plot_architecture
-from nas.plots.blocks import blocks_of
-from nas.plots.importance import plot_importance
 from search_spaces.architecture import (
     Architecture,
     AttentionSpec,
@@ -130,7 +131,7 @@ def test_what_a_picture_says_in_words(run, tmp_path, what):
 
 def test_what_was_not_learnt_has_no_bars(tmp_path):
     genes = (GeneImportance("depth", 0.5, 0.1, 0.7, 0.1),)
-    plot_importance(Importance(genes, 0.8, -0.4, 12), tmp_path / "x.svg")
+    save([importance_chart(Importance(genes, 0.8, -0.4, 12))], tmp_path / "x.svg")
     text = (tmp_path / "x.svg").read_text()
     assert "quality (R² -0.40: too few trials)" in text and "joules (R² 0.80)" in text
 
@@ -155,5 +156,4 @@ def test_what_cannot_be_drawn_is_one_line(run, tmp_path, capsys):
     assert len(out.split()) == 4 and "not drawn, importance: " in err
     deep = [LayerSpec(AttentionSpec(1, 1, 8), FfnSpec(8 + 8 * (i % 2))) for i in range(60)]
     with pytest.raises(ValueError, match="at most 40 blocks"):
-        blocks = blocks_of(Architecture(8, tuple(deep)))
-        plot_architecture(blocks, tmp_path / "d.png", title="", d_model=8, ends=("", ""))
+        architecture_chart(Architecture(8, tuple(deep)), WORKLOAD, "", "cpu")

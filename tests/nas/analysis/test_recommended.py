@@ -112,6 +112,26 @@ def test_what_does_not_fit_is_one_line(run, words, error, capsys):
     assert code == 2 and error in err and len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("more", [[], ["--recommended"], ["--knee"], ["--json"], ["--top", "2"]])
+def test_constraints_that_no_trial_satisfies_are_one_line(run, more, capsys):
+    few, many = min(m.params for m in run.front()), max(m.params for m in run.front())
+    code, out, err = said(capsys, "front", run.folder, "--max-params", "1", *more)
+    assert code == 2 and len(err.splitlines()) == 1
+    assert "no complete trial satisfies max_params 1" in err
+    assert f"the front has {few:,} to {many:,} parameters" in err
+    assert ("error" in json.loads(out)) if "--json" in more else out == ""
+
+
+def test_a_front_without_a_member_recommends_none(tmp_path, capsys):
+    empty = make_run(tmp_path / "run", trials=2, max_params=1)
+    code, out, _ = said(capsys, "front", empty.folder)
+    assert code == 0 and out.startswith("no front yet: no complete trial satisfies")
+    for option in ("--recommended", "--knee"):
+        code, out, err = said(capsys, "front", empty.folder, option)
+        assert code == 2 and out == "" and len(err.splitlines()) == 1
+        assert "no trial is complete that satisfies every constraint" in err
+
+
 def test_export_takes_the_recommended_member_by_default(run, capsys, tmp_path):
     chosen = run.front().recommended().trial
     for options in ([], ["--recommended"]):

@@ -14,9 +14,12 @@ import pytest
 from PIL import Image
 from run_fakes import make_run
 
+from nas.analysis.summary import summarise
+from nas.charts.chart import COLOURS
 from nas.cli.main import main
+from nas.core.units import format_interval, format_joules
 from nas.reporting.data import page_data
-from nas.reporting.page import embedded, render_page, write_page
+from nas.reporting.page import SCRIPTS, asset, embedded, render_page, write_page
 from nas.reporting.server import serve
 from nas.store.run_file import go_on
 from nas.tasks.base.metric import BITS_PER_BYTE
@@ -35,21 +38,24 @@ def data(run):
 
 
 def test_the_page_holds_what_the_front_says(run, data):
-    on_front = {t["trial"]: t for t in data["trials"] if t["place"] == "front"}
+    on_front = {t["trial"]: t for t in data["trials"] if t["on_front"]}
     front = run.front()
     assert set(on_front) == {m.trial for m in front}
     for member in front:
-        shown = on_front[member.trial]
-        assert (shown["quality"], shown["energy_j"]) == (member.quality, member.energy_j)
-        assert (shown["energy_low_j"], shown["energy_high_j"]) == (
-            member.energy_low_j,
-            member.energy_high_j,
-        )
-    assert data["metric"] == {"name": "accuracy", "scale": "percent"}
-    assert data["summary"]["spent_energy_j"] > 0
-    assert data["provenance"]["readings"][0]["protocol_hash"]
-    assert data["provenance"]["readings"][0]["driver"] is None
-    assert sum(r["trials"] for r in data["provenance"]["readings"]) == 12
+        shown, card = on_front[member.trial], dict(on_front[member.trial]["card"])
+        assert (shown["quality_at"], shown["energy_j"]) == (100 * member.quality, member.energy_j)
+        assert shown["energy"] == format_joules(member.energy_j)
+        interval = format_interval(member.energy_j, member.energy_low_j, member.energy_high_j)
+        assert card["joules (fake)"] == f"{interval} per sample"
+    columns = dict(
+        zip(data["members"]["head"], zip(*data["members"]["rows"], strict=True), strict=True)
+    )
+    assert columns["accuracy"] == tuple(run.metric.text(m.quality, m.quality_se) for m in front)
+    spent = dict(data["account"]["rows"])["all"]
+    assert spent == f"{format_joules(summarise(run).spent_energy_j)} (fake)"
+    way, search = map(dict, data["provenance"])
+    assert re.fullmatch(r"\w+, hash \w+", way["protocol"]) and way["device"] == "d"
+    assert way["trials"].startswith("12, in ") and "seed 0" in search["search"]
 
 
 def test_its_version_changes_with_the_run_alone(run, data):
@@ -66,6 +72,11 @@ def test_the_page_needs_no_other_file_and_no_network(data):
     assert set(re.findall(r"https?://[^\s\"'`)]+", text)) == {"http://www.w3.org/2000/svg"}
     assert "innerHTML" not in script and "eval(" not in script
     assert "connect-src 'none'" in text and "connect-src 'self'" in render_page(data, live=True)
+
+
+def test_the_script_makes_no_ticks_and_no_texts_of_joules():
+    script = "".join(map(asset, SCRIPTS))
+    assert not re.search(r"Math\.log|Math\.floor|toPrecision|toFixed|[mkµn]J|1e-?\d", script)
 
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>"
@@ -179,10 +190,10 @@ def points(page):
 def test_a_click_on_a_point_shows_its_card(page, data, tmp_path):
     opened(page, data, tmp_path)
     assert points(page) == 12
-    member = next(t for t in data["trials"] if t["place"] == "front")
+    member = next(t for t in data["trials"] if t["on_front"])
     page.click(f"#plot [data-trial='{member['trial']}'] .halo")
     card = page.run("document.getElementById('card').innerText")
-    assert member["text"] in card and f"{member['quality']:.2%}" in card
+    assert member["title"] in card and f"{member['quality_at']:.2f}%" in card
     assert not page.errors
 
 
@@ -195,7 +206,7 @@ def test_a_budget_filters_and_the_button_shows_all_again(page, data, tmp_path):
     page.call("Input.insertText", text=f"{budget * 1e6:.6f} uJ")
     assert points(page) == 4
     page.click("#front-only")
-    fits = [t for t in data["trials"] if t["place"] == "front" and t["energy_j"] <= budget]
+    fits = [t for t in data["trials"] if t["on_front"] and t["energy_j"] <= budget]
     assert points(page) == len(fits)
     page.click("#filter button")
     assert points(page) == 12
@@ -217,7 +228,7 @@ def test_the_keyboard_alone_is_enough(page, data, tmp_path):
     page.press("Enter", "\r")
     assert page.run("document.activeElement.id") == "card"
     trial = next(t for t in data["trials"] if t["trial"] == int(second))
-    assert trial["text"] in page.run("document.getElementById('card').innerText")
+    assert trial["title"] in page.run("document.getElementById('card').innerText")
 
 
 @needs_browser
@@ -233,11 +244,58 @@ def test_nothing_is_wider_than_the_screen(page, data, tmp_path, width):
 
 @needs_browser
 def test_what_a_name_holds_is_never_run(page, data, tmp_path):
-    trials = [t | {"text": HOSTILE, "reason": HOSTILE} for t in data["trials"]]
-    opened(page, data | {"run": HOSTILE, "task": HOSTILE, "trials": trials}, tmp_path)
+    trials = [t | {"title": HOSTILE, "label": HOSTILE} for t in data["trials"]]
+    texts = dict.fromkeys(data["texts"], HOSTILE)
+    chart = data["charts"]["front"][0]
+    charts = data["charts"] | {"front": [chart | {"x": chart["x"] | {"label": HOSTILE}}]}
+    changes = {"run": HOSTILE, "texts": texts, "trials": trials, "charts": charts}
+    opened(page, data | changes, tmp_path)
+    page.click("#plot [data-trial] .halo")
     assert page.run("document.querySelectorAll('img').length") == 0
     assert HOSTILE in page.run("document.querySelector('h1').textContent")
     assert page.run("document.title") != "taken"
+
+
+@needs_browser
+def test_the_slider_filters_by_the_joules_of_trials(page, data, tmp_path):
+    opened(page, data, tmp_path)
+    page.run("document.getElementById('budget').focus()")
+    page.press("Home")
+    assert points(page) == 0
+    for _ in range(3):
+        page.press("ArrowRight")
+    third = sorted(data["trials"], key=lambda t: t["energy_j"])[2]
+    assert points(page) == 3
+    assert page.run("document.getElementById('budget-text').value") == third["energy"]
+    page.press("End")
+    assert points(page) == 12
+    assert page.run("document.getElementById('budget-text').value") == ""
+
+
+@needs_browser
+def test_every_chart_is_drawn_and_importance_only_on_request(page, run, tmp_path):
+    charts = ("plot", "progress", "predictions", "importance", "fidelity")
+    for with_importance in (True, False):
+        opened(page, page_data(run, with_importance=with_importance), tmp_path)
+        drawn = {n: page.run(f"document.querySelectorAll('#{n} svg g').length") for n in charts}
+        empty = {name for name, marks in drawn.items() if not marks}
+        assert empty == {"fidelity"} | (set() if with_importance else {"importance"})
+        hidden = page.run("[...document.querySelectorAll('section[hidden]')].map((s) => s.id)")
+        assert set(hidden) == {f"{name}-section" for name in empty}
+    assert not page.errors
+
+
+@needs_browser
+@pytest.mark.parametrize(("scheme", "role"), [("light", "light"), ("dark", "dark")])
+def test_roles_have_the_colours_of_the_description(page, data, tmp_path, scheme, role):
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.call("Emulation.setEmulatedMedia", features=features)
+    opened(page, data, tmp_path)
+    mark = "document.querySelector('#plot .role-front .mark')"
+    fill = page.run(f"getComputedStyle({mark}).fill")
+    page.call("Emulation.setEmulatedMedia", features=[])
+    code = getattr(COLOURS["front"], role).removeprefix("#")
+    assert fill == f"rgb({', '.join(str(int(code[i : i + 2], 16)) for i in (0, 2, 4))})"
 
 
 @needs_browser

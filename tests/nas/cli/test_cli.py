@@ -8,11 +8,12 @@ import pytest
 from search_fakes import SPACE, drive, make_session, report
 from text_fakes import reviews, write_table, write_task
 
+from nas.charts.of_run import charts_of
 from nas.cli.commands.search import _warm_start_notes as warm_start_notes
 from nas.cli.main import build_parser, main
 from nas.cli.options.search_config import INHERIT_SHARE
 from nas.cli.options.search_config import config_of as search_config
-from nas.cli.output.units import format_joules, parse_joules
+from nas.core.units import format_joules, parse_joules
 from nas.records.config import SearchConfig
 from nas.store import new_run, run_file
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
@@ -281,9 +282,7 @@ def test_baselines_follow_the_recipes_own_each_once(models, tmp_path, monkeypatc
         assert search_config(build_parser().parse_args(resumed)) == config
 
 
-def test_baselines_are_named_in_the_front_and_the_picture(tmp_path, capsys, monkeypatch):
-    from nas.plots import front as plots
-
+def test_baselines_are_named_in_the_front_and_the_picture(tmp_path, capsys):
     folder = tmp_path / "run"
     config = SearchConfig(task="digits", space=SPACE, trials=2, baselines=(LEAST, MOST))
     new_run.create(folder, config, "fake")
@@ -294,11 +293,12 @@ def test_baselines_are_named_in_the_front_and_the_picture(tmp_path, capsys, monk
     assert main(["front", str(folder)]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if "(baseline)" in line]
     assert len(rows) == 2
-    drawn = []
-    monkeypatch.setattr(plots, "plot_front", lambda points, *_, **__: drawn.extend(points))
-    assert main(["plot", str(folder), "--what", "front", "--to", str(tmp_path / "f.png")]) == 0
-    assert [p.kind for p in drawn].count("baseline") == 2
-    assert [p.kind for p in drawn][:2] == ["front", "baseline"]
+    (chart,) = charts_of(run_file.load(folder), "front")
+    marks = {series.role: series.marks for series in chart.series}
+    assert {m.trial for m in marks["baseline"]} == {0, 1}
+    # A ring around the point that each is besides.
+    both = {m.trial for m in (*marks["front"], *marks.get("trained", ()))}
+    assert both >= {0, 1}
 
 
 def test_what_is_taken_of_earlier_runs_is_said(run_folder, tmp_path, monkeypatch):

@@ -98,6 +98,15 @@ def test_a_minimum_of_accuracy_is_one_of_quality(line, capsys):
     assert "did you mean '--min-quality'?" in capsys.readouterr().err
 
 
+def test_an_unknown_option_is_named_before_the_one_that_is_missing(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["plot", "x", "--out", "y"])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and len(error.splitlines()) == 1
+    assert "unknown argument '--out'" in error and "required: --to" in error
+    assert error.index("'--out'") < error.index("--to")
+
+
 def test_options_are_not_abbreviated(capsys):
     with pytest.raises(SystemExit):
         main(["front", "x", "--kne"])

@@ -108,9 +108,7 @@ def test_an_exported_study_is_the_one_of_the_search(tmp_path, kind):
         study_name=None, storage=JournalStorage(JournalFileBackend(str(path)))
     )
     records = {r.number: r for r in run.records()}
-    assert {t.number: Trial.from_dict(t.user_attrs["joulenas"]) for t in study.trials} == (
-        records
-    )
+    assert {t.number: Trial.from_dict(t.user_attrs["joulenas"]) for t in study.trials} == (records)
     assert all(t.datetime_start <= t.datetime_complete for t in study.trials)
 
 

@@ -182,8 +182,8 @@ def test_a_page_says_whose_joules_it_shows(run, tmp_path, capsys):
     words = ["report", str(run.folder), "--device", "small"]
     assert main([*words, "--to", str(page)]) == 0
     data = page_data(run.on("small"))
-    assert data["provenance"]["device"] == "small (cuda:0)"
-    assert [r["device"] for r in data["provenance"]["readings"]] == [SMALL]
+    assert data["texts"]["kicker"].endswith("on small (cuda:0)")
+    assert [dict(rows)["device"] for rows in data["provenance"][:-1]] == [SMALL]
     assert SMALL in page.read_text()
     assert main([*words, "--watch"]) == 2
     assert "device must be left out with --watch" in capsys.readouterr().err

@@ -11,24 +11,23 @@ from search_spaces.architecture.simulated import is_simulated
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block, or ``repeats`` equal layers' worth of it.
+    """One block of ``repeats`` equal layers.
 
-    ``width`` is its inner dimension: all query heads, or the feed-forward width. ``label`` says
-    what it is, ``detail`` its other figures, ``precision`` what its products run in.
+    ``width`` is its inner dimension: that of all query heads, or the feed-forward width.
+    ``label`` names its kind, ``detail`` its figures, ``precision`` that of its products.
     """
 
     label: str
     detail: str
     width: int
     precision: str
-    sparsity: str
     layer: str
     repeats: int
 
 
 def blocks_of(architecture: Architecture, device: str = "cpu") -> list[Block]:
-    """Every block; equal layers that follow each other are one, with their number."""
-    found: list[Block] = []
+    """Return every block; consecutive equal layers become one with their number."""
+    blocks: list[Block] = []
     for stack, d_model, layers in _stacks(architecture):
         start = 0
         while start < len(layers):
@@ -37,13 +36,13 @@ def blocks_of(architecture: Architecture, device: str = "cpu") -> list[Block]:
                 end += 1
             name = f"{start}" if end == start + 1 else f"{start}-{end - 1}"
             layer = f"{stack} {name}".strip()
-            found += _layer(d_model, layers[start], layer, end - start, device)
+            blocks += _layer(d_model, layers[start], layer, end - start, device)
             start = end
-    return found
+    return blocks
 
 
 def _stacks(architecture: Architecture) -> list[tuple[str, int, tuple[Any, ...]]]:
-    """Name (where there are several), width and layers of every stack."""
+    """Return the name (empty for a single stack), width and layers of every stack."""
     if architecture.decoder is None:
         return [("", architecture.d_model, architecture.layers)]
     decoder = architecture.decoder
@@ -74,7 +73,6 @@ def _layer(d_model: int, layer: Any, name: str, repeats: int, device: str) -> li
                 detail=", ".join(details),
                 width=width,
                 precision=spec.compression.precision,
-                sparsity=sparsity,
                 layer=name,
                 repeats=repeats,
             )

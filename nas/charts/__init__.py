@@ -1,0 +1,1 @@
+"""Charts of a run, described once and drawn by matplotlib and by the HTML page."""

@@ -1,0 +1,75 @@
+"""All trials of a run by quality and joules: its front, its baselines, and dropped candidates."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from nas.charts.axis import joule_axis, quality_axis, quality_range
+from nas.charts.chart import Chart, Line, Mark, Series, decades, mark
+from nas.records.trial import Trial, judged
+from nas.store.run import Run
+
+# More ticks than this at the bottom cannot be told apart.
+_MOST_DROPPED = 2000
+
+
+def energy_range(record: Trial) -> tuple[float, float, float]:
+    """The joules of a trial, or those predicted of a dropped one, as (low, value, high).
+
+    Raises:
+        ValueError: the trial has neither.
+    """
+    energy = record.energy or record.prediction
+    if energy is None:
+        raise ValueError(f"trial {record.number} has no joules")
+    return energy.low, energy.mean, energy.high
+
+
+def front_chart(run: Run, meter_label: str) -> Chart:
+    """Every trial with its intervals; dropped candidates are ticks at their predicted joules.
+
+    Raises:
+        ValueError: no trial is complete.
+    """
+    records, metric = run.trials(), run.metric
+    shown = [r for r in judged(records) if r.energy_j]
+    if not shown:
+        raise ValueError("the plot must have a complete trial to show, and there is none")
+    dropped = [r for r in records if r.state == "dropped" and r.prediction is not None]
+    dropped = dropped[:: math.ceil(len(dropped) / _MOST_DROPPED) or 1]
+    qualities = [(r.quality or 0.0, r.quality_se or 0.0) for r in shown]
+    at_predicted = [r.prediction.mean for r in dropped if r.prediction is not None]
+    x = joule_axis(
+        f"joules per {run.unit} ({meter_label}, 95% interval)",
+        [*map(energy_range, shown), *((j, j, j) for j in at_predicted)],
+    )
+    y = quality_axis(
+        f"validation {metric.name} (± s.e.)", metric, *map(list, zip(*qualities, strict=True))
+    )
+    marks = {
+        r.number: mark(
+            (x, y), decades(*energy_range(r)), quality_range(metric, *quality), r.number
+        )
+        for r, quality in zip(shown, qualities, strict=True)
+    }
+    on_front = {record.number for record in run.config.goals.front(records)}
+
+    def of(numbers: set[int]) -> tuple[Mark, ...]:
+        return tuple(sorted((marks[n] for n in numbers & marks.keys()), key=lambda m: m.x))
+
+    ticks = tuple(Mark(at, y.low, at, at, y.low, y.low) for at in decades(*at_predicted))
+    # With more objectives the front is not a staircase in these two.
+    line: Line = "" if run.config.goals.costs else "stairs"
+    series = (
+        Series("dropped", "dropped (predicted joules)", "tick", ticks),
+        Series("trained", "trained", "circle", of(marks.keys() - on_front)),
+        Series("front", "front", "square", of(on_front), line),
+        Series("baseline", "baseline", "ring", of({r.number for r in shown if r.baseline})),
+    )
+    return Chart(
+        f"{Path(run.task).stem}: {metric.name} and energy",
+        x,
+        y,
+        tuple(each for each in series if each.marks),
+    )

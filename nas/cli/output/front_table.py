@@ -1,0 +1,106 @@
+"""Columns of the table of a front, for the terminal and the HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nas.cli.output.account import meter_label
+from nas.core.units import format_bytes, format_interval, format_milliseconds
+from nas.tasks.base.metric import get_metric
+from predictors.meters.flags import describe_flag
+
+if TYPE_CHECKING:
+    from nas.pareto.queries import Front, FrontMember
+
+# A head, a cell for each member, and whether cells are aligned right.
+Column = tuple[str, list[str], bool]
+
+PARETO_NOTE = (
+    "P(Pareto): probability that no trial dominates this one, given the standard errors of both"
+)
+_COSTS: dict[str, tuple[str, Callable[[FrontMember], str]]] = {
+    "latency": (
+        "latency",
+        lambda m: "" if m.latency_s is None else format_milliseconds(m.latency_s),
+    ),
+    "memory": (
+        "memory (counted)",
+        lambda m: "" if m.peak_memory_bytes is None else format_bytes(m.peak_memory_bytes),
+    ),
+}
+
+
+def described_member(front: Front) -> FrontMember:
+    """Return the member whose meter and device describe the table: a measured one, if any."""
+    return next((m for m in front if m.joules == "measured"), front.members[0])
+
+
+def front_columns(front: Front) -> list[Column]:
+    """Return the columns of a front with members; test quality is shown and never used."""
+    first = described_member(front)
+    metric = get_metric(first.metric)
+    label = meter_label(first.meter, is_estimate=first.is_estimate)
+    if first.measured_on is not None:
+        label = f"{first.measured_on}, {label}"
+
+    def share(value: float | None) -> str:
+        return "" if value is None else metric.text(value)
+
+    columns: list[Column] = [
+        ("trial", [str(m.trial) for m in front], True),
+        (metric.name, [_quality(m) for m in front], False),
+        (f"energy per {first.unit} ({label})", [_energy(m) for m in front], False),
+        ("params", [f"{m.params:,}" for m in front], True),
+        (
+            "architecture",
+            [f"{m.architecture_text}{' (baseline)' if m.baseline else ''}" for m in front],
+            False,
+        ),
+        # Parameters have a column in any case.
+        *(
+            (_COSTS[name][0], [_COSTS[name][1](m) for m in front], True)
+            for name in front.costs
+            if name in _COSTS
+        ),
+        (
+            "P(Pareto)",
+            ["" if (p := m.front_probability) is None else f"{p:.0%}" for m in front],
+            True,
+        ),
+        (f"test {metric.name}*", [share(m.test_quality) for m in front], False),
+    ]
+    if any(m.inherited_quality is not None for m in front):
+        columns.append(("inherited", [share(m.inherited_quality) for m in front], False))
+    if len({m.limits for m in front}) > 1:
+        columns.append(("limits", [m.limits or "unknown" for m in front], False))
+    if any(m.flags for m in front):
+        columns.append(("flags", [", ".join(m.flags) for m in front], False))
+    return columns
+
+
+def condition_notes(front: Front) -> list[str]:
+    """Return notes on the power limits of the joules, and on the meaning of each flag."""
+    limits = sorted({m.limits for m in front if m.joules == "measured"})
+    lines = []
+    if len(limits) > 1:
+        names = " and under ".join(limit or "unknown ones" for limit in limits)
+        lines.append(
+            f"limits of the board changed: joules under {names} do not compare with each other"
+        )
+    elif limits and limits[0]:
+        lines.append(f"limits of the board: {limits[0]}")
+    flags = sorted({flag for m in front for flag in m.flags})
+    return [*lines, *(f"{flag}: {describe_flag(flag)}" for flag in flags)]
+
+
+def _quality(member: FrontMember) -> str:
+    text = get_metric(member.metric).text(member.quality, member.quality_se)
+    inherited = " (inherited)" if member.weights == "inherited" else ""
+    mean = f" (mean of {member.n_evaluations})" if member.n_evaluations > 1 else ""
+    return f"{text}{inherited}{mean}"
+
+
+def _energy(member: FrontMember) -> str:
+    text = format_interval(member.energy_j, member.energy_low_j, member.energy_high_j)
+    return f"{text}{' (predicted)' if member.joules == 'predicted' else ''}"

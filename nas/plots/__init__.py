@@ -1,1 +1,0 @@
-"""A run as pictures. matplotlib is imported when one is drawn."""
