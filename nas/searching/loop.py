@@ -27,7 +27,7 @@ from nas.records.trial import TrialRecord
 from nas.searching.controller.attempts import ATTEMPTS, Attempts
 from nas.searching.controller.refine import Refinement
 from nas.searching.controller.session import Listener, Session
-from nas.searching.early_stopping.stopping import Stopper
+from nas.searching.early_stopping import Stopper
 from nas.store.storage import is_away
 
 _DIED = "its worker died (out of memory, a signal, or a lost node)"

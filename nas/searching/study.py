@@ -25,7 +25,7 @@ from nas.searching.controller.refine import Refinement
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
 from nas.searching.device_account import DeviceAccount, watched_meter
-from nas.searching.early_stopping.stopping import Stopper
+from nas.searching.early_stopping import Stopper
 from nas.searching.finalists import add_finalists
 from nas.searching.fitting import check_fits
 from nas.searching.gating.gate import CandidatePool, Gate
