@@ -126,14 +126,14 @@ def _shown(values: Iterable[object]) -> str:
 
 
 def fitted(config: SearchConfig) -> SearchConfig:
-    """``config`` with its space limited to what its device offers; see ``offered_space``.
+    """``config`` with its space limited to what its device offers; see ``available_space``.
 
     A resolution that is the task's own becomes ``None``, the one name that models have for it.
 
     Raises:
         ValueError: members of the space cannot read the task.
     """
-    from nas.searching.controller.offered import offered_space
+    from nas.searching.controller.available import available_space
     from search_spaces.cost.kernels import rows_read
 
     if is_task_file(config.task) and not Path(config.task).is_file():
@@ -146,7 +146,7 @@ def fitted(config: SearchConfig) -> SearchConfig:
     # Before the device is asked, which takes a while.
     check_fits(space, workload)
     rows = (rows_read(space, workload),)
-    return replace(config, space=offered_space(space, config.device, rows))
+    return replace(config, space=available_space(space, config.device, rows))
 
 
 def default_device() -> str:

@@ -194,7 +194,7 @@ def _run_search(
             config.space,
             workload,
             startup_trials=config.gate.startup_trials,
-            known=warm_start.prior_rows(config.space),
+            prior_rows=warm_start.prior_rows(config.space),
             stops_early=config.halving is not None,
             goals=config.goals,
         )
