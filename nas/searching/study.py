@@ -64,12 +64,12 @@ def run_search(
     files: Iterable[Path] = (),
     listener: Listener | None = None,
 ) -> Run:
-    """Search, and return the run. Ctrl-C or SIGTERM ends it early, every finished trial kept.
+    """Search, and return the run. Ctrl-C or SIGTERM ends it early and keeps finished trials.
 
-    ``driver`` says where trials run and how long each may take, by default on a Ray of the
-    search's own. With ``resume``, ``folder`` is a run and ``config`` must be its configuration,
-    but for ``trials``, which may be raised to search on, and ``refine``. ``files`` are those of
-    the user's that must not change while a new run lasts, beside those that ``config`` names.
+    ``driver`` says where trials run and how long each may take, by default on a Ray of its own.
+    With ``resume``, ``folder`` is a run and ``config`` must be its configuration, except that
+    ``trials`` may be raised and ``refine`` changed. ``files`` of the user must not change during a
+    new run, nor those that ``config`` names.
 
     Raises:
         ValueError: the folder, configuration or task is not what it must be.
@@ -85,8 +85,7 @@ def run_search(
     name_address(driver.address)
     if driver.address.startswith(CLIENT):
         return _search_there(config, folder, driver, resume, tuple(files), listener)
-    # The driver's matrices are small: with a thread for each core they take longer, and on cores
-    # that trials train and are measured on.
+    # The driver's matrices are small: more threads take longer, on cores that trials use.
     with interrupts.handled(), threadpool_limits(1):
         return _run_search(config, folder, driver, resume, files, listener)
 
@@ -99,12 +98,12 @@ def resume_search(
     listener: Listener | None = None,
     **changes: Any,
 ) -> Run:
-    """Go on with the run in ``folder``, which contains all else that it needs.
+    """Resume the run in ``folder``.
 
-    ``options`` are those of ``Driver`` by name: where one is ``None``, it is the last driver's.
-    ``changes`` are of the configuration: ``trials`` and ``refine`` may be raised to search on,
-    ``storage`` is for a study that has moved, or whose password is nowhere else, ``files_at`` for
-    files that have; ``task`` is for a task file that has.
+    ``options`` are fields of ``Driver`` by name; ``None`` keeps the last driver's. ``changes`` are
+    fields of the configuration: ``trials`` and ``refine`` may be raised, ``storage`` and
+    ``files_at`` name a study and files that have moved, ``storage`` also a password. ``task`` is a
+    task file that has moved.
 
     Raises:
         ValueError: the folder is not a run, or what it was begun with has changed.
@@ -126,7 +125,7 @@ def _search_there(
     files: Sequence[Path],
     listener: Listener | None,
 ) -> Run:
-    """Search from a process on the cluster, as Ray's client can do no more than start one."""
+    """Search from a process on the cluster, which Ray's client starts."""
     from nas.cluster.client import search_there
 
     def search(folder: Path, listener: Listener | None) -> None:
@@ -231,7 +230,7 @@ def _run_search(
 
 
 def _backend(driver: Driver, config: SearchConfig, listener: Listener | None) -> Backend:
-    """Where trials run: in this process where no worker does, else on Ray."""
+    """Return where trials run: this process without workers, else Ray."""
     if driver.workers == 0:
         from nas.searching.in_process import InProcessBackend
 
@@ -288,7 +287,7 @@ def _drive(
 def _search_and_refine(
     run: Run, session: Session, gate: Gate, executor: Executor, listener: Listener
 ) -> None:
-    """Search, then fine-tune finalists, then evaluate again what is unsure."""
+    """Search, then fine-tune finalists, then evaluate replicas."""
     config, trials_folder = run.config, run.trials_place.resolve()
     stopper = None if config.halving is None else Stopper(config.halving, session, gate)
     is_whole = search(session, executor, trials_folder, stopper)
@@ -308,14 +307,14 @@ def _search_and_refine(
 
 
 def _evaluator(run: Run, backend: Backend, listener: Listener) -> Evaluator:
-    """What evaluates candidates, with the teacher and the supernet that it needs trained."""
+    """Make the evaluator, after training the teacher and the supernet that it needs."""
     config = run.config
     # Workers need no study, nor the password that may open it.
-    told = replace(config, storage=None, device=run.driver.trained_on(config.device))
+    sent = replace(config, storage=None, device=run.driver.trained_on(config.device))
     if config.teacher is not None:
-        make_teacher(run, told, backend, listener)
+        make_teacher(run, sent, backend, listener)
     trainer = TrainingEvaluator(
-        told,
+        sent,
         run.inputs_place.resolve(),
         # Each machine has its own folder of locks, whatever this one's is called.
         None,
@@ -324,12 +323,12 @@ def _evaluator(run: Run, backend: Backend, listener: Listener) -> Evaluator:
     )
     if config.supernet is None:
         return trainer
-    make_supernet(run, told, backend, listener)
-    return SupernetEvaluator.of(told, trainer, run.supernet_folder.resolve())
+    make_supernet(run, sent, backend, listener)
+    return SupernetEvaluator.of(sent, trainer, run.supernet_folder.resolve())
 
 
 def _log(run: Run, listener: Listener | None) -> TensorBoardLog | None:
-    """Where the run's trials are logged beside the study, if anywhere."""
+    """Return the TensorBoard log of the run's trials, if it has one."""
     if run.driver.log is None:
         return None
     from nas.cluster.tensorboard import TensorBoardLog
@@ -338,7 +337,7 @@ def _log(run: Run, listener: Listener | None) -> TensorBoardLog | None:
 
 
 def conditions_of(config: SearchConfig) -> Conditions:
-    """Where the search's joules will come from, by the meter that it would choose here.
+    """Return the conditions under which the search would measure joules here.
 
     Raises:
         ValueError: there is no such task, protocol, device or meter.
