@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.early_stopping CURVES.jsonl
 
-The curves are those of ``experiments.benchmarks.learning_curves``. Candidates come one by one in
+The curves are those of ``experiments.learning_curves``. Candidates come one by one in
 a random order, and each rule decides at its rungs which of them train on. The plain search trains
 all. A search is charged for the seconds of the epochs that it trains; hypervolume is of (quality,
 log joules) of complete trials, as a share of that of all candidates. *Near* are the half of the
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.benchmarks.learning_curves import Curve, read_curves
+from experiments.learning_curves import Curve, read_curves
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.pareto.dominance import non_dominated_mask

@@ -3,8 +3,8 @@
 Trials are compared at rungs (``HalvingConfig.rungs``), by validation quality at the rung and by
 joules per sample, which are measured or predicted. A trial stops where one that needs no more
 joules was better at the same rung by half a standard error of the difference. On recorded learning
-curves this saves more seconds for the hypervolume that it loses than ranking (successive halving)
-and forecasting of final qualities (``experiments.benchmarks.early_stopping``).
+curves neither ranks (successive halving) nor forecasts of final qualities do better
+(``experiments.benchmarks.early_stopping``).
 
 A trial reports its ``Progress``, which its worker writes to disk as well, so that a resumed search
 finds all rungs in its records and in the folders of trials in flight.

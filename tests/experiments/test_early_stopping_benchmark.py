@@ -15,7 +15,7 @@ from experiments.benchmarks.early_stopping import (
     rules_for,
     trains_on,
 )
-from experiments.benchmarks.learning_curves import Curve, read_curves
+from experiments.learning_curves import Curve, read_curves
 from nas.records.rungs import RungPoint
 from nas.searching.early_stopping import Contender
 

@@ -1,6 +1,6 @@
 """Record learning curves: validation quality after every epoch of candidates of one recipe.
 
-    python -m experiments.benchmarks.learning_curves language-modelling --task plays.yaml \
+    python -m experiments.learning_curves language-modelling --task plays.yaml \
         --n 24 --out curves.jsonl
 
 Candidates are drawn uniformly from the recipe's space and trained on one thread, each from the
@@ -79,7 +79,7 @@ def record(config: SearchConfig, architecture: Architecture) -> Curve:
 def main(argv: Sequence[str] | None = None) -> int:
     """Record the curves that ``--out`` does not have yet."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.learning_curves",
+        prog="python -m experiments.learning_curves",
         description=__doc__.splitlines()[0],
     )
     parser.add_argument("recipe", help="a function of experiments.recipes, such as text")
