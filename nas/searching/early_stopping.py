@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from nas.records.rungs import HalvingConfig, Progress, RungPoint
@@ -74,7 +74,7 @@ class Stopper:
             return None
         point = progress.curve[-1]
         rung = self._rungs[point.epoch]
-        energies_j = self._energies_j([self._session.record(n) for n in rung])
+        energies_j = self._gate.energies_j([self._session.record(n) for n in rung])
         trial = Contender(number, point, energies_j[number])
         others = (Contender(n, p, energies_j[n]) for n, p in rung.items() if n != number)
         better = dominating(trial, others)
@@ -99,15 +99,3 @@ class Stopper:
             for record in self._session.records()
         )
         return candidate.baseline or candidate.audit or earlier < self._config.startup_trials
-
-    def _energies_j(self, records: Sequence[TrialRecord]) -> dict[int, float]:
-        """Joules per sample by trial: measured, else predicted by the gate as it is now.
-
-        Predictions made when the trials started would not compare: the gate has learned since.
-        """
-        energies_j = {r.number: r.energy_j for r in records if r.energy_j is not None}
-        unmeasured = [record for record in records if record.energy_j is None]
-        if unmeasured:
-            predicted = self._gate.energies_j([record.architecture for record in unmeasured])
-            energies_j |= {r.number: float(j) for r, j in zip(unmeasured, predicted, strict=True)}
-        return energies_j

@@ -20,13 +20,13 @@ from nas.evaluation.supernet_evaluator import SupernetEvaluator
 from nas.evaluation.teacher import check_artifact
 from nas.records.config import LARGEST, SearchConfig
 from nas.records.device_names import MeterFound, find_meter
+from nas.records.supernet import choose_finalists
 from nas.searching import writing
 from nas.searching.controller.refine import Refinement
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
 from nas.searching.device_account import DeviceAccount, watched_meter
 from nas.searching.early_stopping import Stopper
-from nas.searching.finalists import add_finalists
 from nas.searching.fitting import check_fits
 from nas.searching.gating.gate import CandidatePool, Gate
 from nas.searching.gating.prior_run import Conditions
@@ -292,7 +292,7 @@ def _search_and_refine(
     stopper = None if config.halving is None else Stopper(config.halving, session, gate)
     is_whole = search(session, executor, trials_folder, stopper)
     if is_whole and config.supernet is not None and session.is_searched():
-        add_finalists(run, config, session, gate)
+        _add_finalists(run, session, gate)
         is_whole = search(session, executor, trials_folder)
     if is_whole and config.refine and session.is_over:
         refinement = Refinement(
@@ -304,6 +304,23 @@ def _search_and_refine(
             kept=trials_folder,
         )
         refine(refinement, executor, trials_folder, listener)
+
+
+def _add_finalists(run: Run, session: Session, gate: Gate) -> None:
+    """Choose the sub-networks to fine-tune."""
+    config = run.config
+    assert config.supernet is not None
+    complete = [
+        record
+        for record in session.searched()
+        if record.state == "complete" and (record.baseline or config.goals.keeps(record))
+    ]
+    chosen: list[int] = []
+    if complete:
+        by_trial = gate.energies_j(complete)
+        energies_j = [by_trial[record.number] for record in complete]
+        chosen = choose_finalists(complete, energies_j, config.supernet)
+    session.add_finalists(run.keep_finalists(chosen, len(complete)))
 
 
 def _evaluator(run: Run, backend: Backend, listener: Listener) -> Evaluator:

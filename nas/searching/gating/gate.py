@@ -207,9 +207,18 @@ class Gate:
             predicted = np.column_stack([quality.low, energy_j.high])[usable]
             self._predicted_points = np.vstack([self._predicted_points, predicted])
 
-    def energies_j(self, architectures: Sequence[Architecture]) -> Array:
-        """Predicted joules per sample, ``(N,)``."""
-        return self._energy_j(ArchitectureBatch.of(architectures)).mean
+    def energies_j(self, records: Sequence[TrialRecord]) -> dict[int, float]:
+        """Joules per sample by trial: measured, else predicted by the models as they are now.
+
+        Predictions made when the trials started would not compare with each other.
+        """
+        energies_j = {r.number: r.reading.energy_j for r in records if r.reading is not None}
+        unmeasured = [record for record in records if record.reading is None]
+        if unmeasured:
+            batch = ArchitectureBatch.of([record.architecture for record in unmeasured])
+            predicted = self._energy_j(batch).mean
+            energies_j |= {r.number: float(j) for r, j in zip(unmeasured, predicted, strict=True)}
+        return energies_j
 
     def judge(self, architecture: Architecture) -> GateDecision:
         """Decide whether to train ``architecture``."""

@@ -186,8 +186,7 @@ def test_a_resumed_search_judges_as_the_one_that_was_killed(tmp_path):
 
 def test_joules_are_measured_ones_as_soon_as_there_are(tmp_path):
     session = halved(tmp_path, trials=12)
-    stopper = make_stopper(session)
-    energies = stopper._energies_j(session.records())
+    energies = session._gate.energies_j(session.records())
     for record in session.records():
         if record.state == "complete":
             assert energies[record.number] == record.energy_j
