@@ -150,7 +150,7 @@ def make_session(
         config.space,
         WORKLOAD,
         startup_trials=8,
-        known=warm_start.prior_rows(config.space),
+        prior_rows=warm_start.prior_rows(config.space),
         goals=config.goals,
     )
     opened = StudyStore.create if create else StudyStore.load

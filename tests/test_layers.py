@@ -28,7 +28,6 @@ LAYERS = (
     ("nas.evaluation", "nas.store"),
     ("nas.searching.gating", "nas.exporting.formats"),
     ("nas.searching.controller", "nas.exporting"),
-    ("nas.searching.early_stopping",),
     ("nas.cluster",),
     ("nas.searching",),
     ("nas.analysis",),

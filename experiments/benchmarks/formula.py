@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from predictors.meters.base import EnergyReading
+from search_spaces.architecture import Architecture
+from search_spaces.cost.counting import count
 from search_spaces.workload import Workload
 
 
@@ -27,3 +29,10 @@ def formula_reading(
         duration_s=1.0,
         protocol_hash=protocol_hash,
     )
+
+
+def formula_joules(architecture: Architecture, workload: Workload) -> float:
+    """Joules of a sample by a closed form: 0.1 nJ a MAC, 60% of it in bf16, and 2 uJ a layer."""
+    blocks = count(architecture, workload).blocks
+    macs = sum(b.macs * (0.6 if b.precision == "bf16" else 1.0) for b in blocks)
+    return 1e-10 * macs + 2e-6 * (1 + architecture.depth)

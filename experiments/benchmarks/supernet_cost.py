@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.supernet_cost --cache curves.jsonl --out OUT
 
 Both searches of a seed have the same sampler seed, gate, space, recipe and closed form of joules
-as ``experiments.benchmarks.halving`` (whose trainings ``--cache`` shares), run in this process and
+as the search from scratch (``scratch_search``, trainings in ``--cache``), run in this process and
 count CPU seconds of one thread. From scratch, a search is charged for its trainings. By a supernet
 it is charged for the supernet's own training, extraction, compression and evaluation of each
 sub-network, the largest member's outputs and the fine-tunes of finalists. Sampler and gate are
@@ -29,15 +29,8 @@ from typing import Any
 
 import torch
 
-from experiments.benchmarks.formula import formula_reading
-from experiments.benchmarks.halving import (
-    Outcome,
-    Trainings,
-    joules,
-    search,
-    space,
-    volume,
-)
+from experiments.benchmarks.formula import formula_joules, formula_reading
+from experiments.benchmarks.scratch_search import Outcome, Trainings, search, space, volume
 from experiments.recipes import quickstart
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
@@ -130,7 +123,7 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
     proposing_s = time.process_time() - started - judge_s
     complete = [r for r in session.searched() if r.state == "complete"]
     inherited = volume([(*_accuracies(r), math.log10(r.objectives[1])) for r in complete], 0)
-    energies = [joules(r.architecture, workload) for r in complete]
+    energies = [formula_joules(r.architecture, workload) for r in complete]
     session.add_finalists(choose_finalists(complete, energies, supernet))
     points: list[tuple[float, float, float]] = []
     finish_s: list[float] = []
@@ -164,7 +157,7 @@ def _accuracies(record: Trial) -> tuple[float, float]:
 
 def _by_formula(workload: Workload) -> Any:
     def measure(architecture: Architecture, *_: object) -> Any:
-        reading = formula_reading(joules(architecture, workload), workload)
+        reading = formula_reading(formula_joules(architecture, workload), workload)
         return type("Record", (), {"reading": reading, "spent_energy_j": 0.0, "versions": {}})()
 
     return measure
@@ -226,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--finalists", type=int, default=12)
     parser.add_argument("--finish-share", type=float, default=SupernetConfig().finish_share)
     parser.add_argument("--epochs-factor", type=float, default=SupernetRecipe().epochs_factor)
-    parser.add_argument("--cache", type=Path, default=Path("halving.jsonl"))
+    parser.add_argument("--cache", type=Path, default=Path("trainings.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("supernet-cost"))
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
@@ -289,7 +282,7 @@ def _searches(outcomes: Sequence[Outcome], shared: Sequence[Shared]) -> Table:
                 "final": ours.volumes[-1],
                 "test": ours.test_volumes[-1],
                 "tau": ours.tau,
-                "trainings": scratch.complete,
+                "trainings": len(scratch.train_s),
                 "scratch_s": scratch.train_s[-1],
                 "scratch": scratch.validation[-1],
                 "scratch_test": scratch.test[-1],

@@ -4,9 +4,10 @@
     python -m experiments.benchmarks.supernet_fidelity text --task sst2.yaml --cache text.jsonl
 
 Members drawn evenly from the space train from scratch by the recipe of a search, one by one, and
-are kept in ``--cache`` (shared with ``experiments.benchmarks.halving``); then one supernet trains
-and all are judged by what they inherit from it. Printed are Kendall's tau-b with its bootstrap 95%
-interval, that of parameters and MACs as baselines, and tau within the more accurate half.
+are kept in ``--cache`` (shared with ``experiments.benchmarks.supernet_cost``); then one supernet
+trains, and all are judged by what they inherit from it. Printed are Kendall's tau-b with its
+bootstrap 95% interval, that of parameters and MACs as baselines, and tau within the more accurate
+half.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.benchmarks.halving import Trainings, space
+from experiments.benchmarks.scratch_search import Trainings, space
 from experiments.recipes import quickstart
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
@@ -197,10 +198,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     trainings = Trainings(arguments.cache, config, task)
     own, alone_s = [], 0.0
     for architecture in chosen:
-        end = trainings.until(architecture, arguments.seed, None).end
-        assert end is not None
-        own.append(end.quality)
-        alone_s += max(0.0, end.train_s)
+        training = trainings.of(architecture, arguments.seed)
+        own.append(training.quality)
+        alone_s += training.train_s
     recipe = SupernetRecipe(
         epochs_factor=arguments.epochs_factor, front_share=arguments.front_share
     )

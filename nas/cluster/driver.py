@@ -29,7 +29,7 @@ from ray.tune.search import Searcher
 from nas.cluster.ending import Ending, or_end
 from nas.cluster.measuring import RayMeasure
 from nas.cluster.roles import Trainers
-from nas.cluster.scheduler import HalvingScheduler
+from nas.cluster.scheduler import EarlyStoppingScheduler
 from nas.cluster.trial_worker import AWAY, ENDED, PROGRESS, run_trial, worker_ids
 from nas.cluster.tune_memory import ForgetEnded
 from nas.core import interrupts
@@ -119,7 +119,7 @@ class TuneExecutor:
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=self._feed,
-                scheduler=HalvingScheduler(judge=self._feed.judge),
+                scheduler=EarlyStoppingScheduler(self._feed.judge),
                 num_samples=-1,
                 reuse_actors=True,
             ),

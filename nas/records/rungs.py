@@ -13,7 +13,7 @@ from search_spaces.architecture import require_positive_int
 
 @dataclass(frozen=True, slots=True)
 class HalvingConfig:
-    """When trials are compared: at epochs ``min_epochs * eta**k``; the best ``1 / eta`` go on.
+    """When trials are compared for early stopping: at epochs ``min_epochs * eta**k``.
 
     The first ``startup_trials`` of a search are never stopped.
 
@@ -38,13 +38,8 @@ class HalvingConfig:
         """The default for trainings of ``epochs``: rungs at 1/12, 3/12 and 9/12 of them."""
         return cls(min_epochs=max(1, round(epochs / 12)))
 
-    def rung_at(self, epoch: int) -> int | None:
-        """The last rung that ``epoch`` has reached, ``None`` before the first."""
-        reached = self.rungs(epoch + 1)
-        return reached[-1] if reached else None
-
     def rungs(self, epochs: int) -> tuple[int, ...]:
-        """Epochs that trainings of ``epochs`` are compared at; the last epoch is none."""
+        """Return the epochs at which trainings are compared; the last epoch is none of them."""
         found = []
         epoch = self.min_epochs
         while epoch < epochs:

@@ -86,7 +86,7 @@ class EhviSampler(BaseSampler):
             reference_point: Reference point of the hypervolume in the study's units; by default a
                 tenth of the front's extent beyond its worst values.
             log: For each objective, whether hypervolume is computed with its logarithm.
-            best_possible: For each objective, a bound that no value can pass (1 for an quality),
+            best_possible: For each objective, a bound that no value can pass (1 for a quality),
                 or ``None``.
             variances: Returns the variance of each value of a complete trial; without it noise is
                 estimated from the values.
@@ -167,23 +167,18 @@ class EhviSampler(BaseSampler):
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def _next(self, columns: Columns, proposer: Proposer) -> Array:
-        history, n = self._history, self._history.n_complete
+        history, n = self._history, len(self._history.complete)
         assert self._prior is not None
         n_known = n + int(np.isfinite(self._prior.losses).sum(axis=0).min())
         if self._partial is not None and n_known >= max(2, self._n_startup // 2):
             n_known += history.n_pruned
         if n_known < self._n_startup:
-            known = np.vstack(
-                [
-                    history.evaluated(columns).rows,
-                    history.running(columns),
-                    history.unfinished_rows(columns),
-                ]
-            )
+            parts = [history.evaluated(columns).rows, history.running(columns)]
+            known = np.vstack([*parts, history.unfinished_rows(columns)])
             return proposer.first(known, corners=self._corners)
         batch = max(
             min(_MOST_BATCH, 1 + n // _TRIALS_PER_PROPOSAL),
-            min(_MOST_PARALLEL_BATCH, history.n_running // _RUNNING_PER_PROPOSAL),
+            min(_MOST_PARALLEL_BATCH, len(history.running_trials) // _RUNNING_PER_PROPOSAL),
         )
         if not self._queue or n - self._queued_at >= batch:
             done = self._as_losses(history.evaluated(columns))
@@ -198,11 +193,11 @@ class EhviSampler(BaseSampler):
         return self._queue.pop(0)
 
     def _partial_rows(self, columns: Columns) -> Evaluated:
-        history, n = self._history, len(self._objectives)
-        found = (
-            () if self._partial is None else self._partial(history.complete, history.unfinished)
-        )
-        return self._as_losses(prior_rows(found, columns, n))
+        history = self._history
+        trials: Sequence[PriorTrial] = ()
+        if self._partial is not None:
+            trials = self._partial(history.complete, history.unfinished)
+        return self._as_losses(prior_rows(trials, columns, len(self._objectives)))
 
     def _prepared(
         self, study: Study, space: Mapping[str, BaseDistribution]
@@ -218,12 +213,12 @@ class EhviSampler(BaseSampler):
 
     def _proposer_of(self, study: Study, columns: Columns) -> Proposer:
         n = len(study.directions)
-        for name in ("log", "best_possible", "reference_point"):
-            values = {
-                "log": self._log,
-                "best_possible": self._best,
-                "reference_point": self._reference_point,
-            }[name]
+        lists: dict[str, Sequence[object] | None] = {
+            "log": self._log,
+            "best_possible": self._best,
+            "reference_point": self._reference_point,
+        }
+        for name, values in lists.items():
             if values is not None and len(values) != n:
                 raise ValueError(
                     f"{name} must have {n} values, one for each objective, got {values}"

@@ -38,13 +38,15 @@ class Surrogates:
 
     def expected(self, features_CF: Array) -> Array:
         """Mean losses at rows, ``(C, M)``, without the variances, which cost much more."""
-        means = [(m, m.process.mean(features_CF)) for m in self.losses]
-        return np.column_stack([np.exp(x) if m.is_log else x for m, x in means])
+        return self._unlogged([model.process.mean(features_CF) for model in self.losses])
 
     def means(self, posteriors: Sequence[Posterior]) -> Array:
         """Mean losses at each candidate, ``(C, M)``."""
-        pairs = zip(self.losses, posteriors, strict=True)
-        return np.column_stack([np.exp(p.mean) if m.is_log else p.mean for m, p in pairs])
+        return self._unlogged([posterior.mean for posterior in posteriors])
+
+    def _unlogged(self, means: Sequence[Array]) -> Array:
+        pairs = zip(self.losses, means, strict=True)
+        return np.column_stack([np.exp(x) if m.is_log else x for m, x in pairs])
 
     def with_pending(self, features_QF: Array) -> Surrogates:
         """Fantasy models: pending rows count as evaluated at their predicted losses."""

@@ -30,6 +30,8 @@ _LINEAR = (0.0, 2.0)
 _SQUARE = (-2.0, 2.0)
 _RELEVANCE = (-1.0, 2.0)
 _NOISE = (-6.0, 3.0)
+# Most rows that hyperparameters are fitted on, and most steps of the optimiser.
+_MOST_FITTED, _MOST_STEPS = 200, 60
 # Weight of the prior, in rows, that leave-one-out errors have the expected size.
 _EXPECTED_ROWS = 5
 # Of smooth, linear, square, noise; of each relevance.
@@ -54,21 +56,16 @@ class Hyperparameters:
         return cls(_SMOOTH[0], _LINEAR[0], _SQUARE[0], middle, _NOISE[0] + 1)
 
     def to_vector(self) -> Array:
-        """All of them, shape ``(F + 4,)``."""
+        """Return all of them, shape ``(F + 4,)``."""
         return np.concatenate(
             [[self.smooth, self.linear, self.square, self.noise], self.relevance]
         )
 
     def spread_by(self, factor: float) -> Hyperparameters:
         """Scale all variances; without known noise the posterior mean is unchanged."""
-        more = float(np.log(factor))
-        return Hyperparameters(
-            self.smooth + more,
-            self.linear + more,
-            self.square + more,
-            self.relevance,
-            self.noise + more,
-        )
+        vector = self.to_vector()
+        vector[:4] += float(np.log(factor))
+        return Hyperparameters.from_vector(vector)
 
     @classmethod
     def from_vector(cls, vector: Array) -> Hyperparameters:
@@ -78,7 +75,7 @@ class Hyperparameters:
 
 
 class GaussianProcess:
-    """The posterior given rows of features and labels; see ``fit``."""
+    """Posterior given rows of features and labels; see ``fit``."""
 
     def __init__(
         self, features_NF: Array, labels_N: Array, noise_N: Array, hyper: Hyperparameters
@@ -105,23 +102,15 @@ class GaussianProcess:
         start: Hyperparameters | None = None,
         *,
         expected_F: Array | None = None,
-        most_rows: int = 200,
-        steps: int = 60,
     ) -> GaussianProcess:
-        """Fit hyperparameters on up to ``most_rows`` rows, evenly taken, and condition on all.
+        """Fit hyperparameters on up to ``_MOST_FITTED`` rows, evenly taken; condition on all.
 
-        Args:
-            features_NF: Standardised features.
-            labels_N: Labels.
-            noise_N: Variance of each label that is known beforehand, 0 for none.
-            start: Initial hyperparameters; the mean of the prior by default.
-            expected_F: Added to the prior mean of each log relevance.
-            most_rows: Most rows that hyperparameters are fitted on.
-            steps: Most steps of the optimiser.
+        ``noise`` is the known variance of each label. Hyperparameters start at ``start``, by
+        default at the mean of the prior; ``expected`` is added to the prior mean of each log
+        relevance.
         """
-        chosen = np.unique(np.linspace(0, len(labels_N) - 1, most_rows).astype(int))
-        if len(labels_N) <= most_rows:
-            chosen = np.arange(len(labels_N))
+        n = len(labels_N)
+        chosen = np.unique(np.linspace(0, n - 1, min(n, _MOST_FITTED)).astype(int))
         few, labels = features_NF[chosen], labels_N[chosen]
         spread = float(labels.std()) or 1.0
         standard, noise = (labels - labels.mean()) / spread, noise_N[chosen] / spread**2
@@ -136,7 +125,7 @@ class GaussianProcess:
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
-            options={"maxiter": steps},
+            options={"maxiter": _MOST_STEPS},
         )
         hyper = Hyperparameters.from_vector(found.x) if np.isfinite(found.fun) else first
         fitted = cls(few, labels, noise_N[chosen], hyper)
@@ -167,7 +156,7 @@ class GaussianProcess:
         )
 
     def mean(self, features_CF: Array) -> Array:
-        """The posterior's mean at candidates, without its variance."""
+        """Posterior mean at candidates, without its variance."""
         cross = kernel(self._features, features_CF, self.hyper)
         found: Array = self._mean + self._spread * (cross.T @ self._alpha)
         return found

@@ -50,7 +50,8 @@ class History:
     """A study as arrays; finished trials never change, so each is read once.
 
     ``space`` is the union of all trials' parameters, except those whose distribution differs
-    between trials.
+    between trials. ``complete`` are the complete trials with finite values, ``unfinished`` those
+    that failed, were pruned (``n_pruned``), or have values that are not finite.
     """
 
     def __init__(self, variances: Variances | None) -> None:
@@ -65,11 +66,11 @@ class History:
         self._read: set[int] = set()
         self._distributions: dict[str, BaseDistribution] = {}
         self._changing: set[str] = set()
-        self._complete: list[FrozenTrial] = []
-        self._unfinished: list[FrozenTrial] = []
-        self._running: list[FrozenTrial] = []
+        self.complete: list[FrozenTrial] = []
+        self.unfinished: list[FrozenTrial] = []
+        self.running_trials: list[FrozenTrial] = []
         self._columns: Columns | None = None
-        self._n_pruned = 0
+        self.n_pruned = 0
         # Rows of running trials by number; ``None`` until one is needed.
         self._running_rows: dict[int, Array | None] = {}
         self._rows = GrowingArray()
@@ -86,7 +87,7 @@ class History:
             self._study = study
             self._n_objectives = len(study.directions)
         trials = study.get_trials(deepcopy=False)
-        self._running = []
+        self.running_trials = []
         settled = True
         for index in range(self._n_settled, len(trials)):
             trial = trials[index]
@@ -103,7 +104,7 @@ class History:
                         # Only once each: a thousand trials may be running.
                         self._learn_space(trial)
                         self._running_rows[trial.number] = None
-                    self._running.append(trial)
+                    self.running_trials.append(trial)
             if settled:
                 self._n_settled = index + 1
                 self._read.discard(trial.number)
@@ -113,33 +114,13 @@ class History:
         """The search space, see the class."""
         return {n: d for n, d in self._distributions.items() if n not in self._changing}
 
-    @property
-    def n_complete(self) -> int:
-        """Number of complete trials with finite values."""
-        return len(self._complete)
-
-    @property
-    def n_pruned(self) -> int:
-        """Number of trials that were pruned."""
-        return self._n_pruned
-
-    @property
-    def complete(self) -> Sequence[FrozenTrial]:
-        """Complete trials with finite values."""
-        return self._complete
-
-    @property
-    def unfinished(self) -> Sequence[FrozenTrial]:
-        """Failed and pruned trials, and those whose values are not finite."""
-        return self._unfinished
-
     def evaluated(self, columns: Columns) -> Evaluated:
         """Complete trials, with values and variances in the study's units."""
         self._use_columns(columns)
-        n = len(self._complete)
+        n = len(self.complete)
         names = sorted(self._constraint_names)
         constraints = [[c.get(x, np.nan) for x in names] for c in self._constraints if names]
-        self._rows.extend(columns.row(t.params) for t in self._complete[len(self._rows) :])
+        self._rows.extend(columns.row(t.params) for t in self.complete[len(self._rows) :])
         return Evaluated(
             self._rows.array(len(columns.parameters)),
             self._values.array(self._n_objectives),
@@ -151,43 +132,35 @@ class History:
         """Rows of running trials."""
         self._use_columns(columns)
         rows = []
-        for trial in self._running:
+        for trial in self.running_trials:
             row = self._running_rows[trial.number]
             if row is None:
                 row = self._running_rows[trial.number] = columns.row(trial.params)
             rows.append(row)
         return np.array(rows).reshape(len(rows), len(columns.parameters))
 
-    @property
-    def n_running(self) -> int:
-        """Number of running trials."""
-        return len(self._running)
-
     def unfinished_rows(self, columns: Columns) -> Array:
-        """Rows of failed and pruned trials, and of those whose values are not finite."""
+        """Rows of ``unfinished``."""
         self._use_columns(columns)
         rows = self._unfinished_rows
-        rows.extend(columns.row(t.params) for t in self._unfinished[len(rows) :])
+        rows.extend(columns.row(t.params) for t in self.unfinished[len(rows) :])
         return rows.array(len(columns.parameters))
 
     def _use_columns(self, columns: Columns) -> None:
         """Drop cached rows if ``columns`` differ from the last ones."""
         if self._columns is None or columns.parameters != self._columns.parameters:
-            self._columns, self._rows, self._unfinished_rows = (
-                columns,
-                GrowingArray(),
-                GrowingArray(),
-            )
+            self._columns = columns
+            self._rows, self._unfinished_rows = GrowingArray(), GrowingArray()
             self._running_rows = dict.fromkeys(self._running_rows)
 
     def _take(self, trial: FrozenTrial) -> None:
         self._learn_space(trial)
         values = trial.values if trial.state == TrialState.COMPLETE else None
         if values is None or not np.isfinite(values).all():
-            self._unfinished.append(trial)
-            self._n_pruned += trial.state == TrialState.PRUNED
+            self.unfinished.append(trial)
+            self.n_pruned += trial.state == TrialState.PRUNED
             return
-        self._complete.append(trial)
+        self.complete.append(trial)
         self._values.extend([np.array(values)])
         variances = [0.0] * len(values) if self._variances is None else self._variances(trial)
         self._variance.extend([np.array(variances)])

@@ -16,7 +16,7 @@ class Objective:
 
     Args:
         maximize: Whether more is better.
-        best_possible: A bound that no value passes, such as 1 for an quality. The loss is the
+        best_possible: A bound that no value passes, such as 1 for a quality. The loss is the
             distance to it, a positive quantity.
         log: Whether hypervolume is computed with the logarithm, so that halving joules is the
             same improvement everywhere.

@@ -111,8 +111,9 @@ class Proposer:
         rows = self._filtered(_fresh(rows, taken.copy()))[:1]
         if not len(rows):
             rows = self._new(taken, _FIRST_CANDIDATES)
-        apart = _squared_distances(self._features(rows), self._features(seen))
-        return self._complete_row(rows[int(apart.min(axis=1).argmax())])
+        apart = self._features(rows)[:, None] - self._features(seen)[None]
+        squared = (apart**2).sum(axis=2)
+        return self._complete_row(rows[int(squared.min(axis=1).argmax())])
 
     def propose(
         self,
@@ -166,16 +167,12 @@ class Proposer:
         if fit:
             self._n_fitted = n_done
             self._is_log = [is_log_normal(x[np.isfinite(x)]) for x in done.losses.T]
-        n_constraints = done.constraints.shape[1]
-        self._hyper += [None] * (self.n_objectives + n_constraints - len(self._hyper))
+        columns = np.hstack([done.losses, done.constraints])
+        self._hyper += [None] * (columns.shape[1] - len(self._hyper))
         models = []
-        for index in range(self.n_objectives + n_constraints):
+        for index in range(columns.shape[1]):
             is_loss = index < self.n_objectives
-            labels = (
-                done.losses[:, index]
-                if is_loss
-                else done.constraints[:, index - self.n_objectives]
-            )
+            labels = columns[:, index]
             known = np.isfinite(labels)
             model = Model.make(
                 features[known],
@@ -321,8 +318,3 @@ def _fresh(rows: Array, known: KeySet) -> Array:
             known.add(key)
             chosen.append(index)
     return rows[chosen]
-
-
-def _squared_distances(a_NF: Array, b_MF: Array) -> Array:
-    found: Array = ((a_NF[:, None] - b_MF[None]) ** 2).sum(axis=2)
-    return found

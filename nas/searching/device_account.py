@@ -1,8 +1,8 @@
-"""Joules of the whole device while a search runs, so that what it idled away is known too.
+"""Joules of the whole device while a search runs, idle time included.
 
-Trials account for what they train and measure. The rest of what the device drew meanwhile
-(waiting, loading, compiling) shows only on its own counter, which the driver reads each time a
-trial ends: one line of ``device.jsonl`` an interval, on disk at once.
+Trials account for training and measuring. The rest (waiting, loading, compiling) shows only on
+the device's own counter, which the driver reads each time a trial ends and appends to
+``device.jsonl``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ _ENDED = ("complete", "stopped", "failed")
 
 
 class DeviceAccount:
-    """A ``Listener`` that keeps the account and passes on what it hears.
+    """A ``Listener`` that writes the account and passes every call on.
 
-    Without a meter, or with one that only estimates from its own process, nothing is kept: what
-    cannot be seen is absent, never 0.
+    Without a meter, or with one that only estimates, nothing is written.
     """
 
     def __init__(self, path: Path, meter: Meter | None, listener: Listener | None) -> None:
@@ -56,7 +55,7 @@ class DeviceAccount:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Keep the last interval, unless what ended the search is that nothing can be kept."""
+        """Write the last interval, unless the search ended because nothing can be written."""
         if not isinstance(error, OSError):
             self._end()
         if self._meter is not None:
@@ -109,7 +108,7 @@ class DeviceAccount:
                 self._append({"energy_j": window.energy_j, "duration_s": window.duration_s})
 
     def _lose(self, error: MeterError) -> None:
-        """A gap in the account makes its sum no sum: say so, and stop."""
+        """Record that the sensor was lost, after which there is no sum, and stop."""
         self._append({"lost": str(error)})
         if self._meter is not None:
             self._meter.close()
@@ -133,7 +132,7 @@ class DeviceAccount:
 
 
 def device_energy_j(path: Path) -> float | None:
-    """Joules of the device over all of a search, ``None`` where they were not seen in full."""
+    """Return the device's joules over all of a search, ``None`` where some were not read."""
     if not path.is_file():
         return None
     total_j = 0.0
@@ -147,10 +146,7 @@ def device_energy_j(path: Path) -> float | None:
 
 
 def watched_meter(run: Run) -> Meter | None:
-    """A meter of what the search trains on, whose whole account is kept.
-
-    Of a remote cluster's devices, this process sees none.
-    """
+    """Return a meter of the device that trains; ``None`` for a remote cluster's devices."""
     if run.driver.address != LOCAL:
         return None
     if not run.config.measure_on:
@@ -163,5 +159,5 @@ def watched_meter(run: Run) -> Meter | None:
 
 
 def _pause() -> None:
-    """The search goes on by itself; waiting for the counter's step needs nothing from here."""
+    """Wait for the counter's step."""
     time.sleep(0.005)

@@ -1,9 +1,9 @@
-"""How long trainings of a space's members are expected to take, and spaces that take less.
+"""Expected training times of a space's members, and smaller spaces that take less.
 
-The time of a training step is modelled by what it multiplies, moves and launches, with rates of
-one thread of a server's CPU (AMD EPYC). ``nas search`` scales this by the time of some steps here
-and calls it an estimate; a recipe's space is cut down by the model alone, so that the same task
-has the same space on every machine.
+The time of a training step is modelled by its multiplications, bytes and kernels, with the rates
+of one thread of a server's CPU (AMD EPYC). ``nas search`` scales it by the time of some steps here
+and prints it as an estimate. A recipe's space is reduced by the model alone, so that a task has
+the same space on every machine.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a training of ``task`` goes through: samples, and how much of them is no padding."""
+    """Samples of a training of ``task``, and the share of their tokens that is no padding."""
 
     workload: Workload
     n_samples: int
@@ -67,7 +67,7 @@ class Load:
 
     @classmethod
     def of(cls, task: Task, batch_size: int) -> Load:
-        """That of the training split."""
+        """Return the load of the training split of ``task``."""
         workload = task.workload(batch_size).with_phase(None)
         inputs = task.split("train").inputs
         share = 1.0
@@ -90,7 +90,7 @@ class Load:
 
 
 def expected(config: SearchConfig, load: Load) -> Expected:
-    """The modelled time of trainings as ``config`` says."""
+    """Return the modelled time of trainings by ``config``."""
     members = [smallest(config.space), largest(config.space), *_members(config.space)]
     training = config.training
     n_steps = training.epochs * math.ceil(load.n_samples / training.batch_size)
@@ -99,10 +99,10 @@ def expected(config: SearchConfig, load: Load) -> Expected:
 
 
 def shortened(config: SearchConfig, load: Load) -> SearchConfig:
-    """``config`` with a smaller space and fewer epochs, where a training takes too long.
+    """Return ``config`` with a smaller space and fewer epochs, where a training takes too long.
 
     On average over the members a training should take a minute at most. Genes first lose up to
-    half of their values, then epochs fall, then genes lose more.
+    half of their values, then epochs are reduced, then genes lose more.
     """
     whole = config.space
     for least_share, least_epochs in _STAGES:
@@ -119,7 +119,7 @@ def shortened(config: SearchConfig, load: Load) -> SearchConfig:
 def _smaller(
     config: SearchConfig, load: Load, whole: SearchSpace, least_share: float
 ) -> SearchConfig:
-    """``config`` without costly values of genes, of each of which so many of ``whole`` stay."""
+    """Remove costly values of genes, but keep ``least_share`` of each gene's in ``whole``."""
     while (found := expected(config, load).mean_s) > _MOST_S:
         times_s = {
             space: expected(replace(config, space=space, baselines=()), load).mean_s
@@ -145,7 +145,7 @@ def _members(space: SearchSpace) -> list[Architecture]:
 
 
 def _without_one(space: SearchSpace, whole: SearchSpace, least_share: float) -> list[SearchSpace]:
-    """Spaces that lack the costliest value of one gene; see ``_smaller``."""
+    """Return spaces that lack the costliest value of one gene; see ``_smaller``."""
     found = []
     for gene in (*_COSTLY_IS_LARGE, "patch_size", "resolution"):
         values = space.values(gene) if gene in space.domains else ()

@@ -1,4 +1,4 @@
-"""Spaces that fit a task: what does not is refused, and recipes leave out or replace it."""
+"""Check that a space fits a task, and adapt the spaces of recipes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHARES = (0.5, 0.75)
 
 
 def check_fits(space: SearchSpace, workload: Workload) -> None:
-    """Refuse a space with members that cannot read the task, before anything is spent.
+    """Refuse a space with members that cannot read the task.
 
     Raises:
         ValueError: a member cannot; the message names the space, the task, both kinds of data, and
@@ -49,7 +49,7 @@ def _described(workload: Workload) -> str:
 
 
 def _way_out(space: SearchSpace, workload: Workload) -> str:
-    """What the space would have to say, where genes alone are in the way."""
+    """Suggest genes that would fit, where only patch sizes or resolutions do not."""
     if space.has_decoder != workload.is_translation:
         return ""
     try:

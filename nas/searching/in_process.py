@@ -40,17 +40,17 @@ from predictors.measurement.runner import measure_fresh
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
-# How often progress is looked at while a function runs.
+# Seconds between looks at the progress of a function that runs.
 _LOOK_S = 0.5
 
 
 class InProcessBackend:
-    """This process, where there is nothing to start and nobody to ask."""
+    """This process, in which nothing has to be started."""
 
     is_asked_for_meters = False
 
     def __init__(self, driver: Driver, listener: Listener | None) -> None:
-        """``listener`` hears of what is waited for."""
+        """``listener`` is told what is waited for."""
         self._driver, self._listener = driver, listener
 
     def __enter__(self) -> Self:
@@ -79,7 +79,7 @@ class InProcessBackend:
         )
 
     def check_paths(self, config: SearchConfig, files: Iterable[Path], folder: Path) -> None:
-        """Nothing to check: this process sees what it sees."""
+        """Nothing to check: this process reads its own paths."""
 
     def run(
         self,
@@ -124,7 +124,7 @@ class InProcessExecutor:
         driver: Driver,
         waits: Callable[[str], Tell | None] = lambda _: None,
     ) -> None:
-        """``waits`` returns, of what waits for storage, who is told."""
+        """``waits`` returns the receiver of messages about waiting for storage."""
         self._evaluator, self._folder = evaluator, trials_folder
         self._measuring, self._timeout_s, self._waits = measuring, driver.trial_timeout_s, waits
         self._submitted: deque[Candidate] = deque()
@@ -174,7 +174,7 @@ class InProcessExecutor:
 
 
 class _StoppedEarly(BaseException):  # noqa: N818  (no error, as ``GeneratorExit``)
-    """Ends the evaluation of a candidate whose verdict is to stop."""
+    """Ends the evaluation of a candidate that is stopped early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ class _Measures:
 
     @classmethod
     def of(cls, measuring: Measuring) -> _Measures:
-        """Those of a search."""
+        """Return those of a search."""
         protocol, locks = measuring.protocol, measuring.lock_folder
         if not measuring.measured:
             return cls(FreshMeasure(measuring.device, measuring.meter, protocol, locks), ())
@@ -276,7 +276,7 @@ def _each(seconds: float, function: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def _threads_restored() -> Iterator[None]:
-    """Give torch its threads back: training on a CPU takes one."""
+    """Restore torch's number of threads, which training on a CPU sets to one."""
     import torch
 
     before = torch.get_num_threads()

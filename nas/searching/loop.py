@@ -1,10 +1,8 @@
 """The loop of a search: propose, prune, dispatch, evaluate, stop early, tell.
 
 A sampler proposes and a gate prunes (``Session``), an ``Executor`` evaluates, a ``Stopper`` judges
-learning curves at rungs, and the session stores each outcome, from which sampler and gate learn.
-
-A worker that dies takes no trial with it: the trial is dispatched again, from its last checkpoint,
-and fails only when that has surely been its doing ``ATTEMPTS`` times (``attempts``).
+learning curves at rungs, and the session stores each result, from which sampler and gate learn.
+A trial whose worker died is dispatched again, from its last checkpoint (``attempts``).
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from nas.records.trial import Trial
 from nas.searching.controller.attempts import ATTEMPTS, Attempts
 from nas.searching.controller.refine import Refinement
 from nas.searching.controller.session import Listener, Session
-from nas.searching.early_stopping.stopping import Stopper
+from nas.searching.early_stopping import Stopper
 from nas.store.storage import is_away
 
 _DIED = "its worker died (out of memory, a signal, or a lost node)"
@@ -63,7 +61,7 @@ def search(
                 if candidate is None:
                     break
                 if attempts.is_suspect(candidate.number) and running:
-                    # It may take others with it, so that it waits until they have ended.
+                    # It may kill the others too, so it waits until they have ended.
                     session.dispatch_again(candidate, last=True)
                     break
                 # Dispatch.
@@ -136,7 +134,7 @@ def refine(
 
 
 def adopt_results(session: Session, trials_folder: Place) -> None:
-    """Finish trials in flight whose worker came to the end, though no driver heard of it."""
+    """Finish trials whose worker wrote a result that no driver has received."""
     for trial in session.in_flight():
         outcome = finished_in(trial.candidate, trials_folder)
         if outcome is not None:
@@ -146,7 +144,7 @@ def adopt_results(session: Session, trials_folder: Place) -> None:
 def _take_up(
     session: Session, attempts: Attempts, trials_folder: Place, stopper: Stopper | None
 ) -> None:
-    """Dispatch what an earlier driver left running, last what may have killed it."""
+    """Dispatch the trials that an earlier driver left running, those that may kill it last."""
     in_flight = session.in_flight()
     attempts.driver_died(in_flight)
     in_flight.sort(key=lambda record: attempts.of(record.number).is_suspect)
@@ -187,10 +185,9 @@ def _is_running(session: Session, candidate: Candidate) -> bool:
 
 @contextmanager
 def _marking_interrupted(session: Session, attempts: Attempts) -> Iterator[None]:
-    """Keep that what runs at the end of the context was not killed by itself.
+    """Record at the end of the context that no trial killed the driver.
 
-    So is a search that ends by Ctrl-C or for want of storage. Any other error may be a trial's
-    doing, as where it took its workers with it.
+    That holds after Ctrl-C and when storage is away, too. A trial may have caused other errors.
     """
 
     def mark() -> None:

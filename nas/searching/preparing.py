@@ -1,4 +1,4 @@
-"""What a run needs before its trials: inputs, its study, a teacher, a supernet."""
+"""Prepare a run before its trials: inputs, study, teacher, supernet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nas.tasks.base import Task
 
 @contextmanager
 def undone(folder: Path, was_there: bool) -> Iterator[None]:
-    """Leave what was there where a new run cannot be made: an empty folder, or none."""
+    """Restore ``folder``, empty or absent as it was, where a new run cannot be made."""
     try:
         yield
     except BaseException:
@@ -37,10 +37,10 @@ def undone(folder: Path, was_there: bool) -> Iterator[None]:
 
 
 def fill(run: Run, task: Task, sampler: BaseSampler, warm_start: WarmStart) -> None:
-    """Make what a run lacks of inputs and study, and of what was known before.
+    """Write the inputs, the study and the warm start that a run lacks.
 
-    A new run lacks all of it, one whose search was killed while it was made some. Of one that has
-    searched already the study is not made: what is missing then is lost.
+    A run whose search was killed at its start lacks some of them. The study of a run that has
+    searched already is not made again: if it is missing, it is lost.
     """
     folder, config = run.folder, run.config
     if load_warm_start(folder, config) is None:
@@ -48,7 +48,7 @@ def fill(run: Run, task: Task, sampler: BaseSampler, warm_start: WarmStart) -> N
     (folder / "trials").mkdir(exist_ok=True)
     if not run.inputs_path.is_file():
         if run.inputs_place.is_file():
-            # Those that earlier trials were measured with.
+            # Earlier trials were measured with these.
             copy_file(run.inputs_place, run.inputs_path)
         else:
             _save_inputs(task, config, run.inputs_path)
@@ -61,12 +61,12 @@ def fill(run: Run, task: Task, sampler: BaseSampler, warm_start: WarmStart) -> N
 
 
 def has_study(run: Run) -> bool:
-    """Whether a study must be there to go on with; ``fill`` makes that of a run without any."""
+    """Whether a study must exist; ``fill`` makes that of a run without any."""
     return run.is_created and not has_nothing(run)
 
 
 def open_study(run: Run, sampler: BaseSampler) -> StudyStore:
-    """The study of a run."""
+    """Open the study of a run."""
     config = run.config
     return StudyStore.load(
         run.folder, config.storage, run.name, config.space, sampler, config.goals
@@ -74,7 +74,7 @@ def open_study(run: Run, sampler: BaseSampler) -> StudyStore:
 
 
 def has_nothing(run: Run) -> bool:
-    """Whether the run has neither a study in its folder, nor a trial that one was of."""
+    """Whether the run has neither a study in its folder nor a trial of one."""
     if run.config.storage is not None or records_path(run.folder).is_file():
         return False
     places = {run.folder / "trials", run.trials_place}
@@ -82,14 +82,14 @@ def has_nothing(run: Run) -> bool:
 
 
 def _share_inputs(run: Run) -> None:
-    """Have the inputs where workers look for them; the first that a run writes there."""
+    """Copy the inputs to the place from which workers read them."""
     if run.inputs_place != run.inputs_path:
         run.place.mkdir(parents=True, exist_ok=True)
         copy_file(run.inputs_path, run.inputs_place)
 
 
 def make_teacher(run: Run, config: EvaluationConfig, backend: Backend, listener: Listener) -> None:
-    """Train the run's teacher, unless it is ready; a resumed run finds it so."""
+    """Train the run's teacher, unless it is ready."""
     folder = run.teacher_folder.resolve()
     if is_ready(folder):
         return
@@ -105,7 +105,7 @@ def make_teacher(run: Run, config: EvaluationConfig, backend: Backend, listener:
 def make_supernet(
     run: Run, config: EvaluationConfig, backend: Backend, listener: Listener
 ) -> None:
-    """Train the run's supernet, unless it is ready; an interrupted training goes on."""
+    """Train the run's supernet, unless it is ready; an interrupted training resumes."""
     if run.supernet() is not None:
         return
     folder = run.supernet_folder.resolve()
@@ -137,7 +137,7 @@ def _train(
 
 
 def _save_inputs(task: Task, config: SearchConfig, path: Path) -> None:
-    """Keep one batch of real training inputs: constant inputs would change the power drawn."""
+    """Save one batch of real training inputs: constant inputs would change the power drawn."""
     inputs = task.split("train").inputs
     # Smaller training splits than the batch are repeated to fill it.
     batch = np.resize(inputs, (config.batch_size, *inputs.shape[1:]))

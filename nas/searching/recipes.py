@@ -52,9 +52,9 @@ def get_recipe(name: str, *, epochs: int | None = None, **changes: Any) -> Searc
 
 
 def recipe_notes(name: str, config: SearchConfig, epochs: int | None = None) -> list[str]:
-    """What of the recipe ``name`` became other values in ``config``, and why, in lines.
+    """Return a line for each value of the recipe ``name`` that differs in ``config``, and why.
 
-    ``epochs`` are those that the user asked for.
+    ``epochs`` are the user's, ``None`` for the recipe's.
     """
     recipe = _with_epochs(_recipes(name)[name](config.device), epochs)
     if config.space.name != recipe.space.name:
@@ -87,7 +87,7 @@ def recipe_notes(name: str, config: SearchConfig, epochs: int | None = None) -> 
 
 
 def _recipes(name: str) -> Mapping[str, Callable[[str], SearchConfig]]:
-    """Every recipe by its name, of which ``name`` must be one."""
+    """Return every recipe by its name; ``name`` must be one."""
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
         hint = did_you_mean(name, found)
@@ -110,7 +110,7 @@ def _with_epochs(config: SearchConfig, epochs: int | None) -> SearchConfig:
 
 
 def _adapted(config: SearchConfig, task: Task) -> SearchConfig:
-    """``config`` with a space that fits ``task``, and trainings that are short on CPUs."""
+    """Return ``config`` with a space that fits ``task``, and short trainings on CPUs."""
     space = for_task(config.space, task.workload(config.batch_size))
     baselines = tuple(b for b in config.baselines if space.contains(b))
     config = replace(config, space=space, baselines=baselines)
@@ -126,14 +126,14 @@ def _shown(values: Iterable[object]) -> str:
 
 
 def fitted(config: SearchConfig) -> SearchConfig:
-    """``config`` with its space limited to what its device offers; see ``offered_space``.
+    """Return ``config`` with the part of its space that its device supports.
 
     A resolution that is the task's own becomes ``None``, the one name that models have for it.
 
     Raises:
         ValueError: members of the space cannot read the task.
     """
-    from nas.searching.controller.offered import offered_space
+    from nas.searching.controller.available import available_space
     from search_spaces.cost.kernels import rows_read
 
     if is_task_file(config.task) and not Path(config.task).is_file():
@@ -146,7 +146,7 @@ def fitted(config: SearchConfig) -> SearchConfig:
     # Before the device is asked, which takes a while.
     check_fits(space, workload)
     rows = (rows_read(space, workload),)
-    return replace(config, space=offered_space(space, config.device, rows))
+    return replace(config, space=available_space(space, config.device, rows))
 
 
 def default_device() -> str:

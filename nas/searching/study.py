@@ -20,13 +20,13 @@ from nas.evaluation.supernet_evaluator import SupernetEvaluator
 from nas.evaluation.teacher import check_artifact
 from nas.records.config import LARGEST, SearchConfig
 from nas.records.device_names import MeterFound, find_meter
+from nas.records.supernet import choose_finalists
 from nas.searching import writing
 from nas.searching.controller.refine import Refinement
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
 from nas.searching.device_account import DeviceAccount, watched_meter
-from nas.searching.early_stopping.stopping import Stopper
-from nas.searching.finalists import add_finalists
+from nas.searching.early_stopping import Stopper
 from nas.searching.fitting import check_fits
 from nas.searching.gating.gate import CandidatePool, Gate
 from nas.searching.gating.prior_run import Conditions
@@ -64,12 +64,12 @@ def run_search(
     files: Iterable[Path] = (),
     listener: Listener | None = None,
 ) -> Run:
-    """Search, and return the run. Ctrl-C or SIGTERM ends it early, every finished trial kept.
+    """Search, and return the run. Ctrl-C or SIGTERM ends it early and keeps finished trials.
 
-    ``driver`` says where trials run and how long each may take, by default on a Ray of the
-    search's own. With ``resume``, ``folder`` is a run and ``config`` must be its configuration,
-    but for ``trials``, which may be raised to search on, and ``refine``. ``files`` are those of
-    the user's that must not change while a new run lasts, beside those that ``config`` names.
+    ``driver`` says where trials run and how long each may take, by default on a Ray of its own.
+    With ``resume``, ``folder`` is a run and ``config`` must be its configuration, except that
+    ``trials`` may be raised and ``refine`` changed. ``files`` of the user must not change during a
+    new run, nor those that ``config`` names.
 
     Raises:
         ValueError: the folder, configuration or task is not what it must be.
@@ -85,8 +85,7 @@ def run_search(
     name_address(driver.address)
     if driver.address.startswith(CLIENT):
         return _search_there(config, folder, driver, resume, tuple(files), listener)
-    # The driver's matrices are small: with a thread for each core they take longer, and on cores
-    # that trials train and are measured on.
+    # The driver's matrices are small: more threads take longer, on cores that trials use.
     with interrupts.handled(), threadpool_limits(1):
         return _run_search(config, folder, driver, resume, files, listener)
 
@@ -99,12 +98,12 @@ def resume_search(
     listener: Listener | None = None,
     **changes: Any,
 ) -> Run:
-    """Go on with the run in ``folder``, which contains all else that it needs.
+    """Resume the run in ``folder``.
 
-    ``options`` are those of ``Driver`` by name: where one is ``None``, it is the last driver's.
-    ``changes`` are of the configuration: ``trials`` and ``refine`` may be raised to search on,
-    ``storage`` is for a study that has moved, or whose password is nowhere else, ``files_at`` for
-    files that have; ``task`` is for a task file that has.
+    ``options`` are fields of ``Driver`` by name; ``None`` keeps the last driver's. ``changes`` are
+    fields of the configuration: ``trials`` and ``refine`` may be raised, ``storage`` and
+    ``files_at`` name a study and files that have moved, ``storage`` also a password. ``task`` is a
+    task file that has moved.
 
     Raises:
         ValueError: the folder is not a run, or what it was begun with has changed.
@@ -126,7 +125,7 @@ def _search_there(
     files: Sequence[Path],
     listener: Listener | None,
 ) -> Run:
-    """Search from a process on the cluster, as Ray's client can do no more than start one."""
+    """Search from a process on the cluster, which Ray's client starts."""
     from nas.cluster.client import search_there
 
     def search(folder: Path, listener: Listener | None) -> None:
@@ -194,7 +193,7 @@ def _run_search(
             config.space,
             workload,
             startup_trials=config.gate.startup_trials,
-            known=warm_start.prior_rows(config.space),
+            prior_rows=warm_start.prior_rows(config.space),
             stops_early=config.halving is not None,
             goals=config.goals,
         )
@@ -231,7 +230,7 @@ def _run_search(
 
 
 def _backend(driver: Driver, config: SearchConfig, listener: Listener | None) -> Backend:
-    """Where trials run: in this process where no worker does, else on Ray."""
+    """Return where trials run: this process without workers, else Ray."""
     if driver.workers == 0:
         from nas.searching.in_process import InProcessBackend
 
@@ -288,12 +287,12 @@ def _drive(
 def _search_and_refine(
     run: Run, session: Session, gate: Gate, executor: Executor, listener: Listener
 ) -> None:
-    """Search, then fine-tune finalists, then evaluate again what is unsure."""
+    """Search, then fine-tune finalists, then evaluate replicas."""
     config, trials_folder = run.config, run.trials_place.resolve()
     stopper = None if config.halving is None else Stopper(config.halving, session, gate)
     is_whole = search(session, executor, trials_folder, stopper)
     if is_whole and config.supernet is not None and session.is_searched():
-        add_finalists(run, config, session, gate)
+        _add_finalists(run, session, gate)
         is_whole = search(session, executor, trials_folder)
     if is_whole and config.refine and session.is_over:
         refinement = Refinement(
@@ -307,8 +306,25 @@ def _search_and_refine(
         refine(refinement, executor, trials_folder, listener)
 
 
+def _add_finalists(run: Run, session: Session, gate: Gate) -> None:
+    """Choose the sub-networks to fine-tune."""
+    config = run.config
+    assert config.supernet is not None
+    complete = [
+        record
+        for record in session.searched()
+        if record.state == "complete" and (record.baseline or config.goals.keeps(record))
+    ]
+    chosen: list[int] = []
+    if complete:
+        by_trial = gate.energies_j(complete)
+        energies_j = [by_trial[record.number] for record in complete]
+        chosen = choose_finalists(complete, energies_j, config.supernet)
+    session.add_finalists(run.keep_finalists(chosen, len(complete)))
+
+
 def _evaluator(run: Run, backend: Backend, listener: Listener) -> Evaluator:
-    """What evaluates candidates, with the teacher and the supernet that it needs trained."""
+    """Make the evaluator, after training the teacher and the supernet that it needs."""
     config = run.config
     section = config.evaluation(run.driver.trained_on(config.device))
     if config.teacher is not None:
@@ -328,7 +344,7 @@ def _evaluator(run: Run, backend: Backend, listener: Listener) -> Evaluator:
 
 
 def _log(run: Run, listener: Listener | None) -> TensorBoardLog | None:
-    """Where the run's trials are logged beside the study, if anywhere."""
+    """Return the TensorBoard log of the run's trials, if it has one."""
     if run.driver.log is None:
         return None
     from nas.cluster.tensorboard import TensorBoardLog
@@ -337,7 +353,7 @@ def _log(run: Run, listener: Listener | None) -> TensorBoardLog | None:
 
 
 def conditions_of(config: SearchConfig) -> Conditions:
-    """Where the search's joules will come from, by the meter that it would choose here.
+    """Return the conditions under which the search would measure joules here.
 
     Raises:
         ValueError: there is no such task, protocol, device or meter.

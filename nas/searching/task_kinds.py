@@ -1,4 +1,4 @@
-"""For which kinds of tasks a recipe is, and which recipes fit a task."""
+"""Kinds of tasks that a recipe supports, and recipes that fit a task."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WORKLOADS: Mapping[str, Kind] = {
 
 
 def for_kinds(*kinds: str) -> Callable[[Recipe], Recipe]:
-    """Mark a recipe as one for tasks of ``kinds``, as task files name them."""
+    """Declare the kinds of tasks that a recipe supports, as task files name them."""
 
     def mark(recipe: Recipe) -> Recipe:
         setattr(recipe, _ATTRIBUTE, kinds)
@@ -34,12 +34,12 @@ def for_kinds(*kinds: str) -> Callable[[Recipe], Recipe]:
 
 
 def kinds_of(recipe: Callable[..., Any]) -> tuple[str, ...]:
-    """What ``for_kinds`` said; nothing for a recipe that leaves it open."""
+    """Return the kinds declared by ``for_kinds``, empty for a recipe for all."""
     return tuple(getattr(recipe, _ATTRIBUTE, ()))
 
 
 def kind_of(task: Task) -> str:
-    """The kind of ``task`` as task files name it."""
+    """Return the kind of ``task`` as task files name it."""
     workload = task.workload(1).kind
     return task.kind or _FILE_KINDS.get(workload, workload)
 

@@ -1,4 +1,4 @@
-"""Who writes to a run: its lock, what its storage says, and with which versions it goes on."""
+"""Write access to a run: its lock, and errors of its storage in one line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def checks_of(run: Run, lock: WriterLock, held: ExitStack) -> Callable[[], None]
 
 
 def storage_waits(listener: Listener | None) -> Callable[[str], None] | None:
-    """Who hears why storage is waited for."""
+    """Return what reports to ``listener`` why storage is waited for."""
     if listener is None:
         return None
     return lambda reason: listener.on_wait(f"the search waits for storage: {reason}")
@@ -44,7 +44,7 @@ def storage_waits(listener: Listener | None) -> Callable[[str], None] | None:
 
 @contextmanager
 def said_if_away(run: Run) -> Iterator[None]:
-    """Turn what storage says that stayed away into one line: nothing is wrong with the search."""
+    """Turn an error of storage that stayed away into one line."""
     try:
         yield
     except Exception as error:
@@ -59,10 +59,7 @@ def said_if_away(run: Run) -> Iterator[None]:
 
 @contextmanager
 def said_if_not_writable(folder: Path) -> Iterator[None]:
-    """Turn what the storage of a run says that is to go on, and cannot be written, into one line.
-
-    It is not waited for: nothing is under way yet.
-    """
+    """Turn an error of a resumed run's storage into one line; nothing runs yet, so no wait."""
     try:
         yield
     except Exception as error:
@@ -77,7 +74,7 @@ def said_if_not_writable(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """Say in one line that the folder of a new run cannot be written.
+    """Turn an error of a new run's folder into one line.
 
     Raises:
         ValueError: it cannot.
@@ -94,7 +91,7 @@ def new_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def writer(folder: Path, listener: Listener | None) -> Iterator[WriterLock]:
-    """Hold the lock of a run that is to go on.
+    """Hold the lock of a run that resumes.
 
     Raises:
         StorageError: the run folder cannot be written.
@@ -132,7 +129,7 @@ def first_writer(folder: Path) -> Iterator[WriterLock]:
 
 
 def say_versions(run: Run, listener: Listener | None) -> None:
-    """Say where libraries are others than those that the run was last driven with."""
+    """Report libraries whose versions differ from those of the last driver."""
     note = note_of(run.starts)
     if note is None:
         return

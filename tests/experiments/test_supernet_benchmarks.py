@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.benchmarks.halving import Outcome, space
+from experiments.benchmarks.scratch_search import Outcome, space
 from experiments.benchmarks.supernet_cost import (
     Shared,
     break_even,
@@ -29,7 +29,7 @@ SHARED = Shared(1, 50.0, 10.0, 5.0, 100, (20.0, 40.0), (0.5, 0.8), (0.5, 0.7), 0
 
 
 def test_break_even_counts_the_supernets_own_training():
-    scratch = Outcome((0.5, 0.8, 0.9), (0.5, 0.8, 0.9), (100.0, 500.0, 900.0), 3, 0)
+    scratch = Outcome((0.5, 0.8, 0.9), (0.5, 0.8, 0.9), (100.0, 500.0, 900.0))
     assert SHARED.total_s == 100.0
     assert break_even(scratch, SHARED) == (500.0, 5.0)
     worse = replace(scratch, validation=(0.1, 0.2, 0.3))

@@ -138,17 +138,17 @@ def _given(arguments: argparse.Namespace, named: Sequence[Named]) -> list[PlanIt
     return items
 
 
-def _offered_space(
+def _available_space(
     arguments: argparse.Namespace, bench: Bench, workloads: Sequence[Workload]
 ) -> SearchSpace:
     """Return the space without choices that do not run, and note those only simulated."""
-    from nas.searching.controller.offered import offered_space, unreal_choices
+    from nas.searching.controller.available import available_space, unreal_choices
     from search_spaces.cost.kernels import rows_read
     from search_spaces.space.presets import get_space
 
     own = get_space(arguments.space)
     rows = tuple(rows_read(own, workload) for workload in workloads)
-    space = offered_space(own, bench.device, rows)
+    space = available_space(own, bench.device, rows)
     if not arguments.quiet:
         for line in unreal_choices(own, bench.device, rows):
             print(f"note: {line}", file=sys.stderr)
@@ -164,7 +164,7 @@ def _active(arguments: argparse.Namespace, bench: Bench) -> int:
     # Report a mistyped space or workload before the device is probed.
     (workload,) = _phases(arguments, _workload(arguments, bench.protocol.regime))
     _check_records(path)
-    space = _offered_space(arguments, bench, [workload])
+    space = _available_space(arguments, bench, [workload])
     active = ActiveBench(space, workload, bench)
     with MeasureProgress(quiet=arguments.quiet) as progress:
         done = measure_actively(
@@ -193,12 +193,12 @@ def _sampled(arguments: argparse.Namespace, bench: Bench) -> list[PlanItem]:
     """Return a sample of the space in order of priority, in every requested phase."""
     from dataclasses import replace
 
-    from nas.searching.controller.offered import is_preset
+    from nas.searching.controller.available import is_preset
     from predictors.campaign.plan import Part, plan_campaign
     from search_spaces.space.presets import get_space
 
     workload, *others = _phases(arguments, _workload(arguments, bench.protocol.regime))
-    space = _offered_space(arguments, bench, [workload, *others])
+    space = _available_space(arguments, bench, [workload, *others])
     plan = plan_campaign(
         [Part(space, workload, arguments.sample)],
         protocol=bench.protocol,

@@ -17,7 +17,7 @@ from nas.cli.options.search_options import add_search_options
 
 if TYPE_CHECKING:
     from nas.records.config import SearchConfig
-    from nas.searching.controller.offered import Rows
+    from nas.searching.controller.available import Rows
     from nas.store.run import Run
     from search_spaces.compression.realness import RealnessReport
     from search_spaces.space import SearchSpace
@@ -97,7 +97,7 @@ def _probing(arguments: argparse.Namespace) -> Iterator[None]:
         return
     from nas.cluster.shipping import call_there
     from nas.records.device_names import MeasuredDevice
-    from nas.searching.controller.offered import probe_here, probed_by
+    from nas.searching.controller.available import probe_here, probed_by
 
     found: dict[Any, RealnessReport] = {}
     named = arguments.measure_on
@@ -132,7 +132,7 @@ def _files(arguments: argparse.Namespace) -> list[Path]:
 
 def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ...]:
     """Return notes on choices of a user's space that are only simulated."""
-    from nas.searching.controller.offered import unreal_choices
+    from nas.searching.controller.available import unreal_choices
     from nas.tasks.registry import get_task
     from search_spaces.cost.kernels import rows_read
     from search_spaces.space.presets import get_space

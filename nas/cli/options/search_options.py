@@ -110,8 +110,8 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--halving",
         action="store_true",
-        help="early stopping: stop the worst trials in quality and joules after 1/12, 3/12 and "
-        "9/12 of the epochs",
+        help="early stopping: after 1/12, 3/12 and 9/12 of the epochs, stop a trial that another "
+        "dominates in quality and joules",
     )
     parser.add_argument(
         "--evaluator",

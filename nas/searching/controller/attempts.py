@@ -1,10 +1,10 @@
-"""How often a trial was tried, so that one that kills its worker or its machine ends as failed.
+"""Attempts of each trial, so that a trial that kills its worker or its machine ends as failed.
 
-The counts are in the study: a driver that dies with a trial does not forget them. A death is
-*sure* where it can only be this trial's: Ray names its actor, or it ran alone when the driver
-died. Otherwise it is *unsure*, and no trial fails by unsure deaths. Instead the last attempts of a
-trial run alone, without any other of the search, which makes them sure. A trial that kept a later
-epoch than at its last death has made progress, and its counts begin anew.
+The counts are in the study and survive the driver. A death is *sure* where only this trial can be
+the cause: Ray names its actor, or it ran alone when the driver died. Otherwise it is *unsure*, and
+no trial fails by unsure deaths. Instead the last attempts of a trial run alone, without any other
+of the search, which makes them sure. A trial that saved a later epoch than at its last death has
+made progress, and its counts restart.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from nas.evaluation.evaluator import kept_epoch
 from nas.evaluation.executor import Lost
 from nas.records.trial import Trial
 
-# How often what dies is tried before it counts as failed.
+# Sure deaths after which a trial is failed.
 ATTEMPTS = 3
 
 
 class Study(Protocol):
-    """What counts are kept in."""
+    """Storage of the counts."""
 
     def attempts(self, number: int) -> dict[str, Any]:
-        """What was kept of trial ``number``, empty before."""
+        """Return the saved counts of trial ``number``, empty before the first."""
         ...
 
     def save_attempts(self, number: int, attempts: dict[str, Any]) -> None:
-        """Keep ``attempts`` of trial ``number``, durable when this returns."""
+        """Save ``attempts`` of trial ``number``, durable when this returns."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """Deaths of one trial since ``epoch``, the last it had kept; ``is_out`` while it runs."""
+    """Deaths of one trial since ``epoch``, the last one saved; ``is_out`` while it runs."""
 
     sure: int = 0
     unsure: int = 0
@@ -55,24 +55,24 @@ class Tried:
 
 
 class Attempts:
-    """The counts of one search's trials in flight."""
+    """Attempts of the running trials of one search."""
 
     def __init__(self, study: Study, trials_folder: Place) -> None:
-        """``trials_folder`` contains how far trials came."""
+        """``trials_folder`` has the checkpoints of trials."""
         self._study, self._trials_folder = study, trials_folder
         self._counts: dict[int, Tried] = {}
 
     def driver_died(self, in_flight: Sequence[Trial]) -> None:
-        """Count what a driver that did not end by itself left running.
+        """Count the deaths of trials that a killed driver left running.
 
-        One that ended by itself called ``interrupted``.
+        A driver that ends by itself calls ``interrupted``.
         """
         out = [record.number for record in in_flight if self.of(record.number).is_out]
         for number in out:
             self._count(number, is_sure=len(out) == 1)
 
     def workers_died(self, lost: Lost) -> None:
-        """Count deaths that this driver saw; of several, those that are named are to blame."""
+        """Count deaths that this driver saw; of several trials, the named ones are the cause."""
         is_sure = len(lost.candidates) == 1 or len(lost.named) == 1
         for candidate in lost.candidates:
             if is_sure and lost.named and candidate not in lost.named:
@@ -82,30 +82,29 @@ class Attempts:
                 self._count(candidate.number, is_sure=is_sure)
 
     def begin(self, number: int) -> None:
-        """Trial ``number`` is about to run; of a first attempt the study's record says so."""
+        """Mark trial ``number`` as running; for a first attempt its record in the study does."""
         tried = self._counts.get(number)
         if tried is not None and not tried.is_out:
             self._keep(number, replace(tried, is_out=True))
 
     def interrupted(self, numbers: Sequence[int]) -> None:
-        """The driver ends by itself while these run: nothing killed them."""
+        """Mark these trials as not killed: the driver ends by itself while they run."""
         for number in numbers:
             self._keep(number, replace(self.of(number), is_out=False))
 
     def of(self, number: int) -> Tried:
-        """The counts of trial ``number``, which has not ended."""
+        """Return the counts of trial ``number``, which has not ended."""
         if number not in self._counts:
-            kept = self._study.attempts(number)
-            self._counts[number] = Tried(**kept)
+            self._counts[number] = Tried(**self._study.attempts(number))
         return self._counts[number]
 
     def is_suspect(self, number: int) -> bool:
-        """Whether trial ``number`` is to run without any other."""
+        """Whether trial ``number`` must run without any other."""
         tried = self._counts.get(number)
         return tried is not None and tried.is_suspect
 
     def ended(self, number: int) -> None:
-        """Trial ``number`` has ended: its counts are of no use any more."""
+        """Forget the counts of trial ``number``, which has ended."""
         self._counts.pop(number, None)
 
     def _count(self, number: int, *, is_sure: bool) -> None:

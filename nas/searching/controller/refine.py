@@ -1,9 +1,8 @@
-"""Which trials to evaluate again, since selection flatters.
+"""Choose the trials to evaluate again, since a front is selected from noisy figures.
 
-A front is picked from noisy figures, so its members were lucky more often than not. The trial
-whose place is least sure (``p (1 - p)`` is greatest, with ``p`` its probability of being truly on
-the front) is evaluated again from another seed, until what was granted is spent or every place is
-sure. Trials off the front that may belong on it are looked at as well as members.
+The trial of greatest ``p (1 - p)``, where ``p`` is P(Pareto), is evaluated again from another
+seed, until the budget is spent or every ``p`` is near 0 or 1. Trials off the front are candidates
+as well as its members.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from nas.records.goals import Goals
 from nas.records.replicas import bring_replicas, pooled, replicas_of
 from nas.records.trial import Trial
 
-# Where a place is this sure (p below it, or above one less it), nothing is to be gained.
+# A trial with P(Pareto) below this, or above 1 minus this, is not evaluated again.
 _SURE = 0.05
-# More replicas of one trial tell little that is new.
+# More replicas of one trial add little.
 MOST_REPLICAS = 4
 
 
 class Refinement:
-    """What a finished search evaluates again."""
+    """Replicas of a finished search's trials."""
 
     def __init__(
         self,
@@ -37,10 +36,10 @@ class Refinement:
         budget: int,
         kept: Place | None = None,
     ) -> None:
-        """``records`` are the trials as they ended; ``budget`` counts replicas, failed ones too.
+        """``budget`` counts replicas, failed ones and those on disk from before a resume too.
 
-        Replicas on disk count: a resumed refinement goes on. ``kept`` is where workers keep
-        trials, if that is not ``trials_folder``: results are copied from there.
+        ``kept`` is the folder to which workers write, if it is not ``trials_folder``: results are
+        copied from there.
         """
         self._records = [r for r in records if r.state == "complete" and goals.keeps(r)]
         self._folder, self._goals, self._device = trials_folder, goals, device
@@ -52,11 +51,11 @@ class Refinement:
 
     @property
     def done(self) -> int:
-        """Replicas that have ended."""
+        """Number of replicas that have ended."""
         return sum(len(self._replicas(record)) for record in self._records)
 
     def next_replica(self) -> Candidate | None:
-        """What to evaluate now, ``None`` where that is nothing more."""
+        """Return the next replica to evaluate, ``None`` when there is none."""
         if self.done + len(self._in_flight) >= self.budget:
             return None
         known = [pooled(r, self._folder / str(r.number)) for r in self._records]
@@ -68,7 +67,7 @@ class Refinement:
             unsure = chance * (1 - chance)
             if unsure < _SURE * (1 - _SURE) or len(taken) >= MOST_REPLICAS:
                 continue
-            # What is being evaluated will make it surer.
+            # Running replicas count as evaluated.
             gain = unsure / (1 + len(taken))
             if best is None or gain > best[0]:
                 first = next(k for k in range(1, MOST_REPLICAS + 1) if k not in taken)
@@ -80,7 +79,7 @@ class Refinement:
         return Candidate(record.number, record.architecture, record.prediction, replica=replica)
 
     def ended(self, replica: Candidate) -> None:
-        """``replica`` is on disk now."""
+        """Take in ``replica``, which is on disk now."""
         self._bring(replica.number)
         self._in_flight.discard((replica.number, replica.replica))
 

@@ -35,17 +35,17 @@ def make_sampler(
     workload: Workload,
     *,
     startup_trials: int,
-    known: Sequence[PriorRow] = (),
+    prior_rows: Sequence[PriorRow] = (),
     stops_early: bool = False,
     goals: Goals | None = None,
 ) -> BaseSampler:
-    """The sampler called ``name``; only ``ehvi`` learns from what is ``known`` beforehand.
+    """Make the sampler called ``name``; only ``ehvi`` learns from ``prior_rows``.
 
-    Where the search ``stops_early``, ``ehvi`` learns from qualities of stopped trials too.
-    ``goals`` are quality and joules without a limit by default.
+    Where the search ``stops_early``, ``ehvi`` learns from extrapolated qualities of stopped
+    trials too. ``goals`` are quality and joules without a limit by default.
 
-    ``ehvi`` is ours (``nas.samplers.ehvi``), told of the space's conditions and closed-form
-    counts, of the trials' standard errors, and that joules count in ratios. ``tpe`` is
+    ``ehvi`` (``nas.samplers.ehvi``) gets the space's conditions, closed-form counts and the
+    trials' standard errors; joules count in ratios. ``tpe`` is
     multi-objective TPE (Ozaki et al. 2022), multivariate so that heads and widths are judged
     together, with a constant liar so that candidates in flight repel new ones; ``nsga2`` is
     NSGA-II (Deb et al. 2002) with a population that fits searches of some dozens of trials.
@@ -68,7 +68,7 @@ def make_sampler(
             allowed=(lambda names, rows: after.allows(_batch(names, rows, space), workload))
             if after.limits_counts
             else None,
-            prior_trials=[_prior_trial(figures, len(after.costs)) for figures in known],
+            prior_trials=[_prior_trial(row, len(after.costs)) for row in prior_rows],
             partial_trials=_Stopped() if stops_early else None,
         )
     if name == "random":
@@ -83,7 +83,7 @@ def make_sampler(
 
 
 def _variances(trial: optuna.trial.FrozenTrial, goals: Goals) -> tuple[float, ...]:
-    """What evaluation and repeats say of a trial's quality, joules and further costs."""
+    """Variances of a trial's quality, joules and further costs, from evaluation and repeats."""
     record = record_of(trial)
     if record is None or record.quality_se is None:
         return (0.0,) * len(goals.names)
@@ -106,18 +106,18 @@ def _variance(reading: EnergyReading) -> float:
     return ((reading.high_j - reading.low_j) / 2 / 1.96) ** 2
 
 
-def _prior_trial(known: PriorRow, n_costs: int) -> PriorTrial:
-    """PriorRow as the sampler takes them; of ``n_costs`` further objectives nothing is known."""
-    reading = known.reading
+def _prior_trial(row: PriorRow, n_costs: int) -> PriorTrial:
+    """Convert a row for the sampler; its ``n_costs`` further objectives are unknown."""
+    reading = row.reading
     return PriorTrial(
-        known.genes,
+        row.genes,
         (
-            np.nan if known.quality is None else known.quality,
+            np.nan if row.quality is None else row.quality,
             np.nan if reading is None else reading.energy_j,
             *[np.nan] * n_costs,
         ),
         (
-            known.quality_se**2,
+            row.quality_se**2,
             0.0 if reading is None else _variance(reading),
             *[0.0] * n_costs,
         ),
@@ -125,7 +125,7 @@ def _prior_trial(known: PriorRow, n_costs: int) -> PriorTrial:
 
 
 class _Stopped:
-    """What stopped trials tell of quality; their joules were never measured."""
+    """Extrapolated qualities of stopped trials; their joules were never measured."""
 
     def __init__(self) -> None:
         self._records: dict[int, Trial | None] = {}
@@ -136,10 +136,10 @@ class _Stopped:
         unfinished: Sequence[optuna.trial.FrozenTrial],
     ) -> list[PriorTrial]:
         params = {trial.number: trial.params for trial in unfinished}
-        found = [self._record(trial) for trial in (*complete, *unfinished)]
+        records = [self._record(trial) for trial in (*complete, *unfinished)]
         return [
             PriorTrial(params[e.record.number], (e.quality, np.nan), (e.standard_error**2, 0.0))
-            for e in extrapolate([record for record in found if record is not None])
+            for e in extrapolate([record for record in records if record is not None])
         ]
 
     def _record(self, trial: optuna.trial.FrozenTrial) -> Trial | None:
@@ -150,7 +150,7 @@ class _Stopped:
 
 
 def _canonical(names: Sequence[str], rows_NP: Array, space: SearchSpace) -> Array:
-    """Repaired, with NaN for genes of layers that do not exist."""
+    """Repaired rows, with NaN for genes of layers that do not exist."""
     order = [names.index(gene) for gene in space.genes()]
     positions = repaired(rows_NP[:, order].astype(np.int64), space)
     found = np.empty_like(rows_NP)
@@ -161,7 +161,7 @@ def _canonical(names: Sequence[str], rows_NP: Array, space: SearchSpace) -> Arra
 def _features(
     names: Sequence[str], rows_NP: Array, space: SearchSpace, workload: Workload
 ) -> Array:
-    """Closed-form counts, as the energy predictor sees them, and sizes."""
+    """Closed-form counts, as features of the energy predictor, and sizes."""
     counts, features = counted(_batch(names, rows_NP, space), workload)
     return np.column_stack([features, np.log(counts.total("params"))])
 

@@ -23,8 +23,8 @@ from nas.records.config import GateConfig
 from nas.records.goals import Goals
 from nas.records.trial import Trial
 from nas.searching.gating.learning_curves import extrapolate
-from nas.searching.gating.quality_surrogate import AccuracySurrogate
-from nas.searching.gating.warm_start_data import AccuracyLabel, WarmStartData
+from nas.searching.gating.quality_surrogate import QualitySurrogate
+from nas.searching.gating.warm_start_data import QualityLabel, WarmStartData
 from predictors.energy.models import CostPredictor, Observation
 from predictors.energy.regressor import Predictions
 from search_spaces.architecture import Architecture
@@ -36,7 +36,7 @@ from search_spaces.workload import Workload
 
 Array = NDArray[np.float64]
 
-# Keeps the logarithm of an error rate finite at an quality of 1.
+# Keeps the logarithm of an error rate finite at a quality of 1.
 _LEAST_ERROR = 1e-12
 _ONE_DEVIATION = 0.683
 # Models are fitted to this many trials at most: half of them the newest, which resemble the next
@@ -81,7 +81,7 @@ class CandidatePool:
 
 @dataclass(frozen=True, slots=True)
 class AuditSummary:
-    """Of ``n_dropped + n_audited`` rejected candidates, how many were rejected wrongly.
+    """False drops among ``n_dropped + n_audited`` rejected candidates.
 
     ``false_drop_rate`` is the share of audited candidates that are on the front, with its exact
     95% binomial interval; ``None`` where none was audited.
@@ -118,11 +118,7 @@ class Gate:
         warm_start: WarmStartData | None = None,
         pool: CandidatePool | None = None,
     ) -> None:
-        """Start with no trial.
-
-        ``goals`` are quality and joules without a limit by default. ``pool`` are members of the
-        space that nobody has evaluated, none by default.
-        """
+        """Start without a trial; ``goals`` are quality and joules without a limit by default."""
         self._workload = workload
         self._config = config
         self._goals = goals or Goals()
@@ -130,7 +126,7 @@ class Gate:
         self._warm_start = warm_start or WarmStartData()
         self._energy = self._warm_start.predictor((), seed=seed)
         self._latency: CostPredictor | None = None
-        self._quality = AccuracySurrogate(workload)
+        self._quality = QualitySurrogate(workload)
         self._pool = pool
         self._front: list[Trial] = []
         self._predicted_points = np.empty((0, 2))
@@ -144,11 +140,7 @@ class Gate:
         return frozenset(member.number for member in self._front)
 
     def refit(self, records: Sequence[Trial]) -> None:
-        """Take all trials anew: complete ones, and the qualities of stopped ones.
-
-        The front is always that of all of them; the models are fitted again once there are a tenth
-        more complete trials.
-        """
+        """Learn from all trials; models are refitted once a tenth more are complete."""
         complete = [r for r in records if r.state == "complete"]
         self._n_complete = len(complete)
         self._front = self._goals.front(complete)
@@ -186,14 +178,14 @@ class Gate:
                 seed=self._seed,
             )
         self._fit_quality(
-            [AccuracyLabel(r.architecture, r.objectives[0], r.quality_se or 0.0) for r in complete]
+            [QualityLabel(r.architecture, r.objectives[0], r.quality_se or 0.0) for r in complete]
             + [
-                AccuracyLabel(e.record.architecture, e.quality, e.standard_error)
+                QualityLabel(e.record.architecture, e.quality, e.standard_error)
                 for e in extrapolate(records)
             ]
         )
 
-    def _fit_quality(self, own: Sequence[AccuracyLabel]) -> None:
+    def _fit_quality(self, own: Sequence[QualityLabel]) -> None:
         rows = [*self._warm_start.qualities, *own]
         self._quality.fit(
             [row.architecture for row in rows],
@@ -215,9 +207,18 @@ class Gate:
             predicted = np.column_stack([quality.low, energy_j.high])[usable]
             self._predicted_points = np.vstack([self._predicted_points, predicted])
 
-    def energies_j(self, architectures: Sequence[Architecture]) -> Array:
-        """Predicted joules per sample, ``(N,)``."""
-        return self._energy_j(ArchitectureBatch.of(architectures)).mean
+    def energies_j(self, records: Sequence[Trial]) -> dict[int, float]:
+        """Joules per sample by trial: measured, else predicted by the models as they are now.
+
+        Predictions made when the trials started would not compare with each other.
+        """
+        energies_j = {r.number: r.reading.energy_j for r in records if r.reading is not None}
+        unmeasured = [record for record in records if record.reading is None]
+        if unmeasured:
+            batch = ArchitectureBatch.of([record.architecture for record in unmeasured])
+            predicted = self._energy_j(batch).mean
+            energies_j |= {r.number: float(j) for r, j in zip(unmeasured, predicted, strict=True)}
+        return energies_j
 
     def judge(self, architecture: Architecture) -> GateDecision:
         """Decide whether to train ``architecture``."""

@@ -10,8 +10,7 @@ from nas.core.typed import exact_keys
 from nas.pareto.dominance import non_dominated_mask
 from nas.records.config import LARGEST, SearchConfig
 from nas.records.trial import judged
-from predictors.meters.base import EnergyReading, Meter
-from predictors.meters.select import limits_of
+from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 from search_spaces.space.sampling import largest
 from search_spaces.workload import Workload
@@ -38,11 +37,6 @@ class Conditions:
         """The conditions of a reading."""
         limits = reading.limits_text
         return cls(reading.device, reading.source, reading.protocol_hash, workload, limits)
-
-    @classmethod
-    def here(cls, meter: Meter, protocol_hash: str, workload: Workload) -> Conditions:
-        """The conditions of what ``meter`` will measure."""
-        return cls(meter.device, meter.source, protocol_hash, workload, limits_of(meter))
 
     def differences(self, other: Conditions) -> str:
         """How ``other`` differs, in words; empty if it does not."""

@@ -19,14 +19,14 @@ from search_spaces.architecture import Architecture
 from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.workload import Workload
 
-# Half an error in a thousand samples: keeps the logarithm finite at an quality of 1.
+# Half an error in a thousand samples: keeps the logarithm finite at a quality of 1.
 _FLOOR = 5e-4
 _EXPONENTS = (0.15, 0.3, 0.6)
 _ORDERS = 4
 
 
-class AccuracySurrogate:
-    """Accuracies of architectures of one workload, with intervals."""
+class QualitySurrogate:
+    """Predicts the quality of architectures of one workload, with intervals."""
 
     def __init__(self, workload: Workload) -> None:
         """Start without a model."""
@@ -55,7 +55,7 @@ class AccuracySurrogate:
         self._model = CostRegressor.fit(rows)
 
     def predict(self, batch: ArchitectureBatch, confidence: float) -> Predictions | None:
-        """Accuracies with two-sided intervals; ``None`` without a model."""
+        """Qualities with two-sided intervals; ``None`` without a model."""
         if self._model is None:
             return None
         terms, features = self._columns(batch)

@@ -1,7 +1,7 @@
 """Warm start of a search: prior runs of its task, and a predictor of joules.
 
 It is read once, when the search starts, and saved in the run directory (``warm_start.json`` and
-``predictor.safetensors``), so that a resumed search needs nothing else. Accuracies are taken only
+``predictor.safetensors``), so that a resumed search needs nothing else. Qualities are taken only
 from runs with the same training recipe and teacher. Joules are pooled with the search's own if
 they were measured under the same conditions; others become the predictor's prior, by transfer.
 Trials of prior runs are neither trials of the search nor on its front.
@@ -18,7 +18,7 @@ import numpy as np
 from nas.core.files import read_json, write_json
 from nas.records.config import SearchConfig
 from nas.searching.gating.prior_run import Conditions, PriorRun, measured_under
-from nas.searching.gating.warm_start_data import AccuracyLabel, WarmStartData
+from nas.searching.gating.warm_start_data import QualityLabel, WarmStartData
 from nas.tasks.registry import get_task
 from predictors.energy.artifact import SavedPredictor, load_predictor, save_predictor
 from predictors.energy.models import CostPredictor, Observation
@@ -75,7 +75,7 @@ class WarmStart:
                 (observations if same else others[conditions]).append(label)
                 if run.qualities_differ_by is None:
                     qualities.append(
-                        AccuracyLabel(trial.architecture, trial.quality, trial.quality_se)
+                        QualityLabel(trial.architecture, trial.quality, trial.quality_se)
                     )
         source = None if self.predictor is None else self.predictor.predictor
         if source is None and others:

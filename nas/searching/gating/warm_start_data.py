@@ -11,7 +11,7 @@ from search_spaces.architecture import Architecture
 
 
 @dataclass(frozen=True, slots=True)
-class AccuracyLabel:
+class QualityLabel:
     """A validation quality under the search's own recipe, with its standard error."""
 
     architecture: Architecture
@@ -30,7 +30,7 @@ class WarmStartData:
     """
 
     observations: tuple[Observation, ...] = ()
-    qualities: tuple[AccuracyLabel, ...] = ()
+    qualities: tuple[QualityLabel, ...] = ()
     points: tuple[tuple[float, float], ...] = ()
     source: CostPredictor | None = None
     is_same: bool = False

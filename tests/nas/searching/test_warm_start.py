@@ -302,11 +302,11 @@ def test_members_outside_the_space_inform_the_gate_alone(warm):
 
 def test_the_sampler_learns_what_compares(warm):
     figures = collect_warm_start(warm, HERE).prior_rows(SPACE)
-    sampler = make_sampler("ehvi", 0, SPACE, WORKLOAD, startup_trials=8, known=figures)
+    sampler = make_sampler("ehvi", 0, SPACE, WORKLOAD, startup_trials=8, prior_rows=figures)
     prior = sampler._prior_trials
     assert len(prior) == 30 and all(0 < v < 1e-3 for t in prior for v in t.variances)
     other = collect_warm_start(warm, replace(HERE, device="e")).prior_rows(SPACE)
-    sampler = make_sampler("ehvi", 0, SPACE, WORKLOAD, startup_trials=8, known=other)
+    sampler = make_sampler("ehvi", 0, SPACE, WORKLOAD, startup_trials=8, prior_rows=other)
     assert all(np.isnan(t.values[1]) and t.values[0] > 0 for t in sampler._prior_trials)
     assert "learns from this search alone" in "".join(
         collect_warm_start(warm, HERE).notes(replace(warm, sampler="tpe"))

@@ -9,7 +9,7 @@ import torch
 from search_fakes import reading
 
 from nas.exporting import verify_worker
-from nas.searching.controller import offered
+from nas.searching.controller import available
 from nas.tasks.registry import get_task
 from nas.training import fit as fit_module
 from nas.training import loop
@@ -63,10 +63,10 @@ def test_a_probe_prepares_beside_others_and_times_alone(monkeypatch):
         lambda *a: (seen.append(("time", held())), in_turns(*a, turns=1))[1],
     )
     monkeypatch.setattr(probing, "shapes_for", lambda *_: (Shape(64, 1),))
-    monkeypatch.setattr(offered, "cache_folder", lambda: None)
+    monkeypatch.setattr(available, "cache_folder", lambda: None)
     monkeypatch.setenv("CXX", "no-such-compiler")
     space = PRESETS["digits-tiny"].restrict(precisions=("fp32",), sparsities=("dense",))
-    offered.probe_here(space, "cpu", 16)
+    available.probe_here(space, "cpu", 16)
     assert set(seen) == {("prepare", "shared"), ("time", "exclusive")} and held() is None
 
 

@@ -192,7 +192,7 @@ from nas.searching import study
 from nas.evaluation.evaluator import TrainingEvaluator
 from nas.records.candidate import Outcome, Training
 from nas.records.rungs import HalvingConfig
-from nas.searching.early_stopping.stopping import Stopper
+from nas.searching.early_stopping import Stopper
 from nas.records.supernet import SupernetConfig
 from nas.training.config import DistillConfig, RecoveryConfig, SupernetRecipe
 from record_fakes import FormulaMeasure

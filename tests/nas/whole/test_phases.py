@@ -90,7 +90,7 @@ def test_a_space_is_sampled_once_for_both_phases(task, tmp_path, asked, monkeypa
     genes = {"d_model": [8, 16], "depth": [1], "n_heads": [2], "n_kv_heads": [2]}
     space = SearchSpace.from_dict({"name": "s", **genes, "ffn_ratio": [1, 2, 4]})
     # What the device offers takes a probe of its kernels.
-    monkeypatch.setattr(measure, "_offered_space", lambda *_: space)
+    monkeypatch.setattr(measure, "_available_space", lambda *_: space)
     (tmp_path / "s.yaml").write_text(json.dumps(space.to_dict()))
     words = ["measure", "--space", str(tmp_path / "s.yaml"), "--sample", "4", "--task", task]
     main([*words, *BOTH, "--meter", "estimate", "--to", str(tmp_path / "r.jsonl")])

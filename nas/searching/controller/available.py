@@ -1,4 +1,4 @@
-"""What a device offers of a space, and what of it must carry a label."""
+"""The compression choices of a space that are available on a device."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ if TYPE_CHECKING:
 
 # Rows that products read, one figure a workload: see ``search_spaces.cost.kernels.rows_read``.
 Rows = tuple[int, ...]
-# From a space, a device and rows to what was found where such a device is.
+# Probes a device, on the machine that has it, with the choices of a space.
 Prober = Callable[[SearchSpace, str, Rows], "RealnessReport"]
 
 _GENES = {block: (f"{block}_precision", f"{block}_sparsity") for block in ("attention", "ffn")}
 
 
-def offered_space(space: SearchSpace, device: str, rows: Rows) -> SearchSpace:
-    """The part of ``space`` that is offered on ``device`` where products read ``rows``.
+def available_space(space: SearchSpace, device: str, rows: Rows) -> SearchSpace:
+    """Restrict ``space`` to what is available on ``device`` where products read ``rows``.
 
-    A preset is cut down to the choices that are real at one of its shapes. A space of the user's
-    own asks for its choices by name: all that can run stay, whether or not they gain anything
-    (``unreal_choices`` names those that do not).
+    A preset keeps the choices that are real at one of its shapes. A user's own space keeps all
+    that can run, whether or not they gain anything (``unreal_choices`` lists those that do not).
 
     Raises:
         ValueError: nothing is left of a gene; the message names it.
@@ -36,17 +35,18 @@ def offered_space(space: SearchSpace, device: str, rows: Rows) -> SearchSpace:
     from search_spaces.compression.realness import real_choices, runnable_choices
 
     report = _probed(space, device, rows)
-    offered = real_choices(report) if is_preset(space) else runnable_choices(report)
-    return space.restrict(precisions=offered[0], sparsities=offered[1])
+    choices = real_choices if is_preset(space) else runnable_choices
+    precisions, sparsities = choices(report)
+    return space.restrict(precisions=precisions, sparsities=sparsities)
 
 
 def is_preset(space: SearchSpace) -> bool:
-    """Whether ``space`` is one of ours as it stands."""
+    """Whether ``space`` is an unchanged preset."""
     return PRESETS.get(space.name) == space
 
 
 def unreal_choices(space: SearchSpace, device: str, rows: Rows) -> tuple[str, ...]:
-    """A line for each choice of the user's own ``space`` that gains nothing or cannot run."""
+    """Return a line for each choice of a user's own space that gains nothing or cannot run."""
     if is_preset(space):
         return ()
     report = _probed(space, device, rows)
@@ -54,7 +54,7 @@ def unreal_choices(space: SearchSpace, device: str, rows: Rows) -> tuple[str, ..
     simulated = report.choices(("simulated",))
     runnable = report.choices(("harmful", "simulated"))
     lines = []
-    for choice in _asked(space):
+    for choice in _choices(space):
         if choice in real:
             continue
         if choice in simulated:
@@ -65,14 +65,14 @@ def unreal_choices(space: SearchSpace, device: str, rows: Rows) -> tuple[str, ..
     return tuple(lines)
 
 
-def _asked(space: SearchSpace) -> tuple[str, ...]:
+def _choices(space: SearchSpace) -> tuple[str, ...]:
     genes = [gene for pair in _GENES.values() for gene in pair]
-    asked = {value for gene in genes for value in space.values(gene)}
-    return tuple(choice for choice in (*PRECISIONS, *SPARSITIES) if choice in asked)
+    named = {value for gene in genes for value in space.values(gene)}
+    return tuple(choice for choice in (*PRECISIONS, *SPARSITIES) if choice in named)
 
 
 def probe_here(space: SearchSpace, device: str, rows: Rows) -> RealnessReport:
-    """What this machine's ``device`` does with the choices that ``space`` names.
+    """Probe this machine's ``device`` with the choices that ``space`` names.
 
     Raises:
         ValueError: torch has no such device.
@@ -84,7 +84,7 @@ def probe_here(space: SearchSpace, device: str, rows: Rows) -> RealnessReport:
     return probing.probe(
         device,
         shapes=probing.shapes_for(device, space.values("d_model"), rows),
-        choices=_asked(space),
+        choices=_choices(space),
         cache_dir=cache_folder(),
         beside=lock.shared,
         alone=lock.exclusive,
@@ -96,7 +96,7 @@ _PROBER: ContextVar[Prober] = ContextVar("prober", default=probe_here)
 
 @contextmanager
 def probed_by(prober: Prober) -> Iterator[None]:
-    """Ask ``prober`` meanwhile: the device may be another machine's."""
+    """Use ``prober`` within the context: the device may be another machine's."""
     token = _PROBER.set(prober)
     try:
         yield

@@ -1,7 +1,7 @@
-"""What a search has come to so far, kept up record by record.
+"""Counts, joules and the front of a search, updated record by record.
 
-A driver with a thousand workers asks after each trial; going through all of them would make a
-search's cost grow with the square of its length.
+A driver with a thousand workers reads them after each trial; recomputing them from all records
+would make a search's cost grow with the square of its length.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nas.records.trial import Trial
 
 
 @dataclass
-class _Judged:
+class _Complete:
     """Complete trials of one kind of weights."""
 
     n: int
@@ -24,23 +24,23 @@ class _Judged:
     least_energy_j: float | None = None
 
 
-class Tally:
-    """Counts, joules and the front of the trials put in, each as it is now."""
+class Counts:
+    """Counts, joules and the front of the trials entered so far."""
 
     def __init__(self, goals: Goals) -> None:
-        """Start with no trial."""
+        """Start without a trial."""
         self._goals = goals
         self._states: Counter[str] = Counter()
-        self._judged: dict[Weights, _Judged] = {}
-        #: Trials that are no finalists and were not dropped.
+        self._judged: dict[Weights, _Complete] = {}
+        #: Trials that are neither finalists nor dropped.
         self.n_trained = 0
-        #: Of those, how many are running.
+        #: Those of ``n_trained`` that are running.
         self.n_running_searched = 0
         self.n_finalists = 0
         self.spent_energy_j = 0.0
 
     def put(self, record: Trial, before: Trial | None) -> None:
-        """Take up ``record``; ``before`` is what was put of the same trial, and never complete."""
+        """Enter ``record`` in place of ``before``, the same trial's last one, never complete."""
         for one, sign in ((before, -1), (record, 1)):
             if one is None:
                 continue
@@ -52,7 +52,7 @@ class Tally:
                 self.n_trained += sign
                 self.n_running_searched += sign * (one.state == "running")
         if record.state == "complete":
-            self._take(record)
+            self._enter_complete(record)
 
     def count(self, state: str) -> int:
         """Number of trials in ``state``."""
@@ -60,31 +60,31 @@ class Tally:
 
     @property
     def front(self) -> list[Trial]:
-        """The front of all trials, as ``Goals.front`` has it."""
+        """The front of all trials, see ``Goals.front``."""
         return self._shown.front
 
     @property
     def best_quality(self) -> float | None:
-        """Of the trials that a front is made of and that keep every limit."""
+        """Best quality of the trials that keep every limit, ``None`` without one."""
         return self._shown.best_quality
 
     @property
     def least_energy_j(self) -> float | None:
-        """Joules per sample of the same trials."""
+        """Fewest joules per sample of the same trials."""
         return self._shown.least_energy_j
 
     @property
-    def _shown(self) -> _Judged:
+    def _shown(self) -> _Complete:
         """Trials with weights of their own, where there are any (``trial.judged``)."""
-        nothing = _Judged(0, [])
+        nothing = _Complete(0, [])
         return self._judged.get("own") or self._judged.get("inherited") or nothing
 
-    def _take(self, record: Trial) -> None:
-        judged = self._judged.setdefault(record.weights, _Judged(0, []))
+    def _enter_complete(self, record: Trial) -> None:
+        judged = self._judged.setdefault(record.weights, _Complete(0, []))
         judged.n += 1
         if not self._goals.keeps(record):
             return
-        # Who is dominated once stays so: the front of all is that of the last front and the new.
+        # A dominated trial stays dominated, so the last front suffices.
         judged.front = self._goals.front([*judged.front, record])
         quality, energy_j = record.objectives
         judged.best_quality = max(quality, judged.best_quality or quality)

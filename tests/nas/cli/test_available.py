@@ -3,7 +3,7 @@ from search_fakes import report
 
 from nas.cli.main import main
 from nas.cli.output.kernels import render_kernels
-from nas.searching.controller.offered import offered_space, unreal_choices
+from nas.searching.controller.available import available_space, unreal_choices
 from search_spaces.compression import probing
 from search_spaces.space import SearchSpace
 from search_spaces.space.presets import PRESETS
@@ -34,7 +34,7 @@ def asked(monkeypatch):
 
 
 def test_a_preset_offers_only_what_is_real_at_its_shapes(asked):
-    space = offered_space(PRESET, "cpu", (2048,))
+    space = available_space(PRESET, "cpu", (2048,))
     assert space.values("ffn_precision") == ("fp32", "bf16")
     assert space.values("ffn_sparsity") == ("dense",)
     assert unreal_choices(PRESET, "cpu", (2048,)) == ()
@@ -43,7 +43,7 @@ def test_a_preset_offers_only_what_is_real_at_its_shapes(asked):
 
 
 def test_a_space_of_ones_own_keeps_what_runs_and_is_told_what_it_is(asked):
-    space = offered_space(OWN, "cpu", (2048,))
+    space = available_space(OWN, "cpu", (2048,))
     assert space.values("ffn_precision") == ("fp32", "int8")
     assert space.values("ffn_sparsity") == ("dense", "2:4")
     assert space.values("attention_sparsity") == ("unstructured-90",)
@@ -58,7 +58,7 @@ def test_a_space_of_ones_own_keeps_what_runs_and_is_told_what_it_is(asked):
 def test_a_space_of_what_cannot_run_is_refused(asked):
     only = SearchSpace.from_dict(OWN.to_dict() | {"ffn_precision": ["fp8"]})
     with pytest.raises(ValueError, match="must offer one of .*offered on this device"):
-        offered_space(only, "cpu", (2048,))
+        available_space(only, "cpu", (2048,))
 
 
 def test_doctor_shows_each_choice_and_what_is_offered(asked, capsys):

@@ -1,6 +1,7 @@
-"""Early stopping in a session: who is exempt, what is recorded, and what a resume finds."""
+"""Early stopping: its rule, its exemptions, what is recorded, and a resumed search."""
 
 import json
+import re
 from dataclasses import replace
 
 import optuna
@@ -15,7 +16,7 @@ from nas.records.config import SAMPLERS, SearchConfig
 from nas.records.rungs import HalvingConfig, Progress, RungPoint
 from nas.records.spent import Spent
 from nas.records.trial import Trial
-from nas.searching.early_stopping.stopping import RANKED, Stopper
+from nas.searching.early_stopping import Contender, Stopper, dominating
 from nas.training.config import TrainingConfig
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 
@@ -80,24 +81,52 @@ def test_stopped_trials_count_and_keep_their_curve_and_reason(tmp_path):
             _ = record.objectives
 
 
-def test_the_first_are_judged_by_ranks_and_later_ones_by_what_they_are_expected_to_add(tmp_path):
-    session = halved(tmp_path, trials=40)
-    stopped = [r for r in session.records() if r.state == "stopped"]
-    early, late = [], []
-    for r in stopped:
-        trained = [o for o in session.records() if o.number < r.number and o.state != "dropped"]
-        (early if len(trained) < RANKED else late).append(r.reason)
-    assert early and all("of whom" in reason for reason in early)
-    assert late and all("likely to be on the front" in reason for reason in late)
+def contender(number, quality, energy_j, standard_error=0.01):
+    return Contender(number, RungPoint(4, quality, standard_error), energy_j)
 
 
-def test_a_late_trial_goes_on_if_it_may_add_much_and_stops_if_it_cannot(tmp_path):
+@pytest.mark.parametrize(
+    ("quality", "energy_j", "dominates"),
+    [
+        (0.60, 1e-6, True),
+        (0.60, 2e-6, True),
+        # It needs more joules.
+        (0.60, 2.1e-6, False),
+        # By less than half a standard error of the difference, 0.007.
+        (0.505, 1e-6, False),
+        (0.50, 1e-6, False),
+    ],
+)
+def test_a_trial_is_dominated_beyond_noise_by_what_needs_no_more_joules(
+    quality, energy_j, dominates
+):
+    other = contender(1, quality, energy_j)
+    expected = other if dominates else None
+    assert dominating(contender(2, 0.5, 2e-6), [other]) is expected
+
+
+def test_equal_trials_without_noise_do_not_dominate_each_other():
+    assert dominating(contender(2, 0.5, 1e-6, 0.0), [contender(1, 0.5, 1e-6, 0.0)]) is None
+
+
+def test_the_reason_names_the_trial_that_dominates(tmp_path):
+    session = halved(tmp_path, trials=25)
+    records = {r.number: r for r in session.records()}
+    stopped = [r for r in records.values() if r.state == "stopped"]
+    for record in stopped:
+        point = record.curve[-1]
+        other = records[int(re.search(r"trial (\d+)", record.reason).group(1))]
+        (rival,) = (p for p in other.curve if p.epoch == point.epoch)
+        assert rival.quality > point.quality
+
+
+def test_a_trial_goes_on_while_it_is_the_best_and_stops_where_it_is_dominated(tmp_path):
     session = halved(tmp_path, trials=25)
     stopper = make_stopper(session)
     record = next(r for r in session.records()[::-1] if r.state == "stopped")
-    best = max(r.quality for r in session.records() if r.state == "complete")
+    rung = [r.curve[0].quality for r in session.records() if r.curve]
     verdicts = []
-    for quality in (0.2, min(1.0, best + 0.001)):
+    for quality in (0.2, min(1.0, max(rung) + 0.001)):
         point = RungPoint(HALVING.min_epochs, quality, 0.01)
         verdicts.append(stopper.judge(record.number, Progress((point,), EPOCHS)))
     assert verdicts[0].state == "stopped" and verdicts[1] is None
@@ -160,8 +189,7 @@ def test_a_resumed_search_judges_as_the_one_that_was_killed(tmp_path):
 
 def test_joules_are_measured_ones_as_soon_as_there_are(tmp_path):
     session = halved(tmp_path, trials=12)
-    stopper = make_stopper(session)
-    energies = stopper._energies_j(session.records())
+    energies = session._gate.energies_j(session.records())
     for record in session.records():
         if record.state == "complete":
             assert energies[record.number] == record.energy_j

@@ -1,1 +1,0 @@
-"""Stop trainings early that cannot pay: successive halving and forecasts."""
