@@ -75,8 +75,9 @@ def worker_ids(folder: Place) -> list[str]:
 
 
 def _say_who(folder: Place) -> None:
-    """Keep what Ray calls this worker: its memory monitor names whom it ended."""
-    if not isinstance(folder, Path):
+    """Write down what Ray calls this worker: its memory monitor names the workers that it ends."""
+    if not isinstance(folder, Path) or not ray.is_initialized():
+        # Outside of a worker, Ray may start a cluster to answer for its own context.
         return
     context = ray.get_runtime_context()
     names = [context.get_actor_id(), context.get_worker_id()]
