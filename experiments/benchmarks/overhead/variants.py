@@ -189,8 +189,8 @@ def bare(space: str, trials: int, workers: int, budget_s: float, *, reuse_actors
     def objective(config: dict[str, Any]) -> None:
         architecture = decode(repair(config, found), found)
         record = evaluated(TrialRecord(0, "running", architecture), workload)
-        accuracy, energy_j = record.objectives
-        tune.report({"accuracy": accuracy, "energy_j": energy_j})
+        quality, energy_j = record.objectives
+        tune.report({"quality": quality, "energy_j": energy_j})
 
     with tempfile.TemporaryDirectory() as name, cluster(None, workers, "cpu"), _Watch() as watch:
         started, cpu_s = time.perf_counter(), time.process_time()
@@ -200,7 +200,7 @@ def bare(space: str, trials: int, workers: int, budget_s: float, *, reuse_actors
                 gene: tune.choice(list(domain.values)) for gene, domain in found.genes().items()
             },
             tune_config=tune.TuneConfig(
-                search_alg=OptunaSearch(metric=["accuracy", "energy_j"], mode=["max", "min"]),
+                search_alg=OptunaSearch(metric=["quality", "energy_j"], mode=["max", "min"]),
                 num_samples=trials,
                 max_concurrent_trials=workers,
                 time_budget_s=budget_s,
