@@ -56,6 +56,7 @@ DOORS = {
     "zeus": ("predictors/meters/zeus.py",),
     "torchao": ("search_spaces/compression/quantize.py",),
     "optuna": (
+        "experiments/benchmarks/overhead/variants.py",
         "experiments/benchmarks/search/optuna_peers.py",
         "experiments/benchmarks/search_overhead.py",
         "experiments/benchmarks/warm_start.py",
