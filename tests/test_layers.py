@@ -75,7 +75,6 @@ DOORS = {
     "ray": (
         "experiments/benchmarks/chaos.py",
         "experiments/benchmarks/overhead/variants.py",
-        "nas/cluster/scheduler.py",
         "nas/cluster/backend.py",
         "nas/cluster/client.py",
         "nas/cluster/connect.py",
@@ -86,7 +85,6 @@ DOORS = {
         "nas/cluster/tune_memory.py",
         "nas/cluster/roles.py",
         "nas/cluster/shipping.py",
-        "nas/cluster/ending.py",
         "nas/cluster/trial_worker.py",
         "nas/cluster/waits.py",
     ),

@@ -11,13 +11,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-# First: it sets what Ray reads when it is imported.
-from nas.cluster import ray_internals
-from nas.cluster.ray_internals import ClusterError as ClusterError
-
-# isort: split
 import ray
 
+from nas.cluster import ray_internals
+from nas.cluster.ray_internals import ClusterError as ClusterError
 from nas.core import interrupts
 from nas.core.scratch import clear_abandoned, scratch
 from nas.core.user_folders import cache_folder

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-# First: it sets what Ray reads when it is imported.
-from nas.cluster import ray_internals
-
-# isort: split
 from ray.tune import Callback
+
+from nas.cluster import ray_internals
 
 
 class ForgetEnded(Callback):

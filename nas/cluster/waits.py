@@ -10,12 +10,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-# First: it sets what Ray reads when it is imported.
-from nas.cluster import ray_internals
-
-# isort: split
 import ray
 
+from nas.cluster import ray_internals
 from nas.core.retry import Tell
 from nas.searching.controller.session import Listener
 
