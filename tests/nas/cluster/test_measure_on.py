@@ -277,7 +277,7 @@ def fails_at_once(*_):
 
 
 def meeting(monkeypatch, nodes, answers):
-    """``find_named_meters`` on a cluster of ``nodes`` whose meters answer so, by what they are asked for."""
+    """Call ``find_named_meters`` on a cluster of ``nodes``, whose meters return ``answers``."""
 
     class Ray:
         def nodes(self):
