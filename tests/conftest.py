@@ -37,9 +37,12 @@ def locks_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def ray_is_left_as_found() -> Iterator[None]:
-    """A test that leaves this process connected to Ray fails itself, not the next one."""
+    """Fail a module that leaves this process connected to Ray, in place of the next one.
+
+    Within a module, a fixture may keep Ray up for several tests.
+    """
 
     def is_connected() -> bool:
         ray = sys.modules.get("ray")
@@ -49,7 +52,7 @@ def ray_is_left_as_found() -> Iterator[None]:
     yield
     if is_connected() and not before:
         sys.modules["ray"].shutdown()
-        pytest.fail("Ray must be shut down where a test ends")
+        pytest.fail("Ray must be shut down where a module of tests ends")
 
 
 @pytest.fixture

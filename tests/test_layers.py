@@ -56,6 +56,7 @@ DOORS = {
     "zeus": ("predictors/meters/zeus.py",),
     "torchao": ("search_spaces/compression/quantize.py",),
     "optuna": (
+        "experiments/benchmarks/overhead/variants.py",
         "experiments/benchmarks/search/optuna_peers.py",
         "experiments/benchmarks/optuna_internals.py",
         "experiments/benchmarks/search_overhead.py",
@@ -72,17 +73,16 @@ DOORS = {
     "ray": (
         "experiments/benchmarks/chaos.py",
         "experiments/benchmarks/overhead/variants.py",
-        "nas/cluster/scheduler.py",
         "nas/cluster/backend.py",
         "nas/cluster/client.py",
         "nas/cluster/connect.py",
         "nas/cluster/driver.py",
         "nas/cluster/tensorboard.py",
         "nas/cluster/measuring.py",
+        "nas/cluster/ray_internals.py",
         "nas/cluster/tune_memory.py",
         "nas/cluster/roles.py",
         "nas/cluster/shipping.py",
-        "nas/cluster/ending.py",
         "nas/cluster/trial_worker.py",
         "nas/cluster/waits.py",
     ),
@@ -200,15 +200,16 @@ def test_each_vendor_has_one_door(vendor):
     assert found == set(DOORS[vendor])
 
 
-# The files that may use private names of torch and torchao: see their contract tests.
-ADAPTERS = (
-    "search_spaces/compression/torch_internals.py",
-    "search_spaces/compression/quantize.py",
-)
+# The files that may use private names of a vendor: see their contract tests.
+ADAPTERS = {
+    "torch": ("search_spaces/compression/torch_internals.py",),
+    "torchao": ("search_spaces/compression/quantize.py",),
+    "ray": ("nas/cluster/ray_internals.py",),
+}
 
 
 def private_names(source):
-    """Private names of torch or torchao that ``source`` imports or reaches by attributes."""
+    """Private names of vendors that ``source`` imports or reaches by attributes."""
     names = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -219,16 +220,15 @@ def private_names(source):
             names.append(ast.unparse(node))
     for name in names:
         parts = name.split(".")
-        if parts[0] in ("torch", "torchao") and any(
-            part.startswith("_") and not part.startswith("__") for part in parts
-        ):
+        is_private = any(part.startswith("_") and not part.startswith("__") for part in parts)
+        if parts[0] in ADAPTERS and (is_private or name.startswith("ray.experimental")):
             yield name
 
 
-def test_private_names_of_torch_are_in_its_adapters():
+def test_private_names_of_vendors_are_in_their_adapters():
     for path in sources():
-        name = str(path.relative_to(ROOT))
-        assert name in ADAPTERS or not list(private_names(path.read_text())), name
+        for name in private_names(path.read_text()):
+            assert str(path.relative_to(ROOT)) in ADAPTERS[name.partition(".")[0]], (path, name)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +242,10 @@ def test_private_names_of_torch_are_in_its_adapters():
         ("torch.__version__", False),
         ("from torchao.quantization import quantize_", False),
         ("self._torch.reset()", False),
+        ("ray._private.services.get_node_ip_address()", True),
+        ("from ray.experimental import internal_kv", True),
+        ("from ray._raylet import Config", True),
+        ("ray.nodes()", False),
     ],
 )
 def test_private_names_are_seen(source, is_private):

@@ -1,15 +1,16 @@
 """Trials a second through the driver where a trial costs nothing, next to bare Ray Tune.
 
-``python -m experiments.benchmarks.driver_overhead --trials 200 5000 --budget-s 300``
+``python -m experiments.benchmarks.driver_overhead --trials 200 --sampler random``
 
 *Ours* is the driver of ``nas search``: its session with gate and sampler, the study on disk, a
-trial folder each. *Bare* is ``tune.Tuner`` with ``OptunaSearch`` (TPE, two objectives) and Tune's
-defaults, in memory, and the same with ``reuse_actors``, as ours has it. All propose the genes of
-``--space`` and evaluate the same formula (``scale.law``) on as many workers of one local Ray,
-which is up before the clock starts. Each variant runs in a process of its own and ends after
-``--budget-s`` seconds, bare Tune after ``--bare-budget-s``: what had not ended says how many
-trials it came to, and its rate is that of these, the first of them, which are faster than those
-to come. *Idle* is the driver's CPU, as a share of a core, while its trials sleep.
+trial folder each. *No surrogates* is the same driver with a gate whose surrogates are never
+fitted: bare Tune has none either. *Bare* is ``tune.Tuner`` with ``OptunaSearch`` (at random with
+``--sampler random``, else TPE; two objectives) and Tune's defaults, in memory, and the same with
+``reuse_actors``, as ours has it. All propose genes of ``--space`` and evaluate the same formula
+(``scale.law``) on as many workers of one local Ray, which is up before the clock starts. Each
+variant runs in a process of its own and ends after ``--budget-s`` seconds, bare Tune after
+``--bare-budget-s``: one that had not ended has the rate of the trials that it completed, which are
+the first and fastest. *Idle* is the driver's CPU, as a share of a core, while its trials sleep.
 """
 
 from __future__ import annotations
@@ -24,26 +25,29 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from experiments.benchmarks.overhead.variants import Rate, bare, ours
+from experiments.benchmarks.overhead.variants import BARE, REUSED, Rate, bare, ours
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 
 T = TypeVar("T")
 _SLEEP_S = 20.0
-BARE = "bare Tune"
 
 
 def table_of(rates: Sequence[Rate], idle: float | None) -> Table:
-    """A row a variant, with its rate over that of bare Tune for as many trials."""
+    """Return a row a variant, with its rate over those of bare Tune for as many trials."""
     rows = []
     for rate in rates:
-        base = next((b for b in rates if b.variant == BARE and b.asked == rate.asked), None)
-        over = None if base is None or not base.trials else rate.per_s / base.per_s
+        over = {
+            base.variant: rate.per_s / base.per_s
+            for base in rates
+            if base.asked == rate.asked and base.trials
+        }
         rows.append(
             asdict(rate)
             | {
                 "per_s": rate.per_s,
-                "over_bare": over,
+                "over_bare": over.get(BARE),
+                "over_reused": over.get(REUSED),
                 "cpu_ms": 1e3 * rate.driver_cpu_s / max(1, rate.trials),
             }
         )
@@ -52,9 +56,10 @@ def table_of(rates: Sequence[Rate], idle: float | None) -> Table:
         "asked": "{asked:,d}",
         "came to": "{trials:,d}",
         "ended": "{is_whole}",
-        "seconds": "{wall_s:.0f}",
+        "seconds": "{wall_s:.1f}",
         "trials/s": "{per_s:.2f}",
         "over bare": "{over_bare:.1f}",
+        "over reused": "{over_reused:.2f}",
         "driver CPU ms/trial": "{cpu_ms:.1f}",
         "peak MB": "{peak_mb:,.0f}",
         "MB in second half": "{grown_mb:.1f}",
@@ -70,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--trials", type=int, nargs="+", default=[200, 5_000])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--sampler", default="ehvi", help="ours")
+    parser.add_argument(
+        "--sampler", default="ehvi", help="of ours; bare Tune has TPE unless it is random"
+    )
     parser.add_argument("--space", default="digits-tiny", help="a preset")
     parser.add_argument("--budget-s", type=float, default=300.0, help="of each variant")
     parser.add_argument("--bare-budget-s", type=float, help="of bare Tune, if another")
@@ -78,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
     sheet = Sheet(parser, arguments, "driver-overhead")
-    # For workers, which are processes of their own and must find the formula.
+    # Workers, which are processes of their own, import the formula.
     root = str(Path(__file__).parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -86,28 +93,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     bare_s = arguments.bare_budget_s or budget_s
     rates: list[Rate] = []
     for trials in arguments.trials:
+        asked = arguments.sampler, space, trials, workers
         for variant in (
-            partial(_ours, arguments.sampler, space, trials, workers, budget_s),
-            partial(bare, space, trials, workers, bare_s, reuse_actors=False),
-            partial(bare, space, trials, workers, bare_s, reuse_actors=True),
+            partial(_ours, *asked, budget_s, is_gated=True),
+            partial(_ours, *asked, budget_s, is_gated=False),
+            partial(bare, *asked, bare_s, reuse_actors=True),
+            partial(bare, *asked, bare_s, reuse_actors=False),
         ):
             rates.append(_alone(variant))
             print(rates[-1], file=sys.stderr, flush=True)
-            # What there is by now, should the rest never come.
+            # Kept now, should a later variant fail.
             sheet.keep(table_of(rates, None))
     idle = None
     if not arguments.no_idle:
-        idle = _alone(partial(ours, "random", space, workers, workers, 600.0, _SLEEP_S))[1]
+        idle = _alone(partial(ours, "random", space, workers, workers, 600.0, sleep_s=_SLEEP_S))[1]
     sheet.show(table_of(rates, idle))
     return 0
 
 
-def _ours(sampler: str, space: str, trials: int, workers: int, budget_s: float) -> Rate:
-    return ours(sampler, space, trials, workers, budget_s)[0]
+def _ours(
+    sampler: str, space: str, trials: int, workers: int, budget_s: float, *, is_gated: bool
+) -> Rate:
+    return ours(sampler, space, trials, workers, budget_s, is_gated=is_gated)[0]
 
 
 def _alone(function: Callable[[], T]) -> T:
-    """What ``function`` returns in a process of its own: no memory or Ray of another is in it."""
+    """Call ``function`` in a process of its own, without another variant's memory and Ray."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function)
 

@@ -1,4 +1,4 @@
-"""A search's Ray: where its candidates are trained and measured."""
+"""The backend of a search on Ray, which trains and measures its candidates."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-# First: it sets what Ray reads when it is imported.
-from nas.cluster import connect
-
-# isort: split
 import ray
 
+from nas.cluster import connect
 from nas.cluster.driver import TuneExecutor
-from nas.cluster.roles import EnergyShare, Trainers, meet, meet_any
+from nas.cluster.roles import EnergyShare, Trainers, find_any_meter, find_named_meters
 from nas.cluster.shipping import check_paths
 from nas.cluster.waits import hear_waits, tell_driver
 from nas.core.files import Place
@@ -29,17 +26,17 @@ from nas.searching.controller.session import Listener
 from nas.store.cluster_address import LOCAL
 from nas.store.driver import Driver
 
-# How often progress is looked at while one task runs alone.
+# The interval of reporting progress while one task runs alone.
 _LOOK_S = 0.5
 
 
 class RayBackend:
-    """A Ray of this search's own, or the cluster at the driver's address."""
+    """A local Ray for this search alone, or the cluster at the driver's address."""
 
     def __init__(self, driver: Driver, config: SearchConfig, listener: Listener | None) -> None:
-        """``listener`` hears what workers wait for."""
+        """``listener`` is told what workers wait for."""
         self._driver, self._device, self._listener = driver, config.device, listener
-        self._names = [asked.name for asked in config.measure_on]
+        self._names = [one.name for one in config.measure_on]
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
@@ -56,28 +53,28 @@ class RayBackend:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End what was started."""
+        """Disconnect, and end a local Ray."""
         self._held.__exit__(kind, error, trace)
 
     @property
     def is_asked_for_meters(self) -> bool:
-        """Whether only nodes that measure can say what joules will be of."""
+        """Whether only nodes that measure can tell which meter measures."""
         return self._driver.address != LOCAL or bool(self._names)
 
     def find_meter(self, device: str, meter: str | None) -> MeterFound:
         """See ``Backend``."""
         if self._driver.address == LOCAL:
             return find_meter(None, device, meter)
-        return meet_any(device, meter)
+        return find_any_meter(device, meter)
 
     def find_meters(
         self, devices: Sequence[MeasuredDevice], device: str, meter: str | None
     ) -> tuple[MeterFound, ...]:
         """See ``Backend``."""
-        return meet(devices, device, meter)
+        return find_named_meters(devices, device, meter)
 
     def check_paths(self, config: SearchConfig, files: Iterable[Path], folder: Path) -> None:
-        """See ``Backend``; a Ray of this search's own is on this machine."""
+        """See ``Backend``; a local Ray has this machine's files."""
         if self._driver.address != LOCAL:
             check_paths(config, files, folder)
 
@@ -113,7 +110,7 @@ class RayBackend:
 
 
 def _patient(function: Callable[..., object]) -> Callable[..., object]:
-    """``function``, which waits for storage that is away."""
+    """Wrap ``function`` so that it waits for storage that is away."""
 
     def run(*arguments: object) -> object:
         with naming_storage(), patience(tell_driver("a worker waits for storage")):

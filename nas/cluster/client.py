@@ -1,7 +1,7 @@
-"""A search through ``ray://``: the driver runs on the cluster, and is heard of from here.
+"""A search through ``ray://``: the driver runs on the cluster, and reports to this process.
 
-Ray's client runs no Tune: what it starts would be on the other side, and the study on this one. So
-the whole of it is a task there, on the head's node, and the run's folder is on the cluster.
+Ray's client cannot run Tune: trials would be on the cluster and the study here. So the whole
+search is a task on the head node, and the run directory is on the cluster.
 """
 
 from __future__ import annotations
@@ -10,20 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# First: it sets what Ray reads when it is imported.
-from nas.cluster.connect import ClusterError, connected
-
-# isort: split
 import ray
 from ray.util.queue import Empty, Queue
 
+from nas.cluster.connect import ClusterError, connected
 from nas.cluster.shipping import answer_of, by_bytes, pack, unpack
 from nas.searching.controller.session import Listener
 from nas.store.driver import CLIENT
 
-# Of a run's folder, told to a listener.
+# Searches in a run directory, and reports to a listener.
 Search = Callable[[Path, Listener | None], Any]
-# How often word from the cluster is looked for.
+# The interval of reading reports from the cluster.
 _LOOK_S = 0.5
 
 
@@ -33,12 +30,13 @@ def search_there(
     address: str,
     listener: Listener | None,
 ) -> None:
-    """Call ``search`` with a run's folder and a listener, in a process of the cluster's.
+    """Call ``search`` with a run directory and a listener, in a process of the cluster.
 
     Ctrl-C ends it there as it would here.
 
     Raises:
-        ClusterError: there is no cluster at ``address``, the folder is relative, or it ended.
+        ClusterError: there is no cluster at ``address``, the folder is relative, or the process
+            died.
         Exception: what ``search`` raised there.
     """
     if not folder.is_absolute():
@@ -63,7 +61,7 @@ def _search(search: Search, folder: Path, is_heard: bool, queue: Any) -> None:
 
 
 class _Teller:
-    """A listener there, which tells the one here."""
+    """A listener on the cluster that sends each call to the one here."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue

@@ -1,9 +1,9 @@
 """An executor on Ray Tune, on the Ray that ``connect`` connects to.
 
-Tune schedules the trials and reports crashed workers. It runs in a thread of its own, which our
-``Searcher`` feeds with candidates from a queue; what becomes of them returns through another.
-``trial_worker`` is what a worker does. Trials train on nodes with CPUs (or GPUs), see ``roles``,
-and are measured by tasks on nodes with meters (``measuring``).
+Tune schedules trials and reports crashed workers. It runs in a thread of its own, which a
+``Searcher`` feeds with candidates from a queue; events return through another. ``trial_worker`` is
+what a worker runs. Trials train on nodes with CPUs or GPUs (``roles``), and are measured by tasks
+on nodes with meters (``measuring``).
 
 The two threads take turns: Tune waits while the loop handles an event, so that the candidate which
 the loop then submits starts in the same step of Tune's.
@@ -11,25 +11,23 @@ the loop then submits starts in the same step of Tune's.
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Self, TypeVar
 
-# First: it sets what Ray reads when it is imported.
-
-# isort: split
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from nas.cluster.ending import Ending, or_end
 from nas.cluster.measuring import RayMeasure
 from nas.cluster.roles import Trainers
-from nas.cluster.scheduler import EarlyStoppingScheduler
 from nas.cluster.trial_worker import AWAY, ENDED, PROGRESS, run_trial, worker_ids
 from nas.cluster.tune_memory import ForgetEnded
 from nas.core import interrupts
@@ -43,6 +41,8 @@ from nas.evaluation.outcome import finished_in, folder_of
 from nas.records.candidate import Candidate, Outcome
 from nas.records.rungs import Progress
 from nas.store.driver import Driver
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class TuneExecutor:
@@ -85,14 +85,13 @@ class TuneExecutor:
             self._thread.join()
 
     def _run(self) -> None:
-        """Run Tune until the feed is closed, anew where Tune itself fails."""
+        """Run Tune until the feed is closed, and start it again where Tune itself fails."""
         feed = self._feed
         try:
             trainable = self._trainable()
             while not feed.is_closed:
                 with scratch("tune") as folder:
                     error = _failure(self._tuner(trainable, str(folder)))
-                feed.ending.check()
                 if error is not None:
                     feed.lose_all(error)
                 elif not feed.is_closed:
@@ -101,8 +100,8 @@ class TuneExecutor:
             feed.post(error)
 
     def _trainable(self) -> Any:
-        driver, device = self._driver, self._measuring.device
-        measure, *further = _measures(self._measuring)
+        driver, measuring = self._driver, self._measuring
+        measure, *further = _measures(measuring)
         trainable = tune.with_parameters(
             run_trial,
             evaluator=self._evaluator,
@@ -111,7 +110,8 @@ class TuneExecutor:
             timeout_s=driver.trial_timeout_s,
             further=further,
         )
-        gpus = Trainers.here(driver.workers, device).gpu_share(driver.gpus_per_trial)
+        trainers = Trainers.here(driver.workers, measuring.device)
+        gpus = trainers.gpu_share(driver.gpus_per_trial)
         return tune.with_resources(trainable, {"cpu": 1, "gpu": gpus})
 
     def _tuner(self, trainable: Any, folder: str) -> tune.Tuner:
@@ -119,7 +119,7 @@ class TuneExecutor:
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=self._feed,
-                scheduler=EarlyStoppingScheduler(self._feed.judge),
+                scheduler=_RungScheduler(self._feed.judge),
                 num_samples=-1,
                 reuse_actors=True,
             ),
@@ -127,25 +127,25 @@ class TuneExecutor:
                 storage_path=folder,
                 name="trials",
                 verbose=0,
-                stop=self._feed.ending,
+                stop=_StopAll(self._feed),
                 callbacks=[ForgetEnded()],
             ),
         )
 
 
 def _measures(measuring: Measuring) -> list[RayMeasure]:
-    """How trials are measured; by the first they are judged."""
+    """Return one measurement for each device; trials are judged by the first."""
     protocol, locks = measuring.protocol, measuring.lock_folder
     if not measuring.measured:
         return [RayMeasure(measuring.device, measuring.meter, protocol, locks)]
     return [
-        RayMeasure(found.device, found.meter, protocol, locks, name=found.name)
-        for found in measuring.measured
+        RayMeasure(device.device, device.meter, protocol, locks, name=device.name)
+        for device in measuring.measured
     ]
 
 
 def _failure(tuner: tune.Tuner) -> ray.exceptions.RayError | None:
-    """Run ``tuner`` and return what ended it, ``None`` where it came to its end.
+    """Run ``tuner`` and return Ray's error that ended it, ``None`` where it came to its end.
 
     Where Ray's memory monitor ends one worker, Tune ends all of them with an error.
     """
@@ -159,19 +159,41 @@ def _failure(tuner: tune.Tuner) -> ray.exceptions.RayError | None:
 
 
 class _Reached:
-    """A candidate has come to a rung, and its worker waits for the verdict."""
+    """A candidate that has reached a rung, and whose worker waits for the verdict."""
 
     def __init__(self, candidate: Candidate, progress: Progress) -> None:
         self.candidate, self.progress = candidate, progress
 
 
+def _ending_at_error(otherwise: Any) -> Callable[[F], F]:
+    """Decorate a method of ``_Feed``: an error ends the search, and ``otherwise`` is returned.
+
+    Tune would turn an error of a searcher into a failure of the trial, or into another error that
+    contains the first as text only.
+    """
+
+    def wrap(method: F) -> F:
+        @functools.wraps(method)
+        def run(feed: _Feed, *arguments: Any, **named: Any) -> Any:
+            if feed.is_failed:
+                return otherwise
+            try:
+                return method(feed, *arguments, **named)
+            except Exception as error:
+                feed.fail(error)
+                return otherwise
+
+        return run  # type: ignore[return-value]
+
+    return wrap
+
+
 class _Feed(Searcher):
-    """Hands Tune submitted candidates, and the loop's thread what becomes of them."""
+    """Passes submitted candidates to Tune, and Tune's events to the loop's thread."""
 
     def __init__(self, trials_folder: Place) -> None:
         super().__init__()
-        self.ending = Ending()
-        self.is_closed = False
+        self.is_closed = self.is_failed = False
         self._trials_folder = trials_folder
         # Tune's thread waits for its turn; the loop's thread only on the queue of events, which
         # Ctrl-C interrupts.
@@ -190,7 +212,7 @@ class _Feed(Searcher):
             self._turn.notify_all()
 
     def next_event(self) -> Any:
-        """Wait for what Tune's thread posts next."""
+        """Wait for the next event from Tune's thread."""
         with self._turn:
             self._is_idle = self._events.empty()
             self._turn.notify_all()
@@ -206,25 +228,31 @@ class _Feed(Searcher):
     def close(self) -> None:
         """End Tune's experiment and all of its trials."""
         with self._turn:
-            self.is_closed = self.ending.is_over = True
+            self.is_closed = True
             self._turn.notify_all()
 
+    def fail(self, error: Exception) -> None:
+        """End the experiment; the loop's thread raises ``error``."""
+        self.is_failed = True
+        self.close()
+        self.post(error)
+
     def post(self, event: Any) -> None:
-        """Tell the loop's thread of ``event``."""
+        """Queue ``event`` for the loop's thread."""
         with self._turn:
             self._is_idle = False
             self._events.put(event)
 
     def lose_all(self, error: BaseException) -> None:
-        """Report what was running as lost: all workers are gone, by the ``error`` of one."""
+        """Report running trials as lost: all workers have ended by the ``error`` of one."""
         running, self._running = list(self._running.values()), {}
         died = []
         for candidate in running:
-            found = finished_in(candidate, self._trials_folder)
-            if found is None:
+            outcome = finished_in(candidate, self._trials_folder)
+            if outcome is None:
                 died.append(candidate)
             else:
-                self.post(Ended(candidate, found))
+                self.post(Ended(candidate, outcome))
         named = [
             candidate
             for candidate in died
@@ -241,7 +269,7 @@ class _Feed(Searcher):
     ) -> bool:
         return True
 
-    @or_end(None)
+    @_ending_at_error(None)
     def suggest(self, trial_id: str) -> Any:
         def has_turn() -> bool:
             # With nothing to run Tune would sleep for a second.
@@ -258,9 +286,9 @@ class _Feed(Searcher):
         self._running[trial_id] = candidate
         return {"candidate": json.dumps(to_plain(candidate))}
 
-    @or_end(True)
+    @_ending_at_error(True)
     def judge(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """Whether a trial goes on; a stopped one is in the study when this returns."""
+        """Return whether a trial goes on; a stopped one is in the study by then."""
         candidate = self._running.get(trial_id)
         if candidate is None or PROGRESS not in result:
             return True
@@ -276,28 +304,28 @@ class _Feed(Searcher):
             self.post(Stopped(candidate))
         return goes_on
 
-    @or_end(None)
+    @_ending_at_error(None)
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         candidate = self._running.pop(trial_id, None)
         if candidate is None:
             return
-        said = result or {}
-        if not error and AWAY in said:
-            # Unfinished, for a resumed search: whoever runs it next meets the same storage.
-            raise StorageAwayError(said[AWAY])
-        # What it reported, since the disk may be away just now; what it wrote, where it died then.
-        if ENDED in said:
-            self.post(Ended(candidate, from_plain(Outcome, json.loads(said[ENDED]), ENDED)))
-        elif (found := finished_in(candidate, self._trials_folder)) is not None:
-            self.post(Ended(candidate, found))
+        reported = result or {}
+        if not error and AWAY in reported:
+            # The trial stays unfinished: whoever runs it next needs the same storage.
+            raise StorageAwayError(reported[AWAY])
+        # Its report, since the disk may be away just now; its file, where it died after writing.
+        if ENDED in reported:
+            self.post(Ended(candidate, from_plain(Outcome, json.loads(reported[ENDED]), ENDED)))
+        elif (outcome := finished_in(candidate, self._trials_folder)) is not None:
+            self.post(Ended(candidate, outcome))
         elif error:
             self.post(Lost((candidate,)))
-        # Neither: the executor was closed; it stays in flight.
+        # Neither: the executor was closed, and the trial stays in flight.
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its searcher for a restore that is never used here."""
+        """Return no state: Tune pickles its searcher for a restore that is never used here."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
@@ -305,3 +333,36 @@ class _Feed(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """See ``save``."""
+
+
+class _StopAll(tune.Stopper):
+    """Stops all trials once the feed is closed."""
+
+    def __init__(self, feed: _Feed | None = None) -> None:
+        self._feed = feed
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._feed is not None and self._feed.is_closed
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself: Tune copies it, and the copy must see the same feed."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return an empty one: Tune pickles it for a restore that is never used here."""
+        return type(self), ()
+
+
+class _RungScheduler(FIFOScheduler):
+    """Starts trials in their order and stops those whose verdict at a rung says so."""
+
+    def __init__(self, judge: Callable[[str, Mapping[str, Any]], bool]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._judge = judge
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        goes_on = self._judge(trial.trial_id, result)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)

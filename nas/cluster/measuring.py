@@ -1,10 +1,10 @@
-"""Measuring as Ray tasks, on nodes that have what is measured on.
+"""Measure as Ray tasks, on the nodes that have the devices.
 
-A node that measures has 1 of the custom resource ``joule_meter`` for each of its devices, and, of
-devices that a search names, 1 of ``joule_meter_NAME``. A task takes half of each: while one holds
-the device's exclusive lock and measures, the next may import and compile, which takes several
-times as long as measuring does. The lock (``predictors.measurement.exclusive``) is what keeps
-windows from overlapping with each other and with training.
+A node that measures has 1 of the custom resource ``joule_meter`` for each of its devices, and 1 of
+``joule_meter_NAME`` for each device that a search names. A task takes half of each: while one
+holds the device's exclusive lock and measures, the next may import and compile, which takes
+several times as long. The lock (``predictors.measurement.exclusive``) keeps windows from
+overlapping with each other and with training.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# First: it sets what Ray reads when it is imported.
-from nas.cluster.connect import METER_SHARE, meter_resources
-
-# isort: split
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from nas.cluster.connect import METER_SHARE, meter_resources
 from nas.cluster.waits import tell_driver
 from nas.core.files import Place, as_local
 from nas.core.retry import is_of_storage, naming_storage, patience
@@ -37,11 +34,11 @@ from search_spaces.workload import Workload
 
 
 def measuring_options(name: str | None) -> dict[str, Any]:
-    """Options of a Ray task that runs beside the device called ``name``, or beside any meter."""
+    """Return options of a Ray task that runs on a node with device ``name``, or with any meter."""
     return {
         "num_cpus": 0,
         "resources": dict.fromkeys(meter_resources(name), METER_SHARE),
-        # Outside a trial's own placement group, which holds no meter.
+        # Outside of the trial's own placement group, which has no meter.
         "scheduling_strategy": PlacementGroupSchedulingStrategy(
             placement_group=None  # type: ignore[arg-type]
         ),
@@ -50,10 +47,7 @@ def measuring_options(name: str | None) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class RayMeasure:
-    """``Measure`` as a Ray task on a node that measures.
-
-    ``name`` is that of a device that the search names, ``None`` where it names none.
-    """
+    """``Measure`` as a Ray task on a node with the device called ``name``, or with any meter."""
 
     device: str
     meter: str
@@ -72,7 +66,7 @@ class RayMeasure:
     def start(
         self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
     ) -> Any:
-        """A Ray task that measures, which gives an ``EnergyRecord``."""
+        """Start a Ray task that returns an ``EnergyRecord``."""
         options = measuring_options(self.name) | {
             "max_retries": ATTEMPTS - 1,
             "retry_exceptions": [MeasureInterrupted],
@@ -101,7 +95,7 @@ def _measure_there(
     inputs: Place,
     **named: Any,
 ) -> EnergyRecord:
-    """``function`` on the node that measures, which may have neither file on a disk of its own."""
+    """Call ``function`` on the node that measures, which may have neither file on its disk."""
     with (
         naming_storage(),
         patience(tell_driver("a measurement waits for storage")),
@@ -112,10 +106,9 @@ def _measure_there(
 
 
 class Measurements:
-    """``Measure`` for one trial: on every device at once.
+    """``Measure`` for one trial, on every device at once; the trial is judged by ``first``.
 
-    The trial is judged by ``first``. One that a further device cannot measure is no failed one: it
-    has the reason in place of that device's reading.
+    Where a further device cannot measure, the trial has the reason in place of its reading.
     """
 
     def __init__(self, first: Measure, further: Sequence[RayMeasure] = ()) -> None:
@@ -127,28 +120,27 @@ class Measurements:
         self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
     ) -> EnergyRecord:
         """See ``Measure``."""
-        what = (architecture, workload, weights, inputs)
-        others = [(device.name, device.start(*what)) for device in self._further]
+        subject = (architecture, workload, weights, inputs)
+        tasks = [(device.name or "", device.start(*subject)) for device in self._further]
         try:
-            record = self._first(*what)
+            record = self._first(*subject)
         except BaseException:
-            for _, task in others:
+            for _, task in tasks:
                 ray.cancel(task)
             raise
-        # Anew: a trial whose storage was away is evaluated again.
+        # A trial whose storage was away is evaluated again, and needs new readings.
         self._beside = FurtherReadings()
-        for name, task in others:
-            assert name is not None
+        for name, task in tasks:
             try:
-                found: EnergyRecord = ray.get(task)
+                reading: EnergyRecord = ray.get(task)
             except ray.exceptions.RayError as error:
                 cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
                 if is_of_storage(cause):
-                    # No device's fault: measured again, with what storage has then.
+                    # The device is not the cause: the trial is measured again.
                     raise cause from error
                 self._beside.add_failure(name, cause)
             else:
-                self._beside.add(name, found)
+                self._beside.add(name, reading)
         return record
 
     def added_to(self, outcome: Outcome) -> Outcome:

@@ -1,7 +1,7 @@
-"""Which nodes of a Ray cluster train and which measure, and what of a device is a trial's.
+"""The nodes of a Ray cluster that train and that measure, and a trial's share of a device.
 
 A node that trains has CPUs (and GPUs, for a search on GPUs); one that measures has the resource
-``joule_meter``, and ``joule_meter_NAME`` for a device that searches name; a node may be both. One
+``joule_meter``, and ``joule_meter_NAME`` for a device that searches name. A node may do both; one
 that only measures is started with ``--num-cpus 0``.
 """
 
@@ -13,12 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# First: it sets what Ray reads when it is imported.
-from nas.cluster.connect import METER_RESOURCE, ClusterError, meter_resources
-
-# isort: split
 import ray
 
+from nas.cluster.connect import METER_RESOURCE, ClusterError, meter_resources
 from nas.cluster.measuring import measuring_options
 from nas.records.device_names import MeasuredDevice, MeterFound, find_meter
 from predictors.meters.base import MeterError
@@ -26,10 +23,10 @@ from predictors.meters.base import MeterError
 
 @dataclass(frozen=True, slots=True)
 class Trainers:
-    """Where up to ``workers`` trials train at a time: each on a CPU and, ``on_gpus``, part of one.
+    """The nodes that train up to ``workers`` trials at a time, each on a CPU and a part of a GPU.
 
-    ``cpus`` and ``gpus`` are those of each node that trains, by the node's id. There may be none
-    yet: clusters that grow add nodes when trials ask for them.
+    ``cpus`` and ``gpus`` are counts by the node's id. There may be none yet: clusters that grow
+    add nodes when trials request them.
     """
 
     workers: int
@@ -39,7 +36,7 @@ class Trainers:
 
     @classmethod
     def of(cls, nodes: Iterable[Mapping[str, Any]], workers: int, device: str) -> Trainers:
-        """Those among ``nodes``, which are as ``ray.nodes()`` gives them, for ``device``."""
+        """Select those of ``nodes``, as ``ray.nodes()`` returns them, that train on ``device``."""
         on_gpus = device.startswith("cuda")
         cpus, gpus = {}, {}
         for node in nodes:
@@ -50,18 +47,18 @@ class Trainers:
 
     @classmethod
     def here(cls, workers: int, device: str) -> Trainers:
-        """Those of the cluster that this process is connected to."""
+        """Select the nodes of the cluster that this process is connected to."""
         return cls.of(ray.nodes(), workers, device)  # type: ignore[no-untyped-call]
 
-    def gpu_share(self, asked: float | None = None) -> float:
-        """Of a GPU, what a trial takes: what was ``asked`` for, or such that all GPUs are used.
+    def gpu_share(self, requested: float | None = None) -> float:
+        """Return a trial's share of a GPU: the ``requested`` one, or such that all GPUs are used.
 
-        0 on CPUs, and a whole one while there are none.
+        0 on CPUs, and a whole GPU while there are none.
         """
         if not self.on_gpus:
             return 0.0
-        if asked is not None or not self.gpus:
-            return asked or 1.0
+        if requested is not None or not self.gpus:
+            return requested or 1.0
         # A node with fewer CPUs than GPUs leaves some of these idle.
         usable = sum(min(gpus, self.cpus[node]) for node, gpus in self.gpus.items())
         abreast = min(self.workers, sum(self.cpus.values()))
@@ -70,17 +67,17 @@ class Trainers:
 
 @dataclass(frozen=True, slots=True)
 class EnergyShare:
-    """Of what a trial's training device draws, its own part while all ``workers`` train.
+    """A trial's share of its training device's joules while all ``workers`` train.
 
-    Called where the trial trains, on a node that may have come after the search began.
-    ``of_gpu`` is what trials take of a GPU, 0 on CPUs.
+    Called where the trial trains, on a node that may have joined after the search began.
+    ``of_gpu`` is a trial's share of a GPU, 0 on CPUs.
     """
 
     workers: int
     of_gpu: float
 
     def __call__(self) -> float:
-        """The part, in (0, 1]."""
+        """Return the share, in (0, 1]."""
         if self.of_gpu:
             return 1 / max(1, min(self.workers, int(1 / self.of_gpu + 1e-6)))
         own = ray.get_runtime_context().get_node_id()
@@ -89,46 +86,45 @@ class EnergyShare:
         return 1 / min(self.workers, max(1, int(cpus)))
 
 
-def meet(
+def find_named_meters(
     measure_on: Sequence[MeasuredDevice], device: str, meter: str | None
 ) -> tuple[MeterFound, ...]:
-    """Try each device's meter on a node that has it.
+    """Return each device's meter, tried on a node that has the device.
 
-    ``device`` and ``meter`` are for those that name none.
+    ``device`` and ``meter`` apply where an element of ``measure_on`` has none.
 
     Raises:
         ClusterError: no node has such a device, or its meter does not work there.
     """
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    for asked in measure_on:
-        needed = meter_resources(asked.name)
+    for one in measure_on:
+        needed = meter_resources(one.name)
         if not any(
             node["Alive"] and all(node["Resources"].get(name, 0) >= 1 for name in needed)
             for node in nodes
         ):
-            has = json.dumps(dict.fromkeys(needed, 1))
+            resources = json.dumps(dict.fromkeys(needed, 1))
             raise ClusterError(
-                f"the cluster must have a node that measures on {asked.name}: start it with "
-                f"ray start --num-cpus 0 --resources '{has}'"
+                f"the cluster must have a node that measures on {one.name}: start it "
+                f"with ray start --num-cpus 0 --resources '{resources}'"
             )
     tasks: list[Any] = [
-        ray.remote(**measuring_options(asked.name))(_look).remote(
-            asked.name, asked.device or device, asked.meter or meter
+        ray.remote(**measuring_options(one.name))(_try_meter).remote(
+            one.name, one.device or device, one.meter or meter
         )
-        for asked in measure_on
+        for one in measure_on
     ]
-    found: list[MeterFound | str] = ray.get(tasks)
-    for asked, answer in zip(measure_on, found, strict=True):
+    answers: list[MeterFound | str] = ray.get(tasks)
+    for one, answer in zip(measure_on, answers, strict=True):
         if isinstance(answer, str):
-            raise ClusterError(f"device {asked.name} must be one that can be measured: {answer}")
-    return tuple(answer for answer in found if isinstance(answer, MeterFound))
+            raise ClusterError(f"device {one.name} must be one that can be measured: {answer}")
+    return tuple(answer for answer in answers if isinstance(answer, MeterFound))
 
 
 def check_one_device(nodes: Iterable[Mapping[str, Any]], device: str) -> None:
-    """Refuse nodes of which a search that names no device would measure on ``device`` alone.
+    """Refuse nodes with several devices where a search names none, and would use ``device`` alone.
 
-    Boards of one kind differ by some per cent, so joules of several do not mix in one search:
-    each has a name, and a reading of its own.
+    Boards of one kind differ by some per cent, so that joules of several do not mix in one search.
 
     Raises:
         ClusterError: a node that measures has several devices; says how to name them.
@@ -147,22 +143,22 @@ def check_one_device(nodes: Iterable[Mapping[str, Any]], device: str) -> None:
             )
 
 
-def meet_any(device: str, meter: str | None) -> MeterFound:
-    """The meter of ``device`` on any node that measures.
+def find_any_meter(device: str, meter: str | None) -> MeterFound:
+    """Return the meter of ``device`` on any node that measures.
 
     Raises:
         ClusterError: it does not work there, or a node has several devices without a name.
     """
     check_one_device(ray.nodes(), device)  # type: ignore[no-untyped-call]
-    task: Any = ray.remote(**measuring_options(None))(_look)
-    found: MeterFound | str = ray.get(task.remote(None, device, meter))
-    if isinstance(found, str):
-        raise ClusterError(f"device {device} must be one that nodes can measure: {found}")
-    return found
+    task: Any = ray.remote(**measuring_options(None))(_try_meter)
+    answer: MeterFound | str = ray.get(task.remote(None, device, meter))
+    if isinstance(answer, str):
+        raise ClusterError(f"device {device} must be one that nodes can measure: {answer}")
+    return answer
 
 
-def _look(name: str | None, device: str, meter: str | None) -> MeterFound | str:
-    """The meter of ``device`` on this node, or why there is none."""
+def _try_meter(name: str | None, device: str, meter: str | None) -> MeterFound | str:
+    """Return the meter of ``device`` on this node, or why there is none."""
     try:
         return find_meter(name, device, meter)
     except (MeterError, ValueError) as error:

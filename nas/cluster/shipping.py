@@ -1,9 +1,9 @@
-"""What the nodes of a cluster need and may not have: our code, the user's data, the run's folder.
+"""Give the nodes of a cluster our code, and check that they see the user's files.
 
-Code is always sent, by Ray's ``py_modules``, which keep it by its hash: workers, and what they
-start to measure, run what this process runs. Other packages are the cluster's own affair. Data are
-not sent: they are on a path that all nodes see, and each node is asked whether it sees the same
-there as this machine.
+Code is sent by Ray's ``py_modules``, which store it by its hash: workers, and the processes in
+which they measure, run this process's version. Other packages must be installed on the cluster.
+Data are not sent: they are on a path that all nodes see, and each node compares it with this
+machine's.
 """
 
 from __future__ import annotations
@@ -15,30 +15,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-# First: it sets what Ray reads when it is imported.
-from nas.cluster.connect import ClusterError, connected
-
-# isort: split
 import ray
 import ray.cloudpickle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from nas.cluster.connect import ClusterError, connected
 from nas.cluster.measuring import measuring_options
 from nas.records.config import SearchConfig
 from nas.records.fingerprints import fingerprints
 from nas.store.files_host import place_of
 
-# Between processes of one user: what a stranger could have made is never read by these.
+# Between processes of one user only: never for untrusted input.
 pack: Callable[[Any], bytes] = ray.cloudpickle.dumps
 unpack: Callable[[bytes], Any] = ray.cloudpickle.loads
 
 PACKAGES = ("nas", "search_spaces", "predictors")
-# For workers to start; a node that cannot answer in it does not count.
+# Enough for a worker to start.
 _ANSWER_S = 60.0
 
 
 def packages_here() -> list[str]:
-    """Folders of our packages, for ``py_modules``."""
+    """Return the folders of our packages, for ``py_modules``."""
     found = []
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
@@ -48,29 +45,28 @@ def packages_here() -> list[str]:
 
 
 def by_bytes() -> Callable[..., bytes]:
-    """A function for a task that calls what it is given packed, as ``answer_of`` reads it.
+    """Return a function for a task that unpacks a function and calls it; see ``answer_of``.
 
-    It is of itself, so that it is sent whole, and has bytes to and fro: a process of Ray's client
-    on the other side hands all of it on, and cannot import what is ours. What must not be packed
-    (handles of actors) comes after, as further arguments.
+    It needs none of our packages and passes bytes: the process of Ray's client on the cluster
+    cannot import them. Handles of actors, which must not be packed, are further arguments.
     """
 
     def run(called: bytes, *handles: Any) -> bytes:
         import ray.cloudpickle as pickled
 
         function, arguments = pickled.loads(called)
-        found: list[Any] = [None, None]
+        answer: list[Any] = [None, None]
         try:
-            found[0] = function(*arguments, *handles)
+            answer[0] = function(*arguments, *handles)
         except Exception as error:
-            found[1] = error
-        return bytes(pickled.dumps(found))  # type: ignore[no-untyped-call]
+            answer[1] = error
+        return bytes(pickled.dumps(answer))  # type: ignore[no-untyped-call]
 
     return run
 
 
 def answer_of(task: Any, what: str) -> Any:
-    """What the function of ``by_bytes`` returned.
+    """Return what the function of ``by_bytes`` returned.
 
     Raises:
         ClusterError: its process died; ``what`` names it.
@@ -91,7 +87,7 @@ def answer_of(task: Any, what: str) -> Any:
 def call_there(
     address: str, name: str | None, function: Callable[..., Any], *arguments: Any
 ) -> Any:
-    """What ``function`` returns on a node of the cluster at ``address``.
+    """Call ``function`` on a node of the cluster at ``address``.
 
     The node is one with the device called ``name``, or with any that measures.
 
@@ -105,18 +101,18 @@ def call_there(
 
 
 def check_paths(config: SearchConfig, files: Iterable[Path], folder: Path) -> None:
-    """Whether each node sees the task's files as they are here, and where the run's are kept.
+    """Check that each node sees the task's files as they are here, and the run's own files.
 
-    That is the run's ``folder``, unless ``config`` says otherwise; an object store is not tried.
+    Those are in the run's ``folder``, or where ``config`` says; an object store is not tried.
 
     Raises:
         ClusterError: one does not; the message names the node and the path.
     """
     named = tuple(files)
-    # Nodes need no study, nor the password that may open it, which Ray would keep with the code.
-    told = replace(config, storage=None)
-    here = fingerprints(told, named)
-    for address, there in _on_each_node(lambda: fingerprints(told, named)).items():
+    # Without the study's URL: it may contain a password, which Ray would store with the code.
+    public = replace(config, storage=None)
+    here = fingerprints(public, named)
+    for address, there in _on_each_node(lambda: fingerprints(public, named)).items():
         for label, digest in here.items():
             if there.get(label) != digest:
                 what, _, path = label.partition(": ")
@@ -150,7 +146,7 @@ def _check_shared(folder: Path) -> None:
 
 
 def _on_each_node(function: Callable[[], Any]) -> dict[str, Any]:
-    """What ``function`` returns on each living node, by the node's address."""
+    """Call ``function`` on each living node; return the results by the node's address."""
     nodes: list[Mapping[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     tasks: dict[Any, str] = {}
     for node in nodes:

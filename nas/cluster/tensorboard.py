@@ -1,9 +1,9 @@
-"""A run's trials in TensorBoard, by Ray Tune's own callback.
+"""Log a run's trials for TensorBoard, by Ray Tune's own callback.
 
-Ray's ``TBXLoggerCallback`` writes what a Tune trial reports, beside Tune's files and under Tune's
-names; ours report records, in a folder that is gone when the search ends. So a callback of ours
-hands each trial that has ended to Ray's, as a trial of plain figures, in a folder ``trial-N`` that
-is whole or absent: what a killed driver left out is written by the next one.
+Ray's ``TBXLoggerCallback`` writes what a Tune trial reports into Tune's folder, which is removed
+when the search ends, and our trials report whole records. So each ended trial is passed to the
+callback as a trial of plain figures, with a folder ``trial-N`` that is whole or absent: a resumed
+search writes those that are missing.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# First: it sets what Ray reads when it is imported.
-
-# isort: split
 from ray.tune.logger import TBXLoggerCallback
 
 from nas.records.trial import Trial
@@ -31,7 +28,7 @@ _STEP = "training_iteration"
 
 
 class TensorBoardLog:
-    """A ``Listener`` that logs each trial once, when it has ended, and passes on what it hears."""
+    """A ``Listener`` that logs each trial when it has ended, and calls another listener."""
 
     def __init__(
         self,
@@ -40,13 +37,13 @@ class TensorBoardLog:
         unit: str = SAMPLE,
         listener: Listener | None = None,
     ) -> None:
-        """Log to ``folder``, where what is there already stays; joules are per ``unit``."""
+        """Log to ``folder`` what it does not contain; joules are per ``unit``."""
         self._space, self._folder, self._unit = space, folder, unit
         self._listener = listener
         self._is_lost = False
 
     def take_up(self, records: Iterable[Trial]) -> None:
-        """Log what ended while nobody did: the search was killed, or began without a log."""
+        """Log trials that ended before: the search was killed, or began without a log."""
         for record in records:
             self._log(record)
 
@@ -83,20 +80,20 @@ class TensorBoardLog:
         try:
             log_trial(record, self._space, self._folder, self._unit)
         except OSError as error:
-            # The study has all of it; a search is not ended for a log of it.
+            # The study has all of it: the search goes on.
             self._is_lost = True
             _LOG.warning(f"TensorBoard files cannot be written, and nothing more is: {error}")
 
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """As much of a Tune trial as Ray's callback asks for."""
+    """The part of a Tune trial that Ray's callback reads."""
 
     local_path: str
     evaluated_params: dict[str, Any]
 
     def init_local_path(self) -> None:
-        """The folder is there."""
+        """Do nothing: the folder exists."""
 
 
 def log_trial(record: Trial, space: SearchSpace, folder: Path, unit: str = SAMPLE) -> None:
@@ -116,7 +113,7 @@ def log_trial(record: Trial, space: SearchSpace, folder: Path, unit: str = SAMPL
         name: "none" if value is None else value
         for name, value in encode(record.architecture, space).items()
     }
-    # Ray's types say a whole Tune trial, and it is asked for three things of one.
+    # The callback's types require a whole Tune trial, of which it reads three attributes.
     trial: Any = _Trial(str(temporary), genes)
     logger: Any = TBXLoggerCallback()  # type: ignore[no-untyped-call]
     logger.log_trial_start(trial)
@@ -128,9 +125,9 @@ def log_trial(record: Trial, space: SearchSpace, folder: Path, unit: str = SAMPL
 
 
 def figures(record: Trial, unit: str = SAMPLE) -> dict[str, float]:
-    """What is known of a trial, by the names that TensorBoard shows; units are suffixes.
+    """Return a trial's figures by their names in TensorBoard; units are suffixes.
 
-    ``energy_j_per_...`` names what the joules are per, such as ``energy_j_per_output_token``.
+    ``energy_j_per_...`` names the unit of work, such as ``energy_j_per_output_token``.
     """
     reading = record.reading
     known = {

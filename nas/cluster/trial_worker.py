@@ -1,4 +1,4 @@
-"""One trial in a Ray worker: evaluated, measured on a node that measures, its record on disk."""
+"""One trial in a Ray worker: evaluate it, measure it on a node that measures, write its record."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# First: it sets what Ray reads when it is imported.
-
-# isort: split
 import ray
 from ray import tune
 
 from nas.cluster.measuring import Measurements, RayMeasure
 from nas.cluster.waits import tell_driver
-from nas.core.files import Place, read_json, write_json
+from nas.core.files import Place, read_json
 from nas.core.plain import from_plain, to_plain
 from nas.core.retry import AwayError, Waits, naming_storage, patience
 from nas.evaluation.evaluator import Evaluator, Measure, forget_unfinished
@@ -32,11 +29,11 @@ from nas.records.trial import Trial
 
 # Keys of the results that a worker reports to Tune.
 PROGRESS, ENDED, AWAY = "progress", "record", "storage"
-# Which process runs a trial, by Ray's names.
+# Ray's names for the process that runs a trial.
 _WORKER = "worker.json"
-# Between the end of a trial's time and that of its process, if even its threads hang.
+# From a trial's time limit to the end of its process, where even its threads hang.
 _GRACE_S = 10.0
-# How often it is looked whether a trial's time is over, since waiting for storage moves that.
+# The interval of checking the time limit, which waiting for storage moves.
 _LOOK_S = 1.0
 
 
@@ -48,9 +45,9 @@ def run_trial(
     timeout_s: float | None = None,
     further: Sequence[RayMeasure] = (),
 ) -> None:
-    """One trial, in a Ray worker: its record is on disk before Tune hears that it ended.
+    """Run one trial in a Ray worker, and report its record to Tune once it is on disk.
 
-    Where storage was away for too long Tune hears of that instead: the trial is unfinished.
+    Where storage was away for too long, that is reported instead: the trial is unfinished.
     """
     candidate = from_plain(Candidate, json.loads(config["candidate"]), "candidate")
     own = folder_of(candidate, folder)
@@ -66,7 +63,7 @@ def run_trial(
 
 
 def worker_ids(folder: Place) -> list[str]:
-    """Ray's names for the worker that last ran the trial in ``folder``, where they are known."""
+    """Return Ray's names for the worker that last ran the trial in ``folder``, if known."""
     with suppress(ValueError):
         data = read_json(folder / _WORKER)
         if isinstance(data, list):
@@ -75,14 +72,16 @@ def worker_ids(folder: Place) -> list[str]:
 
 
 def _say_who(folder: Place) -> None:
-    """Keep what Ray calls this worker: its memory monitor names whom it ended."""
-    if not isinstance(folder, Path):
+    """Write down what Ray calls this worker: its memory monitor names the workers that it ends."""
+    if not isinstance(folder, Path) or not ray.is_initialized():
+        # Outside of a worker, Ray may start a cluster to answer for its own context.
         return
     context = ray.get_runtime_context()
     names = [context.get_actor_id(), context.get_worker_id()]
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / _WORKER, names)
+        # Of no use after a loss of power, so that it is not flushed to disk.
+        (folder / _WORKER).write_text(json.dumps(names))
 
 
 def evaluate_trial(
@@ -94,49 +93,36 @@ def evaluate_trial(
     timeout_s: float | None = None,
     further: Sequence[RayMeasure] = (),
 ) -> Outcome:
-    """What became of ``candidate``, which is in ``folder`` as well when this returns.
+    """Evaluate ``candidate`` and return its outcome, which ``folder`` then contains too.
 
-    Of each of ``further`` it has a reading beside that of ``measure``.
+    It has a reading of each device of ``further`` beside that of ``measure``.
 
     Raises:
         AwayError: storage was full, away or refusing for too long; the trial is unfinished.
-        RayError: the cluster failed, and so it is.
+        RayError: the cluster failed, and the trial is unfinished.
     """
-    with naming_storage(local(folder)):
-        return _evaluated(candidate, folder, evaluator, measure, tell, timeout_s, further)
-
-
-def _evaluated(
-    candidate: Candidate,
-    folder: Place,
-    evaluator: Evaluator,
-    measure: Measure,
-    tell: Tell | None,
-    timeout_s: float | None,
-    further: Sequence[RayMeasure],
-) -> Outcome:
-    telling = tell_driver(f"trial {candidate.number} waits for storage")
+    waiting = tell_driver(f"trial {candidate.number} waits for storage")
     measuring = Measurements(measure, further)
 
     def evaluate() -> Outcome:
         return measuring.added_to(evaluator.evaluate(candidate, folder, measuring, tell))
 
-    with (
-        patience(telling) as waits,
-        _time_limit(candidate, folder, timeout_s, waits) as may_end,
-    ):
-        ended = outcome(candidate, folder, evaluate, cause_of=_cause, may_end=may_end)
-    forget_unfinished(folder)
+    with naming_storage(local(folder)):
+        with (
+            patience(waiting) as waits,
+            _time_limit(candidate, folder, timeout_s, waits) as may_end,
+        ):
+            ended = outcome(candidate, folder, evaluate, cause_of=_cause, may_end=may_end)
+        forget_unfinished(folder)
     return ended
 
 
 def _cause(error: Exception) -> BaseException:
-    """What a task of the trial raised.
+    """Return what a task of the trial raised.
 
     Raises:
-        RayError: the cluster failed, not the candidate. A driver that lives dispatches it again;
-            one that was killed, and its node with it, must find the trial unfinished when it
-            resumes.
+        RayError: the cluster failed, not the candidate, whose trial must stay unfinished: the
+            driver dispatches it again, or a resumed search does.
     """
     cause: BaseException = error
     if isinstance(error, ray.exceptions.RayTaskError):
@@ -150,10 +136,10 @@ def _cause(error: Exception) -> BaseException:
 def _time_limit(
     candidate: Candidate, folder: Place, timeout_s: float | None, waits: Waits | None = None
 ) -> Iterator[threading.Lock]:
-    """End the process of a trial that takes longer than ``timeout_s``, recorded as failed.
+    """Record a trial that takes longer than ``timeout_s`` as failed, and end its process.
 
-    What it ``waits`` for storage does not count. Whoever writes the trial's result holds the lock
-    meanwhile.
+    The time that it ``waits`` for storage does not count. The trial's result is written under the
+    lock.
     """
     may_end, is_over, waits = threading.Lock(), threading.Event(), waits or Waits()
     if timeout_s is None:
@@ -166,7 +152,7 @@ def _time_limit(
 
     def watch() -> None:
         while (remaining_s := left_s()) > 0:
-            # Needs no Python to run: what hangs may hold the interpreter's lock.
+            # Runs without Python: what hangs may hold the interpreter's lock.
             faulthandler.dump_traceback_later(remaining_s + _GRACE_S, exit=True, file=2)
             if is_over.wait(min(remaining_s, _LOOK_S)):
                 return
@@ -190,5 +176,5 @@ def _time_limit(
 
 
 def _tell(progress: Progress) -> None:
-    """Report, and wait for the verdict: if it is to stop, this ends the thread."""
+    """Report progress and wait for the verdict; to stop, Tune ends the thread in this call."""
     tune.report({PROGRESS: json.dumps(to_plain(progress))})

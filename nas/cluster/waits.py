@@ -1,7 +1,6 @@
-"""What workers wait for, said to the driver that they work for.
+"""Workers report to their driver what they wait for, through the key-value store of Ray's head.
 
-By the key-value store of Ray's head, since it needs neither a disk, which may be what is full, nor
-a process more. Ray has no public name for it: this is the one file that uses it.
+It needs neither a disk, which may be what is full, nor another process.
 """
 
 from __future__ import annotations
@@ -9,14 +8,11 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-# First: it sets what Ray reads when it is imported.
-
-# isort: split
 import ray
-from ray.experimental import internal_kv
 
+from nas.cluster import ray_internals
 from nas.core.retry import Tell
 from nas.searching.controller.session import Listener
 
@@ -25,25 +21,23 @@ _LOOK_S = 1.0
 
 
 def tell_driver(who: str) -> Tell:
-    """A ``Tell`` for ``nas.core.retry`` in a worker; ``who`` is what waits."""
+    """Return a ``Tell`` for ``nas.core.retry`` in a worker; ``who`` is what waits."""
 
     def tell(reason: str) -> None:
         if not ray.is_initialized():
-            # Asked outside of a cluster, Ray would start one.
+            # Ray may start one at a call outside of a cluster.
             return
-        try:
+        # Where the head is away, waiting goes on without a report.
+        with suppress(Exception):
             key = f"{_PREFIX}{uuid.uuid4().hex}"
-            internal_kv._internal_kv_put(key, f"{who}: {reason}", namespace=_namespace())
-        except Exception:
-            # The head is away: waiting goes on without a word.
-            return
+            ray_internals.put_text(key, f"{who}: {reason}", _namespace())
 
     return tell
 
 
 @contextmanager
 def hear_waits(listener: Listener | None) -> Iterator[None]:
-    """Have ``listener`` hear what this driver's workers wait for, while the context lasts."""
+    """Report to ``listener`` in this context what the driver's workers wait for."""
     if listener is None:
         yield
         return
@@ -51,11 +45,11 @@ def hear_waits(listener: Listener | None) -> Iterator[None]:
 
     def hear() -> None:
         while not ended.wait(_LOOK_S):
-            try:
-                reasons = _take() if ray.is_initialized() else []
-            except Exception:
-                # The head is away: the search itself says so, or it is back the next time.
-                continue
+            reasons: list[str] = []
+            # Where the head is away, the search itself reports it, or it is back the next time.
+            with suppress(Exception):
+                if ray.is_initialized():
+                    reasons = ray_internals.take_texts(_PREFIX, _namespace())
             for reason in reasons:
                 listener.on_wait(reason)
 
@@ -68,16 +62,6 @@ def hear_waits(listener: Listener | None) -> Iterator[None]:
         hearer.join()
 
 
-def _take() -> list[str]:
-    namespace, reasons = _namespace(), []
-    for key in internal_kv._internal_kv_list(_PREFIX, namespace=namespace):
-        reason = internal_kv._internal_kv_get(key, namespace=namespace)
-        internal_kv._internal_kv_del(key, namespace=namespace)
-        if reason is not None:
-            reasons.append(reason.decode())
-    return reasons
-
-
 def _namespace() -> str:
-    """That of the search: several may share a cluster."""
+    """Return the search's own namespace: several may share a cluster."""
     return f"joulenas-{ray.get_runtime_context().get_job_id()}"

@@ -1,7 +1,7 @@
-"""Files that are whole or absent: write beside, flush to disk, rename; or upload.
+"""Atomic files: write a temporary file, flush it to disk, rename it; or upload it.
 
-A ``Place`` is where a file or folder is: on a disk, or in an object store (``nas.core.remote``).
-Where ``nas.core.retry`` is in force, a disk that is full or away is waited for, and so is a store.
+A ``Place`` is the path of a file or folder, on a disk or in an object store (``nas.core.remote``).
+Within ``nas.core.retry.patience``, reads and writes are retried while storage is full or away.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nas.core.scratch import scratch
 
 Place = Path | RemotePath
 
-# Nothing of ours is as long; what a stranger gives us shall not fill memory.
+# No file of ours is as long; untrusted input must not fill memory.
 MAX_JSON_BYTES = 64 * 1024 * 1024
 
 
@@ -41,9 +41,9 @@ def write_atomic(path: Place, write: Callable[[Path], None]) -> None:
 
 
 def is_place(text: str) -> bool:
-    """Whether ``text`` names a folder or an object store, not a database or anything else.
+    """Return whether ``text`` names a folder or an object store, not a database or a mere name.
 
-    A folder is a ``file://`` URL, or a path that begins as one that is no mere name does.
+    A folder is a ``file://`` URL, or a path that begins with ``/``, ``./``, ``../`` or ``~/``.
     """
     scheme = text.partition("://")[0] if "://" in text else None
     if scheme is None:
@@ -52,10 +52,10 @@ def is_place(text: str) -> bool:
 
 
 def place_at(text: str) -> Place:
-    """The folder or object store that ``text`` names, the same from any working directory.
+    """Return the folder or object store that ``text`` names.
 
     Raises:
-        ValueError: it is neither an absolute path nor such a URL, or holds a credential.
+        ValueError: it is neither an absolute path nor such a URL, or contains a credential.
     """
     if text.partition("://")[0] in QUERIES:
         return RemotePath.parse(text)
@@ -72,11 +72,11 @@ def place_at(text: str) -> Place:
 
 
 def check_writable(place: Place) -> None:
-    """Write a file there and remove it, to know before anything is spent.
+    """Write a file there and remove it, before a search spends anything.
 
     Raises:
-        OSError: it is a disk or a store that takes no file just now.
-        RemoteError: a store refuses.
+        OSError: the disk or store cannot be written now.
+        RemoteError: the store refuses.
     """
     probe = place / f".writable-{uuid.uuid4().hex[:12]}"
     place.mkdir(parents=True, exist_ok=True)
@@ -86,10 +86,10 @@ def check_writable(place: Place) -> None:
 
 @contextmanager
 def as_local(path: Place) -> Iterator[Path]:
-    """``path`` itself, or while the context lasts a copy of it on this machine, if it is remote.
+    """Yield ``path``, or where it is remote a copy on this machine for the context.
 
     Raises:
-        FileNotFoundError: it is remote and not there.
+        FileNotFoundError: it is remote and absent.
     """
     if isinstance(path, Path):
         yield path
@@ -101,7 +101,7 @@ def as_local(path: Place) -> Iterator[Path]:
 
 
 def copy_file(source: Place, target: Place) -> None:
-    """Have ``target`` hold what ``source`` does, whole or not at all.
+    """Copy ``source`` to ``target``, whole or not at all.
 
     Raises:
         FileNotFoundError: there is no ``source``.
@@ -111,7 +111,7 @@ def copy_file(source: Place, target: Place) -> None:
 
 
 def size_of(path: Place) -> int:
-    """How many bytes the file has.
+    """Return the file's size in bytes.
 
     Raises:
         FileNotFoundError: there is none.
@@ -145,26 +145,26 @@ def read_json(path: Place) -> Any:
 
 
 def read_array(path: Path) -> Any:
-    """The array of numbers in a ``.npy`` file of ours.
+    """Return the array of numbers in a ``.npy`` file of ours.
 
     Raises:
-        ValueError: it is none, or its head claims more than the file holds; the message names it.
+        ValueError: it has none, or less than its header claims; the message names the file.
     """
     import numpy as np
 
     try:
-        # Mapped first: a claim is compared with the file's length before memory is asked for.
+        # Mapped first: its header is compared with the file's length before memory is allocated.
         return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError:
         raise ValueError(f"{path} must exist, and does not") from None
     except Exception as error:
-        # Heads that somebody wrote have errors of a dozen types.
+        # Invalid headers raise errors of a dozen types.
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} must be a whole array of numbers: {line}") from None
 
 
 def parse_json(text: str | bytes, what: str) -> Any:
-    """The value of ``text``, in which numbers are numbers: NaN and infinities are not JSON.
+    """Return the value of ``text``; NaN and infinities, which are not JSON, are refused.
 
     Raises:
         ValueError: it is not JSON in UTF-8, or nested too deeply; the message names ``what``.
@@ -181,9 +181,9 @@ def parse_json(text: str | bytes, what: str) -> Any:
 
 @contextmanager
 def as_written(what: str) -> Iterator[None]:
-    """Turn what Python says of values of wrong types into a ``ValueError`` that names ``what``.
+    """Turn Python's errors about values of wrong types into a ``ValueError`` that names ``what``.
 
-    For reading what this project wrote, which somebody may have changed since.
+    For files that this project wrote, which may have been changed since.
     """
     try:
         yield
@@ -217,7 +217,7 @@ def _whole_file(path: Path) -> Iterator[Path]:
         os.close(descriptor)
         yield temporary
         with temporary.open("rb") as handle:
-            # A library that replaced the file may have given it to its owner alone.
+            # A library that replaced the file may have made it its owner's alone.
             if stat.S_IMODE(os.fstat(handle.fileno()).st_mode) != rights:
                 temporary.chmod(rights)
             os.fsync(handle.fileno())

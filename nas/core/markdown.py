@@ -1,4 +1,4 @@
-"""Text that Markdown shows as it is: none of it becomes a heading, link, HTML or formula."""
+"""Escape text for Markdown, so that none of it becomes a heading, link, HTML or formula."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 
 from nas.core.names import printable
 
-# What begins something in Markdown or its usual extensions, within a line.
+# Characters with a meaning within a line of Markdown or its usual extensions.
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|(?<!\S)#")
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def plain(text: object) -> str:
-    """``text`` to stand within a line or a table's cell."""
+    """Escape ``text`` for a line or a table's cell."""
     line = re.sub(r"[&<>]", lambda found: _HTML[found[0]], printable(str(text)))
     return _SPECIAL.sub(r"\\\g<0>", line)
 
 
 def code(text: object) -> str:
-    """``text`` as inline code; a run of backticks in it cannot end it."""
+    """Return ``text`` as inline code, which a run of backticks in it cannot end."""
     line = printable(str(text)).replace("|", "\\|")
     longest = max(map(len, re.findall("`+", line)), default=0)
     fence = "`" * (longest + 1)
@@ -27,5 +27,5 @@ def code(text: object) -> str:
 
 
 def comment(text: object) -> str:
-    """``text`` to stand in a comment of one line, within a block of code."""
+    """Escape ``text`` for a comment of one line within a block of code."""
     return printable(str(text)).replace("```", "'''")

@@ -1,21 +1,21 @@
-"""Names and other short texts that people read: one check where they enter, one way to print them.
+"""Check names and other short texts where they are read, and escape them where they are printed.
 
-A task, label, device or run may be named by somebody else. A name that spans lines, holds control
-characters or turns the direction of writing could pass for something that this project says.
+Tasks, labels, devices and runs may have untrusted names. One with several lines, control
+characters or a change of writing direction could pass for this project's own output.
 """
 
 from __future__ import annotations
 
 import unicodedata
 
-# Most characters of a name, and of texts such as a label or a device's description.
+# Characters of a name at most, and of texts such as a label or a device's description.
 MOST_NAME, MOST_TEXT = 100, 300
-# Not printable by themselves, but needed between letters of some scripts.
+# Not printable, but necessary between letters of some scripts.
 _JOINERS = frozenset("\u200c\u200d")
 
 
 def check_name(what: str, name: object, *, most: int = MOST_NAME) -> str:
-    """``name``, which must be one line of at most ``most`` printable characters.
+    """Return ``name`` if it is one line of at most ``most`` printable characters.
 
     Raises:
         ValueError: it is not; the message begins with ``what``.
@@ -32,7 +32,7 @@ def check_name(what: str, name: object, *, most: int = MOST_NAME) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` with every character escaped that does not print on one line, as in ``repr``."""
+    """Return ``text`` with unprintable characters escaped as in ``repr``."""
     if text.isprintable():
         return text
     return "".join(char if _is_printable(char) else ascii(char)[1:-1] for char in text)

@@ -1,7 +1,7 @@
-"""YAML that a stranger may have written: plain values, of a bounded size, and nothing else.
+"""Read untrusted YAML: plain values of a bounded size, and nothing else.
 
-No tags that make objects, no keys that stand twice, and no aliases: a few of those that name each
-other stand for more values than there is memory.
+Tags that construct objects, duplicate keys and aliases are refused: a few nested aliases expand to
+more values than fit in memory.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _MOST_DIGITS = 300
 
 
 def read_yaml(path: Path, *, max_bytes: int) -> Any:
-    """What the file at ``path`` holds.
+    """Return the value in the file at ``path``.
 
     Raises:
-        ValueError: it is no readable file, too long, not UTF-8 or not such YAML; one line that
-            says what is wrong, to stand after the file's name.
+        ValueError: it is not a readable file, too long, not UTF-8 or not such YAML; the message is
+            one line to follow the file's name.
     """
     try:
         if path.exists() and not path.is_file():
@@ -53,7 +53,7 @@ class _PlainLoader(yaml.SafeLoader):
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         value = super().construct_scalar(node)
         if node.tag in _NUMBERS and len(value) > _MOST_DIGITS:
-            # Digits in base 60 or 16 may stand for numbers that take minutes to read or to print.
+            # Numbers of many digits in base 60 or 16 take minutes to read or print.
             raise yaml.constructor.ConstructorError(
                 None,
                 None,

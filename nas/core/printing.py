@@ -1,8 +1,7 @@
-"""What is printed where the output's encoding lacks a character.
+"""Print substitutes for characters that the output's encoding lacks.
 
-A terminal of a Windows code page, a pipe under ``LANG=C``, or ``PYTHONIOENCODING=ascii`` has no
-letter for micro or for plus-minus. Such a character is printed as what people type in its place,
-and no command ends for it.
+A Windows code page, a pipe under ``LANG=C``, or ``PYTHONIOENCODING=ascii`` has no micro or
+plus-minus sign. Commands print what people type in place of such a character, and do not fail.
 """
 
 from __future__ import annotations
@@ -13,24 +12,15 @@ import unicodedata
 
 _NAME = "joulenas"
 _INSTEAD = {
-    **{
-        "µ": "u",
-        "μ": "u",
-        "±": "+-",
-        "×": "x",
-        "·": "*",
-        "²": "2",
-        "³": "3",
-        "≥": ">=",
-        "≤": "<=",
-    },
+    **{"µ": "u", "μ": "u", "±": "+-", "×": "x", "·": "*"},
+    **{"²": "2", "³": "3", "≥": ">=", "≤": "<="},
     **{"–": "-", "—": "-", "−": "-", "…": "...", "→": "->", "’": "'", "“": '"', "”": '"'},
     **{"━": "-", "─": "-", "│": "|", "•": "*", "°": " degrees "},
 }
 
 
 def print_anything() -> None:
-    """Let stdout and stderr replace what their encoding lacks, from now on."""
+    """Have stdout and stderr substitute characters that their encoding lacks, from now on."""
     codecs.register_error(_NAME, _replaced)
     for stream in (sys.stdout, sys.stderr):
         # Under a test's capture, or where there is no console, a stream may be of another kind.
@@ -43,7 +33,7 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = "".join(map(_instead, error.object[error.start : error.end]))
-    # What stands in for a character must not be lacking as well.
+    # The encoding may lack the substitute as well.
     try:
         text.encode(error.encoding)
     except UnicodeEncodeError:
@@ -52,7 +42,7 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
 
 
 def _instead(character: str) -> str:
-    """What people type for ``character``: a letter without its accent, else its number."""
+    """Return a substitute: a letter without its accent, else the character's number."""
     if character in _INSTEAD:
         return _INSTEAD[character]
     plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode("ascii")

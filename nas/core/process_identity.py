@@ -1,8 +1,8 @@
-"""A process by more than its number, to tell whether who wrote a file still runs.
+"""The identity of a process, to tell whether the process that wrote a file still runs.
 
-Numbers are reused, and each container counts its own from 1 under a host name that others may
-have too. On Linux the kernel's boot, the namespace of process numbers and the process's start
-make the identity unique; elsewhere they are ``None`` and nothing is sure.
+Process numbers are reused, and each container counts from 1, under a host name that others may
+share. On Linux the kernel's boot, the namespace of process numbers and the process's start make
+the identity unique; elsewhere they are ``None``, and whether it runs is unknown.
 """
 
 from __future__ import annotations

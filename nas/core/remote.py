@@ -1,11 +1,11 @@
-"""Files in an object store, by paths that are used as those of a disk are.
+"""Files in an object store, by paths with the methods of ``pathlib.Path``.
 
-Only what a search needs: whole files, written once they are whole, read, listed, removed. The one
-file that imports ``pyarrow.fs``. Credentials are what the store's own client finds on each machine
-(environment, profile, the machine's role); no path holds any, and none are sent to workers.
+Files are read, written, listed and removed whole. The only file that imports ``pyarrow.fs``. The
+store's own client finds credentials on each machine (environment, profile, the machine's role);
+no path contains any, and none are sent to workers.
 
-An object appears under its name when its upload has ended and not before, so that readers find
-the old one, the new one or none. Stores have no folders: a name may have slashes.
+An object appears when its upload has ended, so that readers see the old one, the new one or none.
+Stores have no folders: a name may contain slashes.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from nas.core.retry import AwayError, persist
 
 T = TypeVar("T")
 
-# By scheme, what may stand in a URL's query: where the store is, never who asks.
+# Allowed keys of a URL's query, by scheme: the store's address, never a credential.
 QUERIES = {
     "s3": frozenset({"region", "scheme", "endpoint_override"}),
     "gs": frozenset({"scheme", "endpoint_override", "project_id"}),
 }
-# What stores say to whom they do not serve; time mends none of it.
+# Errors by which stores refuse a client; retrying does not help.
 _REFUSALS = (
     "ACCESS_DENIED",
     "NO_SUCH_BUCKET",
@@ -46,19 +46,18 @@ _BLOCK_BYTES = 32 * 1024 * 1024
 
 
 class RemoteError(AwayError, RuntimeError):
-    """The store refuses what is asked of it, and will go on doing so; one line says why."""
+    """The store refuses the request, now and later; the message says why in one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemotePath:
-    """A name in the bucket of a store; ``query`` says how to reach the store.
+    """A name in the bucket of a store; ``query`` contains the store's address.
 
-    Methods wait where ``nas.core.retry`` is in force, except for ``write_from``, and are those of
-    ``pathlib.Path``.
+    Methods except ``write_from`` retry within ``nas.core.retry.patience``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: the store is away, busy or broken, so that it may be tried again.
+        OSError: the store is away, busy or broken, and may be tried again.
         RemoteError: the store refuses: no such bucket, no right to it, no credentials.
     """
 
@@ -69,10 +68,10 @@ class RemotePath:
 
     @classmethod
     def parse(cls, url: str) -> RemotePath:
-        """The path of ``s3://bucket/prefix`` or ``gs://...``, with what ``QUERIES`` has.
+        """Parse ``s3://bucket/prefix`` or ``gs://...``, with a query of ``QUERIES``.
 
         Raises:
-            ValueError: it is none, or holds what looks like a credential, which is not repeated.
+            ValueError: it is not one, or seems to contain a credential, which is not repeated.
         """
         try:
             parts = urlsplit(url)
@@ -109,7 +108,7 @@ class RemotePath:
         return path
 
     def __truediv__(self, name: str) -> RemotePath:
-        """The path of ``name`` below this one.
+        """Return the path of ``name`` below this one.
 
         Raises:
             ValueError: it is not the plain name of a file or folder.
@@ -120,7 +119,7 @@ class RemotePath:
         return RemotePath(self.scheme, self.bucket, key, self.query)
 
     def __str__(self) -> str:
-        """The URL, without its query."""
+        """Return the URL without its query."""
         return f"{self.scheme}://{self.bucket}/{self.key}"
 
     @property
@@ -134,36 +133,30 @@ class RemotePath:
         return RemotePath(self.scheme, self.bucket, self.key.rpartition("/")[0], self.query)
 
     def resolve(self) -> RemotePath:
-        """Itself: it is the same from everywhere."""
+        """Return itself: it is absolute."""
         return self
 
     def mkdir(self, *, parents: bool = True, exist_ok: bool = True) -> None:
-        """Nothing: a store has no folders."""
+        """Do nothing: a store has no folders."""
 
     def is_file(self) -> bool:
-        """Whether there is such a file."""
+        """Return whether there is such a file."""
         return bool(self._info().is_file)
 
     def size(self) -> int:
-        """Its length in bytes."""
-        found = self._info()
-        if not found.is_file:
-            raise FileNotFoundError(errno.ENOENT, "no such file", str(self))
-        return int(found.size)
+        """Return its size in bytes."""
+        return int(self._file_info().size)
 
     def modified_s(self) -> float:
-        """When it was written, in seconds since 1970 by the store's clock."""
-        found = self._info()
-        if not found.is_file:
-            raise FileNotFoundError(errno.ENOENT, "no such file", str(self))
-        return float(found.mtime_ns) / 1e9
+        """Return when it was written, in seconds since 1970 by the store's clock."""
+        return float(self._file_info().mtime_ns) / 1e9
 
     def read_bytes(self) -> bytes:
-        """All of it, for files that are short."""
+        """Return the content of a short file."""
         return self._persist(lambda store: bytes(_blocks(store, self._at)))
 
     def copy_to(self, local: Path) -> None:
-        """Write all of it to the file ``local``, block by block."""
+        """Copy it to the file ``local``, block by block."""
 
         def copy(store: Any) -> None:
             with store.open_input_file(self._at) as source, local.open("wb") as target:
@@ -173,7 +166,7 @@ class RemotePath:
         self._persist(copy)
 
     def write_from(self, local: Path) -> None:
-        """Have the file under this name be what is in ``local``; not tried again."""
+        """Upload ``local`` under this name; not retried."""
         self._try(lambda store: self._upload(store, local))
 
     def unlink(self, missing_ok: bool = False) -> None:
@@ -185,7 +178,7 @@ class RemotePath:
                 raise
 
     def glob(self, pattern: str) -> list[RemotePath]:
-        """What lies directly below and has a name like ``pattern``; nothing where nothing does."""
+        """Return the files directly below whose name matches ``pattern``."""
         names = self._persist(lambda store: _names(store, self._at))
         return [self / name for name in sorted(names) if fnmatch.fnmatchcase(name, pattern)]
 
@@ -196,39 +189,45 @@ class RemotePath:
     def _info(self) -> Any:
         return self._persist(lambda store: store.get_file_info(self._at))
 
+    def _file_info(self) -> Any:
+        info = self._info()
+        if not info.is_file:
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(self))
+        return info
+
     def _upload(self, store: Any, local: Path) -> None:
         from pyarrow import memory_map, py_buffer
 
         size = local.stat().st_size
-        # Whole, at once: a stream that is left half-way ends what was written as if it were all.
+        # In one write: an abandoned stream would leave a part of the file as if it were whole.
         content = memory_map(str(local)).read_buffer() if size else py_buffer(b"")
         stream = store.open_output_stream(self._at)
         stream.write(content)
         stream.close()
-        found = store.get_file_info(self._at)
-        if not found.is_file or found.size != size:
+        info = store.get_file_info(self._at)
+        if not info.is_file or info.size != size:
             raise OSError(f"{size} bytes were written and are not there")
 
     def _persist(self, action: Callable[[Any], T]) -> T:
         return persist(lambda: self._try(action), place=self)
 
     def _try(self, action: Callable[[Any], T]) -> T:
-        with self._told():
+        with self._translated():
             return action(_store(self.scheme, self.bucket, self.query))
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Say what the store's client says in the words and types of this class."""
+    def _translated(self) -> Iterator[None]:
+        """Translate errors of the store's client into the types of this class."""
         try:
             yield
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, "no such file", str(self)) from None
         except OSError as error:
-            # Without the number of the request, by which no two of them would be alike.
+            # Without the request's number, by which no two errors would be equal.
             text = re.sub(r" ?\(Request ID:[^)]*\)", "", (str(error).splitlines() or [""])[0])
             refused = next((word for word in _REFUSALS if word in text), None)
             if refused is not None:
-                # The same for all files, so that trials that fail by it fail alike.
+                # The same for all files, so that failures of trials for this reason are equal.
                 raise RemoteError(
                     f"storage {self.scheme}://{self.bucket} refuses what is asked of it "
                     f"({refused}): look at the bucket's name, the credentials and their rights"
@@ -238,7 +237,7 @@ class RemotePath:
 
 @lru_cache(maxsize=16)
 def _store(scheme: str, bucket: str, query: str) -> Any:
-    """The client of a store, once in each process."""
+    """Return the client of a store, one in each process."""
     from pyarrow import fs
 
     if scheme == "s3":

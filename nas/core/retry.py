@@ -1,12 +1,11 @@
-"""Waiting for storage that is away for a while, instead of losing a search to it.
+"""Retry reads and writes while storage is away, instead of losing a search to it.
 
-A network file system that fails over, a disk that somebody is about to clear, a database that
-restarts: each is an error to whoever writes just then, and over a minute later. What a search and
-its workers write and read goes through ``persist``, which tries again while ``patience`` lasts.
-Elsewhere there is none: a command that cannot write its result says so at once.
+A network file system that fails over, a full disk, a database that restarts: each is an error
+that is over a minute later. A search and its workers read and write by ``persist``, which retries
+within a ``patience`` context. Outside of one a command that cannot write its result fails at once.
 
-An error that outlasts patience becomes a ``StorageAwayError``, so that whoever catches it, wrapped
-or sent by another process, can tell it from an error of the code that ran (``is_of_storage``).
+An error that outlasts the time-out becomes a ``StorageAwayError``, so that ``is_of_storage`` can
+tell it from an error of the code that ran, also where it was wrapped or sent by another process.
 """
 
 from __future__ import annotations
@@ -28,31 +27,7 @@ T = TypeVar("T")
 VARIABLE = "JOULENAS_PATIENCE_S"
 DEFAULT_S = 600.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
-# Errors that may pass when a read is retried. A write is retried after any error, since the same
-# place could be written before.
-_PASSING = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.EIO,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
-        errno.ENOTCONN,
-        errno.ECONNRESET,
-        errno.ECONNREFUSED,
-        errno.ECONNABORTED,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.ENETDOWN,
-        errno.ENETUNREACH,
-        errno.EREMOTEIO,
-        errno.EAGAIN,
-        errno.EBUSY,
-    }
-)
-
-# The subset that only a disk causes, whatever code raises it.
+# Errors that only a disk causes, whatever code raises them.
 _OF_A_DISK = frozenset(
     {
         errno.ENOSPC,
@@ -63,6 +38,23 @@ _OF_A_DISK = frozenset(
         errno.EREMOTEIO,
     }
 )
+# Errors after which a read is retried. A write is retried after any error, since the same place
+# could be written before.
+_PASSING = _OF_A_DISK | frozenset(
+    {
+        errno.ETIMEDOUT,
+        errno.ENOTCONN,
+        errno.ECONNRESET,
+        errno.ECONNREFUSED,
+        errno.ECONNABORTED,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EAGAIN,
+        errno.EBUSY,
+    }
+)
 
 
 class AwayError(Exception):
@@ -70,15 +62,15 @@ class AwayError(Exception):
 
 
 class StorageAwayError(AwayError, OSError):
-    """Storage was full, away or refusing for longer than it is waited for."""
+    """Storage was full, away or refusing until the time-out."""
 
 
-# What a short write is in numpy's words, which raises an OSError without a number.
+# Numpy's message for a short write, an OSError without a number.
 _SHORT_WRITE = re.compile(r"^\d+ requested and \d+ written$")
-# What other programs, such as compilers, say of a disk in their own errors.
+# Messages of a disk's errors, which other programs, such as compilers, repeat in their own.
 _IN_TEXT = tuple(os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
-# Told why something waits.
+# Called with the reason of a wait.
 Tell = Callable[[str], None]
 
 
@@ -86,20 +78,20 @@ class Waits:
     """How long ``persist`` has waited in one context."""
 
     def __init__(self) -> None:
-        """Nothing has waited yet."""
+        """Start with no wait."""
         self._lock = threading.Lock()
         self._ended_s = 0.0
         self._since: float | None = None
 
     def total_s(self) -> float:
-        """Seconds until now; read from other threads than the one that waits."""
+        """Return seconds until now; other threads than the one that waits may call it."""
         with self._lock:
             since_s = 0.0 if self._since is None else time.monotonic() - self._since
             return self._ended_s + since_s
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Count the time that the context lasts, but once where such contexts are nested."""
+        """Add the duration of the context, once where such contexts are nested."""
         if self._since is not None:
             yield
             return
@@ -124,13 +116,13 @@ _current: ContextVar[_Patience | None] = ContextVar("patience", default=None)
 
 @contextmanager
 def patience(tell: Tell | None = None, wait_s: float | None = None) -> Iterator[Waits]:
-    """Have ``persist`` wait in this context, each time for ``wait_s`` at most.
+    """Have ``persist`` retry in this context, each time for ``wait_s`` at most.
 
-    By default that is what the variable ``JOULENAS_PATIENCE_S`` says, or ten minutes. ``tell`` is
+    The default is the environment variable ``JOULENAS_PATIENCE_S``, else ten minutes. ``tell`` is
     called with a line when a wait begins.
 
     Raises:
-        ValueError: the variable is no number of seconds.
+        ValueError: the variable is not a number of seconds.
     """
     waits = Waits()
     token = _current.set(_Patience(_default_s() if wait_s is None else wait_s, tell, waits))
@@ -147,17 +139,17 @@ def persist(
     place: object = None,
     is_storage: bool = True,
 ) -> T:
-    """What ``action`` returns, tried again while it raises what may pass.
+    """Return what ``action`` returns, retried while it raises an error that may pass.
 
-    ``action`` must be one that may be repeated. What passes is an ``OSError`` of a disk or network
-    that may answer again, or what ``is_passing`` says. Patience counts from the first failure.
-    ``place`` is what is written or read, for messages. Without ``is_storage``, ``action`` is more
-    than reading and writing, and what it raised in the end is raised as it is.
+    ``action`` must be repeatable. An error may pass if ``is_passing`` says so, by default if it is
+    an ``OSError`` of a disk or network that may answer again. The time-out counts from the first
+    failure. ``place`` is what is written or read, for messages. Without ``is_storage``, ``action``
+    does more than read and write, and its last error is raised as it is.
 
     Raises:
-        StorageAwayError: the file system raised what does not pass, or not before patience was
-            over; a file that is not there is an answer, which is raised at once.
-        Exception: what ``action`` raised beside that.
+        StorageAwayError: the file system's error cannot pass, or had not at the time-out; a
+            missing file is raised at once, as it is.
+        Exception: any other error of ``action``.
     """
     current = _current.get()
     if current is None:
@@ -189,11 +181,11 @@ def _again(
     started, pause_s, is_told = time.monotonic(), _FIRST_PAUSE_S, False
     while True:
         left_s = started + current.wait_s - time.monotonic()
-        # What is away was waited for already, further down.
+        # An ``AwayError`` was retried already, further down.
         if not passes(error) or isinstance(error, AwayError) or left_s <= 0:
             raise error
         if current.tell is not None and not is_told:
-            current.tell(f"{_said(error, place)}: trying again for {left_s:.0f} s")
+            current.tell(f"{in_words(error, place)}: trying again for {left_s:.0f} s")
             is_told = True
         time.sleep(min(pause_s, left_s))
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -204,18 +196,18 @@ def _again(
 
 
 def tell_of_wait(reason: str) -> None:
-    """Tell whoever ``patience`` tells in this context, if anybody, why something waits."""
+    """Call the ``tell`` of this context's ``patience``, if there is one."""
     current = _current.get()
     if current is not None and current.tell is not None:
         current.tell(reason)
 
 
 def is_of_storage(error: BaseException, folder: Path | None = None) -> bool:
-    """Whether ``error``, or what it was raised from, is storage's and not of the code that ran.
+    """Return whether storage caused ``error``, or an error that it was raised from.
 
-    Storage's are what ``persist`` raised as such; what only a disk says (full, over its quota,
-    read-only, broken, stale); and of a file below ``folder`` whatever else cannot be answered by
-    the code that asked for it, such as a missing right.
+    Storage causes each ``AwayError``, each error that only a disk raises (full, over quota,
+    read-only, broken, stale), and for a file below ``folder`` also refusals such as a missing
+    right.
     """
     seen: set[int] = set()
     cause: BaseException | None = error
@@ -233,10 +225,10 @@ def is_of_storage(error: BaseException, folder: Path | None = None) -> bool:
 
 @contextmanager
 def naming_storage(folder: Path | None = None) -> Iterator[None]:
-    """Raise what ``is_of_storage`` as such: other processes are not sent its causes.
+    """Raise an error that ``is_of_storage`` as ``AwayError``: causes are lost between processes.
 
     Raises:
-        AwayError: instead of what was raised from storage's error.
+        AwayError: instead of an error that storage caused.
     """
     try:
         yield
@@ -249,7 +241,7 @@ def naming_storage(folder: Path | None = None) -> Iterator[None]:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether the file system refuses, rather than answers that something is not, or is, there."""
+    """Return whether the file system refuses, rather than finds a file present or absent."""
     return isinstance(error, OSError) and not isinstance(
         error,
         FileNotFoundError
@@ -268,51 +260,45 @@ def _is_below(error: BaseException, folder: Path) -> bool:
 
 
 def as_away(error: BaseException, place: object = None) -> StorageAwayError:
-    """``error`` as one of storage; ``place`` in place of a temporary name."""
+    """Return ``error`` as one of storage; ``place`` replaces a temporary file's name."""
     number = _number_of(error)
     if number is None:
-        return StorageAwayError(_said(error, place))
+        return StorageAwayError(in_words(error, place))
     where = getattr(error, "filename", None) if place is None else str(place)
     return StorageAwayError(number, _words(error, number), where)
 
 
-def in_words(error: BaseException) -> str:
-    """What storage says by ``error``, in one line, without its number."""
-    return _said(error, None)
-
-
-def _said(error: BaseException, place: object) -> str:
-    """``error`` in one line, without its number."""
+def in_words(error: BaseException, place: object = None) -> str:
+    """Return ``error`` in one line, without its number."""
     number = _number_of(error)
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    said = lines[0] if number is None else _words(error, number)
+    words = lines[0] if number is None else _words(error, number)
     where = getattr(error, "filename", None) if place is None else place
-    return said if where is None else f"{said} ({where})"
+    return words if where is None else f"{words} ({where})"
 
 
 def _words(error: BaseException, number: int) -> str:
-    """What ``number`` means, in the words of ``error`` where those are no more than that."""
     words = error.strerror if isinstance(error, OSError) else None
     return words or os.strerror(number)
 
 
 def is_passing_os_error(error: BaseException) -> bool:
-    """Whether ``error`` is one of a disk or network that may answer again."""
+    """Return whether ``error`` is of a disk or network that may answer again."""
     return _number_of(error) in _PASSING
 
 
 def _number_of(error: BaseException) -> int | None:
-    """The number by which the operating system says what is wrong."""
+    """Return the operating system's error number."""
     if isinstance(error, OSError):
         is_short = error.errno is None and _SHORT_WRITE.match(str(error))
         return errno.ENOSPC if is_short else error.errno
-    # safetensors has one type for all that goes wrong, and the number in its text alone.
+    # safetensors has one type of error, with the number in its text.
     number = re.search(r"\(os error (\d+)\)", str(error))
     return None if number is None else int(number.group(1))
 
 
 def is_os_error(error: BaseException) -> bool:
-    """Whether ``error`` is the file system's, whatever it says, as a mount that is gone does."""
+    """Return whether ``error`` is any of the file system, such as of a mount that is gone."""
     return isinstance(error, OSError) or is_passing_os_error(error)
 
 

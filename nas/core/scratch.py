@@ -1,7 +1,7 @@
-"""Temporary folders that say whose they are, so that what a killed process left can be cleared.
+"""Temporary folders with an owner, so that those of killed processes can be removed.
 
-Each folder has a file with its process's identity, locked while the process lives. A folder whose
-lock is free and whose process has surely ended on this machine is removed by the next search.
+Each has a file with its process's identity, locked while the process lives. The next search
+removes a folder whose lock is free and whose process has surely ended on this machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TRIES, _PAUSE_S = 10, 0.1
 
 @contextmanager
 def scratch(purpose: str) -> Iterator[Path]:
-    """Give an empty folder below the system's temporary one, removed when the context ends.
+    """Yield an empty folder in the system's temporary one, and remove it after the context.
 
     Raises:
         OSError: there is no room, or no right.
@@ -53,7 +53,7 @@ def _remove(folder: Path) -> None:
 
 
 def clear_abandoned() -> None:
-    """Remove what processes of this user that have surely ended left."""
+    """Remove folders of this user's processes that have surely ended."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError, ValueError, TypeError):
             if _is_abandoned(folder):
@@ -67,7 +67,7 @@ def _is_abandoned(folder: Path) -> bool:
         identity = ProcessIdentity.from_dict(json.loads(owner.read(2000)))
         if identity.host != socket.gethostname() or identity.is_alive():
             return False
-        # On another kernel's locks nothing can be built: a folder may be shared between machines.
+        # The folder may be shared between machines, and locks of another kernel prove nothing.
         if identity.is_alive() is None and not identity.is_of_this_kernel:
             return False
         # A child of it may still use the folder.

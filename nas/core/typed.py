@@ -1,4 +1,4 @@
-"""Check records that were read: their keys, and the types of their plain fields."""
+"""Check the keys of records that were read, and the types of their plain fields."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PLAIN = frozenset({int, float, str, bool, NoneType})
 def exact_keys(
     what: str, data: Any, record: Any, optional: Set[str] = frozenset()
 ) -> dict[str, Any]:
-    """``data`` as a dict, whose keys must be the fields of the dataclass ``record``.
+    """Return ``data`` as a dict if its keys are the fields of the dataclass ``record``.
 
     Raises:
         ValueError: a key is unknown, or missing and not ``optional``; names ``what``.
@@ -30,9 +30,9 @@ def exact_keys(
 
 
 def check_plain_fields(record: object) -> None:
-    """Check the fields of a dataclass whose types are of text, numbers, truth values and ``None``.
+    """Check the fields of a dataclass that are texts, numbers, truth values or ``None``.
 
-    A whole number is a ``float`` too; one that is not finite is none.
+    An ``int`` is allowed as a ``float``; NaN and infinities are not.
 
     Raises:
         ValueError: a field is of another type; the message names field, value and types.

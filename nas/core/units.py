@@ -1,7 +1,7 @@
-"""Joules, seconds, bytes and counts as people write and read them.
+"""Format and parse joules, seconds, bytes and counts.
 
-What ``format_*`` and tables print, ``parse_*`` read back: both letters of micro, a space or none
-before the unit, exponents, and commas between thousands.
+``parse_*`` read what ``format_*`` and tables print: both micro signs, a unit with or without a
+space before it, exponents, and commas between thousands.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 
-# A quantity as Python takes it: a number in the base unit, or a text with its unit.
+# A number in the base unit, or a text with its unit.
 Quantity = float | str
 
 _JOULES = (("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9))
 _SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 _WEIGHTS = (("t", 1e6), ("kg", 1e3), ("g", 1.0), ("mg", 1e-3))
-# Joules of each unit that is read, under NFKC: both letters of micro are U+03BC.
+# Keys are normalised as texts are: both micro signs become U+03BC.
 JOULE_UNITS = {"": 1.0, **{unit.replace("µ", "μ"): x for unit, x in _JOULES}, "uJ": 1e-6}
 _BYTE_SCALES = {
     **{"": 1.0, "B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12},
@@ -34,7 +34,7 @@ _QUANTITY = re.compile(rf"\s*{_NUMBER}\s*([a-zA-Zμ]*)\s*")
 
 
 def parse_joules(value: Quantity, name: str = "joules") -> float:
-    """Joules from ``2mJ``, ``150 uJ`` or plain ``0.002``; ``name`` is what errors call it.
+    """Parse joules such as ``2mJ``, ``150 uJ`` or plain ``0.002``; errors contain ``name``.
 
     Raises:
         ValueError: not a number above zero, or an unknown unit.
@@ -43,7 +43,7 @@ def parse_joules(value: Quantity, name: str = "joules") -> float:
 
 
 def parse_seconds(value: Quantity, name: str = "seconds", *, plain_s: float = 1.0) -> float:
-    """Seconds from ``12.3 ms``, ``90 s`` or a plain number of ``plain_s`` each.
+    """Parse seconds such as ``12.3 ms``, ``90 s`` or a plain number of ``plain_s`` each.
 
     Raises:
         ValueError: not a number above zero, or an unknown unit.
@@ -52,7 +52,7 @@ def parse_seconds(value: Quantity, name: str = "seconds", *, plain_s: float = 1.
 
 
 def parse_bytes(value: Quantity, name: str = "memory") -> float:
-    """Bytes from ``64MB``, ``1.5 GB`` or plain ``64000000``; a kB is 1,000 of them.
+    """Parse bytes such as ``64MB``, ``1.5 GB`` or plain ``64000000``; a kB is 1,000 bytes.
 
     Raises:
         ValueError: not a number above zero, or an unknown unit.
@@ -61,7 +61,7 @@ def parse_bytes(value: Quantity, name: str = "memory") -> float:
 
 
 def parse_count(value: Quantity, name: str) -> float:
-    """A number such as ``18,202``.
+    """Parse a whole number such as ``18,202``.
 
     Raises:
         ValueError: not a whole number above zero.
@@ -76,12 +76,12 @@ def parse_count(value: Quantity, name: str) -> float:
 
 
 def parse_number(text: str, scale: float = 1.0) -> float:
-    """A finite number as tables print it, with commas between thousands or without; else NaN."""
+    """Parse a finite number as tables print it, with or without commas; NaN if it is none."""
     match = re.fullmatch(rf"\s*(-?){_NUMBER}\s*", unicodedata.normalize("NFKC", text))
     if match is None:
         return math.nan
     try:
-        # In decimals: 100 millionths are 1e-4, whose product of floats is a little less.
+        # In decimals: as floats, 100 times a millionth is a little less than 1e-4.
         number = Decimal(match.group(1) + match.group(2).replace(",", ""))
         value = float(number * Decimal(repr(scale)))
     except (InvalidOperation, OverflowError):
@@ -106,7 +106,7 @@ def _parsed(value: Quantity, scales: Mapping[str, float], name: str, units: str)
 
 
 def format_joules(energy_j: float) -> str:
-    """Three digits with the unit that fits, such as ``1.25 mJ``."""
+    """Return three digits with the unit that fits, such as ``1.25 mJ``."""
     return _formatted(energy_j, _JOULES, "J")
 
 
@@ -124,18 +124,18 @@ def format_grams(grams: float) -> str:
 
 
 def format_bytes(size_bytes: float) -> str:
-    """Three digits with the unit that fits, such as ``1.25 MB``."""
+    """Return three digits with the unit that fits, such as ``1.25 MB``."""
     return _formatted(size_bytes, _SIZES, "B")
 
 
 def format_milliseconds(duration_s: float) -> str:
-    """Three digits, such as ``12.3 ms``."""
+    """Return three digits, such as ``12.3 ms``."""
     return f"{duration_s * 1e3:.3g} ms"
 
 
 def _formatted(value: float, units: tuple[tuple[str, float], ...], least: str) -> str:
     for unit, scale in units:
-        # What rounds up to 1,000 of the smaller unit is 1 of this one.
+        # A value that rounds up to 1,000 of the smaller unit is 1 of this one.
         if value >= scale * 0.9995:
             return f"{value / scale:.3g} {unit}"
     return f"{value:.3g} {least}"

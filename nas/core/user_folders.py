@@ -1,9 +1,9 @@
-"""Folders of this user's: caches that nobody else can write to, and the one that all share.
+"""Folders of this user: private caches, and one folder that all users share.
 
-Caches hold what later runs as code or is taken as data (compiled kernels, arrays, which plug-ins
-were named). A cache folder is therefore closed to others (0700), and used only where it belongs
-to this user and is no link. Where there is no such place, as in a container without a home, a
-process has a new private folder, which its children share and which goes with it.
+Caches contain what later runs as code or is read as data (compiled kernels, arrays, the named
+plug-ins). A cache folder is therefore closed to others (0700), and used only if it belongs to this
+user and is not a link. Without a place for one, as in a container without a home, a process makes
+a temporary one, which its children share and which is removed when it ends.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Where a process without a home keeps its caches, for the processes that it starts.
+# The temporary cache folder, for child processes.
 _VARIABLE = "JOULENAS_CACHE"
 _NAME = "joulenas"
 
 
 class ForeignFolderError(OSError):
-    """A folder belongs to somebody else, or others may write to it."""
+    """A folder belongs to another user, or others may write to it."""
 
 
 def cache_folder(*parts: str) -> Path:
-    """A private folder for caches: ``$XDG_CACHE_HOME/joulenas`` or one below it, which is made."""
+    """Return ``$XDG_CACHE_HOME/joulenas`` or a folder below it, private and made if absent."""
     folder = _base()
     for part in parts:
         folder = private_folder(folder / part)
@@ -34,10 +34,10 @@ def cache_folder(*parts: str) -> Path:
 
 
 def private_folder(path: Path) -> Path:
-    """``path`` as a folder that only this user can read and write, made where it is absent.
+    """Make ``path`` a folder that only this user can read and write, and return it.
 
     Raises:
-        ForeignFolderError: it is a link or no folder, or belongs to somebody else.
+        ForeignFolderError: it is a link, not a folder, or belongs to another user.
         OSError: it cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def private_folder(path: Path) -> Path:
 
 
 def use_private_compiler_caches() -> None:
-    """Have torch's compilers keep their code in our cache, not in ``/tmp`` by the user's name."""
+    """Have torch's compilers cache code in our folder, not in ``/tmp`` by the user's name."""
     for variable, name in (
         ("TORCHINDUCTOR_CACHE_DIR", "inductor"),
         ("TRITON_CACHE_DIR", "triton"),
@@ -67,19 +67,19 @@ def use_private_compiler_caches() -> None:
 
 
 def use_private_plot_cache() -> None:
-    """Have Matplotlib keep its list of fonts in our cache where there is no home to keep it in."""
+    """Have Matplotlib cache its list of fonts in our folder where there is no home."""
     home = _home_cache()
     if home is None or not os.access(home.parent, os.W_OK):
         os.environ.setdefault("MPLCONFIGDIR", str(cache_folder("matplotlib")))
 
 
 def shared_folder(path: Path) -> Path:
-    """``path`` as a folder in which every user may make files, made where it is absent.
+    """Make ``path`` a folder in which every user may make files, and return it.
 
     It is like ``/tmp``: open to all, with the sticky bit. Nothing may be read from it.
 
     Raises:
-        ForeignFolderError: it is a link or no folder.
+        ForeignFolderError: it is a link or not a folder.
         OSError: it cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def _base() -> Path:
     given = os.environ.get(_VARIABLE)
     places = [] if given is None else [Path(given)]
     xdg = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification has relative paths ignored.
+    # The specification ignores relative paths.
     home = Path(xdg) if Path(xdg).is_absolute() else _home_cache()
     if home is not None:
         places.append(home / _NAME)
@@ -119,7 +119,7 @@ def _home_cache() -> Path | None:
     try:
         home = Path.home()
     except RuntimeError:
-        # A user id without an entry among the users, as containers have.
+        # A user id without a name, as in containers.
         return None
     return home / ".cache" if home.is_absolute() else None
 

@@ -1,4 +1,4 @@
-"""Versions of what figures depend on: here and now, and where they differ from earlier ones."""
+"""Versions of the libraries that figures depend on, and how they differ from earlier ones."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def _here() -> tuple[tuple[str, str], ...]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this package and of the libraries that train and measure."""
+    """Return versions of Python, this package and the libraries that train and measure."""
     return dict(_here())
 
 
 def changes(before: Versions, now: Versions) -> str:
-    """What differs, as ``torch 2.11.0, now 2.12.0``; empty where nothing does."""
+    """Return the differences, as ``torch 2.11.0, now 2.12.0``; empty if there are none."""
     names = dict.fromkeys([*before, *now])
     return "; ".join(
         f"{name} {before.get(name, 'unknown')}, now {now.get(name, 'unknown')}"
@@ -42,21 +42,21 @@ def changes(before: Versions, now: Versions) -> str:
 
 
 def with_these(earlier: Sequence[Versions], now: Versions) -> tuple[dict[str, str], ...]:
-    """``earlier`` and ``now``, each once, in the order in which they were used."""
-    found: list[dict[str, str]] = []
+    """Return the distinct elements of ``earlier`` and ``now``, in this order."""
+    distinct: list[dict[str, str]] = []
     for one in (*earlier, now):
-        if dict(one) not in found:
-            found.append(dict(one))
-    return tuple(found)
+        if dict(one) not in distinct:
+            distinct.append(dict(one))
+    return tuple(distinct)
 
 
 def described(one: Versions) -> str:
-    """One line for people."""
+    """Return one line for people."""
     return ", ".join(f"{name} {version}" for name, version in one.items())
 
 
 def check_versions(name: str, data: object) -> None:
-    """Raise ``ValueError`` unless ``data`` is a table of texts; ``name`` is its place."""
+    """Raise ``ValueError``, which contains ``name``, unless ``data`` is a table of texts."""
     if not isinstance(data, Mapping) or not all(
         isinstance(key, str) and isinstance(value, str) for key, value in data.items()
     ):
@@ -65,20 +65,20 @@ def check_versions(name: str, data: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """When a driver started, and with which versions."""
+    """The start of a driver: its time and its versions."""
 
     started: str
     versions: dict[str, str]
 
     @classmethod
     def now(cls) -> Start:
-        """This driver's."""
+        """Return the start of this driver."""
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         return cls(started, versions())
 
     @classmethod
     def from_dict(cls, data: Any) -> Start:
-        """Read what ``dataclasses.asdict`` wrote; ``ValueError`` where it is another form."""
+        """Read the form of ``dataclasses.asdict``; raise ``ValueError`` for any other."""
         if not isinstance(data, dict) or data.keys() != {"started", "versions"}:
             raise ValueError("starts must each have exactly the keys started, versions")
         if not isinstance(data["started"], str):
@@ -88,7 +88,7 @@ class Start:
 
 
 def of_all(starts: Sequence[Start]) -> dict[str, str]:
-    """Versions over all ``starts``: ``2.11.0, then 2.12.0`` where one changed."""
+    """Return versions over all ``starts``, such as ``2.11.0, then 2.12.0``."""
     names = dict.fromkeys(name for start in starts for name in start.versions)
     return {
         name: ", then ".join(dict.fromkeys(s.versions.get(name, "unknown") for s in starts))
@@ -97,7 +97,7 @@ def of_all(starts: Sequence[Start]) -> dict[str, str]:
 
 
 def note_of(starts: Sequence[Start]) -> str | None:
-    """What the last of ``starts`` has in other versions than the one before, if anything."""
+    """Return a note if the last of ``starts`` has other versions than the one before."""
     if len(starts) < 2:
         return None
     before, now = starts[-2:]

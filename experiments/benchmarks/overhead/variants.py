@@ -1,4 +1,4 @@
-"""Ours and bare Ray Tune with trials that cost nothing, each for a time at most.
+"""Our driver and bare Ray Tune with trials that cost nothing, each for a limited time.
 
 Each function is one variant, to be run in a process of its own. Ray is up before the clock starts;
 it stops at the last trial, or when the time is over.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from nas.records.config import GateConfig, SamplerName, SearchConfig
 from nas.records.rungs import Tell
 from nas.records.trial import Trial
 from nas.searching.controller.session import Snapshot
+from nas.searching.gating.gate import Gate
 from nas.searching.loop import search
 from nas.store.driver import Driver
 from nas.store.new_run import create
@@ -31,12 +33,14 @@ from search_spaces.space.encoding import decode, repair
 from search_spaces.space.presets import get_space
 from search_spaces.workload import Workload
 
+BARE, REUSED = "bare Tune", "bare Tune, actors reused"
+
 
 @dataclass(frozen=True)
 class Rate:
-    """How far one variant came in its time.
+    """How many trials one variant completed in its time.
 
-    ``grown_mb`` is what its driver's memory grew by in the second half of the time.
+    ``grown_mb`` is the growth of its driver's memory in the second half of the time.
     """
 
     variant: str
@@ -69,8 +73,18 @@ class Formula:
         return evaluated(candidate, self.workload)
 
 
+class UnfittedGate(Gate):
+    """A gate whose surrogates are never fitted, for what the driver costs without them."""
+
+    def refit(self, records: Sequence[Trial]) -> None:
+        """Ignore all trials."""
+
+    def add(self, record: Trial, records: Callable[[], Sequence[Trial]]) -> None:
+        """Ignore the trial."""
+
+
 class _Watch:
-    """Memory and CPU of this process, looked at each second."""
+    """Memory and CPU of this process, sampled each second."""
 
     def __init__(self) -> None:
         self.looks: list[tuple[float, float, float]] = []
@@ -131,9 +145,16 @@ class _Counting:
 
 
 def ours(
-    sampler: str, space: str, trials: int, workers: int, budget_s: float, sleep_s: float = 0.0
+    sampler: str,
+    space: str,
+    trials: int,
+    workers: int,
+    budget_s: float,
+    *,
+    sleep_s: float = 0.0,
+    is_gated: bool = True,
 ) -> tuple[Rate, float | None]:
-    """Our driver; the second is its CPU as a share of a core while its trials sleep."""
+    """Run our driver; the second value is its CPU, as a share of a core, while trials sleep."""
     from nas.cluster.connect import cluster
     from nas.cluster.driver import TuneExecutor
     from predictors.measurement.protocol import get_protocol
@@ -153,7 +174,7 @@ def ours(
         measuring = Measuring("cpu", "estimate", protocol, Path(name) / "locks")
         with _Watch() as watch:
             started, cpu_s = time.perf_counter(), time.process_time()
-            session = open_session(run, listener)
+            session = open_session(run, listener, Gate if is_gated else UnfittedGate)
             is_whole = True
             try:
                 with closing(TuneExecutor(evaluator, folder, measuring, Driver(workers))) as tune:
@@ -165,7 +186,7 @@ def ours(
     done = listener.complete
     return (
         Rate(
-            f"ours ({sampler})",
+            f"ours ({sampler}{'' if is_gated else ', no surrogates'})",
             trials,
             done,
             wall_s,
@@ -178,8 +199,14 @@ def ours(
     )
 
 
-def bare(space: str, trials: int, workers: int, budget_s: float, *, reuse_actors: bool) -> Rate:
-    """Ray Tune with OptunaSearch (TPE of two objectives), else its defaults."""
+def bare(
+    sampler: str, space: str, trials: int, workers: int, budget_s: float, *, reuse_actors: bool
+) -> Rate:
+    """Run Ray Tune with OptunaSearch of two objectives, else its defaults.
+
+    It proposes at random where ``sampler`` is "random", else by Optuna's default, TPE.
+    """
+    import optuna
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
 
@@ -192,8 +219,8 @@ def bare(space: str, trials: int, workers: int, budget_s: float, *, reuse_actors
         architecture = decode(repair(config, found), found)
         candidate = Candidate(0, architecture)
         record = Trial(candidate, evaluated(candidate, workload))
-        accuracy, energy_j = record.objectives
-        tune.report({"accuracy": accuracy, "energy_j": energy_j})
+        quality, energy_j = record.objectives
+        tune.report({"quality": quality, "energy_j": energy_j})
 
     with tempfile.TemporaryDirectory() as name, cluster(None, workers, "cpu"), _Watch() as watch:
         started, cpu_s = time.perf_counter(), time.process_time()
@@ -203,7 +230,11 @@ def bare(space: str, trials: int, workers: int, budget_s: float, *, reuse_actors
                 gene: tune.choice(list(domain.values)) for gene, domain in found.genes().items()
             },
             tune_config=tune.TuneConfig(
-                search_alg=OptunaSearch(metric=["accuracy", "energy_j"], mode=["max", "min"]),
+                search_alg=OptunaSearch(
+                    metric=["quality", "energy_j"],
+                    mode=["max", "min"],
+                    sampler=optuna.samplers.RandomSampler() if sampler == "random" else None,
+                ),
                 num_samples=trials,
                 max_concurrent_trials=workers,
                 time_budget_s=budget_s,
@@ -213,5 +244,5 @@ def bare(space: str, trials: int, workers: int, budget_s: float, *, reuse_actors
         ).fit()
         wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_s
         done = sum("energy_j" in (result.metrics or {}) for result in results)
-    name = "bare Tune, actors reused" if reuse_actors else "bare Tune"
+    name = REUSED if reuse_actors else BARE
     return Rate(name, trials, done, wall_s, cpu_s, watch.peak_mb, watch.grown_mb, done >= trials)

@@ -1,4 +1,4 @@
-"""A made-up device and task whose accuracy, joules and seconds are formulas of counts.
+"""A made-up device and task whose quality, joules and seconds are formulas of counts.
 
 For what a search costs, not for what it finds: no figure of it is one of a real model.
 """
@@ -16,7 +16,7 @@ from search_spaces.workload import Workload
 
 _J_PER_MAC, _J_PER_BYTE, _J_PER_LAYER = 1e-11, 1e-10, 2e-6
 _POWER_W = 50.0
-_ACCURACY_SE, _RELATIVE_SD = 2e-3, 0.01
+_QUALITY_SE, _RELATIVE_SD = 2e-3, 0.01
 # Seconds that a training of the smallest model takes, and how much more larger ones do.
 _LEAST_TRAINING_S, _TRAINING_S_PER_MAC = 60.0, 2e-6
 _CHEAP = {"fp32": 1.0, "bf16": 0.5, "int8": 0.35, "fp8": 0.35}
@@ -31,7 +31,7 @@ def evaluated(candidate: Candidate, workload: Workload, device: str = "made up")
     moved = counts.activation_bytes + counts.weight_bytes / workload.batch_size
     energy_j = _J_PER_MAC * macs + _J_PER_BYTE * moved + _J_PER_LAYER * architecture.depth
     energy_j *= float(np.exp(_RELATIVE_SD * rng.standard_normal()))
-    accuracy = 1 - 0.03 - 4 / counts.params**0.45 + _ACCURACY_SE * rng.standard_normal()
+    quality = 1 - 0.03 - 4 / counts.params**0.45 + _QUALITY_SE * rng.standard_normal()
     reading = EnergyReading(
         energy_j=energy_j,
         low_j=energy_j * (1 - 1.96 * _RELATIVE_SD),
@@ -51,7 +51,7 @@ def evaluated(candidate: Candidate, workload: Workload, device: str = "made up")
     )
     return Outcome(
         "complete",
-        quality=Score(float(np.clip(accuracy, 0, 1)), _ACCURACY_SE),
+        quality=Score(float(np.clip(quality, 0, 1)), _QUALITY_SE),
         params=counts.params,
         measurement=Measurement(reading),
     )

@@ -137,8 +137,8 @@ def simulate(
             proposing, finishing = [], []
 
 
-def open_session(run: Run, listener: Listener | None = None) -> Session:
-    """A new session of ``run``, with all that a search has of it but Ray."""
+def open_session(run: Run, listener: Listener | None = None, kind: type[Gate] = Gate) -> Session:
+    """Return a new session of ``run`` with a gate of this ``kind``: all of a search but Ray."""
     config, workload = run.config, run.workload
     sampler = make_sampler(
         config.sampler, config.seed, config.space, workload, startup_trials=_STARTUP_TRIALS
@@ -146,7 +146,7 @@ def open_session(run: Run, listener: Listener | None = None) -> Session:
     store = StudyStore.create(
         run.folder, config.storage, run.name, config.space, sampler, config.goals
     )
-    gate = Gate(
+    gate = kind(
         workload,
         config.gate,
         goals=config.goals,

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import search_fakes
@@ -52,6 +53,7 @@ def test_how_rays_servers_listen_is_as_before_afterwards(monkeypatch):
 
     monkeypatch.setattr(constants, "ENABLE_RAY_CLUSTER", True)
     monkeypatch.setattr(ray_cluster.ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray_cluster.ray, "nodes", lambda: [{"NodeManagerAddress": "127.0.0.1"}])
     monkeypatch.setattr(ray_cluster.ray, "shutdown", shut_down)
     monkeypatch.setattr(
         ray_cluster.ray, "cluster_resources", lambda: {ray_cluster.METER_RESOURCE: 1.0}
@@ -60,6 +62,47 @@ def test_how_rays_servers_listen_is_as_before_afterwards(monkeypatch):
         assert constants.ENABLE_RAY_CLUSTER is False
     # A cluster that this process starts afterwards could be reached by nobody.
     assert seen == [False] and constants.ENABLE_RAY_CLUSTER is True
+
+
+@pytest.fixture
+def connected_elsewhere(monkeypatch):
+    """A process that a notebook's user connected to a Ray; its shutdowns are counted."""
+    shut_down = []
+    context = SimpleNamespace(gcs_address="127.0.0.1:6379", get_task_id=lambda: None)
+    monkeypatch.setattr(ray_cluster.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray_cluster.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(ray_cluster.ray, "shutdown", lambda: shut_down.append(1))
+    return shut_down
+
+
+def test_a_search_uses_a_users_own_connection_or_says_how_to_end_it(connected_elsewhere):
+    with (
+        pytest.raises(ray_cluster.ClusterError, match=r"not be connected .*call ray.shutdown\(\)"),
+        ray_cluster.cluster(None, 2, "cpu"),
+    ):
+        pass
+    with (
+        pytest.raises(ray_cluster.ClusterError, match=r"got 127.0.0.1:6379: call ray.shutdown"),
+        ray_cluster.connected("127.0.0.1:1"),
+    ):
+        pass
+    with ray_cluster.connected("127.0.0.1:6379"):
+        pass
+    # It is the user's to end.
+    assert not connected_elsewhere
+
+
+def test_a_ray_that_starts_and_is_then_refused_is_shut_down(monkeypatch):
+    shut_down = []
+    monkeypatch.setattr(ray_cluster.ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray_cluster.ray, "nodes", lambda: [{"NodeManagerAddress": "10.0.0.7"}])
+    monkeypatch.setattr(ray_cluster.ray, "shutdown", lambda: shut_down.append(1))
+    with (
+        pytest.raises(ray_cluster.ClusterError, match=r"listen on 10.0.0.7, not 127.0.0.1"),
+        ray_cluster.cluster(None, 1, "cpu"),
+    ):
+        pass
+    assert shut_down == [1]
 
 
 def client_of(code):

@@ -1,36 +1,23 @@
-"""Early stopping on Ray Tune: the scheduler, and a search whose trials it stops."""
+"""Early stopping on Ray Tune: the driver stops trials at rungs."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from executor_fakes import run_trials
 from search_fakes import make_session, reading
 
-from nas.cluster.scheduler import EarlyStoppingScheduler
+from nas.core.estimate import Score
+from nas.records.candidate import Measurement, Outcome, Training
 from nas.records.rungs import HalvingConfig, Progress, RungPoint
+from nas.records.spent import Spent
 from nas.searching.early_stopping import Stopper
 from search_spaces.cost.counting import count
 
 CONFIG = HalvingConfig(eta=2, min_epochs=2, startup_trials=0)
 
 
-def test_tune_goes_on_or_stops_as_the_judge_says():
-    reports = []
-
-    def judge(trial_id, result):
-        reports.append((trial_id, result))
-        return result["quality"] > 0.5
-
-    scheduler = EarlyStoppingScheduler(judge)
-    trial = SimpleNamespace(trial_id="a")
-    assert scheduler.on_trial_result(None, trial, {"quality": 0.9}) == "CONTINUE"
-    assert scheduler.on_trial_result(None, trial, {"quality": 0.1}) == "STOP"
-    assert reports == [("a", {"quality": 0.9}), ("a", {"quality": 0.1})]
-
-
 class Evaluator:
-    """Three rungs, each in no time, and an quality and joules that grow with parameters."""
+    """Three rungs, each in no time, and a quality and joules that grow with parameters."""
 
     def __init__(self, workload, reading):
         self.workload, self.reading = workload, reading
@@ -47,15 +34,12 @@ class Evaluator:
         (folder / "progress.json").write_text("{}")
         for epoch in (2, 4, 8):
             curve += (RungPoint(epoch, quality, 0.001),)
-            tell(Progress(curve, 10, "random", 1.0, 1.0))
-        return replace(
-            candidate,
-            state="complete",
-            quality=quality,
-            quality_se=0.001,
-            reading=self.joules(params * 1e-9),
-            curve=curve,
-            planned_epochs=10,
+            tell(Progress(curve, 10, "random", Spent(1.0, 1.0)))
+        return Outcome(
+            "complete",
+            quality=Score(quality, 0.001),
+            measurement=Measurement(self.joules(params * 1e-9)),
+            training=Training(curve, 10),
         )
 
 

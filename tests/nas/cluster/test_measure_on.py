@@ -264,7 +264,7 @@ def fails_at_once(*_):
 
 
 def meeting(monkeypatch, nodes, answers):
-    """``meet`` on a cluster of ``nodes`` whose meters answer so, by what they are asked for."""
+    """Call ``find_named_meters`` on a cluster of ``nodes``, whose meters return ``answers``."""
 
     class Ray:
         def nodes(self):
@@ -278,7 +278,7 @@ def meeting(monkeypatch, nodes, answers):
             return [answers[task] for task in tasks]
 
     monkeypatch.setattr(ray_roles, "ray", Ray())
-    return ray_roles.meet(DEVICES, "cpu", "fake")
+    return ray_roles.find_named_meters(DEVICES, "cpu", "fake")
 
 
 def test_devices_are_met_before_a_search_begins(monkeypatch):

@@ -315,6 +315,8 @@ def test_a_cluster_that_dies_under_a_trial_leaves_it_unfinished(tmp_path):
     with pytest.raises(ray.exceptions.NodeDiedError):
         run_trial(config, Dying(), None, tmp_path)
     assert not (tmp_path / "0" / "result.json").exists()
+    # Ray starts by itself at some calls, and this Ray would have no token.
+    assert not ray.is_initialized()
 
 
 # What a driver leaves behind that was killed may still measure; Ctrl-C waits for nothing.
