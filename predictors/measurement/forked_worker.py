@@ -25,7 +25,7 @@ from predictors.measurement.fork_server import locked
 # Not below TMPDIR: a socket's path has at most 107 bytes.
 _FOLDER = Path("/tmp")
 # Variables that name the caller, and that nothing that is measured reads.
-_OF_THE_CALLER = ("RAY_", "PYTEST_")
+_OF_THE_CALLER = ("RAY_", "TUNE_", "SPT_NOENV", "PYTHONBREAKPOINT", "PYTEST_")
 
 
 class ForkServerLostError(RuntimeError):

@@ -2,9 +2,9 @@
 
 Run as ``python -m predictors.measurement.worker``, or forked by ``fork_server``. The first line
 on stdin is the job as JSON; every line on stdout is a JSON message with an ``event``, ``error``
-for a failure. Libraries print to stderr. The process ends with the one that started it, however that ends. ``compiling`` (with
-the number of kinds of layers) and ``compiled`` frame the compilation, whose seconds do not count
-towards the measurement's time limit.
+for a failure. Libraries print to stderr. The process ends with the one that started it, however
+that ends. ``compiling`` (with the number of kinds of layers) and ``compiled`` frame the
+compilation, whose seconds do not count towards the measurement's time limit.
 
 * ``measure``: the whole protocol under the device's lock; ``window`` messages, then ``record``.
 * ``serve``: sends ``ready``, then executes ``prepare`` and ``window`` until stdin ends, so that
