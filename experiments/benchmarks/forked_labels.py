@@ -13,8 +13,10 @@ compilers included; the server's own are charged to its first fork.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
+import time
 from collections.abc import Sequence
 from statistics import mean, median
 
@@ -96,6 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--candidates", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="begin no candidate after these minutes"
+    )
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
     sheet = Sheet(parser, arguments, "forked-labels")
@@ -106,8 +111,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     order = random.Random(arguments.seed)
+    until_s = time.monotonic() + 60 * arguments.minutes
     first, forked, fresh = [], [], []
     for architecture in candidates(arguments.candidates, arguments.seed):
+        if len(fresh) >= _LEAST and time.monotonic() > until_s:
+            break
         first.append(measure(architecture, is_forked=True))
         for is_forked in order.sample((False, True), 2):
             record = measure(architecture, is_forked=is_forked)
