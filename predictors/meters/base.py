@@ -167,6 +167,11 @@ class EnergyReading:
             raise ValueError(f"n_repeats must be >= 1, got {self.n_repeats!r}")
 
     @property
+    def device_type(self) -> str:
+        """The type of device that ran the model, as torch names it: ``cuda`` or ``cpu``."""
+        return "cuda" if self.source.startswith(_OF_CUDA) else "cpu"
+
+    @property
     def half_width(self) -> float:
         """Half-width of the 95% interval relative to ``energy_j``."""
         return (self.high_j - self.low_j) / 2 / self.energy_j
@@ -214,4 +219,6 @@ class EnergyReading:
         return cls(**values)
 
 
+# Beginnings of the sources of meters that read NVIDIA GPUs.
+_OF_CUDA = ("nvml", "zeus-gpu")
 _OPTIONAL_FIELDS = frozenset({"unit", "driver", "flags", "n_rejected", "host", "board"})
