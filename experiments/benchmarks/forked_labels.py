@@ -25,6 +25,8 @@ import numpy as np
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.tasks.registry import get_task
+from predictors.measurement.forked_worker import kept_server
+from predictors.measurement.process import worker_environment
 from predictors.measurement.protocol import get_protocol
 from predictors.measurement.quality import median_interval
 from predictors.measurement.records import EnergyRecord
@@ -76,12 +78,16 @@ def agreement(pair: str, pairs: Sequence[tuple[EnergyRecord, EnergyRecord]]) -> 
     }
 
 
+def cpu_s(record: EnergyRecord) -> float:
+    """Return the CPU seconds of a measurement; its joules are estimated by them."""
+    return record.spent_energy_j / watts_per_core()
+
+
 def spent(
     way: str, records: Sequence[EnergyRecord], fresh: Sequence[EnergyRecord]
 ) -> dict[str, object]:
     """Return the CPU seconds of ``records``, and their ratio to those of ``fresh``."""
-    seconds = [record.spent_energy_j / watts_per_core() for record in records]
-    whole = sum(record.spent_energy_j / watts_per_core() for record in fresh)
+    seconds, whole = [cpu_s(record) for record in records], sum(map(cpu_s, fresh))
     return {
         "way": way,
         "mean": mean(seconds),
@@ -89,6 +95,13 @@ def spent(
         "ratio": sum(seconds) / whole,
         "compile": median(record.compile_s for record in records),
     }
+
+
+def _line(*ways: Sequence[EnergyRecord]) -> str:
+    """Return the last label and CPU seconds of each way."""
+    return ", ".join(
+        f"{1e6 * way[-1].reading.energy_j:.3g} uJ by {cpu_s(way[-1]):.2f} s" for way in ways
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,14 +126,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     order = random.Random(arguments.seed)
     until_s = time.monotonic() + 60 * arguments.minutes
     first, forked, fresh = [], [], []
-    for architecture in candidates(arguments.candidates, arguments.seed):
-        if len(fresh) >= _LEAST and time.monotonic() > until_s:
-            break
-        first.append(measure(architecture, is_forked=True))
-        for is_forked in order.sample((False, True), 2):
-            record = measure(architecture, is_forked=is_forked)
-            (forked if is_forked else fresh).append(record)
-        print(f"{architecture.describe()}: {len(fresh)} measured", file=sys.stderr, flush=True)
+    # As the driver of a search keeps it.
+    with kept_server(worker_environment("cpu", get_protocol("quick").threads)):
+        for architecture in candidates(arguments.candidates, arguments.seed):
+            if len(fresh) >= _LEAST and time.monotonic() > until_s:
+                break
+            first.append(measure(architecture, is_forked=True))
+            for is_forked in order.sample((False, True), 2):
+                record = measure(architecture, is_forked=is_forked)
+                (forked if is_forked else fresh).append(record)
+            print(f"{architecture.describe()}: {_line(first, forked, fresh)}", file=sys.stderr)
     sheet.show(
         Table.of(
             "labels",
