@@ -27,7 +27,7 @@ Place = Path | RemotePath
 MAX_JSON_BYTES = 64 * 1024 * 1024
 
 
-def write_atomic(path: Place, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Place, write: Callable[[Path], object]) -> None:
     """Have ``write`` fill a temporary file beside ``path``, then rename it into place.
 
     For an object store the file is a local one, then uploaded. ``write`` may be called again, with
@@ -107,7 +107,7 @@ def copy_file(source: Place, target: Place) -> None:
         FileNotFoundError: there is no ``source``.
     """
     with as_local(source) as local:
-        write_atomic(target, lambda temporary: _copy(local, temporary))
+        write_atomic(target, lambda temporary: shutil.copyfile(local, temporary))
 
 
 def size_of(path: Place) -> int:
@@ -121,8 +121,12 @@ def size_of(path: Place) -> int:
 
 def write_json(path: Place, data: Any) -> None:
     """Write ``data`` as JSON, whole or not at all. NaN is refused: it is not JSON."""
-    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
-    write_atomic(path, lambda temporary: _write_text(temporary, text))
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Place, text: str) -> None:
+    """Write ``text`` in UTF-8, whole or not at all."""
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Place) -> Any:
@@ -195,7 +199,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
 
 
-def _write_once(path: Place, write: Callable[[Path], None]) -> None:
+def _write_once(path: Place, write: Callable[[Path], object]) -> None:
     if isinstance(path, RemotePath):
         with scratch("upload") as folder:
             temporary = folder / path.name
@@ -225,11 +229,3 @@ def _whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

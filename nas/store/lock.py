@@ -24,7 +24,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from nas.core.files import Place, write_atomic
+from nas.core.files import Place, write_text
 from nas.core.names import printable
 from nas.core.process_identity import ProcessIdentity
 from nas.core.remote import RemoteError
@@ -133,7 +133,7 @@ class WriterLock:
         handle = self._opened(held)
         if handle is None:
             return False
-        owner = _owner(handle)
+        owner = _parsed(self._text())
         # A mount may lock on its own machine alone: then only the heartbeat shows the holder.
         if owner is not None and _is_alive(owner) is not False and self._beats(owner):
             raise self._busy(owner)
@@ -150,7 +150,7 @@ class WriterLock:
             if not self._locked(handle.fileno(), _NO_LOCKS):
                 return None
             with suppress(FileNotFoundError):
-                if os.path.sameopenfile(handle.fileno(), _descriptor(self._path, held)):
+                if os.path.samestat(os.fstat(handle.fileno()), os.stat(self._path)):
                     return handle
             # Removed between opening and locking: what is locked is no longer the lock file.
 
@@ -229,7 +229,7 @@ class WriterLock:
         if self._handle is not None:
             _say_who(self._handle, text)
         else:
-            write_atomic(self._path, lambda temporary: _write(temporary, text))
+            write_text(self._path, text)
 
     def _is_ours(self) -> bool:
         owner = _parsed(self._text())
@@ -247,7 +247,7 @@ class WriterLock:
     def _age_s(self) -> float:
         """Seconds since the file was touched, by the clock of the storage."""
         probe = self._folder / f".{NAME}.{self.token}"
-        write_atomic(probe, lambda temporary: _write(temporary, self.token))
+        write_text(probe, self.token)
         try:
             return _modified_s(probe) - _modified_s(self._path)
         finally:
@@ -265,28 +265,14 @@ class WriterLock:
         )
 
 
-def _descriptor(path: Path, held: ExitStack) -> int:
-    return held.enter_context(path.open()).fileno()
-
-
 def _modified_s(path: Place) -> float:
     return path.stat().st_mtime if isinstance(path, Path) else path.modified_s()
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _say_who(handle: IO[str], text: str) -> None:
     handle.truncate(0)
     handle.write(text)
     handle.flush()
-
-
-def _owner(handle: IO[str]) -> dict[str, Any] | None:
-    """Who wrote the file last, ``None`` where that cannot be read."""
-    handle.seek(0)
-    return _parsed(handle.read(_MOST_CHARACTERS))
 
 
 def _parsed(text: str | None) -> dict[str, Any] | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 from search_spaces.architecture import require_positive_int
 
@@ -124,23 +123,6 @@ class TrainingConfig:
         if self.shift_pixels < 0:
             raise ValueError(f"shift_pixels must be >= 0, got {self.shift_pixels!r}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TrainingConfig:
-        """Read ``to_dict``'s form; an unknown key is a ``ValueError``."""
-        values = _known("training config", data, cls)
-        if values.get("distill") is not None:
-            values["distill"] = DistillConfig(
-                **_known("distill", values["distill"], DistillConfig)
-            )
-        if "recovery" in values:
-            known = _known("recovery", values["recovery"], RecoveryConfig)
-            values["recovery"] = RecoveryConfig(**known)
-        return cls(**values)
-
 
 @dataclass(frozen=True, slots=True)
 class SupernetRecipe:
@@ -180,18 +162,6 @@ class SupernetRecipe:
     def epochs(self, training: TrainingConfig) -> int:
         """Epochs of the supernet where its members would train by ``training``."""
         return max(1, round(self.epochs_factor * training.epochs))
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SupernetRecipe:
-        """Read what ``dataclasses.asdict`` wrote; an unknown key is a ``ValueError``."""
-        return cls(**_known("supernet recipe", data, cls))
-
-
-def _known(where: str, data: Mapping[str, Any], record: Any) -> dict[str, Any]:
-    unknown = data.keys() - {f.name for f in fields(record)}
-    if unknown:
-        raise ValueError(f"{where} has unknown key {', '.join(sorted(unknown))}")
-    return dict(data)
 
 
 def _require_positive(name: str, value: float) -> None:
