@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from nas.core.names import first_line
 from nas.core.remote import QUERIES, RemotePath
 from nas.core.retry import is_os_error, persist
 from nas.core.scratch import scratch
@@ -148,6 +149,17 @@ def read_json(path: Place) -> Any:
         raise ValueError(f"{path} must exist, and does not") from None
 
 
+def write_array(path: Place, array: Any) -> None:
+    """Write a NumPy array as ``.npy``, whole or not at all."""
+    import numpy as np
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as handle:
+            np.save(handle, array, allow_pickle=False)
+
+    write_atomic(path, write)
+
+
 def read_array(path: Path) -> Any:
     """Return the array of numbers in a ``.npy`` file of ours.
 
@@ -163,8 +175,7 @@ def read_array(path: Path) -> Any:
         raise ValueError(f"{path} must exist, and does not") from None
     except Exception as error:
         # Invalid headers raise errors of a dozen types.
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} must be a whole array of numbers: {line}") from None
+        raise ValueError(f"{path} must be a whole array of numbers: {first_line(error)}") from None
 
 
 def parse_json(text: str | bytes, what: str) -> Any:

@@ -54,14 +54,6 @@ def described(one: Versions) -> str:
     return ", ".join(f"{name} {version}" for name, version in one.items())
 
 
-def check_versions(name: str, data: object) -> None:
-    """Raise ``ValueError``, which contains ``name``, unless ``data`` is a table of texts."""
-    if not isinstance(data, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, str) for key, value in data.items()
-    ):
-        raise ValueError(f"{name} must be a table of texts, got {data!r}")
-
-
 @dataclass(frozen=True, slots=True)
 class Start:
     """The start of a driver: its time and its versions."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 
-from nas.core.recorded import Recorded
-from nas.store.remembered import is_remembered, remember
+from nas.store.recorded import Recorded, is_remembered, remember
 
 # What the address is called where a driver starts a Ray of its own.
 LOCAL = "local"

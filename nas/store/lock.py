@@ -24,8 +24,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from nas.core.every import every
 from nas.core.files import Place, write_text
 from nas.core.names import printable
+from nas.core.plain import to_plain
 from nas.core.process_identity import ProcessIdentity
 from nas.core.remote import RemoteError
 from nas.core.retry import is_os_error, persist
@@ -106,14 +108,10 @@ class WriterLock:
         with ExitStack() as held:
             if not isinstance(self._path, Path) or not self._flock(held):
                 self._claim_by_age()
-            ended = threading.Event()
-            beat = threading.Thread(target=self._beat, args=(ended,), daemon=True)
-            beat.start()
             try:
-                yield
+                with every(TOUCH_EACH_S, self._beat):
+                    yield
             finally:
-                ended.set()
-                beat.join()
                 # Whoever opens it next need not guess whether its holder is alive.
                 with suppress(OSError, RemoteError):
                     if self._is_ours():
@@ -208,15 +206,14 @@ class WriterLock:
             self._put(self._who_we_are())
         return self._text()
 
-    def _beat(self, ended: threading.Event) -> None:
-        while not ended.wait(TOUCH_EACH_S):
-            # Storage that is away for a while takes nothing from its holder, and ``check`` says
-            # it to the driver if somebody else has the lock.
-            with suppress(OSError, RemoteError), self._guard:
-                if self._is_free_again(self._text()):
-                    self._claim_again()
-                elif self._is_ours():
-                    self._touch()
+    def _beat(self) -> None:
+        # While storage is away, the lock stays this driver's; ``check`` raises where another has
+        # taken it.
+        with suppress(OSError, RemoteError), self._guard:
+            if self._is_free_again(self._text()):
+                self._claim_again()
+            elif self._is_ours():
+                self._touch()
 
     def _touch(self) -> None:
         if isinstance(self._path, Path):
@@ -255,7 +252,7 @@ class WriterLock:
 
     def _who_we_are(self) -> str:
         own = {"token": self.token, "since": self._since}
-        return json.dumps(own | ProcessIdentity.here().to_dict())
+        return json.dumps(own | to_plain(ProcessIdentity.here()))
 
     def _busy(self, owner: dict[str, Any] | None) -> RunBusyError:
         return RunBusyError(

@@ -10,11 +10,11 @@ from nas.core.files import as_written, read_json, write_json
 from nas.core.names import MOST_TEXT, check_name
 from nas.core.nearest import nearest
 from nas.core.plain import from_plain, to_plain
-from nas.core.recorded import Recorded, recorded
 from nas.core.versions import Start
 from nas.records.config import SearchConfig
 from nas.records.fingerprints import check_unchanged
 from nas.store.driver import Driver
+from nas.store.recorded import Recorded, recorded
 from nas.store.run import CONFIG, ENDED, Run
 from nas.store.storage_host import name_storage, recordable
 from nas.store.storage_url import without_password

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from nas.core.recorded import Recorded
+from nas.core.names import first_line
+from nas.store.recorded import Recorded
 from nas.store.storage_url import shown
 
 POSTGRES = frozenset({"postgresql", "postgresql+psycopg", "postgresql+psycopg2"})
@@ -160,8 +161,9 @@ def _connection_of(url: str) -> dict[str, str]:
     try:
         _, options = parsed.get_dialect()().create_connect_args(parsed)
     except (SQLAlchemyError, ImportError, ValueError, TypeError, AssertionError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StorageHostError(f"storage {shown(url)} cannot be read: {said}") from None
+        raise StorageHostError(
+            f"storage {shown(url)} cannot be read: {first_line(error)}"
+        ) from None
     return {key: str(value) for key, value in options.items() if key not in _CODE}
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nas.core.typed import require_int
 from search_spaces.architecture import require_positive_int
 
 # Source of a network's first weights, and result of quantisation-aware training; see ``fit``.
@@ -32,7 +33,6 @@ class DistillConfig:
     standardise: bool = True
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         _require_positive("distill temperature", self.temperature)
         _require_share("distill logit_weight", self.logit_weight)
         if not (math.isfinite(self.feature_weight) and self.feature_weight >= 0):
@@ -63,7 +63,6 @@ class RecoveryConfig:
     qat_threshold: float = 0.005
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         for name in ("share", "inherit_share"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and 0 < value <= 1):
@@ -105,7 +104,6 @@ class TrainingConfig:
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         require_positive_int("epochs", self.epochs)
         require_positive_int("batch_size", self.batch_size)
         for name in ("learning_rate", "gradient_clip"):
@@ -116,12 +114,9 @@ class TrainingConfig:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {value!r}")
-        if isinstance(self.shift_pixels, bool) or not isinstance(self.shift_pixels, int):
-            raise ValueError(f"shift_pixels must be an integer, got {self.shift_pixels!r}")
+        require_int("shift_pixels", self.shift_pixels, 0)
         if not isinstance(self.flip_images, bool):
             raise ValueError(f"flip_images must be true or false, got {self.flip_images!r}")
-        if self.shift_pixels < 0:
-            raise ValueError(f"shift_pixels must be >= 0, got {self.shift_pixels!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +144,6 @@ class SupernetRecipe:
     precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         for name in ("epochs_factor", "learning_rate_factor"):
             _require_positive(f"supernet {name}", getattr(self, name))
         for name in ("batch_factor", "n_random", "largest_each"):
