@@ -123,35 +123,27 @@ class TrainingConfig:
 class SupernetRecipe:
     """Differences between training a supernet and the ``TrainingConfig`` of its members.
 
-    ``epochs_factor``, ``batch_factor`` and ``learning_rate_factor`` multiply the members' values.
-    Each step trains the smallest member and ``n_random`` random ones; one of ``largest_each``
+    ``epochs_factor`` multiplies the members' epochs. Each step trains the smallest member and ``n_random`` random ones; one of ``largest_each``
     steps also the largest, which is costly. A ``front_share`` of the random ones is sampled near
     the Pareto front (see ``nas.training.members``). ``distill_weight`` is the share of the
-    largest's outputs in the others' loss, the labels have the rest. ``precision`` is that of the
-    matrix products.
+    largest's outputs in the others' loss, the labels have the rest.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
     """
 
     epochs_factor: float = 2.0
-    batch_factor: int = 1
-    learning_rate_factor: float = 1.0
     n_random: int = 3
     largest_each: int = 4
     front_share: float = 0.0
     distill_weight: float = 0.5
-    precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
-        for name in ("epochs_factor", "learning_rate_factor"):
-            _require_positive(f"supernet {name}", getattr(self, name))
-        for name in ("batch_factor", "n_random", "largest_each"):
+        _require_positive("supernet epochs_factor", self.epochs_factor)
+        for name in ("n_random", "largest_each"):
             require_positive_int(f"supernet {name}", getattr(self, name))
         for name in ("front_share", "distill_weight"):
             _require_share(f"supernet {name}", getattr(self, name))
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"supernet precision must be fp32 or bf16, got {self.precision!r}")
 
     def epochs(self, training: TrainingConfig) -> int:
         """Epochs of the supernet where its members would train by ``training``."""

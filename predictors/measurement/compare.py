@@ -37,9 +37,11 @@ class Served(Interface):
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a command."""
+        ...
 
     def receive(self) -> dict[str, Any]:
         """Receive the answer, or raise ``MeasureError``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
