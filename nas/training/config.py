@@ -124,9 +124,10 @@ class SupernetRecipe:
     """Differences between training a supernet and the ``TrainingConfig`` of its members.
 
     ``epochs_factor`` multiplies the members' epochs. Each step trains the smallest member and
-    ``n_random`` random ones; one of ``largest_each`` steps also the largest, which is costly. A ``front_share`` of the random ones is sampled near
-    the Pareto front (see ``nas.training.members``). ``distill_weight`` is the share of the
-    largest's outputs in the others' loss, the labels have the rest.
+    ``n_random`` random ones; one of ``largest_each`` steps also the largest, which is costly. A
+    ``front_share`` of the random ones is sampled near the Pareto front (see
+    ``nas.training.members``). ``distill_weight`` is the share of the largest's outputs in the
+    others' loss, the labels have the rest.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.

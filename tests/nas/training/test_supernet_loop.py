@@ -115,7 +115,6 @@ def test_draws_near_the_front_are_of_all_costs_and_of_the_better_half():
         ("largest_each", 0, "largest_each must be an integer >= 1"),
         ("front_share", 1.5, r"front_share must be in \[0, 1\]"),
         ("distill_weight", -0.1, r"distill_weight must be in \[0, 1\]"),
-        ("precision", "fp8", "precision must be fp32 or bf16, got 'fp8'"),
     ],
 )
 def test_a_recipe_names_what_is_wrong(field, value, words):
