@@ -6,6 +6,7 @@ Within ``nas.core.retry.patience``, reads and writes are retried while storage i
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from nas.core.names import first_line
@@ -118,6 +119,23 @@ def size_of(path: Place) -> int:
         FileNotFoundError: there is none.
     """
     return path.stat().st_size if isinstance(path, Path) else path.size()
+
+
+def append_whole(file: IO[bytes], data: bytes, end: int) -> None:
+    """Write ``data`` to an unbuffered file at its ``end``, all of it or nothing, and flush it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        if (file.write(data) or 0) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+        os.fsync(file.fileno())
+    except BaseException:
+        # Half a line would make the whole file unreadable.
+        with suppress(OSError):
+            file.truncate(end)
+        raise
 
 
 def write_json(path: Place, data: Any) -> None:
