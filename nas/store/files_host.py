@@ -1,4 +1,4 @@
-"""Which object store a run folder may lead to: its endpoint must be one that the user named.
+"""Object stores that a run may use: their endpoints must be ones that the user named.
 
 Requests to a store are signed with the user's credentials, and to some carry a token. A recorded
 ``files_at`` may therefore name the stores' own endpoints, or one that the user names as well: by
@@ -22,7 +22,7 @@ _REGION = re.compile(r"[A-Za-z0-9-]{1,40}")
 # The protocol, and the host with its port.
 Endpoint = tuple[str, str]
 
-# The store's own, by an encrypted connection.
+# The usual endpoint of a store, encrypted.
 _USUAL: Endpoint = ("https", "")
 _KIND = "endpoint"
 
@@ -53,7 +53,7 @@ def place_of(files_at: str) -> Place:
 
 
 def _endpoint(query: Mapping[str, str]) -> Endpoint:
-    """By which protocol a store is asked, and where: an empty text for its own place."""
+    """Return a store's protocol and host; no host means the store's usual one."""
     override = query.get("endpoint_override", "")
     scheme, slashes, rest = override.rpartition("://")
     found = scheme if slashes else query.get("scheme", "https")

@@ -1,8 +1,8 @@
 """Text from a file of a run, as distinct from what the user named, now or in an earlier search.
 
 A run folder may come from somebody else. Where the host in it would be sent a password, a token
-or code, the user must have named the host as well. Cluster addresses and endpoints that he named
-are remembered in his cache, as hashes; hosts of databases are not.
+or code, the user must have named the host as well. Cluster addresses and endpoints that the user
+named are stored in the user's cache, as hashes; hosts of databases are not.
 """
 
 from __future__ import annotations
