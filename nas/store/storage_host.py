@@ -45,7 +45,7 @@ class StorageHostError(ValueError):
 
 
 def name_storage(url: str | None) -> None:
-    """Record that the user named ``url``, whose servers may receive a password from this process."""
+    """Record that the user named ``url``: this process may send its servers a password."""
     if url is not None and not isinstance(url, Recorded) and _dialect(url) in POSTGRES:
         with suppress(ValueError):
             _named.update(_servers(_connection_of(url)))

@@ -1,8 +1,9 @@
 """Storage URLs and their passwords, which are neither printed nor written anywhere.
 
 A run folder records the URL without its password. A driver takes the password from the URL of its
-command line or from the environment (``JOULENAS_STORAGE_PASSWORD``, or what the database's own client reads, such as
-``PGPASSWORD`` and ``~/.pgpass``), so that a resumed search needs none of it on a command line.
+command line or from the environment (``JOULENAS_STORAGE_PASSWORD``, or what the database's own
+client reads, such as ``PGPASSWORD`` and ``~/.pgpass``): a resumed search needs none on its command
+line.
 """
 
 from __future__ import annotations
