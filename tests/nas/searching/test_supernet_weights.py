@@ -154,9 +154,8 @@ def test_a_candidate_has_the_quality_that_it_inherits_and_what_compression_leave
     assert {(k.precision, k.sparsity) for k in kinds} >= {("bf16", "2:4"), ("int8", "dense")}
     n_lossy = 0
     for member in members:
-        record = evaluator.evaluate(
-            candidate(member, weights="inherited", joules="predicted"), tmp_path, no_measuring
-        )
+        inherited = candidate(member, weights="inherited", joules="predicted")
+        record = evaluated(evaluator, inherited, tmp_path, no_measuring)
         supernet = rebuilt(SPACE, get_task("digits").workload(64), evaluator.weights, "cpu")
         plain = evaluate(
             extract(supernet, member).eval(), get_task("digits").split("validation"), batch_size=64
@@ -171,9 +170,8 @@ def test_a_candidate_has_the_quality_that_it_inherits_and_what_compression_leave
 
 
 def test_a_candidate_that_is_measured_leaves_no_weights_behind(made, tmp_path):
-    record = evaluator_of(made).evaluate(
-        candidate(largest(SPACE), weights="inherited"), tmp_path, measured
-    )
+    inherited = candidate(largest(SPACE), weights="inherited")
+    record = evaluated(evaluator_of(made), inherited, tmp_path, measured)
     assert record.energy_j == 1e-4 and record.measure_energy_j == 2.5
     assert list(tmp_path.iterdir()) == []
 
