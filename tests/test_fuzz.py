@@ -236,8 +236,7 @@ def whole_run(tmp_path_factory):
     (folder / "teacher" / "teacher.json").write_text(json.dumps(teacher))
     (folder / "supernet").mkdir()
     supernet = {
-        "params": 9, "epochs": 1, "largest_quality": 0.5, "smallest_quality": 0.4,
-        "energy_j": 1.0,
+        "params": 9, "epochs": 1, "energy_j": 1.0,
     }  # fmt: skip
     (folder / "supernet" / "supernet.json").write_text(json.dumps(supernet))
     (folder / "device.jsonl").write_text('{"energy_j": 1.0, "duration_s": 1.0}\n')

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from experiments.results.table import Table
 from nas.core.files import as_written, read_json, write_json
-from nas.core.typed import check_plain_fields
 
 FOLDER = Path(__file__).parent
 SCHEMA_VERSION = 1
+_PLAIN = frozenset({int, float, str, bool, NoneType})
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -35,7 +37,7 @@ class Machine:
         Raises:
             ValueError: a field is wrong.
         """
-        check_plain_fields(self)
+        _check_plain_fields(self)
         if self.cores < 1:
             raise ValueError(f"cores must be >= 1, got {self.cores}")
 
@@ -69,7 +71,7 @@ class Result:
         Raises:
             ValueError: a field is wrong; the message names it, its value and what is allowed.
         """
-        check_plain_fields(self)
+        _check_plain_fields(self)
         for name in ("theme", "hardware"):
             if not _SLUG.fullmatch(getattr(self, name)):
                 raise ValueError(
@@ -149,3 +151,15 @@ class Result:
 def kept(folder: Path = FOLDER) -> list[Result]:
     """Every result of a folder, by name."""
     return [Result.read(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _check_plain_fields(record: object) -> None:
+    """Raise ``ValueError`` for a text, number or truth value of another type than its field's."""
+    for name, hint in get_type_hints(type(record)).items():
+        types = frozenset(get_args(hint) if get_origin(hint) is UnionType else (hint,))
+        value = getattr(record, name)
+        kind = float if type(value) is int and int not in types else type(value)
+        is_finite = kind is not float or math.isfinite(value)
+        if types <= _PLAIN and (kind not in types or not is_finite):
+            allowed = " or ".join(sorted("none" if t is NoneType else t.__name__ for t in types))
+            raise ValueError(f"{name} must be {allowed}, got {value!r}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import ray
@@ -47,14 +46,9 @@ class RayBackend:
         self._held.enter_context(hear_waits(self._listener))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Disconnect, and end a local Ray."""
-        self._held.__exit__(kind, error, trace)
+        self._held.__exit__(*error)
 
     @property
     def is_asked_for_meters(self) -> bool:

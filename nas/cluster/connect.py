@@ -26,7 +26,6 @@ from search_spaces.plugins import environment
 METER_RESOURCE = "joule_meter"
 METER_SHARE = 0.5
 _CONNECT_TIMEOUT_S = 5.0
-_SHOW_ALL = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 
 
 def meter_resources(name: str | None) -> tuple[str, ...]:
@@ -79,7 +78,8 @@ def _local(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[Non
     ):
         with (
             _failing_as("Ray must be able to start on this machine"),
-            _showing_all_gpus(),
+            # Workers otherwise see GPU 0 alone, and could not train on ``cuda:1``.
+            ray_internals.environment(RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES="1"),
             interrupts.kept_from_children(),
         ):
             ray.init(
@@ -169,24 +169,6 @@ def _temporary_folder() -> Iterator[dict[str, Any]]:
         return
     with scratch("ray") as folder:
         yield ray_internals.files_in(folder)
-
-
-@contextmanager
-def _showing_all_gpus() -> Iterator[None]:
-    """Keep a Ray that starts in this context from hiding GPUs from its workers.
-
-    They see every GPU that this process sees, by the same numbers: with GPU 0 alone they could
-    not train on ``cuda:1``.
-    """
-    before = os.environ.get(_SHOW_ALL)
-    os.environ[_SHOW_ALL] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_SHOW_ALL]
-        else:
-            os.environ[_SHOW_ALL] = before
 
 
 def _options(code: Sequence[str] = ()) -> dict[str, Any]:

@@ -5,7 +5,6 @@ It needs neither a disk, which may be what is full, nor another process.
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 import ray
 
 from nas.cluster import ray_internals
+from nas.core.every import every
 from nas.core.retry import Tell
 from nas.searching.controller.session import Listener
 
@@ -41,25 +41,18 @@ def hear_waits(listener: Listener | None) -> Iterator[None]:
     if listener is None:
         yield
         return
-    ended = threading.Event()
 
     def hear() -> None:
-        while not ended.wait(_LOOK_S):
-            reasons: list[str] = []
-            # Where the head is away, the search itself reports it, or it is back the next time.
-            with suppress(Exception):
-                if ray.is_initialized():
-                    reasons = ray_internals.take_texts(_PREFIX, _namespace())
-            for reason in reasons:
-                listener.on_wait(reason)
+        reasons: list[str] = []
+        # Where the head is away, the search itself reports it, or it is back the next time.
+        with suppress(Exception):
+            if ray.is_initialized():
+                reasons = ray_internals.take_texts(_PREFIX, _namespace())
+        for reason in reasons:
+            listener.on_wait(reason)
 
-    hearer = threading.Thread(target=hear, daemon=True)
-    hearer.start()
-    try:
+    with every(_LOOK_S, hear):
         yield
-    finally:
-        ended.set()
-        hearer.join()
 
 
 def _namespace() -> str:

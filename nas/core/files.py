@@ -6,6 +6,7 @@ Within ``nas.core.retry.patience``, reads and writes are retried while storage i
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,9 +15,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
+from nas.core.names import first_line
 from nas.core.remote import QUERIES, RemotePath
 from nas.core.retry import is_os_error, persist
 from nas.core.scratch import scratch
@@ -27,7 +29,7 @@ Place = Path | RemotePath
 MAX_JSON_BYTES = 64 * 1024 * 1024
 
 
-def write_atomic(path: Place, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Place, write: Callable[[Path], object]) -> None:
     """Have ``write`` fill a temporary file beside ``path``, then rename it into place.
 
     For an object store the file is a local one, then uploaded. ``write`` may be called again, with
@@ -107,7 +109,7 @@ def copy_file(source: Place, target: Place) -> None:
         FileNotFoundError: there is no ``source``.
     """
     with as_local(source) as local:
-        write_atomic(target, lambda temporary: _copy(local, temporary))
+        write_atomic(target, lambda temporary: shutil.copyfile(local, temporary))
 
 
 def size_of(path: Place) -> int:
@@ -119,10 +121,31 @@ def size_of(path: Place) -> int:
     return path.stat().st_size if isinstance(path, Path) else path.size()
 
 
+def append_whole(file: IO[bytes], data: bytes, end: int) -> None:
+    """Write ``data`` to an unbuffered file at its ``end``, all of it or nothing, and flush it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        if (file.write(data) or 0) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+        os.fsync(file.fileno())
+    except BaseException:
+        # Half a line would make the whole file unreadable.
+        with suppress(OSError):
+            file.truncate(end)
+        raise
+
+
 def write_json(path: Place, data: Any) -> None:
     """Write ``data`` as JSON, whole or not at all. NaN is refused: it is not JSON."""
-    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
-    write_atomic(path, lambda temporary: _write_text(temporary, text))
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Place, text: str) -> None:
+    """Write ``text`` in UTF-8, whole or not at all."""
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Place) -> Any:
@@ -144,6 +167,17 @@ def read_json(path: Place) -> Any:
         raise ValueError(f"{path} must exist, and does not") from None
 
 
+def write_array(path: Place, array: Any) -> None:
+    """Write a NumPy array as ``.npy``, whole or not at all."""
+    import numpy as np
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as handle:
+            np.save(handle, array, allow_pickle=False)
+
+    write_atomic(path, write)
+
+
 def read_array(path: Path) -> Any:
     """Return the array of numbers in a ``.npy`` file of ours.
 
@@ -159,8 +193,7 @@ def read_array(path: Path) -> Any:
         raise ValueError(f"{path} must exist, and does not") from None
     except Exception as error:
         # Invalid headers raise errors of a dozen types.
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} must be a whole array of numbers: {line}") from None
+        raise ValueError(f"{path} must be a whole array of numbers: {first_line(error)}") from None
 
 
 def parse_json(text: str | bytes, what: str) -> Any:
@@ -195,7 +228,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
 
 
-def _write_once(path: Place, write: Callable[[Path], None]) -> None:
+def _write_once(path: Place, write: Callable[[Path], object]) -> None:
     if isinstance(path, RemotePath):
         with scratch("upload") as folder:
             temporary = folder / path.name
@@ -225,11 +258,3 @@ def _whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

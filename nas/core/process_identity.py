@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from nas.core.plain import from_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +35,13 @@ class ProcessIdentity:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ProcessIdentity:
-        """Read ``to_dict``'s form out of ``data``, which may have other keys.
+        """Read the fields out of ``data``, which may have other keys.
 
         Raises:
             ValueError: a value has another type.
         """
-        values = {f.name: data.get(f.name) for f in fields(cls)}
-        kinds: dict[str, tuple[type, ...]] = {"pid": (int,), "host": (str,)}
-        texts = {name: (str, type(None)) for name in ("boot", "namespace")}
-        for name, allowed in (kinds | texts | {"started": (int, type(None))}).items():
-            if isinstance(values[name], bool) or not isinstance(values[name], allowed):
-                raise ValueError(f"{name} of a process must be as written, got {values[name]!r}")
-        return cls(**values)  # type: ignore[arg-type]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return asdict(self)
+        own = {field.name: data.get(field.name) for field in fields(cls)}
+        return from_plain(cls, own, "process")
 
     @property
     def is_of_this_kernel(self) -> bool:

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from nas.core.names import first_line
+
 T = TypeVar("T")
 
 VARIABLE = "JOULENAS_PATIENCE_S"
@@ -195,13 +197,6 @@ def _again(
             error = again
 
 
-def tell_of_wait(reason: str) -> None:
-    """Call the ``tell`` of this context's ``patience``, if there is one."""
-    current = _current.get()
-    if current is not None and current.tell is not None:
-        current.tell(reason)
-
-
 def is_of_storage(error: BaseException, folder: Path | None = None) -> bool:
     """Return whether storage caused ``error``, or an error that it was raised from.
 
@@ -271,8 +266,7 @@ def as_away(error: BaseException, place: object = None) -> StorageAwayError:
 def in_words(error: BaseException, place: object = None) -> str:
     """Return ``error`` in one line, without its number."""
     number = _number_of(error)
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    words = lines[0] if number is None else _words(error, number)
+    words = first_line(error) if number is None else _words(error, number)
     where = getattr(error, "filename", None) if place is None else place
     return words if where is None else f"{words} ({where})"
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from nas.core.plain import to_plain
 from nas.core.process_identity import ProcessIdentity
 
 _PREFIX = "joulenas-"
@@ -36,7 +37,7 @@ def scratch(purpose: str) -> Iterator[Path]:
         with (folder / _OWNER).open("x") as owner:
             with suppress(OSError):
                 fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            owner.write(json.dumps(ProcessIdentity.here().to_dict()))
+            owner.write(json.dumps(to_plain(ProcessIdentity.here())))
             owner.flush()
             yield folder
     finally:

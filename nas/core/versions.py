@@ -8,7 +8,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 _PACKAGES = ("joulenas", "torch", "torchao", "optuna", "ray", "numpy")
 
@@ -55,14 +54,6 @@ def described(one: Versions) -> str:
     return ", ".join(f"{name} {version}" for name, version in one.items())
 
 
-def check_versions(name: str, data: object) -> None:
-    """Raise ``ValueError``, which contains ``name``, unless ``data`` is a table of texts."""
-    if not isinstance(data, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, str) for key, value in data.items()
-    ):
-        raise ValueError(f"{name} must be a table of texts, got {data!r}")
-
-
 @dataclass(frozen=True, slots=True)
 class Start:
     """The start of a driver: its time and its versions."""
@@ -75,16 +66,6 @@ class Start:
         """Return the start of this driver."""
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         return cls(started, versions())
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Start:
-        """Read the form of ``dataclasses.asdict``; raise ``ValueError`` for any other."""
-        if not isinstance(data, dict) or data.keys() != {"started", "versions"}:
-            raise ValueError("starts must each have exactly the keys started, versions")
-        if not isinstance(data["started"], str):
-            raise ValueError(f"started must be a text, got {data['started']!r}")
-        check_versions("versions", data["versions"])
-        return cls(**data)
 
 
 def of_all(starts: Sequence[Start]) -> dict[str, str]:

@@ -46,7 +46,6 @@ class Measure(Protocol):
         Raises:
             MeasureError: no trustworthy figure could be had.
         """
-        ...
 
 
 class Evaluator(Protocol):
@@ -60,7 +59,6 @@ class Evaluator(Protocol):
         ``tell`` receives its progress at each rung, where the search stops trials early. Any
         exception fails the trial; the search goes on.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +78,6 @@ class TrainingEvaluator:
     energy_share: Callable[[], float] = whole_device
 
     def evaluate(
-        self, candidate: Candidate, folder: Place, measure: Measure, tell: Tell | None = None
-    ) -> Outcome:
-        """See ``Evaluator.evaluate``."""
-        return self.train(candidate, folder, measure, tell)
-
-    def train(
         self,
         candidate: Candidate,
         folder: Place,
@@ -93,7 +85,7 @@ class TrainingEvaluator:
         tell: Tell | None = None,
         initial: Transformer | None = None,
     ) -> Outcome:
-        """Evaluate ``candidate``, starting from the weights of ``initial`` where there is one."""
+        """See ``Evaluator``; training starts from the weights of ``initial`` if there are any."""
         # Imported here: the driver process, which only ships this object, stays light.
         import torch
 

@@ -54,11 +54,9 @@ class Executor(Protocol):
     @property
     def slots(self) -> int:
         """Candidates that are evaluated at a time, >= 1."""
-        ...
 
     def submit(self, candidate: Candidate) -> None:
         """Evaluate ``candidate``, which ``wait`` returns once."""
-        ...
 
     def wait(self, judge: Judge) -> Ended | Stopped | Lost:
         """Wait until a submitted candidate is done, or several are lost.
@@ -70,11 +68,9 @@ class Executor(Protocol):
             AwayError: storage was away for too long; so is it.
             Exception: where candidates are evaluated nothing works.
         """
-        ...
 
     def close(self) -> None:
         """End; candidates that are being evaluated stay unfinished."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +93,6 @@ class Backend(AbstractContextManager["Backend"], Protocol):
     @property
     def is_asked_for_meters(self) -> bool:
         """Whether the context must be entered before ``find_meter`` and ``find_meters``."""
-        ...
 
     def find_meter(self, device: str, meter: str | None) -> MeterFound:
         """Return the meter of ``device``.
@@ -105,7 +100,6 @@ class Backend(AbstractContextManager["Backend"], Protocol):
         Raises:
             MeterError: no meter can measure it.
         """
-        ...
 
     def find_meters(
         self, devices: Sequence[MeasuredDevice], device: str, meter: str | None
@@ -115,11 +109,9 @@ class Backend(AbstractContextManager["Backend"], Protocol):
         Raises:
             MeterError: no meter can measure one of them.
         """
-        ...
 
     def check_paths(self, config: SearchConfig, files: Iterable[Path], folder: Path) -> None:
         """Raise an error unless workers see the same files as this process."""
-        ...
 
     def run(
         self,
@@ -132,12 +124,9 @@ class Backend(AbstractContextManager["Backend"], Protocol):
         Raises:
             Exception: what ``function`` raised, or that its worker died.
         """
-        ...
 
     def energy_share(self) -> Callable[[], float]:
         """Return what gives, where a candidate trains, its part of the device's joules."""
-        ...
 
     def executor(self, evaluator: Evaluator, folder: Place, measuring: Measuring) -> Executor:
         """Return an executor whose trials have their folders in ``folder``."""
-        ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from nas.core.names import first_line
 from nas.records.candidate import Outcome
 from nas.records.spent import Spent
 from predictors.measurement.records import EnergyRecord
@@ -28,8 +29,7 @@ class FurtherReadings:
 
     def add_failure(self, name: str, error: BaseException) -> None:
         """Keep the first line of ``error``, which is no failure of the trial."""
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        self.unmeasured[name] = lines[0]
+        self.unmeasured[name] = first_line(error)
 
     def added_to(self, outcome: Outcome) -> Outcome:
         """Return ``outcome`` with these readings and their cost."""

@@ -84,7 +84,7 @@ class SupernetEvaluator:
 
         with DeviceLock(self.trainer.lock_folder, self.trainer.config.device).shared():
             initial = extract(self._supernet(), candidate.architecture)
-        return self.trainer.train(candidate, folder, measure, None, initial)
+        return self.trainer.evaluate(candidate, folder, measure, None, initial)
 
     def _supernet(self) -> Supernet:
         from nas.tasks.registry import get_task

@@ -29,7 +29,7 @@ from nas.records.trained_once import (
     read_supernet,
     write_record,
 )
-from search_spaces.space.sampling import largest, smallest
+from search_spaces.space.sampling import largest
 
 if TYPE_CHECKING:
     from search_spaces.architecture import Architecture
@@ -39,15 +39,6 @@ if TYPE_CHECKING:
 
 _WEIGHTS = "supernet.safetensors"
 _PROGRESS, _LOOP, _TEACHER = "progress.json", "loop.safetensors", "teacher"
-
-
-def read_progress(folder: Place) -> tuple[int, int] | None:
-    """The epoch that the supernet's training is at and how many there are."""
-    path = folder / _PROGRESS
-    if not path.is_file():
-        return None
-    data = read_json(path)
-    return int(data["epoch"]), int(data["epochs"])
 
 
 def teacher_of(folder: Place) -> Place:
@@ -109,16 +100,11 @@ def prepare_supernet(config: EvaluationConfig, folder: Place, lock_folder: Path 
         )
         save_weights(supernet, folder / _WEIGHTS)
         with lock.shared():
-            qualities = [
-                _quality(supernet, member(config.space), config) for member in (largest, smallest)
-            ]
-            _keep_teacher(supernet, config, teacher_of(folder), qualities[0])
+            _keep_teacher(supernet, config, teacher_of(folder))
         energy_j = spent_j()
     record = SupernetRecord(
         params=sum(parameter.numel() for parameter in supernet.parameters()),
         epochs=epochs,
-        largest_quality=qualities[0],
-        smallest_quality=qualities[1],
         energy_j=energy_j,
     )
     write_json(folder / SUPERNET_FILE, to_plain(record))
@@ -147,9 +133,7 @@ def _quality(supernet: Supernet, architecture: Architecture, config: EvaluationC
     ).value
 
 
-def _keep_teacher(
-    supernet: Supernet, config: EvaluationConfig, folder: Place, quality: float
-) -> None:
+def _keep_teacher(supernet: Supernet, config: EvaluationConfig, folder: Place) -> None:
     """Write the largest member as a teacher, unless finalists learn from another one."""
     from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
     from search_spaces.cost.counting import count
@@ -169,7 +153,7 @@ def _keep_teacher(
             source="supernet",
             architecture=architecture,
             params=count(architecture, supernet.workload).params,
-            quality=quality,
+            quality=_quality(supernet, architecture, config),
             train_energy_j=None,
             outputs_energy_j=0.0,
             tabulated=tabulated,

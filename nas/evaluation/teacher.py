@@ -57,7 +57,7 @@ def check_artifact(folder: Path, workload: Workload) -> Network:
 
 
 def read_progress(folder: Place) -> tuple[int, int] | None:
-    """The epoch that the teacher's training is at and how many there are."""
+    """Return the epoch of a teacher's or supernet's training, and their number."""
     path = folder / _PROGRESS
     if not path.is_file():
         return None

@@ -173,12 +173,9 @@ class Artifact:
         return self._of_each(prompt, lambda batch: [written(text) for text in batch])
 
     def _called(self, inputs_N: NDArray[Any]) -> Tensor:
-        """Return the outputs of up to a batch, padded: compiled networks take exact batches."""
         import torch
 
-        batch = torch.from_numpy(inputs_N)
-        filler = batch[:1].expand(self.workload.batch_size - len(batch), *batch.shape[1:])
-        return self.call(torch.cat([batch, filler]).to(self.device))[: len(batch)]
+        return self.call(torch.from_numpy(inputs_N).to(self.device))
 
     def _of_each(
         self,
@@ -202,21 +199,15 @@ class Artifact:
         return [result for batch in batches for result in function(batch)]
 
 
-def load_artifact(
-    folder: str | Path, *, device: str = "cpu", compiled: bool = False, small: bool = False
-) -> Artifact:
-    """Load an artifact to run it.
+def load_artifact(folder: str | Path, *, device: str = "cpu", small: bool = False) -> Artifact:
+    """Load an artifact to run it op by op, for any batch size.
 
-    With ``compiled`` it runs as it was measured, for batches of exactly the workload's shape;
-    otherwise op by op, for any batch size. With ``small`` only the compressed file is read, with
-    bit-identical outputs.
+    With ``small`` only the compressed file is read, with bit-identical outputs.
 
     Raises:
         ValueError: the folder is not an artifact, or a file in it is corrupt.
     """
-    import torch
-
-    from search_spaces.compression.apply import compress, prepare_for_inference, run_eagerly
+    from search_spaces.compression.apply import compress, run_eagerly
     from search_spaces.compression.store import load_compressed
 
     folder = Path(folder)
@@ -228,19 +219,11 @@ def load_artifact(
         compressed = load_compressed(architecture, workload, folder / COMPRESSED, device=device)
     else:
         compressed = compress(load_any_network(folder).to(device), architecture)
-    if compiled:
-        shape = (workload.batch_size, *workload.input_shape)
-        example = torch.zeros(
-            shape, device=device, dtype=None if workload.is_image else torch.int64
-        )
-        runner = prepare_for_inference(compressed, architecture, example)
-    else:
-        runner = run_eagerly(compressed)
     labels = _read_labels(folder, workload)
     return Artifact(
         architecture,
         workload,
-        runner.call,
+        run_eagerly(compressed).call,
         device,
         None if labels is None else tuple(labels["labels"]),
         _read_encoder(folder, workload, 0 if labels is None else labels.get("shift", 0)),

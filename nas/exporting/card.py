@@ -79,7 +79,7 @@ def make_card(
             "measured_by": dict(record.measured_by),
         },
         "verified": verification.to_dict() | {"versions": versions()},
-        "training": run.config.training.to_dict(),
+        "training": to_plain(run.config.training),
         "train_energy_j": record.train_energy_j,
         "start": record.start,
         "qat": record.qat,

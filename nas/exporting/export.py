@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.core.files import as_local, read_array, write_json
+from nas.core.names import first_line
 from nas.exporting.artifact import CARD, CHECK, COMPRESSED, README, ExportError, load_artifact
 from nas.exporting.card import make_card, render_model_card, render_readme
 from nas.exporting.formats.base import ExportFormat
@@ -125,8 +126,9 @@ def _write_format(each: ExportFormat, folder: Path, conditions: Conditions) -> d
         facts = each.write(folder)
     except Exception as error:
         # Exporters raise many types, whose messages do not name the format.
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"format {each.name} could not be written: {cause}") from error
+        raise ExportError(
+            f"format {each.name} could not be written: {first_line(error)}"
+        ) from error
     _, workload = read_description(folder)
     return {
         "title": each.title,

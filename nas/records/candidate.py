@@ -9,7 +9,8 @@ from typing import Literal, get_args
 
 from nas.core.estimate import Estimate, Score
 from nas.core.names import printable
-from nas.core.versions import Versions, check_versions
+from nas.core.typed import require_int
+from nas.core.versions import Versions
 from nas.records.rungs import RungPoint
 from nas.records.spent import Spent
 from nas.training.config import Qat, Start
@@ -51,10 +52,8 @@ class Candidate:
 
     def __post_init__(self) -> None:
         """Check what names folders, and the choices."""
-        for name in ("number", "replica"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} must be an integer >= 0, got {value!r}")
+        require_int("number", self.number, 0)
+        require_int("replica", self.replica, 0)
         _check_choice("weights", self.weights, get_args(Weights))
         _check_choice("joules", self.joules, get_args(Joules))
 
@@ -75,11 +74,6 @@ class Training:
     qat: Qat = "not needed"
     versions: tuple[Versions, ...] = field(default=(), hash=False)
 
-    def __post_init__(self) -> None:
-        """Check the versions."""
-        for one in self.versions:
-            check_versions("versions", one)
-
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -94,11 +88,6 @@ class Measurement:
     readings: Mapping[str, EnergyReading] = field(default_factory=dict, hash=False)
     unmeasured: Mapping[str, str] = field(default_factory=dict, hash=False)
     versions: Versions = field(default_factory=dict, hash=False)
-
-    def __post_init__(self) -> None:
-        """Check the texts."""
-        check_versions("unmeasured", self.unmeasured)
-        check_versions("versions", self.versions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from nas.core.files import place_at
 from nas.core.nearest import did_you_mean
 from nas.core.plain import from_plain, to_plain
+from nas.core.typed import require_int
 from nas.records.device_names import MeasuredDevice
 from nas.records.goals import Cost, Goals, read_limits
 from nas.records.rungs import HalvingConfig
@@ -42,7 +43,6 @@ class GateConfig:
     startup_trials: int = 10
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         if not 0 < self.confidence < 1:
             raise ValueError(f"gate confidence must be in (0, 1), got {self.confidence!r}")
         if not 0 <= self.audit_share <= 1:
@@ -110,13 +110,10 @@ class SearchConfig:
     files_at: str | None = None
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         require_positive_int("trials", self.trials)
         require_positive_int("batch_size", self.batch_size)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed must be an integer >= 0, got {self.seed!r}")
-        if isinstance(self.refine, bool) or not isinstance(self.refine, int) or self.refine < 0:
-            raise ValueError(f"refine must be an integer >= 0, got {self.refine!r}")
+        require_int("seed", self.seed, 0)
+        require_int("refine", self.refine, 0)
         if self.sampler not in SAMPLERS:
             raise ValueError(
                 f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}"

@@ -31,7 +31,6 @@ class MeasuredDevice:
     meter: str | None = None
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ValueError(
                 "measure_on must name a device by at most 64 letters, digits, dots, hyphens and "

@@ -67,7 +67,6 @@ class Goals:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         for cost in self.costs:
             if cost not in COSTS:
                 raise ValueError(

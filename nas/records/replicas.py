@@ -22,7 +22,7 @@ from nas.core.files import (
     copy_file,
     read_array,
     read_json,
-    write_atomic,
+    write_array,
     write_json,
 )
 from nas.records.spent import Spent, spent_in
@@ -42,13 +42,8 @@ def replica_folder(trial_folder: Place, replica: int) -> Place:
 
 def save_scores(folder: Place, scores_N: NDArray[np.float32]) -> None:
     """Keep the score of each validation sample, in the split's order."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as handle:
-            np.save(handle, scores_N, allow_pickle=False)
-
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / SCORES, write)
+    write_array(folder / SCORES, scores_N)
 
 
 def replicas_of(trial_folder: Path) -> list[Trial]:

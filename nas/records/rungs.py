@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nas.core.typed import require_int
 from nas.records.spent import Spent
 from nas.training.config import Start
 from search_spaces.architecture import require_positive_int
@@ -26,11 +27,8 @@ class HalvingConfig:
     startup_trials: int = 2
 
     def __post_init__(self) -> None:
-        """Validate every field."""
-        for name, least in (("eta", 2), ("startup_trials", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"halving {name} must be an integer >= {least}, got {value!r}")
+        require_int("halving eta", self.eta, 2)
+        require_int("halving startup_trials", self.startup_trials, 0)
         require_positive_int("halving min_epochs", self.min_epochs)
 
     @classmethod
@@ -57,7 +55,6 @@ class RungPoint:
     standard_error: float
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         require_positive_int("curve epoch", self.epoch)
         if not 0 <= self.quality <= 1:
             raise ValueError(f"curve quality must be in [0, 1], got {self.quality!r}")

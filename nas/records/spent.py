@@ -6,14 +6,14 @@ updates a file beside the trained weights every few seconds, with the sum over a
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
+from nas.core.every import every
 from nas.core.files import Place, read_json, write_json
 from nas.core.plain import from_plain, to_plain
 from nas.core.remote import RemoteError
@@ -72,27 +72,20 @@ class Spending:
         self._folder = folder
         self._span = EnergySpan(device, share)
         self._started_s = time.perf_counter()
-        self._ended = threading.Event()
-        self._each_s = EACH_S if isinstance(folder, Path) else REMOTE_EACH_S
-        self._thread = threading.Thread(target=self._run, name="joulenas-spending", daemon=True)
+        interval_s = EACH_S if isinstance(folder, Path) else REMOTE_EACH_S
+        self._updates = every(interval_s, lambda: self._write(self._span.lap()))
 
     def __enter__(self) -> Spending:
         """Start to record."""
         self._span.__enter__()
         self._write(0.0)
-        self._thread.start()
+        self._updates.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Write the last entry, whatever ended the attempt."""
-        self._ended.set()
-        self._thread.join()
-        self._span.__exit__(kind, error, trace)
+        self._updates.__exit__(*error)
+        self._span.__exit__(*error)
         self._write(self._span.energy_j)
 
     def total(self, energy_j: float | None, measure_energy_j: float | None = None) -> Spent:
@@ -103,10 +96,6 @@ class Spending:
             None if energy_j is None or earlier_j is None else earlier_j + energy_j,
             measure_energy_j,
         )
-
-    def _run(self) -> None:
-        while not self._ended.wait(self._each_s):
-            self._write(self._span.lap())
 
     def _write(self, energy_j: float | None) -> None:
         # Training goes on where an entry finds no room: the next one contains it as well.

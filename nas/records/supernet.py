@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.core.typed import require_int
 from nas.pareto.dominance import non_dominated_mask
 from nas.records.candidate import Joules
 from nas.records.trial import Trial
@@ -50,13 +51,9 @@ class SupernetConfig:
     finish_share: float = 0.25
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         for name in ("measure_first", "measure_each", "finalists"):
             require_positive_int(f"supernet {name}", getattr(self, name))
-        if isinstance(self.controls, bool) or not isinstance(self.controls, int):
-            raise ValueError(f"supernet controls must be an integer, got {self.controls!r}")
-        if self.controls < 0:
-            raise ValueError(f"supernet controls must be >= 0, got {self.controls!r}")
+        require_int("supernet controls", self.controls, 0)
         if not (math.isfinite(self.measure_width) and self.measure_width > 1):
             raise ValueError(f"supernet measure_width must be > 1, got {self.measure_width!r}")
         if not 0 < self.finish_share <= 1:

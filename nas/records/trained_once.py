@@ -56,15 +56,12 @@ def write_record(folder: Place, record: TeacherRecord) -> None:
 class SupernetRecord:
     """A run's supernet and its cost.
 
-    Qualities are of its largest and smallest members on the validation split, in fp32.
     ``energy_j`` is of all of its training, interrupted parts and the largest member's outputs
     included; ``None`` where that cannot be known.
     """
 
     params: int
     epochs: int
-    largest_quality: float
-    smallest_quality: float
     energy_j: float | None
 
 

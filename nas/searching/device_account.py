@@ -7,15 +7,14 @@ the device's own counter, which the driver reads each time a trial ends and appe
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from nas.core.files import append_whole
 from nas.core.retry import is_os_error, persist
 from nas.store.cluster_address import LOCAL
 from predictors.meters.base import Meter, MeterError
@@ -120,15 +119,7 @@ class DeviceAccount:
 
     def _append_once(self, data: bytes) -> None:
         with self._path.open("ab", buffering=0) as handle:
-            start = handle.seek(0, os.SEEK_END)
-            try:
-                if handle.write(data) < len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-            except BaseException:
-                # It is tried again: half a line would make the whole account unreadable.
-                with suppress(OSError):
-                    handle.truncate(start)
-                raise
+            append_whole(handle, data, handle.seek(0, os.SEEK_END))
 
 
 def device_energy_j(path: Path) -> float | None:

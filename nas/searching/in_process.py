@@ -8,16 +8,14 @@ that runs out of memory may.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from nas.core import interrupts
+from nas.core.every import every
 from nas.core.files import Place, as_local
 from nas.core.retry import AwayError, Tell, naming_storage, patience
 from nas.core.time_limit import check_time, time_left_s, time_limit
@@ -31,6 +29,7 @@ from nas.records.device_names import MeasuredDevice, MeterFound, find_meter
 from nas.records.rungs import Progress
 from nas.searching.controller.attempts import ATTEMPTS
 from nas.searching.controller.session import Listener
+from nas.searching.writing import storage_waits
 from nas.store.driver import Driver
 from predictors.measurement.accounting import whole_device
 from predictors.measurement.process import MeasureInterrupted, MeasureTimeout
@@ -44,7 +43,7 @@ from search_spaces.workload import Workload
 _LOOK_S = 0.5
 
 
-class InProcessBackend:
+class InProcessBackend(AbstractContextManager["InProcessBackend"]):
     """This process, in which nothing has to be started."""
 
     is_asked_for_meters = False
@@ -53,16 +52,7 @@ class InProcessBackend:
         """``listener`` is told what is waited for."""
         self._driver, self._listener = driver, listener
 
-    def __enter__(self) -> Self:
-        """Nothing to start."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Nothing to end."""
 
     def find_meter(self, device: str, meter: str | None) -> MeterFound:
@@ -89,7 +79,7 @@ class InProcessBackend:
     ) -> None:
         """See ``Backend``; ``while_waiting`` is called in a thread of its own."""
         with (
-            _each(_LOOK_S, while_waiting),
+            every(_LOOK_S, while_waiting),
             _threads_restored(),
             naming_storage(),
             patience(self._waits("training")),
@@ -105,10 +95,7 @@ class InProcessBackend:
         return InProcessExecutor(evaluator, folder, measuring, self._driver, self._waits)
 
     def _waits(self, what: str) -> Tell | None:
-        listener = self._listener
-        if listener is None:
-            return None
-        return lambda reason: listener.on_wait(f"{what} waits for storage: {reason}")
+        return storage_waits(self._listener, what)
 
 
 class InProcessExecutor:
@@ -254,24 +241,6 @@ class _Measures:
     def added_to(self, outcome: Outcome) -> Outcome:
         """Return ``outcome`` with the readings of further devices, and their cost."""
         return self._beside.added_to(outcome)
-
-
-@contextmanager
-def _each(seconds: float, function: Callable[[], None]) -> Iterator[None]:
-    """Call ``function`` at this interval while the context lasts, in a thread of its own."""
-    is_over = threading.Event()
-
-    def run() -> None:
-        while not is_over.wait(seconds):
-            function()
-
-    thread = threading.Thread(target=run, name="joulenas-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
 
 
 @contextmanager

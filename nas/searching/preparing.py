@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.core.files import Place, copy_file, write_atomic
+from nas.core.files import Place, copy_file, write_array
+from nas.core.names import first_line
 from nas.core.retry import AwayError
 from nas.evaluation.executor import Backend
 from nas.evaluation.supernet_weights import prepare_supernet
-from nas.evaluation.supernet_weights import read_progress as read_supernet_progress
 from nas.evaluation.teacher import TeacherError, is_ready, prepare_teacher, read_progress
 from nas.records.config import EvaluationConfig, SearchConfig
 from nas.searching.controller.sampler_by_name import BaseSampler
@@ -91,31 +91,18 @@ def _share_inputs(run: Run) -> None:
 def make_teacher(run: Run, config: EvaluationConfig, backend: Backend, listener: Listener) -> None:
     """Train the run's teacher, unless it is ready."""
     folder = run.teacher_folder.resolve()
-    if is_ready(folder):
-        return
-
-    def look() -> None:
-        progress = read_progress(folder)
-        if progress is not None:
-            listener.on_teacher(*progress)
-
-    _train("teacher", prepare_teacher, config, folder, backend, look)
+    if not is_ready(folder):
+        tell = listener.on_teacher
+        _train("teacher", prepare_teacher, config, folder, backend, tell)
 
 
 def make_supernet(
     run: Run, config: EvaluationConfig, backend: Backend, listener: Listener
 ) -> None:
     """Train the run's supernet, unless it is ready; an interrupted training resumes."""
-    if run.supernet() is not None:
-        return
-    folder = run.supernet_folder.resolve()
-
-    def look() -> None:
-        progress = read_supernet_progress(folder)
-        if progress is not None:
-            listener.on_supernet(*progress)
-
-    _train("supernet", prepare_supernet, config, folder, backend, look)
+    if run.supernet() is None:
+        folder, tell = run.supernet_folder.resolve(), listener.on_supernet
+        _train("supernet", prepare_supernet, config, folder, backend, tell)
 
 
 def _train(
@@ -124,26 +111,24 @@ def _train(
     config: EvaluationConfig,
     folder: Place,
     backend: Backend,
-    look: Callable[[], None],
+    tell: Callable[[int, int], None],
 ) -> None:
+    def look() -> None:
+        progress = read_progress(folder)
+        if progress is not None:
+            tell(*progress)
+
     try:
         # Each machine has its own folder of locks, whatever this one's is called.
         backend.run(prepare, config, folder, None, while_waiting=look)
     except AwayError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise TeacherError(f"the {what} could not be trained: {lines[0]}") from error
+        raise TeacherError(f"the {what} could not be trained: {first_line(error)}") from error
 
 
 def _save_inputs(task: Task, config: SearchConfig, path: Path) -> None:
     """Save one batch of real training inputs: constant inputs would change the power drawn."""
     inputs = task.split("train").inputs
     # Smaller training splits than the batch are repeated to fill it.
-    batch = np.resize(inputs, (config.batch_size, *inputs.shape[1:]))
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as handle:
-            np.save(handle, batch, allow_pickle=False)
-
-    write_atomic(path, write)
+    write_array(path, np.resize(inputs, (config.batch_size, *inputs.shape[1:])))

@@ -35,11 +35,13 @@ def checks_of(run: Run, lock: WriterLock, held: ExitStack) -> Callable[[], None]
     return check
 
 
-def storage_waits(listener: Listener | None) -> Callable[[str], None] | None:
-    """Return what reports to ``listener`` why storage is waited for."""
+def storage_waits(
+    listener: Listener | None, what: str = "the search"
+) -> Callable[[str], None] | None:
+    """Return a function that reports to ``listener`` why ``what`` waits for storage."""
     if listener is None:
         return None
-    return lambda reason: listener.on_wait(f"the search waits for storage: {reason}")
+    return lambda reason: listener.on_wait(f"{what} waits for storage: {reason}")
 
 
 @contextmanager

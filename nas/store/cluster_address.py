@@ -1,6 +1,6 @@
-"""Which Ray cluster a run folder may lead to: one that this user named before.
+"""Ray clusters that a run may use: ones that this user named.
 
-Whoever answers at a cluster's address is sent our code and may run any here. An address in
+The process at a cluster's address is sent our code and may run any code here. An address in
 ``run.json`` is therefore connected to only where ``--address`` named it on this machine, now or
 for an earlier search, or ``RAY_ADDRESS`` names it. A token is shown only to one that is named now.
 """
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 
-from nas.core.recorded import Recorded
-from nas.store.remembered import is_remembered, remember
+from nas.store.recorded import Recorded, is_remembered, remember
 
 # What the address is called where a driver starts a Ray of its own.
 LOCAL = "local"

@@ -19,8 +19,9 @@ from optuna.trial import TrialState
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from nas.core.recorded import Recorded
+from nas.core import names
 from nas.core.retry import is_passing_os_error, persist
+from nas.store.recorded import Recorded
 from nas.store.records_file import StorageError
 from nas.store.sqlite_reading import reader_of
 from nas.store.storage_host import (
@@ -83,8 +84,7 @@ def named_errors(url: str) -> Iterator[None]:
 
 def first_line(error: BaseException, url: str | None) -> str:
     """The first line of ``error`` with nothing secret of ``url`` in it."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return scrub(lines[0], None if url is None else with_password(url))
+    return scrub(names.first_line(error), None if url is None else with_password(url))
 
 
 def _open_for_writing(url: str) -> BaseStorage:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from nas.core.nearest import did_you_mean
+from nas.core.typed import require_int
 from nas.store.cluster_address import LOCAL
 
 # How the address of a Ray client begins, which is not a driver's own.
@@ -42,9 +43,7 @@ class Driver:
     gpus_per_trial: float | None = None
 
     def __post_init__(self) -> None:
-        """Validate every field."""
-        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 0:
-            raise ValueError(f"workers must be an integer >= 0, got {self.workers!r}")
+        require_int("workers", self.workers, 0)
         if not isinstance(self.address, str) or not self.address:
             raise ValueError(f"address must be that of a Ray cluster, got {self.address!r}")
         limit_s = self.trial_timeout_s

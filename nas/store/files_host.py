@@ -1,4 +1,4 @@
-"""Which object store a run folder may lead to: its endpoint must be one that the user named.
+"""Object stores that a run may use: their endpoints must be ones that the user named.
 
 Requests to a store are signed with the user's credentials, and to some carry a token. A recorded
 ``files_at`` may therefore name the stores' own endpoints, or one that the user names as well: by
@@ -13,9 +13,8 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
 from nas.core.files import Place, place_at
-from nas.core.recorded import Recorded
 from nas.core.remote import RemotePath
-from nas.store.remembered import is_remembered, remember
+from nas.store.recorded import Recorded, is_remembered, remember
 
 # A region becomes a part of the host's name.
 _REGION = re.compile(r"[A-Za-z0-9-]{1,40}")
@@ -23,11 +22,9 @@ _REGION = re.compile(r"[A-Za-z0-9-]{1,40}")
 # The protocol, and the host with its port.
 Endpoint = tuple[str, str]
 
-# The store's own, by an encrypted connection.
+# The usual endpoint of a store, encrypted.
 _USUAL: Endpoint = ("https", "")
 _KIND = "endpoint"
-
-_named: set[Endpoint] = set()
 
 
 def place_of(files_at: str) -> Place:
@@ -42,13 +39,11 @@ def place_of(files_at: str) -> Place:
     query = dict(parse_qsl(place.query))
     endpoint, region = _endpoint(query), query.get("region", "none")
     if not isinstance(files_at, Recorded):
-        if endpoint not in _named:
-            _named.add(endpoint)
-            remember(_KIND, "://".join(endpoint))
+        remember(_KIND, "://".join(endpoint))
         return place
     if not _REGION.fullmatch(region):
         raise ValueError(f"storage {place} must have a plain region, got {region!r}")
-    is_named = endpoint in {_USUAL, *_named, *_of_environment()}
+    is_named = endpoint in {_USUAL, *_of_environment()}
     if not is_named and not is_remembered(_KIND, "://".join(endpoint)):
         raise ValueError(
             f"storage {place} is from a run folder with an endpoint that you did not name, "
@@ -58,7 +53,7 @@ def place_of(files_at: str) -> Place:
 
 
 def _endpoint(query: Mapping[str, str]) -> Endpoint:
-    """By which protocol a store is asked, and where: an empty text for its own place."""
+    """Return a store's protocol and host; no host means the store's usual one."""
     override = query.get("endpoint_override", "")
     scheme, slashes, rest = override.rpartition("://")
     found = scheme if slashes else query.get("scheme", "https")

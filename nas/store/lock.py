@@ -5,8 +5,8 @@ on NFS the file's holds between machines. Beside it ``writer.lock`` contains a r
 driver's process, and its holder touches it. Where a file system or an object store has no
 ``flock``, these stand in: a lock untouched for a minute by the storage's own clock is free.
 
-Neither stops a driver that was suspended, or whose lock file somebody removed. So a driver calls
-``WriterLock.check`` before each write: one whose token is no longer in the file stops.
+Neither stops a driver that was suspended, or whose lock file was removed. So a driver calls
+``WriterLock.check`` before each write, and stops if the file no longer has its token.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from nas.core.files import Place, write_atomic
+from nas.core.every import every
+from nas.core.files import Place, write_text
 from nas.core.names import printable
+from nas.core.plain import to_plain
 from nas.core.process_identity import ProcessIdentity
 from nas.core.remote import RemoteError
 from nas.core.retry import is_os_error, persist
@@ -33,7 +35,7 @@ from nas.core.retry import is_os_error, persist
 NAME = "writer.lock"
 _HELD = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
-# What NFS says of a directory, which it cannot open for writing.
+# Errors of NFS for a directory, which it cannot open for writing.
 _NO_FOLDER_LOCKS = _NO_LOCKS | {errno.EBADF, errno.EINVAL, errno.EISDIR}
 TOUCH_EACH_S, STALE_AFTER_S = 5.0, 60.0
 # Without flock the last of several drivers that start together is the one whose token stays.
@@ -74,22 +76,21 @@ class WriterLock:
         self._handle: IO[str] | None = None
         self._holds_folder = False
         self._guard = threading.Lock()
-        # A store is not asked more often than it is touched.
-        self._sure_until_s = 0.0
+        # A store is read no more often than it is touched.
+        self._checked_until_s = 0.0
 
     def check(self) -> None:
         """Raise ``RunBusyError`` unless the lock is still this driver's.
 
-        A lock file that somebody removed is written again: whoever had taken the lock meanwhile
-        would have left one.
+        A lock file that was removed is written again: another driver would have left its own.
         """
-        if not isinstance(self._path, Path) and time.monotonic() < self._sure_until_s:
+        if not isinstance(self._path, Path) and time.monotonic() < self._checked_until_s:
             return
         with self._guard:
             text = persist(self._text, is_os_error)
             if self._is_free_again(text):
                 text = persist(self._claim_again, is_os_error)
-        self._sure_until_s = time.monotonic() + TOUCH_EACH_S
+        self._checked_until_s = time.monotonic() + TOUCH_EACH_S
         owner = _parsed(text)
         if owner is None or owner.get("token") != self.token:
             raise RunBusyError(
@@ -106,15 +107,11 @@ class WriterLock:
         with ExitStack() as held:
             if not isinstance(self._path, Path) or not self._flock(held):
                 self._claim_by_age()
-            ended = threading.Event()
-            beat = threading.Thread(target=self._beat, args=(ended,), daemon=True)
-            beat.start()
             try:
-                yield
+                with every(TOUCH_EACH_S, self._beat):
+                    yield
             finally:
-                ended.set()
-                beat.join()
-                # Whoever opens it next need not guess whether its holder is alive.
+                # An empty file: the next driver need not wait to see whether this one is alive.
                 with suppress(OSError, RemoteError):
                     if self._is_ours():
                         self._put("")
@@ -133,12 +130,12 @@ class WriterLock:
         handle = self._opened(held)
         if handle is None:
             return False
-        owner = _owner(handle)
+        owner = _parsed(self._text())
         # A mount may lock on its own machine alone: then only the heartbeat shows the holder.
         if owner is not None and _is_alive(owner) is not False and self._beats(owner):
             raise self._busy(owner)
         self._handle = handle
-        _say_who(handle, self._who_we_are())
+        _overwrite(handle, self._own_entry())
         return True
 
     def _opened(self, held: ExitStack) -> IO[str] | None:
@@ -150,7 +147,7 @@ class WriterLock:
             if not self._locked(handle.fileno(), _NO_LOCKS):
                 return None
             with suppress(FileNotFoundError):
-                if os.path.sameopenfile(handle.fileno(), _descriptor(self._path, held)):
+                if os.path.samestat(os.fstat(handle.fileno()), os.stat(self._path)):
                     return handle
             # Removed between opening and locking: what is locked is no longer the lock file.
 
@@ -166,7 +163,7 @@ class WriterLock:
         return True
 
     def _beats(self, owner: dict[str, Any]) -> bool:
-        """Watch whether a holder that may be on another machine touches the file."""
+        """Watch whether ``owner``, perhaps on another machine, touches the file."""
         if self._age_s() >= STALE_AFTER_S:
             return False
         wait_s = 2.5 * TOUCH_EACH_S
@@ -189,7 +186,7 @@ class WriterLock:
         is_alive = _is_alive(owner)
         if text and is_alive is not False and (is_alive or self._age_s() < STALE_AFTER_S):
             raise self._busy(owner)
-        self._put(self._who_we_are())
+        self._put(self._own_entry())
         time.sleep(_SETTLE_S)
         if not self._is_ours():
             raise self._busy(_parsed(self._text()))
@@ -203,40 +200,39 @@ class WriterLock:
                 with suppress(OSError):
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not self._text():
-                _say_who(self._handle, self._who_we_are())
+                _overwrite(self._handle, self._own_entry())
         else:
-            self._put(self._who_we_are())
+            self._put(self._own_entry())
         return self._text()
 
-    def _beat(self, ended: threading.Event) -> None:
-        while not ended.wait(TOUCH_EACH_S):
-            # Storage that is away for a while takes nothing from its holder, and ``check`` says
-            # it to the driver if somebody else has the lock.
-            with suppress(OSError, RemoteError), self._guard:
-                if self._is_free_again(self._text()):
-                    self._claim_again()
-                elif self._is_ours():
-                    self._touch()
+    def _beat(self) -> None:
+        # While storage is away, the lock stays this driver's; ``check`` raises where another has
+        # taken it.
+        with suppress(OSError, RemoteError), self._guard:
+            if self._is_free_again(self._text()):
+                self._claim_again()
+            elif self._is_ours():
+                self._touch()
 
     def _touch(self) -> None:
         if isinstance(self._path, Path):
             with suppress(PermissionError, NotImplementedError):
                 os.utime(self._path)
                 return
-        self._put(self._who_we_are())
+        self._put(self._own_entry())
 
     def _put(self, text: str) -> None:
         if self._handle is not None:
-            _say_who(self._handle, text)
+            _overwrite(self._handle, text)
         else:
-            write_atomic(self._path, lambda temporary: _write(temporary, text))
+            write_text(self._path, text)
 
     def _is_ours(self) -> bool:
         owner = _parsed(self._text())
         return owner is not None and owner.get("token") == self.token
 
     def _text(self) -> str | None:
-        """What the lock file contains, ``None`` where it is gone and its folder is not."""
+        """Return the lock file's content, ``None`` if it is gone and its folder is not."""
         try:
             return self._path.read_bytes()[:_MOST_CHARACTERS].decode(errors="replace")
         except FileNotFoundError:
@@ -245,17 +241,17 @@ class WriterLock:
             return None
 
     def _age_s(self) -> float:
-        """Seconds since the file was touched, by the clock of the storage."""
+        """Return seconds since the file was touched, by the clock of the storage."""
         probe = self._folder / f".{NAME}.{self.token}"
-        write_atomic(probe, lambda temporary: _write(temporary, self.token))
+        write_text(probe, self.token)
         try:
             return _modified_s(probe) - _modified_s(self._path)
         finally:
             probe.unlink(missing_ok=True)
 
-    def _who_we_are(self) -> str:
+    def _own_entry(self) -> str:
         own = {"token": self.token, "since": self._since}
-        return json.dumps(own | ProcessIdentity.here().to_dict())
+        return json.dumps(own | to_plain(ProcessIdentity.here()))
 
     def _busy(self, owner: dict[str, Any] | None) -> RunBusyError:
         return RunBusyError(
@@ -265,28 +261,14 @@ class WriterLock:
         )
 
 
-def _descriptor(path: Path, held: ExitStack) -> int:
-    return held.enter_context(path.open()).fileno()
-
-
 def _modified_s(path: Place) -> float:
     return path.stat().st_mtime if isinstance(path, Path) else path.modified_s()
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _say_who(handle: IO[str], text: str) -> None:
+def _overwrite(handle: IO[str], text: str) -> None:
     handle.truncate(0)
     handle.write(text)
     handle.flush()
-
-
-def _owner(handle: IO[str]) -> dict[str, Any] | None:
-    """Who wrote the file last, ``None`` where that cannot be read."""
-    handle.seek(0)
-    return _parsed(handle.read(_MOST_CHARACTERS))
 
 
 def _parsed(text: str | None) -> dict[str, Any] | None:
@@ -301,13 +283,13 @@ def _parsed(text: str | None) -> dict[str, Any] | None:
 def _who(owner: dict[str, Any] | None) -> str:
     if owner is None:
         return ""
-    # Anybody may have written it.
+    # Untrusted: others may have written the file.
     shown = {name: printable(str(owner[name]))[:_MOST_SHOWN] for name in ("pid", "host", "since")}
     return " (process {pid} on {host}, since {since})".format(**shown)
 
 
 def _is_alive(owner: dict[str, Any] | None) -> bool | None:
-    """Whether ``owner`` runs, ``None`` where that cannot be seen from here."""
+    """Return whether ``owner`` runs, ``None`` if this machine cannot see it."""
     try:
         return None if owner is None else ProcessIdentity.from_dict(owner).is_alive()
     except ValueError:

@@ -15,7 +15,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from nas.core.files import write_atomic
+from nas.core.files import write_text
 from nas.store.optuna_trials import RECORD, record_of
 from nas.store.run import Run
 from nas.store.storage import STUDY_NAME, StudyStore
@@ -45,7 +45,7 @@ def export_study(run: Run, path: Path) -> None:
     )
     study.add_trials([_plain(frozen) for frozen in store.frozen_trials()])
     text = "".join(json.dumps(entry) + "\n" for entry in entries.all)
-    write_atomic(path, lambda temporary: _write(temporary, text))
+    write_text(path, text)
 
 
 class _Entries(BaseJournalBackend):
@@ -73,7 +73,3 @@ def _plain(frozen: FrozenTrial) -> FrozenTrial:
     if record is not None:
         plain.user_attrs = frozen.user_attrs | {RECORD: record.to_dict()}
     return plain
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

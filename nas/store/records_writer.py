@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 from pathlib import Path
 from typing import BinaryIO
 
+from nas.core.files import append_whole
 from nas.core.retry import is_os_error, persist
 from nas.store.records_file import (
     MOST_BYTES_IN_LINE,
@@ -63,16 +63,9 @@ class RecordsWriter:
     def _append_once(self, data: bytes) -> None:
         with self._path.open("r+b", buffering=0) as file:
             self._clear_end(file)
-            try:
-                # Until the write is known to be whole or undone.
-                self._torn = data
-                if (file.write(data) or 0) < len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-                os.fsync(file.fileno())
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    file.truncate(self._end)
-                raise
+            # Until the write is known to be whole or undone.
+            self._torn = data
+            append_whole(file, data, self._end)
         self._torn = b""
         self._end += len(data)
         self._tail = (self._tail + data)[-TAIL_BYTES:]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nas.core.files import as_written, read_json, write_json
 from nas.core.names import MOST_TEXT, check_name
 from nas.core.nearest import nearest
-from nas.core.recorded import Recorded, recorded
+from nas.core.plain import from_plain, to_plain
 from nas.core.versions import Start
 from nas.records.config import SearchConfig
 from nas.records.fingerprints import check_unchanged
 from nas.store.driver import Driver
+from nas.store.recorded import Recorded, recorded
 from nas.store.run import CONFIG, ENDED, Run
 from nas.store.storage_host import name_storage, recordable
 from nas.store.storage_url import without_password
@@ -114,7 +115,7 @@ def _load(path: str | Path) -> Run:
             fingerprints=data["fingerprints"],
             metric=get_metric(data["metric"]),
             unit=data["unit"],
-            starts=tuple(Start.from_dict(start) for start in data["starts"]),
+            starts=tuple(from_plain(Start, start, "starts") for start in data["starts"]),
             stored_workload=None
             if data["workload"] is None
             else Workload.from_dict(data["workload"]),
@@ -136,10 +137,7 @@ def _near(folder: Path) -> str:
 
 
 def _read_driver(data: Any) -> Driver:
-    allowed = {f.name for f in fields(Driver)}
-    if not isinstance(data, dict) or data.keys() != allowed:
-        raise ValueError(f"driver must have exactly the keys {', '.join(sorted(allowed))}")
-    driver = Driver(**data)
+    driver = from_plain(Driver, data, "driver")
     return replace(driver, address=Recorded(driver.address))
 
 
@@ -202,10 +200,10 @@ def to_dict(run: Run) -> dict[str, Any]:
         "started": run.started,
         "versions": run.versions,
         "meter": run.meter,
-        "driver": asdict(run.driver),
+        "driver": to_plain(run.driver),
         "fingerprints": dict(run.fingerprints),
         "metric": run.metric.key,
         "unit": run.unit,
-        "starts": [asdict(start) for start in run.starts],
+        "starts": [to_plain(start) for start in run.starts],
         "workload": run.stored_workload and run.stored_workload.to_dict(),
     }

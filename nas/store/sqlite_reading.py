@@ -17,12 +17,12 @@ from nas.core.scratch import scratch
 
 _LOG, _SHARED = "-wal", "-shm"
 _BESIDE = (_LOG, _SHARED, "-journal")
-# Where a file's head says that it has a write-ahead log, and what it says of one without.
+# Bytes of a file's header that record a write-ahead log, and their values with and without.
 _VERSIONS, _LOGGED, _PLAIN = slice(18, 20), b"\x02\x02", b"\x01\x01"
 
 
 def reader_of(file: Path) -> Callable[[], sqlite3.Connection]:
-    """What opens a connection that reads the database ``file``.
+    """Return a function that opens a connection to read the database ``file``.
 
     Raises:
         ValueError: a file that SQLite keeps beside it is a link, which may lead anywhere.

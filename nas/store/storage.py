@@ -113,7 +113,7 @@ class StudyStore:
                 raise StorageError(f"study {path} is there already")
             if not path.exists():
                 first = as_text({"study": [direction.name.lower() for direction in directions]})
-                write_atomic(path, lambda temporary: _write(temporary, first))
+                write_atomic(path, lambda temporary: temporary.write_bytes(first))
             return cls.load(folder, url, run_name, space, sampler, goals)
         with named_errors(url):
             storage = open_database(folder, url)
@@ -380,7 +380,3 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"study {path} must be readable: {error.strerror}") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)

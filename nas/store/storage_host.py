@@ -1,4 +1,4 @@
-"""Which storage a run folder may lead to: only what the user named may receive a password.
+"""Databases that a run may use: only hosts that the user named receive a password.
 
 A URL from ``run.json`` is ``Recorded`` and may have been written by somebody else. A database
 server in it is connected to only where the user named the host: by ``--storage`` (or the
@@ -17,21 +17,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from nas.core.recorded import Recorded
+from nas.core.names import first_line
+from nas.store.recorded import Recorded
 from nas.store.storage_url import shown
 
 POSTGRES = frozenset({"postgresql", "postgresql+psycopg", "postgresql+psycopg2"})
 SQLITE = frozenset({"sqlite", "sqlite+pysqlite"})
-# Of a recorded URL's query, what says neither where a connection goes nor which files it reads.
+# Keys of a recorded URL's query that choose neither the server nor files that are read.
 _HARMLESS = frozenset({"host", "port", "user", "dbname", "connect_timeout", "application_name"})
 # From the weakest to the strongest; libpq's default is the third.
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _DEFAULT_PORT = "5432"
-# What libpq looks for in its password file where a URL names no host.
+# The host in libpq's password file for URLs that name none.
 _LOCAL_SOCKET = "localhost"
 _OPTION = "name it with --storage"
 
-# What SQLAlchemy adds of its own, which is no text.
+# Options that SQLAlchemy adds, which are no text.
 _CODE = frozenset({"context"})
 
 Server = tuple[str, str]
@@ -44,14 +45,14 @@ class StorageHostError(ValueError):
 
 
 def name_storage(url: str | None) -> None:
-    """Note that the user named ``url``: its servers may receive his password in this process."""
+    """Record that the user named ``url``: this process may send its servers a password."""
     if url is not None and not isinstance(url, Recorded) and _dialect(url) in POSTGRES:
         with suppress(ValueError):
             _named.update(_servers(_connection_of(url)))
 
 
 def check_dialect(url: str) -> None:
-    """Raise ``StorageHostError`` unless ``url`` is of a database that studies are kept in."""
+    """Raise ``StorageHostError`` unless ``url`` is of a supported database."""
     if _dialect(url) not in POSTGRES | SQLITE:
         raise StorageHostError(
             f"storage {shown(url)} cannot be opened: it must be a URL of postgresql+psycopg, "
@@ -96,7 +97,7 @@ def check_server(url: str) -> None:
 
 
 def sqlite_path(url: str, folder: Path) -> Path:
-    """The file of a SQLite URL, which must be there; a recorded one lies below ``folder``.
+    """Return the existing file of a SQLite URL; a recorded one must lie below ``folder``.
 
     Raises:
         StorageHostError: it is none, or lies elsewhere.
@@ -104,7 +105,7 @@ def sqlite_path(url: str, folder: Path) -> Path:
     name = _file_of(url)
     if _query_keys(url) or name.startswith("file:") or name in ("", ":memory:"):
         raise StorageHostError(f"storage must be sqlite:///file and no more, got {shown(url)}")
-    # A recorded path is relative to the run folder, one that is given to the working directory.
+    # A recorded path is relative to the run folder, one of the user's to the working directory.
     path = (folder / name if isinstance(url, Recorded) else Path(name)).resolve()
     if isinstance(url, Recorded) and not path.is_relative_to(folder.resolve()):
         raise StorageHostError(
@@ -123,7 +124,7 @@ def sqlite_path(url: str, folder: Path) -> Path:
 
 
 def recordable(url: str) -> str:
-    """``url`` as a run folder keeps it: with a whole path, which is the same from anywhere."""
+    """Return ``url`` as a run records it: the path of a SQLite file is absolute."""
     if _dialect(url) not in SQLITE or isinstance(url, Recorded):
         return url
     name = _file_of(url)
@@ -142,7 +143,7 @@ def _query_keys(url: str) -> set[str]:
 
 
 def _parsed(url: str) -> Any:
-    """``url`` as SQLAlchemy reads it, since that is who connects."""
+    """Return ``url`` as parsed by SQLAlchemy, which connects."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -153,15 +154,16 @@ def _parsed(url: str) -> Any:
 
 
 def _connection_of(url: str) -> dict[str, str]:
-    """What the client of PostgreSQL is called with: one place for authority and query."""
+    """Return the options of PostgreSQL's client, from the URL's authority and query."""
     from sqlalchemy.exc import SQLAlchemyError
 
     parsed = _parsed(url)
     try:
         _, options = parsed.get_dialect()().create_connect_args(parsed)
     except (SQLAlchemyError, ImportError, ValueError, TypeError, AssertionError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StorageHostError(f"storage {shown(url)} cannot be read: {said}") from None
+        raise StorageHostError(
+            f"storage {shown(url)} cannot be read: {first_line(error)}"
+        ) from None
     return {key: str(value) for key, value in options.items() if key not in _CODE}
 
 
@@ -170,7 +172,7 @@ def _file_of(url: str) -> str:
 
 
 def _check_ssl(url: str, options: Mapping[str, str]) -> None:
-    """Refuse a connection that is protected less than the environment asks for."""
+    """Refuse a connection that is less protected than the environment requires."""
     least = os.environ.get("PGSSLMODE", "prefer")
     mode = options.get("sslmode", least)
     rank = {name: place for place, name in enumerate(_SSL_MODES)}
@@ -182,7 +184,7 @@ def _check_ssl(url: str, options: Mapping[str, str]) -> None:
 
 
 def _servers(options: Mapping[str, str]) -> tuple[Server, ...]:
-    """Each host and port that libpq may connect to; a host is empty where libpq chooses it."""
+    """Return each host and port that libpq may connect to; an empty host is libpq's choice."""
     hosts = options.get("host", "").split(",")
     ports = options.get("port", "").split(",")
     if len(ports) != len(hosts):

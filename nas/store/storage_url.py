@@ -1,8 +1,9 @@
 """Storage URLs and their passwords, which are neither printed nor written anywhere.
 
-A run folder keeps the URL without its password. A driver takes that from the URL it is given, from
-the environment (``JOULENAS_STORAGE_PASSWORD``, or what the database's own client reads, such as
-``PGPASSWORD`` and ``~/.pgpass``), so that a resumed search needs none of it on a command line.
+A run folder records the URL without its password. A driver takes the password from the URL of its
+command line or from the environment (``JOULENAS_STORAGE_PASSWORD``, or what the database's own
+client reads, such as ``PGPASSWORD`` and ``~/.pgpass``): a resumed search needs none on its command
+line.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ import re
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 PASSWORD_VARIABLE = "JOULENAS_STORAGE_PASSWORD"
-# Keys of a query that databases' clients take a secret by.
+# Keys of a query whose values are secrets.
 _SECRET_KEYS = frozenset({"password", "passwd", "pwd", "sslpassword", "passfile", "token"})
 _HIDDEN = "***"
-# What stands for a text in which a password could be anywhere.
+# Shown in place of a text in which a password could be anywhere.
 _NO_URL = "URL that is no storage URL"
 
 
 def without_password(url: str) -> str:
-    """``url`` as a run folder keeps it: no password, in neither authority nor query."""
+    """Return ``url`` without any password, in authority or query."""
     return _rewritten(url, None)
 
 
 def shown(url: str) -> str:
-    """``url`` as messages show it, with ``***`` for a password."""
+    """Return ``url`` with ``***`` in place of a password, for messages."""
     return _rewritten(url, _HIDDEN)
 
 

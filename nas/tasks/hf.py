@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+from nas.core.names import first_line
 from nas.tasks.base import SPLITS, SplitName, Task
 from nas.tasks.base.columns import Columns, columns_of
 from nas.tasks.base.file_task import FileTask, Placed
@@ -281,9 +282,8 @@ def _load(dataset: HubDataset) -> Mapping[str, Any]:
         ) from None
     except Exception as error:
         # The library has many error types of its own and of those that it builds on.
-        line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"dataset {dataset.name!r} must be one that can be read: {line}"
+            f"dataset {dataset.name!r} must be one that can be read: {first_line(error)}"
         ) from None
     if isinstance(loaded, datasets.Dataset):
         return {str(loaded.split or "train"): loaded}

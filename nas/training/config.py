@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
+from nas.core.typed import require_int
 from search_spaces.architecture import require_positive_int
 
 # Source of a network's first weights, and result of quantisation-aware training; see ``fit``.
@@ -33,7 +33,6 @@ class DistillConfig:
     standardise: bool = True
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         _require_positive("distill temperature", self.temperature)
         _require_share("distill logit_weight", self.logit_weight)
         if not (math.isfinite(self.feature_weight) and self.feature_weight >= 0):
@@ -64,7 +63,6 @@ class RecoveryConfig:
     qat_threshold: float = 0.005
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         for name in ("share", "inherit_share"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and 0 < value <= 1):
@@ -106,7 +104,6 @@ class TrainingConfig:
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         require_positive_int("epochs", self.epochs)
         require_positive_int("batch_size", self.batch_size)
         for name in ("learning_rate", "gradient_clip"):
@@ -117,81 +114,41 @@ class TrainingConfig:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {value!r}")
-        if isinstance(self.shift_pixels, bool) or not isinstance(self.shift_pixels, int):
-            raise ValueError(f"shift_pixels must be an integer, got {self.shift_pixels!r}")
+        require_int("shift_pixels", self.shift_pixels, 0)
         if not isinstance(self.flip_images, bool):
             raise ValueError(f"flip_images must be true or false, got {self.flip_images!r}")
-        if self.shift_pixels < 0:
-            raise ValueError(f"shift_pixels must be >= 0, got {self.shift_pixels!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TrainingConfig:
-        """Read ``to_dict``'s form; an unknown key is a ``ValueError``."""
-        values = _known("training config", data, cls)
-        if values.get("distill") is not None:
-            values["distill"] = DistillConfig(
-                **_known("distill", values["distill"], DistillConfig)
-            )
-        if "recovery" in values:
-            known = _known("recovery", values["recovery"], RecoveryConfig)
-            values["recovery"] = RecoveryConfig(**known)
-        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
 class SupernetRecipe:
     """Differences between training a supernet and the ``TrainingConfig`` of its members.
 
-    ``epochs_factor``, ``batch_factor`` and ``learning_rate_factor`` multiply the members' values.
-    Each step trains the smallest member and ``n_random`` random ones; one of ``largest_each``
-    steps also the largest, which is costly. A ``front_share`` of the random ones is sampled near
-    the Pareto front (see ``nas.training.members``). ``distill_weight`` is the share of the
-    largest's outputs in the others' loss, the labels have the rest. ``precision`` is that of the
-    matrix products.
+    ``epochs_factor`` multiplies the members' epochs. Each step trains the smallest member and
+    ``n_random`` random ones; one of ``largest_each`` steps also the largest, which is costly. A
+    ``front_share`` of the random ones is sampled near the Pareto front (see
+    ``nas.training.members``). ``distill_weight`` is the share of the largest's outputs in the
+    others' loss, the labels have the rest.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
     """
 
     epochs_factor: float = 2.0
-    batch_factor: int = 1
-    learning_rate_factor: float = 1.0
     n_random: int = 3
     largest_each: int = 4
     front_share: float = 0.0
     distill_weight: float = 0.5
-    precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
-        """Validate every field."""
-        for name in ("epochs_factor", "learning_rate_factor"):
-            _require_positive(f"supernet {name}", getattr(self, name))
-        for name in ("batch_factor", "n_random", "largest_each"):
+        _require_positive("supernet epochs_factor", self.epochs_factor)
+        for name in ("n_random", "largest_each"):
             require_positive_int(f"supernet {name}", getattr(self, name))
         for name in ("front_share", "distill_weight"):
             _require_share(f"supernet {name}", getattr(self, name))
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"supernet precision must be fp32 or bf16, got {self.precision!r}")
 
     def epochs(self, training: TrainingConfig) -> int:
         """Epochs of the supernet where its members would train by ``training``."""
         return max(1, round(self.epochs_factor * training.epochs))
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SupernetRecipe:
-        """Read what ``dataclasses.asdict`` wrote; an unknown key is a ``ValueError``."""
-        return cls(**_known("supernet recipe", data, cls))
-
-
-def _known(where: str, data: Mapping[str, Any], record: Any) -> dict[str, Any]:
-    unknown = data.keys() - {f.name for f in fields(record)}
-    if unknown:
-        raise ValueError(f"{where} has unknown key {', '.join(sorted(unknown))}")
-    return dict(data)
 
 
 def _require_positive(name: str, value: float) -> None:

@@ -51,12 +51,10 @@ class Teacher(Protocol):
     @property
     def n_layers(self) -> int:
         """Layers of its features."""
-        ...
 
     @property
     def d_model(self) -> int:
         """Width of its features."""
-        ...
 
     def outputs(
         self, indices_B: Tensor, versions_B: Tensor | None, batch: Tensor
@@ -65,7 +63,6 @@ class Teacher(Protocol):
 
         ``versions_B`` are the numbers of their versions, if they have any.
         """
-        ...
 
 
 class TeacherTable:

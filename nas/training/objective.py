@@ -26,7 +26,6 @@ class Objective(Protocol):
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
         """The mean loss of a batch, on its device."""
-        ...
 
     def outputs(self, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         """What is evaluated of ``model``: its logits for ``inputs``, by default."""
@@ -39,11 +38,9 @@ class Objective(Protocol):
 
         ``outputs`` are on the CPU and finite; ``sizes_B`` are the split's, if it has any.
         """
-        ...
 
     def quality(self, figures: Floats) -> Floats:
         """Quality in [0, 1] of summed figures ``(..., S)``, of shape ``(...)``."""
-        ...
 
     def standard_error(self, figures_NS: Floats) -> float:
         """Standard error of the quality of all ``N`` samples, by the jackknife by default."""
@@ -56,7 +53,6 @@ class TeacherForcing(Protocol):
 
     def forced(self, model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
         """Outputs for the loss: logits of ``targets``, given ``inputs`` and the targets before."""
-        ...
 
 
 def learnt_outputs(objective: object, model: Any, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -63,10 +63,10 @@ def train_supernet(
     targets = torch.from_numpy(split.targets).to(device)
     supernet = supernet.to(device).train()
     members = Members(supernet.space, supernet.workload, seed=seed)
-    rate = training.learning_rate * recipe.learning_rate_factor
-    optimizer = torch.optim.AdamW(parameter_groups(supernet, training), lr=rate, fused=True)
-    batch_size = training.batch_size * recipe.batch_factor
-    steps_per_epoch = math.ceil(len(split) / batch_size)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(supernet, training), lr=training.learning_rate, fused=True
+    )
+    steps_per_epoch = math.ceil(len(split) / training.batch_size)
     total = epochs * steps_per_epoch
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warmup_cosine(step, total, training.warmup_fraction)
@@ -87,7 +87,7 @@ def train_supernet(
         order = torch.randperm(len(split), generator=generator).to(device)
         loss_sum = torch.zeros((), device=device)
         n_taught = 0
-        for step, indices in enumerate(torch.split(order, batch_size)):
+        for step, indices in enumerate(torch.split(order, training.batch_size)):
             chosen = [
                 members.promising(rng, losses_N)
                 if losses_N is not None and rng.random() < recipe.front_share
@@ -146,14 +146,11 @@ def _backward(
     outputs as well.
     """
     scale = 1.0 / len(architectures)
-    autocast = torch.autocast(
-        batch.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"
-    )
     taught_BC: Tensor | None = None
     losses = []
     for architecture in architectures:
-        with supernet.active(architecture), autocast:
-            logits_BC = supernet(batch).float()
+        with supernet.active(architecture):
+            logits_BC = supernet(batch)
         if taught_BC is None:
             loss = objective.loss(logits_BC, targets_B, training.label_smoothing)
             if taught:

@@ -51,7 +51,6 @@ class MeasureItem(Interface):
 
     def __call__(self, item: PlanItem, timeout_s: float | None, /) -> EnergyRecord:
         """The record, or ``MeasureError``; ``MeasureTimeout`` after ``timeout_s`` at most."""
-        ...
 
 
 class SliceListener(Interface):
@@ -61,7 +60,6 @@ class SliceListener(Interface):
         self, progress: SliceProgress, item: PlanItem, role: Role, result: EnergyRecord | str
     ) -> None:
         """``result`` is a record, or why there is none."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

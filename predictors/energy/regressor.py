@@ -49,7 +49,6 @@ class Learner(Protocol):
 
     def predict(self, rows_NF: Array) -> Array:
         """Shape ``(N,)``."""
-        ...
 
 
 LEARNERS: dict[str, Any] = {
@@ -92,7 +91,6 @@ class TrainingRows:
     groups: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        """Check shapes and labels."""
         n = len(self.target)
         for name in ("features", "relative_sd", "groups"):
             if len(getattr(self, name)) != n:

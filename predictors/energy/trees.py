@@ -38,7 +38,6 @@ class Trees:
     leaf: Array
 
     def __post_init__(self) -> None:
-        """Check the shapes."""
         shapes = self.feature.shape, self.threshold.shape, self.leaf.shape
         if shapes[0] != shapes[1] or shapes[2] != (len(self.feature), 2 ** shapes[0][-1]):
             raise ValueError(

@@ -73,7 +73,6 @@ class Protocol:
     version: int = 4
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         if self.regime not in REGIMES:
             raise ValueError(
                 f"regime must be one of {', '.join(REGIMES)}, got {self.regime!r}"

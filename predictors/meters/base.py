@@ -80,7 +80,6 @@ class Meter(Protocol):
         Raises:
             MeterError: the sensor is lost, or a window is already open.
         """
-        ...
 
     def end(self, work: Work) -> Window:
         """Close the window, calling ``work`` until the next step of the counter.
@@ -90,11 +89,9 @@ class Meter(Protocol):
         Raises:
             MeterError: the sensor is lost, or no window is open.
         """
-        ...
 
     def close(self) -> None:
         """Release the sensor. Safe to call twice."""
-        ...
 
     def measure_tick(self, work: Work) -> None:
         """Measure ``tick_s`` while ``work`` keeps the device loaded; callers warm it up first.

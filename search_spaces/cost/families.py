@@ -65,11 +65,9 @@ class Family(Protocol):
         Raises:
             ValueError: the architecture does not fit the workload.
         """
-        ...
 
     def count(self, batch: ArchitectureBatch, workload: Workload) -> FamilyCounts:
         """Count every architecture of ``batch``, whose ``extra`` has the family's own genes."""
-        ...
 
 
 def get_family(name: str) -> Family:

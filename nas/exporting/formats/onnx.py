@@ -159,14 +159,10 @@ def _strip_source_paths(model: onnx.ModelProto) -> None:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Silence warnings of both packages about optional parts."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "root", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(logging.NOTSET)

@@ -27,11 +27,9 @@ class Study(Protocol):
 
     def attempts(self, number: int) -> dict[str, Any]:
         """Return the saved counts of trial ``number``, empty before the first."""
-        ...
 
     def save_attempts(self, number: int, attempts: dict[str, Any]) -> None:
         """Save ``attempts`` of trial ``number``, durable when this returns."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

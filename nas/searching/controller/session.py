@@ -62,23 +62,18 @@ class Listener(Protocol):
 
     def on_change(self, snapshot: Snapshot, record: Trial | None) -> None:
         """``record`` is the trial that changed, ``None`` at the start."""
-        ...
 
     def on_teacher(self, epoch: int, epochs: int) -> None:
         """The teacher, trained before any candidate, is at ``epoch`` of ``epochs``."""
-        ...
 
     def on_supernet(self, epoch: int, epochs: int) -> None:
         """The supernet, trained before any candidate, is at ``epoch`` of ``epochs``."""
-        ...
 
     def on_refine(self, done: int, total: int) -> None:
         """``done`` of at most ``total`` replicas have ended."""
-        ...
 
     def on_wait(self, reason: str) -> None:
         """The search waits, for storage that is full or away, or for nodes."""
-        ...
 
 
 class Session:

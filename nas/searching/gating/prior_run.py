@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from nas.core.typed import exact_keys
+from nas.core.plain import to_plain
 from nas.pareto.dominance import non_dominated_mask
 from nas.records.config import LARGEST, SearchConfig
 from nas.records.trial import judged
@@ -53,16 +53,6 @@ class Conditions:
             if ours != theirs
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
-        return asdict(self) | {"workload": self.workload.to_dict()}
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Conditions:
-        """Read ``to_dict``'s form; ``ValueError`` if it is another."""
-        values = exact_keys("conditions", data, cls)
-        return cls(**(values | {"workload": Workload.from_dict(values["workload"])}))
-
 
 @dataclass(frozen=True, slots=True)
 class PriorRunTrial:
@@ -84,22 +74,6 @@ class PriorRunTrial:
             raise ValueError(f"quality must be in [0, 1], got {self.quality!r}")
         if not (math.isfinite(self.quality_se) and self.quality_se >= 0):
             raise ValueError(f"quality_se must be finite and >= 0, got {self.quality_se!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
-        data = {f.name: getattr(self, f.name) for f in fields(self)}
-        return data | {
-            "architecture": self.architecture.to_dict(),
-            "reading": self.reading.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Any) -> PriorRunTrial:
-        """Read ``to_dict``'s form; ``ValueError`` if it is another."""
-        values = exact_keys("trial", data, cls)
-        values["architecture"] = Architecture.from_dict(values["architecture"])
-        values["reading"] = EnergyReading.from_dict(values["reading"])
-        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,22 +119,6 @@ class PriorRun:
             path, run.name, run.workload, _training_differs(config, run.config), tuple(trials)
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
-        data = {f.name: getattr(self, f.name) for f in fields(self)}
-        return data | {
-            "workload": self.workload.to_dict(),
-            "trials": [trial.to_dict() for trial in self.trials],
-        }
-
-    @classmethod
-    def from_dict(cls, data: Any) -> PriorRun:
-        """Read ``to_dict``'s form; ``ValueError`` if it is another."""
-        values = exact_keys("run", data, cls)
-        values["workload"] = Workload.from_dict(values["workload"])
-        values["trials"] = tuple(PriorRunTrial.from_dict(trial) for trial in values["trials"])
-        return cls(**values)
-
 
 def measured_under(run: Run, conditions: Conditions) -> Run:
     """``run`` with the joules of its device under ``conditions``, or unchanged if none matches."""
@@ -176,9 +134,9 @@ def measured_under(run: Run, conditions: Conditions) -> Run:
 
 def _training_differs(ours: SearchConfig, theirs: SearchConfig) -> str | None:
     """Why qualities are not comparable, ``None`` if they are."""
-    mine, other = ours.training.to_dict(), theirs.training.to_dict()
     if theirs.supernet is not None:
         return "its networks started from a supernet"
+    mine, other = to_plain(ours.training), to_plain(theirs.training)
     changed = [name for name in mine if mine[name] != other[name]]
     if changed:
         return f"{', '.join(changed)} of its training differ"

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.core.files import read_json, write_json
+from nas.core.plain import from_plain, to_plain
 from nas.records.config import SearchConfig
 from nas.searching.gating.prior_run import Conditions, PriorRun, measured_under
 from nas.searching.gating.warm_start_data import QualityLabel, WarmStartData
@@ -41,6 +42,15 @@ class PriorRow:
     quality: float | None
     quality_se: float
     reading: EnergyReading | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The content of ``warm_start.json``."""
+
+    conditions: Conditions
+    runs: tuple[PriorRun, ...]
+    schema: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
@@ -176,14 +186,7 @@ class WarmStart:
             return
         if self.predictor is not None:
             save_predictor(self.predictor, folder / _PREDICTOR)
-        write_json(
-            folder / _WARM_START,
-            {
-                "schema": SCHEMA_VERSION,
-                "conditions": self.conditions.to_dict(),
-                "runs": [run.to_dict() for run in self.runs],
-            },
-        )
+        write_json(folder / _WARM_START, to_plain(_Stored(self.conditions, self.runs)))
 
 
 def collect_warm_start(config: SearchConfig, conditions: Conditions) -> WarmStart:
@@ -221,16 +224,13 @@ def load_warm_start(folder: Path, config: SearchConfig) -> WarmStart | None:
         return None
     data = read_json(path)
     try:
-        if not isinstance(data, dict) or data.keys() != {"schema", "conditions", "runs"}:
-            raise ValueError("must have exactly the keys schema, conditions, runs")
-        if data["schema"] != SCHEMA_VERSION:
-            raise ValueError(f"must have schema {SCHEMA_VERSION}, got {data['schema']!r}")
-        conditions = Conditions.from_dict(data["conditions"])
-        runs = tuple(PriorRun.from_dict(run) for run in data["runs"])
+        stored = from_plain(_Stored, data, "warm start")
+        if stored.schema != SCHEMA_VERSION:
+            raise ValueError(f"must have schema {SCHEMA_VERSION}, got {stored.schema!r}")
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     predictor = None if config.predictor is None else load_predictor(folder / _PREDICTOR)
-    return WarmStart(conditions, runs, predictor)
+    return WarmStart(stored.conditions, stored.runs, predictor)
 
 
 def _read(path: str, config: SearchConfig, conditions: Conditions) -> PriorRun:

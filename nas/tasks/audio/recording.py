@@ -48,7 +48,6 @@ class FrontEnd:
     low_hz: float = 20.0
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         for name, most in (("sample_rate", MAX_RATE), ("n_mels", 512)):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= most:

@@ -30,7 +30,6 @@ class SpeechOptions(FrontEnd):
     speaker_before: str | None = None
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         # Without arguments `super` names the class as it was before it had slots.
         super(SpeechOptions, self).__post_init__()
         mark = self.speaker_before

@@ -17,6 +17,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.core.names import first_line
 from nas.tasks.base.limits import check_unpacked
 from nas.tasks.base.problems import named
 
@@ -107,8 +108,7 @@ def _guarded(path: Path, read: Callable[[Path], Read]) -> Read:
         raise ValueError(f"{path} {_cause(error)}") from None
     except Exception as error:
         # Headers, checksums and compression raise a dozen types.
-        cause = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise ValueError(f"{path} must be a whole file of arrays: {cause}") from None
+        raise ValueError(f"{path} must be a whole file of arrays: {first_line(error)}") from None
 
 
 def _cause(error: ValueError) -> str:

@@ -33,7 +33,6 @@ class Placed(Protocol):
     @property
     def place(self) -> str:
         """The file and row, for messages."""
-        ...
 
 
 Row = TypeVar("Row", bound=Placed)

@@ -38,7 +38,6 @@ class Metric:
     scale: Scale = "percent"
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         check_name("key", self.key)
         check_name("name", self.name)
         if self.scale not in get_args(Scale):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from nas.core.names import first_line
 from nas.tasks.base.limits import check_parquet, check_unpacked
 
 # Rows of a batch at most, and bytes of one that its longest values may fill.
@@ -94,5 +95,4 @@ class ParquetTable:
     def _refused(self, error: Exception) -> ValueError:
         if isinstance(error, OSError) and error.errno is not None:
             return ValueError(f"{self._path} must be readable: {error.strerror}")
-        cause = (str(error).splitlines() or ["no cause"])[0]
-        return ValueError(f"{self._path} must be a whole Parquet file: {cause}")
+        return ValueError(f"{self._path} must be a whole Parquet file: {first_line(error)}")

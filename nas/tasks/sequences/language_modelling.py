@@ -63,7 +63,6 @@ class LanguageOptions:
     phase: Phase | None = None
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         if self.tokens not in _TOKENS:
             raise ValueError(f"tokens must be one of {', '.join(_TOKENS)}, got {self.tokens!r}")
         least = {

@@ -59,7 +59,6 @@ class PairOptions:
     beam_size: int = 1
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         least = {
             "sequence_length": 1,
             "target_length": 2,

@@ -64,7 +64,6 @@ class QuestionOptions:
     metric: str = "f1"
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         least = {"sequence_length": 4, "max_vocabulary": _FIRST_WORD + 1, "max_answer_words": 1}
         check_whole_numbers(self, least)
         if self.metric not in _METRICS:

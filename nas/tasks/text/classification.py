@@ -63,7 +63,6 @@ class TextOptions:
     word_letters: int | None = None
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         if self.tokens not in TOKENS:
             raise ValueError(f"tokens must be one of {', '.join(TOKENS)}, got {self.tokens!r}")
         if self.lowercase is not None and not isinstance(self.lowercase, bool):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.core.names import first_line
 from search_spaces.workload import PADDING_TOKEN
 
 if TYPE_CHECKING:
@@ -311,5 +312,4 @@ def _refused(error: BaseException, what: str) -> BaseException:
     """Translate an error of the library, whose panics are no ``Exception``."""
     if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit | MemoryError):
         return error
-    lines: list[Any] = str(error).splitlines() or ["no cause"]
-    return ValueError(f"{what}: {lines[0]}")
+    return ValueError(f"{what}: {first_line(error)}")

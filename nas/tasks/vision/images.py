@@ -48,7 +48,6 @@ class ImageOptions(PictureOptions):
     label_key: str | None = None
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         # Without arguments `super` names the class as it was before it had slots.
         super(ImageOptions, self).__post_init__()
         for key, value in (("image_key", self.image_key), ("label_key", self.label_key)):

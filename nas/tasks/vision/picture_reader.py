@@ -63,7 +63,6 @@ class PictureOptions:
     levels: str = "full"
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         if self.size is not None:
             object.__setattr__(self, "size", parse_size(self.size))
         if self.channels not in (1, 3):

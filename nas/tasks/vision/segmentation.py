@@ -45,7 +45,6 @@ class MaskOptions(PictureOptions):
     ignored: int | None = None
 
     def __post_init__(self) -> None:
-        """Validate every field."""
         # Without arguments `super` names the class as it was before it had slots.
         super(MaskOptions, self).__post_init__()
         if not isinstance(self.classes, list | tuple):

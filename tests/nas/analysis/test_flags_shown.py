@@ -12,6 +12,7 @@ from run_fakes import check_schema, make_run
 from search_fakes import SPACE, changed, finished
 
 from nas.cli.main import main
+from nas.core.plain import from_plain, to_plain
 from nas.exporting.card import make_card, render_formats, render_readme
 from nas.exporting.verify import Verification
 from nas.records.replicas import pooled
@@ -191,7 +192,7 @@ def test_earlier_joules_under_other_limits_are_of_another_situation():
     ]
     here, there = (Conditions.of(reading, DIGITS) for reading in readings)
     assert here != there and "limits '350 W', here '700 W'" in here.differences(there)
-    assert Conditions.from_dict(json.loads(json.dumps(there.to_dict()))) == there
+    assert from_plain(Conditions, json.loads(json.dumps(to_plain(there))), "conditions") == there
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_a_ray_for_one_search_shows_its_workers_every_gpu(monkeypatch):
     with ray_cluster.cluster(None, 2, "cuda:1"):
         tasks = [ray.remote(num_gpus=share)(shown).remote() for share in (0.5, 1, 0)]
         assert ray.get(tasks) == ["3,5"] * 3
-    assert ray_cluster._SHOW_ALL not in os.environ
+    assert "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 def node(**resources):

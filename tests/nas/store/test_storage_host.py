@@ -14,10 +14,10 @@ from search_fakes import SPACE, drive, make_session
 
 import nas
 from nas.cli.main import main
-from nas.core.recorded import Recorded
 from nas.records.config import SearchConfig
 from nas.store import new_run
 from nas.store.files_host import place_of
+from nas.store.recorded import Recorded
 from nas.store.storage import StudyStore
 
 SECRET = "an0ther-s3cret"
@@ -246,7 +246,7 @@ def test_an_object_store_elsewhere_must_be_named(tmp_path, monkeypatch):
     named = nas.load(run.folder, files_at=ELSEWHERE)
     assert named.weights_path(0).bucket == "bucket"
     # What he named once, he need not name for each command.
-    monkeypatch.setattr("nas.store.files_host._named", set())
+    monkeypatch.setattr("nas.store.recorded._named", set())
     assert run.weights_path(0).bucket == "bucket"
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from nas.core.plain import from_plain, to_plain
 from nas.tasks.base import Split
 from nas.tasks.registry import get_task
 from nas.training.augment import augment, make_versions
@@ -260,8 +261,8 @@ def test_configurations_survive_json():
     config = replace(
         CONFIG, distill=DistillConfig(3.0, 0.5, 1.0), recovery=RecoveryConfig(inherit_share=0.5)
     )
-    assert TrainingConfig.from_dict(config.to_dict()) == config
-    assert TrainingConfig.from_dict(CONFIG.to_dict()) == CONFIG
+    assert from_plain(TrainingConfig, to_plain(config), "training") == config
+    assert from_plain(TrainingConfig, to_plain(CONFIG), "training") == CONFIG
     for key in ("distill", "recovery"):
         with pytest.raises(ValueError, match=f"{key} has unknown key wat"):
-            TrainingConfig.from_dict(CONFIG.to_dict() | {key: {"wat": 1}})
+            from_plain(TrainingConfig, to_plain(CONFIG) | {key: {"wat": 1}}, "training")

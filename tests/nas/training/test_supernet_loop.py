@@ -52,9 +52,7 @@ def test_the_largest_and_the_smallest_learn():
         assert evaluate(network, TASK.split("validation"), batch_size=64).value > 0.3
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"front_share": 1.0, "largest_each": 3}, {"precision": "bf16"}]
-)
+@pytest.mark.parametrize("changes", [{}, {"front_share": 1.0, "largest_each": 3}])
 def test_a_training_that_was_killed_ends_as_if_it_had_not_been(tmp_path, changes):
     class KilledError(Exception):
         pass
@@ -115,7 +113,6 @@ def test_draws_near_the_front_are_of_all_costs_and_of_the_better_half():
         ("largest_each", 0, "largest_each must be an integer >= 1"),
         ("front_share", 1.5, r"front_share must be in \[0, 1\]"),
         ("distill_weight", -0.1, r"distill_weight must be in \[0, 1\]"),
-        ("precision", "fp8", "precision must be fp32 or bf16, got 'fp8'"),
     ],
 )
 def test_a_recipe_names_what_is_wrong(field, value, words):
