@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nas.analysis.account import corner_text
 from nas.analysis.history import history_of
 from nas.analysis.importance import importance_of
 from nas.analysis.predictions import predictions_of
@@ -11,7 +12,7 @@ from nas.charts.front import front_chart
 from nas.charts.importance import importance_chart
 from nas.charts.predictions import predictions_chart
 from nas.charts.progress import progress_charts
-from nas.cli.output.account import corner_text, meter_label
+from nas.core.units import meter_label
 from nas.store.run import Run
 
 NAMES = ("front", "progress", "predictions", "importance", "architecture")

@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from nas.analysis.account import render_fidelity, saving_text
+from nas.analysis.front_table import PARETO_NOTE, condition_notes, front_columns
 from nas.analysis.history import History, history_of
 from nas.analysis.summary import SearchSummary, summarise
 from nas.charts.architecture import architecture_chart
@@ -17,8 +19,6 @@ from nas.charts.chart import Axis, Chart, Series, box
 from nas.charts.front import energy_range
 from nas.charts.of_run import charts_of, is_estimate
 from nas.charts.progress import fidelity_chart
-from nas.cli.output.account import meter_label, render_fidelity, saving_text
-from nas.cli.output.front_table import PARETO_NOTE, condition_notes, front_columns
 from nas.core.units import (
     JOULE_UNITS,
     format_bytes,
@@ -26,6 +26,7 @@ from nas.core.units import (
     format_interval,
     format_joules,
     format_milliseconds,
+    meter_label,
 )
 from nas.core.versions import of_all
 from nas.pareto.queries import Front, FrontMember

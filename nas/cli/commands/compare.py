@@ -6,12 +6,12 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from nas.analysis.account import corner_text
 from nas.cli.options.device_names import device_text, seen_on
 from nas.cli.options.formats import add_formats, render_csv, render_markdown
 from nas.cli.options.storage import loaded_pair
-from nas.cli.output.account import corner_text, meter_label
 from nas.cli.output.tables import render_columns
-from nas.core.units import format_interval
+from nas.core.units import format_interval, meter_label
 from nas.tasks.base.metric import ACCURACY, get_metric
 
 if TYPE_CHECKING:

@@ -7,19 +7,19 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nas.analysis.account import render_fidelity, render_spending
+from nas.analysis.front_table import (
+    PARETO_NOTE,
+    condition_notes,
+    described_member,
+    front_columns,
+)
 from nas.cli.options.device_names import add_device_name, device_text, seen_on
 from nas.cli.options.formats import add_formats, render_markdown
 from nas.cli.options.formats import render_csv as render_rows
 from nas.cli.options.front_query import Answer, add_questions, answer, named_baseline
 from nas.cli.options.limits import BUDGET_HELP, add_limits, requested_limits
 from nas.cli.options.storage import add_run, loaded
-from nas.cli.output.account import render_fidelity, render_spending
-from nas.cli.output.front_table import (
-    PARETO_NOTE,
-    condition_notes,
-    described_member,
-    front_columns,
-)
 from nas.cli.output.tables import render_columns
 from nas.core.units import format_bytes, format_milliseconds, parse_joules
 from nas.tasks.base.metric import ACCURACY, get_metric

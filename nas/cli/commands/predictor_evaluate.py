@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.options.common import add_json, add_quiet, add_records
-from nas.cli.output.account import meter_label
 from nas.cli.output.progress import StepProgress
 from nas.cli.output.tables import render_columns
+from nas.core.units import meter_label
 
 if TYPE_CHECKING:
     from predictors.energy.evaluation import Ceiling, Evaluation, SplitResult

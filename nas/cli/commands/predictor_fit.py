@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.to.suffix != ".safetensors":
         raise ValueError(f"--to must be a .safetensors file, got {arguments.to}")
     from nas.cli.commands.predictor_evaluate import read_corrected
-    from nas.cli.output.account import meter_label
+    from nas.core.units import meter_label
     from predictors.energy.artifact import (
         Provenance,
         SavedPredictor,

@@ -247,9 +247,9 @@ def _reserved(name: str) -> Path:
 
 def report(done: Run, *, as_json: bool) -> int:
     """Print the result of a search; the exit code says whether it finished."""
+    from nas.analysis.account import render_account
     from nas.analysis.summary import summarise
     from nas.cli.commands.front import render_json, render_table
-    from nas.cli.output.account import render_account
     from nas.cli.output.outcome import exit_code, failures, next_steps, render_failures
 
     front, summary, records = done.front(), summarise(done), done.records()

@@ -8,9 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.output.account import meter_label
 from nas.cli.output.tables import render_columns
-from nas.core.units import format_interval, format_joules, format_milliseconds
+from nas.core.units import format_interval, format_joules, format_milliseconds, meter_label
 
 if TYPE_CHECKING:
     from predictors.campaign.failures import Failure

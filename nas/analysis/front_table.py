@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nas.cli.output.account import meter_label
-from nas.core.units import format_bytes, format_interval, format_milliseconds
+from nas.core.units import format_bytes, format_interval, format_milliseconds, meter_label
 from nas.tasks.base.metric import get_metric
 from predictors.meters.flags import describe_flag
 

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from nas.core.units import format_bytes, format_joules, format_milliseconds
+from nas.core.units import format_bytes, format_joules, format_milliseconds, meter_label
 from nas.tasks.base.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
     from nas.analysis.summary import SearchSummary, Volume
     from nas.searching.gating.gate import AuditSummary
-
-
-def meter_label(meter: str, *, is_estimate: bool) -> str:
-    """Return the meter's name, marked if its joules are an estimate."""
-    return meter if not is_estimate or meter == "estimate" else f"{meter}, estimate"
 
 
 def render_account(summary: SearchSummary, metric: Metric = ACCURACY) -> str:
