@@ -35,6 +35,11 @@ def described_member(front: Front) -> FrontMember:
     return next((m for m in front if m.joules == "measured"), front.members[0])
 
 
+def device_text(hardware: str, name: str | None) -> str:
+    """Return the hardware, preceded by the name that the search gave it, if any."""
+    return hardware if name is None else f"{name} ({hardware})"
+
+
 def front_columns(front: Front) -> list[Column]:
     """Return the columns of a front with members; test quality is shown and never used."""
     first = described_member(front)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nas.analysis.account import render_fidelity, saving_text
-from nas.analysis.front_table import PARETO_NOTE, condition_notes, front_columns
+from nas.analysis.front_table import PARETO_NOTE, condition_notes, device_text, front_columns
 from nas.analysis.history import History, history_of
 from nas.analysis.summary import SearchSummary, summarise
 from nas.charts.architecture import architecture_chart
@@ -88,11 +88,10 @@ def _dicts(*charts: Chart | None) -> list[dict[str, Any]]:
 def _texts(run: Run, summary: SearchSummary, history: History | None) -> dict[str, str]:
     """Texts of single elements, by the element's identifier."""
     metric, device = run.metric, run.config.measured_device
-    on = device if run.measured_on is None else f"{run.measured_on} ({device})"
     state = "search ended" if summary.finished else f"{summary.in_flight} trials in flight"
     elapsed_s = history.steps[-1].elapsed_s if history is not None else None
     return {
-        "kicker": f"JouleNAS, {run.task} on {on}",
+        "kicker": f"JouleNAS, {run.task} on {device_text(device, run.measured_on)}",
         "title": run.folder.resolve().name,
         "status": f"{state}; meter: {meter_label(run.meter, is_estimate=is_estimate(run))} ",
         "front-head": f"{metric.name[:1].upper()}{metric.name[1:]} against joules",

@@ -5,8 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nas.cli.options.common import add_device, add_json, add_meter, add_quiet, seconds
-from nas.cli.options.plugins import add_plugins
+from nas.cli.options.common import (
+    add_device,
+    add_json,
+    add_meter,
+    add_plugins,
+    add_quiet,
+    add_seed,
+    seconds,
+)
 
 AUTO = "auto"
 
@@ -58,7 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="quick, screening, brief or final (default: quick on CPUs, else screening)",
     )
     parser.add_argument("--regime", help="throughput (default) or latency")
-    parser.add_argument("--seed", type=int, default=0, help="seed of samples, weights and order")
+    add_seed(parser, "seed of samples, weights and order")
     parser.add_argument(
         "--to",
         type=Path,
@@ -96,8 +103,6 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--active measures on one workload: leave out --batch-size {AUTO}")
     if size == AUTO and arguments.regime == "latency":
         raise ValueError(f"--batch-size {AUTO} needs --regime throughput, got latency")
-    if arguments.seed < 0:
-        raise ValueError(f"seed must be an integer >= 0, got {arguments.seed!r}")
     if arguments.task is not None and arguments.workload is not None:
         raise ValueError("--task and --workload both set the workload: leave one out")
     if len(set(arguments.phase or ())) > 1:

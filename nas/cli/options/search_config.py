@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.cli.options.common import named_plugins
 from nas.cli.options.limits import limits_of, parse_reference
-from nas.cli.options.plugins import named_plugins
 from nas.cli.options.search_options import EVALUATORS, SUPERNET_TRIALS
 from nas.cli.options.storage import storage_of
 

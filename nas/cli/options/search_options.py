@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nas.cli.options.common import add_device, add_json, add_meter, add_quiet, seconds
+from nas.cli.options.common import add_device, add_json, add_meter, add_plugins, add_quiet, seconds
 from nas.cli.options.limits import BUDGET_HELP, add_limits
-from nas.cli.options.plugins import add_plugins
 from nas.cli.options.storage import add_storage
 
 EVALUATORS = ("scratch", "supernet")

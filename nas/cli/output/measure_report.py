@@ -12,6 +12,7 @@ from nas.cli.output.tables import render_columns
 from nas.core.units import format_interval, format_joules, format_milliseconds, meter_label
 
 if TYPE_CHECKING:
+    from predictors.campaign.active import ActiveResult
     from predictors.campaign.failures import Failure
     from predictors.campaign.plan import Plan, PlanItem
     from predictors.measurement.compare import Comparison
@@ -119,6 +120,23 @@ def render_drift(found: DriftReport) -> str:
         f"drift: the reference on {found.workload} moved by {found.span:.1%} over "
         f"{found.n_references} measurements; {done}"
     )
+
+
+def render_active(done: ActiveResult) -> str:
+    """Render the number measured and the predictor's interval width."""
+    from predictors.campaign.active import CONFIDENCE
+
+    lines = [f"active: {done.n_measured} of {done.n_requested} measured"]
+    if done.is_exhausted:
+        lines[0] += ", and no other candidate of the space is left"
+    if done.width is not None:
+        first = next((b.width for b in done.batches if b.width is not None), None)
+        before = "" if first is None else f", ±{first:.1%} before"
+        lines.append(
+            f"prediction intervals near the front are ±{done.width:.1%} on average "
+            f"({CONFIDENCE:.0%} intervals{before}); {done.basis}"
+        )
+    return "\n".join(lines)
 
 
 def render_records(records: Sequence[EnergyRecord]) -> str:

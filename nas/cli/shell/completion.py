@@ -21,7 +21,8 @@ def render(parser: argparse.ArgumentParser, shell: str) -> str:
     for _, leaf in leaves(parser):
         for action in leaf._actions:
             _mark(action)
-    return shtab.complete(parser, shell) + "\n"
+    script: str = shtab.complete(parser, shell)
+    return script.rstrip("\n")
 
 
 def _mark(action: argparse.Action) -> None:
