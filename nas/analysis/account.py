@@ -41,7 +41,7 @@ def render_spending(summary: SearchSummary) -> str:
     """Render the joules of the search, and after how many uses the saving repays them."""
     label = meter_label(summary.meter, is_estimate=summary.is_estimate)
     idle_j = summary.idle_energy_j
-    idle = "not seen by this meter" if idle_j is None else format_joules(idle_j)
+    idle = "not measured by this meter" if idle_j is None else format_joules(idle_j)
     teacher_j = summary.teacher_energy_j
     teacher = "" if teacher_j is None else f"the teacher {format_joules(teacher_j)}, "
     supernet_j = summary.supernet_energy_j

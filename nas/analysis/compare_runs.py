@@ -157,5 +157,5 @@ def _notes(a: Run, b: Run, sides: Sequence[Side], same_costs: bool) -> list[str]
             f"{b.config.protocol}"
         )
     if one.is_estimate or two.is_estimate:
-        found.append("joules are estimates where a meter says so: trust ratios, not levels")
+        found.append("some joules are estimates: compare ratios, not absolute values")
     return found

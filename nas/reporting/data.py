@@ -236,7 +236,7 @@ def _account(summary: SearchSummary) -> dict[str, Any]:
             series.append(Series(name, name, "box", (box(start, end, 0, 1),)))
             rows.append((name, f"{format_joules(energy_j)} ({energy_j / total_j:.0%})"))
     if summary.idle_energy_j is None:
-        rows.append(("idle", "not seen by this meter"))
+        rows.append(("idle", "not measured by this meter"))
     label = meter_label(summary.meter, is_estimate=summary.is_estimate)
     intensity = f"{summary.carbon_g_per_kwh:g} g/kWh"
     rows += [

@@ -83,13 +83,10 @@ def _predicted(found: Explanation) -> list[str]:
         return []
     interval = (found.predicted_low_j, found.predicted_high_j)
     predicted = format_interval(found.predicted_energy_j, *interval)
-    what = "estimated" if found.is_estimate else "measured"
-    inside = {
-        None: "",
-        True: f"; what was {what} lies inside",
-        False: f"; what was {what} lies outside",
-    }[found.inside]
-    return [f"  predicted  {predicted} before training, at {found.confidence:.0%}{inside}"]
+    kind = "estimated" if found.is_estimate else "measured"
+    place = {None: "", True: "inside", False: "outside"}[found.inside]
+    inside = f"; the {kind} joules lie {place}" if place else ""
+    return [f"  predicted  {predicted} before training, {found.confidence:.0%} interval{inside}"]
 
 
 _UNITS = {

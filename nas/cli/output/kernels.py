@@ -69,7 +69,7 @@ def render_kernels(report: RealnessReport) -> str:
     ]
     lines += _not_run(report)
     precisions, sparsities = real_choices(report)
-    lines.append(f"offered by default: {', '.join(precisions)}; {', '.join(sparsities)}")
+    lines.append(f"choices by default: {', '.join(precisions)}; {', '.join(sparsities)}")
     lines.append(
         "real: its own kernel ran and was no slower; harmful: it was slower or gained nothing; "
         "simulated: it runs, saves nothing, and is never credited"
