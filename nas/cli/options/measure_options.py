@@ -80,17 +80,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Raise ``ValueError`` for options that exclude each other, before anything slow."""
-    sources = [
-        bool(arguments.files),
-        arguments.space is not None,
-        arguments.compare is not None,
-    ]
-    if sum(sources) != 1:
+    has_space = arguments.space is not None
+    if bool(arguments.files) + has_space + (arguments.compare is not None) != 1:
         raise ValueError(
             "name architecture files, or --space with --sample or --active, or --compare A B"
         )
-    how_many = [arguments.sample is not None, arguments.active is not None]
-    if sum(how_many) != (arguments.space is not None):
+    if (arguments.sample is not None) + (arguments.active is not None) != has_space:
         raise ValueError("--space must be given with one of --sample and --active")
     for name in ("sample", "active", "budget_s"):
         value = getattr(arguments, name)
@@ -116,7 +111,7 @@ def check(arguments: argparse.Namespace) -> None:
         f"--batch-size {AUTO}": size == AUTO,
     }
     if arguments.compare is not None and any(unused.values()):
-        first = next(option for option, given in unused.items() if given)
+        first = next(option for option, is_set in unused.items() if is_set)
         raise ValueError(f"--compare writes no records and has no budget: leave out {first}")
     if size == AUTO and arguments.retry_failed:
         raise ValueError(f"--batch-size {AUTO} ends at a failed size: leave out --retry-failed")

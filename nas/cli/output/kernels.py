@@ -80,11 +80,11 @@ def render_kernels(report: RealnessReport) -> str:
 
 
 def _not_run(report: RealnessReport) -> list[str]:
-    seen: dict[str, Row] = {}
+    by_choice: dict[str, Row] = {}
     for row in report.rows:
         if row.status in ("simulated", "absent"):
-            seen.setdefault(row.choice, row)
-    return [f"{row.status}: {choice} ({row.reason})" for choice, row in seen.items()]
+            by_choice.setdefault(row.choice, row)
+    return [f"{row.status}: {choice} ({row.reason})" for choice, row in by_choice.items()]
 
 
 def _times(ratio: float | None) -> str:

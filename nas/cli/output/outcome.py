@@ -31,10 +31,10 @@ def failures(records: Sequence[Trial]) -> list[dict[str, Any]]:
 
 def render_failures(records: Sequence[Trial]) -> str:
     """Render a line for each reason of failure; empty if no trial failed."""
-    every = failures(records)
-    lines = [_line(each["reason"], each["trials"]) for each in every[:_MOST_REASONS]]
-    if len(every) > _MOST_REASONS:
-        lines.append(f"failed: {len(every) - _MOST_REASONS} more reasons (--json has them all)")
+    reasons = failures(records)
+    lines = [_line(each["reason"], each["trials"]) for each in reasons[:_MOST_REASONS]]
+    if len(reasons) > _MOST_REASONS:
+        lines.append(f"failed: {len(reasons) - _MOST_REASONS} more reasons (--json has them all)")
     return "\n".join(lines)
 
 
@@ -47,7 +47,7 @@ def _line(reason: str, trials: Sequence[int]) -> str:
 def next_steps(done: Run, summary: SearchSummary, front: Front) -> list[str]:
     """Return the commands that make sense next: resume, front, export."""
     path = str(done.folder)
-    # Not to be read as an option.
+    # A folder that begins with a hyphen would be read as an option.
     folder = shlex.quote(f"./{path}" if path.startswith("-") else path)
     steps = []
     if not summary.finished:
@@ -56,7 +56,7 @@ def next_steps(done: Run, summary: SearchSummary, front: Front) -> list[str]:
         steps.append(f"nas front {folder} --recommended")
         if _can_be_exported(done, front.recommended().trial):
             plugins = " ".join(_plugins(done))
-            steps.append(f"nas export {folder} --to {_free()}{plugins and ' ' + plugins}")
+            steps.append(f"nas export {folder} --to {_new_folder()}{plugins and ' ' + plugins}")
     elif summary.finished:
         more = done.config.trials + max(1, summary.failed)
         steps.append(
@@ -99,7 +99,7 @@ def _can_be_exported(done: Run, trial: int) -> bool:
         return False
 
 
-def _free() -> str:
+def _new_folder() -> str:
     """Return the name of a folder that does not exist, for the artifact."""
     names = ["model", *(f"model-{n}" for n in range(2, 100))]
     return next((name for name in names if not Path(name).exists()), "model-100")
