@@ -80,17 +80,17 @@ def render_fidelity(summary: SearchSummary) -> str:
     """Render how well the supernet's qualities rank, with advice if they do not."""
     from nas.evaluation.fidelity import LEAST_TAU
 
-    found = summary.fidelity
-    if found is None:
+    fidelity = summary.fidelity
+    if fidelity is None:
         return (
             f"rank fidelity: not known from {summary.finalists} finalists; inherited qualities "
             f"may rank badly, and nas search --evaluator scratch does not depend on them"
         )
     text = (
-        f"rank fidelity: Kendall tau {found.tau:.2f} (95% interval {found.low:.2f} to "
-        f"{found.high:.2f}) between inherited and final qualities of {found.n} finalists"
+        f"rank fidelity: Kendall tau {fidelity.tau:.2f} (95% interval {fidelity.low:.2f} to "
+        f"{fidelity.high:.2f}) between inherited and final qualities of {fidelity.n} finalists"
     )
-    if found.is_poor:
+    if fidelity.is_poor:
         text += (
             f"\nbelow {LEAST_TAU}: inherited qualities do not rank this space well; search it "
             f"with --evaluator scratch, or train the supernet for longer"
@@ -98,7 +98,7 @@ def render_fidelity(summary: SearchSummary) -> str:
     return text
 
 
-def corner_text(objectives: Sequence[str], reference: Sequence[float], metric: Metric) -> str:
+def reference_text(objectives: Sequence[str], reference: Sequence[float], metric: Metric) -> str:
     """Return the reference point of the hypervolume, each objective in its unit."""
     units: dict[str, Callable[[float], str]] = {
         "quality": lambda v: metric.text(v, digits=1),
@@ -112,12 +112,12 @@ def corner_text(objectives: Sequence[str], reference: Sequence[float], metric: M
 
 
 def _volume(volume: Volume, metric: Metric) -> str:
-    corner = corner_text(volume.objectives, volume.reference, metric)
-    why = "as set" if volume.given else "a tenth of the front's extent beyond its worst"
+    point = reference_text(volume.objectives, volume.reference, metric)
+    why = "as set" if volume.reference_is_set else "a tenth of the front's extent beyond its worst"
     decades = "decades of joules" if len(volume.objectives) == 2 else "decades of each cost"
     return (
         f"hypervolume: {volume.hypervolume:.4f} (quality x {decades}), "
-        f"reference point {corner} ({why})"
+        f"reference point {point} ({why})"
     )
 
 

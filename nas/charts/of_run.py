@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.analysis.account import corner_text
+from nas.analysis.account import reference_text
 from nas.analysis.history import history_of
 from nas.analysis.importance import importance_of
 from nas.analysis.predictions import predictions_of
@@ -39,8 +39,8 @@ def charts_of(run: Run, name: str, trial: int | None = None) -> tuple[Chart, ...
         history = history_of(run)
         if history is None:
             raise ValueError("the plot must have a front to show, and there is none yet")
-        corner = corner_text(history.objectives, history.reference, run.metric)
-        title = f"hypervolume (quality × decades)\nreference point {corner}"
+        point = reference_text(history.objectives, history.reference, run.metric)
+        title = f"hypervolume (quality × decades)\nreference point {point}"
         return progress_charts(history, title, f"joules spent by the search ({label})")
     chart = predictions_chart(
         predictions_of(run.trials()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from nas.analysis.account import corner_text
+from nas.analysis.account import reference_text
 from nas.analysis.front_table import device_text
 from nas.cli.options.common import add_formats
 from nas.cli.options.storage import loaded_pair, on_device
@@ -66,8 +66,12 @@ def run(arguments: argparse.Namespace) -> int:
 def render(compared: RunsCompared) -> str:
     """Render the members of both fronts, then the figures."""
     metric = get_metric(compared.sides[0].members[0].metric)
-    reference = corner_text(compared.objectives, compared.reference, metric)
-    why = "as set" if compared.given else "a tenth of the joint extent beyond the worst of both"
+    reference = reference_text(compared.objectives, compared.reference, metric)
+    why = (
+        "as set"
+        if compared.reference_is_set
+        else "a tenth of the joint extent beyond the worst of both"
+    )
     lines = [render_columns(*_table(compared)), ""]
     for side in compared.sides:
         label = meter_label(side.meter, is_estimate=side.is_estimate)
