@@ -19,7 +19,9 @@ NAMES = ("front", "progress", "predictions", "importance", "architecture")
 
 
 def charts_of(run: Run, name: str, trial: int | None = None) -> tuple[Chart, ...]:
-    """The charts ``name`` of ``run``; ``trial`` is the architecture's, by default recommended.
+    """Return the charts ``name`` of ``run``; ``trial`` has the architecture to draw.
+
+    It is the recommended member by default.
 
     Raises:
         ValueError: the run has no data for it yet.
@@ -52,5 +54,5 @@ def charts_of(run: Run, name: str, trial: int | None = None) -> tuple[Chart, ...
 
 
 def is_estimate(run: Run) -> bool:
-    """Whether any joules of ``run`` are an estimate."""
+    """Return whether any joules of ``run`` are an estimate."""
     return any(r.reading.is_estimate for r in run.trials() if r.reading is not None)
