@@ -22,5 +22,6 @@ def run(arguments: argparse.Namespace) -> int:
     from nas.cli.main import build_parser
 
     script = render(build_parser(), arguments.shell)
-    print_result({"shell": arguments.shell, "script": script}, script, as_json=arguments.json)
+    data = {"shell": arguments.shell, "script": script}
+    print_result(data, script.removesuffix("\n"), as_json=arguments.json)
     return 0

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.cli.options.common import add_json, add_quiet, add_records, add_seed
+from nas.cli.options.common import add_json, add_quiet, add_records, add_seed, check_seed
 from nas.cli.output.progress import StepProgress
 from nas.cli.output.tables import print_result, render_columns
 from nas.core.units import meter_label
@@ -49,6 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the action."""
+    check_seed(arguments)
     from nas.cli.output.measure_report import render_drift
 
     devices, drifts = read_corrected(arguments.records)

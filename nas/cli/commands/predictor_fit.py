@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nas.cli.options.common import add_json, add_records, add_seed
+from nas.cli.options.common import add_json, add_records, add_seed, check_seed
 from nas.cli.output.tables import print_result
 
 HELP = "fit a predictor to records and save it"
@@ -27,6 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the action."""
+    check_seed(arguments)
     if arguments.to.suffix != ".safetensors":
         raise ValueError(f"--to must be a .safetensors file, got {arguments.to}")
     from nas.cli.commands.predictor_evaluate import read_corrected

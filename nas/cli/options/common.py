@@ -52,13 +52,13 @@ def whole_number(text: str) -> int:
 
 def add_seed(parser: argparse.ArgumentParser, help_text: str) -> None:
     """Add ``--seed`` with the default 0."""
-    parser.add_argument("--seed", type=_seed, default=0, help=help_text)
+    parser.add_argument("--seed", type=int, default=0, help=help_text)
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"seed must be an integer >= 0, got {text!r}")
-    return int(text)
+def check_seed(arguments: argparse.Namespace) -> None:
+    """Raise ``ValueError`` for a negative seed."""
+    if arguments.seed < 0:
+        raise ValueError(f"seed must be an integer >= 0, got {arguments.seed!r}")
 
 
 def add_device(parser: Any) -> None:

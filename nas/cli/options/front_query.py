@@ -266,6 +266,9 @@ def answer(
     from nas.pareto.queries import Front
     from nas.records.trial import judged
 
+    if arguments.top is not None and (arguments.knee or arguments.recommended):
+        option = "--knee" if arguments.knee else "--recommended"
+        raise ValueError(f"top must be left out with {option}, which is one member")
     baseline = None
     if arguments.at_least_as_accurate_as is not None:
         baseline = named_baseline(run, arguments.at_least_as_accurate_as)

@@ -12,6 +12,7 @@ from nas.cli.options.common import (
     add_plugins,
     add_quiet,
     add_seed,
+    check_seed,
     seconds,
 )
 
@@ -98,6 +99,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--active measures on one workload: leave out --batch-size {AUTO}")
     if size == AUTO and arguments.regime == "latency":
         raise ValueError(f"--batch-size {AUTO} needs --regime throughput, got latency")
+    check_seed(arguments)
     if arguments.task is not None and arguments.workload is not None:
         raise ValueError("--task and --workload both set the workload: leave one out")
     if len(set(arguments.phase or ())) > 1:

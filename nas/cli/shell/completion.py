@@ -21,8 +21,7 @@ def render(parser: argparse.ArgumentParser, shell: str) -> str:
     for _, leaf in leaves(parser):
         for action in leaf._actions:
             _mark(action)
-    script: str = shtab.complete(parser, shell)
-    return script.rstrip("\n")
+    return shtab.complete(parser, shell) + "\n"
 
 
 def _mark(action: argparse.Action) -> None:
