@@ -15,8 +15,6 @@ from nas.charts.progress import progress_charts
 from nas.core.units import meter_label
 from nas.store.run import Run
 
-NAMES = ("front", "progress", "predictions", "importance", "architecture")
-
 
 def charts_of(run: Run, name: str, trial: int | None = None) -> tuple[Chart, ...]:
     """Return the charts ``name`` of ``run``; ``trial`` has the architecture to draw.

@@ -15,7 +15,6 @@ from nas.pareto.spread import spread
 from nas.pareto.uncertainty import front_probabilities
 from nas.tasks.base.metric import ACCURACY, Metric, get_metric
 
-SCHEMA_VERSION = 1
 # Least height of a knee above the line between the front's ends, as a share of its extent.
 KNEE_HEIGHT = 0.1
 

@@ -13,7 +13,7 @@ from nas.cli.options.common import (
     add_quiet,
     named_plugins,
 )
-from nas.cli.options.search_options import add_driver_options
+from nas.cli.options.search_options import add_driver_options, driver_fields
 from nas.cli.options.storage import add_storage, storage_of
 
 HELP = "continue an interrupted search, or search further"
@@ -54,12 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.run,
             trials=arguments.trials,
             refine=arguments.refine,
-            workers=arguments.workers,
-            address=arguments.address,
-            trial_timeout_s=arguments.trial_timeout_s,
-            log=arguments.log,
-            gpus_per_trial=arguments.gpus_per_trial,
-            **storage_of(arguments.storage),
+            **(driver_fields(arguments) | storage_of(arguments.storage)),
             task=arguments.task,
             listener=progress,
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.options.search_config import config_of
-from nas.cli.options.search_options import add_search_options
+from nas.cli.options.search_options import add_search_options, driver_fields
 from nas.cli.output.tables import print_result
 
 if TYPE_CHECKING:
@@ -68,11 +68,7 @@ def _search(
         done = nas.search(
             config,
             folder,
-            workers=arguments.workers,
-            address=arguments.address,
-            trial_timeout_s=arguments.trial_timeout_s,
-            log=arguments.log,
-            gpus_per_trial=arguments.gpus_per_trial,
+            **driver_fields(arguments),
             resume=arguments.resume,
             files=_files(arguments),
             listener=progress,

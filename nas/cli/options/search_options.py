@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from nas.cli.options.common import add_device, add_json, add_meter, add_plugins, add_quiet, seconds
 from nas.cli.options.limits import BUDGET_HELP, add_limits
@@ -55,6 +56,12 @@ def add_driver_options(parser: argparse.ArgumentParser, *, resumes: bool = False
         help="after the search, train and measure up to N times again from other seeds: the "
         "trials whose place on the front is least certain",
     )
+
+
+def driver_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of ``nas.search`` and ``nas.resume`` that set the driver."""
+    names = ("workers", "address", "trial_timeout_s", "log", "gpus_per_trial")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,17 +51,16 @@ def next_steps(done: Run, summary: SearchSummary, front: Front) -> list[str]:
     folder = shlex.quote(f"./{path}" if path.startswith("-") else path)
     steps = []
     if not summary.finished:
-        steps.append(f"nas resume {folder}{_options_again(done)}")
+        steps.append(f"nas resume {folder}{_plugins(done)}")
     if len(front):
         steps.append(f"nas front {folder} --recommended")
         if _can_be_exported(done, front.recommended().trial):
-            plugins = " ".join(_plugins(done))
-            steps.append(f"nas export {folder} --to {_new_folder()}{plugins and ' ' + plugins}")
+            steps.append(f"nas export {folder} --to {_new_folder()}{_plugins(done)}")
     elif summary.finished:
         more = done.config.trials + max(1, summary.failed)
         steps.append(
             f"fix the reasons above, then nas resume {folder} --trials {more}"
-            f"{_more_time(done)}{_options_again(done)}"
+            f"{_more_time(done)}{_plugins(done)}"
         )
     return steps
 
@@ -80,15 +79,9 @@ def _more_time(done: Run) -> str:
     return f" --trial-timeout-s {10 * limit_s:g}" if limit_s is not None and is_late else ""
 
 
-def _options_again(done: Run) -> str:
-    """Return the options that a run directory does not store."""
-    return "".join(f" {option}" for option in _plugins(done))
-
-
-def _plugins(done: Run) -> Iterator[str]:
-    # A plug-in runs only if the command line names it.
-    for plugin in done.config.plugins:
-        yield f"--plugin {shlex.quote(str(plugin.path))}"
+def _plugins(done: Run) -> str:
+    """Return the options that name the run's plug-ins; only named ones are run."""
+    return "".join(f" --plugin {shlex.quote(str(p.path))}" for p in done.config.plugins)
 
 
 def _can_be_exported(done: Run, trial: int) -> bool:
