@@ -182,14 +182,12 @@ def _has_begun(arguments: argparse.Namespace) -> bool:
 
 def _started_runs(name: str) -> list[Path]:
     """Return the default folders of a recipe's or task's started runs, in order."""
-    return [path for path in _numbered(name) if (path / "run.json").is_file()]
+    return [path for _, path in _numbered(name) if (path / "run.json").is_file()]
 
 
-def _numbered(name: str) -> list[Path]:
-    return sorted(
-        (path for path in RUNS.glob(f"{name}-*") if path.name[len(name) + 1 :].isdigit()),
-        key=lambda path: int(path.name[len(name) + 1 :]),
-    )
+def _numbered(name: str) -> list[tuple[int, Path]]:
+    suffixes = ((path.name.removeprefix(f"{name}-"), path) for path in RUNS.glob(f"{name}-*"))
+    return sorted((int(suffix), path) for suffix, path in suffixes if suffix.isdigit())
 
 
 @contextmanager
@@ -218,8 +216,7 @@ def _run_folder(arguments: argparse.Namespace, name: str) -> Iterator[Path]:
 
 
 def _reserved(name: str) -> Path:
-    numbered = _numbered(name)
-    number = int(numbered[-1].name[len(name) + 1 :]) if numbered else 0
+    number = max((n for n, _ in _numbered(name)), default=0)
     while True:
         number += 1
         folder = RUNS / f"{name}-{number}"
