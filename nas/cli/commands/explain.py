@@ -83,10 +83,11 @@ def _predicted(found: Explanation) -> list[str]:
         return []
     interval = (found.predicted_low_j, found.predicted_high_j)
     predicted = format_interval(found.predicted_energy_j, *interval)
-    kind = "estimated" if found.is_estimate else "measured"
-    place = {None: "", True: "inside", False: "outside"}[found.inside]
-    inside = f"; the {kind} joules lie {place}" if place else ""
-    return [f"  predicted  {predicted} before training, {found.confidence:.0%} interval{inside}"]
+    what = "estimate" if found.is_estimate else "measurement"
+    where = {None: "", True: f"; the {what} is inside", False: f"; the {what} is outside"}
+    return [
+        f"  predicted  {predicted} before training, at {found.confidence:.0%}{where[found.inside]}"
+    ]
 
 
 _UNITS = {
