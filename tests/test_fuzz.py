@@ -53,7 +53,7 @@ def check(parse, *arguments):
     try:
         return parse(*arguments)
     except Exception as error:
-        from nas.cli.shell.errors import is_bad_input
+        from nas.cli.main import is_bad_input
 
         assert is_bad_input(error) and str(error).strip(), repr(error)
         return None

@@ -1,1 +1,1 @@
-"""Questions to a finished or running search: summary, explanation, comparison, importance."""
+"""Questions to a finished or running search: account, explanation, comparison, importance."""

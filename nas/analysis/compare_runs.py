@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
+from nas.analysis.front_table import described_member
 from nas.pareto.comparison import compare_fronts
+from nas.pareto.hypervolume import volume_losses, volume_values
 from nas.pareto.queries import Front, FrontMember
 from nas.store.run import Run
 
@@ -40,18 +40,18 @@ class Side:
 class RunsCompared:
     """Two fronts side by side, with notes on what does not compare.
 
-    ``reference`` has a value for each of ``objectives`` in their own units; where it is not
-    ``given`` by both searches it is a tenth of the joint extent beyond the worst of both fronts.
+    ``reference`` has a value for each of ``objectives`` in their own units. If the searches set
+    different ones or none, it is a tenth of the joint extent beyond the worst of both fronts.
     """
 
     objectives: tuple[str, ...]
     reference: tuple[float, ...]
-    given: bool
+    reference_is_set: bool
     sides: tuple[Side, Side]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         data = asdict(self)
         for side in data["sides"]:
             side["dominated"] = [
@@ -71,51 +71,44 @@ def compare_runs(a: Run, b: Run) -> RunsCompared:
             f"runs must be of one task, whose qualities compare, got {a.task!r} and {b.task!r}"
         )
     costs = a.config.goals.costs
-    same = costs == b.config.goals.costs
+    same_costs = costs == b.config.goals.costs
     # Members of more objectives need not be on the front of the two that both runs have.
-    fronts = [run.front() if same else Front.of(run.front().members) for run in (a, b)]
+    fronts = [run.front() if same_costs else Front.of(run.front().members) for run in (a, b)]
     for run, front in zip((a, b), fronts, strict=True):
         if not len(front):
             raise ValueError(f"run {run.folder} must have a front to compare, and has none yet")
-    given = a.config.reference if same and a.config.reference == b.config.reference else None
-    found = compare_fronts(
+    is_set = same_costs and a.config.reference == b.config.reference
+    reference = a.config.reference if is_set else None
+    compared = compare_fronts(
         fronts[0].losses(),
         fronts[1].losses(),
-        None if given is None else (1 - given[0], *np.log10(given[1:])),
+        None if reference is None else volume_losses([reference])[0].tolist(),
     )
-    reference = given or (
-        1 - found.reference[0],
-        *(float(10**value) for value in found.reference[1:]),
-    )
-    sides = tuple(
-        _side(label, run, front, other, found.volumes[i], found.coverage[i], beaten)
-        for i, (label, run, front, other, beaten) in enumerate(
-            (
-                ("A", a, fronts[0], fronts[1], found.dominated_a),
-                ("B", b, fronts[1], fronts[0], found.dominated_b),
-            )
-        )
+    volumes, coverage = compared.volumes, compared.coverage
+    sides = (
+        _side("A", a, fronts, volumes[0], coverage[0], compared.dominated_a),
+        _side("B", b, fronts[::-1], volumes[1], coverage[1], compared.dominated_b),
     )
     return RunsCompared(
-        objectives=("quality", "joules", *(costs if same else ())),
-        reference=reference,
-        given=given is not None,
-        sides=(sides[0], sides[1]),
-        notes=tuple(_notes(a, b, sides, same)),
+        objectives=("quality", "joules", *(costs if same_costs else ())),
+        reference=reference or volume_values(compared.reference),
+        reference_is_set=reference is not None,
+        sides=sides,
+        notes=tuple(_notes(a, b, sides, same_costs)),
     )
 
 
 def _side(
     label: str,
     run: Run,
-    front: Front,
-    other: Front,
+    fronts: Sequence[Front],
     volume: float,
     covers: float,
-    beaten: Sequence[Sequence[int]],
+    dominators: Sequence[Sequence[int]],
 ) -> Side:
-    # A measured member describes the front, if there is one.
-    first = next((m for m in front if m.joules == "measured"), front.members[0])
+    """Return the side of the first of two fronts; ``dominators`` are positions in the second."""
+    front, other = fronts
+    first = described_member(front)
     return Side(
         label=label,
         run=str(run.folder),
@@ -129,7 +122,7 @@ def _side(
         covers=covers,
         dominated={
             member.trial: tuple(other.members[i].trial for i in by)
-            for member, by in zip(front.members, beaten, strict=True)
+            for member, by in zip(front.members, dominators, strict=True)
             if by
         },
     )
@@ -137,10 +130,10 @@ def _side(
 
 def _notes(a: Run, b: Run, sides: Sequence[Side], same_costs: bool) -> list[str]:
     """Return what does not compare between the two fronts."""
-    found = []
+    notes = []
     one, two = sides
     if not same_costs:
-        found.append(
+        notes.append(
             "the runs have different objectives: they are compared in quality and joules alone"
         )
     for name, word in (
@@ -150,12 +143,12 @@ def _notes(a: Run, b: Run, sides: Sequence[Side], same_costs: bool) -> list[str]
     ):
         left, right = getattr(one, name), getattr(two, name)
         if left != right:
-            found.append(f"joules are of different {word}: {left} and {right}")
+            notes.append(f"joules are of different {word}: {left} and {right}")
     if a.config.protocol != b.config.protocol:
-        found.append(
+        notes.append(
             f"joules were measured by different protocols: {a.config.protocol} and "
             f"{b.config.protocol}"
         )
     if one.is_estimate or two.is_estimate:
-        found.append("joules are estimates where a meter says so: trust ratios, not levels")
-    return found
+        notes.append("some joules are estimates: compare ratios, not absolute values")
+    return notes

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.analysis.summary import volume_losses, volume_of
+from nas.analysis.summary import volume_of
 from nas.pareto.dominance import extended_front
-from nas.pareto.hypervolume import hypervolume
+from nas.pareto.hypervolume import hypervolume, volume_losses
 from nas.records.trial import judged
 from nas.store.run import Run
 
@@ -41,21 +41,21 @@ class History:
 def history_of(run: Run) -> History | None:
     """Return the history of ``run``, ``None`` before there is a front.
 
-    All steps have the reference point of the search, or else that of its last front. Trials that
-    are not compared (inherited weights beside fine-tuned ones) cost joules and add no volume.
+    All steps have the reference point of the search, or else that of its last front. Trials with
+    inherited weights, beside fine-tuned ones, cost joules and add no volume.
     """
     records, goals = run.trials(), run.config.goals
     volume = volume_of(records, goals)
     if volume is None:
         return None
-    (corner,) = volume_losses([volume.reference])
+    (reference,) = volume_losses([volume.reference])
     compared = {r.number for r in judged(records) if goals.keeps(r)}
     ended = run.ended_at_s()
     first_s = min(ended.values(), default=0.0)
     teacher, supernet = run.teacher(), run.supernet()
-    spent_j = sum(found.energy_j or 0.0 for found in (teacher, supernet) if found is not None)
-    minimize = (False,) * len(corner)
-    front = np.empty((0, len(corner)))
+    spent_j = sum(each.energy_j or 0.0 for each in (teacher, supernet) if each is not None)
+    minimize = (False,) * len(reference)
+    front = np.empty((0, len(reference)))
     reached, steps = 0.0, []
     trained = [r for r in records if r.state in ("complete", "stopped", "failed")]
     trained.sort(key=lambda r: _order(r.number, ended))
@@ -64,7 +64,7 @@ def history_of(run: Run) -> History | None:
         if record.number in compared:
             extended = extended_front(front, volume_losses([goals.values(record)]))
             if not np.array_equal(extended, front):
-                front, reached = extended, hypervolume(extended, corner, minimize)
+                front, reached = extended, hypervolume(extended, reference, minimize)
         at_s = ended.get(record.number)
         steps.append(
             Step(

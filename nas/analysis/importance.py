@@ -61,7 +61,7 @@ class Importance:
 
 
 def importance_of(records: Sequence[Trial], space: SearchSpace, *, seed: int = 0) -> Importance:
-    """Importances by the complete trials among ``records``; genes that never varied are left out.
+    """Return importances by the complete trials among ``records``, of genes that varied.
 
     Raises:
         ValueError: there are too few trials, or no gene varied.
@@ -86,7 +86,7 @@ def importance_of(records: Sequence[Trial], space: SearchSpace, *, seed: int = 0
     values = np.array([r.objectives for r in complete])
     r2_j, joules = _permuted(features, groups, np.log(values[:, 1]), seed)
     r2_a, quality = _permuted(features, groups, values[:, 0], seed)
-    found = [
+    importances = [
         GeneImportance(
             gene=gene,
             joules=float(joules[i].mean()),
@@ -96,15 +96,14 @@ def importance_of(records: Sequence[Trial], space: SearchSpace, *, seed: int = 0
         )
         for i, gene in enumerate(genes)
     ]
-    found.sort(key=lambda g: (-g.joules, g.gene))
-    return Importance(tuple(found), r2_j, r2_a, len(complete))
+    importances.sort(key=lambda g: (-g.joules, g.gene))
+    return Importance(tuple(importances), r2_j, r2_a, len(complete))
 
 
 def _columns(records: Sequence[Trial], space: SearchSpace) -> dict[str, Array]:
-    """Features ``(N, F)`` of each gene that varies, those of all layers together.
+    """Return the features ``(N, F)`` of each gene that varies, those of all layers together.
 
-    A layer that is not there gets the mean of those that are: that it is missing is for the gene
-    of depth to say, and for no other.
+    Absent layers get the mean of present ones, so that only the gene of depth shows absence.
     """
     rows = [encode(record.architecture, space) for record in records]
     by_gene: dict[str, list[Array]] = {}
@@ -112,22 +111,22 @@ def _columns(records: Sequence[Trial], space: SearchSpace) -> dict[str, Array]:
         if len(domain.values) == 1:
             continue
         stack, layer, gene = split_gene_name(name)
-        made = np.array([_numbers(row[name], domain.values) for row in rows])
+        columns = np.array([_numbers(row[name], domain.values) for row in rows])
         if stack is not None:
-            made[[layer >= row[stack.depth] for row in rows]] = np.nan
-        by_gene.setdefault(gene, []).append(made)
-    found = {}
+            columns[[layer >= row[stack.depth] for row in rows]] = np.nan
+        by_gene.setdefault(gene, []).append(columns)
+    features = {}
     for gene, parts in by_gene.items():
         stacked = np.stack(parts)
         filled = np.where(np.isnan(stacked), np.nanmean(stacked, axis=0), stacked)
-        made = np.concatenate(list(filled), axis=1)
-        if np.ptp(made, axis=0).any():
-            found[gene] = made
-    return found
+        columns = np.concatenate(list(filled), axis=1)
+        if np.ptp(columns, axis=0).any():
+            features[gene] = columns
+    return features
 
 
 def _numbers(value: Any, domain: Sequence[Any]) -> list[float]:
-    """A number as it is, no rank as full rank, and a word as which of the domain's it is."""
+    """Return a number as it is, no rank as 1 (full rank), and a word one-hot."""
     if all(one is None or isinstance(one, int | float) for one in domain):
         return [1.0 if value is None else float(value)]
     return [float(value == one) for one in domain]
@@ -136,23 +135,23 @@ def _numbers(value: Any, domain: Sequence[Any]) -> list[float]:
 def _permuted(
     features: Array, groups: Sequence[NDArray[np.intp]], target: Array, seed: int
 ) -> tuple[float, Array]:
-    """Variance explained, and what each group explains of it in each shuffle, ``(G, S)``."""
+    """Return R2, and the share of variance lost by each shuffle of each group, ``(G, S)``."""
     rng = np.random.default_rng(seed)
     total = float(np.square(target - target.mean()).sum())
     if total == 0:
         return 0.0, np.zeros((len(groups), _SHUFFLES))
-    missed = 0.0
-    missed_GS = np.zeros((len(groups), _SHUFFLES))
+    error = 0.0
+    error_GS = np.zeros((len(groups), _SHUFFLES))
     folds = KFold(_FOLDS, shuffle=True, random_state=seed)
-    for learned, left_out in folds.split(features):
+    for train, test in folds.split(features):
         forest = ExtraTreesRegressor(_TREES, random_state=seed, n_jobs=1)
-        forest.fit(features[learned], target[learned])
-        held, truth = features[left_out], target[left_out]
-        missed += float(np.square(forest.predict(held) - truth).sum())
+        forest.fit(features[train], target[train])
+        held_out, truth = features[test], target[test]
+        error += float(np.square(forest.predict(held_out) - truth).sum())
         for g, group in enumerate(groups):
-            shuffled = np.tile(held, (_SHUFFLES, 1, 1))
+            shuffled = np.tile(held_out, (_SHUFFLES, 1, 1))
             for s in range(_SHUFFLES):
-                shuffled[s][:, group] = held[rng.permutation(len(held))][:, group]
-            predicted = forest.predict(shuffled.reshape(-1, held.shape[1]))
-            missed_GS[g] += np.square(predicted.reshape(_SHUFFLES, -1) - truth).sum(axis=1)
-    return 1 - missed / total, (missed_GS - missed) / total
+                shuffled[s][:, group] = held_out[rng.permutation(len(held_out))][:, group]
+            predicted = forest.predict(shuffled.reshape(-1, held_out.shape[1]))
+            error_GS[g] += np.square(predicted.reshape(_SHUFFLES, -1) - truth).sum(axis=1)
+    return 1 - error / total, (error_GS - error) / total

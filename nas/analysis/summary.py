@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nas.evaluation.fidelity import Fidelity, fidelity_of
 from nas.evaluation.supernet_weights import spent_before
-from nas.pareto.hypervolume import hypervolume, reference_point
+from nas.pareto.hypervolume import (
+    hypervolume,
+    reference_point,
+    volume_losses,
+    volume_values,
+)
 from nas.pareto.lifetime import JOULES_PER_KWH
 from nas.records.config import LARGEST
 from nas.records.goals import Goals
@@ -48,14 +50,14 @@ class Saving:
 class Volume:
     """Hypervolume of the front: quality times decades of each cost, from ``reference``.
 
-    ``reference`` has a value for each of ``objectives``, in their own units. Where it is not
-    ``given`` it moves with the front, and figures of two runs do not compare.
+    ``reference`` has a value for each of ``objectives``, in their own units. If the
+    search sets none, it moves with the front, and hypervolumes of two runs do not compare.
     """
 
     hypervolume: float
     objectives: tuple[str, ...]
     reference: tuple[float, ...]
-    given: bool
+    reference_is_set: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +115,14 @@ class SearchSummary:
         return sum(energy_j or 0.0 for energy_j in (*known, self.idle_energy_j))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self) | {"audit": self.audit.to_dict()}
 
 
 def summarise(
     run: Run, *, baseline: int | None = None, carbon_g_per_kwh: float | None = None
 ) -> SearchSummary:
-    """The account of ``run`` as it stands.
+    """Return the account of ``run`` as it stands.
 
     Savings are relative to the trial ``baseline``, by default the first baseline of the search;
     ``carbon_g_per_kwh`` replaces that of the search.
@@ -151,12 +153,12 @@ def summarise(
     teacher_j = None if teacher is None else teacher.energy_j
     if teacher is None and run.config.teacher == LARGEST:
         # Its training was interrupted, or continues.
-        begun = spent_in(run.teacher_folder)
-        teacher_j = None if begun is None else begun.train_energy_j
+        spent = spent_in(run.teacher_folder)
+        teacher_j = None if spent is None else spent.train_energy_j
     busy_j = train_j + measure_j + (teacher_j or 0.0) + (supernet_j or 0.0)
     idle_j = None if device_j is None else max(0.0, device_j - busy_j)
     spent_j = busy_j + (idle_j or 0.0)
-    named = _baseline(records, baseline)
+    reference = _baseline(records, baseline)
     return SearchSummary(
         finished=finished,
         stop_reason=run.stop_reason,
@@ -180,36 +182,27 @@ def summarise(
         carbon_g_per_kwh=intensity,
         meter=readings[0].meter if readings else run.meter,
         is_estimate=any(reading.is_estimate for reading in (*readings, *further)),
-        baseline_trial=None if named is None else named.number,
-        saving=None if named is None else _saving(records, named, spent_j),
+        baseline_trial=None if reference is None else reference.number,
+        saving=None if reference is None else _saving(records, reference, spent_j),
         volume=volume_of(records, run.config.goals),
         unit=run.unit,
     )
 
 
 def volume_of(records: Sequence[Trial], goals: Goals) -> Volume | None:
-    """The hypervolume of a search's front; ``None`` where there is no front yet."""
+    """Return the hypervolume of a search's front, ``None`` before there is a front."""
     front = goals.front(records)
     if not front:
         return None
-    points = volume_losses([goals.values(r) for r in front])
+    losses = volume_losses([goals.values(r) for r in front])
     if goals.reference is not None:
-        corner = volume_losses([goals.reference])[0]
+        point = volume_losses([goals.reference])[0]
     else:
-        seen = volume_losses([goals.values(r) for r in judged(records)])
-        corner = reference_point(points, seen)
-    reference = goals.reference or (
-        1 - float(corner[0]),
-        *(float(10**cost) for cost in corner[1:]),
-    )
-    volume = hypervolume(points, corner, (False,) * len(corner))
+        all_losses = volume_losses([goals.values(r) for r in judged(records)])
+        point = reference_point(losses, all_losses)
+    reference = goals.reference or volume_values(point)
+    volume = hypervolume(losses, point, (False,) * len(point))
     return Volume(volume, goals.names, reference, goals.reference is not None)
-
-
-def volume_losses(values: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
-    """Objectives ``(N, M)`` as hypervolume counts them: error rate, decades of each cost."""
-    quality, *costs = np.array(values).T
-    return np.column_stack([1 - quality, *np.log10(costs)])
 
 
 def _stopped_saved(
@@ -242,7 +235,7 @@ def _saving(records: Sequence[Trial], baseline: Trial, spent_j: float) -> Saving
     rivals = [
         (r.objectives[1], r.number)
         for r in judged(records)
-        # A baseline is no gain of the search, however good it is.
+        # A baseline is not a result of the search.
         if not r.baseline and r.objectives[0] >= quality and r.objectives[1] < baseline_j
     ]
     if not rivals:

@@ -18,7 +18,7 @@ _CHARACTERS = 30
 def architecture_chart(
     architecture: Architecture, workload: Workload | None, title: str, device: str
 ) -> Chart:
-    """The blocks of an architecture; a band behind them is the residual stream.
+    """Return the blocks of an architecture; a band behind them is the residual stream.
 
     The input has its shape if ``workload`` is known.
 
@@ -72,7 +72,7 @@ def _centred(width: int, row: int, height: float) -> Mark:
 
 
 def _beside(row: int, widest: int, name: str, detail: str) -> list[Text]:
-    """The words to the right of a row, its details below its name."""
+    """Return the name and details to the right of a row."""
     details = textwrap.wrap(detail, _CHARACTERS)
     lines = len(details)
     return [

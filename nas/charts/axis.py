@@ -1,7 +1,6 @@
 """Axes with their ranges and ticks: quality in the metric's unit, joules by decades, counts.
 
-A tick stands where its text says, and texts beside each other fit the column of a paper or a
-telephone's screen.
+The text of a tick is exact, and neighbouring texts fit a paper's column and a phone's screen.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ _MANTISSAS = (
 
 
 def position(metric: Metric, share: float) -> float:
-    """The position of a quality in [0, 1]; minus infinity without a finite score.
+    """Return the position of a quality in [0, 1]; minus infinity without a finite score.
 
-    Positions rise with quality and are linear in what tables print: percent, hundredths, or minus
+    Positions rise with quality and are linear in the printed score: percent, hundredths, or minus
     the bits.
     """
     if metric.scale == "percent":
@@ -42,18 +41,18 @@ def position(metric: Metric, share: float) -> float:
 
 
 def quality_range(metric: Metric, share: float, error: float) -> tuple[float, float, float]:
-    """The positions of a quality less its standard error, itself, and plus its error."""
-    at = position(metric, share)
-    if not math.isfinite(at):
-        return at, at, at
+    """Return the positions of a quality minus, without and plus its standard error."""
+    middle = position(metric, share)
+    if not math.isfinite(middle):
+        return middle, middle, middle
     length = metric.score_error(share, error) * (100 if metric.scale == "percent" else 1)
-    return at - length, at, at + length
+    return middle - length, middle, middle + length
 
 
 def quality_axis(
     label: str, metric: Metric, shares: Sequence[float], errors: Sequence[float]
 ) -> Axis:
-    """The axis that shows ``shares`` with their standard errors; long error bars are cut."""
+    """Return the axis of qualities with their standard errors; long error bars are cut."""
     rows = [quality_range(metric, *row) for row in zip(shares, errors, strict=True)]
     rows = [row for row in rows if math.isfinite(row[1])] or [(0.0, 0.0, 0.0)]
     least = _LEAST_MARGIN[metric.scale]
@@ -77,7 +76,7 @@ def quality_axis(
 def joule_axis(
     label: str, ranges_j: Iterable[tuple[float, float, float]], *, vertical: bool = False
 ) -> Axis:
-    """The axis that shows joules, each with its interval (low, value, high)."""
+    """Return the axis of joules, each with its interval (low, value, high)."""
     low, high = _frame([decades(*row) for row in ranges_j], _LEAST_DECADES)
     margin = max(_MARGIN * (high - low), _LEAST_DECADES)
     low, high = low - margin, high + margin
@@ -85,14 +84,14 @@ def joule_axis(
 
 
 def count_axis(label: str, high: float) -> Axis:
-    """The axis of whole numbers from 0 to ``high``."""
+    """Return the axis of whole numbers from 0 to ``high``."""
     most = min(_MOST_TICKS, max(1, int(high)))
     ticks = [(at, f"{at:.0f}") for at, _ in even_ticks(0, max(1, high), 0, math.inf, most)]
     return Axis(label, 0, max(1, high) * 1.02, _thinned(ticks, high))
 
 
 def number_axis(label: str, low: float, high: float, most: int = 5) -> Axis:
-    """The axis of plain numbers from ``low`` to ``high`` with at most ``most`` ticks."""
+    """Return the axis of plain numbers from ``low`` to ``high`` with at most ``most`` ticks."""
     ticks = even_ticks(low, high, low, high, most)
     return Axis(label, low, high, tuple((at, f"{at:.{digits}f}") for at, digits in ticks))
 
@@ -100,7 +99,7 @@ def number_axis(label: str, low: float, high: float, most: int = 5) -> Axis:
 def even_ticks(
     low: float, high: float, bottom: float, top: float, most: int = _MOST_TICKS
 ) -> list[tuple[float, int]]:
-    """Multiples of 1, 2 or 5 in some decade that lie in both ranges, with the digits they need."""
+    """Return multiples of 1, 2 or 5 in some decade, in both ranges, with their decimals."""
     raw = (high - low) / most
     exponent = math.floor(math.log10(raw))
     factor = next((f for f in (1, 2, 5) if f * 10.0**exponent >= raw), 10)
@@ -118,7 +117,7 @@ def even_ticks(
 
 
 def joule_ticks(low: float, high: float, *, vertical: bool) -> tuple[tuple[float, str], ...]:
-    """Ticks between two decades: as many as fit, at simple multiples or else evenly spaced."""
+    """Return ticks between two decades: as many as fit, at simple multiples or evenly spaced."""
     for mantissas, step in _MANTISSAS:
         values = [
             mantissa * 10.0**exponent
@@ -135,9 +134,9 @@ def joule_ticks(low: float, high: float, *, vertical: bool) -> tuple[tuple[float
 
 
 def _frame(ranges: Sequence[Sequence[float]], least: float) -> tuple[float, float]:
-    """A range of all values and of all but the longest error bars, each (low, value, high).
+    """Return the range of all values and their error bars, each (low, value, high).
 
-    Error bars may widen it by half of the values' span, or by ``least`` where that is more.
+    Error bars widen it by at most half of the values' span, or by ``least`` if that is more.
     """
     lows, values, highs = zip(*ranges, strict=True)
     low, high = min(values), max(values)
@@ -146,7 +145,7 @@ def _frame(ranges: Sequence[Sequence[float]], least: float) -> tuple[float, floa
 
 
 def _fit(ticks: Sequence[tuple[float, str]], span: float) -> bool:
-    """Whether texts on a horizontal axis of length ``span`` leave a gap between them."""
+    """Return whether texts on a horizontal axis of length ``span`` leave a gap between them."""
     return all(
         (b - a) / span * _CHARACTERS >= (len(left) + len(right)) / 2 + _GAP
         for (a, left), (b, right) in pairwise(ticks)
@@ -154,6 +153,6 @@ def _fit(ticks: Sequence[tuple[float, str]], span: float) -> bool:
 
 
 def _thinned(ticks: Sequence[tuple[float, str]], span: float) -> tuple[tuple[float, str], ...]:
-    """Every tick, every second and so on, until their texts fit."""
+    """Return every tick, or every second and so on, so that their texts fit."""
     step = next(n for n in range(1, len(ticks) + 2) if _fit(ticks[::n], span))
     return tuple(ticks[::step])

@@ -53,7 +53,7 @@ def _stacks(architecture: Architecture) -> list[tuple[str, int, tuple[Any, ...]]
 
 
 def _layer(d_model: int, layer: Any, name: str, repeats: int, device: str) -> list[Block]:
-    found = []
+    blocks = []
     for field in fields(layer):
         spec = getattr(layer, field.name)
         width = next(iter(spec.projections(d_model).values()))[1]
@@ -67,7 +67,7 @@ def _layer(d_model: int, layer: Any, name: str, repeats: int, device: str) -> li
         if sparsity != "dense":
             simulated = " simulated" if is_simulated(spec.compression, device) else ""
             details.append(f"{sparsity}{simulated}")
-        found.append(
+        blocks.append(
             Block(
                 label={"ffn": "feed-forward"}.get(field.name, field.name.replace("_", " ")),
                 detail=", ".join(details),
@@ -77,4 +77,4 @@ def _layer(d_model: int, layer: Any, name: str, repeats: int, device: str) -> li
                 repeats=repeats,
             )
         )
-    return found
+    return blocks

@@ -1,7 +1,7 @@
-"""The description of a chart. matplotlib and the HTML page both draw it and decide nothing.
+"""The description of a chart, which matplotlib and the HTML page draw without own decisions.
 
-Positions are linear: a logarithmic quantity is described by its decades. Error bars end at the
-frame, and ``Mark.cut`` names the sides at which they would go on.
+Positions are linear: those of a logarithmic quantity are its decades. Error bars end at the
+frame, and ``Mark.cut`` names the sides at which they are cut.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Side = Literal["left", "right", "bottom", "top"]
 Shape = Literal["none", "circle", "square", "diamond", "ring", "tick", "box"]
 Line = Literal["", "straight", "stairs"]
 
-# What both renderers call an arrow head at the frame, in the legend.
+# Legend of an arrow head at the frame, in both renderers.
 CUT = "bar goes on beyond the frame"
 
 
@@ -23,8 +23,8 @@ CUT = "bar goes on beyond the frame"
 class Colour:
     """The colours of a role on light and dark paper, and how areas of it are filled.
 
-    They are those of Okabe and Ito, which colour-blind readers tell apart. A shape, a hatch or a
-    word repeats whatever a colour says.
+    They are those of Okabe and Ito, which colour-blind readers can distinguish. A shape, a hatch
+    or a word repeats the meaning of each colour.
     """
 
     light: str
@@ -93,8 +93,8 @@ class Mark:
 class Series:
     """Marks of one role, shape and legend entry (none if ``label`` is empty).
 
-    ``line`` joins them: ``stairs`` keep a mark's height until the next one. A mark of the shape
-    ``tick`` stands at the bottom of the frame.
+    ``line`` joins them: ``stairs`` have a mark's height until the next one. A mark of the shape
+    ``tick`` is drawn at the bottom of the frame.
     """
 
     role: str
@@ -106,7 +106,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Words at a position; ``soft`` ones are smaller and paler."""
+    """Text at a position; a ``soft`` one is smaller and paler."""
 
     x: float
     y: float
@@ -117,7 +117,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Axes, series in the order of drawing, and words.
+    """Axes, series in the order of drawing, and texts.
 
     ``height`` is relative to the width of a paper's column. Without ``framed`` axes set positions
     only and are not drawn.
@@ -137,7 +137,7 @@ class Chart:
         return any(mark.cut for series in self.series for mark in series.marks)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         # Ten times as fast as dataclasses.asdict, for pages of thousands of trials.
         return _plain(self) | {
             "x": _plain(self.x),
@@ -162,9 +162,9 @@ def mark(
     y: Sequence[float],
     trial: int | None = None,
 ) -> Mark:
-    """A point of ``x`` and ``y``, each (low, value, high), with error bars inside ``axes``.
+    """Return the point ``x``, ``y``, each (low, value, high), with error bars inside ``axes``.
 
-    A value of minus infinity stands at the bottom.
+    A value of minus infinity is drawn at the bottom.
     """
     sides: tuple[tuple[Side, bool], ...] = (
         ("left", x[0] < axes[0].low),
@@ -174,22 +174,22 @@ def mark(
     )
     cut = tuple(side for side, is_beyond in sides if is_beyond)
     (x_low, x_at, x_high), (y_low, y_at, y_high) = (
-        [min(max(at, axis.low), axis.high) for at in values]
+        [min(max(value, axis.low), axis.high) for value in values]
         for axis, values in zip(axes, (x, y), strict=True)
     )
     return Mark(x_at, y_at, x_low, x_high, y_low, y_high, cut, trial)
 
 
 def box(x_low: float, x_high: float, y_low: float, y_high: float) -> Mark:
-    """A rectangle."""
+    """Return a rectangle."""
     return Mark((x_low + x_high) / 2, (y_low + y_high) / 2, x_low, x_high, y_low, y_high)
 
 
 def line(*points: tuple[float, float]) -> tuple[Mark, ...]:
-    """The corners of a line."""
+    """Return the corners of a line."""
     return tuple(Mark(x, y, x, x, y, y) for x, y in points)
 
 
 def decades(*energies_j: float) -> tuple[float, ...]:
-    """Logarithms to the base of 10, positions on an axis of joules."""
+    """Return logarithms to base 10, the positions on an axis of joules."""
     return tuple(map(math.log10, energies_j))

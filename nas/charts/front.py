@@ -15,7 +15,7 @@ _MOST_DROPPED = 2000
 
 
 def energy_range(record: Trial) -> tuple[float, float, float]:
-    """The joules of a trial, or those predicted of a dropped one, as (low, value, high).
+    """Return a trial's joules, or the prediction of a dropped one, as (low, value, high).
 
     Raises:
         ValueError: the trial has neither.
@@ -27,22 +27,22 @@ def energy_range(record: Trial) -> tuple[float, float, float]:
 
 
 def front_chart(run: Run, meter_label: str) -> Chart:
-    """Every trial with its intervals; dropped candidates are ticks at their predicted joules.
+    """Return every trial with its intervals; dropped ones are ticks at their predicted joules.
 
     Raises:
         ValueError: no trial is complete.
     """
     records, metric = run.trials(), run.metric
-    shown = [r for r in judged(records) if r.energy_j]
-    if not shown:
+    trials = [r for r in judged(records) if r.energy_j]
+    if not trials:
         raise ValueError("the plot must have a complete trial to show, and there is none")
     dropped = [r for r in records if r.state == "dropped" and r.prediction is not None]
     dropped = dropped[:: math.ceil(len(dropped) / _MOST_DROPPED) or 1]
-    qualities = [(r.quality or 0.0, r.quality_se or 0.0) for r in shown]
+    qualities = [(r.quality or 0.0, r.quality_se or 0.0) for r in trials]
     at_predicted = [r.prediction.mean for r in dropped if r.prediction is not None]
     x = joule_axis(
         f"joules per {run.unit} ({meter_label}, 95% interval)",
-        [*map(energy_range, shown), *((j, j, j) for j in at_predicted)],
+        [*map(energy_range, trials), *((j, j, j) for j in at_predicted)],
     )
     y = quality_axis(
         f"validation {metric.name} (± s.e.)", metric, *map(list, zip(*qualities, strict=True))
@@ -51,11 +51,11 @@ def front_chart(run: Run, meter_label: str) -> Chart:
         r.number: mark(
             (x, y), decades(*energy_range(r)), quality_range(metric, *quality), r.number
         )
-        for r, quality in zip(shown, qualities, strict=True)
+        for r, quality in zip(trials, qualities, strict=True)
     }
     on_front = {record.number for record in run.config.goals.front(records)}
 
-    def of(numbers: set[int]) -> tuple[Mark, ...]:
+    def marks_of(numbers: set[int]) -> tuple[Mark, ...]:
         return tuple(sorted((marks[n] for n in numbers & marks.keys()), key=lambda m: m.x))
 
     ticks = tuple(Mark(at, y.low, at, at, y.low, y.low) for at in decades(*at_predicted))
@@ -63,9 +63,9 @@ def front_chart(run: Run, meter_label: str) -> Chart:
     line: Line = "" if run.config.goals.costs else "stairs"
     series = (
         Series("dropped", "dropped (predicted joules)", "tick", ticks),
-        Series("trained", "trained", "circle", of(marks.keys() - on_front)),
-        Series("front", "front", "square", of(on_front), line),
-        Series("baseline", "baseline", "ring", of({r.number for r in shown if r.baseline})),
+        Series("trained", "trained", "circle", marks_of(marks.keys() - on_front)),
+        Series("front", "front", "square", marks_of(on_front), line),
+        Series("baseline", "baseline", "ring", marks_of({r.number for r in trials if r.baseline})),
     )
     return Chart(
         f"{Path(run.task).stem}: {metric.name} and energy",

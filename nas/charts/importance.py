@@ -11,9 +11,9 @@ _BAR = 0.36
 
 
 def importance_chart(importance: Importance) -> Chart:
-    """Two bars per gene, the most important for joules on top.
+    """Return two bars per gene, the most important for joules on top.
 
-    A target that the forest cannot predict has no bars, which would mean nothing.
+    A target that the forest cannot predict has no bars, since they would mean nothing.
     """
     genes = importance.genes[:_MOST_GENES][::-1]
     rows: list[tuple[str, str, list[tuple[float, float]], float]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nas.analysis.account import reference_text
 from nas.analysis.history import history_of
 from nas.analysis.importance import importance_of
 from nas.analysis.predictions import predictions_of
@@ -11,14 +12,14 @@ from nas.charts.front import front_chart
 from nas.charts.importance import importance_chart
 from nas.charts.predictions import predictions_chart
 from nas.charts.progress import progress_charts
-from nas.cli.output.account import corner_text, meter_label
+from nas.core.units import meter_label
 from nas.store.run import Run
-
-NAMES = ("front", "progress", "predictions", "importance", "architecture")
 
 
 def charts_of(run: Run, name: str, trial: int | None = None) -> tuple[Chart, ...]:
-    """The charts ``name`` of ``run``; ``trial`` is the architecture's, by default recommended.
+    """Return the charts ``name`` of ``run``; ``trial`` has the architecture to draw.
+
+    It is the recommended member by default.
 
     Raises:
         ValueError: the run has no data for it yet.
@@ -38,8 +39,8 @@ def charts_of(run: Run, name: str, trial: int | None = None) -> tuple[Chart, ...
         history = history_of(run)
         if history is None:
             raise ValueError("the plot must have a front to show, and there is none yet")
-        corner = corner_text(history.objectives, history.reference, run.metric)
-        title = f"hypervolume (quality × decades)\nreference point {corner}"
+        point = reference_text(history.objectives, history.reference, run.metric)
+        title = f"hypervolume (quality × decades)\nreference point {point}"
         return progress_charts(history, title, f"joules spent by the search ({label})")
     chart = predictions_chart(
         predictions_of(run.trials()),
@@ -51,5 +52,5 @@ def charts_of(run: Run, name: str, trial: int | None = None) -> tuple[Chart, ...
 
 
 def is_estimate(run: Run) -> bool:
-    """Whether any joules of ``run`` are an estimate."""
+    """Return whether any joules of ``run`` are an estimate."""
     return any(r.reading.is_estimate for r in run.trials() if r.reading is not None)

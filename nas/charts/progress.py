@@ -12,7 +12,7 @@ from nas.tasks.base.metric import Metric
 
 
 def progress_charts(history: History, title: str, joules_label: str) -> tuple[Chart, Chart]:
-    """The curve by the number of trials, and by the joules of the search."""
+    """Return the hypervolume by trials evaluated, and by joules of the search."""
     high = 1.08 * max(step.hypervolume for step in history.steps) or 1.0
     y = number_axis("hypervolume", 0, high)
     by_trials = [(float(s.evaluations), s.hypervolume) for s in history.steps]
@@ -27,7 +27,7 @@ def progress_charts(history: History, title: str, joules_label: str) -> tuple[Ch
 
 
 def fidelity_chart(records: Sequence[Trial], metric: Metric) -> Chart | None:
-    """Inherited against final qualities of finalists; ``None`` if there are none."""
+    """Return inherited against final qualities of finalists; ``None`` if there are none."""
     pairs = [
         (r.inherited_quality, r.quality)
         for r in records
@@ -40,11 +40,11 @@ def fidelity_chart(records: Sequence[Trial], metric: Metric) -> Chart | None:
         quality_axis(f"{name} {metric.name}", metric, shares, [0.0] * len(shares))
         for name in ("inherited", "final")
     )
-    at = [[max(x.low, position(metric, share)) for share in pair] for pair in pairs]
+    points = [[max(x.low, position(metric, share)) for share in pair] for pair in pairs]
     diagonal = line((x.low, y.low), (x.high, y.high))
     series = (
         Series("guide", "", "none", diagonal, "straight"),
-        Series("front", "", "circle", line(*((a, b) for a, b in at))),
+        Series("front", "", "circle", line(*((a, b) for a, b in points))),
     )
     return Chart("", x, y, series)
 

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from nas.cli.shell.errors import is_bad_input
 from nas.cli.shell.parsing import Parser, report_error
 from nas.core import interrupts
 from nas.core.printing import print_anything
@@ -43,12 +42,14 @@ VERBS = (
     "doctor",
     "completion",
 )
-# Characters of an error.
 _LONGEST_MESSAGE = 1000
+# Bad input beside ``ValueError`` and ``OSError``. Compared by name: importing their modules would
+# import optuna, ray or torch at start-up.
+_BAD_INPUT = {"StorageError", "RunBusyError", "ClusterError", "MeterError", "RemoteError"}
 
 
 class _Version(argparse.Action):
-    """Print the version; the lookup is slow, so it happens only here."""
+    """Look up and print the version, which is slow and therefore not done for other options."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         """Print the version and exit."""
@@ -67,8 +68,14 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
-        _module(verb).add_parser(subparsers)
+        module = _module(verb)
+        module.add_options(subparsers.add_parser(verb, help=module.HELP))
     return parser
+
+
+def is_bad_input(error: BaseException) -> bool:
+    """Return whether other input would avoid ``error`` (exit code 2, else 1)."""
+    return isinstance(error, ValueError | OSError) or type(error).__name__ in _BAD_INPUT
 
 
 def _module(verb: str) -> ModuleType:

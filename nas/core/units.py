@@ -110,6 +110,11 @@ def format_joules(energy_j: float) -> str:
     return _formatted(energy_j, _JOULES, "J")
 
 
+def meter_label(meter: str, *, is_estimate: bool) -> str:
+    """Return the meter's name, marked if its joules are an estimate."""
+    return meter if not is_estimate or meter == "estimate" else f"{meter}, estimate"
+
+
 def format_interval(energy_j: float, low_j: float | None, high_j: float | None) -> str:
     """Joules with their interval, such as ``1.25 mJ [1.2 mJ, 1.3 mJ]``."""
     text = format_joules(energy_j)

@@ -50,26 +50,24 @@ def compare_fronts(
     if reference is None:
         reference = tuple(reference_point(np.vstack([rows_a, rows_b])).tolist())
     minimize = (False,) * len(reference)
-    a_beats, b_beats = _dominates(rows_a, rows_b), _dominates(rows_b, rows_a)
+    b_covers, dominated_a = _dominated(rows_a, rows_b)
+    a_covers, dominated_b = _dominated(rows_b, rows_a)
     return Comparison(
         reference=tuple(float(value) for value in reference),
         volumes=(
             hypervolume(rows_a, reference, minimize),
             hypervolume(rows_b, reference, minimize),
         ),
-        coverage=(_covered(rows_a, rows_b), _covered(rows_b, rows_a)),
-        dominated_a=tuple(tuple(map(int, np.flatnonzero(column))) for column in b_beats.T),
-        dominated_b=tuple(tuple(map(int, np.flatnonzero(column))) for column in a_beats.T),
+        coverage=(a_covers, b_covers),
+        dominated_a=dominated_a,
+        dominated_b=dominated_b,
     )
 
 
-def _covered(by: Array, rows: Array) -> float:
-    """The share of ``rows`` that some row of ``by`` weakly dominates."""
-    return float(np.all(by[:, None] <= rows[None, :], axis=2).any(axis=0).mean())
-
-
-def _dominates(by: Array, rows: Array) -> NDArray[np.bool_]:
-    """Whether ``by[i]`` dominates ``rows[j]``, shape ``(len(by), len(rows))``."""
-    no_worse = np.all(by[:, None] <= rows[None, :], axis=2)
-    found: NDArray[np.bool_] = no_worse & np.any(by[:, None] < rows[None, :], axis=2)
-    return found
+def _dominated(rows: Array, others: Array) -> tuple[float, tuple[tuple[int, ...], ...]]:
+    """Return the share of ``rows`` that ``others`` weakly dominate, and each row's dominators."""
+    no_worse = np.all(others[:, None] <= rows[None, :], axis=2)
+    is_better = np.any(others[:, None] < rows[None, :], axis=2)
+    dominators = (np.flatnonzero(column) for column in (no_worse & is_better).T)
+    covered = float(no_worse.any(axis=0).mean())
+    return covered, tuple(tuple(map(int, positions)) for positions in dominators)

@@ -9,11 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def non_dominated_mask(values: ArrayLike, maximize: Sequence[bool]) -> NDArray[np.bool_]:
-    """True where no other row is at least as good in all objectives and better in one.
+    """Return a mask of the rows that no other row dominates, shape ``(N,)``.
 
-    Equal rows do not dominate each other. ``values`` has shape ``(N, M)``; ``maximize`` says for
-    each of the M objectives whether more is better. Two objectives take O(N log N) by a sweep
-    (Kung et al. 1975), more take O(N * front).
+    A row dominates another that is no better in any objective and worse in one.
+
+    Equal rows do not dominate each other. ``values`` has shape ``(N, M)``; ``maximize`` is true
+    for each of the M objectives of which more is better. Two objectives take O(N log N) by a
+    sweep (Kung et al. 1975), more take O(N * front).
 
     Raises:
         ValueError: the shapes do not match, or a value is NaN.
@@ -33,13 +35,13 @@ def non_dominated_mask(values: ArrayLike, maximize: Sequence[bool]) -> NDArray[n
 def extended_front(
     front_FM: NDArray[np.float64], points_NM: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Incremental Pareto front: the non-dominated rows of a front and new points, all losses."""
+    """Return the non-dominated rows of a front and new points, all losses."""
     rows = np.vstack([front_FM, points_NM])
     return rows[non_dominated_mask(rows, (False,) * rows.shape[1])]
 
 
 def as_losses(values: ArrayLike, maximize: Sequence[bool]) -> NDArray[np.float64]:
-    """``values`` with every objective to be minimised, shape ``(N, M)``.
+    """Return ``values`` with every objective to be minimised, shape ``(N, M)``.
 
     Raises:
         ValueError: the shapes do not match, or a value is NaN.
@@ -58,14 +60,14 @@ def _sweep(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
     first, second = losses[order].T
     starts = np.concatenate([[True], first[1:] != first[:-1]])
     if starts.all():
-        # The best second objective of all rows before, whose first is better.
+        # The best second objective of the rows with a better first objective.
         best_before = np.concatenate([[np.inf], np.minimum.accumulate(second)[:-1]])
         mask[order] = second < best_before
         return mask
     order = np.lexsort((losses[:, 1], losses[:, 0]))
     first, second = losses[order].T
     best_before = np.concatenate([[np.inf], np.minimum.accumulate(second)[:-1]])
-    # Of rows that share their first, the best second among those whose first is strictly better.
+    # Rows with the same first objective share the best second one of rows with a better first.
     group = np.cumsum(starts) - 1
     best_before = best_before[np.flatnonzero(starts)][group]
     group_best = second[np.flatnonzero(starts)][group]

@@ -14,19 +14,30 @@ _MARGIN = 0.1
 
 
 def reference_point(
-    front_FM: NDArray[np.float64], seen_NM: NDArray[np.float64] | None = None
+    front_FM: NDArray[np.float64], points_NM: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """The default reference point of a front of losses, shape ``(M,)``.
+    """Return the default reference point of a front of losses, shape ``(M,)``.
 
-    It lies a tenth of the front's extent beyond the front's worst losses. Where the front has no
-    extent, that of the points ``seen`` beyond it is used, and 1 where there is none either.
+    It lies a tenth of the front's extent beyond the front's worst losses. In an objective without
+    extent, ``points`` worse than the front give the extent, and without such points it is 1.
     """
     worst = front_FM.max(axis=0)
     extent = worst - front_FM.min(axis=0)
-    if seen_NM is not None:
-        extent = np.where(extent > 0, extent, seen_NM.max(axis=0) - worst)
-    found: NDArray[np.float64] = worst + _MARGIN * np.where(extent > 0, extent, 1.0)
-    return found
+    if points_NM is not None:
+        extent = np.where(extent > 0, extent, points_NM.max(axis=0) - worst)
+    point: NDArray[np.float64] = worst + _MARGIN * np.where(extent > 0, extent, 1.0)
+    return point
+
+
+def volume_losses(values: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """Return objectives as hypervolume counts them, ``(N, M)``: error rate, decades of costs."""
+    quality, *costs = np.array(values).T
+    return np.column_stack([1 - quality, *np.log10(costs)])
+
+
+def volume_values(losses_M: Sequence[float] | NDArray[np.float64]) -> tuple[float, ...]:
+    """Return the objectives whose ``volume_losses`` are ``losses``."""
+    return 1 - float(losses_M[0]), *(float(10**cost) for cost in losses_M[1:])
 
 
 def hypervolume(values: ArrayLike, reference: Sequence[float], maximize: Sequence[bool]) -> float:

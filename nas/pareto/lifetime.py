@@ -29,7 +29,7 @@ class Lifetime:
 
     @property
     def energy_j(self) -> float:
-        """Training and use."""
+        """Joules of training and use."""
         return self.training_energy_j + self.use_energy_j
 
 
@@ -42,7 +42,7 @@ def lifetimes(
     shared_energy_j: float = 0.0,
     baseline_energy_j: float | None = None,
 ) -> list[Lifetime]:
-    """The lifetimes of ``members``, the fewest joules first.
+    """Return the lifetimes of ``members``, the fewest joules first.
 
     The joules of the search are the same for every member, so lifetimes exclude them.
 
@@ -59,17 +59,17 @@ def lifetimes(
     """
     if not (math.isfinite(inferences) and inferences > 0):
         raise ValueError(f"inferences must be finite and > 0, got {inferences!r}")
-    found = []
+    lives = []
     for member in members:
         if member.train_energy_j is None:
             raise ValueError(
                 f"inferences: trial {member.trial} must have training joules, which its meter "
-                f"did not see"
+                f"did not measure"
             )
         training_j = member.train_energy_j + shared_energy_j
         use_j = inferences * member.energy_j
         saved_j = 0.0 if baseline_energy_j is None else baseline_energy_j - member.energy_j
-        found.append(
+        lives.append(
             Lifetime(
                 trial=member.trial,
                 inferences=inferences,
@@ -79,4 +79,4 @@ def lifetimes(
                 inferences_to_break_even=search_energy_j / saved_j if saved_j > 0 else None,
             )
         )
-    return sorted(found, key=lambda lifetime: (lifetime.energy_j, lifetime.trial))
+    return sorted(lives, key=lambda lifetime: (lifetime.energy_j, lifetime.trial))

@@ -15,7 +15,6 @@ from nas.pareto.spread import spread
 from nas.pareto.uncertainty import front_probabilities
 from nas.tasks.base.metric import ACCURACY, Metric, get_metric
 
-SCHEMA_VERSION = 1
 # Least height of a knee above the line between the front's ends, as a share of its extent.
 KNEE_HEIGHT = 0.1
 
@@ -39,23 +38,21 @@ class Figures:
 class FrontMember:
     """One architecture of a front with its measurements.
 
-    ``quality`` is of the validation split, by which members are chosen; ``test_quality`` is
-    shown beside it and never chosen by. Energies are joules per ``unit``; the interval is 95%.
+    ``quality`` is that of the validation split, which chooses members; ``test_quality`` is shown
+    beside it and never chooses. Energies are joules per ``unit``; the interval is 95%.
     ``latency_s`` is of one batch; ``peak_memory_bytes`` is counted, not measured.
     ``front_probability`` is P(Pareto), the probability that no trial dominates this one, given
     the standard errors of both (``nas.pareto.uncertainty``); filled in by ``Front.of``.
     Figures are means over ``n_evaluations`` trainings and measurements.
-    ``baseline`` marks what the search was given to compare with rather than found. ``weights``
-    says whether they were trained for it (``own``) or are ``inherited`` from a supernet as they
-    are, ``joules`` whether they were ``measured`` or are ``predicted``. A finalist names the trial
-    that it was (``finalist_of``) and the quality that it inherited. ``train_energy_j`` is what
-    training it took, without a teacher or a supernet; ``None`` where that was not seen.
-    Accuracies are shares in [0, 1], higher is better, whatever the task is judged by; ``score`` is
-    the validation quality in the own unit of that ``metric``, such as bits per byte.
-    ``unit`` is what joules are named per: a sample, or a token of a phase of decoding.
-    ``measured_on`` is the name that the search gave ``device``, ``None`` where it gave none.
-    ``flags`` say what went wrong while it was measured (``predictors.meters.flags``);
-    ``limits`` are the board's in words and ``power_limit_w`` the first of them, unknown where the
+    ``baseline`` marks an architecture that the user named for comparison. ``weights`` are ``own``
+    (trained for this trial) or ``inherited`` from a supernet; ``joules`` are ``measured`` or
+    ``predicted``. A finalist has the number of its earlier trial (``finalist_of``) and the quality
+    with inherited weights. ``train_energy_j`` excludes a teacher and a supernet; ``None`` if it
+    was not measured. Qualities are in [0, 1], higher is better, for every metric; ``score`` is the
+    validation quality in the unit of ``metric``, such as bits per byte. ``unit`` is a sample, or a
+    token of a phase of decoding. ``measured_on`` is the search's name of ``device``, if it has
+    one. ``flags`` name problems of the measurement (``predictors.meters.flags``). ``limits``
+    describes the board's power limits and ``power_limit_w`` is the first of them, unknown if the
     board reports none.
     """
 
@@ -112,30 +109,29 @@ class Front:
         costs: Sequence[str] = (),
         member: Callable[[int], FrontMember] | None = None,
     ) -> Front:
-        """The front of ``candidates``: quality maximised, joules and ``costs`` minimised.
+        """Return the front of ``candidates``: quality maximised, joules and ``costs`` minimised.
 
-        Of candidates that are figures alone, ``member`` makes the one at a position; it is asked
-        of those on the front only.
+        For candidates that are ``Figures``, ``member`` returns the member at a position. It is
+        called for positions on the front only.
 
         Raises:
             ValueError: a cost is not one of latency, params, memory, or a candidate lacks it.
         """
-        known: list[Figures | FrontMember] = list(candidates)
+        rows: list[Figures | FrontMember] = list(candidates)
         mask = non_dominated_mask(
-            [[c.quality, c.energy_j, *(_cost(c, name) for name in costs)] for c in known],
+            [[c.quality, c.energy_j, *(_cost(c, name) for name in costs)] for c in rows],
             (True, *[False] * (1 + len(costs))),
         )
-        probabilities = chances(known, costs)
-        kept = []
-        for at in np.flatnonzero(mask):
-            found = known[at]
-            whole = found if isinstance(found, FrontMember) else None
-            if whole is None and member is not None:
-                whole = member(int(at))
-            if whole is None:
-                raise ValueError("member must be given, to make members of figures")
-            kept.append(replace(whole, front_probability=float(probabilities[at])))
-        return cls(tuple(sorted(kept, key=lambda m: (m.energy_j, m.trial))), tuple(costs))
+        probabilities = chances(rows, costs)
+        members = []
+        for i in map(int, np.flatnonzero(mask)):
+            row = rows[i]
+            if not isinstance(row, FrontMember):
+                if member is None:
+                    raise ValueError("member must be set for candidates that are figures")
+                row = member(i)
+            members.append(replace(row, front_probability=float(probabilities[i])))
+        return cls(tuple(sorted(members, key=lambda m: (m.energy_j, m.trial))), tuple(costs))
 
     def __iter__(self) -> Iterator[FrontMember]:
         """Members from the fewest joules to the most."""
@@ -148,14 +144,14 @@ class Front:
     def within(
         self, *, max_joules: Quantity | None = None, min_quality: Quantity | None = None
     ) -> Front:
-        """The members within a budget per unit and a minimum quality; may be empty.
+        """Return the members within a budget per unit and a minimum quality; may be empty.
 
         Either may be a text as tables print it: ``"100 uJ"``, and ``"84%"`` or the score in the
         metric's own unit, such as ``"2.7 bits"`` (at most) or ``"21 BLEU"``. A number is joules,
         or a quality in [0, 1].
 
         Raises:
-            ValueError: a value is no such figure.
+            ValueError: a value is not a number in such a unit.
         """
         most_j, least = self._read(max_joules, min_quality)
         return Front(
@@ -171,13 +167,13 @@ class Front:
     def best(
         self, *, max_joules: Quantity | None = None, min_quality: Quantity | None = None
     ) -> FrontMember:
-        """The member of highest quality within a budget, or the cheapest that is good enough.
+        """Return the best member within a budget, or the cheapest with a minimum quality.
 
-        With ``min_quality`` alone the one of fewest joules, otherwise the one of highest quality.
-        ``within`` says how both are written.
+        With ``min_quality`` alone it has the fewest joules, otherwise the highest quality. Both
+        are written as for ``within``.
 
         Raises:
-            ValueError: no member qualifies; says what the front has.
+            ValueError: no member qualifies; the message has the extent of the front.
         """
         fit = self.within(max_joules=max_joules, min_quality=min_quality).members
         if not self.members:
@@ -204,11 +200,11 @@ class Front:
     def _read(
         self, max_joules: Quantity | None, min_quality: Quantity | None
     ) -> tuple[float | None, float | None]:
-        """Joules and a quality in [0, 1]; both may be texts."""
+        """Return joules and a quality in [0, 1]; both may be texts."""
         most_j = None if max_joules is None else parse_joules(max_joules, "max_joules")
         if isinstance(min_quality, str):
             return most_j, self._metric.parse(min_quality, "min_quality")
-        # A number is a share whatever the metric is.
+        # A number is in [0, 1] for every metric.
         share = None if min_quality is None else ACCURACY.parse(min_quality, "min_quality")
         return most_j, share
 
@@ -217,12 +213,11 @@ class Front:
         return get_metric(self.members[0].metric) if self.members else ACCURACY
 
     def recommended(self) -> FrontMember:
-        """The cheapest member whose quality is within one standard error of the best member's.
+        """Return the cheapest member within one standard error of the best quality.
 
-        The one-standard-error rule (Breiman et al. 1984): what is better by less than the best
-        one's own error is not known to be better, so that fewer joules decide. Where no error is
-        known (0, or no number) it is the best member itself. Of further objectives, joules alone
-        decide.
+        The one-standard-error rule (Breiman et al. 1984): qualities that differ by less than the
+        best member's error are not distinguishable, so fewer joules decide. Without a known error
+        (0, or NaN) it is the best member itself. Further objectives are not considered.
 
         Raises:
             ValueError: the front is empty.
@@ -234,14 +229,14 @@ class Front:
         return min(near, key=lambda m: (m.energy_j, -m.quality, m.trial))
 
     def knee(self) -> FrontMember | None:
-        """The member after which more joules add little quality, ``None`` without such a place.
+        """Return the member after which more joules add little quality, ``None`` without a knee.
 
-        It is the one farthest above the straight line between the two ends of the front, with
-        quality in the metric's own unit and the logarithm of joules each scaled to [0, 1] (Das
-        1999, "On characterizing the knee of the Pareto curve"). It is a knee only if it lies
-        above that line by more than ``KNEE_HEIGHT`` of the front's extent, and by more than its
-        own standard error. A front of one or two members, or a straight or convex one, has none.
-        With further objectives it is the knee of the front of quality and joules alone.
+        The knee is the member farthest above the straight line between the two ends of the front,
+        with quality in the metric's own unit and the logarithm of joules each scaled to [0, 1]
+        (Das 1999, "On characterizing the knee of the Pareto curve"). It must lie above that line
+        by more than ``KNEE_HEIGHT`` of the front's extent, and by more than its own standard
+        error. A front of one or two members, or a straight or convex one, has none. With further
+        objectives it is the knee of the front of quality and joules alone.
         """
         if self.costs:
             return Front.of(self.members).knee()
@@ -254,17 +249,17 @@ class Front:
             return None
         across = (energy - energy[0]) / (energy[-1] - energy[0])
         height = (quality - quality[0]) / extent - across
-        at = int(np.argmax(height))
-        member = self.members[at]
+        highest = int(np.argmax(height))
+        member = self.members[highest]
         error = (member.quality_se if member.score is None else member.score_se) or 0.0
         noise = error / abs(extent) if error > 0 else 0.0
-        return member if height[at] > max(KNEE_HEIGHT, noise) else None
+        return member if height[highest] > max(KNEE_HEIGHT, noise) else None
 
     def diverse(self, k: int) -> Front:
-        """``k`` members spread over the whole front (``nas.pareto.spread``), or all if fewer.
+        """Return ``k`` members spread over the front (``nas.pareto.spread``), or all if fewer.
 
-        One is the recommended member. Quality and the logarithms of joules and costs count
-        alike.
+        With ``k`` 1 it is the recommended member. Quality and the logarithms of joules and costs
+        have equal weights.
 
         Raises:
             ValueError: ``k`` is below 1.
@@ -277,7 +272,7 @@ class Front:
         return Front(tuple(self.members[i] for i in chosen), self.costs)
 
     def losses(self) -> NDArray[np.float64]:
-        """Error rate and decades of joules and of each cost, ``(N, M)``: all to be minimised."""
+        """Return error rate and decades of joules and each cost, ``(N, M)``, to be minimised."""
         rows = [
             [1 - m.quality, *np.log10([m.energy_j, *(_cost(m, name) for name in self.costs)])]
             for m in self.members
@@ -285,7 +280,7 @@ class Front:
         return np.array(rows, dtype=np.float64).reshape(-1, 2 + len(self.costs))
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """Plain data for JSON or CSV, one row a member."""
+        """Return plain data for JSON or CSV, one row a member."""
         return [asdict(member) for member in self.members]
 
 
@@ -293,7 +288,7 @@ def chances(
     members: Sequence[Figures | FrontMember], costs: Sequence[str] = ()
 ) -> NDArray[np.float64]:
     """Return P(Pareto) of each among all of them, shape ``(N,)``; see ``Front.of``."""
-    # By columns, because calls for each of a hundred thousand members dominate the time.
+    # By columns: calls for each of a hundred thousand members would dominate the time.
     energies = np.array([[m.energy_j, m.energy_low_j, m.energy_high_j] for m in members])
     energy_j, low_j, high_j = energies.reshape(-1, 3).T
     # Standard deviation of the logarithm of the joules, from their 95% interval.
@@ -315,7 +310,7 @@ _FIELDS = {"latency": "latency_s", "params": "params", "memory": "peak_memory_by
 
 
 def _score(member: FrontMember) -> float:
-    """Quality in the metric's own unit, if it is known."""
+    """Return the quality in the metric's own unit if it is known, else in [0, 1]."""
     return member.quality if member.score is None else member.score
 
 

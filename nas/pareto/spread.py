@@ -9,19 +9,19 @@ Array = NDArray[np.float64]
 
 
 def spread(losses: ArrayLike, k: int) -> list[int]:
-    """Indices of ``k`` rows whose least distance from each other is greatest, ascending.
+    """Return the indices of ``k`` rows with the greatest least distance, ascending.
 
-    Distances are the largest difference in any objective, each scaled to [0, 1] over the rows. Of
-    two objectives rows are non-dominated, so that distance grows along the front and dynamic
-    programming finds the best choice (max-min dispersion; Kuby 1987, on a two-objective front Vaz
-    et al. 2015). Of more objectives the farthest row is taken in turn, from the best in the first
-    objective on, whose least distance is at least half of the best (Gonzalez 1985; Ravi et al.
-    1994). With ``k`` of the number of rows or more all are returned.
+    A distance is the largest difference in any objective, each scaled to [0, 1] over the rows.
+    With two objectives, distance grows along the non-dominated rows, and dynamic programming finds
+    the best choice (max-min dispersion; Kuby 1987, on a two-objective front Vaz et al. 2015). With
+    more, the farthest row is added in turn, from the best in the first objective on; its least
+    distance is at least half of the best (Gonzalez 1985; Ravi et al. 1994). All rows are returned
+    if there are ``k`` or fewer.
 
     Args:
         losses: Objectives to be minimised, ``(N, M)``; costs as logarithms, so that distances
             are ratios.
-        k: How many rows to choose, at least 2.
+        k: Number of rows to choose, at least 2.
 
     Raises:
         ValueError: ``k`` is below 2, since one row has no distance.
@@ -40,10 +40,10 @@ def spread(losses: ArrayLike, k: int) -> list[int]:
 
 
 def _along(apart: Array, order: NDArray[np.intp], k: int) -> list[int]:
-    """The best ``k`` of rows on a line, both ends among them."""
+    """Return the best ``k`` rows on a line, both ends among them."""
     n = len(order)
     apart = apart[np.ix_(order, order)]
-    # The greatest least distance of a choice that begins at 0 and has row i as its last.
+    # The greatest least distance of a choice from row 0 to row i.
     best = np.where(np.arange(n) == 0, np.inf, -np.inf)
     before = np.zeros((k, n), dtype=np.intp)
     for step in range(1, k):

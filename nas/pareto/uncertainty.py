@@ -23,10 +23,10 @@ _POINTS_AT_ONCE = 1024
 def front_probabilities(
     values: ArrayLike, deviations: ArrayLike, maximize: tuple[bool, ...], *, seed: int = 0
 ) -> Array:
-    """P(Pareto) of each row among all rows, shape ``(N,)``, by sampling.
+    """Return P(Pareto) of each row among all rows, shape ``(N,)``, by sampling.
 
     Values are taken as independent and normal around the measured ones. There is no correction
-    for selection: trials that were picked for being good were lucky more often than this says.
+    for selection: trials chosen for good values were lucky more often than this assumes.
 
     Args:
         values: Measured values, ``(N, M)``.
@@ -37,24 +37,24 @@ def front_probabilities(
     signs = np.where(maximize, -1.0, 1.0)
     losses = np.asarray(values, dtype=float).reshape(-1, len(signs)) * signs
     spread = np.asarray(deviations, dtype=float).reshape(losses.shape)
-    found = np.zeros(len(losses))
+    probabilities = np.zeros(len(losses))
     at_best, at_worst = losses - _FAR * spread, losses + _FAR * spread
     minimize = (False,) * len(signs)
     if not len(losses):
-        return found
+        return probabilities
     rivals = at_worst[non_dominated_mask(at_worst, minimize)]
-    # A point is never worse than its own pessimistic end.
-    left = np.flatnonzero(~_beaten(at_best, rivals))
+    # A point is never worse than its own pessimistic end, so it need not be excluded.
+    rows = np.flatnonzero(~_dominated(at_best, rivals))
     rng = np.random.default_rng(seed)
     for _ in range(_DRAWS // _DRAWS_AT_ONCE):
-        noise = rng.normal(size=(_DRAWS_AT_ONCE, len(left), len(signs)))
-        for draw in losses[left] + noise * spread[left]:
-            found[left] += non_dominated_mask(draw, minimize)
-    return found / _DRAWS
+        noise = rng.normal(size=(_DRAWS_AT_ONCE, len(rows), len(signs)))
+        for draw in losses[rows] + noise * spread[rows]:
+            probabilities[rows] += non_dominated_mask(draw, minimize)
+    return probabilities / _DRAWS
 
 
 def exact_front_probabilities(front_F2: Array, mean_N2: Array, sd_N2: Array) -> Array:
-    """P(Pareto) of each candidate beside a front that has no errors, shape ``(N,)``.
+    """Return P(Pareto) of each candidate beside a front without errors, shape ``(N,)``.
 
     All are two losses; ``front`` may contain dominated rows. The losses of a candidate are
     independent and normal. In closed form: between the second losses of two neighbours on the
@@ -66,18 +66,18 @@ def exact_front_probabilities(front_F2: Array, mean_N2: Array, sd_N2: Array) -> 
     below = ndtr((second - mean_N2[:, 1:]) / sd[:, 1:])
     share = np.diff(np.column_stack([below, np.ones(len(below))]), axis=1)
     better = ndtr((first - mean_N2[:, :1]) / sd[:, :1])
-    found: Array = below[:, 0] + (share * better).sum(axis=1)
-    return found
+    probabilities: Array = below[:, 0] + (share * better).sum(axis=1)
+    return probabilities
 
 
-def _beaten(points: Array, rivals: Array) -> NDArray[np.bool_]:
-    """Which points some rival is less than in every objective, shape ``(N,)``."""
-    found = np.zeros(len(points), dtype=bool)
-    # In parts, so that tables of each with each stay small.
+def _dominated(points: Array, rivals: Array) -> NDArray[np.bool_]:
+    """Return for each point whether some rival is less in every objective, shape ``(N,)``."""
+    is_dominated = np.zeros(len(points), dtype=bool)
+    # In parts, so that the arrays of all pairs stay small.
     for start in range(0, len(points), _POINTS_AT_ONCE):
         part = points[start : start + _POINTS_AT_ONCE]
         less = np.ones((len(part), len(rivals)), dtype=bool)
         for objective in range(points.shape[1]):
             less &= rivals[:, objective] < part[:, objective, None]
-        found[start : start + _POINTS_AT_ONCE] = less.any(axis=1)
-    return found
+        is_dominated[start : start + _POINTS_AT_ONCE] = less.any(axis=1)
+    return is_dominated

@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from nas.analysis.account import render_fidelity, saving_text
+from nas.analysis.front_table import PARETO_NOTE, condition_notes, device_text, front_columns
 from nas.analysis.history import History, history_of
 from nas.analysis.summary import SearchSummary, summarise
 from nas.charts.architecture import architecture_chart
@@ -17,8 +19,6 @@ from nas.charts.chart import Axis, Chart, Series, box
 from nas.charts.front import energy_range
 from nas.charts.of_run import charts_of, is_estimate
 from nas.charts.progress import fidelity_chart
-from nas.cli.output.account import meter_label, render_fidelity, saving_text
-from nas.cli.output.front_table import PARETO_NOTE, condition_notes, front_columns
 from nas.core.units import (
     JOULE_UNITS,
     format_bytes,
@@ -26,6 +26,7 @@ from nas.core.units import (
     format_interval,
     format_joules,
     format_milliseconds,
+    meter_label,
 )
 from nas.core.versions import of_all
 from nas.pareto.queries import Front, FrontMember
@@ -41,16 +42,16 @@ Rows = list[tuple[str, str]]
 
 
 def page_data(run: Run, *, with_importance: bool = False) -> dict[str, Any]:
-    """All that the page shows of ``run`` as it stands; energies in joules per ``unit``.
+    """Return the page's data of ``run`` as it stands; energies are joules per ``unit``.
 
-    ``version`` changes exactly when anything else but the time does. The importance of genes takes
-    seconds to compute.
+    ``version`` is a digest of everything except the time. The importance of genes takes seconds to
+    compute.
 
     Raises:
         StorageError: the study cannot be opened.
     """
     records, summary, front, history = run.trials(), summarise(run), run.front(), history_of(run)
-    shown = [r for r in judged(records) if r.energy_j]
+    trials = [r for r in judged(records) if r.energy_j]
     members = {member.trial: member for member in front}
     names = ("front", "progress", "predictions", *(["importance"] if with_importance else []))
     data: dict[str, Any] = {
@@ -62,7 +63,7 @@ def page_data(run: Run, *, with_importance: bool = False) -> dict[str, Any]:
         "tiles": _tiles(run, summary, front),
         "charts": {name: _charts(run, name) for name in names}
         | {"fidelity": _dicts(fidelity_chart(records, run.metric))},
-        "trials": [_trial(run, record, members.get(record.number)) for record in shown],
+        "trials": [_trial(run, record, members.get(record.number)) for record in trials],
         "members": _members(front),
         "account": _account(summary),
         "provenance": _provenance(run, records),
@@ -73,7 +74,7 @@ def page_data(run: Run, *, with_importance: bool = False) -> dict[str, Any]:
 
 
 def _charts(run: Run, name: str) -> list[dict[str, Any]]:
-    """The charts of that name; none if the run has too few trials for them."""
+    """Return the charts of that name; none if the run has too few trials for them."""
     try:
         return _dicts(*charts_of(run, name))
     except ValueError:
@@ -85,13 +86,12 @@ def _dicts(*charts: Chart | None) -> list[dict[str, Any]]:
 
 
 def _texts(run: Run, summary: SearchSummary, history: History | None) -> dict[str, str]:
-    """Texts of single elements, by the element's identifier."""
+    """Return the texts of single elements, by the element's identifier."""
     metric, device = run.metric, run.config.measured_device
-    on = device if run.measured_on is None else f"{run.measured_on} ({device})"
     state = "search ended" if summary.finished else f"{summary.in_flight} trials in flight"
     elapsed_s = history.steps[-1].elapsed_s if history is not None else None
     return {
-        "kicker": f"JouleNAS, {run.task} on {on}",
+        "kicker": f"JouleNAS, {run.task} on {device_text(device, run.measured_on)}",
         "title": run.folder.resolve().name,
         "status": f"{state}; meter: {meter_label(run.meter, is_estimate=is_estimate(run))} ",
         "front-head": f"{metric.name[:1].upper()}{metric.name[1:]} against joules",
@@ -109,7 +109,7 @@ def _texts(run: Run, summary: SearchSummary, history: History | None) -> dict[st
 
 
 def _filter(metric: Metric, unit: str) -> dict[str, Any]:
-    """Units of a typed budget, and the sense and unit of a typed quality."""
+    """Return the units of a typed budget, and the direction and unit of a typed quality."""
     sense = "most" if metric.falls else "least"
     percent = metric.scale == "percent"
     return {
@@ -139,13 +139,13 @@ def _tiles(run: Run, summary: SearchSummary, front: Front) -> Rows:
 
 
 def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any]:
-    """One point of the front's chart: values to filter by, its label, and its card."""
+    """Return a point of the front's chart: values to filter by, its label, and its card."""
     device, metric = run.config.measured_device, run.metric
     what, quality = describe_on(record.architecture, device), record.quality or 0.0
     baseline = " (baseline)" if record.baseline else ""
     place = "dominated" if member is None else "on the front"
     low_j, energy_j, high_j = energy_range(record)
-    at = position(metric, quality)
+    quality_at = position(metric, quality)
     reading = record.reading
     kind = (
         "predicted"
@@ -155,7 +155,10 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
     card: list[tuple[str, str | None]] = [
         ("place", place),
         (metric.name, f"{metric.text(quality, record.quality_se)} (validation)"),
-        (f"test {metric.name}", _text(record.test_quality, "{} (never chosen by)", metric.text)),
+        (
+            f"test {metric.name}",
+            _text(record.test_quality, "{} (never used to choose)", metric.text),
+        ),
         ("inherited", _text(record.inherited_quality, "{}", metric.text)),
         (f"joules ({kind})", f"{format_interval(energy_j, low_j, high_j)} per {run.unit}"),
     ]
@@ -189,7 +192,7 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
         "on_front": member is not None,
         "energy_j": energy_j,
         "energy": format_joules(energy_j),
-        "quality_at": at if math.isfinite(at) else None,
+        "quality_at": quality_at if math.isfinite(quality_at) else None,
         "label": f"trial {record.number}{baseline}, {place}: {metric.text(quality)} at "
         f"{format_joules(energy_j)} per {run.unit}, {what}",
         "title": f"trial {record.number}{baseline}: {what}",
@@ -205,7 +208,7 @@ def _text(value: Any, form: str, show: Any) -> str | None:
 
 
 def _members(front: Front) -> dict[str, Any]:
-    """The table that ``nas front`` prints, with its notes."""
+    """Return the table that ``nas front`` prints, with its notes."""
     if not len(front):
         return {"head": [], "right": [], "rows": [], "notes": []}
     columns = front_columns(front)
@@ -218,7 +221,7 @@ def _members(front: Front) -> dict[str, Any]:
 
 
 def _account(summary: SearchSummary) -> dict[str, Any]:
-    """The joules of the search by what took them, as a bar and as rows."""
+    """Return the joules of the search by their use, as a bar and as rows."""
     parts = {
         "training": summary.train_energy_j,
         "measuring": summary.measure_energy_j,
@@ -236,7 +239,7 @@ def _account(summary: SearchSummary) -> dict[str, Any]:
             series.append(Series(name, name, "box", (box(start, end, 0, 1),)))
             rows.append((name, f"{format_joules(energy_j)} ({energy_j / total_j:.0%})"))
     if summary.idle_energy_j is None:
-        rows.append(("idle", "not seen by this meter"))
+        rows.append(("idle", "not measured by this meter"))
     label = meter_label(summary.meter, is_estimate=summary.is_estimate)
     intensity = f"{summary.carbon_g_per_kwh:g} g/kWh"
     rows += [
@@ -249,15 +252,15 @@ def _account(summary: SearchSummary) -> dict[str, Any]:
 
 
 def _provenance(run: Run, records: Sequence[Trial]) -> list[Rows]:
-    """The source of the joules: each way that trials were measured, and the search itself."""
-    ways: dict[tuple[Any, ...], list[Any]] = {}
+    """Return a table for each set of measuring conditions, and one of the search itself."""
+    by_conditions: dict[tuple[Any, ...], list[Any]] = {}
     for record in records:
         if (r := record.reading) is not None:
             board = None if r.board is None else r.board.uuid
             key = (r.meter, r.source, r.is_estimate, r.device, r.workload, r.protocol_hash)
-            ways.setdefault((*key, r.driver, r.limits_text, board), []).append(r)
+            by_conditions.setdefault((*key, r.driver, r.limits_text, board), []).append(r)
     tables = []
-    for (*_, board), readings in ways.items():
+    for (*_, board), readings in by_conditions.items():
         r, n = readings[0], len(readings)
         flagged = sum(bool(each.caveats) for each in readings)
         windows = sum(each.n_repeats for each in readings)

@@ -1,6 +1,6 @@
 """The page as text: data, style and script in one file, safe against names with markup.
 
-Data is in a script element of a type that browsers do not run, with every character escaped that
+Data is in a script element of a type that browsers do not run, with all characters escaped that
 could end the element. The page's script creates text nodes only. The content security policy
 allows that script and that style by their hashes, and nothing else.
 """
@@ -20,7 +20,7 @@ from typing import Any
 from nas.charts.chart import COLOURS
 from nas.core.files import write_atomic
 
-# Each uses those before it.
+# In order: each uses the ones before it.
 SCRIPTS = ("chart.js", "panels.js", "app.js")
 _ESCAPES = {
     "<": "\\u003c",
@@ -85,7 +85,7 @@ def asset(name: str) -> str:
 
 @cache
 def _style() -> str:
-    """The style sheet, with a rule for each role's colour on light and on dark paper."""
+    """Return the style sheet, with a rule for each role's colour on light and dark paper."""
     light, dark = (
         "\n".join(f".role-{role} {{ --mark: {colour}; }}" for role, colour in colours)
         for colours in (

@@ -40,28 +40,29 @@ class LiveData:
         """Return the current data, at most some seconds old."""
         with self._lock:
             age_s = time.monotonic() - self._read_s
-            changed = age_s >= _LEAST_S and self._stamps() != self._seen
+            changed = age_s >= _LEAST_S and self._stamps() != self._read_stamps
             if changed or age_s >= _MOST_S:
                 self._read()
             return self._data
 
     def _read(self) -> None:
-        # Before reading, so that changes during it are read next time.
-        self._seen = self._stamps()
+        # Taken first, so that a change during the reading causes another.
+        self._read_stamps = self._stamps()
         self._data = page_data(load(self._folder, **self._storage))
         self._read_s = time.monotonic()
 
     def _stamps(self) -> tuple[Any, ...]:
-        found = [
+        """Return values that change with any file of the run folder."""
+        files = [
             (path.name, path.stat())
             for path in sorted(self._folder.iterdir())
             if path.is_file() and not path.name.startswith(".")
         ]
-        return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in found)
+        return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in files)
 
 
 class PageServer(ThreadingHTTPServer):
-    """A server of one run's page; its ``url`` contains a secret token."""
+    """Server of one run's page; its ``url`` contains a secret token."""
 
     url: str
 
@@ -69,7 +70,7 @@ class PageServer(ThreadingHTTPServer):
 def serve(folder: Path, port: int, **storage: str) -> PageServer:
     """Return a bound server of the page that does not serve yet; ``port`` 0 is any free one.
 
-    Other users of this machine reach its ports, so that the address has a new token each time.
+    Other users of this machine can reach its ports, so the address has a new token each time.
     ``storage`` is as in ``load``.
 
     Raises:

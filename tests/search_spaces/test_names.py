@@ -18,8 +18,7 @@ from search_fakes import SPACE
 from nas.charts.chart import Axis, Chart, Series, line
 from nas.charts.matplotlib_figure import save
 from nas.cli.main import main
-from nas.cli.options.formats import render_csv, render_markdown
-from nas.cli.output.tables import render_columns
+from nas.cli.output.tables import render_columns, render_csv, render_markdown
 from nas.core import markdown as escape
 from nas.core.names import check_name, printable
 from nas.exporting.card import make_card, render_model_card, render_readme

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nas.cli.options.common import add_json
-from nas.cli.options.plugins import add_plugins, named_plugins
+from nas.cli.options.common import add_json, add_plugins, named_plugins
+from nas.cli.output.tables import print_result
 
 if TYPE_CHECKING:
     from nas.tasks.base.checks import Check
 
-_BAD_INPUT = 2
+HELP = "report every fault of a task's data"
 _MOST_CLASSES = 8
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the verb."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "check-data", help="report every fault of a task's data"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
     parser.add_argument("task", help="task name or YAML file")
     add_plugins(parser)
     add_json(parser)
@@ -36,11 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
         check = check_data(get_task(arguments.task))
     except ValueError as error:
         check = failed(arguments.task, error)
-    if arguments.json:
-        print(json.dumps(check.to_dict(), allow_nan=False))
-    else:
-        print(_text(check))
-    return _BAD_INPUT if check.errors else 0
+    print_result(check.to_dict(), _text(check), as_json=arguments.json)
+    return 2 if check.errors else 0
 
 
 def _text(check: Check) -> str:
@@ -49,16 +42,13 @@ def _text(check: Check) -> str:
     for name, split in check.splits.items():
         line = f"{name:<11}{split['samples']:>8,} samples"
         if "classes" in split:
-            counts = list(split["classes"].items())
-            shown = ", ".join(f"{label} {n:,}" for label, n in counts[:_MOST_CLASSES])
-            more = (
-                f" and {len(counts) - _MOST_CLASSES} more" if len(counts) > _MOST_CLASSES else ""
-            )
+            counts = [f"{label} {n:,}" for label, n in split["classes"].items()]
+            shown, n_more = ", ".join(counts[:_MOST_CLASSES]), len(counts) - _MOST_CLASSES
+            more = f" and {n_more} more" if n_more > 0 else ""
             line += (
                 f"; most often {split['majority']}, {split['majority_share']:.1%} "
                 f"± {split['majority_share_se']:.1%}; {shown}{more}"
             )
         lines.append(line)
-    n_warnings = len(check.warnings)
-    lines.append(f"{check.name}: {check.n_errors} errors, {n_warnings} warnings")
+    lines.append(f"{check.name}: {check.n_errors} errors, {len(check.warnings)} warnings")
     return "\n".join(lines)

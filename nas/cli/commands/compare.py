@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.options.device_names import device_text, seen_on
-from nas.cli.options.formats import add_formats, render_csv, render_markdown
-from nas.cli.options.storage import loaded_pair
-from nas.cli.output.account import corner_text, meter_label
-from nas.cli.output.tables import render_columns
-from nas.core.units import format_interval
-from nas.tasks.base.metric import ACCURACY, get_metric
+from nas.analysis.account import reference_text
+from nas.analysis.front_table import device_text
+from nas.cli.options.common import add_formats
+from nas.cli.options.storage import loaded_pair, on_device
+from nas.cli.output.tables import Table, print_table, render_columns
+from nas.core.units import format_interval, meter_label
+from nas.tasks.base.metric import get_metric
 
 if TYPE_CHECKING:
-    from nas.analysis.compare_runs import RunsCompared
+    from nas.analysis.compare_runs import RunsCompared, Side
 
+HELP = "compare the fronts of two runs of one task, or of a run on two devices"
 SCHEMA_VERSION = 1
-_RIGHT = (1,)
 _CSV_FIELDS = (
     *("trial", "quality", "quality_se", "energy_j", "energy_low_j", "energy_high_j", "unit"),
     *("meter", "is_estimate", "device", "measured_on", "workload", "architecture_text"),
 )
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the verb."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "compare", help="compare the fronts of two runs of one task, or of a run on two devices"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
     parser.add_argument("run_a", metavar="RUN_A", help="run folder")
     parser.add_argument(
         "run_b", metavar="RUN_B", nargs="?", help="another run folder (default: RUN_A)"
@@ -60,73 +56,66 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"device must be given once or twice, got {', '.join(names)}")
     if arguments.run_b is None and len(set(names)) < 2:
         raise ValueError("name RUN_B, or two devices with --device, to compare a run on them")
-    runs = (arguments.run_a, arguments.run_b or arguments.run_a)
-    read = loaded_pair(runs, arguments.storage)
-    a, b = (seen_on(run, name) for run, name in zip(read, (names[0], names[-1]), strict=True))
-    found = compare_runs(a, b)
-    if arguments.json:
-        print(json.dumps({"schema": SCHEMA_VERSION} | found.to_dict(), allow_nan=False))
-    elif arguments.csv:
-        print(render_csv(_flat(found)), end="")
-    elif arguments.markdown:
-        print(render_markdown(_head(found), _rows(found), _RIGHT))
-    else:
-        print(render(found))
+    runs = loaded_pair((arguments.run_a, arguments.run_b or arguments.run_a), arguments.storage)
+    compared = compare_runs(on_device(runs[0], names[0]), on_device(runs[1], names[-1]))
+    data = {"schema": SCHEMA_VERSION} | compared.to_dict()
+    print_table(arguments, data, _csv_rows(compared), _table(compared), render(compared))
     return 0
 
 
-def render(found: RunsCompared) -> str:
+def render(compared: RunsCompared) -> str:
     """Render the members of both fronts, then the figures."""
-    members = [member for side in found.sides for member in side.members]
-    metric = get_metric(members[0].metric) if members else ACCURACY
-    corner = corner_text(found.objectives, found.reference, metric)
-    why = "as set" if found.given else "a tenth of the joint extent beyond the worst of both"
-    lines = [render_columns(_head(found), _rows(found), _RIGHT), ""]
-    for side in found.sides:
+    metric = get_metric(compared.sides[0].members[0].metric)
+    reference = reference_text(compared.objectives, compared.reference, metric)
+    why = (
+        "as set"
+        if compared.reference_is_set
+        else "a tenth of the joint extent beyond the worst of both"
+    )
+    lines = [render_columns(*_table(compared)), ""]
+    for side in compared.sides:
         label = meter_label(side.meter, is_estimate=side.is_estimate)
         lines.append(
             f"{side.label}: {side.run}, {side.workload} on "
             f"{device_text(side.device, side.measured_on)} ({label}): "
             f"{len(side.members)} members, {len(side.dominated)} dominated by the other front"
         )
-    for side, other in (found.sides, found.sides[::-1]):
+    for side, other in _both_ways(compared):
         lines.append(
             f"hypervolume of {side.label}: {side.hypervolume:.4f}; it covers {side.covers:.0%} "
             f"of {other.label}"
         )
-    lines.append(f"hypervolume: quality x decades, reference point {corner} ({why})")
-    return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
+    lines.append(f"hypervolume: quality x decades, reference point {reference} ({why})")
+    return "\n".join([*lines, *(f"note: {note}" for note in compared.notes)])
 
 
-def _head(found: RunsCompared) -> tuple[str, ...]:
-    units = {member.unit for side in found.sides for member in side.members}
+def _both_ways(compared: RunsCompared) -> tuple[tuple[Side, Side], ...]:
+    return compared.sides, compared.sides[::-1]
+
+
+def _table(compared: RunsCompared) -> Table:
+    units = {member.unit for side in compared.sides for member in side.members}
     energy = f"energy per {units.pop()}" if len(units) == 1 else "energy"
-    return ("run", "trial", "quality", energy, "architecture", "dominated by")
+    rows = [
+        (
+            side.label,
+            str(m.trial),
+            get_metric(m.metric).text(m.quality, m.quality_se),
+            format_interval(m.energy_j, m.energy_low_j, m.energy_high_j),
+            m.architecture_text,
+            " ".join(f"{other.label}{trial}" for trial in side.dominated.get(m.trial, ())),
+        )
+        for side, other in _both_ways(compared)
+        for m in side.members
+    ]
+    return Table(("run", "trial", "quality", energy, "architecture", "dominated by"), rows, {1})
 
 
-def _rows(found: RunsCompared) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for side, other in (found.sides, found.sides[::-1]):
-        for m in side.members:
-            by = side.dominated.get(m.trial, ())
-            rows.append(
-                (
-                    side.label,
-                    str(m.trial),
-                    get_metric(m.metric).text(m.quality, m.quality_se),
-                    format_interval(m.energy_j, m.energy_low_j, m.energy_high_j),
-                    m.architecture_text,
-                    " ".join(f"{other.label}{trial}" for trial in by),
-                )
-            )
-    return rows
-
-
-def _flat(found: RunsCompared) -> list[dict[str, Any]]:
+def _csv_rows(compared: RunsCompared) -> list[dict[str, Any]]:
     return [
         {"run": side.run, "label": side.label}
         | {name: getattr(m, name) for name in _CSV_FIELDS}
         | {"dominated_by": " ".join(map(str, side.dominated.get(m.trial, ())))}
-        for side in found.sides
+        for side in compared.sides
         for m in side.members
     ]

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-from typing import Any
 
 from nas.cli.options.common import add_json
+from nas.cli.output.tables import print_result
 from nas.cli.shell.completion import SHELLS, render
 
+HELP = "print a script that completes nas in a shell"
 
-def add_parser(subparsers: Any) -> None:
-    """Add the verb."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "completion", help="print a script that completes nas in a shell"
-    )
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
     parser.add_argument("shell", choices=SHELLS, help="the shell that will read it")
     add_json(parser)
 
@@ -24,8 +22,6 @@ def run(arguments: argparse.Namespace) -> int:
     from nas.cli.main import build_parser
 
     script = render(build_parser(), arguments.shell)
-    if arguments.json:
-        print(json.dumps({"shell": arguments.shell, "script": script}, allow_nan=False))
-    else:
-        print(script, end="")
+    data = {"shell": arguments.shell, "script": script}
+    print_result(data, script.removesuffix("\n"), as_json=arguments.json)
     return 0

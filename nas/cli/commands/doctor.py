@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from nas.cli.options.common import add_device, add_json, add_quiet
 from nas.cli.output.kernels import probe_kernels, render_kernels
+from nas.cli.output.tables import print_result
+
+HELP = "report which meters and low-precision kernels this machine has"
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the verb."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "doctor", help="report which meters and low-precision kernels this machine has"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
     add_device(parser)
     parser.add_argument(
         "--kernels",
@@ -34,26 +34,22 @@ def run(arguments: argparse.Namespace) -> int:
 
     device = parse_device(arguments.device or default_device())
     meters = survey(device)
-    chosen: str | None
-    try:
+    chosen = None
+    with suppress(MeterError):
         meter = choose_meter(None, device)
         chosen = meter.name
         meter.close()
-    except MeterError:
-        chosen = None
     result: dict[str, Any] = {
         "device": device,
         "meter": chosen,
         "meters": [asdict(status) for status in meters],
     }
-    report = probe_kernels(device, quiet=arguments.quiet) if arguments.kernels else None
-    if arguments.json:
-        kernels = {} if report is None else {"kernels": report.to_dict()}
-        print(json.dumps(result | kernels, allow_nan=False))
-    else:
-        print(_text(result))
-        if report is not None:
-            print(render_kernels(report))
+    text = _text(result)
+    if arguments.kernels:
+        report = probe_kernels(device, quiet=arguments.quiet)
+        result["kernels"] = report.to_dict()
+        text += f"\n{render_kernels(report)}"
+    print_result(result, text, as_json=arguments.json)
     return 0
 
 

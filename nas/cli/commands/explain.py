@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.options.common import add_json
 from nas.cli.options.storage import add_run, loaded
+from nas.cli.output.tables import print_result
 from nas.core.units import format_bytes, format_interval, format_joules, format_milliseconds
 from nas.tasks.base.metric import ACCURACY, Metric
 from predictors.meters.flags import describe_flag
@@ -15,14 +15,12 @@ from predictors.meters.flags import describe_flag
 if TYPE_CHECKING:
     from nas.analysis.explain import Broken, Dominator, Explanation
 
+HELP = "explain why a trial is on the front, or is not"
 SCHEMA_VERSION = 1
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the verb."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "explain", help="explain why a trial is on the front, or is not"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
     add_run(parser)
     parser.add_argument("trial", type=int, help="trial number")
     add_json(parser)
@@ -32,12 +30,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     from nas.analysis.explain import explain
 
-    run_read = loaded(arguments)
-    found = explain(run_read, arguments.trial)
-    if arguments.json:
-        print(json.dumps({"schema": SCHEMA_VERSION} | found.to_dict(), allow_nan=False))
-    else:
-        print(render(found, run_read.metric))
+    source = loaded(arguments)
+    explanation = explain(source, arguments.trial)
+    data = {"schema": SCHEMA_VERSION} | explanation.to_dict()
+    print_result(data, render(explanation, source.metric), as_json=arguments.json)
     return 0
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.commands.front import add_query, held_of, query
-from nas.cli.options.common import add_json, add_moved_task, add_quiet
-from nas.cli.options.front_query import one_member
-from nas.cli.options.limits import requested_limits
-from nas.cli.options.plugins import add_plugins, named_plugins
+from nas.cli.options.common import (
+    add_json,
+    add_moved_task,
+    add_plugins,
+    add_quiet,
+    named_plugins,
+)
+from nas.cli.options.front_query import add_query, one_member, queried_front
 from nas.cli.options.storage import add_run, loaded
+from nas.cli.output.tables import print_result
 from nas.core.units import format_bytes, format_joules
 
 if TYPE_CHECKING:
@@ -23,11 +26,11 @@ if TYPE_CHECKING:
     from nas.tasks.base.metric import Metric
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the verb."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "export", help="write a trial as a verified artifact"
-    )
+HELP = "write a trial as a verified artifact"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
     add_run(parser)
     parser.add_argument(
         "--trial", type=int, help="trial number (default: the recommended member of nas front)"
@@ -87,39 +90,36 @@ def run(arguments: argparse.Namespace) -> int:
         formats=formats,
         quality_tolerance=arguments.quality_tolerance,
     )
-    if arguments.json:
-        print(json.dumps({"folder": str(done.folder), "card": done.card}, allow_nan=False))
-        return 0
-    _print_card(done, source.metric)
+    data = {"folder": str(done.folder), "card": done.card}
+    print_result(data, _card_text(done, source.metric), as_json=arguments.json)
     return 0
 
 
-def _print_card(done: Exported, metric: Metric) -> None:
+def _card_text(done: Exported, metric: Metric) -> str:
     verified, searched = done.card["verified"], done.card["searched"]
     reading = verified["reading"]
     is_measured = not reading["is_estimate"]
     again = f"measured again ({reading['meter']})" if is_measured else "estimated again"
-    print(f"{done.folder}: {done.card['architecture']}, {done.card['params']:,} parameters")
-    print(
-        f"  outputs     reloaded in a fresh process, differ by "
-        f"{verified['output_difference']:.2g} at most"
-    )
     test = metric.text(verified["test_quality"], verified["test_quality_se"])
-    print(
+    lines = [
+        f"{done.folder}: {done.card['architecture']}, {done.card['params']:,} parameters",
+        f"  outputs     reloaded in a fresh process, differ by "
+        f"{verified['output_difference']:.2g} at most",
         f"  {metric.name:<11} validation {metric.text(verified['validation_quality'])}, "
-        f"test {test}"
-    )
-    print(
+        f"test {test}",
         f"  energy      {format_joules(reading['energy_j'])} per {reading['unit']} {again}, "
-        f"{format_joules(searched['reading']['energy_j'])} in the search"
-    )
-    for other in verified["other_phases"]:
-        print(
-            f"              {format_joules(other['energy_j'])} per {other['unit']}, not an "
-            f"objective of the search"
-        )
-    for name, stored in done.card["formats"].items():
-        print(f"  {name:<11} {_describe(stored, metric)}")
+        f"{format_joules(searched['reading']['energy_j'])} in the search",
+    ]
+    lines += [
+        f"              {format_joules(phase['energy_j'])} per {phase['unit']}, not an objective "
+        f"of the search"
+        for phase in verified["other_phases"]
+    ]
+    lines += [
+        f"  {name:<11} {_describe(stored, metric)}"
+        for name, stored in done.card["formats"].items()
+    ]
+    return "\n".join(lines)
 
 
 _QUERY = ("max_joules", "min_quality", "max_latency_ms", "max_params", "max_memory", "exportable")
@@ -142,23 +142,21 @@ def _choose(
     """
     if arguments.trial is not None:
         return arguments.trial, ""
-    held = held_of(source, arguments)
-    if held is not None and not arguments.quiet:
-        print(f"note: {held.describe()}", file=sys.stderr)
-        unwritten = ",".join(name for name in held.formats if name not in formats)
+    front, exportable = queried_front(source, arguments)
+    if exportable is not None and not arguments.quiet:
+        print(f"note: {exportable.describe()}", file=sys.stderr)
+        unwritten = ",".join(name for name in exportable.formats if name not in formats)
         if unwritten:
             print(f"note: add --format {unwritten} to write that format too", file=sys.stderr)
-    whole = source.front(requested_limits(arguments)) if held is None else held.front
-    chosen = query(whole, arguments)
     if arguments.knee:
-        return one_member(chosen, arguments).members[0].trial, ", at the knee"
+        return one_member(front, arguments).members[0].trial, ", at the knee"
     limits = [getattr(arguments, name) for name in _QUERY if name != "exportable"]
     if arguments.recommended or all(limit is None for limit in limits):
         rule = "the cheapest within one standard error of the best"
-        return chosen.recommended().trial, f", recommended ({rule})"
+        return front.recommended().trial, f", recommended ({rule})"
     if arguments.min_quality is not None and arguments.max_joules is None:
-        return chosen.members[0].trial, ", the cheapest that is good enough"
-    return chosen.best().trial, ", the best within the limits"
+        return front.members[0].trial, ", the cheapest that is good enough"
+    return front.best().trial, ", the best within the limits"
 
 
 def _describe(stored: dict[str, Any], metric: Metric) -> str:

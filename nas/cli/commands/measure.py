@@ -3,42 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nas.cli.commands.measure_active import (
-    ActiveBench,
-    Bench,
-    measure_actively,
-    render_active,
-)
+from nas.cli.options.common import named_plugins
 from nas.cli.options.measure_options import AUTO, add_options, check
-from nas.cli.options.plugins import named_plugins
 from nas.cli.output.progress import MeasureProgress
+from nas.cli.output.tables import print_result
 
 if TYPE_CHECKING:
     from nas.cli.options.architecture_files import Named
+    from predictors.campaign.active import Bench
     from predictors.campaign.plan import PlanItem
     from predictors.measurement.protocol import Protocol
     from predictors.measurement.records import EnergyRecord
     from search_spaces.space import SearchSpace
     from search_spaces.workload import Workload
 
+__all__ = ["HELP", "add_options", "run"]
+
+HELP = "measure the joules of architectures without a search"
 _BATCH_SIZE = 128
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb."""
-    add_options(
-        subparsers.add_parser(
-            "measure", help="measure the joules of architectures without a search"
-        )
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,15 +35,16 @@ def run(arguments: argparse.Namespace) -> int:
     named_plugins(arguments)
     from nas.cli.options.architecture_files import read_named
     from nas.searching.recipes import default_device
+    from predictors.campaign.active import Bench
     from predictors.meters.select import choose_meter, limits_of, parse_device
 
     device = parse_device(arguments.device or default_device())
-    named = [one for path in arguments.files for one in read_named(path)]
-    pair = [read_named(path) for path in arguments.compare or ()]
-    for path, found in zip(arguments.compare or (), pair, strict=True):
-        if len(found) != 1:
+    named = [each for path in arguments.files for each in read_named(path)]
+    for path in arguments.compare or ():
+        architectures = read_named(path)
+        if len(architectures) != 1:
             raise ValueError(f"--compare must be given one architecture a file, got {path}")
-        named += found
+        named += architectures
     protocol = _protocol(arguments, device, named)
     meter = choose_meter(arguments.meter, device)
     limits = limits_of(meter)
@@ -63,20 +52,30 @@ def run(arguments: argparse.Namespace) -> int:
     bench = Bench(device, meter.name, meter.source, meter.device, protocol, arguments.seed, limits)
     if arguments.active is not None:
         return _active(arguments, bench)
-    items = _sampled(arguments, bench) if arguments.space else _given(arguments, named)
+    items = _sampled(arguments, bench) if arguments.space else _from_files(arguments, named)
     if arguments.compare:
         return _compare(arguments, bench, items)
-    path = arguments.to or Path("measurements.jsonl")
-    _check_records(path)
-    with MeasureProgress(quiet=arguments.quiet) as progress:
-        if arguments.batch_size == AUTO:
-            items = _measure_auto(arguments, bench, items, path, progress)
-        else:
-            _measure(arguments, bench, items, path, progress, arguments.budget_s)
+    return _measure_items(arguments, bench, items)
+
+
+def _measure_items(arguments: argparse.Namespace, bench: Bench, items: list[PlanItem]) -> int:
+    """Measure the items, at batch sizes of their own with ``--batch-size auto``."""
     from nas.cli.output.measure_report import report
+    from predictors.campaign.batch_sizes import measure_batch_sizes
     from predictors.campaign.plan import plan_items
 
-    plan = plan_items(items, protocol=protocol, device=bench.place)
+    path = _records_path(arguments)
+    with MeasureProgress(quiet=arguments.quiet) as progress:
+
+        def measure(batch: Sequence[PlanItem], left_s: float | None) -> None:
+            _measure(arguments, bench, batch, path, progress, left_s)
+
+        if arguments.batch_size == AUTO:
+            plan = plan_items(items, protocol=bench.protocol, device=bench.place)
+            items = measure_batch_sizes(plan, path, measure, budget_s=arguments.budget_s)
+        else:
+            measure(items, arguments.budget_s)
+    plan = plan_items(items, protocol=bench.protocol, device=bench.place)
     return report(plan, items, path, as_json=arguments.json)
 
 
@@ -86,15 +85,19 @@ def _workload(arguments: argparse.Namespace, protocol_regime: str) -> Workload:
     from nas.tasks.registry import get_task
     from search_spaces.workload import Workload
 
-    size = None if arguments.batch_size in (None, AUTO) else int(arguments.batch_size)
+    size = _batch_size(arguments)
     if arguments.workload is None:
-        usual = 1 if protocol_regime == "latency" else _BATCH_SIZE
-        return get_task(arguments.task or "digits").workload(size or usual)
+        default = 1 if protocol_regime == "latency" else _BATCH_SIZE
+        return get_task(arguments.task or "digits").workload(size or default)
     try:
         workload = Workload.from_dict(read_json(arguments.workload))
     except (ValueError, TypeError) as error:
         raise ValueError(f"workload {arguments.workload}: {error}") from None
     return workload if size is None else workload.with_batch_size(size)
+
+
+def _batch_size(arguments: argparse.Namespace) -> int | None:
+    return None if arguments.batch_size in (None, AUTO) else int(arguments.batch_size)
 
 
 def _phases(arguments: argparse.Namespace, workload: Workload) -> list[Workload]:
@@ -110,31 +113,31 @@ def _protocol(arguments: argparse.Namespace, device: str, named: Sequence[Named]
 
     from predictors.measurement.protocol import get_protocol
 
-    recorded = {one.protocol for one in named}
+    recorded = {each.protocol for each in named}
     (only,) = recorded if len(recorded) == 1 else (None,)
     if only is not None and arguments.protocol is None:
         protocol = only
     else:
-        name = arguments.protocol or ("quick" if device == "cpu" else "screening")
-        protocol = get_protocol(name)
+        default = "quick" if device == "cpu" else "screening"
+        protocol = get_protocol(arguments.protocol or default)
     return protocol if arguments.regime is None else replace(protocol, regime=arguments.regime)
 
 
-def _given(arguments: argparse.Namespace, named: Sequence[Named]) -> list[PlanItem]:
+def _from_files(arguments: argparse.Namespace, named: Sequence[Named]) -> list[PlanItem]:
     """Return the architectures of files, each on the options' workload or its record's."""
     from predictors.campaign.plan import PlanItem
 
     of_options = _workload(arguments, arguments.regime or "throughput")
-    size = None if arguments.batch_size in (None, AUTO) else int(arguments.batch_size)
+    size = _batch_size(arguments)
     items = []
-    for one in named:
-        workload = one.workload
+    for each in named:
+        workload = each.workload
         if workload is None or arguments.task or arguments.workload:
             workload = of_options
         elif size is not None:
             workload = workload.with_batch_size(size)
-        workload.check_fits(one.architecture)
-        items += [PlanItem(one.architecture, each) for each in _phases(arguments, workload)]
+        workload.check_fits(each.architecture)
+        items += [PlanItem(each.architecture, phase) for phase in _phases(arguments, workload)]
     return items
 
 
@@ -146,29 +149,28 @@ def _available_space(
     from search_spaces.cost.kernels import rows_read
     from search_spaces.space.presets import get_space
 
-    own = get_space(arguments.space)
-    rows = tuple(rows_read(own, workload) for workload in workloads)
-    space = available_space(own, bench.device, rows)
+    named = get_space(arguments.space)
+    rows = tuple(rows_read(named, workload) for workload in workloads)
+    space = available_space(named, bench.device, rows)
     if not arguments.quiet:
-        for line in unreal_choices(own, bench.device, rows):
+        for line in unreal_choices(named, bench.device, rows):
             print(f"note: {line}", file=sys.stderr)
     return space
 
 
 def _active(arguments: argparse.Namespace, bench: Bench) -> int:
     """Measure the architectures that narrow the predictor's intervals most."""
-    from nas.cli.output.measure_report import report
+    from nas.cli.output.measure_report import render_active, report
+    from predictors.campaign.active import ActiveTarget, measure_actively
     from predictors.campaign.plan import plan_items
 
-    path = arguments.to or Path("measurements.jsonl")
     # Report a mistyped space or workload before the device is probed.
     (workload,) = _phases(arguments, _workload(arguments, bench.protocol.regime))
-    _check_records(path)
+    path = _records_path(arguments)
     space = _available_space(arguments, bench, [workload])
-    active = ActiveBench(space, workload, bench)
     with MeasureProgress(quiet=arguments.quiet) as progress:
         done = measure_actively(
-            active,
+            ActiveTarget(space, workload, bench),
             path,
             arguments.active,
             lambda items, left_s: _measure(arguments, bench, items, path, progress, left_s),
@@ -177,13 +179,8 @@ def _active(arguments: argparse.Namespace, bench: Bench) -> int:
             say=progress.say,
         )
     plan = plan_items(done.items, protocol=bench.protocol, device=bench.place)
-    code = report(
-        plan,
-        done.items,
-        path,
-        as_json=arguments.json,
-        more={"active": done.to_dict()},
-    )
+    active = {"active": done.to_dict()}
+    code = report(plan, done.items, path, as_json=arguments.json, more=active)
     if not arguments.json:
         print(render_active(done))
     return code
@@ -213,7 +210,7 @@ def _sampled(arguments: argparse.Namespace, bench: Bench) -> list[PlanItem]:
             file=sys.stderr,
         )
     return [
-        replace(item, workload=each) for item in plan.items for each in (item.workload, *others)
+        replace(item, workload=phase) for item in plan.items for phase in (item.workload, *others)
     ]
 
 
@@ -244,79 +241,31 @@ def _measure(
         )
 
     # A sample is in random order already, a file may be sorted.
-    plan = plan_items(
-        items,
-        protocol=bench.protocol,
-        device=bench.place,
-        seed=None if arguments.space else bench.seed,
-    )
+    seed = None if arguments.space else bench.seed
+    plan = plan_items(items, protocol=bench.protocol, device=bench.place, seed=seed)
     if pending_items(plan, path, retry_failed=arguments.retry_failed):
-        run_slice(
-            plan,
-            path,
-            measure,
-            SliceOptions(
-                budget_s=budget_s,
-                ahead=1 if bench.device.startswith("cuda") else 0,
-                retry_failed=arguments.retry_failed,
-            ),
-            listener=progress,
+        options = SliceOptions(
+            budget_s=budget_s,
+            ahead=1 if bench.device.startswith("cuda") else 0,
+            retry_failed=arguments.retry_failed,
         )
+        run_slice(plan, path, measure, options, listener=progress)
 
 
-def _measure_auto(
-    arguments: argparse.Namespace,
-    bench: Bench,
-    requested: Sequence[PlanItem],
-    path: Path,
-    progress: MeasureProgress,
-) -> list[PlanItem]:
-    """Double batch sizes while joules fall; return the items at the sizes found or still due."""
-    from dataclasses import replace
+def _records_path(arguments: argparse.Namespace) -> Path:
+    """Return the file of records; warn of a truncated line in it.
 
-    from predictors.campaign.failures import read_failures
-    from predictors.campaign.plan import plan_items
-    from predictors.measurement.batching import search_batch_size
-    from predictors.measurement.records import read_records
+    Raises:
+        ValueError: it cannot be written, or contains something else.
+    """
+    from nas.cli.options.architecture_files import read_complete_records
 
-    started_s = time.monotonic()
-    naming = plan_items((), protocol=bench.protocol, device=bench.place)
-    before: list[PlanItem] = []
-    while True:
-        records = read_records(path).records if path.exists() else ()
-        found_j: dict[str, float | None] = dict.fromkeys(read_failures(path))
-        found_j |= {record.item: record.reading.energy_j for record in records}
-        following, items = [], []
-        for item in dict.fromkeys(requested):
-            sizes: dict[int, float | None] = {}
-            state = search_batch_size(sizes)
-            while state.following is not None:
-                size = state.following
-                trial = replace(item, workload=item.workload.with_batch_size(size))
-                if naming.key(trial) not in found_j:
-                    following.append(trial)
-                    break
-                sizes[size] = found_j[naming.key(trial)]
-                state = search_batch_size(sizes)
-            chosen = state.settled or state.following or 1
-            items.append(replace(item, workload=item.workload.with_batch_size(chosen)))
-        left_s = arguments.budget_s
-        if left_s is not None:
-            left_s -= time.monotonic() - started_s
-        if not following or following == before or (left_s is not None and left_s <= 0):
-            return items
-        before = following
-        _measure(arguments, bench, following, path, progress, left_s)
-
-
-def _check_records(path: Path) -> None:
-    """Raise ``ValueError`` if ``path`` cannot hold records; warn of a truncated line."""
-    from predictors.measurement.records import read_records
-
+    path: Path = arguments.to or Path("measurements.jsonl")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ValueError(f"records must be a file in a writable folder, got {path}")
-    if path.exists() and read_records(path).cut_off:
-        print(f"{path}: skipped a truncated line", file=sys.stderr)
+    if path.exists():
+        read_complete_records(path)
+    return path
 
 
 def _compare(arguments: argparse.Namespace, bench: Bench, pair: Sequence[PlanItem]) -> int:
@@ -340,8 +289,5 @@ def _compare(arguments: argparse.Namespace, bench: Bench, pair: Sequence[PlanIte
             seed=bench.seed,
             on_pair=lambda n, width: progress.on_pair(n, width, bench.protocol.max_repeats),
         )
-    if arguments.json:
-        print(json.dumps(done.to_dict(), allow_nan=False))
-    else:
-        print(render_comparison(done))
+    print_result(done.to_dict(), render_comparison(done), as_json=arguments.json)
     return 0

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from nas.cli.options.common import add_json
 from nas.cli.options.storage import add_run, loaded
+from nas.cli.output.tables import print_result
 
+HELP = "plot a run: front, progress, predictions, importance of genes, architecture"
 WHAT = ("front", "progress", "predictions", "importance", "architecture")
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the verb."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "plot", help="plot a run: front, progress, predictions, importance of genes, architecture"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
     add_run(parser)
     parser.add_argument(
         "--what",
@@ -48,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from nas.charts.matplotlib_figure import check_ending, save
     from nas.charts.of_run import charts_of
 
-    found = loaded(arguments)
+    source = loaded(arguments)
     to: Path = arguments.to
     one_file = to.suffix != ""
     if one_file and arguments.what is None:
@@ -68,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in names:
         path = to if one_file else to / f"{name}.png"
         try:
-            save(charts_of(found, name, arguments.trial), path)
+            save(charts_of(source, name, arguments.trial), path)
         except ValueError as error:
             # Without --what, report the pictures that the run has no data for, and draw the rest.
             if len(names) == 1:
@@ -76,12 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
             missing[name] = str(error)
             continue
         drawn[name] = str(path)
-        if not arguments.json:
-            print(path)
     for name, problem in missing.items():
         print(f"not drawn, {name}: {problem}", file=sys.stderr)
     if not drawn:
         raise ValueError(f"run {arguments.run} must have a complete trial to draw, and has none")
-    if arguments.json:
-        print(json.dumps({"drawn": drawn, "missing": missing}, allow_nan=False))
+    print_result(
+        {"drawn": drawn, "missing": missing}, "\n".join(drawn.values()), as_json=arguments.json
+    )
     return 0

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from typing import Any
+from types import ModuleType
 
-# Each is a module ``predictor_ACTION`` of this package with ``add_parser`` and ``run``.
+HELP = "fit, use and evaluate the energy predictor"
+# Each action is a module ``predictor_ACTION`` with the same members as a verb's.
 ACTIONS = ("fit", "predict", "evaluate")
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the verb and its actions."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "predictor", help="fit, use and evaluate the energy predictor"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the actions."""
     actions = parser.add_subparsers(
-        dest="action", metavar="ACTION", required=True, help="one of fit, predict, evaluate"
+        dest="action", metavar="ACTION", required=True, help=f"one of {', '.join(ACTIONS)}"
     )
     for action in ACTIONS:
-        importlib.import_module(f"nas.cli.commands.predictor_{action}").add_parser(actions)
+        module = _module(action)
+        module.add_options(actions.add_parser(action, help=module.HELP))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the action."""
-    return int(
-        importlib.import_module(f"nas.cli.commands.predictor_{arguments.action}").run(arguments)
-    )
+    return int(_module(arguments.action).run(arguments))
+
+
+def _module(action: str) -> ModuleType:
+    return importlib.import_module(f"nas.cli.commands.predictor_{action}")

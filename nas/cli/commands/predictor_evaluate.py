@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nas.cli.options.common import add_json, add_quiet, add_records
-from nas.cli.output.account import meter_label
+from nas.cli.options.common import add_json, add_quiet, add_records, add_seed, check_seed
 from nas.cli.output.progress import StepProgress
-from nas.cli.output.tables import render_columns
+from nas.cli.output.tables import print_result, render_columns
+from nas.core.units import meter_label
 
 if TYPE_CHECKING:
     from predictors.energy.evaluation import Ceiling, Evaluation, SplitResult
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from predictors.measurement.drift import DriftReport
     from predictors.measurement.records import EnergyRecord
 
+HELP = "evaluate predictions on held-out records, beside baselines"
 SCHEMA_VERSION = 1
 _NAMES = {
     "predictor": "predictor (ours)",
@@ -36,24 +36,22 @@ _NAMES = {
 }
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the action."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "evaluate", help="evaluate predictions on held-out records, beside baselines"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the action."""
     add_records(parser)
     parser.add_argument(
         "--plot", type=Path, help="plot the learning curve to a .png, .pdf or .svg file"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of folds and learning curves")
+    add_seed(parser, "seed of folds and learning curves")
     add_quiet(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the action."""
-    if arguments.seed < 0:
-        raise ValueError(f"seed must be an integer >= 0, got {arguments.seed!r}")
+    check_seed(arguments)
+    from nas.cli.output.measure_report import render_drift
+
     devices, drifts = read_corrected(arguments.records)
     if arguments.plot is not None:
         _check_plot(arguments.plot, len(devices))
@@ -67,37 +65,32 @@ def run(arguments: argparse.Namespace) -> int:
             name = records[0].reading.device
 
             def on_fold(
-                kind: SplitKind, done: int, of: int, index: int = index, name: str = name
+                kind: SplitKind, done: int, total: int, index: int = index, name: str = name
             ) -> None:
                 steps = len(SPLITS) * N_FOLDS
-                place = SPLITS.index(kind) * N_FOLDS + round(N_FOLDS * done / of)
+                step = SPLITS.index(kind) * N_FOLDS + round(N_FOLDS * done / total)
                 progress.on_step(
-                    index * steps + place, len(devices) * steps, f"{name}: {kind} {done}/{of}"
+                    index * steps + step, len(devices) * steps, f"{name}: {kind} {done}/{total}"
                 )
 
             evaluations.append(evaluate(records, seed=arguments.seed, on_fold=on_fold))
         if arguments.plot is not None:
             curves = [_curve(devices[0], evaluations[0], arguments, progress)]
-    if arguments.json:
-        result = {
-            "schema": SCHEMA_VERSION,
-            "devices": [e.to_dict() for e in evaluations],
-            "learning_curve": [asdict(p) for curve in curves for p in curve],
-            "drift": [asdict(report) for report in drifts],
-        }
-        if compared := compare_limits(devices):
-            result["limits_compared"] = [asdict(pair) for pair in compared]
-        print(json.dumps(result, allow_nan=False))
-        return 0
-    from nas.cli.output.measure_report import render_drift
-
-    print("\n\n".join(render(found, devices[i][0]) for i, found in enumerate(evaluations)))
-    for pair in compare_limits(devices):
-        print("\n".join(_wrapped(render_limits(pair))))
-    for report in drifts:
-        print("\n".join(_wrapped(render_drift(report))))
+    compared = compare_limits(devices)
+    data = {
+        "schema": SCHEMA_VERSION,
+        "devices": [e.to_dict() for e in evaluations],
+        "learning_curve": [asdict(p) for curve in curves for p in curve],
+        "drift": [asdict(drift) for drift in drifts],
+    }
+    if compared:
+        data["limits_compared"] = [asdict(pair) for pair in compared]
+    parts = [render(e, records[0]) for e, records in zip(evaluations, devices, strict=True)]
+    notes = [*map(render_limits, compared), *map(render_drift, drifts)]
+    lines = ["\n\n".join(parts), *(line for note in notes for line in _wrapped(note))]
     if arguments.plot is not None:
-        print(f"learning curve: {arguments.plot}")
+        lines.append(f"learning curve: {arguments.plot}")
+    print_result(data, "\n".join(lines), as_json=arguments.json)
     return 0
 
 
@@ -109,22 +102,20 @@ def read_corrected(
     Raises:
         ValueError: a file is missing or holds something else, or there is no measurement.
     """
+    from nas.cli.options.architecture_files import read_complete_records
     from predictors.energy.evaluation import by_device
     from predictors.measurement.drift import correct_drift
-    from predictors.measurement.records import read_records
 
-    every: dict[str, EnergyRecord] = {}
+    distinct: dict[str, EnergyRecord] = {}
     for path in paths:
-        found = read_records(path)
-        if found.cut_off:
-            print(f"{path}: skipped a truncated line", file=sys.stderr)
         # A measurement in two files (a copy, or one file named twice) counts once.
-        every |= {json.dumps(r.to_dict(), sort_keys=True): r for r in found.records}
-    corrected, reports = correct_drift(list(every.values()))
+        records = read_complete_records(path)
+        distinct |= {json.dumps(r.to_dict(), sort_keys=True): r for r in records}
+    corrected, drifts = correct_drift(list(distinct.values()))
     if not corrected:
         names = ", ".join(map(str, paths))
         raise ValueError(f"records {names} must hold one or more measurements, got none")
-    return by_device(corrected), reports
+    return by_device(corrected), drifts
 
 
 def _check_plot(path: Path, n_devices: int) -> None:
@@ -169,19 +160,25 @@ def _curve(
     return points
 
 
-def render(found: Evaluation, first: EnergyRecord) -> str:
+def render(evaluation: Evaluation, first: EnergyRecord) -> str:
     """Render the evaluation of one device in at most 100 columns."""
-    label = meter_label(first.reading.meter, is_estimate=found.is_estimate)
-    n_workloads = len(found.workloads)
-    workloads = found.workloads[0] if n_workloads == 1 else f"{n_workloads} workloads"
+    label = meter_label(first.reading.meter, is_estimate=evaluation.is_estimate)
+    n_workloads = len(evaluation.workloads)
+    workloads = evaluation.workloads[0] if n_workloads == 1 else f"{n_workloads} workloads"
     lines = [
-        f"{found.device} ({label}{', ' if found.limits else ''}{found.limits})",
-        *(["joules are estimates: errors are against estimates"] if found.is_estimate else []),
-        f"{found.n_architectures} architectures, {found.n_records} records, "
-        f"{found.n_sessions} sessions, {workloads}",
-        *_render_ceiling(found.ceiling),
+        f"{evaluation.device} ({label}{', ' if evaluation.limits else ''}{evaluation.limits})",
+        *(
+            ["joules are estimates: errors are against estimates"]
+            if evaluation.is_estimate
+            else []
+        ),
+        f"{evaluation.n_architectures} architectures, {evaluation.n_records} records, "
+        f"{evaluation.n_sessions} sessions, {workloads}",
+        *_render_ceiling(evaluation.ceiling),
     ]
-    for split in found.splits:
+    if evaluation.is_estimate:
+        lines.insert(1, "joules are estimates: errors are against estimates")
+    for split in evaluation.splits:
         lines += ["", *_render_split(split)]
     lines += [
         "",
@@ -192,13 +189,13 @@ def render(found: Evaluation, first: EnergyRecord) -> str:
     return "\n".join(lines)
 
 
-def render_limits(found: LimitsCompared) -> str:
+def render_limits(pair: LimitsCompared) -> str:
     """Render how the same models' joules differ between two power limits of one board."""
+    first, second = pair.first or "unknown limits", pair.second or "unknown limits"
     return (
-        f"limits: {found.n_models} models were measured on {found.device} under both "
-        f"{found.first or 'unknown limits'} and {found.second or 'unknown limits'}; under the "
-        f"second they take {found.ratio:.3f}x the joules ({found.low:.3f} to {found.high:.3f}) "
-        f"and {found.latency_ratio:.3f}x the time (medians)"
+        f"limits: {pair.n_models} models were measured on {pair.device} under both {first} and "
+        f"{second}; under the second they take {pair.ratio:.3f}x the joules ({pair.low:.3f} to "
+        f"{pair.high:.3f}) and {pair.latency_ratio:.3f}x the time (medians)"
     )
 
 
@@ -238,25 +235,23 @@ def _cells(metrics: Metrics) -> tuple[str, ...]:
     )
 
 
-def _render_ceiling(found: Ceiling) -> list[str]:
-    if found.mape is None or found.floor_mape is None:
+def _render_ceiling(ceiling: Ceiling) -> list[str]:
+    if ceiling.mape is None or ceiling.floor_mape is None:
         lines = ["ceiling: unknown, no record has two windows to halve"]
     else:
-        tau = "" if found.tau is None else f"tau {found.tau:.3f}, "
+        tau = "" if ceiling.tau is None else f"tau {ceiling.tau:.3f}, "
+        whole = ceiling.reliability
+        reliability = (
+            "" if whole is None else f"; whole records: reliability {whole:.4f} (Spearman-Brown)"
+        )
         lines = [
-            f"ceiling: halves of a record's windows agree with {tau}MAPE {found.mape:.2%}",
+            f"ceiling: halves of a record's windows agree with {tau}MAPE {ceiling.mape:.2%}",
+            f"  a perfect predictor would err by about {ceiling.floor_mape:.2%}{reliability}",
         ]
-        worth = (
-            ""
-            if found.reliability is None
-            else f"; whole records: reliability {found.reliability:.4f} (Spearman-Brown)"
-        )
-        lines.append(f"  a perfect predictor would err by about {found.floor_mape:.2%}{worth}")
-    if found.jobs_mape is None or found.jobs_floor_mape is None:
-        lines.append("  noise between processes: unknown, no architecture was measured twice")
-    else:
-        lines.append(
-            f"  between processes: MAPE {found.jobs_mape:.2%} over {found.n_repeated} repeated; "
-            f"a perfect predictor errs by about {found.jobs_floor_mape:.2%}"
-        )
-    return lines
+    if ceiling.jobs_mape is None or ceiling.jobs_floor_mape is None:
+        return [*lines, "  noise between processes: unknown, no architecture was measured twice"]
+    return [
+        *lines,
+        f"  between processes: MAPE {ceiling.jobs_mape:.2%} over {ceiling.n_repeated} repeated; a "
+        f"perfect predictor errs by about {ceiling.jobs_floor_mape:.2%}",
+    ]

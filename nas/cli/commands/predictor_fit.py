@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
-from nas.cli.options.common import add_json, add_records
+from nas.cli.options.common import add_json, add_records, add_seed, check_seed
+from nas.cli.output.tables import print_result
+
+HELP = "fit a predictor to records and save it"
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the action."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "fit", help="fit a predictor to records and save it"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the action."""
     add_records(parser)
     parser.add_argument("--to", type=Path, required=True, help="file to write (.safetensors)")
     parser.add_argument(
@@ -23,18 +21,17 @@ def add_parser(subparsers: Any) -> None:
         metavar="PREDICTOR",
         help="start from another device's predictor: a dozen records are then enough",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the folds (default: 0)")
+    add_seed(parser, "seed of the folds (default: 0)")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the action."""
-    if arguments.seed < 0:
-        raise ValueError(f"seed must be an integer >= 0, got {arguments.seed!r}")
+    check_seed(arguments)
     if arguments.to.suffix != ".safetensors":
         raise ValueError(f"--to must be a .safetensors file, got {arguments.to}")
     from nas.cli.commands.predictor_evaluate import read_corrected
-    from nas.cli.output.account import meter_label
+    from nas.core.units import meter_label
     from predictors.energy.artifact import (
         Provenance,
         SavedPredictor,
@@ -44,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from predictors.energy.models import CostPredictor, Observation
 
     devices, _ = read_corrected(arguments.records)
-    records = [record for found in devices for record in found]
+    records = [record for device in devices for record in device]
     provenance = Provenance.of(records)
     observations = [Observation.of_record(record) for record in records]
     if arguments.adapt is None:
@@ -53,19 +50,19 @@ def run(arguments: argparse.Namespace) -> int:
         source = load_predictor(arguments.adapt).predictor
         predictor = source.adapt(observations, seed=arguments.seed)
     save_predictor(SavedPredictor(predictor, provenance), arguments.to)
-    if arguments.json:
-        result = {
-            "predictor": str(arguments.to),
-            "basis": predictor.basis,
-            "device": provenance.device,
-            "source": provenance.source,
-            "is_estimate": provenance.is_estimate,
-            "protocol_hash": provenance.protocol_hash,
-            "workloads": list(provenance.workloads),
-        }
-        print(json.dumps(result, indent=2))
-        return 0
-    print(f"{arguments.to}: {predictor.basis}")
+    data = {
+        "predictor": str(arguments.to),
+        "basis": predictor.basis,
+        "device": provenance.device,
+        "source": provenance.source,
+        "is_estimate": provenance.is_estimate,
+        "protocol_hash": provenance.protocol_hash,
+        "workloads": list(provenance.workloads),
+    }
     label = meter_label(provenance.source, is_estimate=provenance.is_estimate)
-    print(f"  for {provenance.device} ({label}), {', '.join(provenance.workloads)}")
+    text = (
+        f"{arguments.to}: {predictor.basis}\n"
+        f"  for {provenance.device} ({label}), {', '.join(provenance.workloads)}"
+    )
+    print_result(data, text, as_json=arguments.json)
     return 0

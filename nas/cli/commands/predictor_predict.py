@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nas.cli.options.common import add_json
+from nas.cli.output.tables import print_result, render_columns
+from nas.core.units import format_joules
+
+HELP = "predict joules of architectures by a saved predictor"
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the action."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "predict", help="predict joules of architectures by a saved predictor"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the action."""
     parser.add_argument("predictor", type=Path, help="file of nas predictor fit (.safetensors)")
     parser.add_argument(
         "files", nargs="+", type=Path, help="architectures (.json or .jsonl), or records"
@@ -40,8 +41,6 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the action."""
     from nas.cli.options.architecture_files import read_named
-    from nas.cli.output.tables import render_columns
-    from nas.core.units import format_joules
     from nas.tasks.registry import get_task
     from predictors.energy.artifact import load_predictor
 
@@ -49,55 +48,54 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--batch-size must be an integer >= 1, got {arguments.batch_size}")
     saved = load_predictor(arguments.predictor)
     saved.check(device=arguments.for_device)
-    usual = get_task(arguments.task or "digits").workload(arguments.batch_size)
+    default = get_task(arguments.task or "digits").workload(arguments.batch_size)
     rows: list[dict[str, Any]] = []
-    for path in arguments.files:
-        for one in read_named(path):
-            workload = usual if one.workload is None or arguments.task else one.workload
-            found = saved.predictor.predict([one.architecture], workload, arguments.confidence)
-            measured = workload.key in saved.provenance.workloads
-            rows.append(
-                {
-                    "architecture": one.architecture.describe(),
-                    "hash": one.architecture.hash,
-                    "workload": workload.key,
-                    "unit": workload.unit,
-                    "energy_j": float(found.mean[0]),
-                    "low_j": float(found.low[0]),
-                    "high_j": float(found.high[0]),
-                    "in_range": bool(found.in_range[0]) and measured,
-                }
-            )
-    if arguments.json:
-        result = {
-            "device": saved.provenance.device,
-            "basis": saved.predictor.basis,
-            "is_estimate": saved.provenance.is_estimate,
-            "confidence": arguments.confidence,
-            "predictions": rows,
-        }
-        print(json.dumps(result, indent=2))
-        return 0
-    print(f"{saved.provenance.device}: {saved.predictor.basis}")
-    estimate = ", of an estimate" if saved.provenance.is_estimate else ""
+    for named in (named for path in arguments.files for named in read_named(path)):
+        workload = default if named.workload is None or arguments.task else named.workload
+        predicted = saved.predictor.predict([named.architecture], workload, arguments.confidence)
+        is_trained_on = workload.key in saved.provenance.workloads
+        rows.append(
+            {
+                "architecture": named.architecture.describe(),
+                "hash": named.architecture.hash,
+                "workload": workload.key,
+                "unit": workload.unit,
+                "energy_j": float(predicted.mean[0]),
+                "low_j": float(predicted.low[0]),
+                "high_j": float(predicted.high[0]),
+                "in_range": bool(predicted.in_range[0]) and is_trained_on,
+            }
+        )
+    data = {
+        "device": saved.provenance.device,
+        "basis": saved.predictor.basis,
+        "is_estimate": saved.provenance.is_estimate,
+        "confidence": arguments.confidence,
+        "predictions": rows,
+    }
+    print_result(data, _text(data), as_json=arguments.json)
+    return 0
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    estimate = ", of an estimate" if data["is_estimate"] else ""
     head = (
         "architecture",
         "workload",
         f"joules, predicted{estimate}",
         "per",
-        f"{arguments.confidence:.0%} interval",
+        f"{data['confidence']:.0%} interval",
         "in range",
     )
-    table = [
+    rows = [
         (
-            str(row["architecture"]),
-            str(row["workload"]),
+            row["architecture"],
+            row["workload"],
             format_joules(row["energy_j"]),
-            str(row["unit"]),
+            row["unit"],
             f"[{format_joules(row['low_j'])}, {format_joules(row['high_j'])}]",
             "yes" if row["in_range"] else "no: trained on others",
         )
-        for row in rows
+        for row in data["predictions"]
     ]
-    print(render_columns(head, table, right=(2,)))
-    return 0
+    return f"{data['device']}: {data['basis']}\n{render_columns(head, rows, right=(2,))}"

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
-from nas.cli.options.common import add_json
-from nas.cli.options.device_names import add_device_name, seen_on
+from nas.cli.options.common import add_device_name, add_json
 from nas.cli.options.storage import add_run, loaded, storage_of
+from nas.cli.output.tables import print_result
 
+HELP = "write a run as one HTML page, or serve it while it runs"
 DEFAULT_PORT = 8765
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the verb."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "report", help="write a run as one HTML page, or serve it while it runs"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
     add_run(parser)
     add_device_name(parser)
     parser.add_argument("--to", type=Path, help="HTML file (default: report.html in the run)")
@@ -52,11 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
     from nas.reporting.data import page_data
     from nas.reporting.page import write_page
 
-    found = seen_on(loaded(arguments), arguments.device)
+    source = loaded(arguments)
     name = "report.html" if arguments.device is None else f"report-{arguments.device}.html"
-    path = arguments.to or found.folder / name
-    write_page(page_data(found, with_importance=True), path)
-    print(json.dumps({"page": str(path)}) if arguments.json else path)
+    path = arguments.to or source.folder / name
+    write_page(page_data(source, with_importance=True), path)
+    print_result({"page": str(path)}, str(path), as_json=arguments.json)
     return 0
 
 
@@ -68,7 +64,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
     path = arguments.optuna
     export_study(loaded(arguments), path)
-    print(json.dumps({"study": str(path)}) if arguments.json else path)
+    print_result({"study": str(path)}, str(path), as_json=arguments.json)
     return 0
 
 
@@ -76,8 +72,7 @@ def _watch(arguments: argparse.Namespace) -> int:
     from nas.reporting.server import serve
 
     port = DEFAULT_PORT if arguments.port is None else arguments.port
-    found = storage_of(arguments.storage)
-    with serve(Path(arguments.run), port, **found) as server:
+    with serve(Path(arguments.run), port, **storage_of(arguments.storage)) as server:
         try:
             print(f"{server.url}  (Ctrl-C ends)", flush=True)
             server.serve_forever()

@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
-from nas.cli.options.common import add_json, add_moved_task, add_quiet
-from nas.cli.options.plugins import add_plugins, named_plugins
-from nas.cli.options.search_options import add_driver_options
+from nas.cli.options.common import (
+    add_json,
+    add_moved_task,
+    add_plugins,
+    add_quiet,
+    named_plugins,
+)
+from nas.cli.options.search_options import add_driver_options, driver_fields
 from nas.cli.options.storage import add_storage, storage_of
 
+HELP = "continue an interrupted search, or search further"
 
-def add_parser(subparsers: Any) -> None:
-    """Add the verb."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "resume", help="continue an interrupted search, or search further"
-    )
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--trials", type=int, help="search further, up to this many trials")
     add_driver_options(parser, resumes=True)
@@ -51,12 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.run,
             trials=arguments.trials,
             refine=arguments.refine,
-            workers=arguments.workers,
-            address=arguments.address,
-            trial_timeout_s=arguments.trial_timeout_s,
-            log=arguments.log,
-            gpus_per_trial=arguments.gpus_per_trial,
-            **storage_of(arguments.storage),
+            **(driver_fields(arguments) | storage_of(arguments.storage)),
             task=arguments.task,
             listener=progress,
         )

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.options.search_config import config_of
-from nas.cli.options.search_options import add_search_options
+from nas.cli.options.search_options import add_search_options, driver_fields
+from nas.cli.output.tables import print_result
 
 if TYPE_CHECKING:
     from nas.records.config import SearchConfig
@@ -22,16 +23,9 @@ if TYPE_CHECKING:
     from search_spaces.compression.realness import RealnessReport
     from search_spaces.space import SearchSpace
 
+HELP = "search architectures; the front is stored in a run folder"
 RUNS = Path("runs")
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the verb."""
-    add_search_options(
-        subparsers.add_parser(
-            "search", help="search architectures; the front is stored in a run folder"
-        )
-    )
+add_options = add_search_options
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -77,11 +71,7 @@ def _search(
         done = nas.search(
             config,
             folder,
-            workers=arguments.workers,
-            address=arguments.address,
-            trial_timeout_s=arguments.trial_timeout_s,
-            log=arguments.log,
-            gpus_per_trial=arguments.gpus_per_trial,
+            **driver_fields(arguments),
             resume=arguments.resume,
             files=_files(arguments),
             listener=progress,
@@ -114,17 +104,17 @@ def _probing(arguments: argparse.Namespace) -> Iterator[None]:
     from nas.records.device_names import MeasuredDevice
     from nas.searching.controller.available import probe_here, probed_by
 
-    found: dict[Any, RealnessReport] = {}
+    reports: dict[Any, RealnessReport] = {}
     named = arguments.measure_on
     name = MeasuredDevice.parse(named[0]).name if named else None
 
-    def ask(space: SearchSpace, device: str, rows: Rows) -> RealnessReport:
+    def probe_there(space: SearchSpace, device: str, rows: Rows) -> RealnessReport:
         key = (json.dumps(space.to_dict(), sort_keys=True), device, rows)
-        if key not in found:
-            found[key] = call_there(arguments.address, name, probe_here, space, device, rows)
-        return found[key]
+        if key not in reports:
+            reports[key] = call_there(arguments.address, name, probe_here, space, device, rows)
+        return reports[key]
 
-    with probed_by(ask):
+    with probed_by(probe_there):
         yield
 
 
@@ -200,21 +190,19 @@ def _has_begun(arguments: argparse.Namespace) -> bool:
     if arguments.recipe is None and arguments.task is None:
         return True
     if arguments.run is None:
-        return bool(_taken(arguments.recipe or Path(arguments.task).stem))
+        return bool(_started_runs(arguments.recipe or Path(arguments.task).stem))
     # Loading the run refuses a folder of anything else.
     return arguments.run.is_dir() and any(arguments.run.iterdir())
 
 
-def _taken(name: str) -> list[Path]:
+def _started_runs(name: str) -> list[Path]:
     """Return the default folders of a recipe's or task's started runs, in order."""
-    return [path for path in _numbered(name) if (path / "run.json").is_file()]
+    return [path for _, path in _numbered(name) if (path / "run.json").is_file()]
 
 
-def _numbered(name: str) -> list[Path]:
-    return sorted(
-        (path for path in RUNS.glob(f"{name}-*") if path.name[len(name) + 1 :].isdigit()),
-        key=lambda path: int(path.name[len(name) + 1 :]),
-    )
+def _numbered(name: str) -> list[tuple[int, Path]]:
+    suffixes = ((path.name.removeprefix(f"{name}-"), path) for path in RUNS.glob(f"{name}-*"))
+    return sorted((int(suffix), path) for suffix, path in suffixes if suffix.isdigit())
 
 
 @contextmanager
@@ -228,10 +216,10 @@ def _run_folder(arguments: argparse.Namespace, name: str) -> Iterator[Path]:
         yield arguments.run
         return
     if arguments.resume:
-        taken = _taken(name)
-        if not taken:
+        runs = _started_runs(name)
+        if not runs:
             raise ValueError(f"there is no run of {name} in {RUNS}{os.sep} to resume")
-        yield taken[-1]
+        yield runs[-1]
         return
     folder = _reserved(name)
     try:
@@ -243,8 +231,7 @@ def _run_folder(arguments: argparse.Namespace, name: str) -> Iterator[Path]:
 
 
 def _reserved(name: str) -> Path:
-    numbered = _numbered(name)
-    number = int(numbered[-1].name[len(name) + 1 :]) if numbered else 0
+    number = max((n for n, _ in _numbered(name)), default=0)
     while True:
         number += 1
         folder = RUNS / f"{name}-{number}"
@@ -262,30 +249,22 @@ def _reserved(name: str) -> Path:
 
 def report(done: Run, *, as_json: bool) -> int:
     """Print the result of a search; the exit code says whether it finished."""
+    from nas.analysis.account import render_account
     from nas.analysis.summary import summarise
     from nas.cli.commands.front import render_json, render_table
-    from nas.cli.output.account import render_account
     from nas.cli.output.outcome import exit_code, failures, next_steps, render_failures
 
     front, summary, records = done.front(), summarise(done), done.records()
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "run": str(done.folder),
-                    "summary": summary.to_dict(),
-                    "front": render_json(front),
-                    "failures": failures(records),
-                },
-                allow_nan=False,
-            )
-        )
-    else:
-        print(render_table(front))
-        print()
-        print(render_account(summary, done.metric))
-        if failed := render_failures(records):
-            print(failed)
-        print(f"\nNext: {'; '.join(next_steps(done, summary, front))}")
+    data = {
+        "run": str(done.folder),
+        "summary": summary.to_dict(),
+        "front": render_json(front),
+        "failures": failures(records),
+    }
+    lines = [render_table(front), "", render_account(summary, done.metric)]
+    if failed := render_failures(records):
+        lines.append(failed)
+    lines += ["", f"Next: {'; '.join(next_steps(done, summary, front))}"]
+    print_result(data, "\n".join(lines), as_json=as_json)
     # An interrupted search has a non-zero exit code, although its trials are stored.
     return exit_code(summary)

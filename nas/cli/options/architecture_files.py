@@ -9,12 +9,12 @@ from typing import Any
 
 from nas.core.files import MAX_JSON_BYTES, parse_json, read_json
 from predictors.measurement.protocol import Protocol
-from predictors.measurement.records import read_records
+from predictors.measurement.records import EnergyRecord, read_records
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
-# The name in ``nas.training.weights``, which imports torch and is not imported here.
-_ARTIFACTS_OWN = "architecture.json"
+# The file's name in ``nas.training.weights``, whose import would import torch.
+_ARTIFACT_FILE = "architecture.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,14 @@ def read_named(path: Path) -> list[Named]:
     """
     try:
         if path.is_dir():
-            found = _from_json(read_json(path / _ARTIFACTS_OWN))
+            named = _from_json(read_json(path / _ARTIFACT_FILE))
         else:
-            found = _from_lines(path) if path.suffix == ".jsonl" else _from_json(read_json(path))
+            named = _from_lines(path) if path.suffix == ".jsonl" else _from_json(read_json(path))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"architectures {path}: {error}") from None
-    if not found:
+    if not named:
         raise ValueError(f"architectures {path}: must hold one or more, got none")
-    return found
+    return named
 
 
 def _from_json(data: Any) -> list[Named]:
@@ -65,11 +65,20 @@ def _from_lines(path: Path) -> list[Named]:
     # A record begins with its architecture.
     if not lines or not lines[0].startswith('{"architecture"'):
         return [Named(Architecture.from_dict(parse_json(line, "a line"))) for line in lines]
-    records = read_records(path)
-    if records.cut_off:
-        print(f"{path}: skipped a truncated line", file=sys.stderr)
     return [
         Named(record.architecture, record.workload, Protocol.from_dict(record.protocol))
-        for record in records.records
+        for record in read_complete_records(path)
         if record.role == "candidate"
     ]
+
+
+def read_complete_records(path: Path) -> tuple[EnergyRecord, ...]:
+    """Read records; a truncated last line is left out and reported on stderr.
+
+    Raises:
+        ValueError: the file is missing or contains something else.
+    """
+    file = read_records(path)
+    if file.cut_off:
+        print(f"{path}: skipped a truncated line", file=sys.stderr)
+    return file.records

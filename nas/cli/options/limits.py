@@ -37,24 +37,24 @@ def limits_of(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ValueError: a value is not allowed.
     """
-    found: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
     if arguments.max_latency_ms is not None:
-        found["max_latency_s"] = parse_seconds(
+        limits["max_latency_s"] = parse_seconds(
             arguments.max_latency_ms, "max_latency_ms", plain_s=1e-3
         )
     if arguments.max_params is not None:
-        found["max_params"] = parse_count(arguments.max_params, "max_params")
+        limits["max_params"] = parse_count(arguments.max_params, "max_params")
     if arguments.max_memory is not None:
-        found["max_memory_bytes"] = parse_bytes(arguments.max_memory, "max_memory")
-    return found
+        limits["max_memory_bytes"] = parse_bytes(arguments.max_memory, "max_memory")
+    return limits
 
 
 def requested_limits(arguments: argparse.Namespace) -> Goals | None:
     """Return the constraints of a query; ``None`` if there are none."""
     from nas.records.goals import Goals
 
-    found = limits_of(arguments)
-    return Goals(**found) if found else None
+    limits = limits_of(arguments)
+    return Goals(**limits) if limits else None
 
 
 def parse_reference(text: str, names: tuple[str, ...]) -> tuple[float, ...]:

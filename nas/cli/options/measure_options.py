@@ -5,8 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nas.cli.options.common import add_device, add_json, add_meter, add_quiet, seconds
-from nas.cli.options.plugins import add_plugins
+from nas.cli.options.common import (
+    add_device,
+    add_json,
+    add_meter,
+    add_plugins,
+    add_quiet,
+    add_seed,
+    check_seed,
+    seconds,
+)
 
 AUTO = "auto"
 
@@ -58,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="quick, screening, brief or final (default: quick on CPUs, else screening)",
     )
     parser.add_argument("--regime", help="throughput (default) or latency")
-    parser.add_argument("--seed", type=int, default=0, help="seed of samples, weights and order")
+    add_seed(parser, "seed of samples, weights and order")
     parser.add_argument(
         "--to",
         type=Path,
@@ -73,17 +81,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Raise ``ValueError`` for options that exclude each other, before anything slow."""
-    sources = [
-        bool(arguments.files),
-        arguments.space is not None,
-        arguments.compare is not None,
-    ]
-    if sum(sources) != 1:
+    has_space = arguments.space is not None
+    if bool(arguments.files) + has_space + (arguments.compare is not None) != 1:
         raise ValueError(
             "name architecture files, or --space with --sample or --active, or --compare A B"
         )
-    how_many = [arguments.sample is not None, arguments.active is not None]
-    if sum(how_many) != (arguments.space is not None):
+    if (arguments.sample is not None) + (arguments.active is not None) != has_space:
         raise ValueError("--space must be given with one of --sample and --active")
     for name in ("sample", "active", "budget_s"):
         value = getattr(arguments, name)
@@ -96,8 +99,7 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--active measures on one workload: leave out --batch-size {AUTO}")
     if size == AUTO and arguments.regime == "latency":
         raise ValueError(f"--batch-size {AUTO} needs --regime throughput, got latency")
-    if arguments.seed < 0:
-        raise ValueError(f"seed must be an integer >= 0, got {arguments.seed!r}")
+    check_seed(arguments)
     if arguments.task is not None and arguments.workload is not None:
         raise ValueError("--task and --workload both set the workload: leave one out")
     if len(set(arguments.phase or ())) > 1:
@@ -111,7 +113,7 @@ def check(arguments: argparse.Namespace) -> None:
         f"--batch-size {AUTO}": size == AUTO,
     }
     if arguments.compare is not None and any(unused.values()):
-        first = next(option for option, given in unused.items() if given)
+        first = next(option for option, is_set in unused.items() if is_set)
         raise ValueError(f"--compare writes no records and has no budget: leave out {first}")
     if size == AUTO and arguments.retry_failed:
         raise ValueError(f"--batch-size {AUTO} ends at a failed size: leave out --retry-failed")

@@ -7,14 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.cli.options.common import named_plugins
 from nas.cli.options.limits import limits_of, parse_reference
-from nas.cli.options.plugins import named_plugins
 from nas.cli.options.search_options import EVALUATORS, SUPERNET_TRIALS
 from nas.cli.options.storage import storage_of
 
 if TYPE_CHECKING:
     from nas.records.config import SearchConfig
 
+# Options that set the field of ``SearchConfig`` with the same name.
+_FIELDS = (
+    *("task", "trials", "seed", "sampler", "device", "meter"),
+    *("carbon_g_per_kwh", "predictor", "refine"),
+)
 # Share of the epochs for candidates that start from the teacher's weights.
 INHERIT_SHARE = 0.25
 
@@ -37,19 +42,7 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
     from search_spaces.space.presets import get_space
 
     changes: dict[str, Any] = {
-        name: getattr(arguments, name)
-        for name in (
-            "task",
-            "trials",
-            "seed",
-            "sampler",
-            "device",
-            "meter",
-            "carbon_g_per_kwh",
-            "predictor",
-            "refine",
-        )
-        if getattr(arguments, name) is not None
+        name: value for name in _FIELDS if (value := getattr(arguments, name)) is not None
     }
     changes |= storage_of(arguments.storage)
     if arguments.plugin:
@@ -85,15 +78,12 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
                 )
         changes.setdefault("device", default_device())
         config = fitted(SearchConfig(**changes))
-    training = {
-        field: value
-        for field, value in (
-            ("epochs", arguments.epochs),
-            ("shift_pixels", arguments.shift),
-            ("flip_images", arguments.flip or None),
-        )
-        if value is not None
+    training: dict[str, Any] = {
+        "epochs": arguments.epochs,
+        "shift_pixels": arguments.shift,
+        "flip_images": arguments.flip or None,
     }
+    training = {field: value for field, value in training.items() if value is not None}
     config = replace(config, training=replace(config.training, **training))
     if arguments.halving and config.halving is None:
         config = replace(config, halving=HalvingConfig.for_epochs(config.training.epochs))
@@ -138,7 +128,7 @@ def _with_baselines(config: SearchConfig, files: Sequence[Path]) -> SearchConfig
     if not files:
         return config
     workload = get_task(config.task).workload(config.batch_size)
-    found = {baseline.hash: baseline for baseline in config.baselines}
+    baselines = {baseline.hash: baseline for baseline in config.baselines}
     for path in files:
         for architecture in (named.architecture for named in read_named(path)):
             try:
@@ -149,8 +139,8 @@ def _with_baselines(config: SearchConfig, files: Sequence[Path]) -> SearchConfig
                     f"baseline {path} must be a member of space {config.space.name!r} that task "
                     f"{workload.name} can run: {error}"
                 ) from None
-            found.setdefault(architecture.hash, architecture)
-    return replace(config, baselines=tuple(found.values()))
+            baselines.setdefault(architecture.hash, architecture)
+    return replace(config, baselines=tuple(baselines.values()))
 
 
 def _with_teacher(config: SearchConfig, arguments: argparse.Namespace) -> SearchConfig:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from nas.cli.options.common import add_device, add_json, add_meter, add_quiet, seconds
+from nas.cli.options.common import add_device, add_json, add_meter, add_plugins, add_quiet, seconds
 from nas.cli.options.limits import BUDGET_HELP, add_limits
-from nas.cli.options.plugins import add_plugins
 from nas.cli.options.storage import add_storage
 
 EVALUATORS = ("scratch", "supernet")
@@ -16,19 +16,19 @@ SUPERNET_TRIALS = 8
 
 
 def add_driver_options(parser: argparse.ArgumentParser, *, resumes: bool = False) -> None:
-    """Add the options of the driver, which a run remembers when it ``resumes``."""
-    kept = " (default: as before)" if resumes else ""
+    """Add the options of the driver; a verb that ``resumes`` a run defaults to the run's."""
+    default = " (default: the run's)" if resumes else ""
     parser.add_argument(
         "--workers",
         type=int,
         metavar="N",
         default=None if resumes else 2,
-        help=f"trials at a time{kept or ' (default: 2)'}; 0: in this process, without Ray, where "
-        "a trial that is killed or out of memory ends the search, too",
+        help=f"trials at a time{default or ' (default: 2)'}; 0 runs them in this process, without "
+        "Ray: a trial that is killed or runs out of memory then ends the search",
     )
     parser.add_argument(
         "--address",
-        help=f"running Ray cluster: auto, host:port or ray://..., or local for a new one{kept}"
+        help=f"running Ray cluster: auto, host:port or ray://..., or local for a new one{default}"
         if resumes
         else "running Ray cluster: auto, host:port or ray://... (default: a new one here)",
     )
@@ -36,18 +36,18 @@ def add_driver_options(parser: argparse.ArgumentParser, *, resumes: bool = False
         "--gpus-per-trial",
         type=float,
         metavar="SHARE",
-        help=f"GPUs per trial, such as 0.5{kept or ' (default: all GPUs are used)'}",
+        help=f"GPUs per trial, such as 0.5{default or ' (default: all GPUs are used)'}",
     )
     parser.add_argument(
         "--trial-timeout-s",
         type=seconds,
         metavar="S",
-        help=f"seconds until a trial fails; waiting for storage does not count{kept}",
+        help=f"seconds until a trial fails; waiting for storage does not count{default}",
     )
     parser.add_argument(
         "--log",
         metavar="TO",
-        help=f"another log of every trial, in the run folder: tensorboard{kept}",
+        help=f"also log every trial in the run folder, in this format: tensorboard{default}",
     )
     parser.add_argument(
         "--refine",
@@ -56,6 +56,12 @@ def add_driver_options(parser: argparse.ArgumentParser, *, resumes: bool = False
         help="after the search, train and measure up to N times again from other seeds: the "
         "trials whose place on the front is least certain",
     )
+
+
+def driver_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of ``nas.search`` and ``nas.resume`` that set the driver."""
+    names = ("workers", "address", "trial_timeout_s", "log", "gpus_per_trial")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:

@@ -27,18 +27,31 @@ def add_run(parser: Any) -> None:
     )
 
 
-def loaded(arguments: argparse.Namespace, run: str | Path | None = None) -> Run:
+def loaded(arguments: argparse.Namespace) -> Run:
     """Load the run that a verb reads, from the storage that ``--storage`` names.
 
+    Joules are those of the device that ``--device`` names, for a verb with ``add_device_name``.
+
     Raises:
-        ValueError: the folder is not a run, or the run does not use such storage.
+        ValueError: the folder is not a run, or the run has no such storage or device.
     """
     from nas.store.run_file import load
 
-    return load(run or arguments.run, **storage_of(arguments.storage))
+    return on_device(
+        load(arguments.run, **storage_of(arguments.storage)), getattr(arguments, "device", None)
+    )
 
 
-def loaded_pair(runs: Sequence[str], given: Sequence[str] | None) -> list[Run]:
+def on_device(run: Run, name: str | None) -> Run:
+    """Return ``run`` with the joules of the device called ``name``; unchanged if ``None``.
+
+    Raises:
+        ValueError: the run has no such device.
+    """
+    return run if name is None else run.on(name)
+
+
+def loaded_pair(runs: Sequence[str], urls: Sequence[str] | None) -> list[Run]:
     """Load two runs, each from its own storage; one storage may serve both.
 
     Raises:
@@ -46,24 +59,24 @@ def loaded_pair(runs: Sequence[str], given: Sequence[str] | None) -> list[Run]:
     """
     from nas.store.run_file import load
 
-    places = [storage_of([text]) for text in given or ()]
+    places = [storage_of([url]) for url in urls or ()]
     if len(places) > len(runs):
         raise ValueError(f"storage must be given once or twice, got {len(places)} times")
     if len(places) != 1:
         return [load(run, **(places[i] if places else {})) for i, run in enumerate(runs)]
     ((field, _),) = places[0].items()
     # One of the two runs may be stored in its folder.
-    read = [load(run) for run in runs]
-    stored = [getattr(run.config, field) is not None for run in read]
-    if not any(stored):
+    pair = [load(run) for run in runs]
+    has_storage = [getattr(run.config, field) is not None for run in pair]
+    if not any(has_storage):
         return [load(run, **places[0]) for run in runs]
     return [
         load(run.folder, **places[0]) if elsewhere else run
-        for run, elsewhere in zip(read, stored, strict=True)
+        for run, elsewhere in zip(pair, has_storage, strict=True)
     ]
 
 
-def storage_of(given: Sequence[str] | None) -> dict[str, str]:
+def storage_of(urls: Sequence[str] | None) -> dict[str, str]:
     """Return the fields of ``SearchConfig`` to set: ``storage``, ``files_at`` or both.
 
     A folder or an object store holds files; anything else is a database.
@@ -74,24 +87,24 @@ def storage_of(given: Sequence[str] | None) -> dict[str, str]:
     from nas.core.files import is_place, place_at
     from nas.store.storage_url import shown
 
-    found: dict[str, str] = {}
-    for text in given or ():
-        kind, value = "storage", text
-        if is_place(text):
-            kind = "files_at"
+    fields: dict[str, str] = {}
+    for url in urls or ():
+        field, value = "storage", url
+        if is_place(url):
+            field = "files_at"
             # Absolute: workers and a resumed search may run in another folder.
-            value = text if "://" in text else str(Path(text).expanduser().resolve())
+            value = url if "://" in url else str(Path(url).expanduser().resolve())
             place_at(value)
-        if kind in found:
-            both = (found[kind], value)
+        if field in fields:
+            both = (fields[field], value)
             what, (first, second) = "a place for files", both
-            if kind == "storage":
+            if field == "storage":
                 what, (first, second) = "a database for the study", map(shown, both)
             raise ValueError(f"storage may name {what} once, got {first} and {second}")
-        found[kind] = value
-    if "storage" in found:
+        fields[field] = value
+    if "storage" in fields:
         # Allow this server before a run that uses it is opened.
         from nas.store.storage_host import name_storage
 
-        name_storage(found["storage"])
-    return found
+        name_storage(fields["storage"])
+    return fields

@@ -1,1 +1,1 @@
-"""What verbs print: tables, accounts, progress."""
+"""What verbs print: tables, reports, progress."""

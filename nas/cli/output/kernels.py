@@ -69,7 +69,7 @@ def render_kernels(report: RealnessReport) -> str:
     ]
     lines += _not_run(report)
     precisions, sparsities = real_choices(report)
-    lines.append(f"offered by default: {', '.join(precisions)}; {', '.join(sparsities)}")
+    lines.append(f"choices by default: {', '.join(precisions)}; {', '.join(sparsities)}")
     lines.append(
         "real: its own kernel ran and was no slower; harmful: it was slower or gained nothing; "
         "simulated: it runs, saves nothing, and is never credited"
@@ -80,11 +80,11 @@ def render_kernels(report: RealnessReport) -> str:
 
 
 def _not_run(report: RealnessReport) -> list[str]:
-    seen: dict[str, Row] = {}
+    by_choice: dict[str, Row] = {}
     for row in report.rows:
         if row.status in ("simulated", "absent"):
-            seen.setdefault(row.choice, row)
-    return [f"{row.status}: {choice} ({row.reason})" for choice, row in seen.items()]
+            by_choice.setdefault(row.choice, row)
+    return [f"{row.status}: {choice} ({row.reason})" for choice, row in by_choice.items()]
 
 
 def _times(ratio: float | None) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.output.account import meter_label
-from nas.cli.output.tables import render_columns
-from nas.core.units import format_interval, format_joules, format_milliseconds
+from nas.cli.output.tables import print_result, render_columns
+from nas.core.units import format_interval, format_joules, format_milliseconds, meter_label
 
 if TYPE_CHECKING:
+    from predictors.campaign.active import ActiveResult
     from predictors.campaign.failures import Failure
     from predictors.campaign.plan import Plan, PlanItem
     from predictors.measurement.compare import Comparison
@@ -38,48 +37,48 @@ def report(
     from predictors.measurement.records import read_records
 
     keys = {plan.key(item): item for item in items}
-    every = read_records(path).records if path.exists() else ()
-    sessions = {record.session for record in every if record.item in keys}
-    corrected, drifts = correct_drift([r for r in every if r.session in sessions])
+    records = read_records(path).records if path.exists() else ()
+    sessions = {record.session for record in records if record.item in keys}
+    corrected, drifts = correct_drift([r for r in records if r.session in sessions])
     by_key = {record.item: record for record in corrected}
-    found = [by_key[key] for key in keys if key in by_key]
-    elsewhere = under_other_limits(found, every)
+    measured = [by_key[key] for key in keys if key in by_key]
+    other_limits = under_other_limits(measured, records)
     failures = read_failures(path)
     failed = {key: failures[key] for key in keys if key in failures and key not in by_key}
-    missing = len(keys) - len(found) - len(failed)
-    if as_json:
-        result = {
-            "records": str(path),
-            "measured": [record.to_dict() for record in found],
-            "failed": [
-                {
-                    "architecture": keys[key].architecture.to_dict(),
-                    "workload": keys[key].workload.key,
-                    "cause": failure.cause,
-                }
-                for key, failure in failed.items()
-            ],
-            "missing": missing,
-            "under_other_limits": [record.to_dict() for record in elsewhere],
-            "drift": [asdict(drift) for drift in drifts],
-            **(more or {}),
-        }
-        print(json.dumps(result, allow_nan=False))
-    else:
-        print(render_records([*found, *elsewhere]))
-        for line in [*map(render_drift, drifts), *_failures(failed, keys)]:
-            print(line)
-        left = f", {missing} items not measured yet" if missing else ""
-        print(f"records: {path}{left}")
+    missing = len(keys) - len(measured) - len(failed)
+    data = {
+        "records": str(path),
+        "measured": [record.to_dict() for record in measured],
+        "failed": [
+            {
+                "architecture": keys[key].architecture.to_dict(),
+                "workload": keys[key].workload.key,
+                "cause": failure.cause,
+            }
+            for key, failure in failed.items()
+        ],
+        "missing": missing,
+        "under_other_limits": [record.to_dict() for record in other_limits],
+        "drift": [asdict(drift) for drift in drifts],
+        **(more or {}),
+    }
+    pending = f", {missing} items not measured yet" if missing else ""
+    lines = [
+        render_records([*measured, *other_limits]),
+        *map(render_drift, drifts),
+        *_failures(failed, keys),
+        f"records: {path}{pending}",
+    ]
+    print_result(data, "\n".join(lines), as_json=as_json)
     return 1 if failed else 0
 
 
 def under_other_limits(
-    found: Sequence[EnergyRecord], every: Sequence[EnergyRecord]
+    measured: Sequence[EnergyRecord], records: Sequence[EnergyRecord]
 ) -> list[EnergyRecord]:
-    """Return records of the same models that differ from ``found`` only in power limits."""
+    """Return those of ``records`` that differ from one of ``measured`` only in power limits."""
 
-    def alike(record: EnergyRecord) -> tuple[str, ...]:
+    def conditions(record: EnergyRecord) -> tuple[str, ...]:
         reading = record.reading
         return (
             record.architecture.hash,
@@ -89,13 +88,13 @@ def under_other_limits(
             reading.protocol_hash,
         )
 
-    limits = {alike(record): record.reading.limits for record in found}
+    limits = {conditions(record): record.reading.limits for record in measured}
     return [
         record
-        for record in every
+        for record in records
         if record.role == "candidate"
-        and alike(record) in limits
-        and record.reading.limits != limits[alike(record)]
+        and conditions(record) in limits
+        and record.reading.limits != limits[conditions(record)]
     ]
 
 
@@ -107,19 +106,36 @@ def _failures(failed: Mapping[str, Failure], keys: Mapping[str, PlanItem]) -> li
     return [*lines, "--retry-failed retries them"] if lines else []
 
 
-def render_drift(found: DriftReport) -> str:
+def render_drift(drift: DriftReport) -> str:
     """Render the drift of the reference and its correction."""
-    if found.is_applied:
-        left = "" if found.residual is None else f", which leaves {found.residual:.1%}"
-        done = f"joules above are corrected for it{left}"
-    elif found.is_irregular:
-        done = "no trend, so nothing is corrected (is the machine busy?)"
+    if drift.is_applied:
+        residual = "" if drift.residual is None else f", which leaves {drift.residual:.1%}"
+        correction = f"joules above are corrected for it{residual}"
+    elif drift.is_irregular:
+        correction = "no trend, so nothing is corrected (is the machine busy?)"
     else:
-        done = "within its own intervals, so nothing is corrected"
+        correction = "within its own intervals, so nothing is corrected"
     return (
-        f"drift: the reference on {found.workload} moved by {found.span:.1%} over "
-        f"{found.n_references} measurements; {done}"
+        f"drift: the reference on {drift.workload} moved by {drift.span:.1%} over "
+        f"{drift.n_references} measurements; {correction}"
     )
+
+
+def render_active(done: ActiveResult) -> str:
+    """Render the number measured and the predictor's interval width."""
+    from predictors.campaign.active import CONFIDENCE
+
+    lines = [f"active: {done.n_measured} of {done.n_requested} measured"]
+    if done.is_exhausted:
+        lines[0] += ", and no other candidate of the space is left"
+    if done.width is not None:
+        first = next((b.width for b in done.batches if b.width is not None), None)
+        before = "" if first is None else f", ±{first:.1%} before"
+        lines.append(
+            f"prediction intervals near the front are ±{done.width:.1%} on average "
+            f"({CONFIDENCE:.0%} intervals{before}); {done.basis}"
+        )
+    return "\n".join(lines)
 
 
 def render_records(records: Sequence[EnergyRecord]) -> str:
@@ -133,40 +149,31 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
     workloads = {record.reading.workload for record in records}
     units = {record.reading.unit for record in records}
     limits = {record.reading.limits_text for record in records}
-    rows = []
-    for record in records:
-        reading = record.reading
-        net_j = reading.net_energy_j
-        rows.append(
-            (
-                format_interval(reading.energy_j, reading.low_j, reading.high_j),
-                "" if net_j is None else format_joules(net_j),
-                format_milliseconds(reading.latency_s),
-                record.architecture.describe(),
-                *([reading.workload] if len(workloads) > 1 else []),
-                *([reading.unit] if len(units) > 1 else []),
-                *([reading.limits_text or "unknown"] if len(limits) > 1 else []),
-                ", ".join(dict.fromkeys((*record.flags, *reading.caveats))),
-            )
-        )
-    head = (
-        f"energy ({label})" if len(units) > 1 else f"energy per {first.unit} ({label})",
-        "net",
-        "latency",
-        "architecture",
-        *(["workload"] if len(workloads) > 1 else []),
-        *(["per"] if len(units) > 1 else []),
-        *(["limits"] if len(limits) > 1 else []),
-        "flags",
-    )
-    where = f"on {first.device}" if len(workloads) > 1 else f"{first.workload} on {first.device}"
+    columns: dict[str, list[str]] = {
+        f"energy ({label})" if len(units) > 1 else f"energy per {first.unit} ({label})": [
+            format_interval(r.reading.energy_j, r.reading.low_j, r.reading.high_j) for r in records
+        ],
+        "net": [
+            "" if r.reading.net_energy_j is None else format_joules(r.reading.net_energy_j)
+            for r in records
+        ],
+        "latency": [format_milliseconds(r.reading.latency_s) for r in records],
+        "architecture": [r.architecture.describe() for r in records],
+    }
+    if len(workloads) > 1:
+        columns["workload"] = [r.reading.workload for r in records]
+    if len(units) > 1:
+        columns["per"] = [r.reading.unit for r in records]
+    if len(limits) > 1:
+        columns["limits"] = [r.reading.limits_text or "unknown" for r in records]
+    flags = [dict.fromkeys((*r.flags, *r.reading.caveats)) for r in records]
+    columns["flags"] = [", ".join(each) for each in flags]
+    device = f"on {first.device}" if len(workloads) > 1 else f"{first.workload} on {first.device}"
     (only,) = limits if len(limits) == 1 else ("",)
     under = f", limited to {only}" if only else ""
-    flags = sorted({flag for r in records for flag in (*r.flags, *r.reading.caveats)})
-    notes = [f"{flag}: {describe_flag(flag)}" for flag in flags]
-    return "\n".join(
-        [render_columns(head, rows), f"energy with 95% interval, {where}{under}", *notes]
-    )
+    notes = [f"{flag}: {describe_flag(flag)}" for flag in sorted({f for e in flags for f in e})]
+    table = render_columns(list(columns), list(zip(*columns.values(), strict=True)))
+    return "\n".join([table, f"energy with 95% interval, {device}{under}", *notes])
 
 
 def render_comparison(done: Comparison) -> str:

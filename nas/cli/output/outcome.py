@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +31,10 @@ def failures(records: Sequence[Trial]) -> list[dict[str, Any]]:
 
 def render_failures(records: Sequence[Trial]) -> str:
     """Render a line for each reason of failure; empty if no trial failed."""
-    every = failures(records)
-    lines = [_line(each["reason"], each["trials"]) for each in every[:_MOST_REASONS]]
-    if len(every) > _MOST_REASONS:
-        lines.append(f"failed: {len(every) - _MOST_REASONS} more reasons (--json has them all)")
+    reasons = failures(records)
+    lines = [_line(each["reason"], each["trials"]) for each in reasons[:_MOST_REASONS]]
+    if len(reasons) > _MOST_REASONS:
+        lines.append(f"failed: {len(reasons) - _MOST_REASONS} more reasons (--json has them all)")
     return "\n".join(lines)
 
 
@@ -47,21 +47,20 @@ def _line(reason: str, trials: Sequence[int]) -> str:
 def next_steps(done: Run, summary: SearchSummary, front: Front) -> list[str]:
     """Return the commands that make sense next: resume, front, export."""
     path = str(done.folder)
-    # Not to be read as an option.
+    # A folder that begins with a hyphen would be read as an option.
     folder = shlex.quote(f"./{path}" if path.startswith("-") else path)
     steps = []
     if not summary.finished:
-        steps.append(f"nas resume {folder}{_options_again(done)}")
+        steps.append(f"nas resume {folder}{_plugins(done)}")
     if len(front):
         steps.append(f"nas front {folder} --recommended")
         if _can_be_exported(done, front.recommended().trial):
-            plugins = " ".join(_plugins(done))
-            steps.append(f"nas export {folder} --to {_free()}{plugins and ' ' + plugins}")
+            steps.append(f"nas export {folder} --to {_new_folder()}{_plugins(done)}")
     elif summary.finished:
         more = done.config.trials + max(1, summary.failed)
         steps.append(
             f"fix the reasons above, then nas resume {folder} --trials {more}"
-            f"{_more_time(done)}{_options_again(done)}"
+            f"{_more_time(done)}{_plugins(done)}"
         )
     return steps
 
@@ -80,15 +79,9 @@ def _more_time(done: Run) -> str:
     return f" --trial-timeout-s {10 * limit_s:g}" if limit_s is not None and is_late else ""
 
 
-def _options_again(done: Run) -> str:
-    """Return the options that a run directory does not store."""
-    return "".join(f" {option}" for option in _plugins(done))
-
-
-def _plugins(done: Run) -> Iterator[str]:
-    # A plug-in runs only if the command line names it.
-    for plugin in done.config.plugins:
-        yield f"--plugin {shlex.quote(str(plugin.path))}"
+def _plugins(done: Run) -> str:
+    """Return the options that name the run's plug-ins; only named ones are run."""
+    return "".join(f" --plugin {shlex.quote(str(p.path))}" for p in done.config.plugins)
 
 
 def _can_be_exported(done: Run, trial: int) -> bool:
@@ -99,7 +92,7 @@ def _can_be_exported(done: Run, trial: int) -> bool:
         return False
 
 
-def _free() -> str:
+def _new_folder() -> str:
     """Return the name of a folder that does not exist, for the artifact."""
     names = ["model", *(f"model-{n}" for n in range(2, 100))]
     return next((name for name in names if not Path(name).exists()), "model-100")

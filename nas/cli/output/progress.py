@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 
 class _Bar:
-    """Progress bar on stderr; disabled if ``quiet`` or without a terminal."""
+    """Progress bar on a terminal; elsewhere, lines on stderr. A ``quiet`` one shows nothing."""
 
     def __init__(self, name: str, status: str, *, quiet: bool) -> None:
         self._quiet = quiet
         self._bar = _make_bar(quiet=quiet)
         self._live = not self._bar.disable
         self._task = self._bar.add_task(name, total=None, status=status)
+        self._started_s = time.perf_counter()
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -43,6 +44,22 @@ class _Bar:
         """Leave the bar's last state on the screen."""
         self._bar.stop()
 
+    def say(self, text: str) -> None:
+        """Print a line, above the bar if there is one."""
+        if self._live:
+            self._bar.console.print(text, highlight=False, markup=False)
+        elif not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def _show(
+        self, status: str, done: int | None = None, total: int | None = None, *, line: str = ""
+    ) -> None:
+        """Update the bar, or print ``line`` (if any) where there is none."""
+        if self._live:
+            self._bar.update(self._task, status=status, completed=done, total=total)
+        elif line:
+            self.say(line)
+
 
 class SearchProgress(_Bar):
     """Progress of a search: a bar on a terminal, else a line per ended trial."""
@@ -54,11 +71,11 @@ class SearchProgress(_Bar):
         super().__init__("search", "starting", quiet=quiet)
         self._before = before
         self._is_first = True
-        # Trials that this process started and that have ended: the speed is theirs, and not that
-        # of trials whose results a resumed search only reads.
+        # Trials that this process started, and how many of them have ended. The speed is theirs: a
+        # resumed search also reads results of trials that others ran.
         self._running: set[int] = set()
         self._n_ended = 0
-        self._started = 0.0
+        self._started_s = 0.0
         # Tenths of the supernet's epochs that a line was printed for.
         self._tenths = -1
 
@@ -66,55 +83,42 @@ class SearchProgress(_Bar):
         """See ``nas.searching.controller.session.Listener``."""
         if self._quiet:
             return
-        ended = snapshot.complete + snapshot.stopped + snapshot.failed
         if self._is_first:
             self._is_first = False
             for line in self._before():
                 self.on_wait(line)
         if record is not None and record.state == "running":
-            self._started = self._started or time.perf_counter()
+            self._started_s = self._started_s or time.perf_counter()
             self._running.add(record.number)
         elif record is not None and record.number in self._running:
             self._running.remove(record.number)
             self._n_ended += 1
-        status = self._status(snapshot, ended)
-        if self._live:
-            self._bar.update(self._task, total=snapshot.total, completed=ended, status=status)
-        elif record is not None and record.state in ("complete", "stopped", "failed"):
+        ended = snapshot.complete + snapshot.stopped + snapshot.failed
+        status, line = self._status(snapshot, ended), ""
+        if record is not None and record.state in ("complete", "stopped", "failed"):
             why = f" ({record.reason})" if record.state == "failed" else ""
-            text = f"trial {record.number} {record.state}{why}: {status}"
-            print(text, file=sys.stderr, flush=True)
+            line = f"trial {record.number} {record.state}{why}: {status}"
+        self._show(status, ended, snapshot.total, line=line)
 
     def on_teacher(self, epoch: int, epochs: int) -> None:
         """See ``nas.searching.controller.session.Listener``."""
-        if self._live:
-            self._bar.update(self._task, status=f"training the teacher, epoch {epoch}/{epochs}")
+        self._show(f"training the teacher, epoch {epoch}/{epochs}")
 
     def on_supernet(self, epoch: int, epochs: int) -> None:
         """See ``nas.searching.controller.session.Listener``."""
         text = f"training the supernet, epoch {epoch}/{epochs}"
-        if self._live:
-            self._bar.update(self._task, status=text)
-        elif not self._quiet and 10 * epoch // epochs > self._tenths:
-            self._tenths = 10 * epoch // epochs
-            print(text, file=sys.stderr, flush=True)
+        tenths = 10 * epoch // epochs
+        self._show(text, line=text if tenths > self._tenths else "")
+        self._tenths = max(self._tenths, tenths)
 
     def on_wait(self, reason: str) -> None:
         """See ``nas.searching.controller.session.Listener``."""
-        if self._live:
-            self._bar.console.print(f"note: {reason}", markup=False)
-        elif not self._quiet:
-            print(f"note: {reason}", file=sys.stderr, flush=True)
+        self.say(f"note: {reason}")
 
     def on_refine(self, done: int, total: int) -> None:
         """See ``nas.searching.controller.session.Listener``."""
-        if self._quiet:
-            return
         status = "re-evaluating the trials least certain to be on the front"
-        if self._live:
-            self._bar.update(self._task, total=total, completed=done, status=status)
-        else:
-            print(f"refined {done}/{total}: {status}", file=sys.stderr, flush=True)
+        self._show(status, done, total, line=f"refined {done}/{total}: {status}")
 
     def _status(self, snapshot: Snapshot, ended: int) -> str:
         parts = [f"done {ended}/{snapshot.total}"]
@@ -128,7 +132,7 @@ class SearchProgress(_Bar):
             parts.append(f"best {best}")
         parts.append(f"spent {snapshot.spent_energy_j:,.0f} J")
         if self._n_ended:
-            per_trial_s = (time.perf_counter() - self._started) / self._n_ended
+            per_trial_s = (time.perf_counter() - self._started_s) / self._n_ended
             remaining_s = max(0.0, per_trial_s * (snapshot.total - ended))
             parts.append(f"ETA {remaining_s:.0f} s")
         return " | ".join(parts)
@@ -140,40 +144,24 @@ class MeasureProgress(_Bar):
     def __init__(self, *, quiet: bool = False) -> None:
         """``quiet`` shows nothing."""
         super().__init__("measure", "building", quiet=quiet)
-        self._started = time.perf_counter()
         self._done = ""
 
     def on_window(self, n_repeats: int, half_width: float | None) -> None:
         """Show one more window of the current measurement; the half-width is relative."""
-        if self._live:
-            width = "" if half_width is None else f" ±{half_width:.1%}"
-            self._bar.update(self._task, status=f"{self._done}repeat {n_repeats}{width}".strip())
-
-    def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        if self._live:
-            self._bar.console.print(text, highlight=False, markup=False)
-        elif not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+        width = "" if half_width is None else f" ±{half_width:.1%}"
+        self._show(f"{self._done}repeat {n_repeats}{width}".strip())
 
     def on_pair(self, n: int, half_width: float | None, n_most: int) -> None:
         """Show one more pair of a comparison, at most ``n_most``; the half-width is relative."""
-        if self._quiet:
-            return
         width = "" if half_width is None else f" | ratio ±{half_width:.1%}"
-        left_s = (time.perf_counter() - self._started) / n * (n_most - n)
+        left_s = (time.perf_counter() - self._started_s) / n * (n_most - n)
         status = f"pair {n} of {n_most} at most{width} | ETA {left_s:.0f} s at most"
-        if self._live:
-            self._bar.update(self._task, total=n_most, completed=n, status=status)
-        else:
-            print(status, file=sys.stderr, flush=True)
+        self._show(status, n, n_most, line=status)
 
     def on_item(
         self, progress: SliceProgress, item: PlanItem, role: Role, result: EnergyRecord | str
     ) -> None:
         """See ``predictors.campaign.slices.SliceListener``."""
-        if self._quiet:
-            return
         eta = "" if progress.eta_s is None else f" | ETA {progress.eta_s:.0f} s"
         failed = f" | failed {progress.failed}" if progress.failed else ""
         self._done = f"done {progress.done}/{progress.total}{failed}{eta} | "
@@ -187,12 +175,8 @@ class MeasureProgress(_Bar):
                 f"{name}: {format_joules(reading.energy_j)} ±{reading.half_width:.1%} "
                 f"({reading.n_repeats} repeats{mark})"
             )
-        if self._live:
-            ended = progress.done + progress.failed
-            self._bar.update(self._task, total=progress.total, completed=ended, status=self._done)
-            self._bar.console.print(text, highlight=False, markup=False)
-        else:
-            print(f"{self._done}{text}", file=sys.stderr, flush=True)
+        self._show(self._done, progress.done + progress.failed, progress.total)
+        self.say(text if self._live else f"{self._done}{text}")
 
 
 class StepProgress(_Bar):
@@ -205,15 +189,14 @@ class StepProgress(_Bar):
         """``quiet`` shows nothing."""
         super().__init__(name, "reading", quiet=quiet)
         self._name = name
-        self._said_s = time.perf_counter()
+        self._printed_s = self._started_s
 
     def on_step(self, done: int, total: int, status: str) -> None:
         """Show that ``done`` of ``total`` steps are complete."""
-        if self._live:
-            self._bar.update(self._task, total=total, completed=done, status=status)
-        elif not self._quiet and time.perf_counter() - self._said_s > self._EACH_S:
-            self._said_s = time.perf_counter()
-            print(f"{self._name} {done}/{total}: {status}", file=sys.stderr, flush=True)
+        now_s = time.perf_counter()
+        is_due = now_s - self._printed_s > self._EACH_S
+        self._show(status, done, total, line=f"{self._name} {done}/{total}: {status}" * is_due)
+        self._printed_s = now_s if is_due else self._printed_s
 
 
 def _make_bar(*, quiet: bool) -> Progress:

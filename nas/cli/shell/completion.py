@@ -25,7 +25,7 @@ def render(parser: argparse.ArgumentParser, shell: str) -> str:
 
 
 def _mark(action: argparse.Action) -> None:
-    """Tell shtab which names and files may be a value of ``action``."""
+    """Set the function by which shtab completes the value of ``action``."""
     if action.nargs == 0 or action.choices:
         return
     words = _known_words(action.dest)
@@ -37,9 +37,9 @@ def _mark(action: argparse.Action) -> None:
 def _functions(
     words: tuple[str, ...], dest: str, has_files: bool
 ) -> dict[str, str | dict[str, str]]:
-    """Return a function for each shell that offers ``words`` and, if asked, files.
+    """Return a function for each shell that completes ``words`` and, with ``has_files``, files.
 
-    What shtab itself writes fails for files with spaces in bash, and for a word with a colon
+    The functions of shtab fail for files with spaces in bash, and for a word with a colon
     (``cuda:0``) in zsh.
     """
     # shtab lets bash quote file names where the function's name contains _file.
@@ -69,7 +69,7 @@ def _functions(
 
 def _known_words(name: str) -> tuple[str, ...]:
     """Return the built-in names for an argument; plug-ins may add others."""
-    # The registries import numpy, and nas --help does not need them.
+    # Imported here, since the registries import numpy.
     if name == "task":
         from nas.tasks.registry import TASKS
 

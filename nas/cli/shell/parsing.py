@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         """See ``argparse.ArgumentParser``; sub-parsers have this class too."""
         super().__init__(**{"allow_abbrev": False, **settings})
-        self._given: list[str] = []
+        self._words: list[str] = []
         # Without a default, a verb's parser does not reset a --debug before the verb.
         self.add_argument(
             "--debug",
@@ -35,25 +35,25 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """See ``argparse``; report an unknown word as an error of this parser."""
-        self._given = list(sys.argv[1:] if args is None else args)
-        found, rest = super().parse_known_args(self._given, namespace)
+        self._words = list(sys.argv[1:] if args is None else args)
+        parsed, rest = super().parse_known_args(self._words, namespace)
         if rest:
             self.error(f"unknown argument {_listed(rest)}")
-        return found, rest
+        return parsed, rest
 
     def error(self, message: str) -> NoReturn:
         """Report ``message`` in one line and exit with code 2."""
         unknown = self._unknown_option()
         if unknown is not None and message.startswith("the following arguments are required"):
-            # argparse reports a missing option first, also where it is there but mistyped.
+            # argparse reports a mistyped option as missing.
             message = f"unknown argument {unknown!r}; {message}"
         text = f"{message}{self._hint(message, unknown)} (see {self.prog} --help)"
-        report_error(self.prog, text, 2, as_json="--json" in self._given)
+        report_error(self.prog, text, 2, as_json="--json" in self._words)
         self.exit(2)
 
     def _unknown_option(self) -> str | None:
         """Return the first option of the command line that this parser does not have."""
-        options = (word.partition("=")[0] for word in self._given)
+        options = (word.partition("=")[0] for word in self._words)
         known = {*self._option_string_actions, "--"}
         return next((o for o in options if o.startswith("--") and o not in known), None)
 

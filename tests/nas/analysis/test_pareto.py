@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from nas.pareto.dominance import non_dominated_mask
-from nas.pareto.hypervolume import hypervolume, reference_point
+from nas.pareto.hypervolume import (
+    hypervolume,
+    reference_point,
+    volume_losses,
+    volume_values,
+)
 from nas.pareto.queries import Front, FrontMember
 from nas.records.goals import Goals
 
@@ -44,6 +49,13 @@ def test_hypervolume_is_the_share_of_unit_cells(points):
     for point in points:
         covered |= np.all(cells >= point, axis=1)
     assert hypervolume(points, [7.0] * m, [False] * m) == pytest.approx(covered.sum())
+
+
+def test_objectives_come_back_from_the_losses_of_a_hypervolume():
+    values = (0.875, 2e-5, 0.0125)
+    (losses,) = volume_losses([values])
+    assert losses == pytest.approx([0.125, np.log10(2e-5), np.log10(0.0125)])
+    assert volume_values(losses) == pytest.approx(values)
 
 
 def test_hypervolume_by_hand_with_a_maximised_objective():

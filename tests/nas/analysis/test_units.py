@@ -8,9 +8,9 @@ import pytest
 from run_fakes import check_schema, make_run
 from search_fakes import changed, finished, reading
 
+from nas.analysis.account import render_account
 from nas.analysis.summary import summarise
 from nas.cli.main import main
-from nas.cli.output.account import render_account
 from nas.core.files import read_json, write_json
 from nas.exporting.card import make_card, render_readme
 from nas.exporting.verify import Verification

@@ -66,7 +66,7 @@ def test_doctor_shows_each_choice_and_what_is_offered(asked, capsys):
     out = capsys.readouterr().out
     assert "absent: fp8 (fp8 is absent)" in out
     assert "simulated: 2:4 (2_4 is simulated)" in out
-    assert "offered by default: fp32, bf16; dense" in out
+    assert "choices by default: fp32, bf16; dense" in out
     assert "no real meter" in out or "joules/bf16" in out
 
 

@@ -9,9 +9,9 @@ import pytest
 from record_fakes import DIGITS, made_record, true_j
 from search_fakes import report
 
-from nas.cli.commands import measure_active
-from nas.cli.commands.measure_active import ActiveBench, Bench, measure_actively
 from nas.cli.main import main
+from predictors.campaign import active
+from predictors.campaign.active import ActiveTarget, Bench, measure_actively
 from predictors.campaign.plan import plan_items
 from predictors.measurement import runner
 from predictors.measurement.process import MeasureError
@@ -54,7 +54,7 @@ class Device:
 
 @pytest.fixture
 def device(monkeypatch):
-    monkeypatch.setattr(measure_active, "_POOL", 200)
+    monkeypatch.setattr(active, "_POOL", 200)
     return Device(monkeypatch)
 
 
@@ -172,7 +172,7 @@ def test_a_space_that_runs_out_is_said(device, tmp_path, capsys):
 def test_a_budget_that_is_over_ends_it(device, tmp_path):
     protocol, workload = get_protocol("quick"), DIGITS
     on = Bench("cpu", "m", device.source, device.name, protocol)
-    bench = ActiveBench(get_space("digits-tiny"), workload, on)
+    bench = ActiveTarget(get_space("digits-tiny"), workload, on)
     path, at, given = tmp_path / "r.jsonl", [0.0], []
 
     def measure(items, left_s):

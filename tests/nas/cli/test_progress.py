@@ -1,9 +1,8 @@
 """The progress lines of a search: the estimate of its end counts only its own trials."""
 
 import re
-from dataclasses import replace
 
-from search_fakes import finished, make_session
+from search_fakes import failed, finished, make_session
 
 from nas.cli.output import progress as module
 from nas.cli.output.progress import SearchProgress
@@ -31,5 +30,5 @@ def test_trials_that_ended_before_the_resume_are_not_its_speed(tmp_path, monkeyp
 def test_a_failed_trial_has_its_reason(tmp_path, capsys):
     session = make_session(tmp_path, trials=4, listener=SearchProgress())
     trial = session.next_candidate()
-    session.finish(replace(trial, state="failed", reason="a full disk"))
+    session.finish(failed(trial, "a full disk"))
     assert f"trial {trial.number} failed (a full disk): done 1/4" in capsys.readouterr().err

@@ -8,8 +8,8 @@ import optuna
 import pytest
 from search_fakes import SPACE, changed, finished, make_session, truth
 
+from nas.analysis.account import render_account
 from nas.analysis.summary import summarise
-from nas.cli.output.account import render_account
 from nas.core.plain import from_plain, to_plain
 from nas.records.candidate import Outcome
 from nas.records.config import SAMPLERS, SearchConfig

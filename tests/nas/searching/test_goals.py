@@ -187,7 +187,7 @@ def test_a_run_answers_for_its_limits_and_states_where_hypervolume_is_counted_fr
     whole, small = run.front(), run.front(Goals(max_params=9_000))
     assert max(m.params for m in whole) > 9_000 >= max(m.params for m in small)
     volume = summarise(run).volume
-    assert volume.given and volume.reference == (0.5, 1e-3)
+    assert volume.reference_is_set and volume.reference == (0.5, 1e-3)
     by_hand, last = 0.0, 3.0
     points = sorted(((m.quality, -np.log10(m.energy_j)) for m in whole), reverse=True)
     for quality, decades in points:

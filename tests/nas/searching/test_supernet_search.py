@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from search_fakes import SPACE, changed, drive, finished, make_session, make_trial, reading, truth
 
+from nas.analysis.account import render_fidelity
 from nas.analysis.summary import summarise
 from nas.cli.commands.front import render_table
-from nas.cli.output.account import render_fidelity
 from nas.core.estimate import Estimate
 from nas.core.plain import from_plain, to_plain
 from nas.evaluation.fidelity import Fidelity, fidelity_of

@@ -1,4 +1,4 @@
-"""``nas measure --active``: measure where the predictor is least certain, near the front."""
+"""Measure a space where a predictor of it is least certain, near the front."""
 
 from __future__ import annotations
 
@@ -6,30 +6,42 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from predictors.campaign.plan import Plan, PlanItem
-    from predictors.energy.active import Choice
-    from predictors.energy.models import CostPredictor
-    from predictors.energy.regressor import Predictions
-    from predictors.measurement.protocol import Protocol
-    from predictors.measurement.records import EnergyRecord
-    from search_spaces.architecture import Architecture
-    from search_spaces.space import SearchSpace
-    from search_spaces.space.batch import ArchitectureBatch
-    from search_spaces.workload import Workload
+import numpy as np
+
+from predictors.campaign.failures import failures_path, read_failures
+from predictors.campaign.plan import PlanItem, plan_items
+from predictors.energy.active import (
+    FIRST_ROWS,
+    Choice,
+    candidates_of,
+    first_rows,
+    next_rows,
+    width_near_front,
+)
+from predictors.energy.models import CostPredictor, Observation
+from predictors.energy.regressor import Predictions
+from predictors.measurement.drift import correct_drift
+from predictors.measurement.protocol import Protocol
+from predictors.measurement.records import EnergyRecord, read_records
+from search_spaces.architecture import Architecture
+from search_spaces.cost.kernels import kernel_fault
+from search_spaces.space import SearchSpace
+from search_spaces.space.batch import ArchitectureBatch
+from search_spaces.space.sampling import sample
+from search_spaces.workload import Workload
 
 # One block of a protocol: a batch costs one reference more than measuring them all at once.
 _BATCH = 8
 # Candidates drawn from the space; the predicted front is theirs.
 _POOL = 2000
-_CONFIDENCE = 0.9
+CONFIDENCE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The device, meter and protocol of one command.
+    """The device, meter and protocol to measure with.
 
     ``board`` and ``source`` are the device's name and the meter's source, as in readings;
     ``limits`` are the board's power limits in words, empty if it reports none.
@@ -45,17 +57,17 @@ class Bench:
 
     @property
     def place(self) -> str:
-        """The device with its power limits: under others, an item is measured again."""
+        """Name the device and its power limits; under other limits an item is measured again."""
         return f"{self.device} limited to {self.limits}" if self.limits else self.device
 
 
 @dataclass(frozen=True, slots=True)
-class ActiveBench:
+class ActiveTarget:
     """The space and workload to measure, and the bench to measure them on."""
 
     space: SearchSpace
     workload: Workload
-    on: Bench
+    bench: Bench
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +90,7 @@ class ActiveResult:
     """Measured, failed and pending items; ``width`` is as in ``ActiveBatch``."""
 
     items: tuple[PlanItem, ...]
-    n_asked: int
+    n_requested: int
     n_measured: int
     batches: tuple[ActiveBatch, ...]
     width: float | None
@@ -88,9 +100,9 @@ class ActiveResult:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, without the items."""
         return {
-            "asked": self.n_asked,
+            "requested": self.n_requested,
             "measured": self.n_measured,
-            "confidence": _CONFIDENCE,
+            "confidence": CONFIDENCE,
             "width_near_front": self.width,
             "basis": self.basis,
             "exhausted": self.is_exhausted,
@@ -99,7 +111,7 @@ class ActiveResult:
 
 
 def measure_actively(
-    bench: ActiveBench,
+    target: ActiveTarget,
     path: Path,
     n: int,
     measure: Callable[[Sequence[PlanItem], float | None], None],
@@ -118,52 +130,38 @@ def measure_actively(
         ValueError: the space has no member that fits workload and device.
     """
     started_s = clock()
-    state = _State(bench, path, _pool(bench))
+    state = _State(target, path, _pool(target))
     batches: list[ActiveBatch] = []
-    due: list[PlanItem] = []
-    before = None
+    batch: list[PlanItem] = []
+    written_before = None
     while True:
         state.read(retry_failed=retry_failed)
         left_s = None if budget_s is None else budget_s - (clock() - started_s)
-        wanted = min(_BATCH, n - len(state.measured), state.n_open)
+        size = min(_BATCH, n - len(state.measured), state.n_open)
+        is_over = left_s is not None and left_s <= 0
         # A batch without a result ran out of time; the next one would too.
-        if wanted < 1 or state.n_written == before or (left_s is not None and left_s <= 0):
+        if size < 1 or state.n_written == written_before or is_over:
             break
-        before = state.n_written
-        choice = state.choose(wanted)
+        written_before = state.n_written
+        choice = state.choose(size)
         batches.append(
             ActiveBatch(len(state.measured), len(choice.rows), choice.width, choice.expected_width)
         )
         say(_expectation(batches[-1], n))
-        due = [state.item(state.candidates[row]) for row in choice.rows]
-        state.tried |= {item.architecture.hash for item in due}
-        measure(due, left_s)
+        batch = [state.item(state.candidates[row]) for row in choice.rows]
+        state.tried |= {item.architecture.hash for item in batch}
+        measure(batch, left_s)
     predictor = state.predictor()
     measured = [state.item(architecture) for architecture in state.measured]
     return ActiveResult(
-        items=tuple(dict.fromkeys([*measured, *state.failed_items, *due])),
-        n_asked=n,
+        items=tuple(dict.fromkeys([*measured, *state.failed_items, *batch])),
+        n_requested=n,
         n_measured=len(measured),
         batches=tuple(batches),
         width=state.width(predictor),
         basis=predictor.basis,
         is_exhausted=state.n_open == 0 and len(measured) < n,
     )
-
-
-def render_active(done: ActiveResult) -> str:
-    """Render the number measured and the predictor's interval width."""
-    lines = [f"active: {done.n_measured} of {done.n_asked} measured"]
-    if done.is_exhausted:
-        lines[0] += ", and no other candidate of the space is left"
-    if done.width is not None:
-        first = next((b.width for b in done.batches if b.width is not None), None)
-        before = "" if first is None else f", ±{first:.1%} before"
-        lines.append(
-            f"prediction intervals near the front are ±{done.width:.1%} on average "
-            f"({_CONFIDENCE:.0%} intervals{before}); {done.basis}"
-        )
-    return "\n".join(lines)
 
 
 def _expectation(batch: ActiveBatch, n: int) -> str:
@@ -176,41 +174,41 @@ def _expectation(batch: ActiveBatch, n: int) -> str:
     )
 
 
-def _pool(bench: ActiveBench) -> list[Architecture]:
+def _pool(target: ActiveTarget) -> list[Architecture]:
     """Draw distinct members of the space that fit workload and device."""
-    import numpy as np
-
-    from search_spaces.cost.kernels import kernel_fault
-    from search_spaces.space.sampling import sample
-
-    rng = np.random.default_rng(bench.on.seed)
-    found: dict[str, Architecture] = {}
+    rng = np.random.default_rng(target.bench.seed)
+    pool: dict[str, Architecture] = {}
     for _ in range(4 * _POOL):
-        drawn = sample(bench.space, rng)
-        if drawn.hash in found or len(found) >= _POOL:
+        drawn = sample(target.space, rng)
+        if drawn.hash in pool or len(pool) >= _POOL:
             continue
         try:
-            bench.workload.check_fits(drawn)
+            target.workload.check_fits(drawn)
         except ValueError:
             continue
-        if kernel_fault(drawn, bench.on.device) is None:
-            found[drawn.hash] = drawn
-    if not found:
+        if kernel_fault(drawn, target.bench.device) is None:
+            pool[drawn.hash] = drawn
+    if not pool:
         raise ValueError(
-            f"space {bench.space.name!r} must have members that fit workload "
-            f"{bench.workload.key!r} on {bench.on.device}, found none"
+            f"space {target.space.name!r} must have members that fit workload "
+            f"{target.workload.key!r} on {target.bench.device}, found none"
         )
-    return list(found.values())
+    return list(pool.values())
+
+
+def _conditions(record: EnergyRecord) -> tuple[str, ...]:
+    """Return the conditions under which joules compare: device, source, protocol and limits."""
+    reading = record.reading
+    return (reading.device, reading.source, reading.protocol_hash, reading.limits_text)
 
 
 class _State:
     """Measured and failed architectures, and the remaining candidates."""
 
-    def __init__(self, bench: ActiveBench, path: Path, pool: Sequence[Architecture]) -> None:
-        from predictors.campaign.plan import plan_items
-
-        self._bench, self._path, self._pool = bench, path, pool
-        self._naming: Plan = plan_items((), protocol=bench.on.protocol, device=bench.on.place)
+    def __init__(self, target: ActiveTarget, path: Path, pool: Sequence[Architecture]) -> None:
+        self._target, self._path, self._pool = target, path, pool
+        bench = target.bench
+        self._plan = plan_items((), protocol=bench.protocol, device=bench.place)
         self._records: list[EnergyRecord] = []
         self.measured: list[Architecture] = []
         self.failed_items: list[PlanItem] = []
@@ -227,67 +225,47 @@ class _State:
 
     def item(self, architecture: Architecture) -> PlanItem:
         """Return the first measurement of an architecture on the workload."""
-        from predictors.campaign.plan import PlanItem
-
-        return PlanItem(architecture, self._bench.workload)
+        return PlanItem(architecture, self._target.workload)
 
     def read(self, *, retry_failed: bool) -> None:
         """Read the records again and correct them for drift."""
-        from predictors.campaign.failures import failures_path, read_failures
-        from predictors.measurement.drift import correct_drift
-        from predictors.measurement.records import read_records
-
-        bench = self._bench
-        every = read_records(self._path).records if self._path.exists() else ()
-        on = bench.on
-        mine = (on.board, on.source, on.protocol.hash, on.limits)
-        alike = [
-            r
-            for r in every
-            if (
-                r.reading.device,
-                r.reading.source,
-                r.reading.protocol_hash,
-                r.reading.limits_text,
-            )
-            == mine
-        ]
-        self._records, _ = correct_drift(alike)
-        found = {
+        target, bench = self._target, self._target.bench
+        conditions = (bench.board, bench.source, bench.protocol.hash, bench.limits)
+        records = read_records(self._path).records if self._path.exists() else ()
+        self._records, _ = correct_drift([r for r in records if _conditions(r) == conditions])
+        measured = {
             record.architecture.hash: record.architecture
             for record in self._records
-            if record.workload == bench.workload and bench.space.contains(record.architecture)
+            if record.workload == target.workload and target.space.contains(record.architecture)
         }
         causes = read_failures(self._path)
         failed = {
             a.hash: self.item(a)
             for a in self._pool
-            if a.hash not in found and self._naming.key(self.item(a)) in causes
+            if a.hash not in measured and self._plan.key(self.item(a)) in causes
         }
-        self.measured = list(found.values())
+        self.measured = list(measured.values())
         self.failed_items = list(failed.values())
         # Retry each earlier failure once.
-        out = found.keys() | (failed.keys() & self.tried if retry_failed else failed.keys())
-        self.candidates = [*self.measured, *(a for a in self._pool if a.hash not in out)]
+        excluded = measured.keys() | (
+            failed.keys() & self.tried if retry_failed else failed.keys()
+        )
+        self.candidates = [*self.measured, *(a for a in self._pool if a.hash not in excluded)]
         files = (self._path, failures_path(self._path))
         self.n_written = sum(file.stat().st_size for file in files if file.exists())
 
     def predictor(self) -> CostPredictor:
         """Fit a predictor to all records of the device and protocol, of any workload."""
-        from predictors.energy.models import CostPredictor, Observation
-
         return CostPredictor.fit(
-            [Observation.of_record(record) for record in self._records], seed=self._bench.on.seed
+            [Observation.of_record(record) for record in self._records],
+            seed=self._target.bench.seed,
         )
 
     def choose(self, n: int) -> Choice:
         """Return the positions in ``candidates`` to measure next."""
-        from predictors.energy.active import FIRST_ROWS, candidates_of, first_rows, next_rows
-        from search_spaces.space.batch import ArchitectureBatch
-
         predictor = self.predictor()
         batch = ArchitectureBatch.of(self.candidates)
-        rows = candidates_of(batch, self._bench.workload, predictor)
+        rows = candidates_of(batch, self._target.workload, predictor)
         measured = range(len(self.measured))
         if len(measured) < FIRST_ROWS:
             return first_rows(rows.features, min(n, FIRST_ROWS - len(measured)), measured=measured)
@@ -295,14 +273,11 @@ class _State:
 
     def width(self, predictor: CostPredictor) -> float | None:
         """Return the mean interval width near the front; ``None`` before there is a model."""
-        from predictors.energy.active import candidates_of, width_near_front
-        from search_spaces.space.batch import ArchitectureBatch
-
         if predictor.regressor is None or not self.candidates:
             return None
         batch = ArchitectureBatch.of(self.candidates)
-        rows = candidates_of(batch, self._bench.workload, predictor)
+        rows = candidates_of(batch, self._target.workload, predictor)
         return width_near_front(rows.size, self._interval(predictor, batch))
 
     def _interval(self, predictor: CostPredictor, batch: ArchitectureBatch) -> Predictions:
-        return predictor.predict(batch, self._bench.workload, _CONFIDENCE)
+        return predictor.predict(batch, self._target.workload, CONFIDENCE)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nas.cli.output.account import meter_label
-from nas.core.units import format_bytes, format_interval, format_milliseconds
+from nas.core.units import format_bytes, format_interval, format_milliseconds, meter_label
 from nas.tasks.base.metric import get_metric
 from predictors.meters.flags import describe_flag
 
@@ -34,6 +33,11 @@ _COSTS: dict[str, tuple[str, Callable[[FrontMember], str]]] = {
 def described_member(front: Front) -> FrontMember:
     """Return the member whose meter and device describe the table: a measured one, if any."""
     return next((m for m in front if m.joules == "measured"), front.members[0])
+
+
+def device_text(hardware: str, name: str | None) -> str:
+    """Return the hardware, preceded by the name that the search gave it, if any."""
+    return hardware if name is None else f"{name} ({hardware})"
 
 
 def front_columns(front: Front) -> list[Column]:

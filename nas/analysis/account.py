@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from nas.core.units import format_bytes, format_joules, format_milliseconds
+from nas.core.units import format_bytes, format_joules, format_milliseconds, meter_label
 from nas.tasks.base.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
     from nas.analysis.summary import SearchSummary, Volume
     from nas.searching.gating.gate import AuditSummary
-
-
-def meter_label(meter: str, *, is_estimate: bool) -> str:
-    """Return the meter's name, marked if its joules are an estimate."""
-    return meter if not is_estimate or meter == "estimate" else f"{meter}, estimate"
 
 
 def render_account(summary: SearchSummary, metric: Metric = ACCURACY) -> str:
@@ -46,7 +41,7 @@ def render_spending(summary: SearchSummary) -> str:
     """Render the joules of the search, and after how many uses the saving repays them."""
     label = meter_label(summary.meter, is_estimate=summary.is_estimate)
     idle_j = summary.idle_energy_j
-    idle = "not seen by this meter" if idle_j is None else format_joules(idle_j)
+    idle = "not measured by this meter" if idle_j is None else format_joules(idle_j)
     teacher_j = summary.teacher_energy_j
     teacher = "" if teacher_j is None else f"the teacher {format_joules(teacher_j)}, "
     supernet_j = summary.supernet_energy_j
@@ -85,17 +80,17 @@ def render_fidelity(summary: SearchSummary) -> str:
     """Render how well the supernet's qualities rank, with advice if they do not."""
     from nas.evaluation.fidelity import LEAST_TAU
 
-    found = summary.fidelity
-    if found is None:
+    fidelity = summary.fidelity
+    if fidelity is None:
         return (
             f"rank fidelity: not known from {summary.finalists} finalists; inherited qualities "
             f"may rank badly, and nas search --evaluator scratch does not depend on them"
         )
     text = (
-        f"rank fidelity: Kendall tau {found.tau:.2f} (95% interval {found.low:.2f} to "
-        f"{found.high:.2f}) between inherited and final qualities of {found.n} finalists"
+        f"rank fidelity: Kendall tau {fidelity.tau:.2f} (95% interval {fidelity.low:.2f} to "
+        f"{fidelity.high:.2f}) between inherited and final qualities of {fidelity.n} finalists"
     )
-    if found.is_poor:
+    if fidelity.is_poor:
         text += (
             f"\nbelow {LEAST_TAU}: inherited qualities do not rank this space well; search it "
             f"with --evaluator scratch, or train the supernet for longer"
@@ -103,7 +98,7 @@ def render_fidelity(summary: SearchSummary) -> str:
     return text
 
 
-def corner_text(objectives: Sequence[str], reference: Sequence[float], metric: Metric) -> str:
+def reference_text(objectives: Sequence[str], reference: Sequence[float], metric: Metric) -> str:
     """Return the reference point of the hypervolume, each objective in its unit."""
     units: dict[str, Callable[[float], str]] = {
         "quality": lambda v: metric.text(v, digits=1),
@@ -117,12 +112,12 @@ def corner_text(objectives: Sequence[str], reference: Sequence[float], metric: M
 
 
 def _volume(volume: Volume, metric: Metric) -> str:
-    corner = corner_text(volume.objectives, volume.reference, metric)
-    why = "as set" if volume.given else "a tenth of the front's extent beyond its worst"
+    point = reference_text(volume.objectives, volume.reference, metric)
+    why = "as set" if volume.reference_is_set else "a tenth of the front's extent beyond its worst"
     decades = "decades of joules" if len(volume.objectives) == 2 else "decades of each cost"
     return (
         f"hypervolume: {volume.hypervolume:.4f} (quality x {decades}), "
-        f"reference point {corner} ({why})"
+        f"reference point {point} ({why})"
     )
 
 
