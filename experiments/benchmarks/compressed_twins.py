@@ -29,7 +29,7 @@ from nas.records.front_member import member_of
 from nas.store.run import Run
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
-from nas.training.fit import fit
+from nas.training.fit import Setting, fit
 from predictors.measurement.compare import Comparison, compare
 from predictors.measurement.protocol import get_protocol
 from search_spaces.architecture import Architecture, Compression, LayerSpec
@@ -63,12 +63,8 @@ def accuracies(
     for seed in range(1, seeds + 1):
         fitted = fit(
             architecture,
-            run.workload,
-            task,
+            Setting(task, run.workload, seed=seed, device=config.device, teacher=teacher),
             config.training,
-            seed=seed,
-            device=config.device,
-            teacher=teacher,
         )
         call = run_eagerly(compress(fitted.model, architecture)).call
         test = evaluate(call, task.split("test"), batch_size=128, device=config.device)
