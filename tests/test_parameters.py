@@ -9,7 +9,6 @@ ROOT = Path(__file__).parent.parent
 MOST = 8
 # Functions that are still to be mended; an entry that has been must be removed.
 WIDE = {
-    "predictors/measurement/compare.py compare",
     "predictors/measurement/runner.py make_job",
     "predictors/measurement/runner.py measure_fresh",
     "search_spaces/cost/block_counts.py block_counts",

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from predictors.measurement.compare import compare
+from predictors.measurement import compare as module
 from predictors.measurement.protocol import Protocol
 from predictors.meters.base import MeterError, Window
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
@@ -27,7 +27,7 @@ class Lab:
         self.n_windows = self.n_started = 0
 
     @contextmanager
-    def start(self, job):
+    def start(self, job, _):
         self.n_started += 1
         yield _Served(self, job, 1 + self.random.uniform(-self.job_bias, self.job_bias))
 
@@ -53,7 +53,9 @@ class _Served:
 
 
 def run(lab, a=A, b=B, **options):
-    return compare(a, b, DIGITS, protocol=PROTOCOL, start=lab.start, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MeasureProcess", lab.start)
+        return module.compare(a, b, DIGITS, protocol=PROTOCOL, **options)
 
 
 def test_the_ratio_is_that_of_the_joules_however_the_device_drifts():
