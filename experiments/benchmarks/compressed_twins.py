@@ -75,8 +75,8 @@ def accuracies(
 
 def verdict(accuracy: Difference, joules: Comparison) -> str:
     """Which of both dominates, by 95% intervals for joules and by the mean for accuracy."""
-    if joules.high >= 1:
-        return "no cheaper" if joules.low <= 1 else "dearer"
+    if joules.ratio.high >= 1:
+        return "no cheaper" if joules.ratio.low <= 1 else "dearer"
     if accuracy.mean >= 0:
         return "the member dominates"
     if accuracy.mean + accuracy.half_width < 0:
@@ -150,9 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows[-1] |= {
             "on_validation": validation_apart.points(),
             "on_test": test_apart.points(),
-            "ratio": joules.ratio,
-            "low": joules.low,
-            "high": joules.high,
+            "ratio": joules.ratio.mean,
+            "low": joules.ratio.low,
+            "high": joules.ratio.high,
             "verdict": verdict(validation_apart, joules),
         }
         print(f"trial {member.trial}: {rows[-1]['verdict']}", file=sys.stderr)

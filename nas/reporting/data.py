@@ -14,7 +14,7 @@ from nas.analysis.summary import SearchSummary, summarise
 from nas.charts.architecture import architecture_chart
 from nas.charts.axis import position
 from nas.charts.chart import Axis, Chart, Series, box
-from nas.charts.front import energy_range
+from nas.charts.front import shown_energy
 from nas.charts.of_run import charts_of, is_estimate
 from nas.charts.progress import fidelity_chart
 from nas.cli.output.account import meter_label, render_fidelity, saving_text
@@ -144,7 +144,7 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
     what, quality = describe_on(record.architecture, device), record.quality or 0.0
     baseline = " (baseline)" if record.baseline else ""
     place = "dominated" if member is None else "on the front"
-    low_j, energy_j, high_j = energy_range(record)
+    energy = shown_energy(record)
     at = position(metric, quality)
     reading = record.reading
     kind = (
@@ -157,7 +157,7 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
         (metric.name, f"{metric.text(quality, record.quality_se)} (validation)"),
         (f"test {metric.name}", _text(record.test_quality, "{} (never chosen by)", metric.text)),
         ("inherited", _text(record.inherited_quality, "{}", metric.text)),
-        (f"joules ({kind})", f"{format_interval(energy_j, low_j, high_j)} per {run.unit}"),
+        (f"joules ({kind})", f"{format_interval(energy)} per {run.unit}"),
     ]
     if reading is not None:
         flags = reading.caveat_texts
@@ -168,8 +168,7 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
         ]
     predicted = record.prediction
     if predicted is not None:
-        interval = format_interval(predicted.mean, predicted.low, predicted.high)
-        card.append(("predicted", interval))
+        card.append(("predicted", format_interval(predicted)))
     spent = (record.train_energy_j, record.measure_energy_j)
     if spent[0] is not None:
         training, measuring = (format_joules(j or 0.0) for j in spent)
@@ -187,11 +186,11 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
     return {
         "trial": record.number,
         "on_front": member is not None,
-        "energy_j": energy_j,
-        "energy": format_joules(energy_j),
+        "energy_j": energy.mean,
+        "energy": format_joules(energy.mean),
         "quality_at": at if math.isfinite(at) else None,
         "label": f"trial {record.number}{baseline}, {place}: {metric.text(quality)} at "
-        f"{format_joules(energy_j)} per {run.unit}, {what}",
+        f"{format_joules(energy.mean)} per {run.unit}, {what}",
         "title": f"trial {record.number}{baseline}: {what}",
         "card": [(name, value) for name, value in card if value is not None],
         "chart": chart.to_dict(),

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from nas.core.estimate import Estimate
 from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.process import MeasureProcess
 from predictors.measurement.protocol import Protocol
@@ -37,9 +38,7 @@ class Comparison:
     ``unit``.
     """
 
-    ratio: float
-    low: float
-    high: float
+    ratio: Estimate
     n_pairs: int
     converged: bool
     energy_a_j: float
@@ -93,7 +92,7 @@ def compare(
     lock = DeviceLock(None, device)
     order = random.Random(seed)
     pairs: list[_Pair] = []
-    ratio, low, high, width = math.nan, math.nan, math.nan, math.inf
+    width = math.inf
     while len(pairs) < protocol.max_repeats and width > protocol.target_half_width:
         with (
             MeasureProcess(jobs[0], TIMEOUT_S) as first,
@@ -104,17 +103,14 @@ def compare(
             with lock.exclusive():
                 pairs.append(_measure_pair(served, protocol, order))
         if len(pairs) >= protocol.min_repeats:
-            found = median_interval([pair.ratio for pair in pairs])
-            ratio, low, high = found.mean, found.low, found.high
-            width = (high - low) / 2 / ratio
+            ratio = median_interval([pair.ratio for pair in pairs])
+            width = (ratio.high - ratio.low) / 2 / ratio.mean
         if on_pair is not None:
             on_pair(len(pairs), width if math.isfinite(width) else None)
     head = ready[0]
     flags = {flag for pair in pairs for flag in pair.flags}
     return Comparison(
         ratio=ratio,
-        low=low,
-        high=high,
         n_pairs=len(pairs),
         converged=width <= protocol.target_half_width,
         energy_a_j=median(pair.a_j for pair in pairs) / workload.n_units,

@@ -197,7 +197,8 @@ def render_limits(found: LimitsCompared) -> str:
     return (
         f"limits: {found.n_models} models were measured on {found.device} under both "
         f"{found.first or 'unknown limits'} and {found.second or 'unknown limits'}; under the "
-        f"second they take {found.ratio:.3f}x the joules ({found.low:.3f} to {found.high:.3f}) "
+        f"second they take {found.ratio.mean:.3f}x the joules "
+        f"({found.ratio.low:.3f} to {found.ratio.high:.3f}) "
         f"and {found.latency_ratio:.3f}x the time (medians)"
     )
 

@@ -92,8 +92,8 @@ def render_fidelity(summary: SearchSummary) -> str:
             f"may rank badly, and nas search --evaluator scratch does not depend on them"
         )
     text = (
-        f"rank fidelity: Kendall tau {found.tau:.2f} (95% interval {found.low:.2f} to "
-        f"{found.high:.2f}) between inherited and final qualities of {found.n} finalists"
+        f"rank fidelity: Kendall tau {found.tau.mean:.2f} (95% interval {found.tau.low:.2f} to "
+        f"{found.tau.high:.2f}) between inherited and final qualities of {found.n} finalists"
     )
     if found.is_poor:
         text += (

@@ -139,7 +139,7 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
         net_j = reading.net_energy_j
         rows.append(
             (
-                format_interval(reading.energy_j, reading.low_j, reading.high_j),
+                format_interval(reading.estimate),
                 "" if net_j is None else format_joules(net_j),
                 format_milliseconds(reading.latency_s),
                 record.architecture.describe(),
@@ -174,8 +174,9 @@ def render_comparison(done: Comparison) -> str:
     label = meter_label(done.meter, is_estimate=done.is_estimate)
     mark = "" if done.converged else ", not converged"
     flags = f"\nflags: {', '.join(done.flags)}" if done.flags else ""
+    low, ratio, high = done.ratio.range
     return (
-        f"A takes {done.ratio:.3f}x [{done.low:.3f}, {done.high:.3f}] the joules of B "
+        f"A takes {ratio:.3f}x [{low:.3f}, {high:.3f}] the joules of B "
         f"({done.n_pairs} pairs of fresh processes{mark})\n"
         f"A {format_joules(done.energy_a_j)}, B {format_joules(done.energy_b_j)} per {done.unit} "
         f"({label}, {done.workload} on {done.device}){flags}"
