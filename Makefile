@@ -2,14 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 CAMPAIGN_PYTHON := $(if $(filter default file undefined,$(origin PYTHON)),$(firstword $(wildcard $(VENV)/bin/python) $(PYTHON)),$(PYTHON))
-STAMP := $(VENV)/.installed
+# What a search needs, and what tests, style and pages need besides: installed apart.
+SEARCH := $(VENV)/.installed
+DEVELOP := $(VENV)/.installed-dev
+INSTALL := -m pip install --quiet --constraint constraints.txt
 
 .PHONY: search test lint docs campaign clean
 
-search: $(STAMP)
+search: $(SEARCH)
 	$(VENV)/bin/nas search quickstart
 
-test: $(STAMP)
+test: $(DEVELOP)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
 
 # The next minutes of the measuring campaign. Installs nothing: by PYTHON=... where that is given,
@@ -18,19 +21,23 @@ MINUTES ?= 8
 campaign:
 	$(CAMPAIGN_PYTHON) -m experiments.campaign --minutes $(MINUTES) $(if $(TO),--to "$(TO)") $(ARGS)
 
-lint: $(STAMP)
+lint: $(DEVELOP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
 # The pages of docs/ as a site in build/site; a warning is an error. (Material for MkDocs says on
 # each build that MkDocs 2 will not run it: constraints.txt keeps MkDocs 1.)
-docs: $(STAMP)
+docs: $(DEVELOP)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
-$(STAMP): pyproject.toml constraints.txt
+$(SEARCH): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(VENV)/bin/python $(INSTALL) --editable .
+	touch $@
+
+$(DEVELOP): $(SEARCH)
+	$(VENV)/bin/python $(INSTALL) --editable '.[dev]'
 	touch $@
 
 clean:

@@ -91,19 +91,19 @@ def test_what_spaces_are_refused_for_is_what_is_said():
 
 def test_the_genes_that_are_listed_are_all_there_are():
     page = DOCS / "spaces.md"
-    table = page.read_text().partition("| gene | values | left out |\n|---|---|---|\n")[2]
+    table = page.read_text().partition("| gene | values | default |\n|---|---|---|\n")[2]
     rows = [row.strip("|").split(" | ") for row in table.partition("\n\n")[0].splitlines()]
     genes = {gene.strip(" `"): row[2] for row in rows for gene in row[0].split(",")}
     space = SearchSpace.from_dict(yaml.safe_load(blocks(page, "yaml")[0]))
     assert genes.keys() == space.domains.keys()
-    for gene, left_out in genes.items():
+    for gene, default in genes.items():
         given = {key: domain for key, domain in space.domains.items() if key != gene}
-        if "must be given" in left_out:
+        if "required" in default:
             with pytest.raises(ValueError, match=f"lacks {gene}"):
                 SearchSpace(name="without", domains=given, shared=space.shared)
         else:
             without = SearchSpace(name="without", domains=given, shared=space.shared)
-            (plain,) = yaml.safe_load(left_out.strip(" `"))
+            (plain,) = yaml.safe_load(default.strip(" `"))
             assert without.values(gene) == (plain,)
 
 

@@ -119,14 +119,14 @@ def test_the_sampler_example_runs_as_written(tmp_path):
 
 
 def test_the_space_in_the_readme_is_one():
-    text, _ = blocks(ROOT / "README.md", "yaml")
+    _, text = blocks(ROOT / "README.md", "yaml")
     space = SearchSpace.from_dict(yaml.safe_load(text))
     assert space.size() > 1000
 
 
 def test_the_task_in_the_readme_is_one(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    _, text = blocks(ROOT / "README.md", "yaml")
+    text, _ = blocks(ROOT / "README.md", "yaml")
     (tmp_path / "sentiment.yaml").write_text(text)
     for name in ("train", "dev", "test"):
         (tmp_path / f"{name}.txt").write_text("good a fine film\nbad a dull film\n")

@@ -28,7 +28,7 @@ from nas.searching.controller.attempts import ATTEMPTS
 from predictors.measurement.process import MeasureInterrupted
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.records import EnergyRecord
-from predictors.measurement.runner import measure_fresh
+from predictors.measurement.runner import measure_candidate
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
@@ -53,7 +53,7 @@ class RayMeasure:
     meter: str
     protocol: Protocol
     lock_folder: Path | None
-    function: Callable[..., EnergyRecord] = measure_fresh
+    function: Callable[..., EnergyRecord] = measure_candidate
     name: str | None = None
 
     def __call__(

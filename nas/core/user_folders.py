@@ -14,6 +14,7 @@ import shutil
 import stat
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 # The temporary cache folder, for child processes.
@@ -55,7 +56,11 @@ def private_folder(path: Path) -> Path:
 
 
 def use_private_compiler_caches() -> None:
-    """Have torch's compilers cache code in our folder, not in ``/tmp`` by the user's name."""
+    """Have torch's compilers keep their code in our cache, not in ``/tmp`` by the user's name.
+
+    Each version of torch has a folder of its own: the key of compiled C++ code is its text and
+    the compiler's options, which do not name the version of the library that it is linked to.
+    """
     for variable, name in (
         ("TORCHINDUCTOR_CACHE_DIR", "inductor"),
         ("TRITON_CACHE_DIR", "triton"),
@@ -63,7 +68,7 @@ def use_private_compiler_caches() -> None:
         value = os.environ.get(variable, "")
         # Torch sets its default itself as soon as parts of it are imported.
         if not value or value.startswith(f"{tempfile.gettempdir()}/torchinductor_"):
-            os.environ[variable] = str(cache_folder(name))
+            os.environ[variable] = str(cache_folder(name, metadata.version("torch")))
 
 
 def use_private_plot_cache() -> None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from nas.core.estimate import Estimate
 from nas.core.markdown import code, comment, plain
 from nas.core.plain import to_plain
+from nas.core.units import format_interval
 from nas.core.versions import described, versions
 from nas.exporting.verify import Verification
 from nas.pareto.lifetime import JOULES_PER_KWH
@@ -93,8 +95,8 @@ def render_readme(card: Card) -> str:
     """Return ``README.md``: the artifact's figures, then those of further formats."""
     verified, before = card["verified"], card["searched"]["reading"]
     joules = (
-        f"Measured again they may differ by {verified['joule_tolerance']:.0%}; they differed by\n"
-        f"{verified['joule_ratio'] - 1:+.1%}. {_outputs_differ(verified)}."
+        f"Measured again, they differ by {verified['joule_ratio'] - 1:+.1%} (allowed "
+        f"{verified['joule_tolerance']:.0%});\n{_outputs_differ(verified)}."
     )
     use = f"""from nas.exporting.artifact import load_artifact
 
@@ -247,7 +249,8 @@ def _front_matter(card: Card, verified: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _interval(reading: Mapping[str, Any]) -> str:
-    return f"{reading['energy_j']:.4g} [{reading['low_j']:.4g}, {reading['high_j']:.4g}]"
+    figures = (reading[key] for key in ("energy_j", "low_j", "high_j"))
+    return format_interval(Estimate(*figures, reading["source"]))
 
 
 def _board(reading: Mapping[str, Any]) -> str:

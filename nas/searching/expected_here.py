@@ -32,9 +32,8 @@ def expected_line(config: SearchConfig) -> str:
     timed_s = timed_step_s(members[at], load.workload, task, config.training, config.device)
     found = expected(config, load).scaled(timed_s / float(steps_s[at]))
     return (
-        f"expected: training takes {_span(found.mean_s, found.least_s, found.most_s)} (estimate: "
-        f"some steps of a member were timed here, the others follow by their operations); "
-        f"measuring comes on top"
+        f"expected training time: {_span(found.mean_s, found.least_s, found.most_s)}, measuring "
+        f"not included (estimate: some steps of one candidate, scaled by operations to the others)"
     )
 
 

@@ -1,9 +1,9 @@
 """An executor in this process itself: one candidate at a time, without Ray.
 
-For notebooks, tests, one-off runs and machines on which Ray cannot start. Measuring has a fresh
-process for each candidate, as it does everywhere. A time limit is checked at each training step.
-What only Ray gives is to survive a candidate that kills the process that trains it, as one that
-runs out of memory may.
+For notebooks, tests, one-off runs and machines on which Ray cannot start. Each candidate is
+measured in a process of its own, as it is everywhere. A time limit is checked at each training
+step. What only Ray gives is to survive a candidate that kills the process that trains it, as one
+that runs out of memory may.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from predictors.measurement.accounting import whole_device
 from predictors.measurement.process import MeasureInterrupted, MeasureTimeout
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.records import EnergyRecord
-from predictors.measurement.runner import measure_fresh
+from predictors.measurement.runner import measure_candidate
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
@@ -178,8 +178,8 @@ class _StoppedEarly(BaseException):  # noqa: N818  (no error, as ``GeneratorExit
 
 
 @dataclass(frozen=True, slots=True)
-class FreshMeasure:
-    """``Measure`` in a fresh process of this machine, within the time limit of the trial."""
+class LocalMeasure:
+    """``Measure`` in a process of its own on this machine, within the time limit of the trial."""
 
     device: str
     meter: str
@@ -194,7 +194,7 @@ class FreshMeasure:
         with as_local(weights) as own_weights, as_local(inputs) as own_inputs:
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    return measure_fresh(
+                    return measure_candidate(
                         architecture,
                         workload,
                         protocol=self.protocol,
@@ -226,9 +226,9 @@ class _Measures:
         """Return those of a search."""
         protocol, locks = measuring.protocol, measuring.lock_folder
         if not measuring.measured:
-            return cls(FreshMeasure(measuring.device, measuring.meter, protocol, locks), ())
+            return cls(LocalMeasure(measuring.device, measuring.meter, protocol, locks), ())
         first, *further = (
-            (found.name or "", FreshMeasure(found.device, found.meter, protocol, locks))
+            (found.name or "", LocalMeasure(found.device, found.meter, protocol, locks))
             for found in measuring.measured
         )
         return cls(first[1], further)

@@ -75,7 +75,7 @@ def candidates_of(
     architectures: ArchitectureBatch, workload: Workload, predictor: CostPredictor
 ) -> Candidates:
     """Candidates from architectures, with the terms of the predictor's prior."""
-    counts, features = counted(architectures, workload)
+    counts, features = counted(architectures, workload, predictor.prior.device)
     return Candidates(
         terms(counts, workload, predictor.prior.roofline), features, counts.total("params")
     )

@@ -24,7 +24,7 @@ from predictors.measurement.records import EnergyRecord
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.workload import Workload
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _MAX_BYTES = 64 * 2**20
 _HEADER = "joulenas_predictor"
 _FITTED = "fitted"
@@ -199,6 +199,7 @@ def _packed(predictor: CostPredictor, where: str, arrays: Arrays) -> dict[str, A
     source = predictor.prior.source
     data: dict[str, Any] = {
         "roofline": asdict(predictor.prior.roofline),
+        "device": predictor.prior.device,
         "source": None if source is None else _packed(source, f"{where}/source", arrays),
         "log_sd": predictor.log_sd,
         "n_records": predictor.n_records,
@@ -228,7 +229,10 @@ def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> CostPredic
     prior = Prior(
         Roofline(**data["roofline"]),
         None if source is None else _unpacked(source, f"{where}/source", arrays),
+        data["device"],
     )
+    if prior.device not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, got {prior.device!r}")
     costs = arrays[f"{where}/costs"]
     n_terms = len(TERMS) if source is None else len(TERMS) + len(TERM_GROUPS)
     if costs.shape != (n_terms,) or not np.all(np.isfinite(costs) & (costs >= 0)):

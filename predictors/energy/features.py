@@ -215,13 +215,15 @@ def _side_by_side(
     }
 
 
-def counted(batch: ArchitectureBatch, workload: Workload) -> tuple[BatchCounts, Array]:
-    """Counts and features of a batch.
+def counted(
+    batch: ArchitectureBatch, workload: Workload, device: str = "cpu"
+) -> tuple[BatchCounts, Array]:
+    """Counts and features of a batch on ``device``, which decides how 4-bit weights are stored.
 
     Raises:
         ValueError: a patch size does not fit the workload.
     """
-    counts = count_batch(batch, workload)
+    counts = count_batch(batch, workload, device)
     return counts, features(batch, counts, workload)
 
 

@@ -60,7 +60,7 @@ class Observation:
 
     ``relative_sd`` is the label's standard deviation over ``cost``. Observations of one ``group``
     (a measuring session, say) have correlated errors and are held out together; with an empty
-    name each architecture is a group of its own.
+    name each architecture is a group of its own. ``device`` is the type of the measured device.
     """
 
     architecture: Architecture
@@ -68,6 +68,7 @@ class Observation:
     cost: float
     relative_sd: float
     group: str = ""
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Refuse labels that no device gives."""
@@ -84,7 +85,7 @@ class Observation:
     ) -> Observation:
         """The joules of a reading; its 95% interval gives the deviation."""
         sd = reading.half_width / 1.96
-        return cls(architecture, workload, reading.energy_j, sd, group)
+        return cls(architecture, workload, reading.energy_j, sd, group, reading.device_type)
 
     @classmethod
     def of_latency(
@@ -92,7 +93,8 @@ class Observation:
     ) -> Observation:
         """The seconds of a reading, per unit; with the relative deviation of the joules."""
         sd = reading.half_width / 1.96
-        return cls(architecture, workload, reading.latency_s / workload.n_units, sd)
+        cost_s = reading.latency_s / workload.n_units
+        return cls(architecture, workload, cost_s, sd, device=reading.device_type)
 
     @classmethod
     def of_record(cls, record: EnergyRecord) -> Observation:
@@ -102,10 +104,14 @@ class Observation:
 
 @dataclass(frozen=True)
 class Prior:
-    """How terms follow from counts: a roofline, optionally with another device's predictor."""
+    """How terms follow from counts: a roofline, optionally with another device's predictor.
+
+    Architectures are counted as ``device`` stores their weights.
+    """
 
     roofline: Roofline
     source: CostPredictor | None = None
+    device: str = "cpu"
 
     def terms(
         self, batch: ArchitectureBatch, counts: BatchCounts, rows: Array, workload: Workload
@@ -167,14 +173,18 @@ class CostPredictor:
 
         Below ``regressor.LEAST_ROWS`` observations the stated costs are only adjusted by them.
         """
-        return _fit(observations, [Prior(roofline) for roofline in ROOFLINES], seed)
+        return _fit(
+            observations,
+            [Prior(roofline, None, _device(observations)) for roofline in ROOFLINES],
+            seed,
+        )
 
     def adapt(self, observations: Sequence[Observation], *, seed: int = 0) -> CostPredictor:
         """Fit to a dozen observations of another device, with this predictor as the prior.
 
         Observations of this predictor's own device are better used by ``fit``.
         """
-        return _fit(observations, [Prior(self.prior.roofline, self)], seed)
+        return _fit(observations, [Prior(self.prior.roofline, self, _device(observations))], seed)
 
     def predict(
         self,
@@ -195,7 +205,7 @@ class CostPredictor:
         pieces = []
         for start in range(0, max(1, len(batch)), _PIECE):
             piece = batch.rows(slice(start, start + _PIECE))
-            counts, rows = counted(piece, workload)
+            counts, rows = counted(piece, workload, self.prior.device)
             pieces.append(self.predict_counted(piece, counts, rows, workload, confidence))
         return Predictions(
             np.concatenate([p.mean for p in pieces]),
@@ -253,6 +263,11 @@ def _fit(observations: Sequence[Observation], priors: Sequence[Prior], seed: int
     return CostPredictor(prior, regressor.costs, 0.0, regressor, regressor.standard, n)
 
 
+def _device(observations: Sequence[Observation]) -> str:
+    """Return the type of the device that observations share, a CPU where there are none."""
+    return observations[0].device if observations else "cpu"
+
+
 def _source_costs(source: CostPredictor) -> Array:
     """Costs of transferred terms that reproduce the source's prediction."""
     parts = len(source.term_costs)
@@ -271,7 +286,7 @@ def _candidates(
     pieces = []
     for workload, found in by_workload.items():
         batch = ArchitectureBatch.of([observations[i].architecture for i in found])
-        counts, rows = counted(batch, workload)
+        counts, rows = counted(batch, workload, priors[0].device)
         pieces.append((rows, [prior.terms(batch, counts, rows, workload) for prior in priors]))
     candidates = tuple(
         Terms(

@@ -14,9 +14,10 @@ import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from nas.core.user_folders import use_private_compiler_caches
+from predictors.measurement.forked_worker import ForkedWorker
 
 
 class MeasureError(RuntimeError):
@@ -37,45 +38,79 @@ COMPILE_TIMEOUT_S = 120.0
 _MOVED = ""
 
 
-class MeasureProcess:
-    """``python -m predictors.measurement.worker`` as a context manager.
+class _FreshWorker(subprocess.Popen[str]):
+    """A worker in an interpreter of its own."""
 
-    ``timeout_s`` counts from the start and covers all that the process does but compiling, which
-    has ``COMPILE_TIMEOUT_S`` for each kind of layer. ``total_timeout_s`` covers all.
-    """
-
-    def __init__(
-        self, job: Mapping[str, Any], timeout_s: float, total_timeout_s: float = math.inf
-    ) -> None:
-        """Store the job; ``with`` starts it."""
-        self._job, self._timeout_s, self._total_timeout_s = job, timeout_s, total_timeout_s
-        self._what, self._limit_s = "measuring", timeout_s
-        self._deadline_s = self._last_s = math.inf
-
-    def __enter__(self) -> MeasureProcess:
-        """Start the process and send it the job."""
-        # Here, so that one made for want of a home is the parent's to remove.
-        use_private_compiler_caches()
-        environment = dict(os.environ)
-        if self._job["device"] == "cpu":
-            # Read when torch is imported, so before the job's own count can be set.
-            environment["OMP_NUM_THREADS"] = str(self._job["protocol"]["threads"])
-            # A pool of compilers would start more processes than one small model has kernels.
-            environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
-        now_s = time.monotonic()
-        self._deadline_s, self._last_s = now_s + self._timeout_s, now_s + self._total_timeout_s
-        # A file, since a pipe that nobody reads would fill up and block the process.
-        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        self._process = subprocess.Popen(
+    def __init__(self, environment: Mapping[str, str], stderr: IO[str]) -> None:
+        super().__init__(
             [sys.executable, "-m", "predictors.measurement.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._stderr,
+            stderr=stderr,
             text=True,
             env=environment,
             # A group of its own, so that compilers it starts are ended with it.
             start_new_session=True,
         )
+
+    def end(self) -> None:
+        """Kill the process and its group if it runs."""
+        if self.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+            self.wait()
+
+
+def worker_environment(device: str, threads: int) -> dict[str, str]:
+    """Return the environment of a worker that measures on ``device``.
+
+    Names this user's own compiler caches in the environment of this process too, so that a
+    temporary one is this process's to remove.
+    """
+    use_private_compiler_caches()
+    environment = dict(os.environ)
+    if device == "cpu":
+        # Read when torch is imported, so before the job's own count can be set.
+        environment["OMP_NUM_THREADS"] = str(threads)
+        # A pool of compilers would start more processes than one small model has kernels.
+        environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    return environment
+
+
+class MeasureProcess:
+    """A measuring process as a context manager: a fresh interpreter, or a fork of a warm one.
+
+    ``is_forked`` forks the server that has torch imported (``forked_worker``), on CPUs only.
+    ``timeout_s`` counts from the start and covers all that the process does but compiling, which
+    has ``COMPILE_TIMEOUT_S`` for each kind of layer. ``total_timeout_s`` covers all.
+    """
+
+    def __init__(
+        self,
+        job: Mapping[str, Any],
+        timeout_s: float,
+        total_timeout_s: float = math.inf,
+        *,
+        is_forked: bool = False,
+    ) -> None:
+        """Store the job; ``with`` starts it."""
+        self._is_forked = is_forked
+        self._job, self._timeout_s, self._total_timeout_s = job, timeout_s, total_timeout_s
+        self._what, self._limit_s = "measuring", timeout_s
+        self._deadline_s = self._last_s = math.inf
+
+    def __enter__(self) -> MeasureProcess:
+        """Start the process and send it the job.
+
+        Raises:
+            OSError: it is to be forked, and no server can be started.
+        """
+        environment = worker_environment(self._job["device"], self._job["protocol"]["threads"])
+        now_s = time.monotonic()
+        self._deadline_s, self._last_s = now_s + self._timeout_s, now_s + self._total_timeout_s
+        # A file, since a pipe that nobody reads would fill up and block the process.
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        make = ForkedWorker if self._is_forked else _FreshWorker
+        self._process: ForkedWorker | _FreshWorker = make(environment, self._stderr)
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -89,9 +124,7 @@ class MeasureProcess:
         trace: TracebackType | None,
     ) -> None:
         """End the process and its children."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        self._process.end()
         self._reader.join()
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream is not None:

@@ -1,12 +1,14 @@
-"""Measure one architecture in a fresh process, so that no candidate inherits another's state."""
+"""Measure one architecture in a process of its own: no candidate inherits another's state."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from predictors.measurement.forked_worker import ForkServerLostError, can_fork
 from predictors.measurement.process import MeasureError, MeasureProcess, MeasureTimeout
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.records import EnergyRecord
@@ -16,7 +18,14 @@ from search_spaces.workload import Workload
 # A model that takes longer to build and measure fails; compiling has a limit of its own.
 TIMEOUT_S = 600.0
 
-__all__ = ["MeasureError", "MeasureTimeout", "TIMEOUT_S", "make_job", "measure_fresh"]
+__all__ = [
+    "MeasureError",
+    "MeasureTimeout",
+    "TIMEOUT_S",
+    "make_job",
+    "measure_candidate",
+    "measure_fresh",
+]
 
 
 def make_job(
@@ -61,6 +70,7 @@ def measure_fresh(
     timeout_s: float | None = None,
     item_timeout_s: float = TIMEOUT_S,
     on_window: Callable[[int, float | None], None] | None = None,
+    is_forked: bool = False,
 ) -> EnergyRecord:
     """Measure joules per unit of ``architecture`` on ``workload``.
 
@@ -69,9 +79,12 @@ def measure_fresh(
     ``lock_folder`` alone (``None``: the machine's own folder); imports and compiling do not.
     ``item_timeout_s`` limits the measurement without compiling, ``timeout_s`` with it.
     ``on_window`` is called with the number of accepted windows and the relative half-width of the
-    interval so far, ``None`` while there are too few.
+    interval so far, ``None`` while there are too few. ``is_forked`` forks a process that has torch
+    imported, in place of a fresh interpreter.
 
     Raises:
+        OSError: ``is_forked``, and no server can be started that forks.
+        ForkServerLostError: ``is_forked``, and the server ended.
         MeasureError: the process failed.
         MeasureTimeout: it took longer than a limit, or compiling a kind of layer longer than
             ``process.COMPILE_TIMEOUT_S``.
@@ -89,10 +102,32 @@ def measure_fresh(
         seed=seed,
     )
     total_s = math.inf if timeout_s is None else timeout_s
-    with MeasureProcess(job, item_timeout_s, total_s) as process:
+    with MeasureProcess(job, item_timeout_s, total_s, is_forked=is_forked) as process:
         while True:
             message = process.receive()
             if message["event"] == "record":
                 return EnergyRecord.from_dict(message["record"])
             if on_window is not None:
                 on_window(message["n_repeats"], message["half_width"])
+
+
+def measure_candidate(
+    architecture: Architecture, workload: Workload, *, device: str = "cpu", **options: Any
+) -> EnergyRecord:
+    """``measure_fresh`` for one of many candidates: on a CPU, fork a process that has torch.
+
+    A fork costs a fraction of a fresh interpreter. CUDA does not survive a fork, so that on a GPU
+    each candidate has a fresh interpreter, as has every candidate where no server can be started.
+    """
+    measure = partial(measure_fresh, architecture, workload, device=device, **options)
+    if device == "cpu" and can_fork() and not _lost_servers:
+        try:
+            return measure(is_forked=True)
+        except (OSError, ForkServerLostError) as error:
+            # Once is enough: a server that cannot start costs seconds each time.
+            _lost_servers.append(error)
+    return measure()
+
+
+# Errors of servers that could not be started, or ended early.
+_lost_servers: list[Exception] = []

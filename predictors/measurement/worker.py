@@ -1,10 +1,10 @@
-"""The fresh process that measures one architecture.
+"""The process that measures one architecture.
 
-Run as ``python -m predictors.measurement.worker``. The first line on stdin is the job as JSON;
-every line on stdout is a JSON message with an ``event``, ``error`` for a failure. Libraries print
-to stderr. The process ends with the one that started it, however that ends. ``compiling`` (with
-the number of kinds of layers) and ``compiled`` frame the compilation, whose seconds do not count
-towards the measurement's time limit.
+Run as ``python -m predictors.measurement.worker``, or forked by ``fork_server``. The first line
+on stdin is the job as JSON; every line on stdout is a JSON message with an ``event``, ``error``
+for a failure. Libraries print to stderr. The process ends with the one that started it, however
+that ends. ``compiling`` (with the number of kinds of layers) and ``compiled`` frame the
+compilation, whose seconds do not count towards the measurement's time limit.
 
 * ``measure``: the whole protocol under the device's lock; ``window`` messages, then ``record``.
 * ``serve``: sends ``ready``, then executes ``prepare`` and ``window`` until stdin ends, so that
@@ -18,6 +18,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import signal
 import sys
 import threading
@@ -116,8 +117,14 @@ class Subject:
         self.loop = WindowLoop(prepared.repeat(inputs), self.meter, self.protocol, sync=sync)
 
 
-def main() -> int:
-    """Read the job and do it."""
+# CPU seconds that the server which forked this process spent on imports, for its first child.
+_cpu_before_s = 0.0
+
+
+def main(cpu_before_s: float = 0.0) -> int:
+    """Read the job and do it; ``cpu_before_s`` is charged to this measurement too."""
+    global _cpu_before_s
+    _cpu_before_s = cpu_before_s
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -215,7 +222,9 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
     clocks_mhz = [w.sm_clock_mhz for w in windows if w.sm_clock_mhz is not None]
     # Estimated by CPU time, imports and compiling are included: they are work like any other.
     spent_j = (
-        time.process_time() * watts_per_core() if meter.is_estimate else reading.power_w * held_s
+        (_cpu_before_s + used_cpu_s()) * watts_per_core()
+        if meter.is_estimate
+        else reading.power_w * held_s
     )
     return EnergyRecord(
         architecture=subject.architecture,
@@ -243,6 +252,12 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         has_real_inputs=subject.has_real_inputs,
         compile_s=subject.compile_s,
     )
+
+
+def used_cpu_s() -> float:
+    """Return the CPU seconds of this process and of the compilers that it ran."""
+    compilers = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + compilers.ru_utime + compilers.ru_stime
 
 
 def _versions(driver: str | None) -> dict[str, str]:

@@ -173,6 +173,11 @@ class EnergyReading:
         return Estimate(self.energy_j, self.low_j, self.high_j, self.source)
 
     @property
+    def device_type(self) -> str:
+        """The type of device that ran the model, as torch names it: ``cuda`` or ``cpu``."""
+        return "cuda" if self.source.startswith(_OF_CUDA) else "cpu"
+
+    @property
     def half_width(self) -> float:
         """Half-width of the 95% interval relative to ``energy_j``."""
         return (self.high_j - self.low_j) / 2 / self.energy_j
@@ -220,4 +225,6 @@ class EnergyReading:
         return cls(**values)
 
 
+# Beginnings of the sources of meters that read NVIDIA GPUs.
+_OF_CUDA = ("nvml", "zeus-gpu")
 _OPTIONAL_FIELDS = frozenset({"unit", "driver", "flags", "n_rejected", "host", "board"})

@@ -20,7 +20,7 @@ _WORDS = {
     FOREIGN_PROCESS: "another process was on the device",
     FOREIGN_COMPUTE: "another process computed on the device; such windows were repeated",
     PROCESSES_UNSEEN: "other processes on the device cannot be seen from here",
-    NOT_CONVERGED: "the interval did not become as narrow as the protocol asks",
+    NOT_CONVERGED: "the interval is wider than the protocol's target",
     LIMITS_CHANGED: "limits of the board changed during the measurement",
     BOARDS_DIFFER: "repeats are of several boards or limits",
     "still_warming": "the device was still warming up",

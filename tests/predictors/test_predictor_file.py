@@ -96,7 +96,7 @@ def rewritten(path, tmp_path, change_header=None, change_arrays=None):
 @pytest.mark.parametrize(
     ("header", "arrays", "words"),
     [
-        (lambda h: h.update(schema=99), None, "schema must be 1, got 99"),
+        (lambda h: h.update(schema=99), None, "schema must be 2, got 99"),
         (lambda h: h["features"].append("x"), None, "features must be those of this version"),
         (lambda h: h["provenance"].pop("device"), None, "damaged"),
         (lambda h: h["provenance"].update(device=""), None, "device must not be empty"),

@@ -14,6 +14,7 @@ from nas.core.user_folders import (
     cache_folder,
     private_folder,
     shared_folder,
+    use_private_compiler_caches,
 )
 from predictors.measurement.exclusive import DeviceLock
 
@@ -174,3 +175,16 @@ print(torch.compile(lambda x: torch.relu(x) * 2 + 1)(torch.ones(64)).sum().item(
     kept = [p for p in (tmp_path / "cache" / "joulenas" / "inductor").rglob("*") if p.is_file()]
     left = [p for p in (tmp_path / "tmp").rglob("*") if p.is_file()]
     assert kept and left == [], left
+
+
+def test_versions_of_torch_share_no_compiled_code(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JOULENAS_CACHE", raising=False)
+    folders = set()
+    for version in ("2.13.0", "2.14.0"):
+        monkeypatch.setattr("nas.core.user_folders.metadata.version", lambda _, v=version: v)
+        for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+            monkeypatch.delenv(name, raising=False)
+        use_private_compiler_caches()
+        folders |= {os.environ["TORCHINDUCTOR_CACHE_DIR"], os.environ["TRITON_CACHE_DIR"]}
+    assert len(folders) == 4 and all(mode(Path(folder)) == 0o700 for folder in folders)

@@ -87,13 +87,11 @@ def _predicted(found: Explanation) -> list[str]:
     if found.prediction is None:
         return []
     predicted = format_interval(found.prediction)
-    what = "estimated" if found.is_estimate else "measured"
-    inside = {
-        None: "",
-        True: f"; what was {what} lies inside",
-        False: f"; what was {what} lies outside",
-    }[found.inside]
-    return [f"  predicted  {predicted} before training, at {found.confidence:.0%}{inside}"]
+    what = "estimate" if found.is_estimate else "measurement"
+    where = {None: "", True: f"; the {what} is inside", False: f"; the {what} is outside"}
+    return [
+        f"  predicted  {predicted} before training, at {found.confidence:.0%}{where[found.inside]}"
+    ]
 
 
 _UNITS = {

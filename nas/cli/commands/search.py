@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +70,10 @@ def _search(
             print(f"note: {line}", file=sys.stderr)
     # Only after every check: the estimate takes a second or two.
     before = partial(_expected, arguments, config)
-    with SearchProgress(quiet=arguments.quiet, before=before) as progress:
+    with (
+        _measuring_server(arguments, config),
+        SearchProgress(quiet=arguments.quiet, before=before) as progress,
+    ):
         done = nas.search(
             config,
             folder,
@@ -84,6 +87,18 @@ def _search(
             listener=progress,
         )
     return report(done, as_json=arguments.json)
+
+
+def _measuring_server(
+    arguments: argparse.Namespace, config: SearchConfig
+) -> AbstractContextManager[None]:
+    """Import what measuring on this CPU needs while Ray starts and the first trials train."""
+    if arguments.address is not None or config.device != "cpu" or config.measure_on:
+        return nullcontext()
+    from predictors.measurement.forked_worker import kept_server
+    from predictors.measurement.process import worker_environment
+
+    return kept_server(worker_environment("cpu", 1))
 
 
 @contextmanager

@@ -125,15 +125,15 @@ def _warnings(
             n = splits[name].get(f"also_in_{other}", 0)
             if n:
                 total = splits[name]["samples"]
-                yield f"leak: {n} of {total} {name} samples stand in {other} as well"
+                yield f"leak: {n} of {total} {name} samples are in {other} as well"
     for pair in examples[:_MOST_NAMED]:
         yield f"leak: {pair[0]} is {pair[1]}"
     for name, split in splits.items():
         if split["twice"]:
-            yield f"{split['twice']} of {split['samples']} {name} samples repeat one before them"
+            yield f"repeat: {split['twice']} of {split['samples']} {name} samples repeat another"
     contradictory = about["repeats"].get("contradictory", 0)
     if contradictory:
-        yield f"{contradictory} samples stand somewhere with two labels"
+        yield f"contradictory: {contradictory} samples have two labels"
     contradictions = about["repeats"].get("contradictions", [])
     for where, label, other, second in contradictions:
         yield f"two labels: {where} is {label}, and {other}, the same sample, is {second}"
@@ -150,18 +150,18 @@ def _class_warnings(name: SplitName, split: Mapping[str, Any]) -> Iterator[str]:
     if split["majority_share"] > _UNEVEN:
         yield (
             f"uneven: {split['majority_share']:.1%} of the {name} samples are "
-            f"{split['majority']!r}, which is the quality of always saying so"
+            f"{split['majority']!r}: always predicting it has this quality"
         )
     least = _RARE if name == "train" else 1
-    rare = [f"{label!r} has {n}" for label, n in split["classes"].items() if n < least]
+    rare = [f"{label!r} ({n})" for label, n in split["classes"].items() if n < least]
     if rare:
         more = f" and {len(rare) - _MOST_NAMED} more" if len(rare) > _MOST_NAMED else ""
-        yield f"rare: of {name} samples {', '.join(rare[:_MOST_NAMED])}{more}"
+        yield f"rare: too few {name} samples of {', '.join(rare[:_MOST_NAMED])}{more}"
     if name != "train":
         n = split["samples"]
         error = (0.9 * 0.1 / n) ** 0.5
         if error > _WIDE_SE:
             yield (
-                f"few: {n} {name} samples measure a quality of 90% to ± {error:.1%} only "
-                f"(one standard error)"
+                f"few: with {n} {name} samples a quality of 90% has a standard error of "
+                f"{error:.1%}"
             )

@@ -60,8 +60,8 @@ def length_notes(summary: dict[str, Any]) -> list[str]:
         # Not rounded up to all.
         padding = f"{summary['padding']:{'.0%' if summary['padding'] < 0.995 else '.1%'}}"
         lines.append(
-            f"padding: {padding} of what is read is padding up to {key} ({limit}), and joules are "
-            f"measured with it: {fits} ({what})"
+            f"padding: {padding} of each input is padding up to {key} ({limit}), on average, and "
+            f"joules include it: {fits} ({what})"
         )
     if summary["filled"] > summary["many_cut"] and summary["cut"] > 0:
         lines.append(

@@ -119,7 +119,7 @@ class TextClassification(TokenTask[Row]):
             *super().warnings(),
             *(
                 f"unknown: {share:.0%} of the {split} words are not in the vocabulary; "
-                f"tokens: bpe leaves none out"
+                f"with tokens: bpe no word is unknown"
                 for split, share in self.about()["unknown"].items()
                 if share > _MANY_UNKNOWN
             ),

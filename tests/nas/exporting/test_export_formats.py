@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from export_fakes import FAST, made_run
-from search_fakes import WORKLOAD
+from search_fakes import WORKLOAD, changed
 from text_fakes import reviews, write_table, write_task
 
 from nas.cli.main import main
@@ -292,7 +292,7 @@ def test_a_card_names_the_task_and_not_where_its_file_lies(run, tmp_path, monkey
 
 def test_a_card_lists_the_versions_that_trained_measured_and_verified(run):
     """Not those of today alone, nor those that the run was begun with."""
-    record = replace(
+    record = changed(
         run.trial(0),
         trained_by=({"torch": "2.10.1"}, {"torch": "2.11.2"}),
         measured_by={"torch": "2.11.3", "driver": "570.1"},

@@ -49,7 +49,7 @@ config = replace(
     refine=1,
 )
 # Compiling and measuring take longer than all else here.
-in_process.measure_fresh = lambda a, workload, **_: made_record(a, workload, true_j(a, workload))
+in_process.measure_candidate = lambda a, work, **_: made_record(a, work, true_j(a, work))
 run = nas.search(config, "run", workers=0)
 assert main(["resume", "run", "--trials", "3", "--json", "--quiet"]) == 0
 assert not [name for name in sys.modules if name.partition(".")[0] == "ray"]
@@ -165,8 +165,8 @@ def test_a_measuring_process_that_is_killed_is_started_again(
             raise MeasureInterrupted("killed")
         return "record"
 
-    monkeypatch.setattr(in_process, "measure_fresh", measure)
-    fresh = in_process.FreshMeasure("cpu", "estimate", None, None)
+    monkeypatch.setattr(in_process, "measure_candidate", measure)
+    fresh = in_process.LocalMeasure("cpu", "estimate", None, None)
     if raised is None:
         assert fresh(None, None, tmp_path, tmp_path) == "record"
     else:
@@ -183,9 +183,9 @@ def test_measuring_takes_no_longer_than_what_is_left_of_the_trial(tmp_path, monk
         clock[0] += timeout_s
         raise MeasureTimeout(f"measuring took longer than {timeout_s:g} s")
 
-    monkeypatch.setattr(in_process, "measure_fresh", measure)
+    monkeypatch.setattr(in_process, "measure_candidate", measure)
     with time_limit(5.0, Waits()), pytest.raises(TimeLimitError, match="longer than 5 s"):
-        in_process.FreshMeasure("cpu", "estimate", None, None)(None, None, tmp_path, tmp_path)
+        in_process.LocalMeasure("cpu", "estimate", None, None)(None, None, tmp_path, tmp_path)
 
 
 def test_devices_by_name_are_this_machines():

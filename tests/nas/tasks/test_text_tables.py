@@ -235,14 +235,14 @@ def test_what_is_unusual_is_a_warning(tmp_path, capsys):
     found = check(capsys, write_task(tmp_path / "t.yaml", **options, sequence_length=4), 0)
     said = "\n".join(found["warnings"])
     for line in (
-        "leak: 3 of 43 validation samples stand in train as well",
+        "leak: 3 of 43 validation samples are in train as well",
         "dev.csv:42 is ",
-        "samples stand in validation as well",
-        "2 of 302 train samples repeat one before them",
-        "1 samples stand somewhere with two labels",
-        "rare: of train samples 'odd' has 1",
-        "rare: of validation samples 'odd' has 0",
-        "few: 43 validation samples measure a quality of 90% to ± 4.6% only",
+        "samples are in validation as well",
+        "repeat: 2 of 302 train samples repeat another",
+        "contradictory: 1 samples have two labels",
+        "rare: too few train samples of 'odd' (1)",
+        "rare: too few validation samples of 'odd' (0)",
+        "few: with 43 validation samples a quality of 90% has a standard error of 4.6%",
         "cut: ",
     ):
         assert line in said, said

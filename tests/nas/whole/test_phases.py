@@ -115,7 +115,7 @@ def test_the_card_has_a_row_for_each(tmp_path):
     done = Verification(0, 0, 1, 1, 0, 1, 1, searched, (other,))
     text = render_readme(make_card(run, record, done))
     assert "| joules per generated token |" in text
-    assert "| joules per prefill token | | 3e-07 [2.94e-07, 3.06e-07] |" in text
+    assert "| joules per prefill token | | 300 nJ [294 nJ, 306 nJ] |" in text
     plain = render_readme(make_card(run, record, replace(done, other_phases=())))
     assert "prefill" not in plain and "\n\n\nJoules:" not in plain
 
