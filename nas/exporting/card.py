@@ -249,8 +249,8 @@ def _front_matter(card: Card, verified: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _interval(reading: Mapping[str, Any]) -> str:
-    figures = (reading[key] for key in ("energy_j", "low_j", "high_j"))
-    return format_interval(Estimate(*figures, reading["source"]))
+    energy_j, low_j, high_j = (reading[key] for key in ("energy_j", "low_j", "high_j"))
+    return format_interval(Estimate(energy_j, low_j, high_j, reading["source"]))
 
 
 def _board(reading: Mapping[str, Any]) -> str:
