@@ -25,7 +25,7 @@ from experiments import recipes
 from experiments.benchmarks.formula import formula_joules
 from nas.records.config import SearchConfig
 from nas.tasks.registry import get_task
-from nas.training.fit import Look, Watch, fit
+from nas.training.fit import Look, Setting, Watch, fit
 from search_spaces.architecture import Architecture
 from search_spaces.space.sampling import sample
 
@@ -59,10 +59,8 @@ def record(config: SearchConfig, architecture: Architecture) -> Curve:
     started = time.process_time()
     fitted = fit(
         architecture,
-        workload,
-        task,
+        Setting(task, workload, seed=config.seed),
         config.training,
-        seed=config.seed,
         watch=Watch(range(1, config.training.epochs), looks.append),
     )
     train_s = time.process_time() - started

@@ -29,7 +29,7 @@ from nas.records.front_member import member_of
 from nas.store.run import Run
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
-from nas.training.fit import fit
+from nas.training.fit import Setting, fit
 from predictors.measurement.compare import Comparison, compare
 from predictors.measurement.protocol import get_protocol
 from search_spaces.architecture import Architecture, Compression, LayerSpec
@@ -63,12 +63,8 @@ def accuracies(
     for seed in range(1, seeds + 1):
         fitted = fit(
             architecture,
-            run.workload,
-            task,
+            Setting(task, run.workload, seed=seed, device=config.device, teacher=teacher),
             config.training,
-            seed=seed,
-            device=config.device,
-            teacher=teacher,
         )
         call = run_eagerly(compress(fitted.model, architecture)).call
         test = evaluate(call, task.split("test"), batch_size=128, device=config.device)
@@ -79,8 +75,8 @@ def accuracies(
 
 def verdict(accuracy: Difference, joules: Comparison) -> str:
     """Which of both dominates, by 95% intervals for joules and by the mean for accuracy."""
-    if joules.high >= 1:
-        return "no cheaper" if joules.low <= 1 else "dearer"
+    if joules.ratio.high >= 1:
+        return "no cheaper" if joules.ratio.low <= 1 else "dearer"
     if accuracy.mean >= 0:
         return "the member dominates"
     if accuracy.mean + accuracy.half_width < 0:
@@ -154,9 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows[-1] |= {
             "on_validation": validation_apart.points(),
             "on_test": test_apart.points(),
-            "ratio": joules.ratio,
-            "low": joules.low,
-            "high": joules.high,
+            "ratio": joules.ratio.mean,
+            "low": joules.ratio.low,
+            "high": joules.ratio.high,
             "verdict": verdict(validation_apart, joules),
         }
         print(f"trial {member.trial}: {rows[-1]['verdict']}", file=sys.stderr)

@@ -8,7 +8,7 @@ from nas.tasks.base import Split
 from nas.tasks.registry import get_task
 from nas.training.config import TrainingConfig
 from nas.training.evaluate import evaluate
-from nas.training.loop import train
+from nas.training.loop import LoopOptions, train
 from search_spaces.architecture import (
     Architecture,
     AttentionSpec,
@@ -37,7 +37,7 @@ def digits_accuracies(device: str) -> dict[str, tuple[float, float | None]]:
     workload = task.workload(64)
     reference = _architecture()
     teacher = build(reference, workload, generator_seed=0)
-    train(teacher, split, _TRAINING, seed=0, device=device)
+    train(teacher, split, _TRAINING, seed=0, options=LoopOptions(device=device))
 
     def points(model: Transformer, architecture: Architecture) -> float:
         found = evaluate(
@@ -68,7 +68,7 @@ def _tuned(
     student: Transformer, architecture: Architecture, split: Split, device: str
 ) -> Transformer:
     masks = Masks.of(student, architecture)
-    train(student, split, _TUNING, seed=1, device=device, hold=masks.apply_)
+    train(student, split, _TUNING, seed=1, hold=masks.apply_, options=LoopOptions(device=device))
     return student
 
 

@@ -28,7 +28,7 @@ from experiments.results.table import Table
 from nas.tasks.registry import get_task
 from nas.training.config import DistillConfig, RecoveryConfig, TrainingConfig
 from nas.training.distill import tabulate, teacher_recipe
-from nas.training.fit import TrainedTeacher, fit
+from nas.training.fit import Setting, TrainedTeacher, fit
 from nas.training.loop import train
 from search_spaces.architecture import Architecture, AttentionSpec, Compression
 from search_spaces.models.build import build
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for seed in range(1, seeds + 1):
             for way, (recipe, taught) in ways.items():
                 started = time.process_time()
-                fitted = fit(found, workload, task, recipe, seed=seed, teacher=taught)
+                fitted = fit(found, Setting(task, workload, seed=seed, teacher=taught), recipe)
                 spent = time.process_time() - started
                 assert (fitted.start == "teacher") == way.startswith("inherited")
                 results[way].append((*accuracies(fitted.model, task), spent))

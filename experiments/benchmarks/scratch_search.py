@@ -25,7 +25,7 @@ from nas.store.storage import StudyStore
 from nas.tasks.base import Task
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
-from nas.training.fit import fit
+from nas.training.fit import Setting, fit
 from search_spaces.architecture import Architecture
 from search_spaces.compression.apply import compress, run_eagerly
 from search_spaces.space import SearchSpace
@@ -95,7 +95,9 @@ class Trainings:
         task, batch_size = self._task, self._config.batch_size
         started = time.process_time()
         fitted = fit(
-            architecture, task.workload(batch_size), task, self._config.training, seed=seed
+            architecture,
+            Setting(task, task.workload(batch_size), seed=seed),
+            self._config.training,
         )
         train_s = time.process_time() - started
         runner = run_eagerly(compress(fitted.model, architecture)).call

@@ -146,7 +146,7 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
         volumes=tuple(v for v, _ in volumes),
         test_volumes=tuple(v for _, v in volumes),
         inherited_volume=inherited,
-        tau=None if fidelity is None else fidelity.tau,
+        tau=None if fidelity is None else fidelity.tau.mean,
     )
 
 

@@ -167,7 +167,7 @@ def _row(name: str, ours: Sequence[float], own: Sequence[float]) -> dict[str, An
     row: dict[str, Any] = {"by": name, "n": len(own)}
     if found is None:
         return row | {"tau": None, "low": None, "high": None}
-    return row | {"tau": found.tau, "low": found.low, "high": found.high}
+    return row | {"tau": found.tau.mean, "low": found.tau.low, "high": found.tau.high}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

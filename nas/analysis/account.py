@@ -86,9 +86,10 @@ def render_fidelity(summary: SearchSummary) -> str:
             f"rank fidelity: not known from {summary.finalists} finalists; inherited qualities "
             f"may rank badly, and nas search --evaluator scratch does not depend on them"
         )
+    tau = fidelity.tau
     text = (
-        f"rank fidelity: Kendall tau {fidelity.tau:.2f} (95% interval {fidelity.low:.2f} to "
-        f"{fidelity.high:.2f}) between inherited and final qualities of {fidelity.n} finalists"
+        f"rank fidelity: Kendall tau {tau.mean:.2f} (95% interval {tau.low:.2f} to "
+        f"{tau.high:.2f}) between inherited and final qualities of {fidelity.n} finalists"
     )
     if fidelity.is_poor:
         text += (

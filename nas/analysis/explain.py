@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nas.core.estimate import Estimate, Score
 from nas.pareto.dominance import as_losses
 from nas.pareto.queries import chances
 from nas.records.front_member import figures_of
@@ -70,13 +71,14 @@ class Broken:
 class Explanation:
     """The place of one trial, with its figures and dominators.
 
-    ``reason`` is recorded by the search for trials that did not complete. The gate predicted
-    joules before training, with an interval at ``confidence``; ``inside`` is true if the interval
-    contains the measured joules. ``front_probability`` is P(Pareto) (``nas.pareto.uncertainty``).
-    A quality above ``needed_quality``, or joules below ``needed_energy_j``, would put the trial on
-    the front with its other figures unchanged; both are ``None`` for a trial on the front, or with
-    further objectives. Energies are joules per ``unit``. ``flags`` name problems of the
-    measurement, and ``limits`` describes those of the board.
+    ``reason`` is recorded by the search for trials that did not complete. ``prediction`` is of
+    the joules before training, with an interval at ``confidence``; ``inside`` is true if the
+    interval contains the measured joules. ``front_probability`` is P(Pareto)
+    (``nas.pareto.uncertainty``). A quality above ``needed_quality``, or joules below
+    ``needed_energy_j``, would put the trial on the front with its other figures unchanged; both
+    are ``None`` for a trial on the front, or with further objectives. Energies are joules per
+    ``unit``. ``flags`` name problems of the measurement, and ``limits`` describes those of the
+    board.
     Dominators on the front come first, in ascending order of joules.
     """
 
@@ -85,17 +87,12 @@ class Explanation:
     why: Why
     reason: str | None
     architecture_text: str
-    quality: float | None
-    quality_se: float | None
-    energy_j: float | None
-    energy_low_j: float | None
-    energy_high_j: float | None
+    quality: Score | None
+    energy: Estimate | None
     joules: str
     is_estimate: bool
     unit: str
-    predicted_energy_j: float | None
-    predicted_low_j: float | None
-    predicted_high_j: float | None
+    prediction: Estimate | None
     confidence: float
     inside: bool | None
     audit: bool
@@ -133,7 +130,7 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
     on_front = {r.number for r in goals.front(records)}
     rivals.sort(key=lambda r: (r.number not in on_front, r.objectives[1], r.number))
     broken = _broken(goals, record) if is_judged else ()
-    reading, energy_j, prediction = record.reading, record.energy_j, record.prediction
+    reading = record.reading
     probability = None
     if is_judged and not broken:
         members = [figures_of(r) for r in kept]
@@ -146,17 +143,12 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
         why=_why(record, is_judged, bool(broken), bool(rivals)),
         reason=record.reason,
         architecture_text=describe_on(record.architecture, run.config.measured_device),
-        quality=record.quality,
-        quality_se=record.quality_se,
-        energy_j=energy_j,
-        energy_low_j=None if reading is None else reading.low_j,
-        energy_high_j=None if reading is None else reading.high_j,
+        quality=None if record.outcome is None else record.outcome.quality,
+        energy=record.energy,
         joules=record.joules if reading is None else "measured",
         is_estimate=reading is None or reading.is_estimate,
         unit=run.unit,
-        predicted_energy_j=None if prediction is None else prediction.mean,
-        predicted_low_j=None if prediction is None else prediction.low,
-        predicted_high_j=None if prediction is None else prediction.high,
+        prediction=record.prediction,
         confidence=run.config.gate.confidence,
         inside=_inside(record),
         audit=record.audit,

@@ -106,5 +106,5 @@ def _quality(member: FrontMember) -> str:
 
 
 def _energy(member: FrontMember) -> str:
-    text = format_interval(member.energy_j, member.energy_low_j, member.energy_high_j)
+    text = format_interval(member.energy)
     return f"{text}{' (predicted)' if member.joules == 'predicted' else ''}"

@@ -14,17 +14,13 @@ class Predicted:
     """One trial's joules per sample: predicted with an interval, and measured with its own."""
 
     trial: int
-    predicted_j: float
-    low_j: float
-    high_j: float
-    measured_j: float
-    measured_low_j: float
-    measured_high_j: float
+    predicted: Estimate
+    measured: Estimate
 
     @property
     def inside(self) -> bool:
         """Whether the measured joules lie in the predicted interval."""
-        return self.low_j <= self.measured_j <= self.high_j
+        return self.measured.mean in self.predicted
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +34,13 @@ class Coverage:
 
 def predictions_of(records: Sequence[Trial]) -> list[Predicted]:
     """Return each trial that was predicted and measured, except finalists, counted already."""
-    found = []
-    for r in records:
-        reading, predicted = r.reading, r.prediction
-        if reading is None or predicted is None or r.finalist_of is not None:
-            continue
-        found.append(
-            Predicted(
-                *(r.number, predicted.mean, predicted.low, predicted.high),
-                *(reading.energy_j, reading.low_j, reading.high_j),
-            )
-        )
-    return found
+    return [
+        Predicted(record.number, record.prediction, record.reading.estimate)
+        for record in records
+        if record.reading is not None
+        and record.prediction is not None
+        and record.finalist_of is None
+    ]
 
 
 def coverage_of(predictions: Sequence[Predicted]) -> Coverage | None:

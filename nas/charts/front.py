@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nas.charts.axis import joule_axis, quality_axis, quality_range
 from nas.charts.chart import Chart, Line, Mark, Series, decades, mark
+from nas.core.estimate import Estimate
 from nas.records.trial import Trial, judged
 from nas.store.run import Run
 
@@ -14,8 +15,8 @@ from nas.store.run import Run
 _MOST_DROPPED = 2000
 
 
-def energy_range(record: Trial) -> tuple[float, float, float]:
-    """Return a trial's joules, or the prediction of a dropped one, as (low, value, high).
+def shown_energy(record: Trial) -> Estimate:
+    """Return a trial's joules, or the prediction of a dropped one.
 
     Raises:
         ValueError: the trial has neither.
@@ -23,7 +24,7 @@ def energy_range(record: Trial) -> tuple[float, float, float]:
     energy = record.energy or record.prediction
     if energy is None:
         raise ValueError(f"trial {record.number} has no joules")
-    return energy.low, energy.mean, energy.high
+    return energy
 
 
 def front_chart(run: Run, meter_label: str) -> Chart:
@@ -42,14 +43,14 @@ def front_chart(run: Run, meter_label: str) -> Chart:
     at_predicted = [r.prediction.mean for r in dropped if r.prediction is not None]
     x = joule_axis(
         f"joules per {run.unit} ({meter_label}, 95% interval)",
-        [*map(energy_range, trials), *((j, j, j) for j in at_predicted)],
+        [*(shown_energy(r).range for r in trials), *((j, j, j) for j in at_predicted)],
     )
     y = quality_axis(
         f"validation {metric.name} (± s.e.)", metric, *map(list, zip(*qualities, strict=True))
     )
     marks = {
         r.number: mark(
-            (x, y), decades(*energy_range(r)), quality_range(metric, *quality), r.number
+            (x, y), decades(*shown_energy(r).range), quality_range(metric, *quality), r.number
         )
         for r, quality in zip(trials, qualities, strict=True)
     }

@@ -20,8 +20,8 @@ def predictions_chart(
     coverage = coverage_of(predictions)
     if coverage is None:
         raise ValueError("the plot must have a trial that was predicted and measured, got none")
-    measured = [(p.measured_low_j, p.measured_j, p.measured_high_j) for p in predictions]
-    predicted = [(p.low_j, p.predicted_j, p.high_j) for p in predictions]
+    measured = [p.measured.range for p in predictions]
+    predicted = [p.predicted.range for p in predictions]
     x = joule_axis(f"measured, per {unit} ({meter_label})", measured)
     label = f"predicted before training ({confidence:.0%} interval)"
     y = joule_axis(label, [*measured, *predicted], vertical=True)

@@ -36,6 +36,11 @@ class Estimate:
                 f"low <= mean <= high must hold, got {self.low!r}, {self.mean!r}, {self.high!r}"
             )
 
+    @property
+    def range(self) -> tuple[float, float, float]:
+        """Lower bound, mean and upper bound, as axes take them."""
+        return self.low, self.mean, self.high
+
     def __contains__(self, value: float) -> bool:
         """Whether ``value`` lies in the interval."""
         return self.low <= value <= self.high

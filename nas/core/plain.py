@@ -41,7 +41,8 @@ def plain(value: Any) -> Any:
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
-    return value
+    # A scalar of numpy; json does not write all of them.
+    return value.item() if hasattr(value, "item") else value
 
 
 @lru_cache(maxsize=256)

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 
+from nas.core.estimate import Estimate
+
 # A number in the base unit, or a text with its unit.
 Quantity = float | str
 
@@ -115,12 +117,10 @@ def meter_label(meter: str, *, is_estimate: bool) -> str:
     return meter if not is_estimate or meter == "estimate" else f"{meter}, estimate"
 
 
-def format_interval(energy_j: float, low_j: float | None, high_j: float | None) -> str:
+def format_interval(energy_j: Estimate) -> str:
     """Joules with their interval, such as ``1.25 mJ [1.2 mJ, 1.3 mJ]``."""
-    text = format_joules(energy_j)
-    if low_j is None or high_j is None:
-        return text
-    return f"{text} [{format_joules(low_j)}, {format_joules(high_j)}]"
+    low, mean, high = map(format_joules, energy_j.range)
+    return f"{mean} [{low}, {high}]"
 
 
 def format_grams(grams: float) -> str:

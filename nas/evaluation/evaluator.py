@@ -93,7 +93,7 @@ class TrainingEvaluator:
         from nas.tasks.registry import get_task
         from nas.training.checkpoint import CheckpointManager
         from nas.training.evaluate import evaluate
-        from nas.training.fit import Watch, fit
+        from nas.training.fit import Setting, Watch, fit
         from nas.training.objectives import objective_of
         from nas.training.weights import save_weights
         from predictors.measurement.accounting import EnergySpan
@@ -127,18 +127,14 @@ class TrainingEvaluator:
             if self.teacher is not None:
                 with lock.shared():
                     teacher = load_teacher(self.teacher, config.task, config.device)
+            guard = partial(checked_step, lock)
             fitted = fit(
                 architecture,
-                workload,
-                task,
+                Setting(task, workload, seed, config.device, teacher, guard),
                 config.training,
-                seed=seed,
-                device=config.device,
-                teacher=teacher,
                 initial=initial,
                 watch=Watch(rungs, watcher.look),
                 checkpoints=checkpoints,
-                step_guard=partial(checked_step, lock),
             )
             if fitted.validation.scores is not None:
                 save_scores(folder, fitted.validation.scores)

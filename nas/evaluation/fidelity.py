@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
+from nas.core.estimate import Estimate
 from nas.records.trial import Trial
 
 # Below this a search by inherited qualities is advised against.
@@ -22,9 +23,7 @@ _RESAMPLES = 500
 class Fidelity:
     """Kendall's tau-b of ``n`` pairs of qualities, with its bootstrap 95% interval."""
 
-    tau: float
-    low: float
-    high: float
+    tau: Estimate
     n: int
 
     @classmethod
@@ -37,12 +36,13 @@ class Fidelity:
         rng = np.random.default_rng(0)
         drawn = (_tau(pairs[rng.integers(len(pairs), size=len(pairs))]) for _ in range(_RESAMPLES))
         low, high = np.quantile([t for t in drawn if t is not None], [0.025, 0.975])
-        return cls(tau, float(low), float(high), len(pairs))
+        interval = Estimate(tau, min(tau, float(low)), max(tau, float(high)), "bootstrap")
+        return cls(interval, len(pairs))
 
     @property
     def is_poor(self) -> bool:
         """Whether the search should have trained its candidates from scratch."""
-        return self.tau < LEAST_TAU
+        return self.tau.mean < LEAST_TAU
 
 
 def fidelity_of(records: Sequence[Trial]) -> Fidelity | None:

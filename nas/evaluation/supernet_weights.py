@@ -52,6 +52,7 @@ def prepare_supernet(config: EvaluationConfig, folder: Place, lock_folder: Path 
 
     from nas.tasks.registry import get_task
     from nas.training.checkpoint import CheckpointManager
+    from nas.training.loop import LoopOptions
     from nas.training.objectives import objective_of
     from nas.training.supernet_loop import train_supernet
     from nas.training.weights import save_weights
@@ -93,10 +94,9 @@ def prepare_supernet(config: EvaluationConfig, folder: Place, lock_folder: Path 
             recipe,
             seed=config.seed,
             objective=objective_of(task, workload),
-            device=config.device,
-            on_epoch=keep_progress,
-            checkpoints=CheckpointManager(folder / _LOOP),
-            step_guard=lock.shared,
+            options=LoopOptions(
+                config.device, lock.shared, CheckpointManager(folder / _LOOP), keep_progress
+            ),
         )
         save_weights(supernet, folder / _WEIGHTS)
         with lock.shared():

@@ -129,7 +129,7 @@ def _trained(config: EvaluationConfig, folder: Place, lock: Any) -> TeacherRecor
     from nas.tasks.registry import get_task
     from nas.training.distill import teacher_recipe
     from nas.training.evaluate import evaluate
-    from nas.training.loop import train
+    from nas.training.loop import LoopOptions, train
     from nas.training.objectives import objective_of
     from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
     from predictors.measurement.accounting import EnergySpan
@@ -155,11 +155,13 @@ def _trained(config: EvaluationConfig, folder: Place, lock: Any) -> TeacherRecor
                 recipe,
                 seed=config.seed,
                 objective=objective,
-                device=config.device,
-                on_epoch=lambda epoch, _: write_json(
-                    folder / _PROGRESS, {"epoch": epoch, "epochs": recipe.epochs}
+                options=LoopOptions(
+                    config.device,
+                    lock.shared,
+                    on_epoch=lambda epoch, _: write_json(
+                        folder / _PROGRESS, {"epoch": epoch, "epochs": recipe.epochs}
+                    ),
                 ),
-                step_guard=lock.shared,
             )
         else:
             network = check_artifact(Path(config.teacher), workload)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from nas.core.estimate import Estimate
 from nas.core.markdown import code, comment, plain
 from nas.core.plain import to_plain
 from nas.core.units import format_interval
@@ -248,7 +249,8 @@ def _front_matter(card: Card, verified: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _interval(reading: Mapping[str, Any]) -> str:
-    return format_interval(reading["energy_j"], reading["low_j"], reading["high_j"])
+    energy_j, low_j, high_j = (reading[key] for key in ("energy_j", "low_j", "high_j"))
+    return format_interval(Estimate(energy_j, low_j, high_j, reading["source"]))
 
 
 def _board(reading: Mapping[str, Any]) -> str:

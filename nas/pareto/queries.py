@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.core.estimate import Estimate
 from nas.core.units import Quantity, format_joules, parse_joules
 from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.spread import spread
@@ -89,6 +90,11 @@ class FrontMember:
     flags: tuple[str, ...] = ()
     limits: str = ""
     power_limit_w: float | None = None
+
+    @property
+    def energy(self) -> Estimate:
+        """Joules per ``unit`` with their interval."""
+        return Estimate(self.energy_j, self.energy_low_j, self.energy_high_j, self.source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from nas.analysis.summary import SearchSummary, summarise
 from nas.charts.architecture import architecture_chart
 from nas.charts.axis import position
 from nas.charts.chart import Axis, Chart, Series, box
-from nas.charts.front import energy_range
+from nas.charts.front import shown_energy
 from nas.charts.of_run import charts_of, is_estimate
 from nas.charts.progress import fidelity_chart
 from nas.core.units import (
@@ -144,7 +144,7 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
     what, quality = describe_on(record.architecture, device), record.quality or 0.0
     baseline = " (baseline)" if record.baseline else ""
     place = "dominated" if member is None else "on the front"
-    low_j, energy_j, high_j = energy_range(record)
+    energy = shown_energy(record)
     quality_at = position(metric, quality)
     reading = record.reading
     kind = (
@@ -160,7 +160,7 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
             _text(record.test_quality, "{} (never used to choose)", metric.text),
         ),
         ("inherited", _text(record.inherited_quality, "{}", metric.text)),
-        (f"joules ({kind})", f"{format_interval(energy_j, low_j, high_j)} per {run.unit}"),
+        (f"joules ({kind})", f"{format_interval(energy)} per {run.unit}"),
     ]
     if reading is not None:
         flags = reading.caveat_texts
@@ -171,8 +171,7 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
         ]
     predicted = record.prediction
     if predicted is not None:
-        interval = format_interval(predicted.mean, predicted.low, predicted.high)
-        card.append(("predicted", interval))
+        card.append(("predicted", format_interval(predicted)))
     spent = (record.train_energy_j, record.measure_energy_j)
     if spent[0] is not None:
         training, measuring = (format_joules(j or 0.0) for j in spent)
@@ -190,11 +189,11 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
     return {
         "trial": record.number,
         "on_front": member is not None,
-        "energy_j": energy_j,
-        "energy": format_joules(energy_j),
+        "energy_j": energy.mean,
+        "energy": format_joules(energy.mean),
         "quality_at": quality_at if math.isfinite(quality_at) else None,
         "label": f"trial {record.number}{baseline}, {place}: {metric.text(quality)} at "
-        f"{format_joules(energy_j)} per {run.unit}, {what}",
+        f"{format_joules(energy.mean)} per {run.unit}, {what}",
         "title": f"trial {record.number}{baseline}: {what}",
         "card": [(name, value) for name, value in card if value is not None],
         "chart": chart.to_dict(),

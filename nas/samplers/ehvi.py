@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,8 +18,8 @@ from optuna.trial import FrozenTrial
 from nas.samplers.columns import Columns
 from nas.samplers.evaluated import Evaluated
 from nas.samplers.features import RowMap
-from nas.samplers.history import History, Variances
-from nas.samplers.objectives import Objective
+from nas.samplers.history import History
+from nas.samplers.objectives import Objective, ObjectiveOptions
 from nas.samplers.prior import PriorTrial, prior_rows
 from nas.samplers.proposer import Effort, Exhausted, Proposer
 
@@ -30,6 +31,25 @@ NamedRowFilter = Callable[[Sequence[str], Array], NDArray[np.bool_]]
 Partial = Callable[[Sequence[FrozenTrial], Sequence[FrozenTrial]], Sequence[PriorTrial]]
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RowMaps:
+    """What is known of a space beforehand, as functions of the parameters' names and rows.
+
+    Args:
+        features: Computes further columns for the models, ``(N, F)``.
+        canonical: Maps equivalent rows to one form, ``(N, P)``, with NaN for parameters without
+            effect; without it, conditions are inferred from the trials. Two rows of one form are
+            never both proposed.
+        allowed: Which rows may be proposed, ``(N,)`` booleans, if that is known without
+            evaluating them; all by default. Unlike a constraint of the study it is exact.
+    """
+
+    features: NamedRowMap | None = None
+    canonical: NamedRowMap | None = None
+    allowed: NamedRowFilter | None = None
+
 
 # Proposals made from one fit: one while trials are few, later a share of their number, and more
 # while so many are running that one result changes little.
@@ -64,14 +84,9 @@ class EhviSampler(BaseSampler):
         seed: int | None = None,
         n_startup_trials: int = 6,
         corners: bool = True,
-        reference_point: Sequence[float] | None = None,
-        log: Sequence[bool] | None = None,
-        best_possible: Sequence[float | None] | None = None,
-        variances: Variances | None = None,
-        features: NamedRowMap | None = None,
-        canonical: NamedRowMap | None = None,
-        allowed: NamedRowFilter | None = None,
-        effort: Effort | None = None,
+        objectives: ObjectiveOptions = ObjectiveOptions(),  # noqa: B008
+        row_maps: RowMaps = RowMaps(),  # noqa: B008
+        effort: Effort = Effort(),  # noqa: B008
         prior_trials: Sequence[PriorTrial] = (),
         partial_trials: Partial | None = None,
     ) -> None:
@@ -83,19 +98,8 @@ class EhviSampler(BaseSampler):
                 ones count if all their objectives are known.
             corners: Whether the first two trials have every ordered parameter at its least, and
                 at its greatest: if values are sizes, the ends of the front.
-            reference_point: Reference point of the hypervolume in the study's units; by default a
-                tenth of the front's extent beyond its worst values.
-            log: For each objective, whether hypervolume is computed with its logarithm.
-            best_possible: For each objective, a bound that no value can pass (1 for a quality),
-                or ``None``.
-            variances: Returns the variance of each value of a complete trial; without it noise is
-                estimated from the values.
-            features: Computes further columns for the models, ``(N, F)``.
-            canonical: Maps equivalent rows to one form, ``(N, P)``, with NaN for parameters
-                without effect; without it, conditions are inferred from the trials. Two rows of
-                one form are never both proposed.
-            allowed: Which rows may be proposed, ``(N,)`` booleans, if that is known without
-                evaluating them; all by default. Unlike a constraint of the study it is exact.
+            objectives: How the study's values count.
+            row_maps: What is known of the space beforehand.
             effort: Effort of the search for candidates.
             prior_trials: Trials from before the study. Those with other parameters or with values
                 outside the space are left out.
@@ -111,15 +115,12 @@ class EhviSampler(BaseSampler):
             raise ValueError(f"n_startup_trials must be >= 2, got {n_startup_trials}")
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._n_startup, self._corners = n_startup_trials, corners
-        self._reference_point = reference_point
-        self._log, self._best = log, best_possible
-        self._features, self._canonical, self._allowed = features, canonical, allowed
-        self._effort = effort or Effort()
+        self._options, self._row_maps, self._effort = objectives, row_maps, effort
         self._prior_trials = tuple(prior_trials)
         self._partial = partial_trials
         self._prior: Evaluated | None = None
         self._independent = RandomSampler(seed=self._seed)
-        self._history = History(variances)
+        self._history = History(objectives.variances)
         self._objectives: list[Objective] = []
         self._columns: Columns | None = None
         self._proposer: Proposer | None = None
@@ -212,41 +213,24 @@ class EhviSampler(BaseSampler):
         return self._columns, self._proposer
 
     def _proposer_of(self, study: Study, columns: Columns) -> Proposer:
-        n = len(study.directions)
-        lists: dict[str, Sequence[object] | None] = {
-            "log": self._log,
-            "best_possible": self._best,
-            "reference_point": self._reference_point,
-        }
-        for name, values in lists.items():
-            if values is not None and len(values) != n:
-                raise ValueError(
-                    f"{name} must have {n} values, one for each objective, got {values}"
-                )
-        self._objectives = [
-            Objective(
-                direction == StudyDirection.MAXIMIZE,
-                None if self._best is None else self._best[index],
-                self._log is not None and bool(self._log[index]),
-            )
-            for index, direction in enumerate(study.directions)
-        ]
+        maximize = [direction == StudyDirection.MAXIMIZE for direction in study.directions]
+        self._objectives = self._options.objectives(maximize)
         reference = None
-        if self._reference_point is not None:
-            reference = self._losses(np.array([self._reference_point], dtype=float))[0]
-        names = [column.name for column in columns.parameters.columns]
+        if self._options.reference_point is not None:
+            reference = self._losses(np.array([self._options.reference_point], dtype=float))[0]
+        maps, names = self._row_maps, [column.name for column in columns.parameters.columns]
 
         def bound(rows: NamedRowMap | None) -> RowMap | None:
             return None if rows is None else partial(rows, names)
 
         return Proposer(
             columns.parameters,
-            n,
+            len(maximize),
             self._seed,
             reference,
-            bound(self._features),
-            bound(self._canonical),
-            None if self._allowed is None else partial(self._allowed, names),
+            bound(maps.features),
+            bound(maps.canonical),
+            None if maps.allowed is None else partial(maps.allowed, names),
             self._effort,
         )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nas.samplers.history import Variances
 
 Array = NDArray[np.float64]
 
@@ -53,3 +56,39 @@ class Objective:
         if self.best_possible is None:
             return values_N
         return (self.best_possible - values_N) * (1 if self.maximize else -1)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveOptions:
+    """How the values of a study's objectives count.
+
+    Args:
+        reference_point: Reference point of the hypervolume in the study's units; by default a
+            tenth of the front's extent beyond its worst values.
+        log: For each objective, whether hypervolume is computed with its logarithm.
+        best_possible: For each objective, a bound that no value can pass (1 for a quality), or
+            ``None``.
+        variances: Returns the variance of each value of a complete trial; without it noise is
+            estimated from the values.
+    """
+
+    reference_point: Sequence[float] | None = None
+    log: Sequence[bool] | None = None
+    best_possible: Sequence[float | None] | None = None
+    variances: Variances | None = None
+
+    def objectives(self, maximize: Sequence[bool]) -> list[Objective]:
+        """Return the conversion of each objective.
+
+        Raises:
+            ValueError: a field has not as many values as there are objectives.
+        """
+        n = len(maximize)
+        for name in ("log", "best_possible", "reference_point"):
+            values = getattr(self, name)
+            if values is not None and len(values) != n:
+                raise ValueError(
+                    f"{name} must have {n} values, one for each objective, got {values}"
+                )
+        best, log = self.best_possible or (None,) * n, self.log or (False,) * n
+        return [Objective(*each) for each in zip(maximize, best, map(bool, log), strict=True)]

@@ -189,11 +189,12 @@ class RecordsReader:
             trial.is_discarded = True
 
     def _take_record(self, trial: StoredTrial, line: Line, start: int) -> None:
-        if line["record"].get("outcome") is None:
-            self._running[trial.number] = start, line["record"]
+        record = line["record"]
+        if "outcome" in record and record["outcome"] is None:
+            self._running[trial.number] = start, record
             return
         self._running.pop(trial.number, None)
-        trial.record = self._record(trial.number, line["record"], start)
+        trial.record = self._record(trial.number, record, start)
         trial.ended_at_s = line["at"]
 
     def _record(self, number: int, data: Any, start: int) -> Trial:

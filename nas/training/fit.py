@@ -14,10 +14,9 @@ Only the training split trains or calibrates; this module never reads the test s
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +26,7 @@ from nas.training.checkpoint import CheckpointManager
 from nas.training.config import Qat, Start, TrainingConfig
 from nas.training.distill import Teacher
 from nas.training.evaluate import Quality, evaluate
-from nas.training.loop import train
+from nas.training.loop import Guard, LoopOptions, train
 from nas.training.objective import Objective
 from nas.training.objectives import objective_of
 from search_spaces.architecture import Architecture, Compression
@@ -39,8 +38,6 @@ from search_spaces.compression.sparsity import Masks
 from search_spaces.models.build import build, build_network
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import Workload
-
-Guard = Callable[[], AbstractContextManager[object]]
 
 # Training samples from which the importance of heads and channels is estimated.
 _IMPORTANCE_SAMPLES = 512
@@ -93,34 +90,44 @@ class Fitted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Setting:
-    """What every training and evaluation of one candidate has in common."""
+class Setting:
+    """What all trainings and evaluations of one candidate have in common."""
 
-    workload: Workload
     task: Task
+    workload: Workload
     seed: int
-    device: str
-    teacher: TrainedTeacher | None
-    step_guard: Guard
+    device: str = "cpu"
+    teacher: TrainedTeacher | None = None
+    step_guard: Guard = nullcontext
 
     @property
     def objective(self) -> Objective:
+        """What is trained for and how it is judged."""
         return objective_of(self.task, self.workload)
 
-    def train(self, model: nn.Module, config: TrainingConfig, **hooks: Any) -> None:
+    def train(
+        self,
+        model: nn.Module,
+        config: TrainingConfig,
+        *,
+        hold: Callable[[], None] | None = None,
+        on_epoch: Callable[[int, float], None] | None = None,
+        checkpoints: CheckpointManager | None = None,
+    ) -> None:
+        """Train ``model`` in place; see ``nas.training.loop.train``."""
         train(
             model,
             self.task.split("train"),
             config,
             seed=self.seed,
             objective=self.objective,
-            device=self.device,
             teacher=None if self.teacher is None else self.teacher.outputs,
-            step_guard=self.step_guard,
-            **hooks,
+            hold=hold,
+            options=LoopOptions(self.device, self.step_guard, checkpoints, on_epoch),
         )
 
     def quality(self, network: nn.Module) -> Quality:
+        """Evaluate ``network`` on the validation split."""
         with self.step_guard():
             # Op by op: a few batches would never pay for compiling, which measuring needs.
             return evaluate(
@@ -134,19 +141,14 @@ class _Setting:
 
 def fit(
     architecture: Architecture,
-    workload: Workload,
-    task: Task,
+    setting: Setting,
     config: TrainingConfig,
     *,
-    seed: int,
-    device: str = "cpu",
-    teacher: TrainedTeacher | None = None,
     initial: nn.Module | None = None,
     watch: Watch | None = None,
     checkpoints: CheckpointManager | None = None,
-    step_guard: Guard = nullcontext,
 ) -> Fitted:
-    """Train ``architecture`` on the training split of ``task``; see the module's description.
+    """Train ``architecture`` on the training split of the task; see the module's description.
 
     Training that starts from ``initial``, which is modified in place, takes
     ``RecoveryConfig.inherit_share`` of the epochs. ``watch`` and ``checkpoints`` apply to step 1,
@@ -154,16 +156,15 @@ def fit(
 
     Raises:
         ValueError: a block's compression has no kernel, or only one of ``config.distill`` and
-            ``teacher`` is set.
+            ``setting.teacher`` is set.
         DivergedError: a training loss is not finite.
     """
-    setting = _Setting(workload, task, seed, device, teacher, step_guard)
     start: Start
-    with step_guard():
+    with setting.step_guard():
         model, start = (
             _start(architecture, config, setting)
             if initial is None
-            else (initial.to(device), "supernet")
+            else (initial.to(setting.device), "supernet")
         )
         # A shape without a kernel must fail before training, not after.
         compress(model, architecture)
@@ -176,30 +177,18 @@ def fit(
             watch.report(Look(epoch, own.epochs, start, quality))
 
     setting.train(model, own, on_epoch=look, checkpoints=checkpoints)
-    return replace(_recover(model, architecture, config, setting), start=start)
+    return replace(recover(model, architecture, setting, config), start=start)
 
 
 def recover(
-    model: nn.Module,
-    architecture: Architecture,
-    workload: Workload,
-    task: Task,
-    config: TrainingConfig,
-    *,
-    seed: int,
+    model: nn.Module, architecture: Architecture, setting: Setting, config: TrainingConfig
 ) -> Fitted:
-    """Steps 2 and 3 of the module's description, on the CPU; may modify ``model`` in place.
+    """Steps 2 and 3 of the module's description; may modify ``model`` in place.
 
     Raises:
         ValueError, DivergedError: as ``fit`` does.
     """
-    setting = _Setting(workload, task, seed, "cpu", None, nullcontext)
-    return _recover(model, architecture, config, setting)
 
-
-def _recover(
-    model: nn.Module, architecture: Architecture, config: TrainingConfig, setting: _Setting
-) -> Fitted:
     def tune(network: nn.Module, masks: Masks) -> None:
         setting.train(network, short(config, config.recovery.share), hold=masks.apply_)
 
@@ -264,7 +253,7 @@ def fits_in(teacher: Architecture, architecture: Architecture) -> bool:
 
 
 def _start(
-    architecture: Architecture, config: TrainingConfig, setting: _Setting
+    architecture: Architecture, config: TrainingConfig, setting: Setting
 ) -> tuple[nn.Module, Start]:
     teacher, device = setting.teacher, setting.device
     wanted = teacher is not None and config.recovery.inherit_share is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -24,6 +25,25 @@ class DivergedError(RuntimeError):
     """The training loss stopped being a finite number."""
 
 
+Guard = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopOptions:
+    """How a training loop runs; none of it changes the trained weights on the same ``device``.
+
+    Each step runs inside ``step_guard()``, which lets a measurement elsewhere on the device pause
+    training. With ``checkpoints`` an interrupted loop resumes and ends with the same weights as an
+    uninterrupted one. ``on_epoch`` is called with the epoch (from 1) and the mean training loss,
+    and again for the epoch of the checkpoint.
+    """
+
+    device: str = "cpu"
+    step_guard: Guard = nullcontext
+    checkpoints: CheckpointManager | None = None
+    on_epoch: Callable[[int, float], None] | None = None
+
+
 def train(
     model: nn.Module,
     split: Split,
@@ -31,28 +51,22 @@ def train(
     *,
     seed: int,
     objective: Objective | None = None,
-    device: str = "cpu",
     teacher: Teacher | None = None,
     hold: Callable[[], None] | None = None,
-    on_epoch: Callable[[int, float], None] | None = None,
-    checkpoints: CheckpointManager | None = None,
-    step_guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+    options: LoopOptions = LoopOptions(),  # noqa: B008
 ) -> nn.Module:
-    """Train ``model`` in place and return it on ``device``, in evaluation mode.
+    """Train ``model`` in place and return it on ``options.device``, in evaluation mode.
 
     ``objective`` is classification by default. ``teacher`` is required if and only if
     ``config.distill`` is set. ``hold`` is called after each step, to restore constraints on the
-    weights (zeros of a mask). ``on_epoch`` is called with the epoch (from 1) and the mean training
-    loss; within it ``model`` has the averaged weights, once there are some. With ``checkpoints``
-    an interrupted loop resumes and ends with the same weights as an uninterrupted one;
-    ``on_epoch`` is called again for the epoch of the checkpoint. Each step runs inside
-    ``step_guard()``, which lets a measurement elsewhere on the device pause training. Batches of
-    texts are cut to their longest text (``nas.training.buckets``).
+    weights (zeros of a mask). Within ``options.on_epoch`` ``model`` has the averaged weights, once
+    there are some. Batches of texts are cut to their longest text (``nas.training.buckets``).
 
     Raises:
         ValueError: only one of ``teacher`` and ``config.distill`` is set.
         DivergedError: the loss of an epoch is not finite.
     """
+    device, step_guard, checkpoints = options.device, options.step_guard, options.checkpoints
     generator = torch.Generator().manual_seed(seed)
     objective = Classification() if objective is None else objective
     with step_guard():
@@ -79,9 +93,9 @@ def train(
     state = TrainingState(_modules(model, distillation, average), optimizer, generator)
 
     def report(epoch: int, loss: float) -> None:
-        if on_epoch is not None:
+        if options.on_epoch is not None:
             with nullcontext() if average is None else average.shown():
-                on_epoch(epoch, loss)
+                options.on_epoch(epoch, loss)
 
     done = 0 if checkpoints is None else checkpoints.load(state)
     if done:

@@ -11,8 +11,6 @@ Shape legend: B batch, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -20,10 +18,10 @@ from torch import Tensor, nn
 
 from nas.tasks.base import Split
 from nas.training.augment import augment
-from nas.training.checkpoint import CheckpointManager, TrainingState
+from nas.training.checkpoint import TrainingState
 from nas.training.config import SupernetRecipe, TrainingConfig
 from nas.training.distill import soft_target_loss
-from nas.training.loop import DivergedError, go_to, parameter_groups, warmup_cosine
+from nas.training.loop import DivergedError, LoopOptions, go_to, parameter_groups, warmup_cosine
 from nas.training.members import Members
 from nas.training.objective import Classification, Objective
 from search_spaces.architecture import Architecture
@@ -42,20 +40,17 @@ def train_supernet(
     *,
     seed: int,
     objective: Objective | None = None,
-    device: str = "cpu",
-    on_epoch: Callable[[int, float], None] | None = None,
-    checkpoints: CheckpointManager | None = None,
-    step_guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+    options: LoopOptions = LoopOptions(),  # noqa: B008
 ) -> Supernet:
-    """Train ``supernet`` in place and return it on ``device``, in evaluation mode.
+    """Train ``supernet`` in place and return it on ``options.device``, in evaluation mode.
 
     ``training`` is the configuration of the search's stand-alone networks; ``recipe`` has the
-    differences. ``on_epoch`` is called with the epoch (from 1) and the mean loss of the largest
-    sub-network. See ``nas.training.loop.train`` for the rest.
+    differences. ``options.on_epoch`` is called with the mean loss of the largest sub-network.
 
     Raises:
         DivergedError: the loss of an epoch is not finite.
     """
+    device, checkpoints = options.device, options.checkpoints
     epochs = recipe.epochs(training)
     objective = Classification() if objective is None else objective
     generator = torch.Generator().manual_seed(seed)
@@ -94,7 +89,7 @@ def train_supernet(
                 else members.uniform(rng)
                 for _ in range(recipe.n_random)
             ]
-            with step_guard():
+            with options.step_guard():
                 batch, _ = augment(inputs[indices], training, generator)
                 optimizer.zero_grad(set_to_none=True)
                 taught = step % recipe.largest_each == 0
@@ -124,8 +119,8 @@ def train_supernet(
             members.learn(drawn, torch.stack(seen))
         if checkpoints is not None:
             checkpoints.save(epoch, state)
-        if on_epoch is not None:
-            on_epoch(epoch, mean_loss)
+        if options.on_epoch is not None:
+            options.on_epoch(epoch, mean_loss)
     return supernet.eval()
 
 

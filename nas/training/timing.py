@@ -9,7 +9,7 @@ import torch
 
 from nas.tasks.base import Split, Task
 from nas.training.config import TrainingConfig
-from nas.training.loop import train
+from nas.training.loop import LoopOptions, train
 from nas.training.objectives import objective_of
 from search_spaces.architecture import Architecture
 from search_spaces.models.build import build_network
@@ -45,11 +45,11 @@ def timed_step_s(
         torch.set_num_threads(1)
     try:
         network = build_network(architecture, workload)
-        objective = objective_of(task, workload)
+        objective, options = objective_of(task, workload), LoopOptions(device)
         # Warm up: the first run includes one-time costs.
-        train(network, rows, short, seed=0, objective=objective, device=device)
+        train(network, rows, short, seed=0, objective=objective, options=options)
         started = clock()
-        train(network, rows, short, seed=0, objective=objective, device=device)
+        train(network, rows, short, seed=0, objective=objective, options=options)
         if not is_cpu:
             torch.cuda.synchronize(device)
         return (clock() - started) / n_steps

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.core.estimate import Estimate
 from predictors.energy.evaluation import BASELINES, OURS, LabelledRows
 from predictors.energy.metrics import judge
 from predictors.energy.splits import LEAST_TEST, LEAST_TRAINING, SplitRefusedError
@@ -27,12 +28,8 @@ class CurvePoint:
 
     predictor: str
     n: int
-    mape: float
-    mape_low: float
-    mape_high: float
-    tau: float
-    tau_low: float
-    tau_high: float
+    mape: Estimate
+    tau: Estimate | None
 
 
 def learning_curve(
@@ -84,9 +81,9 @@ def _first_rows(architecture: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _point(name: str, n: int, values: NDArray[np.float64]) -> CurvePoint:
     low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
-    return CurvePoint(
-        name,
-        n,
-        *(float(v[0]) for v in (middle, low, high)),
-        *(float(v[1]) for v in (middle, low, high)),
+    mape, tau = (
+        None if np.isnan(m) else Estimate(float(m), float(a), float(b), "quartiles")
+        for m, a, b in zip(middle, low, high, strict=True)
     )
+    assert mape is not None
+    return CurvePoint(name, n, mape, tau)

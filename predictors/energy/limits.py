@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
+from nas.core.estimate import Estimate
 from predictors.measurement.records import EnergyRecord
 
 
@@ -16,16 +17,14 @@ class LimitsCompared:
     """Comparison of two limits by the models measured under both.
 
     ``ratio`` is the median over models of joules under the ``second`` limits over those under the
-    ``first``; ``low`` and ``high`` are the smallest and the largest ratio of a model.
+    ``first``, between the smallest and the largest ratio of a model.
     """
 
     device: str
     first: str
     second: str
     n_models: int
-    ratio: float
-    low: float
-    high: float
+    ratio: Estimate
     latency_ratio: float
 
 
@@ -49,9 +48,7 @@ def compare_limits(groups: Sequence[Sequence[EnergyRecord]]) -> list[LimitsCompa
                 first=first[0].reading.limits_text,
                 second=second[0].reading.limits_text,
                 n_models=len(shared),
-                ratio=median(ratios),
-                low=min(ratios),
-                high=max(ratios),
+                ratio=Estimate(median(ratios), min(ratios), max(ratios), "models"),
                 latency_ratio=median(after[key][1] / before[key][1] for key in shared),
             )
         )

@@ -50,15 +50,13 @@ def plot_learning_curve(
     errors, ranks = figure.subplots(1, 2)
     for name, (color, marker, dashes, label) in _STYLES.items():
         of_name = [p for p in points if p.predictor == name]
-        n = [p.n for p in of_name]
         front = 3 if name == OURS else 2
-        for axes, middle, low, high in (
-            (errors, "mape", "mape_low", "mape_high"),
-            (ranks, "tau", "tau_low", "tau_high"),
-        ):
+        for axes, metric in ((errors, "mape"), (ranks, "tau")):
+            known = [(p.n, *each.range) for p in of_name if (each := getattr(p, metric))]
+            n, low, middle, high = zip(*known, strict=True) if known else ((),) * 4
             axes.plot(
                 n,
-                [getattr(p, middle) for p in of_name],
+                middle,
                 color=color,
                 marker=marker,
                 linestyle=dashes,
@@ -69,8 +67,8 @@ def plot_learning_curve(
             )
             axes.fill_between(
                 n,
-                [getattr(p, low) for p in of_name],
-                [getattr(p, high) for p in of_name],
+                low,
+                high,
                 color=color,
                 alpha=0.15,
                 linewidth=0,

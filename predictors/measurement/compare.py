@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
-from typing import Protocol as Interface
 
+from nas.core.estimate import Estimate
 from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.process import MeasureProcess
 from predictors.measurement.protocol import Protocol
@@ -32,18 +30,6 @@ from search_spaces.workload import Workload
 _WINDOWS_PER_PAIR = 3
 
 
-class Served(Interface):
-    """A measuring process in ``serve`` mode; see ``measurement.worker``."""
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Send a command."""
-        ...
-
-    def receive(self) -> dict[str, Any]:
-        """Receive the answer, or raise ``MeasureError``."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Joules of A over joules of B with a 95% interval, the median over ``n_pairs`` pairs.
@@ -52,9 +38,7 @@ class Comparison:
     ``unit``.
     """
 
-    ratio: float
-    low: float
-    high: float
+    ratio: Estimate
     n_pairs: int
     converged: bool
     energy_a_j: float
@@ -81,20 +65,16 @@ def compare(
     protocol: Protocol,
     device: str = "cpu",
     meter: str | None = None,
-    lock_folder: Path | None = None,
     seed: int = 0,
-    timeout_s: float = TIMEOUT_S,
     on_pair: Callable[[int, float | None], None] | None = None,
-    start: Callable[[Mapping[str, Any]], AbstractContextManager[Served]] | None = None,
 ) -> Comparison:
     """Measure pairs until the ratio's interval is as narrow as the protocol requires.
 
-    The protocol's numbers of repeats count pairs here. ``timeout_s`` is for one pair. ``on_pair``
-    is called with the number of pairs and the relative half-width so far, ``None`` while there are
-    too few. ``start`` may be replaced in tests.
+    The protocol's numbers of repeats count pairs here. ``on_pair`` is called with the number of
+    pairs and the relative half-width so far, ``None`` while there are too few.
 
     Raises:
-        MeasureError: a process failed or took longer than ``timeout_s``.
+        MeasureError: a process failed or took longer than ``TIMEOUT_S``.
         MeterError: more windows of a pair were spoilt than the protocol allows.
     """
     jobs = [
@@ -105,34 +85,32 @@ def compare(
             protocol=protocol,
             device=device,
             meter=meter,
-            lock_folder=lock_folder,
             seed=seed,
         )
         for found in (a, b)
     ]
-    launch = start or (lambda job: MeasureProcess(job, timeout_s))
-    lock = DeviceLock(lock_folder, device)
+    lock = DeviceLock(None, device)
     order = random.Random(seed)
     pairs: list[_Pair] = []
-    ratio, low, high, width = math.nan, math.nan, math.nan, math.inf
+    width = math.inf
     while len(pairs) < protocol.max_repeats and width > protocol.target_half_width:
-        with launch(jobs[0]) as first, launch(jobs[1]) as second:
+        with (
+            MeasureProcess(jobs[0], TIMEOUT_S) as first,
+            MeasureProcess(jobs[1], TIMEOUT_S) as second,
+        ):
             served = (first, second)
             ready = [process.receive() for process in served]
             with lock.exclusive():
                 pairs.append(_measure_pair(served, protocol, order))
         if len(pairs) >= protocol.min_repeats:
-            found = median_interval([pair.ratio for pair in pairs])
-            ratio, low, high = found.mean, found.low, found.high
-            width = (high - low) / 2 / ratio
+            ratio = median_interval([pair.ratio for pair in pairs])
+            width = (ratio.high - ratio.low) / 2 / ratio.mean
         if on_pair is not None:
             on_pair(len(pairs), width if math.isfinite(width) else None)
     head = ready[0]
     flags = {flag for pair in pairs for flag in pair.flags}
     return Comparison(
         ratio=ratio,
-        low=low,
-        high=high,
         n_pairs=len(pairs),
         converged=width <= protocol.target_half_width,
         energy_a_j=median(pair.a_j for pair in pairs) / workload.n_units,
@@ -160,7 +138,9 @@ class _Pair:
     flags: frozenset[str]
 
 
-def _measure_pair(served: Sequence[Served], protocol: Protocol, order: random.Random) -> _Pair:
+def _measure_pair(
+    served: Sequence[MeasureProcess], protocol: Protocol, order: random.Random
+) -> _Pair:
     flags: set[str] = set()
     for process in served:
         process.send({"command": "prepare"})

@@ -234,7 +234,7 @@ def test_a_learning_curve_trains_on_more_and_more_of_what_it_does_not_test(monke
     assert sizes == [10, 20, 40, 45] * 2
     ours = [p for p in points if p.predictor == OURS]
     assert [p.n for p in ours] == [10, 20, 40, 45]
-    assert all(p.mape > 0.999 for p in ours)
-    assert all(p.mape_low <= p.mape <= p.mape_high for p in points)
+    assert all(p.mape.mean > 0.999 for p in ours)
+    assert all(p.tau is None or -1 <= p.tau.low <= p.tau.high <= 1 for p in points)
     with pytest.raises(SplitRefusedError, match="20 architectures"):
         learning_curve(made_records(12))

@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 
 from nas.pareto.hypervolume import hypervolume
 from nas.samplers.columns import Columns
-from nas.samplers.ehvi import EhviSampler
-from nas.samplers.objectives import Objective
+from nas.samplers.ehvi import EhviSampler, RowMaps
+from nas.samplers.objectives import Objective, ObjectiveOptions
 from nas.samplers.prior import PriorTrial, prior_rows
 from nas.samplers.proposer import Effort
 
@@ -94,7 +94,7 @@ def test_one_objective_or_several(n):
         return hypervolume([t.values for t in study.trials], (1.5,) * n, (False,) * n)
 
     by_chance = max(volume(optuna.samplers.RandomSampler(seed=seed)) for seed in range(3))
-    ours = EhviSampler(seed=0, effort=FAST, reference_point=(1.5,) * n)
+    ours = EhviSampler(seed=0, effort=FAST, objectives=ObjectiveOptions((1.5,) * n))
     assert volume(ours) > by_chance
 
 
@@ -225,7 +225,7 @@ def test_noise_is_read_from_variances():
         seen.append(trial.number)
         return 0.09, 0.0
 
-    study = study_of(variances=variances)
+    study = study_of(objectives=ObjectiveOptions(variances=variances))
     study.optimize(objective, n_trials=15)
     assert sorted(set(seen)) == seen == list(range(14))
 
@@ -242,7 +242,9 @@ def test_features_and_one_form_of_rows_are_taken_from_the_caller():
         found[:, names.index("x")] = np.where(on > 0, x, np.nan)
         return found
 
-    study = study_of(canonical=canonical, features=lambda names, rows: rows[:, :1] * 2)
+    study = study_of(
+        row_maps=RowMaps(canonical=canonical, features=lambda names, rows: rows[:, :1] * 2)
+    )
     study.optimize(objective, n_trials=11)
     assert len({t.values[1] if t.values[0] else -1 for t in study.trials}) == 11
 
@@ -257,7 +259,7 @@ def test_features_and_one_form_of_rows_are_taken_from_the_caller():
     ],
 )
 def test_options_that_do_not_fit_the_study_are_refused(options, said):
-    study = study_of(**options)
+    study = study_of(objectives=ObjectiveOptions(**options))
     space = {"x": optuna.distributions.FloatDistribution(0, 1)}
     study.ask(space)
     with pytest.raises(ValueError, match=said):

@@ -101,7 +101,7 @@ def _table(compared: RunsCompared) -> Table:
             side.label,
             str(m.trial),
             get_metric(m.metric).text(m.quality, m.quality_se),
-            format_interval(m.energy_j, m.energy_low_j, m.energy_high_j),
+            format_interval(m.energy),
             m.architecture_text,
             " ".join(f"{other.label}{trial}" for trial in side.dominated.get(m.trial, ())),
         )

@@ -43,11 +43,11 @@ def render(found: Explanation, metric: Metric = ACCURACY) -> str:
     if found.reason is not None:
         lines.append(f"  reason     {found.reason}")
     if found.quality is not None:
-        score = metric.text(found.quality, found.quality_se)
+        score = metric.text(found.quality.value, found.quality.standard_error)
         lines.append(f"  {metric.name:<10} {score} on validation data")
-    if found.energy_j is not None and found.joules == "measured":
+    if found.energy is not None and found.joules == "measured":
         label = "estimated" if found.is_estimate else "measured"
-        energy = format_interval(found.energy_j, found.energy_low_j, found.energy_high_j)
+        energy = format_interval(found.energy)
         lines.append(f"  joules     {label} {energy.replace(' [', f' per {found.unit} [')}")
     if found.limits:
         lines.append(f"  board      limited to {found.limits}")
@@ -56,8 +56,9 @@ def render(found: Explanation, metric: Metric = ACCURACY) -> str:
     if found.front_probability is not None:
         lines.append(f"  P(Pareto)  {found.front_probability:.0%}, given the standard errors")
     lines += [f"  limit      {_broken(broken)}" for broken in found.broken]
+    quality = 0.0 if found.quality is None else found.quality.value
     for dominator in found.dominators:
-        lines += _dominator(dominator, found.quality or 0.0, metric)
+        lines += _dominator(dominator, quality, metric)
     left = found.n_dominators - len(found.dominators)
     if left:
         lines.append(f"  and {left} more dominate it")
@@ -79,10 +80,9 @@ def _verdict(found: Explanation) -> str:
 
 
 def _predicted(found: Explanation) -> list[str]:
-    if found.predicted_energy_j is None:
+    if found.prediction is None:
         return []
-    interval = (found.predicted_low_j, found.predicted_high_j)
-    predicted = format_interval(found.predicted_energy_j, *interval)
+    predicted = format_interval(found.prediction)
     what = "estimate" if found.is_estimate else "measurement"
     where = {None: "", True: f"; the {what} is inside", False: f"; the {what} is outside"}
     return [

@@ -192,10 +192,11 @@ def render(evaluation: Evaluation, first: EnergyRecord) -> str:
 def render_limits(pair: LimitsCompared) -> str:
     """Render how the same models' joules differ between two power limits of one board."""
     first, second = pair.first or "unknown limits", pair.second or "unknown limits"
+    low, ratio, high = pair.ratio.range
     return (
         f"limits: {pair.n_models} models were measured on {pair.device} under both {first} and "
-        f"{second}; under the second they take {pair.ratio:.3f}x the joules ({pair.low:.3f} to "
-        f"{pair.high:.3f}) and {pair.latency_ratio:.3f}x the time (medians)"
+        f"{second}; under the second they take {ratio:.3f}x the joules ({low:.3f} to "
+        f"{high:.3f}) and {pair.latency_ratio:.3f}x the time (medians)"
     )
 
 

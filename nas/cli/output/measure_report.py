@@ -151,7 +151,7 @@ def render_records(records: Sequence[EnergyRecord]) -> str:
     limits = {record.reading.limits_text for record in records}
     columns: dict[str, list[str]] = {
         f"energy ({label})" if len(units) > 1 else f"energy per {first.unit} ({label})": [
-            format_interval(r.reading.energy_j, r.reading.low_j, r.reading.high_j) for r in records
+            format_interval(r.reading.estimate) for r in records
         ],
         "net": [
             "" if r.reading.net_energy_j is None else format_joules(r.reading.net_energy_j)
@@ -181,8 +181,9 @@ def render_comparison(done: Comparison) -> str:
     label = meter_label(done.meter, is_estimate=done.is_estimate)
     mark = "" if done.converged else ", not converged"
     flags = f"\nflags: {', '.join(done.flags)}" if done.flags else ""
+    low, ratio, high = done.ratio.range
     return (
-        f"A takes {done.ratio:.3f}x [{done.low:.3f}, {done.high:.3f}] the joules of B "
+        f"A takes {ratio:.3f}x [{low:.3f}, {high:.3f}] the joules of B "
         f"({done.n_pairs} pairs of fresh processes{mark})\n"
         f"A {format_joules(done.energy_a_j)}, B {format_joules(done.energy_b_j)} per {done.unit} "
         f"({label}, {done.workload} on {done.device}){flags}"

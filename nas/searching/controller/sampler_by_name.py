@@ -13,7 +13,8 @@ from optuna.samplers import BaseSampler as BaseSampler
 from nas.records.config import SamplerName
 from nas.records.goals import Goals
 from nas.records.trial import Trial
-from nas.samplers.ehvi import EhviSampler
+from nas.samplers.ehvi import EhviSampler, RowMaps
+from nas.samplers.objectives import ObjectiveOptions
 from nas.samplers.prior import PriorTrial
 from nas.searching.gating.learning_curves import extrapolate
 from nas.searching.gating.warm_start import PriorRow
@@ -58,16 +59,20 @@ def make_sampler(
             n_startup_trials=startup_trials,
             # The session asks for the smallest itself; the largest costs as much as many others.
             corners=False,
-            reference_point=after.reference,
-            # Every cost counts in ratios, as joules do.
-            log=(False, *[True] * n_costs),
-            best_possible=(1.0, *[None] * n_costs),
-            variances=lambda trial: _variances(trial, after),
-            features=lambda names, rows: _features(names, rows, space, workload),
-            canonical=lambda names, rows: _canonical(names, rows, space),
-            allowed=(lambda names, rows: after.allows(_batch(names, rows, space), workload))
-            if after.limits_counts
-            else None,
+            objectives=ObjectiveOptions(
+                after.reference,
+                # Every cost counts in ratios, as joules do.
+                log=(False, *[True] * n_costs),
+                best_possible=(1.0, *[None] * n_costs),
+                variances=lambda trial: _variances(trial, after),
+            ),
+            row_maps=RowMaps(
+                features=lambda names, rows: _features(names, rows, space, workload),
+                canonical=lambda names, rows: _canonical(names, rows, space),
+                allowed=(lambda names, rows: after.allows(_batch(names, rows, space), workload))
+                if after.limits_counts
+                else None,
+            ),
             prior_trials=[_prior_trial(row, len(after.costs)) for row in prior_rows],
             partial_trials=_Stopped() if stops_early else None,
         )

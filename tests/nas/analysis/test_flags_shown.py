@@ -226,7 +226,7 @@ def test_evaluate_keeps_limits_apart_and_shows_them_side_by_side(two_limits, cap
     assert main(f"predictor evaluate {two_limits} --quiet --json".split()) == 0
     found = json.loads(capsys.readouterr().out)
     assert [d["limits"] for d in found["devices"]] == ["700 W", "350 W"]
-    assert found["limits_compared"][0]["ratio"] == pytest.approx(0.9)
+    assert found["limits_compared"][0]["ratio"]["mean"] == pytest.approx(0.9)
 
 
 def test_a_predictor_is_fitted_to_one_limit(two_limits, tmp_path, capsys):

@@ -57,8 +57,8 @@ def test_predictions_are_those_of_trials_that_were_measured(run):
     assert len(found) == 24
     for p in found:
         reading = records[p.trial].reading
-        assert p.measured_j == reading.energy_j
-        assert p.inside == (p.low_j <= reading.energy_j <= p.high_j)
+        assert p.measured == reading.estimate
+        assert p.inside == (p.predicted.low <= reading.energy_j <= p.predicted.high)
     coverage = coverage_of(found)
     assert coverage.n_inside == sum(p.inside for p in found) and coverage.n == 24
     assert 0 <= coverage.share.low < coverage.share.mean <= coverage.share.high <= 1

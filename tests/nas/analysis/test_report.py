@@ -45,7 +45,7 @@ def test_the_page_holds_what_the_front_says(run, data):
         shown, card = on_front[member.trial], dict(on_front[member.trial]["card"])
         assert (shown["quality_at"], shown["energy_j"]) == (100 * member.quality, member.energy_j)
         assert shown["energy"] == format_joules(member.energy_j)
-        interval = format_interval(member.energy_j, member.energy_low_j, member.energy_high_j)
+        interval = format_interval(member.energy)
         assert card["joules (fake)"] == f"{interval} per sample"
     columns = dict(
         zip(data["members"]["head"], zip(*data["members"]["rows"], strict=True), strict=True)

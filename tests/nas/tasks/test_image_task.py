@@ -17,7 +17,7 @@ from nas.tasks.registry import get_task
 from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
 from nas.tasks.vision.pictures import MAX_PIXELS
 from nas.training.config import TrainingConfig
-from nas.training.fit import fit
+from nas.training.fit import Setting, fit
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 
 KINDS = ("across", "aslant", "down")
@@ -316,9 +316,7 @@ def test_pictures_are_learnt(tmp_path):
     layer = LayerSpec(AttentionSpec(2, 1, 8), FfnSpec(32))
     fitted = fit(
         Architecture(16, (layer,), patch_size=4),
-        task.workload(32),
-        task,
+        Setting(task, task.workload(32), seed=0),
         TrainingConfig(epochs=12, batch_size=16, learning_rate=5e-3),
-        seed=0,
     )
     assert fitted.validation.value > 0.8

@@ -17,7 +17,7 @@ from nas.tasks.registry import get_task
 from nas.tasks.sequences.spans import SpanExtraction, answer_span, normalised, overlap, words_of
 from nas.tasks.sequences.squad import Question, question_of, read_squad
 from nas.training.config import TrainingConfig
-from nas.training.fit import fit
+from nas.training.fit import Setting, fit
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 
 READ = "nas.tasks.sequences.question_answering.read_squad"
@@ -49,7 +49,7 @@ def test_answers_are_learnt(tmp_path, metric):
     assert workload.kind == "question_answering" and workload.input_shape == (24,)
     assert task.metric.key == metric and task.about()["beyond_reach"] == dict.fromkeys(SPLITS, 0)
     config = TrainingConfig(epochs=8, batch_size=32, learning_rate=5e-3)
-    fitted = fit(Architecture(32, (LAYER,)), workload, task, config, seed=0)
+    fitted = fit(Architecture(32, (LAYER,)), Setting(task, workload, seed=0), config)
     # The best of the three answers for every question would be right for a third.
     assert fitted.validation.value > 0.8
     assert 0 < fitted.validation.standard_error < 0.1

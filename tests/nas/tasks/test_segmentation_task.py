@@ -12,7 +12,7 @@ from nas.tasks.base.problems import DataError
 from nas.tasks.registry import get_task
 from nas.training.augment import augment, moved_targets
 from nas.training.config import TrainingConfig
-from nas.training.fit import fit
+from nas.training.fit import Setting, fit
 from nas.training.objectives import SegmentationObjective
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.workload import Workload
@@ -46,7 +46,7 @@ def test_masks_are_learnt(tmp_path, resolution):
     assert [task.split(name).targets.shape[1:] for name in SPLITS] == [(12, 12)] * 3
     config = TrainingConfig(epochs=15, batch_size=16, learning_rate=1e-2, flip_images=True)
     architecture = Architecture(16, (LAYER,), 4, resolution)
-    fitted = fit(architecture, workload, task, config, seed=0)
+    fitted = fit(architecture, Setting(task, workload, seed=0), config)
     # All ground is right for half of the pixels, and 0.17 of mean IoU.
     assert fitted.validation.value > (0.75 if resolution is None else 0.5)
     assert 0 < fitted.validation.standard_error < 0.1

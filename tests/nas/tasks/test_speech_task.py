@@ -13,7 +13,7 @@ from nas.tasks.base import SPLITS
 from nas.tasks.base.problems import DataError
 from nas.tasks.registry import get_task
 from nas.training.config import TrainingConfig
-from nas.training.fit import fit
+from nas.training.fit import Setting, fit
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 
 SMALL = {"sample_rate": 8000, "duration_s": 0.4, "n_mels": 20, "hop_ms": 20, "window_ms": 32}
@@ -46,10 +46,8 @@ def test_tones_are_learnt_and_speakers_kept_apart(tmp_path):
     layer = LayerSpec(AttentionSpec(2, 1, 8), FfnSpec(32))
     fitted = fit(
         Architecture(16, (layer,), patch_size=5, resolution=10),
-        workload,
-        task,
+        Setting(task, workload, seed=0),
         TrainingConfig(epochs=8, batch_size=16, learning_rate=5e-3),
-        seed=0,
     )
     assert fitted.validation.value > 0.9
 

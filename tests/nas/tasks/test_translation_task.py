@@ -19,7 +19,7 @@ from nas.tasks.base.problems import DataError
 from nas.tasks.registry import get_task
 from nas.tasks.sequences.translation_score import METRICS, CorpusScore, Translation
 from nas.training.config import TrainingConfig
-from nas.training.fit import fit
+from nas.training.fit import Setting, fit
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import (
     Architecture,
@@ -237,7 +237,7 @@ def test_translations_are_learnt_and_an_artifact_translates(tmp_path):
     config = TrainingConfig(
         epochs=24, batch_size=32, learning_rate=8e-3, label_smoothing=0.05, weight_decay=0.01
     )
-    fitted = fit(SMALL, workload, task, config, seed=0)
+    fitted = fit(SMALL, Setting(task, workload, seed=0), config)
     assert fitted.validation.value > 0.6
     assert 0 < fitted.validation.standard_error < 0.1
     folder = tmp_path / "artifact"

@@ -10,8 +10,8 @@ from nas.tasks.registry import get_task
 from nas.training.average import Average
 from nas.training.checkpoint import CheckpointManager
 from nas.training.config import TrainingConfig
-from nas.training.fit import Watch, fit
-from nas.training.loop import train
+from nas.training.fit import Setting, Watch, fit
+from nas.training.loop import LoopOptions, train
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
 
@@ -24,7 +24,7 @@ CONFIG = replace(PLAIN, averaged_share=0.5)
 
 def run(config, **options):
     model = build(MODEL, WORKLOAD, generator_seed=0)
-    return train(model, TASK.split("train"), config, seed=1, **options)
+    return train(model, TASK.split("train"), config, seed=1, options=LoopOptions(**options))
 
 
 def test_the_mean_is_of_all_steps_that_it_was_told():
@@ -64,13 +64,15 @@ def test_what_looks_see_is_what_training_would_end_with():
     def keep(epoch, _):
         seen.append([p.detach().clone() for p in model.parameters()])
 
-    train(model, TASK.split("train"), CONFIG, seed=1, on_epoch=keep)
+    train(model, TASK.split("train"), CONFIG, seed=1, options=LoopOptions(on_epoch=keep))
     for last, ours in zip(seen[-1], model.parameters(), strict=True):
         assert torch.equal(last, ours)
     looks = []
-    watched = fit(MODEL, WORKLOAD, TASK, CONFIG, seed=0, watch=Watch({1, 2}, looks.append))
+    watched = fit(
+        MODEL, Setting(TASK, WORKLOAD, seed=0), CONFIG, watch=Watch({1, 2}, looks.append)
+    )
     assert len(looks) == 2
-    assert watched.validation == fit(MODEL, WORKLOAD, TASK, CONFIG, seed=0).validation
+    assert watched.validation == fit(MODEL, Setting(TASK, WORKLOAD, seed=0), CONFIG).validation
 
 
 def test_a_killed_loop_ends_with_the_same_mean(tmp_path):

@@ -8,7 +8,7 @@ from torch import nn
 from nas.tasks.base import Split
 from nas.training.buckets import Buckets
 from nas.training.config import TrainingConfig
-from nas.training.loop import train
+from nas.training.loop import LoopOptions, train
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
 from search_spaces.workload import Workload
@@ -85,7 +85,13 @@ def test_training_learns_and_repeats_itself(dropout):
     for _ in range(2):
         model = build(SMALL, TEXTS, generator_seed=0)
         found = []
-        train(model, split, config, seed=3, on_epoch=lambda _, loss, to=found: to.append(loss))
+        train(
+            model,
+            split,
+            config,
+            seed=3,
+            options=LoopOptions(on_epoch=lambda _, loss, to=found: to.append(loss)),
+        )
         losses.append(found)
     assert losses[0] == losses[1]
     assert losses[0][-1] < 0.75 * losses[0][0]

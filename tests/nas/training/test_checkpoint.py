@@ -12,8 +12,8 @@ from nas.tasks.registry import get_task
 from nas.training.checkpoint import CheckpointManager, _checksum
 from nas.training.config import DistillConfig, TrainingConfig
 from nas.training.distill import tabulate
-from nas.training.fit import Watch, fit
-from nas.training.loop import train
+from nas.training.fit import Setting, Watch, fit
+from nas.training.loop import LoopOptions, train
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
 
@@ -43,8 +43,7 @@ def run(config, *, checkpoints=None, kill_at=None, teacher=None):
             config,
             seed=1,
             teacher=teacher,
-            checkpoints=checkpoints,
-            on_epoch=on_epoch,
+            options=LoopOptions(checkpoints=checkpoints, on_epoch=on_epoch),
         )
     except KilledError:
         return None, heard
@@ -106,8 +105,8 @@ def test_a_broken_file_is_as_none(tmp_path):
 def test_watching_a_network_changes_nothing_of_it(tmp_path):
     looks = []
     watch = Watch({2, 4, 5}, looks.append)
-    watched = fit(MODEL, WORKLOAD, TASK, CONFIG, seed=0, watch=watch)
-    plain = fit(MODEL, WORKLOAD, TASK, CONFIG, seed=0)
+    watched = fit(MODEL, Setting(TASK, WORKLOAD, seed=0), CONFIG, watch=watch)
+    plain = fit(MODEL, Setting(TASK, WORKLOAD, seed=0), CONFIG)
     # Not at the last epoch: what follows there is what counts.
     assert [(look.epoch, look.epochs, look.start) for look in looks] == [
         (2, 5, "random"),

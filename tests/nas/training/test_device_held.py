@@ -15,7 +15,7 @@ from nas.training import fit as fit_module
 from nas.training import loop
 from nas.training.config import DistillConfig, RecoveryConfig, TrainingConfig
 from nas.training.distill import tabulate
-from nas.training.fit import TrainedTeacher, fit
+from nas.training.fit import Setting, TrainedTeacher, fit
 from predictors.measurement.exclusive import DeviceLock, lock_folder
 from search_spaces.architecture import Architecture, AttentionSpec, Compression, FfnSpec, LayerSpec
 from search_spaces.compression import probing
@@ -147,7 +147,11 @@ def test_every_part_of_training_that_computes_is_guarded(monkeypatch, compressio
         watched(fit_module, name)
     watched(loop, "_distillation")
     watched(torch.nn.functional, "linear")
-    fit(quantised(compression), workload, task, config, seed=0, teacher=teacher, step_guard=guard)
+    fit(
+        quantised(compression),
+        Setting(task, workload, seed=0, teacher=teacher, step_guard=guard),
+        config,
+    )
     expected = {"compress", "importance", "inherit", "evaluate", "_distillation", "linear"}
     assert seen >= expected
     assert depth == [0]

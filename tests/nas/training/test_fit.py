@@ -10,7 +10,7 @@ from nas.tasks.registry import get_task
 from nas.training import fit as fit_module
 from nas.training.config import DistillConfig, RecoveryConfig, TrainingConfig
 from nas.training.distill import tabulate
-from nas.training.fit import TrainedTeacher, fit, fits_in, recover, short
+from nas.training.fit import Setting, TrainedTeacher, fit, fits_in, recover, short
 from nas.training.loop import train
 from search_spaces.architecture import Architecture, AttentionSpec, Compression, FfnSpec, LayerSpec
 from search_spaces.compression.apply import compress
@@ -86,7 +86,7 @@ def test_outliers_that_quantising_loses_are_recovered_by_training_as_if_quantise
     found = architecture(Compression("int8"))
     model = with_outliers(network(trained, found), 400.0)
     longer = replace(CONFIG, recovery=replace(CONFIG.recovery, share=0.6))
-    result = recover(model, found, WORKLOAD, TASK, longer, seed=0)
+    result = recover(model, found, Setting(TASK, WORKLOAD, seed=0), longer)
     plain = fit_module.evaluate(
         compress(model, found), TASK.split("validation"), batch_size=120
     ).value
@@ -106,7 +106,7 @@ def test_where_quantising_costs_nothing_no_training_follows(trained, monkeypatch
     monkeypatch.setattr(fit_module, "fake_quantised", never)
     for compression in (Compression("int8"), Compression("bf16"), PLAIN):
         found = architecture(compression)
-        result = recover(network(trained, found), found, WORKLOAD, TASK, CONFIG, seed=0)
+        result = recover(network(trained, found), found, Setting(TASK, WORKLOAD, seed=0), CONFIG)
         assert result.qat == "not needed"
         assert result.uncompressed.value - result.validation.value <= 0.02
 
@@ -116,7 +116,7 @@ def test_the_worse_of_both_is_never_kept(trained, monkeypatch):
     model = with_outliers(network(trained, found), 400.0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     wild = replace(CONFIG, learning_rate=50.0)
-    result = recover(model, found, WORKLOAD, TASK, wild, seed=0)
+    result = recover(model, found, Setting(TASK, WORKLOAD, seed=0), wild)
     assert result.qat == "no better"
     assert all(torch.equal(before[n], v) for n, v in result.model.state_dict().items())
 
@@ -126,7 +126,7 @@ def test_masks_hold_through_the_fine_tune(trained):
     model = network(trained, found)
     weight = model.layers[0].ffn.up.weight
     mask, before = mask_2_4(weight), weight.detach().clone()
-    result = recover(model, found, WORKLOAD, TASK, CONFIG, seed=0)
+    result = recover(model, found, Setting(TASK, WORKLOAD, seed=0), CONFIG)
     after = result.model.layers[0].ffn.up.weight
     assert torch.equal(after == 0, ~mask)
     assert not torch.allclose(after[mask], before[mask])
@@ -150,7 +150,7 @@ def test_what_fits_starts_from_the_teacher_and_the_rest_from_random_weights(teac
     smaller, narrower = architecture(d_ff=16), architecture(d_model=8, d_ff=16)
     assert fits_in(architecture(), smaller) and not fits_in(architecture(), narrower)
     found = {
-        name: fit(shape, WORKLOAD, TASK, how, seed=1, teacher=teacher)
+        name: fit(shape, Setting(TASK, WORKLOAD, seed=1, teacher=teacher), how)
         for name, shape, how in (
             ("inherited", smaller, config),
             ("narrower", narrower, config),
@@ -173,11 +173,8 @@ def test_fit_repeats_itself(teacher):
     found = [
         fit(
             architecture(Compression("int8"), d_ff=24),
-            WORKLOAD,
-            TASK,
+            Setting(TASK, WORKLOAD, seed=5, teacher=teacher),
             config,
-            seed=5,
-            teacher=teacher,
         )
         for _ in range(2)
     ]

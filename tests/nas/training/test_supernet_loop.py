@@ -11,7 +11,7 @@ from nas.tasks.registry import get_task
 from nas.training.checkpoint import CheckpointManager
 from nas.training.config import SupernetRecipe, TrainingConfig
 from nas.training.evaluate import evaluate
-from nas.training.loop import DivergedError
+from nas.training.loop import DivergedError, LoopOptions
 from nas.training.members import Members
 from nas.training.supernet_loop import train_supernet
 from search_spaces.models.extract import extract
@@ -41,7 +41,9 @@ RECIPE = SupernetRecipe(epochs_factor=1.0)
 def trained(epochs=3, recipe=RECIPE, **options):
     supernet = Supernet.seeded(SPACE, WORKLOAD, 0)
     training = replace(TRAINING, epochs=epochs)
-    train_supernet(supernet, TASK.split("train"), training, recipe, seed=1, **options)
+    train_supernet(
+        supernet, TASK.split("train"), training, recipe, seed=1, options=LoopOptions(**options)
+    )
     return supernet
 
 

@@ -7,7 +7,7 @@ from nas.tasks.registry import get_task
 from nas.training.augment import augment, make_versions, n_versions
 from nas.training.config import TrainingConfig
 from nas.training.evaluate import evaluate
-from nas.training.loop import DivergedError, train
+from nas.training.loop import DivergedError, LoopOptions, train
 from nas.training.weights import load_weights, save_weights
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
@@ -41,7 +41,7 @@ def test_training_learns_and_repeats_itself():
             TASK.split("train"),
             config,
             seed=3,
-            on_epoch=lambda e, loss: losses.append(loss),
+            options=LoopOptions(on_epoch=lambda e, loss: losses.append(loss)),
         )
         for _ in range(2)
     ]
@@ -68,7 +68,7 @@ def test_each_step_runs_inside_the_guard():
         TASK.split("train"),
         TrainingConfig(epochs=1, batch_size=100),
         seed=0,
-        step_guard=guard,
+        options=LoopOptions(step_guard=guard),
     )
     # Ten steps, an evaluation, and what is moved to the device before them.
     assert entered == 12

@@ -18,7 +18,7 @@ from nas.records.config import GateConfig, SearchConfig
 from nas.searching.study import check_fits
 from nas.tasks.registry import get_task
 from nas.training.config import DistillConfig, TrainingConfig
-from nas.training.fit import fit, fits_in
+from nas.training.fit import Setting, fit, fits_in
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.runner import measure_fresh
 from search_spaces import plugins
@@ -119,7 +119,7 @@ def test_its_networks_are_trained_and_measured_in_a_fresh_process(tmp_path):
     name_plugin(written(tmp_path, MIXER))
     architecture = next(a for a in members(50) if a.d_model == 32 and a.patch_size == 2)
     config = TrainingConfig(epochs=6, learning_rate=5e-3)
-    fitted = fit(architecture, DIGITS, get_task("digits"), config, seed=0)
+    fitted = fit(architecture, Setting(get_task("digits"), DIGITS, seed=0), config)
     assert fitted.validation.value > 0.5
     fast = Protocol(
         "fast", warmup_s=0.0, warmup_iterations=2, window_s=0.02, target_half_width=1.0
@@ -191,7 +191,7 @@ def test_other_outputs_are_learnt_and_judged_by_an_objective(tmp_path, source, n
     workload = task.workload(64)
     architecture = Architecture(32, (layer,) * 2, patch_size=4 if workload.is_image else 1)
     config = TrainingConfig(epochs=12, learning_rate=5e-3, shift_pixels=0)
-    fitted = fit(architecture, workload, task, config, seed=0)
+    fitted = fit(architecture, Setting(task, workload, seed=0), config)
     assert fitted.validation.value > least
     # Of summaries that are all right the jackknife says 0.
     assert 0 <= fitted.validation.standard_error < 0.1
