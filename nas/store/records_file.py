@@ -189,7 +189,7 @@ class RecordsReader:
             trial.is_discarded = True
 
     def _take_record(self, trial: StoredTrial, line: Line, start: int) -> None:
-        if line["record"].get("outcome") is None:
+        if line["record"].get("outcome", False) is None:
             self._running[trial.number] = start, line["record"]
             return
         self._running.pop(trial.number, None)
