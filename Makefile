@@ -4,13 +4,20 @@ VENV := .venv
 CAMPAIGN_PYTHON := $(if $(filter default file undefined,$(origin PYTHON)),$(firstword $(wildcard $(VENV)/bin/python) $(PYTHON)),$(PYTHON))
 STAMP := $(VENV)/.installed
 
-.PHONY: search test lint docs campaign clean
+# Two workers; groups of tests start in the order that tests/conftest.py gives them.
+IN_TWO := -n 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: search test thorough lint docs campaign clean
 
 search: $(STAMP)
 	$(VENV)/bin/nas search quickstart
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+	$(VENV)/bin/python -m pytest $(IN_TWO) -m "not thorough"
+
+# Tests that are long and seldom fail, which `make test` leaves out.
+thorough: $(STAMP)
+	$(VENV)/bin/python -m pytest $(IN_TWO) -m thorough
 
 # The next minutes of the measuring campaign. Installs nothing: by PYTHON=... where that is given,
 # else by .venv where it is there, else by python3; says in a line what that lacks.
