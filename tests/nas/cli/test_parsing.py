@@ -144,7 +144,10 @@ def test_the_version_is_said(capsys):
     assert ended.value.code == 0 and capsys.readouterr().out.startswith("nas ")
 
 
-@pytest.mark.parametrize("options", [[], ["--json"], ["--csv"]])
+@pytest.mark.parametrize(
+    "options",
+    [[], *(pytest.param([form], marks=pytest.mark.thorough) for form in ("--json", "--csv"))],
+)
 def test_a_reader_that_goes_away_is_no_error(run_folder, options):
     reading, writing = os.pipe()
     os.close(reading)
