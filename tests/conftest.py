@@ -24,6 +24,8 @@ import pytest  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+# Files that parse every source file, which one process then does once.
+PARSING = {"test_layers.py", "test_function_parameters.py", "test_optuna.py"}
 # Files that take more than 10 s of a core; a worker that began one last would work alone.
 LONGEST = {
     "test_killed_searches.py",
@@ -109,6 +111,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         group = "ray" if item.get_closest_marker("e2e") else item.path.name
+        if item.path.name in PARSING:
+            group = "sources"
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=_rank)
 

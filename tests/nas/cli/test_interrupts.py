@@ -188,6 +188,7 @@ def test_an_interrupted_search_says_how_to_go_on(tmp_path, capsys):
 
 
 @pytest.mark.e2e
+@pytest.mark.thorough
 def test_sigterm_ends_a_search_as_ctrl_c_does(tmp_path):
     words = ["search", "quickstart", "--trials", "3", "--epochs", "400", "--run", "run"]
     with nas_command(*words, cwd=tmp_path) as process:

@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from fault_fakes import wait_for
+from forking import Forked
 from run_fakes import make_run
 from s3_fakes import CREDENTIALS, refusing_server, s3_server, url
 from search_fakes import SPACE, changed, finished, make_session
@@ -178,16 +178,6 @@ TINY = SearchSpace.from_dict(
         "patch_size": [4],
     }
 )
-SEARCH = """
-import sys
-from pathlib import Path
-import nas
-from nas.core.files import read_json
-from nas.records.config import SearchConfig
-
-folder, config, address = sys.argv[1:]
-nas.search(SearchConfig.from_dict(read_json(Path(config))), folder, workers=2, address=address)
-"""
 
 
 @pytest.mark.e2e
@@ -208,9 +198,7 @@ def test_a_search_keeps_its_files_in_s3_through_a_kill_and_a_move(
         teacher="largest",
         files_at=where,
     )
-    write_json(tmp_path / "config.json", config.to_dict())
-    command = [sys.executable, "-c", SEARCH, first, tmp_path / "config.json", nodes]
-    searching = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    searching = Forked(partial(nas.search, config, first, workers=2, address=nodes))
 
     def ended():
         places = [run / "trials" for run in place_at(where).glob("*")]

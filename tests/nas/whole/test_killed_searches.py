@@ -221,6 +221,7 @@ if os.environ.get('BREAK_TRIALS'):
 
 
 @pytest.mark.e2e
+@pytest.mark.thorough
 def test_a_worker_that_dies_or_raises_is_a_recorded_failure(tmp_path, monkeypatch):
     site = tmp_path / "site"
     site.mkdir()
