@@ -28,7 +28,27 @@ sys.path.insert(0, str(Path(__file__).parent))
 PARSING = {"test_layers.py", "test_function_parameters.py", "test_optuna.py"}
 # Files that take more than 10 s of a core; a worker that began one last would work alone.
 LONGEST = {
+    "test_campaign.py",
+    "test_campaign_command.py",
+    "test_campaign_tools.py",
+    "test_cli.py",
+    "test_compression.py",
+    "test_compression_benchmark.py",
+    "test_dense_search.py",
+    "test_encoder_decoder.py",
+    "test_export_formats.py",
+    "test_exporter_contract.py",
+    "test_fuzz.py",
+    "test_in_process.py",
     "test_killed_searches.py",
+    "test_layers.py",
+    "test_measure.py",
+    "test_plugins.py",
+    "test_refine.py",
+    "test_slices.py",
+    "test_supernet_search.py",
+    "test_translation_search.py",
+    "test_user_folders.py",
     "test_whole_search.py",
 }
 

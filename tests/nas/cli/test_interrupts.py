@@ -116,6 +116,7 @@ def test_a_page_that_is_served_ends_by_others_as_by_ctrl_c(tmp_path, number):
         assert process.returncode == 0 and errors == ""
 
 
+@pytest.mark.usefixtures("measured_eagerly")
 def test_sigterm_while_measuring_is_one_line(tmp_path):
     space = {**SPACE.to_dict(), "attention_precision": ["fp32"], "ffn_precision": ["fp32"]}
     (tmp_path / "space.yaml").write_text(json.dumps(space))

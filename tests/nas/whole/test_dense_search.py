@@ -37,7 +37,7 @@ def notes(folder):
     return recipe, made, {"name": "notes", **SMALL, "depth": [1, 2]}, training, "F1"
 
 
-@pytest.mark.parametrize("make", [scenes, notes])
+@pytest.mark.parametrize("make", [pytest.param(scenes, marks=pytest.mark.thorough), notes])
 def test_a_search_goes_the_whole_way(tmp_path, monkeypatch, capsys, counted_joules, make):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     recipe, made, space, training, shown = make(tmp_path)
