@@ -57,6 +57,24 @@ def test_drift_of_twenty_per_cent_is_corrected_to_one(tmp_path):
     assert all("drift_corrected" in r.flags for r in corrected)
 
 
+@pytest.mark.parametrize("expected_s", [1.0, 150.0])
+def test_an_item_may_take_a_quarter_of_what_is_left_or_twice_what_is_expected(
+    tmp_path, expected_s
+):
+    lab, limits = FakeLab(PROTOCOL), []
+    began_s = lab.clock()
+
+    def measure(item, timeout_s):
+        left_s = 400.0 - (lab.clock() - began_s)
+        limits.append((timeout_s, min(left_s, max(left_s / 4, 2 * expected_s))))
+        return lab(item, timeout_s)
+
+    options = SliceOptions(budget_s=400.0, item_s=lambda item: expected_s)
+    run_slice(make_plan(4), tmp_path / "r.jsonl", measure, options, clock=lab.clock)
+    allowed, promised = zip(*limits, strict=True)
+    assert len(limits) >= 4 and allowed == pytest.approx(promised)
+
+
 def test_a_reference_that_jumps_about_is_not_corrected_by(tmp_path):
     lab = FakeLab(PROTOCOL)
     plan = make_plan()
