@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 from statistics import median
 
 import pytest
@@ -55,6 +56,13 @@ def test_drift_of_twenty_per_cent_is_corrected_to_one(tmp_path):
     assert spread(lab, corrected) <= 0.01
     assert report.span > 0.1 and report.residual <= 0.01
     assert all("drift_corrected" in r.flags for r in corrected)
+
+
+def test_references_are_twice_as_many_until_the_plan_has_its_first(tmp_path):
+    lab = FakeLab(PROTOCOL)
+    run(replace(make_plan(12), n_references=3), tmp_path / "r.jsonl", lab)
+    roles = "".join(r.role[0] for r in read_records(tmp_path / "r.jsonl").records)
+    assert roles.startswith("rccrccrccccr")
 
 
 @pytest.mark.parametrize("expected_s", [1.0, 150.0])
