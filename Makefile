@@ -7,13 +7,20 @@ SEARCH := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-dev
 INSTALL := -m pip install --quiet --constraint constraints.txt
 
-.PHONY: search test lint docs campaign clean
+# Two workers; groups of tests start in the order that tests/conftest.py gives them.
+IN_TWO := -n 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: search test thorough lint docs campaign clean
 
 search: $(SEARCH)
 	$(VENV)/bin/nas search quickstart
 
 test: $(DEVELOP)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+	$(VENV)/bin/python -m pytest $(IN_TWO) -m "not thorough"
+
+# Tests that are long and seldom fail, which `make test` leaves out.
+thorough: $(DEVELOP)
+	$(VENV)/bin/python -m pytest $(IN_TWO) -m thorough
 
 # The next minutes of the measuring campaign. Installs nothing: by PYTHON=... where that is given,
 # else by .venv where it is there, else by python3; says in a line what that lacks.

@@ -24,6 +24,34 @@ import pytest  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+# Files that parse every source file, which one process then does once.
+PARSING = {"test_layers.py", "test_function_parameters.py", "test_optuna.py"}
+# Files that take more than 10 s of a core; a worker that began one last would work alone.
+LONGEST = {
+    "test_campaign.py",
+    "test_campaign_command.py",
+    "test_campaign_tools.py",
+    "test_cli.py",
+    "test_compression.py",
+    "test_compression_benchmark.py",
+    "test_dense_search.py",
+    "test_encoder_decoder.py",
+    "test_export_formats.py",
+    "test_exporter_contract.py",
+    "test_fuzz.py",
+    "test_in_process.py",
+    "test_killed_searches.py",
+    "test_layers.py",
+    "test_measure.py",
+    "test_plugins.py",
+    "test_refine.py",
+    "test_slices.py",
+    "test_supernet_search.py",
+    "test_translation_search.py",
+    "test_user_folders.py",
+    "test_whole_search.py",
+}
+
 # Examples are judged by what they show; on a busy machine any of them may be slow.
 hypothesis.settings.register_profile("joulenas", deadline=None)
 hypothesis.settings.load_profile("joulenas")
@@ -72,6 +100,22 @@ def all_measured_eagerly() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def counted_joules(
+    all_measured_eagerly: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The name of a meter that agrees with itself, here and in processes that are started."""
+    import counting_meter
+
+    folder = tmp_path_factory.mktemp("meters")
+    counting_meter.register(folder)
+    paths = [str(folder), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        yield counting_meter.NAME
+
+
 def _without_compiler(patch: pytest.MonkeyPatch) -> None:
     patch.setenv("CXX", "no-such-compiler")
 
@@ -82,9 +126,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group tests for pytest-xdist: those with Ray together and first, others by their file.
 
     Two Ray searches at once would fight for two cores; fixtures of a file are made once; and what
-    takes longest must not start last.
+    takes longest must not start last. (Without ``--no-loadscope-reorder``, pytest-xdist would sort
+    groups by how many tests they have.)
     """
     for item in items:
         group = "ray" if item.get_closest_marker("e2e") else item.path.name
+        if item.path.name in PARSING:
+            group = "sources"
         item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    if item.get_closest_marker("e2e") is not None:
+        return 0
+    return 1 if item.path.name in LONGEST else 2

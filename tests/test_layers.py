@@ -3,13 +3,10 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import package_map
 import pytest
-
-ROOT = Path(__file__).parent.parent
-OURS = ("search_spaces", "predictors", "nas", "experiments")
+from sources import OURS, ROOT, nodes_of, sources, text_of, tree_of
 
 # From the bottom up: a package imports from layers below its own, and from none beside it. So no
 # two packages import each other, imports inside functions counted.
@@ -107,15 +104,9 @@ DOORS = {
 }
 
 
-def sources():
-    for package in OURS:
-        yield from sorted((ROOT / package).rglob("*.py"))
-
-
 def imports(path, *, top_level_only=False):
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    for node in nodes:
+    text = text_of(path)
+    for node in tree_of(text).body if top_level_only else nodes_of(text):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -142,7 +133,7 @@ def package_named(name):
 
 def imported_packages(path):
     """The packages of ours that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(text_of(path)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -211,7 +202,7 @@ ADAPTERS = {
 def private_names(source):
     """Private names of vendors that ``source`` imports or reaches by attributes."""
     names = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(source):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -227,7 +218,7 @@ def private_names(source):
 
 def test_private_names_of_vendors_are_in_their_adapters():
     for path in sources():
-        for name in private_names(path.read_text()):
+        for name in private_names(text_of(path)):
             assert str(path.relative_to(ROOT)) in ADAPTERS[name.partition(".")[0]], (path, name)
 
 
@@ -260,7 +251,7 @@ def test_describing_models_needs_no_torch():
 
 def unsafe_calls(source):
     """Calls that run what a file says, by their names: ``model.eval()`` is none."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(source):
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
@@ -286,7 +277,7 @@ def unsafe_calls(source):
 
 def test_nothing_unpickles_or_evaluates():
     for path in sources():
-        assert not list(unsafe_calls(path.read_text())), path
+        assert not list(unsafe_calls(text_of(path))), path
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storage
 from optuna.trial import TrialState, create_trial
+from sources import sources, text_of, tree_of
 
 from experiments.benchmarks import optuna_internals
 
@@ -37,10 +38,9 @@ def private_names(tree):
 def test_no_file_but_the_adapter_uses_a_private_name_of_optuna():
     uses = {
         (str(path.relative_to(ROOT)), name)
-        for package in ("nas", "predictors", "search_spaces", "experiments")
-        for path in (ROOT / package).rglob("*.py")
-        if "optuna" in path.read_text() and str(path.relative_to(ROOT)) != ADAPTER
-        for name in private_names(ast.parse(path.read_text()))
+        for path in sources()
+        if "optuna" in text_of(path) and str(path.relative_to(ROOT)) != ADAPTER
+        for name in private_names(tree_of(text_of(path)))
     }
     assert not uses
 

@@ -91,6 +91,7 @@ def test_the_hook_blocks_what_is_not_listed(bare):
         assert "is blocked" in done.stderr, module
 
 
+@pytest.mark.thorough
 def test_it_measures_by_what_is_listed_alone_and_goes_on(bare, tmp_path):
     folder = tmp_path / "records"
     words = make("MINUTES=3", f"TO={folder}", "ARGS=--device cpu --n 2 --json")

@@ -165,7 +165,10 @@ def test_slurms_options_stand_before_the_first_command():
 
 @pytest.mark.e2e
 @pytest.mark.usefixtures("measured_eagerly")
-def test_the_script_of_slurm_searches_on_its_nodes_and_goes_on(tmp_path):
+@pytest.mark.parametrize(
+    "trials", [(1,), pytest.param((1, 2), marks=pytest.mark.thorough, id="requeued")]
+)
+def test_the_script_of_slurm_searches_on_its_nodes_and_goes_on(tmp_path, trials):
     """Its programs are stood in for; the script, Ray's two nodes and the search are true."""
     programs = {
         "scontrol": '[ "$3" = "$SLURM_JOB_NODELIST" ] && hostname && echo second',
@@ -192,17 +195,19 @@ def test_the_script_of_slurm_searches_on_its_nodes_and_goes_on(tmp_path):
     }
     run = tmp_path / "run"
     words = ["quickstart", "--epochs", "1", "--run", str(run), "--quiet", "--json"]
-    done = subprocess.run(
-        ["bash", str(FOLDER / "slurm.sh"), *words, "--trials", "1"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout[done.stdout.index("\n{") :])["front"]) >= 1
-    # Two nodes had joined, each by a `ray start` of its own; none is left.
-    assert done.stdout.count("Ray runtime started") == 2
-    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        pass
+    for n_trials in trials:
+        done = subprocess.run(
+            ["bash", str(FOLDER / "slurm.sh"), *words, "--trials", str(n_trials)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        shown = json.loads(done.stdout[done.stdout.index("\n{") :])
+        assert shown["summary"]["complete"] == n_trials and shown["front"]["members"]
+        # Two nodes had joined, each by a `ray start` of its own; none is left.
+        assert done.stdout.count("Ray runtime started") == 2
+        with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            pass

@@ -56,7 +56,7 @@ def test_a_quantised_choice_is_compared_with_the_compiled_plain_one():
     assert found["2:4"] == 0.75 and found["bf16"] == 1.0
 
 
-@pytest.mark.parametrize("failing", ["bf16", "fp32"])
+@pytest.mark.parametrize("failing", [pytest.param("bf16", marks=pytest.mark.thorough), "fp32"])
 def test_a_reference_that_cannot_run_leaves_the_rest(monkeypatch, capsys, failing):
     # Without a compiler plain variants run op by op, and quantised ones not at all.
     monkeypatch.setenv("CXX", "no-such-compiler")

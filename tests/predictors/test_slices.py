@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 from statistics import median
 
 import pytest
@@ -55,6 +56,31 @@ def test_drift_of_twenty_per_cent_is_corrected_to_one(tmp_path):
     assert spread(lab, corrected) <= 0.01
     assert report.span > 0.1 and report.residual <= 0.01
     assert all("drift_corrected" in r.flags for r in corrected)
+
+
+def test_references_are_twice_as_many_until_the_plan_has_its_first(tmp_path):
+    lab = FakeLab(PROTOCOL)
+    run(replace(make_plan(12), n_references=3), tmp_path / "r.jsonl", lab)
+    roles = "".join(r.role[0] for r in read_records(tmp_path / "r.jsonl").records)
+    assert roles.startswith("rccrccrccccr")
+
+
+@pytest.mark.parametrize("expected_s", [1.0, 150.0])
+def test_an_item_may_take_a_quarter_of_what_is_left_or_twice_what_is_expected(
+    tmp_path, expected_s
+):
+    lab, limits = FakeLab(PROTOCOL), []
+    began_s = lab.clock()
+
+    def measure(item, timeout_s):
+        left_s = 400.0 - (lab.clock() - began_s)
+        limits.append((timeout_s, min(left_s, max(left_s / 4, 2 * expected_s))))
+        return lab(item, timeout_s)
+
+    options = SliceOptions(budget_s=400.0, item_s=lambda item: expected_s)
+    run_slice(make_plan(4), tmp_path / "r.jsonl", measure, options, clock=lab.clock)
+    allowed, promised = zip(*limits, strict=True)
+    assert len(limits) >= 4 and allowed == pytest.approx(promised)
 
 
 def test_a_reference_that_jumps_about_is_not_corrected_by(tmp_path):

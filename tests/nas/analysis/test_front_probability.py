@@ -28,6 +28,11 @@ def test_a_lucky_best_is_less_sure_than_a_clear_one():
     assert found[0] < 0.65 and found[2] == 1
 
 
+def test_a_trial_that_is_worse_by_two_deviations_and_a_half_has_some_chance():
+    found = front_probabilities([[0.0, 0.0], [2.5, 2.5]], np.ones((2, 2)), (False, False))
+    assert found[1] == pytest.approx(1 - norm.cdf(2.5 / np.sqrt(2)) ** 2, abs=0.02)
+
+
 def test_many_hopeless_trials_change_nothing_and_cost_little():
     values = [[0.9, 1.0], [0.95, 2.0]]
     few = front_probabilities(values, [[0.01, 0.1]] * 2, BOTH)

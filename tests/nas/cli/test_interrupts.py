@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from fault_fakes import wait_for
+from forking import nas_command
 from run_fakes import make_run
 from search_fakes import SPACE, failed, finished
 
@@ -105,27 +106,23 @@ def test_handlers_are_as_before_afterwards_and_others_stay():
         signal.signal(signal.SIGTERM, before)
 
 
-def run_command(arguments, cwd):
-    return subprocess.Popen(
-        [sys.executable, "-c", "import sys; from nas.cli.main import main; sys.exit(main())",
-         *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=cwd,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_page_that_is_served_ends_by_others_as_by_ctrl_c(tmp_path, number):
     make_run(tmp_path / "run", trials=3)
-    with run_command(["report", "run", "--watch", "--port", "0"], tmp_path) as process:
+    with nas_command("report", "run", "--watch", "--port", "0", cwd=tmp_path) as process:
         assert process.stdout.readline().startswith("http://")
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 0 and errors == ""
 
 
+@pytest.mark.usefixtures("measured_eagerly")
 def test_sigterm_while_measuring_is_one_line(tmp_path):
-    words = ["measure", "--space", "digits-tiny", "--sample", "50", "--meter", "estimate"]
-    with run_command([*words, "--protocol", "quick"], tmp_path) as process:
+    space = {**SPACE.to_dict(), "attention_precision": ["fp32"], "ffn_precision": ["fp32"]}
+    (tmp_path / "space.yaml").write_text(json.dumps(space))
+    words = ["measure", "--space", "space.yaml", "--sample", "50", "--meter", "estimate"]
+    with nas_command(*words, "--protocol", "quick", cwd=tmp_path) as process:
+        wait_for(lambda: process.stderr.readline())
         line = process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=180)
@@ -192,9 +189,10 @@ def test_an_interrupted_search_says_how_to_go_on(tmp_path, capsys):
 
 
 @pytest.mark.e2e
+@pytest.mark.thorough
 def test_sigterm_ends_a_search_as_ctrl_c_does(tmp_path):
     words = ["search", "quickstart", "--trials", "3", "--epochs", "400", "--run", "run"]
-    with run_command(words, tmp_path) as process:
+    with nas_command(*words, cwd=tmp_path) as process:
         wait_for(lambda: (tmp_path / "run" / "trials" / "0").exists())
         time.sleep(1)
         process.send_signal(signal.SIGTERM)

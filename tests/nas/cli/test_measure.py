@@ -86,6 +86,7 @@ class OnePair:
             yield SimpleNamespace(send=process.send, receive=receive)
 
 
+@pytest.mark.usefixtures("measured_eagerly")
 def test_comparing_says_which_takes_more_and_its_interval(files, capsys, monkeypatch):
     monkeypatch.setattr(compare, "MeasureProcess", OnePair())
     command = ["measure", "--device", "cpu", "--meter", "estimate", "--json"]
@@ -97,6 +98,7 @@ def test_comparing_says_which_takes_more_and_its_interval(files, capsys, monkeyp
     assert found["n_pairs"] == 6
 
 
+@pytest.mark.usefixtures("measured_eagerly")
 def test_it_runs_where_ray_and_optuna_are_not_installed(files):
     code = (
         "import sys; sys.modules['ray'] = sys.modules['optuna'] = None\n"

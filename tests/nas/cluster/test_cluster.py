@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import search_fakes
 from fault_fakes import wait_for
+from forking import nas_command
 from search_fakes import SPACE
 
 from nas.cli.commands import search
@@ -288,22 +289,15 @@ def test_a_search_through_the_client_runs_on_a_cluster_that_asks_for_a_token(tmp
         address = f"ray://127.0.0.1:{ports[1]}"
 
         def searched(*more):
-            return subprocess.run(
-                [sys.executable, "-m", "nas", "search", *map(str, line), *more],
-                env=environment | {"PYTHONPATH": str(Path(__file__).parents[3])},
-                capture_output=True,
-                text=True,
-                timeout=200,
-                check=False,
-                cwd=tmp_path,
-            )
+            with nas_command("search", *line, *more, env=environment, cwd=tmp_path) as process:
+                return *process.communicate(), process.returncode
 
-        done = searched("--address", address)
-        assert done.returncode == 0, done.stderr
-        (member,) = json.loads(done.stdout)["front"]["members"]
-        assert member["trial"] == 0 and "trial 0 complete" in done.stderr
-        again = searched("--address", address)
-        assert again.returncode == 2 and "must be new or empty" in again.stderr
+        out, errors, code = searched("--address", address)
+        assert code == 0, errors
+        (member,) = json.loads(out)["front"]["members"]
+        assert member["trial"] == 0 and "trial 0 complete" in errors
+        _, errors, code = searched("--address", address)
+        assert code == 2 and "must be new or empty" in errors
     finally:
         head.terminate()
         head.wait(60)

@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from fault_fakes import wait_for
+from forking import Forked
 from run_fakes import make_run
 from s3_fakes import CREDENTIALS, refusing_server, s3_server, url
 from search_fakes import SPACE, changed, finished, make_session
@@ -153,7 +153,7 @@ def test_a_new_run_whose_bucket_is_not_there_leaves_nothing_behind(tmp_path, s3,
 
 
 @pytest.fixture
-def nodes(monkeypatch):
+def nodes(counted_joules):
     """One node that measures, and one that only trains."""
     from ray.cluster_utils import Cluster
 
@@ -178,22 +178,13 @@ TINY = SearchSpace.from_dict(
         "patch_size": [4],
     }
 )
-SEARCH = """
-import sys
-from pathlib import Path
-import nas
-from nas.core.files import read_json
-from nas.records.config import SearchConfig
-
-folder, config, address = sys.argv[1:]
-nas.search(SearchConfig.from_dict(read_json(Path(config))), folder, workers=2, address=address)
-"""
 
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("measured_eagerly")
-def test_a_search_keeps_its_files_in_s3_through_a_kill_and_a_move(tmp_path, nodes, s3):
+def test_a_search_keeps_its_files_in_s3_through_a_kill_and_a_move(
+    tmp_path, nodes, s3, counted_joules
+):
     first, second, where = tmp_path / "first", tmp_path / "second", url(s3, prefix="e2e")
     config = SearchConfig(
         task="digits",
@@ -201,15 +192,13 @@ def test_a_search_keeps_its_files_in_s3_through_a_kill_and_a_move(tmp_path, node
         trials=3,
         protocol="quick",
         sampler="random",
-        meter="estimate",
+        meter=counted_joules,
         training=TrainingConfig(epochs=4, distill=DistillConfig()),
         halving=HalvingConfig(eta=2, min_epochs=2),
         teacher="largest",
         files_at=where,
     )
-    write_json(tmp_path / "config.json", config.to_dict())
-    command = [sys.executable, "-c", SEARCH, first, tmp_path / "config.json", nodes]
-    searching = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    searching = Forked(partial(nas.search, config, first, workers=2, address=nodes))
 
     def ended():
         places = [run / "trials" for run in place_at(where).glob("*")]
@@ -245,8 +234,7 @@ def test_a_search_keeps_its_files_in_s3_through_a_kill_and_a_move(tmp_path, node
             # The worker's last entry of what it spent may come after the verdict.
             assert names <= {SPENT}
     assert not (second / "teacher").exists() and run.teacher().source == "largest"
-    # Of the quick protocol's few windows on a busy machine, joules say little.
     member = run.front().members[0].trial
-    exported = nas.export(run, member, tmp_path / "model", joule_tolerance=20.0)
+    exported = nas.export(run, member, tmp_path / "model")
     weights = (exported.folder / "model.safetensors").read_bytes()
     assert weights == run.weights_path(member).read_bytes()

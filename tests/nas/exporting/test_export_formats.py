@@ -16,6 +16,7 @@ import pytest
 import yaml
 from export_fakes import FAST, made_run
 from search_fakes import WORKLOAD, changed
+from sources import nodes_of, sources, text_of
 from text_fakes import reviews, write_table, write_task
 
 from nas.cli.main import main
@@ -267,14 +268,13 @@ def test_what_is_no_onnx_is_refused_and_not_run(tmp_path, monkeypatch, content):
 def test_only_the_verifying_process_loads_what_torch_unpickles():
     """``torch.export.load`` stands in one file, which only that process asks to load."""
     found = set()
-    for package in ("nas", "search_spaces", "predictors", "experiments"):
-        for path in (ROOT / package).rglob("*.py"):
-            calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
-            names = {ast.unparse(call.func) for call in calls}
-            if "torch.export.load" in names:
-                found.add(path.name)
-            if path.name not in ("verify_worker.py",) and "exporting" in path.parts:
-                assert "stored.load" not in names, path
+    for path in sources():
+        calls = [node for node in nodes_of(text_of(path)) if isinstance(node, ast.Call)]
+        names = {ast.unparse(call.func) for call in calls}
+        if "torch.export.load" in names:
+            found.add(path.name)
+        if path.name not in ("verify_worker.py",) and "exporting" in path.parts:
+            assert "stored.load" not in names, path
     assert found == {"torch_export.py"}
 
 

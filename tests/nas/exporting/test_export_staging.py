@@ -115,7 +115,7 @@ def test_a_kill_by_its_supervisor_leaves_nothing(run, tmp_path, monkeypatch):
         assert names(tmp_path)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("nas.exporting.export.verify", ended)
+    monkeypatch.setattr("nas.exporting.export.verify_artifact", ended)
     # Of this process it may be another's: Ray has one.
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:

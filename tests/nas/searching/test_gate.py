@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from search_fakes import SPACE, WORKLOAD, finished, make_trial
+from search_fakes import SPACE, WORKLOAD, changed, finished, make_trial
 
 from nas.pareto.uncertainty import exact_front_probabilities
 from nas.records.config import GateConfig
-from nas.searching.gating.gate import CandidatePool, Gate
+from nas.records.goals import Goals
+from nas.searching.gating.gate import CandidatePool, Gate, audit_summary
 from search_spaces.space.sampling import sample
 
 FRONT = np.array([[0.80, 1e-6], [0.90, 3e-6], [0.95, 9e-6], [0.85, 8e-6]])
@@ -54,3 +55,69 @@ def test_a_pool_only_ever_lower_a_chance():
     alone, beside = chances
     assert np.all(beside <= alone + 1e-9)
     assert np.max(alone - beside) > 0.03, "they are seen where they matter"
+
+
+FRESH = [r.architecture for r in trials(120)[40:]]
+
+
+def gate_of(n, *, goals=None, seed=0, **config):
+    gate = Gate(WORKLOAD, GateConfig(**config), goals=goals, seed=seed)
+    gate.refit(trials(n))
+    return gate
+
+
+def test_a_candidate_is_dropped_exactly_where_its_chance_is_below_what_is_allowed():
+    gate = gate_of(40, confidence=0.7)
+    chances = gate.front_probabilities(FRESH)
+    assert np.any((chances > 0.15) & (chances < 0.3))
+    dropped = [gate.judge(architecture).reason is not None for architecture in FRESH]
+    assert dropped == list(chances < 1 - 0.7)
+
+
+def test_only_the_optimistic_end_of_joules_is_held_to_a_budget():
+    energy_j = gate_of(40).judge(FRESH[0]).energy_j
+    for share, is_over in ((0.99, True), (1.01, False)):
+        gate = gate_of(40, goals=Goals(max_joules=share * energy_j.low))
+        reason = gate.judge(FRESH[0]).reason or ""
+        assert reason.startswith("at least") == is_over
+    assert 1.01 * energy_j.low < energy_j.mean
+
+
+@pytest.mark.parametrize(("n", "decides"), [(39, False), (40, True)])
+def test_it_decides_from_its_last_startup_trial_on(n, decides):
+    gate = gate_of(n, startup_trials=40)
+    assert any(gate.judge(architecture).reason for architecture in FRESH) == decides
+
+
+def test_who_is_audited_depends_on_the_seed_alone():
+    def audited(seed):
+        gate = gate_of(40, seed=seed, audit_share=0.5, startup_trials=8)
+        return {a.hash for a in FRESH if gate.judge(a).audit}
+
+    assert audited(0) == audited(0) != audited(1)
+
+
+def test_a_finalist_neither_is_audited_nor_makes_a_drop_right():
+    audited = finished(make_trial(0, "running", FRESH[0], audit=True))
+    better = changed(audited, number=1, audit=False, finalist_of=0, quality=0.999)
+    summary = audit_summary([audited, better])
+    assert (summary.n_audited, summary.n_false) == (1, 1)
+
+
+def test_a_member_of_the_front_that_costs_the_same_may_dominate():
+    gate = gate_of(40, goals=Goals(costs=("params",)))
+    front = [r for r in trials(40) if r.number in gate.front_numbers]
+    cheapest = min(front, key=lambda r: r.params)
+    assert gate.front_probabilities([cheapest.architecture])[0] < 1
+
+
+def test_members_of_the_pool_count_one_deviation_worse_than_predicted():
+    """Or the front of many predictions would be one of lucky ones."""
+    pool = CandidatePool.sample(SPACE, 0, 100)
+    gate = Gate(WORKLOAD, GateConfig(), seed=0, pool=pool)
+    gate.refit(trials(40))
+    quality = gate._quality.predict(pool.batch, 0.683)
+    energy_j = gate._energy.predict(pool.batch, WORKLOAD, 0.683)
+    points = gate._predicted_points
+    assert len(points) > 10
+    assert np.isin(points[:, 0], quality.low).all() and np.isin(points[:, 1], energy_j.high).all()

@@ -138,10 +138,19 @@ def test_no_trial_gets_more_than_its_share(tmp_path):
     assert max(found.count(n) for n in (0, 1)) <= MOST_REPLICAS
 
 
+NEARLY_EQUAL_J = (2e-5, 2.0001e-5, 2.001e-5)
+
+
 def test_what_breaks_a_limit_is_left_alone(tmp_path):
-    records = [complete(0, 0.9, 2e-5), complete(1, 0.902, 2.001e-5), complete(2, 0.95, 9e-5)]
-    found = make(tmp_path, records, 9, Goals(max_joules=2.0005e-5)).next_replica()
-    assert found is None or found.number == 0
+    records = [complete(n, 0.9 + 0.002 * n, joules) for n, joules in enumerate(NEARLY_EQUAL_J)]
+
+    def replicated(goals):
+        refinement = make(tmp_path, records, 9, goals)
+        replicas = iter(refinement.next_replica, None)
+        return {replica.number for replica in replicas}
+
+    assert replicated(Goals()) == {0, 1, 2}
+    assert replicated(Goals(max_joules=2.0005e-5)) == {0, 1}
 
 
 def test_fronts_flatter_less_afterwards(tmp_path):

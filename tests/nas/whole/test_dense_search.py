@@ -37,10 +37,8 @@ def notes(folder):
     return recipe, made, {"name": "notes", **SMALL, "depth": [1, 2]}, training, "F1"
 
 
-@pytest.mark.e2e
-@pytest.mark.usefixtures("measured_eagerly")
-@pytest.mark.parametrize("make", [scenes, notes])
-def test_a_search_goes_the_whole_way(tmp_path, monkeypatch, capsys, make):
+@pytest.mark.parametrize("make", [pytest.param(scenes, marks=pytest.mark.thorough), notes])
+def test_a_search_goes_the_whole_way(tmp_path, monkeypatch, capsys, counted_joules, make):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     recipe, made, space, training, shown = make(tmp_path)
     config = replace(
@@ -48,7 +46,7 @@ def test_a_search_goes_the_whole_way(tmp_path, monkeypatch, capsys, make):
         task=task_file(tmp_path / "mine.yaml", name="mine", **made),
         space=SearchSpace.from_dict(space),
         trials=2,
-        meter="estimate",
+        meter=counted_joules,
         training=training,
         gate=GateConfig(startup_trials=2),
     )
@@ -63,6 +61,6 @@ def test_a_search_goes_the_whole_way(tmp_path, monkeypatch, capsys, make):
     assert shown in capsys.readouterr().out
     folder = tmp_path / "model"
     words = ["export", str(run.folder), "--trial", str(best.number), "--to", str(folder)]
-    assert main([*words, "--joule-tolerance", "3"]) == 0
+    assert main(words) == 0
     card = json.loads((folder / "card.json").read_text())
     assert card["verified"]["output_difference"] == 0

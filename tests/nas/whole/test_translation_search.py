@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import pytest
 from media_fakes import task_file
 from pages import DOCS, blocks
 from text_fakes import sentences, write_parallel
@@ -34,9 +33,9 @@ SPACE = SearchSpace.from_dict(
 )
 
 
-@pytest.mark.e2e
-@pytest.mark.usefixtures("measured_eagerly")
-def test_a_search_for_translations_goes_the_whole_way(tmp_path, monkeypatch, capsys):
+def test_a_search_for_translations_goes_the_whole_way(
+    tmp_path, monkeypatch, capsys, counted_joules
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     pairs = sentences(900)
     made = {
@@ -53,7 +52,7 @@ def test_a_search_for_translations_goes_the_whole_way(tmp_path, monkeypatch, cap
         space=SPACE,
         baselines=(),
         trials=3,
-        meter="estimate",
+        meter=counted_joules,
         training=replace(recipe.training, epochs=12, batch_size=32, learning_rate=8e-3),
         gate=GateConfig(startup_trials=2),
     )
@@ -71,7 +70,7 @@ def test_a_search_for_translations_goes_the_whole_way(tmp_path, monkeypatch, cap
     assert {member["unit"] for member in members} == {"output token"}
     folder = tmp_path / "model"
     words = ["export", str(run.folder), "--trial", str(best.number), "--to", str(folder)]
-    assert main([*words, "--joule-tolerance", "3"]) == 0
+    assert main(words) == 0
     card = json.loads((folder / "card.json").read_text())
     assert card["verified"]["output_difference"] == 0
     assert "joules per output token" in (folder / "README.md").read_text()
