@@ -58,6 +58,15 @@ def test_drift_of_twenty_per_cent_is_corrected_to_one(tmp_path):
     assert all("drift_corrected" in r.flags for r in corrected)
 
 
+def test_the_key_of_an_item_changes_with_all_that_its_record_depends_on():
+    plan = make_plan(4)
+    item = plan.items[0]
+    other = replace(plan, protocol=replace(PROTOCOL, window_s=3.0))
+    keys = [plan.key(item), other.key(item), replace(plan, device="cuda:1").key(item)]
+    keys += [plan.key(replace(item, repeat=item.repeat + 1)), plan.key(plan.items[1])]
+    assert len(set(keys)) == len(keys) and plan.key(item) == make_plan(4).key(item)
+
+
 def test_references_are_twice_as_many_until_the_plan_has_its_first(tmp_path):
     lab = FakeLab(PROTOCOL)
     run(replace(make_plan(12), n_references=3), tmp_path / "r.jsonl", lab)

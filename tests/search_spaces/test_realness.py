@@ -268,3 +268,12 @@ def test_turns_hold_every_call_and_ratios_are_of_one_turn():
     made_up |= {"c": [1.0, 1.0, 1.0]}
     assert median_ratio(made_up, "a", "b", "c") == median_ratio(made_up, "a", "c") == 2.0
     assert median_ratio(made_up, "a", "c", "d") == 2.0
+
+
+@pytest.mark.parametrize("name", ["versions", "device_name"])
+def test_a_probe_is_cached_for_one_device_and_its_versions_alone(monkeypatch, name):
+    before = probing._key("cpu")
+    assert probing._key("cpu") == before
+    changed = {"torch": "9.9"} if name == "versions" else "another CPU"
+    monkeypatch.setattr(probing, name, lambda device: changed)
+    assert probing._key("cpu") != before

@@ -8,6 +8,7 @@ from nas.pareto.uncertainty import exact_front_probabilities
 from nas.records.config import GateConfig
 from nas.records.goals import Goals
 from nas.searching.gating.gate import CandidatePool, Gate, audit_summary
+from nas.searching.gating.warm_start_data import WarmStartData
 from search_spaces.space.sampling import sample
 
 FRONT = np.array([[0.80, 1e-6], [0.90, 3e-6], [0.95, 9e-6], [0.85, 8e-6]])
@@ -89,12 +90,13 @@ def test_it_decides_from_its_last_startup_trial_on(n, decides):
     assert any(gate.judge(architecture).reason for architecture in FRESH) == decides
 
 
-def test_who_is_audited_depends_on_the_seed_alone():
+def test_who_is_audited_depends_on_seed_and_candidate_alone():
     def audited(seed):
-        gate = gate_of(40, seed=seed, audit_share=0.5, startup_trials=8)
-        return {a.hash for a in FRESH if gate.judge(a).audit}
+        gate = Gate(WORKLOAD, GateConfig(audit_share=0.5), seed=seed)
+        return [gate._is_audited(architecture) for architecture in FRESH]
 
     assert audited(0) == audited(0) != audited(1)
+    assert 0.3 < np.mean(audited(0)) < 0.7
 
 
 def test_a_finalist_neither_is_audited_nor_makes_a_drop_right():
@@ -121,3 +123,10 @@ def test_members_of_the_pool_count_one_deviation_worse_than_predicted():
     points = gate._predicted_points
     assert len(points) > 10
     assert np.isin(points[:, 0], quality.low).all() and np.isin(points[:, 1], energy_j.high).all()
+
+
+@pytest.mark.parametrize(("goals", "n_points"), [(Goals(), 1), (Goals(max_params=1e5), 0)])
+def test_points_of_prior_trials_are_left_out_where_they_may_break_a_limit(goals, n_points):
+    prior = WarmStartData(points=((0.9, 1e-6),))
+    gate = Gate(WORKLOAD, GateConfig(), goals=goals, seed=0, warm_start=prior)
+    assert len(gate._predicted_points) == n_points
