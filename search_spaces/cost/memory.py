@@ -4,9 +4,9 @@ The estimate is the sum of stored weights, the largest set of activations alive 
 decoder's cache of keys and values, where the workload is a phase that has one. Activations are:
 
 * in attention: the residual stream, its norm, queries, keys, values, the heads' outputs and the
-  block's output;
+  block's output; with rotary positions also what rotates the queries;
 * in the feed-forward block: the layer's input, the stream, its norm, and the hidden layer before
-  and after GELU;
+  and after its activation, or in a gated block the two halves and their product;
 * in segmentation: the outputs of all pixels, if that is more;
 * in an encoder-decoder: the larger of the encoder's pass and one step of the decoder, logits
   included, beside both caches.
@@ -49,9 +49,9 @@ def peak_memory_bytes(
     attention, ffn = batch.attention, batch.ffn
     d_q, d_kv = attention.n_heads * attention.d_head, attention.n_kv_heads * attention.d_head
     in_attention = 3 * d_model + 2 * d_q + 2 * d_kv
-    in_ffn = 3 * d_model + 2 * ffn.d_ff
+    in_ffn = 3 * d_model + _hidden_layers(batch) * ffn.d_ff
     values = (np.maximum(in_attention, in_ffn) * batch.active).max(axis=1)
-    values *= workload.n_new_tokens_batch(batch.patch_size, batch.resolution)
+    values *= batch.n_new_tokens(workload)
     if workload.is_dense:
         heights, widths = workload.image_sizes(batch.resolution)
         _, height, width = workload.input_shape
@@ -59,16 +59,23 @@ def peak_memory_bytes(
         pixels = height * width + heights * widths * (batch.resolution != AS_IT_IS)
         values = np.maximum(values, workload.n_classes * pixels)
     if batch.decoder is not None:
-        values = np.maximum(values, _step_values(batch.decoder, workload))
+        values = np.maximum(values, _step_values(batch, batch.decoder, workload))
     of_a_sample = values * _PER_VALUE[stream_precisions(batch)] + kv_cache_bytes(batch, workload)
     activations = of_a_sample * workload.batch_size
     peak: NDArray[np.float64] = activations + weights
     return peak
 
 
-def _step_values(decoder: DecoderBatch, workload: Workload) -> NDArray[np.float64]:
+def _hidden_layers(batch: ArchitectureBatch) -> NDArray[np.float64]:
+    """Tensors of a feed-forward block's inner width that are alive at once, ``(N, 1)``."""
+    return batch.of_style(lambda style: 3 if style.is_gated else 2)[:, None]
+
+
+def _step_values(
+    batch: ArchitectureBatch, decoder: DecoderBatch, workload: Workload
+) -> NDArray[np.float64]:
     d_model = decoder.d_model[:, None].astype(float)
-    widest = 3 * d_model + 2 * decoder.ffn.d_ff
+    widest = 3 * d_model + _hidden_layers(batch) * decoder.ffn.d_ff
     for blocks in (decoder.attention, decoder.cross_attention):
         d_q, d_kv = blocks.n_heads * blocks.d_head, blocks.n_kv_heads * blocks.d_head
         widest = np.maximum(widest, 3 * d_model + 2 * d_q + 2 * d_kv)
