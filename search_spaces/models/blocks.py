@@ -102,8 +102,9 @@ class Attention(nn.Module):
         self, memory_BTD: Tensor, rotation_2TE: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Keys and values of ``memory_BTD``, each ``(B, K, T, E)``; keys are rotated."""
-        k_BKTE = self._split(self.k(memory_BTD), self.n_kv_heads)
-        k_BKTE = _placed(k_BKTE, self.k_norm, rotation_2TE)
+        k_BKTE = _placed(
+            self._split(self.k(memory_BTD), self.n_kv_heads), self.k_norm, rotation_2TE
+        )
         return k_BKTE, self._split(self.v(memory_BTD), self.n_kv_heads)
 
     def read(
@@ -117,8 +118,8 @@ class Attention(nn.Module):
         is_causal: bool = False,
     ) -> Tensor:
         """Attend from ``x_BTD`` to keys and values, masked by ``keep_BS``."""
-        q_BQTE = self._split(self.q(x_BTD), self.n_heads)
-        q_BQTE = _placed(q_BQTE, self.q_norm, rotation_2TE)
+        # In one expression, so that what is rotated is not held any longer.
+        q_BQTE = _placed(self._split(self.q(x_BTD), self.n_heads), self.q_norm, rotation_2TE)
         out_BQTE = attend(q_BQTE, k_BKSE, v_BKSE, keep_BT=keep_BS, is_causal=is_causal)
         out_BTD: Tensor = self.o(out_BQTE.transpose(1, 2).flatten(2))
         return out_BTD
