@@ -209,11 +209,15 @@ class BlockStyle:
         return cls(**values)
 
     def describe(self) -> str:
-        """Name in ``STYLES``, or the values that differ from the default's, joined by ``,``."""
-        for name, style in STYLES.items():
-            if style == self:
-                return name
-        return "style(" + ",".join(_words(self.to_dict())) + ")"
+        """Name in ``STYLES``, or the nearest one's and the values that differ from it."""
+        own = _flat(self)
+        differences = {
+            name: [f"{key}={value}" for key, value in own.items() if flat.get(key) != value]
+            for name, flat in ((name, _flat(style)) for name, style in STYLES.items())
+        }
+        nearest = min(differences, key=lambda name: len(differences[name]))
+        changed = differences[nearest]
+        return f"{nearest}({','.join(changed)})" if self != STYLES[nearest] else nearest
 
 
 _PARTS: dict[str, type] = {"norm": NormStyle, "positions": PositionStyle, "biases": BiasStyle}
@@ -236,16 +240,13 @@ def _checked(where: str, data: object, kind: type) -> Mapping[str, Any]:
     return data
 
 
-def _words(data: Mapping[str, Any]) -> list[str]:
-    return [
-        word
-        for name, value in data.items()
-        for word in (
-            [f"{name}.{inner}" for inner in _words(value)]
-            if isinstance(value, Mapping)
-            else [f"{name}={value}"]
-        )
-    ]
+def _flat(record: Any, prefix: str = "") -> dict[str, Any]:
+    """Values of a record and of the records in it, by dotted names."""
+    flat: dict[str, Any] = {}
+    for each in fields(record):
+        value, name = getattr(record, each.name), f"{prefix}{each.name}"
+        flat |= _flat(value, f"{name}.") if is_dataclass(value) else {name: value}
+    return flat
 
 
 DEFAULT_STYLE = BlockStyle()

@@ -47,7 +47,14 @@ def test_a_style_is_described_by_its_name_or_its_changes():
     assert "llama" in architecture(STYLES["llama"], TEXT).describe().split()
     assert "default" not in architecture(DEFAULT_STYLE, TEXT).describe()
     style = replace(DEFAULT_STYLE, norm=NormStyle(place="post"), activation="relu")
-    assert style.describe() == "style(norm.place=post,activation=relu)"
+    assert style.describe() == "default(norm.place=post,activation=relu)"
+    assert EVERY_STYLE["linear"].describe() == (
+        "llama(positions.theta=500.0,positions.scaling.kind=linear,positions.scaling.factor=3.0,"
+        "positions.scaling.low_frequency_factor=1.0,positions.scaling.high_frequency_factor=4.0,"
+        "positions.scaling.original_length=8192)"
+    )
+    unscaled = replace(EVERY_STYLE["linear"], positions=PositionStyle("rotary"))
+    assert unscaled.describe() == "llama"
 
 
 @pytest.mark.parametrize(
