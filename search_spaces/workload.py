@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.core.names import check_name
-from search_spaces.architecture import TRANSFORMER, Architecture, require_positive_int
+from search_spaces.architecture import TRANSFORMER, Architecture, BlockStyle, require_positive_int
 
 Kind = Literal[
     "image_classification",
@@ -197,18 +197,18 @@ class Workload:
         return replace(self, phase=phase)
 
     def n_tokens(self, architecture: Architecture) -> int:
-        """Sequence length in tokens that ``architecture`` sees for one sample.
+        """Tokens of a sample that ``architecture`` reads, a class token included.
 
         Raises:
             ValueError: the architecture's patch size does not fit this workload.
         """
         grids = np.array([[architecture.patch_size], [architecture.resolution or AS_IT_IS]])
-        return int(self.n_tokens_batch(*grids)[0])
+        return int(self.n_tokens_batch(*grids)[0]) + architecture.style.has_class_token
 
     def n_tokens_batch(
         self, patch_sizes: NDArray[np.int64], resolutions: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Sequence lengths in tokens at patch sizes and resolutions, all of shape ``(N,)``.
+        """Tokens of a sample at patch sizes and resolutions, all ``(N,)``, without class tokens.
 
         Raises:
             ValueError: a patch size or resolution does not fit this workload.
@@ -223,13 +223,6 @@ class Workload:
             np.float64
         )
         return tokens
-
-    def n_new_tokens_batch(
-        self, patch_sizes: NDArray[np.int64], resolutions: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """As ``n_tokens_batch``, without tokens whose keys and values are in the cache."""
-        tokens = self.n_tokens_batch(patch_sizes, resolutions)
-        return np.ones_like(tokens) if self.phase == "generate" else tokens
 
     def image_sizes(
         self, resolutions: NDArray[np.int64]
@@ -248,6 +241,7 @@ class Workload:
         """Raise ``ValueError`` unless ``architecture`` can read this workload's samples."""
         self.check_grid(architecture.patch_size, architecture.resolution)
         self.check_decoder(architecture.decoder is not None)
+        self.check_style(architecture.style)
         if self.phase is not None and architecture.family != TRANSFORMER:
             raise ValueError(
                 f"family must be {TRANSFORMER} for the phase {self.phase}, got "
@@ -262,6 +256,24 @@ class Workload:
                 f"architecture must be {needed} for {self.kind}, got one with"
                 f"{'' if has_decoder else 'out'} a decoder"
             )
+
+    def check_style(self, style: BlockStyle) -> None:
+        """Raise ``ValueError`` unless networks of ``style`` can read this workload's samples."""
+        if style.has_class_token and not self.is_image:
+            raise ValueError(f"style.has_class_token must be false for {self.kind}, got true")
+        if style.n_token_types and (self.is_image or self.is_translation):
+            raise ValueError(
+                f"style.n_token_types must be 0 for {self.kind}, got {style.n_token_types}"
+            )
+        if style.is_head_tied and self.is_causal and self.n_classes != self.vocab_size:
+            raise ValueError(
+                f"style.is_head_tied must be false with {self.n_classes} outputs over a "
+                f"vocabulary of {self.vocab_size}, got true"
+            )
+
+    def has_tied_head(self, style: BlockStyle) -> bool:
+        """Whether the output layer of networks of ``style`` is an embedding."""
+        return style.is_head_tied and (self.is_causal or self.is_translation)
 
     def check_grid(self, patch: int, resolution: int | None = None) -> None:
         """Raise ``ValueError`` unless resolution and patch size fit the samples."""

@@ -66,9 +66,9 @@ def test_what_is_shown_of_spaces_is_what_is_printed(tmp_path):
     page = DOCS / "spaces.md"
     space, _ = blocks(page, "yaml")
     (tmp_path / "my-space.yaml").write_text(space)
-    (shown,) = blocks(page, "python")
-    (printed,) = blocks(page, "text")
-    assert output_of(shown, tmp_path, timeout=120) == printed
+    pairs = zip(blocks(page, "python"), blocks(page, "text"), strict=True)
+    for shown, printed in pairs:
+        assert output_of(shown, tmp_path, timeout=120) == printed
 
 
 def test_what_spaces_are_refused_for_is_what_is_said():

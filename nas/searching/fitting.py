@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
-from search_spaces.architecture import TRANSFORMER
+from search_spaces.architecture import STYLES, TRANSFORMER
 from search_spaces.cost.families import get_family
 from search_spaces.space import SearchSpace
 from search_spaces.space.domains import Choice
@@ -30,9 +31,16 @@ def check_fits(space: SearchSpace, workload: Workload) -> None:
         get_family(space.family)
     member = smallest(space)
     for patch_size in space.values("patch_size"):
-        for resolution in space.values("resolution"):
+        for resolution, blocks in product(space.values("resolution"), space.values("blocks")):
             try:
-                workload.check_fits(replace(member, patch_size=patch_size, resolution=resolution))
+                workload.check_fits(
+                    replace(
+                        member,
+                        patch_size=patch_size,
+                        resolution=resolution,
+                        style=STYLES[blocks],
+                    )
+                )
             except ValueError as error:
                 raise ValueError(
                     f"space {space.name} does not fit task {workload.name}, which is "

@@ -241,7 +241,7 @@ class Distillation(nn.Module):
         super().__init__()
         self._config, self._teacher, self._objective = config, teacher, objective
         self._layers = matched_layers(len(student.layers), teacher.n_layers)
-        d_student = student.position_TD.shape[1]
+        d_student = student.d_model
         self.projections = nn.ModuleList()
         if config.feature_weight > 0:
             with torch.random.fork_rng(devices=[]):

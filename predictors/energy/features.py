@@ -160,9 +160,7 @@ def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) 
             log_d_model,
             np.log(depth),
             # One in a generation step, whose context is in its operations and bytes.
-            np.log(
-                workload.n_new_tokens_batch(batch.patch_size, batch.resolution) + workload.n_steps
-            ),
+            np.log(batch.n_new_tokens(workload) + workload.n_steps),
             np.full(n, np.log(workload.batch_size)),
             np.full(n, float(workload.is_causal)),
             _row_sums(np.log(attention["d_head"]), attention["share"]),

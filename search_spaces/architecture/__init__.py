@@ -44,17 +44,21 @@ from search_spaces.architecture.blocks import (
     layer_blocks,
     require_positive_int,
 )
+from search_spaces.architecture.style import DEFAULT_STYLE, STYLES, BlockStyle
 
 __all__ = [
     "BF16_STREAM",
+    "DEFAULT_STYLE",
     "INT4_GROUP_SIZE",
     "PRECISIONS",
     "SCHEMA_VERSION",
     "SPARSITIES",
+    "STYLES",
     "TRANSFORMER",
     "UNSTRUCTURED",
     "Architecture",
     "AttentionSpec",
+    "BlockStyle",
     "Compression",
     "DecoderLayerSpec",
     "DecoderSpec",
@@ -76,14 +80,14 @@ Extra = tuple[tuple[str, int | float | str], ...]
 
 @dataclass(frozen=True)
 class Architecture:
-    """A Transformer: ``depth`` pre-norm layers of width ``d_model``, and perhaps a decoder.
+    """A Transformer: ``depth`` layers of width ``d_model``, and perhaps a decoder.
 
     ``patch_size`` is the side in pixels of the square patches that become tokens; it is 1 for
     token workloads. ``resolution`` is the height in pixels that the network shrinks images to
     before it cuts them into patches (the width follows in proportion), or the number of a text's
     first tokens that it reads; ``None`` reads whole samples. With a ``decoder``, ``layers`` are
-    the encoder's. Families other than ``transformer`` may have ``extra`` genes, by name. The
-    ``Workload`` defines inputs and outputs.
+    the encoder's. ``style`` is the blocks' of both stacks. Families other than ``transformer`` may
+    have ``extra`` genes, by name. The ``Workload`` defines inputs and outputs.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -96,6 +100,7 @@ class Architecture:
     family: str = TRANSFORMER
     extra: Extra = ()
     decoder: DecoderSpec | None = None
+    style: BlockStyle = DEFAULT_STYLE
 
     def __post_init__(self) -> None:
         """Validate, then bring every layer to its canonical form."""
@@ -111,6 +116,7 @@ class Architecture:
             width = self.decoder.d_model
             own = tuple(canonical_layer(x, width, self.d_model) for x in self.decoder.layers)
             object.__setattr__(self, "decoder", DecoderSpec(width, own))
+        self._check_style()
         if not isinstance(self.family, str) or not self.family:
             raise ValueError(f"family must be a name, got {self.family!r}")
         if self.family != TRANSFORMER:
@@ -131,6 +137,22 @@ class Architecture:
                 f"family {self.family} must have blocks of precision fp32, sparsity dense and "
                 f"full rank"
             )
+
+    def _check_style(self) -> None:
+        if not isinstance(self.style, BlockStyle):
+            raise ValueError(f"style must be a BlockStyle, got {self.style!r}")
+        if self.style != DEFAULT_STYLE and self.family != TRANSFORMER:
+            raise ValueError(
+                f"style must be the default for family {self.family}, got {self.style.describe()}"
+            )
+        if not self.style.is_rotary:
+            return
+        for placed in self.placed_blocks:
+            if isinstance(placed.spec, AttentionSpec) and placed.spec.d_head % 2:
+                raise ValueError(
+                    f"{placed.path}.d_head must be even with style.positions rotary, got "
+                    f"{placed.spec.d_head}"
+                )
 
     @property
     def depth(self) -> int:
@@ -159,7 +181,9 @@ class Architecture:
             PlacedBlock(f"{stack}layers.{index}.{name}", spec, shapes)
             for stack, width, layers in stacks
             for index, layer in enumerate(layers)
-            for name, spec, shapes in layer_blocks(layer, width, self.d_model)
+            for name, spec, shapes in layer_blocks(
+                layer, width, self.d_model, is_gated=self.style.is_gated
+            )
         )
 
     @cached_property
@@ -188,6 +212,8 @@ class Architecture:
             rest |= {"family": self.family, "extra": dict(self.extra)}
         if self.decoder is not None:
             rest["decoder"] = plain_data.decoder_to_dict(self.decoder)
+        if self.style != DEFAULT_STYLE:
+            rest["style"] = self.style.to_dict()
         return {
             "schema": SCHEMA_VERSION,
             "d_model": self.d_model,
@@ -207,7 +233,7 @@ class Architecture:
             "architecture",
             data,
             {"schema", "d_model", "patch_size", "layers"},
-            may_lack={"resolution", "family", "extra", "decoder"},
+            may_lack={"resolution", "family", "extra", "decoder", "style"},
         )
         if data["schema"] != SCHEMA_VERSION:
             raise ValueError(
@@ -226,6 +252,7 @@ class Architecture:
             decoder=plain_data.decoder_from_dict(decoder, "architecture.decoder")
             if (decoder := data.get("decoder")) is not None
             else None,
+            style=BlockStyle.from_dict(data.get("style", {})),
         )
 
     def describe(self) -> str:
@@ -247,6 +274,8 @@ class Architecture:
             parts.append(f"p{self.patch_size}")
         if self.resolution is not None:
             parts.append(f"@{self.resolution}")
+        if self.style != DEFAULT_STYLE:
+            parts.append(self.style.describe())
         parts += [f"{name}={value}" for name, value in self.extra]
         precisions = {block.compression.precision for block in self.blocks}
         parts.append("+".join(p for p in PRECISIONS if p in precisions))

@@ -121,7 +121,7 @@ class AttentionSpec:
 
 @dataclass(frozen=True, slots=True)
 class FfnSpec:
-    """One feed-forward block: ``d_model -> d_ff -> d_model`` with GELU between."""
+    """One feed-forward block: ``d_model -> d_ff -> d_model``; its style has the activation."""
 
     d_ff: int
     rank: int | None = None
@@ -133,9 +133,10 @@ class FfnSpec:
         if self.rank is not None:
             require_positive_int("rank", self.rank)
 
-    def projections(self, d_model: int) -> dict[str, tuple[int, int]]:
+    def projections(self, d_model: int, *, is_gated: bool = False) -> dict[str, tuple[int, int]]:
         """Shapes ``(d_in, d_out)`` of the projections, by name."""
-        return {"up": (d_model, self.d_ff), "down": (self.d_ff, d_model)}
+        names = ("gate", "up") if is_gated else ("up",)
+        return {**dict.fromkeys(names, (d_model, self.d_ff)), "down": (self.d_ff, d_model)}
 
     def ratio(self, d_model: int) -> float:
         """Width of the block relative to ``d_model``."""
@@ -175,7 +176,11 @@ Layer = TypeVar("Layer", LayerSpec, DecoderLayerSpec)
 
 
 def layer_blocks(
-    layer: LayerSpec | DecoderLayerSpec, d_model: int, d_memory: int | None = None
+    layer: LayerSpec | DecoderLayerSpec,
+    d_model: int,
+    d_memory: int | None = None,
+    *,
+    is_gated: bool = False,
 ) -> Iterator[tuple[str, AttentionSpec | FfnSpec, Shapes]]:
     """Yield name, specification and projections' shapes of each block, in the order they run.
 
@@ -185,7 +190,7 @@ def layer_blocks(
     if isinstance(layer, DecoderLayerSpec):
         cross = layer.cross_attention
         yield "cross_attention", cross, cross.projections(d_model, d_memory)
-    yield "ffn", layer.ffn, layer.ffn.projections(d_model)
+    yield "ffn", layer.ffn, layer.ffn.projections(d_model, is_gated=is_gated)
 
 
 def canonical_layer(layer: Layer, d_model: int, d_memory: int | None = None) -> Layer:

@@ -6,7 +6,7 @@ Shape legend: O d_out, I d_in, Q query heads, K key-value heads, M merged.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec
 from search_spaces.compression.prune import (
@@ -47,8 +47,8 @@ def inherit(
     Args:
         teacher: the trained network.
         teacher_architecture: that of ``teacher``.
-        architecture: of the same ``d_model``, ``d_head``, ``patch_size`` and ``resolution``,
-            and not larger otherwise.
+        architecture: of the same ``d_model``, ``d_head``, ``patch_size``, ``resolution`` and
+            ``style``, and not larger otherwise.
         workload: that of both.
         importance: of the teacher's heads and channels; ``prune.magnitude_importance`` by
             default, ``prune.taylor_importance`` with training data.
@@ -62,19 +62,21 @@ def inherit(
     if importance is None:
         importance = magnitude_importance(teacher)
     _check_importance(importance, teacher_architecture)
-    device = teacher.position_TD.device
+    device = next(teacher.parameters()).device
     # The seed leaves torch's global generator unchanged; every weight is replaced.
     student = build(architecture, workload, generator_seed=0).to(device)
     sources = source_layers(teacher_architecture.depth, architecture.depth)
     with torch.no_grad():
-        for name in ("embed", "norm", "head"):
-            getattr(student, name).load_state_dict(getattr(teacher, name).state_dict())
-        student.position_TD.copy_(teacher.position_TD)
+        outside = {
+            name: weight
+            for name, weight in teacher.state_dict().items()
+            if not name.startswith("layers.")
+        }
+        student.load_state_dict(outside, strict=False)
         for index, source in enumerate(sources):
             old, new = teacher.layers[source], student.layers[index]
             assert isinstance(old, Layer) and isinstance(new, Layer)
-            new.attention_norm.load_state_dict(old.attention_norm.state_dict())
-            new.ffn_norm.load_state_dict(old.ffn_norm.state_dict())
+            _copy_norms(old, new)
             before = teacher_architecture.layers[source]
             after = architecture.layers[index]
             _inherit_attention(
@@ -112,6 +114,11 @@ def check_fits_in(teacher: Architecture, architecture: Architecture) -> None:
         ours, theirs = getattr(architecture, field), getattr(teacher, field)
         if ours != theirs:
             raise ValueError(f"{field} must be {theirs} (the teacher's), got {ours}")
+    if architecture.style != teacher.style:
+        raise ValueError(
+            f"style must be {teacher.style.describe()} (the teacher's), got "
+            f"{architecture.style.describe()}"
+        )
     for index, source in enumerate(source_layers(teacher.depth, architecture.depth)):
         before, after = teacher.layers[source], architecture.layers[index]
         where = f"layers[{index}].attention"
@@ -178,6 +185,13 @@ def _check_importance(importance: Importance, teacher: Architecture) -> None:
             raise ValueError("importance must be finite, got NaN or infinity")
 
 
+def _copy_norms(old: Layer, new: Layer) -> None:
+    """Copy the norms of the stream, of queries and of keys."""
+    for name, module in old.named_modules():
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+            new.get_submodule(name).load_state_dict(module.state_dict())
+
+
 def _inherit_attention(
     old: Attention,
     new: Attention,
@@ -197,6 +211,9 @@ def _inherit_attention(
 
 def _inherit_ffn(old: FeedForward, new: FeedForward, after: FfnSpec, scores_F: Tensor) -> None:
     selected_F = largest_indices(scores_F, after.d_ff)
+    # A channel is a row of the gate and of ``up``, and a column of ``down``.
+    if old.gate is not None and new.gate is not None:
+        Weights.of(old.gate).outputs(selected_F[None]).write_to(new.gate)
     Weights.of(old.up).outputs(selected_F[None]).write_to(new.up)
     Weights.of(old.down).inputs(selected_F).write_to(new.down)
 

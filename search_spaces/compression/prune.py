@@ -42,14 +42,20 @@ def magnitude_importance(model: Transformer) -> Importance:
 
     A head adds a weighted mean over tokens of ``W_o (W_v x + b_v)``, so its score is the
     Frobenius norm of ``W_o [W_v, b_v]``; a channel's is the norm of its row of ``up``, bias
-    included, times that of its column of ``down``. The gain and shift of the norm that feeds the
-    block are folded in first. A score is 0 if and only if the head or channel adds nothing.
+    included, times that of its column of ``down``, and with a gate times that of its row of
+    ``gate``. The gain and shift of the norm that feeds the block are folded in first. A score is
+    0 if and only if the head or channel adds nothing.
     """
     heads, channels = [], []
     with torch.no_grad():
+        before = model.embed_norm
         for layer in _layers(model):
             attention = layer.attention
-            values_KED = _folded(attention.v, layer.attention_norm).reshape(
+            is_pre_norm = model.style.is_pre_norm
+            into_attention = layer.attention_norm if is_pre_norm else before
+            into_ffn = layer.ffn_norm if is_pre_norm else layer.attention_norm
+            before = layer.ffn_norm
+            values_KED = _folded(attention.v, into_attention).reshape(
                 attention.n_kv_heads, attention.d_head, -1
             )
             out_DD = Weights.of(attention.o).product()
@@ -59,9 +65,11 @@ def magnitude_importance(model: Transformer) -> Importance:
             )
             added_QDD = torch.einsum("dqe,qei->qdi", out_DQE, values_QED)
             heads.append(added_QDD.flatten(1).norm(dim=1))
-            up_FD = _folded(layer.ffn.up, layer.ffn_norm)
             down_DF = Weights.of(layer.ffn.down).product()
-            channels.append(up_FD.norm(dim=1) * down_DF.norm(dim=0))
+            scores_F = _folded(layer.ffn.up, into_ffn).norm(dim=1) * down_DF.norm(dim=0)
+            if layer.ffn.gate is not None:
+                scores_F = scores_F * _folded(layer.ffn.gate, into_ffn).norm(dim=1)
+            channels.append(scores_F)
     return Importance(tuple(heads), tuple(channels))
 
 
@@ -86,7 +94,7 @@ def taylor_importance(
     """
     layers = _layers(model)
     heads = [torch.zeros(layer.attention.n_heads) for layer in layers]
-    channels = [torch.zeros(len(Weights.of(layer.ffn.up).bias)) for layer in layers]
+    channels = [torch.zeros(len(Weights.of(layer.ffn.up).factors[0])) for layer in layers]
     n_samples = 0
     for inputs, targets in batches:
         gates, logits = _gated(model, layers, inputs, [len(c) for c in channels])
@@ -156,12 +164,16 @@ def _layers(model: Transformer) -> list[Layer]:
     return [layer for layer in model.layers if isinstance(layer, Layer)]
 
 
-def _folded(projection: nn.Module, norm: nn.LayerNorm) -> Tensor:
+def _folded(projection: nn.Module, norm: nn.Module | None) -> Tensor:
     """Weight and bias with the norm's gain and shift folded in, ``(d_out, d_in + 1)``."""
     weights = Weights.of(projection)
     weight_OI = weights.product()
-    bias_O = weights.bias + weight_OI @ norm.bias
-    return torch.cat([weight_OI * norm.weight, bias_O[:, None]], dim=1)
+    bias_O = weight_OI.new_zeros(len(weight_OI)) if weights.bias is None else weights.bias
+    if isinstance(norm, nn.LayerNorm):
+        bias_O = bias_O + weight_OI @ norm.bias
+    if isinstance(norm, nn.LayerNorm | nn.RMSNorm):
+        weight_OI = weight_OI * norm.weight
+    return torch.cat([weight_OI, bias_O[:, None]], dim=1)
 
 
 def _gated(

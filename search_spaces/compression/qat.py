@@ -48,7 +48,7 @@ def fake_quantised(model: Transformer, architecture: Architecture) -> Transforme
             f"got {architecture.describe()}"
         )
     fake = copy.deepcopy(model)
-    device = model.position_TD.device.type
+    device = next(model.parameters()).device.type
     for placed in architecture.placed_blocks:
         precision = placed.spec.compression.precision
         if precision in FAKE_QUANTISED:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.architecture import PRECISIONS, SPARSITIES
+from search_spaces.architecture import PRECISIONS, SPARSITIES, BlockStyle
 from search_spaces.cost.counts import PER_VALUE, PER_WEIGHT, Floats, PartCounts
-from search_spaces.space.batch import AttentionBatch, BlockBatch, FfnBatch, Ints
+from search_spaces.space.batch import (
+    ArchitectureBatch,
+    AttentionBatch,
+    BlockBatch,
+    FfnBatch,
+    Ints,
+)
 from search_spaces.workload import Workload
 
 # torchao packs 4-bit weights for CUDA in whole tiles along the input.
@@ -22,12 +29,67 @@ _HALVED = SPARSITIES.index("2:4")
 
 @dataclass(frozen=True)
 class Product:
-    """A projection: its shape, the tokens of a sample that it multiplies, and its calls a pass."""
+    """A projection: its shape, the tokens of a sample that it multiplies, and its calls a pass.
+
+    ``has_bias`` and ``exists`` are 1 or 0; both may differ between architectures.
+    """
 
     d_in: Floats
     d_out: Floats
     tokens: Floats | float
     n_calls: int = 1
+    has_bias: Floats | float = 1.0
+    exists: Floats | float = 1.0
+
+
+@dataclass(frozen=True)
+class StyleCounts:
+    """What counts depend on in the styles of ``N`` architectures, each ``(N, 1)``.
+
+    ``norm`` is the number of parameters of a norm by its width; the others are 1 or 0.
+    """
+
+    norm: Floats
+    norms_heads: Floats
+    is_rotary: Floats
+    is_gated: Floats
+    biases_qkv: Floats
+    biases_o: Floats
+    biases_ffn: Floats
+
+    @classmethod
+    def of(cls, batch: ArchitectureBatch) -> StyleCounts:
+        """Read the styles of ``batch``."""
+
+        def column(value: Callable[[BlockStyle], float]) -> Floats:
+            return batch.of_style(value)[:, None]
+
+        return cls(
+            norm=column(lambda style: 2 if style.norm.kind == "layer" else 1),
+            norms_heads=column(lambda style: style.norm.on_queries_and_keys),
+            is_rotary=column(lambda style: style.is_rotary),
+            is_gated=column(lambda style: style.is_gated),
+            biases_qkv=column(lambda style: style.biases.qkv),
+            biases_o=column(lambda style: style.biases.o),
+            biases_ffn=column(lambda style: style.biases.ffn),
+        )
+
+    def placing(
+        self, queries: Floats, keys: Floats, *, is_crossed: bool = False
+    ) -> tuple[Floats, Floats]:
+        """Values and kernels of norms and rotations of so many features of queries and keys.
+
+        A norm reads and writes its features. A rotation is five kernels: negate half of them,
+        join the halves, multiply both by their factors, add. A decoder's attention to the source
+        has no rotations.
+        """
+        is_rotary = self.is_rotary * (not is_crossed)
+        values = (2 * self.norms_heads + 10 * is_rotary) * (queries + keys)
+        return values, 2 * self.norms_heads + 10 * is_rotary
+
+    def attention_plain(self, blocks: AttentionBatch, d_model: Floats) -> Floats:
+        """Parameters of an attention block's norms."""
+        return self.norm * (d_model + 2 * self.norms_heads * blocks.d_head)
 
 
 def attention_counts(
@@ -37,6 +99,7 @@ def attention_counts(
     context: Floats,
     active: NDArray[np.bool_],
     workload: Workload,
+    style: StyleCounts,
     pads_int4: bool,
 ) -> PartCounts:
     """Count self-attention blocks: ``tokens`` attend to ``context``, both ``(N, 1)``."""
@@ -44,20 +107,21 @@ def attention_counts(
     d_kv = (blocks.n_kv_heads * blocks.d_head).astype(float)
     # Keys and values that are read, and those that are written to the cache.
     read, written = context, 0.0 if workload.phase is None else tokens
+    placed, placing_kernels = style.placing(tokens * d_q, tokens * d_kv)
     # Scores and weighted values; a fused kernel never writes the score matrix.
     return block_counts(
         blocks,
         [
-            Product(d_model, d_q, tokens),
-            Product(d_model, d_kv, tokens),
-            Product(d_model, d_kv, tokens),
-            Product(d_q, d_model, tokens),
+            Product(d_model, d_q, tokens, has_bias=style.biases_qkv),
+            Product(d_model, d_kv, tokens, has_bias=style.biases_qkv),
+            Product(d_model, d_kv, tokens, has_bias=style.biases_qkv),
+            Product(d_q, d_model, tokens, has_bias=style.biases_o),
         ],
         active,
         extra_macs=2 * tokens * context * d_q,
-        extra_values=tokens * (2 * d_q + 4 * d_model) + (read + written) * 2 * d_kv,
-        d_model=d_model,
-        extra_kernels=0 if workload.phase is None else 2,
+        extra_values=tokens * (2 * d_q + 4 * d_model) + (read + written) * 2 * d_kv + placed,
+        plain=style.attention_plain(blocks, d_model),
+        extra_kernels=placing_kernels + (0 if workload.phase is None else 2),
         pads_int4=pads_int4,
     )
 
@@ -67,19 +131,26 @@ def ffn_counts(
     d_model: Floats,
     tokens: Floats | float,
     active: NDArray[np.bool_],
+    style: StyleCounts,
     *,
     n_calls: int = 1,
     pads_int4: bool = False,
 ) -> PartCounts:
     """Count feed-forward blocks on ``tokens``, which are multiplied in ``n_calls``."""
-    d_ff = blocks.d_ff.astype(float)
+    d_ff, bias, gated = blocks.d_ff.astype(float), style.biases_ffn, style.is_gated
     return block_counts(
         blocks,
-        [Product(d_model, d_ff, tokens, n_calls), Product(d_ff, d_model, tokens, n_calls)],
+        [
+            Product(d_model, d_ff, tokens, n_calls, bias),
+            Product(d_model, d_ff, tokens, n_calls, bias, exists=gated),
+            Product(d_ff, d_model, tokens, n_calls, bias),
+        ],
         active,
         extra_macs=0.0,
-        extra_values=tokens * (2 * d_ff + 4 * d_model),
-        d_model=d_model,
+        # A gate's product reads two tensors and writes one.
+        extra_values=tokens * ((2 + 3 * gated) * d_ff + 4 * d_model),
+        plain=style.norm * d_model,
+        extra_kernels=gated,
         n_calls=n_calls,
         pads_int4=pads_int4,
     )
@@ -92,41 +163,42 @@ def block_counts(
     *,
     extra_macs: Floats | float,
     extra_values: Floats,
-    d_model: Floats,
-    extra_kernels: int = 0,
+    plain: Floats,
+    extra_kernels: Floats | float = 0.0,
     n_calls: int = 1,
     pads_int4: bool = False,
 ) -> PartCounts:
     """Count a block: its projections, its norm, three more kernels, and the extras.
 
-    Everything but the projections runs in ``n_calls``.
+    Everything but the projections runs in ``n_calls``. ``plain`` are the parameters of its norms.
     """
     rank = blocks.rank.astype(float)
     weights, stored, values, macs = (np.zeros(rank.shape) for _ in range(4))
     is_padded = (blocks.precision == _INT4) & pads_int4
-    kernels = np.full(rank.shape, (3.0 + extra_kernels) * n_calls)
+    kernels = np.zeros(rank.shape) + (3.0 + extra_kernels) * n_calls
     any_factorised = np.zeros(rank.shape, dtype=bool)
     has_rank = rank > 0
     per_weight, per_value = PER_WEIGHT[blocks.precision], PER_VALUE[blocks.precision]
     per_weight = np.where(
         blocks.sparsity == _HALVED, (per_weight + _INDEX_BYTES_PER_KEPT_WEIGHT) / 2, per_weight
     )
-    plain = np.zeros(rank.shape) + 2 * d_model
+    plain = np.zeros(rank.shape) + plain
     read_bytes = n_calls * plain * per_value
     for product in products:
         full, ends = product.d_in * product.d_out, product.d_in + product.d_out
         factors = rank * ends
         # The rule of ``architecture.is_factorised``, on arrays.
         factorised = has_rank & (factors < full)
-        own = np.where(factorised, factors, full)
+        exists, biased = product.exists, product.d_out * product.has_bias * product.exists
+        own = np.where(factorised, factors, full) * exists
         weights += own
-        held = np.where(is_padded, _in_whole_tiles(product, rank, factorised), own)
+        held = np.where(is_padded, _in_whole_tiles(product, rank, factorised) * exists, own)
         stored += held
         macs += product.tokens * own
-        values += product.tokens * (ends + 2 * rank * factorised)
-        plain = plain + product.d_out
-        kernels += (1 + factorised) * product.n_calls
-        read_bytes += product.n_calls * (held * per_weight + product.d_out * per_value)
+        values += product.tokens * (ends + 2 * rank * factorised) * exists
+        plain = plain + biased
+        kernels += (1 + factorised) * product.n_calls * exists
+        read_bytes += product.n_calls * (held * per_weight + biased * per_value)
         any_factorised |= factorised
     return PartCounts(
         precision=blocks.precision,

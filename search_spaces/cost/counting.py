@@ -2,6 +2,8 @@
 
 The counts are those of the network that ``models.build`` builds:
 
+The architecture's style says which norms, biases and projections there are; the default's are:
+
 * images: shrunk first where the architecture has a resolution (a kernel that reads and writes
   pixels, without products); ``Linear(channels * patch**2 -> d_model)`` on patches; tokens:
   an embedding table; then a learned position table ``(n_tokens, d_model)``;
@@ -9,9 +11,10 @@ The counts are those of the network that ``models.build`` builds:
   projection has a bias; a factorised one is ``d_in -> rank`` without bias, then
   ``rank -> d_out`` with it;
 * a final LayerNorm and a linear head: on the mean over tokens for classification; on every token
-  for language modelling (not tied to the embedding) and question answering; on every token, for
+  for language modelling and question answering; on every token, for
   all pixels of its patch, for segmentation (outputs are then enlarged to the image's size where
-  it was shrunk: a kernel without products);
+  it was shrunk: a kernel without products). A style's class token is one more token; its pooler
+  is a linear map of one token;
 * an encoder-decoder: the encoder as above but for the head; a decoder with an embedding table of
   targets, a position table, layers of LayerNorm, attention, LayerNorm, attention to the encoder
   (whose keys and values are made of the encoder's width), LayerNorm, feed-forward; then a final
@@ -44,6 +47,7 @@ import numpy as np
 from search_spaces.architecture import BF16_STREAM, PRECISIONS, TRANSFORMER, Architecture
 from search_spaces.cost.block_counts import (
     Product,
+    StyleCounts,
     attention_counts,
     block_counts,
     ffn_counts,
@@ -62,6 +66,8 @@ from search_spaces.cost.families import get_family
 from search_spaces.space.batch import ArchitectureBatch, AttentionBatch, DecoderBatch, Ints
 from search_spaces.workload import AS_IT_IS, Workload
 
+# Of ``models.style.rotation``, once a pass.
+_ANGLE_KERNELS = 12
 _STREAMS = (PRECISIONS.index("fp32"), PRECISIONS.index("bf16"))
 
 
@@ -113,19 +119,24 @@ def count_batch(batch: ArchitectureBatch, workload: Workload, device: str = "cpu
     workload.check_decoder(batch.decoder is not None)
     if batch.family != TRANSFORMER:
         return _of_family(batch, workload)
-    context = workload.n_tokens_batch(batch.patch_size, batch.resolution)
-    tokens = workload.n_new_tokens_batch(batch.patch_size, batch.resolution)
+    context, tokens = batch.n_tokens(workload), batch.n_new_tokens(workload)
     d_model, active = batch.d_model[:, None].astype(float), batch.active
-    pads_int4 = device.startswith("cuda")
+    style = StyleCounts.of(batch)
     attention = attention_counts(
-        batch.attention, d_model, tokens[:, None], context[:, None], active, workload, pads_int4
+        batch.attention,
+        d_model,
+        tokens[:, None],
+        context[:, None],
+        active,
+        workload,
+        style,
+        pads_int4=device.startswith("cuda"),
     )
-    ffn = ffn_counts(batch.ffn, d_model, tokens[:, None], active, pads_int4=pads_int4)
+    ffn = ffn_counts(
+        batch.ffn, d_model, tokens[:, None], active, style, pads_int4=device.startswith("cuda")
+    )
     outer = _outer(batch, tokens, context, workload)
-    decoder = None
-    if batch.decoder is not None:
-        stream = stream_precisions(batch)
-        decoder = _decoder(batch.decoder, d_model, context[:, None], stream, workload)
+    decoder = None if batch.decoder is None else _decoder(batch, batch.decoder, context, workload)
     return BatchCounts(attention, ffn, outer, decoder)
 
 
@@ -149,7 +160,7 @@ def kv_cache_bytes(batch: ArchitectureBatch, workload: Workload) -> Floats:
         return _decoder_cache_bytes(batch.decoder, workload)
     if workload.phase is None:
         return np.zeros(len(batch))
-    context = workload.n_tokens_batch(batch.patch_size, batch.resolution)
+    context = batch.n_tokens(workload)
     blocks = batch.attention
     values = 2 * (blocks.n_kv_heads * blocks.d_head).astype(float) * batch.active
     cache: Floats = context * (values * PER_VALUE[blocks.precision]).sum(axis=1)
@@ -170,25 +181,44 @@ def _outer(
     batch: ArchitectureBatch, tokens: Floats, context: Floats, workload: Workload
 ) -> PartCounts:
     d_model = batch.d_model.astype(float)
+    has_class = batch.of_style(lambda style: style.has_class_token)
     if workload.is_image:
         d_patch = workload.input_shape[0] * batch.patch_size.astype(float) ** 2
-        embed_params, embed_macs = (d_patch + 1) * d_model, tokens * d_patch * d_model
+        embed_params = (d_patch + 1) * d_model
+        embed_macs = (tokens - has_class) * d_patch * d_model
     else:
         # A look-up in a table has no product.
         embed_params, embed_macs = (workload.vocab_size or 0) * d_model, np.zeros_like(d_model)
     # A phase predicts the token after the last one only.
     has_one_output = workload.is_pooled or workload.phase is not None
-    head_tokens = np.ones_like(tokens) if has_one_output else tokens
+    head_tokens = np.ones_like(tokens) if has_one_output else tokens - has_class
     n_outputs: Floats | float = float(workload.n_classes)
     if workload.is_dense:
         n_outputs = n_outputs * batch.patch_size.astype(float) ** 2
     if workload.is_translation:
         # The head is the decoder's.
         n_outputs = 0.0
-    params = embed_params + context * d_model + 2 * d_model + (d_model + 1) * n_outputs
+    params = embed_params + _head_params(batch, d_model, n_outputs, workload)
+    params += _stream_params(batch, d_model, context)
+    # Norms, class tokens and token types of the stream, of which default blocks have one norm.
+    kinds = batch.of_style(
+        lambda style: (
+            style.is_pre_norm
+            + style.norm.after_embeddings
+            + style.has_class_token
+            + (style.n_token_types > 0)
+        )
+    )
     stream = stream_precisions(batch)
-    values = 3 * tokens * d_model + head_tokens * n_outputs
-    kernels = np.full(len(batch), 4.0 if workload.is_translation else 5.0)
+    values = (1 + 2 * kinds) * tokens * d_model + head_tokens * n_outputs
+    kernels = kinds + (2.0 if workload.is_translation else 3.0) + _position_kernels(batch)
+    macs = embed_macs + head_tokens * d_model * n_outputs
+    if workload.is_pooled:
+        has_pooler = batch.of_style(lambda style: style.pooling == "pooler")
+        params += has_pooler * (d_model + 1) * d_model
+        macs += has_pooler * d_model**2
+        values += has_pooler * 4 * d_model
+        kernels += has_pooler * 2
     if workload.is_image:
         is_shrunk = batch.resolution != AS_IT_IS
         heights, widths = workload.image_sizes(batch.resolution)
@@ -198,8 +228,33 @@ def _outer(
         if workload.is_dense:
             values += workload.n_classes * (height * width + heights * widths) * is_shrunk
             kernels += is_shrunk
-    macs = embed_macs + head_tokens * d_model * n_outputs
     return outer_counts(stream, params, macs, values, kernels)
+
+
+def _head_params(
+    batch: ArchitectureBatch, d_model: Floats, n_outputs: Floats | float, workload: Workload
+) -> Floats:
+    """Parameters of an output layer; one that is tied to an embedding has only a bias."""
+    is_own = batch.of_style(lambda style: not workload.has_tied_head(style))
+    has_bias = batch.of_style(lambda style: style.biases.head)
+    params: Floats = (is_own * d_model + has_bias) * n_outputs
+    return params
+
+
+def _stream_params(batch: ArchitectureBatch, d_model: Floats, n_positions: Floats) -> Floats:
+    """Parameters of a stack's stream: position table, norms, class token, token types."""
+    norm = StyleCounts.of(batch).norm[:, 0]
+    n_norms = batch.of_style(lambda style: style.is_pre_norm + style.norm.after_embeddings)
+    tables = batch.of_style(lambda style: style.has_class_token + style.n_token_types)
+    is_learned = batch.of_style(lambda style: style.positions.kind == "learned")
+    params: Floats = d_model * (is_learned * n_positions + norm * n_norms + tables)
+    return params
+
+
+def _position_kernels(batch: ArchitectureBatch) -> Floats:
+    """Kernels of a stack's positions: an addition, or those of angles of one size of heads."""
+    kernels = {"learned": 1, "rotary": _ANGLE_KERNELS, "none": 0}
+    return batch.of_style(lambda style: kernels[style.positions.kind])
 
 
 def stream_precisions(batch: ArchitectureBatch) -> Ints:
@@ -215,9 +270,11 @@ def stream_precisions(batch: ArchitectureBatch) -> Ints:
 
 
 def _decoder(
-    decoder: DecoderBatch, d_memory: Floats, memory: Floats, stream: Ints, workload: Workload
+    batch: ArchitectureBatch, decoder: DecoderBatch, context: Floats, workload: Workload
 ) -> DecoderCounts:
-    """Count decoders that read ``memory`` tokens of width ``d_memory``, both ``(N, 1)``."""
+    """Count the decoders of ``batch``, which read the ``(N,)`` tokens of their encoders."""
+    d_memory, memory = batch.d_model[:, None].astype(float), context[:, None]
+    style, stream = StyleCounts.of(batch), stream_precisions(batch)
     d_model, active = decoder.d_model[:, None].astype(float), decoder.active
     steps = workload.n_steps
     tokens = float(steps * workload.beam_size)
@@ -226,37 +283,47 @@ def _decoder(
         d_q = (blocks.n_heads * blocks.d_head).astype(float)
         d_kv = (blocks.n_kv_heads * blocks.d_head).astype(float)
         key = (
-            Product(d_memory, d_kv, memory) if of_memory else Product(d_model, d_kv, tokens, steps)
+            Product(d_memory, d_kv, memory, has_bias=style.biases_qkv)
+            if of_memory
+            else Product(d_model, d_kv, tokens, steps, style.biases_qkv)
         )
         written = workload.beam_size * memory if of_memory else tokens
+        placed, placing_kernels = style.placing(
+            tokens * d_q, (memory if of_memory else tokens) * d_kv, is_crossed=of_memory
+        )
         return block_counts(
             blocks,
             [
-                Product(d_model, d_q, tokens, steps),
+                Product(d_model, d_q, tokens, steps, style.biases_qkv),
                 key,
                 key,
-                Product(d_q, d_model, tokens, steps),
+                Product(d_q, d_model, tokens, steps, style.biases_o),
             ],
             active,
             extra_macs=2 * tokens * read * d_q,
-            extra_values=tokens * (2 * d_q + 4 * d_model) + (tokens * read + written) * 2 * d_kv,
-            d_model=d_model,
-            extra_kernels=0 if of_memory else 2,
+            extra_values=tokens * (2 * d_q + 4 * d_model)
+            + (tokens * read + written) * 2 * d_kv
+            + placed,
+            plain=style.attention_plain(blocks, d_model),
+            extra_kernels=placing_kernels + (0 if of_memory else 2),
             n_calls=steps,
         )
 
-    ffn = ffn_counts(decoder.ffn, d_model, tokens, active, n_calls=steps)
+    ffn = ffn_counts(decoder.ffn, d_model, tokens, active, style, n_calls=steps)
     width, n_outputs = decoder.d_model.astype(float), float(workload.n_classes)
     # A step reads one row of the table for each token, which counts as values.
     table = n_outputs * width
-    rest = steps * width + 2 * width + (width + 1) * n_outputs
+    rest = _stream_params(batch, width, np.full_like(width, steps))
+    rest += _head_params(batch, width, n_outputs, workload)
+    is_tied = batch.of_style(workload.has_tied_head)
     outer = outer_counts(
         stream,
         params=table + rest,
         macs=tokens * width * n_outputs,
         values=tokens * (3 * width + n_outputs),
-        n_kernels=np.full(len(stream), 5.0 * steps),
-        read_params=table + steps * rest,
+        n_kernels=steps * (4.0 + _position_kernels(batch)),
+        # A tied head reads the whole table at each step.
+        read_params=table * (1 + is_tied * (steps - 1)) + steps * rest,
     )
     return DecoderCounts(
         attention(decoder.attention, float(steps), of_memory=False),

@@ -9,10 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from search_spaces.architecture import AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.architecture import (
+    DEFAULT_STYLE,
+    AttentionSpec,
+    BlockStyle,
+    FfnSpec,
+    LayerSpec,
+)
 from search_spaces.models.attend import attend
 from search_spaces.models.projection import make_projection
-from search_spaces.models.style import feed_forward, make_norm, residual
+from search_spaces.models.style import feed_forward, make_norm, residual, rotate
 
 
 class KeyValueCache(nn.Module):
@@ -49,17 +55,28 @@ class Attention(nn.Module):
     """Grouped-query attention over ``n_heads`` heads; see ``attend``."""
 
     def __init__(
-        self, d_model: int, spec: AttentionSpec, *, is_causal: bool, d_memory: int | None = None
+        self,
+        d_model: int,
+        spec: AttentionSpec,
+        style: BlockStyle = DEFAULT_STYLE,
+        *,
+        is_causal: bool,
+        d_memory: int | None = None,
     ) -> None:
         """Build the projections; ``d_memory`` is the width of the input of keys and values."""
         super().__init__()
         self.n_heads, self.n_kv_heads, self.d_head = spec.n_heads, spec.n_kv_heads, spec.d_head
         self.is_causal = is_causal
-        shapes = spec.projections(d_model, d_memory)
-        self.q = make_projection(*shapes["q"], spec.rank)
-        self.k = make_projection(*shapes["k"], spec.rank)
-        self.v = make_projection(*shapes["v"], spec.rank)
-        self.o = make_projection(*shapes["o"], spec.rank)
+        shapes, biases = spec.projections(d_model, d_memory), style.biases
+        self.q = make_projection(*shapes["q"], spec.rank, has_bias=biases.qkv)
+        self.k = make_projection(*shapes["k"], spec.rank, has_bias=biases.qkv)
+        self.v = make_projection(*shapes["v"], spec.rank, has_bias=biases.qkv)
+        self.o = make_projection(*shapes["o"], spec.rank, has_bias=biases.o)
+        self.q_norm: nn.Module | None = None
+        self.k_norm: nn.Module | None = None
+        if style.norm.on_queries_and_keys:
+            self.q_norm = make_norm(style, self.d_head)
+            self.k_norm = make_norm(style, self.d_head)
 
     def forward(
         self,
@@ -67,21 +84,27 @@ class Attention(nn.Module):
         keep_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
         start: int = 0,
+        rotation_2TE: Tensor | None = None,
     ) -> Tensor:
         """``(B, T, d_model)`` to the same shape; ``keep_BT`` masks tokens.
 
         With a ``cache``, ``x_BTD`` has the tokens from position ``start`` on: all from 0, or one.
+        ``rotation_2TE`` is that of the tokens of ``x_BTD``; keys are cached rotated.
         """
-        k_BKTE, v_BKTE = self.keys_and_values(x_BTD)
+        k_BKTE, v_BKTE = self.keys_and_values(x_BTD, rotation_2TE)
         if cache is not None:
             k_BKTE, v_BKTE = cache.extended(k_BKTE, v_BKTE, start)
         # A single token has no later tokens to mask.
         is_causal = self.is_causal and start == 0
-        return self.read(x_BTD, k_BKTE, v_BKTE, keep_BT, is_causal=is_causal)
+        return self.read(x_BTD, k_BKTE, v_BKTE, keep_BT, rotation_2TE, is_causal=is_causal)
 
-    def keys_and_values(self, memory_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of ``memory_BTD``, each ``(B, K, T, E)``."""
-        k_BKTE = self._split(self.k(memory_BTD), self.n_kv_heads)
+    def keys_and_values(
+        self, memory_BTD: Tensor, rotation_2TE: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of ``memory_BTD``, each ``(B, K, T, E)``; keys are rotated."""
+        k_BKTE = _placed(
+            self._split(self.k(memory_BTD), self.n_kv_heads), self.k_norm, rotation_2TE
+        )
         return k_BKTE, self._split(self.v(memory_BTD), self.n_kv_heads)
 
     def read(
@@ -90,11 +113,13 @@ class Attention(nn.Module):
         k_BKSE: Tensor,
         v_BKSE: Tensor,
         keep_BS: Tensor | None = None,
+        rotation_2TE: Tensor | None = None,
         *,
         is_causal: bool = False,
     ) -> Tensor:
         """Attend from ``x_BTD`` to keys and values, masked by ``keep_BS``."""
-        q_BQTE = self._split(self.q(x_BTD), self.n_heads)
+        # In one expression, so that what is rotated is not held any longer.
+        q_BQTE = _placed(self._split(self.q(x_BTD), self.n_heads), self.q_norm, rotation_2TE)
         out_BQTE = attend(q_BQTE, k_BKSE, v_BKSE, keep_BT=keep_BS, is_causal=is_causal)
         out_BTD: Tensor = self.o(out_BQTE.transpose(1, 2).flatten(2))
         return out_BTD
@@ -103,31 +128,46 @@ class Attention(nn.Module):
         return x.reshape(*x.shape[:2], heads, self.d_head).transpose(1, 2)
 
 
-class FeedForward(nn.Module):
-    """The feed-forward block of ``style``."""
+def _placed(x_BHTE: Tensor, norm: nn.Module | None, rotation_2TE: Tensor | None) -> Tensor:
+    """Queries or keys after their norm and rotation, where there are any."""
+    if norm is not None:
+        x_BHTE = norm(x_BHTE)
+    return x_BHTE if rotation_2TE is None else rotate(x_BHTE, rotation_2TE)
 
-    def __init__(self, d_model: int, spec: FfnSpec) -> None:
-        """Build both projections."""
+
+class FeedForward(nn.Module):
+    """The feed-forward block of ``style``; ``gate`` is ``None`` where it is not gated."""
+
+    gate: nn.Module | None
+    up: nn.Module
+    down: nn.Module
+
+    def __init__(self, d_model: int, spec: FfnSpec, style: BlockStyle = DEFAULT_STYLE) -> None:
+        """Build the projections."""
         super().__init__()
-        shapes = spec.projections(d_model)
-        self.up = make_projection(*shapes["up"], spec.rank)
-        self.down = make_projection(*shapes["down"], spec.rank)
+        self.style = style
+        self.gate = None
+        for name, shape in spec.projections(d_model, is_gated=style.is_gated).items():
+            setattr(self, name, make_projection(*shape, spec.rank, has_bias=style.biases.ffn))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """``(B, T, d_model)`` to the same shape."""
-        return feed_forward(x_BTD, self.up, self.down)
+        return feed_forward(self.style, x_BTD, self.up, self.down, self.gate)
 
 
 class Layer(nn.Module):
     """A layer: attention, then feed-forward; ``style`` says where norms stand."""
 
-    def __init__(self, d_model: int, spec: LayerSpec, *, is_causal: bool) -> None:
+    def __init__(
+        self, d_model: int, spec: LayerSpec, style: BlockStyle = DEFAULT_STYLE, *, is_causal: bool
+    ) -> None:
         """Build both blocks and their norms."""
         super().__init__()
-        self.attention_norm = make_norm(d_model)
-        self.attention = Attention(d_model, spec.attention, is_causal=is_causal)
-        self.ffn_norm = make_norm(d_model)
-        self.ffn = FeedForward(d_model, spec.ffn)
+        self.style, self.d_head = style, spec.attention.d_head
+        self.attention_norm = make_norm(style, d_model)
+        self.attention = Attention(d_model, spec.attention, style, is_causal=is_causal)
+        self.ffn_norm = make_norm(style, d_model)
+        self.ffn = FeedForward(d_model, spec.ffn, style)
 
     def forward(
         self,
@@ -135,10 +175,12 @@ class Layer(nn.Module):
         keep_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
         start: int = 0,
+        rotation_2TE: Tensor | None = None,
     ) -> Tensor:
         """``(B, T, d_model)`` to the same shape; see ``Attention.forward``."""
-        x_BTD = residual(x_BTD, self.attention_norm, self.attention, keep_BT, cache, start)
-        return residual(x_BTD, self.ffn_norm, self.ffn)
+        rest = (keep_BT, cache, start, rotation_2TE)
+        x_BTD = residual(self.style, x_BTD, self.attention_norm, self.attention, *rest)
+        return residual(self.style, x_BTD, self.ffn_norm, self.ffn)
 
 
 class CastBlock(nn.Module):

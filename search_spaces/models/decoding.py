@@ -18,7 +18,7 @@ from search_spaces.workload import Workload
 
 def empty_caches(network: Transformer) -> list[KeyValueCache]:
     """Make a cache for each layer of ``network``, with room for every position."""
-    return [KeyValueCache(len(network.position_TD)) for _ in network.layers]
+    return [KeyValueCache(network.n_positions) for _ in network.layers]
 
 
 def decode(
@@ -35,16 +35,16 @@ def decode(
     """
     if not network.is_causal:
         raise ValueError("network must be a decoder, got an encoder")
-    end, most = start + tokens_BT.shape[1], len(network.position_TD)
+    end, most = start + tokens_BT.shape[1], network.n_positions
     if end > most:
         raise ValueError(f"tokens must be at most {most} (the network's positions), got {end}")
     if start and tokens_BT.shape[1] != 1:
         raise ValueError(f"after the prompt tokens must come singly, got {tokens_BT.shape[1]}")
-    x_BTD = network.embed(tokens_BT) + network.position_TD[start:end]
-    for layer, cache in zip(network.layers, caches, strict=True):
-        x_BTD = layer(x_BTD, None, cache, start)
-    logits_BV: Tensor = network.head(network.norm(x_BTD[:, -1]))
-    return logits_BV
+    x_BTD = network.embedded(tokens_BT, start)
+    rotations = network.rotations(x_BTD, start)
+    for layer, cache in zip(network.stack, caches, strict=True):
+        x_BTD = layer(x_BTD, None, cache, start, rotations.of(layer.d_head))
+    return network.logits_of(network.norm(x_BTD[:, -1]))
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from search_spaces.architecture import Architecture
 from search_spaces.models.blocks import Layer
 from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection
+from search_spaces.models.style import TiedHead
 from search_spaces.models.supernet import Supernet, grid_key
 from search_spaces.models.transformer import PatchEmbedding, Transformer
 
@@ -38,14 +39,22 @@ def extract(supernet: Supernet, architecture: Architecture) -> Transformer:
         else:
             assert isinstance(embed, nn.Embedding) and isinstance(network.embed, nn.Embedding)
             network.embed.weight.copy_(embed.weight[:, :width])
-        grid = grid_key(architecture.patch_size, architecture.resolution)
-        network.position_TD.copy_(supernet.position_TD[grid][:, :width])
+        if network.position_TD is not None:
+            grid = grid_key(architecture.patch_size, architecture.resolution)
+            network.position_TD.copy_(supernet.position_TD[grid][:, :width])
+        if network.class_token_D is not None and supernet.class_token_D is not None:
+            network.class_token_D.copy_(supernet.class_token_D[:width])
+        if network.token_types is not None and supernet.token_types is not None:
+            network.token_types.weight.copy_(supernet.token_types.weight[:, :width])
+        _write_norm(supernet.embed_norm, network.embed_norm)
         for source, layer, spec in zip(
             supernet.layers, network.layers, architecture.layers, strict=False
         ):
             assert isinstance(source, ElasticLayer) and isinstance(layer, Layer)
             _write_norm(source.attention_norm, layer.attention_norm)
             _write_norm(source.ffn_norm, layer.ffn_norm)
+            _write_norm(source.attention.q_norm, layer.attention.q_norm)
+            _write_norm(source.attention.k_norm, layer.attention.k_norm)
             attention = spec.attention
             queries_D = _by_head(width, attention.n_heads)
             keys_O = _by_head(attention.n_kv_heads * attention.d_head, attention.n_kv_heads)
@@ -59,7 +68,13 @@ def extract(supernet: Supernet, architecture: Architecture) -> Transformer:
             for name, weights in source.ffn.views(width, spec.ffn).items():
                 weights.write_to(getattr(layer.ffn, name))
         _write_norm(supernet.norm, network.norm)
-        supernet.head.views(width, network.head.out_features, None).write_to(network.head)
+        if supernet.pooler is not None and network.pooler is not None:
+            supernet.pooler.views(width, width, None).write_to(network.pooler)
+        if isinstance(supernet.head, TiedHead):
+            network.head.load_state_dict(supernet.head.state_dict())
+        else:
+            n_outputs = supernet.workload.n_classes
+            supernet.head.views(width, n_outputs, None).write_to(network.head)
     return network
 
 
@@ -68,7 +83,12 @@ def _by_head(features: int, heads: int) -> Tensor:
     return torch.arange(features).view(-1, heads).T.flatten()
 
 
-def _write_norm(source: ElasticNorm, target: nn.LayerNorm) -> None:
+def _write_norm(source: nn.Module | None, target: nn.Module | None) -> None:
+    """Copy a norm's parameters; post-norm networks have none after the last layer."""
+    if not isinstance(source, ElasticNorm):
+        return
+    assert isinstance(target, nn.LayerNorm | nn.RMSNorm)
     gain_D, bias_D = source.views(target.normalized_shape[0])
     target.weight.copy_(gain_D)
-    target.bias.copy_(bias_D)
+    if isinstance(target, nn.LayerNorm) and bias_D is not None:
+        target.bias.copy_(bias_D)

@@ -15,13 +15,13 @@ from search_spaces.architecture import is_factorised
 
 
 class FactorisedLinear(nn.Module):
-    """``d_in -> rank -> d_out``, with a bias on the second factor only."""
+    """``d_in -> rank -> d_out``; only the second factor may have a bias."""
 
-    def __init__(self, d_in: int, d_out: int, rank: int) -> None:
+    def __init__(self, d_in: int, d_out: int, rank: int, *, has_bias: bool = True) -> None:
         """Build both factors."""
         super().__init__()
         self.reduce = nn.Linear(d_in, rank, bias=False)
-        self.expand = nn.Linear(rank, d_out)
+        self.expand = nn.Linear(rank, d_out, bias=has_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., d_in)`` to ``(..., d_out)``."""
@@ -29,19 +29,21 @@ class FactorisedLinear(nn.Module):
         return out
 
 
-def make_projection(d_in: int, d_out: int, rank: int | None) -> nn.Module:
+def make_projection(
+    d_in: int, d_out: int, rank: int | None, *, has_bias: bool = True
+) -> nn.Module:
     """Make a ``Linear``, or two factors where ``rank`` saves weights."""
     if rank is not None and is_factorised(d_in, d_out, rank):
-        return FactorisedLinear(d_in, d_out, rank)
-    return nn.Linear(d_in, d_out)
+        return FactorisedLinear(d_in, d_out, rank, has_bias=has_bias)
+    return nn.Linear(d_in, d_out, bias=has_bias)
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A projection's bias and factors ``(d_out, ..., d_in)``, the last applied first."""
+    """A projection's factors ``(d_out, ..., d_in)``, the last applied first, and its bias."""
 
     factors: tuple[Tensor, ...]
-    bias: Tensor
+    bias: Tensor | None
 
     @classmethod
     def of(cls, projection: nn.Module) -> Weights:
@@ -62,7 +64,8 @@ class Weights:
     def outputs(self, rows_MO: Tensor) -> Weights:
         """Select rows, the mean over ``m`` of ``rows_MO[m]``."""
         last, *others = self.factors
-        return Weights((last[rows_MO].mean(dim=0), *others), self.bias[rows_MO].mean(dim=0))
+        bias = None if self.bias is None else self.bias[rows_MO].mean(dim=0)
+        return Weights((last[rows_MO].mean(dim=0), *others), bias)
 
     def inputs(self, columns_I: Tensor) -> Weights:
         """Select columns."""
@@ -79,11 +82,13 @@ class Weights:
                 reduce_RI, expand_OR = truncated_svd(self.product(), rank)
             projection.reduce.weight.copy_(reduce_RI)
             projection.expand.weight.copy_(expand_OR)
-            projection.expand.bias.copy_(self.bias)
+            bias = projection.expand.bias
         else:
             assert isinstance(projection, nn.Linear)
             projection.weight.copy_(self.product())
-            projection.bias.copy_(self.bias)
+            bias = projection.bias
+        if self.bias is not None:
+            bias.copy_(self.bias)
 
     def product(self) -> Tensor:
         """Return the weight ``(d_out, d_in)`` that the factors multiply to."""

@@ -23,10 +23,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.architecture import Architecture, is_factorised
+from search_spaces.architecture import STYLES, Architecture, is_factorised
 from search_spaces.architecture.stacks import ENCODER
-from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection
-from search_spaces.models.style import positions, token_embedding
+from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection, Sizes
+from search_spaces.models.style import (
+    TOKEN_POSITION_STD,
+    Rotations,
+    TiedHead,
+    position_table,
+    token_embedding,
+)
 from search_spaces.models.transformer import pool, shrunk, to_patches, token_mask
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import rank_of, width_of
@@ -56,7 +62,14 @@ class Supernet(nn.Module):
             raise ValueError(
                 f"supernet must be None for {workload.kind}: heads of other patches share nothing"
             )
+        if len(space.values("blocks")) > 1:
+            raise ValueError(
+                f"blocks must hold one style for a supernet, as styles share no weights, got "
+                f"{', '.join(space.values('blocks'))}"
+            )
         self.space, self.workload = space, workload
+        style = self.style = STYLES[space.values("blocks")[0]]
+        workload.check_style(style)
         widths = sorted(space.values("d_model"))
         d_model, patches = widths[-1], sorted(space.values("patch_size"))
         grids = [(patch, r) for patch in patches for r in space.values("resolution")]
@@ -73,22 +86,36 @@ class Supernet(nn.Module):
                 self.embed[str(patch)] = ElasticProjection(channels * patch**2, d_model, None)
         else:
             self.embed["1"] = token_embedding(workload.vocab_size or 1, d_model)
-        sizes = np.array([(patch, resolution or AS_IT_IS) for patch, resolution in grids])
-        tokens = workload.n_tokens_batch(sizes[:, 0], sizes[:, 1]).astype(int)
-        self.position_TD = nn.ParameterDict(
-            {
-                grid_key(*grid): positions(workload, int(n), d_model)
-                for grid, n in zip(grids, tokens, strict=True)
-            }
-        )
+        grid_sizes = np.array([(patch, resolution or AS_IT_IS) for patch, resolution in grids])
+        tokens = workload.n_tokens_batch(grid_sizes[:, 0], grid_sizes[:, 1]).astype(int)
+        self.class_token_D: nn.Parameter | None = None
+        if style.has_class_token:
+            self.class_token_D = nn.Parameter(torch.randn(d_model) * TOKEN_POSITION_STD)
+        self.token_types: nn.Embedding | None = None
+        if style.n_token_types:
+            self.token_types = token_embedding(style.n_token_types, d_model)
+        self.position_TD = nn.ParameterDict()
+        for grid, n in zip(grids, tokens, strict=True):
+            table = position_table(style, workload, int(n) + style.has_class_token, d_model)
+            if table is not None:
+                self.position_TD[grid_key(*grid)] = table
+        self.embed_norm = ElasticNorm(style, widths) if style.norm.after_embeddings else None
+        head_sizes = sorted({d // heads for d in widths for heads, _ in space.head_pairs(d)})
+        sizes = Sizes(style, widths, self._d_ff, (self._ranks[0], self._ranks[1]), head_sizes)
         self.layers = nn.ModuleList(
-            ElasticLayer(
-                widths, self._d_ff, (self._ranks[0], self._ranks[1]), is_causal=workload.is_causal
-            )
+            ElasticLayer(sizes, is_causal=workload.is_causal)
             for _ in range(space.deepest(ENCODER))
         )
-        self.norm = ElasticNorm(widths)
-        self.head = ElasticProjection(d_model, workload.n_classes, None)
+        self.norm = ElasticNorm(style, widths) if style.is_pre_norm else nn.Identity()
+        self.pooler: ElasticProjection | None = None
+        if workload.is_pooled and style.pooling == "pooler":
+            self.pooler = ElasticProjection(d_model, d_model, None)
+        self.head: ElasticProjection | TiedHead
+        if workload.has_tied_head(style):
+            self.head = TiedHead(workload.n_classes, has_bias=style.biases.head)
+        else:
+            has_bias = style.biases.head
+            self.head = ElasticProjection(d_model, workload.n_classes, None, has_bias=has_bias)
 
     @classmethod
     def seeded(cls, space: SearchSpace, workload: Workload, seed: int) -> Supernet:
@@ -131,32 +158,51 @@ class Supernet(nn.Module):
         if not (self.workload.is_image or self.workload.is_causal):
             keep_BT = token_mask(inputs)
         x_BTD = self._embedded(inputs, architecture)
+        rotations = Rotations(self.style, torch.arange(x_BTD.shape[1], device=x_BTD.device))
         for layer, spec in zip(self.layers, architecture.layers, strict=False):
-            x_BTD = layer(x_BTD, spec, keep_BT)
+            x_BTD = layer(x_BTD, spec, keep_BT, rotations.of(spec.attention.d_head))
         x_BTD = self.norm(x_BTD)
+        width = x_BTD.shape[-1]
         if self.workload.is_pooled:
-            x_BTD = pool(x_BTD, keep_BT)
-        views = self.head.views(x_BTD.shape[-1], self.workload.n_classes, None)
-        logits = views(x_BTD)
+            x_BTD = pool(x_BTD, keep_BT, self.style.pooling)
+        if self.pooler is not None:
+            x_BTD = self.pooler.views(width, width, None)(x_BTD).tanh()
+        if isinstance(self.head, TiedHead):
+            table = self.embed["1"]
+            assert isinstance(table, nn.Embedding)
+            logits: Tensor = self.head(x_BTD, table.weight[:, :width])
+        else:
+            logits = self.head.views(width, self.workload.n_classes, None)(x_BTD)
         return logits.transpose(1, 2) if self.workload.kind == "question_answering" else logits
 
     def _embedded(self, inputs: Tensor, architecture: Architecture) -> Tensor:
         patch, width = architecture.patch_size, architecture.d_model
-        position_TD = self.position_TD[grid_key(patch, architecture.resolution)][:, :width]
         embed = self.embed[str(patch)]
         if isinstance(embed, nn.Embedding):
             x_BTD = F.embedding(inputs, embed.weight[:, :width])
         else:
             assert isinstance(embed, ElasticProjection)
             size = self.workload.image_size(architecture)
-            patches_BTP = to_patches(shrunk(inputs.to(position_TD.dtype), size), patch)
+            patches_BTP = to_patches(shrunk(inputs.to(embed.weight_OI.dtype), size), patch)
             x_BTD = embed.views(patches_BTP.shape[-1], width, None)(patches_BTP)
-        out_BTD: Tensor = x_BTD + position_TD[: x_BTD.shape[1]]
-        return out_BTD
+        if self.class_token_D is not None:
+            class_B1D = self.class_token_D[:width].expand(x_BTD.shape[0], 1, -1)
+            x_BTD = torch.cat([class_B1D, x_BTD], dim=1)
+        if self.token_types is not None:
+            x_BTD = x_BTD + self.token_types.weight[0, :width]
+        if self.style.positions.kind == "learned":
+            table_TD = self.position_TD[grid_key(patch, architecture.resolution)]
+            x_BTD = x_BTD + table_TD[: x_BTD.shape[1], :width]
+        return x_BTD if self.embed_norm is None else self.embed_norm(x_BTD)
 
     def check_holds(self, architecture: Architecture) -> None:
         """Raise ``ValueError`` naming the field unless there are weights for ``architecture``."""
         width = architecture.d_model
+        if architecture.style != self.style:
+            raise ValueError(
+                f"style must be {self.style.describe()} (the supernet's), got "
+                f"{architecture.style.describe()}"
+            )
         _check_among("d_model", width, self.space.values("d_model"))
         _check_among("patch_size", architecture.patch_size, self.space.values("patch_size"))
         _check_among("resolution", architecture.resolution, self.space.values("resolution"))

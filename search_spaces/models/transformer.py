@@ -5,13 +5,25 @@ Shape legend: B batch, T tokens, D d_model, C channels, P patch side.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
+from search_spaces.architecture.style import Pooling
 from search_spaces.models.blocks import Layer
-from search_spaces.models.style import make_norm, positions, token_embedding
+from search_spaces.models.style import (
+    TOKEN_POSITION_STD,
+    Rotations,
+    apply_head,
+    final_norm,
+    make_head,
+    make_norm,
+    position_table,
+    token_embedding,
+)
 from search_spaces.workload import PADDING_TOKEN, Workload
 
 
@@ -36,12 +48,22 @@ class PatchEmbedding(nn.Module):
 
 
 class Transformer(nn.Module):
-    """An encoder with a head on the mean, on each token or for each pixel, or a causal decoder."""
+    """An encoder with a head on one vector, on each token or for each pixel, or a causal decoder.
+
+    ``n_positions`` is the most tokens that it reads, a class token included.
+    """
 
     def __init__(self, architecture: Architecture, workload: Workload) -> None:
-        """Build the network; embeddings and positions start small, the rest as in torch."""
+        """Build the network; embeddings and positions start small, the rest as in torch.
+
+        Raises:
+            ValueError: the architecture does not fit the workload.
+        """
         super().__init__()
+        style = architecture.style
+        workload.check_style(style)
         d_model, tokens = architecture.d_model, workload.n_tokens(architecture)
+        self.style, self.d_model, self.n_positions = style, d_model, tokens
         self.is_causal, self.is_pooled = workload.is_causal, workload.is_pooled
         self.is_image, self.is_dense = workload.is_image, workload.is_dense
         self.n_classes, self.patch_size = workload.n_classes, architecture.patch_size
@@ -63,19 +85,33 @@ class Transformer(nn.Module):
             )
         else:
             self.embed = token_embedding(workload.vocab_size or 1, d_model)
-        self.position_TD = positions(workload, tokens, d_model)
+        self.class_token_D: nn.Parameter | None = None
+        if style.has_class_token:
+            self.class_token_D = nn.Parameter(torch.randn(d_model) * TOKEN_POSITION_STD)
+        self.token_types: nn.Embedding | None = None
+        if style.n_token_types:
+            self.token_types = token_embedding(style.n_token_types, d_model)
+        self.position_TD = position_table(style, workload, tokens, d_model)
+        self.embed_norm: nn.Module | None = None
+        if style.norm.after_embeddings:
+            self.embed_norm = make_norm(style, d_model)
         self.layers = nn.ModuleList(
-            Layer(d_model, spec, is_causal=workload.is_causal) for spec in architecture.layers
+            Layer(d_model, spec, style, is_causal=workload.is_causal)
+            for spec in architecture.layers
         )
-        self.norm = make_norm(d_model)
+        self.norm = final_norm(style, d_model)
+        self.pooler: nn.Module | None = None
+        if workload.is_pooled and style.pooling == "pooler":
+            self.pooler = nn.Linear(d_model, d_model)
         per_token = workload.n_classes * (self.patch_size**2 if workload.is_dense else 1)
-        self.head = nn.Linear(d_model, per_token)
+        self.head = make_head(style, workload, d_model, per_token)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, types_BT: Tensor | None = None) -> Tensor:
         """Images ``(B, C, H, W)`` or tokens ``(B, T)`` to logits.
 
         The padding token is masked in attention and pooling, except in language modelling. Texts
-        are cut to the architecture's resolution.
+        are cut to the architecture's resolution. ``types_BT`` are the tokens' types, where the
+        style has some; all are 0 by default.
 
         Returns:
             ``(B, n_classes)``; ``(B, T, n_classes)`` for language modelling; ``(B, H, W,
@@ -84,21 +120,53 @@ class Transformer(nn.Module):
         """
         inputs = self._read(inputs)
         keep_BT = self._kept(inputs)
-        x_BTD = self._embedded(inputs)
-        for layer in self.layers:
-            x_BTD = layer(x_BTD, keep_BT)
+        x_BTD = self.embedded(inputs, types_BT=types_BT)
+        rotations = self.rotations(x_BTD)
+        for layer in self.stack:
+            x_BTD = layer(x_BTD, keep_BT, None, 0, rotations.of(layer.d_head))
         return self._logits(x_BTD, keep_BT)
 
     def with_features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """``forward``'s logits, and the pooled stream after each layer, ``(B, L, D)``."""
+        """``forward``'s logits, and the mean over tokens after each layer, ``(B, L, D)``."""
         inputs = self._read(inputs)
         keep_BT = self._kept(inputs)
-        x_BTD = self._embedded(inputs)
-        pooled: list[Tensor] = []
-        for layer in self.layers:
-            x_BTD = layer(x_BTD, keep_BT)
-            pooled.append(pool(x_BTD, keep_BT))
-        return self._logits(x_BTD, keep_BT), torch.stack(pooled, dim=1)
+        x_BTD = self.embedded(inputs)
+        rotations, means = self.rotations(x_BTD), []
+        for layer in self.stack:
+            x_BTD = layer(x_BTD, keep_BT, None, 0, rotations.of(layer.d_head))
+            means.append(mean_over(x_BTD, keep_BT))
+        return self._logits(x_BTD, keep_BT), torch.stack(means, dim=1)
+
+    @property
+    def stack(self) -> list[Layer]:
+        """The layers, typed."""
+        return cast(list[Layer], list(self.layers))
+
+    def embedded(self, inputs: Tensor, start: int = 0, types_BT: Tensor | None = None) -> Tensor:
+        """The stream before the first layer, ``(B, T, D)``, from position ``start`` on."""
+        if isinstance(self.embed, PatchEmbedding):
+            inputs = inputs.to(self.embed.project.weight.dtype)
+        x_BTD: Tensor = self.embed(inputs)
+        if self.class_token_D is not None:
+            class_B1D = self.class_token_D.expand(x_BTD.shape[0], 1, -1)
+            x_BTD = torch.cat([class_B1D, x_BTD], dim=1)
+        if self.token_types is not None:
+            # Without types all are the first.
+            weight_KD = self.token_types.weight
+            x_BTD = x_BTD + (weight_KD[0] if types_BT is None else self.token_types(types_BT))
+        if self.position_TD is not None:
+            # A decoder may read fewer tokens than it has positions for.
+            x_BTD = x_BTD + self.position_TD[start : start + x_BTD.shape[1]]
+        return x_BTD if self.embed_norm is None else self.embed_norm(x_BTD)
+
+    def rotations(self, x_BTD: Tensor, start: int = 0) -> Rotations:
+        """Rotations of the tokens of ``x_BTD``, which are at ``start`` and after it."""
+        n_tokens = x_BTD.shape[1]
+        return Rotations(self.style, torch.arange(start, start + n_tokens, device=x_BTD.device))
+
+    def logits_of(self, normed: Tensor) -> Tensor:
+        """Apply the head to normed vectors, ``(..., D)`` to ``(..., n_outputs)``."""
+        return apply_head(self.head, normed, self.embed)
 
     def _read(self, inputs: Tensor) -> Tensor:
         return inputs if self.n_read is None else inputs[:, : self.n_read]
@@ -106,19 +174,17 @@ class Transformer(nn.Module):
     def _kept(self, inputs: Tensor) -> Tensor | None:
         return None if self.is_image or self.is_causal else token_mask(inputs)
 
-    def _embedded(self, inputs: Tensor) -> Tensor:
-        if self.is_image:
-            inputs = inputs.to(self.position_TD.dtype)
-        x_BTD: Tensor = self.embed(inputs)
-        # A decoder may read fewer tokens than it has positions for.
-        return x_BTD + self.position_TD[: x_BTD.shape[1]]
-
     def _logits(self, x_BTD: Tensor, keep_BT: Tensor | None) -> Tensor:
         x_BTD = self.norm(x_BTD)
         if self.is_pooled:
-            pooled: Tensor = self.head(pool(x_BTD, keep_BT))
-            return pooled
-        logits_BTC: Tensor = self.head(x_BTD)
+            pooled_BD = pool(x_BTD, keep_BT, self.style.pooling)
+            if self.pooler is not None:
+                pooled_BD = self.pooler(pooled_BD).tanh()
+            return self.logits_of(pooled_BD)
+        if self.class_token_D is not None:
+            # No pixels are the class token's.
+            x_BTD = x_BTD[:, 1:]
+        logits_BTC = self.logits_of(x_BTD)
         if self.is_dense:
             return self._pixels(logits_BTC)
         return logits_BTC if self.is_causal else logits_BTC.transpose(1, 2)
@@ -161,7 +227,20 @@ def token_mask(tokens_BT: Tensor) -> Tensor:
     return (tokens_BT != PADDING_TOKEN) | first_T
 
 
-def pool(x_BTD: Tensor, keep_BT: Tensor | None) -> Tensor:
+def pool(x_BTD: Tensor, keep_BT: Tensor | None, pooling: Pooling = "mean") -> Tensor:
+    """One vector of each sample, ``(B, D)``; a pooler's map of it is not applied here."""
+    if pooling == "mean":
+        return mean_over(x_BTD, keep_BT)
+    if pooling in ("cls", "pooler"):
+        return x_BTD[:, 0]
+    if keep_BT is None:
+        return x_BTD[:, -1]
+    places_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
+    last_B = (places_T * keep_BT).amax(dim=1)
+    return x_BTD.gather(1, last_B[:, None, None].expand(-1, 1, x_BTD.shape[2])).squeeze(1)
+
+
+def mean_over(x_BTD: Tensor, keep_BT: Tensor | None) -> Tensor:
     """Mean over the tokens of the mask, ``(B, D)``."""
     if keep_BT is None:
         return x_BTD.mean(dim=1)

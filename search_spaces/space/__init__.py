@@ -11,7 +11,7 @@ from typing import Any
 from nas.core.names import check_name
 from nas.core.nearest import did_you_mean
 from nas.core.plain_yaml import read_yaml
-from search_spaces.architecture import TRANSFORMER, Architecture
+from search_spaces.architecture import STYLES, TRANSFORMER, Architecture
 from search_spaces.architecture.stacks import DECODER, ENCODER, STACKS, Heads, StackGenes, stack_of
 from search_spaces.space.domains import (
     ALL_GENE_TYPES,
@@ -22,7 +22,7 @@ from search_spaces.space.domains import (
 )
 from search_spaces.workload import Workload
 
-GLOBAL_GENES = ("d_model", "depth", "patch_size", "resolution")
+GLOBAL_GENES = ("d_model", "depth", "patch_size", "resolution", "blocks")
 # Mixed precision between layers multiplies a space by itself; a space opts in by sharing less.
 DEFAULT_SHARED = frozenset(
     gene for gene in ENCODER.layer_genes if gene.endswith(("precision", "sparsity"))
@@ -32,18 +32,20 @@ _DECODER_COMPRESSION = frozenset(
 )
 # Genes that another family may leave out, and genes that it must not have.
 _IDLE = frozenset({"n_heads", "n_kv_heads", "ffn_ratio"})
-_COMPRESSING = tuple(gene for gene in ENCODER.layer_genes if gene not in _IDLE)
+_FIXED = ("blocks", *(gene for gene in ENCODER.layer_genes if gene not in _IDLE))
 _MAX_YAML_BYTES = 100_000
 _MAX_DEPTH = 256
-_ANY_RESOLUTION = (None,)
+# Genes that a space with this one value has not, so that its vectors and hashes do not change.
+_LEFT_OUT: Mapping[str, tuple[Any, ...]] = {"resolution": (None,), "blocks": ("default",)}
 
 
 @dataclass(frozen=True)
 class SearchSpace:
     """The architectures that a search may propose.
 
-    ``n_heads`` must divide ``d_model`` (``d_head`` is the quotient) and ``n_kv_heads`` must divide
-    ``n_heads``; combinations that break this are not members. Ranks are fractions of ``d_model``,
+    ``n_heads`` must divide ``d_model`` (``d_head`` is the quotient, and even in a space with a
+    style of rotary positions) and ``n_kv_heads`` must divide ``n_heads``; combinations that break
+    this are not members. ``blocks`` are names of ``STYLES``. Ranks are fractions of ``d_model``,
     rounded to whole numbers. Every patch size must divide every resolution. A gene in ``shared``
     has one value for all layers, another has one for each layer. Members are of ``family``;
     ``extra`` are genes of its own (``search_spaces.cost.families``).
@@ -130,6 +132,7 @@ class SearchSpace:
                         f"{stack.d_model} {d_model} must be divisible by one of {heads.n_heads} "
                         f"{self.values(heads.n_heads)} that one of {heads.n_kv_heads} "
                         f"{self.values(heads.n_kv_heads)} divides"
+                        f"{', with an even quotient for rotary blocks' * self.is_rotary}"
                     )
 
     def _check_plain(self) -> None:
@@ -151,7 +154,7 @@ class SearchSpace:
             if self.extra:
                 raise ValueError(f"extra must be left out for family {TRANSFORMER}")
             return
-        for gene in _COMPRESSING:
+        for gene in _FIXED:
             plain = GENE_TYPES[gene].default
             if self.values(gene) != plain:
                 raise ValueError(
@@ -187,6 +190,11 @@ class SearchSpace:
         """The stacks of layers that members have."""
         return STACKS if self.has_decoder else (ENCODER,)
 
+    @property
+    def is_rotary(self) -> bool:
+        """Whether a style of the space has rotary positions, which rotate pairs of features."""
+        return any(STYLES[name].is_rotary for name in self.values("blocks"))
+
     def deepest(self, stack: StackGenes) -> int:
         """Largest depth of a stack."""
         return int(max(self.values(stack.depth)))
@@ -197,10 +205,11 @@ class SearchSpace:
 
     def head_pairs(self, d_model: int, heads: Heads = ENCODER.heads[0]) -> list[tuple[int, int]]:
         """Return the valid ``(n_heads, n_kv_heads)`` of a kind of attention at ``d_model``."""
+        multiple = 2 if self.is_rotary else 1
         return [
             (n_heads, n_kv_heads)
             for n_heads in self.values(heads.n_heads)
-            if d_model % n_heads == 0
+            if d_model % (n_heads * multiple) == 0
             for n_kv_heads in self.values(heads.n_kv_heads)
             if n_heads % n_kv_heads == 0
         ]
@@ -210,7 +219,7 @@ class SearchSpace:
         genes = {
             gene: self.domains[gene]
             for gene in GLOBAL_GENES
-            if gene != "resolution" or self.values(gene) != _ANY_RESOLUTION
+            if self.values(gene) != _LEFT_OUT.get(gene)
         }
         genes |= self.extra
         for stack in self.stacks:
@@ -245,7 +254,7 @@ class SearchSpace:
         This is an upper bound on the number of distinct models: two combinations name one model
         where a rank saves nothing or two ratios round to one width.
         """
-        total = len(self.domains["patch_size"]) * len(self.domains["resolution"])
+        total = math.prod(len(self.domains[g]) for g in ("patch_size", "resolution", "blocks"))
         for stack in self.stacks:
             total *= sum(
                 self._n_stacks(stack, d_model, depth)
@@ -308,7 +317,7 @@ class SearchSpace:
             **{
                 gene: list(domain.values)
                 for gene, domain in self.domains.items()
-                if gene != "resolution" or domain.values != _ANY_RESOLUTION
+                if domain.values != _LEFT_OUT.get(gene)
             },
             "shared": sorted(self.shared),
             **(

@@ -6,7 +6,7 @@ beyond an architecture's depth are 1 (a count) or 0 (a code), and ``active`` is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -14,18 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.architecture import (
+    DEFAULT_STYLE,
     PRECISIONS,
     SPARSITIES,
+    STYLES,
     TRANSFORMER,
     Architecture,
     AttentionSpec,
+    BlockStyle,
     DecoderSpec,
     FfnSpec,
 )
 from search_spaces.architecture.stacks import DECODER, ENCODER, StackGenes, stack_of
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import rank_of, sparsity_of, width_of
-from search_spaces.workload import AS_IT_IS
+from search_spaces.workload import AS_IT_IS, Workload
 
 Ints = NDArray[np.int64]
 _FULL_RANK = 0
@@ -95,7 +98,8 @@ class ArchitectureBatch:
     """``N`` architectures: global fields of shape ``(N,)``, blocks of shape ``(N, L)``.
 
     ``resolution`` is 0 where samples are read whole. All are of one ``family``; ``extra`` has
-    the family's own genes, of shape ``(N,)``. All or none have a ``decoder``.
+    the family's own genes, of shape ``(N,)``. All or none have a ``decoder``. ``style`` has the
+    positions in ``styles``, ``(N,)``; ``None`` where all have the first.
     """
 
     d_model: Ints
@@ -107,6 +111,8 @@ class ArchitectureBatch:
     family: str = TRANSFORMER
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     decoder: DecoderBatch | None = None
+    styles: tuple[BlockStyle, ...] = (DEFAULT_STYLE,)
+    style: Ints | None = None
 
     def __len__(self) -> int:
         """Number of architectures."""
@@ -116,6 +122,27 @@ class ArchitectureBatch:
     def active(self) -> NDArray[np.bool_]:
         """Which layers exist, shape ``(N, L)``; a decoder's left out."""
         return _exists(self.depth, self.attention.rank.shape[1])
+
+    def of_style(self, value: Callable[[BlockStyle], float]) -> NDArray[np.float64]:
+        """A value of each architecture's style, ``(N,)``."""
+        values = np.array([value(style) for style in self.styles], dtype=float)
+        return np.full(len(self), values[0]) if self.style is None else values[self.style]
+
+    def n_tokens(self, workload: Workload) -> NDArray[np.float64]:
+        """Tokens of a sample of ``workload`` that each reads, class tokens included, ``(N,)``.
+
+        Raises:
+            ValueError: a patch size, a resolution or a style does not fit the workload.
+        """
+        for style in self.styles:
+            workload.check_style(style)
+        tokens = workload.n_tokens_batch(self.patch_size, self.resolution)
+        return tokens + self.of_style(lambda style: style.has_class_token)
+
+    def n_new_tokens(self, workload: Workload) -> NDArray[np.float64]:
+        """As ``n_tokens``, without tokens whose keys and values are in the cache."""
+        tokens = self.n_tokens(workload)
+        return np.ones_like(tokens) if workload.phase == "generate" else tokens
 
     def rows(self, selection: slice | NDArray[Any]) -> ArchitectureBatch:
         """Return the architectures in ``selection`` (a slice, mask or positions)."""
@@ -129,6 +156,8 @@ class ArchitectureBatch:
             self.family,
             {name: values[selection] for name, values in self.extra.items()},
             None if self.decoder is None else self.decoder.rows(selection),
+            self.styles,
+            None if self.style is None else self.style[selection],
         )
 
     @classmethod
@@ -146,6 +175,8 @@ class ArchitectureBatch:
         if decoders and len(decoders) < len(architectures):
             raise ValueError("architectures must all have a decoder or none, got some with one")
         stacks = [a.layers for a in architectures]
+        styles = tuple(dict.fromkeys(a.style for a in architectures)) or (DEFAULT_STYLE,)
+        codes = {style: code for code, style in enumerate(styles)}
         return cls(
             d_model=np.array([a.d_model for a in architectures], dtype=np.int64),
             depth=np.array([a.depth for a in architectures], dtype=np.int64),
@@ -156,6 +187,10 @@ class ArchitectureBatch:
             family=families[0],
             extra={name: np.array([e[name] for e in extra]) for name in (extra or [{}])[0]},
             decoder=_decoder_batch(decoders) if decoders else None,
+            styles=styles,
+            style=None
+            if len(styles) == 1
+            else np.array([codes[a.style] for a in architectures], dtype=np.int64),
         )
 
     @classmethod
@@ -189,6 +224,10 @@ class ArchitectureBatch:
                 for name, domain in space.extra.items()
             },
             decoder=decoder,
+            styles=tuple(STYLES[name] for name in space.values("blocks")),
+            style=genes.positions[:, genes.column_of["blocks"]]
+            if "blocks" in genes.column_of
+            else None,
         )
 
 
@@ -242,8 +281,9 @@ class _Genes:
         for block, _, kind in stack.attention:
             heads = np.where(active, self._plain(kind.n_heads), 1)
             kv_heads = np.where(active, self._plain(kind.n_kv_heads), 1)
-            if np.any(d_model[:, None] % heads) or np.any(heads % kv_heads):
-                bad = np.argwhere((d_model[:, None] % heads != 0) | (heads % kv_heads != 0))[0]
+            wide = np.where(active, heads * (2 if self.space.is_rotary else 1), 1)
+            if np.any(d_model[:, None] % wide) or np.any(heads % kv_heads):
+                bad = np.argwhere((d_model[:, None] % wide != 0) | (heads % kv_heads != 0))[0]
                 raise ValueError(
                     f"{kind.n_heads} must divide {stack.d_model} and {kind.n_kv_heads} must "
                     f"divide {kind.n_heads}, got {heads[tuple(bad)]} and {kv_heads[tuple(bad)]} "

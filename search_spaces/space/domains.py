@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.architecture import PRECISIONS, SPARSITIES
+from search_spaces.architecture import PRECISIONS, SPARSITIES, STYLES
 from search_spaces.architecture.stacks import DECODER
 
 Value = int | float | str | None
@@ -89,6 +89,9 @@ GENE_TYPES: dict[str, GeneType] = {
     "resolution": GeneType(
         "integers >= 1 or null (the samples' own)", lambda v: v is None or _is_count(v), (None,)
     ),
+    "blocks": GeneType(
+        f"among {', '.join(STYLES)}", lambda v: isinstance(v, str) and v in STYLES, ("default",)
+    ),
     "n_heads": GeneType(_COUNT, _is_count),
     "n_kv_heads": GeneType(_COUNT, _is_count),
     "ffn_ratio": GeneType("numbers in (0, 64]", _is_positive),
@@ -117,6 +120,8 @@ def make_domain(gene: str, data: Any) -> Choice:
     kind = ALL_GENE_TYPES[gene]
     if isinstance(data, dict):
         data = _expand(gene, data)
+    if gene == "blocks" and isinstance(data, str):
+        data = [data]
     if not isinstance(data, list | tuple):
         raise ValueError(f"{gene} must be a list of {kind.allowed}, got {data!r}")
     for value in data:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.architecture import (
+    STYLES,
     UNSTRUCTURED,
     Architecture,
     AttentionSpec,
@@ -65,6 +66,7 @@ def decode(genes: Mapping[str, Any], space: SearchSpace) -> Architecture:
         space.family,
         tuple((name, genes[name]) for name in space.extra),
         decoder,
+        STYLES[genes.get("blocks", "default")],
     )
 
 
@@ -110,6 +112,14 @@ def encode(architecture: Architecture, space: SearchSpace) -> Genes:
     resolution = _member(space, "resolution", architecture.resolution)
     if "resolution" in genes:
         genes["resolution"] = resolution
+    style = architecture.style
+    names = [name for name in space.values("blocks") if STYLES[name] == style]
+    if not names:
+        raise ValueError(
+            f"blocks must be one of {', '.join(space.values('blocks'))}, got {style.describe()}"
+        )
+    if "blocks" in genes:
+        genes["blocks"] = names[0]
     if (
         architecture.family != space.family
         or dict(architecture.extra).keys() != space.extra.keys()

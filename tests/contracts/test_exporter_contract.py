@@ -14,6 +14,7 @@ from nas.exporting.verify import judge, reload_formats
 from nas.training.weights import read_description
 from search_spaces import plugins
 from search_spaces.architecture import (
+    STYLES,
     Architecture,
     AttentionSpec,
     Compression,
@@ -51,7 +52,25 @@ def decoder():
     return "next-words", Architecture(32, (layer, layer))
 
 
-NETWORKS = [vision, mixed, encoder, decoder]
+def vit():
+    """A class token, and its vector alone for the head."""
+    layer = LayerSpec(AttentionSpec(2, 2, 16), FfnSpec(48))
+    return "digits", Architecture(32, (layer, layer), 2, style=STYLES["vit"])
+
+
+def bert():
+    """Norms after the sums and after embeddings, token types, a pooler; padded texts."""
+    layer = LayerSpec(AttentionSpec(4, 4, 8), FfnSpec(48))
+    return "padded-words", Architecture(32, (layer,), style=STYLES["bert"])
+
+
+def qwen3():
+    """Rotary positions, norms of heads whose size is not a share of the width, a tied head."""
+    layer = LayerSpec(AttentionSpec(4, 2, 12), FfnSpec(48))
+    return "next-words", Architecture(32, (layer, layer), style=STYLES["qwen3"])
+
+
+NETWORKS = [vision, mixed, encoder, decoder, vit, bert, qwen3]
 
 
 class Exported:

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from style_fakes import EVERY_STYLE, inputs_of, workload_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -87,6 +88,23 @@ def test_activations_are_about_those_that_torch_holds(seed):
         ),
     )
     counted = peak_memory_of(plain, WORKLOAD) - weights
+    assert counted == pytest.approx(live.peak, rel=0.1)
+
+
+@pytest.mark.parametrize("heads, d_ff", [(4, 64), (4, 256), (8, 32), (2, 32)])
+@pytest.mark.parametrize("style", EVERY_STYLE.values(), ids=EVERY_STYLE)
+def test_activations_of_every_style_are_about_those_that_torch_holds(style, heads, d_ff):
+    workload = replace(
+        workload_of(style),
+        batch_size=16,
+        input_shape=(1, 24, 24) if style.has_class_token else (32,),
+    )
+    layer = LayerSpec(AttentionSpec(heads, 2, 16), FfnSpec(d_ff))
+    of = Architecture(64, (layer,) * 2, 4 if workload.is_image else 1, style=style)
+    model = build(of, workload, generator_seed=0).eval()
+    with torch.no_grad(), LiveTensors(model) as live:
+        model(inputs_of(workload, n=16))
+    counted = peak_memory_of(of, workload) - sum(p.numel() * 4 for p in model.parameters())
     assert counted == pytest.approx(live.peak, rel=0.1)
 
 

@@ -1,0 +1,355 @@
+"""Text of the stand-alone module, with the conditions of ``standalone_source``."""
+
+TEMPLATE = '''\
+"""A Transformer that JouleNAS found, by itself: torch and safetensors are all that it needs.
+
+    from model import load
+
+    network = load()             # reads model.safetensors beside this file
+    outputs = network(inputs)
+
+Inputs: a batch of $inputs;
+%if image
+standardised as in training.
+%end
+%if causal
+the first of a text, or all.
+%end
+%if mask
+0 is padding.
+%end
+Outputs: $outputs.
+
+Names of tensors end with their shapes: B batch, T tokens, D width, Q query heads, K key-value
+heads, E features of a head, C channels or classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+%if llama3_scaling
+import math
+%end
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+$constants
+
+
+class LowRank(nn.Module):
+    """A product in two factors, which hold fewer weights than the whole."""
+
+    def __init__(self, d_in: int, d_out: int, rank: int, bias: bool) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(d_in, rank, bias=False)
+        self.expand = nn.Linear(rank, d_out, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.expand(self.reduce(x))
+
+
+def projection(d_in: int, d_out: int, rank: int | None, bias: bool) -> nn.Module:
+    """Two factors where there is a rank that saves weights, else one matrix."""
+    if rank is not None and rank * (d_in + d_out) < d_in * d_out:
+        return LowRank(d_in, d_out, rank, bias)
+    return nn.Linear(d_in, d_out, bias=bias)
+
+
+def norm(width: int) -> nn.Module:
+    return $norm(width, eps=$epsilon)
+
+%if rotary
+
+def rotation(n_tokens: int, d_head: int, device: torch.device) -> Tensor:
+    """Cosines and sines of each feature's angle at each position (rotary positions)."""
+    exponents = torch.arange(0, d_head, 2, dtype=torch.int64, device=device).float() / d_head
+    frequencies = 1.0 / ($theta**exponents)
+%if linear_scaling
+    frequencies = frequencies / $factor
+%end
+%if llama3_scaling
+    turns = $original * frequencies / (2 * math.pi)
+    share = ((turns - $low) / ($high - $low)).clamp(0, 1)
+    frequencies = (1 - share) * frequencies / $factor + share * frequencies
+%end
+    angles = torch.arange(n_tokens, device=device)[:, None].float() * frequencies
+    angles = torch.cat([angles, angles], dim=-1)
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x_BHTE: Tensor, turn_2TE: Tensor) -> Tensor:
+    cosines, sines = turn_2TE.to(x_BHTE.dtype).unbind()
+    first, second = x_BHTE.chunk(2, dim=-1)
+    return x_BHTE * cosines + torch.cat([-second, first], dim=-1) * sines
+
+%end
+
+class Attention(nn.Module):
+    def __init__(self, n_heads: int, n_kv_heads: int, d_head: int, rank: int | None) -> None:
+        super().__init__()
+        self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
+        self.q = projection(D_MODEL, n_heads * d_head, rank, $qkv_bias)
+        self.k = projection(D_MODEL, n_kv_heads * d_head, rank, $qkv_bias)
+        self.v = projection(D_MODEL, n_kv_heads * d_head, rank, $qkv_bias)
+        self.o = projection(n_heads * d_head, D_MODEL, rank, $o_bias)
+%if head_norms
+        self.q_norm, self.k_norm = norm(d_head), norm(d_head)
+%end
+
+    def forward(self, x_BTD: Tensor$rest_typed) -> Tensor:
+        q_BQTE = self.split(self.q(x_BTD), self.n_heads)
+        k_BKTE = self.split(self.k(x_BTD), self.n_kv_heads)
+        v_BKTE = self.split(self.v(x_BTD), self.n_kv_heads)
+%if head_norms
+        q_BQTE, k_BKTE = self.q_norm(q_BQTE), self.k_norm(k_BKTE)
+%end
+%if rotary
+        q_BQTE, k_BKTE = rotate(q_BQTE, turn_2TE), rotate(k_BKTE, turn_2TE)
+%end
+%if widened
+        # For so few tokens CPUs are faster in fp32.
+        q_BQTE, k_BKTE, v_BKTE = q_BQTE.float(), k_BKTE.float(), v_BKTE.float()
+%end
+%if repeated
+        if q_BQTE.is_cuda and self.n_heads != self.n_kv_heads:
+            # No fused kernel takes groups of heads there.
+            n = self.n_heads // self.n_kv_heads
+            k_BKTE, v_BKTE = k_BKTE.repeat_interleave(n, 1), v_BKTE.repeat_interleave(n, 1)
+%end
+        out_BQTE = F.scaled_dot_product_attention(
+            q_BQTE, k_BKTE, v_BKTE$options
+        )$narrow
+        return self.o(out_BQTE.transpose(1, 2).flatten(2))
+
+    def split(self, x: Tensor, heads: int) -> Tensor:
+        return x.reshape(*x.shape[:2], heads, self.d_head).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, d_ff: int, rank: int | None) -> None:
+        super().__init__()
+%if gated
+        self.gate = projection(D_MODEL, d_ff, rank, $ffn_bias)
+%end
+        self.up = projection(D_MODEL, d_ff, rank, $ffn_bias)
+        self.down = projection(d_ff, D_MODEL, rank, $ffn_bias)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+%if gated
+        return self.down($activation * self.up(x_BTD))
+%else
+        return self.down($activation)
+%end
+
+
+class Layer(nn.Module):
+%if pre
+    """Each block reads a norm of the stream and adds to the stream."""
+%else
+    """Each block adds to the stream, and a norm follows."""
+%end
+
+    def __init__(
+        self,
+        n_heads: int,
+        n_kv_heads: int,
+        d_head: int,
+        rank: int | None,
+        d_ff: int,
+        ffn_rank: int | None,
+%if mixed
+        attention_dtype: torch.dtype,
+        ffn_dtype: torch.dtype,
+%end
+    ) -> None:
+        super().__init__()
+%if mixed
+        self.attention_dtype, self.ffn_dtype = attention_dtype, ffn_dtype
+%end
+        self.attention_norm = norm(D_MODEL)
+        self.attention = Attention(n_heads, n_kv_heads, d_head, rank)
+        self.ffn_norm = norm(D_MODEL)
+        self.ffn = FeedForward(d_ff, ffn_rank)
+
+    def forward(self, x_BTD: Tensor$rest_typed) -> Tensor:
+%if pre
+%if mixed
+        read_BTD = self.attention_norm(x_BTD).to(self.attention_dtype)
+        x_BTD = x_BTD + self.attention(read_BTD$rest).to(x_BTD.dtype)
+        read_BTD = self.ffn_norm(x_BTD).to(self.ffn_dtype)
+        return x_BTD + self.ffn(read_BTD).to(x_BTD.dtype)
+%else
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD)$rest)
+        return x_BTD + self.ffn(self.ffn_norm(x_BTD))
+%end
+%else
+%if mixed
+        added_BTD = self.attention(x_BTD.to(self.attention_dtype)$rest)
+        x_BTD = self.attention_norm(x_BTD + added_BTD.to(x_BTD.dtype))
+        added_BTD = self.ffn(x_BTD.to(self.ffn_dtype))
+        return self.ffn_norm(x_BTD + added_BTD.to(x_BTD.dtype))
+%else
+        x_BTD = self.attention_norm(x_BTD + self.attention(x_BTD$rest))
+        return self.ffn_norm(x_BTD + self.ffn(x_BTD))
+%end
+%end
+
+
+%if image
+class Patches(nn.Module):
+    """Square patches of an image, in reading order, each mapped to the stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(CHANNELS * PATCH**2, D_MODEL)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+%if shrunk
+        images_BCHW = F.adaptive_avg_pool2d(images_BCHW, (HEIGHT, WIDTH))
+%end
+        rows, columns = HEIGHT // PATCH, WIDTH // PATCH
+        grid = images_BCHW.reshape(-1, CHANNELS, rows, PATCH, columns, PATCH)
+        patches = grid.permute(0, 2, 4, 1, 3, 5).reshape(-1, rows * columns, CHANNELS * PATCH**2)
+        return self.project(patches)
+
+
+%end
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = $embed
+%if class_token
+        self.class_token_D = nn.Parameter(torch.zeros(D_MODEL))
+%end
+%if types
+        self.token_types = nn.Embedding(N_TOKEN_TYPES, D_MODEL)
+%end
+%if learned
+        self.position_TD = nn.Parameter(torch.zeros(N_TOKENS, D_MODEL))
+%end
+%if embed_norm
+        self.embed_norm = norm(D_MODEL)
+%end
+        self.layers = nn.ModuleList(Layer(*row) for row in LAYERS)
+%if pre
+        self.norm = norm(D_MODEL)
+%end
+%if pooler
+        self.pooler = nn.Linear(D_MODEL, D_MODEL)
+%end
+%if tied
+%if tied_bias
+        self.head = nn.Module()
+        self.head.bias_C = nn.Parameter(torch.zeros(N_CLASSES))
+%end
+%else
+        self.head = nn.Linear(D_MODEL, $per_token, bias=$head_bias)
+%end
+
+    def forward(self, inputs: Tensor) -> Tensor:
+%if cut
+        inputs = inputs[:, :N_TOKENS]  # no more of a text is read
+%end
+%if mask
+        # Padding is not read; a text's first token always is.
+        first_T = torch.arange(inputs.shape[1], device=inputs.device) == 0
+        keep_BT = (inputs != 0) | first_T
+%end
+%if image
+        x_BTD = self.embed(inputs.to(self.embed.project.weight.dtype))
+%else
+        x_BTD = self.embed(inputs)
+%end
+%if class_token
+        class_B1D = self.class_token_D.expand(x_BTD.shape[0], 1, -1)
+        x_BTD = torch.cat([class_B1D, x_BTD], dim=1)
+%end
+%if types
+        x_BTD = x_BTD + self.token_types.weight[0]  # all tokens are of the first type
+%end
+%if learned
+        x_BTD = x_BTD + self.position_TD[: x_BTD.shape[1]]
+%end
+%if embed_norm
+        x_BTD = self.embed_norm(x_BTD)
+%end
+        for layer in self.layers:
+%if rotary
+            turn_2TE = rotation(x_BTD.shape[1], layer.attention.d_head, x_BTD.device)
+%end
+            x_BTD = layer(x_BTD$rest)
+%if pre
+        x_BTD = self.norm(x_BTD)
+%end
+%if pooled
+%if mean
+%if image
+        x_BD = x_BTD.mean(dim=1)
+%else
+        keep_BT1 = keep_BT.unsqueeze(-1).to(x_BTD.dtype)
+        x_BD = (x_BTD * keep_BT1).sum(dim=1) / keep_BT1.sum(dim=1)
+%end
+%else
+%if last
+%if image
+        x_BD = x_BTD[:, -1]
+%else
+        places_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
+        last_B = (places_T * keep_BT).amax(dim=1)
+        x_BD = x_BTD.gather(1, last_B[:, None, None].expand(-1, 1, D_MODEL)).squeeze(1)
+%end
+%else
+        x_BD = x_BTD[:, 0]
+%end
+%end
+%if pooler
+        x_BD = self.pooler(x_BD).tanh()
+%end
+        return self.head(x_BD)
+%else
+%if class_token
+        x_BTD = x_BTD[:, 1:]  # no pixels are the class token's
+%end
+%if dense
+        # Outputs of patches become those of their pixels.
+        rows, columns = HEIGHT // PATCH, WIDTH // PATCH
+        cells = self.head(x_BTD).reshape(-1, rows, columns, PATCH, PATCH, N_CLASSES)
+        logits_BHWC = cells.transpose(2, 3).reshape(-1, HEIGHT, WIDTH, N_CLASSES)
+%if enlarged
+        larger_BCHW = F.interpolate(
+            logits_BHWC.permute(0, 3, 1, 2), $size, mode="bilinear", align_corners=False
+        )
+        return larger_BCHW.permute(0, 2, 3, 1)
+%else
+        return logits_BHWC
+%end
+%else
+%if causal
+%if tied
+%if tied_bias
+        return F.linear(x_BTD, self.embed.weight, self.head.bias_C)
+%else
+        return F.linear(x_BTD, self.embed.weight)
+%end
+%else
+        return self.head(x_BTD)
+%end
+%else
+        return self.head(x_BTD).transpose(1, 2)
+%end
+%end
+%end
+
+
+WEIGHTS = Path(__file__).with_name("model.safetensors")
+
+
+def load(weights: Path = WEIGHTS, device: str = "cpu") -> Model:
+    """The trained network, in the types that its weights are stored in."""
+    model = Model()
+    model.load_state_dict(load_file(str(weights)), assign=True)
+    return model.eval().requires_grad_(False).to(device)
+'''
