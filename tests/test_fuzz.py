@@ -350,7 +350,7 @@ def no_work(monkeypatch):
 
     monkeypatch.setattr(study, "_run_search", stop)
     monkeypatch.setattr(export, "export", stop)
-    for name in ("_measure", "_measure_auto", "_compare", "_active"):
+    for name in ("_measure_items", "_compare", "_active"):
         monkeypatch.setattr(f"nas.cli.commands.measure.{name}", stop)
     monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
 

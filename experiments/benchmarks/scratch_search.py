@@ -11,13 +11,17 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from experiments.benchmarks.formula import formula_joules, formula_reading
 from experiments.recipes import quickstart
+from nas.core.estimate import Score
 from nas.pareto.hypervolume import hypervolume
+from nas.records.candidate import Measurement
+from nas.records.candidate import Outcome as TrialOutcome
 from nas.records.config import SearchConfig
+from nas.records.trial import Trial
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Session
 from nas.searching.gating.gate import CandidatePool, Gate
@@ -127,12 +131,13 @@ def search(config: SearchConfig, trainings: Trainings, folder: Path) -> Outcome:
         training = trainings.of(candidate.architecture, config.seed)
         energy_j = formula_joules(candidate.architecture, workload)
         session.finish(
-            replace(
+            Trial(
                 candidate,
-                state="complete",
-                quality=training.quality,
-                quality_se=training.standard_error,
-                reading=formula_reading(energy_j, workload),
+                TrialOutcome(
+                    "complete",
+                    quality=Score(training.quality, training.standard_error),
+                    measurement=Measurement(formula_reading(energy_j, workload)),
+                ),
             )
         )
         points.append((training.quality, training.test_quality, math.log10(energy_j)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from nas.core.files import place_at
@@ -237,6 +238,11 @@ class SearchConfig:
         Raises:
             ValueError: a key is unknown or missing, or a value not allowed.
         """
+        names = {f.name for f in fields(cls)}
+        if not isinstance(data, Mapping) or data.keys() != names:
+            raise ValueError(
+                f"search config must have exactly the keys {', '.join(sorted(names))}"
+            )
         return from_plain(cls, data, "search config")
 
 

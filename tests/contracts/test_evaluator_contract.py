@@ -156,7 +156,7 @@ def test_candidates_that_fit_start_from_the_teacher(tmp_path):
     shallow = replace(largest(TINY), layers=largest(TINY).layers[:1])
     narrow = smallest(SPACE)
     starts = [
-        evaluator.evaluate(candidate(a), tmp_path / str(i), Measured()).start
+        evaluator.evaluate(candidate(a), tmp_path / str(i), Measured()).training.start
         for i, a in enumerate((shallow, replace(narrow, patch_size=2)))
     ]
     assert starts == ["teacher", "random"]
@@ -193,7 +193,7 @@ def test_a_text_task_from_files_goes_the_whole_way(tmp_path):
     assert not teacher.tabulated and teacher.quality > 0.9
     evaluator = TrainingEvaluator(config, tmp_path / "in.npy", tmp_path / "locks", folder)
     found = evaluator.evaluate(candidate(smallest(space)), tmp_path / "0", Measured())
-    assert found.quality > 0.9 and found.test_quality > 0.9
+    assert found.quality.value > 0.9 and found.test_quality.value > 0.9
 
 
 class StoppedError(Exception):
@@ -219,17 +219,17 @@ def test_progress_is_on_disk_before_it_is_told_and_taken_up_after_a_kill(tmp_pat
         evaluator.evaluate(candidate(smallest(SPACE)), folder, Measured(), die_at_four)
     before = told[-1]
     assert [p.epoch for p in before.curve] == [2, 4] and before.planned_epochs == 9
-    assert before.train_energy_j > told[0].train_energy_j > 0
+    assert before.spent.train_energy_j > told[0].spent.train_energy_j > 0
     resumed = []
     record = evaluator.evaluate(candidate(smallest(SPACE)), folder, Measured(), resumed.append)
     # The rung it was left at is told again, nothing before it is trained again.
     assert [p.curve[-1].epoch for p in resumed] == [4, 8]
-    assert record.curve[:2] == before.curve and record.epochs == 8
-    assert record.train_energy_j > before.train_energy_j
-    assert record.duration_s > before.duration_s
+    assert record.training.curve[:2] == before.curve and record.training.curve[-1].epoch == 8
+    assert record.spent.train_energy_j > before.spent.train_energy_j
+    assert record.spent.duration_s > before.spent.duration_s
     whole = tmp_path / "whole"
     once = evaluator.evaluate(candidate(smallest(SPACE)), whole, Measured(), lambda _: None)
-    assert (once.quality, once.curve) == (record.quality, record.curve)
+    assert (once.quality, once.training.curve) == (record.quality, record.training.curve)
     forget_unfinished(folder)
     assert {p.name for p in folder.iterdir()} == {"model.safetensors", "scores.npy"}
 
@@ -240,6 +240,7 @@ def test_a_trial_that_fails_says_what_its_training_cost(tmp_path):
 
     evaluator = scratch(tmp_path)
     found = evaluate_trial(candidate(smallest(SPACE)), tmp_path / "7", evaluator, refuse)
-    assert found.state == "failed" and found.train_energy_j > 0 and found.duration_s > 0
+    assert found.state == "failed"
+    assert found.spent.train_energy_j > 0 and found.spent.duration_s > 0
     # Once it is in the record, it is kept nowhere else.
     assert not (tmp_path / "7" / "spent.json").exists()

@@ -9,6 +9,7 @@ from experiments.benchmarks.compressed_twins import twin_of, verdict
 from experiments.benchmarks.distillation import Part
 from experiments.benchmarks.paired import Difference
 from experiments.benchmarks.recovery import CASES, LARGE
+from nas.core.estimate import Estimate
 from nas.tasks.registry import get_task
 from nas.training.fit import fits_in
 from search_spaces.architecture import Architecture, AttentionSpec, Compression, FfnSpec, LayerSpec
@@ -46,7 +47,9 @@ def test_a_twin_keeps_every_size_and_no_compression():
     ],
 )
 def test_a_verdict_says_what_the_intervals_allow(accuracy, low, high, words):
-    assert words in verdict(accuracy, SimpleNamespace(low=low, high=high))
+    assert words in verdict(
+        accuracy, SimpleNamespace(ratio=Estimate((low + high) / 2, low, high, "fake"))
+    )
 
 
 def test_a_part_thins_the_training_split_alone():

@@ -7,6 +7,7 @@ from dataclasses import replace
 import browser
 import pytest
 from run_fakes import make_run
+from search_fakes import changed
 
 from nas.charts.axis import (
     count_axis,
@@ -130,8 +131,8 @@ def run(tmp_path_factory):
 
 def with_qualities(run, monkeypatch, shares, **changes):
     """``run`` with trials of these qualities alone; the last has ``changes``."""
-    trials = [replace(r, quality=s) for r, s in zip(judged(run.trials()), shares, strict=False)]
-    trials[-1] = replace(trials[-1], **changes)
+    trials = [changed(r, quality=s) for r, s in zip(judged(run.trials()), shares, strict=False)]
+    trials[-1] = changed(trials[-1], **changes)
     monkeypatch.setattr(type(run), "trials", lambda self: trials)
     return trials
 

@@ -20,6 +20,7 @@ from sources import nodes_of, sources, text_of
 from text_fakes import reviews, write_table, write_task
 
 from nas.cli.main import main
+from nas.core.units import format_joules
 from nas.exporting.card import make_card, render_readme
 from nas.exporting.formats import base as base_module
 from nas.exporting.formats.onnx import OPSET
@@ -177,7 +178,7 @@ def check_model_card(front, text, card):
     assert figures["test accuracy"] == verified["test_quality"]
     assert figures["joules per sample (estimate)"] == reading["energy_j"]
     for figure in ("energy_j", "low_j", "high_j"):
-        assert f"{reading[figure]:.4g}" in text
+        assert format_joules(reading[figure]) in text
     assert FAST.hash in text and "an estimate" in text and "cpu-seconds" in text
     grams = reading["energy_j"] * 1e6 / 3.6e6 * 445
     assert f"{grams:.3g} g CO2e" in text and "445 g/kWh" in text
@@ -219,7 +220,8 @@ def test_what_a_form_cannot_hold_is_refused(name, architecture, workload, device
 
 
 def test_a_refusal_is_one_line_and_nothing_is_written(run, tmp_path, capsys, monkeypatch):
-    record = replace(run.trial(0), architecture=small("int8"))
+    trial = run.trial(0)
+    record = replace(trial, candidate=replace(trial.candidate, architecture=small("int8")))
     monkeypatch.setattr(Run, "trial", lambda self, number: record)
     words = ["export", run.folder, "--trial", 0, "--to", tmp_path / "out" / "a"]
     code, error = said([*words, "--format", "onnx", "--quiet"], capsys)

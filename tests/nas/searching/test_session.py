@@ -128,7 +128,7 @@ def test_baselines_come_first_and_the_gate_lets_them_pass(tmp_path):
     baseline = Architecture(96, (layer,) * 4, 2)
     session = make_session(tmp_path, baselines=(baseline,), max_joules=1e-9)
     first = session.next_candidate()
-    assert first.architecture == baseline and first.baseline and first.state == "running"
+    assert first.architecture == baseline and first.is_baseline
     second = session.next_candidate()
     assert second.architecture.d_model == 16 and second.architecture.depth == 1
     outside = Architecture(24, (LayerSpec(AttentionSpec(4, 4, 6), FfnSpec(24)),), 2)

@@ -267,7 +267,7 @@ def test_what_does_not_go_together_is_named(changes, words):
     ("field", "value", "words"),
     [
         ("finalists", 0, "finalists must be an integer >= 1"),
-        ("controls", -1, "controls must be >= 0"),
+        ("controls", -1, "controls must be an integer >= 0"),
         ("controls", 1.5, "controls must be an integer"),
         ("measure_width", 1.0, "measure_width must be > 1"),
         ("finish_share", 0.0, r"finish_share must be in \(0, 1\]"),

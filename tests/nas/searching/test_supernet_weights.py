@@ -104,15 +104,15 @@ def test_a_training_that_was_killed_is_paid_for_once_more_and_ends_the_same(
 ):
     original = supernet_loop.train_supernet
 
-    def killed(*arguments, on_epoch, checkpoints, **options):
-        checkpoints._interval_s = 0.0
+    def killed(*arguments, options, **rest):
+        options.checkpoints._interval_s = 0.0
 
         def die(epoch, loss):
-            on_epoch(epoch, loss)
+            options.on_epoch(epoch, loss)
             if epoch == 3:
                 raise KeyboardInterrupt
 
-        return original(*arguments, on_epoch=die, checkpoints=checkpoints, **options)
+        return original(*arguments, options=replace(options, on_epoch=die), **rest)
 
     monkeypatch.setattr(supernet_loop, "train_supernet", killed)
     folder = tmp_path / "supernet"

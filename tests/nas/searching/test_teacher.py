@@ -104,7 +104,7 @@ def test_what_is_there_is_not_made_again(made, monkeypatch, tmp_path):
     # Killed between its weights and its outputs: only those are made.
     (folder / "outputs.safetensors").unlink()
     before = replace(record, outputs_energy_j=None, tabulated=False)
-    write_json(folder / "teacher.json", before.to_dict())
+    write_json(folder / "teacher.json", to_plain(before))
     assert not is_ready(folder)
     again = prepare_teacher(CONFIG, folder, tmp_path / "locks")
     assert again.train_energy_j == record.train_energy_j and again.tabulated

@@ -25,7 +25,7 @@ from nas.records.goals import Goals
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.gating.gate import CandidatePool, Gate
 from nas.searching.gating.prior_run import Conditions
-from nas.searching.gating.warm_start import WarmStart, collect_warm_start, load_warm_start
+from nas.searching.gating.warm_start import collect_warm_start, load_warm_start
 from nas.store import new_run, run_file
 from nas.training.config import DistillConfig
 from predictors.energy.artifact import Provenance, SavedPredictor, load_predictor, save_predictor
@@ -192,15 +192,6 @@ def test_a_resumed_search_needs_neither_run_nor_predictor(run, predictor, tmp_pa
     assert data["runs"][0]["name"] == run.name and len(data["runs"][0]["trials"]) == 30
 
 
-def test_runs_from_before_there_were_warm_starts_are_read(tmp_path):
-    kept = new_run.create(tmp_path / "run", CONFIG, "fake")
-    data = json.loads((kept.folder / "run.json").read_text())
-    del data["config"]["warm_start"], data["config"]["predictor"]
-    (kept.folder / "run.json").write_text(json.dumps(data))
-    assert run_file.load(kept.folder).config == CONFIG
-    assert load_warm_start(kept.folder, CONFIG) == WarmStart()
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -264,7 +255,7 @@ def test_the_earlier_front_is_tried_first_and_only_what_was_tried_is_on_the_new(
         proposed.append(session.next_candidate())
         session.finish(finished(proposed[-1]))
     judged = [r.architecture for r in session.records()][: len(first)]
-    assert judged == first[: len(judged)] and not any(r.baseline for r in proposed)
+    assert judged == first[: len(judged)] and not any(r.is_baseline for r in proposed)
     assert session.snapshot().complete == 3 and session.snapshot().front <= 3
 
 

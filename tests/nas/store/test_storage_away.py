@@ -110,9 +110,9 @@ def test_what_storage_raises_leaves_the_trial_unfinished(tmp_path, make):
 def test_what_a_candidate_raises_fails_it(tmp_path, make):
     candidate = make_session(tmp_path, trials=2).next_candidate()
     folder = tmp_path / "trials" / "0"
-    record = evaluate_trial(candidate, folder, Raises(make), None)
-    assert record.state == "failed" and type(make(folder)).__name__ in record.reason
-    assert result_in(folder) == record
+    outcome = evaluate_trial(candidate, folder, Raises(make), None)
+    assert outcome.state == "failed" and type(make(folder)).__name__ in outcome.reason
+    assert result_in(folder).outcome == outcome
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EMFILE, errno.ENOENT])
