@@ -114,6 +114,7 @@ def counted_joules(
         patch.syspath_prepend(str(folder))
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
         yield counting_meter.NAME
+        counting_meter.stop_counting()
 
 
 def _without_compiler(patch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from predictors.meters.estimate import EstimateMeter
 NAME = "counted"
 JOULES_PER_CALL = 1e-4
 _calls = [0]
+_hooks = []
 
 
 class CountingMeter(EstimateMeter):
@@ -25,10 +26,15 @@ class CountingMeter(EstimateMeter):
 def make_meter(device):
     from torch.nn.modules.module import register_module_forward_pre_hook
 
-    if not _calls[0]:
-        _calls[0] = 1
-        register_module_forward_pre_hook(_call)
+    if not _hooks:
+        _hooks.append(register_module_forward_pre_hook(_call))
     return CountingMeter()
+
+
+def stop_counting():
+    """Take the hook out of this process, where torch would compile other graphs with it."""
+    while _hooks:
+        _hooks.pop().remove()
 
 
 def register(folder):

@@ -45,7 +45,7 @@ config = replace(
     config,
     training=replace(config.training, distill=DistillConfig()),
     teacher="largest",
-    halving=HalvingConfig(2, 1),
+    halving=HalvingConfig(2, 1, startup_trials=3),
     refine=1,
 )
 # Compiling and measuring take longer than all else here.

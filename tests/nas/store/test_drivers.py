@@ -15,6 +15,7 @@ from s3_fakes import CREDENTIALS, s3_server, url
 from search_fakes import finished, make_session
 
 from nas.core.files import place_at, write_json
+from nas.core.plain import to_plain
 from nas.core.process_identity import ProcessIdentity
 from nas.core.retry import StorageAwayError
 from nas.evaluation.executor import Ended, Lost
@@ -36,7 +37,7 @@ def no_flock(monkeypatch):
 
 
 def owner(**changes):
-    return json.dumps({"since": "2026-01-01"} | ProcessIdentity.here().to_dict() | changes)
+    return json.dumps({"since": "2026-01-01"} | to_plain(ProcessIdentity.here()) | changes)
 
 
 def test_a_lock_file_that_is_removed_lets_nobody_else_in(tmp_path):

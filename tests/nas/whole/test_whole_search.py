@@ -159,7 +159,7 @@ def test_a_search_starts_warm_and_resumes_when_what_it_started_from_is_gone(
     run, tmp_path, monkeypatch
 ):
     # What it starts from was measured; what it finds itself need not be.
-    monkeypatch.setattr("nas.searching.in_process.FreshMeasure", FormulaMeasure)
+    monkeypatch.setattr("nas.searching.in_process.LocalMeasure", FormulaMeasure)
     copy = shutil.copytree(run.folder, tmp_path / "copy")
     complete = [t for t in run.trials() if t.state == "complete"]
     rows = [Observation.of_energy(t.architecture, run.workload, t.reading) for t in complete]
