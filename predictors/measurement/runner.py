@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 
 from predictors.measurement.forked_worker import ForkServerLostError, can_fork
 from predictors.measurement.process import MeasureError, MeasureProcess, MeasureTimeout
@@ -28,31 +28,40 @@ __all__ = [
 ]
 
 
+class MeasureSetup(TypedDict, total=False):
+    """Keyword arguments of a measurement.
+
+    ``device`` is ``cpu`` by default. ``weights`` are trained fp32 weights in safetensors and
+    ``inputs`` a ``.npy`` batch, both random by default. ``lock_folder`` is the machine's own by
+    default, ``seed`` 0.
+    """
+
+    protocol: Required[Protocol]
+    device: str
+    meter: str | None
+    weights: Path | None
+    inputs: Path | None
+    lock_folder: Path | None
+    seed: int
+
+
 def make_job(
     command: str,
     architecture: Architecture,
     workload: Workload,
-    *,
-    protocol: Protocol,
-    device: str,
-    meter: str | None,
-    weights: Path | None = None,
-    inputs: Path | None = None,
-    lock_folder: Path | None = None,
-    seed: int = 0,
+    **setup: Unpack[MeasureSetup],
 ) -> dict[str, Any]:
-    """The job of ``measurement.worker`` as plain data; see ``measure_fresh`` for the fields."""
+    """Return the job of ``measurement.worker`` as plain data."""
+    paths = {name: setup.get(name) for name in ("weights", "inputs", "lock_folder")}
     return {
         "command": command,
         "architecture": architecture.to_dict(),
         "workload": workload.to_dict(),
-        "protocol": protocol.to_dict(),
-        "device": device,
-        "meter": meter,
-        "weights": None if weights is None else str(weights),
-        "inputs": None if inputs is None else str(inputs),
-        "lock_folder": None if lock_folder is None else str(lock_folder),
-        "seed": seed,
+        "protocol": setup["protocol"].to_dict(),
+        "device": setup.get("device", "cpu"),
+        "meter": setup.get("meter"),
+        "seed": setup.get("seed", 0),
+        **{name: None if path is None else str(path) for name, path in paths.items()},
     }
 
 
@@ -60,27 +69,19 @@ def measure_fresh(
     architecture: Architecture,
     workload: Workload,
     *,
-    protocol: Protocol,
-    device: str = "cpu",
-    meter: str | None = None,
-    weights: Path | None = None,
-    inputs: Path | None = None,
-    lock_folder: Path | None = None,
-    seed: int = 0,
     timeout_s: float | None = None,
     item_timeout_s: float = TIMEOUT_S,
     on_window: Callable[[int, float | None], None] | None = None,
     is_forked: bool = False,
+    **setup: Unpack[MeasureSetup],
 ) -> EnergyRecord:
-    """Measure joules per unit of ``architecture`` on ``workload``.
+    """Measure joules per unit of ``architecture`` on ``workload``; see ``MeasureSetup``.
 
-    ``weights`` are trained fp32 weights in safetensors (random ones when ``None``), ``inputs``
-    a ``.npy`` batch (random when ``None``). Warm-up and windows hold the device's lock in
-    ``lock_folder`` alone (``None``: the machine's own folder); imports and compiling do not.
-    ``item_timeout_s`` limits the measurement without compiling, ``timeout_s`` with it.
-    ``on_window`` is called with the number of accepted windows and the relative half-width of the
-    interval so far, ``None`` while there are too few. ``is_forked`` forks a process that has torch
-    imported, in place of a fresh interpreter.
+    Warm-up and windows hold the device's lock; imports and compiling do not. ``item_timeout_s``
+    limits the measurement without compiling, ``timeout_s`` with it. ``on_window`` is called with
+    the number of accepted windows and the relative half-width of the interval so far, ``None``
+    while there are too few. ``is_forked`` forks a process that has torch imported, in place of a
+    fresh interpreter.
 
     Raises:
         OSError: ``is_forked``, and no server can be started that forks.
@@ -89,18 +90,7 @@ def measure_fresh(
         MeasureTimeout: it took longer than a limit, or compiling a kind of layer longer than
             ``process.COMPILE_TIMEOUT_S``.
     """
-    job = make_job(
-        "measure",
-        architecture,
-        workload,
-        protocol=protocol,
-        device=device,
-        meter=meter,
-        weights=weights,
-        inputs=inputs,
-        lock_folder=lock_folder,
-        seed=seed,
-    )
+    job = make_job("measure", architecture, workload, **setup)
     total_s = math.inf if timeout_s is None else timeout_s
     with MeasureProcess(job, item_timeout_s, total_s, is_forked=is_forked) as process:
         while True:

@@ -92,6 +92,16 @@ class StyleCounts:
         return self.norm * (d_model + 2 * self.norms_heads * blocks.d_head)
 
 
+@dataclass(frozen=True)
+class Rest:
+    """What a block costs besides its projections; ``params`` are those of its norms."""
+
+    macs: Floats | float
+    values: Floats
+    params: Floats
+    kernels: Floats | float = 0.0
+
+
 def attention_counts(
     blocks: AttentionBatch,
     d_model: Floats,
@@ -118,10 +128,12 @@ def attention_counts(
             Product(d_q, d_model, tokens, has_bias=style.biases_o),
         ],
         active,
-        extra_macs=2 * tokens * context * d_q,
-        extra_values=tokens * (2 * d_q + 4 * d_model) + (read + written) * 2 * d_kv + placed,
-        plain=style.attention_plain(blocks, d_model),
-        extra_kernels=placing_kernels + (0 if workload.phase is None else 2),
+        rest=Rest(
+            macs=2 * tokens * context * d_q,
+            values=tokens * (2 * d_q + 4 * d_model) + (read + written) * 2 * d_kv + placed,
+            params=style.attention_plain(blocks, d_model),
+            kernels=placing_kernels + (0 if workload.phase is None else 2),
+        ),
         pads_int4=pads_int4,
     )
 
@@ -146,11 +158,13 @@ def ffn_counts(
             Product(d_ff, d_model, tokens, n_calls, bias),
         ],
         active,
-        extra_macs=0.0,
-        # A gate's product reads two tensors and writes one.
-        extra_values=tokens * ((2 + 3 * gated) * d_ff + 4 * d_model),
-        plain=style.norm * d_model,
-        extra_kernels=gated,
+        rest=Rest(
+            macs=0.0,
+            # A gate's product reads two tensors and writes one.
+            values=tokens * ((2 + 3 * gated) * d_ff + 4 * d_model),
+            params=style.norm * d_model,
+            kernels=gated,
+        ),
         n_calls=n_calls,
         pads_int4=pads_int4,
     )
@@ -161,28 +175,25 @@ def block_counts(
     products: list[Product],
     active: NDArray[np.bool_],
     *,
-    extra_macs: Floats | float,
-    extra_values: Floats,
-    plain: Floats,
-    extra_kernels: Floats | float = 0.0,
+    rest: Rest,
     n_calls: int = 1,
     pads_int4: bool = False,
 ) -> PartCounts:
-    """Count a block: its projections, its norm, three more kernels, and the extras.
+    """Count a block: its projections, its norm, three more kernels, and the ``rest``.
 
-    Everything but the projections runs in ``n_calls``. ``plain`` are the parameters of its norms.
+    Everything but the projections runs in ``n_calls``.
     """
     rank = blocks.rank.astype(float)
     weights, stored, values, macs = (np.zeros(rank.shape) for _ in range(4))
     is_padded = (blocks.precision == _INT4) & pads_int4
-    kernels = np.zeros(rank.shape) + (3.0 + extra_kernels) * n_calls
+    kernels = np.zeros(rank.shape) + (3.0 + rest.kernels) * n_calls
     any_factorised = np.zeros(rank.shape, dtype=bool)
     has_rank = rank > 0
     per_weight, per_value = PER_WEIGHT[blocks.precision], PER_VALUE[blocks.precision]
     per_weight = np.where(
         blocks.sparsity == _HALVED, (per_weight + _INDEX_BYTES_PER_KEPT_WEIGHT) / 2, per_weight
     )
-    plain = np.zeros(rank.shape) + plain
+    plain = np.zeros(rank.shape) + rest.params
     read_bytes = n_calls * plain * per_value
     for product in products:
         full, ends = product.d_in * product.d_out, product.d_in + product.d_out
@@ -205,9 +216,9 @@ def block_counts(
         sparsity=blocks.sparsity,
         is_factorised=any_factorised & active,
         params=(weights + plain) * active,
-        macs=(macs + extra_macs) * active,
+        macs=(macs + rest.macs) * active,
         weight_bytes=(stored * per_weight + plain * per_value) * active,
-        activation_bytes=(values + extra_values) * per_value * active,
+        activation_bytes=(values + rest.values) * per_value * active,
         n_kernels=kernels * active,
         read_bytes=read_bytes * active,
     )

@@ -47,6 +47,7 @@ import numpy as np
 from search_spaces.architecture import BF16_STREAM, PRECISIONS, TRANSFORMER, Architecture
 from search_spaces.cost.block_counts import (
     Product,
+    Rest,
     StyleCounts,
     attention_counts,
     block_counts,
@@ -300,12 +301,14 @@ def _decoder(
                 Product(d_q, d_model, tokens, steps, style.biases_o),
             ],
             active,
-            extra_macs=2 * tokens * read * d_q,
-            extra_values=tokens * (2 * d_q + 4 * d_model)
-            + (tokens * read + written) * 2 * d_kv
-            + placed,
-            plain=style.attention_plain(blocks, d_model),
-            extra_kernels=placing_kernels + (0 if of_memory else 2),
+            rest=Rest(
+                macs=2 * tokens * read * d_q,
+                values=tokens * (2 * d_q + 4 * d_model)
+                + (tokens * read + written) * 2 * d_kv
+                + placed,
+                params=style.attention_plain(blocks, d_model),
+                kernels=placing_kernels + (0 if of_memory else 2),
+            ),
             n_calls=steps,
         )
 
