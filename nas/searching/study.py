@@ -299,7 +299,6 @@ def _search_and_refine(
             session.records(),
             (run.folder / "trials").resolve(),
             config.goals,
-            config.device,
             config.refine,
             kept=trials_folder,
         )

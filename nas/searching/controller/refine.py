@@ -32,7 +32,6 @@ class Refinement:
         records: Sequence[Trial],
         trials_folder: Path,
         goals: Goals,
-        device: str,
         budget: int,
         kept: Place | None = None,
     ) -> None:
@@ -42,7 +41,7 @@ class Refinement:
         copied from there.
         """
         self._records = [r for r in records if r.state == "complete" and goals.keeps(r)]
-        self._folder, self._goals, self._device = trials_folder, goals, device
+        self._folder, self._goals = trials_folder, goals
         self.budget = budget
         self._in_flight: set[tuple[int, int]] = set()
         self._kept = trials_folder if kept is None else kept

@@ -114,7 +114,7 @@ def test_fronts_are_drawn_from_the_run_folder_alone(tmp_path, s3):
     save_scores(replica_folder(kept, 2), np.zeros(8, dtype=np.float32))
     assert run.trials()[0] == record
     found = Refinement(
-        run.records(), run.folder / "trials", run.config.goals, "cpu", 2, kept=run.trials_place
+        run.records(), run.folder / "trials", run.config.goals, 2, kept=run.trials_place
     )
     # The second has not ended.
     assert found.done == 1 and run.trials()[0].n_evaluations == 2

@@ -90,7 +90,7 @@ def test_seeds_that_agree_on_every_sample_say_no_more_than_one(tmp_path):
 
 
 def make(folder, records, budget, goals=None):
-    return Refinement(records, folder, goals or Goals(), "cpu", budget)
+    return Refinement(records, folder, goals or Goals(), budget)
 
 
 def test_the_least_sure_place_comes_first(tmp_path):
