@@ -1,4 +1,4 @@
-"""The expected time of a trial on this machine, by the model of it and a few steps."""
+"""Expected training time on this machine: the model, scaled by a few timed steps."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from search_spaces.space.sampling import sample
 
 _CANDIDATES = 16
 _SEED = 0
-# Modelled seconds of the steps that are run: long enough to be timed, and soon over.
+# Preferred modelled time of the timed step: long enough to time, short enough not to wait.
 _WANTED_STEP_S = 0.1
 _MINUTE_S = 60.0
 
 
 def expected_line(config: SearchConfig) -> str:
-    """How long trainings are expected to take here, for people; it trains for a second or two.
+    """Return the expected training time as a sentence; training takes a second or two.
 
     Raises:
-        ValueError: there is no such task or device.
+        ValueError: the task or the device does not exist.
     """
     task = get_task(config.task)
     load, rng = Load.of(task, config.batch_size), np.random.default_rng(_SEED)
@@ -30,9 +30,9 @@ def expected_line(config: SearchConfig) -> str:
     steps_s = load.step_s(members, batch_size)
     at = int(np.abs(np.log(steps_s / _WANTED_STEP_S)).argmin())
     timed_s = timed_step_s(members[at], load.workload, task, config.training, config.device)
-    found = expected(config, load).scaled(timed_s / float(steps_s[at]))
+    times = expected(config, load).scaled(timed_s / float(steps_s[at]))
     return (
-        f"expected training time: {_span(found.mean_s, found.least_s, found.most_s)}, measuring "
+        f"expected training time: {_span(times.mean_s, times.least_s, times.most_s)}, measuring "
         f"not included (estimate: some steps of one candidate, scaled by operations to the others)"
     )
 
