@@ -137,7 +137,7 @@ def device_energy_j(path: Path) -> float | None:
 
 
 def watched_meter(run: Run) -> Meter | None:
-    """Return a meter of the training device, ``None`` on a remote cluster."""
+    """Return a meter of the training device, ``None`` without one or on a remote cluster."""
     if run.driver.address != LOCAL:
         return None
     if not run.config.measure_on:

@@ -33,7 +33,7 @@ def expected_line(config: SearchConfig) -> str:
     times = expected(config, load).scaled(timed_s / float(steps_s[at]))
     return (
         f"expected training time: {_span(times.mean_s, times.least_s, times.most_s)}, measuring "
-        f"not included (estimate: some steps of one candidate, scaled by operations to the others)"
+        f"not included (estimate: steps of one candidate, scaled to the others by operations)"
     )
 
 

@@ -126,9 +126,9 @@ def _patches_for(height: int, width: int, wanted: Sequence[int]) -> list[int]:
         step = max(wanted)
         near = [max(step, round(side / step) * step) for side in (height, width)]
         raise ValueError(
-            f"patch_size must divide the image's {height}x{width} pixels, and no size does that "
-            f"leaves at most {_MOST_TOKENS} patches: bring pictures to another size in the task "
-            f"file, such as size: {near if near[0] != near[1] else near[0]}"
+            f"patch_size must divide the image's {height}x{width} pixels into at most "
+            f"{_MOST_TOKENS} patches, and no size does: resize images in the task file, "
+            f"for example size: {near if near[0] != near[1] else near[0]}"
         )
     nearest = {min(possible, key=lambda p: abs(math.log(p / patch))) for patch in wanted}
     return sorted(nearest)

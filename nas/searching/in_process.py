@@ -204,7 +204,7 @@ class LocalMeasure:
 
 
 class _Measures:
-    """``Measure`` of one trial on several devices in turn; the first is the objective's."""
+    """``Measure`` of one trial on several devices in turn; the first measures the objective."""
 
     def __init__(self, first: Measure, further: Sequence[tuple[str, Measure]]) -> None:
         self._first, self._further = first, further
