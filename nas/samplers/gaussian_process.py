@@ -110,7 +110,7 @@ class GaussianProcess:
         """
         n = len(labels_N)
         chosen = np.unique(np.linspace(0, n - 1, min(n, _MOST_FITTED)).astype(int))
-        few, labels = features_NF[chosen], labels_N[chosen]
+        subset, labels = features_NF[chosen], labels_N[chosen]
         spread = float(labels.std()) or 1.0
         standard, noise = (labels - labels.mean()) / spread, noise_N[chosen] / spread**2
         n_features = features_NF.shape[1]
@@ -120,14 +120,14 @@ class GaussianProcess:
         result = minimize(
             _loss,
             first.to_vector(),
-            args=(few, standard, noise, expected),
+            args=(subset, standard, noise, expected),
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
             options={"maxiter": _MOST_STEPS},
         )
         hyper = Hyperparameters.from_vector(result.x) if np.isfinite(result.fun) else first
-        fitted = cls(few, labels, noise_N[chosen], hyper)
+        fitted = cls(subset, labels, noise_N[chosen], hyper)
         hyper = hyper.spread_by(fitted.dispersion())
         return cls(features_NF, labels_N, noise_N, hyper)
 
@@ -275,5 +275,5 @@ def _loss(
         for i in (0, 1)
     )
     middle[4:] += expected_F - np.log(x.shape[1])
-    away = (vector - middle) / width
-    return value + 0.5 * float(away @ away), gradient + away / width
+    deviation = (vector - middle) / width
+    return value + 0.5 * float(deviation @ deviation), gradient + deviation / width

@@ -45,7 +45,7 @@ _MOST_FRONT_ELSE = 20
 _TRIES = 20
 
 
-class Exhausted(Exception):  # noqa: N818 - the end of a space is no error
+class Exhausted(Exception):  # noqa: N818 - an exhausted space is not an error
     """No new row of the space was found: all are evaluated, pending or not allowed."""
 
 
@@ -177,12 +177,12 @@ class Proposer:
         for index in range(columns.shape[1]):
             is_loss = index < self.n_objectives
             labels = columns[:, index]
-            known = np.isfinite(labels)
+            is_finite = np.isfinite(labels)
             model = Model.make(
-                features[known],
-                labels[known],
-                done.variance[known, index] if is_loss else np.zeros(int(known.sum())),
-                is_log=is_loss and self._is_log[index] and bool(labels[known].min() > 0),
+                features[is_finite],
+                labels[is_finite],
+                done.variance[is_finite, index] if is_loss else np.zeros(int(is_finite.sum())),
+                is_log=is_loss and self._is_log[index] and bool(labels[is_finite].min() > 0),
                 hyper=self._hyper[index],
                 fit=fit,
                 expected_F=self._features.expected,
@@ -255,18 +255,19 @@ class Proposer:
             # Rows are ordered by gain; those far down are never picked.
             rows = rows[: _CANDIDATES_PER_PICK * n]
         losses, constraints = surrogates.posteriors(self._features(rows))
-        left = np.ones(len(rows), dtype=bool)
+        is_available = np.ones(len(rows), dtype=bool)
         picked: list[Array] = []
-        while len(picked) < n and left.any():
-            gains = np.where(left, region.gain(surrogates, losses, constraints), -1.0)
+        while len(picked) < n and is_available.any():
+            gains = np.where(is_available, region.gain(surrogates, losses, constraints), -1.0)
             if gains.max() <= 0:
                 # No improvement is expected: pick the most uncertain of the likely feasible rows.
                 uncertainty = np.sum([np.log(p.variance) for p in losses], axis=0)
-                likely = np.where(left, feasibility(constraints, len(rows)), -1.0)
-                gains = np.where(left & (likely >= likely.max() / 2), uncertainty, -np.inf)
+                likely = np.where(is_available, feasibility(constraints, len(rows)), -1.0)
+                is_likely = is_available & (likely >= likely.max() / 2)
+                gains = np.where(is_likely, uncertainty, -np.inf)
             best = int(gains.argmax())
             picked.append(self._filled_row(rows[best]))
-            left[best] = False
+            is_available[best] = False
             if len(picked) < n:
                 region = region.joined(surrogates.means(losses)[best])
                 for posterior in losses:

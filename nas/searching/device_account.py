@@ -95,18 +95,18 @@ class DeviceAccount:
             try:
                 self._meter.begin(_pause)
             except MeterError as error:
-                self._lose(error)
+                self._record_loss(error)
 
     def _end(self) -> None:
         if self._meter is not None:
             try:
                 window = self._meter.end(_pause)
             except MeterError as error:
-                self._lose(error)
+                self._record_loss(error)
             else:
                 self._append({"energy_j": window.energy_j, "duration_s": window.duration_s})
 
-    def _lose(self, error: MeterError) -> None:
+    def _record_loss(self, error: MeterError) -> None:
         """Record that the sensor was lost, which leaves the total unknown, and stop reading."""
         self._append({"lost": str(error)})
         if self._meter is not None:

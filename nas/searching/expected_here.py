@@ -41,11 +41,11 @@ def _span(mean_s: float, least_s: float, most_s: float) -> str:
     if most_s < 1.5:
         return "about 1 s a trial or less"
     if mean_s < 1:
-        return f"about 1 s a trial, {_shown(most_s)} at most"
-    return f"about {_shown(mean_s)} a trial, from {_shown(least_s)} to {_shown(most_s)}"
+        return f"about 1 s a trial, {_text(most_s)} at most"
+    return f"about {_text(mean_s)} a trial, from {_text(least_s)} to {_text(most_s)}"
 
 
-def _shown(seconds: float) -> str:
+def _text(seconds: float) -> str:
     if seconds < 1:
         return "less than 1 s"
     if seconds < 2 * _MINUTE_S:

@@ -43,11 +43,11 @@ def check_fits(space: SearchSpace, workload: Workload) -> None:
             except ValueError as error:
                 raise ValueError(
                     f"space {space.name} does not fit task {workload.name}, which is "
-                    f"{_described(workload)}: {error}{_suggestion(space, workload)}"
+                    f"{_description(workload)}: {error}{_suggestion(space, workload)}"
                 ) from None
 
 
-def _described(workload: Workload) -> str:
+def _description(workload: Workload) -> str:
     kind = workload.kind.replace("_", " ")
     if not workload.is_image:
         return f"{kind} of {workload.input_shape[0]} tokens"
@@ -116,13 +116,13 @@ def for_task(space: SearchSpace, workload: Workload) -> SearchSpace:
 def _patches_for(height: int, width: int, wanted: Sequence[int]) -> list[int]:
     """Return the patch sizes that divide an image, nearest to the ``wanted`` ones."""
     shared = math.gcd(height, width)
-    possible = [
+    sizes = [
         patch
         for patch in range(1, shared + 1)
         if shared % patch == 0
         and _FEWEST_TOKENS <= (height // patch) * (width // patch) <= _MOST_TOKENS
     ]
-    if not possible:
+    if not sizes:
         step = max(wanted)
         near = [max(step, round(side / step) * step) for side in (height, width)]
         raise ValueError(
@@ -130,7 +130,7 @@ def _patches_for(height: int, width: int, wanted: Sequence[int]) -> list[int]:
             f"{_MOST_TOKENS} patches, and no size does: resize images in the task file, "
             f"for example size: {near if near[0] != near[1] else near[0]}"
         )
-    nearest = {min(possible, key=lambda p: abs(math.log(p / patch))) for patch in wanted}
+    nearest = {min(sizes, key=lambda p: abs(math.log(p / patch))) for patch in wanted}
     return sorted(nearest)
 
 
@@ -143,10 +143,8 @@ def _is_resolution(resolution: int, height: int, width: int, patches: Sequence[i
 
 def _resolutions_for(height: int, width: int, patches: Sequence[int]) -> list[int]:
     """Return heights near ``_SHARES`` of the image's that every patch size divides."""
-    possible = [r for r in range(1, height) if _is_resolution(r, height, width, patches)]
+    sizes = [r for r in range(1, height) if _is_resolution(r, height, width, patches)]
     # Attention needs more than one patch.
-    possible = [r for r in possible if r >= 2 * max(patches)]
-    nearest = {
-        min(possible, key=lambda r: abs(r - share * height)) for share in _SHARES if possible
-    }
+    sizes = [r for r in sizes if r >= 2 * max(patches)]
+    nearest = {min(sizes, key=lambda r: abs(r - share * height)) for share in _SHARES if sizes}
     return sorted(nearest)

@@ -65,7 +65,7 @@ def recipe_notes(name: str, config: SearchConfig, epochs: int | None = None) -> 
         if gene.endswith(("precision", "sparsity")):
             continue
         steps = (recipe.space, fitting, config.space)
-        before, fit, after = (_shown(space.values(gene)) for space in steps)
+        before, fit, after = (_listed(space.values(gene)) for space in steps)
         if before != fit:
             unfit.append(f"{gene} [{fit}] in place of [{before}]")
         if fit != after:
@@ -120,7 +120,7 @@ def _adapted(config: SearchConfig, task: Task) -> SearchConfig:
     return replace(short, baselines=baselines)
 
 
-def _shown(values: Iterable[object]) -> str:
+def _listed(values: Iterable[object]) -> str:
     return ", ".join("null" if value is None else str(value) for value in values)
 
 

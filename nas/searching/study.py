@@ -149,11 +149,11 @@ def _run_search(
     files: Iterable[Path],
     listener: Listener | None,
 ) -> Run:
-    with ExitStack() as held:
+    with ExitStack() as stack:
         run: Run | None = None
         if resume:
             run_file.load(folder)
-            lock = held.enter_context(writing.writer(folder, listener))
+            lock = stack.enter_context(writing.writer(folder, listener))
             # Load again under the lock: the last driver may have changed the run.
             run = run_file.load(folder)
             if driver.workers:
@@ -174,7 +174,7 @@ def _run_search(
         meter_name = config.meter if run is None else run.meter
         measured: tuple[MeterFound, ...] = ()
         if backend.is_asked_for_meters:
-            held.enter_context(backend)
+            stack.enter_context(backend)
         if config.measure_on:
             first, *further = config.measure_on
             if run is not None:
@@ -202,12 +202,12 @@ def _run_search(
         # All checks come before the first write.
         store = open_study(run, sampler) if run is not None and has_study(run) else None
         if not backend.is_asked_for_meters:
-            held.enter_context(backend)
+            stack.enter_context(backend)
         backend.check_paths(config, files, folder)
         if run is None:
             assert meter_name is not None
             was_there = folder.exists()
-            lock = held.enter_context(writing.first_writer(folder))
+            lock = stack.enter_context(writing.first_writer(folder))
             with undone(folder, was_there):
                 run = new_run.begin(
                     *(folder, config, meter_name, driver, files),
@@ -224,7 +224,7 @@ def _run_search(
         store = store or open_study(run, sampler)
         measuring = Measuring(config.device, run.meter, protocol, measured=measured)
         with writing.said_if_away(run), patience(writing.storage_waits(listener)):
-            store.fence(writing.checks_of(run, lock, held), lock.token)
+            store.fence(writing.checks_of(run, lock, stack), lock.token)
             _drive(run, store, workload, backend, measuring, warm_start, listener)
     return run
 

@@ -18,7 +18,7 @@ from nas.store.run import Run
 from nas.store.storage import StorageError, first_line, is_away
 
 
-def checks_of(run: Run, lock: WriterLock, held: ExitStack) -> Callable[[], None]:
+def checks_of(run: Run, lock: WriterLock, stack: ExitStack) -> Callable[[], None]:
     """Also lock the folder that workers write, and return a check of both locks.
 
     A copy of the run directory refers to the same folder of files. The check raises if a lock is
@@ -27,7 +27,7 @@ def checks_of(run: Run, lock: WriterLock, held: ExitStack) -> Callable[[], None]
     if run.config.files_at is None:
         return lock.check
     run.place.mkdir(parents=True, exist_ok=True)
-    files_lock = held.enter_context(sole_writer(run.place))
+    files_lock = stack.enter_context(sole_writer(run.place))
 
     def check() -> None:
         lock.check()
@@ -100,10 +100,10 @@ def writer(folder: Path, listener: Listener | None) -> Iterator[WriterLock]:
         StorageError: the run folder cannot be written.
         RunBusyError: another search writes to the run.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with said_if_not_writable(folder):
             tell = None if listener is None else listener.on_wait
-            lock = held.enter_context(sole_writer(folder, tell))
+            lock = stack.enter_context(sole_writer(folder, tell))
         yield lock
 
 
@@ -116,10 +116,10 @@ def first_writer(folder: Path) -> Iterator[WriterLock]:
         RunBusyError: another search is starting a run there.
     """
     was_there = folder.exists()
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context(sole_writer(folder))
+            lock = stack.enter_context(sole_writer(folder))
         except OSError as error:
             if not was_there:
                 # A full disk may leave an empty lock file.
