@@ -1,8 +1,8 @@
 """Conditional parameters, inferred from the rows of a study.
 
 Optuna's define-by-run studies do not declare that ``layer12.width`` exists only from depth 12 on.
-A parameter is taken to be conditional on a discrete parameter if it occurs with some values of
-that one always and with all others never.
+A parameter counts as conditional on a discrete parameter if it is present in every row with some
+values of that parameter, and absent in every row with the other values.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ class Activity:
     def learn(cls, rows_NP: Array, parameters: Parameters) -> Activity:
         """Infer conditions from rows in which NaN marks an absent parameter.
 
-        Of several columns that explain an absence, the one with the fewest disabling values is
-        taken, so that unseen values count as enabling.
+        If several columns explain an absence, the rule uses the one with the fewest disabling
+        values, so unseen values count as enabling.
         """
         rules = []
         absent_NP = np.isnan(rows_NP)
         for index in np.flatnonzero(absent_NP.any(axis=0) & ~absent_NP.all(axis=0)):
             absent = absent_NP[:, index]
-            found: tuple[int, tuple[float, ...]] | None = None
+            rule: tuple[int, tuple[float, ...]] | None = None
             for other, column in enumerate(parameters.columns):
                 if column.n_choices is None or other == index or absent_NP[:, other].any():
                     continue
                 off = set(rows_NP[absent, other].tolist())
                 if off & set(rows_NP[~absent, other].tolist()):
                     continue
-                if found is None or len(off) < len(found[1]):
-                    found = other, tuple(sorted(off))
-            if found is not None:
-                rules.append((int(index), *found))
+                if rule is None or len(off) < len(rule[1]):
+                    rule = other, tuple(sorted(off))
+            if rule is not None:
+                rules.append((int(index), *rule))
         return cls(tuple(rules))
 
     def apply(self, rows_NP: Array) -> Array:
-        """Rows with NaN for disabled parameters: one canonical form for each model."""
+        """Return rows with NaN for disabled parameters, so that equivalent rows are equal."""
         rows = rows_NP.copy()
         for index, other, off in self.rules:
             rows[np.isin(rows[:, other], off), index] = np.nan

@@ -19,13 +19,13 @@ from nas.samplers.parameters import Parameter, Parameters, numeric_scale
 
 Array = NDArray[np.float64]
 
-# Numbers with more steps than this are sampled as continuous ones and rounded.
+# Numeric parameters with more steps than this are sampled as continuous and rounded.
 _MOST_STEPS = 200
 
 
 @dataclass(frozen=True)
 class Column:
-    """One distribution, with the values of its positions."""
+    """One Optuna distribution and its values in order (``None`` if continuous)."""
 
     name: str
     distribution: BaseDistribution
@@ -33,10 +33,10 @@ class Column:
 
     @classmethod
     def of(cls, name: str, distribution: BaseDistribution) -> Column:
-        """Read a distribution.
+        """Return the column of ``distribution``.
 
         Raises:
-            ValueError: it is none of Optuna's three kinds.
+            ValueError: the distribution is not categorical, integer or float.
         """
         if isinstance(distribution, CategoricalDistribution):
             return cls(name, distribution, tuple(distribution.choices))
@@ -50,22 +50,22 @@ class Column:
         return cls(name, distribution, tuple(kind(distribution.low + i * step) for i in range(n)))
 
     def holds(self, value: Any) -> bool:
-        """Whether the distribution has ``value``."""
+        """Return whether the distribution contains ``value``."""
         try:
             return bool(self.distribution._contains(self.distribution.to_internal_repr(value)))
         except (TypeError, ValueError):
             return False
 
     def parameter(self) -> Parameter:
-        """The same column without Optuna."""
+        """Return this column as a ``Parameter``, which does not need Optuna."""
         if self.choices is None:
             return Parameter(self.name, None)
         return Parameter(self.name, len(self.choices), numeric_scale(self.choices))
 
     def position(self, value: Any) -> float:
-        """The position of ``value``."""
+        """Return the position of ``value``: an index into the choices, or a number in [0, 1]."""
         if isinstance(self.distribution, CategoricalDistribution):
-            # Optuna's own rule, by which NaN equals NaN.
+            # Optuna's own comparison, in which NaN equals NaN.
             return self.distribution.to_internal_repr(value)
         if self.choices is not None:
             return float(np.abs(np.array(self.choices) - value).argmin())
@@ -74,7 +74,7 @@ class Column:
         return float((at - low) / (high - low)) if high > low else 0.5
 
     def value(self, position: float) -> Any:
-        """The value at ``position``."""
+        """Return the value at ``position``."""
         if self.choices is not None:
             return self.choices[int(position)]
         distribution = self.distribution
@@ -99,26 +99,28 @@ class Column:
 
 
 class Columns:
-    """An Optuna search space as columns."""
+    """Columns of an Optuna search space."""
 
     def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
-        """Columns in the order of ``space``."""
+        """Create columns in the order of ``space``."""
         self._columns = [Column.of(name, distribution) for name, distribution in space.items()]
         self.parameters = Parameters(tuple(column.parameter() for column in self._columns))
 
     def row(self, params: Mapping[str, Any]) -> Array:
-        """The row of ``params``, shape ``(P,)``; NaN for absent parameters."""
+        """Return the row of ``params``, shape ``(P,)``, with NaN for absent parameters."""
         return np.array(
             [c.position(params[c.name]) if c.name in params else np.nan for c in self._columns]
         )
 
     def holds(self, params: Mapping[str, Any]) -> bool:
-        """Whether every one of ``params`` has a column whose distribution contains its value."""
-        own = {column.name: column for column in self._columns}
-        return all(name in own and own[name].holds(value) for name, value in params.items())
+        """Return whether each of ``params`` has a column that contains its value."""
+        by_name = {column.name: column for column in self._columns}
+        return all(
+            name in by_name and by_name[name].holds(value) for name, value in params.items()
+        )
 
     def params(self, row_P: Array) -> dict[str, Any]:
-        """The parameters of a row, without NaN ones."""
+        """Return the parameters of a row, except those that are NaN."""
         return {
             column.name: column.value(position)
             for column, position in zip(self._columns, row_P, strict=True)

@@ -24,10 +24,10 @@ from nas.samplers.prior import PriorTrial, prior_rows
 from nas.samplers.proposer import Effort, Exhausted, Proposer
 
 Array = NDArray[np.float64]
-# From the names of ``P`` parameters and rows ``(N, P)`` to rows; see ``nas.samplers.parameters``.
+# Maps ``P`` parameter names and rows ``(N, P)`` to rows; see ``nas.samplers.parameters``.
 NamedRowMap = Callable[[Sequence[str], Array], Array]
 NamedRowFilter = Callable[[Sequence[str], Array], NDArray[np.bool_]]
-# From complete and unfinished trials to extrapolated results of unfinished ones.
+# Maps complete and unfinished trials to extrapolated results of the unfinished ones.
 Partial = Callable[[Sequence[FrozenTrial], Sequence[FrozenTrial]], Sequence[PriorTrial]]
 
 _log = logging.getLogger(__name__)
@@ -35,15 +35,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RowMaps:
-    """What is known of a space beforehand, as functions of the parameters' names and rows.
+    """Prior knowledge of a search space: functions of parameter names and rows.
 
     Args:
-        features: Computes further columns for the models, ``(N, F)``.
+        features: Computes additional features for the surrogates, ``(N, F)``.
         canonical: Maps equivalent rows to one form, ``(N, P)``, with NaN for parameters without
-            effect; without it, conditions are inferred from the trials. Two rows of one form are
-            never both proposed.
-        allowed: Which rows may be proposed, ``(N,)`` booleans, if that is known without
-            evaluating them; all by default. Unlike a constraint of the study it is exact.
+            effect. By default, conditions are inferred from the trials. Of equivalent rows only
+            one is proposed.
+        allowed: Masks feasible rows, ``(N,)`` booleans, without evaluating them; by default all
+            rows are feasible. Unlike a constraint of the study, the mask is exact.
     """
 
     features: NamedRowMap | None = None
@@ -51,8 +51,8 @@ class RowMaps:
     allowed: NamedRowFilter | None = None
 
 
-# Proposals made from one fit: one while trials are few, later a share of their number, and more
-# while so many are running that one result changes little.
+# Proposals from one fit: the batch grows with the number of complete trials, and with the number
+# of running trials, since one result among many changes little.
 _MOST_BATCH = 8
 _TRIALS_PER_PROPOSAL = 100
 _RUNNING_PER_PROPOSAL = 8
@@ -60,22 +60,22 @@ _MOST_PARALLEL_BATCH = 128
 
 
 class EhviSampler(BaseSampler):
-    """Proposes the parameters of greatest expected hypervolume improvement.
+    """Optuna sampler that maximises expected hypervolume improvement.
 
-    Gaussian processes model each objective on parameters of any kind, including per-layer series
-    and conditional ones. Candidates are evolved around the front, and the best by expected
-    improvement over the smoothed front is proposed, so that lucky noise is not pursued. Running
-    trials are pending points of fantasy models. Nothing is proposed twice while there is something
-    new.
+    A Gaussian process models each objective; parameters may be of any kind, per-layer series and
+    conditional parameters included. An evolutionary search generates candidates around the Pareto
+    front. The sampler proposes the candidate with the greatest expected improvement over the
+    *smoothed* front, in order not to chase lucky noise. Running trials are pending points of
+    fantasy models. A proposal is repeated only when the search space is exhausted.
 
-    Only complete trials with finite values are training data; failed and pruned ones are not
+    Only complete trials with finite values are training data; failed and pruned trials are not
     proposed again. Constraints set with ``trial.set_constraint`` are modelled as well, and the
-    improvement is weighted by the probability that all are met. Studies may be define-by-run, and
+    improvement is weighted by the probability of feasibility. Studies may be define-by-run, and
     may have one objective or several.
 
     Trials of another study (``prior_trials``) are training data from the first proposal on, and
-    extend the reference point. The front that is to be improved consists of this study's trials
-    only, so that the best prior trials may be proposed again.
+    extend the reference point. The front to improve consists of this study's trials only, so the
+    best prior trials may be proposed again.
     """
 
     def __init__(
@@ -90,26 +90,26 @@ class EhviSampler(BaseSampler):
         prior_trials: Sequence[PriorTrial] = (),
         partial_trials: Partial | None = None,
     ) -> None:
-        """Create a sampler; nothing is drawn before the first trial.
+        """Create a sampler; it draws no random number before the first trial.
 
         Args:
-            seed: Seed of everything that is drawn.
-            n_startup_trials: Complete trials that fill the space before models are fitted; prior
-                ones count if all their objectives are known.
-            corners: Whether the first two trials have every ordered parameter at its least, and
-                at its greatest: if values are sizes, the ends of the front.
-            objectives: How the study's values count.
-            row_maps: What is known of the space beforehand.
+            seed: Seed of all random numbers.
+            n_startup_trials: Space-filling trials to complete before surrogates are fitted. Prior
+                trials with all objectives count as well.
+            corners: Whether the first two trials set every ordered parameter to its minimum and
+                to its maximum. If values are sizes, these are the ends of the front.
+            objectives: Conversion of the study's values to losses.
+            row_maps: Prior knowledge of the search space.
             effort: Effort of the search for candidates.
-            prior_trials: Trials from before the study. Those with other parameters or with values
-                outside the space are left out.
-            partial_trials: Computes from complete trials and unfinished ones (pruned, failed) an
-                extrapolated result of the latter, with a larger variance. With it pruned trials
-                count as startup trials, and half as many complete ones are required.
+            prior_trials: Trials from before the study. Trials with other parameters or with
+                values outside the space are ignored.
+            partial_trials: Extrapolates the results of unfinished trials (pruned, failed) from
+                the complete ones, with a larger variance. Pruned trials then count as startup
+                trials, and half as many complete trials are required.
 
         Raises:
-            ValueError: ``n_startup_trials`` is below 2. What must fit the study's objectives
-                raises at the first trial.
+            ValueError: ``n_startup_trials`` is below 2. Options that do not match the number of
+                objectives raise at the first trial.
         """
         if n_startup_trials < 2:
             raise ValueError(f"n_startup_trials must be >= 2, got {n_startup_trials}")
@@ -129,7 +129,7 @@ class EhviSampler(BaseSampler):
         self._warned_exhausted = False
 
     def reseed_rng(self) -> None:
-        """Draw a new seed: Optuna calls this in each worker, so that their proposals differ."""
+        """Draw a new seed; Optuna calls this in each worker, so that their proposals differ."""
         self._seed = int(np.random.SeedSequence().generate_state(1)[0])
         self._independent.reseed_rng()
         self._columns = None
@@ -137,17 +137,17 @@ class EhviSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The union of all trials' parameters; Optuna ignores those a trial does not request."""
+        """Return the union of all trials' parameters; Optuna ignores unused ones."""
         self._history.read(study, trial.number)
         return self._history.space
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The next proposal; empty before the space is known."""
+        """Return the next proposal, empty while no trial has defined the search space."""
         if not search_space:
             return {}
-        columns, proposer = self._prepared(study, search_space)
+        columns, proposer = self._prepare(study, search_space)
         try:
             row = self._next(columns, proposer)
         except Exhausted:
@@ -164,19 +164,19 @@ class EhviSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Sample a parameter that no trial has had before at random."""
+        """Sample a parameter that is new to the study at random."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def _next(self, columns: Columns, proposer: Proposer) -> Array:
         history, n = self._history, len(self._history.complete)
         assert self._prior is not None
-        n_known = n + int(np.isfinite(self._prior.losses).sum(axis=0).min())
-        if self._partial is not None and n_known >= max(2, self._n_startup // 2):
-            n_known += history.n_pruned
-        if n_known < self._n_startup:
+        n_observed = n + int(np.isfinite(self._prior.losses).sum(axis=0).min())
+        if self._partial is not None and n_observed >= max(2, self._n_startup // 2):
+            n_observed += history.n_pruned
+        if n_observed < self._n_startup:
             parts = [history.evaluated(columns).rows, history.running(columns)]
-            known = np.vstack([*parts, history.unfinished_rows(columns)])
-            return proposer.first(known, corners=self._corners)
+            seen = np.vstack([*parts, history.unfinished_rows(columns)])
+            return proposer.first(seen, corners=self._corners)
         batch = max(
             min(_MOST_BATCH, 1 + n // _TRIALS_PER_PROPOSAL),
             min(_MOST_PARALLEL_BATCH, len(history.running_trials) // _RUNNING_PER_PROPOSAL),
@@ -200,19 +200,19 @@ class EhviSampler(BaseSampler):
             trials = self._partial(history.complete, history.unfinished)
         return self._as_losses(prior_rows(trials, columns, len(self._objectives)))
 
-    def _prepared(
+    def _prepare(
         self, study: Study, space: Mapping[str, BaseDistribution]
     ) -> tuple[Columns, Proposer]:
         columns = Columns(space)
         if self._columns is None or columns.parameters != self._columns.parameters:
             self._columns, self._queue = columns, []
-            self._proposer = self._proposer_of(study, columns)
+            self._proposer = self._make_proposer(study, columns)
             rows = prior_rows(self._prior_trials, columns, len(study.directions))
             self._prior = self._as_losses(rows)
         assert self._proposer is not None
         return self._columns, self._proposer
 
-    def _proposer_of(self, study: Study, columns: Columns) -> Proposer:
+    def _make_proposer(self, study: Study, columns: Columns) -> Proposer:
         maximize = [direction == StudyDirection.MAXIMIZE for direction in study.directions]
         self._objectives = self._options.objectives(maximize)
         reference = None
@@ -220,7 +220,7 @@ class EhviSampler(BaseSampler):
             reference = self._losses(np.array([self._options.reference_point], dtype=float))[0]
         maps, names = self._row_maps, [column.name for column in columns.parameters.columns]
 
-        def bound(rows: NamedRowMap | None) -> RowMap | None:
+        def with_names(rows: NamedRowMap | None) -> RowMap | None:
             return None if rows is None else partial(rows, names)
 
         return Proposer(
@@ -228,8 +228,8 @@ class EhviSampler(BaseSampler):
             len(maximize),
             self._seed,
             reference,
-            bound(maps.features),
-            bound(maps.canonical),
+            with_names(maps.features),
+            with_names(maps.canonical),
             None if maps.allowed is None else partial(maps.allowed, names),
             self._effort,
         )

@@ -1,4 +1,4 @@
-"""Evaluated rows, and the archive of them: keys of all, the best as training rows."""
+"""Evaluated rows, and an archive that selects the surrogates' training rows."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Rows with their losses ``(N, M)``, and the known variance of each loss.
+    """Rows with their losses and the noise variance of each loss, ``(N, M)``.
 
-    ``constraints``, ``(N, K)``, are met where they are at most 0; NaN marks an unknown one.
-    Losses of prior trials may be NaN, which marks an unknown one.
+    A constraint, ``(N, K)``, is met if its value is at most 0. NaN marks an unknown constraint,
+    and in prior trials an unknown loss.
     """
 
     rows: Array
@@ -33,23 +33,23 @@ class Evaluated:
 
     @property
     def is_feasible(self) -> NDArray[np.bool_]:
-        """Rows that violate no known constraint."""
+        """Mask of the rows that violate no known constraint."""
         broken: NDArray[np.bool_] = np.any(self.constraints > 0, axis=1)
         return ~broken
 
     def at(self, chosen: NDArray[np.int64] | slice) -> Evaluated:
-        """The rows at positions."""
+        """Return the rows at ``chosen`` positions."""
         return Evaluated(
             self.rows[chosen], self.losses[chosen], self.variance[chosen], self.constraints[chosen]
         )
 
     def joined(self, others: Evaluated) -> Evaluated:
-        """With ``others``, whose constraints are unknown, appended."""
+        """Return these rows followed by ``others``, whose constraints are unknown."""
         unknown = np.full((len(others), self.constraints.shape[1]), np.nan)
         return self.extended(replace(others, constraints=unknown))
 
     def extended(self, others: Evaluated) -> Evaluated:
-        """With ``others``, which have the same constraints, appended."""
+        """Return these rows followed by ``others``, which have the same constraints."""
         return Evaluated(
             np.vstack([self.rows, others.rows]),
             np.vstack([self.losses, others.losses]),
@@ -59,15 +59,15 @@ class Evaluated:
 
 
 class Archive:
-    """Rows of a growing study, each brought into its canonical form once.
+    """Rows of a growing study; each is converted to its canonical form once.
 
-    ``used`` are the training rows of the surrogates: up to ``most``, in order of non-dominated
-    rank. A row that is left out stays out, since later rows only make its rank worse. ``keys``
-    are those of all rows.
+    ``used`` contains the surrogates' training rows: the ``most`` rows of best non-dominated rank.
+    An excluded row never returns, since later rows can only worsen its rank. ``keys`` contains
+    the keys of all rows.
     """
 
     def __init__(self, most: int) -> None:
-        """Start with nothing."""
+        """Create an empty archive."""
         self._most = most
         self.keys: set[bytes] = set()
         self.used: Evaluated | None = None
@@ -85,7 +85,7 @@ class Archive:
             or used.constraints.shape[1] != n_constraints
             or (avoid is not None and len(avoid) < self._n_avoided)
         ):
-            # Another study, or a new constraint, whose values in rows already read are needed.
+            # Another study, or a new constraint: read all rows again.
             self.keys = set()
             self._n_done, self._n_avoided = 0, 0
             used = done.at(slice(0, 0))
@@ -104,14 +104,14 @@ class Archive:
 
 
 class KeySet:
-    """A growing set of keys on top of several shared ones, which are not copied."""
+    """Growing set of keys on top of several shared sets, which are not copied."""
 
     def __init__(self, *sets: set[bytes]) -> None:
         """Start with ``sets``, which are never modified."""
         self._sets, self._added = sets, set[bytes]()
 
     def __contains__(self, key: bytes) -> bool:
-        """Whether ``key`` is in one of the sets or was added."""
+        """Return whether ``key`` is in one of the sets or was added."""
         return key in self._added or any(key in keys for keys in self._sets)
 
     def add(self, key: bytes) -> None:
@@ -119,12 +119,12 @@ class KeySet:
         self._added.add(key)
 
     def copy(self) -> KeySet:
-        """An independent copy."""
+        """Return an independent copy."""
         return KeySet(*self._sets, set(self._added))
 
 
 def relevant(losses_NM: Array, most: int) -> NDArray[np.int64]:
-    """Positions of the ``most`` rows of best non-dominated rank (Goldberg 1989), ascending."""
+    """Return the positions of the ``most`` rows of best non-dominated rank (Goldberg 1989)."""
     n = len(losses_NM)
     if n <= most:
         return np.arange(n)

@@ -1,4 +1,4 @@
-"""Expected hypervolume improvement of candidates over a front, by surrogates."""
+"""Expected hypervolume improvement of candidates, predicted by surrogates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Surrogates:
-    """Models of the losses and of the constraints."""
+    """Surrogates of the losses and of the constraints."""
 
     losses: list[Model]
     constraints: list[Model]
@@ -30,18 +30,18 @@ class Surrogates:
         return len(self.losses[0].labels)
 
     def posteriors(self, features_CF: Array) -> tuple[list[Posterior], list[Posterior]]:
-        """Posteriors of losses and constraints at candidates."""
+        """Return the posteriors of losses and constraints at candidates."""
         return (
             [model.process.posterior(features_CF) for model in self.losses],
             [model.process.posterior(features_CF) for model in self.constraints],
         )
 
     def expected(self, features_CF: Array) -> Array:
-        """Mean losses at rows, ``(C, M)``, without the variances, which cost much more."""
+        """Return mean losses, ``(C, M)``, without the variances, which cost much more."""
         return self._unlogged([model.process.mean(features_CF) for model in self.losses])
 
     def means(self, posteriors: Sequence[Posterior]) -> Array:
-        """Mean losses at each candidate, ``(C, M)``."""
+        """Return the mean losses of posteriors, ``(C, M)``."""
         return self._unlogged([posterior.mean for posterior in posteriors])
 
     def _unlogged(self, means: Sequence[Array]) -> Array:
@@ -49,7 +49,7 @@ class Surrogates:
         return np.column_stack([np.exp(x) if m.is_log else x for m, x in pairs])
 
     def with_pending(self, features_QF: Array) -> Surrogates:
-        """Fantasy models: pending rows count as evaluated at their predicted losses."""
+        """Return fantasy models, conditioned on pending rows at their predicted losses."""
         return Surrogates(
             [model.with_pending(features_QF) for model in self.losses], self.constraints
         )
@@ -57,7 +57,7 @@ class Surrogates:
 
 @dataclass(frozen=True)
 class Region:
-    """The front that is to be improved; without ``reference`` there is no feasible point yet."""
+    """Front to improve and its reference point, ``None`` while no point is feasible."""
 
     front: Array
     reference: Array | None
@@ -68,7 +68,7 @@ class Region:
         posteriors: Sequence[Posterior],
         constraints: Sequence[Posterior],
     ) -> Array:
-        """Expected hypervolume improvement, times the probability of being feasible, ``(C,)``."""
+        """Return expected hypervolume improvement times probability of feasibility, ``(C,)``."""
         likely = feasibility(constraints, len(posteriors[0].mean))
         if self.reference is None:
             return likely
@@ -77,14 +77,14 @@ class Region:
         return likely * expected_improvement(marginals, lows, highs)
 
     def joined(self, loss_M: Array) -> Region:
-        """With one more point."""
+        """Return the region with ``loss_M`` added to its front."""
         if self.reference is None:
             return self
         return Region(extended_front(self.front, loss_M), self.reference)
 
 
 def feasibility(constraints: Sequence[Posterior], n: int) -> Array:
-    """The probability that all constraints, taken as independent, are met, shape ``(n,)``."""
+    """Return the probability that all constraints are met, if independent, shape ``(n,)``."""
     likely = np.ones(n)
     for posterior in constraints:
         likely = likely * ndtr(-posterior.mean / np.sqrt(posterior.variance))

@@ -1,12 +1,12 @@
-"""A Gaussian process with a Matern, a linear and a quadratic kernel, and one relevance a feature.
+"""Gaussian process with a Matern, a linear and a quadratic kernel, one relevance per feature.
 
 ``k(x, x') = a * matern52(d) + b * p + c * p^2`` with ``d^2 = sum_f r_f (x_f - x'_f)^2`` and
 ``p = sum_f r_f x_f x'_f`` (Rasmussen & Williams 2006, chapters 4 and 5). The linear part
 generalises from a few rows in a space of many layers; the quadratic part models products of two
-features, such as width and depth, of which costs consist. Relevances have a log-normal prior whose
+features, such as width times depth in a cost. Relevances have a log-normal prior whose
 mean falls with the number of features (Hvarfner, Hellsten & Nardi 2024), which prevents
-overfitting to few rows. Hyperparameters are fitted by maximum a posteriori. That leaves variances
-too large where there are few rows and little noise, so they are rescaled by leave-one-out errors.
+overfitting to few rows. Hyperparameters are maximum a posteriori estimates. With few rows and
+little noise these make variances too large, so variances are rescaled by leave-one-out errors.
 """
 
 from __future__ import annotations
@@ -23,25 +23,24 @@ Array = NDArray[np.float64]
 
 _JITTER = 1e-8
 _ROOT5 = 5**0.5
-# Prior of the logarithms: of smooth, linear and square variance, of relevance times features, of
-# noise.
+# Prior mean and standard deviation of the logarithms; relevance is times the number of features.
 _SMOOTH = (-0.5, 1.0)
 _LINEAR = (0.0, 2.0)
 _SQUARE = (-2.0, 2.0)
 _RELEVANCE = (-1.0, 2.0)
 _NOISE = (-6.0, 3.0)
-# Most rows that hyperparameters are fitted on, and most steps of the optimiser.
+# Limits of hyperparameter fitting: rows, and optimiser steps.
 _MOST_FITTED, _MOST_STEPS = 200, 60
-# Weight of the prior, in rows, that leave-one-out errors have the expected size.
+# Weight, in rows, of the prior that leave-one-out errors have the predicted size.
 _EXPECTED_ROWS = 5
-# Of smooth, linear, square, noise; of each relevance.
+# Bounds of the logarithms: smooth, linear, square and noise, then each relevance.
 _BOUNDS = ((-8.0, 4.0), (-10.0, 6.0), (-12.0, 6.0), (-14.0, 2.0))
 _RELEVANCE_BOUNDS = (-14.0, 4.0)
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Natural logarithms, for labels of variance 1; ``relevance`` has shape ``(F,)``."""
+    """Natural logarithms of hyperparameters, for labels of variance 1."""
 
     smooth: float
     linear: float
@@ -51,36 +50,36 @@ class Hyperparameters:
 
     @classmethod
     def default(cls, expected_F: Array) -> Hyperparameters:
-        """The mean of the prior."""
+        """Return the mean of the prior."""
         middle = _RELEVANCE[0] - np.log(len(expected_F)) + expected_F
         return cls(_SMOOTH[0], _LINEAR[0], _SQUARE[0], middle, _NOISE[0] + 1)
 
     def to_vector(self) -> Array:
-        """Return all of them, shape ``(F + 4,)``."""
+        """Return all hyperparameters as a vector, shape ``(F + 4,)``."""
         return np.concatenate(
             [[self.smooth, self.linear, self.square, self.noise], self.relevance]
         )
 
     def spread_by(self, factor: float) -> Hyperparameters:
-        """Scale all variances; without known noise the posterior mean is unchanged."""
+        """Scale all variances; without known noise this leaves the posterior mean unchanged."""
         vector = self.to_vector()
         vector[:4] += float(np.log(factor))
         return Hyperparameters.from_vector(vector)
 
     @classmethod
     def from_vector(cls, vector: Array) -> Hyperparameters:
-        """Read ``to_vector``'s form."""
+        """Return the hyperparameters in a vector made by ``to_vector``."""
         smooth, linear, square, noise = (float(v) for v in vector[:4])
         return cls(smooth, linear, square, vector[4:], noise)
 
 
 class GaussianProcess:
-    """Posterior given rows of features and labels; see ``fit``."""
+    """Gaussian process conditioned on features and labels; see ``fit``."""
 
     def __init__(
         self, features_NF: Array, labels_N: Array, noise_N: Array, hyper: Hyperparameters
     ) -> None:
-        """Condition on labels with noise of known variance beside that of ``hyper``."""
+        """Condition on labels; known noise variances add to that of ``hyper``."""
         self.hyper = hyper
         self._features = features_NF
         self._mean = float(labels_N.mean())
@@ -103,45 +102,46 @@ class GaussianProcess:
         *,
         expected_F: Array | None = None,
     ) -> GaussianProcess:
-        """Fit hyperparameters on up to ``_MOST_FITTED`` rows, evenly taken; condition on all.
+        """Fit hyperparameters on at most ``_MOST_FITTED`` evenly spaced rows; condition on all.
 
-        ``noise`` is the known variance of each label. Hyperparameters start at ``start``, by
-        default at the mean of the prior; ``expected`` is added to the prior mean of each log
+        ``noise`` is the known variance of each label. The optimiser starts at ``start``, by
+        default the mean of the prior. ``expected`` is added to the prior mean of each log
         relevance.
         """
         n = len(labels_N)
         chosen = np.unique(np.linspace(0, n - 1, min(n, _MOST_FITTED)).astype(int))
-        few, labels = features_NF[chosen], labels_N[chosen]
+        subset, labels = features_NF[chosen], labels_N[chosen]
         spread = float(labels.std()) or 1.0
         standard, noise = (labels - labels.mean()) / spread, noise_N[chosen] / spread**2
         n_features = features_NF.shape[1]
         expected = np.zeros(n_features) if expected_F is None else expected_F
         first = start or Hyperparameters.default(expected)
         bounds = [*_BOUNDS, *[_RELEVANCE_BOUNDS] * n_features]
-        found = minimize(
+        result = minimize(
             _loss,
             first.to_vector(),
-            args=(few, standard, noise, expected),
+            args=(subset, standard, noise, expected),
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
             options={"maxiter": _MOST_STEPS},
         )
-        hyper = Hyperparameters.from_vector(found.x) if np.isfinite(found.fun) else first
-        fitted = cls(few, labels, noise_N[chosen], hyper)
+        hyper = Hyperparameters.from_vector(result.x) if np.isfinite(result.fun) else first
+        fitted = cls(subset, labels, noise_N[chosen], hyper)
         hyper = hyper.spread_by(fitted.dispersion())
         return cls(features_NF, labels_N, noise_N, hyper)
 
     def dispersion(self) -> float:
-        """Mean squared leave-one-out error over its predicted variance, shrunk towards 1.
+        """Return the mean of squared leave-one-out errors over predicted variances.
 
-        In closed form (Rasmussen & Williams 2006, equation 5.12).
+        The ratio is shrunk towards 1 and computed in closed form (Rasmussen &
+        Williams 2006, equation 5.12).
         """
         squares = self._alpha**2 / np.diag(_inverse(self._lower))
         return float((squares.sum() + _EXPECTED_ROWS) / (len(squares) + _EXPECTED_ROWS))
 
     def posterior(self, features_CF: Array) -> Posterior:
-        """The posterior at candidates."""
+        """Return the posterior at candidates."""
         cross = kernel(self._features, features_CF, self.hyper)
         mean = cross.T @ self._alpha
         root = solve_triangular(self._lower, cross, lower=True, check_finite=False)
@@ -156,15 +156,15 @@ class GaussianProcess:
         )
 
     def mean(self, features_CF: Array) -> Array:
-        """Posterior mean at candidates, without its variance."""
+        """Return the posterior mean at candidates, without the variance."""
         cross = kernel(self._features, features_CF, self.hyper)
-        found: Array = self._mean + self._spread * (cross.T @ self._alpha)
-        return found
+        mean: Array = self._mean + self._spread * (cross.T @ self._alpha)
+        return mean
 
     def smoothed(self) -> Array:
-        """The posterior mean at the training rows: labels without their noise."""
-        found: Array = self._mean + self._spread * (self._labels - self._noise * self._alpha)
-        return found
+        """Return the posterior mean at the training rows: labels without their noise."""
+        mean: Array = self._mean + self._spread * (self._labels - self._noise * self._alpha)
+        return mean
 
 
 @dataclass
@@ -179,7 +179,7 @@ class Posterior:
     spread: float
 
     def condition(self, index: int) -> None:
-        """Condition on candidate ``index`` at its mean, which changes the variances only."""
+        """Condition on candidate ``index`` at its mean, which changes only the variances."""
         at = self.features[index : index + 1]
         cross = kernel(at, self.features, self.hyper)[0] - self.root[:, index] @ self.root
         own = float(cross[index]) + float(np.exp(self.hyper.noise)) + _JITTER
@@ -189,38 +189,38 @@ class Posterior:
 
 
 def kernel(a_NF: Array, b_MF: Array, hyper: Hyperparameters) -> Array:
-    """Covariance of the function at ``a`` and ``b``."""
+    """Return the covariance of the function at ``a`` and ``b``, shape ``(N, M)``."""
     root = np.exp(hyper.relevance / 2)
     a, b = a_NF * root, b_MF * root
     product = a @ b.T
     squared = np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * product, 0)
     smooth, _ = _matern(squared)
-    found: Array = (
+    covariance: Array = (
         np.exp(hyper.smooth) * smooth
         + np.exp(hyper.linear) * product
         + np.exp(hyper.square) * product**2
     )
-    return found
+    return covariance
 
 
 def kernel_diagonal(a_NF: Array, hyper: Hyperparameters) -> Array:
-    """Variance of the function at ``a``, shape ``(N,)``."""
+    """Return the variance of the function at ``a``, shape ``(N,)``."""
     size = a_NF**2 @ np.exp(hyper.relevance)
-    found: Array = (
+    variance: Array = (
         np.exp(hyper.smooth) + np.exp(hyper.linear) * size + np.exp(hyper.square) * size**2
     )
-    return found
+    return variance
 
 
 def _inverse(lower: Array) -> Array:
-    """The inverse of a matrix by its Cholesky factor."""
-    inverse, _ = dpotri(lower, lower=1)
-    found: Array = np.tril(inverse) + np.tril(inverse, -1).T
-    return found
+    """Return the inverse of a matrix from its lower Cholesky factor."""
+    half, _ = dpotri(lower, lower=1)
+    inverse: Array = np.tril(half) + np.tril(half, -1).T
+    return inverse
 
 
 def _matern(squared: Array) -> tuple[Array, Array]:
-    """Matern 5/2 of squared distances, and its derivative by them."""
+    """Return the Matern 5/2 kernel of squared distances, and its derivative."""
     scaled = _ROOT5 * np.sqrt(squared)
     decay = np.exp(-scaled)
     return (1 + scaled + scaled**2 / 3) * decay, -(5 / 6) * (1 + scaled) * decay
@@ -229,7 +229,7 @@ def _matern(squared: Array) -> tuple[Array, Array]:
 def _loss(
     vector: Array, x_NF: Array, y_N: Array, noise_N: Array, expected_F: Array
 ) -> tuple[float, Array]:
-    """Negative log posterior density of hyperparameters, and its gradient."""
+    """Return the negative log posterior density of hyperparameters, and its gradient."""
     hyper = Hyperparameters.from_vector(vector)
     relevance = np.exp(hyper.relevance)
     root = np.sqrt(relevance)
@@ -253,10 +253,10 @@ def _loss(
     alpha = cho_solve((lower, True), y_N, check_finite=False)
     inverse = _inverse(lower)
     value = 0.5 * float(y_N @ alpha) + float(np.log(np.diag(lower)).sum())
-    # d value / d K, from which every derivative follows.
+    # d value / d K; every other derivative follows by the chain rule.
     outer = 0.5 * (inverse - np.outer(alpha, alpha))
     weighted = outer * slope
-    # sum_ij w_ij (x_if - x_jf)^2 for each feature f, without a matrix for each.
+    # sum_ij w_ij (x_if - x_jf)^2 for each feature f, without an N x N matrix for each.
     by_distance = 2 * (weighted.sum(axis=1) @ x**2 - (x * (weighted @ x)).sum(axis=0))
     by_product = (x * ((linear * outer + 2 * square * outer * product) @ x)).sum(axis=0)
     gradient = np.concatenate(
@@ -275,5 +275,5 @@ def _loss(
         for i in (0, 1)
     )
     middle[4:] += expected_F - np.log(x.shape[1])
-    away = (vector - middle) / width
-    return value + 0.5 * float(away @ away), gradient + away / width
+    deviation = (vector - middle) / width
+    return value + 0.5 * float(deviation @ deviation), gradient + deviation / width

@@ -1,4 +1,4 @@
-"""The trials of a study as arrays, each read once."""
+"""Trials of an Optuna study as arrays; each finished trial is read once."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 class GrowingArray:
-    """An array that grows at the end in amortised constant time."""
+    """Array to which rows are appended in amortised constant time."""
 
     def __init__(self) -> None:
-        """Start with none."""
+        """Create an empty array."""
         self._array: Array | None = None
         self._n = 0
 
@@ -32,7 +32,7 @@ class GrowingArray:
         return self._n
 
     def extend(self, rows: Iterable[Array]) -> None:
-        """Add ``rows``, each of shape ``(P,)``."""
+        """Append ``rows``, each of shape ``(P,)``."""
         for row in rows:
             if self._array is None:
                 self._array = np.empty((64, len(row)))
@@ -42,20 +42,20 @@ class GrowingArray:
             self._n += 1
 
     def array(self, width: int) -> Array:
-        """All rows, ``(N, width)``; must not be modified."""
+        """Return all rows, ``(N, width)``, which callers must not modify."""
         return np.empty((0, width)) if self._array is None else self._array[: self._n]
 
 
 class History:
-    """A study as arrays; finished trials never change, so each is read once.
+    """Trials of a study as arrays; finished trials never change, so each is read once.
 
     ``space`` is the union of all trials' parameters, except those whose distribution differs
-    between trials. ``complete`` are the complete trials with finite values, ``unfinished`` those
-    that failed, were pruned (``n_pruned``), or have values that are not finite.
+    between trials. ``complete`` contains the complete trials with finite values, ``unfinished``
+    the failed and pruned (``n_pruned``) trials and those with values that are not finite.
     """
 
     def __init__(self, variances: Variances | None) -> None:
-        """Start with nothing read."""
+        """Create an empty history; ``variances`` returns those of a trial's values."""
         self._variances = variances
         self._reset()
 
@@ -71,7 +71,7 @@ class History:
         self.running_trials: list[FrozenTrial] = []
         self._columns: Columns | None = None
         self.n_pruned = 0
-        # Rows of running trials by number; ``None`` until one is needed.
+        # Rows of running trials by number, ``None`` until first used.
         self._running_rows: dict[int, Array | None] = {}
         self._rows = GrowingArray()
         self._unfinished_rows = GrowingArray()
@@ -81,7 +81,7 @@ class History:
         self._constraint_names: set[str] = set()
 
     def read(self, study: Study, current: int) -> None:
-        """Read new trials of ``study``; ``current`` is the trial that is being sampled."""
+        """Read the new trials of ``study``; ``current`` is the number of the trial to sample."""
         if study is not self._study:
             self._reset()
             self._study = study
@@ -96,13 +96,13 @@ class History:
             elif trial.state in _FINISHED:
                 self._read.add(trial.number)
                 self._running_rows.pop(trial.number, None)
-                self._take(trial)
+                self._add(trial)
             else:
                 settled = False
                 if trial.number != current and trial.params:
                     if trial.number not in self._running_rows:
-                        # Only once each: a thousand trials may be running.
-                        self._learn_space(trial)
+                        # Once for each trial: a thousand may be running.
+                        self._extend_space(trial)
                         self._running_rows[trial.number] = None
                     self.running_trials.append(trial)
             if settled:
@@ -111,11 +111,11 @@ class History:
 
     @property
     def space(self) -> dict[str, BaseDistribution]:
-        """The search space, see the class."""
+        """Search space: all parameters whose distribution is the same in every trial."""
         return {n: d for n, d in self._distributions.items() if n not in self._changing}
 
     def evaluated(self, columns: Columns) -> Evaluated:
-        """Complete trials, with values and variances in the study's units."""
+        """Return the complete trials, with values and variances in the study's units."""
         self._use_columns(columns)
         n = len(self.complete)
         names = sorted(self._constraint_names)
@@ -129,7 +129,7 @@ class History:
         )
 
     def running(self, columns: Columns) -> Array:
-        """Rows of running trials."""
+        """Return the rows of running trials."""
         self._use_columns(columns)
         rows = []
         for trial in self.running_trials:
@@ -140,7 +140,7 @@ class History:
         return np.array(rows).reshape(len(rows), len(columns.parameters))
 
     def unfinished_rows(self, columns: Columns) -> Array:
-        """Rows of ``unfinished``."""
+        """Return the rows of unfinished trials."""
         self._use_columns(columns)
         rows = self._unfinished_rows
         rows.extend(columns.row(t.params) for t in self.unfinished[len(rows) :])
@@ -153,8 +153,8 @@ class History:
             self._rows, self._unfinished_rows = GrowingArray(), GrowingArray()
             self._running_rows = dict.fromkeys(self._running_rows)
 
-    def _take(self, trial: FrozenTrial) -> None:
-        self._learn_space(trial)
+    def _add(self, trial: FrozenTrial) -> None:
+        self._extend_space(trial)
         values = trial.values if trial.state == TrialState.COMPLETE else None
         if values is None or not np.isfinite(values).all():
             self.unfinished.append(trial)
@@ -167,7 +167,7 @@ class History:
         self._constraints.append(dict(trial.constraints))
         self._constraint_names.update(trial.constraints)
 
-    def _learn_space(self, trial: FrozenTrial) -> None:
+    def _extend_space(self, trial: FrozenTrial) -> None:
         for name, distribution in trial.distributions.items():
             if self._distributions.setdefault(name, distribution) != distribution:
                 self._changing.add(name)

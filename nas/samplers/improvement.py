@@ -1,7 +1,7 @@
-"""Expected hypervolume improvement, exactly, for independent objectives.
+"""Exact expected hypervolume improvement for independent objectives.
 
-The region that no front member dominates is decomposed into boxes. The improvement by a point is
-a sum over boxes of products over objectives of lengths, so its expectation is a sum of products of
+The non-dominated region is decomposed into boxes. The improvement by a point is a sum over boxes
+of products of lengths, one per objective, so its expectation is a sum of products of
 ``E[(a - Y)+]`` (Emmerich, Deutz & Klinkenberg 2011; Yang et al. 2019). All objectives are losses.
 """
 
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 class Marginal:
     """Marginal distribution of one objective's loss at ``C`` candidates.
 
-    Normal with ``mean`` and ``sd``; log-normal with ``is_log``.
+    The loss is normal with ``mean`` and ``sd``; with ``is_log`` its logarithm is.
     """
 
     mean: Array
@@ -30,41 +30,41 @@ class Marginal:
     is_log: bool = False
 
     def expected_below(self, bounds_B: Array) -> Array:
-        """``E[(a - Y)+]`` for each bound, ``(B, C)``; 0 where it is minus infinity."""
-        found = np.zeros((len(bounds_B), len(self.mean)))
+        """Return ``E[(a - Y)+]`` for each bound ``a``, ``(B, C)``; 0 for minus infinity."""
+        expectation = np.zeros((len(bounds_B), len(self.mean)))
         finite = bounds_B > (0 if self.is_log else -np.inf)
         bounds = bounds_B[finite, None]
         if self.is_log:
             z = (np.log(bounds) - self.mean) / self.sd
-            grown = np.exp(np.minimum(self.mean + self.sd**2 / 2, 700))
-            found[finite] = bounds * ndtr(z) - grown * ndtr(z - self.sd)
+            mean_loss = np.exp(np.minimum(self.mean + self.sd**2 / 2, 700))
+            expectation[finite] = bounds * ndtr(z) - mean_loss * ndtr(z - self.sd)
         else:
             z = (bounds - self.mean) / self.sd
             density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
-            found[finite] = self.sd * (z * ndtr(z) + density)
-        return np.maximum(found, 0)
+            expectation[finite] = self.sd * (z * ndtr(z) + density)
+        return np.maximum(expectation, 0)
 
 
 def boxes(front_FM: Array, reference_M: Array) -> tuple[Array, Array]:
     """Decompose the region below ``reference`` that ``front`` does not dominate into boxes.
 
     Returns:
-        Lower ends (minus infinity where open) and upper ends, ``(B, M)`` each. Two objectives
-        need one box more than there are members; each further one multiplies that number.
+        Lower bounds (minus infinity where open) and upper bounds, ``(B, M)`` each. Two objectives
+        need one box more than the front has members; each further objective multiplies the count.
     """
     inside = front_FM[np.all(front_FM < reference_M, axis=1)]
     if len(reference_M) == 1:
         upper = min([*inside[:, 0], reference_M[0]])
         return np.array([[-np.inf]]), np.array([[upper]])
     inside = inside[np.argsort(inside[:, -1], kind="stable")]
-    # Between the last losses of two members, the members below bound the other objectives.
+    # Slices between consecutive last losses: members below a slice bound the other objectives.
     low = np.concatenate([[-np.inf], inside[:, -1]])
     high = np.append(inside[:, -1], reference_M[-1])
     if len(reference_M) == 2:
         first = np.minimum.accumulate(np.append(reference_M[0], inside[:, 0]))
         lows, highs = [np.full(len(low), -np.inf), low], [first, high]
-        kept = high > low
-        return np.column_stack(lows)[kept], np.column_stack(highs)[kept]
+        is_open = high > low
+        return np.column_stack(lows)[is_open], np.column_stack(highs)[is_open]
     parts = []
     for index in np.flatnonzero(high > low):
         below = inside[:index, :-1]
@@ -76,15 +76,15 @@ def boxes(front_FM: Array, reference_M: Array) -> tuple[Array, Array]:
 
 
 def expected_improvement(marginals: list[Marginal], lows_BM: Array, highs_BM: Array) -> Array:
-    """Expected hypervolume that each candidate adds, shape ``(C,)``; see ``boxes``."""
+    """Return the expected hypervolume improvement of each candidate over ``boxes``, ``(C,)``."""
     product: Array | float = 1.0
     for objective, marginal in enumerate(marginals):
-        # Boxes share edges, so each edge's expectation is computed once.
-        edges, places = np.unique(
+        # Boxes share edges: compute the expectation of each edge once.
+        edges, positions = np.unique(
             np.concatenate([lows_BM[:, objective], highs_BM[:, objective]]), return_inverse=True
         )
         below = marginal.expected_below(edges)
-        low, high = places[: len(lows_BM)], places[len(lows_BM) :]
+        low, high = positions[: len(lows_BM)], positions[len(lows_BM) :]
         product = product * (below[high] - below[low])
-    found: Array = np.asarray(product).sum(axis=0)
-    return found
+    improvement: Array = np.asarray(product).sum(axis=0)
+    return improvement

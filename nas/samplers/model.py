@@ -1,4 +1,4 @@
-"""Surrogate of one objective: a Gaussian process of the loss or of its logarithm."""
+"""Surrogate of one objective or constraint: a Gaussian process of a value or its logarithm."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nas.samplers.improvement import Marginal
 
 Array = NDArray[np.float64]
 
-# Losses are clipped at this many times the distance between the least one and the median.
+# Labels are clipped this many times the distance between minimum and median above the median.
 _WORST = 4.0
 
 
 @dataclass(frozen=True)
 class Model:
-    """A fitted surrogate; ``is_log`` where it models the logarithm of the loss."""
+    """Fitted surrogate; with ``is_log`` it models the logarithm of the loss."""
 
     process: GaussianProcess
     features: Array
@@ -38,9 +38,9 @@ class Model:
         fit: bool,
         expected_F: Array | None = None,
     ) -> Model:
-        """Condition on losses; with ``fit`` (or no ``hyper``) fit hyperparameters first.
+        """Condition on losses; with ``fit`` or without ``hyper``, fit hyperparameters first.
 
-        ``expected_F`` is the prior's, see ``GaussianProcess.fit``.
+        See ``GaussianProcess.fit`` for ``expected_F``.
         """
         labels, variance = losses_N, variance_N
         if is_log:
@@ -58,12 +58,12 @@ class Model:
         return cls(process, features_NF, labels, variance, is_log)
 
     def smoothed(self) -> Array:
-        """Losses at the rows without their noise."""
-        found = self.process.smoothed()
-        return np.exp(found) if self.is_log else found
+        """Return the losses of the training rows without their noise."""
+        labels = self.process.smoothed()
+        return np.exp(labels) if self.is_log else labels
 
     def with_pending(self, features_QF: Array) -> Model:
-        """Fantasy model: pending rows count as evaluated at their posterior means."""
+        """Return a fantasy model, conditioned on pending rows at their posterior means."""
         if not len(features_QF):
             return self
         labels = np.concatenate([self.labels, self.process.posterior(features_QF).mean])
@@ -73,14 +73,14 @@ class Model:
         return replace(self, process=process, features=features, labels=labels, variance=variance)
 
     def marginal(self, posterior: Posterior) -> Marginal:
-        """Marginals of the loss at the posterior's candidates."""
+        """Return the marginal distribution of the loss at the posterior's candidates."""
         return Marginal(posterior.mean, np.sqrt(posterior.variance), self.is_log)
 
 
 def is_log_normal(losses_N: Array) -> bool:
-    """Whether the logarithms of losses are closer to a normal sample than the losses.
+    """Return whether a log-normal distribution fits the losses better than a normal one.
 
-    By the likelihood of either, the Jacobian included (Box & Cox 1964, exponents 0 and 1).
+    The likelihoods are compared, Jacobian included (Box & Cox 1964, exponents 0 and 1).
     """
     if losses_N.min() <= 0 or losses_N.max() == losses_N.min():
         return False

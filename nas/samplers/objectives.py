@@ -1,4 +1,4 @@
-"""Convert a study's values to losses: minimised, in the scale of the hypervolume."""
+"""Convert a study's values to losses, which are minimised, on the scale of the hypervolume."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Conversion of one objective.
+    """Conversion of one objective's values to losses.
 
     Args:
-        maximize: Whether more is better.
-        best_possible: A bound that no value passes, such as 1 for a quality. The loss is the
-            distance to it, a positive quantity.
-        log: Whether hypervolume is computed with the logarithm, so that halving joules is the
-            same improvement everywhere.
+        maximize: Whether higher values are better.
+        best_possible: Bound on the values, such as 1 for a quality. The loss is then the
+            distance to the bound, which is positive.
+        log: Whether hypervolume is computed on the logarithm, so that halving the joules is the
+            same improvement anywhere on the front.
     """
 
     maximize: bool = False
@@ -30,10 +30,10 @@ class Objective:
     log: bool = False
 
     def losses(self, values_N: Array) -> Array:
-        """Losses of values; NaN stays NaN.
+        """Return the losses of values; NaN stays NaN.
 
         Raises:
-            ValueError: the logarithm of a value that is not positive is required.
+            ValueError: ``log`` is set and a value is not positive.
         """
         missing = self._missing(values_N)
         if not self.log:
@@ -45,7 +45,7 @@ class Objective:
         return -logarithm if self._is_mirrored else logarithm
 
     def variances(self, values_N: Array, variances_N: Array) -> Array:
-        """Variances of the losses, to first order."""
+        """Return the variances of the losses, to first order."""
         return variances_N / self._missing(values_N) ** 2 if self.log else variances_N
 
     @property
@@ -60,16 +60,15 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveOptions:
-    """How the values of a study's objectives count.
+    """Options of the conversion of a study's values to losses.
 
     Args:
-        reference_point: Reference point of the hypervolume in the study's units; by default a
-            tenth of the front's extent beyond its worst values.
-        log: For each objective, whether hypervolume is computed with its logarithm.
-        best_possible: For each objective, a bound that no value can pass (1 for a quality), or
-            ``None``.
-        variances: Returns the variance of each value of a complete trial; without it noise is
-            estimated from the values.
+        reference_point: Reference point of the hypervolume in the study's units; by default it
+            lies a tenth of the front's extent beyond the front's worst values.
+        log: For each objective, whether hypervolume is computed on its logarithm.
+        best_possible: For each objective, a bound on its values (1 for a quality), or ``None``.
+        variances: Returns the variance of each value of a complete trial; by default the noise
+            is estimated from the values.
     """
 
     reference_point: Sequence[float] | None = None
@@ -81,7 +80,7 @@ class ObjectiveOptions:
         """Return the conversion of each objective.
 
         Raises:
-            ValueError: a field has not as many values as there are objectives.
+            ValueError: the length of a field is not the number of objectives.
         """
         n = len(maximize)
         for name in ("log", "best_possible", "reference_point"):

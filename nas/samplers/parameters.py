@@ -1,7 +1,7 @@
-"""The parameters of a study as numeric columns.
+"""Parameters of a study as numeric columns.
 
-Rows have shape ``(N, P)``. A discrete parameter is the position of its value among its choices, a
-continuous one lies in [0, 1]; NaN marks an absent conditional parameter.
+Rows have shape ``(N, P)``. The entry of a discrete parameter is the index of its value among its
+choices, that of a continuous parameter lies in [0, 1]. NaN marks an absent conditional parameter.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# Standard deviation of a small step of a continuous parameter, as a share of its range.
+# Standard deviation of a small mutation of a continuous parameter, as a share of its range.
 _STEP = 0.1
-# Probability that a mutation moves to a neighbouring value instead of to any.
+# Probability that a mutation moves to a neighbouring value and not to a random one.
 _NEIGHBOUR_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One column.
+    """One parameter.
 
-    ``n_choices`` is ``None`` for a continuous parameter. ``scale`` has a number for each choice of
-    an ordered parameter, and is ``None`` for others.
+    ``n_choices`` is ``None`` for a continuous parameter. ``scale`` contains a number for each
+    choice of an ordered parameter, and is ``None`` for any other.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Parameter:
     scale: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an empty domain, and a scale of another length."""
+        """Reject an empty domain and a scale of the wrong length."""
         if self.n_choices is not None and self.n_choices < 1:
             raise ValueError(f"n_choices of {self.name} must be >= 1, got {self.n_choices}")
         if self.scale is not None and len(self.scale) != self.n_choices:
@@ -45,7 +45,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Every column, in order."""
+    """All parameters, in the order of a row's columns."""
 
     columns: tuple[Parameter, ...]
 
@@ -55,11 +55,11 @@ class Parameters:
 
     @property
     def size(self) -> float:
-        """Number of different rows if every parameter is active; infinite if one is continuous."""
+        """Number of distinct rows with all parameters active; infinite if one is continuous."""
         return math.prod(float(c.n_choices or math.inf) for c in self.columns)
 
     def all_rows(self) -> Array:
-        """Every row of a finite space, shape ``(size, P)``."""
+        """Return every row of a finite space, shape ``(size, P)``."""
         # Mixed-radix digits, since numpy's grids end at 32 dimensions.
         sizes = [c.n_choices or 1 for c in self.columns]
         left, rows = np.arange(math.prod(sizes)), np.empty((math.prod(sizes), len(sizes)))
@@ -68,7 +68,7 @@ class Parameters:
         return rows
 
     def random(self, n: int, rng: np.random.Generator) -> Array:
-        """``n`` rows, each column uniform over its domain."""
+        """Return ``n`` random rows, uniform over each domain."""
         rows = rng.random((n, len(self)))
         for index, column in enumerate(self.columns):
             if column.n_choices is not None:
@@ -76,9 +76,10 @@ class Parameters:
         return rows
 
     def corners(self) -> Array:
-        """Two rows: ordered columns all at their least, and all at their greatest.
+        """Return two rows: ordered columns all at their minimum, and all at their maximum.
 
-        Other columns are at their middle. If values are sizes, these are the ends of the front.
+        Other columns are at their middle. If values are sizes, these rows are the ends of the
+        front.
         """
         ends = []
         for pick in (np.argmin, np.argmax):
@@ -94,7 +95,7 @@ class Parameters:
         return np.array(ends)
 
     def mutated(self, parents_NP: Array, rng: np.random.Generator) -> Array:
-        """Mutate each parent in one or more columns; their number is geometric."""
+        """Mutate each parent in one or more columns, a geometric random number of them."""
         n, width = parents_NP.shape
         rows = parents_NP.copy()
         changes = np.minimum(rng.geometric(0.5, size=n), width)
@@ -112,13 +113,13 @@ class Parameters:
             else:
                 stepped = np.clip(old + steps[at, index], 0, column.n_choices - 1)
                 is_near = near[at, index] & (column.scale is not None) & (stepped != old)
-            # A parameter that is absent in the parent has no neighbouring value.
+            # An absent parameter of the parent has no neighbouring value.
             is_near &= ~np.isnan(old)
             rows[at, index] = np.where(is_near, stepped, fresh[at, index])
         return rows
 
     def crossed(self, mothers_NP: Array, fathers_NP: Array, rng: np.random.Generator) -> Array:
-        """Uniform crossover, or one-point crossover, which keeps neighbouring layers together."""
+        """Cross parents uniformly, or at one point, so that neighbouring layers stay together."""
         n, width = mothers_NP.shape
         uniform = rng.random((n, width)) < 0.5
         cut = np.arange(width) < rng.integers(0, width + 1, size=(n, 1))
@@ -128,20 +129,21 @@ class Parameters:
         return np.where(np.isnan(rows), other, rows)
 
     def filled(self, rows_NP: Array, rng: np.random.Generator) -> Array:
-        """Rows with a random value for each NaN."""
+        """Return rows with a random value for each NaN."""
         return np.where(np.isnan(rows_NP), self.random(len(rows_NP), rng), rows_NP)
 
 
 def keys(rows_NP: Array) -> list[bytes]:
-    """A hashable key for each row, by which NaN equals NaN."""
+    """Return a hashable key for each row, in which NaN equals NaN."""
     whole = np.ascontiguousarray(np.where(np.isnan(rows_NP), -1.0, rows_NP) + 0.0)
     return [row.tobytes() for row in whole]
 
 
 def numeric_scale(values: Sequence[object]) -> tuple[float, ...] | None:
-    """Scale numeric choices to [0, 1], by their logarithms if they span a factor of 4 or more.
+    """Scale numeric choices to [0, 1], logarithmically if they span a factor of 4 or more.
 
-    ``None`` if one is not a number or there are fewer than three: two choices need no order.
+    The result is ``None`` if a choice is not a number, or for fewer than three choices, which
+    need no order.
     """
     if len(values) < 3:
         return None

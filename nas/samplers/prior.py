@@ -1,4 +1,4 @@
-"""Prior trials: training data from before a study, never part of it."""
+"""Prior trials: training data from outside a study, never part of it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Array = NDArray[np.float64]
 class PriorTrial:
     """One trial of another study, or of any other source.
 
-    ``values`` are in this study's units, one for each objective; NaN marks one that is unknown or
-    not comparable. ``variances`` are those of the values, if they are known.
+    ``values`` are in this study's units, one for each objective; NaN marks a value that is
+    unknown or not comparable. ``variances`` are the noise variances of the values, if known.
 
     Raises:
-        ValueError: a value is infinite, or a variance below 0 or missing.
+        ValueError: a value is infinite, or a variance is negative or missing.
     """
 
     params: Mapping[str, Any]
@@ -31,7 +31,7 @@ class PriorTrial:
     variances: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no trial can have."""
+        """Reject infinite values and invalid variances."""
         if np.isinf(self.values).any():
             raise ValueError(f"values must be finite or NaN, got {self.values}")
         if self.variances is not None and (
@@ -44,12 +44,12 @@ class PriorTrial:
 
 
 def prior_rows(trials: Sequence[PriorTrial], columns: Columns, n_objectives: int) -> Evaluated:
-    """``trials`` as rows, with values in the study's units.
+    """Return ``trials`` as rows, with values in the study's units.
 
-    Trials outside the space of ``columns``, or without a known value, are left out.
+    Trials outside the space of ``columns`` and trials whose values are all NaN are ignored.
 
     Raises:
-        ValueError: a trial has not one value for each objective.
+        ValueError: the number of a trial's values is not the number of objectives.
     """
     used = []
     for trial in trials:

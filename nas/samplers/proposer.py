@@ -1,6 +1,6 @@
 """Propose the next rows: fit surrogates, evolve candidates around the front, pick the best.
 
-It works on rows and losses, all minimised, and imports nothing of Optuna.
+This module works on rows and losses, all minimised, and does not import Optuna.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ from nas.samplers.parameters import Parameters, keys
 
 Array = NDArray[np.float64]
 
-# Most training rows of the surrogates; those of best non-dominated rank are used.
+# Most training rows of the surrogates, selected by non-dominated rank.
 _MOST_ROWS = 1000
+# Training rows from which on the number of generations is halved.
 _MANY_ROWS = 300
-# Most pending rows in fantasy models; those of best predicted rank are used.
+# Most pending rows in fantasy models, selected by predicted non-dominated rank.
 _MOST_PENDING = 200
-# In batches larger than this, each row is picked from so many candidates.
+# In batches larger than ``_MANY_PICKS``, the number of candidates per proposal.
 _MANY_PICKS, _CANDIDATES_PER_PICK = 8, 3
-# Finite spaces up to this size are enumerated.
+# Finite spaces up to this size are enumerated; most candidates taken from such a space.
 _MOST_LISTED = 5000
 _MOST_LISTED_CANDIDATES = 800
+# Random rows that features are standardised by.
 _REFERENCE_ROWS = 2000
-# Startup rows are the farthest of so many; more would give extreme rows, which cost most.
+# Each startup row is the farthest of this many; more would favour extreme rows, the costliest.
 _FIRST_CANDIDATES = 8
 # Most front members in the box decomposition, by number of objectives.
 _MOST_FRONT = {1: 1, 2: 300, 3: 50}
@@ -43,8 +45,8 @@ _MOST_FRONT_ELSE = 20
 _TRIES = 20
 
 
-class Exhausted(Exception):  # noqa: N818 - the end of a space is no error
-    """Every row of the space is evaluated or pending."""
+class Exhausted(Exception):  # noqa: N818 - an exhausted space is not an error
+    """No new row of the space was found: all are evaluated, pending or not allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,12 @@ class Effort:
 
 @dataclass
 class Proposer:
-    """Proposes rows of one space.
+    """Proposer of rows of one space.
 
     ``reference`` is the reference point, by default ``pareto.hypervolume.reference_point``.
     ``extra`` computes further features. ``canonical`` maps equivalent rows to one form, with NaN
-    for parameters without effect; without it conditions are inferred (``activity``). ``allowed``
-    masks rows that may be proposed. Each fit of the hyperparameters starts from the last one.
+    for parameters without effect; by default conditions are inferred (``activity``). ``allowed``
+    masks feasible rows. Each fit of the hyperparameters starts from the previous one.
     """
 
     parameters: Parameters
@@ -79,41 +81,43 @@ class Proposer:
     effort: Effort = field(default_factory=Effort)
 
     def __post_init__(self) -> None:
-        """Draw the rows that features are standardised by."""
+        """Draw the random rows that features are standardised by."""
         self._rng = np.random.default_rng([self.seed, 1])
         self._reference_rows = self.parameters.random(_REFERENCE_ROWS, self._rng)
         self._listed: Array | None = None
         if self.parameters.size <= _MOST_LISTED:
             self._listed = self.parameters.all_rows()
-        self._take(Activity())
+        self._reset(Activity())
 
-    def _take(self, activity: Activity) -> None:
+    def _reset(self, activity: Activity) -> None:
         self._activity = activity
-        self._features = Features(self.parameters, self._form(self._reference_rows), self.extra)
+        self._features = Features(
+            self.parameters, self._canonical(self._reference_rows), self.extra
+        )
         self._archive = Archive(_MOST_ROWS)
         self._hyper: list[Hyperparameters | None] = [None] * self.n_objectives
         self._is_log = [False] * self.n_objectives
         self._n_fitted = 0
 
     def first(self, seen_NP: Array, *, corners: bool) -> Array:
-        """A startup row far from those seen.
+        """Return a startup row far from the rows seen.
 
-        With ``corners`` the two corners of the space come first: if values are sizes, they are
+        With ``corners`` the two corners of the space come first. If values are sizes, they are
         the ends of the front.
 
         Raises:
             Exhausted: no new row was found.
         """
         self._update_activity(seen_NP)
-        seen = self._form(seen_NP)
+        seen = self._canonical(seen_NP)
         taken = KeySet(set(keys(seen)))
-        rows = self._form(self.parameters.corners() if corners else seen_NP[:0])
+        rows = self._canonical(self.parameters.corners() if corners else seen_NP[:0])
         rows = self._filtered(_fresh(rows, taken.copy()))[:1]
         if not len(rows):
             rows = self._new(taken, _FIRST_CANDIDATES)
         apart = self._features(rows)[:, None] - self._features(seen)[None]
         squared = (apart**2).sum(axis=2)
-        return self._complete_row(rows[int(squared.min(axis=1).argmax())])
+        return self._filled_row(rows[int(squared.min(axis=1).argmax())])
 
     def propose(
         self,
@@ -124,26 +128,26 @@ class Proposer:
         avoid: Array | None = None,
         prior: Evaluated | None = None,
     ) -> list[Array]:
-        """The next ``n`` distinct rows, best first; none that is done, pending or in ``avoid``.
+        """Return the next ``n`` distinct rows, or all that are left, best first.
 
-        There are fewer than ``n`` if fewer are left. ``done`` and ``avoid`` may only grow at their
-        ends between calls. Rows of ``prior``, from before the study, are training data and may be
-        proposed; they are not part of the front that is to be improved. Each loss must be known
-        in some row of ``done`` or ``prior``.
+        No row is in ``done``, pending or in ``avoid``. Between calls, ``done`` and ``avoid`` may
+        only grow at their ends. Rows of ``prior``, from before the study, are training data and
+        may be proposed, but are not part of the front to improve. Each loss must be finite in
+        some row of ``done`` or ``prior``.
 
         Raises:
-            Exhausted: no new row was found at all.
+            Exhausted: no new row was found.
         """
         prior = prior or done.at(slice(0, 0))
         self._update_activity(np.vstack([done.rows, prior.rows]))
-        used = self._archive.learn(done, avoid, self._form)
-        prior = replace(prior, rows=self._form(prior.rows))
-        pending = self._form(pending_QP)
+        used = self._archive.learn(done, avoid, self._canonical)
+        prior = replace(prior, rows=self._canonical(prior.rows))
+        pending = self._canonical(pending_QP)
         taken = KeySet(self._archive.keys, set(keys(pending)))
         if len(used) + len(prior) > _MOST_ROWS:
             prior = prior.at(np.linspace(0, len(prior) - 1, _MOST_ROWS - len(used)).astype(int))
         surrogates = self._fit(used.joined(prior), len(done) + len(prior))
-        # All losses of evaluated rows are known, so they come first in each model.
+        # Evaluated rows come first in each model, since none of their losses is NaN.
         smoothed = np.column_stack([model.smoothed()[: len(used)] for model in surrogates.losses])
         before = np.empty((0, self.n_objectives))
         if len(prior):
@@ -173,12 +177,12 @@ class Proposer:
         for index in range(columns.shape[1]):
             is_loss = index < self.n_objectives
             labels = columns[:, index]
-            known = np.isfinite(labels)
+            is_finite = np.isfinite(labels)
             model = Model.make(
-                features[known],
-                labels[known],
-                done.variance[known, index] if is_loss else np.zeros(int(known.sum())),
-                is_log=is_loss and self._is_log[index] and bool(labels[known].min() > 0),
+                features[is_finite],
+                labels[is_finite],
+                done.variance[is_finite, index] if is_loss else np.zeros(int(is_finite.sum())),
+                is_log=is_loss and self._is_log[index] and bool(labels[is_finite].min() > 0),
                 hyper=self._hyper[index],
                 fit=fit,
                 expected_F=self._features.expected,
@@ -190,7 +194,7 @@ class Proposer:
     def _region(
         self, losses_NM: Array, is_feasible: NDArray[np.bool_], before_BM: Array
     ) -> Region:
-        """The region to improve; prior losses ``before`` only extend the reference point."""
+        """Return the region to improve; prior losses only extend the reference point."""
         feasible = losses_NM[is_feasible]
         reached = np.vstack([feasible, before_BM])
         if not len(reached):
@@ -212,16 +216,16 @@ class Proposer:
     def _candidates(
         self, surrogates: Surrogates, region: Region, parents: Array, taken: KeySet
     ) -> Array:
-        """Evolve new rows for expected improvement of ``region``; the best come first."""
+        """Return new rows, evolved for expected improvement of ``region``, best first."""
         effort, rng = self.effort, self._rng
-        known = taken.copy()
-        rows = _fresh(self._new(taken, effort.children), known)
+        seen = taken.copy()
+        rows = _fresh(self._new(taken, effort.children), seen)
         gains = self._gains(surrogates, region, rows)
         generations = effort.generations
         if surrogates.n_rows > _MANY_ROWS:
             generations = max(1, generations // 2)
         for _ in range(generations):
-            children = self._filtered(_fresh(self._children(parents, effort.children), known))
+            children = self._filtered(_fresh(self._children(parents, effort.children), seen))
             if len(children):
                 rows = np.vstack([rows, children])
                 gains = np.concatenate([gains, self._gains(surrogates, region, children)])
@@ -241,28 +245,29 @@ class Proposer:
         both = self.parameters.mutated(crossed, rng)
         kind = rng.random(n)[:, None]
         rows = np.where(kind < 0.25, crossed, np.where(kind < 0.75, mutated, both))
-        return self._form(rows)
+        return self._canonical(rows)
 
     def _gains(self, surrogates: Surrogates, region: Region, rows: Array) -> Array:
         return region.gain(surrogates, *surrogates.posteriors(self._features(rows)))
 
     def _pick(self, surrogates: Surrogates, region: Region, rows: Array, n: int) -> list[Array]:
         if n > _MANY_PICKS:
-            # Rows are ordered by gain, and those far down are never picked.
+            # Rows are ordered by gain; those far down are never picked.
             rows = rows[: _CANDIDATES_PER_PICK * n]
         losses, constraints = surrogates.posteriors(self._features(rows))
-        left = np.ones(len(rows), dtype=bool)
+        is_available = np.ones(len(rows), dtype=bool)
         picked: list[Array] = []
-        while len(picked) < n and left.any():
-            gains = np.where(left, region.gain(surrogates, losses, constraints), -1.0)
+        while len(picked) < n and is_available.any():
+            gains = np.where(is_available, region.gain(surrogates, losses, constraints), -1.0)
             if gains.max() <= 0:
-                # No improvement expected: pick the most uncertain of the most likely feasible.
-                unknown = np.sum([np.log(p.variance) for p in losses], axis=0)
-                likely = np.where(left, feasibility(constraints, len(rows)), -1.0)
-                gains = np.where(left & (likely >= likely.max() / 2), unknown, -np.inf)
+                # No improvement is expected: pick the most uncertain of the likely feasible rows.
+                uncertainty = np.sum([np.log(p.variance) for p in losses], axis=0)
+                likely = np.where(is_available, feasibility(constraints, len(rows)), -1.0)
+                is_likely = is_available & (likely >= likely.max() / 2)
+                gains = np.where(is_likely, uncertainty, -np.inf)
             best = int(gains.argmax())
-            picked.append(self._complete_row(rows[best]))
-            left[best] = False
+            picked.append(self._filled_row(rows[best]))
+            is_available[best] = False
             if len(picked) < n:
                 region = region.joined(surrogates.means(losses)[best])
                 for posterior in losses:
@@ -270,51 +275,51 @@ class Proposer:
         return picked
 
     def _update_activity(self, rows_NP: Array) -> None:
-        """Infer conditional parameters anew, and start over if they changed."""
+        """Infer conditional parameters again, and start over if they changed."""
         activity = Activity.learn(rows_NP, self.parameters)
         if activity != self._activity:
-            self._take(activity)
+            self._reset(activity)
 
-    def _form(self, rows_NP: Array) -> Array:
-        """The canonical form of rows."""
+    def _canonical(self, rows_NP: Array) -> Array:
+        """Return rows in their canonical form."""
         rows = rows_NP
         if self.canonical is not None and len(rows):
             rows = self.canonical(self.parameters.filled(rows, self._rng))
         return self._activity.apply(rows)
 
-    def _complete_row(self, row_P: Array) -> Array:
-        """With a value for each absent parameter, since an inferred condition may be wrong."""
-        found: Array = self.parameters.filled(row_P[None], self._rng)[0]
-        return found
+    def _filled_row(self, row_P: Array) -> Array:
+        """Fill absent parameters with random values, since an inferred condition may be wrong."""
+        row: Array = self.parameters.filled(row_P[None], self._rng)[0]
+        return row
 
     def _new(self, taken: KeySet, n: int) -> Array:
-        """Up to ``n`` new rows at random; a small space is enumerated."""
+        """Return up to ``n`` new random rows, more from a space small enough to enumerate."""
         if self._listed is not None:
-            left = self._filtered(_fresh(self._form(self._listed), taken.copy()))
+            left = self._filtered(_fresh(self._canonical(self._listed), taken.copy()))
             if not len(left):
                 raise Exhausted
             most = max(n, _MOST_LISTED_CANDIDATES)
-            found: Array = self._rng.permutation(left)[:most]
-            return found
+            chosen: Array = self._rng.permutation(left)[:most]
+            return chosen
         for _ in range(_TRIES):
-            rows = self._form(self.parameters.random(n, self._rng))
+            rows = self._canonical(self.parameters.random(n, self._rng))
             fresh = self._filtered(_fresh(rows, taken.copy()))
             if len(fresh):
                 return fresh
         raise Exhausted
 
     def _filtered(self, rows_NP: Array) -> Array:
-        """The rows that may be proposed."""
+        """Return the allowed rows."""
         if self.allowed is None or not len(rows_NP):
             return rows_NP
         return rows_NP[self.allowed(self.parameters.filled(rows_NP, self._rng))]
 
 
-def _fresh(rows: Array, known: KeySet) -> Array:
-    """Distinct rows that are not in ``known``, to which they are added."""
+def _fresh(rows: Array, seen: KeySet) -> Array:
+    """Return the distinct rows that are not in ``seen``, and add their keys to it."""
     chosen = []
     for index, key in enumerate(keys(rows)):
-        if key not in known:
-            known.add(key)
+        if key not in seen:
+            seen.add(key)
             chosen.append(index)
     return rows[chosen]

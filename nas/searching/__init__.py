@@ -1,1 +1,1 @@
-"""Start or resume a search: its preparation, its recipes, its energy account."""
+"""Starting and resuming searches: preparation, recipes, search loop, energy account."""

@@ -1,8 +1,8 @@
-"""Joules of the whole device while a search runs, idle time included.
+"""Account of the device's joules during a search, idle time included.
 
-Trials account for training and measuring. The rest (waiting, loading, compiling) shows only on
-the device's own counter, which the driver reads each time a trial ends and appends to
-``device.jsonl``.
+Trials record the joules of training and measuring. Only the device's own counter includes the
+rest (waiting, loading, compiling). The driver reads it each time a trial ends and appends the
+reading to ``device.jsonl``.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _ENDED = ("complete", "stopped", "failed")
 
 
 class DeviceAccount:
-    """A ``Listener`` that writes the account and passes every call on.
+    """``Listener`` that writes the account and forwards every call to another listener.
 
-    Without a meter, or with one that only estimates, nothing is written.
+    Without a meter, or with one that only estimates, the account is not written.
     """
 
     def __init__(self, path: Path, meter: Meter | None, listener: Listener | None) -> None:
-        """Append to ``path``; the meter is closed when the account is."""
+        """Append readings to ``path``; the account closes ``meter``."""
         self._path, self._listener = path, listener
         self._meter = None if meter is None or meter.is_estimate else meter
         if meter is not None and self._meter is None:
@@ -54,7 +54,7 @@ class DeviceAccount:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write the last interval, unless the search ended because nothing can be written."""
+        """Write the last interval, unless storage failed."""
         if not isinstance(error, OSError):
             self._end()
         if self._meter is not None:
@@ -95,19 +95,19 @@ class DeviceAccount:
             try:
                 self._meter.begin(_pause)
             except MeterError as error:
-                self._lose(error)
+                self._record_loss(error)
 
     def _end(self) -> None:
         if self._meter is not None:
             try:
                 window = self._meter.end(_pause)
             except MeterError as error:
-                self._lose(error)
+                self._record_loss(error)
             else:
                 self._append({"energy_j": window.energy_j, "duration_s": window.duration_s})
 
-    def _lose(self, error: MeterError) -> None:
-        """Record that the sensor was lost, after which there is no sum, and stop."""
+    def _record_loss(self, error: MeterError) -> None:
+        """Record that the sensor was lost, which leaves the total unknown, and stop reading."""
         self._append({"lost": str(error)})
         if self._meter is not None:
             self._meter.close()
@@ -123,7 +123,7 @@ class DeviceAccount:
 
 
 def device_energy_j(path: Path) -> float | None:
-    """Return the device's joules over all of a search, ``None`` where some were not read."""
+    """Return the device's joules over a whole search, ``None`` if a reading is missing."""
     if not path.is_file():
         return None
     total_j = 0.0
@@ -131,13 +131,13 @@ def device_energy_j(path: Path) -> float | None:
         try:
             total_j += float(json.loads(line)["energy_j"])
         except (ValueError, LookupError, TypeError, RecursionError):
-            # A lost sensor, or a line cut off by a kill.
+            # A lost sensor, or a line truncated when the driver was killed.
             return None
     return total_j
 
 
 def watched_meter(run: Run) -> Meter | None:
-    """Return a meter of the device that trains; ``None`` for a remote cluster's devices."""
+    """Return a meter of the training device, ``None`` without one or on a remote cluster."""
     if run.driver.address != LOCAL:
         return None
     if not run.config.measure_on:
@@ -145,10 +145,10 @@ def watched_meter(run: Run) -> Meter | None:
     try:
         return choose_meter(None, run.config.device)
     except MeterError:
-        # Trials may train on what has no meter, where they are measured on another device.
+        # The training device needs no meter if trials are measured on another device.
         return None
 
 
 def _pause() -> None:
-    """Wait for the counter's step."""
+    """Wait for the counter to advance."""
     time.sleep(0.005)

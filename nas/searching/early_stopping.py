@@ -1,13 +1,13 @@
-"""Early stopping: end a training that another trial dominates at the same epoch.
+"""Early stopping: stop a trial that another trial dominates at the same epoch.
 
-Trials are compared at rungs (``HalvingConfig.rungs``), by validation quality at the rung and by
-joules per sample, which are measured or predicted. A trial stops where one that needs no more
-joules was better at the same rung by half a standard error of the difference. On recorded learning
-curves neither ranks (successive halving) nor forecasts of final qualities do better
+Trials are compared at rungs (``HalvingConfig.rungs``) by validation quality and by joules per
+sample, measured or predicted. A trial is stopped if another trial needs no more joules and was
+better at the same rung by half a standard error of the difference. On recorded learning curves
+neither ranks (successive halving) nor forecasts of final quality do better
 (``experiments.benchmarks.early_stopping``).
 
-A trial reports its ``Progress``, which its worker writes to disk as well, so that a resumed search
-finds all rungs in its records and in the folders of trials in flight.
+A worker also writes each trial's ``Progress`` to disk, so a resumed search reads all rungs from
+its records and from the folders of unfinished trials.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from nas.records.trial import Trial
 from nas.searching.controller.session import Session
 from nas.searching.gating.gate import Gate
 
-# Least difference in quality by which a trial dominates, in standard errors of the difference.
+# Least quality difference for dominance, in standard errors of the difference.
 LEAST_ERRORS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A trial at a rung, with its joules per sample."""
+    """Trial at a rung, with its joules per sample."""
 
     number: int
     point: RungPoint
@@ -39,10 +39,10 @@ class Contender:
 def dominating(
     trial: Contender, others: Iterable[Contender], least_errors: float = LEAST_ERRORS
 ) -> Contender | None:
-    """Return the first of ``others`` that dominates ``trial`` beyond noise, ``None`` without one.
+    """Return the first of ``others`` that dominates ``trial`` beyond noise, if any.
 
-    It needs no more joules, and its quality is higher by ``least_errors`` standard errors of the
-    difference.
+    A dominating trial needs no more joules, and its quality is higher by ``least_errors``
+    standard errors of the difference.
     """
     for other in others:
         error = math.hypot(trial.point.standard_error, other.point.standard_error)
@@ -53,7 +53,7 @@ def dominating(
 
 
 class Stopper:
-    """Judges the trials of one session, in the driver's thread."""
+    """Early stopping of the trials of one session, in the driver's thread."""
 
     def __init__(self, config: HalvingConfig, session: Session, gate: Gate) -> None:
         """Fill the rungs from the session's records."""
@@ -63,12 +63,12 @@ class Stopper:
             self.reach(record.number, record.curve)
 
     def reach(self, number: int, curve: tuple[RungPoint, ...]) -> None:
-        """Enter trial ``number`` at the rungs of ``curve``, without a decision."""
+        """Add trial ``number`` to the rungs of ``curve``, without a decision."""
         for point in curve:
             self._rungs[point.epoch][number] = point
 
     def judge(self, number: int, progress: Progress) -> Outcome | None:
-        """Return the outcome that stops trial ``number``, or ``None`` if it trains on."""
+        """Return the outcome that stops trial ``number``, or ``None`` if training continues."""
         candidate = self._session.record(number)
         self.reach(number, progress.curve)
         if self._is_exempt(candidate):
@@ -89,7 +89,7 @@ class Stopper:
         return Outcome("stopped", reason, training=training, spent=progress.spent)
 
     def _is_exempt(self, candidate: Trial) -> bool:
-        """Whether it is a baseline, an audit of the gate, or among the first trials."""
+        """Return whether it is a baseline, an audit of the gate, or a startup trial."""
         earlier = sum(
             record.state != "dropped" and record.number < candidate.number
             for record in self._session.records()

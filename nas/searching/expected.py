@@ -1,9 +1,9 @@
-"""Expected training times of a space's members, and smaller spaces that take less.
+"""Expected training times of a space's members, and smaller spaces that train faster.
 
-The time of a training step is modelled by its multiplications, bytes and kernels, with the rates
-of one thread of a server's CPU (AMD EPYC). ``nas search`` scales it by the time of some steps here
-and prints it as an estimate. A recipe's space is reduced by the model alone, so that a task has
-the same space on every machine.
+The model of a training step's time uses its multiplications, bytes and kernels, at the rates of
+one thread of a server CPU (AMD EPYC). ``nas search`` scales it by a few steps timed on this
+machine and prints the result as an estimate. Recipes' spaces are reduced by the model alone, so
+that a task has the same space on every machine.
 """
 
 from __future__ import annotations
@@ -26,40 +26,41 @@ from search_spaces.workload import PADDING_TOKEN, Workload
 
 Floats = NDArray[np.float64]
 
-# A trial trains in one thread, two trials at a time on two cores. Of bytes, those of activations
-# in a forward pass are counted.
+# Rates of one thread, with two trials at a time on two cores. Bytes are those of the activations
+# in a forward pass.
 _MACS_PER_S, _BYTES_PER_S, _S_PER_KERNEL = 45e9, 2.5e9, 8e-5
-# Backward passes multiply about twice as much as forward passes.
+# A backward pass needs about twice the multiplications of a forward pass.
 _PASSES = 3
+# Longest mean training time of a recipe on a CPU.
 _MOST_S = 60.0
-# Members whose mean stands for the space.
+# Random members from which the space's mean time is estimated.
 _SAMPLED = 48
 _SEED = 20261130
-# How a search is cut down, in turn: the share of each gene's values and the epochs that stay.
+# Successive stages of reduction: least share of each gene's values, least number of epochs.
 _STAGES = ((0.5, 10), (0.0, 3))
-# Rows of token arrays that their mean length is taken from.
+# Rows from which the mean length of token sequences is estimated.
 _MOST_ROWS = 4096
-# Genes whose costliest value may be left out, by which end of them is costly.
+# Genes whose largest value is the costliest and may be removed.
 _COSTLY_IS_LARGE = ("d_model", "depth", "ffn_ratio", "decoder_d_model", "decoder_depth")
 _FEWEST_VALUES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Estimated seconds of a training: of the least, the mean and the largest member."""
+    """Estimated training time of the smallest, the mean and the largest member."""
 
     least_s: float
     mean_s: float
     most_s: float
 
     def scaled(self, factor: float) -> Expected:
-        """Of a machine on which steps take ``factor`` times as long."""
+        """Return the times on a machine whose steps take ``factor`` times as long."""
         return Expected(self.least_s * factor, self.mean_s * factor, self.most_s * factor)
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Samples of a training of ``task``, and the share of their tokens that is no padding."""
+    """Training samples of a task, and the share of their tokens that is not padding."""
 
     workload: Workload
     n_samples: int
@@ -72,25 +73,25 @@ class Load:
         inputs = task.split("train").inputs
         share = 1.0
         if not workload.is_image and not workload.is_causal:
-            # Trainings cut batches where their longest text ends.
+            # Training truncates each batch to its longest text.
             share = float((np.asarray(inputs[:_MOST_ROWS]) != PADDING_TOKEN).mean())
         return cls(workload, len(inputs), share)
 
     def step_s(self, architectures: list[Architecture], batch_size: int) -> Floats:
-        """Modelled seconds of a training step of each of ``architectures``."""
+        """Return the modelled seconds of a training step of each architecture."""
         counts = count_batch(ArchitectureBatch.of(architectures), self.workload)
-        a_sample = (
+        sample_s = (
             _PASSES * counts.total("macs") / _MACS_PER_S
             + counts.total("activation_bytes") / _BYTES_PER_S
         )
         launches: Floats = counts.total("n_kernels") * _S_PER_KERNEL
-        # A decoder's steps are priced one by one, and trained all at once.
+        # Kernels are counted for each decoding step, but training runs all steps at once.
         launches = launches / max(1, self.workload.n_steps)
-        return a_sample * self.share_read * batch_size + launches
+        return sample_s * self.share_read * batch_size + launches
 
 
 def expected(config: SearchConfig, load: Load) -> Expected:
-    """Return the modelled time of trainings by ``config``."""
+    """Return the modelled training times of ``config``."""
     members = [smallest(config.space), largest(config.space), *_members(config.space)]
     training = config.training
     n_steps = training.epochs * math.ceil(load.n_samples / training.batch_size)
@@ -99,18 +100,18 @@ def expected(config: SearchConfig, load: Load) -> Expected:
 
 
 def shortened(config: SearchConfig, load: Load) -> SearchConfig:
-    """Return ``config`` with a smaller space and fewer epochs, where a training takes too long.
+    """Return ``config`` with a smaller space and fewer epochs if training takes too long.
 
-    On average over the members a training should take a minute at most. Genes first lose up to
-    half of their values, then epochs are reduced, then genes lose more.
+    The mean training time of members should be at most a minute. The function first removes up
+    to half of each gene's values, then reduces epochs, then removes more values.
     """
     whole = config.space
     for least_share, least_epochs in _STAGES:
         config = _smaller(config, load, whole, least_share)
-        found = expected(config, load).mean_s
-        if found <= _MOST_S:
+        mean_s = expected(config, load).mean_s
+        if mean_s <= _MOST_S:
             break
-        epochs = math.floor(config.training.epochs * _MOST_S / found)
+        epochs = math.floor(config.training.epochs * _MOST_S / mean_s)
         epochs = min(config.training.epochs, max(least_epochs, epochs))
         config = replace(config, training=replace(config.training, epochs=epochs))
     return config
@@ -119,16 +120,16 @@ def shortened(config: SearchConfig, load: Load) -> SearchConfig:
 def _smaller(
     config: SearchConfig, load: Load, whole: SearchSpace, least_share: float
 ) -> SearchConfig:
-    """Remove costly values of genes, but keep ``least_share`` of each gene's in ``whole``."""
-    while (found := expected(config, load).mean_s) > _MOST_S:
+    """Remove costly values, but keep ``least_share`` of each gene's values in ``whole``."""
+    while (mean_s := expected(config, load).mean_s) > _MOST_S:
         times_s = {
             space: expected(replace(config, space=space, baselines=()), load).mean_s
             for space in _without_one(config.space, whole, least_share)
         }
-        times_s = {space: time_s for space, time_s in times_s.items() if time_s < found}
+        times_s = {space: time_s for space, time_s in times_s.items() if time_s < mean_s}
         if not times_s:
             break
-        # The smallest cut that is enough, else the largest there is.
+        # The smallest sufficient reduction, else the largest one.
         enough = [space for space, time_s in times_s.items() if time_s <= _MOST_S]
         space = (
             max(enough, key=times_s.__getitem__)
@@ -145,8 +146,8 @@ def _members(space: SearchSpace) -> list[Architecture]:
 
 
 def _without_one(space: SearchSpace, whole: SearchSpace, least_share: float) -> list[SearchSpace]:
-    """Return spaces that lack the costliest value of one gene; see ``_smaller``."""
-    found = []
+    """Return spaces that each lack the costliest value of one gene; see ``_smaller``."""
+    spaces = []
     for gene in (*_COSTLY_IS_LARGE, "patch_size", "resolution"):
         values = space.values(gene) if gene in space.domains else ()
         fewest = 1 if gene in ("patch_size", "resolution") else _FEWEST_VALUES
@@ -158,10 +159,10 @@ def _without_one(space: SearchSpace, whole: SearchSpace, least_share: float) -> 
             costly = None if None in values else max(values)
         else:
             costly = max(values)
-        kept = Choice(tuple(value for value in values if value != costly))
+        domain = Choice(tuple(value for value in values if value != costly))
         try:
-            found.append(replace(space, domains={**space.domains, gene: kept}))
+            spaces.append(replace(space, domains={**space.domains, gene: domain}))
         except ValueError:
-            # Heads that only this width has.
+            # Some number of heads divides only the removed width.
             continue
-    return found
+    return spaces

@@ -1,4 +1,4 @@
-"""The expected time of a trial on this machine, by the model of it and a few steps."""
+"""Expected training time on this machine: the model, scaled by a few timed steps."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from search_spaces.space.sampling import sample
 
 _CANDIDATES = 16
 _SEED = 0
-# Modelled seconds of the steps that are run: long enough to be timed, and soon over.
+# Preferred modelled time of the timed step: long enough to time, short enough not to wait.
 _WANTED_STEP_S = 0.1
 _MINUTE_S = 60.0
 
 
 def expected_line(config: SearchConfig) -> str:
-    """How long trainings are expected to take here, for people; it trains for a second or two.
+    """Return the expected training time as a sentence; training takes a second or two.
 
     Raises:
-        ValueError: there is no such task or device.
+        ValueError: the task or the device does not exist.
     """
     task = get_task(config.task)
     load, rng = Load.of(task, config.batch_size), np.random.default_rng(_SEED)
@@ -30,10 +30,10 @@ def expected_line(config: SearchConfig) -> str:
     steps_s = load.step_s(members, batch_size)
     at = int(np.abs(np.log(steps_s / _WANTED_STEP_S)).argmin())
     timed_s = timed_step_s(members[at], load.workload, task, config.training, config.device)
-    found = expected(config, load).scaled(timed_s / float(steps_s[at]))
+    times = expected(config, load).scaled(timed_s / float(steps_s[at]))
     return (
-        f"expected training time: {_span(found.mean_s, found.least_s, found.most_s)}, measuring "
-        f"not included (estimate: some steps of one candidate, scaled by operations to the others)"
+        f"expected training time: {_span(times.mean_s, times.least_s, times.most_s)}, measuring "
+        f"not included (estimate: steps of one candidate, scaled to the others by operations)"
     )
 
 
@@ -41,11 +41,11 @@ def _span(mean_s: float, least_s: float, most_s: float) -> str:
     if most_s < 1.5:
         return "about 1 s a trial or less"
     if mean_s < 1:
-        return f"about 1 s a trial, {_shown(most_s)} at most"
-    return f"about {_shown(mean_s)} a trial, from {_shown(least_s)} to {_shown(most_s)}"
+        return f"about 1 s a trial, {_text(most_s)} at most"
+    return f"about {_text(mean_s)} a trial, from {_text(least_s)} to {_text(most_s)}"
 
 
-def _shown(seconds: float) -> str:
+def _text(seconds: float) -> str:
     if seconds < 1:
         return "less than 1 s"
     if seconds < 2 * _MINUTE_S:

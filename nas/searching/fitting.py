@@ -1,4 +1,4 @@
-"""Check that a space fits a task, and adapt the spaces of recipes."""
+"""Check that a search space fits a task, and adapt recipes' spaces to it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from search_spaces.space.domains import Choice
 from search_spaces.space.sampling import smallest
 from search_spaces.workload import Workload
 
-# Of a picture that is cut into patches: fewer leave attention nothing to do, more cost too much.
+# Patches per image: with fewer, attention is pointless; with more, it costs too much.
 _FEWEST_TOKENS, _MOST_TOKENS = 4, 1024
-# Heights in place of a recipe's resolutions where none of them fits, as shares of the picture's.
+# Substitutes for a recipe's resolutions if none fits, as shares of the image's height.
 _SHARES = (0.5, 0.75)
 
 
 def check_fits(space: SearchSpace, workload: Workload) -> None:
-    """Refuse a space with members that cannot read the task.
+    """Reject a space with members that cannot process the task's inputs.
 
     Raises:
-        ValueError: a member cannot; the message names the space, the task, both kinds of data, and
-            what would fit.
+        ValueError: a member cannot; the message names the space, the task and values that fit.
     """
     if space.family != TRANSFORMER:
         get_family(space.family)
@@ -44,11 +43,11 @@ def check_fits(space: SearchSpace, workload: Workload) -> None:
             except ValueError as error:
                 raise ValueError(
                     f"space {space.name} does not fit task {workload.name}, which is "
-                    f"{_described(workload)}: {error}{_way_out(space, workload)}"
+                    f"{_description(workload)}: {error}{_suggestion(space, workload)}"
                 ) from None
 
 
-def _described(workload: Workload) -> str:
+def _description(workload: Workload) -> str:
     kind = workload.kind.replace("_", " ")
     if not workload.is_image:
         return f"{kind} of {workload.input_shape[0]} tokens"
@@ -56,27 +55,26 @@ def _described(workload: Workload) -> str:
     return f"{kind} of {height}x{width} pixels"
 
 
-def _way_out(space: SearchSpace, workload: Workload) -> str:
-    """Suggest genes that would fit, where only patch sizes or resolutions do not."""
+def _suggestion(space: SearchSpace, workload: Workload) -> str:
+    """Suggest values that fit, if only patch sizes or resolutions do not."""
     if space.has_decoder != workload.is_translation:
         return ""
     try:
         adapted = for_task(space, workload)
     except ValueError:
         return ""
-    said = [
+    suggestions = [
         f"{gene}: [{', '.join('null' if v is None else str(v) for v in adapted.values(gene))}]"
         for gene in ("patch_size", "resolution")
         if adapted.values(gene) != space.values(gene)
     ]
-    return f" ({' and '.join(said)} would fit)" if said else ""
+    return f" ({' and '.join(suggestions)} would fit)" if suggestions else ""
 
 
 def for_task(space: SearchSpace, workload: Workload) -> SearchSpace:
-    """``space`` with the patch sizes and resolutions that fit ``workload``.
+    """Return ``space`` with the patch sizes and resolutions that fit ``workload``.
 
-    Those that fit stay; where none does, others of about the same number of tokens take their
-    place.
+    If none fits, values with about the same number of tokens replace them.
 
     Raises:
         ValueError: no patch size fits.
@@ -99,9 +97,9 @@ def for_task(space: SearchSpace, workload: Workload) -> SearchSpace:
         if height % patch == 0 and width % patch == 0 and (patch < height or patch < width)
     ]
     patches = patches or _patches_for(height, width, space.values("patch_size"))
-    asked = [r for r in space.values("resolution") if r is not None and r != height]
-    resolutions = [r for r in asked if _is_resolution(r, height, width, patches)]
-    if asked and not resolutions:
+    requested = [r for r in space.values("resolution") if r is not None and r != height]
+    resolutions = [r for r in requested if _is_resolution(r, height, width, patches)]
+    if requested and not resolutions:
         resolutions = _resolutions_for(height, width, patches)
     is_whole = {None, height} & set(space.values("resolution"))
     named = [*resolutions, *([None] if is_whole else [])]
@@ -116,23 +114,23 @@ def for_task(space: SearchSpace, workload: Workload) -> SearchSpace:
 
 
 def _patches_for(height: int, width: int, wanted: Sequence[int]) -> list[int]:
-    """Patch sizes that divide a picture, those nearest to ``wanted`` ones."""
+    """Return the patch sizes that divide an image, nearest to the ``wanted`` ones."""
     shared = math.gcd(height, width)
-    possible = [
+    sizes = [
         patch
         for patch in range(1, shared + 1)
         if shared % patch == 0
         and _FEWEST_TOKENS <= (height // patch) * (width // patch) <= _MOST_TOKENS
     ]
-    if not possible:
+    if not sizes:
         step = max(wanted)
         near = [max(step, round(side / step) * step) for side in (height, width)]
         raise ValueError(
-            f"patch_size must divide the image's {height}x{width} pixels, and no size does that "
-            f"leaves at most {_MOST_TOKENS} patches: bring pictures to another size in the task "
-            f"file, such as size: {near if near[0] != near[1] else near[0]}"
+            f"patch_size must divide the image's {height}x{width} pixels into at most "
+            f"{_MOST_TOKENS} patches, and no size does: resize images in the task file, "
+            f"for example size: {near if near[0] != near[1] else near[0]}"
         )
-    nearest = {min(possible, key=lambda p: abs(math.log(p / patch))) for patch in wanted}
+    nearest = {min(sizes, key=lambda p: abs(math.log(p / patch))) for patch in wanted}
     return sorted(nearest)
 
 
@@ -144,11 +142,9 @@ def _is_resolution(resolution: int, height: int, width: int, patches: Sequence[i
 
 
 def _resolutions_for(height: int, width: int, patches: Sequence[int]) -> list[int]:
-    """Heights near some shares of the picture's that every patch divides."""
-    possible = [r for r in range(1, height) if _is_resolution(r, height, width, patches)]
-    # A picture of one patch is none.
-    possible = [r for r in possible if r >= 2 * max(patches)]
-    nearest = {
-        min(possible, key=lambda r: abs(r - share * height)) for share in _SHARES if possible
-    }
+    """Return heights near ``_SHARES`` of the image's that every patch size divides."""
+    sizes = [r for r in range(1, height) if _is_resolution(r, height, width, patches)]
+    # Attention needs more than one patch.
+    sizes = [r for r in sizes if r >= 2 * max(patches)]
+    nearest = {min(sizes, key=lambda r: abs(r - share * height)) for share in _SHARES if sizes}
     return sorted(nearest)

@@ -1,9 +1,9 @@
-"""An executor in this process itself: one candidate at a time, without Ray.
+"""Executor in this process: one candidate at a time, without Ray.
 
-For notebooks, tests, one-off runs and machines on which Ray cannot start. Each candidate is
-measured in a process of its own, as it is everywhere. A time limit is checked at each training
-step. What only Ray gives is to survive a candidate that kills the process that trains it, as one
-that runs out of memory may.
+It serves notebooks, tests, one-off runs and machines on which Ray cannot start. Each candidate is
+measured in a process of its own, as with Ray. A time limit is checked at each training step. Only
+with Ray does a search survive a candidate that kills its training process, for example by running
+out of memory.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from predictors.measurement.runner import measure_candidate
 from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
-# Seconds between looks at the progress of a function that runs.
+# Seconds between reads of a running function's progress.
 _LOOK_S = 0.5
 
 
 class InProcessBackend(AbstractContextManager["InProcessBackend"]):
-    """This process, in which nothing has to be started."""
+    """Backend that runs everything in this process and starts nothing."""
 
     is_asked_for_meters = False
 
     def __init__(self, driver: Driver, listener: Listener | None) -> None:
-        """``listener`` is told what is waited for."""
+        """Create a backend; ``listener`` receives messages about waiting."""
         self._driver, self._listener = driver, listener
 
     def __exit__(self, *error: object) -> None:
-        """Nothing to end."""
+        """Do nothing: there is nothing to shut down."""
 
     def find_meter(self, device: str, meter: str | None) -> MeterFound:
         """See ``Backend``."""
@@ -69,7 +69,7 @@ class InProcessBackend(AbstractContextManager["InProcessBackend"]):
         )
 
     def check_paths(self, config: SearchConfig, files: Iterable[Path], folder: Path) -> None:
-        """Nothing to check: this process reads its own paths."""
+        """Do nothing: this process reads its own paths."""
 
     def run(
         self,
@@ -87,7 +87,7 @@ class InProcessBackend(AbstractContextManager["InProcessBackend"]):
             function(*arguments)
 
     def energy_share(self) -> Callable[[], float]:
-        """See ``Backend``: one candidate trains at a time."""
+        """See ``Backend``; one candidate trains at a time, so its share is the whole."""
         return whole_device
 
     def executor(self, evaluator: Evaluator, folder: Place, measuring: Measuring) -> Executor:
@@ -99,7 +99,7 @@ class InProcessBackend(AbstractContextManager["InProcessBackend"]):
 
 
 class InProcessExecutor:
-    """Evaluates each submitted candidate within ``wait``."""
+    """``Executor`` that evaluates each submitted candidate within ``wait``."""
 
     slots = 1
 
@@ -111,7 +111,7 @@ class InProcessExecutor:
         driver: Driver,
         waits: Callable[[str], Tell | None] = lambda _: None,
     ) -> None:
-        """``waits`` returns the receiver of messages about waiting for storage."""
+        """Create an executor; ``waits`` returns a receiver of messages about waiting."""
         self._evaluator, self._folder = evaluator, trials_folder
         self._measuring, self._timeout_s, self._waits = measuring, driver.trial_timeout_s, waits
         self._submitted: deque[Candidate] = deque()
@@ -124,30 +124,32 @@ class InProcessExecutor:
         """See ``Executor``."""
         candidate = self._submitted.popleft()
 
-        def tell(progress: Progress) -> None:
-            # Its verdict is stored whole.
+        def report(progress: Progress) -> None:
+            # An interrupt must not leave the verdict half stored.
             with interrupts.deferred():
-                goes_on = judge(candidate, progress)
-            if not goes_on:
+                continues = judge(candidate, progress)
+            if not continues:
                 raise _StoppedEarly
 
         try:
             with interrupts.allowed():
-                ended = self._evaluated(candidate, None if candidate.replica else tell)
+                ended = self._evaluated(candidate, None if candidate.replica else report)
         except _StoppedEarly:
             return Stopped(candidate)
         return Ended(candidate, ended)
 
     def close(self) -> None:
-        """See ``Executor``: nothing runs outside of ``wait``."""
+        """See ``Executor``; nothing runs outside ``wait``."""
         self._submitted.clear()
 
-    def _evaluated(self, candidate: Candidate, tell: Callable[[Progress], None] | None) -> Outcome:
+    def _evaluated(
+        self, candidate: Candidate, report: Callable[[Progress], None] | None
+    ) -> Outcome:
         folder = folder_of(candidate, self._folder)
         measures = _Measures.of(self._measuring)
 
         def evaluate() -> Outcome:
-            return measures.added_to(self._evaluator.evaluate(candidate, folder, measures, tell))
+            return measures.added_to(self._evaluator.evaluate(candidate, folder, measures, report))
 
         with (
             _threads_restored(),
@@ -160,13 +162,13 @@ class InProcessExecutor:
         return ended
 
 
-class _StoppedEarly(BaseException):  # noqa: N818  (no error, as ``GeneratorExit``)
-    """Ends the evaluation of a candidate that is stopped early."""
+class _StoppedEarly(BaseException):  # noqa: N818  (not an error, like ``GeneratorExit``)
+    """Exception that ends the evaluation of a candidate stopped early."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalMeasure:
-    """``Measure`` in a process of its own on this machine, within the time limit of the trial."""
+    """``Measure`` in a subprocess on this machine, within the trial's time limit."""
 
     device: str
     meter: str
@@ -202,21 +204,21 @@ class LocalMeasure:
 
 
 class _Measures:
-    """``Measure`` for one trial: on one device after another, judged by the first."""
+    """``Measure`` of one trial on several devices in turn; the first measures the objective."""
 
     def __init__(self, first: Measure, further: Sequence[tuple[str, Measure]]) -> None:
         self._first, self._further = first, further
-        self._beside = FurtherReadings()
+        self._readings = FurtherReadings()
 
     @classmethod
     def of(cls, measuring: Measuring) -> _Measures:
-        """Return those of a search."""
+        """Return the measures of a search."""
         protocol, locks = measuring.protocol, measuring.lock_folder
         if not measuring.measured:
             return cls(LocalMeasure(measuring.device, measuring.meter, protocol, locks), ())
         first, *further = (
-            (found.name or "", LocalMeasure(found.device, found.meter, protocol, locks))
-            for found in measuring.measured
+            (each.name or "", LocalMeasure(each.device, each.meter, protocol, locks))
+            for each in measuring.measured
         )
         return cls(first[1], further)
 
@@ -225,22 +227,22 @@ class _Measures:
     ) -> EnergyRecord:
         """See ``Measure``."""
         record = self._first(architecture, workload, weights, inputs)
-        self._beside = FurtherReadings()
+        self._readings = FurtherReadings()
         for name, measure in self._further:
             try:
-                found = measure(architecture, workload, weights, inputs)
+                further = measure(architecture, workload, weights, inputs)
             except AwayError:
                 raise
             except Exception as error:
-                # Which is no failure of the trial.
-                self._beside.add_failure(name, error)
+                # A further device's failure does not fail the trial.
+                self._readings.add_failure(name, error)
             else:
-                self._beside.add(name, found)
+                self._readings.add(name, further)
         return record
 
     def added_to(self, outcome: Outcome) -> Outcome:
-        """Return ``outcome`` with the readings of further devices, and their cost."""
-        return self._beside.added_to(outcome)
+        """Return ``outcome`` with the readings of further devices and their cost."""
+        return self._readings.added_to(outcome)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""The loop of a search: propose, prune, dispatch, evaluate, stop early, tell.
+"""Search loop: propose, prune, dispatch, evaluate, stop early, tell.
 
-A sampler proposes and a gate prunes (``Session``), an ``Executor`` evaluates, a ``Stopper`` judges
-learning curves at rungs, and the session stores each result, from which sampler and gate learn.
-A trial whose worker died is dispatched again, from its last checkpoint (``attempts``).
+In a ``Session``, a sampler proposes and a gate prunes. An ``Executor`` evaluates, and a
+``Stopper`` compares learning curves at rungs. The session stores each result, on which sampler
+and gate are refitted. A trial whose worker died resumes from its last checkpoint (``attempts``).
 """
 
 from __future__ import annotations
@@ -33,27 +33,29 @@ _DIED = "its worker died (out of memory, a signal, or a lost node)"
 def search(
     session: Session, executor: Executor, trials_folder: Place, stopper: Stopper | None = None
 ) -> bool:
-    """Search until ``session`` has no more candidates; ``False`` where Ctrl-C ended it before.
+    """Search until ``session`` has no more candidates; return ``False`` after Ctrl-C.
+
+    Running trials stay unfinished after an error.
 
     Raises:
-        AwayError: storage was away for too long; trials under way are unfinished.
-        Exception: what the study or the executor raised; so are they.
+        AwayError: storage was unavailable for longer than the retry timeout.
+        Exception: the study or the executor raised it.
     """
     attempts = Attempts(session, trials_folder)
     running: dict[int, Candidate] = {}
 
-    def goes_on(candidate: Candidate, progress: Progress) -> bool:
-        # Early stopping, at each rung. The verdict is in the study before the trial ends.
+    def continues(candidate: Candidate, progress: Progress) -> bool:
+        # Early stopping at each rung. The study stores the verdict before the trial ends.
         stopped = None if stopper is None else stopper.judge(candidate.number, progress)
         if stopped is not None:
             session.finish(Trial(candidate, stopped))
         return stopped is None
 
     with interrupts.deferred(), _marking_interrupted(session, attempts):
-        _take_up(session, attempts, trials_folder, stopper)
+        _resume_trials(session, attempts, trials_folder, stopper)
         while True:
-            while len(running) < executor.slots and not _is_alone(running, attempts):
-                # Propose and prune, unless a trial has to be evaluated again.
+            while len(running) < executor.slots and not _runs_alone(running, attempts):
+                # Propose and prune, unless a trial must be evaluated again.
                 candidate = session.unfinished()
                 while candidate is None and (proposal := session.propose()) is not None:
                     candidate = session.prune(proposal)
@@ -61,7 +63,7 @@ def search(
                 if candidate is None:
                     break
                 if attempts.is_suspect(candidate.number) and running:
-                    # It may kill the others too, so it waits until they have ended.
+                    # It may kill other trials too, so it waits until they have ended.
                     session.dispatch_again(candidate, last=True)
                     break
                 # Dispatch.
@@ -72,10 +74,10 @@ def search(
                 return True
             # Evaluate.
             try:
-                event = executor.wait(goes_on)
+                event = executor.wait(continues)
             except KeyboardInterrupt:
                 break
-            # Tell: sampler, gate and stopper learn from what is in the session.
+            # Tell: sampler, gate and stopper read the session's records.
             match event:
                 case Ended(candidate, outcome):
                     if running.pop(candidate.number, None) and _is_running(session, candidate):
@@ -90,7 +92,7 @@ def search(
                     died = [c for c in died if _is_running(session, c)]
                     attempts.workers_died(Lost(tuple(died), named))
                     for candidate in died:
-                        _again_or_failed(candidate, session, attempts, trials_folder)
+                        _retry_or_fail(candidate, session, attempts, trials_folder)
     adopt_results(session, trials_folder)
     return False
 
@@ -98,7 +100,7 @@ def search(
 def refine(
     refinement: Refinement, executor: Executor, trials_folder: Place, listener: Listener
 ) -> bool:
-    """Evaluate replicas until ``refinement`` has none; ``False`` where Ctrl-C ended it before."""
+    """Evaluate replicas until ``refinement`` has none; return ``False`` after Ctrl-C."""
     deaths: Counter[tuple[int, int]] = Counter()
     waiting: list[Candidate] = []
     n_running = 0
@@ -129,33 +131,33 @@ def refine(
                         if deaths[key] < ATTEMPTS:
                             waiting.append(replica)
                             continue
-                        _keep_lost(replica, trials_folder)
+                        _write_lost(replica, trials_folder)
                         refinement.ended(replica)
 
 
 def adopt_results(session: Session, trials_folder: Place) -> None:
-    """Finish trials whose worker wrote a result that no driver has received."""
+    """Finish trials whose worker wrote a result that no driver received."""
     for trial in session.in_flight():
         outcome = finished_in(trial.candidate, trials_folder)
         if outcome is not None:
             session.finish(Trial(trial.candidate, outcome))
 
 
-def _take_up(
+def _resume_trials(
     session: Session, attempts: Attempts, trials_folder: Place, stopper: Stopper | None
 ) -> None:
-    """Dispatch the trials that an earlier driver left running, those that may kill it last."""
+    """Dispatch the trials that an earlier driver left running, suspected killers last."""
     in_flight = session.in_flight()
     attempts.driver_died(in_flight)
     in_flight.sort(key=lambda record: attempts.of(record.number).is_suspect)
     for record in in_flight:
-        _again_or_failed(record.candidate, session, attempts, trials_folder)
+        _retry_or_fail(record.candidate, session, attempts, trials_folder)
         progress = unfinished(trials_folder / str(record.number))
         if stopper is not None and progress is not None:
             stopper.reach(record.number, progress.curve)
 
 
-def _again_or_failed(
+def _retry_or_fail(
     candidate: Candidate, session: Session, attempts: Attempts, trials_folder: Place
 ) -> None:
     if not attempts.of(candidate.number).is_spent:
@@ -167,15 +169,15 @@ def _again_or_failed(
     forget_unfinished(folder)
 
 
-def _keep_lost(replica: Candidate, trials_folder: Place) -> None:
+def _write_lost(replica: Candidate, trials_folder: Place) -> None:
     folder = folder_of(replica, trials_folder)
     folder.mkdir(parents=True, exist_ok=True)
     if finished_in(replica, trials_folder) is None:
         write_result(folder, Trial(replica, failed_in(folder, _DIED)))
 
 
-def _is_alone(running: Mapping[int, Candidate], attempts: Attempts) -> bool:
-    """Whether a trial runs that must run without any other."""
+def _runs_alone(running: Mapping[int, Candidate], attempts: Attempts) -> bool:
+    """Return whether a running trial must run without any other."""
     return any(attempts.is_suspect(number) for number in running)
 
 
@@ -185,9 +187,9 @@ def _is_running(session: Session, candidate: Candidate) -> bool:
 
 @contextmanager
 def _marking_interrupted(session: Session, attempts: Attempts) -> Iterator[None]:
-    """Record at the end of the context that no trial killed the driver.
+    """Record on exit that no trial killed the driver.
 
-    That holds after Ctrl-C and when storage is away, too. A trial may have caused other errors.
+    This includes Ctrl-C and unavailable storage, but not other errors, which a trial may cause.
     """
 
     def mark() -> None:

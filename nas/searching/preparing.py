@@ -1,4 +1,4 @@
-"""Prepare a run before its trials: inputs, study, teacher, supernet."""
+"""Preparation of a run before its trials: inputs, study, teacher, supernet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nas.tasks.base import Task
 
 @contextmanager
 def undone(folder: Path, was_there: bool) -> Iterator[None]:
-    """Restore ``folder``, empty or absent as it was, where a new run cannot be made."""
+    """Restore ``folder``, empty or absent as before, if a new run cannot be created."""
     try:
         yield
     except BaseException:
@@ -37,10 +37,10 @@ def undone(folder: Path, was_there: bool) -> Iterator[None]:
 
 
 def fill(run: Run, task: Task, sampler: BaseSampler, warm_start: WarmStart) -> None:
-    """Write the inputs, the study and the warm start that a run lacks.
+    """Write whichever of inputs, study and warm start a run lacks.
 
-    A run whose search was killed at its start lacks some of them. The study of a run that has
-    searched already is not made again: if it is missing, it is lost.
+    A run whose search was killed at its start lacks some of them. A missing study of a run with
+    trials is lost, and is not created again.
     """
     folder, config = run.folder, run.config
     if load_warm_start(folder, config) is None:
@@ -48,7 +48,7 @@ def fill(run: Run, task: Task, sampler: BaseSampler, warm_start: WarmStart) -> N
     (folder / "trials").mkdir(exist_ok=True)
     if not run.inputs_path.is_file():
         if run.inputs_place.is_file():
-            # Earlier trials were measured with these.
+            # Earlier trials were measured with these inputs.
             copy_file(run.inputs_place, run.inputs_path)
         else:
             _save_inputs(task, config, run.inputs_path)
@@ -61,7 +61,7 @@ def fill(run: Run, task: Task, sampler: BaseSampler, warm_start: WarmStart) -> N
 
 
 def has_study(run: Run) -> bool:
-    """Whether a study must exist; ``fill`` makes that of a run without any."""
+    """Return whether the run's study must exist; otherwise ``fill`` creates it."""
     return run.is_created and not has_nothing(run)
 
 
@@ -74,7 +74,7 @@ def open_study(run: Run, sampler: BaseSampler) -> StudyStore:
 
 
 def has_nothing(run: Run) -> bool:
-    """Whether the run has neither a study in its folder nor a trial of one."""
+    """Return whether the run has neither a study in its folder nor a trial."""
     if run.config.storage is not None or records_path(run.folder).is_file():
         return False
     places = {run.folder / "trials", run.trials_place}
@@ -82,7 +82,7 @@ def has_nothing(run: Run) -> bool:
 
 
 def _share_inputs(run: Run) -> None:
-    """Copy the inputs to the place from which workers read them."""
+    """Copy the inputs to where workers read them."""
     if run.inputs_place != run.inputs_path:
         run.place.mkdir(parents=True, exist_ok=True)
         copy_file(run.inputs_path, run.inputs_place)
@@ -92,8 +92,8 @@ def make_teacher(run: Run, config: EvaluationConfig, backend: Backend, listener:
     """Train the run's teacher, unless it is ready."""
     folder = run.teacher_folder.resolve()
     if not is_ready(folder):
-        tell = listener.on_teacher
-        _train("teacher", prepare_teacher, config, folder, backend, tell)
+        report = listener.on_teacher
+        _train("teacher", prepare_teacher, config, folder, backend, report)
 
 
 def make_supernet(
@@ -101,8 +101,8 @@ def make_supernet(
 ) -> None:
     """Train the run's supernet, unless it is ready; an interrupted training resumes."""
     if run.supernet() is None:
-        folder, tell = run.supernet_folder.resolve(), listener.on_supernet
-        _train("supernet", prepare_supernet, config, folder, backend, tell)
+        folder, report = run.supernet_folder.resolve(), listener.on_supernet
+        _train("supernet", prepare_supernet, config, folder, backend, report)
 
 
 def _train(
@@ -111,16 +111,16 @@ def _train(
     config: EvaluationConfig,
     folder: Place,
     backend: Backend,
-    tell: Callable[[int, int], None],
+    report: Callable[[int, int], None],
 ) -> None:
-    def look() -> None:
+    def report_progress() -> None:
         progress = read_progress(folder)
         if progress is not None:
-            tell(*progress)
+            report(*progress)
 
     try:
-        # Each machine has its own folder of locks, whatever this one's is called.
-        backend.run(prepare, config, folder, None, while_waiting=look)
+        # ``None``: each machine uses its own lock folder.
+        backend.run(prepare, config, folder, None, while_waiting=report_progress)
     except AwayError:
         raise
     except Exception as error:
@@ -128,7 +128,7 @@ def _train(
 
 
 def _save_inputs(task: Task, config: SearchConfig, path: Path) -> None:
-    """Save one batch of real training inputs: constant inputs would change the power drawn."""
+    """Save a batch of real training inputs, since constant ones would change the power."""
     inputs = task.split("train").inputs
-    # Smaller training splits than the batch are repeated to fill it.
+    # A training split smaller than the batch is repeated to fill it.
     write_array(path, np.resize(inputs, (config.batch_size, *inputs.shape[1:])))

@@ -1,4 +1,4 @@
-"""Find recipes by name and fit them to the machine that will run them."""
+"""Recipes by name, fitted to their task and to the device."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ GROUP = "joulenas.recipes"
 
 
 def recipe_names() -> list[str]:
-    """Every recipe that installed packages register."""
+    """Return the names of all recipes that installed packages register."""
     return sorted(entry.name for entry in entry_points(group=GROUP))
 
 
 def get_recipe(name: str, *, epochs: int | None = None, **changes: Any) -> SearchConfig:
-    """The configuration of ``name`` with ``changes``, fitted to its task and to the device.
+    """Return recipe ``name`` with ``changes``, fitted to its task and to the device.
 
-    ``device`` defaults to the first CUDA device where there is one. ``epochs`` are those of a
-    training. The recipe's own space is adapted: patch sizes and resolutions that do not fit the
-    task are left out or replaced, and on CPUs so is what would make a training take more than a
-    minute (``nas.searching.expected``). ``recipe_notes`` says what became of it.
+    ``device`` defaults to the first CUDA device if there is one, and ``epochs`` is the number for
+    each trial. The recipe's own space is adapted: patch sizes and resolutions that do not fit the
+    task are removed or replaced. On CPUs, space and epochs are reduced so that training takes at
+    most a minute (``nas.searching.expected``). ``recipe_notes`` lists these changes.
 
     Raises:
-        ValueError: there is no such recipe or field, a value is not allowed, or the recipe is for
-            tasks of another kind.
+        ValueError: the recipe or a field does not exist, a value is not allowed, or the recipe
+            does not support the task's kind.
     """
     recipes = _recipes(name)
     unknown = changes.keys() - {f.name for f in fields(SearchConfig)}
@@ -42,7 +42,6 @@ def get_recipe(name: str, *, epochs: int | None = None, **changes: Any) -> Searc
         raise ValueError(f"search config has no field {', '.join(sorted(unknown))}")
     device = changes.get("device") or default_device()
     config = _with_epochs(recipes[name](device), epochs)
-    # Baselines are of the recipe's own space, which a change of it leaves behind.
     config = replace(config, task=changes.get("task", config.task))
     task = get_task(config.task)
     check_recipe(name, recipes, task)
@@ -52,9 +51,9 @@ def get_recipe(name: str, *, epochs: int | None = None, **changes: Any) -> Searc
 
 
 def recipe_notes(name: str, config: SearchConfig, epochs: int | None = None) -> list[str]:
-    """Return a line for each value of the recipe ``name`` that differs in ``config``, and why.
+    """Return lines that explain how ``config`` differs from the recipe ``name``.
 
-    ``epochs`` are the user's, ``None`` for the recipe's.
+    ``epochs`` is the number the user set, ``None`` for the recipe's.
     """
     recipe = _with_epochs(_recipes(name)[name](config.device), epochs)
     if config.space.name != recipe.space.name:
@@ -66,7 +65,7 @@ def recipe_notes(name: str, config: SearchConfig, epochs: int | None = None) -> 
         if gene.endswith(("precision", "sparsity")):
             continue
         steps = (recipe.space, fitting, config.space)
-        before, fit, after = (_shown(space.values(gene)) for space in steps)
+        before, fit, after = (_listed(space.values(gene)) for space in steps)
         if before != fit:
             unfit.append(f"{gene} [{fit}] in place of [{before}]")
         if fit != after:
@@ -78,7 +77,7 @@ def recipe_notes(name: str, config: SearchConfig, epochs: int | None = None) -> 
         lines.append(f"recipe {name} is fitted to the task: {'; '.join(unfit)}")
     if costly:
         lines.append(
-            f"recipe {name} is cut down, so that a training takes a minute or less on two cores "
+            f"recipe {name} is reduced, so that training takes a minute or less on two cores "
             f"(estimate): {'; '.join(costly)}; --space and --epochs set your own"
         )
     if recipe.baselines and not config.baselines:
@@ -87,17 +86,17 @@ def recipe_notes(name: str, config: SearchConfig, epochs: int | None = None) -> 
 
 
 def _recipes(name: str) -> Mapping[str, Callable[[str], SearchConfig]]:
-    """Return every recipe by its name; ``name`` must be one."""
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name not in found:
-        hint = did_you_mean(name, found)
-        raise ValueError(f"recipe must be one of {', '.join(sorted(found))}, got {name!r}{hint}")
+    """Return every recipe by its name; ``name`` must be one of them."""
+    entries = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in entries:
+        hint = did_you_mean(name, entries)
+        raise ValueError(f"recipe must be one of {', '.join(sorted(entries))}, got {name!r}{hint}")
     loaded: dict[str, Callable[[str], SearchConfig]] = {}
-    for other, entry in found.items():
+    for other, entry in entries.items():
         try:
             loaded[other] = entry.load()
         except Exception:
-            # Another package's, which is broken: only who asks for it must hear of it.
+            # A broken recipe of another package is an error only if requested.
             if other == name:
                 raise
     return loaded
@@ -110,47 +109,47 @@ def _with_epochs(config: SearchConfig, epochs: int | None) -> SearchConfig:
 
 
 def _adapted(config: SearchConfig, task: Task) -> SearchConfig:
-    """Return ``config`` with a space that fits ``task``, and short trainings on CPUs."""
+    """Return ``config`` with a space that fits ``task``, and short training on CPUs."""
     space = for_task(config.space, task.workload(config.batch_size))
     baselines = tuple(b for b in config.baselines if space.contains(b))
     config = replace(config, space=space, baselines=baselines)
     if config.device != "cpu":
         return config
     short = shortened(config, Load.of(task, config.batch_size))
-    kept = tuple(b for b in baselines if short.space.contains(b))
-    return replace(short, baselines=kept)
+    baselines = tuple(b for b in baselines if short.space.contains(b))
+    return replace(short, baselines=baselines)
 
 
-def _shown(values: Iterable[object]) -> str:
+def _listed(values: Iterable[object]) -> str:
     return ", ".join("null" if value is None else str(value) for value in values)
 
 
 def fitted(config: SearchConfig) -> SearchConfig:
     """Return ``config`` with the part of its space that its device supports.
 
-    A resolution that is the task's own becomes ``None``, the one name that models have for it.
+    The task's own resolution becomes ``None``, its only name in models.
 
     Raises:
-        ValueError: members of the space cannot read the task.
+        ValueError: members of the space cannot process the task's inputs.
     """
     from nas.searching.controller.available import available_space
     from search_spaces.cost.kernels import rows_read
 
     if is_task_file(config.task) and not Path(config.task).is_file():
-        # A task file that is not there is for the search to refuse, which needs it.
+        # The search reports a missing task file.
         return config
     space = config.space
     workload = get_task(config.task).workload(config.batch_size)
     if space.values("resolution") != (None,):
         space = space.for_samples_of(workload)
-    # Before the device is asked, which takes a while.
+    # Before the device's capabilities are queried, which is slow.
     check_fits(space, workload)
     rows = (rows_read(space, workload),)
     return replace(config, space=available_space(space, config.device, rows))
 
 
 def default_device() -> str:
-    """``cuda:0`` where torch sees one, else ``cpu``."""
+    """Return ``cuda:0`` if torch has a CUDA device, else ``cpu``."""
     import torch
 
     return "cuda:0" if torch.cuda.is_available() else "cpu"

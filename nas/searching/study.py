@@ -1,4 +1,4 @@
-"""Start or resume a search: what ``nas search`` and ``nas resume`` call."""
+"""Start or resume a search: the entry points of ``nas search`` and ``nas resume``."""
 
 from __future__ import annotations
 
@@ -64,18 +64,18 @@ def run_search(
     files: Iterable[Path] = (),
     listener: Listener | None = None,
 ) -> Run:
-    """Search, and return the run. Ctrl-C or SIGTERM ends it early and keeps finished trials.
+    """Search and return the run; Ctrl-C or SIGTERM ends the search but keeps finished trials.
 
-    ``driver`` says where trials run and how long each may take, by default on a Ray of its own.
+    ``driver`` contains where trials run and their time limit; by default they run on a local Ray.
     With ``resume``, ``folder`` is a run and ``config`` must be its configuration, except that
-    ``trials`` may be raised and ``refine`` changed. ``files`` of the user must not change during a
-    new run, nor those that ``config`` names.
+    ``trials`` may be raised and ``refine`` changed. The user's ``files`` and those named in
+    ``config`` must not change during a run.
 
     Raises:
-        ValueError: the folder, configuration or task is not what it must be.
-        StorageError: the study cannot be opened, or was away for longer than it is waited for.
+        ValueError: the folder, configuration or task is invalid.
+        StorageError: the study cannot be opened, or was unavailable until the timeout.
         RunBusyError: another search writes to the run.
-        ClusterError: there is no fitting Ray cluster at the driver's address.
+        ClusterError: the driver's address has no suitable Ray cluster.
         MeterError: no meter can measure the device.
         TeacherError: the teacher or the supernet could not be trained.
     """
@@ -85,7 +85,7 @@ def run_search(
     name_address(driver.address)
     if driver.address.startswith(CLIENT):
         return _search_there(config, folder, driver, resume, tuple(files), listener)
-    # The driver's matrices are small: more threads take longer, on cores that trials use.
+    # The driver's matrices are small: more threads are slower and take cores from trials.
     with interrupts.handled(), threadpool_limits(1):
         return _run_search(config, folder, driver, resume, files, listener)
 
@@ -100,20 +100,20 @@ def resume_search(
 ) -> Run:
     """Resume the run in ``folder``.
 
-    ``options`` are fields of ``Driver`` by name; ``None`` keeps the last driver's. ``changes`` are
-    fields of the configuration: ``trials`` and ``refine`` may be raised, ``storage`` and
-    ``files_at`` name a study and files that have moved, ``storage`` also a password. ``task`` is a
-    task file that has moved.
+    ``options`` are fields of ``Driver``; ``None`` keeps the last driver's value. ``changes`` are
+    fields of the configuration: ``trials`` and ``refine`` may be raised; ``storage`` and
+    ``files_at`` are the new locations of a moved study and moved files, and ``storage`` may add a
+    password. ``task`` is the new location of a moved task file.
 
     Raises:
-        ValueError: the folder is not a run, or what it was begun with has changed.
+        ValueError: the folder is not a run, or a fixed part of its configuration has changed.
         Exception: see ``run_search``.
     """
     run = run_file.load(folder)
     if task is not None:
         run = run.with_task(task)
-    given = {name: value for name, value in changes.items() if value is not None}
-    config, driver = replace(run.config, **given), run.driver.changed(**(options or {}))
+    changes = {name: value for name, value in changes.items() if value is not None}
+    config, driver = replace(run.config, **changes), run.driver.changed(**(options or {}))
     return run_search(config, folder, driver, resume=True, listener=listener)
 
 
@@ -125,7 +125,7 @@ def _search_there(
     files: Sequence[Path],
     listener: Listener | None,
 ) -> Run:
-    """Search from a process on the cluster, which Ray's client starts."""
+    """Search in a process on the cluster that Ray's client starts."""
     from nas.cluster.client import search_there
 
     def search(folder: Path, listener: Listener | None) -> None:
@@ -135,8 +135,8 @@ def _search_there(
     search_there(search, folder, driver.address, listener)
     if not run_file.is_run(folder):
         raise ValueError(
-            f"run {folder} must be in a folder that this machine sees too, to be shown here: "
-            "it is on the cluster"
+            f"run {folder} is on the cluster only: to read it here, use a folder that both "
+            "machines share"
         )
     return run_file.load(folder)
 
@@ -149,12 +149,12 @@ def _run_search(
     files: Iterable[Path],
     listener: Listener | None,
 ) -> Run:
-    with ExitStack() as held:
+    with ExitStack() as stack:
         run: Run | None = None
         if resume:
             run_file.load(folder)
-            lock = held.enter_context(writing.writer(folder, listener))
-            # Only now: the driver that held the lock before may have changed it.
+            lock = stack.enter_context(writing.writer(folder, listener))
+            # Load again under the lock: the last driver may have changed the run.
             run = run_file.load(folder)
             if driver.workers:
                 driver = replace(driver, log=driver.log or run.driver.log)
@@ -174,19 +174,19 @@ def _run_search(
         meter_name = config.meter if run is None else run.meter
         measured: tuple[MeterFound, ...] = ()
         if backend.is_asked_for_meters:
-            held.enter_context(backend)
+            stack.enter_context(backend)
         if config.measure_on:
             first, *further = config.measure_on
             if run is not None:
                 first = replace(first, meter=run.meter)
             measured = backend.find_meters((first, *further), config.device, config.meter)
-        kept = None if run is None else load_warm_start(folder, config)
-        if kept is None:
+        saved = None if run is None else load_warm_start(folder, config)
+        if saved is None:
             meter = measured[0] if measured else backend.find_meter(config.device, meter_name)
             meter_name = meter.meter
             warm_start = collect_warm_start(config, _conditions(meter, protocol, workload))
         else:
-            warm_start = kept
+            warm_start = saved
         sampler = make_sampler(
             config.sampler,
             config.seed,
@@ -199,15 +199,15 @@ def _run_search(
         )
         if config.files_at is not None:
             check_writable(place_of(config.files_at))
-        # Whatever can be refused is refused before anything is written.
+        # All checks come before the first write.
         store = open_study(run, sampler) if run is not None and has_study(run) else None
         if not backend.is_asked_for_meters:
-            held.enter_context(backend)
+            stack.enter_context(backend)
         backend.check_paths(config, files, folder)
         if run is None:
             assert meter_name is not None
             was_there = folder.exists()
-            lock = held.enter_context(writing.first_writer(folder))
+            lock = stack.enter_context(writing.first_writer(folder))
             with undone(folder, was_there):
                 run = new_run.begin(
                     *(folder, config, meter_name, driver, files),
@@ -224,18 +224,18 @@ def _run_search(
         store = store or open_study(run, sampler)
         measuring = Measuring(config.device, run.meter, protocol, measured=measured)
         with writing.said_if_away(run), patience(writing.storage_waits(listener)):
-            store.fence(writing.checks_of(run, lock, held), lock.token)
+            store.fence(writing.checks_of(run, lock, stack), lock.token)
             _drive(run, store, workload, backend, measuring, warm_start, listener)
     return run
 
 
 def _backend(driver: Driver, config: SearchConfig, listener: Listener | None) -> Backend:
-    """Return where trials run: this process without workers, else Ray."""
+    """Return the backend: this process if there are no workers, else Ray."""
     if driver.workers == 0:
         from nas.searching.in_process import InProcessBackend
 
         return InProcessBackend(driver, listener)
-    # Imported here, so that all else works without Ray.
+    # A local import, so that all else works without Ray.
     from nas.cluster.backend import RayBackend
 
     return RayBackend(driver, config, listener)
@@ -290,11 +290,11 @@ def _search_and_refine(
     """Search, then fine-tune finalists, then evaluate replicas."""
     config, trials_folder = run.config, run.trials_place.resolve()
     stopper = None if config.halving is None else Stopper(config.halving, session, gate)
-    is_whole = search(session, executor, trials_folder, stopper)
-    if is_whole and config.supernet is not None and session.is_searched():
+    is_complete = search(session, executor, trials_folder, stopper)
+    if is_complete and config.supernet is not None and session.is_searched():
         _add_finalists(run, session, gate)
-        is_whole = search(session, executor, trials_folder)
-    if is_whole and config.refine and session.is_over:
+        is_complete = search(session, executor, trials_folder)
+    if is_complete and config.refine and session.is_over:
         refinement = Refinement(
             session.records(),
             (run.folder / "trials").resolve(),
@@ -323,7 +323,7 @@ def _add_finalists(run: Run, session: Session, gate: Gate) -> None:
 
 
 def _evaluator(run: Run, backend: Backend, listener: Listener) -> Evaluator:
-    """Make the evaluator, after training the teacher and the supernet that it needs."""
+    """Return the evaluator, after training the teacher and the supernet that it needs."""
     config = run.config
     section = config.evaluation(run.driver.trained_on(config.device))
     if config.teacher is not None:
@@ -331,7 +331,7 @@ def _evaluator(run: Run, backend: Backend, listener: Listener) -> Evaluator:
     trainer = TrainingEvaluator(
         section,
         run.inputs_place.resolve(),
-        # Each machine has its own folder of locks, whatever this one's is called.
+        # ``None``: each machine uses its own lock folder.
         None,
         None if config.teacher is None else run.teacher_folder.resolve(),
         backend.energy_share(),
@@ -343,7 +343,7 @@ def _evaluator(run: Run, backend: Backend, listener: Listener) -> Evaluator:
 
 
 def _log(run: Run, listener: Listener | None) -> TensorBoardLog | None:
-    """Return the TensorBoard log of the run's trials, if it has one."""
+    """Return the TensorBoard log of the run's trials, ``None`` without one."""
     if run.driver.log is None:
         return None
     from nas.cluster.tensorboard import TensorBoardLog
@@ -352,10 +352,10 @@ def _log(run: Run, listener: Listener | None) -> TensorBoardLog | None:
 
 
 def conditions_of(config: SearchConfig) -> Conditions:
-    """Return the conditions under which the search would measure joules here.
+    """Return the measuring conditions that the search would have on this machine.
 
     Raises:
-        ValueError: there is no such task, protocol, device or meter.
+        ValueError: the task, protocol, device or meter does not exist.
         MeterError: no meter can measure the device.
     """
     meter = find_meter(None, config.device, config.meter)

@@ -11,12 +11,12 @@ from search_spaces.workload import Kind
 Recipe = TypeVar("Recipe", bound=Callable[..., Any])
 
 _ATTRIBUTE = "task_kinds"
-# Of workloads, what a task file of such data says, where the two differ.
+# Names of workload kinds in task files, if different.
 _FILE_KINDS: Mapping[Kind, str] = {
     "image_classification": "images",
     "image_segmentation": "segmentation",
 }
-# Kinds of task files that are read as other kinds are.
+# Workload kinds of task-file kinds, if different.
 _WORKLOADS: Mapping[str, Kind] = {
     **{name: kind for kind, name in _FILE_KINDS.items()},
     "speech": "image_classification",
@@ -34,7 +34,7 @@ def for_kinds(*kinds: str) -> Callable[[Recipe], Recipe]:
 
 
 def kinds_of(recipe: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the kinds declared by ``for_kinds``, empty for a recipe for all."""
+    """Return the kinds declared by ``for_kinds``, empty if the recipe supports all."""
     return tuple(getattr(recipe, _ATTRIBUTE, ()))
 
 
@@ -45,30 +45,30 @@ def kind_of(task: Task) -> str:
 
 
 def fits(recipe: Callable[..., Any], task: Task) -> bool:
-    """Whether ``recipe`` is for tasks such as ``task``; one without kinds is for all."""
+    """Return whether ``recipe`` supports ``task``; without declared kinds it supports all."""
     kinds = kinds_of(recipe)
     if task.kind is not None or not kinds:
         return not kinds or kind_of(task) in kinds
-    # A task that says no more than its workload, such as a plug-in's, may be of any such kind.
+    # A task without a kind of its own, such as a plug-in's, may be of any kind of its workload.
     return task.workload(1).kind in {_WORKLOADS.get(kind, kind) for kind in kinds}
 
 
 def check_recipe(name: str, recipes: Mapping[str, Callable[..., Any]], task: Task) -> None:
-    """Raise ``ValueError`` unless the recipe called ``name`` is for ``task``.
+    """Raise ``ValueError`` unless the recipe ``name`` supports ``task``.
 
-    ``recipes`` are all that there are; the message names those that are for it.
+    The message names those of ``recipes`` that do.
     """
     if fits(recipes[name], task):
         return
-    theirs = [
+    alternatives = [
         other for other, make in sorted(recipes.items()) if kinds_of(make) and fits(make, task)
     ]
-    way_out = (
-        f"use nas search {' or '.join(theirs)}"
-        if theirs
-        else "give --task, --space and --trials without a recipe"
+    suggestion = (
+        f"use nas search {' or '.join(alternatives)}"
+        if alternatives
+        else "pass --task, --space and --trials without a recipe"
     )
     raise ValueError(
         f"recipe {name} is for tasks of kind {' or '.join(kinds_of(recipes[name]))}, and task "
-        f"{task.name} is of kind {kind_of(task)}: {way_out}"
+        f"{task.name} is of kind {kind_of(task)}: {suggestion}"
     )

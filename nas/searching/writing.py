@@ -1,4 +1,4 @@
-"""Write access to a run: its lock, and errors of its storage in one line."""
+"""Write access to a run: its lock, and one-line messages for storage errors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from nas.store.run import Run
 from nas.store.storage import StorageError, first_line, is_away
 
 
-def checks_of(run: Run, lock: WriterLock, held: ExitStack) -> Callable[[], None]:
-    """Lock where workers write, too, and return what raises where a lock is lost.
+def checks_of(run: Run, lock: WriterLock, stack: ExitStack) -> Callable[[], None]:
+    """Also lock the folder that workers write, and return a check of both locks.
 
-    A copy of the run directory names the same files elsewhere.
+    A copy of the run directory refers to the same folder of files. The check raises if a lock is
+    lost.
     """
     if run.config.files_at is None:
         return lock.check
     run.place.mkdir(parents=True, exist_ok=True)
-    files_lock = held.enter_context(sole_writer(run.place))
+    files_lock = stack.enter_context(sole_writer(run.place))
 
     def check() -> None:
         lock.check()
@@ -46,22 +47,22 @@ def storage_waits(
 
 @contextmanager
 def said_if_away(run: Run) -> Iterator[None]:
-    """Turn an error of storage that stayed away into one line."""
+    """Convert an error of unavailable storage to a one-line ``StorageError``."""
     try:
         yield
     except Exception as error:
         if not is_away(error):
             raise
         raise StorageError(
-            f"storage of run {run.folder} is full or away, longer than it is waited for "
-            f"({first_line(error, run.config.storage)}); nothing is lost: nas resume "
-            f"{shlex.quote(str(run.folder))} goes on when there is room or it is back"
+            f"storage of run {run.folder} is full or away, and the timeout has passed "
+            f"({first_line(error, run.config.storage)}); nothing is lost: once it is available, "
+            f"run nas resume {shlex.quote(str(run.folder))}"
         ) from None
 
 
 @contextmanager
 def said_if_not_writable(folder: Path) -> Iterator[None]:
-    """Turn an error of a resumed run's storage into one line; nothing runs yet, so no wait."""
+    """Convert an error of a resumed run's storage to one line; nothing runs yet, so no retry."""
     try:
         yield
     except Exception as error:
@@ -69,17 +70,17 @@ def said_if_not_writable(folder: Path) -> Iterator[None]:
             raise
         raise StorageError(
             f"run folder {folder} cannot be written now ({in_words(error)}); nothing is lost: "
-            f"nas resume {shlex.quote(str(folder))} goes on when there is room and a right to "
-            f"write"
+            f"once there is space and write permission, run nas resume "
+            f"{shlex.quote(str(folder))}"
         ) from error
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """Turn an error of a new run's folder into one line.
+    """Convert an error of a new run's folder to one line.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: the folder cannot be written.
     """
     try:
         yield
@@ -93,35 +94,35 @@ def new_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def writer(folder: Path, listener: Listener | None) -> Iterator[WriterLock]:
-    """Hold the lock of a run that resumes.
+    """Hold the lock of a resumed run.
 
     Raises:
         StorageError: the run folder cannot be written.
-        RunBusyError: another search writes to it.
+        RunBusyError: another search writes to the run.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with said_if_not_writable(folder):
             tell = None if listener is None else listener.on_wait
-            lock = held.enter_context(sole_writer(folder, tell))
+            lock = stack.enter_context(sole_writer(folder, tell))
         yield lock
 
 
 @contextmanager
 def first_writer(folder: Path) -> Iterator[WriterLock]:
-    """Make the folder of a new run and hold its lock.
+    """Create the folder of a new run and hold its lock.
 
     Raises:
-        ValueError: it cannot be written, or another search has begun a run there meanwhile.
-        RunBusyError: another search is beginning one.
+        ValueError: the folder cannot be written, or another search started a run there.
+        RunBusyError: another search is starting a run there.
     """
     was_there = folder.exists()
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context(sole_writer(folder))
+            lock = stack.enter_context(sole_writer(folder))
         except OSError as error:
             if not was_there:
-                # Where there was no room for a lock, there may be an empty file of that name.
+                # A full disk may leave an empty lock file.
                 shutil.rmtree(folder, ignore_errors=True)
             raise ValueError(
                 f"run folder must be writable, got {folder}: {error.strerror}"
