@@ -1,8 +1,8 @@
-"""What a run was begun with, as hashes, so that a resumed search is the same search.
+"""Fingerprints: hashes of a run's inputs, by which a resumed search detects changes.
 
-Of the space its canonical form; of the task its YAML file and the files and folders that it names;
-of whatever else is a user's file (a space, a plug-in) its bytes. A file that is gone is not a
-change: what needs it says so itself, and what the run folder has kept needs it no more.
+They cover the space's canonical form, the task's YAML file with all files and folders that it
+names, and the bytes of other user files (a space, a plug-in). A missing file is no change: code
+that needs it raises its own error, and copies in the run directory do not need it.
 """
 
 from __future__ import annotations
@@ -19,57 +19,57 @@ from nas.tasks.base.task_file import read_task_file
 from nas.tasks.registry import is_task_file
 from search_spaces.space import SearchSpace
 
-# Of longer files this many blocks are read, evenly spread, the first and the last among them:
-# reading all of a large data set would keep a search waiting for minutes.
+# In longer files only this many evenly spread blocks are read, including the first and the last:
+# reading all of a large data set takes minutes.
 _BLOCK_BYTES, _BLOCKS = 1 << 20, 64
-# Of folders with more files, the first ones by name are listed.
+# In larger folders only the first files by name are listed.
 _MOST_FILES = 10_000
 _SPACE = "space"
 _TASK_FILE, _DATA = "task file", "data of the task"
-# Of a task file all but where its data are, and of those their contents: the same after a move.
+# Hash of a task file with its data's contents in place of their paths: a move does not change it.
 _CONTENTS = "task contents"
-# Keys of a task file that are names, which a file beside it may happen to have.
+# Keys of a task file whose values are names and never paths.
 _NAMES = ("name", "kind")
 
 
 def fingerprints(config: SearchConfig, files: Iterable[Path] = ()) -> dict[str, str]:
-    """Hashes of all that a run of ``config`` depends on, by ``what it is: its path``.
+    """Return hashes of all inputs of a run of ``config``, by ``kind: path``.
 
-    ``files`` are those of the user's that the configuration does not name by itself.
+    ``files`` are user files that ``config`` does not contain.
     """
-    found = {_SPACE: _of_space(config.space)}
-    found |= {f"file: {path.resolve()}": _of_path(path) for path in files if path.exists()}
+    digests = {_SPACE: _of_space(config.space)}
+    digests |= {f"file: {path.resolve()}": _of_path(path) for path in files if path.exists()}
     path = Path(config.task).resolve()
     if is_task_file(config.task) and path.exists():
-        found |= _of_task(path)
-    return found
+        digests |= _of_task(path)
+    return digests
 
 
 def moved_task(folder: Path, kept: Mapping[str, str], before: Path, now: Path) -> dict[str, str]:
-    """The fingerprints ``kept`` of the run in ``folder`` after its task file moved to ``now``.
+    """Return the fingerprints ``kept`` of the run in ``folder`` with its task file at ``now``.
 
-    Paths in the file may have been changed to where its data are now, and nothing else.
+    Only the paths to data may have been changed in the task file.
 
     Raises:
-        ValueError: task or data are others than the run began with; the message names which.
+        ValueError: the task or its data have changed; the message names the file.
     """
     if not now.is_file():
         raise ValueError(f"task must be where the task file of run {folder} is now, got {now}")
-    found = _of_task(now)
-    wanted = kept.get(_CONTENTS)
-    if wanted is None:
+    digests = _of_task(now)
+    contents = kept.get(_CONTENTS)
+    if contents is None:
         raise ValueError(f"run {folder} has no fingerprint of its task file: it was gone")
-    if found[_CONTENTS] != wanted:
+    if digests[_CONTENTS] != contents:
         raise ValueError(
             f"{_differing(kept, before, now)} of run {folder}, whose trials would not compare: "
             f"--task must name the same task on the same data"
         )
     of_task = (f"{_TASK_FILE}: ", f"{_DATA}: ", _CONTENTS)
-    return {k: v for k, v in kept.items() if not k.startswith(of_task)} | found
+    return {k: v for k, v in kept.items() if not k.startswith(of_task)} | digests
 
 
 def _differing(kept: Mapping[str, str], before: Path, now: Path) -> str:
-    """Which file at the new place differs from what a run began with."""
+    """Describe the file at the new path that differs from the run's original one."""
     for label, digest in kept.items():
         kind, _, name = label.partition(": ")
         if kind != _DATA:
@@ -99,7 +99,7 @@ def _of_task(path: Path) -> dict[str, str]:
 
 
 def _with_contents(value: Any, parent: Path, data: Mapping[Path, str]) -> Any:
-    """``value`` of a task file with the hash of contents in place of each path to data."""
+    """Return ``value`` of a task file with content hashes in place of paths to data."""
     if isinstance(value, str):
         return data.get(_existing(parent, value) or parent, value)
     if isinstance(value, Mapping):
@@ -117,7 +117,7 @@ def check_unchanged(folder: Path, space: SearchSpace, kept: Mapping[str, str]) -
     """
     for label, before in kept.items():
         if label == _CONTENTS:
-            # The task file and its data, where they are, are compared one by one.
+            # The task file and its data are compared one by one.
             continue
         if label == _SPACE:
             what, now = f"the space in {folder}", _of_space(space)
@@ -160,25 +160,25 @@ def _of_path(path: Path) -> str:
 
 
 def _listing(folder: Path) -> Iterator[tuple[str, int]]:
-    """Names and sizes of the files below ``folder``, in order."""
-    seen = 0
-    for where, folders, names in os.walk(folder):
+    """Yield the names and sizes of the files below ``folder``, in order."""
+    n_files = 0
+    for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            path = Path(where, name)
+            path = Path(parent, name)
             yield str(path.relative_to(folder)), path.stat().st_size if path.is_file() else -1
-            seen += 1
-            if seen >= _MOST_FILES:
+            n_files += 1
+            if n_files >= _MOST_FILES:
                 return
 
 
 def _named_in(task_file: Path) -> list[Path]:
-    """Files and folders that a task file names, by whatever key."""
+    """Return the files and folders that a task file names, under any key."""
     options = read_task_file(task_file, default_kind="").options
     words = _texts({key: value for key, value in options.items() if key not in _NAMES})
-    found = {path for word in words if (path := _existing(task_file.parent, word)) is not None}
-    # A folder with the task file in it is where it lies, not what it describes.
-    return sorted(path for path in found if path not in task_file.parents)
+    paths = {path for word in words if (path := _existing(task_file.parent, word)) is not None}
+    # Parents of the task file are no data, e.g. with the value ".".
+    return sorted(path for path in paths if path not in task_file.parents)
 
 
 def _existing(parent: Path, word: str) -> Path | None:
@@ -186,7 +186,7 @@ def _existing(parent: Path, word: str) -> Path | None:
         path = (parent / word).resolve()
         return path if word and path.exists() else None
     except (OSError, ValueError):
-        # Too long for a path, or with a NUL in it: a text that names no file.
+        # The text is no path: it is too long or contains a NUL.
         return None
 
 
