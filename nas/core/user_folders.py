@@ -23,7 +23,7 @@ _NAME = "joulenas"
 
 
 class ForeignFolderError(OSError):
-    """The folder belongs to another user, or is a link."""
+    """The path belongs to another user, or is a link or of another kind."""
 
 
 def cache_folder(*parts: str) -> Path:

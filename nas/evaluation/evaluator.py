@@ -84,7 +84,7 @@ class TrainingEvaluator:
         tell: Tell | None = None,
         initial: Transformer | None = None,
     ) -> Outcome:
-        """See ``Evaluator``; training starts from the weights of ``initial`` if it is set."""
+        """See ``Evaluator``; training starts from the weights of ``initial``, if set."""
         # Imported here to keep the driver process light: it only serialises this object.
         import torch
 
@@ -132,7 +132,7 @@ class TrainingEvaluator:
                 Setting(task, workload, seed, config.device, teacher, guard),
                 config.training,
                 initial=initial,
-                watch=Watch(rungs, watcher.look),
+                watch=Watch(rungs, watcher.record),
                 checkpoints=checkpoints,
             )
             if fitted.validation.scores is not None:
@@ -192,7 +192,7 @@ class _Watcher:
         self.curve: tuple[RungPoint, ...] = () if earlier is None else earlier.curve
         self.planned_epochs = None if earlier is None else earlier.planned_epochs
 
-    def look(self, look: Look) -> None:
+    def record(self, look: Look) -> None:
         """Record a rung; a resumed training may repeat its last one."""
         point = RungPoint(look.epoch, look.quality.value, look.quality.standard_error)
         self.curve = (*(p for p in self.curve if p.epoch < look.epoch), point)

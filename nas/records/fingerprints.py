@@ -45,8 +45,10 @@ def fingerprints(config: SearchConfig, files: Iterable[Path] = ()) -> dict[str, 
     return digests
 
 
-def moved_task(folder: Path, kept: Mapping[str, str], before: Path, now: Path) -> dict[str, str]:
-    """Return the fingerprints ``kept`` of the run in ``folder`` with its task file at ``now``.
+def moved_task(
+    folder: Path, recorded: Mapping[str, str], before: Path, now: Path
+) -> dict[str, str]:
+    """Return the fingerprints ``recorded`` of the run in ``folder`` with its task file at ``now``.
 
     Only the paths to data may have been changed in the task file.
 
@@ -56,28 +58,28 @@ def moved_task(folder: Path, kept: Mapping[str, str], before: Path, now: Path) -
     if not now.is_file():
         raise ValueError(f"task must be where the task file of run {folder} is now, got {now}")
     digests = _of_task(now)
-    contents = kept.get(_CONTENTS)
+    contents = recorded.get(_CONTENTS)
     if contents is None:
-        raise ValueError(f"run {folder} has no fingerprint of its task file: it was gone")
+        raise ValueError(f"run {folder} has no fingerprint of its task file, which was missing")
     if digests[_CONTENTS] != contents:
         raise ValueError(
-            f"{_differing(kept, before, now)} of run {folder}, whose trials would not compare: "
-            f"--task must name the same task on the same data"
+            f"{_differing(recorded, before, now)} of run {folder}, and new trials would not be "
+            f"comparable: --task must name the same task on the same data"
         )
     of_task = (f"{_TASK_FILE}: ", f"{_DATA}: ", _CONTENTS)
-    return {k: v for k, v in kept.items() if not k.startswith(of_task)} | digests
+    return {k: v for k, v in recorded.items() if not k.startswith(of_task)} | digests
 
 
-def _differing(kept: Mapping[str, str], before: Path, now: Path) -> str:
+def _differing(recorded: Mapping[str, str], before: Path, now: Path) -> str:
     """Describe the file at the new path that differs from the run's original one."""
-    for label, digest in kept.items():
+    for label, digest in recorded.items():
         kind, _, name = label.partition(": ")
         if kind != _DATA:
             continue
         beside = (now.parent / os.path.relpath(name, before.parent)).resolve()
         path = beside if beside.exists() else Path(name)
         if not path.exists():
-            return f"data {beside} must exist as {name} did, and do not: they are not the data"
+            return f"data {beside} must exist, as {name} did before: they are the data"
         if _of_path(path) != digest:
             return f"data {path} differ from {name}, the data"
     return f"task file {now} differs from {before}, the task file"
@@ -109,28 +111,28 @@ def _with_contents(value: Any, parent: Path, data: Mapping[Path, str]) -> Any:
     return value
 
 
-def check_unchanged(folder: Path, space: SearchSpace, kept: Mapping[str, str]) -> None:
-    """Refuse to go on with the run in ``folder`` if what it was begun with has changed.
+def check_unchanged(folder: Path, space: SearchSpace, recorded: Mapping[str, str]) -> None:
+    """Check that the inputs of the run in ``folder`` have not changed since its start.
 
     Raises:
-        ValueError: something differs from ``kept``; the message names it.
+        ValueError: an input differs from its ``recorded`` hash; the message names the input.
     """
-    for label, before in kept.items():
+    for label, expected in recorded.items():
         if label == _CONTENTS:
             # The task file and its data are compared one by one.
             continue
         if label == _SPACE:
-            what, now = f"the space in {folder}", _of_space(space)
+            what, digest = f"the space in {folder}", _of_space(space)
         else:
             kind, _, name = label.partition(": ")
             path = Path(name)
             if not path.exists():
                 continue
-            what, now = f"the {kind} {path}", _of_path(path)
-        if now != before:
+            what, digest = f"the {kind} {path}", _of_path(path)
+        if digest != expected:
             raise ValueError(
-                f"{what} has changed since run {folder} began, whose trials would not compare: "
-                f"put it back as it was, or begin a new run with nas search"
+                f"{what} has changed since run {folder} began, and new trials would not be "
+                f"comparable: restore it, or start a new run with nas search"
             )
 
 

@@ -54,18 +54,18 @@ def replicas_of(trial_folder: Path) -> list[Trial]:
     return sorted((r for r in results if r is not None), key=lambda record: record.replica)
 
 
-def bring_replicas(kept: Place, trial_folder: Path) -> None:
-    """Copy the results and scores that ``pooled`` reads from the storage to ``trial_folder``.
+def bring_replicas(storage: Place, trial_folder: Path) -> None:
+    """Copy the results and scores that ``pooled`` reads from ``storage`` to ``trial_folder``.
 
     Fronts then depend on the run directory alone. Weights are not copied.
     """
-    if kept == trial_folder:
+    if storage == trial_folder:
         return
-    for replica in kept.glob(f"{_PREFIX}*"):
+    for replica in storage.glob(f"{_PREFIX}*"):
         own = trial_folder / replica.name
         if (own / RESULT).is_file() or not (replica / RESULT).is_file():
             continue
-        for source, target in ((kept, trial_folder), (replica, own)):
+        for source, target in ((storage, trial_folder), (replica, own)):
             target.mkdir(parents=True, exist_ok=True)
             if not (target / SCORES).is_file() and (source / SCORES).is_file():
                 copy_file(source / SCORES, target / SCORES)
