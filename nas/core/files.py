@@ -237,8 +237,8 @@ def _write_once(path: Place, write: Callable[[Path], object]) -> None:
             write(temporary)
             path.write_from(temporary)
         return
-    with _whole_file(path) as beside:
-        write(beside)
+    with _whole_file(path) as temporary:
+        write(temporary)
 
 
 @contextmanager

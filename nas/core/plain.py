@@ -78,15 +78,15 @@ def _reader(hint: Any) -> _Reader:
         types = [each for each in arguments if each is not NoneType]
         if all(each in _PLAIN for each in types):
             return _plain_reader(frozenset(arguments))
-        one = _reader(types[0])
-        return lambda name, value: None if value is None else one(name, value)
+        read = _reader(types[0])
+        return lambda name, value: None if value is None else read(name, value)
     if origin is tuple:
-        one = _reader(arguments[0])
-        return lambda name, value: tuple(one(name, each) for each in _checked(name, value, list))
+        read = _reader(arguments[0])
+        return lambda name, value: tuple(read(name, each) for each in _checked(name, value, list))
     if origin in (Mapping, dict):
-        one = _reader(arguments[1])
+        read = _reader(arguments[1])
         return lambda name, value: {
-            _text(name, key): one(name, each) for key, each in _checked(name, value, dict).items()
+            _text(name, key): read(name, each) for key, each in _checked(name, value, dict).items()
         }
     if origin is Literal:
         return lambda name, value: _one_of(name, value, arguments)

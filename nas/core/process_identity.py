@@ -40,8 +40,8 @@ class ProcessIdentity:
         Raises:
             ValueError: a value has another type.
         """
-        own = {field.name: data.get(field.name) for field in fields(cls)}
-        return from_plain(cls, own, "process")
+        values = {field.name: data.get(field.name) for field in fields(cls)}
+        return from_plain(cls, values, "process")
 
     @property
     def is_of_this_kernel(self) -> bool:

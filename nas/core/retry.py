@@ -259,16 +259,16 @@ def as_away(error: BaseException, place: object = None) -> StorageAwayError:
     number = _number_of(error)
     if number is None:
         return StorageAwayError(in_words(error, place))
-    where = getattr(error, "filename", None) if place is None else str(place)
-    return StorageAwayError(number, _words(error, number), where)
+    path = getattr(error, "filename", None) if place is None else str(place)
+    return StorageAwayError(number, _words(error, number), path)
 
 
 def in_words(error: BaseException, place: object = None) -> str:
     """Return ``error`` as one line, without its errno."""
     number = _number_of(error)
     words = first_line(error) if number is None else _words(error, number)
-    where = getattr(error, "filename", None) if place is None else place
-    return words if where is None else f"{words} ({where})"
+    path = getattr(error, "filename", None) if place is None else place
+    return words if path is None else f"{words} ({path})"
 
 
 def _words(error: BaseException, number: int) -> str:

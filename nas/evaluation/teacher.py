@@ -142,9 +142,9 @@ def _trained(config: EvaluationConfig, folder: Place, lock: Any) -> TeacherRecor
     workload = task.workload(config.batch_size)
     objective = objective_of(task, workload)
     assert config.teacher is not None
-    own = config.teacher == LARGEST
+    is_trained_here = config.teacher == LARGEST
     with EnergySpan(config.device) as span, Spending(folder, config.device) as spending:
-        if own:
+        if is_trained_here:
             architecture = largest(config.space)
             model = build(architecture, workload, generator_seed=config.seed).to(config.device)
             # The search's learning rate suits the geometric mean of its widths.
@@ -184,7 +184,7 @@ def _trained(config: EvaluationConfig, folder: Place, lock: Any) -> TeacherRecor
         architecture=architecture,
         params=count(architecture, workload).params,
         quality=validation.value,
-        train_energy_j=spending.total(span.energy_j).train_energy_j if own else None,
+        train_energy_j=spending.total(span.energy_j).train_energy_j if is_trained_here else None,
     )
 
 

@@ -66,8 +66,8 @@ def moved_task(
             f"{_differing(recorded, before, now)} of run {folder}, and new trials would not be "
             f"comparable: --task must name the same task on the same data"
         )
-    of_task = (f"{_TASK_FILE}: ", f"{_DATA}: ", _CONTENTS)
-    return {k: v for k, v in recorded.items() if not k.startswith(of_task)} | digests
+    prefixes = (f"{_TASK_FILE}: ", f"{_DATA}: ", _CONTENTS)
+    return {k: v for k, v in recorded.items() if not k.startswith(prefixes)} | digests
 
 
 def _differing(recorded: Mapping[str, str], before: Path, now: Path) -> str:
@@ -76,10 +76,10 @@ def _differing(recorded: Mapping[str, str], before: Path, now: Path) -> str:
         kind, _, name = label.partition(": ")
         if kind != _DATA:
             continue
-        beside = (now.parent / os.path.relpath(name, before.parent)).resolve()
-        path = beside if beside.exists() else Path(name)
+        moved = (now.parent / os.path.relpath(name, before.parent)).resolve()
+        path = moved if moved.exists() else Path(name)
         if not path.exists():
-            return f"data {beside} must exist, as {name} did before: they are the data"
+            return f"data {moved} must exist, as {name} did before: they are the data"
         if _of_path(path) != digest:
             return f"data {path} differ from {name}, the data"
     return f"task file {now} differs from {before}, the task file"

@@ -1,4 +1,4 @@
-"""Objectives of a search beside quality and joules, and its constraints (limits).
+"""Objectives of a search in addition to quality and joules, and its constraints (limits).
 
 Parameters and peak memory have closed forms, so that candidates beyond their limits are never
 proposed. Joules and latency are measured: a candidate is dropped if even the optimistic end of
@@ -113,7 +113,7 @@ class Goals:
 
     @property
     def narrows(self) -> bool:
-        """Whether there are objectives or limits beside quality and joules."""
+        """Whether there are objectives or limits other than quality and joules."""
         return bool(self.costs) or self.limits_counts or self.max_latency_s is not None
 
     @property

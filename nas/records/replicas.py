@@ -62,15 +62,15 @@ def bring_replicas(storage: Place, trial_folder: Path) -> None:
     if storage == trial_folder:
         return
     for replica in storage.glob(f"{_PREFIX}*"):
-        own = trial_folder / replica.name
-        if (own / RESULT).is_file() or not (replica / RESULT).is_file():
+        local = trial_folder / replica.name
+        if (local / RESULT).is_file() or not (replica / RESULT).is_file():
             continue
-        for source, target in ((storage, trial_folder), (replica, own)):
+        for source, target in ((storage, trial_folder), (replica, local)):
             target.mkdir(parents=True, exist_ok=True)
             if not (target / SCORES).is_file() and (source / SCORES).is_file():
                 copy_file(source / SCORES, target / SCORES)
         # Copied last: its presence marks the copy as complete.
-        copy_file(replica / RESULT, own / RESULT)
+        copy_file(replica / RESULT, local / RESULT)
 
 
 def result_in(folder: Place) -> Trial | None:
@@ -100,14 +100,14 @@ def pooled(record: Trial, trial_folder: Path) -> Trial:
     outcome = record.outcome
     if outcome is None or outcome.state != "complete":
         return record
-    every = replicas_of(trial_folder)
-    replica_costs = [*_begun(trial_folder), *(r.spent for r in every)]
+    replicas = replicas_of(trial_folder)
+    replica_costs = [*_begun(trial_folder), *(r.spent for r in replicas)]
     if not replica_costs:
         return record
     spent = Spent.total([outcome.spent, *replica_costs])
-    if not every:
+    if not replicas:
         return replace(record, outcome=replace(outcome, spent=spent))
-    done = [record, *(r for r in every if r.state == "complete")]
+    done = [record, *(r for r in replicas if r.state == "complete")]
     tests = [r.test_quality for r in done if r.test_quality is not None]
     test_quality = outcome.test_quality
     if test_quality is not None and len(tests) == len(done):

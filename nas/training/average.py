@@ -55,9 +55,9 @@ class Average(nn.Module):
             return
         with torch.no_grad():
             for mean, parameter in zip(self._means(), self._parameters_of_model, strict=True):
-                own = parameter.detach().clone()
+                current = parameter.detach().clone()
                 parameter.copy_(mean)
-                mean.copy_(own)
+                mean.copy_(current)
 
     @contextmanager
     def shown(self) -> Iterator[None]:

@@ -78,7 +78,7 @@ def train_supernet(
         rng = np.random.default_rng([seed, epoch])
         is_early = epoch <= epochs * _UNIFORM_SHARE
         losses_N = None if is_early or recipe.front_share == 0 else members.predicted()
-        drawn: list[int] = []
+        drawn_indices: list[int] = []
         drawn_losses: list[Tensor] = []
         order = torch.randperm(len(split), generator=generator).to(device)
         loss_sum = torch.zeros((), device=device)
@@ -111,13 +111,13 @@ def train_supernet(
             if has_largest:
                 loss_sum += losses[0] * len(indices)
                 n_samples += len(indices)
-                drawn += chosen
+                drawn_indices += chosen
                 drawn_losses += losses[2:]
         mean_loss = float(loss_sum) / n_samples
         if not math.isfinite(mean_loss):
             raise DivergedError(f"the supernet's training loss became {mean_loss} in {epoch}")
         if drawn_losses:
-            members.learn(drawn, torch.stack(drawn_losses))
+            members.learn(drawn_indices, torch.stack(drawn_losses))
         if checkpoints is not None:
             checkpoints.save(epoch, state)
         if options.on_epoch is not None:
