@@ -207,8 +207,8 @@ def recover(
     if any(block.compression != Compression() for block in architecture.blocks):
         validation = setting.quality(compressed(model))
     plain = Fitted(model, "random", uncompressed, validation, "not needed")
-    loss = uncompressed.value - validation.value
-    if not is_quantised(architecture) or loss <= config.recovery.qat_threshold:
+    quality_loss = uncompressed.value - validation.value
+    if not is_quantised(architecture) or quality_loss <= config.recovery.qat_threshold:
         return plain
     assert isinstance(model, Transformer)
     with setting.step_guard():
