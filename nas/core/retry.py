@@ -150,7 +150,7 @@ def persist(
 
     Raises:
         StorageAwayError: the file system's error is permanent or outlasted the timeout.
-        FileNotFoundError: a file is missing; this is not retried.
+        FileNotFoundError: a file is missing; by default this is not retried.
         Exception: any other error of ``action``.
     """
     current = _current.get()

@@ -52,8 +52,8 @@ def check_artifact(folder: Path, workload: Workload) -> Network:
     if network.workload.with_batch_size(workload.batch_size) != workload:
         raise ValueError(
             f"teacher must be of the task {workload.name} with inputs {workload.input_shape} and "
-            f"{workload.n_classes} classes, got {folder}, which is of {network.workload.name} "
-            f"with {network.workload.input_shape} and {network.workload.n_classes}"
+            f"{workload.n_classes} classes, got {folder} of {network.workload.name} with inputs "
+            f"{network.workload.input_shape} and {network.workload.n_classes} classes"
         )
     return network
 
