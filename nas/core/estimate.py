@@ -15,10 +15,10 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """An uncertain value: its mean (or median), its interval, and how it came about.
+    """An uncertain value: its mean (or median), its interval and its source.
 
-    ``source`` says how, such as ``measured``, ``predicted`` or ``binomial``. The confidence of
-    the interval is that of whoever makes it.
+    ``source`` is such as ``measured``, ``predicted`` or ``binomial``. The creator of the estimate
+    chooses the confidence level.
 
     Raises:
         ValueError: the mean is outside the interval, or a bound is NaN.
@@ -30,7 +30,7 @@ class Estimate:
     source: str
 
     def __post_init__(self) -> None:
-        """Refuse an interval that does not contain the mean."""
+        """Check that the interval contains the mean."""
         if not self.low <= self.mean <= self.high:
             raise ValueError(
                 f"low <= mean <= high must hold, got {self.low!r}, {self.mean!r}, {self.high!r}"
@@ -38,16 +38,16 @@ class Estimate:
 
     @property
     def range(self) -> tuple[float, float, float]:
-        """Lower bound, mean and upper bound, as axes take them."""
+        """Lower bound, mean and upper bound."""
         return self.low, self.mean, self.high
 
     def __contains__(self, value: float) -> bool:
-        """Whether ``value`` lies in the interval."""
+        """Return whether ``value`` lies in the interval."""
         return self.low <= value <= self.high
 
     @classmethod
     def of_share(cls, n_successes: int, n: int) -> Estimate:
-        """The share ``n_successes / n`` with its exact 95% interval (Clopper & Pearson 1934).
+        """Return ``n_successes / n`` with its exact 95% interval (Clopper & Pearson 1934).
 
         Raises:
             ValueError: ``n`` is below 1 or below ``n_successes``.

@@ -1,4 +1,4 @@
-"""Call a function at intervals while a context lasts."""
+"""Call a function at regular intervals within a context."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def every(seconds: float, function: Callable[[], object]) -> Iterator[None]:
-    """Call ``function`` at this interval while the context lasts, in a thread of its own."""
-    is_over = threading.Event()
+    """Call ``function`` at intervals of ``seconds`` within the context, in its own thread."""
+    has_ended = threading.Event()
 
     def run() -> None:
-        while not is_over.wait(seconds):
+        while not has_ended.wait(seconds):
             function()
 
     thread = threading.Thread(target=run, name="joulenas-every", daemon=True)
@@ -21,5 +21,5 @@ def every(seconds: float, function: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        is_over.set()
+        has_ended.set()
         thread.join()

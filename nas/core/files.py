@@ -1,7 +1,8 @@
-"""Atomic files: write a temporary file, flush it to disk, rename it; or upload it.
+"""Read and write files atomically, on disks and in object stores.
 
-A ``Place`` is the path of a file or folder, on a disk or in an object store (``nas.core.remote``).
-Within ``nas.core.retry.patience``, reads and writes are retried while storage is full or away.
+A write fills a temporary file, then flushes and renames it, or uploads it. A ``Place`` is the path
+of a file or folder, on a disk or in an object store (``nas.core.remote``). Within
+``nas.core.retry.patience``, reads and writes are retried while storage is full or unavailable.
 """
 
 from __future__ import annotations
@@ -25,16 +26,15 @@ from nas.core.scratch import scratch
 
 Place = Path | RemotePath
 
-# No file of ours is as long; untrusted input must not fill memory.
+# Larger than any file of this project; untrusted input must not fill memory.
 MAX_JSON_BYTES = 64 * 1024 * 1024
 
 
 def write_atomic(path: Place, write: Callable[[Path], object]) -> None:
-    """Have ``write`` fill a temporary file beside ``path``, then rename it into place.
+    """Let ``write`` fill a temporary file beside ``path``, then rename it to ``path``.
 
-    For an object store the file is a local one, then uploaded. ``write`` may be called again, with
-    another file, if the disk is full or away, or the store is. The file gets the rights that the
-    process's umask, or the directory, gives new files.
+    For an object store the temporary file is local and then uploaded. A retry calls ``write``
+    again, with another file. The file has the permissions of any new file in its directory.
 
     Raises:
         OSError: the file cannot be written; ``path`` is unchanged.
@@ -43,7 +43,7 @@ def write_atomic(path: Place, write: Callable[[Path], object]) -> None:
 
 
 def is_place(text: str) -> bool:
-    """Return whether ``text`` names a folder or an object store, not a database or a mere name.
+    """Return whether ``text`` is the path of a folder or object store, not a database or a name.
 
     A folder is a ``file://`` URL, or a path that begins with ``/``, ``./``, ``../`` or ``~/``.
     """
@@ -57,7 +57,7 @@ def place_at(text: str) -> Place:
     """Return the folder or object store that ``text`` names.
 
     Raises:
-        ValueError: it is neither an absolute path nor such a URL, or contains a credential.
+        ValueError: ``text`` is neither an absolute path nor such a URL, or contains a credential.
     """
     if text.partition("://")[0] in QUERIES:
         return RemotePath.parse(text)
@@ -74,11 +74,11 @@ def place_at(text: str) -> Place:
 
 
 def check_writable(place: Place) -> None:
-    """Write a file there and remove it, before a search spends anything.
+    """Write and remove a test file in ``place``, before a search costs anything.
 
     Raises:
-        OSError: the disk or store cannot be written now.
-        RemoteError: the store refuses.
+        OSError: the disk or store is not writable now.
+        RemoteError: the store refuses the request.
     """
     probe = place / f".writable-{uuid.uuid4().hex[:12]}"
     place.mkdir(parents=True, exist_ok=True)
@@ -88,10 +88,10 @@ def check_writable(place: Place) -> None:
 
 @contextmanager
 def as_local(path: Place) -> Iterator[Path]:
-    """Yield ``path``, or where it is remote a copy on this machine for the context.
+    """Yield ``path``, or a temporary local copy if it is remote.
 
     Raises:
-        FileNotFoundError: it is remote and absent.
+        FileNotFoundError: ``path`` is remote and missing.
     """
     if isinstance(path, Path):
         yield path
@@ -103,10 +103,10 @@ def as_local(path: Place) -> Iterator[Path]:
 
 
 def copy_file(source: Place, target: Place) -> None:
-    """Copy ``source`` to ``target``, whole or not at all.
+    """Copy ``source`` to ``target`` atomically.
 
     Raises:
-        FileNotFoundError: there is no ``source``.
+        FileNotFoundError: ``source`` is missing.
     """
     with as_local(source) as local:
         write_atomic(target, lambda temporary: shutil.copyfile(local, temporary))
@@ -116,35 +116,35 @@ def size_of(path: Place) -> int:
     """Return the file's size in bytes.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file is missing.
     """
     return path.stat().st_size if isinstance(path, Path) else path.size()
 
 
 def append_whole(file: IO[bytes], data: bytes, end: int) -> None:
-    """Write ``data`` to an unbuffered file at its ``end``, all of it or nothing, and flush it.
+    """Append ``data`` to an unbuffered file at its ``end``, all of it or nothing, and flush it.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the write failed; the file has its old length.
     """
     try:
         if (file.write(data) or 0) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
         os.fsync(file.fileno())
     except BaseException:
-        # Half a line would make the whole file unreadable.
+        # A partial line would make the whole file unreadable.
         with suppress(OSError):
             file.truncate(end)
         raise
 
 
 def write_json(path: Place, data: Any) -> None:
-    """Write ``data`` as JSON, whole or not at all. NaN is refused: it is not JSON."""
+    """Write ``data`` as JSON atomically. NaN raises ``ValueError``: it is not JSON."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: Place, text: str) -> None:
-    """Write ``text`` in UTF-8, whole or not at all."""
+    """Write ``text`` in UTF-8 atomically."""
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
@@ -168,7 +168,7 @@ def read_json(path: Place) -> Any:
 
 
 def write_array(path: Place, array: Any) -> None:
-    """Write a NumPy array as ``.npy``, whole or not at all."""
+    """Write a NumPy array as ``.npy`` atomically."""
     import numpy as np
 
     def write(temporary: Path) -> None:
@@ -179,28 +179,30 @@ def write_array(path: Place, array: Any) -> None:
 
 
 def read_array(path: Path) -> Any:
-    """Return the array of numbers in a ``.npy`` file of ours.
+    """Read the array of numbers in a ``.npy`` file.
 
     Raises:
-        ValueError: it has none, or less than its header claims; the message names the file.
+        ValueError: the file is missing, invalid or shorter than its header claims; the message
+            names the file.
     """
     import numpy as np
 
     try:
-        # Mapped first: its header is compared with the file's length before memory is allocated.
+        # Memory-mapped first: this compares the header with the file's length before allocation.
         return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError:
         raise ValueError(f"{path} must exist, and does not") from None
     except Exception as error:
-        # Invalid headers raise errors of a dozen types.
+        # Invalid headers raise errors of many types.
         raise ValueError(f"{path} must be a whole array of numbers: {first_line(error)}") from None
 
 
 def parse_json(text: str | bytes, what: str) -> Any:
-    """Return the value of ``text``; NaN and infinities, which are not JSON, are refused.
+    """Parse ``text``; NaN and infinities, which are not JSON, are refused.
 
     Raises:
-        ValueError: it is not JSON in UTF-8, or nested too deeply; the message names ``what``.
+        ValueError: ``text`` is not JSON in UTF-8, or nested too deeply; the message names
+            ``what``.
     """
     try:
         if isinstance(text, bytes):
@@ -214,9 +216,9 @@ def parse_json(text: str | bytes, what: str) -> Any:
 
 @contextmanager
 def as_written(what: str) -> Iterator[None]:
-    """Turn Python's errors about values of wrong types into a ``ValueError`` that names ``what``.
+    """Convert errors about values of wrong types to a ``ValueError`` that names ``what``.
 
-    For files that this project wrote, which may have been changed since.
+    For files that this project wrote and that may have been changed since.
     """
     try:
         yield
@@ -225,7 +227,7 @@ def as_written(what: str) -> Iterator[None]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _write_once(path: Place, write: Callable[[Path], object]) -> None:
@@ -235,24 +237,24 @@ def _write_once(path: Place, write: Callable[[Path], object]) -> None:
             write(temporary)
             path.write_from(temporary)
         return
-    with _whole_file(path) as beside:
-        write(beside)
+    with _whole_file(path) as temporary:
+        write(temporary)
 
 
 @contextmanager
 def _whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary file beside ``path``, then flush it and rename it into place."""
+    """Yield a temporary file beside ``path``, then flush it and rename it to ``path``."""
     # The name is unique among all machines that share the folder.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        rights = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
         os.close(descriptor)
         yield temporary
         with temporary.open("rb") as handle:
-            # A library that replaced the file may have made it its owner's alone.
-            if stat.S_IMODE(os.fstat(handle.fileno()).st_mode) != rights:
-                temporary.chmod(rights)
+            # A library that replaced the file may have restricted its permissions.
+            if stat.S_IMODE(os.fstat(handle.fileno()).st_mode) != mode:
+                temporary.chmod(mode)
             os.fsync(handle.fileno())
         temporary.replace(path)
     finally:

@@ -1,8 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a command alike: what is done is kept and shown, then it ends.
+"""Graceful shutdown on Ctrl-C, SIGTERM and SIGHUP: save and show results, then exit.
 
-SLURM, Kubernetes, systemd and ``timeout`` send SIGTERM, a terminal or connection that closes
-SIGHUP, which ``nohup`` has ignored. A second signal of any kind ends the process at once. Ray
-installs handlers of its own, so that ours are installed again behind them.
+SLURM, Kubernetes, systemd and ``timeout`` send SIGTERM. A closed terminal or connection sends
+SIGHUP, which processes under ``nohup`` ignore. A second signal of any kind ends the process at
+once. Libraries such as Ray replace the handlers; ``install`` restores them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SHOW_CURSOR = "\x1b[?25h"
 
 
 class _State:
-    """Of this process: which signals are ours, which came first, and whether it is held back."""
+    """Process-wide state: handled signals, the first one received, and whether it is deferred."""
 
     handled: frozenset[int] = frozenset()
     first: int | None = None
@@ -29,19 +29,19 @@ class _State:
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Raise ``KeyboardInterrupt`` for the first signal in this context, wherever it is entered.
+    """Raise ``KeyboardInterrupt`` for the first signal in this context.
 
-    A handler that the process has already, or a signal that it ignores, stays as it is.
+    Signals that the process ignores or handles already are left unchanged.
     """
     if threading.current_thread() is not threading.main_thread() or _State.handled:
         yield
         return
-    usual: dict[int, Any] = {
+    defaults: dict[int, Any] = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
         signal.SIGHUP: signal.SIG_DFL,
     }
-    before = {number: of for number, of in usual.items() if signal.getsignal(number) == of}
+    before = {n: handler for n, handler in defaults.items() if signal.getsignal(n) == handler}
     _State.handled, _State.first = frozenset(before), None
     install()
     try:
@@ -53,28 +53,28 @@ def handled() -> Iterator[None]:
 
 
 def ended_by() -> int | None:
-    """The signal that ended the last context of ``handled`` early, or ends this one."""
+    """Return the first signal of the current or last ``handled`` context, ``None`` without one."""
     return _State.first
 
 
 def is_ending() -> bool:
-    """Whether a signal has come in the context of ``handled`` that is in force."""
+    """Return whether the current ``handled`` context has received a signal."""
     return bool(_State.handled) and _State.first is not None
 
 
 def exit_code() -> int:
-    """The exit code of a command that a signal ended: 143 by SIGTERM, 129 by SIGHUP, else 130."""
+    """Return a command's exit code after a signal: 143 for SIGTERM, 129 for SIGHUP, else 130."""
     return 128 + (ended_by() or signal.SIGINT)
 
 
 def name_of_end() -> str:
-    """What ended the command, for people."""
+    """Return a readable name of the signal that ended the command."""
     number = ended_by() or signal.SIGINT
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 def install() -> None:
-    """Install our handlers again, where a library has replaced those of ``handled``."""
+    """Install the handlers again, after a library has replaced them."""
     if threading.current_thread() is threading.main_thread():
         for number in _State.handled:
             signal.signal(number, _on_signal)
@@ -82,11 +82,10 @@ def install() -> None:
 
 @contextmanager
 def kept_from_children() -> Iterator[None]:
-    """Keep SIGTERM and SIGHUP from processes started in this context, for as long as they run.
+    """Block SIGTERM and SIGHUP in processes started in this context, for their lifetime.
 
-    SLURM, systemd and terminals send them to all processes of a job at once. Those that this
-    one starts are to end when it is done, and it takes the signal that came meanwhile when the
-    context ends.
+    SLURM, systemd and terminals send signals to all processes of a job, but this process ends its
+    children itself. It receives its own pending signals when the context ends.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
     try:
@@ -97,7 +96,7 @@ def kept_from_children() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Hold ``KeyboardInterrupt`` back until ``allowed``: what is being written is written whole.
+    """Defer ``KeyboardInterrupt`` until ``allowed``, so that writes are completed.
 
     A second signal still ends the process at once.
     """
@@ -110,7 +109,7 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def allowed() -> Iterator[None]:
-    """Raise ``KeyboardInterrupt`` in this context, also for a signal that was held back."""
+    """Raise ``KeyboardInterrupt`` in this context, also for a deferred signal."""
     before, _State.is_deferred = _State.is_deferred, False
     try:
         if before and is_ending():
@@ -129,8 +128,8 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _end_now(number: int) -> NoReturn:
-    text = "nas: ended at once by a second signal; what was done is kept\n"
+    text = "nas: ended at once by a second signal; finished work is saved\n"
     with suppress(OSError, ValueError):
-        # A progress bar may have hidden it.
+        # A progress bar may have hidden the cursor.
         os.write(2, (_SHOW_CURSOR + "\n" if sys.stderr.isatty() else "").encode() + text.encode())
     os._exit(128 + number)

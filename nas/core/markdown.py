@@ -1,4 +1,4 @@
-"""Escape text for Markdown, so that none of it becomes a heading, link, HTML or formula."""
+"""Escape text for Markdown, so that it cannot become a heading, link, HTML or formula."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 def plain(text: object) -> str:
     """Escape ``text`` for a line or a table's cell."""
-    line = re.sub(r"[&<>]", lambda found: _HTML[found[0]], printable(str(text)))
+    line = re.sub(r"[&<>]", lambda match: _HTML[match[0]], printable(str(text)))
     return _SPECIAL.sub(r"\\\g<0>", line)
 
 
 def code(text: object) -> str:
-    """Return ``text`` as inline code, which a run of backticks in it cannot end."""
+    """Return ``text`` as inline code, with a fence longer than any run of backticks in it."""
     line = printable(str(text)).replace("|", "\\|")
     longest = max(map(len, re.findall("`+", line)), default=0)
     fence = "`" * (longest + 1)
@@ -27,5 +27,5 @@ def code(text: object) -> str:
 
 
 def comment(text: object) -> str:
-    """Escape ``text`` for a comment of one line within a block of code."""
+    """Escape ``text`` for a one-line comment within a code block."""
     return printable(str(text)).replace("```", "'''")

@@ -1,16 +1,16 @@
-"""Check names and other short texts where they are read, and escape them where they are printed.
+"""Validate names and other short texts on input, and escape them on output.
 
-Tasks, labels, devices and runs may have untrusted names. One with several lines, control
-characters or a change of writing direction could pass for this project's own output.
+Tasks, labels, devices and runs may have untrusted names. Line breaks, control characters or a
+change of writing direction could imitate this project's own output.
 """
 
 from __future__ import annotations
 
 import unicodedata
 
-# Characters of a name at most, and of texts such as a label or a device's description.
+# Greatest length of a name, and of a text such as a label or a device's description.
 MOST_NAME, MOST_TEXT = 100, 300
-# Not printable, but necessary between letters of some scripts.
+# Not printable, but required between letters of some scripts.
 _JOINERS = frozenset("\u200c\u200d")
 
 
@@ -18,7 +18,7 @@ def check_name(what: str, name: object, *, most: int = MOST_NAME) -> str:
     """Return ``name`` if it is one line of at most ``most`` printable characters.
 
     Raises:
-        ValueError: it is not; the message begins with ``what``.
+        ValueError: ``name`` is invalid; the message begins with ``what``.
     """
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"{what} must be a non-empty string, got {name!r}")

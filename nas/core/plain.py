@@ -1,4 +1,4 @@
-"""Frozen records as plain data for JSON, and back, by the types of their fields."""
+"""Convert frozen records to plain data for JSON and back, by the types of their fields."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
-# Reads a value; the first argument is its name in error messages.
+# Function that converts and checks a value; the first argument is its name in error messages.
 _Reader = Callable[[str, Any], Any]
 _PLAIN = (int, float, str, bool, NoneType)
 
 
 def to_plain(record: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass as data that JSON can hold."""
+    """Return the fields of a dataclass as plain data for JSON."""
     return {field.name: plain(getattr(record, field.name)) for field in fields(record)}
 
 
 def from_plain(cls: type[T], data: Any, what: str) -> T:
-    """Read ``to_plain``'s form of the dataclass ``cls``. Fields with a default may be absent.
+    """Create a ``cls`` from the result of ``to_plain``. Fields with a default may be absent.
 
     Raises:
-        ValueError: a key is unknown or missing, or a value not allowed; names ``what``.
+        ValueError: a key is unknown or missing, or a value is not allowed; the message names
+            ``what``.
     """
     reader: Any = _record_reader
     record: T = reader(cls)(what, data)
@@ -32,7 +33,7 @@ def from_plain(cls: type[T], data: Any, what: str) -> T:
 
 
 def plain(value: Any) -> Any:
-    """Return a field's value as data that JSON can hold."""
+    """Return a field's value as plain data for JSON."""
     if hasattr(value, "to_dict"):
         return value.to_dict()
     if is_dataclass(value):
@@ -41,7 +42,7 @@ def plain(value: Any) -> Any:
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
-    # A scalar of numpy; json does not write all of them.
+    # A NumPy scalar: ``json`` supports only some of them.
     return value.item() if hasattr(value, "item") else value
 
 
@@ -74,18 +75,18 @@ def _record_reader(cls: Any) -> _Reader:
 def _reader(hint: Any) -> _Reader:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        others = [each for each in arguments if each is not NoneType]
-        if all(each in _PLAIN for each in others):
+        types = [each for each in arguments if each is not NoneType]
+        if all(each in _PLAIN for each in types):
             return _plain_reader(frozenset(arguments))
-        one = _reader(others[0])
-        return lambda name, value: None if value is None else one(name, value)
+        read = _reader(types[0])
+        return lambda name, value: None if value is None else read(name, value)
     if origin is tuple:
-        one = _reader(arguments[0])
-        return lambda name, value: tuple(one(name, each) for each in _checked(name, value, list))
+        read = _reader(arguments[0])
+        return lambda name, value: tuple(read(name, each) for each in _checked(name, value, list))
     if origin in (Mapping, dict):
-        one = _reader(arguments[1])
+        read = _reader(arguments[1])
         return lambda name, value: {
-            _text(name, key): one(name, each) for key, each in _checked(name, value, dict).items()
+            _text(name, key): read(name, each) for key, each in _checked(name, value, dict).items()
         }
     if origin is Literal:
         return lambda name, value: _one_of(name, value, arguments)
@@ -99,7 +100,7 @@ def _reader(hint: Any) -> _Reader:
 
 def _plain_reader(types: frozenset[type]) -> _Reader:
     def read(name: str, value: Any) -> Any:
-        # A whole number is a float, too; infinities and NaN are not allowed.
+        # An int is accepted as a float; infinities and NaN are not allowed.
         kind = float if type(value) is int and int not in types else type(value)
         if kind not in types or (kind is float and not math.isfinite(value)):
             allowed = " or ".join(sorted("none" if t is NoneType else t.__name__ for t in types))

@@ -1,7 +1,7 @@
-"""Read untrusted YAML: plain values of a bounded size, and nothing else.
+"""Read untrusted YAML: only plain values of bounded size.
 
-Tags that construct objects, duplicate keys and aliases are refused: a few nested aliases expand to
-more values than fit in memory.
+Tags that construct objects, duplicate keys and aliases are refused. A few nested aliases could
+expand to more values than fit in memory.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def read_yaml(path: Path, *, max_bytes: int) -> Any:
     """Return the value in the file at ``path``.
 
     Raises:
-        ValueError: it is not a readable file, too long, not UTF-8 or not such YAML; the message is
-            one line to follow the file's name.
+        ValueError: the file is unreadable, too long, not UTF-8 or not such YAML; the message is
+            one line, without the file's name.
     """
     try:
         if path.exists() and not path.is_file():
@@ -68,7 +68,7 @@ class _PlainLoader(yaml.SafeLoader):
             key = str(key_node.value)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} stands twice", key_node.start_mark
+                    None, None, f"key {key!r} occurs twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)

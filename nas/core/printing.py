@@ -1,7 +1,7 @@
-"""Print substitutes for characters that the output's encoding lacks.
+"""Print ASCII substitutes for characters that the output's encoding lacks.
 
 A Windows code page, a pipe under ``LANG=C``, or ``PYTHONIOENCODING=ascii`` has no micro or
-plus-minus sign. Commands print what people type in place of such a character, and do not fail.
+plus-minus sign. Commands print the usual ASCII spelling instead of failing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import unicodedata
 
 _NAME = "joulenas"
-_INSTEAD = {
+_SUBSTITUTES = {
     **{"µ": "u", "μ": "u", "±": "+-", "×": "x", "·": "*"},
     **{"²": "2", "³": "3", "≥": ">=", "≤": "<="},
     **{"–": "-", "—": "-", "−": "-", "…": "...", "→": "->", "’": "'", "“": '"', "”": '"'},
@@ -20,10 +20,10 @@ _INSTEAD = {
 
 
 def print_anything() -> None:
-    """Have stdout and stderr substitute characters that their encoding lacks, from now on."""
+    """Configure stdout and stderr to substitute characters that their encoding lacks."""
     codecs.register_error(_NAME, _replaced)
     for stream in (sys.stdout, sys.stderr):
-        # Under a test's capture, or where there is no console, a stream may be of another kind.
+        # Streams captured by tests, or without a console, may have no ``reconfigure``.
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors=_NAME)
@@ -32,7 +32,7 @@ def print_anything() -> None:
 def _replaced(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    text = "".join(map(_instead, error.object[error.start : error.end]))
+    text = "".join(map(_substitute, error.object[error.start : error.end]))
     # The encoding may lack the substitute as well.
     try:
         text.encode(error.encoding)
@@ -41,9 +41,9 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
     return text, error.end
 
 
-def _instead(character: str) -> str:
-    """Return a substitute: a letter without its accent, else the character's number."""
-    if character in _INSTEAD:
-        return _INSTEAD[character]
+def _substitute(character: str) -> str:
+    """Return an ASCII substitute: a letter without its accent, else the code point."""
+    if character in _SUBSTITUTES:
+        return _SUBSTITUTES[character]
     plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode("ascii")
     return plain or character.encode("ascii", "backslashreplace").decode("ascii")

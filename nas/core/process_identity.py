@@ -1,8 +1,8 @@
-"""The identity of a process, to tell whether the process that wrote a file still runs.
+"""Identity of a process, to determine whether the process that wrote a file still runs.
 
-Process numbers are reused, and each container counts from 1, under a host name that others may
-share. On Linux the kernel's boot, the namespace of process numbers and the process's start make
-the identity unique; elsewhere they are ``None``, and whether it runs is unknown.
+Process IDs are reused, containers number them from 1, and host names may not be unique. On Linux
+the boot ID, the PID namespace and the process's start time make the identity unique. Elsewhere
+they are ``None``, and it is unknown whether the process runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nas.core.plain import from_plain
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """One process of one machine; ``started`` is in ticks since ``boot``."""
+    """Identity of a process on a machine; ``started`` is in clock ticks since ``boot``."""
 
     pid: int
     host: str
@@ -35,21 +35,21 @@ class ProcessIdentity:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ProcessIdentity:
-        """Read the fields out of ``data``, which may have other keys.
+        """Create an identity from ``data``, ignoring other keys.
 
         Raises:
             ValueError: a value has another type.
         """
-        own = {field.name: data.get(field.name) for field in fields(cls)}
-        return from_plain(cls, own, "process")
+        values = {field.name: data.get(field.name) for field in fields(cls)}
+        return from_plain(cls, values, "process")
 
     @property
     def is_of_this_kernel(self) -> bool:
-        """Whether the process ran since this machine started, in any container."""
+        """Whether the process ran since this machine's last boot, in any container."""
         return self.boot is not None and self.boot == _boot()
 
     def is_alive(self) -> bool | None:
-        """Return whether the process runs, ``None`` where that cannot be seen from here."""
+        """Return whether the process runs, ``None`` if that is unknown."""
         if self.namespace is None or self.started is None or not self.is_of_this_kernel:
             return None
         if self.namespace != _namespace():
@@ -70,9 +70,9 @@ def _namespace() -> str | None:
 
 def _started(pid: int) -> int | None:
     text = _read(Path(f"/proc/{pid}/stat"))
-    # The command's name, in brackets, may hold spaces and brackets.
+    # The command's name, in brackets, may contain spaces and brackets.
     fields_after_name = [] if text is None else text.rpartition(")")[2].split()
-    # A zombie has ended: only its parent has not looked yet.
+    # A zombie has ended, but its parent has not waited for it yet.
     if len(fields_after_name) < 20 or fields_after_name[0] in "ZX":
         return None
     return int(fields_after_name[19])

@@ -1,10 +1,10 @@
-"""Files in an object store, by paths with the methods of ``pathlib.Path``.
+"""Files in an object store, with an interface like that of ``pathlib.Path``.
 
-Files are read, written, listed and removed whole. The only file that imports ``pyarrow.fs``. The
-store's own client finds credentials on each machine (environment, profile, the machine's role);
-no path contains any, and none are sent to workers.
+Files are read, written, listed and removed whole. Only this module imports ``pyarrow.fs``. The
+store's client looks up credentials on each machine (environment, profile, the machine's role).
+Paths never contain credentials, and none are sent to workers.
 
-An object appears when its upload has ended, so that readers see the old one, the new one or none.
+An object appears when its upload ends, so that readers see the old one, the new one or none.
 Stores have no folders: a name may contain slashes.
 """
 
@@ -46,19 +46,19 @@ _BLOCK_BYTES = 32 * 1024 * 1024
 
 
 class RemoteError(AwayError, RuntimeError):
-    """The store refuses the request, now and later; the message says why in one line."""
+    """The store refuses the request permanently; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemotePath:
-    """A name in the bucket of a store; ``query`` contains the store's address.
+    """Path of an object in a bucket; ``query`` contains the store's address.
 
     Methods except ``write_from`` retry within ``nas.core.retry.patience``.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OSError: the store is away, busy or broken, and may be tried again.
-        RemoteError: the store refuses: no such bucket, no right to it, no credentials.
+        FileNotFoundError: the file is missing.
+        OSError: the store is unavailable, busy or broken; a retry may succeed.
+        RemoteError: the store refuses: unknown bucket, missing permission or no credentials.
     """
 
     scheme: str
@@ -71,7 +71,8 @@ class RemotePath:
         """Parse ``s3://bucket/prefix`` or ``gs://...``, with a query of ``QUERIES``.
 
         Raises:
-            ValueError: it is not one, or seems to contain a credential, which is not repeated.
+            ValueError: the URL is invalid, or seems to contain a credential, which the message
+                does not repeat.
         """
         try:
             parts = urlsplit(url)
@@ -111,7 +112,7 @@ class RemotePath:
         """Return the path of ``name`` below this one.
 
         Raises:
-            ValueError: it is not the plain name of a file or folder.
+            ValueError: ``name`` is not the plain name of a file or folder.
         """
         if name in ("", ".", "..") or "/" in name or not name.isprintable():
             raise ValueError(f"a name in {self} must be a plain one, got {name!r}")
@@ -124,31 +125,31 @@ class RemotePath:
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """Last component of the path."""
         return self.key.rpartition("/")[2]
 
     @property
     def parent(self) -> RemotePath:
-        """The path without its last part."""
+        """Path without its last component."""
         return RemotePath(self.scheme, self.bucket, self.key.rpartition("/")[0], self.query)
 
     def resolve(self) -> RemotePath:
-        """Return itself: it is absolute."""
+        """Return this path, which is always absolute."""
         return self
 
     def mkdir(self, *, parents: bool = True, exist_ok: bool = True) -> None:
         """Do nothing: a store has no folders."""
 
     def is_file(self) -> bool:
-        """Return whether there is such a file."""
+        """Return whether the file exists."""
         return bool(self._info().is_file)
 
     def size(self) -> int:
-        """Return its size in bytes."""
+        """Return the file's size in bytes."""
         return int(self._file_info().size)
 
     def modified_s(self) -> float:
-        """Return when it was written, in seconds since 1970 by the store's clock."""
+        """Return the time of the last write, in seconds since 1970 by the store's clock."""
         return float(self._file_info().mtime_ns) / 1e9
 
     def read_bytes(self) -> bytes:
@@ -156,7 +157,7 @@ class RemotePath:
         return self._persist(lambda store: bytes(_blocks(store, self._at)))
 
     def copy_to(self, local: Path) -> None:
-        """Copy it to the file ``local``, block by block."""
+        """Download to the file ``local``, block by block."""
 
         def copy(store: Any) -> None:
             with store.open_input_file(self._at) as source, local.open("wb") as target:
@@ -166,11 +167,11 @@ class RemotePath:
         self._persist(copy)
 
     def write_from(self, local: Path) -> None:
-        """Upload ``local`` under this name; not retried."""
+        """Upload ``local`` to this path, without retries."""
         self._try(lambda store: self._upload(store, local))
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Remove it."""
+        """Delete the file."""
         try:
             self._persist(lambda store: store.delete_file(self._at))
         except FileNotFoundError:
@@ -178,7 +179,7 @@ class RemotePath:
                 raise
 
     def glob(self, pattern: str) -> list[RemotePath]:
-        """Return the files directly below whose name matches ``pattern``."""
+        """Return the direct children whose name matches ``pattern``."""
         names = self._persist(lambda store: _names(store, self._at))
         return [self / name for name in sorted(names) if fnmatch.fnmatchcase(name, pattern)]
 
@@ -199,14 +200,14 @@ class RemotePath:
         from pyarrow import memory_map, py_buffer
 
         size = local.stat().st_size
-        # In one write: an abandoned stream would leave a part of the file as if it were whole.
+        # In one write: an abandoned stream would leave a partial object that looks complete.
         content = memory_map(str(local)).read_buffer() if size else py_buffer(b"")
         stream = store.open_output_stream(self._at)
         stream.write(content)
         stream.close()
         info = store.get_file_info(self._at)
         if not info.is_file or info.size != size:
-            raise OSError(f"{size} bytes were written and are not there")
+            raise OSError(f"upload of {size} bytes was not stored completely")
 
     def _persist(self, action: Callable[[Any], T]) -> T:
         return persist(lambda: self._try(action), place=self)
@@ -223,25 +224,25 @@ class RemotePath:
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, "no such file", str(self)) from None
         except OSError as error:
-            # Without the request's number, by which no two errors would be equal.
+            # Remove the request's number, so that equal errors have equal messages.
             text = re.sub(r" ?\(Request ID:[^)]*\)", "", (str(error).splitlines() or [""])[0])
             refused = next((word for word in _REFUSALS if word in text), None)
             if refused is not None:
-                # The same for all files, so that failures of trials for this reason are equal.
+                # No file name, so that trials that fail for this reason have equal messages.
                 raise RemoteError(
-                    f"storage {self.scheme}://{self.bucket} refuses what is asked of it "
-                    f"({refused}): look at the bucket's name, the credentials and their rights"
+                    f"storage {self.scheme}://{self.bucket} refuses the request "
+                    f"({refused}): check the bucket's name, the credentials and their permissions"
                 ) from None
             raise OSError(errno.EREMOTEIO, text, str(self)) from None
 
 
 @lru_cache(maxsize=16)
 def _store(scheme: str, bucket: str, query: str) -> Any:
-    """Return the client of a store, one in each process."""
+    """Return the client of a store, one per process."""
     from pyarrow import fs
 
     if scheme == "s3":
-        # Small files then take one request instead of three.
+        # With this option small files take one request instead of three.
         query = f"{query}&allow_delayed_open=true" if query else "allow_delayed_open=true"
     try:
         store, _ = fs.FileSystem.from_uri(f"{scheme}://{bucket}" + (f"?{query}" if query else ""))
@@ -251,15 +252,15 @@ def _store(scheme: str, bucket: str, query: str) -> Any:
 
 
 def _blocks(store: Any, at: str) -> bytearray:
-    found = bytearray()
+    content = bytearray()
     with store.open_input_file(at) as source:
         while block := source.read(_BLOCK_BYTES):
-            found += block
-    return found
+            content += block
+    return content
 
 
 def _names(store: Any, at: str) -> set[str]:
     from pyarrow import fs
 
-    found = store.get_file_info(fs.FileSelector(at, allow_not_found=True))
-    return {info.base_name for info in found} - {""}
+    infos = store.get_file_info(fs.FileSelector(at, allow_not_found=True))
+    return {info.base_name for info in infos} - {""}

@@ -1,11 +1,11 @@
-"""Retry reads and writes while storage is away, instead of losing a search to it.
+"""Retry reads and writes with back-off while storage is unavailable.
 
-A network file system that fails over, a full disk, a database that restarts: each is an error
-that is over a minute later. A search and its workers read and write by ``persist``, which retries
-within a ``patience`` context. Outside of one a command that cannot write its result fails at once.
+A failover of a network file system, a full disk or a database restart may pass within minutes. A
+search and its workers read and write through ``persist``, which retries within a ``patience``
+context. Outside of such a context an error is raised at once.
 
-An error that outlasts the time-out becomes a ``StorageAwayError``, so that ``is_of_storage`` can
-tell it from an error of the code that ran, also where it was wrapped or sent by another process.
+An error that outlasts the timeout becomes a ``StorageAwayError``. ``is_of_storage`` distinguishes
+it from errors of other code, also if it was wrapped or sent by another process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 VARIABLE = "JOULENAS_PATIENCE_S"
 DEFAULT_S = 600.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
-# Errors that only a disk causes, whatever code raises them.
+# Errors that only storage causes.
 _OF_A_DISK = frozenset(
     {
         errno.ENOSPC,
@@ -40,8 +40,8 @@ _OF_A_DISK = frozenset(
         errno.EREMOTEIO,
     }
 )
-# Errors after which a read is retried. A write is retried after any error, since the same place
-# could be written before.
+# Errors after which a read is retried. A write is retried after any error, as an earlier write to
+# the same place succeeded.
 _PASSING = _OF_A_DISK | frozenset(
     {
         errno.ETIMEDOUT,
@@ -60,16 +60,16 @@ _PASSING = _OF_A_DISK | frozenset(
 
 
 class AwayError(Exception):
-    """Storage failed or refused. The candidate is not the cause."""
+    """Storage failed or refused; the candidate did not cause the error."""
 
 
 class StorageAwayError(AwayError, OSError):
-    """Storage was full, away or refusing until the time-out."""
+    """Storage was full, unavailable or refusing until the timeout."""
 
 
-# Numpy's message for a short write, an OSError without a number.
+# NumPy's message for a short write, an OSError without an errno.
 _SHORT_WRITE = re.compile(r"^\d+ requested and \d+ written$")
-# Messages of a disk's errors, which other programs, such as compilers, repeat in their own.
+# Messages of storage errors, which other programs, such as compilers, repeat in their own.
 _IN_TEXT = tuple(os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
 # Called with the reason of a wait.
@@ -77,23 +77,23 @@ Tell = Callable[[str], None]
 
 
 class Waits:
-    """How long ``persist`` has waited in one context."""
+    """Total time that ``persist`` has waited in one context."""
 
     def __init__(self) -> None:
-        """Start with no wait."""
+        """Start at zero seconds."""
         self._lock = threading.Lock()
         self._ended_s = 0.0
         self._since: float | None = None
 
     def total_s(self) -> float:
-        """Return seconds until now; other threads than the one that waits may call it."""
+        """Return the seconds until now; any thread may call this."""
         with self._lock:
             since_s = 0.0 if self._since is None else time.monotonic() - self._since
             return self._ended_s + since_s
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Add the duration of the context, once where such contexts are nested."""
+        """Add the duration of the context; nested contexts count once."""
         if self._since is not None:
             yield
             return
@@ -118,10 +118,10 @@ _current: ContextVar[_Patience | None] = ContextVar("patience", default=None)
 
 @contextmanager
 def patience(tell: Tell | None = None, wait_s: float | None = None) -> Iterator[Waits]:
-    """Have ``persist`` retry in this context, each time for ``wait_s`` at most.
+    """Make ``persist`` retry in this context, with a timeout of ``wait_s`` for each call.
 
     The default is the environment variable ``JOULENAS_PATIENCE_S``, else ten minutes. ``tell`` is
-    called with a line when a wait begins.
+    called with one line when retries begin.
 
     Raises:
         ValueError: the variable is not a number of seconds.
@@ -141,68 +141,68 @@ def persist(
     place: object = None,
     is_storage: bool = True,
 ) -> T:
-    """Return what ``action`` returns, retried while it raises an error that may pass.
+    """Call ``action``, retry it after transient errors, and return its result.
 
-    ``action`` must be repeatable. An error may pass if ``is_passing`` says so, by default if it is
-    an ``OSError`` of a disk or network that may answer again. The time-out counts from the first
-    failure. ``place`` is what is written or read, for messages. Without ``is_storage``, ``action``
-    does more than read and write, and its last error is raised as it is.
+    ``action`` must be repeatable. ``is_passing`` decides which errors are transient; the default
+    is ``is_passing_os_error``. The timeout starts at the first failure. ``place`` is the path in
+    messages. With ``is_storage=False``, for actions that do more than read and write, the last
+    error is raised unchanged.
 
     Raises:
-        StorageAwayError: the file system's error cannot pass, or had not at the time-out; a
-            missing file is raised at once, as it is.
+        StorageAwayError: the file system's error is permanent or outlasted the timeout.
+        FileNotFoundError: a file is missing; by default this is not retried.
         Exception: any other error of ``action``.
     """
     current = _current.get()
     if current is None:
         return action()
-    passes = is_passing or is_passing_os_error
+    is_transient = is_passing or is_passing_os_error
     try:
         return action()
     except Exception as error:
         first = error
     with current.waits.counting():
         try:
-            return _again(action, first, current, passes, place)
+            return _retry(action, first, current, is_transient, place)
         except AwayError:
             raise
         except Exception as error:
-            is_away = is_os_error(error) and (passes(error) or _is_refusal(error))
+            is_away = is_os_error(error) and (is_transient(error) or _is_refusal(error))
             if is_storage and is_away:
                 raise as_away(error, place) from error
             raise
 
 
-def _again(
+def _retry(
     action: Callable[[], T],
     error: Exception,
     current: _Patience,
-    passes: Callable[[BaseException], bool],
+    is_transient: Callable[[BaseException], bool],
     place: object,
 ) -> T:
-    started, pause_s, is_told = time.monotonic(), _FIRST_PAUSE_S, False
+    started_s, pause_s, is_reported = time.monotonic(), _FIRST_PAUSE_S, False
     while True:
-        left_s = started + current.wait_s - time.monotonic()
-        # An ``AwayError`` was retried already, further down.
-        if not passes(error) or isinstance(error, AwayError) or left_s <= 0:
+        left_s = started_s + current.wait_s - time.monotonic()
+        # A nested ``persist`` has already retried an ``AwayError``.
+        if not is_transient(error) or isinstance(error, AwayError) or left_s <= 0:
             raise error
-        if current.tell is not None and not is_told:
+        if current.tell is not None and not is_reported:
             current.tell(f"{in_words(error, place)}: trying again for {left_s:.0f} s")
-            is_told = True
+            is_reported = True
         time.sleep(min(pause_s, left_s))
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         try:
             return action()
-        except Exception as again:
-            error = again
+        except Exception as latest:
+            error = latest
 
 
 def is_of_storage(error: BaseException, folder: Path | None = None) -> bool:
-    """Return whether storage caused ``error``, or an error that it was raised from.
+    """Return whether storage caused ``error`` or an error in its chain of causes.
 
-    Storage causes each ``AwayError``, each error that only a disk raises (full, over quota,
-    read-only, broken, stale), and for a file below ``folder`` also refusals such as a missing
-    right.
+    This holds for each ``AwayError`` and for errors that only disks raise (full, over quota,
+    read-only, broken, stale). For files below ``folder`` it also holds for refusals, such as a
+    missing permission.
     """
     seen: set[int] = set()
     cause: BaseException | None = error
@@ -220,7 +220,7 @@ def is_of_storage(error: BaseException, folder: Path | None = None) -> bool:
 
 @contextmanager
 def naming_storage(folder: Path | None = None) -> Iterator[None]:
-    """Raise an error that ``is_of_storage`` as ``AwayError``: causes are lost between processes.
+    """Convert errors caused by storage to ``AwayError``: processes do not pass on causes.
 
     Raises:
         AwayError: instead of an error that storage caused.
@@ -236,7 +236,7 @@ def naming_storage(folder: Path | None = None) -> Iterator[None]:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Return whether the file system refuses, rather than finds a file present or absent."""
+    """Return whether the file system refused; a file's presence or absence is no refusal."""
     return isinstance(error, OSError) and not isinstance(
         error,
         FileNotFoundError
@@ -255,20 +255,20 @@ def _is_below(error: BaseException, folder: Path) -> bool:
 
 
 def as_away(error: BaseException, place: object = None) -> StorageAwayError:
-    """Return ``error`` as one of storage; ``place`` replaces a temporary file's name."""
+    """Convert ``error`` to a storage error; ``place`` replaces a temporary file's name."""
     number = _number_of(error)
     if number is None:
         return StorageAwayError(in_words(error, place))
-    where = getattr(error, "filename", None) if place is None else str(place)
-    return StorageAwayError(number, _words(error, number), where)
+    path = getattr(error, "filename", None) if place is None else str(place)
+    return StorageAwayError(number, _words(error, number), path)
 
 
 def in_words(error: BaseException, place: object = None) -> str:
-    """Return ``error`` in one line, without its number."""
+    """Return ``error`` as one line, without its errno."""
     number = _number_of(error)
     words = first_line(error) if number is None else _words(error, number)
-    where = getattr(error, "filename", None) if place is None else place
-    return words if where is None else f"{words} ({where})"
+    path = getattr(error, "filename", None) if place is None else place
+    return words if path is None else f"{words} ({path})"
 
 
 def _words(error: BaseException, number: int) -> str:
@@ -277,22 +277,22 @@ def _words(error: BaseException, number: int) -> str:
 
 
 def is_passing_os_error(error: BaseException) -> bool:
-    """Return whether ``error`` is of a disk or network that may answer again."""
+    """Return whether ``error`` is a transient error of a disk or network."""
     return _number_of(error) in _PASSING
 
 
 def _number_of(error: BaseException) -> int | None:
-    """Return the operating system's error number."""
+    """Return the errno of ``error``, ``None`` if it has none."""
     if isinstance(error, OSError):
         is_short = error.errno is None and _SHORT_WRITE.match(str(error))
         return errno.ENOSPC if is_short else error.errno
-    # safetensors has one type of error, with the number in its text.
+    # safetensors has one type of error, with the errno in its text.
     number = re.search(r"\(os error (\d+)\)", str(error))
     return None if number is None else int(number.group(1))
 
 
 def is_os_error(error: BaseException) -> bool:
-    """Return whether ``error`` is any of the file system, such as of a mount that is gone."""
+    """Return whether ``error`` is any file system error, also a permanent one."""
     return isinstance(error, OSError) or is_passing_os_error(error)
 
 

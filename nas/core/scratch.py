@@ -1,7 +1,7 @@
 """Temporary folders with an owner, so that those of killed processes can be removed.
 
-Each has a file with its process's identity, locked while the process lives. The next search
-removes a folder whose lock is free and whose process has surely ended on this machine.
+Each contains a file with its process's identity, locked while the process runs. The next search
+removes a folder whose lock is free and whose process has certainly ended on this machine.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _TRIES, _PAUSE_S = 10, 0.1
 
 @contextmanager
 def scratch(purpose: str) -> Iterator[Path]:
-    """Yield an empty folder in the system's temporary one, and remove it after the context.
+    """Yield an empty folder in the system's temporary directory, and remove it afterwards.
 
     Raises:
-        OSError: there is no room, or no right.
+        OSError: the disk is full, or a permission is missing.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-"))
     try:
@@ -45,7 +45,7 @@ def scratch(purpose: str) -> Iterator[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove ``folder``; processes that are just ending may still write to it."""
+    """Remove ``folder``, with retries while ending processes still write to it."""
     for _ in range(_TRIES):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -54,7 +54,7 @@ def _remove(folder: Path) -> None:
 
 
 def clear_abandoned() -> None:
-    """Remove folders of this user's processes that have surely ended."""
+    """Remove folders of this user's processes that have certainly ended."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError, ValueError, TypeError):
             if _is_abandoned(folder):
@@ -68,9 +68,9 @@ def _is_abandoned(folder: Path) -> bool:
         identity = ProcessIdentity.from_dict(json.loads(owner.read(2000)))
         if identity.host != socket.gethostname() or identity.is_alive():
             return False
-        # The folder may be shared between machines, and locks of another kernel prove nothing.
+        # The folder may be shared between machines; locks of another kernel are not visible.
         if identity.is_alive() is None and not identity.is_of_this_kernel:
             return False
-        # A child of it may still use the folder.
+        # A child process may still use the folder.
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True

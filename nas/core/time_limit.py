@@ -1,4 +1,4 @@
-"""A time limit that long work in this process checks at each of its steps."""
+"""Cooperative time limit: long work calls ``check_time`` at each step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nas.core.retry import Waits
 
 
 class TimeLimitError(RuntimeError):
-    """The work took longer than it may."""
+    """The work exceeded its time limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ _current: ContextVar[_Limit | None] = ContextVar("time_limit", default=None)
 
 @contextmanager
 def time_limit(limit_s: float | None, waits: Waits) -> Iterator[None]:
-    """Have ``check_time`` raise in this context after ``limit_s``; ``waits`` do not count."""
+    """Make ``check_time`` raise in this context after ``limit_s``, not counting ``waits``."""
     limit = None if limit_s is None else _Limit(limit_s, time.monotonic(), waits)
     token = _current.set(limit)
     try:
@@ -40,16 +40,16 @@ def time_limit(limit_s: float | None, waits: Waits) -> Iterator[None]:
 
 
 def time_left_s() -> float | None:
-    """Seconds until the limit of this context, ``None`` where there is none."""
+    """Return the seconds left in this context, ``None`` without a limit."""
     limit = _current.get()
     return None if limit is None else limit.left_s()
 
 
 def check_time() -> None:
-    """Return if there is time left.
+    """Check that the time limit is not exceeded.
 
     Raises:
-        TimeLimitError: there is none.
+        TimeLimitError: no time is left.
     """
     limit = _current.get()
     if limit is not None and limit.left_s() <= 0:

@@ -1,4 +1,4 @@
-"""Check keys and numbers of records."""
+"""Validate keys and integers of records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def exact_keys(
     """Return ``data`` as a dict if its keys are the fields of the dataclass ``record``.
 
     Raises:
-        ValueError: a key is unknown, or missing and not ``optional``; names ``what``.
+        ValueError: a key is unknown, or missing and not ``optional``; the message names ``what``.
     """
     allowed = {field.name for field in fields(record)}
     if not isinstance(data, Mapping) or data.keys() | optional != allowed:

@@ -1,7 +1,7 @@
 """Format and parse joules, seconds, bytes and counts.
 
-``parse_*`` read what ``format_*`` and tables print: both micro signs, a unit with or without a
-space before it, exponents, and commas between thousands.
+``parse_*`` accept the output of ``format_*`` and of tables: both micro signs, a unit with or
+without a space before it, exponents, and commas between thousands.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Quantity = float | str
 _JOULES = (("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6), ("nJ", 1e-9))
 _SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 _WEIGHTS = (("t", 1e6), ("kg", 1e3), ("g", 1.0), ("mg", 1e-3))
-# Keys are normalised as texts are: both micro signs become U+03BC.
+# Both micro signs are normalised to U+03BC, in keys as in texts.
 JOULE_UNITS = {"": 1.0, **{unit.replace("µ", "μ"): x for unit, x in _JOULES}, "uJ": 1e-6}
 _BYTE_SCALES = {
     **{"": 1.0, "B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12},
@@ -69,21 +69,21 @@ def parse_count(value: Quantity, name: str) -> float:
         ValueError: not a whole number above zero.
     """
     try:
-        found = _parsed(value, {"": 1.0}, name, "digits")
+        count = _parsed(value, {"": 1.0}, name, "digits")
     except ValueError:
-        found = 0.5
-    if found != int(found):
+        count = 0.5
+    if count != int(count):
         raise ValueError(f"{name} must be a whole number > 0 such as 18,202, got {value!r}")
-    return found
+    return count
 
 
 def parse_number(text: str, scale: float = 1.0) -> float:
-    """Parse a finite number as tables print it, with or without commas; NaN if it is none."""
+    """Parse a finite number as tables print it, with or without commas; NaN if invalid."""
     match = re.fullmatch(rf"\s*(-?){_NUMBER}\s*", unicodedata.normalize("NFKC", text))
     if match is None:
         return math.nan
     try:
-        # In decimals: as floats, 100 times a millionth is a little less than 1e-4.
+        # Decimal: in floats, 100 * 1e-6 is slightly below 1e-4.
         number = Decimal(match.group(1) + match.group(2).replace(",", ""))
         value = float(number * Decimal(repr(scale)))
     except (InvalidOperation, OverflowError):
@@ -92,49 +92,49 @@ def parse_number(text: str, scale: float = 1.0) -> float:
 
 
 def _parsed(value: Quantity, scales: Mapping[str, float], name: str, units: str) -> float:
-    found = math.nan
+    parsed = math.nan
     if isinstance(value, str):
         # Normalise both micro signs and non-breaking spaces to one form each.
         match = _QUANTITY.fullmatch(unicodedata.normalize("NFKC", value))
         if match and match.group(2) in scales:
-            found = parse_number(match.group(1), scales[match.group(2)])
+            parsed = parse_number(match.group(1), scales[match.group(2)])
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        # An integer of hundreds of digits has no float.
+        # An integer of hundreds of digits overflows.
         with suppress(OverflowError):
-            found = value * scales[""]
-    if not (math.isfinite(found) and found > 0):
+            parsed = value * scales[""]
+    if not (math.isfinite(parsed) and parsed > 0):
         raise ValueError(f"{name} must be a number > 0 in {units}, got {value!r}")
-    return float(found)
+    return float(parsed)
 
 
 def format_joules(energy_j: float) -> str:
-    """Return three digits with the unit that fits, such as ``1.25 mJ``."""
+    """Format joules with three digits and a suitable unit, such as ``1.25 mJ``."""
     return _formatted(energy_j, _JOULES, "J")
 
 
 def meter_label(meter: str, *, is_estimate: bool) -> str:
-    """Return the meter's name, marked if its joules are an estimate."""
+    """Return the meter's name, marked if its joules are estimates."""
     return meter if not is_estimate or meter == "estimate" else f"{meter}, estimate"
 
 
 def format_interval(energy_j: Estimate) -> str:
-    """Joules with their interval, such as ``1.25 mJ [1.2 mJ, 1.3 mJ]``."""
+    """Format joules with their interval, such as ``1.25 mJ [1.2 mJ, 1.3 mJ]``."""
     low, mean, high = map(format_joules, energy_j.range)
     return f"{mean} [{low}, {high}]"
 
 
 def format_grams(grams: float) -> str:
-    """Three digits with the unit that fits, such as ``1.25 kg``."""
+    """Format a mass with three digits and a suitable unit, such as ``1.25 kg``."""
     return f"{grams:.2g} g" if grams < 1e-3 else _formatted(grams, _WEIGHTS, "mg")
 
 
 def format_bytes(size_bytes: float) -> str:
-    """Return three digits with the unit that fits, such as ``1.25 MB``."""
+    """Format bytes with three digits and a suitable unit, such as ``1.25 MB``."""
     return _formatted(size_bytes, _SIZES, "B")
 
 
 def format_milliseconds(duration_s: float) -> str:
-    """Return three digits, such as ``12.3 ms``."""
+    """Format seconds as milliseconds with three digits, such as ``12.3 ms``."""
     return f"{duration_s * 1e3:.3g} ms"
 
 

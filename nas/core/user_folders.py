@@ -1,9 +1,9 @@
 """Folders of this user: private caches, and one folder that all users share.
 
-Caches contain what later runs as code or is read as data (compiled kernels, arrays, the named
-plug-ins). A cache folder is therefore closed to others (0700), and used only if it belongs to this
-user and is not a link. Without a place for one, as in a container without a home, a process makes
-a temporary one, which its children share and which is removed when it ends.
+Caches contain code and data for later runs (compiled kernels, arrays, the named plug-ins). A cache
+folder is therefore private (mode 0700), and used only if it belongs to this user and is no link.
+If none can be created, as in a container without a home, the process creates a temporary one. Its
+children share it, and it is removed at exit.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-# The temporary cache folder, for child processes.
+# Passes the temporary cache folder to child processes.
 _VARIABLE = "JOULENAS_CACHE"
 _NAME = "joulenas"
 
 
 class ForeignFolderError(OSError):
-    """A folder belongs to another user, or others may write to it."""
+    """The path belongs to another user, or is a link or of another kind."""
 
 
 def cache_folder(*parts: str) -> Path:
-    """Return ``$XDG_CACHE_HOME/joulenas`` or a folder below it, private and made if absent."""
+    """Return ``$XDG_CACHE_HOME/joulenas`` or a folder below it, created as private if missing."""
     folder = _base()
     for part in parts:
         folder = private_folder(folder / part)
@@ -35,11 +35,11 @@ def cache_folder(*parts: str) -> Path:
 
 
 def private_folder(path: Path) -> Path:
-    """Make ``path`` a folder that only this user can read and write, and return it.
+    """Create ``path`` as a folder that only this user can read and write, and return it.
 
     Raises:
-        ForeignFolderError: it is a link, not a folder, or belongs to another user.
-        OSError: it cannot be made.
+        ForeignFolderError: ``path`` is a link, no folder, or belongs to another user.
+        OSError: the folder cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -56,36 +56,36 @@ def private_folder(path: Path) -> Path:
 
 
 def use_private_compiler_caches() -> None:
-    """Have torch's compilers keep their code in our cache, not in ``/tmp`` by the user's name.
+    """Move the caches of torch's compilers from ``/tmp`` to this user's cache folder.
 
-    Each version of torch has a folder of its own: the key of compiled C++ code is its text and
-    the compiler's options, which do not name the version of the library that it is linked to.
+    Each version of torch has its own folder: the cache key of compiled C++ code is its text and
+    the compiler's options, which do not include the version of the linked library.
     """
     for variable, name in (
         ("TORCHINDUCTOR_CACHE_DIR", "inductor"),
         ("TRITON_CACHE_DIR", "triton"),
     ):
         value = os.environ.get(variable, "")
-        # Torch sets its default itself as soon as parts of it are imported.
+        # Torch sets the variable to its default when some of its modules are imported.
         if not value or value.startswith(f"{tempfile.gettempdir()}/torchinductor_"):
             os.environ[variable] = str(cache_folder(name, metadata.version("torch")))
 
 
 def use_private_plot_cache() -> None:
-    """Have Matplotlib cache its list of fonts in our folder where there is no home."""
+    """Move Matplotlib's font cache to this user's cache folder if the home is not writable."""
     home = _home_cache()
     if home is None or not os.access(home.parent, os.W_OK):
         os.environ.setdefault("MPLCONFIGDIR", str(cache_folder("matplotlib")))
 
 
 def shared_folder(path: Path) -> Path:
-    """Make ``path`` a folder in which every user may make files, and return it.
+    """Create ``path`` as a folder in which every user may create files, and return it.
 
-    It is like ``/tmp``: open to all, with the sticky bit. Nothing may be read from it.
+    Like ``/tmp`` it is writable by all and has the sticky bit. Its files are untrusted.
 
     Raises:
-        ForeignFolderError: it is a link or not a folder.
-        OSError: it cannot be made.
+        ForeignFolderError: ``path`` is a link or no folder.
+        OSError: the folder cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -94,24 +94,24 @@ def shared_folder(path: Path) -> Path:
         if not stat.S_ISDIR(path.lstat().st_mode):
             raise ForeignFolderError(0, "must be a folder and no link", str(path)) from None
     else:
-        # Whatever the umask is.
+        # Set explicitly: the umask limits the mode of ``mkdir``.
         path.chmod(0o1777)
     return path
 
 
 def _base() -> Path:
-    given = os.environ.get(_VARIABLE)
-    places = [] if given is None else [Path(given)]
+    inherited = os.environ.get(_VARIABLE)
+    candidates = [] if inherited is None else [Path(inherited)]
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     # The specification ignores relative paths.
     home = Path(xdg) if Path(xdg).is_absolute() else _home_cache()
     if home is not None:
-        places.append(home / _NAME)
-    for place in places:
+        candidates.append(home / _NAME)
+    for path in candidates:
         try:
-            folder = private_folder(place)
+            folder = private_folder(path)
         except ForeignFolderError as error:
-            _say_once(f"note: cache {error.filename} {error.strerror}: a temporary one is used")
+            _warn_once(f"note: cache {error.filename} {error.strerror}: a temporary one is used")
         except OSError:
             continue
         else:
@@ -137,15 +137,15 @@ def _temporary() -> Path:
 
 
 def _remove(folder: Path, owner: int) -> None:
-    # A forked child ends before the process that its folder belongs to.
+    # A forked child must not remove its parent's folder.
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-_said: set[str] = set()
+_printed: set[str] = set()
 
 
-def _say_once(line: str) -> None:
-    if line not in _said:
-        _said.add(line)
+def _warn_once(line: str) -> None:
+    if line not in _printed:
+        _printed.add(line)
         print(line, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Versions of the libraries that figures depend on, and how they differ from earlier ones."""
+"""Versions of the libraries that results depend on, and changes between runs."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Versions = Mapping[str, str]
 
 @lru_cache(maxsize=1)
 def _here() -> tuple[tuple[str, str], ...]:
-    found = [("python", platform.python_version())]
+    entries = [("python", platform.python_version())]
     for name in _PACKAGES:
         try:
-            found.append((name, importlib.metadata.version(name)))
+            entries.append((name, importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:
-            found.append((name, "absent"))
-    return tuple(found)
+            entries.append((name, "absent"))
+    return tuple(entries)
 
 
 def versions() -> dict[str, str]:
-    """Return versions of Python, this package and the libraries that train and measure."""
+    """Return the versions of Python, this package and the libraries that results depend on."""
     return dict(_here())
 
 
 def changes(before: Versions, now: Versions) -> str:
-    """Return the differences, as ``torch 2.11.0, now 2.12.0``; empty if there are none."""
+    """Return the differences, such as ``torch 2.11.0, now 2.12.0``; empty without any."""
     names = dict.fromkeys([*before, *now])
     return "; ".join(
         f"{name} {before.get(name, 'unknown')}, now {now.get(name, 'unknown')}"
@@ -43,33 +43,33 @@ def changes(before: Versions, now: Versions) -> str:
 def with_these(earlier: Sequence[Versions], now: Versions) -> tuple[dict[str, str], ...]:
     """Return the distinct elements of ``earlier`` and ``now``, in this order."""
     distinct: list[dict[str, str]] = []
-    for one in (*earlier, now):
-        if dict(one) not in distinct:
-            distinct.append(dict(one))
+    for entry in (*earlier, now):
+        if dict(entry) not in distinct:
+            distinct.append(dict(entry))
     return tuple(distinct)
 
 
 def described(one: Versions) -> str:
-    """Return one line for people."""
+    """Return the versions as one readable line."""
     return ", ".join(f"{name} {version}" for name, version in one.items())
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The start of a driver: its time and its versions."""
+    """Start of a driver process: its time and library versions."""
 
     started: str
     versions: dict[str, str]
 
     @classmethod
     def now(cls) -> Start:
-        """Return the start of this driver."""
+        """Return a record of this driver's start, now."""
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         return cls(started, versions())
 
 
 def of_all(starts: Sequence[Start]) -> dict[str, str]:
-    """Return versions over all ``starts``, such as ``2.11.0, then 2.12.0``."""
+    """Return the versions of all ``starts``, such as ``2.11.0, then 2.12.0``."""
     names = dict.fromkeys(name for start in starts for name in start.versions)
     return {
         name: ", then ".join(dict.fromkeys(s.versions.get(name, "unknown") for s in starts))
@@ -87,5 +87,5 @@ def note_of(starts: Sequence[Start]) -> str | None:
         return None
     return (
         f"libraries differ from those of the last start ({before.started}): {changed}; new trials "
-        f"may not compare with earlier ones, and each says what trained and measured it"
+        f"may not be comparable with earlier ones; each trial records its versions"
     )

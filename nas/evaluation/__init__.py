@@ -1,1 +1,1 @@
-"""From a candidate to its quality and joules: trained alone, or by a supernet."""
+"""Evaluation of candidates: stand-alone training or a supernet, then measurement."""

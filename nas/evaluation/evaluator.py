@@ -1,4 +1,4 @@
-"""From a candidate to its quality and joules: train, compress, evaluate, measure."""
+"""Evaluate a candidate: train, compress, score on held-out data, measure joules."""
 
 from __future__ import annotations
 
@@ -29,46 +29,45 @@ if TYPE_CHECKING:
     from predictors.measurement.exclusive import DeviceLock
     from search_spaces.models.transformer import Transformer
 
-# Between the seeds of a trial and its replicas: beyond the numbers of any search's trials.
+# Distance between the seeds of a trial and its replicas: larger than any trial number.
 _REPLICA_STRIDE = 500_009
-# What an unfinished trial keeps in its folder: the loop's state, and its progress.
+# Files of an unfinished trial: the training checkpoint and its progress.
 _LOOP, _PROGRESS = "loop.safetensors", "progress.json"
 
 
 class Measure(Protocol):
-    """Measures one architecture while nothing else of ours runs on the device."""
+    """Measurement of one architecture with exclusive use of the device."""
 
     def __call__(
         self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
     ) -> EnergyRecord:
-        """The measured record.
+        """Return the measured record.
 
         Raises:
-            MeasureError: no trustworthy figure could be had.
+            MeasureError: no reading was reliable.
         """
 
 
 class Evaluator(Protocol):
-    """Evaluates candidates."""
+    """Interface to evaluate candidates."""
 
     def evaluate(
         self, candidate: Candidate, folder: Place, measure: Measure, tell: Tell | None = None
     ) -> Outcome:
         """Evaluate ``candidate``, with its files in ``folder``, and return a complete outcome.
 
-        ``tell`` receives its progress at each rung, where the search stops trials early. Any
-        exception fails the trial; the search goes on.
+        ``tell`` is called with the trial's progress at each rung and may stop the trial early. An
+        exception fails the trial, not the search.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingEvaluator:
-    """Trains every candidate by the one recipe of the search.
+    """Evaluator that trains every candidate with the search's ``TrainingConfig``.
 
-    ``lock_folder`` holds the device's lock, ``None`` is the folder of the machine that trains.
-    ``teacher`` is the folder of the run's teacher, where
-    the search has one. ``energy_share`` says, where a trial trains, what part of the device's
-    joules is that trial's.
+    ``lock_folder`` contains the device's lock; ``None`` is the default folder of the training
+    machine. ``teacher`` is the folder of the run's teacher, if there is one. ``energy_share``
+    returns a trial's share of the device's joules; the training worker calls it.
     """
 
     config: EvaluationConfig
@@ -85,8 +84,8 @@ class TrainingEvaluator:
         tell: Tell | None = None,
         initial: Transformer | None = None,
     ) -> Outcome:
-        """See ``Evaluator``; training starts from the weights of ``initial`` if there are any."""
-        # Imported here: the driver process, which only ships this object, stays light.
+        """See ``Evaluator``; training starts from the weights of ``initial``, if set."""
+        # Imported here to keep the driver process light: it only serialises this object.
         import torch
 
         from nas.evaluation.teacher import load_teacher
@@ -106,12 +105,12 @@ class TrainingEvaluator:
         config, architecture = self.config, candidate.architecture
         use_device(config.device)
         if config.device == "cpu":
-            # One thread per trial: small models gain nothing from more, and trials run abreast.
+            # One thread per trial: small models gain nothing from more, trials run in parallel.
             torch.set_num_threads(1)
         task = get_task(config.task)
         workload = task.workload(config.batch_size)
-        # A trial's seed follows from the search's and its number, so a resumed trial repeats it.
-        # Replicas repeat all but the seed.
+        # The seed depends only on the search's seed and the trial number: a resumed trial reuses
+        # it. Replicas differ in the seed alone.
         seed = config.seed * 1_000_003 + candidate.number + _REPLICA_STRIDE * candidate.replica
         lock = DeviceLock(self.lock_folder, config.device)
         epochs = config.training.epochs
@@ -133,7 +132,7 @@ class TrainingEvaluator:
                 Setting(task, workload, seed, config.device, teacher, guard),
                 config.training,
                 initial=initial,
-                watch=Watch(rungs, watcher.look),
+                watch=Watch(rungs, watcher.record),
                 checkpoints=checkpoints,
             )
             if fitted.validation.scores is not None:
@@ -141,7 +140,7 @@ class TrainingEvaluator:
             weights = folder / "model.safetensors"
             save_weights(fitted.model, weights)
             with lock.shared():
-                # Only now, when nothing is left to choose.
+                # The test split is read only after all choices are made.
                 runner = run_eagerly(compress(fitted.model, architecture))
                 test = evaluate(
                     runner.call,
@@ -151,7 +150,7 @@ class TrainingEvaluator:
                     device=config.device,
                 )
         if config.device != "cpu":
-            # What is measured may need the memory.
+            # Free the GPU memory for the measurement process.
             del runner
             fitted.model.to("cpu")
             torch.cuda.empty_cache()
@@ -176,13 +175,13 @@ class TrainingEvaluator:
 
 
 def checked_step(lock: DeviceLock) -> AbstractContextManager[object]:
-    """The device for one step, if there is time left for it."""
+    """Check the time limit and return the shared device lock for one step."""
     check_time()
     return lock.shared()
 
 
 class _Watcher:
-    """A trial's progress, on disk before anything else receives it."""
+    """Recorder of a trial's progress: writes each rung to disk, then reports it."""
 
     def __init__(
         self, folder: Place, span: EnergySpan, spending: Spending, tell: Tell | None
@@ -193,8 +192,8 @@ class _Watcher:
         self.curve: tuple[RungPoint, ...] = () if earlier is None else earlier.curve
         self.planned_epochs = None if earlier is None else earlier.planned_epochs
 
-    def look(self, look: Look) -> None:
-        """Record a rung, again where training was interrupted there."""
+    def record(self, look: Look) -> None:
+        """Record a rung; a resumed training may repeat its last one."""
         point = RungPoint(look.epoch, look.quality.value, look.quality.standard_error)
         self.curve = (*(p for p in self.curve if p.epoch < look.epoch), point)
         self.planned_epochs = look.epochs
@@ -206,9 +205,9 @@ class _Watcher:
 
 
 def unfinished(folder: Place) -> Progress | None:
-    """How far the trial in ``folder`` was at its last rung.
+    """Return the progress of the unfinished trial in ``folder`` at its last rung.
 
-    ``None`` where it came to none, or that cannot be read: then its rungs are looked at again.
+    ``None`` if it reached no rung or the file is unreadable; its rungs are then judged again.
     """
     try:
         return from_plain(Progress, read_json(folder / _PROGRESS), _PROGRESS)
@@ -217,9 +216,10 @@ def unfinished(folder: Place) -> Progress | None:
 
 
 def kept_epoch(folder: Place) -> int:
-    """The last epoch that the unfinished trial in ``folder`` kept, as far as it is cheap to see.
+    """Return the epoch from which the unfinished trial in ``folder`` would resume.
 
-    In an object store that is the last rung: the state itself would have to be read whole.
+    In an object store this is the epoch of the last rung, a lower bound: the checkpoint's header
+    could only be read with the whole file.
     """
     progress = unfinished(folder)
     epoch = 0 if progress is None or not progress.curve else progress.curve[-1].epoch
@@ -235,6 +235,6 @@ def kept_epoch(folder: Place) -> int:
 
 
 def forget_unfinished(folder: Place) -> None:
-    """Remove what only an unfinished trial needs."""
+    """Remove the files that only an unfinished trial needs."""
     for name in (_LOOP, _PROGRESS, SPENT):
         (folder / name).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Where candidates are evaluated: a small interface that a search's loop drives.
+"""Interfaces between the search loop and the place where candidates are evaluated.
 
-An ``Executor`` evaluates candidates, a ``Backend`` is where it runs: a Ray cluster
-(``nas.cluster.backend``), or this process (``nas.searching.in_process``).
+An ``Executor`` evaluates candidates. A ``Backend`` creates it: on a Ray cluster
+(``nas.cluster.backend``) or in this process (``nas.searching.in_process``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from predictors.measurement.protocol import Protocol as MeasuringProtocol
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A candidate has ended, with an ``outcome`` that is in its folder as well."""
+    """Event: a candidate's evaluation ended; its folder contains ``outcome`` as well."""
 
     candidate: Candidate
     outcome: Outcome
@@ -31,53 +31,54 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """A candidate is stopped early, by the verdict at a rung."""
+    """Event: a candidate was stopped early at a rung."""
 
     candidate: Candidate
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Workers died that evaluated ``candidates``; ``named`` are those known to have caused it."""
+    """Event: workers of ``candidates`` died; ``named`` are the candidates that caused it."""
 
     candidates: tuple[Candidate, ...]
     named: tuple[Candidate, ...] = ()
 
 
-# From a candidate and its progress at a rung to whether it trains on.
+# Returns whether a candidate continues training after its progress at a rung.
 Judge = Callable[[Candidate, Progress], bool]
 
 
 class Executor(Protocol):
-    """Evaluates candidates, each in its own folder below one folder of trials."""
+    """Interface to evaluate candidates, each in its own folder below the trials folder."""
 
     @property
     def slots(self) -> int:
-        """Candidates that are evaluated at a time, >= 1."""
+        """Number of candidates evaluated concurrently, >= 1."""
 
     def submit(self, candidate: Candidate) -> None:
-        """Evaluate ``candidate``, which ``wait`` returns once."""
+        """Start to evaluate ``candidate``; ``wait`` returns it once."""
 
     def wait(self, judge: Judge) -> Ended | Stopped | Lost:
-        """Wait until a submitted candidate is done, or several are lost.
+        """Wait until a submitted candidate ends or workers are lost.
 
-        ``judge`` is called in the caller's thread for a candidate that reaches a rung.
+        ``judge`` is called in the caller's thread for each candidate that reaches a rung.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C or SIGTERM; what is being evaluated is unfinished.
-            AwayError: storage was away for too long; so is it.
-            Exception: where candidates are evaluated nothing works.
+            KeyboardInterrupt: Ctrl-C or SIGTERM; running trials stay unfinished.
+            AwayError: storage was unavailable until the timeout; running trials stay unfinished.
+            Exception: the backend failed.
         """
 
     def close(self) -> None:
-        """End; candidates that are being evaluated stay unfinished."""
+        """Shut down; running trials stay unfinished."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measuring:
-    """How candidates are measured: on ``device`` by ``meter``, or on each of ``measured``.
+    """Measurement settings: ``meter`` on ``device``, or each meter of ``measured``.
 
-    ``lock_folder`` holds the devices' locks, ``None`` is the folder of the machine that measures.
+    ``lock_folder`` contains the devices' locks; ``None`` is the default folder of the measuring
+    machine.
     """
 
     device: str
@@ -88,7 +89,7 @@ class Measuring:
 
 
 class Backend(AbstractContextManager["Backend"], Protocol):
-    """Where a search trains and measures, while the context lasts."""
+    """Context in which a search trains and measures."""
 
     @property
     def is_asked_for_meters(self) -> bool:
@@ -104,14 +105,16 @@ class Backend(AbstractContextManager["Backend"], Protocol):
     def find_meters(
         self, devices: Sequence[MeasuredDevice], device: str, meter: str | None
     ) -> tuple[MeterFound, ...]:
-        """Return the meter of each of ``devices``; the rest is for those that name none.
+        """Return the meter of each of ``devices``.
+
+        ``device`` and ``meter`` are the defaults for entries that leave them out.
 
         Raises:
             MeterError: no meter can measure one of them.
         """
 
     def check_paths(self, config: SearchConfig, files: Iterable[Path], folder: Path) -> None:
-        """Raise an error unless workers see the same files as this process."""
+        """Raise an error unless workers can access the same files as this process."""
 
     def run(
         self,
@@ -119,14 +122,14 @@ class Backend(AbstractContextManager["Backend"], Protocol):
         *arguments: object,
         while_waiting: Callable[[], None],
     ) -> None:
-        """Run ``function`` once, where candidates are trained, and wait for it.
+        """Run ``function`` once on a training worker and wait for it.
 
         Raises:
-            Exception: what ``function`` raised, or that its worker died.
+            Exception: ``function`` raised it, or its worker died.
         """
 
     def energy_share(self) -> Callable[[], float]:
-        """Return what gives, where a candidate trains, its part of the device's joules."""
+        """Return a function by which a worker gets its trial's share of the device's joules."""
 
     def executor(self, evaluator: Evaluator, folder: Place, measuring: Measuring) -> Executor:
-        """Return an executor whose trials have their folders in ``folder``."""
+        """Return an executor that puts trial folders into ``folder``."""

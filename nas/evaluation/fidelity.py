@@ -1,4 +1,4 @@
-"""How well inherited qualities rank architectures: Kendall's tau with its interval."""
+"""Rank correlation of inherited and stand-alone qualities: Kendall's tau with its interval."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from scipy.stats import kendalltau
 from nas.core.estimate import Estimate
 from nas.records.trial import Trial
 
-# Below this a search by inherited qualities is advised against.
+# Below this, reports advise against a search with a supernet.
 LEAST_TAU = 0.5
-# Fewer pairs than this say next to nothing.
+# Fewer pairs give no useful interval.
 LEAST_PAIRS = 5
 _RESAMPLES = 500
 
@@ -28,25 +28,25 @@ class Fidelity:
 
     @classmethod
     def of(cls, inherited: Sequence[float], own: Sequence[float]) -> Fidelity | None:
-        """``None`` with fewer than ``LEAST_PAIRS``, or where all of either are equal."""
+        """Compute tau; ``None`` below ``LEAST_PAIRS`` pairs or if either side is constant."""
         pairs = np.column_stack([inherited, own])
         tau = _tau(pairs)
         if len(pairs) < LEAST_PAIRS or tau is None:
             return None
         rng = np.random.default_rng(0)
-        drawn = (_tau(pairs[rng.integers(len(pairs), size=len(pairs))]) for _ in range(_RESAMPLES))
-        low, high = np.quantile([t for t in drawn if t is not None], [0.025, 0.975])
+        taus = (_tau(pairs[rng.integers(len(pairs), size=len(pairs))]) for _ in range(_RESAMPLES))
+        low, high = np.quantile([t for t in taus if t is not None], [0.025, 0.975])
         interval = Estimate(tau, min(tau, float(low)), max(tau, float(high)), "bootstrap")
         return cls(interval, len(pairs))
 
     @property
     def is_poor(self) -> bool:
-        """Whether the search should have trained its candidates from scratch."""
+        """Whether tau is too low: candidates should be trained from scratch instead."""
         return self.tau.mean < LEAST_TAU
 
 
 def fidelity_of(records: Sequence[Trial]) -> Fidelity | None:
-    """That of a search's finalists; ``None`` where there are too few of them."""
+    """Compute the fidelity of a search's finalists; ``None`` if there are too few."""
     pairs = [
         (record.inherited_quality, record.quality)
         for record in records

@@ -1,4 +1,4 @@
-"""Readings of the devices beside the first, by which trials are judged."""
+"""Readings of further devices: all but the first, whose joules are the objective."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from predictors.meters.base import EnergyReading
 
 @dataclass(slots=True)
 class FurtherReadings:
-    """What further devices measured of one trial, by their names, and why others did not.
+    """Readings of one trial by device name, and the reason for each device without one.
 
-    ``spent_j`` is what those measurements took, in joules.
+    ``spent_j`` is the joules that these measurements cost.
     """
 
     readings: dict[str, EnergyReading] = field(default_factory=dict)
@@ -23,12 +23,12 @@ class FurtherReadings:
     spent_j: float = 0.0
 
     def add(self, name: str, record: EnergyRecord) -> None:
-        """Take the reading of ``record``, which the device ``name`` measured."""
+        """Add the reading and cost of ``record``, measured on the device ``name``."""
         self.readings[name] = record.reading
         self.spent_j += record.spent_energy_j
 
     def add_failure(self, name: str, error: BaseException) -> None:
-        """Keep the first line of ``error``, which is no failure of the trial."""
+        """Record the first line of ``error``; the trial itself does not fail."""
         self.unmeasured[name] = first_line(error)
 
     def added_to(self, outcome: Outcome) -> Outcome:

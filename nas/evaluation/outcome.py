@@ -1,4 +1,4 @@
-"""The outcome of one candidate, whatever its evaluation raises, written to its folder."""
+"""Evaluate one candidate, turn errors into failed outcomes, and write the outcome to disk."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def outcome(
     cause_of: Callable[[Exception], BaseException] = lambda error: error,
     may_end: AbstractContextManager[object] | None = None,
 ) -> Outcome:
-    """Return what ``evaluate`` does, or a failure; ``folder`` contains the same.
+    """Return the outcome of ``evaluate``, or a failed one, after writing it to ``folder``.
 
-    ``cause_of`` returns what a failure comes from, or raises what is no candidate's fault.
-    ``may_end`` is held while the record is written.
+    ``cause_of`` returns the cause of an error; it raises errors that the candidate did not cause.
+    ``may_end`` is entered while the record is written.
 
     Raises:
-        AwayError: storage was full, away or refusing for too long; the trial is unfinished.
+        AwayError: storage failed or refused until the timeout; the trial stays unfinished.
     """
     _prepare(folder)
-    known = outcome_in(folder, candidate)
-    if known is not None:
-        # It ended before its worker died: it is not evaluated twice.
-        return known
+    earlier = outcome_in(folder, candidate)
+    if earlier is not None:
+        # The trial ended before its worker died: it is not evaluated twice.
+        return earlier
     try:
-        # Again from what it kept, where storage was away: the candidate is not to blame.
+        # Resume from the checkpoint after a storage failure: the candidate did not cause it.
         ended = persist(evaluate, is_storage=False)
     except MemoryError:
         ended = failed_in(folder, "out of memory")
@@ -46,7 +46,7 @@ def outcome(
     except Exception as error:
         cause = cause_of(error)
         if is_of_storage(cause, local(folder)):
-            # Nor is the candidate to blame for a full disk, wherever it was met.
+            # A full disk is no failure of the candidate, wherever the error was raised.
             raise as_away(cause) from error
         ended = failed_in(folder, f"{type(cause).__name__}: {cause}")
     with may_end or nullcontext():
@@ -55,7 +55,7 @@ def outcome(
 
 
 def failed_in(folder: Place, reason: str) -> Outcome:
-    """Return the outcome of a trial that failed, with what its attempts in ``folder`` spent."""
+    """Return a failed outcome with the cost of all attempts in ``folder``."""
     return Outcome.failed(reason, spent_in(folder) or Spent())
 
 
@@ -65,7 +65,7 @@ def folder_of(candidate: Candidate, trials_folder: Place) -> Place:
 
 
 def finished_in(candidate: Candidate, trials_folder: Place) -> Outcome | None:
-    """Return the outcome of ``candidate`` where it ended, ``None`` where it did not."""
+    """Return the outcome of ``candidate``, ``None`` before it ends."""
     return outcome_in(folder_of(candidate, trials_folder), candidate)
 
 
@@ -82,14 +82,14 @@ def outcome_in(folder: Place, candidate: Candidate) -> Outcome | None:
 
 
 def local(folder: Place) -> Path | None:
-    """``folder`` where it is on a disk, ``None`` in an object store."""
+    """Return ``folder`` if it is on a disk, ``None`` for an object store."""
     return folder if isinstance(folder, Path) else None
 
 
 def _prepare(folder: Place) -> None:
-    """Make a trial's folder, or rid it of what a killed worker was writing just then."""
+    """Create a trial's folder, or remove temporary files that a killed worker left in it."""
     if not isinstance(folder, Path):
         return
     persist(lambda: folder.mkdir(parents=True, exist_ok=True), is_os_error)
-    for left in folder.glob(".*.tmp"):
-        left.unlink(missing_ok=True)
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Judges sub-networks by the weights they inherit, and fine-tunes finalists from them."""
+"""Evaluate sub-networks with inherited weights, and fine-tune finalists from them."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from search_spaces.models.supernet import Supernet
 
 _WEIGHTS = "model.safetensors"
-# Of a finalist's loss; the labels have the rest. After epochs shared by all members the largest is
-# no better than what finalists become.
+# Weight of the teacher in a finalist's loss. It is below 0.5 because the largest sub-network,
+# trained jointly with all others, is no better than a fine-tuned finalist.
 _TEACHER_SHARE = 0.3
 
 
 @dataclass(frozen=True)
 class SupernetEvaluator:
-    """``trainer`` fine-tunes finalists; all others are evaluated with ``weights``.
+    """Evaluator that extracts sub-networks of ``weights``; ``trainer`` fine-tunes finalists.
 
-    Precision and sparsity are applied to a copy of the sub-network after training, as they are to
-    a stand-alone one (quantisation and 2:4 masks by magnitude), with no recovery but a finalist's.
+    Quantisation and 2:4 masks by magnitude are applied to a copy of the extracted sub-network.
+    Only finalists get a fine-tune that recovers the lost quality.
     """
 
     trainer: TrainingEvaluator
@@ -46,11 +46,10 @@ class SupernetEvaluator:
     def of(
         cls, config: EvaluationConfig, trainer: TrainingEvaluator, folder: Place
     ) -> SupernetEvaluator:
-        """With the supernet in ``folder``.
+        """Create an evaluator for the supernet in ``folder``.
 
-        ``trainer`` is the search's own: finalists train by its recipe, but for a share of its
-        epochs, and learn from its teacher, or where it has none from the supernet's largest
-        member.
+        Finalists train with the configuration of ``trainer``, for ``finish_share`` of its epochs.
+        Their teacher is that of ``trainer``, else the supernet's largest sub-network.
 
         Raises:
             ValueError: the supernet's weights are missing or corrupt.
@@ -137,7 +136,7 @@ class SupernetEvaluator:
             record = measure(architecture, supernet.workload, weights, self.trainer.inputs)
             measurement = Measurement(record.reading, versions=record.versions)
             measure_j = record.spent_energy_j
-            # The supernet has them.
+            # The supernet contains them.
             weights.unlink()
         return Outcome(
             "complete",

@@ -1,9 +1,13 @@
-"""The supernet of a run: trained once, kept in the run folder, sent to all workers once.
+"""The supernet of a run: trained once, stored in the run directory, sent to each worker once.
 
-``supernet/`` holds ``supernet.safetensors``; ``supernet.json`` the record of what it is and cost,
-written last; ``progress.json`` how far its training is and what it took so far;
-``loop.safetensors`` that training's state, while it runs; ``teacher/`` its largest member and what
-that says of the training split, which finalists learn from (see ``nas.evaluation.teacher``).
+Files in ``supernet/``:
+
+* ``supernet.safetensors``: the weights;
+* ``supernet.json``: its size and cost, written last;
+* ``progress.json``: the epoch and cost of its training so far;
+* ``loop.safetensors``: the training checkpoint, removed at the end;
+* ``teacher/``: the largest sub-network and its outputs on the training split, from which finalists
+  learn (see ``nas.evaluation.teacher``).
 """
 
 from __future__ import annotations
@@ -42,12 +46,12 @@ _PROGRESS, _LOOP, _TEACHER = "progress.json", "loop.safetensors", "teacher"
 
 
 def teacher_of(folder: Place) -> Place:
-    """Where the supernet in ``folder`` keeps its largest member as a teacher."""
+    """Return the folder of the largest sub-network, stored as a teacher."""
     return folder / _TEACHER
 
 
 def prepare_supernet(config: EvaluationConfig, folder: Place, lock_folder: Path | None) -> None:
-    """Make what ``folder`` lacks of the supernet; run where candidates are judged."""
+    """Train the supernet of ``folder`` if it is missing; runs on a training worker."""
     import torch
 
     from nas.tasks.registry import get_task
@@ -67,14 +71,14 @@ def prepare_supernet(config: EvaluationConfig, folder: Place, lock_folder: Path 
     folder.mkdir(parents=True, exist_ok=True)
     use_device(config.device)
     if config.device == "cpu":
-        # As candidates are trained, so that its joules compare with theirs.
+        # One thread, as for candidates, so that joules are comparable.
         torch.set_num_threads(1)
     lock = DeviceLock(lock_folder, config.device)
     task = get_task(config.task)
     workload = task.workload(config.batch_size)
     recipe = config.supernet.recipe
     epochs = recipe.epochs(config.training)
-    # Epochs that a kill makes train again were paid for, too.
+    # Epochs that are repeated after an interruption count towards the cost, too.
     earlier_j = spent_before(folder)
     supernet = Supernet.seeded(config.space, workload, config.seed)
     with EnergySpan(config.device) as span:
@@ -83,7 +87,7 @@ def prepare_supernet(config: EvaluationConfig, folder: Place, lock_folder: Path 
             lap_j = span.lap()
             return None if lap_j is None or earlier_j is None else earlier_j + lap_j
 
-        def keep_progress(epoch: int, _: float) -> None:
+        def write_progress(epoch: int, _: float) -> None:
             progress = {"epoch": epoch, "epochs": epochs, "energy_j": spent_j()}
             write_json(folder / _PROGRESS, progress)
 
@@ -95,12 +99,12 @@ def prepare_supernet(config: EvaluationConfig, folder: Place, lock_folder: Path 
             seed=config.seed,
             objective=objective_of(task, workload),
             options=LoopOptions(
-                config.device, lock.shared, CheckpointManager(folder / _LOOP), keep_progress
+                config.device, lock.shared, CheckpointManager(folder / _LOOP), write_progress
             ),
         )
         save_weights(supernet, folder / _WEIGHTS)
         with lock.shared():
-            _keep_teacher(supernet, config, teacher_of(folder))
+            _write_teacher(supernet, config, teacher_of(folder))
         energy_j = spent_j()
     record = SupernetRecord(
         params=sum(parameter.numel() for parameter in supernet.parameters()),
@@ -112,7 +116,7 @@ def prepare_supernet(config: EvaluationConfig, folder: Place, lock_folder: Path 
 
 
 def spent_before(folder: Place) -> float | None:
-    """Joules of all training until now, ``None`` where they are unknown."""
+    """Return the joules of all earlier training, ``None`` if unknown."""
     path = folder / _PROGRESS
     return read_json(path)["energy_j"] if path.is_file() else 0.0
 
@@ -133,8 +137,8 @@ def _quality(supernet: Supernet, architecture: Architecture, config: EvaluationC
     ).value
 
 
-def _keep_teacher(supernet: Supernet, config: EvaluationConfig, folder: Place) -> None:
-    """Write the largest member as a teacher, unless finalists learn from another one."""
+def _write_teacher(supernet: Supernet, config: EvaluationConfig, folder: Place) -> None:
+    """Write the largest sub-network as a teacher, unless the search has a teacher already."""
     from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
     from search_spaces.cost.counting import count
     from search_spaces.models.extract import extract
@@ -163,9 +167,9 @@ def _keep_teacher(supernet: Supernet, config: EvaluationConfig, folder: Place) -
 
 @dataclass(frozen=True)
 class SharedWeights:
-    """A supernet's weights as arrays, which Ray's object store hands out without copying.
+    """A supernet's weights as arrays, which Ray's object store shares without copies.
 
-    Equal where their ``digest`` is, so that each worker rebuilds the supernet once.
+    Instances with the same ``digest`` are equal, so that each worker rebuilds the supernet once.
     """
 
     digest: str
@@ -173,7 +177,7 @@ class SharedWeights:
 
     @classmethod
     def load(cls, folder: Place) -> SharedWeights:
-        """Those of the supernet in ``folder``.
+        """Load the weights of the supernet in ``folder``.
 
         Raises:
             ValueError: the file is missing or corrupt.
@@ -187,20 +191,20 @@ class SharedWeights:
                 arrays = load_file(local)
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{path} must hold a supernet's weights: {error}") from None
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for name in sorted(arrays):
-            found.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
-        return cls(found.hexdigest(), arrays)
+            digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+        return cls(digest.hexdigest(), arrays)
 
 
 @lru_cache(maxsize=1)
 def rebuilt(
     space: SearchSpace, workload: Workload, weights: SharedWeights, device: str
 ) -> Supernet:
-    """The supernet of ``weights``, once for each process.
+    """Rebuild the supernet of ``weights``, once per process.
 
     Raises:
-        RuntimeError: the weights are those of another space or workload.
+        RuntimeError: the weights belong to another space or workload.
     """
     import torch
 
@@ -208,7 +212,7 @@ def rebuilt(
 
     with torch.device("meta"):
         supernet = Supernet(space, workload)
-    # A copy of its own: what the object store shares must not be written to.
+    # Copied: arrays in the object store are read-only.
     tensors = {name: torch.tensor(array) for name, array in weights.arrays.items()}
     supernet.load_state_dict(tensors, assign=True)
     return supernet.to(device).eval()

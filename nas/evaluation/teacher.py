@@ -1,10 +1,12 @@
-"""The teacher of a run: trained or taken over once, kept in the run folder, read by all trials.
+"""The teacher of a run: trained or imported once, stored in the run directory, read by all trials.
 
-``teacher/`` holds ``architecture.json``, ``workload.json`` and ``model.safetensors`` as artifacts
-do; ``outputs.safetensors`` what it says of every training sample, where that fits into a file;
-``teacher.json`` the record of what it is and cost, written when its weights are on disk and again
-when its outputs are, so that a resumed search repeats neither; ``progress.json`` the epoch that
-its training is at.
+Files in ``teacher/``:
+
+* ``architecture.json``, ``workload.json``, ``model.safetensors``: the network, as in artifacts;
+* ``outputs.safetensors``: its outputs for every training sample, if they fit into a file;
+* ``teacher.json``: its size, quality and cost, written after the weights and again after the
+  outputs, so that a resumed search repeats neither;
+* ``progress.json``: the epoch of its training.
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ _OUTPUTS, _PROGRESS = "outputs.safetensors", "progress.json"
 
 
 class TeacherError(RuntimeError):
-    """There is no teacher to learn from; the message says why in one line."""
+    """The teacher could not be prepared; the message is one line."""
 
 
 def check_artifact(folder: Path, workload: Workload) -> Network:
-    """The network in ``folder``, which must be of the same task as the search.
+    """Load the network in ``folder``, which must be of the search's task.
 
     Raises:
-        ValueError: the folder is no artifact, or of another task; one line that names it.
+        ValueError: the folder is no artifact or belongs to another task; one line that names it.
     """
     from nas.training.weights import load_network
 
@@ -50,14 +52,14 @@ def check_artifact(folder: Path, workload: Workload) -> Network:
     if network.workload.with_batch_size(workload.batch_size) != workload:
         raise ValueError(
             f"teacher must be of the task {workload.name} with inputs {workload.input_shape} and "
-            f"{workload.n_classes} classes, got {folder}, which is of {network.workload.name} "
-            f"with {network.workload.input_shape} and {network.workload.n_classes}"
+            f"{workload.n_classes} classes, got {folder} of {network.workload.name} with inputs "
+            f"{network.workload.input_shape} and {network.workload.n_classes} classes"
         )
     return network
 
 
 def read_progress(folder: Place) -> tuple[int, int] | None:
-    """Return the epoch of a teacher's or supernet's training, and their number."""
+    """Return the current and the last epoch of a teacher's or supernet's training."""
     path = folder / _PROGRESS
     if not path.is_file():
         return None
@@ -66,7 +68,7 @@ def read_progress(folder: Place) -> tuple[int, int] | None:
 
 
 def is_ready(folder: Place) -> bool:
-    """Whether nothing is left to do before candidates can learn from the teacher."""
+    """Return whether candidates can learn from the teacher in ``folder``."""
     record = read_record(folder)
     return record is not None and record.outputs_energy_j is not None
 
@@ -74,7 +76,7 @@ def is_ready(folder: Place) -> bool:
 def prepare_teacher(
     config: EvaluationConfig, folder: Place, lock_folder: Path | None
 ) -> TeacherRecord:
-    """Make what ``folder`` lacks of the teacher; run where candidates are trained."""
+    """Create the missing files of the teacher in ``folder``; runs on a training worker."""
     import torch
 
     from predictors.measurement.accounting import EnergySpan
@@ -84,7 +86,7 @@ def prepare_teacher(
     use_device(config.device)
     folder.mkdir(parents=True, exist_ok=True)
     if config.device == "cpu":
-        # As candidates are trained, so that its joules compare with theirs.
+        # One thread, as for candidates, so that joules are comparable.
         torch.set_num_threads(1)
     lock = DeviceLock(lock_folder, config.device)
     record = read_record(folder)
@@ -101,7 +103,7 @@ def prepare_teacher(
 
 @lru_cache(maxsize=1)
 def load_teacher(folder: Place, task: str, device: str) -> TrainedTeacher:
-    """The teacher as ``prepare_teacher`` left it, once for each worker process.
+    """Load the teacher that ``prepare_teacher`` wrote, once per worker process.
 
     Raises:
         ValueError: a file is missing or corrupt.
@@ -125,7 +127,7 @@ def load_teacher(folder: Place, task: str, device: str) -> TrainedTeacher:
 
 
 def _trained(config: EvaluationConfig, folder: Place, lock: Any) -> TeacherRecord:
-    """Train the largest member, or take over the artifact, and write its network."""
+    """Train the space's largest architecture, or load the artifact, and write the network."""
     from nas.tasks.registry import get_task
     from nas.training.distill import teacher_recipe
     from nas.training.evaluate import evaluate
@@ -140,12 +142,12 @@ def _trained(config: EvaluationConfig, folder: Place, lock: Any) -> TeacherRecor
     workload = task.workload(config.batch_size)
     objective = objective_of(task, workload)
     assert config.teacher is not None
-    own = config.teacher == LARGEST
+    is_trained_here = config.teacher == LARGEST
     with EnergySpan(config.device) as span, Spending(folder, config.device) as spending:
-        if own:
+        if is_trained_here:
             architecture = largest(config.space)
             model = build(architecture, workload, generator_seed=config.seed).to(config.device)
-            # The search's recipe suits the middle of its widths, on the scale of their logarithms.
+            # The search's learning rate suits the geometric mean of its widths.
             widths = config.space.values("d_model")
             ratio = architecture.d_model / geometric_mean(widths)
             recipe = teacher_recipe(config.training, ratio)
@@ -182,12 +184,12 @@ def _trained(config: EvaluationConfig, folder: Place, lock: Any) -> TeacherRecor
         architecture=architecture,
         params=count(architecture, workload).params,
         quality=validation.value,
-        train_energy_j=spending.total(span.energy_j).train_energy_j if own else None,
+        train_energy_j=spending.total(span.energy_j).train_energy_j if is_trained_here else None,
     )
 
 
 def keep_outputs(config: EvaluationConfig, folder: Place) -> bool:
-    """Write the teacher's outputs if they fit; whether they did."""
+    """Write the teacher's outputs if they fit into a table; return whether they do."""
     from nas.tasks.registry import get_task
     from nas.training.distill import TABLE_LIMIT_BYTES, table_bytes, tabulate
     from nas.training.weights import load_network

@@ -1,4 +1,4 @@
-"""``Candidate``: what is to be evaluated. ``Outcome``: what came of it."""
+"""``Candidate``, an architecture to evaluate, and ``Outcome``, the result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture
 
 Ending = Literal["complete", "stopped", "dropped", "failed"]
-# Whether the quality is of weights trained for the architecture, or of a supernet's as they are.
+# Weights that the quality refers to: trained for this architecture, or a supernet's.
 Weights = Literal["own", "inherited"]
 # Whether the joules are measured or predicted.
 Joules = Literal["measured", "predicted"]
@@ -28,15 +28,15 @@ Joules = Literal["measured", "predicted"]
 class Candidate:
     """An architecture to evaluate.
 
-    ``prediction`` is of its joules per sample, made before it cost any training; ``None`` where
-    there was no predictor. ``is_audit`` marks a candidate that the gate would have dropped and
-    that is evaluated all the same. ``replica`` is above 0 where a trial is evaluated again from
-    another seed (``nas.records.replicas``). In a search by a supernet (``nas.records.supernet``)
-    ``weights`` and ``joules`` say how it is evaluated, ``finalist_of`` is the trial that is
-    fine-tuned to make this one, and ``inherited_quality`` the quality of that trial.
+    ``prediction`` is the predicted joules per sample from before training, ``None`` without a
+    predictor. ``is_audit`` marks a candidate that is evaluated although the gate would have
+    dropped it. ``replica`` is above 0 if a trial is evaluated again from another seed
+    (``nas.records.replicas``). In a search with a supernet (``nas.records.supernet``),
+    ``weights`` and ``joules`` define the evaluation, ``finalist_of`` is the trial from which a
+    finalist is fine-tuned, and ``inherited_quality`` the quality of that trial.
 
     Raises:
-        ValueError: ``number``, ``replica``, ``weights`` or ``joules`` is not allowed.
+        ValueError: ``number``, ``replica``, ``weights`` or ``joules`` is out of range.
     """
 
     number: int
@@ -51,7 +51,7 @@ class Candidate:
     inherited_quality: Score | None = None
 
     def __post_init__(self) -> None:
-        """Check what names folders, and the choices."""
+        """Check the numbers, which become folder names, and the choices."""
         require_int("number", self.number, 0)
         require_int("replica", self.replica, 0)
         _check_choice("weights", self.weights, get_args(Weights))
@@ -60,12 +60,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How a candidate was trained.
+    """Training history of a candidate.
 
-    ``curve`` contains fp32 qualities on the validation split while it trained for
-    ``planned_epochs``. ``start`` is where the weights came from, ``qat`` the result of
-    quantisation-aware training (``nas.training.fit``). ``versions`` are those of the libraries,
-    more than one where training was interrupted and went on under others.
+    ``curve`` contains fp32 validation qualities at rungs of a training of ``planned_epochs``.
+    ``start`` is the source of the first weights, ``qat`` the result of quantisation-aware training
+    (``nas.training.fit``). ``versions`` contains one entry of library versions, or several if
+    training resumed with others.
     """
 
     curve: tuple[RungPoint, ...] = ()
@@ -79,9 +79,9 @@ class Training:
 class Measurement:
     """Joules of a candidate on each device.
 
-    ``reading`` is of the device whose joules are the search's objective. ``readings`` are of
-    further devices by name (``nas.records.device_names``), and ``unmeasured`` gives the reason
-    for each of those that has none. ``versions`` are of the libraries that made ``reading``.
+    ``reading`` is from the device whose joules are the search's objective. ``readings`` are from
+    further devices by name (``nas.records.device_names``), and ``unmeasured`` contains the reason
+    for each device without a reading. ``versions`` are the library versions of ``reading``.
     """
 
     reading: EnergyReading | None = None
@@ -92,13 +92,13 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a candidate.
+    """Result of a candidate.
 
-    ``quality`` is of the validation split and steers the search; ``test_quality`` is recorded
-    beside it and chooses nothing. ``uncompressed_quality`` is of the trained weights in fp32 on
-    the validation split. ``reason`` says why a candidate was dropped, stopped or failed.
-    ``peak_memory_bytes`` is counted, not measured (``search_spaces.cost.memory``).
-    ``n_evaluations`` is above 1 where figures are means over replicas.
+    ``quality`` is measured on the validation split and guides the search; ``test_quality``
+    influences no choice. ``uncompressed_quality`` is that of the trained fp32 weights on the
+    validation split. ``reason`` explains why a candidate was dropped, was stopped or failed.
+    ``peak_memory_bytes`` is an estimate in closed form (``search_spaces.cost.memory``).
+    ``n_evaluations`` is above 1 if the values are means over replicas.
 
     Raises:
         ValueError: the fields do not fit the state.
@@ -117,7 +117,7 @@ class Outcome:
     spent: Spent = Spent()
 
     def __post_init__(self) -> None:
-        """Check that the state has what it needs."""
+        """Check that the fields required by the state are set."""
         _check_choice("state", self.state, get_args(Ending))
         if self.state == "complete":
             quality = self.quality
@@ -130,14 +130,14 @@ class Outcome:
         if self.state == "stopped" and not (self.training.curve and self.training.planned_epochs):
             raise ValueError("a stopped trial must have a curve and planned_epochs")
         if self.reason is not None:
-            # Several verbs print it as it is.
+            # Commands print it without escaping.
             object.__setattr__(self, "reason", printable(self.reason))
 
     @classmethod
     def failed(cls, reason: str, spent: Spent = Spent()) -> Outcome:  # noqa: B008
-        """A failure, for the first line of ``reason``.
+        """Return a failed outcome with the first line of ``reason``.
 
-        Where that line ends in a colon, the next is added: compilers name the error there.
+        If that line ends in a colon, the next is added: compilers put the error there.
         """
         lines = [line.strip() for line in reason.strip().splitlines() if line.strip()]
         n = next((n for n, line in enumerate(lines, 1) if not line.endswith(":")), len(lines))

@@ -1,4 +1,4 @@
-"""What a search is asked to do: one frozen record, stored in the run folder."""
+"""Configuration of a search: one frozen record, stored in the run directory."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ from search_spaces.space.encoding import encode
 SamplerName = Literal["ehvi", "tpe", "nsga2", "random"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 
-# The teacher that a search trains itself: the space's largest member.
+# Value of ``teacher``: the search trains the space's largest architecture itself.
 LARGEST = "largest"
 
 
 @dataclass(frozen=True, slots=True)
 class GateConfig:
-    """When a candidate is dropped before it costs training.
+    """Settings of the gate, which drops candidates before training.
 
-    A candidate is dropped when it is less likely than ``1 - confidence`` to be on the front;
-    intervals shown beside it have that confidence too. Of the candidates to drop,
-    ``audit_share`` are evaluated all the same, to estimate how often the gate errs. No
-    candidate is dropped before ``startup_trials`` are complete; those of earlier runs count where
-    their figures compare.
+    The gate drops a candidate whose probability of being Pareto-optimal is below
+    ``1 - confidence``; its prediction intervals have the same confidence. An ``audit_share`` of
+    these candidates is evaluated nevertheless, to estimate the gate's error rate. No candidate
+    is dropped before ``startup_trials`` are complete; comparable prior trials count.
     """
 
     confidence: float = 0.9
@@ -53,28 +52,34 @@ class GateConfig:
 
 @dataclass(frozen=True, slots=True)
 class SearchConfig:
-    """A search: which task and space, how many trained candidates, and how to judge them.
+    """Configuration of a search.
 
-    ``trials`` counts candidates that are trained (complete, stopped early or failed), not those
-    the gate drops. ``batch_size`` is that of the measured workload. ``meter`` is ``None`` for the
-    best one that the machine has. ``objectives`` are minimised beside joules; they, the limits
-    (``max_joules`` is per sample, ``max_latency_s`` of a batch) and ``reference`` are those of
-    ``nas.records.goals``; limits may be texts such as ``"100 uJ"``. ``baselines`` are evaluated
-    first, whatever the gate thinks of them, and count as trials; savings are named against the
-    first. ``teacher`` is what candidates learn from, as ``training.distill`` says: ``"largest"``,
-    the space's largest member, which the search trains first, or the folder of an exported
-    artifact. ``warm_start`` are folders of earlier runs of the task, whose trials inform the
-    search (see ``nas.searching.gating.warm_start``); ``predictor`` is a file of ``nas predictor
-    fit`` that the gate predicts joules by from the first trial. The run folder keeps what it needs
-    of either. ``refine`` evaluations go at the end to trials whose place at the front is unsure.
-    ``halving`` stops trials early that fall behind, ``None`` trains all to their end. ``supernet``
-    judges candidates as sub-networks of one that is trained first, ``None`` trains each from
-    scratch. ``plugins`` are files that add tasks and families of networks, as ``nas.plugin`` gives
-    them (see ``search_spaces.plugins``). ``measure_on`` are devices to measure on, of which the
-    search is after the first (see ``nas.records.device_names``); with none of them trials are
-    measured where the cluster has a meter. ``storage`` is the URL of a database for the study,
-    ``files_at`` an absolute folder or a URL such as ``s3://bucket/prefix`` where weights,
-    checkpoints and results are kept, each run's by its name; ``None`` is the run folder.
+    * ``trials``: number of trained candidates (complete, stopped early or failed). Candidates that
+      the gate drops do not count.
+    * ``batch_size``: batch size of the measured workload.
+    * ``meter``: ``None`` for the best meter of the machine.
+    * ``objectives``, ``max_*``, ``reference``: see ``nas.records.goals.Goals``.
+    * ``baselines``: architectures that are evaluated first, without the gate. They count as
+      trials; savings are relative to the first.
+    * ``teacher``: the network that candidates learn from if ``training.distill`` is set.
+      ``"largest"`` is the space's largest architecture, which the search trains first; else the
+      folder of an exported artifact.
+    * ``warm_start``: folders of earlier runs of the task, whose trials serve as prior trials (see
+      ``nas.searching.gating.warm_start``).
+    * ``predictor``: a file of ``nas predictor fit``, from which the gate predicts joules as of
+      the first trial. The run directory contains copies of the data needed from it and from
+      ``warm_start``.
+    * ``refine``: number of final evaluations of trials whose Pareto-optimality is uncertain.
+    * ``halving``: early stopping; ``None`` trains all candidates to the end.
+    * ``supernet``: weight sharing, candidates are sub-networks of one supernet; ``None`` trains
+      each candidate from scratch.
+    * ``plugins``: files that add tasks and network families, as returned by ``nas.plugin`` (see
+      ``search_spaces.plugins``).
+    * ``measure_on``: devices to measure on; the first one's joules are the objective (see
+      ``nas.records.device_names``). If empty, any node of the cluster with a meter measures.
+    * ``storage``: URL of the study's database.
+    * ``files_at``: absolute folder or URL such as ``s3://bucket/prefix`` for weights, checkpoints
+      and results, in a subfolder for each run; ``None`` is the run directory.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -125,11 +130,11 @@ class SearchConfig:
                 f"carbon_g_per_kwh must be finite and > 0, got {self.carbon_g_per_kwh!r}"
             )
         read_limits(self)
-        # Made once here, so that what is wrong with it is said now.
+        # Constructed here to raise its errors early.
         goals = self.goals
         if goals.costs and self.halving is not None:
             raise ValueError(
-                "halving compares quality and joules alone: objectives must be none with it, "
+                "halving compares quality and joules alone: objectives must be empty with it, "
                 f"got {', '.join(goals.costs)}"
             )
         if (self.teacher is None) != (self.training.distill is None):
@@ -147,7 +152,7 @@ class SearchConfig:
         if self.supernet is not None:
             _check_goes_with_supernet(self)
         if not all(isinstance(plugin, Plugin) for plugin in self.plugins):
-            raise ValueError(f"plugins must be what nas.plugin gives, got {self.plugins!r}")
+            raise ValueError(f"plugins must be results of nas.plugin, got {self.plugins!r}")
         if self.space.family != TRANSFORMER and (self.teacher or self.supernet):
             raise ValueError(
                 f"teacher and supernet must be None with family {self.space.family!r}: they share "
@@ -155,8 +160,8 @@ class SearchConfig:
             )
         if self.space.has_decoder and (self.teacher or self.supernet):
             raise ValueError(
-                "teacher and supernet must be None in a space with decoder_depth: neither has "
-                "learnt of decoders"
+                "teacher and supernet must be None in a space with decoder_depth: they do not "
+                "support encoder-decoder networks yet"
             )
         for baseline in self.baselines:
             try:
@@ -185,13 +190,13 @@ class SearchConfig:
 
     @property
     def measured_device(self) -> str:
-        """``cpu`` or ``cuda:N``, as what the search is after is called where it is measured."""
-        own = self.measure_on[0].device if self.measure_on else None
-        return own or self.device
+        """The device whose joules are the objective: its name on the node that measures it."""
+        device = self.measure_on[0].device if self.measure_on else None
+        return device or self.device
 
     @property
     def goals(self) -> Goals:
-        """What the search is after."""
+        """Objectives and limits."""
         return Goals(
             self.objectives,
             self.max_joules,
@@ -203,17 +208,17 @@ class SearchConfig:
         )
 
     def load_plugins(self) -> None:
-        """Load ``plugins``, which a user of this machine must have named.
+        """Load ``plugins``; each must have been named by a user of this machine.
 
         Raises:
-            ValueError: one was not, or is gone, or has changed.
+            ValueError: a plug-in was not named, is missing, or has changed.
         """
         for plugin in self.plugins:
             check_named(plugin)
             load_plugin(plugin)
 
     def evaluation(self, device: str | None = None) -> EvaluationConfig:
-        """Return the section that workers need, to train on ``device`` in place of this one's."""
+        """Return the section that workers need; ``device`` replaces the search's own."""
         return EvaluationConfig(
             task=self.task,
             space=self.space,
@@ -228,15 +233,15 @@ class SearchConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON; ``from_dict`` reads it back."""
+        """Return plain data for JSON, the inverse of ``from_dict``."""
         return to_plain(self)
 
     @classmethod
     def from_dict(cls, data: Any) -> SearchConfig:
-        """Read ``to_dict``'s form.
+        """Parse the result of ``to_dict``.
 
         Raises:
-            ValueError: a key is unknown or missing, or a value not allowed.
+            ValueError: a key is unknown or missing, or a value is not allowed.
         """
         names = {f.name for f in fields(cls)}
         if not isinstance(data, Mapping) or data.keys() != names:
@@ -248,9 +253,9 @@ class SearchConfig:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationConfig:
-    """The section of a ``SearchConfig`` by which workers evaluate candidates.
+    """Section of a ``SearchConfig`` that workers need to evaluate candidates.
 
-    ``device`` is where they train, ``measured_device`` the one whose joules are the objective.
+    ``device`` trains, the joules of ``measured_device`` are the objective.
     """
 
     task: str
@@ -266,7 +271,7 @@ class EvaluationConfig:
 
 
 def _check_goes_with_supernet(config: SearchConfig) -> None:
-    """Raise ``ValueError`` for what makes no sense where sub-networks are not trained."""
+    """Raise ``ValueError`` for settings that a search with a supernet does not support."""
     if config.halving is not None:
         raise ValueError("halving must be None with a supernet, whose sub-networks do not train")
     if config.training.recovery.inherit_share is not None:

@@ -1,8 +1,8 @@
-"""The devices that a search measures on, by names that its user gives them.
+"""Devices that a search measures on, by user-defined names.
 
-``--measure-on NAME`` asks for nodes with the resource ``joule_meter_NAME`` beside ``joule_meter``.
-The first device's joules are the search's objective; every complete trial is measured on each
-further one, too, and has a reading by its name.
+``--measure-on NAME`` requires nodes with the resources ``joule_meter_NAME`` and ``joule_meter``.
+The first device's joules are the search's objective. Every complete trial is also measured on
+each further device and has a reading under its name.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class MeasuredDevice:
-    """A device to measure on: a name, and what the node that has it calls it.
+    """Name of a device to measure on, and its local name on its node.
 
-    ``device`` is ``cpu`` or ``cuda:N`` on that node, ``None`` for the search's own; ``meter`` is
-    ``None`` for the search's own, or else the best that the node has.
+    ``device`` is ``cpu`` or ``cuda:N`` on that node, ``None`` for the search's own. If ``meter``
+    is ``None``, the search's meter is used, or the best of the node if the search names none.
 
     Raises:
-        ValueError: a field is not allowed; the message names it.
+        ValueError: a field is out of range; the message names the field.
     """
 
     name: str
@@ -45,13 +45,13 @@ class MeasuredDevice:
 
     @classmethod
     def parse(cls, text: str) -> MeasuredDevice:
-        """Read ``NAME``, ``NAME=DEVICE`` or ``NAME=DEVICE/METER``.
+        """Parse ``NAME``, ``NAME=DEVICE`` or ``NAME=DEVICE/METER``.
 
         Raises:
-            ValueError: it is none of them.
+            ValueError: ``text`` has none of these forms.
         """
-        name, equals, what = text.partition("=")
-        device, slash, meter = what.partition("/")
+        name, equals, rest = text.partition("=")
+        device, slash, meter = rest.partition("/")
         if (equals and not device) or (slash and not meter):
             raise ValueError(
                 f"measure_on must be NAME, NAME=DEVICE or NAME=DEVICE/METER, got {text!r}"
@@ -61,11 +61,11 @@ class MeasuredDevice:
 
 @dataclass(frozen=True, slots=True)
 class MeterFound:
-    """What measures a device, as the machine that has it knows it.
+    """Description of a device's meter, from the machine with the device.
 
-    ``name`` is the search's, ``None`` where it names none. ``device`` and ``meter`` are what
-    measuring is asked for there; ``source``, ``hardware`` and ``limits`` are what readings will
-    say, the limits of the board in words.
+    ``name`` is the search's name for the device, ``None`` if it has none. ``device`` and ``meter``
+    are local names on that machine. ``source``, ``hardware`` and ``limits`` (of the board, in
+    words) are those of later readings.
     """
 
     name: str | None
@@ -77,11 +77,11 @@ class MeterFound:
 
 
 def find_meter(name: str | None, device: str, meter: str | None) -> MeterFound:
-    """The meter of ``device`` on this machine; ``None`` is the best.
+    """Return the meter of ``device`` on this machine, the best one if ``meter`` is ``None``.
 
     Raises:
-        MeterError: it does not work here, or no meter covers the device.
-        ValueError: there is no such device or meter.
+        MeterError: the meter does not work here, or no meter supports the device.
+        ValueError: the device or meter is unknown.
     """
     chosen = choose_meter(meter, device)
     try:

@@ -1,8 +1,8 @@
-"""What a run was begun with, as hashes, so that a resumed search is the same search.
+"""Fingerprints: hashes of a run's inputs, by which a resumed search detects changes.
 
-Of the space its canonical form; of the task its YAML file and the files and folders that it names;
-of whatever else is a user's file (a space, a plug-in) its bytes. A file that is gone is not a
-change: what needs it says so itself, and what the run folder has kept needs it no more.
+They cover the space's canonical form, the task's YAML file with all files and folders that it
+names, and the bytes of other user files (a space, a plug-in). A missing file is no change: code
+that needs it raises its own error, and copies in the run directory do not need it.
 """
 
 from __future__ import annotations
@@ -19,65 +19,67 @@ from nas.tasks.base.task_file import read_task_file
 from nas.tasks.registry import is_task_file
 from search_spaces.space import SearchSpace
 
-# Of longer files this many blocks are read, evenly spread, the first and the last among them:
-# reading all of a large data set would keep a search waiting for minutes.
+# In longer files only this many evenly spread blocks are read, including the first and the last:
+# reading all of a large data set takes minutes.
 _BLOCK_BYTES, _BLOCKS = 1 << 20, 64
-# Of folders with more files, the first ones by name are listed.
+# In larger folders only the first files by name are listed.
 _MOST_FILES = 10_000
 _SPACE = "space"
 _TASK_FILE, _DATA = "task file", "data of the task"
-# Of a task file all but where its data are, and of those their contents: the same after a move.
+# Hash of a task file with its data's contents in place of their paths: a move does not change it.
 _CONTENTS = "task contents"
-# Keys of a task file that are names, which a file beside it may happen to have.
+# Keys of a task file whose values are names and never paths.
 _NAMES = ("name", "kind")
 
 
 def fingerprints(config: SearchConfig, files: Iterable[Path] = ()) -> dict[str, str]:
-    """Hashes of all that a run of ``config`` depends on, by ``what it is: its path``.
+    """Return hashes of all inputs of a run of ``config``, by ``kind: path``.
 
-    ``files`` are those of the user's that the configuration does not name by itself.
+    ``files`` are user files that ``config`` does not contain.
     """
-    found = {_SPACE: _of_space(config.space)}
-    found |= {f"file: {path.resolve()}": _of_path(path) for path in files if path.exists()}
+    digests = {_SPACE: _of_space(config.space)}
+    digests |= {f"file: {path.resolve()}": _of_path(path) for path in files if path.exists()}
     path = Path(config.task).resolve()
     if is_task_file(config.task) and path.exists():
-        found |= _of_task(path)
-    return found
+        digests |= _of_task(path)
+    return digests
 
 
-def moved_task(folder: Path, kept: Mapping[str, str], before: Path, now: Path) -> dict[str, str]:
-    """The fingerprints ``kept`` of the run in ``folder`` after its task file moved to ``now``.
+def moved_task(
+    folder: Path, recorded: Mapping[str, str], before: Path, now: Path
+) -> dict[str, str]:
+    """Return the fingerprints ``recorded`` of the run in ``folder`` with its task file at ``now``.
 
-    Paths in the file may have been changed to where its data are now, and nothing else.
+    Only the paths to data may have been changed in the task file.
 
     Raises:
-        ValueError: task or data are others than the run began with; the message names which.
+        ValueError: the task or its data have changed; the message names the file.
     """
     if not now.is_file():
         raise ValueError(f"task must be where the task file of run {folder} is now, got {now}")
-    found = _of_task(now)
-    wanted = kept.get(_CONTENTS)
-    if wanted is None:
-        raise ValueError(f"run {folder} has no fingerprint of its task file: it was gone")
-    if found[_CONTENTS] != wanted:
+    digests = _of_task(now)
+    contents = recorded.get(_CONTENTS)
+    if contents is None:
+        raise ValueError(f"run {folder} has no fingerprint of its task file, which was missing")
+    if digests[_CONTENTS] != contents:
         raise ValueError(
-            f"{_differing(kept, before, now)} of run {folder}, whose trials would not compare: "
-            f"--task must name the same task on the same data"
+            f"{_differing(recorded, before, now)} of run {folder}, and new trials would not be "
+            f"comparable: --task must name the same task on the same data"
         )
-    of_task = (f"{_TASK_FILE}: ", f"{_DATA}: ", _CONTENTS)
-    return {k: v for k, v in kept.items() if not k.startswith(of_task)} | found
+    prefixes = (f"{_TASK_FILE}: ", f"{_DATA}: ", _CONTENTS)
+    return {k: v for k, v in recorded.items() if not k.startswith(prefixes)} | digests
 
 
-def _differing(kept: Mapping[str, str], before: Path, now: Path) -> str:
-    """Which file at the new place differs from what a run began with."""
-    for label, digest in kept.items():
+def _differing(recorded: Mapping[str, str], before: Path, now: Path) -> str:
+    """Describe the file at the new path that differs from the run's original one."""
+    for label, digest in recorded.items():
         kind, _, name = label.partition(": ")
         if kind != _DATA:
             continue
-        beside = (now.parent / os.path.relpath(name, before.parent)).resolve()
-        path = beside if beside.exists() else Path(name)
+        moved = (now.parent / os.path.relpath(name, before.parent)).resolve()
+        path = moved if moved.exists() else Path(name)
         if not path.exists():
-            return f"data {beside} must exist as {name} did, and do not: they are not the data"
+            return f"data {moved} must exist, as {name} did before: they are the data"
         if _of_path(path) != digest:
             return f"data {path} differ from {name}, the data"
     return f"task file {now} differs from {before}, the task file"
@@ -99,7 +101,7 @@ def _of_task(path: Path) -> dict[str, str]:
 
 
 def _with_contents(value: Any, parent: Path, data: Mapping[Path, str]) -> Any:
-    """``value`` of a task file with the hash of contents in place of each path to data."""
+    """Return ``value`` of a task file with content hashes in place of paths to data."""
     if isinstance(value, str):
         return data.get(_existing(parent, value) or parent, value)
     if isinstance(value, Mapping):
@@ -109,28 +111,28 @@ def _with_contents(value: Any, parent: Path, data: Mapping[Path, str]) -> Any:
     return value
 
 
-def check_unchanged(folder: Path, space: SearchSpace, kept: Mapping[str, str]) -> None:
-    """Refuse to go on with the run in ``folder`` if what it was begun with has changed.
+def check_unchanged(folder: Path, space: SearchSpace, recorded: Mapping[str, str]) -> None:
+    """Check that the inputs of the run in ``folder`` have not changed since its start.
 
     Raises:
-        ValueError: something differs from ``kept``; the message names it.
+        ValueError: an input differs from its ``recorded`` hash; the message names the input.
     """
-    for label, before in kept.items():
+    for label, expected in recorded.items():
         if label == _CONTENTS:
-            # The task file and its data, where they are, are compared one by one.
+            # The task file and its data are compared one by one.
             continue
         if label == _SPACE:
-            what, now = f"the space in {folder}", _of_space(space)
+            what, digest = f"the space in {folder}", _of_space(space)
         else:
             kind, _, name = label.partition(": ")
             path = Path(name)
             if not path.exists():
                 continue
-            what, now = f"the {kind} {path}", _of_path(path)
-        if now != before:
+            what, digest = f"the {kind} {path}", _of_path(path)
+        if digest != expected:
             raise ValueError(
-                f"{what} has changed since run {folder} began, whose trials would not compare: "
-                f"put it back as it was, or begin a new run with nas search"
+                f"{what} has changed since run {folder} began, and new trials would not be "
+                f"comparable: restore it, or start a new run with nas search"
             )
 
 
@@ -160,25 +162,25 @@ def _of_path(path: Path) -> str:
 
 
 def _listing(folder: Path) -> Iterator[tuple[str, int]]:
-    """Names and sizes of the files below ``folder``, in order."""
-    seen = 0
-    for where, folders, names in os.walk(folder):
+    """Yield the names and sizes of the files below ``folder``, in order."""
+    n_files = 0
+    for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            path = Path(where, name)
+            path = Path(parent, name)
             yield str(path.relative_to(folder)), path.stat().st_size if path.is_file() else -1
-            seen += 1
-            if seen >= _MOST_FILES:
+            n_files += 1
+            if n_files >= _MOST_FILES:
                 return
 
 
 def _named_in(task_file: Path) -> list[Path]:
-    """Files and folders that a task file names, by whatever key."""
+    """Return the files and folders that a task file names, under any key."""
     options = read_task_file(task_file, default_kind="").options
     words = _texts({key: value for key, value in options.items() if key not in _NAMES})
-    found = {path for word in words if (path := _existing(task_file.parent, word)) is not None}
-    # A folder with the task file in it is where it lies, not what it describes.
-    return sorted(path for path in found if path not in task_file.parents)
+    paths = {path for word in words if (path := _existing(task_file.parent, word)) is not None}
+    # Parents of the task file are no data, e.g. with the value ".".
+    return sorted(path for path in paths if path not in task_file.parents)
 
 
 def _existing(parent: Path, word: str) -> Path | None:
@@ -186,7 +188,7 @@ def _existing(parent: Path, word: str) -> Path | None:
         path = (parent / word).resolve()
         return path if word and path.exists() else None
     except (OSError, ValueError):
-        # Too long for a path, or with a NUL in it: a text that names no file.
+        # The text is no path: it is too long or contains a NUL.
         return None
 
 

@@ -1,4 +1,4 @@
-"""A trial as a member of a front: the figures it is compared by, and all that is shown of it."""
+"""Convert trials to members of a Pareto front."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from search_spaces.workload import SAMPLE, Workload
 
 
 def figures_of(record: Trial) -> Figures:
-    """What the front compares complete trials by.
+    """Return the figures by which fronts compare complete trials.
 
     Raises:
         ValueError: the trial is not complete.
@@ -41,10 +41,10 @@ def member_of(
     unit: str = SAMPLE,
     measured_on: str | None = None,
 ) -> FrontMember:
-    """A complete trial as the front shows it; what ``device`` only simulates is named so.
+    """Convert a complete trial; formats that ``device`` only simulates are marked.
 
-    ``workload`` is needed where joules may be predicted; ``metric`` is the task's, ``unit`` what
-    its joules are named per, ``measured_on`` the search's name of the device.
+    ``workload`` is required if joules may be predicted. ``metric`` is the task's, ``unit`` the
+    unit that joules are reported per, ``measured_on`` the search's name for the device.
 
     Raises:
         ValueError: the trial is not complete.

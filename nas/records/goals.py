@@ -1,8 +1,9 @@
-"""What a search is after: objectives beside quality and joules, and limits that none may break.
+"""Objectives of a search in addition to quality and joules, and its constraints (limits).
 
-Parameters and peak memory are counted in closed form, so that what breaks their limits is never
-proposed. Joules and latency are measured: a candidate is dropped where even the optimistic end of
-its prediction breaks a limit, and a measured trial that breaks one is on no front.
+Parameters and peak memory have closed forms, so that candidates beyond their limits are never
+proposed. Joules and latency are measured: a candidate is dropped if even the optimistic end of
+its prediction interval exceeds a limit. A measured trial that exceeds one is infeasible and on no
+front.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from search_spaces.workload import Workload
 
 Cost = Literal["latency", "params", "memory"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
-_LOOKED_AT = 1000
-# What no trial may exceed, and how a text that says how much is read.
+_N_SAMPLED = 1000
+# Limits and the parsers of their texts.
 LIMITS: dict[str, Callable[[Quantity, str], float]] = {
     "max_joules": parse_joules,
     "max_latency_s": parse_seconds,
     "max_params": parse_count,
     "max_memory_bytes": parse_bytes,
 }
-# Known before anything is trained.
+# Costs in closed form, known before training.
 _COUNTED: dict[Cost, Callable[[ArchitectureBatch, Workload, str], NDArray[np.float64]]] = {
     "params": lambda batch, workload, _: count_batch(batch, workload).total("params"),
     "memory": peak_memory_bytes,
@@ -45,14 +46,14 @@ _COUNTED: dict[Cost, Callable[[ArchitectureBatch, Workload, str], NDArray[np.flo
 
 @dataclass(frozen=True, slots=True)
 class Goals:
-    """Objectives after quality (the most) and joules (the fewest), and limits.
+    """Objectives and limits of a search.
 
-    ``costs`` are minimised as well. ``max_joules`` is per sample; ``max_latency_s`` is of one
-    batch, as it is measured; ``max_memory_bytes`` is peak memory as ``search_spaces.cost.memory``
-    counts it. ``reference`` is the corner that hypervolume is counted from, a value for each
-    objective; ``None`` for the search's own (see ``nas.samplers.ehvi``). Memory is that of
-    weights as they are stored on ``device``. Limits may be texts as tables print them, such as
-    ``"100 uJ"``, ``"12.3 ms"``, ``"1.25 MB"`` or ``"18,202"``.
+    Quality is maximised, joules and ``costs`` are minimised. ``max_joules`` is per sample,
+    ``max_latency_s`` per batch, ``max_memory_bytes`` is peak memory with weights in the format of
+    ``device`` (see ``search_spaces.cost.memory``). ``reference`` is the reference point of the
+    hypervolume, a value for each objective; ``None`` for the sampler's default (see
+    ``nas.samplers.ehvi``). Limits may be texts as tables print them, such as ``"100 uJ"``,
+    ``"12.3 ms"``, ``"1.25 MB"`` or ``"18,202"``.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -97,22 +98,22 @@ class Goals:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every objective, in order."""
+        """Names of all objectives, in order."""
         return ("quality", "joules", *self.costs)
 
     @property
     def maximize(self) -> tuple[bool, ...]:
-        """For each objective whether more is better."""
+        """Whether each objective is maximised."""
         return (True, *[False] * (1 + len(self.costs)))
 
     @property
     def limits_counts(self) -> bool:
-        """Whether there is a limit on what is counted."""
+        """Whether a cost in closed form has a limit."""
         return self.max_params is not None or self.max_memory_bytes is not None
 
     @property
     def narrows(self) -> bool:
-        """Whether some trial that is good in quality and joules may be of no use all the same."""
+        """Whether there are objectives or limits other than quality and joules."""
         return bool(self.costs) or self.limits_counts or self.max_latency_s is not None
 
     @property
@@ -121,7 +122,7 @@ class Goals:
         return self.max_latency_s is not None or "latency" in self.costs
 
     def values(self, record: Trial) -> tuple[float, ...]:
-        """The objectives of a complete trial.
+        """Return the objective values of a complete trial.
 
         Raises:
             ValueError: the trial is not complete.
@@ -129,17 +130,17 @@ class Goals:
         return (*record.objectives, *(_measured(record, cost) for cost in self.costs))
 
     def excess(self, record: Trial) -> dict[str, float]:
-        """How far a complete trial is beyond each measured limit, as logarithms of ratios."""
+        """Return the log ratio of a complete trial's value to each measured limit."""
         _, energy_j = record.objectives
-        found = {}
+        excess = {}
         if self.max_joules is not None:
-            found["max_joules"] = math.log(energy_j / self.max_joules)
+            excess["max_joules"] = math.log(energy_j / self.max_joules)
         if self.max_latency_s is not None:
-            found["max_latency_s"] = math.log(_measured(record, "latency") / self.max_latency_s)
-        return found
+            excess["max_latency_s"] = math.log(_measured(record, "latency") / self.max_latency_s)
+        return excess
 
     def keeps(self, record: Trial) -> bool:
-        """Whether a complete trial breaks no limit."""
+        """Return whether a complete trial is within all limits."""
         limits = (("params", self.max_params), ("memory", self.max_memory_bytes))
         return max(self.excess(record).values(), default=0.0) <= 0 and all(
             limit is None or _measured(record, cost) <= limit  # type: ignore[arg-type]
@@ -147,37 +148,37 @@ class Goals:
         )
 
     def front(self, records: Sequence[Trial]) -> list[Trial]:
-        """Of all trials the complete ones that break no limit and that none such dominates.
+        """Return the non-dominated trials among the complete ones within all limits.
 
-        In a search by a supernet those of inherited weights only where no other is complete.
+        Trials with inherited weights are included only if no other trial is complete.
         """
-        kept = [r for r in judged(records) if self.keeps(r)]
-        mask = non_dominated_mask([self.values(r) for r in kept], self.maximize)
-        return [r for r, on_front in zip(kept, mask, strict=True) if on_front]
+        feasible = [r for r in judged(records) if self.keeps(r)]
+        mask = non_dominated_mask([self.values(r) for r in feasible], self.maximize)
+        return [r for r, on_front in zip(feasible, mask, strict=True) if on_front]
 
     def counted(
         self, batch: ArchitectureBatch, workload: Workload
     ) -> dict[Cost, NDArray[np.float64]]:
-        """Those of ``costs`` that are known beforehand, ``(N,)`` each."""
+        """Return those of ``costs`` that have a closed form, ``(N,)`` each."""
         return {c: _COUNTED[c](batch, workload, self.device) for c in self.costs if c in _COUNTED}
 
     def allows(self, batch: ArchitectureBatch, workload: Workload) -> NDArray[np.bool_]:
-        """Which members of ``batch`` break no limit on what is counted, shape ``(N,)``."""
-        found = np.ones(len(batch), dtype=bool)
+        """Return which members of ``batch`` are within the closed-form limits, ``(N,)``."""
+        is_allowed = np.ones(len(batch), dtype=bool)
         if self.max_params is not None:
-            found &= _COUNTED["params"](batch, workload, self.device) <= self.max_params
+            is_allowed &= _COUNTED["params"](batch, workload, self.device) <= self.max_params
         if self.max_memory_bytes is not None:
             memory = peak_memory_bytes(batch, workload, self.device)
-            found &= memory <= self.max_memory_bytes
-        return found
+            is_allowed &= memory <= self.max_memory_bytes
+        return is_allowed
 
     def check_reachable(self, space: SearchSpace, workload: Workload, seed: int) -> None:
-        """Raise ``ValueError`` naming the limit where no member of ``space`` was found to keep it.
+        """Raise ``ValueError`` if a closed-form limit seems to exclude all members of ``space``.
 
-        Looked at are the smallest member and a thousand others.
+        The check covers the smallest member and a thousand random ones.
         """
-        drawn = sample_positions(space, _LOOKED_AT, np.random.default_rng(seed))
-        if self.allows(ArchitectureBatch.from_positions(drawn, space), workload).any():
+        positions = sample_positions(space, _N_SAMPLED, np.random.default_rng(seed))
+        if self.allows(ArchitectureBatch.from_positions(positions, space), workload).any():
             return
         batch = ArchitectureBatch.of([smallest(space)])
         for cost, name in (("params", "max_params"), ("memory", "max_memory_bytes")):
@@ -193,10 +194,10 @@ class Goals:
 
 
 def read_limits(record: object) -> None:
-    """Turn limits of a frozen record that are texts with units into numbers.
+    """Convert the limits of a frozen record from texts with units to numbers, in place.
 
     Raises:
-        ValueError: one is no number above zero in a unit that is known.
+        ValueError: a text is no number above zero, or its unit is unknown.
     """
     for name, parse in LIMITS.items():
         value = getattr(record, name)
@@ -205,7 +206,7 @@ def read_limits(record: object) -> None:
 
 
 def _measured(record: Trial, cost: Cost) -> float:
-    """A cost of a complete trial."""
+    """Return a cost of a complete trial."""
     value: float | None
     if cost == "latency":
         value = None if record.reading is None else record.reading.latency_s

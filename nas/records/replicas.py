@@ -1,8 +1,8 @@
-"""A trial evaluated again from other seeds: its replicas, and what they say together.
+"""Replicas: repeated evaluations of a trial from other seeds, and their pooled values.
 
-A replica is a whole evaluation (training from another seed, compression, measuring in a fresh
-process), kept as a record beside the trial, in ``trials/N/replica-K``. The study keeps what the
-trial itself said; fronts are drawn from means over a trial and its replicas.
+A replica is a whole evaluation (training from another seed, compression, measurement in a fresh
+process), stored in ``trials/N/replica-K``. The study contains the trial's own values; fronts use
+means over a trial and its replicas.
 """
 
 from __future__ import annotations
@@ -36,45 +36,45 @@ _Z = 1.96
 
 
 def replica_folder(trial_folder: Place, replica: int) -> Place:
-    """Where replica number ``replica`` (from 1) keeps its files; 0 is the trial itself."""
+    """Return the folder of replica number ``replica`` (from 1); 0 is the trial itself."""
     return trial_folder if replica == 0 else trial_folder / f"{_PREFIX}{replica}"
 
 
 def save_scores(folder: Place, scores_N: NDArray[np.float32]) -> None:
-    """Keep the score of each validation sample, in the split's order."""
+    """Write the score of each validation sample, in the split's order."""
     folder.mkdir(parents=True, exist_ok=True)
     write_array(folder / SCORES, scores_N)
 
 
 def replicas_of(trial_folder: Path) -> list[Trial]:
-    """Every replica that has ended, failed ones included, by number."""
+    """Return all ended replicas, including failed ones, by number."""
     if not trial_folder.is_dir():
         return []
-    found = (result_in(folder) for folder in trial_folder.glob(f"{_PREFIX}*"))
-    return sorted((r for r in found if r is not None), key=lambda record: record.replica)
+    results = (result_in(folder) for folder in trial_folder.glob(f"{_PREFIX}*"))
+    return sorted((r for r in results if r is not None), key=lambda record: record.replica)
 
 
-def bring_replicas(kept: Place, trial_folder: Path) -> None:
-    """Copy what ``pooled`` reads from where workers keep it, unless that is ``trial_folder``.
+def bring_replicas(storage: Place, trial_folder: Path) -> None:
+    """Copy the results and scores that ``pooled`` reads from ``storage`` to ``trial_folder``.
 
-    So that fronts are drawn from the run folder alone; weights stay where they are.
+    Fronts then depend on the run directory alone. Weights are not copied.
     """
-    if kept == trial_folder:
+    if storage == trial_folder:
         return
-    for replica in kept.glob(f"{_PREFIX}*"):
-        own = trial_folder / replica.name
-        if (own / RESULT).is_file() or not (replica / RESULT).is_file():
+    for replica in storage.glob(f"{_PREFIX}*"):
+        local = trial_folder / replica.name
+        if (local / RESULT).is_file() or not (replica / RESULT).is_file():
             continue
-        for source, target in ((kept, trial_folder), (replica, own)):
+        for source, target in ((storage, trial_folder), (replica, local)):
             target.mkdir(parents=True, exist_ok=True)
             if not (target / SCORES).is_file() and (source / SCORES).is_file():
                 copy_file(source / SCORES, target / SCORES)
-        # Last: it says that all of it is here.
-        copy_file(replica / RESULT, own / RESULT)
+        # Copied last: its presence marks the copy as complete.
+        copy_file(replica / RESULT, local / RESULT)
 
 
 def result_in(folder: Place) -> Trial | None:
-    """Return the trial that a worker wrote, ``None`` where there is none that can be read."""
+    """Return the trial that a worker wrote to ``folder``, ``None`` if missing or unreadable."""
     try:
         return Trial.from_dict(read_json(folder / RESULT))
     except ValueError:
@@ -87,27 +87,27 @@ def write_result(folder: Place, trial: Trial) -> None:
 
 
 def pooled(record: Trial, trial_folder: Path) -> Trial:
-    """``record`` as the mean of itself and its complete replicas; itself where it has none.
+    """Return ``record`` with means over itself and its complete replicas, if there are any.
 
-    Quality is the mean over seeds. Its variance is that of the share of seeds right (of the mean
-    score, where samples are not right or wrong), sample by sample, since all seeds are judged by
-    the same samples, and that of seeds over their number. Joules are the geometric mean; their
-    variance is the larger of what each interval says and of what the measurements differ by, over
-    their number; those under other limits of the board are left out and flagged. What all of it
-    cost is summed.
+    * Quality is the mean over seeds. Its variance has two parts: that of the mean score of each
+      sample, since all seeds share the validation samples, and that between seeds over their
+      number.
+    * Joules are the geometric mean. Their variance is the larger of the mean variance within
+      measurements and the variance between them, over their number. Readings under other limits
+      of the board are excluded and flagged.
+    * Costs are sums, including those of failed and interrupted replicas.
     """
     outcome = record.outcome
     if outcome is None or outcome.state != "complete":
         return record
-    every = replicas_of(trial_folder)
-    # Failed and interrupted replicas cost something as well.
-    more = [*_begun(trial_folder), *(r.spent for r in every)]
-    if not more:
+    replicas = replicas_of(trial_folder)
+    replica_costs = [*_begun(trial_folder), *(r.spent for r in replicas)]
+    if not replica_costs:
         return record
-    spent = Spent.total([outcome.spent, *more])
-    if not every:
+    spent = Spent.total([outcome.spent, *replica_costs])
+    if not replicas:
         return replace(record, outcome=replace(outcome, spent=spent))
-    done = [record, *(r for r in every if r.state == "complete")]
+    done = [record, *(r for r in replicas if r.state == "complete")]
     tests = [r.test_quality for r in done if r.test_quality is not None]
     test_quality = outcome.test_quality
     if test_quality is not None and len(tests) == len(done):
@@ -131,21 +131,21 @@ def pooled(record: Trial, trial_folder: Path) -> Trial:
 
 
 def _begun(trial_folder: Path) -> list[Spent]:
-    """Return what replicas that have not ended have spent."""
+    """Return the costs of replicas that have not ended."""
     folders = trial_folder.glob(f"{_PREFIX}*") if trial_folder.is_dir() else ()
     entries = (spent_in(folder) for folder in folders if not (folder / RESULT).is_file())
     return [spent for spent in entries if spent is not None]
 
 
 def _standard_error(done: Sequence[Trial], trial_folder: Path) -> float:
-    """Of the mean quality over ``done``; see ``pooled``."""
+    """Return the standard error of the mean quality over ``done``; see ``pooled``."""
     single = float(np.mean([(r.quality_se or 0.0) ** 2 for r in done]))
     scores = [_scores(replica_folder(trial_folder, r.replica)) for r in done]
     share = 1.0
     if all(r is not None for r in scores):
         scores_KN = np.array(scores, dtype=float)
         alone = float(scores_KN.var(axis=1).mean())
-        # Seeds that are wrong on the same samples tell no more of those than one does.
+        # Errors of seeds on the same samples are correlated and do not average out.
         share = float(scores_KN.mean(axis=0).var()) / alone if alone > 0 else 1.0
     seeds = 0.0
     if len(done) > 1:
@@ -169,7 +169,7 @@ def _reading(readings: Sequence[EnergyReading]) -> EnergyReading:
     flags = {flag for r in readings for flag in r.flags}
     if len({(r.limits, r.board and r.board.uuid) for r in readings}) > 1:
         flags.add(BOARDS_DIFFER)
-    # Joules under other limits of the board are those of another device.
+    # Joules under other limits of the board are not comparable.
     readings = [r for r in readings if r.limits == first.limits]
     if len(readings) == 1:
         return replace(first, flags=tuple(sorted(flags)))
@@ -195,9 +195,9 @@ def _reading(readings: Sequence[EnergyReading]) -> EnergyReading:
 
 
 def _by_device(done: Sequence[Trial]) -> dict[str, list[EnergyReading]]:
-    """What each further device has measured of ``done``."""
-    found: dict[str, list[EnergyReading]] = {}
+    """Return the readings of ``done`` by further device."""
+    readings: dict[str, list[EnergyReading]] = {}
     for record in done:
         for name, reading in record.readings.items():
-            found.setdefault(name, []).append(reading)
-    return found
+            readings.setdefault(name, []).append(reading)
+    return readings

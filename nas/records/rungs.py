@@ -1,4 +1,4 @@
-"""Where trainings are compared: rungs, points of learning curves, and a trial's progress."""
+"""Early stopping: rungs, points of learning curves, and the progress of a trial."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from search_spaces.architecture import require_positive_int
 
 @dataclass(frozen=True, slots=True)
 class HalvingConfig:
-    """When trials are compared for early stopping: at epochs ``min_epochs * eta**k``.
+    """Settings of successive halving, with rungs at epochs ``min_epochs * eta**k``.
 
     The first ``startup_trials`` of a search are never stopped.
 
@@ -33,22 +33,22 @@ class HalvingConfig:
 
     @classmethod
     def for_epochs(cls, epochs: int) -> HalvingConfig:
-        """The default for trainings of ``epochs``: rungs at 1/12, 3/12 and 9/12 of them."""
+        """Return the default for ``epochs``: rungs at 1/12, 3/12 and 9/12 of them."""
         return cls(min_epochs=max(1, round(epochs / 12)))
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
-        """Return the epochs at which trainings are compared; the last epoch is none of them."""
-        found = []
+        """Return the epochs of the rungs, all below ``epochs``."""
+        rungs = []
         epoch = self.min_epochs
         while epoch < epochs:
-            found.append(epoch)
+            rungs.append(epoch)
             epoch *= self.eta
-        return tuple(found)
+        return tuple(rungs)
 
 
 @dataclass(frozen=True, slots=True)
 class RungPoint:
-    """A point of a learning curve: validation quality after ``epoch``."""
+    """Point of a learning curve: validation quality after ``epoch``."""
 
     epoch: int
     quality: float
@@ -66,7 +66,7 @@ class RungPoint:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A trial in training: its curve so far, its planned epochs and its cost."""
+    """Progress of a trial in training: its curve, planned epochs and cost so far."""
 
     curve: tuple[RungPoint, ...]
     planned_epochs: int
@@ -74,5 +74,5 @@ class Progress:
     spent: Spent = Spent()
 
 
-# Receives a trial's progress at each rung; ends the trial by raising an error.
+# Callback for a trial's progress at each rung; it stops the trial by raising an error.
 Tell = Callable[[Progress], None]

@@ -1,7 +1,7 @@
-"""What a training has spent, kept on disk while it lasts.
+"""Cost of a training, written to disk while it runs.
 
-A trial that is interrupted, killed, or fails has no record of its cost. ``Spending`` therefore
-updates a file beside the trained weights every few seconds, with the sum over all attempts.
+An interrupted, killed or failed trial has no outcome with its cost. ``Spending`` therefore updates
+a file in the trial's folder every few seconds, with the sum over all attempts.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from nas.core.remote import RemoteError
 from predictors.measurement.accounting import EnergySpan
 
 SPENT = "spent.json"
-# Seconds between two updates, which is what a kill may hide: on a disk, and in an object store.
+# Seconds between updates, the most that a kill loses: on a disk, and in an object store.
 EACH_S, REMOTE_EACH_S = 2.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Seconds of training, and the joules of training and of measuring.
+    """Cost of a trial: seconds of training, and joules of training and of measurement.
 
-    ``None`` where they are unknown, as where no meter could read them.
+    ``None`` if unknown, as without a meter.
     """
 
     duration_s: float | None = None
@@ -37,22 +37,22 @@ class Spent:
 
     @property
     def energy_j(self) -> float:
-        """The joules that are known."""
+        """Sum of the joules that are not ``None``."""
         return (self.train_energy_j or 0.0) + (self.measure_energy_j or 0.0)
 
     @classmethod
     def total(cls, parts: Iterable[Spent]) -> Spent:
-        """Sum what is known of each field."""
-        rows = list(parts)
-        known = {
-            field.name: [v for row in rows if (v := getattr(row, field.name)) is not None]
+        """Sum each field over ``parts``, ignoring ``None``."""
+        parts = list(parts)
+        columns = {
+            field.name: [v for part in parts if (v := getattr(part, field.name)) is not None]
             for field in fields(cls)
         }
-        return cls(**{name: sum(values) if values else None for name, values in known.items()})
+        return cls(**{name: sum(values) if values else None for name, values in columns.items()})
 
 
 def spent_in(folder: Place) -> Spent | None:
-    """Return what unfinished attempts in ``folder`` have spent, ``None`` without an entry."""
+    """Return the cost of unfinished attempts in ``folder``, ``None`` without an entry."""
     try:
         return from_plain(Spent, read_json(folder / SPENT), SPENT)
     except (ValueError, OSError, RemoteError):
@@ -60,14 +60,14 @@ def spent_in(folder: Place) -> Spent | None:
 
 
 class Spending:
-    """Record what this attempt and those before it spend, while the context lasts.
+    """Context that records the cost of this attempt and those before it.
 
-    It reads a meter of its own: the span that gives a record's joules is never cut. ``earlier``
-    is what attempts before this one spent.
+    It uses an ``EnergySpan`` of its own, so that updates do not interrupt that of the outcome.
+    ``earlier`` is the cost of earlier attempts.
     """
 
     def __init__(self, folder: Place, device: str, share: float = 1.0) -> None:
-        """``share`` is this process's part of the device."""
+        """Read the earlier cost; ``share`` is this process's share of the device's joules."""
         self.earlier = spent_in(folder) or Spent(0.0, 0.0)
         self._folder = folder
         self._span = EnergySpan(device, share)
@@ -76,20 +76,20 @@ class Spending:
         self._updates = every(interval_s, lambda: self._write(self._span.lap()))
 
     def __enter__(self) -> Spending:
-        """Start to record."""
+        """Start recording."""
         self._span.__enter__()
         self._write(0.0)
         self._updates.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Write the last entry, whatever ended the attempt."""
+        """Write the last entry, even after an error."""
         self._updates.__exit__(*error)
         self._span.__exit__(*error)
         self._write(self._span.energy_j)
 
     def total(self, energy_j: float | None, measure_energy_j: float | None = None) -> Spent:
-        """Return all attempts together, of which this one has taken ``energy_j`` to train."""
+        """Return the cost of all attempts, with ``energy_j`` for the training of this one."""
         earlier_j = self.earlier.train_energy_j
         return Spent(
             (self.earlier.duration_s or 0.0) + time.perf_counter() - self._started_s,
@@ -98,6 +98,6 @@ class Spending:
         )
 
     def _write(self, energy_j: float | None) -> None:
-        # Training goes on where an entry finds no room: the next one contains it as well.
+        # A failed update does not stop training: the next one includes its cost.
         with suppress(OSError, RemoteError):
             write_json(self._folder / SPENT, to_plain(self.total(energy_j)))

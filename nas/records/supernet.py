@@ -1,11 +1,11 @@
-"""Searches whose candidates are sub-networks of one supernet: what is asked, and by whom joules.
+"""Search with a supernet: settings, choice of measured candidates and of finalists.
 
 1. The supernet is trained once (``nas.evaluation.supernet_weights``).
-2. Each candidate is a sub-network of it, judged with the weights that it inherits. The first ones
-   are measured, so that joules can be predicted, later ones now and then and where the prediction
-   is wide; others keep the predicted figure, marked so.
-3. The best and some controls become *finalists*: trials of their own, fine-tuned from what they
-   inherit, evaluated and measured. The front of a finished search is made of these alone.
+2. Each candidate is a sub-network, evaluated with inherited weights. The first ones are measured,
+   to train a predictor of joules. Later ones are measured at intervals and where the prediction
+   interval is wide; all others have predicted joules and are marked as such.
+3. The best candidates and some controls become *finalists*: new trials, fine-tuned from inherited
+   weights, evaluated and measured. The front of a finished search contains only finalists.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from nas.records.trial import Trial
 from nas.training.config import SupernetRecipe
 from search_spaces.architecture import require_positive_int
 
-# Between two that are measured because their interval is wide.
+# Least distance, in candidates, between two measurements because of wide intervals.
 _LEAST_APART = 4
 
 
 @dataclass(frozen=True, slots=True)
 class SupernetConfig:
-    """A search by a supernet.
+    """Settings of a search with a supernet.
 
     The first ``measure_first`` sub-networks are measured, then one of ``measure_each``, and those
-    whose predicted joules have ends ``measure_width`` times apart. ``finalists`` is how many of
-    the best are fine-tuned, for ``finish_share`` of a stand-alone network's epochs; ``controls``
-    are more of them, evenly spread over all ranks of quality, by which the search judges how well
-    inherited qualities rank.
+    whose prediction interval has a ratio of ends above ``measure_width``. The ``finalists`` best
+    ones are fine-tuned for ``finish_share`` of a stand-alone network's epochs, together with
+    ``controls`` others. Controls are evenly spread over the ranks of quality; they show how well
+    inherited qualities rank architectures.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -60,16 +60,16 @@ class SupernetConfig:
             raise ValueError(f"supernet finish_share must be in (0, 1], got {self.finish_share!r}")
 
     def joules_of(self, records: Sequence[Trial], width: float) -> Joules:
-        """How the next sub-network gets its joules.
+        """Return whether the next sub-network's joules are measured or predicted.
 
-        ``records`` are those before it, by number, ``width`` is how far the ends of its predicted
-        interval are apart, as their ratio.
+        ``records`` are the earlier trials by number, ``width`` is the ratio of the ends of its
+        prediction interval.
         """
-        tried = [record for record in records if record.state in ("complete", "running")]
-        measured = [index for index, r in enumerate(tried) if r.joules == "measured"]
+        trials = [record for record in records if record.state in ("complete", "running")]
+        measured = [index for index, r in enumerate(trials) if r.joules == "measured"]
         if len(measured) < self.measure_first:
             return "measured"
-        apart = len(tried) - measured[-1]
+        apart = len(trials) - measured[-1]
         wide = width > self.measure_width and apart >= _LEAST_APART
         return "measured" if wide or apart >= self.measure_each else "predicted"
 
@@ -77,10 +77,10 @@ class SupernetConfig:
 def choose_finalists(
     records: Sequence[Trial], energies_j: Sequence[float], config: SupernetConfig
 ) -> list[int]:
-    """Numbers of the complete ``records`` to fine-tune, the baselines first.
+    """Return the numbers of the complete ``records`` to fine-tune, baselines first.
 
-    ``energies_j`` are their joules as known now. The front is taken first, then the front of what
-    is left, and so on; of one that is too large, members evenly spread along it. Controls are
+    ``energies_j`` are their current joules. Finalists come from the successive non-dominated
+    fronts; the last front may contribute only some members, evenly spread along it. Controls are
     evenly spread over the qualities of the rest.
     """
     points = np.array([[r.objectives[0], e] for r, e in zip(records, energies_j, strict=True)])
@@ -100,9 +100,9 @@ def choose_finalists(
 
 
 def _spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """``most`` of ``values`` at even distances, both ends among them."""
+    """Return ``most`` of ``values`` at even distances, including both ends."""
     if len(values) <= most:
         return values
-    kept = np.unique(np.round(np.linspace(0, len(values) - 1, most)).astype(np.int64))
-    found: NDArray[np.int64] = values[kept]
-    return found
+    indices = np.unique(np.round(np.linspace(0, len(values) - 1, most)).astype(np.int64))
+    spread: NDArray[np.int64] = values[indices]
+    return spread

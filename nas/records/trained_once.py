@@ -1,4 +1,4 @@
-"""Records of what a run trains once: its teacher and its supernet."""
+"""Records of networks that a run trains once: its teacher and its supernet."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ TEACHER_FILE, SUPERNET_FILE = "teacher.json", "supernet.json"
 
 @dataclass(frozen=True, slots=True)
 class TeacherRecord:
-    """A run's teacher and its cost.
+    """Record of a run's teacher and its cost.
 
-    ``source`` is ``"largest"``, ``"supernet"`` (its largest member) or the artifact's folder.
+    ``source`` is ``"largest"``, ``"supernet"`` (its largest sub-network) or the artifact's folder.
     ``quality`` is of the fp32 network on the validation split. ``train_energy_j`` is ``None`` for
-    an artifact, which some other run paid for, and for a supernet's member, which it is counted
-    with; ``outputs_energy_j`` is ``None`` until its outputs are kept. ``tabulated`` says whether
-    they are in a file; if not, the teacher runs beside each training step.
+    an artifact, which another run trained, and for a sub-network, whose cost the supernet's record
+    includes. ``outputs_energy_j`` is ``None`` until the outputs are computed. ``tabulated`` is
+    whether a file contains the outputs; if not, the teacher runs at each training step.
     """
 
     source: str
@@ -34,7 +34,7 @@ class TeacherRecord:
 
     @property
     def energy_j(self) -> float:
-        """The joules that it cost this run."""
+        """Joules that the teacher cost this run."""
         return (self.train_energy_j or 0.0) + (self.outputs_energy_j or 0.0)
 
 
@@ -54,10 +54,10 @@ def write_record(folder: Place, record: TeacherRecord) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SupernetRecord:
-    """A run's supernet and its cost.
+    """Record of a run's supernet and its cost.
 
-    ``energy_j`` is of all of its training, interrupted parts and the largest member's outputs
-    included; ``None`` where that cannot be known.
+    ``energy_j`` includes interrupted attempts and the outputs of the largest sub-network; it is
+    ``None`` if unknown.
     """
 
     params: int

@@ -1,4 +1,4 @@
-"""``Trial``: a candidate of a search together with its outcome, durable as JSON."""
+"""``Trial``: a candidate of a search with its outcome, stored as JSON."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 
 class _Field(Generic[T]):
-    """Read access from a trial to a value of its candidate or its outcome, by a dotted path.
+    """Descriptor for a value of a trial's candidate or outcome, by a dotted path.
 
-    The value is ``default`` where something on the path is ``None``: a running trial has no
+    The value is ``default`` if an attribute on the path is ``None``: a running trial has no
     outcome.
     """
 
@@ -48,9 +48,9 @@ class _Field(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One candidate of a search and its outcome, ``None`` while it is evaluated.
+    """A candidate of a search and its outcome, ``None`` while it is evaluated.
 
-    ``so_far`` is what attempts at an unfinished trial have spent.
+    ``so_far`` is the cost of all attempts at an unfinished trial.
 
     Raises:
         ValueError: a complete trial has neither measured nor predicted joules.
@@ -104,12 +104,12 @@ class Trial:
 
     @property
     def spent(self) -> Spent:
-        """What the trial has cost the search."""
+        """Cost of the trial."""
         return (self.so_far or Spent()) if self.outcome is None else self.outcome.spent
 
     @property
     def energy(self) -> Estimate | None:
-        """Joules per sample: measured, or predicted where the search so chose."""
+        """Joules per sample: measured, or predicted if the search does not measure the trial."""
         if self.reading is not None:
             return self.reading.estimate
         is_predicted = self.joules == "predicted" and self.state == "complete"
@@ -117,14 +117,14 @@ class Trial:
 
     @property
     def energy_j(self) -> float | None:
-        """Joules per sample, ``None`` before they are known."""
+        """Joules per sample, ``None`` if neither measured nor predicted."""
         if self.reading is not None:
             return self.reading.energy_j
         return None if self.energy is None else self.energy.mean
 
     @property
     def epochs(self) -> int | None:
-        """The last epoch of the learning curve, ``None`` where there is no curve."""
+        """Last epoch of the learning curve, ``None`` without a curve."""
         return self.curve[-1].epoch if self.curve else None
 
     @property
@@ -140,9 +140,9 @@ class Trial:
         return self.quality, energy_j
 
     def on(self, device: str) -> Trial:
-        """Return this trial with the joules of a further device, failed if it has none there.
+        """Return this trial with the joules of a further device, failed without a reading.
 
-        It has no prediction, which is of another device.
+        The prediction is removed: it refers to another device.
         """
         candidate, outcome = replace(self.candidate, prediction=None), self.outcome
         if outcome is None:
@@ -150,12 +150,12 @@ class Trial:
         measurement = Measurement(self.readings.get(device), versions=outcome.measurement.versions)
         outcome = replace(outcome, measurement=measurement)
         if outcome.state == "complete" and measurement.reading is None:
-            why = self.unmeasured.get(device, "its joules there were not asked for")
+            why = self.unmeasured.get(device, "no measurement was requested there")
             outcome = replace(outcome, state="failed", reason=f"not measured on {device}: {why}")
         return Trial(candidate, outcome)
 
     def finalist(self, number: int) -> Candidate:
-        """Return the candidate that fine-tunes this complete trial of inherited weights."""
+        """Return the candidate that fine-tunes this complete trial from inherited weights."""
         assert self.outcome is not None
         return Candidate(
             number,
@@ -167,25 +167,25 @@ class Trial:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON; ``from_dict`` reads it back."""
+        """Return plain data for JSON, the inverse of ``from_dict``."""
         return to_plain(self)
 
     @classmethod
     def from_dict(cls, data: Any) -> Trial:
-        """Read ``to_dict``'s form.
+        """Parse the result of ``to_dict``.
 
         Raises:
-            ValueError: a key is unknown or a value not allowed.
+            ValueError: a key is unknown or a value is not allowed.
         """
         with as_written("trial record"):
             return from_plain(cls, data, "trial record")
 
 
 def judged(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the complete trials that a front is made of.
+    """Return the complete trials that a front may contain.
 
-    Those with weights of their own, or those with inherited weights where there are no others.
-    The two are never compared with each other.
+    These are the trials with own weights, or if there are none, those with inherited weights.
+    The two kinds are never compared with each other.
     """
     complete = [trial for trial in trials if trial.state == "complete"]
     return [trial for trial in complete if trial.weights == "own"] or complete

@@ -1,7 +1,7 @@
 """Data augmentation: shifted and mirrored images, and token dropout.
 
-Shifts and mirrored images are numbered versions, so that a teacher's outputs for each version of
-an image can be tabulated.
+Each combination of shift and mirroring is a numbered version of an image, so that a teacher's
+outputs for all versions can be tabulated.
 
 Shape legend: B batch, T tokens, C channels, H height, W width.
 """
@@ -17,7 +17,7 @@ from search_spaces.workload import PADDING_TOKEN
 
 
 def n_versions(inputs: Tensor, config: TrainingConfig) -> int | None:
-    """Number of versions of a sample; ``None`` where they are not numbered."""
+    """Return the number of versions of a sample, ``None`` if they are not numbered."""
     if inputs.ndim == 2 and config.token_dropout > 0:
         return None
     return _n_shifts(inputs, config) * (2 if _flips(inputs, config) else 1)
@@ -26,19 +26,19 @@ def n_versions(inputs: Tensor, config: TrainingConfig) -> int | None:
 def augment(
     inputs: Tensor, config: TrainingConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """Augment a batch; also returns the version of each sample ``(B,)`` where it is numbered.
+    """Augment a batch; also return the version of each sample ``(B,)`` if it is numbered.
 
     Dropped tokens become padding. Source: Iyyer et al. 2015, section 3.2.
     """
     if n_versions(inputs, config) is None:
-        drawn_BT = torch.rand(inputs.shape, generator=generator).to(inputs.device)
-        return inputs.masked_fill(drawn_BT < config.token_dropout, PADDING_TOKEN), None
+        uniform_BT = torch.rand(inputs.shape, generator=generator).to(inputs.device)
+        return inputs.masked_fill(uniform_BT < config.token_dropout, PADDING_TOKEN), None
     versions_B = _draw_versions(inputs, config, generator)
     return make_versions(inputs, versions_B, config), versions_B
 
 
 def make_versions(inputs: Tensor, versions_B: Tensor, config: TrainingConfig) -> Tensor:
-    """Make the numbered version of each sample; edges of images repeat the border."""
+    """Return the numbered version of each sample; shifted images repeat their border."""
     n_shifts = _n_shifts(inputs, config)
     if _flips(inputs, config):
         is_flipped_B111 = (versions_B >= n_shifts)[:, None, None, None]
@@ -59,10 +59,10 @@ def make_versions(inputs: Tensor, versions_B: Tensor, config: TrainingConfig) ->
 
 
 def moved_targets(targets: Tensor, versions_B: Tensor | None, config: TrainingConfig) -> Tensor:
-    """Targets of a batch in those versions: per-pixel targets move with the pixels."""
+    """Return the targets of augmented samples: per-pixel targets move with the pixels."""
     if targets.ndim != 3 or versions_B is None:
         return targets
-    # Replicating padding needs floats, which represent class numbers exactly.
+    # Replication padding requires floats, which represent class numbers exactly.
     return make_versions(targets[:, None].float(), versions_B, config)[:, 0].long()
 
 

@@ -14,20 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
-# One kernel for all parameters: a loop over those of a small model costs as much as a pass.
+# One kernel for all parameters: for small models a loop costs as much as a forward pass.
 _average_ = get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
 
 
 class Average(nn.Module):
     """Running mean of ``model``'s parameters; a module, so that checkpoints include it.
 
-    Buffers are not averaged: they are counts and tables.
+    Buffers are not averaged: they contain counts and tables.
     """
 
     steps: Tensor
 
     def __init__(self, model: nn.Module) -> None:
-        """Start with no steps."""
+        """Start at zero steps."""
         super().__init__()
         self._parameters_of_model: list[Tensor] = list(model.parameters())
         for index, parameter in enumerate(self._parameters_of_model):
@@ -43,21 +43,21 @@ class Average(nn.Module):
         self._n_steps += 1
 
     def restored(self) -> None:
-        """Continue from a loaded checkpoint."""
+        """Update internal state after a checkpoint was loaded."""
         self._n_steps = int(self.steps)
 
     def exchange(self) -> None:
-        """Swap the model's parameters and the means; a second call undoes it.
+        """Swap the model's parameters and the means; a second call undoes this.
 
-        Does nothing before the first step.
+        Before the first averaged step this is a no-op.
         """
         if self._n_steps == 0:
             return
         with torch.no_grad():
             for mean, parameter in zip(self._means(), self._parameters_of_model, strict=True):
-                own = parameter.detach().clone()
+                current = parameter.detach().clone()
                 parameter.copy_(mean)
-                mean.copy_(own)
+                mean.copy_(current)
 
     @contextmanager
     def shown(self) -> Iterator[None]:

@@ -1,10 +1,10 @@
 """Length bucketing: training batches of texts of similar length, cut to the longest.
 
-Padding is masked in attention and pooling, so that cutting it changes no output and saves its
-cost. Batches have one of a few widths, so that kernels see few shapes. Measurements do not bucket:
-a workload has one length, at which joules are comparable.
+Attention and pooling mask padding, so that cutting it changes no output and saves its cost.
+Batches have one of a few widths, which limits the number of shapes for kernels. Measurements do
+not use buckets: joules are comparable at the one length of a workload.
 
-Source of batches by length: Khomenko et al. 2016.
+Source: Khomenko et al. 2016.
 
 Shape legend: N samples, B batch, T tokens.
 """
@@ -22,13 +22,13 @@ from search_spaces.models.transformer import Transformer
 from search_spaces.workload import PADDING_TOKEN
 
 _WIDTHS = 4
-# Batches that are sorted by length together: in larger pools batches would be less random.
+# Batches per pool; each pool is sorted by length. Larger pools make batches less random.
 _POOL = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Draw the batches of an epoch; without ``lengths`` they are as wide as the inputs."""
+    """Sampler of an epoch's batches; without ``lengths`` they are as wide as the inputs."""
 
     n: int
     batch_size: int
@@ -37,7 +37,7 @@ class Buckets:
 
     @classmethod
     def of(cls, model: nn.Module, inputs: Tensor, batch_size: int) -> Buckets:
-        """Make buckets for ``model``, by length if it masks the padding of texts."""
+        """Create a sampler for ``model``, by length if the model masks padding."""
         skips_padding = isinstance(model, EncoderDecoder) or (
             isinstance(model, Transformer) and model.is_pooled and not model.is_image
         )
@@ -46,7 +46,7 @@ class Buckets:
         return cls(len(inputs), batch_size, inputs.shape[1], _lengths(inputs).cpu())
 
     def draw(self, generator: torch.Generator) -> Iterator[tuple[Tensor, int | None]]:
-        """Yield the indices of each batch, on the CPU, and the width that it may be cut to."""
+        """Yield the indices of each batch, on the CPU, and its width (``None``: not cut)."""
         order = torch.randperm(self.n, generator=generator)
         if self.lengths is None:
             yield from ((indices, None) for indices in torch.split(order, self.batch_size))
@@ -66,6 +66,6 @@ class Buckets:
 
 
 def _lengths(tokens_NT: Tensor) -> Tensor:
-    """Number of tokens of each text before its padding, at least 1, ``(N,)``."""
-    places_T = torch.arange(1, tokens_NT.shape[1] + 1, device=tokens_NT.device)
-    return ((tokens_NT != PADDING_TOKEN) * places_T).amax(dim=1).clamp_min(1)
+    """Return the number of tokens of each text before its padding, at least 1, ``(N,)``."""
+    positions_T = torch.arange(1, tokens_NT.shape[1] + 1, device=tokens_NT.device)
+    return ((tokens_NT != PADDING_TOKEN) * positions_T).amax(dim=1).clamp_min(1)

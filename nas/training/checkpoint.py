@@ -1,8 +1,8 @@
-"""Checkpoints: the state of a training loop on disk, from which an interrupted one resumes.
+"""Checkpoints: the state of a training loop on disk, to resume it after an interruption.
 
-A checkpoint is one safetensors file, written atomically, with weights, AdamW's moments and the
-state of the random generator. Its header has the epoch, a checksum, and the versions of the
-libraries that trained it. No pickle.
+A checkpoint is one safetensors file, written atomically. It contains weights, AdamW's moments and
+the state of the random generator; its header contains the epoch, a checksum, and the versions of
+the libraries that trained it. No pickle.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from nas.core.files import Place, as_local, write_atomic
 from nas.core.versions import versions, with_these
 
-# Default for the least time between checkpoints: epochs may be shorter than a write takes.
+# Default least time between checkpoints: an epoch may be shorter than a write.
 INTERVAL_S = 2.0
 # Least seconds of training for each second of writing.
 _TRAINING_PER_WRITING = 20.0
@@ -51,9 +51,9 @@ class TrainingState:
         return {key: value.detach().cpu().clone() for key, value in tensors.items()}
 
     def matches(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether ``tensors`` have the names, shapes and types of this state.
+        """Return whether ``tensors`` have the names, shapes and types of this state.
 
-        The optimizer's are not compared: it has none before its first step.
+        The optimizer's tensors are not compared: they do not exist before its first step.
         """
         own = self.tensors()
         names = {name for name in own if not name.startswith("optimizer/")}
@@ -66,7 +66,7 @@ class TrainingState:
         """Restore the state from ``tensors``.
 
         Raises:
-            KeyError, RuntimeError: they do not match.
+            KeyError, RuntimeError: ``tensors`` do not match.
         """
         for name, module in self.modules.items():
             prefix = f"{name}/"
@@ -91,20 +91,20 @@ class CheckpointManager:
     ) -> None:
         """Save to ``path`` after each of ``epochs``, and after others every ``interval_s``.
 
-        Where writing is slow the interval grows, so that it takes a twentieth of the time at most.
+        If writing is slow the interval grows, so that writing takes at most 5% of the time.
         With ``interval_s=0`` every epoch is saved.
         """
         self.path = path
-        #: Versions of the libraries that trained the loop so far, in the order of their use.
+        #: Versions of the libraries that have run the loop, in order of use.
         self.trained_by = with_these((), versions())
         self._epochs = epochs
         self._min_interval_s = self._interval_s = interval_s
         self._saved_s = time.perf_counter()
 
     def load(self, state: TrainingState) -> int:
-        """Restore ``state`` and return its epoch, or 0 without a checkpoint that matches.
+        """Restore ``state`` and return its epoch, or 0 without a matching checkpoint.
 
-        A truncated or corrupt file counts as none: training starts again.
+        A truncated or corrupt file is ignored: training starts again.
         """
         if not self.path.is_file():
             return 0
@@ -145,7 +145,7 @@ class CheckpointManager:
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 of names and values, which detects disks that return other bytes than written."""
+    """Return the CRC-32 of names and values, to detect a corrupt file."""
     crc = 0
     for name in sorted(tensors):
         crc = zlib.crc32(name.encode(), crc)

@@ -19,7 +19,7 @@ class DistillConfig:
     """Weights of the distillation loss; see ``nas.training.distill``.
 
     With ``standardise`` logits are standardised over the classes, and ``temperature`` is in units
-    of their standard deviation. ``logit_weight`` is the teacher's share of the loss on outputs,
+    of their standard deviation. ``logit_weight`` is the teacher's share of the loss on outputs;
     the labels have the rest. ``feature_weight`` is the weight of the loss on pooled hidden states,
     0 to leave it out.
 
@@ -45,7 +45,7 @@ class DistillConfig:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryConfig:
-    """Fine-tunes that recover quality after a network was compressed.
+    """Settings of fine-tunes that recover quality after compression.
 
     A candidate that starts from a teacher's or a supernet's weights trains for ``inherit_share``
     of ``TrainingConfig.epochs``; with ``None`` every candidate starts from random weights. Masked
@@ -73,15 +73,16 @@ class RecoveryConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """AdamW with linear warm-up and cosine decay, label smoothing, data augmentation.
+    """Settings of AdamW, its learning-rate schedule, label smoothing and data augmentation.
 
     ``shift_pixels`` moves each training image by up to that many pixels on each axis, filling
     with the border's value (a random crop of the padded image). ``flip_images`` mirrors half of
-    them, for data where left and right do not matter. ``token_dropout`` is the share of a text's
-    tokens that is dropped each time. With ``averaged_share`` above 0 the final weights are their
-    mean over that last share of the steps, and the learning rate is constant after the warm-up
-    (see ``nas.training.average``); supernets are not averaged. ``distill`` adds a teacher's
-    outputs to the loss.
+    them, for data where left and right do not matter. ``token_dropout`` is the probability that a
+    token of a training text becomes padding. With ``averaged_share`` above 0 the final weights are
+    their mean over that last share of the steps, and the learning rate is constant after the
+    warm-up (see ``nas.training.average``); supernets are not averaged. ``distill`` adds a
+    teacher's outputs to the loss.
+
     Sources: AdamW, Loshchilov & Hutter 2019; cosine decay, Loshchilov & Hutter 2017; label
     smoothing, Szegedy et al. 2016.
 
@@ -121,13 +122,13 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True)
 class SupernetRecipe:
-    """Differences between training a supernet and the ``TrainingConfig`` of its members.
+    """Settings of supernet training that the ``TrainingConfig`` of its sub-networks lacks.
 
-    ``epochs_factor`` multiplies the members' epochs. Each step trains the smallest member and
-    ``n_random`` random ones; one of ``largest_each`` steps also the largest, which is costly. A
-    ``front_share`` of the random ones is sampled near the Pareto front (see
-    ``nas.training.members``). ``distill_weight`` is the share of the largest's outputs in the
-    others' loss, the labels have the rest.
+    ``epochs_factor`` multiplies the epochs. Each step trains the smallest sub-network and
+    ``n_random`` random ones; one of ``largest_each`` steps also trains the largest, which is
+    costly. A ``front_share`` of the random ones is sampled near the Pareto front (see
+    ``nas.training.members``). ``distill_weight`` is the weight of the largest sub-network's
+    outputs in the loss of the others; the rest is the loss on labels.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -147,7 +148,7 @@ class SupernetRecipe:
             _require_share(f"supernet {name}", getattr(self, name))
 
     def epochs(self, training: TrainingConfig) -> int:
-        """Epochs of the supernet where its members would train by ``training``."""
+        """Return the supernet's epochs, given the configuration of its sub-networks."""
         return max(1, round(self.epochs_factor * training.epochs))
 
 

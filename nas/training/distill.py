@@ -1,15 +1,18 @@
-"""Knowledge distillation: a student learns from a teacher's outputs and hidden states.
+"""Knowledge distillation: train a student on a teacher's outputs and hidden states.
 
 ``(1 - a) CE(labels) + a T^2 KL(teacher_T || student_T) + b MSE(projection(student), teacher)``
 
-with ``a`` the logit weight, ``T`` the temperature and ``b`` the feature weight. Sources: soft
-targets and the factor ``T^2``, Hinton et al. 2015, section 2; logits brought to mean 0 and
-variance 1 over the classes of each sample, as a small student may not reach the teacher's
-magnitude, Sun et al. 2024, "Logit Standardization in Knowledge Distillation"; hidden states
-through a learned projection, Romero et al. 2015 (FitNets); layers matched at even distances, Jiao
-et al. 2020 (TinyBERT). Hidden states are means over tokens, since students may cut an image into
-other patches than the teacher; each teacher dimension is scaled to unit variance over the
-training split, so that one weight serves all teachers.
+with ``a`` the logit weight, ``T`` the temperature and ``b`` the feature weight.
+
+* Soft targets and the factor ``T^2``: Hinton et al. 2015, section 2.
+* Logits standardised over the classes of each sample, as a small student may not reach the
+  teacher's magnitude: Sun et al. 2024, "Logit Standardization in Knowledge Distillation".
+* Hidden states through a learned projection: Romero et al. 2015 (FitNets).
+* Layers matched at even distances: Jiao et al. 2020 (TinyBERT).
+
+Hidden states are means over tokens, since patch sizes of student and teacher may differ. Each
+teacher dimension is scaled to unit variance over the training split, so that one weight suits all
+teachers.
 
 Shape legend: N samples, V versions of a sample, B batch, C classes, L layers, D d_model.
 """
@@ -32,7 +35,7 @@ from nas.training.config import DistillConfig, TrainingConfig
 from nas.training.objective import Objective
 from search_spaces.models.transformer import Transformer
 
-# Above this size there is no table, and the teacher runs at each step.
+# Above this size no table is written, and the teacher runs at each step.
 TABLE_LIMIT_BYTES = 256 * 1024 * 1024
 _BATCH = 256
 
@@ -50,18 +53,18 @@ class Teacher(Protocol):
 
     @property
     def n_layers(self) -> int:
-        """Layers of its features."""
+        """Number of layers in the features."""
 
     @property
     def d_model(self) -> int:
-        """Width of its features."""
+        """Width of the features."""
 
     def outputs(
         self, indices_B: Tensor, versions_B: Tensor | None, batch: Tensor
     ) -> TeacherOutputs:
-        """Outputs for the samples ``indices_B`` of the training split, augmented to ``batch``.
+        """Return outputs for the samples ``indices_B`` of the training split.
 
-        ``versions_B`` are the numbers of their versions, if they have any.
+        ``batch`` contains the augmented samples, ``versions_B`` their versions if numbered.
         """
 
 
@@ -69,7 +72,7 @@ class TeacherTable:
     """Table of a teacher's outputs for every version of every training sample."""
 
     def __init__(self, logits_NVC: Tensor, features_NVLD: Tensor) -> None:
-        """Store the results of ``tabulate``, features already scaled."""
+        """Store logits and scaled features, as ``tabulate`` returns them."""
         self._logits_NVC, self._features_NVLD = logits_NVC, features_NVLD
 
     @property
@@ -90,7 +93,7 @@ class TeacherTable:
     def outputs(
         self, indices_B: Tensor, versions_B: Tensor | None, batch: Tensor
     ) -> TeacherOutputs:
-        """See ``Teacher``; versions must have numbers, and ``batch`` is not needed."""
+        """See ``Teacher``; ``versions_B`` is required, ``batch`` is ignored."""
         if versions_B is None:
             raise ValueError("a table of outputs must have versions, got none")
         return TeacherOutputs(
@@ -98,7 +101,7 @@ class TeacherTable:
         )
 
     def to(self, device: str) -> TeacherTable:
-        """The table on ``device``."""
+        """Return the table on ``device``."""
         return TeacherTable(self._logits_NVC.to(device), self._features_NVLD.to(device))
 
     def save(self, path: Place) -> None:
@@ -108,27 +111,27 @@ class TeacherTable:
 
     @classmethod
     def load(cls, path: Place) -> TeacherTable:
-        """Read what ``save`` wrote.
+        """Load a table that ``save`` wrote.
 
         Raises:
             ValueError: the file is missing or corrupt.
         """
         try:
             with as_local(path) as local:
-                found = load_file(str(local))
-            return cls(found["logits"], found["features"])
+                tensors = load_file(str(local))
+            return cls(tensors["logits"], tensors["features"])
         except Exception as error:
-            # safetensors raises its own error type; all mean that the file is not the table.
+            # safetensors raises an error type of its own.
             raise ValueError(
                 f"{path} must hold a teacher's outputs: {str(error).splitlines()[0]}"
             ) from error
 
 
 class LiveTeacher:
-    """Run the teacher on each batch, for data whose table would be too large."""
+    """Teacher that runs on each batch, for data whose table would be too large."""
 
     def __init__(self, model: Transformer, split: Split, *, device: str = "cpu") -> None:
-        """Take the scale of the features from the training split, not augmented."""
+        """Compute the scale of the features on the training split, not augmented."""
         self._model = model.to(device).eval()
         _, features_NLD = _run(self._model, torch.from_numpy(split.inputs), device)
         self._scale = _Scale.of(features_NLD)
@@ -146,9 +149,9 @@ class LiveTeacher:
 def teacher_recipe(config: TrainingConfig, width_ratio: float) -> TrainingConfig:
     """Return the configuration of a teacher whose students train by ``config``.
 
-    It has no label smoothing, which would level the differences between wrong classes that
-    students learn from (Mueller et al. 2019). The learning rate is divided by ``width_ratio``, the
-    teacher's width over the one that the rate was tuned for (Yang et al. 2022, table 3).
+    Label smoothing is off: it would hide the differences between wrong classes from students
+    (Mueller et al. 2019). The learning rate is divided by ``width_ratio``, the teacher's width
+    over the width that the rate was tuned for (Yang et al. 2022, table 3).
     """
     return replace(
         config,
@@ -159,7 +162,7 @@ def teacher_recipe(config: TrainingConfig, width_ratio: float) -> TrainingConfig
 
 
 def table_bytes(model: Transformer, split: Split, config: TrainingConfig) -> int | None:
-    """Size of the teacher's table for ``split``; ``None`` where versions are not numbered."""
+    """Return the size of the teacher's table for ``split``, ``None`` without numbered versions."""
     first = torch.from_numpy(split.inputs[:1])
     device = next(model.parameters()).device
     with torch.no_grad():
@@ -184,8 +187,8 @@ def tabulate(
         raise ValueError("versions must have numbers to be tabulated, got token_dropout")
     logits, features = [], []
     for version in range(versions):
-        shown = make_versions(inputs, torch.full((len(inputs),), version), config)
-        logits_NC, features_NLD = _run(model, shown, device)
+        augmented = make_versions(inputs, torch.full((len(inputs),), version), config)
+        logits_NC, features_NLD = _run(model, augmented, device)
         logits.append(logits_NC)
         features.append(features_NLD)
     features_NVLD = torch.stack(features, dim=1)
@@ -200,10 +203,10 @@ def soft_target_loss(
     *,
     standardise: bool = False,
 ) -> Tensor:
-    """``T^2 KL(softmax(teacher / T) || softmax(student / T))``, the mean over samples.
+    """Return the mean over samples of ``T^2 KL(softmax(teacher / T) || softmax(student / T))``.
 
-    With ``standardise`` logits are standardised over the classes first, if there are more than
-    two: with two only their order would be left.
+    With ``standardise`` logits are first standardised over the classes, if there are more than
+    two: standardising two logits leaves only their order.
     """
     if standardise and student_logits_BC.shape[-1] > 2:
         student_logits_BC = _standardised(student_logits_BC)
@@ -221,12 +224,12 @@ def _standardised(logits_BC: Tensor) -> Tensor:
 
 
 def matched_layers(n_student: int, n_teacher: int) -> list[int]:
-    """Teacher's layer for each of the student's: evenly spaced, the last matched to the last."""
+    """Return a teacher layer for each student layer: evenly spaced, last matched to last."""
     return [math.ceil((i + 1) * n_teacher / n_student) - 1 for i in range(n_student)]
 
 
 class Distillation(nn.Module):
-    """Loss of one student, with the projections that only training needs."""
+    """Distillation loss of one student; contains the projections that only training needs."""
 
     def __init__(
         self,
@@ -237,7 +240,7 @@ class Distillation(nn.Module):
         *,
         seed: int,
     ) -> None:
-        """Make a projection for each layer of ``student``, if features are matched."""
+        """Create a projection for each layer of ``student``, if features are matched."""
         super().__init__()
         self._config, self._teacher, self._objective = config, teacher, objective
         self._layers = matched_layers(len(student.layers), teacher.n_layers)
@@ -259,18 +262,18 @@ class Distillation(nn.Module):
         versions_B: Tensor | None,
         label_smoothing: float,
     ) -> Tensor:
-        """Loss of ``student`` on one batch."""
+        """Return the loss of ``student`` on one batch."""
         config = self._config
-        taught = self._teacher.outputs(indices_B, versions_B, batch)
+        teacher = self._teacher.outputs(indices_B, versions_B, batch)
         if self.projections:
             logits_BC, features_BLD = student.with_features(batch)
         else:
             logits_BC = student(batch)
         hard = self._objective.loss(logits_BC, targets_B, label_smoothing)
         soft = soft_target_loss(
-            # Logits of tokens: each token is a sample.
+            # If logits are per token, each token counts as a sample.
             logits_BC.flatten(0, -2),
-            taught.logits.flatten(0, -2),
+            teacher.logits.flatten(0, -2),
             config.temperature,
             standardise=config.standardise,
         )
@@ -279,7 +282,7 @@ class Distillation(nn.Module):
             projected_BLD = torch.stack(
                 [project(features_BLD[:, i]) for i, project in enumerate(self.projections)], dim=1
             )
-            matched_BLD = taught.features[:, self._layers]
+            matched_BLD = teacher.features[:, self._layers]
             loss = loss + config.feature_weight * F.mse_loss(projected_BLD, matched_BLD)
         return loss
 
@@ -293,7 +296,7 @@ class _Scale:
 
     @classmethod
     def of(cls, features_NLD: Tensor) -> _Scale:
-        # A constant dimension must not divide by zero.
+        # Clamped: a constant dimension has zero deviation.
         return cls(features_NLD.mean(0), features_NLD.std(0, unbiased=False).clamp_min(1e-6))
 
     def __call__(self, features: Tensor) -> Tensor:

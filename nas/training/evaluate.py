@@ -1,4 +1,4 @@
-"""Quality of a callable model on a split, with its standard error."""
+"""Evaluate the quality of a callable model on a split, with its standard error."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from nas.training.objective import Classification, Objective
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Quality of a task in [0, 1], with its standard error.
+    """Quality in [0, 1], with its standard error.
 
-    ``scores``, of shape ``(n_samples,)``, is the quality of each sample alone, in the split's
-    order: for classification 1 where it is right, else 0.
+    ``scores``, of shape ``(n_samples,)``, contains the quality of each single sample, in the
+    split's order: for classification 1 if it is right, else 0.
     """
 
     value: float
@@ -42,10 +42,10 @@ def evaluate(
     sample, because compiled and graphed models accept one shape only.
 
     Raises:
-        ValueError: the model's output holds a value that is not finite.
+        ValueError: an output of the model is not finite.
     """
     chosen = Classification() if objective is None else objective
-    found = []
+    figures = []
     inputs = torch.from_numpy(split.inputs)
     with torch.inference_mode():
         for start in range(0, len(split), batch_size):
@@ -59,8 +59,8 @@ def evaluate(
             if not bool(torch.isfinite(outputs).all()):
                 raise ValueError("model outputs must be finite, got NaN or infinity")
             sizes = None if split.sizes is None else split.sizes[start:end]
-            found.append(chosen.figures(outputs, split.targets[start:end], sizes))
-    figures_NS = np.concatenate(found)
+            figures.append(chosen.figures(outputs, split.targets[start:end], sizes))
+    figures_NS = np.concatenate(figures)
     return Quality(
         float(chosen.quality(figures_NS.sum(axis=0))),
         chosen.standard_error(figures_NS),
@@ -70,5 +70,5 @@ def evaluate(
 
 
 def one_sample(n_samples: int) -> float:
-    """Smallest difference of two qualities over ``n_samples``, with room for rounding."""
+    """Return the smallest difference of two accuracies over ``n_samples``, plus rounding."""
     return 1.001 / n_samples

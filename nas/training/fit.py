@@ -1,7 +1,7 @@
-"""Train the weights of an architecture, then recover what compression costs.
+"""Train the weights of an architecture, then recover the quality that compression costs.
 
-1. Training starts from given weights (a supernet's), from the teacher's where the configuration
-   asks for it and they fit, else from random ones. A teacher's outputs join the loss.
+1. Training starts from a supernet's weights, from the teacher's if ``inherit_share`` is set and
+   the architecture fits in the teacher, else from random ones. A teacher's outputs join the loss.
 2. Sparse blocks get masks by magnitude, held through a short fine-tune (Mishra et al. 2021,
    section 4).
 3. The compressed network is evaluated on the validation split beside its own fp32 weights. If
@@ -64,9 +64,9 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Validate after each of ``epochs`` but the last, and pass the result to ``report``.
+    """Validation after each of ``epochs`` but the last; ``report`` receives the results.
 
-    ``report`` may end the training by raising.
+    ``report`` may end the training by raising an error.
     """
 
     epochs: Container[int]
@@ -79,7 +79,7 @@ class Fitted:
 
     ``validation`` is that of the compressed network, ``uncompressed`` that of the fp32 weights
     before any quantisation-aware training. ``qat`` records whether such training was needed, and
-    whether ``model`` has its weights.
+    whether ``model`` contains its weights.
     """
 
     model: nn.Module
@@ -91,7 +91,7 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all trainings and evaluations of one candidate have in common."""
+    """Common settings of all trainings and evaluations of one candidate."""
 
     task: Task
     workload: Workload
@@ -102,7 +102,7 @@ class Setting:
 
     @property
     def objective(self) -> Objective:
-        """What is trained for and how it is judged."""
+        """Loss and quality metric of the task."""
         return objective_of(self.task, self.workload)
 
     def train(
@@ -129,7 +129,7 @@ class Setting:
     def quality(self, network: nn.Module) -> Quality:
         """Evaluate ``network`` on the validation split."""
         with self.step_guard():
-            # Op by op: a few batches would never pay for compiling, which measuring needs.
+            # Eager mode: compilation does not pay off for a few batches.
             return evaluate(
                 run_eagerly(network).call,
                 self.task.split("validation"),
@@ -168,22 +168,22 @@ def fit(
         )
         # A shape without a kernel must fail before training, not after.
         compress(model, architecture)
-    own = as_started(config, start)
+    recipe = as_started(config, start)
 
     def look(epoch: int, _: float) -> None:
-        if watch is not None and epoch < own.epochs and epoch in watch.epochs:
+        if watch is not None and epoch < recipe.epochs and epoch in watch.epochs:
             quality = setting.quality(model.eval())
             model.train()
-            watch.report(Look(epoch, own.epochs, start, quality))
+            watch.report(Look(epoch, recipe.epochs, start, quality))
 
-    setting.train(model, own, on_epoch=look, checkpoints=checkpoints)
+    setting.train(model, recipe, on_epoch=look, checkpoints=checkpoints)
     return replace(recover(model, architecture, setting, config), start=start)
 
 
 def recover(
     model: nn.Module, architecture: Architecture, setting: Setting, config: TrainingConfig
 ) -> Fitted:
-    """Steps 2 and 3 of the module's description; may modify ``model`` in place.
+    """Run steps 2 and 3 of the module's description; may modify ``model`` in place.
 
     Raises:
         ValueError, DivergedError: as ``fit`` does.
@@ -207,8 +207,8 @@ def recover(
     if any(block.compression != Compression() for block in architecture.blocks):
         validation = setting.quality(compressed(model))
     plain = Fitted(model, "random", uncompressed, validation, "not needed")
-    lost = uncompressed.value - validation.value
-    if not is_quantised(architecture) or lost <= config.recovery.qat_threshold:
+    quality_loss = uncompressed.value - validation.value
+    if not is_quantised(architecture) or quality_loss <= config.recovery.qat_threshold:
         return plain
     assert isinstance(model, Transformer)
     with setting.step_guard():
@@ -229,9 +229,9 @@ def as_started(config: TrainingConfig, start: Start) -> TrainingConfig:
     share = None if start == "random" else config.recovery.inherit_share
     if share is None:
         return config
-    fewer = short(config, share)
+    shorter = short(config, share)
     # Shared weights are a compromise between sub-networks: they need the full learning rate.
-    return replace(fewer, learning_rate=config.learning_rate) if start == "supernet" else fewer
+    return replace(shorter, learning_rate=config.learning_rate) if start == "supernet" else shorter
 
 
 def short(config: TrainingConfig, share: float) -> TrainingConfig:
@@ -244,7 +244,7 @@ def short(config: TrainingConfig, share: float) -> TrainingConfig:
 
 
 def fits_in(teacher: Architecture, architecture: Architecture) -> bool:
-    """Whether ``architecture`` can inherit its weights from ``teacher``."""
+    """Return whether ``architecture`` can inherit its weights from ``teacher``."""
     try:
         check_fits_in(teacher, architecture)
     except ValueError:
@@ -256,8 +256,8 @@ def _start(
     architecture: Architecture, config: TrainingConfig, setting: Setting
 ) -> tuple[nn.Module, Start]:
     teacher, device = setting.teacher, setting.device
-    wanted = teacher is not None and config.recovery.inherit_share is not None
-    if teacher is None or not wanted or not fits_in(teacher.architecture, architecture):
+    inherits = teacher is not None and config.recovery.inherit_share is not None
+    if teacher is None or not inherits or not fits_in(teacher.architecture, architecture):
         network = build_network(architecture, setting.workload, generator_seed=setting.seed)
         return network.to(device), "random"
     model = inherit(
@@ -283,7 +283,7 @@ def importance(
     device: str = "cpu",
     objective: Objective | None = None,
 ) -> Importance:
-    """Importance of ``model``'s heads and channels, on the first samples of the training split."""
+    """Estimate the importance of ``model``'s heads and channels on the first training samples."""
     inputs = torch.from_numpy(split.inputs[:_IMPORTANCE_SAMPLES]).to(device)
     targets = torch.from_numpy(split.targets[:_IMPORTANCE_SAMPLES]).to(device)
     batches = zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)

@@ -30,12 +30,12 @@ Guard = Callable[[], AbstractContextManager[object]]
 
 @dataclass(frozen=True, slots=True)
 class LoopOptions:
-    """How a training loop runs; none of it changes the trained weights on the same ``device``.
+    """Options of a training loop that do not change the trained weights on one ``device``.
 
     Each step runs inside ``step_guard()``, which lets a measurement elsewhere on the device pause
     training. With ``checkpoints`` an interrupted loop resumes and ends with the same weights as an
-    uninterrupted one. ``on_epoch`` is called with the epoch (from 1) and the mean training loss,
-    and again for the epoch of the checkpoint.
+    uninterrupted one. ``on_epoch`` is called with the epoch (from 1) and the mean training loss.
+    A resumed loop first calls it for the epoch of the checkpoint, with NaN as the loss.
     """
 
     device: str = "cpu"
@@ -60,7 +60,7 @@ def train(
     ``objective`` is classification by default. ``teacher`` is required if and only if
     ``config.distill`` is set. ``hold`` is called after each step, to restore constraints on the
     weights (zeros of a mask). Within ``options.on_epoch`` ``model`` has the averaged weights, once
-    there are some. Batches of texts are cut to their longest text (``nas.training.buckets``).
+    averaging has begun. Batches of texts are cut to their longest text (``nas.training.buckets``).
 
     Raises:
         ValueError: only one of ``teacher`` and ``config.distill`` is set.
@@ -79,7 +79,7 @@ def train(
     groups = parameter_groups(model, config)
     if distillation is not None:
         groups += parameter_groups(distillation, config)
-    # One kernel for all parameters: with small models the loop over them costs as much as a pass.
+    # Fused: for small models a loop over the parameters costs as much as a forward pass.
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
     steps_per_epoch = math.ceil(len(split) / config.batch_size)
     total_steps = config.epochs * steps_per_epoch
@@ -106,22 +106,22 @@ def train(
     for epoch in range(done + 1, config.epochs + 1):
         # Summed on the device: reading each step's loss would wait for the device each time.
         loss_sum = torch.zeros((), device=device)
-        for drawn, width in buckets.draw(generator):
+        for cpu_indices, width in buckets.draw(generator):
             with step_guard():
-                indices = drawn.to(device)
-                shown = inputs[indices] if width is None else inputs[indices, :width]
-                batch, versions = augment(shown, config, generator)
-                wanted = moved_targets(targets[indices], versions, config)
+                indices = cpu_indices.to(device)
+                samples = inputs[indices] if width is None else inputs[indices, :width]
+                batch, versions = augment(samples, config, generator)
+                labels = moved_targets(targets[indices], versions, config)
                 if distillation is None:
-                    outputs = learnt_outputs(objective, model, batch, wanted)
-                    loss = objective.loss(outputs, wanted, config.label_smoothing)
+                    outputs = learnt_outputs(objective, model, batch, labels)
+                    loss = objective.loss(outputs, labels, config.label_smoothing)
                 else:
                     loss = distillation(
-                        model, batch, wanted, indices, versions, config.label_smoothing
+                        model, batch, labels, indices, versions, config.label_smoothing
                     )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                # Without the projections of distillation, which would scale down its gradients.
+                # Excludes the projections of distillation, which would scale down the gradients.
                 nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
                 optimizer.step()
                 schedule.step()
@@ -144,8 +144,8 @@ def train(
 def _modules(
     model: nn.Module, distillation: Distillation | None, average: Average | None
 ) -> dict[str, nn.Module]:
-    found = {"model": model, "distillation": distillation, "average": average}
-    return {name: module for name, module in found.items() if module is not None}
+    modules = {"model": model, "distillation": distillation, "average": average}
+    return {name: module for name, module in modules.items() if module is not None}
 
 
 def go_to(schedule: torch.optim.lr_scheduler.LambdaLR, step: int) -> None:
@@ -166,8 +166,8 @@ def _distillation(
     seed: int,
 ) -> Distillation | None:
     if (teacher is None) != (config.distill is None):
-        found = "no teacher" if teacher is None else "a teacher"
-        raise ValueError(f"distill must be set exactly where there is a teacher, got {found}")
+        got = "no teacher" if teacher is None else "a teacher"
+        raise ValueError(f"distill must be set exactly where there is a teacher, got {got}")
     if teacher is None or config.distill is None:
         return None
     if not isinstance(model, Transformer):
@@ -177,7 +177,7 @@ def _distillation(
 
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, object]]:
     """Return AdamW's parameter groups: matrices, with weight decay, and the rest without."""
-    # Decaying biases, norms and position tables only hurts the fit.
+    # Weight decay on biases, norms and position tables hurts the fit.
     decayed = [p for p in model.parameters() if p.ndim == 2]
     plain = [p for p in model.parameters() if p.ndim != 2]
     return [

@@ -1,10 +1,10 @@
-"""Sample the sub-networks that a supernet trains at each step.
+"""Sample the sub-networks (*members*) that a supernet trains at each step.
 
 ``uniform`` samples members of the space uniformly. ``promising`` samples near the Pareto front, as
 AttentiveNAS does (Wang et al. 2021, "BestUp"): it draws a cost uniformly in the logarithm of MACs,
-then one of the members of about that cost with the best predicted loss. Predictions are a ridge
-regression of the distillation loss of earlier steps on closed-form sizes, with exponential decay,
-as the supernet improves. It needs no evaluation and takes microseconds.
+then one of the members with the best predicted loss at about that cost. A ridge regression on
+closed-form sizes predicts the distillation loss. It is fitted to earlier steps, with exponential
+decay because the supernet improves. It needs no evaluation and takes microseconds.
 
 Shape legend: N members of the pool, P features, M drawn members.
 """
@@ -27,7 +27,7 @@ from search_spaces.space.sampling import sample_positions
 from search_spaces.workload import Workload
 
 _POOL = 2000
-# Members of about one cost, and how many of the best one is drawn from.
+# Members compared at one cost, and the number of the best among which one is drawn.
 _RIVALS = 32
 _BEST = 8
 _RIDGE = 1.0
@@ -42,11 +42,11 @@ class Members(nn.Module):
     moment: Tensor
 
     def __init__(self, space: SearchSpace, workload: Workload, *, seed: int) -> None:
-        """Draw the pool."""
+        """Sample the pool."""
         super().__init__()
         self._space = space
-        drawn = sample_positions(space, _POOL, np.random.default_rng([seed, _POOL]))
-        positions = np.unique(drawn, axis=0)
+        samples = sample_positions(space, _POOL, np.random.default_rng([seed, _POOL]))
+        positions = np.unique(samples, axis=0)
         batch = ArchitectureBatch.from_positions(positions, space)
         counts = count_batch(batch, workload)
         log_macs_N = np.log(counts.total("macs"))
@@ -58,19 +58,19 @@ class Members(nn.Module):
         self.register_buffer("moment", torch.zeros(n_features, dtype=torch.float64))
 
     def __len__(self) -> int:
-        """Members of the pool."""
+        """Return the number of members in the pool."""
         return len(self._positions)
 
     def architecture(self, index: int) -> Architecture:
-        """Return the member at ``index``, in the order of MACs."""
+        """Return the member at ``index``; members are sorted by MACs."""
         return from_vector(self._positions[index], self._space)
 
     def uniform(self, rng: np.random.Generator) -> int:
-        """Draw any member."""
+        """Sample a member uniformly and return its index."""
         return int(rng.integers(len(self)))
 
     def promising(self, rng: np.random.Generator, losses_N: NDArray[np.float64]) -> int:
-        """Draw one of the best members at a cost drawn uniformly in the logarithm of MACs."""
+        """Sample one of the best members at a cost that is uniform in the logarithm of MACs."""
         target = rng.uniform(self._log_macs_N[0], self._log_macs_N[-1])
         centre = int(np.searchsorted(self._log_macs_N, target))
         first = min(max(0, centre - _RIVALS // 2), max(0, len(self) - _RIVALS))
@@ -79,11 +79,11 @@ class Members(nn.Module):
         return int(best[int(rng.integers(len(best)))])
 
     def predicted(self) -> NDArray[np.float64]:
-        """Predicted logarithms of the losses of all members, ``(N,)``."""
+        """Predict the logarithms of the losses of all members, ``(N,)``."""
         gram_PP = self.gram.cpu().numpy() + _RIDGE * np.eye(len(self.moment))
         weights_P = np.linalg.solve(gram_PP, self.moment.cpu().numpy())
-        found: NDArray[np.float64] = self._features_NP @ weights_P
-        return found
+        log_losses_N: NDArray[np.float64] = self._features_NP @ weights_P
+        return log_losses_N
 
     def learn(self, indices_M: Sequence[int], losses_M: Tensor) -> None:
         """Update the regression with the losses of one epoch."""
@@ -96,7 +96,7 @@ class Members(nn.Module):
 def _features(
     batch: ArchitectureBatch, log_macs_N: NDArray[np.float64], log_params_N: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Sizes and their squares, standardised, and a constant: ``(N, P)``."""
+    """Return a constant, the standardised sizes and their squares: ``(N, P)``."""
     active, depth = batch.active, batch.depth
     layered = (
         np.log(batch.ffn.d_ff),

@@ -1,8 +1,8 @@
-"""Objectives: the loss and the quality of a task's networks; ``objectives`` has one a kind.
+"""Objectives: loss and quality of a task's networks; ``objectives`` has one for each task kind.
 
-An ``Objective`` computes figures of each sample that add up over samples (right or wrong; bits and
-bytes; a confusion matrix), and the quality as a function of their sums. A quality without a closed
-form of its standard error has that of the jackknife (Efron & Stein 1981).
+An ``Objective`` computes additive figures of each sample (right or wrong; bits and bytes; a
+confusion matrix), and the quality as a function of their sums. The standard error is that of the
+jackknife (Efron & Stein 1981) unless it has a closed form.
 
 Shape legend: B batch, N samples of a split, S figures of a sample, C classes, T tokens.
 """
@@ -25,25 +25,25 @@ class Objective(Protocol):
     """Loss and quality of a task; subclasses inherit ``outputs`` and ``standard_error``."""
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-        """The mean loss of a batch, on its device."""
+        """Return the mean loss of a batch, on its device."""
 
     def outputs(self, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """What is evaluated of ``model``: its logits for ``inputs``, by default."""
+        """Return the outputs of ``model`` to evaluate: its logits for ``inputs`` by default."""
         return model(inputs)
 
     def figures(
         self, outputs: Tensor, targets: NDArray[np.int64], sizes_B: NDArray[np.int64] | None
     ) -> Floats:
-        """Figures of each sample, ``(B, S)``.
+        """Return the figures of each sample, ``(B, S)``.
 
         ``outputs`` are on the CPU and finite; ``sizes_B`` are the split's, if it has any.
         """
 
     def quality(self, figures: Floats) -> Floats:
-        """Quality in [0, 1] of summed figures ``(..., S)``, of shape ``(...)``."""
+        """Return the quality in [0, 1] for summed figures ``(..., S)``, of shape ``(...)``."""
 
     def standard_error(self, figures_NS: Floats) -> float:
-        """Standard error of the quality of all ``N`` samples, by the jackknife by default."""
+        """Return the standard error of the quality over ``N`` samples, by default a jackknife."""
         return jackknife(figures_NS, self.quality)
 
 
@@ -52,11 +52,11 @@ class TeacherForcing(Protocol):
     """An ``Objective`` whose networks read the targets while they train (teacher forcing)."""
 
     def forced(self, model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Outputs for the loss: logits of ``targets``, given ``inputs`` and the targets before."""
+        """Return logits of each target, conditioned on ``inputs`` and the preceding targets."""
 
 
 def learnt_outputs(objective: object, model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Outputs of ``model`` on a training batch, for the loss of ``objective``."""
+    """Return the outputs of ``model`` on a training batch, for the loss of ``objective``."""
     if isinstance(objective, TeacherForcing):
         return objective.forced(model, inputs, targets)
     outputs: Tensor = model(inputs)
@@ -73,16 +73,16 @@ class Classification(Objective):
     def figures(
         self, outputs: Tensor, targets: NDArray[np.int64], sizes_B: NDArray[np.int64] | None
     ) -> Floats:
-        """Whether each sample is right, and 1."""
+        """Return 1 for each right sample, else 0, and a count of 1: ``(B, 2)``."""
         right_B = (outputs.argmax(dim=-1).numpy() == targets).astype(float)
         return np.stack([right_B, np.ones_like(right_B)], axis=1)
 
     def quality(self, figures: Floats) -> Floats:
-        """Accuracy."""
+        """Return the accuracy."""
         return ratio(figures)
 
     def standard_error(self, figures_NS: Floats) -> float:
-        """Binomial standard error, ``sqrt(p (1 - p) / n)``.
+        """Return the binomial standard error, ``sqrt(p (1 - p) / n)``.
 
         Agresti and Coull's (1998) two added successes and failures keep it above 0 at 100%.
         """
@@ -92,13 +92,13 @@ class Classification(Objective):
 
 
 def ratio(figures: Floats) -> Floats:
-    """Divide the first figure by the second, of ``(..., 2)``."""
+    """Divide the first figure by the second; ``figures`` are ``(..., 2)``."""
     quotient: Floats = figures[..., 0] / figures[..., 1]
     return quotient
 
 
 def jackknife(figures_NS: Floats, quality: Callable[[Floats], Floats]) -> float:
-    """Jackknife standard error of ``quality``; infinite for a single sample."""
+    """Return the jackknife standard error of ``quality``; infinite for a single sample."""
     n = len(figures_NS)
     if n < 2:
         return math.inf

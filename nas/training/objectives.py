@@ -21,9 +21,9 @@ from search_spaces.workload import Kind, Workload
 class LanguageModelling(Objective):
     """Cross-entropy of the next token, and bits per byte ``b`` as the quality ``2**-b``.
 
-    ``outputs`` are ``(B, T, C)`` logits, targets ``(B, T)`` tokens. Sizes are the bytes of text of
-    a sample's targets, so that figures of different tokenisers are comparable. The jackknife's
-    standard error is too small, as neighbouring samples of a text are alike.
+    ``outputs`` are ``(B, T, C)`` logits, targets ``(B, T)`` tokens. Sizes are the bytes of text
+    that a sample's targets encode, so that results of different tokenisers are comparable. The
+    jackknife underestimates the standard error: neighbouring samples of a text are correlated.
     """
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
@@ -35,7 +35,7 @@ class LanguageModelling(Objective):
     def figures(
         self, outputs: Tensor, targets: NDArray[np.int64], sizes_B: NDArray[np.int64] | None
     ) -> Floats:
-        """Bits of the targets of each sample, and its bytes.
+        """Return the bits and the bytes of each sample's targets, ``(B, 2)``.
 
         Raises:
             ValueError: there are no sizes.
@@ -49,7 +49,7 @@ class LanguageModelling(Objective):
         return np.stack([bits_B, sizes_B.astype(float)], axis=1)
 
     def quality(self, figures: Floats) -> Floats:
-        """``2**-b`` of ``b`` bits per byte."""
+        """Return ``2**-b`` for ``b`` bits per byte."""
         quality: Floats = np.exp2(-ratio(figures))
         return quality
 
@@ -58,12 +58,12 @@ class SegmentationObjective(Objective):
     """Cross-entropy of each pixel, and the mean intersection over union of classes.
 
     ``outputs`` are ``(B, H, W, C)`` logits, targets ``(B, H, W)`` classes; pixels that are
-    ``IGNORED`` do not count. The mean is over classes that occur in targets or predictions.
+    ``IGNORED`` do not count. The mean is over classes present in targets or predictions.
     Intersections and unions are summed over all samples (Everingham et al. 2010), not averaged.
     """
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-        """The mean over pixels that are not ignored."""
+        """Return the mean cross-entropy over pixels that are not ignored."""
         total = F.cross_entropy(
             outputs.flatten(0, -2),
             targets.flatten(),
@@ -76,29 +76,29 @@ class SegmentationObjective(Objective):
     def figures(
         self, outputs: Tensor, targets: NDArray[np.int64], sizes_B: NDArray[np.int64] | None
     ) -> Floats:
-        """Pixels of the intersection and of the union of each class, ``(B, 2 C)``."""
+        """Count pixels in the intersection and in the union of each class, ``(B, 2 C)``."""
         n_classes = outputs.shape[-1]
         predicted_BHW = outputs.argmax(dim=-1).numpy()
         counts_B = []
-        for predicted, right in zip(predicted_BHW, targets, strict=True):
-            counts = right != IGNORED
+        for predicted, target in zip(predicted_BHW, targets, strict=True):
+            is_valid = target != IGNORED
             pairs = np.bincount(
-                right[counts] * n_classes + predicted[counts], minlength=n_classes**2
+                target[is_valid] * n_classes + predicted[is_valid], minlength=n_classes**2
             ).reshape(n_classes, n_classes)
             shared = np.diag(pairs)
             counts_B.append(np.concatenate([shared, pairs.sum(0) + pairs.sum(1) - shared]))
         return np.array(counts_B, dtype=np.float64)
 
     def quality(self, figures: Floats) -> Floats:
-        """Mean intersection over union; 0 where there is no pixel at all."""
+        """Return the mean intersection over union; 0 if no pixel counts."""
         shared, union = np.split(figures, 2, axis=-1)
-        is_there = union > 0
-        shares = np.divide(shared, union, out=np.zeros_like(shared), where=is_there)
-        mean: Floats = shares.sum(axis=-1) / np.maximum(is_there.sum(axis=-1), 1)
+        is_present = union > 0
+        shares = np.divide(shared, union, out=np.zeros_like(shared), where=is_present)
+        mean: Floats = shares.sum(axis=-1) / np.maximum(is_present.sum(axis=-1), 1)
         return mean
 
 
-# Tasks whose metric reads more than arrays, such as answers' texts, have their own objective.
+# A task whose metric needs more than arrays, such as the text of answers, has its own objective.
 OBJECTIVES: dict[Kind, Objective] = {
     "image_classification": Classification(),
     "text_classification": Classification(),
@@ -108,10 +108,10 @@ OBJECTIVES: dict[Kind, Objective] = {
 
 
 def objective_of(task: Task, workload: Workload) -> Objective:
-    """Return the task's own ``objective``, or that of its kind.
+    """Return the task's own ``objective``, or the default one of its kind.
 
     Raises:
-        ValueError: there is neither.
+        ValueError: the task has none and its kind has no default.
     """
     own: Objective | None = task.objective
     if own is not None:

@@ -1,8 +1,8 @@
 """Train one supernet, whose sub-networks can then be evaluated without training.
 
-Each step trains the largest sub-network on the labels, and the smallest and some random ones (the
-sandwich rule, Yu & Huang 2019) on the largest's outputs for the same batch (in-place distillation,
-ibid.), which cost no extra pass. The gradients of all are added up to one step.
+Each step trains the largest sub-network on the labels, and the smallest and some random ones on
+the largest's outputs for the same batch (sandwich rule and in-place distillation, Yu & Huang
+2019). These outputs cost no extra pass. One optimizer step uses the mean of all gradients.
 ``nas.training.members`` samples the sub-networks.
 
 Shape legend: B batch, C classes.
@@ -28,7 +28,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.models.supernet import Supernet
 from search_spaces.space.sampling import largest, smallest
 
-# Share of the epochs that sample uniformly, before losses are predicted.
+# Share of the epochs with uniform sampling, before losses are predicted.
 _UNIFORM_SHARE = 0.2
 
 
@@ -44,8 +44,9 @@ def train_supernet(
 ) -> Supernet:
     """Train ``supernet`` in place and return it on ``options.device``, in evaluation mode.
 
-    ``training`` is the configuration of the search's stand-alone networks; ``recipe`` has the
-    differences. ``options.on_epoch`` is called with the mean loss of the largest sub-network.
+    ``training`` is the configuration of stand-alone networks; ``recipe`` contains the
+    supernet's own settings. ``options.on_epoch`` is called with the mean loss of the largest
+    sub-network.
 
     Raises:
         DivergedError: the loss of an epoch is not finite.
@@ -71,17 +72,17 @@ def train_supernet(
     done = 0 if checkpoints is None else checkpoints.load(state)
     if done:
         go_to(schedule, done * steps_per_epoch)
-    most, least = largest(supernet.space), smallest(supernet.space)
+    largest_member, smallest_member = largest(supernet.space), smallest(supernet.space)
     for epoch in range(done + 1, epochs + 1):
         # Seeded by the epoch, so that a checkpoint needs no state of this generator.
         rng = np.random.default_rng([seed, epoch])
         is_early = epoch <= epochs * _UNIFORM_SHARE
         losses_N = None if is_early or recipe.front_share == 0 else members.predicted()
-        drawn: list[int] = []
-        seen: list[Tensor] = []
+        drawn_indices: list[int] = []
+        drawn_losses: list[Tensor] = []
         order = torch.randperm(len(split), generator=generator).to(device)
         loss_sum = torch.zeros((), device=device)
-        n_taught = 0
+        n_samples = 0
         for step, indices in enumerate(torch.split(order, training.batch_size)):
             chosen = [
                 members.promising(rng, losses_N)
@@ -92,31 +93,31 @@ def train_supernet(
             with options.step_guard():
                 batch, _ = augment(inputs[indices], training, generator)
                 optimizer.zero_grad(set_to_none=True)
-                taught = step % recipe.largest_each == 0
-                others = [least, *(members.architecture(index) for index in chosen)]
+                has_largest = step % recipe.largest_each == 0
+                sampled = [smallest_member, *(members.architecture(index) for index in chosen)]
                 losses = _backward(
                     supernet,
                     batch,
                     targets[indices],
-                    [most, *others] if taught else others,
+                    [largest_member, *sampled] if has_largest else sampled,
                     training,
                     recipe,
                     objective,
-                    taught=taught,
+                    has_largest=has_largest,
                 )
                 nn.utils.clip_grad_norm_(supernet.parameters(), training.gradient_clip)
                 optimizer.step()
                 schedule.step()
-            if taught:
+            if has_largest:
                 loss_sum += losses[0] * len(indices)
-                n_taught += len(indices)
-                drawn += chosen
-                seen += losses[2:]
-        mean_loss = float(loss_sum) / n_taught
+                n_samples += len(indices)
+                drawn_indices += chosen
+                drawn_losses += losses[2:]
+        mean_loss = float(loss_sum) / n_samples
         if not math.isfinite(mean_loss):
             raise DivergedError(f"the supernet's training loss became {mean_loss} in {epoch}")
-        if seen:
-            members.learn(drawn, torch.stack(seen))
+        if drawn_losses:
+            members.learn(drawn_indices, torch.stack(drawn_losses))
         if checkpoints is not None:
             checkpoints.save(epoch, state)
         if options.on_epoch is not None:
@@ -133,26 +134,26 @@ def _backward(
     recipe: SupernetRecipe,
     objective: Objective,
     *,
-    taught: bool,
+    has_largest: bool,
 ) -> list[Tensor]:
     """Accumulate the gradients of all ``architectures`` and return their losses.
 
-    The first trains on the labels; if it is the largest (``taught``), the others train on its
-    outputs as well.
+    The first is the largest sub-network if ``has_largest``: it trains on the labels, the others
+    also on its outputs. Without it all train on the labels.
     """
     scale = 1.0 / len(architectures)
-    taught_BC: Tensor | None = None
+    teacher_BC: Tensor | None = None
     losses = []
     for architecture in architectures:
         with supernet.active(architecture):
             logits_BC = supernet(batch)
-        if taught_BC is None:
+        if teacher_BC is None:
             loss = objective.loss(logits_BC, targets_B, training.label_smoothing)
-            if taught:
-                taught_BC = logits_BC.detach()
+            if has_largest:
+                teacher_BC = logits_BC.detach()
             losses.append(loss.detach())
         else:
-            soft = soft_target_loss(logits_BC.flatten(0, -2), taught_BC.flatten(0, -2), 1.0)
+            soft = soft_target_loss(logits_BC.flatten(0, -2), teacher_BC.flatten(0, -2), 1.0)
             losses.append(soft.detach())
             loss = recipe.distill_weight * soft
             if recipe.distill_weight < 1:

@@ -1,4 +1,4 @@
-"""Time of a training step, from running a few."""
+"""Measure the duration of a training step."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def timed_step_s(
 ) -> float:
     """Measure the seconds of a training step of ``architecture`` on ``device``.
 
-    On CPUs this is the CPU time of one thread, which other work on the machine does not change.
+    On CPUs this is the CPU time of one thread, which does not depend on other processes.
     """
     split = task.split("train")
     n = min(len(split), _STEPS * config.batch_size)
-    rows = Split(
+    samples = Split(
         split.inputs[:n],
         split.targets[:n],
         None if split.sizes is None else split.sizes[:n],
@@ -47,9 +47,9 @@ def timed_step_s(
         network = build_network(architecture, workload)
         objective, options = objective_of(task, workload), LoopOptions(device)
         # Warm up: the first run includes one-time costs.
-        train(network, rows, short, seed=0, objective=objective, options=options)
+        train(network, samples, short, seed=0, objective=objective, options=options)
         started = clock()
-        train(network, rows, short, seed=0, objective=objective, options=options)
+        train(network, samples, short, seed=0, objective=objective, options=options)
         if not is_cpu:
             torch.cuda.synchronize(device)
         return (clock() - started) / n_steps

@@ -1,4 +1,4 @@
-"""Trained weights on disk, as safetensors files written atomically. No pickle."""
+"""Save and load trained weights as safetensors files, written atomically. No pickle."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def save_weights(model: nn.Module, path: Place) -> None:
 
 
 def load_weights(model: nn.Module, path: Place) -> nn.Module:
-    """Load into ``model`` what ``save_weights`` wrote.
+    """Load weights that ``save_weights`` wrote into ``model``.
 
     Raises:
-        ValueError: the file is missing, corrupt, or holds another model's weights.
+        ValueError: the file is missing, corrupt, or contains another model's weights.
     """
     if not path.is_file():
         raise ValueError(f"weights {path} must exist, and do not")
@@ -78,9 +78,9 @@ def load_any_network(folder: Place) -> nn.Module:
 
 
 def check_size(architecture: Architecture, workload: Workload, weights: Place) -> None:
-    """Check that a file of weights is long enough, before the network is built.
+    """Check the size of a weights file before the network is built.
 
-    Untrusted files may describe a network that takes more memory than there is.
+    Untrusted input may describe a network that does not fit into memory.
 
     Raises:
         ValueError: the file is missing, or has less than one bit for each parameter.
