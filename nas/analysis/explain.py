@@ -227,7 +227,7 @@ def _inside(record: Trial) -> bool | None:
 
 
 def _needed(record: Trial, feasible: Sequence[Trial]) -> tuple[float | None, float | None]:
-    """Return the quality to exceed at equal joules, and the joules to undercut at equal quality."""
+    """Return the quality to exceed at these joules, and the joules to undercut at this quality."""
     quality, energy_j = record.objectives
     rivals = [r.objectives for r in feasible if r.number != record.number]
     return (

@@ -25,7 +25,7 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Share of ``n`` prediction intervals that contain the measured value, with its 95% interval."""
+    """Share of prediction intervals that contain the measured value, with its 95% interval."""
 
     n: int
     n_inside: int

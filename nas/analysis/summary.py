@@ -64,7 +64,7 @@ class Volume:
 class SearchSummary:
     """The account of one search. Energies are in joules, carbon in grams of CO2 equivalent.
 
-    ``refined`` counts evaluations after the search, of trials whose place on the front was uncertain.
+    ``refined`` counts evaluations after the search, of trials of uncertain place on the front.
     ``stopped_saved_s`` and ``stopped_saved_j`` estimate the rest of the training of ``stopped``
     trials at their own rate, measuring excluded; ``None`` if the rate of one is unknown.
 

@@ -28,7 +28,7 @@ _WEIGHT: dict[str, float] = {"kernel": 1.0, "timeout": 0.5}
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Reason why an item has no record; ``choices`` are the compression choices under suspicion."""
+    """Reason why an item has no record; ``choices`` are its compression choices."""
 
     item: str
     cause: str

@@ -42,8 +42,8 @@ from predictors.measurement.records import EnergyRecord, Role, append_records, r
 _MAX_FAILURES_IN_A_ROW = 5
 # Assumed seconds of a failure in an earlier slice.
 _LOST_S = {"timeout": 60.0, "kernel": 10.0, "other": 10.0}
-# Time limit of an item: the larger of this share of the slice's remaining seconds and this multiple
-# of its expected seconds. Even if several items hang, time is left for others.
+# Time limit of an item: the larger of this share of the slice's remaining seconds and this
+# multiple of its expected seconds. Even if several items hang, time is left for others.
 _MOST_SHARE, _MOST_TIMES = 1 / 4, 2.0
 
 
