@@ -20,7 +20,7 @@ class Side:
     ``hypervolume`` is quality times decades of joules (and of each further objective) from the
     common reference. ``covers`` is the share of the other front's members that this front equals
     or dominates. ``dominated`` maps each dominated member's trial number to the
-    trials of the other front that dominate it. ``measured_on`` is the search's name for the device.
+    trials of the other front that dominate it. ``measured_on`` is the device's name in the search.
     """
 
     label: str

@@ -313,9 +313,9 @@ class _Feed(Searcher):
             return
         reported = result or {}
         if not error and AWAY in reported:
-            # The trial stays unfinished: whoever runs it next needs the same storage.
+            # The trial stays unfinished: the next driver that runs it needs the same storage.
             raise StorageAwayError(reported[AWAY])
-        # Its report, since the disk may be away just now; its file, where it died after writing.
+        # Read its report, since the disk may be away, or its file if it died after writing it.
         if ENDED in reported:
             self.post(Ended(candidate, from_plain(Outcome, json.loads(reported[ENDED]), ENDED)))
         elif (outcome := finished_in(candidate, self._trials_folder)) is not None:
@@ -357,7 +357,7 @@ class _StopAll(tune.Stopper):
 
 
 class _RungScheduler(FIFOScheduler):
-    """Starts trials in their order and stops those whose verdict at a rung says so."""
+    """Scheduler that starts trials in order, and stops them by their verdict at a rung."""
 
     def __init__(self, judge: Callable[[str, Mapping[str, Any]], bool]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -64,7 +64,7 @@ _OF_TRIALS = (
 
 
 class ClusterError(RuntimeError):
-    """The Ray cluster cannot run the search; the message says why in one line."""
+    """The Ray cluster cannot run the search; the message is the cause in one line."""
 
 
 def check() -> None:
@@ -140,7 +140,7 @@ def environment(**variables: str) -> Iterator[None]:
     """Set environment variables in this context and have Ray read them again.
 
     Raises:
-        ClusterError: Ray does not ask for a token though ``RAY_AUTH_MODE`` says so.
+        ClusterError: Ray does not require a token in spite of ``RAY_AUTH_MODE``.
     """
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
@@ -169,8 +169,8 @@ def _read_environment() -> None:
 def files_in(folder: Path) -> dict[str, Any]:
     """Return the option of ``ray.init`` that puts sockets and logs into ``folder``.
 
-    Ray removes neither, and refuses the option where it does not know it. Paths of sockets have at
-    most 107 characters: there is no such option for a longer folder.
+    Ray removes neither, and raises if it does not support the option. Paths of sockets have at
+    most 107 characters, so the result is empty for a longer folder.
     """
     return {"_temp_dir": str(folder)} if len(str(folder)) <= _LONGEST_FOLDER else {}
 
@@ -225,7 +225,7 @@ def forget_results(trial: Any, resources: Any) -> None:
             raise _changed(f"a Tune trial has no {name}")
     metadata = trial.run_metadata
     trial.run_metadata = type(metadata)()
-    # Tune asks it for checkpoints, of which these trials have none.
+    # Tune reads checkpoints from it; these trials have none.
     trial.run_metadata.checkpoint_manager = metadata.checkpoint_manager
     trial._default_result_or_future = None
     trial.placement_group_factory = trial._default_placement_group_factory = resources

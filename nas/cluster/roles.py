@@ -127,7 +127,7 @@ def check_one_device(nodes: Iterable[Mapping[str, Any]], device: str) -> None:
     Boards of one kind differ by some per cent, so that joules of several do not mix in one search.
 
     Raises:
-        ClusterError: a node that measures has several devices; says how to name them.
+        ClusterError: a measuring node has several devices; the message explains how to name them.
     """
     for node in nodes:
         n_devices = int(node["Resources"].get(METER_RESOURCE, 0))

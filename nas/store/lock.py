@@ -52,10 +52,10 @@ class RunBusyError(RuntimeError):
 def sole_writer(folder: Place, tell: Callable[[str], None] | None = None) -> Iterator[WriterLock]:
     """Hold the writer lock of the run in ``folder``, a directory or a prefix of an object store.
 
-    ``tell`` is called with a line where it takes seconds to see whether another driver is alive.
+    ``tell`` is called with a line if it takes seconds to check whether another driver is alive.
 
     Raises:
-        RunBusyError: another process holds it; the message says which.
+        RunBusyError: another process, which the message names, holds the lock.
         OSError: the run folder cannot be written.
     """
     lock = WriterLock(folder, tell)
@@ -82,7 +82,7 @@ class WriterLock:
     def check(self) -> None:
         """Raise ``RunBusyError`` unless the lock is still this driver's.
 
-        A lock file that was removed is written again: another driver would have left its own.
+        A removed lock file is written again, since another driver would have written its own.
         """
         if not isinstance(self._path, Path) and time.monotonic() < self._checked_until_s:
             return
@@ -99,7 +99,7 @@ class WriterLock:
             )
 
     def _is_free_again(self, text: str | None) -> bool:
-        """Whether the lock file is gone, or empty where no other driver can have emptied it."""
+        """Return whether the file is gone, or empty while no other driver can have emptied it."""
         return text is None or (not text and self._holds_folder)
 
     @contextmanager
@@ -111,7 +111,7 @@ class WriterLock:
                 with every(TOUCH_EACH_S, self._beat):
                     yield
             finally:
-                # An empty file: the next driver need not wait to see whether this one is alive.
+                # With an empty file the next driver does not wait to check whether this one is alive.
                 with suppress(OSError, RemoteError):
                     if self._is_ours():
                         self._put("")
@@ -119,9 +119,9 @@ class WriterLock:
                     self._handle.close()
 
     def _flock(self, held: ExitStack) -> bool:
-        """Lock directory and file until ``held`` ends; returns whether the storage can.
+        """Lock directory and file until ``held`` ends; return whether the storage supports it.
 
-        The directory's lock outlives a lock file that somebody removes.
+        The directory's lock outlives a removed lock file.
         """
         assert isinstance(self._folder, Path)
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -131,7 +131,7 @@ class WriterLock:
         if handle is None:
             return False
         owner = _parsed(self._text())
-        # A mount may lock on its own machine alone: then only the heartbeat shows the holder.
+        # A mount may lock only within its machine; then only the heartbeat shows the holder.
         if owner is not None and _is_alive(owner) is not False and self._beats(owner):
             raise self._busy(owner)
         self._handle = handle

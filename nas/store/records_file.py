@@ -42,7 +42,7 @@ _DECODER = json.JSONDecoder()
 
 
 class StorageError(RuntimeError):
-    """The study cannot be opened or read; the message says why in one line."""
+    """The study cannot be opened or read; the message is the cause in one line."""
 
 
 @dataclass(slots=True)
@@ -263,7 +263,7 @@ def parse_line(text: bytes) -> Line:
     """The object that ``text`` contains, which has the keys of one kind of line.
 
     Raises:
-        ValueError: it has not; the message says why.
+        ValueError: it has not; the message is the cause.
     """
     if len(text) > MOST_BYTES_IN_LINE:
         raise ValueError(f"it is longer than {MOST_BYTES_IN_LINE} bytes")

@@ -76,15 +76,15 @@ class Run:
     starts: tuple[Start, ...] = ()
 
     def on(self, device: str) -> Run:
-        """This run with the joules of another device that it was measured on, for display.
+        """Return this run with its joules on another measured device, for display.
 
-        Limits and the reference point are in joules and seconds of the first device, so that the
-        run has none of them on another.
+        Limits and the reference point are in joules and seconds of the first device, so they are
+        removed for another.
 
         Raises:
-            ValueError: it was not measured on such a device.
+            ValueError: the run was not measured on such a device.
         """
-        by_name = {asked.name: asked for asked in self.config.measure_on}
+        by_name = {measured.name: measured for measured in self.config.measure_on}
         if device not in by_name:
             allowed = f"one of {', '.join(by_name)}" if by_name else "left out: the run names none"
             raise ValueError(
@@ -221,23 +221,23 @@ class Run:
     def front(
         self, limits: Goals | None = None, holds: Callable[[Trial], bool] | None = None
     ) -> Front:
-        """The Pareto front of the complete trials within ``limits`` and for which ``holds``.
+        """Return the Pareto front of complete trials within ``limits`` for which ``holds`` is true.
 
-        ``limits`` are the search's own by default; objectives are always the search's. With a
-        supernet, trials are its finalists, and before there are any, sub-networks with inherited
-        quality and perhaps predicted joules; each member states which.
+        ``limits`` are the search's by default; objectives are always the search's. With a supernet,
+        trials are its finalists. Before there are any, they are sub-networks with inherited
+        quality and possibly predicted joules; each member states this.
         """
         goals = self.config.goals
-        asked = goals if limits is None else replace(limits, costs=goals.costs, reference=None)
+        requested = goals if limits is None else replace(limits, costs=goals.costs, reference=None)
         workload = self.workload if self.config.supernet is not None else None
-        kept = [r for r in judged(self.trials()) if goals.keeps(r) and asked.keeps(r)]
-        kept = kept if holds is None else [record for record in kept if holds(record)]
+        trials = [r for r in judged(self.trials()) if goals.keeps(r) and requested.keeps(r)]
+        trials = trials if holds is None else [record for record in trials if holds(record)]
         return Front.of(
-            [figures_of(record) for record in kept],
+            [figures_of(record) for record in trials],
             goals.costs,
-            # Made when shown: a hundred of a hundred thousand trials may be.
+            # Members are made when shown, since few of many thousand trials are.
             lambda at: member_of(
-                kept[at],
+                trials[at],
                 self.config.measured_device,
                 workload,
                 self.metric,
@@ -294,15 +294,15 @@ class Run:
         return _read_finalists(path)[1] if path.is_file() else None
 
     def keep_finalists(self, numbers: Sequence[int], of: int) -> tuple[int, ...]:
-        """Store a choice among ``of`` trials and return the first that was stored.
+        """Store the finalists among ``of`` trials, unless there is a stored choice; return it.
 
-        A resumed search so has the same finalists, unless it has searched further.
+        A resumed search thus has the same finalists, unless it has more trials.
         """
         path = self.folder / _FINALISTS
         if path.is_file():
-            known, kept = _read_finalists(path)
-            if known == of:
-                return kept
+            n_trials, stored = _read_finalists(path)
+            if n_trials == of:
+                return stored
         write_json(path, {"of": of, "numbers": list(numbers)})
         return tuple(numbers)
 
@@ -328,7 +328,7 @@ class Run:
 
 
 def _read_finalists(path: Path) -> tuple[int, tuple[int, ...]]:
-    """The number of trials that finalists were chosen among, and the numbers of these."""
+    """Return the number of trials at the choice of finalists, and the finalists' numbers."""
     with as_written(str(path)):
         data = read_json(path)
         of, numbers = data["of"], tuple(data["numbers"])

@@ -123,17 +123,17 @@ def _load(path: str | Path) -> Run:
 
 
 def _recorded(config: SearchConfig) -> SearchConfig:
-    """Mark the hosts in ``config`` as untrusted: anybody may have written the file."""
+    """Mark the hosts in ``config`` as untrusted: anyone may have written the file."""
     storage, files_at = recorded(config.storage), recorded(config.files_at)
     return replace(config, storage=storage, files_at=files_at)
 
 
 def _near(folder: Path) -> str:
     """Suggest the run of the nearest name beside the folder or in ``runs``."""
-    places = [folder.parent] if folder.parent != Path() else [folder.parent, Path("runs")]
-    found = {path.parent.name: path.parent for at in places for path in at.glob(f"*/{CONFIG}")}
-    near = nearest(folder.name, found)
-    return "" if near is None else f" (did you mean {str(found[near])!r}?)"
+    parents = [folder.parent] if folder.parent != Path() else [folder.parent, Path("runs")]
+    runs = {path.parent.name: path.parent for at in parents for path in at.glob(f"*/{CONFIG}")}
+    near = nearest(folder.name, runs)
+    return "" if near is None else f" (did you mean {str(runs[near])!r}?)"
 
 
 def _read_driver(data: Any) -> Driver:
@@ -165,15 +165,15 @@ def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
 def _check_same_kind(run: Run, config: SearchConfig) -> None:
     """Raise ``ValueError`` if a study or files would move between the folder and elsewhere."""
     if (run.config.storage is None) != (config.storage is None):
-        kept = "in its folder" if run.config.storage is None else "in a database"
+        current = "in its folder" if run.config.storage is None else "in a database"
         raise ValueError(
-            f"storage of run {run.folder} must stay what it is: its study is {kept}, got "
+            f"storage of run {run.folder} must stay what it is: its study is {current}, got "
             f"{config.storage and without_password(config.storage)!r}"
         )
     if (run.config.files_at is None) != (config.files_at is None):
-        kept = "in its folder" if run.config.files_at is None else str(run.place)
+        current = "in its folder" if run.config.files_at is None else str(run.place)
         raise ValueError(
-            f"storage of run {run.folder} must stay what it is: its files are {kept}, got "
+            f"storage of run {run.folder} must stay what it is: its files are {current}, got "
             f"{config.files_at!r}"
         )
 

@@ -25,7 +25,7 @@ def reader_of(file: Path) -> Callable[[], sqlite3.Connection]:
     """Return a function that opens a connection to read the database ``file``.
 
     Raises:
-        ValueError: a file that SQLite keeps beside it is a link, which may lead anywhere.
+        ValueError: one of SQLite's files beside it is a link, which may lead anywhere.
         OSError: it cannot be read.
     """
     beside = {ending: file.with_name(file.name + ending) for ending in _BESIDE}

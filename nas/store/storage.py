@@ -62,7 +62,7 @@ class Proposal:
 
 
 def records_path(folder: Path) -> Path:
-    """The study of a run folder where no storage URL is given."""
+    """The study of a run directory without a storage URL."""
     return folder / "records.jsonl"
 
 
@@ -211,7 +211,7 @@ class StudyStore:
         self.check_writer = check
 
     def enqueue(self, genes: dict[str, Any], *, baseline: bool = True) -> None:
-        """Have a later ``ask`` return these genes, in the order of enqueueing."""
+        """Queue these genes for later calls of ``ask``, first in, first out."""
         self.check_writer()
         number = len(self._study.get_trials(deepcopy=False))
         self._append({"trial": number, "queued": genes, "baseline": baseline})
@@ -219,7 +219,7 @@ class StudyStore:
         self._study.enqueue_trial(genes, user_attrs=queued)
 
     def waiting(self) -> list[dict[str, Any]]:
-        """Genes that are enqueued and that no ``ask`` has returned yet."""
+        """Return the queued genes that ``ask`` has not returned yet."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         return [dict(trial.user_attrs[QUEUED]["genes"]) for trial in trials]
 

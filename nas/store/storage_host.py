@@ -41,7 +41,7 @@ _named: set[Server] = set()
 
 
 class StorageHostError(ValueError):
-    """The storage is not one that may be opened; the message says why in one line."""
+    """The storage must not be opened; the message is the cause in one line."""
 
 
 def name_storage(url: str | None) -> None:
@@ -200,17 +200,17 @@ def _is_named(host: str, port: str) -> bool:
     environment = os.environ
     if (host, port) in _named or (host or _LOCAL_SOCKET, port) in _PasswordFile():
         return True
-    # A user who names no port means any of that host's: tests and tunnels have theirs.
+    # Without a port, a user names all ports of that host, as for tests and tunnels.
     if port not in (environment.get("PGPORT") or port).split(","):
         return False
     if not host:
         # libpq then takes the host of the environment.
         return any(environment.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE"))
-    known = [
+    named = [
         *environment.get("PGHOST", "").split(","),
         *environment.get("PGHOSTADDR", "").split(","),
     ]
-    return host in {name if name.startswith("/") else name.lower() for name in known}
+    return host in {name if name.startswith("/") else name.lower() for name in named}
 
 
 class _PasswordFile:
@@ -229,7 +229,7 @@ class _PasswordFile:
             path = Path(named) if named else Path.home() / ".pgpass"
             status = path.stat()
             if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o022:
-                # Others may have written it.
+                # Other users may have written it.
                 return
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except (OSError, RuntimeError):

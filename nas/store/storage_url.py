@@ -86,20 +86,20 @@ def _rewritten(url: str, password: str | None) -> str:
         return _NO_URL
     if not any(key.lower() in _SECRET_KEYS for key, _ in pairs):
         return url
-    kept = [
+    query = [
         (key, password if key.lower() in _SECRET_KEYS else value)
         for key, value in pairs
         if key.lower() not in _SECRET_KEYS or password is not None
     ]
-    return urlunsplit(parts._replace(query=urlencode(kept, safe="*/:")))
+    return urlunsplit(parts._replace(query=urlencode(query, safe="*/:")))
 
 
 def _secrets(url: str) -> set[str]:
     user, at, _ = _authority(url).rpartition("@")
-    found = {user.partition(":")[2]} if at else set()
+    secrets = {user.partition(":")[2]} if at else set()
     try:
         query = parse_qsl(urlsplit(url).query)
     except ValueError:
         query = []
-    found |= {value for key, value in query if key.lower() in _SECRET_KEYS}
-    return {form for secret in found if secret for form in (secret, unquote(secret))}
+    secrets |= {value for key, value in query if key.lower() in _SECRET_KEYS}
+    return {form for secret in secrets if secret for form in (secret, unquote(secret))}

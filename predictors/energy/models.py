@@ -1,7 +1,7 @@
 """The cost predictor: joules or seconds of architectures, with calibrated intervals.
 
 Both depend on the same closed-form counts, so one class predicts either. Its unit is that
-of the observations that it is fitted to, per unit of the workload (a sample, or a token of a decoder).
+of its observations, per unit of the workload (a sample, or a token of a decoder).
 
 The prior is a roofline summed layer by layer, whose few costs are fitted; a validated residual
 (``regressor``) is added to it. With few rows the prior is only scaled; without rows it has stated

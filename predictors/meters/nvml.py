@@ -364,15 +364,15 @@ class NvmlMeter(Meter):
         return {name for bit, name in _REJECTED_REASONS.items() if reasons & bit}
 
     def _reasons(self) -> int | None:
-        found = [
+        by_board = [
             maybe(self._nvml, "nvmlDeviceGetCurrentClocksEventReasons", handle)
             for handle in self._handles.values()
         ]
-        known = [int(reasons) for reasons in found if reasons is not None]
+        reported = [int(reasons) for reasons in by_board if reasons is not None]
         combined = 0
-        for reasons in known:
+        for reasons in reported:
             combined |= reasons
-        return combined if known else None
+        return combined if reported else None
 
     def _sample_on(self) -> None:
         every_s = _SLOW_SAMPLE_S if self._joules_only else _SAMPLE_S
