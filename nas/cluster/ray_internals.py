@@ -1,8 +1,8 @@
 """Adapter to Ray: the only file that uses private names and undocumented settings of Ray.
 
-``check`` runs before any Ray is started or joined. It raises ``ClusterError``, in one line, where
-the installed Ray lacks a name or no longer does what the name is used for: without them a local
-Ray would listen on the network, or show the driver's command line to the cluster.
+``check`` runs before a Ray is started or joined. It raises a one-line ``ClusterError`` if the
+installed Ray lacks a name or has changed its use. Without them a local Ray would listen on the
+network, or show the driver's command line to the cluster.
 ``tests/contracts/test_ray_internals.py`` tests what each name does.
 """
 
@@ -19,14 +19,14 @@ from typing import Any
 # Ray reads these when it is imported.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Tune's loggers write CSV, JSON and TensorBoard files for each trial, as the study does.
+    # Tune's loggers would duplicate the study in CSV, JSON and TensorBoard files of each trial.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
-    # Tune's snapshots of all trials are never restored; the last is written in any case.
+    # Tune's snapshots of all trials are never restored; the last is always written.
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
-    # A Ray that starts by itself, at a call outside of ``cluster``, has no token.
+    # A Ray started implicitly, by a call outside of ``cluster``, would have no token.
     "RAY_ENABLE_AUTO_CONNECT": "0",
-    # A task that runs out of memory is retried like one that dies, and not without end.
+    # A task that runs out of memory is retried as often as one that dies, not endlessly.
     "RAY_task_oom_retries": "2",
 }
 for _name, _value in _SETTINGS.items():
@@ -68,11 +68,11 @@ class ClusterError(RuntimeError):
 
 
 def check() -> None:
-    """Raise ``ClusterError`` where the installed Ray is not as this file needs it."""
+    """Raise ``ClusterError`` if the installed Ray does not meet the needs of this file."""
     for module, names in _NEEDED.items():
         for name in names:
             _require(module, name)
-    # A replaced function has no effect where Ray no longer calls it by that name.
+    # A replaced function has no effect if Ray no longer calls it by that name.
     for name, called in _CALLS.items():
         caller = inspect.unwrap(_require("ray._private.worker", name))
         if called not in caller.__code__.co_names:
@@ -95,13 +95,13 @@ def _changed(what: str) -> ClusterError:
 
 @contextmanager
 def listening(*, to_network: bool) -> Iterator[None]:
-    """Have servers that Ray starts in this context listen on the network, or on loopback alone.
+    """Make servers that Ray starts in this context listen on the network, or only on loopback.
 
-    Anyone who reaches them can run code. By default they listen on the network on Linux, and on
+    Anyone who reaches them can run code. By default they listen on the network on Linux and on
     loopback elsewhere; Ray has no option for it.
 
     Raises:
-        ClusterError: they would listen on the network nevertheless.
+        ClusterError: they would listen on the network in spite of this setting.
     """
     constants: Any = import_module("ray._private.ray_constants")
     before = constants.ENABLE_RAY_CLUSTER

@@ -1,7 +1,8 @@
 """Free Ray Tune's memory of ended trials, whose results are in the study.
 
-Tune stores an ended trial's last result, statistics of each figure, and both as JSON, for a restore
-that is never used here: 37 kB per trial, and 16 kB more when it writes all of them at the end.
+Tune stores an ended trial's last result, statistics of each figure, and both as JSON, for a
+restore that is never used here: 37 kB per trial, and 16 kB more when it writes all of them at the
+end.
 """
 
 from __future__ import annotations

@@ -221,11 +221,11 @@ class Run:
     def front(
         self, limits: Goals | None = None, holds: Callable[[Trial], bool] | None = None
     ) -> Front:
-        """Return the Pareto front of complete trials within ``limits`` for which ``holds`` is true.
+        """Return the Pareto front of complete trials within ``limits`` that satisfy ``holds``.
 
-        ``limits`` are the search's by default; objectives are always the search's. With a supernet,
-        trials are its finalists. Before there are any, they are sub-networks with inherited
-        quality and possibly predicted joules; each member states this.
+        ``limits`` are the search's by default; objectives are always the search's. With a
+        supernet, trials are its finalists. Before there are any, they are sub-networks with
+        inherited quality and possibly predicted joules; each member states this.
         """
         goals = self.config.goals
         requested = goals if limits is None else replace(limits, costs=goals.costs, reference=None)

@@ -2,7 +2,8 @@
 
 Each runs in its own process, and they alternate on the device within seconds, so slower drift
 cancels in the ratio. One pair of processes is not enough: memory placement makes two runs of the
-same model differ (by up to 20% on a shared CPU), which more windows do not average out. So each ratio comes from a fresh pair of processes, and the interval is over pairs.
+same model differ (by up to 20% on a shared CPU), which more windows do not average out. So each
+ratio comes from a fresh pair of processes, and the interval is over pairs.
 """
 
 from __future__ import annotations

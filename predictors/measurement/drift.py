@@ -39,12 +39,13 @@ _Series = tuple[_Group, str, str]
 class DriftReport:
     """Drift of a device under one protocol, by a reference on ``workload``.
 
-    ``limits`` describes the board limits; it is empty if the board reports none. ``span`` is the reference's largest reading less its smallest, relative to its median.
-    ``deviation`` is the median relative distance of references from their median, the error
-    without correction; ``residual`` that of inner ones from the interpolation between their
-    neighbours, the error with it. Both are ``None`` with fewer than three references in every
-    session. ``is_applied`` is true if records are corrected, ``is_irregular`` if the reference
-    moved by more than its intervals and correction would not help.
+    ``limits`` describes the board limits; it is empty if the board reports none. ``span`` is the
+    reference's largest reading less its smallest, relative to its median. ``deviation`` is the
+    median relative distance of references from their median, the error without correction;
+    ``residual`` that of inner ones from the interpolation between their neighbours, the error with
+    it. Both are ``None`` with fewer than three references in every session. ``is_applied`` is true
+    if records are corrected, ``is_irregular`` if the reference moved by more than its intervals
+    and correction would not help.
     """
 
     device: str

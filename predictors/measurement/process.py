@@ -186,7 +186,7 @@ class MeasureProcess:
         self._lines.put(None)
 
     def _follow_compiling(self, line: str) -> bool:
-        """Pause the time limit while the process compiles; return whether ``line`` is about that."""
+        """Pause the time limit during compilation; return whether ``line`` is such a message."""
         message = json.loads(line)
         now_s = time.monotonic()
         if message["event"] == "compiling":

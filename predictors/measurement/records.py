@@ -26,14 +26,14 @@ ROLES: tuple[Role, ...] = get_args(Role)
 class EnergyRecord:
     """One measurement with all data to assess or repeat it.
 
-    ``repeats_j`` are raw joules per unit (sample or token) of each accepted window, in order; drift
-    is corrected on reading (``measurement.drift``). ``job`` names the process that measured.
+    ``repeats_j`` are raw joules per unit (sample or token) of each accepted window, in order;
+    drift is corrected on reading (``measurement.drift``). ``job`` names the process that measured.
     Its host, its board with all settings, the driver's version and the flags are in ``reading``.
     ``mode`` is how the model ran (eager, compiled, graph). ``spent_energy_j`` is the cost of the
-    measurement itself. ``dram_energy_j`` is per unit, of memory with its own sensor. The record has
-    the highest temperature, the median clock, all throttle reasons (a bit mask) and the largest
-    difference of the counter from integrated power over its windows. ``seed`` generated the
-    weights, and the inputs unless ``has_real_inputs``. ``compile_s`` is 0 without compilation.
+    measurement itself. ``dram_energy_j`` is per unit, of memory with its own sensor. The record
+    has the highest temperature, the median clock, all throttle reasons (a bit mask) and the
+    largest difference of the counter from integrated power over its windows. ``seed`` generated
+    the weights, and the inputs unless ``has_real_inputs``. ``compile_s`` is 0 without compilation.
 
     In a campaign, ``item`` names the planned item, ``role`` is candidate or fixed reference,
     ``session`` is one run of the command, and ``order`` counts within it. ``reference`` is the

@@ -1,9 +1,10 @@
 """The process that measures one architecture.
 
-Run as ``python -m predictors.measurement.worker``, or forked by ``fork_server``. The first line
-on stdin is the job as JSON; every line on stdout is a JSON message with an ``event``, which is
-``error`` for a failure. Libraries print to stderr. The process ends when its parent does. ``compiling`` (with the number of kinds of layers) and ``compiled`` frame the
-compilation, whose seconds do not count towards the measurement's time limit.
+Run as ``python -m predictors.measurement.worker``, or forked by ``fork_server``. The first line on
+stdin is the job as JSON; every line on stdout is a JSON message with an ``event``, which is
+``error`` for a failure. Libraries print to stderr. The process ends when its parent does.
+``compiling`` (with the number of kinds of layers) and ``compiled`` frame the compilation, whose
+seconds do not count towards the measurement's time limit.
 
 * ``measure``: the whole protocol under the device's lock; ``window`` messages, then ``record``.
 * ``serve``: sends ``ready``, then executes ``prepare`` and ``window`` until stdin ends, so that

@@ -16,7 +16,8 @@ Limits = tuple[float | None, float | None, float | None, bool | None, bool | Non
 class Board:
     """One board and its settings; an unreported setting is ``None``, never 0.
 
-    ``power_limit_w`` is the enforced limit, ``default_power_limit_w`` the factory default. ``sm_clock_limit_mhz`` and ``memory_clock_limit_mhz`` are the applications clocks;
+    ``power_limit_w`` is the enforced limit, ``default_power_limit_w`` the factory default.
+    ``sm_clock_limit_mhz`` and ``memory_clock_limit_mhz`` are the applications clocks;
     ``memory_clock_mhz`` is the memory clock under load. Several boards that are summed have their
     UUIDs joined by ``+`` and the settings of the first.
     """

@@ -317,7 +317,7 @@ class NvmlMeter(Meter):
             raise MeterError(self._cause("the energy counter was lost", error)) from None
 
     def _mean_power_w(self, end_steps: dict[str, Step]) -> float:
-        """Return the sum of the devices' watts, each over the time between two steps of its counter."""
+        """Return the sum of the devices' watts, each between two steps of its counter."""
         watts = 0.0
         for uuid, (start_s, start_mj) in self._start_steps.items():
             end_s, end_mj = end_steps[uuid]
