@@ -108,7 +108,7 @@ def connected(address: str) -> Iterator[None]:
     (``client``), or a notebook.
 
     Raises:
-        ClusterError: there is no Ray, it rejects this process, this process is connected to another
+        ClusterError: there is none, it rejects this process, this process is connected to another
             Ray, or the installed Ray is not supported.
         ValueError: the address is from a run folder and this user has not named it.
     """

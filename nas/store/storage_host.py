@@ -1,7 +1,7 @@
 """Databases that a run may use: only hosts that the user named receive a password.
 
-A URL from ``run.json`` is ``Recorded`` and may have been written by somebody else. A database
-server in it is connected to only where the user named the host: by ``--storage`` (or the
+A URL from ``run.json`` is ``Recorded`` and may be untrusted input. A database server in it is
+connected to only if the user named the host: by ``--storage`` (or the
 ``storage`` of a Python call), by ``PGHOST``, or by an entry of the password file. A recorded
 SQLite file must lie below the run folder. ``nas.store.files_host`` is for object stores.
 """
@@ -23,16 +23,16 @@ from nas.store.storage_url import shown
 
 POSTGRES = frozenset({"postgresql", "postgresql+psycopg", "postgresql+psycopg2"})
 SQLITE = frozenset({"sqlite", "sqlite+pysqlite"})
-# Keys of a recorded URL's query that choose neither the server nor files that are read.
+# Keys of a recorded URL's query that determine neither the server nor files to read.
 _HARMLESS = frozenset({"host", "port", "user", "dbname", "connect_timeout", "application_name"})
 # From the weakest to the strongest; libpq's default is the third.
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _DEFAULT_PORT = "5432"
-# The host in libpq's password file for URLs that name none.
+# The host in libpq's password file for URLs without a host.
 _LOCAL_SOCKET = "localhost"
 _OPTION = "name it with --storage"
 
-# Options that SQLAlchemy adds, which are no text.
+# Options that SQLAlchemy adds, which are not text.
 _CODE = frozenset({"context"})
 
 Server = tuple[str, str]
@@ -61,7 +61,7 @@ def check_dialect(url: str) -> None:
 
 
 def is_sqlite(url: str) -> bool:
-    """Whether the study is in a file of SQLite."""
+    """Return whether the study is in a SQLite file."""
     return _dialect(url) in SQLITE
 
 
@@ -100,12 +100,12 @@ def sqlite_path(url: str, folder: Path) -> Path:
     """Return the existing file of a SQLite URL; a recorded one must lie below ``folder``.
 
     Raises:
-        StorageHostError: it is none, or lies elsewhere.
+        StorageHostError: the file does not exist or lies elsewhere.
     """
     name = _file_of(url)
     if _query_keys(url) or name.startswith("file:") or name in ("", ":memory:"):
         raise StorageHostError(f"storage must be sqlite:///file and no more, got {shown(url)}")
-    # A recorded path is relative to the run folder, one of the user's to the working directory.
+    # A recorded path is relative to the run directory, the user's to the working directory.
     path = (folder / name if isinstance(url, Recorded) else Path(name)).resolve()
     if isinstance(url, Recorded) and not path.is_relative_to(folder.resolve()):
         raise StorageHostError(
@@ -172,7 +172,7 @@ def _file_of(url: str) -> str:
 
 
 def _check_ssl(url: str, options: Mapping[str, str]) -> None:
-    """Refuse a connection that is less protected than the environment requires."""
+    """Check that a connection is as protected as the environment requires."""
     least = os.environ.get("PGSSLMODE", "prefer")
     mode = options.get("sslmode", least)
     rank = {name: place for place, name in enumerate(_SSL_MODES)}
