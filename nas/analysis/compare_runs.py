@@ -61,7 +61,7 @@ class RunsCompared:
 
 
 def compare_runs(a: Run, b: Run) -> RunsCompared:
-    """Compare the fronts of two runs as they stand.
+    """Compare the current fronts of two runs.
 
     Raises:
         ValueError: the runs are of different tasks, or one has no front yet.

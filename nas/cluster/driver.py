@@ -288,7 +288,7 @@ class _Feed(Searcher):
 
     @_ending_at_error(True)
     def judge(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """Return whether a trial goes on; a stopped one is in the study by then."""
+        """Return whether a trial continues; a stopped one is in the study on return."""
         candidate = self._running.get(trial_id)
         if candidate is None or PROGRESS not in result:
             return True

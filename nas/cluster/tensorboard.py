@@ -80,7 +80,7 @@ class TensorBoardLog:
         try:
             log_trial(record, self._space, self._folder, self._unit)
         except OSError as error:
-            # The study has all of it: the search goes on.
+            # Continue the search, since the study has all of it.
             self._is_lost = True
             _LOG.warning(f"TensorBoard files cannot be written, and nothing more is: {error}")
 

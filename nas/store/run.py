@@ -253,7 +253,7 @@ class Run:
 
     @property
     def place(self) -> Place:
-        """Where workers read and write: the run folder, or a folder below ``files_at``."""
+        """The place of workers' files: the run directory, or a folder below ``files_at``."""
         files_at = self.config.files_at
         return self.folder if files_at is None else place_of(files_at) / self.name
 
@@ -323,7 +323,7 @@ class Run:
 
     @property
     def inputs_place(self) -> Place:
-        """Where workers read the inputs."""
+        """The workers' path of the inputs."""
         return self.place / _INPUTS
 
 

@@ -301,7 +301,7 @@ class StudyStore:
         return [record for record in records if record is not None]
 
     def ended_at_s(self) -> dict[int, float]:
-        """When each trial of a database ended, in seconds since 1970, by number."""
+        """Return the end of each trial of a database in seconds since 1970, by number."""
         return {
             frozen.number: frozen.datetime_complete.timestamp()
             for frozen in self._study.get_trials(deepcopy=False)
@@ -362,7 +362,7 @@ def read_trials(
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether ``error`` is of storage that may be back: what it stored before is whole."""
+    """Return whether ``error`` is of storage that may recover, with intact data."""
     return is_os_error(error) or isinstance(error, AwayError) or is_database_away(error)
 
 

@@ -44,7 +44,7 @@ class Bench:
     """The device, meter and protocol to measure with.
 
     ``board`` and ``source`` are the device's name and the meter's source, as in readings;
-    ``limits`` are the board's power limits in words, empty if it reports none.
+    ``limits`` describes the board limits; it is empty if the board reports none.
     """
 
     device: str

@@ -39,7 +39,7 @@ _LIMITS_CHANGED = ""
 
 
 class _FreshWorker(subprocess.Popen[str]):
-    """A worker in an interpreter of its own."""
+    """A worker in its own interpreter."""
 
     def __init__(self, environment: Mapping[str, str], stderr: IO[str]) -> None:
         super().__init__(
@@ -49,7 +49,7 @@ class _FreshWorker(subprocess.Popen[str]):
             stderr=stderr,
             text=True,
             env=environment,
-            # A group of its own, so that compilers it starts are ended with it.
+            # Its own process group, so that its compilers end with it.
             start_new_session=True,
         )
 
