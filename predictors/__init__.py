@@ -1,1 +1,1 @@
-"""What a model costs: joules measured by meters, or predicted from measured records."""
+"""Costs of models: joules measured by meters, or predicted from measured records."""

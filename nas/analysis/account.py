@@ -77,7 +77,7 @@ def saving_text(summary: SearchSummary) -> str:
 
 
 def render_fidelity(summary: SearchSummary) -> str:
-    """Render how well the supernet's qualities rank, with advice if they do not."""
+    """Render how well the supernet's qualities rank, with advice if they rank poorly."""
     from nas.evaluation.fidelity import LEAST_TAU
 
     fidelity = summary.fidelity

@@ -1,4 +1,4 @@
-"""Two runs of one task against each other, or one run on two devices."""
+"""Compare two runs of one task, or one run on two devices."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nas.store.run import Run
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of two fronts. ``label`` is A or B.
+    """One of the two compared fronts. ``label`` is A or B.
 
     ``hypervolume`` is quality times decades of joules (and of each further objective) from the
-    common reference. ``covers`` is the share of the other's members that this front is at least
-    as good as in everything. ``dominated`` maps each dominated member's trial number to the
-    trials of the other front that dominate it. ``measured_on`` is the search's name of the device.
+    common reference. ``covers`` is the share of the other front's members that this front equals
+    or dominates. ``dominated`` maps each dominated member's trial number to the
+    trials of the other front that dominate it. ``measured_on`` is the device's name in the search.
     """
 
     label: str
@@ -38,7 +38,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class RunsCompared:
-    """Two fronts side by side, with notes on what does not compare.
+    """Two fronts side by side, with notes on figures that are not comparable.
 
     ``reference`` has a value for each of ``objectives`` in their own units. If the searches set
     different ones or none, it is a tenth of the joint extent beyond the worst of both fronts.
@@ -61,7 +61,7 @@ class RunsCompared:
 
 
 def compare_runs(a: Run, b: Run) -> RunsCompared:
-    """Compare the fronts of two runs as they stand.
+    """Compare the current fronts of two runs.
 
     Raises:
         ValueError: the runs are of different tasks, or one has no front yet.
@@ -72,7 +72,7 @@ def compare_runs(a: Run, b: Run) -> RunsCompared:
         )
     costs = a.config.goals.costs
     same_costs = costs == b.config.goals.costs
-    # Members of more objectives need not be on the front of the two that both runs have.
+    # A member on a front of more objectives may be dominated in quality and joules alone.
     fronts = [run.front() if same_costs else Front.of(run.front().members) for run in (a, b)]
     for run, front in zip((a, b), fronts, strict=True):
         if not len(front):
@@ -129,7 +129,7 @@ def _side(
 
 
 def _notes(a: Run, b: Run, sides: Sequence[Side], same_costs: bool) -> list[str]:
-    """Return what does not compare between the two fronts."""
+    """Return notes on figures of the two fronts that are not comparable."""
     notes = []
     one, two = sides
     if not same_costs:

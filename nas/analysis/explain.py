@@ -1,4 +1,4 @@
-"""Why a trial is on the front or not: its dominators, its prediction, and differing genes."""
+"""Explain the place of a trial: its dominators, differing genes and prediction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from search_spaces.architecture.simulated import describe_on
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import encode
 
-# The place of a trial, or the reason why it is not on the front.
+# Where a trial stands relative to the front.
 Why = Literal[
     "on the front",
     "dominated",
@@ -35,7 +35,7 @@ Why = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """A gene with different values in two architectures."""
+    """One gene that differs between two architectures."""
 
     name: str
     this: Any
@@ -71,15 +71,14 @@ class Broken:
 class Explanation:
     """The place of one trial, with its figures and dominators.
 
-    ``reason`` is recorded by the search for trials that did not complete. ``prediction`` is of
-    the joules before training, with an interval at ``confidence``; ``inside`` is true if the
-    interval contains the measured joules. ``front_probability`` is P(Pareto)
-    (``nas.pareto.uncertainty``). A quality above ``needed_quality``, or joules below
-    ``needed_energy_j``, would put the trial on the front with its other figures unchanged; both
-    are ``None`` for a trial on the front, or with further objectives. Energies are joules per
-    ``unit``. ``flags`` name problems of the measurement, and ``limits`` describes those of the
-    board.
-    Dominators on the front come first, in ascending order of joules.
+    ``reason`` is the recorded cause if the trial did not complete. ``prediction`` is the
+    prediction interval of the joules before training, at ``confidence``; ``inside`` is true if it
+    contains the measured joules. ``front_probability`` is P(Pareto) (``nas.pareto.uncertainty``).
+    With its other figures unchanged, the trial would be on the front at a quality above
+    ``needed_quality`` or at joules below ``needed_energy_j``; both are ``None`` for a trial on
+    the front, or with further objectives. Energies are joules per ``unit``. ``flags`` name
+    problems of the measurement, and ``limits`` are the power and clock limits of the board.
+    ``dominators`` lists those on the front first, in ascending order of joules.
     """
 
     trial: int
@@ -107,7 +106,7 @@ class Explanation:
     limits: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self)
 
 
@@ -124,19 +123,19 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
         raise ValueError(f"trial must be one of run {run.folder} ({allowed}), got {number}")
     record, goals = by_number[number], run.config.goals
     compared = {r.number: r for r in judged(records)}
-    kept = [r for r in compared.values() if goals.keeps(r)]
+    feasible = [r for r in compared.values() if goals.keeps(r)]
     is_judged = number in compared
-    rivals = [r for r in kept if is_judged and _dominates(goals, r, record)]
+    rivals = [r for r in feasible if is_judged and _dominates(goals, r, record)]
     on_front = {r.number for r in goals.front(records)}
     rivals.sort(key=lambda r: (r.number not in on_front, r.objectives[1], r.number))
     broken = _broken(goals, record) if is_judged else ()
     reading = record.reading
     probability = None
     if is_judged and not broken:
-        members = [figures_of(r) for r in kept]
-        of_all = chances(members, goals.costs)
-        probability = float(of_all[[m.trial for m in members].index(number)])
-    needed = _needed(record, kept) if rivals and not goals.costs else (None, None)
+        members = [figures_of(r) for r in feasible]
+        probabilities = chances(members, goals.costs)
+        probability = float(probabilities[[m.trial for m in members].index(number)])
+    needed = _needed(record, feasible) if rivals and not goals.costs else (None, None)
     return Explanation(
         trial=number,
         state=record.state,
@@ -165,7 +164,7 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
 
 
 def differing_knobs(this: Architecture, other: Architecture, space: SearchSpace) -> list[Knob]:
-    """Return the genes that differ between two members of ``space``, of layers in both."""
+    """Return the genes that differ between two members of ``space``, in their common layers."""
     mine, theirs = _genes(this, space), _genes(other, space)
     return [
         Knob(name, value, theirs[name])
@@ -191,13 +190,13 @@ def _why(record: Trial, is_judged: bool, is_broken: bool, is_dominated: bool) ->
         if is_broken:
             return "breaks a limit"
         return "dominated" if is_dominated else "on the front"
-    found: dict[str, Why] = {
+    by_state: dict[str, Why] = {
         "dropped": "dropped by the gate",
         "stopped": "stopped early",
         "failed": "failed",
         "running": "still running",
     }
-    return found.get(record.state, "judged by inherited weights")
+    return by_state.get(record.state, "judged by inherited weights")
 
 
 def _dominates(goals: Goals, rival: Trial, record: Trial) -> bool:
@@ -227,13 +226,13 @@ def _inside(record: Trial) -> bool | None:
     return record.reading.energy_j in record.prediction
 
 
-def _needed(record: Trial, kept: Sequence[Trial]) -> tuple[float | None, float | None]:
-    """The quality to exceed at these joules, and the joules to go below at this quality."""
+def _needed(record: Trial, feasible: Sequence[Trial]) -> tuple[float | None, float | None]:
+    """Return the quality to exceed at these joules, and the joules to undercut at this quality."""
     quality, energy_j = record.objectives
-    others = [r.objectives for r in kept if r.number != record.number]
+    rivals = [r.objectives for r in feasible if r.number != record.number]
     return (
-        max((a for a, j in others if j <= energy_j), default=None),
-        min((j for a, j in others if a >= quality), default=None),
+        max((a for a, j in rivals if j <= energy_j), default=None),
+        min((j for a, j in rivals if a >= quality), default=None),
     )
 
 

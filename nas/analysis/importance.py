@@ -1,10 +1,10 @@
 """Importance of genes for joules and quality in a run: grouped permutation importance.
 
-A forest of extremely randomised trees (Geurts et al. 2006) learns the logarithm of joules, or
+A forest of extremely randomised trees (Geurts et al. 2006) predicts the logarithm of joules, or
 quality, from genes. Predictions are out-of-fold, in five folds; then the values of one gene, those
 of all layers together, are shuffled among the held-out trials
-(Breiman 2001; on groups Gregorutti et al. 2015). A gene's importance is how much of the variance
-is no longer explained. A search does not draw genes independently: correlated genes share their
+(Breiman 2001; for groups Gregorutti et al. 2015). A gene's importance is the loss of explained
+variance. A search does not draw genes independently: correlated genes share their
 importance, and a gene that hardly varies has none.
 """
 

@@ -1,4 +1,4 @@
-"""Joules predicted before training, against measured ones."""
+"""Coverage of prediction intervals: joules predicted before training, against measured ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nas.records.trial import Trial
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """One trial's joules per sample: predicted with an interval, and measured with its own."""
+    """Predicted and measured joules per unit of one trial, each with its interval."""
 
     trial: int
     predicted: Estimate
@@ -19,13 +19,13 @@ class Predicted:
 
     @property
     def inside(self) -> bool:
-        """Whether the measured joules lie in the predicted interval."""
+        """Whether the prediction interval contains the measured joules."""
         return self.measured.mean in self.predicted
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How many intervals contained the measured value; ``share`` with its exact 95% interval."""
+    """Share of prediction intervals that contain the measured value, with its 95% interval."""
 
     n: int
     n_inside: int
@@ -33,7 +33,7 @@ class Coverage:
 
 
 def predictions_of(records: Sequence[Trial]) -> list[Predicted]:
-    """Return each trial that was predicted and measured, except finalists, counted already."""
+    """Return the trials with a prediction and a reading, except finalists, which repeat others."""
     return [
         Predicted(record.number, record.prediction, record.reading.estimate)
         for record in records
@@ -44,6 +44,6 @@ def predictions_of(records: Sequence[Trial]) -> list[Predicted]:
 
 
 def coverage_of(predictions: Sequence[Predicted]) -> Coverage | None:
-    """The coverage of ``predictions``, ``None`` where there are none."""
+    """Return the coverage of ``predictions``, ``None`` if there are none."""
     n, inside = len(predictions), sum(p.inside for p in predictions)
     return Coverage(n, inside, Estimate.of_share(inside, n)) if n else None

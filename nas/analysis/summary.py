@@ -64,7 +64,7 @@ class Volume:
 class SearchSummary:
     """The account of one search. Energies are in joules, carbon in grams of CO2 equivalent.
 
-    ``refined`` counts evaluations after the search, of trials whose place was unsure.
+    ``refined`` counts evaluations after the search, of trials of uncertain place on the front.
     ``stopped_saved_s`` and ``stopped_saved_j`` estimate the rest of the training of ``stopped``
     trials at their own rate, measuring excluded; ``None`` if the rate of one is unknown.
 
@@ -105,14 +105,14 @@ class SearchSummary:
 
     @property
     def spent_energy_j(self) -> float:
-        """The sum of all known joules."""
-        known = (
+        """The sum of all measured or estimated joules."""
+        parts = (
             self.train_energy_j,
             self.measure_energy_j,
             self.teacher_energy_j,
             self.supernet_energy_j,
         )
-        return sum(energy_j or 0.0 for energy_j in (*known, self.idle_energy_j))
+        return sum(energy_j or 0.0 for energy_j in (*parts, self.idle_energy_j))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -148,11 +148,11 @@ def summarise(
     readings = [r.reading for r in records if r.reading is not None]
     further = [reading for r in records for reading in r.readings.values()]
     device_j = device_energy_j(run.device_account_path)
-    # Trials that share a device count its joules by shares, which may exceed the whole a little.
+    # Trials that share a device each count a share of its joules; the sum may slightly exceed it.
     teacher = run.teacher()
     teacher_j = None if teacher is None else teacher.energy_j
     if teacher is None and run.config.teacher == LARGEST:
-        # Its training was interrupted, or continues.
+        # The teacher's training was interrupted, or continues.
         spent = spent_in(run.teacher_folder)
         teacher_j = None if spent is None else spent.train_energy_j
     busy_j = train_j + measure_j + (teacher_j or 0.0) + (supernet_j or 0.0)
@@ -225,8 +225,8 @@ def _baseline(records: Sequence[Trial], number: int | None) -> Trial | None:
     if number is None:
         return next((r for r in complete.values() if r.baseline), None)
     if number not in complete:
-        known = f"numbers {min(complete)} to {max(complete)}" if complete else "none yet"
-        raise ValueError(f"baseline must be a complete trial ({known}), got {number}")
+        allowed = f"numbers {min(complete)} to {max(complete)}" if complete else "none yet"
+        raise ValueError(f"baseline must be a complete trial ({allowed}), got {number}")
     return complete[number]
 
 

@@ -33,7 +33,7 @@ class RayBackend:
     """A local Ray for this search alone, or the cluster at the driver's address."""
 
     def __init__(self, driver: Driver, config: SearchConfig, listener: Listener | None) -> None:
-        """``listener`` is told what workers wait for."""
+        """``listener`` receives the reports of waiting workers."""
         self._driver, self._device, self._listener = driver, config.device, listener
         self._names = [one.name for one in config.measure_on]
         self._held = ExitStack()
@@ -52,7 +52,7 @@ class RayBackend:
 
     @property
     def is_asked_for_meters(self) -> bool:
-        """Whether only nodes that measure can tell which meter measures."""
+        """Whether the meter is known only on the nodes that measure."""
         return self._driver.address != LOCAL or bool(self._names)
 
     def find_meter(self, device: str, meter: str | None) -> MeterFound:

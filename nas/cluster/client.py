@@ -1,6 +1,6 @@
-"""A search through ``ray://``: the driver runs on the cluster, and reports to this process.
+"""A search through ``ray://``: the driver runs on the cluster and reports to this process.
 
-Ray's client cannot run Tune: trials would be on the cluster and the study here. So the whole
+Ray's client cannot run Tune, since trials would be on the cluster and the study here. So the whole
 search is a task on the head node, and the run directory is on the cluster.
 """
 
@@ -21,7 +21,7 @@ from nas.store.driver import CLIENT
 # Searches in a run directory, and reports to a listener.
 Search = Callable[[Path, Listener | None], Any]
 # The interval of reading reports from the cluster.
-_LOOK_S = 0.5
+_POLL_S = 0.5
 
 
 def search_there(
@@ -32,7 +32,7 @@ def search_there(
 ) -> None:
     """Call ``search`` with a run directory and a listener, in a process of the cluster.
 
-    Ctrl-C ends it there as it would here.
+    Ctrl-C ends it as it would end a local search.
 
     Raises:
         ClusterError: there is no cluster at ``address``, the folder is relative, or the process
@@ -49,19 +49,19 @@ def search_there(
         called = pack((_search, (search, folder, listener is not None)))
         running = task.remote(called, queue)
         try:
-            _hear(running, queue, listener)
+            _forward_reports(running, queue, listener)
         except KeyboardInterrupt:
             ray.cancel(running, force=False)
-            _hear(running, queue, listener)
+            _forward_reports(running, queue, listener)
         answer_of(running, "the search")
 
 
-def _search(search: Search, folder: Path, is_heard: bool, queue: Any) -> None:
-    search(folder, _Teller(queue) if is_heard else None)
+def _search(search: Search, folder: Path, has_listener: bool, queue: Any) -> None:
+    search(folder, _Forwarder(queue) if has_listener else None)
 
 
-class _Teller:
-    """A listener on the cluster that sends each call to the one here."""
+class _Forwarder:
+    """Listener on the cluster that forwards each call to the local one."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue
@@ -72,10 +72,10 @@ class _Teller:
         return lambda *arguments: self._queue.put((name, pack(arguments)))
 
 
-def _hear(running: Any, queue: Any, listener: Listener | None) -> None:
+def _forward_reports(running: Any, queue: Any, listener: Listener | None) -> None:
     is_over = False
     while not is_over:
-        is_over = bool(ray.wait([running], timeout=_LOOK_S)[0])
+        is_over = bool(ray.wait([running], timeout=_POLL_S)[0])
         while listener is not None:
             try:
                 name, arguments = queue.get_nowait()

@@ -65,7 +65,7 @@ def _local(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[Non
             "ray.shutdown(), or pass the address of that Ray"
         )
     _prepare()
-    # Made now where there is no home, so that workers use the same.
+    # Created here, so that workers use the same folder if there is no home.
     cache_folder()
     meters: dict[str, float] = {METER_RESOURCE: max(1, len(measure_on))}
     meters |= {meter_resources(name)[-1]: 1 for name in measure_on}
@@ -78,7 +78,7 @@ def _local(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[Non
     ):
         with (
             _failing_as("Ray must be able to start on this machine"),
-            # Workers otherwise see GPU 0 alone, and could not train on ``cuda:1``.
+            # Otherwise workers see only GPU 0 and could not train on ``cuda:1``.
             ray_internals.environment(RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES="1"),
             interrupts.kept_from_children(),
         ):
@@ -89,7 +89,7 @@ def _local(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[Non
                 num_gpus=1 if device.startswith("cuda") else 0,
                 resources=meters,
                 include_dashboard=False,
-                # The sampler and the study need little: Ray's default is 30% of memory.
+                # The sampler and the study need little; Ray's default is 30% of memory.
                 object_store_memory=200 * 1024 * 1024,
                 **temporary,
                 **_options(),
@@ -102,10 +102,10 @@ def _local(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[Non
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Connect to the Ray at ``address``, whose workers get this process's version of our code.
+    """Connect to the Ray at ``address``, whose workers use this process's version of our code.
 
-    A process that is connected to it already stays so: a worker of that cluster (``client``), or
-    a notebook.
+    A process that is already connected to it remains connected: a worker of that cluster
+    (``client``), or a notebook.
 
     Raises:
         ClusterError: there is none, it rejects this process, this process is connected to another
@@ -120,16 +120,16 @@ def connected(address: str) -> Iterator[None]:
     _prepare()
     from nas.cluster.shipping import packages_here
 
-    wanted = f"address must be that of a running Ray cluster, got {address!r}"
-    with _failing_as(wanted):
+    requirement = f"address must be that of a running Ray cluster, got {address!r}"
+    with _failing_as(requirement):
         _check_reachable(address)
     with (
         ray_internals.listening(to_network=True),
         _token_for(address),
         _shut_down_afterwards(),
     ):
-        with _failing_as(wanted, _about_tokens()):
-            # Of Python's own type, as Ray's compiled parts require.
+        with _failing_as(requirement, _about_tokens()):
+            # Ray's compiled parts require a plain ``str``.
             ray.init(address=str(address), **_options(packages_here()))
         interrupts.install()
         yield
@@ -146,9 +146,9 @@ def _check_same(address: str) -> None:
 
 @contextmanager
 def _shut_down_afterwards() -> Iterator[None]:
-    """Leave this process unconnected, whatever happens in the context.
+    """Disconnect this process at the end of the context.
 
-    A signal that comes meanwhile waits: an interrupted shutdown leaves it half connected.
+    Signals are deferred, since an interrupted shutdown leaves the process half connected.
     """
     try:
         yield
@@ -172,11 +172,11 @@ def _temporary_folder() -> Iterator[dict[str, Any]]:
 
 
 def _options(code: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what every connection uses; ``code`` are folders of packages to send to workers."""
+    """Return the options of every connection; ``code`` are package folders to send to workers."""
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     sent: dict[str, Any] = {}
     if environment():
-        # So that workers, wherever they are, load the plug-ins that this process has loaded.
+        # Workers on any node load the plug-ins that this process has loaded.
         sent["env_vars"] = environment()
     if code:
         sent["py_modules"] = list(code)
@@ -184,12 +184,12 @@ def _options(code: Sequence[str] = ()) -> dict[str, Any]:
 
 
 @contextmanager
-def _failing_as(wanted: str, hint: str = "") -> Iterator[None]:
-    """Turn an error into one line: what was ``wanted``, and the error's first line."""
+def _failing_as(requirement: str, hint: str = "") -> Iterator[None]:
+    """Convert an error to one line: ``requirement``, then the error's first line."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        raise ClusterError(f"{wanted}: {str(error).strip().splitlines()[0]}{hint}") from error
+        raise ClusterError(f"{requirement}: {str(error).strip().splitlines()[0]}{hint}") from error
 
 
 def _about_tokens() -> str:
@@ -199,9 +199,9 @@ def _about_tokens() -> str:
 
 
 def _token_for(address: str) -> AbstractContextManager[None]:
-    """Show this machine's token in the context if the Ray at ``address`` requires one.
+    """Send this machine's token within the context if the Ray at ``address`` requires one.
 
-    One that requires none must not see it: without it, that Ray's answers would be refused.
+    A Ray that requires none must not receive it, since its answers would be rejected.
     """
     named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     has_token = named or _has_token_file()
@@ -220,7 +220,7 @@ def _has_token_file() -> bool:
     try:
         return (Path.home() / ".ray" / "auth_token").is_file()
     except (OSError, RuntimeError):
-        # A user without a home has no file there.
+        # The user has no home directory.
         return False
 
 
@@ -233,15 +233,15 @@ def _requires_token(address: str) -> bool:
 
 
 def _prepare() -> None:
-    """Check the installed Ray, and keep it from printing what is in records or secret."""
+    """Check the installed Ray, and suppress output that is in records or secret."""
     ray_internals.check()
-    # A failed trial's record has its cause; Tune would print tracebacks besides.
+    # A failed trial's record has its cause; Tune would print tracebacks as well.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     ray_internals.silence()
 
 
 def _check_reachable(address: str) -> None:
-    """Raise ``OSError`` if nothing listens at ``host:port``: Ray itself would try for minutes."""
+    """Raise ``OSError`` if nothing listens at ``host:port``; Ray would retry for minutes."""
     host, colon, port = address.removeprefix(CLIENT).rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()

@@ -1,12 +1,12 @@
 """An executor on Ray Tune, on the Ray that ``connect`` connects to.
 
-Tune schedules trials and reports crashed workers. It runs in a thread of its own, which a
-``Searcher`` feeds with candidates from a queue; events return through another. ``trial_worker`` is
-what a worker runs. Trials train on nodes with CPUs or GPUs (``roles``), and are measured by tasks
+Tune schedules trials and reports crashed workers. It runs in its own thread, which a ``Searcher``
+feeds with candidates from a queue; events return through another. A worker runs
+``trial_worker``. Trials train on nodes with CPUs or GPUs (``roles``), and are measured by tasks
 on nodes with meters (``measuring``).
 
-The two threads take turns: Tune waits while the loop handles an event, so that the candidate which
-the loop then submits starts in the same step of Tune's.
+The two threads take turns: Tune waits while the loop handles an event, so that the loop's next
+candidate starts in the same step of Tune.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class TuneExecutor:
-    """Evaluates candidates as trials of one Ray Tune experiment, which begins with the first."""
+    """Executor of candidates as trials of one Ray Tune experiment, begun by the first."""
 
     def __init__(
         self, evaluator: Evaluator, trials_folder: Place, measuring: Measuring, driver: Driver
@@ -85,7 +85,7 @@ class TuneExecutor:
             self._thread.join()
 
     def _run(self) -> None:
-        """Run Tune until the feed is closed, and start it again where Tune itself fails."""
+        """Run Tune until the feed is closed, and restart it if Tune itself fails."""
         feed = self._feed
         try:
             trainable = self._trainable()
@@ -134,7 +134,7 @@ class TuneExecutor:
 
 
 def _measures(measuring: Measuring) -> list[RayMeasure]:
-    """Return one measurement for each device; trials are judged by the first."""
+    """Return one measurement for each device; the first supplies the objectives."""
     protocol, locks = measuring.protocol, measuring.lock_folder
     if not measuring.measured:
         return [RayMeasure(measuring.device, measuring.meter, protocol, locks)]
@@ -145,9 +145,9 @@ def _measures(measuring: Measuring) -> list[RayMeasure]:
 
 
 def _failure(tuner: tune.Tuner) -> ray.exceptions.RayError | None:
-    """Run ``tuner`` and return Ray's error that ended it, ``None`` where it came to its end.
+    """Run ``tuner`` and return the Ray error that ended it, ``None`` at its regular end.
 
-    Where Ray's memory monitor ends one worker, Tune ends all of them with an error.
+    If Ray's memory monitor ends one worker, Tune ends all of them with an error.
     """
     try:
         tuner.fit()
@@ -189,7 +189,7 @@ def _ending_at_error(otherwise: Any) -> Callable[[F], F]:
 
 
 class _Feed(Searcher):
-    """Passes submitted candidates to Tune, and Tune's events to the loop's thread."""
+    """Searcher that passes candidates to Tune, and Tune's events to the loop's thread."""
 
     def __init__(self, trials_folder: Place) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ class _Feed(Searcher):
         self._submitted: deque[Candidate] = deque()
         self._events: SimpleQueue[Any] = SimpleQueue()
         self._verdict: bool | None = None
-        # Tune's thread alone.
+        # Used only by Tune's thread.
         self._running: dict[str, Candidate] = {}
 
     def submit(self, candidate: Candidate) -> None:
@@ -220,7 +220,7 @@ class _Feed(Searcher):
             return self._events.get()
 
     def answer(self, goes_on: bool) -> None:
-        """Give the verdict on the trial that reached a rung last."""
+        """Set the verdict on the trial that last reached a rung."""
         with self._turn:
             self._verdict = goes_on
             self._turn.notify_all()
@@ -244,7 +244,7 @@ class _Feed(Searcher):
             self._events.put(event)
 
     def lose_all(self, error: BaseException) -> None:
-        """Report running trials as lost: all workers have ended by the ``error`` of one."""
+        """Report running trials as lost after the ``error`` of one worker ended them all."""
         running, self._running = list(self._running.values()), {}
         died = []
         for candidate in running:
@@ -272,7 +272,7 @@ class _Feed(Searcher):
     @_ending_at_error(None)
     def suggest(self, trial_id: str) -> Any:
         def has_turn() -> bool:
-            # With nothing to run Tune would sleep for a second.
+            # Tune sleeps for a second if it has nothing to run.
             is_idle = self._is_idle and bool(self._running)
             return self.is_closed or bool(self._submitted) or is_idle
 
@@ -288,7 +288,7 @@ class _Feed(Searcher):
 
     @_ending_at_error(True)
     def judge(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """Return whether a trial goes on; a stopped one is in the study by then."""
+        """Return whether a trial continues; a stopped one is in the study on return."""
         candidate = self._running.get(trial_id)
         if candidate is None or PROGRESS not in result:
             return True
@@ -313,9 +313,9 @@ class _Feed(Searcher):
             return
         reported = result or {}
         if not error and AWAY in reported:
-            # The trial stays unfinished: whoever runs it next needs the same storage.
+            # The trial stays unfinished: the next driver that runs it needs the same storage.
             raise StorageAwayError(reported[AWAY])
-        # Its report, since the disk may be away just now; its file, where it died after writing.
+        # Read its report, since the disk may be away, or its file if it died after writing it.
         if ENDED in reported:
             self.post(Ended(candidate, from_plain(Outcome, json.loads(reported[ENDED]), ENDED)))
         elif (outcome := finished_in(candidate, self._trials_folder)) is not None:
@@ -357,7 +357,7 @@ class _StopAll(tune.Stopper):
 
 
 class _RungScheduler(FIFOScheduler):
-    """Starts trials in their order and stops those whose verdict at a rung says so."""
+    """Scheduler that starts trials in order, and stops them by their verdict at a rung."""
 
     def __init__(self, judge: Callable[[str, Mapping[str, Any]], bool]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -95,7 +95,7 @@ def _measure_there(
     inputs: Place,
     **named: Any,
 ) -> EnergyRecord:
-    """Call ``function`` on the node that measures, which may have neither file on its disk."""
+    """Call ``function`` on the measuring node, to which both files may have to be copied."""
     with (
         naming_storage(),
         patience(tell_driver("a measurement waits for storage")),
@@ -106,9 +106,9 @@ def _measure_there(
 
 
 class Measurements:
-    """``Measure`` for one trial, on every device at once; the trial is judged by ``first``.
+    """``Measure`` for one trial on all devices at once; ``first`` supplies its objectives.
 
-    Where a further device cannot measure, the trial has the reason in place of its reading.
+    If a further device cannot measure, the trial has the cause in place of its reading.
     """
 
     def __init__(self, first: Measure, further: Sequence[RayMeasure] = ()) -> None:
@@ -136,7 +136,7 @@ class Measurements:
             except ray.exceptions.RayError as error:
                 cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
                 if is_of_storage(cause):
-                    # The device is not the cause: the trial is measured again.
+                    # Storage is the cause, not the device: measure the trial again.
                     raise cause from error
                 self._beside.add_failure(name, cause)
             else:

@@ -1,8 +1,8 @@
 """Adapter to Ray: the only file that uses private names and undocumented settings of Ray.
 
-``check`` runs before any Ray is started or joined. It raises ``ClusterError``, in one line, where
-the installed Ray lacks a name or no longer does what the name is used for: without them a local
-Ray would listen on the network, or show the driver's command line to the cluster.
+``check`` runs before a Ray is started or joined. It raises a one-line ``ClusterError`` if the
+installed Ray lacks a name or has changed its use. Without them a local Ray would listen on the
+network, or show the driver's command line to the cluster.
 ``tests/contracts/test_ray_internals.py`` tests what each name does.
 """
 
@@ -19,14 +19,14 @@ from typing import Any
 # Ray reads these when it is imported.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Tune's loggers write CSV, JSON and TensorBoard files for each trial, as the study does.
+    # Tune's loggers would duplicate the study in CSV, JSON and TensorBoard files of each trial.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
-    # Tune's snapshots of all trials are never restored; the last is written in any case.
+    # Tune's snapshots of all trials are never restored; the last is always written.
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
-    # A Ray that starts by itself, at a call outside of ``cluster``, has no token.
+    # A Ray started implicitly, by a call outside of ``cluster``, would have no token.
     "RAY_ENABLE_AUTO_CONNECT": "0",
-    # A task that runs out of memory is retried like one that dies, and not without end.
+    # A task that runs out of memory is retried as often as one that dies, not endlessly.
     "RAY_task_oom_retries": "2",
 }
 for _name, _value in _SETTINGS.items():
@@ -64,15 +64,15 @@ _OF_TRIALS = (
 
 
 class ClusterError(RuntimeError):
-    """The Ray cluster cannot run the search; the message says why in one line."""
+    """The Ray cluster cannot run the search; the message is the cause in one line."""
 
 
 def check() -> None:
-    """Raise ``ClusterError`` where the installed Ray is not as this file needs it."""
+    """Raise ``ClusterError`` if the installed Ray does not meet the needs of this file."""
     for module, names in _NEEDED.items():
         for name in names:
             _require(module, name)
-    # A replaced function has no effect where Ray no longer calls it by that name.
+    # A replaced function has no effect if Ray no longer calls it by that name.
     for name, called in _CALLS.items():
         caller = inspect.unwrap(_require("ray._private.worker", name))
         if called not in caller.__code__.co_names:
@@ -95,13 +95,13 @@ def _changed(what: str) -> ClusterError:
 
 @contextmanager
 def listening(*, to_network: bool) -> Iterator[None]:
-    """Have servers that Ray starts in this context listen on the network, or on loopback alone.
+    """Make servers that Ray starts in this context listen on the network, or only on loopback.
 
-    Anyone who reaches them can run code. By default they listen on the network on Linux, and on
+    Anyone who reaches them can run code. By default they listen on the network on Linux and on
     loopback elsewhere; Ray has no option for it.
 
     Raises:
-        ClusterError: they would listen on the network nevertheless.
+        ClusterError: they would listen on the network in spite of this setting.
     """
     constants: Any = import_module("ray._private.ray_constants")
     before = constants.ENABLE_RAY_CLUSTER
@@ -140,7 +140,7 @@ def environment(**variables: str) -> Iterator[None]:
     """Set environment variables in this context and have Ray read them again.
 
     Raises:
-        ClusterError: Ray does not ask for a token though ``RAY_AUTH_MODE`` says so.
+        ClusterError: Ray does not require a token in spite of ``RAY_AUTH_MODE``.
     """
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
@@ -169,8 +169,8 @@ def _read_environment() -> None:
 def files_in(folder: Path) -> dict[str, Any]:
     """Return the option of ``ray.init`` that puts sockets and logs into ``folder``.
 
-    Ray removes neither, and refuses the option where it does not know it. Paths of sockets have at
-    most 107 characters: there is no such option for a longer folder.
+    Ray removes neither, and raises if it does not support the option. Paths of sockets have at
+    most 107 characters, so the result is empty for a longer folder.
     """
     return {"_temp_dir": str(folder)} if len(str(folder)) <= _LONGEST_FOLDER else {}
 
@@ -225,7 +225,7 @@ def forget_results(trial: Any, resources: Any) -> None:
             raise _changed(f"a Tune trial has no {name}")
     metadata = trial.run_metadata
     trial.run_metadata = type(metadata)()
-    # Tune asks it for checkpoints, of which these trials have none.
+    # Tune reads checkpoints from it; these trials have none.
     trial.run_metadata.checkpoint_manager = metadata.checkpoint_manager
     trial._default_result_or_future = None
     trial.placement_group_factory = trial._default_placement_group_factory = resources

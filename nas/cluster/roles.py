@@ -122,12 +122,12 @@ def find_named_meters(
 
 
 def check_one_device(nodes: Iterable[Mapping[str, Any]], device: str) -> None:
-    """Refuse nodes with several devices where a search names none, and would use ``device`` alone.
+    """Check that nodes have one device if a search names none, since it would use only ``device``.
 
-    Boards of one kind differ by some per cent, so that joules of several do not mix in one search.
+    Boards of one kind differ by some per cent, so one search must not mix joules of several.
 
     Raises:
-        ClusterError: a node that measures has several devices; says how to name them.
+        ClusterError: a measuring node has several devices; the message explains how to name them.
     """
     for node in nodes:
         n_devices = int(node["Resources"].get(METER_RESOURCE, 0))
@@ -158,7 +158,7 @@ def find_any_meter(device: str, meter: str | None) -> MeterFound:
 
 
 def _try_meter(name: str | None, device: str, meter: str | None) -> MeterFound | str:
-    """Return the meter of ``device`` on this node, or why there is none."""
+    """Return the meter of ``device`` on this node, or the cause if there is none."""
     try:
         return find_meter(name, device, meter)
     except (MeterError, ValueError) as error:

@@ -1,9 +1,9 @@
-"""Give the nodes of a cluster our code, and check that they see the user's files.
+"""Ship our code to the nodes of a cluster, and check that they see the user's files.
 
 Code is sent by Ray's ``py_modules``, which store it by its hash: workers, and the processes in
 which they measure, run this process's version. Other packages must be installed on the cluster.
-Data are not sent: they are on a path that all nodes see, and each node compares it with this
-machine's.
+Data are not sent: they are on a path that all nodes see, where each node's fingerprints must equal
+this machine's.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _ANSWER_S = 60.0
 
 def packages_here() -> list[str]:
     """Return the folders of our packages, for ``py_modules``."""
-    found = []
+    folders = []
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         assert spec is not None and spec.origin is not None
-        found.append(str(Path(spec.origin).parent))
-    return found
+        folders.append(str(Path(spec.origin).parent))
+    return folders
 
 
 def by_bytes() -> Callable[..., bytes]:
@@ -73,15 +73,15 @@ def answer_of(task: Any, what: str) -> Any:
         Exception: what the function raised.
     """
     try:
-        found, raised = unpack(ray.get(task))
+        result, raised = unpack(ray.get(task))
     except ray.exceptions.TaskCancelledError:
         return None
     except ray.exceptions.RayError as error:
-        said = str(error).strip().splitlines()[-1]
-        raise ClusterError(f"{what} ended on the cluster: {said}") from None
+        cause = str(error).strip().splitlines()[-1]
+        raise ClusterError(f"{what} ended on the cluster: {cause}") from None
     if raised is not None:
         raise raised
-    return found
+    return result
 
 
 def call_there(
@@ -103,10 +103,10 @@ def call_there(
 def check_paths(config: SearchConfig, files: Iterable[Path], folder: Path) -> None:
     """Check that each node sees the task's files as they are here, and the run's own files.
 
-    Those are in the run's ``folder``, or where ``config`` says; an object store is not tried.
+    Those are in ``folder``, or in ``config.files_at``; an object store is not checked.
 
     Raises:
-        ClusterError: one does not; the message names the node and the path.
+        ClusterError: a node does not; the message names node and path.
     """
     named = tuple(files)
     # Without the study's URL: it may contain a password, which Ray would store with the code.
@@ -154,11 +154,11 @@ def _on_each_node(function: Callable[[], Any]) -> dict[str, Any]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             task: Any = ray.remote(num_cpus=0, max_retries=1)(function)
             tasks[task.options(scheduling_strategy=there).remote()] = node["NodeManagerAddress"]
-    found = {}
+    results = {}
     for task, address in tasks.items():
         try:
-            found[address] = ray.get(task, timeout=_ANSWER_S)
+            results[address] = ray.get(task, timeout=_ANSWER_S)
         except ray.exceptions.RayError as error:
-            said = str(error).strip().splitlines()[-1]
-            raise ClusterError(f"node {address} must be able to run tasks: {said}") from None
-    return found
+            cause = str(error).strip().splitlines()[-1]
+            raise ClusterError(f"node {address} must be able to run tasks: {cause}") from None
+    return results

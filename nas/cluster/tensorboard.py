@@ -80,7 +80,7 @@ class TensorBoardLog:
         try:
             log_trial(record, self._space, self._folder, self._unit)
         except OSError as error:
-            # The study has all of it: the search goes on.
+            # Continue the search, since the study has all of it.
             self._is_lost = True
             _LOG.warning(f"TensorBoard files cannot be written, and nothing more is: {error}")
 
@@ -130,13 +130,13 @@ def figures(record: Trial, unit: str = SAMPLE) -> dict[str, float]:
     ``energy_j_per_...`` names the unit of work, such as ``energy_j_per_output_token``.
     """
     reading = record.reading
-    known = {
+    optional = {
         "quality": record.quality,
         "quality_se": record.quality_se,
         "test_quality": record.test_quality,
         f"energy_j_per_{unit.replace(' ', '_')}": record.energy_j,
         "latency_s": None if reading is None else reading.latency_s,
-        # Joules of an estimate are not those of a meter, here as anywhere.
+        # Distinguishes a meter's joules from an estimate.
         "energy_is_measured": None
         if record.energy_j is None
         else float(reading is not None and not reading.is_estimate),
@@ -147,4 +147,4 @@ def figures(record: Trial, unit: str = SAMPLE) -> dict[str, float]:
         "predicted_energy_j": None if record.prediction is None else record.prediction.mean,
         "stopped_early": float(record.state == "stopped"),
     }
-    return {name: float(value) for name, value in known.items() if value is not None}
+    return {name: float(value) for name, value in optional.items() if value is not None}

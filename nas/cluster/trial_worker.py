@@ -47,11 +47,11 @@ def run_trial(
 ) -> None:
     """Run one trial in a Ray worker, and report its record to Tune once it is on disk.
 
-    Where storage was away for too long, that is reported instead: the trial is unfinished.
+    If storage was away for too long, that is reported instead, and the trial is unfinished.
     """
     candidate = from_plain(Candidate, json.loads(config["candidate"]), "candidate")
     own = folder_of(candidate, folder)
-    _say_who(own)
+    _record_worker(own)
     # A replica repeats a whole evaluation: it is not stopped early.
     tell = None if candidate.replica else _tell
     try:
@@ -63,7 +63,7 @@ def run_trial(
 
 
 def worker_ids(folder: Place) -> list[str]:
-    """Return Ray's names for the worker that last ran the trial in ``folder``, if known."""
+    """Return Ray's names for the worker that last ran the trial in ``folder``, if recorded."""
     with suppress(ValueError):
         data = read_json(folder / _WORKER)
         if isinstance(data, list):
@@ -71,8 +71,8 @@ def worker_ids(folder: Place) -> list[str]:
     return []
 
 
-def _say_who(folder: Place) -> None:
-    """Write down what Ray calls this worker: its memory monitor names the workers that it ends."""
+def _record_worker(folder: Place) -> None:
+    """Write Ray's names for this worker: its memory monitor names the workers that it ends."""
     if not isinstance(folder, Path) or not ray.is_initialized():
         # Outside of a worker, Ray may start a cluster to answer for its own context.
         return
@@ -80,7 +80,7 @@ def _say_who(folder: Place) -> None:
     names = [context.get_actor_id(), context.get_worker_id()]
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        # Of no use after a loss of power, so that it is not flushed to disk.
+        # Not flushed to disk, since it is useless after a loss of power.
         (folder / _WORKER).write_text(json.dumps(names))
 
 
@@ -95,7 +95,7 @@ def evaluate_trial(
 ) -> Outcome:
     """Evaluate ``candidate`` and return its outcome, which ``folder`` then contains too.
 
-    It has a reading of each device of ``further`` beside that of ``measure``.
+    The outcome has the reading of ``measure`` and one of each device in ``further``.
 
     Raises:
         AwayError: storage was full, away or refusing for too long; the trial is unfinished.

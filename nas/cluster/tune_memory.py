@@ -1,7 +1,8 @@
-"""Free what Ray Tune keeps of trials that have ended: the study has it all.
+"""Free Ray Tune's memory of ended trials, whose results are in the study.
 
-Tune keeps an ended trial's last result, statistics of each figure, and both as JSON, for a restore
-that is never used here: 37 kB a trial, and 16 kB more where it writes all of them at the end.
+Tune stores an ended trial's last result, statistics of each figure, and both as JSON, for a
+restore that is never used here: 37 kB per trial, and 16 kB more when it writes all of them at the
+end.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from nas.cluster import ray_internals
 
 
 class ForgetEnded(Callback):
-    """Frees the results of complete trials at the end of the step in which they ended.
+    """Callback that frees the results of complete trials at the end of their last step.
 
-    Those whose worker died are few, and Tune reads their errors at the end of the experiment.
+    Trials with a dead worker are few, and Tune reads their errors at the end of the experiment.
     """
 
     def __init__(self) -> None:

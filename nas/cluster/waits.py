@@ -1,6 +1,6 @@
-"""Workers report to their driver what they wait for, through the key-value store of Ray's head.
+"""Reports of waiting workers to their driver, through the key-value store of Ray's head.
 
-It needs neither a disk, which may be what is full, nor another process.
+The store needs no further process and no disk, since a full disk may be the cause of waiting.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ from nas.core.retry import Tell
 from nas.searching.controller.session import Listener
 
 _PREFIX = "wait-"
-_LOOK_S = 1.0
+_POLL_S = 1.0
 
 
 def tell_driver(who: str) -> Tell:
-    """Return a ``Tell`` for ``nas.core.retry`` in a worker; ``who`` is what waits."""
+    """Return a ``Tell`` for ``nas.core.retry`` in a worker; ``who`` names the waiting trial."""
 
-    def tell(reason: str) -> None:
+    def report(reason: str) -> None:
         if not ray.is_initialized():
             # Ray may start one at a call outside of a cluster.
             return
-        # Where the head is away, waiting goes on without a report.
+        # If the head is unreachable, waiting continues without a report.
         with suppress(Exception):
             key = f"{_PREFIX}{uuid.uuid4().hex}"
             ray_internals.put_text(key, f"{who}: {reason}", _namespace())
 
-    return tell
+    return report
 
 
 @contextmanager
 def hear_waits(listener: Listener | None) -> Iterator[None]:
-    """Report to ``listener`` in this context what the driver's workers wait for."""
+    """Report the waits of the driver's workers to ``listener`` within the context."""
     if listener is None:
         yield
         return
 
-    def hear() -> None:
+    def report() -> None:
         reasons: list[str] = []
-        # Where the head is away, the search itself reports it, or it is back the next time.
+        # If the head is unreachable, the search reports it, or the next poll succeeds.
         with suppress(Exception):
             if ray.is_initialized():
                 reasons = ray_internals.take_texts(_PREFIX, _namespace())
         for reason in reasons:
             listener.on_wait(reason)
 
-    with every(_LOOK_S, hear):
+    with every(_POLL_S, report):
         yield
 
 

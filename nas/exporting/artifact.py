@@ -1,9 +1,9 @@
-"""An artifact: a folder with trained weights and everything that is needed to run them elsewhere.
+"""An artifact: a folder with trained weights and all that is needed to run them elsewhere.
 
 * ``model.safetensors``: the trained fp32 weights. Compression is deterministic and applied on
   loading; ``compressed.safetensors``, if anything is compressed, has the network in that size.
-* ``architecture.json``, ``workload.json``: what the network is.
-* ``check.safetensors``: some inputs and the outputs that they must give.
+* ``architecture.json``, ``workload.json``: the description of the network.
+* ``check.safetensors``: some inputs and their expected outputs.
 * ``card.json``, ``README.md``: the figures.
 * ``labels.json``, ``tokenizer.json``, ``preprocessing.json``, if the task has them: names of the
   outputs, and how texts and files become inputs (``nas.tasks.base.artifact_files``).
@@ -34,7 +34,7 @@ COMPRESSED = "compressed.safetensors"
 
 
 class ExportError(RuntimeError):
-    """The artifact does not reproduce its trial; nothing was left behind."""
+    """The artifact does not reproduce its trial; its files were removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class Artifact:
         # A list or tuple is several samples, though each may be a list of texts itself.
         if isinstance(samples, kinds) and not isinstance(samples, list | tuple):
             return function([samples])[0]
-        # The keys of a mapping are rather names of columns than texts.
+        # The keys of a mapping with values are names of columns, not texts.
         is_row = isinstance(samples, Mapping) and any(v is not None for v in samples.values())
         is_several = isinstance(samples, Iterable) and not is_row
         rows: list[Any] = list(samples) if is_several else [samples]

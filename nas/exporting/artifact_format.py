@@ -10,12 +10,12 @@ from nas.exporting.formats.registry import ARTIFACT
 from nas.training.weights import WEIGHTS
 from search_spaces.architecture import Architecture
 
-# Same machine, same arithmetic: only another CPU's instructions may round differently.
+# Arithmetic is the same; only another CPU's instructions may round differently.
 _OUTPUT_TOLERANCE = 1e-3
 
 
 class SafetensorsArtifact(StoredNetwork):
-    """The artifact; ``load`` also checks that its compressed file gives equal outputs."""
+    """The artifact; ``load`` also checks that its compressed file has equal outputs."""
 
     name = ARTIFACT
     other_batches = ()

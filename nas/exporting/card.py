@@ -341,7 +341,7 @@ def _use(card: Card) -> str:
 
 
 _PREPROCESSING_NOTE = """Inputs are (value - mean) / deviation, both along `axis` of an input;
-`preprocessing.json` contains them and says what the values are."""
+`preprocessing.json` contains them and describes the values."""
 _TOKENIZER_NOTE = """Tokens are those of `tokenizer.json` (the `tokenizers` library), plus `shift`
 of `labels.json`, with 0 as padding up to the length of an input."""
 

@@ -1,4 +1,4 @@
-"""Write a trial as a verified artifact; leave nothing behind if a check fails."""
+"""Write a trial as a verified artifact; remove it if a check fails."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from search_spaces.models.device import use_device
 if TYPE_CHECKING:
     from nas.store.run import Run
 
-# Most numbers among the outputs of a check: 16 MB.
+# Most output values of a check: 16 MB.
 _MOST_OUTPUTS = 2**22
 
 
@@ -91,7 +91,7 @@ def export(
         for name, text in task_files.items():
             (staging / name).write_text(text, encoding="utf-8")
         use_device(device)
-        # Computing may overlap with trainings, but never with a measurement.
+        # Computing may overlap with training, but not with a measurement.
         with DeviceLock(None, device).shared():
             _write_compressed(device, staging)
             _write_check(run, staging)
@@ -145,7 +145,7 @@ def _write_format(each: ExportFormat, folder: Path, conditions: Conditions) -> d
 
 
 def _write_compressed(device: str, folder: Path) -> None:
-    """Store the network in its compressed size, if anything is compressed."""
+    """Store the compressed network, if any block is compressed."""
     from search_spaces.compression.apply import compress
     from search_spaces.compression.store import save_compressed
 
@@ -156,14 +156,14 @@ def _write_compressed(device: str, folder: Path) -> None:
 
 
 def _write_check(run: Run, folder: Path) -> None:
-    """Store a batch of real inputs with the outputs that they give now."""
+    """Store a batch of real inputs with their current outputs."""
     import torch
     from safetensors.torch import save_file
 
     device = run.config.device
     artifact = load_artifact(folder, device=device)
     inputs = torch.from_numpy(read_array(run.inputs_path))
-    # A long context and a large vocabulary have many outputs: store fewer samples then.
+    # Store fewer samples if a long context and a large vocabulary have many outputs.
     n_outputs = artifact.call(inputs[:1].to(device)).numel()
     inputs = inputs[: max(1, _MOST_OUTPUTS // n_outputs)]
     outputs = artifact.call(inputs.to(device)).float().cpu()

@@ -1,7 +1,7 @@
-"""Fill a folder beside its final path, and move it there only if nothing failed.
+"""Write a folder beside its final path, and move it there on success.
 
-A killed process cannot clean up: the next export to the same path removes the folders of processes
-that no longer hold their lock.
+A killed process cannot clean up. The next export to the same path removes the folders of
+processes that no longer hold their lock.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _PREFIX = ".nas-export-"
 def staged(to: Path) -> Iterator[Path]:
     """Yield a folder to fill, which becomes ``to`` unless an exception is raised.
 
-    ``to`` is new or empty. An empty folder keeps its identity: it may be a mount point or the
-    current directory.
+    ``to`` is new or empty. An empty folder is filled and not replaced, since it may be a mount
+    point or the current directory.
 
     Raises:
         ValueError: ``to`` is neither, or cannot be written.

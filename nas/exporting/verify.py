@@ -29,7 +29,7 @@ _TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How formats are run, and what they must reproduce.
+    """Conditions for running formats, and figures that they must reproduce.
 
     ``quality`` is the validation quality to reproduce; ``quality_tolerance`` is the allowed loss
     of formats whose outputs are not judged. Without ``measure`` no joules are measured.
@@ -51,7 +51,7 @@ class Verification:
     ``output_tolerance`` is ``None`` if outputs were not judged. ``joule_ratio`` compares the
     artifact with its trial and is ``None`` for other formats, which other runtimes run.
     ``other_phases`` are the joules of a decoder's phases that were no objective of the search.
-    ``runtime`` and ``mode`` say what ran the network, and how while joules were measured.
+    ``runtime`` ran the network, in ``mode`` while joules were measured.
     """
 
     output_difference: float
@@ -68,12 +68,12 @@ class Verification:
     mode: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self)
 
 
 def verify_format(stored: StoredNetwork, folder: Path, conditions: Conditions) -> Verification:
-    """Reload one format of the artifact in ``folder`` in a fresh process and judge it.
+    """Reload one format of the artifact in ``folder`` in a fresh process and check it.
 
     Raises:
         ExportError: it cannot be loaded, or outputs or quality differ by more than allowed.
@@ -85,7 +85,7 @@ def verify_format(stored: StoredNetwork, folder: Path, conditions: Conditions) -
 def reload_formats(
     formats: Sequence[StoredNetwork], folder: Path, conditions: Conditions
 ) -> dict[str, Any]:
-    """Return what one fresh process finds of ``formats``, by name (``verify_worker``).
+    """Return the findings of one fresh process by format (``verify_worker``).
 
     Raises:
         ExportError: one cannot be loaded or run.
@@ -127,7 +127,7 @@ def reload_formats(
 def judge(
     stored: StoredNetwork, folder: Path, findings: Mapping[str, Any], conditions: Conditions
 ) -> Verification:
-    """Judge the findings of one format.
+    """Check the findings of one format.
 
     Raises:
         ExportError: outputs or quality differ by more than allowed.
@@ -137,14 +137,14 @@ def judge(
     architecture, _ = read_description(folder)
     difference = findings["output_difference"]
     allowed = stored.output_tolerance(architecture, findings["largest_output"])
-    # Not ``>``: a difference that is not a number must fail.
+    # ``not <=`` rather than ``>``, since NaN must fail.
     if allowed is not None and not difference <= allowed:
         raise ExportError(
             f"outputs of format {stored.name} differ by {difference:.3g}, allowed {allowed:.3g}"
         )
     quality, expected = findings["validation_quality"], conditions.quality
     if stored.has_outputs:
-        # Equal outputs move quality by chance, up or down.
+        # Rounding of outputs changes quality by chance, in either direction.
         moved, tolerance, hint = (
             abs(quality - expected), stored.quality_tolerance(architecture), ""
         )  # fmt: skip
@@ -177,7 +177,7 @@ def verify_artifact(
 ) -> Verification:
     """Reload the artifact in ``folder`` in fresh processes and compare it with its trial.
 
-    A decoder's other phase is measured too, because its users pay for both.
+    A decoder's other phase is measured as well, because its use costs both.
 
     Raises:
         ExportError: outputs, quality or joules differ by more than allowed.

@@ -1,4 +1,4 @@
-"""The fresh process that reloads formats of an artifact, runs them and prints its findings.
+"""Fresh process that reloads formats of an artifact, runs them and prints its findings.
 
 Run as ``python -m nas.exporting.verify_worker``: stdin has the job as one JSON object, stdout the
 findings as another. Libraries print to stderr.
@@ -47,13 +47,13 @@ def _inspect(stored: StoredNetwork, job: Mapping[str, Any]) -> dict[str, Any]:
     protocol = Protocol.from_dict(job["protocol"])
     use_device(device)
     lock = DeviceLock(None, device)
-    # Computing may overlap with trainings, but never with a measurement.
+    # Computing may overlap with training, but not with a measurement.
     with lock.shared():
         loaded = stored.load(folder, device=device, threads=protocol.threads)
         findings = _evaluate(loaded, stored.other_batches, folder, str(job["task"]), device)
     findings |= {"runtime": loaded.runtime, "mode": None, "reading": None}
     if job["measure"]:
-        # The search's meter may read a GPU; the CPU has a meter of its own.
+        # The search's meter may read a GPU; the CPU has its own meter.
         meter = job["meter"] if device == job["device"] else None
         reading, mode = _measure(loaded, meter, protocol, device, folder, lock)
         findings |= {"mode": mode, "reading": reading.to_dict()}
@@ -112,7 +112,7 @@ def _measure(
     folder: Path,
     lock: DeviceLock,
 ) -> tuple[EnergyReading, str]:
-    """Measure joules on the stored inputs; also return how the network was run."""
+    """Measure joules on the stored inputs; return the reading and the mode of the network."""
     import torch
     from safetensors.torch import load_file
 

@@ -1,8 +1,8 @@
-"""Ray clusters that a run may use: ones that this user named.
+"""Ray clusters that a run may use: only those that this user named.
 
-The process at a cluster's address is sent our code and may run any code here. An address in
-``run.json`` is therefore connected to only where ``--address`` named it on this machine, now or
-for an earlier search, or ``RAY_ADDRESS`` names it. A token is shown only to one that is named now.
+The process at a cluster's address receives our code and may run any code here. So an address in
+``run.json`` is used only if ``RAY_ADDRESS`` names it, or if ``--address`` named it on this machine
+for this or an earlier search. A token is sent only to an address that is named now.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import os
 
 from nas.store.recorded import Recorded, is_remembered, remember
 
-# What the address is called where a driver starts a Ray of its own.
+# Address of a driver that starts its own Ray.
 LOCAL = "local"
 _KIND = "cluster"
 
 
 def name_address(address: str) -> None:
-    """Remember that this user named ``address``, for searches that go on later."""
+    """Record that this user named ``address``, for later searches."""
     if address != LOCAL and not isinstance(address, Recorded):
         remember(_KIND, address)
 
 
 def is_named_now(address: str) -> bool:
-    """Whether the command line, a program or the environment names ``address``."""
+    """Return whether the command line, a program or the environment names ``address``."""
     if address == LOCAL or not isinstance(address, Recorded):
         return True
     return address == os.environ.get("RAY_ADDRESS")

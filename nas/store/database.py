@@ -1,8 +1,8 @@
-"""Studies in a database: which may be opened, and what waits while it is away.
+"""Studies in a database: access checks, and retries while the database is away.
 
-Optuna's database storage raises at once where the server does not answer. Each of its operations
-is one transaction, rolled back where it fails, so that ``nas.core.retry`` may repeat it. Where
-only the confirmation was lost, the repeated operation sees that it has happened.
+Optuna's database storage raises at once if the server does not answer. Each of its operations is
+one transaction, rolled back on failure, so that ``nas.core.retry`` may repeat it. If only the
+confirmation was lost, the repeated operation detects that it was applied.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _TABLES = frozenset({"studies", "trials", "version_info", "alembic_version"})
 
 
 def open_database(folder: Path, url: str, read_only: bool = False) -> BaseStorage:
-    """Open the database at ``url``, if the user named it; ``read_only`` makes and changes nothing.
+    """Open the database at ``url`` if the user named it; ``read_only`` changes nothing.
 
     Raises:
-        KeyError: it is only to be read and has no tables of Optuna's.
+        KeyError: it is opened read-only and has no tables of Optuna.
         StorageHostError: the user has not named its host.
     """
     check_dialect(url)
@@ -58,10 +58,10 @@ def open_database(folder: Path, url: str, read_only: bool = False) -> BaseStorag
 
 @contextmanager
 def named_errors(url: str) -> Iterator[None]:
-    """Turn what goes wrong while a database is opened into one line, with no password in it.
+    """Convert errors of opening a database to one line without a password.
 
     Raises:
-        StorageError: instead of every other error.
+        StorageError: replaces every other error.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     where = f"storage {shown(url)}"
@@ -74,8 +74,8 @@ def named_errors(url: str) -> Iterator[None]:
     except KeyError:
         raise StorageError(f"{where} holds no study of this run") from None
     except Exception as error:
-        # SQLAlchemy and drivers raise many types here; each means that it cannot be opened.
-        # The cause stays out of tracebacks where it would show what was hidden.
+        # SQLAlchemy and drivers raise many types; each means that it cannot be opened. A cause
+        # that contains secrets is omitted from tracebacks.
         is_plain = scrub(str(error), with_password(url)) == str(error)
         raise StorageError(f"{where} cannot be opened: {first_line(error, url)}") from (
             error if is_plain else None
@@ -83,7 +83,7 @@ def named_errors(url: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException, url: str | None) -> str:
-    """The first line of ``error`` with nothing secret of ``url`` in it."""
+    """Return the first line of ``error`` without secrets of ``url``."""
     return scrub(names.first_line(error), None if url is None else with_password(url))
 
 
@@ -99,7 +99,7 @@ def _open_for_reading(url: str, file: Path | None = None) -> BaseStorage:
         options["execution_options"] = {"postgresql_readonly": True}
     else:
         options["creator"] = reader_of(file)
-    # Optuna would make the tables that it misses.
+    # Optuna would create missing tables.
     engine = create_engine(url, **options)
     try:
         with engine.connect() as connection:
@@ -112,7 +112,7 @@ def _open_for_reading(url: str, file: Path | None = None) -> BaseStorage:
 
 
 def is_database_away(error: BaseException) -> bool:
-    """Whether the database may answer again: it is away, busy or full, and its data are right."""
+    """Return whether a retry may succeed: the database is away, busy or full, but not damaged."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OperationalError | InterfaceError) or is_passing_os_error(cause):
@@ -132,14 +132,14 @@ def _patiently(name: str) -> Callable[..., Any]:
 
 
 class _Delegating(BaseStorage):
-    """Passes every operation of ``BaseStorage`` on."""
+    """Delegates every operation of ``BaseStorage``, with retries."""
 
     _inner: BaseStorage
 
 
 for _name in sorted(name for name in vars(BaseStorage) if not name.startswith("_")):
     setattr(_Delegating, _name, _patiently(_name))
-# Python has looked for abstract methods before they were filled in.
+# Python collected the abstract methods before they were defined.
 _Delegating.__abstractmethods__ = frozenset()
 
 
@@ -150,7 +150,7 @@ class _Patient(_Delegating):
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """See ``BaseStorage``; the first try may have happened though its answer was lost."""
+        """See ``BaseStorage``; a first attempt may have been applied without an answer."""
         tries = 0
 
         def once() -> bool:

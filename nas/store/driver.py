@@ -1,4 +1,4 @@
-"""The options of a run's last driver: where its trials run, and for how long each may."""
+"""Options of a run's last driver: workers, cluster, time limit and logs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from nas.core.nearest import did_you_mean
 from nas.core.typed import require_int
 from nas.store.cluster_address import LOCAL
 
-# How the address of a Ray client begins, which is not a driver's own.
+# Prefix of a Ray client's address; a driver itself has none.
 CLIENT = "ray://"
-# Logs beside the study, each in the run's folder of that name.
+# Logs besides the study, each in the run directory's folder of that name.
 LOGS = ("tensorboard",)
 
 
@@ -28,10 +28,10 @@ class DriverOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """The options that ``nas resume`` takes over from the last start.
+    """Options that ``nas resume`` reuses from the last start.
 
     Each of ``workers`` evaluates one trial at a time on Ray; 0 is this process, without Ray.
-    ``address`` is that of a Ray cluster, or ``"local"`` for a Ray of the search's own. A trial
+    ``address`` is that of a Ray cluster, or ``"local"`` for the search's own Ray. A trial
     fails after ``trial_timeout_s``; ``None`` is no limit. ``log`` is one of ``LOGS`` or ``None``.
     A trial takes ``gpus_per_trial`` of a GPU; ``None`` shares all GPUs of the cluster.
     """
@@ -81,9 +81,9 @@ class Driver:
         return replace(before, **new)
 
     def trained_on(self, device: str) -> str:
-        """The name by which workers train on ``device``.
+        """Return the workers' name of ``device``.
 
-        On a cluster a worker sees the one GPU that Ray gives it; with a Ray of the search's own it
+        On a cluster a worker sees the one GPU that Ray assigns to it; with the search's own Ray it
         sees all GPUs of this process.
         """
         return "cuda:0" if self.address != LOCAL and device.startswith("cuda") else device

@@ -28,10 +28,10 @@ _KIND = "endpoint"
 
 
 def place_of(files_at: str) -> Place:
-    """The place that ``files_at`` names; the endpoint of a recorded one must be the user's.
+    """Return the place that ``files_at`` names; the user must have named a recorded endpoint.
 
     Raises:
-        ValueError: it is no place, or a store that the user did not name.
+        ValueError: it is not a place, or a store that the user did not name.
     """
     place = place_at(files_at)
     if not isinstance(place, RemotePath):
@@ -56,8 +56,8 @@ def _endpoint(query: Mapping[str, str]) -> Endpoint:
     """Return a store's protocol and host; no host means the store's usual one."""
     override = query.get("endpoint_override", "")
     scheme, slashes, rest = override.rpartition("://")
-    found = scheme if slashes else query.get("scheme", "https")
-    return found.lower(), rest.rstrip("/").lower()
+    protocol = scheme if slashes else query.get("scheme", "https")
+    return protocol.lower(), rest.rstrip("/").lower()
 
 
 def _of_environment() -> Iterator[Endpoint]:

@@ -52,10 +52,10 @@ class RunBusyError(RuntimeError):
 def sole_writer(folder: Place, tell: Callable[[str], None] | None = None) -> Iterator[WriterLock]:
     """Hold the writer lock of the run in ``folder``, a directory or a prefix of an object store.
 
-    ``tell`` is called with a line where it takes seconds to see whether another driver is alive.
+    ``tell`` is called with a line if it takes seconds to check whether another driver is alive.
 
     Raises:
-        RunBusyError: another process holds it; the message says which.
+        RunBusyError: another process, which the message names, holds the lock.
         OSError: the run folder cannot be written.
     """
     lock = WriterLock(folder, tell)
@@ -82,7 +82,7 @@ class WriterLock:
     def check(self) -> None:
         """Raise ``RunBusyError`` unless the lock is still this driver's.
 
-        A lock file that was removed is written again: another driver would have left its own.
+        A removed lock file is written again, since another driver would have written its own.
         """
         if not isinstance(self._path, Path) and time.monotonic() < self._checked_until_s:
             return
@@ -99,7 +99,7 @@ class WriterLock:
             )
 
     def _is_free_again(self, text: str | None) -> bool:
-        """Whether the lock file is gone, or empty where no other driver can have emptied it."""
+        """Return whether the file is gone, or empty while no other driver can have emptied it."""
         return text is None or (not text and self._holds_folder)
 
     @contextmanager
@@ -111,7 +111,7 @@ class WriterLock:
                 with every(TOUCH_EACH_S, self._beat):
                     yield
             finally:
-                # An empty file: the next driver need not wait to see whether this one is alive.
+                # After an empty file the next driver need not check whether this one is alive.
                 with suppress(OSError, RemoteError):
                     if self._is_ours():
                         self._put("")
@@ -119,9 +119,9 @@ class WriterLock:
                     self._handle.close()
 
     def _flock(self, held: ExitStack) -> bool:
-        """Lock directory and file until ``held`` ends; returns whether the storage can.
+        """Lock directory and file until ``held`` ends; return whether the storage supports it.
 
-        The directory's lock outlives a lock file that somebody removes.
+        The directory's lock outlives a removed lock file.
         """
         assert isinstance(self._folder, Path)
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -131,7 +131,7 @@ class WriterLock:
         if handle is None:
             return False
         owner = _parsed(self._text())
-        # A mount may lock on its own machine alone: then only the heartbeat shows the holder.
+        # A mount may lock only within its machine; then only the heartbeat shows the holder.
         if owner is not None and _is_alive(owner) is not False and self._beats(owner):
             raise self._busy(owner)
         self._handle = handle
@@ -139,17 +139,17 @@ class WriterLock:
         return True
 
     def _opened(self, held: ExitStack) -> IO[str] | None:
-        """Open and lock the lock file; ``None`` where the storage has no locks."""
+        """Open and lock the lock file; return ``None`` if the storage has no locks."""
         assert isinstance(self._path, Path)
         while True:
-            # Not truncated on opening: it contains who holds the lock.
+            # Opened without truncation, since it contains the holder of the lock.
             handle = held.enter_context(self._path.open("a+"))
             if not self._locked(handle.fileno(), _NO_LOCKS):
                 return None
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle.fileno()), os.stat(self._path)):
                     return handle
-            # Removed between opening and locking: what is locked is no longer the lock file.
+            # The file was removed between opening and locking; open the new one.
 
     def _locked(self, descriptor: int, impossible: frozenset[int]) -> bool:
         try:
@@ -169,7 +169,7 @@ class WriterLock:
         wait_s = 2.5 * TOUCH_EACH_S
         if self._tell is not None:
             self._tell(
-                f"looking for up to {wait_s:.0f} s whether the last driver{_who(owner)} is alive"
+                f"checking for up to {wait_s:.0f} s whether the last driver{_who(owner)} is alive"
             )
         until = time.monotonic() + wait_s
         before = _modified_s(self._path)
@@ -180,7 +180,7 @@ class WriterLock:
         return False
 
     def _claim_by_age(self) -> None:
-        """Take the lock without ``flock``, where nobody has it or it is stale."""
+        """Take the lock without ``flock``, if it is free or stale."""
         text = self._text()
         owner = _parsed(text)
         is_alive = _is_alive(owner)
@@ -206,8 +206,8 @@ class WriterLock:
         return self._text()
 
     def _beat(self) -> None:
-        # While storage is away, the lock stays this driver's; ``check`` raises where another has
-        # taken it.
+        # While storage is away, the lock stays this driver's; ``check`` raises if another driver
+        # has taken it.
         with suppress(OSError, RemoteError), self._guard:
             if self._is_free_again(self._text()):
                 self._claim_again()
@@ -283,7 +283,7 @@ def _parsed(text: str | None) -> dict[str, Any] | None:
 def _who(owner: dict[str, Any] | None) -> str:
     if owner is None:
         return ""
-    # Untrusted: others may have written the file.
+    # Untrusted input: other users may have written the file.
     shown = {name: printable(str(owner[name]))[:_MOST_SHOWN] for name in ("pid", "host", "since")}
     return " (process {pid} on {host}, since {since})".format(**shown)
 

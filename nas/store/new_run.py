@@ -1,4 +1,4 @@
-"""Make the folder of a new run."""
+"""Create the run directory of a new run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nas.store.run_file import CREATING, go_on, to_dict
 from nas.tasks.base.metric import ACCURACY, Metric
 from search_spaces.workload import SAMPLE, Workload
 
-# How names begin in the folder of a search that was killed before it had written CREATING.
+# Prefixes of files in the folder of a search that was killed before it wrote CREATING.
 _BEFORE_CREATING = ("writer.lock", ".writer.lock.", f".{CREATING}.")
 
 
@@ -31,7 +31,7 @@ def create(
     driver: Driver | None = None,
     files: Iterable[Path] = (),
 ) -> Run:
-    """Make the folder of a new run at once; see ``begin``."""
+    """Create the run directory of a new run in one step; see ``begin``."""
     run = begin(folder, config, meter, driver, files)
     go_on(run)
     return run
@@ -46,10 +46,10 @@ def begin(
     metric: Metric = ACCURACY,
     workload: Workload | None = None,
 ) -> Run:
-    """Begin the folder of a new run; ``go_on`` completes it once its other files are there.
+    """Begin a run directory; ``go_on`` completes it once its other files exist.
 
-    ``files`` of the user's may not change while the run lasts. ``metric`` and ``workload`` are the
-    task's; the run stores them for when the task's file is gone.
+    The user's ``files`` must not change during the run. ``metric`` and ``workload`` are the
+    task's; the run stores them in case the task's file is removed.
 
     Raises:
         ValueError: the folder exists and is not empty, or cannot be written.
@@ -60,7 +60,7 @@ def begin(
     run = Run(
         folder=folder,
         config=config,
-        # It names a study and a prefix of an object store, which runs elsewhere share.
+        # Unique, since it names a study and a prefix of an object store, which runs share.
         name=f"{folder.name}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}"
         f"-{uuid.uuid4().hex[:12]}",
         started=start.started,

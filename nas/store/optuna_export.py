@@ -22,7 +22,7 @@ from nas.store.storage import STUDY_NAME, StudyStore
 
 
 def export_study(run: Run, path: Path) -> None:
-    """Write the study of ``run`` to ``path``, whole or not at all; the run is not changed.
+    """Write the study of ``run`` to ``path`` atomically, without changing the run.
 
     Raises:
         OSError: the file cannot be written.
@@ -49,7 +49,7 @@ def export_study(run: Run, path: Path) -> None:
 
 
 class _Entries(BaseJournalBackend):
-    """The entries of a journal in memory: a file of Optuna's waits for the disk at each."""
+    """Entries of a journal in memory, since Optuna's file backend flushes each to disk."""
 
     def __init__(self) -> None:
         self.all: list[dict[str, Any]] = []
@@ -62,7 +62,7 @@ class _Entries(BaseJournalBackend):
 
 
 def _plain(frozen: FrozenTrial) -> FrozenTrial:
-    """``frozen`` with values that JSON has, and distributions of Optuna's own class."""
+    """Return ``frozen`` with JSON values and with distributions of Optuna's own class."""
     plain, record = copy.copy(frozen), record_of(frozen)
     plain.distributions = {
         name: CategoricalDistribution(one.choices)

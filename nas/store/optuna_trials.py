@@ -1,4 +1,4 @@
-"""Optuna's form of a trial of ours: its state, values, attributes and distributions."""
+"""Convert our trials to Optuna's: state, values, attributes and distributions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from search_spaces.space import SearchSpace
 
 #: The user attribute of a trial that contains its record.
 RECORD = "joulenas"
-#: Of a trial, what ``StudyStore.save_attempts`` and ``StudyStore.enqueue`` store.
+#: User attributes that ``StudyStore.save_attempts`` and ``StudyStore.enqueue`` store.
 ATTEMPTS, QUEUED = "joulenas_attempts", "joulenas_queued"
 
 
 class Shared:
-    """A record that all copies of an Optuna trial share, since it never changes."""
+    """Immutable record that all copies of an Optuna trial share."""
 
     def __init__(self, record: Trial) -> None:
         """Hold ``record``."""
@@ -32,14 +32,14 @@ class Shared:
 
 
 class _SharedChoices(CategoricalDistribution):
-    """A distribution that the trials of a study in memory share: ten thousand load at once."""
+    """Distribution that all trials of a study in memory share, for speed with many trials."""
 
     def __deepcopy__(self, memo: object) -> _SharedChoices:
         return self
 
 
 def record_of(frozen: FrozenTrial) -> Trial | None:
-    """The record of one of our trials; ``None`` where there is none."""
+    """Return the record of one of our trials, ``None`` if it has none."""
     data = frozen.user_attrs.get(RECORD)
     if isinstance(data, Shared):
         return data.record
@@ -47,14 +47,14 @@ def record_of(frozen: FrozenTrial) -> Trial | None:
 
 
 def distributions_of(space: SearchSpace, *, is_in_memory: bool) -> dict[str, BaseDistribution]:
-    """The distribution of each gene; trials of a study in memory share them."""
+    """Return the distribution of each gene; trials of a study in memory share them."""
     # A database stores the name of the class.
     kind = _SharedChoices if is_in_memory else CategoricalDistribution
     return {name: kind(tuple(domain.values)) for name, domain in space.genes().items()}
 
 
 def state_of(record: Trial) -> TrialState:
-    """Optuna's state of a trial that has ended."""
+    """Return Optuna's state of a trial that has ended."""
     if record.state == "failed":
         return TrialState.FAIL
     is_compared = record.state == "complete" and record.finalist_of is None
@@ -62,7 +62,7 @@ def state_of(record: Trial) -> TrialState:
 
 
 def values_of(record: Trial, goals: Goals) -> list[float] | None:
-    """Objective values, ``None`` where samplers must not compare them with other trials'.
+    """Return objective values, ``None`` if samplers must not compare them with other trials'.
 
     A finalist's weights are its own, those of other trials inherited.
     """
@@ -70,7 +70,7 @@ def values_of(record: Trial, goals: Goals) -> list[float] | None:
 
 
 def user_attrs_of(trial: StoredTrial) -> dict[str, Any]:
-    """The attributes that ``StudyStore`` would have stored."""
+    """Return the attributes that ``StudyStore`` would have stored."""
     attrs: dict[str, Any] = {}
     if trial.queued is not None:
         attrs[QUEUED] = {"genes": trial.queued, "baseline": trial.baseline}
@@ -84,7 +84,7 @@ def user_attrs_of(trial: StoredTrial) -> dict[str, Any]:
 def frozen_of(
     trial: StoredTrial, distributions: dict[str, BaseDistribution], goals: Goals
 ) -> FrozenTrial:
-    """Optuna's form of a trial that was proposed."""
+    """Return a proposed trial as an Optuna trial."""
     record, values, state = trial.record, None, TrialState.RUNNING
     constraints: dict[str, float] = {}
     if trial.is_discarded:

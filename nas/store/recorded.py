@@ -1,8 +1,8 @@
-"""Text from a file of a run, as distinct from what the user named, now or in an earlier search.
+"""Hosts from a file of a run, as distinct from hosts that the user named.
 
-A run folder may come from somebody else. Where the host in it would be sent a password, a token
-or code, the user must have named the host as well. Cluster addresses and endpoints that the user
-named are stored in the user's cache, as hashes; hosts of databases are not.
+A run directory may be untrusted input. Before a password, a token or code is sent to a host in it,
+the user must have named the host. Cluster addresses and endpoints that the user named are stored
+in the user's cache as hashes; hosts of databases are not.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from contextlib import suppress
 
 from nas.core.user_folders import cache_folder
 
-# Hashes of what was named in this process, in case the cache cannot be written.
+# Hashes of the hosts named in this process, in case the cache cannot be written.
 _named: set[str] = set()
 
 
 class Recorded(str):
-    """A URL or address that was read from a file. It is a ``str`` in all else."""
+    """A URL or address that was read from a file; otherwise a ``str``."""
 
     __slots__ = ()
 
@@ -37,7 +37,7 @@ def remember(kind: str, text: str) -> None:
 
 
 def is_remembered(kind: str, text: str) -> bool:
-    """Whether this user named ``text`` in this process or on this machine before."""
+    """Return whether this user named ``text`` in this process or earlier on this machine."""
     digest = _digest(kind, text)
     return digest in _named or (cache_folder("named") / digest).is_file()
 

@@ -12,9 +12,9 @@ line                                                  meaning
 ``{"trial": 0, "discarded": true}``                   a proposal that was never dispatched
 ====================================================  ==========================================
 
-Every reader checks every line by the same rules and refuses the file at the first damaged line: it
-may have held a result, and trials are counted by their lines. Only half a line at the end, left by
-a killed driver or a full disk, is ignored by readers and removed by the next driver.
+Every reader checks every line by the same rules and raises at the first damaged line, which may
+have been a result; trials are numbered by their lines. Only half a line at the end, left by a
+killed driver or a full disk, is ignored by readers and removed by the next driver.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from nas.records.trial import Trial
 from search_spaces.space import SearchSpace
 
 Line = dict[str, Any]
-# A record of 256 layers takes a hundredth of it; untrusted input must not fill memory.
+# A record of 256 layers has a hundredth of it; untrusted input must not exhaust memory.
 MOST_BYTES_IN_LINE = 16 * 1024 * 1024
-# A file that grew is the same file where this many bytes before its former end are the same.
+# A longer file is the same file if this many bytes before its former end are equal.
 TAIL_BYTES = 256
 _SHOWN = 40
 _DIRECTIONS = ("maximize", "minimize")
@@ -42,7 +42,7 @@ _DECODER = json.JSONDecoder()
 
 
 class StorageError(RuntimeError):
-    """The study cannot be opened or read; the message says why in one line."""
+    """The study cannot be opened or read; the message is the cause in one line."""
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class StoredTrial:
 
 @dataclass(frozen=True, slots=True)
 class _Position:
-    """Where reading goes on: the file, and the bytes before that place."""
+    """Position at which reading continues: the file, and the bytes before the position."""
 
     device: int
     inode: int
@@ -143,7 +143,7 @@ class RecordsReader:
         file.seek(end)
         while text := file.readline(MOST_BYTES_IN_LINE + 1):
             if not text.endswith(b"\n") and len(text) <= MOST_BYTES_IN_LINE:
-                # Being written, or left behind by a kill.
+                # The line is being written, or a kill cut it off.
                 break
             try:
                 self._take(parse_line(text), end)
@@ -153,7 +153,7 @@ class RecordsReader:
         return end
 
     def _take(self, line: Line, start: int) -> None:
-        """Take up the line that begins after ``start`` bytes."""
+        """Apply the line that begins after ``start`` bytes."""
         if "study" in line:
             directions = line["study"]
             if self.directions or not directions or not set(directions) <= set(_DIRECTIONS):
@@ -208,27 +208,27 @@ class RecordsReader:
         return record
 
     def _genes(self, genes: Mapping[str, Any]) -> dict[str, Any]:
-        """``genes`` with the names and values of the space, which all trials then share."""
+        """Check ``genes``; return them with the space's own objects, which all trials share."""
         if genes.keys() != self._values.keys():
             raise ValueError("its genes are not those of the run's space")
         checked = {}
         for name, values in self._values.items():
             value = genes[name]
             key = (type(value), value)
-            # A list or an object is no key.
+            # A list or an object is not hashable.
             if isinstance(value, list | dict) or key not in values:
                 raise ValueError(f"{name} is not of the run's space: {value!r}"[:200])
             checked[name] = values[key]
         return checked
 
 
-# The file that this process read last: a page that is served reads one again and again.
+# The last file that this process read, since a served page reads the same file repeatedly.
 _last: tuple[Path, SearchSpace, RecordsReader] | None = None
 _lock = threading.Lock()
 
 
 def read_records(path: Path, space: SearchSpace) -> tuple[list[Trial], dict[int, float]]:
-    """Every trial's record, and when it ended in seconds since 1970, both by number.
+    """Return every trial's record, and its end in seconds since 1970, both by number.
 
     Raises:
         OSError: the file cannot be read.
@@ -248,7 +248,7 @@ def read_records(path: Path, space: SearchSpace) -> tuple[list[Trial], dict[int,
         )
 
 
-# For each kind of line, by the key that it alone has, the other keys and their types.
+# Kinds of lines by their unique key, with all keys and their types.
 _KINDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "study": {"study": list},
     "queued": {"queued": dict, "trial": int, "baseline": bool},
@@ -260,10 +260,10 @@ _KINDS: dict[str, dict[str, type | tuple[type, ...]]] = {
 
 
 def parse_line(text: bytes) -> Line:
-    """The object that ``text`` contains, which has the keys of one kind of line.
+    """Parse ``text`` as an object with the keys of one kind of line.
 
     Raises:
-        ValueError: it has not; the message says why.
+        ValueError: it is not such an object; the message is the cause.
     """
     if len(text) > MOST_BYTES_IN_LINE:
         raise ValueError(f"it is longer than {MOST_BYTES_IN_LINE} bytes")
@@ -284,7 +284,7 @@ def parse_line(text: bytes) -> Line:
 
 
 def damaged(path: Path, start: int, why: str) -> StorageError:
-    """The error of the line that begins after ``start`` bytes of the file at ``path``."""
+    """Return the error of the line that begins after ``start`` bytes of the file at ``path``."""
     with path.open("rb") as file:
         number, left = 1, start
         while left > 0 and (block := file.read(min(left, 1 << 20))):

@@ -1,4 +1,4 @@
-"""Append to ``records.jsonl``: whole lines, on disk when ``append`` returns, or none of them."""
+"""Append to ``records.jsonl`` atomically: lines are on disk when ``append`` returns."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from search_spaces.space import SearchSpace
 
 
 class RecordsWriter:
-    """The one writer of the file at ``path``, which ``reader`` has just read to its end."""
+    """The only writer of the file at ``path``, which ``reader`` has read to its end."""
 
     def __init__(self, path: Path, space: SearchSpace, reader: RecordsReader) -> None:
         """Lines are appended where ``reader`` stopped."""
         self._path, self._space = path, space
         self._end, self._tail = reader.end, reader.tail
         self._held: list[Line] = []
-        # What a failed write may have left after ``_end``.
+        # Bytes that a failed write may have left after ``_end``.
         self._torn = b""
         self._refusal: StorageError | None = None
 
     def hold(self, line: Line) -> None:
-        """Write ``line`` with the next that is appended: nobody has acted on a proposal yet.
+        """Buffer ``line`` until the next ``append``, since a proposal has had no effect yet.
 
         Raises:
-            StorageError: the file was refused before.
+            StorageError: the file was rejected before.
         """
         if self._refusal is not None:
             raise self._refusal
         self._held.append(line)
 
     def append(self, line: Line) -> None:
-        """Append ``line``, after those that were held.
+        """Append ``line`` after the buffered ones.
 
         Raises:
-            OSError: it cannot be written, however long ``nas.core.retry`` waits; then no line was.
+            OSError: all retries (``nas.core.retry``) failed, and no line was written.
             StorageError: another program has changed the file.
         """
         if self._refusal is not None:
@@ -63,7 +63,7 @@ class RecordsWriter:
     def _append_once(self, data: bytes) -> None:
         with self._path.open("r+b", buffering=0) as file:
             self._clear_end(file)
-            # Until the write is known to be whole or undone.
+            # Set until the write is complete or undone.
             self._torn = data
             append_whole(file, data, self._end)
         self._torn = b""
@@ -71,7 +71,7 @@ class RecordsWriter:
         self._tail = (self._tail + data)[-TAIL_BYTES:]
 
     def _clear_end(self, file: BinaryIO) -> None:
-        """Remove half a line after ``_end``, and what a failed write of ours left there.
+        """Remove half a line after ``_end``, and the bytes of our failed write.
 
         Raises:
             StorageError: another program has changed or added whole lines.
@@ -97,12 +97,12 @@ class RecordsWriter:
 
 
 def as_text(line: Line) -> bytes:
-    """``line`` as it is written."""
+    """Return the bytes of ``line`` in the file."""
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
 def end_last_line(path: Path) -> None:
-    """Add the line end that a whole last line lacks, as where an editor has removed it."""
+    """Add a missing newline to a whole last line, which an editor may have removed."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - MOST_BYTES_IN_LINE))

@@ -1,21 +1,21 @@
-"""A run: what a search has on disk, and its trials.
+"""A run: the run directory of a search, and its trials.
 
 =======================  ======================================================================
 ``run.json``             configuration, versions of each start, meter, options of the driver and
                          fingerprints; named ``creating.json`` until the run is complete
 ``records.jsonl``        the study, unless a storage URL was given (``nas.store.records_file``)
-``inputs.npy``           the real inputs that every candidate is measured with
+``inputs.npy``           the real inputs for measuring every candidate
 ``trials/N/``            weights and result of trial N, and those of its replicas
 ``teacher/``             the teacher of the candidates, where the search has one
 ``supernet/``            the shared weights of the candidates, where the search has them
-``finalists.json``       which sub-networks are fine-tuned
+``finalists.json``       the sub-networks to fine-tune
 ``warm_start.json``      prior trials, with ``predictor.safetensors``
-``writer.lock``          the lock of the one driver (``nas.store.lock``)
+``writer.lock``          the driver's lock (``nas.store.lock``)
 =======================  ======================================================================
 
 Workers read and write ``inputs.npy``, ``trials/``, ``teacher/`` and ``supernet/`` at the run's
-``place``: its folder, or below ``SearchConfig.files_at``. The folder has copies of what fronts are
-drawn from: the inputs, and results of replicas.
+``place``: its folder, or below ``SearchConfig.files_at``. The folder has copies of the inputs and
+of the results of replicas, which fronts need.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from search_spaces.workload import SAMPLE, Workload
 
 #: The file that makes a folder a run, see ``nas.store.run_file``.
 CONFIG = "run.json"
-#: Why the search ended before its number of trials.
+#: The file with the reason of an early end.
 ENDED = "ended.json"
 _FINALISTS = "finalists.json"
 _INPUTS = "inputs.npy"
@@ -76,15 +76,15 @@ class Run:
     starts: tuple[Start, ...] = ()
 
     def on(self, device: str) -> Run:
-        """This run with the joules of another device that it was measured on, for display.
+        """Return this run with its joules on another measured device, for display.
 
-        Limits and the reference point are in joules and seconds of the first device, so that the
-        run has none of them on another.
+        Limits and the reference point are in joules and seconds of the first device, so they are
+        removed for another.
 
         Raises:
-            ValueError: it was not measured on such a device.
+            ValueError: the run was not measured on such a device.
         """
-        by_name = {asked.name: asked for asked in self.config.measure_on}
+        by_name = {measured.name: measured for measured in self.config.measure_on}
         if device not in by_name:
             allowed = f"one of {', '.join(by_name)}" if by_name else "left out: the run names none"
             raise ValueError(
@@ -104,7 +104,7 @@ class Run:
 
     @property
     def measured_on(self) -> str | None:
-        """The name of the device whose joules are shown, ``None`` where the search named none."""
+        """The name of the device whose joules are shown, ``None`` if the search has no names."""
         return self.config.measure_on[0].name if self.config.measure_on else None
 
     @property
@@ -114,7 +114,7 @@ class Run:
 
     @property
     def workload(self) -> Workload:
-        """What was measured."""
+        """The measured workload."""
         if self.stored_workload is not None and self._lacks_task():
             return self.stored_workload
         self.config.load_plugins()
@@ -132,11 +132,11 @@ class Run:
             )
 
     def with_task(self, task: str | Path) -> Run:
-        """This run with its task file at another place.
+        """Return this run with its task file at another path.
 
         Raises:
-            ValueError: the run's task is no file, or the one at ``task`` is another task, or has
-                other data.
+            ValueError: the run's task is not a file, or ``task`` is another task or has other
+                data.
         """
         if not is_task_file(self.config.task):
             raise ValueError(
@@ -152,7 +152,7 @@ class Run:
 
     @property
     def stop_reason(self) -> str | None:
-        """Why the search ended before its number of trials, ``None`` where it did not."""
+        """The reason of an early end, ``None`` if there was none."""
         path = self.folder / ENDED
         if not path.is_file():
             return None
@@ -160,13 +160,13 @@ class Run:
             return printable(str(read_json(path)["reason"]))
 
     def end_early(self, reason: str) -> None:
-        """Store why the search ends before its number of trials."""
+        """Store the reason of an early end."""
         write_json(self.folder / ENDED, {"reason": reason})
 
     def trials(self) -> list[Trial]:
-        """Every trial's record by number, with means over repeated evaluations.
+        """Return every trial's record by number, with means over repeated evaluations.
 
-        A running trial has what its attempts have spent so far.
+        A running trial has the costs of its attempts so far.
 
         Raises:
             StorageError: the study cannot be opened.
@@ -182,7 +182,7 @@ class Run:
         return self._seen(records)
 
     def records(self) -> list[Trial]:
-        """Every trial's record by number, as the search stored it.
+        """Return every trial's record by number, as the search stored it.
 
         Raises:
             StorageError: the study cannot be opened.
@@ -198,7 +198,7 @@ class Run:
         return records if self.seen_on is None else [r.on(self.seen_on) for r in records]
 
     def ended_at_s(self) -> dict[int, float]:
-        """When each trial ended, in seconds since 1970, by number.
+        """Return the end of each trial in seconds since 1970, by number.
 
         Raises:
             StorageError: the study cannot be opened.
@@ -206,7 +206,7 @@ class Run:
         return self._read()[1]
 
     def trial(self, number: int) -> Trial:
-        """The record of trial ``number``, which describes the weights in its folder.
+        """Return the record of trial ``number``, which describes the weights in its folder.
 
         Raises:
             ValueError: there is no such trial.
@@ -221,23 +221,23 @@ class Run:
     def front(
         self, limits: Goals | None = None, holds: Callable[[Trial], bool] | None = None
     ) -> Front:
-        """The Pareto front of the complete trials within ``limits`` and for which ``holds``.
+        """Return the Pareto front of complete trials within ``limits`` that satisfy ``holds``.
 
-        ``limits`` are the search's own by default; objectives are always the search's. With a
-        supernet, trials are its finalists, and before there are any, sub-networks with inherited
-        quality and perhaps predicted joules; each member states which.
+        ``limits`` are the search's by default; objectives are always the search's. With a
+        supernet, trials are its finalists. Before there are any, they are sub-networks with
+        inherited quality and possibly predicted joules; each member states this.
         """
         goals = self.config.goals
-        asked = goals if limits is None else replace(limits, costs=goals.costs, reference=None)
+        requested = goals if limits is None else replace(limits, costs=goals.costs, reference=None)
         workload = self.workload if self.config.supernet is not None else None
-        kept = [r for r in judged(self.trials()) if goals.keeps(r) and asked.keeps(r)]
-        kept = kept if holds is None else [record for record in kept if holds(record)]
+        trials = [r for r in judged(self.trials()) if goals.keeps(r) and requested.keeps(r)]
+        trials = trials if holds is None else [record for record in trials if holds(record)]
         return Front.of(
-            [figures_of(record) for record in kept],
+            [figures_of(record) for record in trials],
             goals.costs,
-            # Made when shown: a hundred of a hundred thousand trials may be.
+            # Members are made when shown, since few of many thousand trials are.
             lambda at: member_of(
-                kept[at],
+                trials[at],
                 self.config.measured_device,
                 workload,
                 self.metric,
@@ -253,7 +253,7 @@ class Run:
 
     @property
     def place(self) -> Place:
-        """Where workers read and write: the run folder, or a folder below ``files_at``."""
+        """The place of workers' files: the run directory, or a folder below ``files_at``."""
         files_at = self.config.files_at
         return self.folder if files_at is None else place_of(files_at) / self.name
 
@@ -263,11 +263,11 @@ class Run:
         return self.place / "trials"
 
     def trial_folder(self, number: int) -> Path:
-        """The folder of trial ``number`` in the run folder."""
+        """Return the folder of trial ``number`` in the run directory."""
         return self.folder / "trials" / str(number)
 
     def weights_path(self, number: int) -> Place:
-        """The trained fp32 weights of trial ``number``."""
+        """Return the path of the trained fp32 weights of trial ``number``."""
         return self.trials_place / str(number) / "model.safetensors"
 
     @property
@@ -276,7 +276,7 @@ class Run:
         return self.place / "teacher"
 
     def teacher(self) -> TeacherRecord | None:
-        """The teacher's record, ``None`` without a trained teacher."""
+        """Return the teacher's record, ``None`` without a trained teacher."""
         return read_record(self.teacher_folder)
 
     @property
@@ -285,24 +285,24 @@ class Run:
         return self.place / "supernet"
 
     def supernet(self) -> SupernetRecord | None:
-        """The supernet's record, ``None`` without a trained supernet."""
+        """Return the supernet's record, ``None`` without a trained supernet."""
         return read_supernet(self.supernet_folder)
 
     def finalists(self) -> tuple[int, ...] | None:
-        """The numbers of the trials that were chosen as finalists, ``None`` before that."""
+        """Return the numbers of the finalists, ``None`` before their choice."""
         path = self.folder / _FINALISTS
         return _read_finalists(path)[1] if path.is_file() else None
 
     def keep_finalists(self, numbers: Sequence[int], of: int) -> tuple[int, ...]:
-        """Store a choice among ``of`` trials and return the first that was stored.
+        """Store the finalists among ``of`` trials, unless there is a stored choice; return it.
 
-        A resumed search so has the same finalists, unless it has searched further.
+        A resumed search thus has the same finalists, unless it has more trials.
         """
         path = self.folder / _FINALISTS
         if path.is_file():
-            known, kept = _read_finalists(path)
-            if known == of:
-                return kept
+            n_trials, stored = _read_finalists(path)
+            if n_trials == of:
+                return stored
         write_json(path, {"of": of, "numbers": list(numbers)})
         return tuple(numbers)
 
@@ -313,22 +313,22 @@ class Run:
 
     @property
     def device_account_path(self) -> Path:
-        """Joules of the whole device, where a meter reads them; see ``device_account``."""
+        """Joules of the whole device, if a meter reads them; see ``device_account``."""
         return self.folder / "device.jsonl"
 
     @property
     def inputs_path(self) -> Path:
-        """The real inputs that every candidate is measured with."""
+        """The real inputs for measuring every candidate."""
         return self.folder / _INPUTS
 
     @property
     def inputs_place(self) -> Place:
-        """Where workers read the inputs."""
+        """The workers' path of the inputs."""
         return self.place / _INPUTS
 
 
 def _read_finalists(path: Path) -> tuple[int, tuple[int, ...]]:
-    """The number of trials that finalists were chosen among, and the numbers of these."""
+    """Return the number of trials at the choice of finalists, and the finalists' numbers."""
     with as_written(str(path)):
         data = read_json(path)
         of, numbers = data["of"], tuple(data["numbers"])

@@ -1,4 +1,4 @@
-"""``run.json``: read a run, check what a resumed search may change, and write it again."""
+"""``run.json``: read a run, check the changes of a resumed search, and write it again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nas.tasks.registry import is_task_file
 from search_spaces.workload import Workload
 
 SCHEMA_VERSION = 1
-# The name of the file until all else that a new run needs is there.
+# The name of the file until the new run's other files exist.
 CREATING = "creating.json"
 # Characters of a path.
 _MOST_PATH = 4096
@@ -48,18 +48,18 @@ _KEYS = frozenset(
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a run has been begun in ``folder``."""
+    """Return whether ``folder`` contains a run, complete or not."""
     return _file_of(folder).is_file()
 
 
 def _file_of(folder: Path) -> Path:
-    """The file that ``load`` reads."""
+    """Return the file that ``load`` reads."""
     created = folder / CONFIG
     return created if created.is_file() else folder / CREATING
 
 
 def load(path: str | Path, *, storage: str | None = None, files_at: str | None = None) -> Run:
-    """Read a run folder; ``storage`` and ``files_at`` name where its study and files are now.
+    """Read a run directory; ``storage`` and ``files_at`` are new places of study and files.
 
     Raises:
         ValueError: the folder is not a run, its files are corrupt, or ``storage`` or ``files_at``
@@ -123,17 +123,17 @@ def _load(path: str | Path) -> Run:
 
 
 def _recorded(config: SearchConfig) -> SearchConfig:
-    """Mark the hosts in ``config`` as untrusted: anybody may have written the file."""
+    """Mark the hosts in ``config`` as untrusted: anyone may have written the file."""
     storage, files_at = recorded(config.storage), recorded(config.files_at)
     return replace(config, storage=storage, files_at=files_at)
 
 
 def _near(folder: Path) -> str:
     """Suggest the run of the nearest name beside the folder or in ``runs``."""
-    places = [folder.parent] if folder.parent != Path() else [folder.parent, Path("runs")]
-    found = {path.parent.name: path.parent for at in places for path in at.glob(f"*/{CONFIG}")}
-    near = nearest(folder.name, found)
-    return "" if near is None else f" (did you mean {str(found[near])!r}?)"
+    parents = [folder.parent] if folder.parent != Path() else [folder.parent, Path("runs")]
+    runs = {path.parent.name: path.parent for at in parents for path in at.glob(f"*/{CONFIG}")}
+    near = nearest(folder.name, runs)
+    return "" if near is None else f" (did you mean {str(runs[near])!r}?)"
 
 
 def _read_driver(data: Any) -> Driver:
@@ -142,10 +142,10 @@ def _read_driver(data: Any) -> Driver:
 
 
 def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
-    """Return ``run`` with what a resumed search may change: trials, refine, places, driver.
+    """Return ``run`` with the changes of a resumed search: trials, refine, places, driver.
 
     Raises:
-        ValueError: the rest of its configuration differs, or a file that it depends on.
+        ValueError: another part of its configuration differs, or a file that it depends on.
     """
     if config.task != run.config.task and is_task_file(run.config.task):
         run = run.with_task(config.task)
@@ -165,15 +165,15 @@ def resumed(run: Run, config: SearchConfig, driver: Driver) -> Run:
 def _check_same_kind(run: Run, config: SearchConfig) -> None:
     """Raise ``ValueError`` if a study or files would move between the folder and elsewhere."""
     if (run.config.storage is None) != (config.storage is None):
-        kept = "in its folder" if run.config.storage is None else "in a database"
+        current = "in its folder" if run.config.storage is None else "in a database"
         raise ValueError(
-            f"storage of run {run.folder} must stay what it is: its study is {kept}, got "
+            f"storage of run {run.folder} must stay what it is: its study is {current}, got "
             f"{config.storage and without_password(config.storage)!r}"
         )
     if (run.config.files_at is None) != (config.files_at is None):
-        kept = "in its folder" if run.config.files_at is None else str(run.place)
+        current = "in its folder" if run.config.files_at is None else str(run.place)
         raise ValueError(
-            f"storage of run {run.folder} must stay what it is: its files are {kept}, got "
+            f"storage of run {run.folder} must stay what it is: its files are {current}, got "
             f"{config.files_at!r}"
         )
 

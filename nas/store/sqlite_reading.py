@@ -1,8 +1,8 @@
-"""Connections to a SQLite file that write nothing, neither into it nor beside it.
+"""Read-only connections to a SQLite file, which write neither into it nor beside it.
 
-SQLite makes ``-shm`` and ``-wal`` files beside a database that has a write-ahead log, even for who
-only reads, and follows links to them. Where nobody writes, the file is read as one that never
-changes; where a log was left by a process that has ended, a copy is read.
+SQLite creates ``-shm`` and ``-wal`` files beside a database with a write-ahead log, even for
+readers, and follows links to them. Without a writer, the file is opened as immutable. If a
+process that has ended left a log, a copy is read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def reader_of(file: Path) -> Callable[[], sqlite3.Connection]:
     """Return a function that opens a connection to read the database ``file``.
 
     Raises:
-        ValueError: a file that SQLite keeps beside it is a link, which may lead anywhere.
+        ValueError: one of SQLite's files beside it is a link, which may lead anywhere.
         OSError: it cannot be read.
     """
     beside = {ending: file.with_name(file.name + ending) for ending in _BESIDE}
@@ -44,7 +44,7 @@ def reader_of(file: Path) -> Callable[[], sqlite3.Connection]:
 
 
 def _with_log(file: Path, log: Path) -> bytes:
-    """The database as it is with its log, as a file without one."""
+    """Return the content of the database with its log applied, as a file without a log."""
     with scratch("sqlite") as folder:
         copy = folder / "copy.db"
         shutil.copyfile(file, copy)

@@ -62,12 +62,12 @@ class Proposal:
 
 
 def records_path(folder: Path) -> Path:
-    """The study of a run folder where no storage URL is given."""
+    """The study of a run directory without a storage URL."""
     return folder / "records.jsonl"
 
 
 class StudyStore:
-    """Propose genes, store results, read records back."""
+    """Store of a study: propose genes, store results and read records."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class StudyStore:
         goals: Goals | None = None,
         writer: RecordsWriter | None = None,
     ) -> None:
-        """Wrap ``study``, which is in ``storage``; ``writer`` stores it where that is memory."""
+        """Wrap ``study``, which is in ``storage``; ``writer`` stores it if that is in memory."""
         self._study, self._storage, self._goals = study, storage, goals or Goals()
         self._id_in_storage = storage.get_study_id_from_name(study.study_name)
         self._writer = writer
@@ -98,10 +98,10 @@ class StudyStore:
         *,
         exists_ok: bool = False,
     ) -> StudyStore:
-        """Make the study of a new run; with ``exists_ok`` one that is there is opened.
+        """Create the study of a new run; with ``exists_ok`` open an existing one.
 
         Raises:
-            StorageError: the storage cannot be opened, or holds a study of that name already.
+            StorageError: the storage cannot be opened, or has a study of that name already.
         """
         directions = [
             StudyDirection.MAXIMIZE if more else StudyDirection.MINIMIZE
@@ -138,10 +138,10 @@ class StudyStore:
         *,
         read_only: bool = False,
     ) -> StudyStore:
-        """Open the study of an existing run; ``read_only`` makes and changes nothing.
+        """Open the study of an existing run; ``read_only`` changes nothing.
 
         Raises:
-            StorageError: the storage cannot be opened or holds no such study.
+            StorageError: the storage cannot be opened or has no such study.
         """
         if url is None:
             return cls._of_file(records_path(folder), space, sampler, goals, read_only)
@@ -189,10 +189,10 @@ class StudyStore:
         return cls(study, storage, space, goals, RecordsWriter(path, space, reader))
 
     def fence(self, check_writer: Callable[[], None], token: str) -> None:
-        """Call ``check_writer`` before each write, which raises where another driver writes.
+        """Call ``check_writer`` before each write; it raises if another driver writes.
 
-        ``token`` names this driver in a shared study: one that begins later on a copy of the run
-        directory stores its own there, and this one stops.
+        ``token`` names this driver in a shared study. A later driver on a copy of the run
+        directory stores its own token there, and this driver stops.
         """
         check_writer()
         self.check_writer = check_writer
@@ -211,7 +211,7 @@ class StudyStore:
         self.check_writer = check
 
     def enqueue(self, genes: dict[str, Any], *, baseline: bool = True) -> None:
-        """Have a later ``ask`` return these genes, in the order of enqueueing."""
+        """Queue these genes for later calls of ``ask``, first in, first out."""
         self.check_writer()
         number = len(self._study.get_trials(deepcopy=False))
         self._append({"trial": number, "queued": genes, "baseline": baseline})
@@ -219,19 +219,19 @@ class StudyStore:
         self._study.enqueue_trial(genes, user_attrs=queued)
 
     def waiting(self) -> list[dict[str, Any]]:
-        """Genes that are enqueued and that no ``ask`` has returned yet."""
+        """Return the queued genes that ``ask`` has not returned yet."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         return [dict(trial.user_attrs[QUEUED]["genes"]) for trial in trials]
 
     def discard(self, number: int) -> None:
-        """End a proposal that is not dispatched: it leaves no record."""
+        """End a proposal that is not dispatched, without a record."""
         self.check_writer()
         self._hold({"trial": number, "discarded": True})
         self._study.tell(number, state=TrialState.FAIL)
         self._open.pop(number, None)
 
     def ask(self) -> Proposal:
-        """The sampler's next proposal, a RUNNING trial from now on."""
+        """Return the sampler's next proposal, which becomes a RUNNING trial."""
         self.check_writer()
         trial = self._study.ask(self._distributions)
         number, genes = trial.number, dict(trial.params)
@@ -242,9 +242,9 @@ class StudyStore:
         return Proposal(number, genes, queued is not None and queued["baseline"])
 
     def begin(self, genes: dict[str, Any]) -> int:
-        """Start a trial of these genes at once, whatever is enqueued; returns its number."""
+        """Start a trial of these genes regardless of the queue; return its number."""
         self.check_writer()
-        # There is one writer, so that the number is free.
+        # With one writer the number is free.
         number = len(self._study.get_trials(deepcopy=False))
         self._hold_proposal(number, genes, {})
         self._study.add_trial(
@@ -265,7 +265,7 @@ class StudyStore:
         self._tell(record)
 
     def attempts(self, number: int) -> dict[str, Any]:
-        """What ``save_attempts`` stored of a trial that has not ended, empty before."""
+        """Return the stored attempts of a trial that has not ended, empty at first."""
         attempts = self._open[number].user_attrs.get(ATTEMPTS, {})
         return attempts if isinstance(attempts, dict) else {}
 
@@ -282,7 +282,7 @@ class StudyStore:
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             record = record_of(frozen)
             if record is None:
-                # Never dispatched: nothing was spent on it. What was enqueued is enqueued again.
+                # It was never dispatched and cost nothing; queued genes are enqueued again.
                 self.discard(frozen.number)
                 queued = frozen.user_attrs.get(QUEUED)
                 if queued is not None:
@@ -296,12 +296,12 @@ class StudyStore:
         return in_flight
 
     def records(self) -> list[Trial]:
-        """Every trial's record, by number."""
+        """Return every trial's record, by number."""
         records = (record_of(frozen) for frozen in self._study.get_trials(deepcopy=False))
         return [record for record in records if record is not None]
 
     def ended_at_s(self) -> dict[int, float]:
-        """When each trial of a database ended, in seconds since 1970, by number."""
+        """Return the end of each trial of a database in seconds since 1970, by number."""
         return {
             frozen.number: frozen.datetime_complete.timestamp()
             for frozen in self._study.get_trials(deepcopy=False)
@@ -362,7 +362,7 @@ def read_trials(
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether ``error`` is of storage that may be back: what it stored before is whole."""
+    """Return whether ``error`` is of storage that may recover, with intact data."""
     return is_os_error(error) or isinstance(error, AwayError) or is_database_away(error)
 
 

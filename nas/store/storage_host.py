@@ -1,7 +1,7 @@
 """Databases that a run may use: only hosts that the user named receive a password.
 
-A URL from ``run.json`` is ``Recorded`` and may have been written by somebody else. A database
-server in it is connected to only where the user named the host: by ``--storage`` (or the
+A URL from ``run.json`` is ``Recorded`` and may be untrusted input. A database server in it is
+connected to only if the user named the host: by ``--storage`` (or the
 ``storage`` of a Python call), by ``PGHOST``, or by an entry of the password file. A recorded
 SQLite file must lie below the run folder. ``nas.store.files_host`` is for object stores.
 """
@@ -23,16 +23,16 @@ from nas.store.storage_url import shown
 
 POSTGRES = frozenset({"postgresql", "postgresql+psycopg", "postgresql+psycopg2"})
 SQLITE = frozenset({"sqlite", "sqlite+pysqlite"})
-# Keys of a recorded URL's query that choose neither the server nor files that are read.
+# Keys of a recorded URL's query that determine neither the server nor files to read.
 _HARMLESS = frozenset({"host", "port", "user", "dbname", "connect_timeout", "application_name"})
 # From the weakest to the strongest; libpq's default is the third.
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _DEFAULT_PORT = "5432"
-# The host in libpq's password file for URLs that name none.
+# The host in libpq's password file for URLs without a host.
 _LOCAL_SOCKET = "localhost"
 _OPTION = "name it with --storage"
 
-# Options that SQLAlchemy adds, which are no text.
+# Options that SQLAlchemy adds, which are not text.
 _CODE = frozenset({"context"})
 
 Server = tuple[str, str]
@@ -41,7 +41,7 @@ _named: set[Server] = set()
 
 
 class StorageHostError(ValueError):
-    """The storage is not one that may be opened; the message says why in one line."""
+    """The storage must not be opened; the message is the cause in one line."""
 
 
 def name_storage(url: str | None) -> None:
@@ -61,7 +61,7 @@ def check_dialect(url: str) -> None:
 
 
 def is_sqlite(url: str) -> bool:
-    """Whether the study is in a file of SQLite."""
+    """Return whether the study is in a SQLite file."""
     return _dialect(url) in SQLITE
 
 
@@ -100,12 +100,12 @@ def sqlite_path(url: str, folder: Path) -> Path:
     """Return the existing file of a SQLite URL; a recorded one must lie below ``folder``.
 
     Raises:
-        StorageHostError: it is none, or lies elsewhere.
+        StorageHostError: the file does not exist or lies elsewhere.
     """
     name = _file_of(url)
     if _query_keys(url) or name.startswith("file:") or name in ("", ":memory:"):
         raise StorageHostError(f"storage must be sqlite:///file and no more, got {shown(url)}")
-    # A recorded path is relative to the run folder, one of the user's to the working directory.
+    # A recorded path is relative to the run directory, the user's to the working directory.
     path = (folder / name if isinstance(url, Recorded) else Path(name)).resolve()
     if isinstance(url, Recorded) and not path.is_relative_to(folder.resolve()):
         raise StorageHostError(
@@ -172,7 +172,7 @@ def _file_of(url: str) -> str:
 
 
 def _check_ssl(url: str, options: Mapping[str, str]) -> None:
-    """Refuse a connection that is less protected than the environment requires."""
+    """Check that a connection is as protected as the environment requires."""
     least = os.environ.get("PGSSLMODE", "prefer")
     mode = options.get("sslmode", least)
     rank = {name: place for place, name in enumerate(_SSL_MODES)}
@@ -200,17 +200,17 @@ def _is_named(host: str, port: str) -> bool:
     environment = os.environ
     if (host, port) in _named or (host or _LOCAL_SOCKET, port) in _PasswordFile():
         return True
-    # A user who names no port means any of that host's: tests and tunnels have theirs.
+    # Without a port, a user names all ports of that host, as for tests and tunnels.
     if port not in (environment.get("PGPORT") or port).split(","):
         return False
     if not host:
         # libpq then takes the host of the environment.
         return any(environment.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE"))
-    known = [
+    named = [
         *environment.get("PGHOST", "").split(","),
         *environment.get("PGHOSTADDR", "").split(","),
     ]
-    return host in {name if name.startswith("/") else name.lower() for name in known}
+    return host in {name if name.startswith("/") else name.lower() for name in named}
 
 
 class _PasswordFile:
@@ -229,7 +229,7 @@ class _PasswordFile:
             path = Path(named) if named else Path.home() / ".pgpass"
             status = path.stat()
             if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o022:
-                # Others may have written it.
+                # Other users may have written it.
                 return
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except (OSError, RuntimeError):

@@ -16,7 +16,7 @@ PASSWORD_VARIABLE = "JOULENAS_STORAGE_PASSWORD"
 # Keys of a query whose values are secrets.
 _SECRET_KEYS = frozenset({"password", "passwd", "pwd", "sslpassword", "passfile", "token"})
 _HIDDEN = "***"
-# Shown in place of a text in which a password could be anywhere.
+# Shown in place of a text that may contain a password anywhere.
 _NO_URL = "URL that is no storage URL"
 
 
@@ -31,9 +31,9 @@ def shown(url: str) -> str:
 
 
 def with_password(url: str) -> str:
-    """``url`` with the password of ``JOULENAS_STORAGE_PASSWORD``, if it names a user and has none.
+    """Add the password of ``JOULENAS_STORAGE_PASSWORD`` if ``url`` has a user and no password.
 
-    Without the variable the URL stays as it is, and the database's own client looks for one.
+    Without the variable the URL is unchanged, and the database's own client looks for one.
     """
     password = os.environ.get(PASSWORD_VARIABLE)
     if not password:
@@ -42,7 +42,7 @@ def with_password(url: str) -> str:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        # Read by those who connect, so that no other part of the URL can receive it.
+        # SQLAlchemy, which connects, parses it, so that no other part of the URL can receive it.
         parsed = make_url(str(url))
     except (ArgumentError, ValueError):
         return url
@@ -52,7 +52,7 @@ def with_password(url: str) -> str:
 
 
 def scrub(text: str, url: str | None) -> str:
-    """``text`` with every secret of ``url`` hidden, quoted as in the URL or plain."""
+    """Hide every secret of ``url`` in ``text``, quoted as in the URL or plain."""
     if url is None:
         return text
     text = text.replace(url, shown(url))
@@ -62,7 +62,7 @@ def scrub(text: str, url: str | None) -> str:
 
 
 def _authority(url: str) -> str:
-    """What stands between ``//`` and the path: a password may hold ``#`` or ``?`` unquoted."""
+    """Return the part between ``//`` and the path; a password may contain ``#`` or ``?``."""
     _, slashes, rest = url.partition("://")
     if not slashes:
         return ""
@@ -71,7 +71,7 @@ def _authority(url: str) -> str:
 
 
 def _rewritten(url: str, password: str | None) -> str:
-    """``url`` with each secret replaced by ``password``, or left out."""
+    """Return ``url`` with each secret replaced by ``password``, or removed."""
     if "://" not in url:
         return _NO_URL
     user, at, host = _authority(url).rpartition("@")
@@ -86,20 +86,20 @@ def _rewritten(url: str, password: str | None) -> str:
         return _NO_URL
     if not any(key.lower() in _SECRET_KEYS for key, _ in pairs):
         return url
-    kept = [
+    query = [
         (key, password if key.lower() in _SECRET_KEYS else value)
         for key, value in pairs
         if key.lower() not in _SECRET_KEYS or password is not None
     ]
-    return urlunsplit(parts._replace(query=urlencode(kept, safe="*/:")))
+    return urlunsplit(parts._replace(query=urlencode(query, safe="*/:")))
 
 
 def _secrets(url: str) -> set[str]:
     user, at, _ = _authority(url).rpartition("@")
-    found = {user.partition(":")[2]} if at else set()
+    secrets = {user.partition(":")[2]} if at else set()
     try:
         query = parse_qsl(urlsplit(url).query)
     except ValueError:
         query = []
-    found |= {value for key, value in query if key.lower() in _SECRET_KEYS}
-    return {form for secret in found if secret for form in (secret, unquote(secret))}
+    secrets |= {value for key, value in query if key.lower() in _SECRET_KEYS}
+    return {form for secret in secrets if secret for form in (secret, unquote(secret))}

@@ -1,4 +1,4 @@
-"""Measure a space where a predictor of it is least certain, near the front."""
+"""Active learning: measure a space near the front, where its predictor is least certain."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Bench:
     """The device, meter and protocol to measure with.
 
     ``board`` and ``source`` are the device's name and the meter's source, as in readings;
-    ``limits`` are the board's power limits in words, empty if it reports none.
+    ``limits`` describes the board limits; it is empty if the board reports none.
     """
 
     device: str
@@ -57,7 +57,7 @@ class Bench:
 
     @property
     def place(self) -> str:
-        """Name the device and its power limits; under other limits an item is measured again."""
+        """The device and its power limits; under other limits an item is measured again."""
         return f"{self.device} limited to {self.limits}" if self.limits else self.device
 
 
@@ -139,7 +139,7 @@ def measure_actively(
         left_s = None if budget_s is None else budget_s - (clock() - started_s)
         size = min(_BATCH, n - len(state.measured), state.n_open)
         is_over = left_s is not None and left_s <= 0
-        # A batch without a result ran out of time; the next one would too.
+        # A batch without a result exceeded the budget, as the next one would.
         if size < 1 or state.n_written == written_before or is_over:
             break
         written_before = state.n_written

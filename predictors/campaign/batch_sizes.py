@@ -1,4 +1,4 @@
-"""Measure each item at the batch size from which on its joules per sample hardly fall."""
+"""Measure each item at the batch size above which joules per sample hardly fall."""
 
 from __future__ import annotations
 

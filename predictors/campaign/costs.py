@@ -1,4 +1,4 @@
-"""What measuring an item takes before it was measured: a process, compiling, and windows."""
+"""Expected seconds of a measurement: start of the process, compilation and windows."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from predictors.campaign.plan import PlanItem
 from predictors.measurement.protocol import Protocol
 from search_spaces.architecture.layer_kinds import PLAIN, compressed_layer_kinds
 
-# Seconds of work before the temperature is looked at, and between two looks.
-_WARM_LOOK_S = 1.0
+# Seconds of work before the first temperature reading, and between two readings.
+_WARM_READ_S = 1.0
 # Steps of the counter whose median is its period.
 _N_TICKS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class ItemCosts:
-    """Seconds of one measurement.
+    """Seconds of each step of one measurement.
 
-    ``process_s`` starts a fresh process and builds the network, ``compile_s`` compiles one kind of
-    compressed layer (``by_precision`` overrides it where it was measured), ``windows_s`` holds
-    the device.
+    ``process_s`` starts a fresh process and builds the network. ``compile_s`` compiles one kind
+    of compressed layer; ``by_precision`` contains measured values, which take precedence. The
+    windows hold the device for ``windows_s``.
     """
 
     process_s: float = 5.0
@@ -31,7 +31,7 @@ class ItemCosts:
     by_precision: Mapping[str, float] = field(default_factory=dict)
 
     def seconds(self, item: PlanItem) -> float:
-        """Expected seconds of ``item`` from the start of its process to its record."""
+        """Return the expected seconds of ``item``, from the start of its process to its record."""
         kinds = compressed_layer_kinds(item.architecture)
         precisions = {b.compression.precision for b in item.architecture.blocks} - set(PLAIN)
         each_s = max((self.by_precision.get(p, self.compile_s) for p in precisions), default=0.0)
@@ -39,12 +39,13 @@ class ItemCosts:
 
 
 def held_s(protocol: Protocol, tick_s: float = 0.0) -> float:
-    """Least seconds that ``protocol`` holds a device whose counter steps each ``tick_s``.
+    """Return the least seconds that ``protocol`` holds a device.
 
-    A window waits for a step at both ends. Rest, idle power and warm-up are part of it.
+    The energy counter steps every ``tick_s``, and a window waits for a step at both ends. Rest,
+    idle power and warm-up are included.
     """
-    look_s = _WARM_LOOK_S + 2 * tick_s
-    n_looks = 1 + math.ceil((protocol.warmup_span_s - look_s / 2) / look_s)
-    warm_s = max(protocol.warmup_s, _WARM_LOOK_S + _N_TICKS * tick_s + n_looks * look_s)
+    read_s = _WARM_READ_S + 2 * tick_s
+    n_reads = 1 + math.ceil((protocol.warmup_span_s - read_s / 2) / read_s)
+    warm_s = max(protocol.warmup_s, _WARM_READ_S + _N_TICKS * tick_s + n_reads * read_s)
     rest_s = protocol.cooldown_s + (protocol.idle_s and protocol.idle_s + tick_s)
     return rest_s + warm_s + protocol.min_repeats * (protocol.window_s + 2 * tick_s)

@@ -1,9 +1,9 @@
-"""The order that covers a pool of measurements soonest, by the seconds that each takes.
+"""Order a pool of measurements by coverage gained per second.
 
-A measurement tells something about those near it, so its worth is how much nearer it brings the
-pool to what is measured: the gain of the facility-location function, whose greedy order is within
-1 - 1/e of the best (Nemhauser et al. 1978). Dividing by its seconds puts a kernel that compiles
-for a minute where it pays for that minute.
+A measurement is informative about items near it. Its gain is the sum by which it reduces each
+item's distance to the nearest measured one (facility location), whose greedy order is within
+1 - 1/e of the best (Nemhauser et al. 1978). The gain is divided by the seconds of the measurement,
+so that a kernel that compiles for a minute comes later.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _Floats = NDArray[np.float64]
 def order_by_coverage(
     items: Sequence[PlanItem], seconds: Sequence[float], covered: Sequence[PlanItem] = ()
 ) -> list[int]:
-    """Indices of all ``items``, what gains the most coverage a second first.
+    """Return the indices of all ``items``, in descending order of coverage gained per second.
 
-    ``covered`` is measured before them.
+    ``covered`` items are measured before them.
     """
     if not items:
         return []
@@ -40,7 +40,7 @@ def order_by_coverage(
     order = []
     for _ in items:
         gains = np.maximum(nearest[:, None] - distances, 0.0).sum(axis=0) / each_s
-        # What covers nothing more comes last, the cheapest first.
+        # Items without any gain come last, in ascending order of seconds.
         best = int(np.lexsort((each_s, -gains, ~left))[0])
         order.append(best)
         left[best] = False
@@ -49,7 +49,7 @@ def order_by_coverage(
 
 
 def _features(items: Sequence[PlanItem]) -> _Floats:
-    """What joules depend on: sizes on a log scale in [0, 1], and which kernels run what share."""
+    """Return features: log sizes scaled to [0, 1], shares of kernels, and one-hot workloads."""
     sizes, shares = [], []
     workloads = sorted({item.workload.key for item in items})
     for item in items:

@@ -1,7 +1,7 @@
-"""Measurements that failed, kept beside the records, and the kernels that they rule out.
+"""Failed measurements, in a file beside the records, and the kernels that they exclude.
 
-A kernel that fails in one network fails in the next, at the cost of compiling it again. A choice
-of compression is *set aside* once it failed and no record shows that it works on the device.
+A kernel that fails in one network fails in the next, after it was compiled again. A compression
+choice is *set aside* once it failed and no record shows that it works on the device.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from predictors.measurement.records import append_line
 from search_spaces.architecture import Architecture
 from search_spaces.architecture.layer_kinds import PLAIN
 
-# ``kernel``: what the network runs is at fault. ``timeout``: it may have been slow only.
-# ``other``: a sensor was lost, a process was killed, or memory ended, which rule out no kernel.
+# ``kernel``: a kernel of the network failed. ``timeout``: the network may only have been slow.
+# ``other``: lost sensor, killed process or out of memory, which exclude no kernel.
 Reason = Literal["kernel", "timeout", "other"]
 _REASONS: dict[str, Reason] = {reason: reason for reason in get_args(Reason)}
 _WEIGHT: dict[str, float] = {"kernel": 1.0, "timeout": 0.5}
@@ -28,7 +28,7 @@ _WEIGHT: dict[str, float] = {"kernel": 1.0, "timeout": 0.5}
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an item has no record; ``choices`` are the compression choices that may be at fault."""
+    """Reason why an item has no record; ``choices`` are its compression choices."""
 
     item: str
     cause: str
@@ -37,7 +37,7 @@ class Failure:
 
 
 def reason_of(error: MeasureError) -> Reason:
-    """What kind of failure ``error`` is."""
+    """Return the kind of failure of ``error``."""
     if isinstance(error, MeasureTimeout):
         return "timeout"
     if isinstance(error, MeasureInterrupted) or "out of memory" in str(error).lower():
@@ -46,17 +46,17 @@ def reason_of(error: MeasureError) -> Reason:
 
 
 def compression_choices(architecture: Architecture) -> tuple[str, ...]:
-    """The precisions and sparsities of ``architecture`` that run kernels of their own."""
-    found = {b.compression.precision for b in architecture.blocks} - set(PLAIN)
+    """Return the precisions and sparsities of ``architecture`` that have their own kernels."""
+    precisions = {b.compression.precision for b in architecture.blocks} - set(PLAIN)
     sparse = {b.compression.sparsity for b in architecture.blocks} - {"dense"}
-    return tuple(sorted(found | sparse))
+    return tuple(sorted(precisions | sparse))
 
 
 def set_aside_choices(failures: Iterable[Failure], working: Collection[str]) -> frozenset[str]:
-    """Choices that are not tried again: they failed and are not ``working``.
+    """Return the choices not to retry: they failed and are not ``working``.
 
-    A failure counts against all its unproven choices evenly, a time-out by half: one failure of a
-    network with one such choice sets it aside, two time-outs do.
+    A failure is split evenly among its unproven choices, and a timeout counts half. A choice is
+    set aside by one failure, or two timeouts, of networks that have no other unproven choice.
     """
     blame: dict[str, float] = defaultdict(float)
     for failure in failures:
@@ -67,12 +67,12 @@ def set_aside_choices(failures: Iterable[Failure], working: Collection[str]) -> 
 
 
 def failures_path(path: Path) -> Path:
-    """Where failures of the records at ``path`` are kept."""
+    """Return the path of the failures that belong to the records at ``path``."""
     return path.with_name(f"{path.stem}.failures.jsonl")
 
 
 def read_failures(path: Path) -> dict[str, Failure]:
-    """The last failure of each item, by its key, of the records at ``path``."""
+    """Return the last failure of each item by its key, for the records at ``path``."""
     failures = {}
     beside = failures_path(path)
     for line in beside.read_text(encoding="utf-8").splitlines() if beside.exists() else ():
@@ -85,14 +85,14 @@ def read_failures(path: Path) -> dict[str, Failure]:
                 compression_choices(Architecture.from_dict(data["architecture"])),
             )
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            # A line cut off by a kill: its item is tried again.
+            # A kill cut this line off; its item is retried.
             continue
         failures[failure.item] = failure
     return failures
 
 
 def append_failure(path: Path, item: PlanItem, failure: Failure) -> None:
-    """Append a failure of the records at ``path``, on disk whole when this returns."""
+    """Append a failure beside the records at ``path``; it is on disk when this returns."""
     line: Mapping[str, object] = {
         "item": failure.item,
         "architecture": item.architecture.to_dict(),

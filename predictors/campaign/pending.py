@@ -1,8 +1,8 @@
-"""Which item of a plan is measured next, when some of them fail.
+"""The queue of a plan's pending items, in which failures lower the priority of similar ones.
 
-Items come in the plan's order. A failure puts items of the same kind (precision and sparsity of
-their blocks) and those of the same workload behind the others, by as many seconds as it cost: one
-broken kernel, or one workload that does not fit, costs a slice one measurement and not all.
+Items come in the plan's order. A failure adds its seconds to the penalty of items of the same kind
+(precision and sparsity of their blocks) and of the same workload, and the least penalty goes
+first. One broken kernel, or one workload that does not fit, costs a slice one measurement.
 """
 
 from __future__ import annotations
@@ -21,66 +21,66 @@ from predictors.measurement.records import EnergyRecord, read_records
 
 
 class PendingItems:
-    """The items of one slice that are still to be measured."""
+    """Queue of the items that one slice has not measured yet."""
 
     def __init__(self, items: Sequence[PlanItem]) -> None:
         """Queue ``items`` in order of priority."""
         self._items = list(items)
-        self._lost_s: Counter[str] = Counter()
-        self._is_retried: set[PlanItem] = set()
+        self._penalty_s: Counter[str] = Counter()
+        self._retried: set[PlanItem] = set()
 
     def __iter__(self) -> Iterator[PlanItem]:
-        """Items that may still be taken."""
+        """Iterate over the queued items."""
         return iter(self._items)
 
     def any(self, fits: Callable[[PlanItem], bool]) -> bool:
-        """Whether ``take`` would return an item."""
+        """Return whether ``take`` would return an item."""
         return any(map(fits, self._items))
 
     def take(self, fits: Callable[[PlanItem], bool]) -> PlanItem | None:
-        """Remove and return the item to measure next, of those that ``fits`` accepts."""
+        """Remove and return the next item among those that ``fits`` accepts, if any."""
         fitting = [index for index, item in enumerate(self._items) if fits(item)]
         if not fitting:
             return None
-        return self._items.pop(min(fitting, key=lambda i: self._seconds_lost(self._items[i])))
+        return self._items.pop(min(fitting, key=lambda i: self._penalty(self._items[i])))
 
     def put_back(self, item: PlanItem) -> bool:
-        """Queue ``item`` once more, last; ``False`` where that was done before."""
-        if item in self._is_retried:
+        """Append ``item`` for one retry; return false if it was retried before."""
+        if item in self._retried:
             return False
-        self._is_retried.add(item)
+        self._retried.add(item)
         self._items.append(item)
         return True
 
     def on_failure(self, item: PlanItem, seconds: float) -> None:
-        """Put what is like ``item``, which failed and took ``seconds``, behind the rest."""
-        # Failures that cost nothing count too.
-        self._lost_s.update(dict.fromkeys(_likeness(item), max(1, round(seconds))))
+        """Add ``seconds`` to the penalty of items similar to ``item``, which failed."""
+        # A failure that took no time counts as one second.
+        self._penalty_s.update(dict.fromkeys(_penalty_keys(item), max(1, round(seconds))))
 
     def on_success(self, item: PlanItem) -> None:
-        """Forget failures of what is like ``item``: it works."""
-        for name in _likeness(item):
-            del self._lost_s[name]
+        """Clear the penalty of items similar to ``item``, which was measured."""
+        for name in _penalty_keys(item):
+            del self._penalty_s[name]
 
     def leave_out(self, choices: Collection[str]) -> int:
-        """Drop items with one of these compression choices, and return how many."""
+        """Remove items with one of these compression choices; return their number."""
         before = len(self._items)
         self._items = [i for i in self._items if not uses(i, choices)]
         return before - len(self._items)
 
-    def _seconds_lost(self, item: PlanItem) -> int:
-        return sum(self._lost_s[name] for name in _likeness(item))
+    def _penalty(self, item: PlanItem) -> int:
+        return sum(self._penalty_s[name] for name in _penalty_keys(item))
 
 
 def pending_items(
     plan: Plan, path: Path, *, retry_failed: bool = False, sets_aside: bool = False
 ) -> list[PlanItem]:
-    """What of ``plan`` is not in the records at ``path`` yet, in order of priority.
+    """Return the items of ``plan`` without a record at ``path``, in order of priority.
 
-    With ``sets_aside`` items of kernels that failed are left out (``campaign.failures``).
+    With ``sets_aside``, items of kernels that failed are omitted (``campaign.failures``).
 
     Raises:
-        ValueError: the file holds what is no record; names file and line.
+        ValueError: a line of the file is not a record; the message has file and line.
     """
     records = read_records(path).records if path.exists() else ()
     done = {record.item for record in records}
@@ -94,12 +94,12 @@ def pending_items(
 
 
 def working_choices(records: Iterable[EnergyRecord]) -> set[str]:
-    """Compression choices that some record shows to work."""
+    """Return the compression choices that occur in a record, and therefore work."""
     return {choice for r in records for choice in compression_choices(r.architecture)}
 
 
 def is_reference_of(plan: Plan, record: EnergyRecord) -> bool:
-    """Whether ``record`` is a reading of the plan's reference by its protocol."""
+    """Return whether ``record`` is a reading of the plan's reference by its protocol."""
     reference = plan.reference
     return (
         reference is not None
@@ -111,12 +111,12 @@ def is_reference_of(plan: Plan, record: EnergyRecord) -> bool:
 
 
 def uses(item: PlanItem, choices: Collection[str]) -> bool:
-    """Whether a block of ``item`` has one of these compression choices."""
+    """Return whether a block of ``item`` has one of these compression choices."""
     return not frozenset(choices).isdisjoint(compression_choices(item.architecture))
 
 
-def _likeness(item: PlanItem) -> tuple[str, str]:
-    """Names of the item's kind and workload."""
+def _penalty_keys(item: PlanItem) -> tuple[str, str]:
+    """Return the names of the item's kind and workload."""
     kinds = {
         f"{b.compression.precision} {b.compression.sparsity}" for b in item.architecture.blocks
     }

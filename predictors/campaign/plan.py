@@ -1,9 +1,9 @@
-"""What to measure and in which order, so that however short a campaign is cut, it is used best.
+"""The plan of a campaign: which items to measure, in an order that may be cut off anywhere.
 
-Every prefix of a plan is spread over its spaces: samples come by farthest-point order (Gonzalez
-1985) on gene indices; every third is drawn near the closed-form optimum (most parameters for its
-operations), where searches will ask. A share of items comes back later, in another process, so
-that job-to-job noise is known.
+Every prefix of a plan covers its spaces: samples are in farthest-point order (Gonzalez 1985) on
+gene indices. Every third is drawn near the closed-form optimum (most parameters for its
+operations), where searches need predictions. A share of items is repeated later in another
+process, to estimate the noise between processes.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from search_spaces.space.encoding import to_vector
 from search_spaces.space.sampling import mutate, sample
 from search_spaces.workload import Workload
 
-# Drawn for each architecture that is chosen, and fewer of them where many are.
+# Samples drawn per chosen architecture, and fewer for large parts.
 _POOL_FACTOR, _POOL_FACTOR_MANY, _MANY = 8, 2, 400
 _OPTIMUM_EACH = 3
 _REPEAT_EACH = 10
-# A repeat comes this many items later: far enough to be in another block.
+# A repeat follows this many items later, which is in another block.
 _REPEAT_AFTER = 20
 
 
 @dataclass(frozen=True, slots=True)
 class PlanItem:
-    """One measurement to make; ``repeat`` counts those of the same architecture and workload."""
+    """One planned measurement; ``repeat`` numbers those of one architecture and workload."""
 
     architecture: Architecture
     workload: Workload
@@ -46,10 +46,10 @@ class PlanItem:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Items in order of priority, and the fixed reference that is measured among them.
+    """Items in order of priority, and the fixed reference that is measured between them.
 
-    References come twice as often until there are ``n_references`` of them, each in a process of
-    its own: their spread is that between processes.
+    References are twice as frequent until there are ``n_references`` of them. Each has its own
+    process, so that their spread is the noise between processes.
     """
 
     items: tuple[PlanItem, ...]
@@ -59,7 +59,7 @@ class Plan:
     n_references: int = 0
 
     def key(self, item: PlanItem) -> str:
-        """16 hex digits that name a measurement of this plan, the same in every session."""
+        """Return the key of a measurement: 16 hex digits, the same in every session."""
         data = [
             item.architecture.to_dict(),
             item.workload.to_dict(),
@@ -74,7 +74,7 @@ class Plan:
 class Part:
     """``n`` architectures of a space on one workload.
 
-    None has more than ``most_kinds`` kinds of layer that are compiled before they run on CUDA.
+    Each has at most ``most_kinds`` kinds of layers that CUDA must compile.
     """
 
     space: SearchSpace
@@ -91,13 +91,13 @@ def plan_campaign(
     seed: int = 0,
     with_simulated: bool = False,
 ) -> Plan:
-    """A plan over several spaces and workloads, each part served in turn.
+    """Plan several spaces and workloads, one item of each part in turn.
 
-    Only what has a kernel on ``device`` for every block is planned, and ``with_simulated`` also
-    what runs there with a mask that saves nothing.
+    Every block of a planned architecture has a kernel on ``device``. ``with_simulated`` includes
+    blocks whose sparsity is only a mask there, which saves nothing.
 
     Raises:
-        ValueError: a part asks for no architecture.
+        ValueError: a part has ``n`` below 1.
     """
     queues = [
         choose(part, device, np.random.default_rng([seed, index]), with_simulated=with_simulated)
@@ -111,7 +111,7 @@ def plan_campaign(
     ordered: list[PlanItem] = []
     due: list[PlanItem] = []
     for block in blocks:
-        # Random within a block, so that no trend of the device runs along with the sampling.
+        # Random order within a block decorrelates the sampling from drift of the device.
         both = due + block
         ordered += [both[i] for i in rng.permutation(len(both))]
         due = [PlanItem(i.architecture, i.workload, 1) for i in block[::_REPEAT_EACH]]
@@ -121,9 +121,9 @@ def plan_campaign(
 def plan_items(
     items: Iterable[PlanItem], *, protocol: Protocol, device: str, seed: int | None = None
 ) -> Plan:
-    """A plan of given items, doubles left out: in random order, or as given without a seed.
+    """Plan ``items`` without duplicates, in random order if there is a ``seed``.
 
-    A reference is measured among them if the protocol has blocks and there are two or more.
+    There is a reference if the protocol has blocks and there are two or more items.
     """
     unique = tuple(dict.fromkeys(items))
     reference = None
@@ -137,11 +137,11 @@ def plan_items(
 
 
 def reference_architecture(workload: Workload, device: str) -> Architecture:
-    """The fixed model whose joules tell a device's drift: dense, fp32, plain multi-head attention.
+    """Return the fixed model whose joules show drift: dense, fp32, plain multi-head attention.
 
     On a GPU it is wide enough to heat the board. On a CPU it takes milliseconds and its
-    activations stay in the caches: one that does not fit them shows what neighbours do to shared
-    memory (18% from one minute to the next) and not how the device drifts.
+    activations fit the caches: a larger one varies with other tenants' use of shared memory (18%
+    within a minute), which is not drift of the device.
     """
     d_model, depth, most_tokens = (512, 4, 256) if device.startswith("cuda") else (64, 2, 16)
     n_heads = d_model // 64 if d_model >= 256 else 4
@@ -161,20 +161,20 @@ def reference_architecture(workload: Workload, device: str) -> Architecture:
 def choose(
     part: Part, device: str, rng: np.random.Generator, *, with_simulated: bool = False
 ) -> list[PlanItem]:
-    """The architectures of ``part``, in an order whose every prefix is spread over the space.
+    """Choose the architectures of ``part``, so that every prefix covers the space.
 
     Raises:
-        ValueError: the part asks for no architecture, or none of its space fits.
+        ValueError: the part has ``n`` below 1, or no member of its space fits.
     """
     if part.n < 1:
         raise ValueError(f"n must be >= 1, got {part.n} for space {part.space.name!r}")
     pool: dict[str, Architecture] = {}
     pool_size = min(part.n * _POOL_FACTOR, part.n * _POOL_FACTOR_MANY + _MANY)
-    # Small spaces run out of new members: then the pool is all that there is, or nearly.
+    # A small space may have fewer members than the pool would hold.
     for _ in range(pool_size * 4):
-        found = sample(part.space, rng)
-        if _fits(found, part, device, with_simulated):
-            pool.setdefault(found.hash, found)
+        drawn = sample(part.space, rng)
+        if _fits(drawn, part, device, with_simulated):
+            pool.setdefault(drawn.hash, drawn)
         if len(pool) >= pool_size:
             break
     members = list(pool.values())
@@ -193,14 +193,14 @@ def choose(
         near_optimum = step % _OPTIMUM_EACH == _OPTIMUM_EACH - 1
         if near_optimum:
             parent = efficient[int(rng.integers(len(efficient)))]
-            found = mutate(parent, part.space, rng)
+            candidate = mutate(parent, part.space, rng)
         else:
             following = next(spread_members, None)
             if following is None:
                 continue
-            found = following
-        if _fits(found, part, device, with_simulated):
-            chosen.setdefault(found.hash, found)
+            candidate = following
+        if _fits(candidate, part, device, with_simulated):
+            chosen.setdefault(candidate.hash, candidate)
     return [PlanItem(a, part.workload) for a in chosen.values()]
 
 
@@ -218,7 +218,7 @@ def _fits(architecture: Architecture, part: Part, device: str, with_simulated: b
 
 
 def _farthest_first(vectors: Sequence[NDArray[np.int64]], n: int) -> list[int]:
-    """Indices of ``n`` points, each the farthest from those before it (2-approximate cover)."""
+    """Return ``n`` indices, each the farthest from all before it (2-approximate cover)."""
     points = np.stack(vectors).astype(float)
     span = points.max(axis=0) - points.min(axis=0)
     points = points / np.where(span > 0, span, 1.0)
@@ -231,7 +231,7 @@ def _farthest_first(vectors: Sequence[NDArray[np.int64]], n: int) -> list[int]:
 
 
 def _efficient(members: Sequence[Architecture], workload: Workload) -> list[Architecture]:
-    """Members with more parameters than any other of no more operations."""
+    """Return the members with more parameters than any other of no more operations."""
     costs = sorted(
         (c.macs, -c.params, i) for i, a in enumerate(members) for c in (count(a, workload),)
     )

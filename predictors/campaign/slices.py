@@ -1,9 +1,10 @@
-"""Work through a plan for as long as there is time; what is measured is on disk at once.
+"""Run a slice of a campaign: measure pending items within a time budget.
 
-Resuming is reading the records: an item whose key is there is done. Items that failed are kept in
-a file beside the records and left out too, unless asked for again. A slice goes on whatever fails:
-items that share nothing with the failed one come next (``campaign.pending``), and a failure is
-kept only once something else worked, since a lost device is no fault of what was measured on it.
+Each record is on disk before the next measurement. A later slice resumes from the records: an item
+whose key occurs there is done. Failed items are in a file beside the records and are not repeated
+unless ``retry_failed`` is set. A slice continues after failures with items that share nothing with
+the failed one (``campaign.pending``). A failure is written only once another measurement
+succeeded, because a lost device is not the item's fault.
 """
 
 from __future__ import annotations
@@ -37,36 +38,36 @@ from predictors.campaign.plan import Plan, PlanItem
 from predictors.measurement.process import MeasureError, MeasureInterrupted, MeasureTimeout
 from predictors.measurement.records import EnergyRecord, Role, append_records, read_records
 
-# Failures in a row after which the reference tells whether the device is at fault.
+# After this many consecutive failures the reference tests whether the device works.
 _MAX_FAILURES_IN_A_ROW = 5
-# Seconds that failures of earlier slices are taken to have cost.
+# Assumed seconds of a failure in an earlier slice.
 _LOST_S = {"timeout": 60.0, "kernel": 10.0, "other": 10.0}
-# No item may take more of what is left of a slice than this share, or than this many times what it
-# is expected to take, whichever is more: however much hangs, time is left for the rest.
+# Time limit of an item: the larger of this share of the slice's remaining seconds and this
+# multiple of its expected seconds. Even if several items hang, time is left for others.
 _MOST_SHARE, _MOST_TIMES = 1 / 4, 2.0
 
 
 class MeasureItem(Interface):
-    """Measures one item in a fresh process, with a protocol that is not its business here."""
+    """Callable that measures one item in a fresh process by the plan's protocol."""
 
     def __call__(self, item: PlanItem, timeout_s: float | None, /) -> EnergyRecord:
-        """The record, or ``MeasureError``; ``MeasureTimeout`` after ``timeout_s`` at most."""
+        """Return the record, or raise ``MeasureError``; ``MeasureTimeout`` after ``timeout_s``."""
 
 
 class SliceListener(Interface):
-    """Hears of each measurement that ends."""
+    """Callback at the end of each measurement."""
 
     def on_item(
         self, progress: SliceProgress, item: PlanItem, role: Role, result: EnergyRecord | str
     ) -> None:
-        """``result`` is a record, or why there is none."""
+        """Handle ``result``: a record, or the cause of the failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceProgress:
-    """How far a plan is. ``eta_s`` is to the plan's end, ``None`` before the first item.
+    """Progress of a plan. ``eta_s`` is the time to its end, ``None`` before the first item.
 
-    ``set_aside`` counts items that are not tried, since a kernel of theirs failed.
+    ``set_aside`` counts items that are omitted because one of their kernels failed.
     """
 
     done: int
@@ -78,13 +79,13 @@ class SliceProgress:
 
 @dataclass(frozen=True, slots=True)
 class SliceOptions:
-    """How a slice goes.
+    """Options of a slice.
 
-    No item is started that would, at the median pace so far, end after ``budget_s``, and what
-    does not end by then after all is broken off and stays pending. ``item_s`` returns the seconds
-    that an item is expected to take, where items differ in that. ``ahead`` items are started
-    early, so that their imports overlap another's windows (the device's lock keeps windows
-    apart). With ``sets_aside`` kernels that failed are not tried again (``campaign.failures``).
+    An item is started only if it would end within ``budget_s`` at the median pace so far. An item
+    that still runs at the end is aborted and stays pending. ``item_s`` returns the expected
+    seconds of an item, if items differ. ``ahead`` items are started early, so that their imports
+    overlap another's windows (the device's lock keeps windows apart). With ``sets_aside``, failed
+    kernels are not retried (``campaign.failures``).
     """
 
     budget_s: float | None = None
@@ -103,14 +104,14 @@ def run_slice(
     listener: SliceListener | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> SliceProgress:
-    """Measure what is pending, best first, and append each record to ``path``.
+    """Measure pending items in order of priority and append each record to ``path``.
 
-    Failures end no slice, except one without ``budget_s`` where the reference fails as well.
+    Failures do not end a slice, unless it has no ``budget_s`` and the reference fails as well.
 
     Raises:
-        MeasureError: nothing could be measured, not even the reference; the first cause.
-        OSError: a record could not be written, as where the disk is full.
-        ValueError: the file holds what is no record.
+        MeasureError: nothing could be measured, not even the reference; this is the first cause.
+        OSError: a record could not be written, for example because the disk is full.
+        ValueError: a line of the file is not a record.
     """
     state = _Slice(plan, path, options, listener, clock)
     with ThreadPoolExecutor(max_workers=1 + options.ahead) as pool:
@@ -126,7 +127,7 @@ def run_slice(
         except KeyboardInterrupt:
             for one, future in underway:
                 if state.is_underway(one) and not future.cancel():
-                    # Half measured already: what it cost is kept. A second Ctrl-C ends it.
+                    # Finish it, since part of its cost is spent. A second Ctrl-C aborts it.
                     state.take(one, future)
             raise
         except (MeasureError, OSError):
@@ -152,7 +153,7 @@ class _Running:
 
 
 class _Slice:
-    """What happened so far in one run of the command."""
+    """State of one run of the command."""
 
     def __init__(
         self,
@@ -162,7 +163,7 @@ class _Slice:
         listener: SliceListener | None,
         clock: Callable[[], float],
     ) -> None:
-        """Read what earlier slices left at ``path``."""
+        """Read the records and failures of earlier slices at ``path``."""
         self._plan, self._path, self._options = plan, path, options
         self._listener, self._clock = listener, clock
         records = read_records(path).records if path.exists() else ()
@@ -176,7 +177,7 @@ class _Slice:
         by_key = {plan.key(item): item for item in plan.items}
         keys = by_key.keys()
         done = keys & {record.item for record in records}
-        # Kinds that failed in earlier slices, and never worked, come last in this one too.
+        # Kinds that failed in earlier slices, and never worked, come last here as well.
         for key in keys & before.keys():
             self._pending.on_failure(by_key[key], _LOST_S[before[key].reason])
         for key in done:
@@ -186,7 +187,7 @@ class _Slice:
         self._deadline_s = None if options.budget_s is None else clock() + options.budget_s
         self._session, self._order, self._reference = uuid.uuid4().hex[:12], 0, ""
         self._n_references = sum(is_reference_of(plan, record) for record in records)
-        # A slice begins with a reference; ``_is_closed`` says that none is missing at its end.
+        # A slice begins with a reference; ``_is_closed`` is false while the last block needs one.
         self._since_reference, self._is_closed = plan.protocol.block_size, True
         self._n_records = self._n_candidates = 0
         self._failed_in_a_row = self._failed_references = 0
@@ -198,14 +199,14 @@ class _Slice:
 
     @property
     def ahead(self) -> int:
-        """How many items to start early: none after a failure, which may be the device's."""
+        """Number of items to start early: 0 after a failure, which may be the device's."""
         return 0 if self._failed_in_a_row or not self._n_records else self._options.ahead
 
     def following(self) -> _Running | None:
-        """What to measure next, ``None`` where nothing is left that would end in time."""
+        """Return the next measurement, ``None`` if no pending item would end in time."""
         reference = self._plan.reference
         is_due = reference is not None and self._since_reference >= self._block_size()
-        # The first candidate is worth more than the reference that would close its block.
+        # The first candidate takes precedence over the reference that would close its block.
         n_reserved = is_due + (reference is not None and self._n_candidates > 0)
         reserved_s = 0.0 if reference is None else self._cost_s(reference) * n_reserved
 
@@ -214,7 +215,7 @@ class _Slice:
 
         is_device = reference is not None and self._n_records == 0
         if is_device and self._deadline_s is not None and not self._pending.any(fits):
-            # Nothing worked so far, so the device may be at fault: what failed may work now.
+            # Nothing succeeded so far, so the device may be at fault: retry the failed items.
             self._unconfirmed = [
                 (item, why) for item, why in self._unconfirmed if not self._pending.put_back(item)
             ]
@@ -222,7 +223,7 @@ class _Slice:
         if reference is not None and (is_due if not is_over else not self._is_closed):
             if is_over and not self._is_in_time(self._cost_s(reference)):
                 return None
-            # Closes the last block, so that its candidates have a neighbour on both sides.
+            # Close the last block, so that its candidates have a reference on both sides.
             self._since_reference, self._is_closed = 0, True
             return self._begin(reference, _REFERENCE)
         item = self._pending.take(fits)
@@ -232,7 +233,7 @@ class _Slice:
         return self._begin(item, _CANDIDATE)
 
     def start(self, measure: MeasureItem, running: _Running) -> EnergyRecord:
-        """Measure in the time that the slice gives."""
+        """Measure within the slice's remaining time."""
         running.started_s = self._clock()
         left_s = self._left_s()
         if left_s is None:
@@ -244,10 +245,10 @@ class _Slice:
         return measure(running.item, limit_s)
 
     def take(self, running: _Running, future: Future[EnergyRecord]) -> None:
-        """Keep what came of a measurement."""
+        """Store the result of a measurement."""
         result: EnergyRecord | str
         try:
-            found = future.result()
+            record = future.result()
         except MeasureError as error:
             self._underway.remove(running)
             if not self._on_error(running, error):
@@ -256,7 +257,7 @@ class _Slice:
         else:
             self._underway.remove(running)
             result = replace(
-                found,
+                record,
                 item=self._plan.key(running.item) if running.role == _CANDIDATE else "",
                 role=running.role,
                 session=self._session,
@@ -270,19 +271,19 @@ class _Slice:
             self._listener.on_item(self.progress(), running.item, running.role, result)
 
     def is_underway(self, running: _Running) -> bool:
-        """Whether ``take`` has not kept its result yet."""
+        """Return whether ``take`` has not stored its result yet."""
         return running in self._underway
 
     def check(self) -> None:
-        """Raise the first error where nothing was measured and the device may be at fault."""
+        """Raise the first error if nothing was measured and the device may be at fault."""
         if self._n_records or self._first_error is None:
             return
         if self._plan.reference is not None:
             raise self._first_error
-        self._keep_failures()
+        self._write_failures()
 
     def progress(self) -> SliceProgress:
-        """How far the plan is."""
+        """Return the progress of the plan."""
         block_size = self._plan.protocol.block_size
         references = 1 + 1 / block_size if self._plan.reference is not None else 1.0
         left_s = sum(map(self._cost_s, self._pending)) + sum(r.cost_s for r in self._underway)
@@ -310,23 +311,23 @@ class _Slice:
             self._pending.on_success(running.item)
             self._working |= set(compression_choices(record.architecture))
         now_s = self._clock()
-        # Not from start to end: what is started ahead waits for the device meanwhile.
+        # From end to end, because items started ahead wait for the device.
         self._paces.append((now_s - self._last_end_s) / self._expected_s(running.item))
         self._last_end_s = now_s
-        self._keep_failures()
+        self._write_failures()
 
     def _on_error(self, running: _Running, error: MeasureError) -> bool:
-        """Whether it was the item's or the device's fault, and not that time was over."""
+        """Handle a failure; return false if the item merely ran out of time."""
         now_s = self._last_end_s = self._clock()
         if isinstance(error, MeasureTimeout):
             left_s = self._left_s()
             if left_s is not None and left_s <= 0:
-                # The slice is over and not the item's fault: it stays pending.
+                # The slice ended, so the item stays pending.
                 return False
             waited = running.started_s < self._last_timeout_s
             self._last_timeout_s = now_s
             if waited and running.role == _CANDIDATE and self._pending.put_back(running.item):
-                # It waited for the device that another held until that timed out.
+                # It waited for the device, which another item held until its timeout.
                 return False
         self._first_error = self._first_error or error
         self._failed_in_a_row += 1
@@ -341,23 +342,23 @@ class _Slice:
         why = Failure(self._plan.key(item), str(error), reason_of(error), choices)
         self._unconfirmed.append((item, why))
         if self._n_records and self._failed_in_a_row < _MAX_FAILURES_IN_A_ROW:
-            self._keep_failures()
+            self._write_failures()
         elif self._failed_in_a_row % _MAX_FAILURES_IN_A_ROW == 0:
-            # The reference tells whether the device is at fault.
+            # Let the reference test whether the device works.
             self._since_reference = self._plan.protocol.block_size
         return True
 
     def _on_failed_reference(self, error: MeasureError) -> None:
         self._failed_references += 1
-        # Tried again, after more candidates each time, and many where it cost much.
+        # Retry after more candidates each time, and after many if it timed out.
         more = 3 if isinstance(error, MeasureTimeout) else 1
         self._since_reference = self._block_size() - 2 ** (more + self._failed_references)
         is_dead = self._failed_in_a_row > _MAX_FAILURES_IN_A_ROW
         if self._deadline_s is None and is_dead and self._failed_references > 1:
             raise error
 
-    def _keep_failures(self) -> None:
-        """Write failures down, now that something else is seen to work."""
+    def _write_failures(self) -> None:
+        """Write the failures to disk, after another measurement succeeded."""
         for item, failure in self._unconfirmed:
             append_failure(self._path, item, failure)
             self._failures.append(failure)
@@ -368,7 +369,7 @@ class _Slice:
             self._n_set_aside += self._pending.leave_out(choices)
 
     def _block_size(self) -> int:
-        """Candidates between two references, fewer until the plan's first are measured."""
+        """Return the number of candidates between references, smaller for the first ones."""
         block_size = self._plan.protocol.block_size
         if self._n_references < self._plan.n_references:
             return max(1, block_size // 2)
@@ -378,7 +379,7 @@ class _Slice:
         return 1.0 if self._options.item_s is None else self._options.item_s(item)
 
     def _cost_s(self, item: PlanItem) -> float:
-        """Expected seconds at the median pace so far; 0 where nothing is known."""
+        """Return the expected seconds at the median pace so far, 0 if unknown."""
         unknown = 0.0 if self._options.item_s is None else 1.0
         return self._expected_s(item) * (median(self._paces) if self._paces else unknown)
 

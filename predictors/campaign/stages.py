@@ -1,4 +1,4 @@
-"""A plan in two stages: what needs no compiler first, then what pays most for its seconds."""
+"""A plan in two stages: parts that need no compiler, then all others by coverage per second."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from predictors.campaign.plan import (
 )
 from predictors.measurement.protocol import Protocol
 
-# Of the second stage, each so many-th item of the pool is measured again, so many items later:
-# which ones does not depend on the order, which changes with the seconds of compiling.
+# In the second stage every tenth item of the pool is measured again, 20 items later. The choice is
+# independent of the order, which changes with the seconds of compiling.
 _REPEAT_EACH, _REPEAT_AFTER = 10, 20
-# References whose spread is that between processes: six are the fewest with a 95% interval.
+# The spread of references is the noise between processes; six are the fewest with a 95% interval.
 N_REFERENCES = 6
 
 
@@ -36,10 +36,10 @@ def plan_stages(
     item_s: Callable[[PlanItem], float],
     seed: int = 0,
 ) -> Plan:
-    """Parts ``first`` in turn, then all of ``later`` by the coverage that they gain a second.
+    """Plan the parts ``first`` in turn, then all of ``later`` by coverage gained per second.
 
-    ``item_s`` returns the seconds that an item takes. Later parts of whose space nothing runs on
-    ``device`` are left out. The reference is on the workload of the first part.
+    ``item_s`` returns the seconds that an item takes. Later parts without a member that runs on
+    ``device`` are omitted. The reference has the workload of the first part.
 
     Raises:
         ValueError: a first part has no member that runs on ``device``.
@@ -62,7 +62,7 @@ def plan_stages(
 
 
 def _with_repeats(items: Sequence[PlanItem], repeated: set[PlanItem]) -> list[PlanItem]:
-    """``items`` with those of ``repeated`` measured again later, in another process."""
+    """Return ``items``, where those in ``repeated`` occur again later, for another process."""
     ordered: list[PlanItem] = []
     due: dict[int, list[PlanItem]] = defaultdict(list)
     for index, item in enumerate(items):

@@ -1,10 +1,10 @@
-"""Active learning: choose the measurements that narrow intervals near the predicted front most.
+"""Active learning: choose measurements that most narrow intervals near the predicted front.
 
 The first rows fill the space of features (farthest first). After that, each batch is V-optimal
 (``design``) for a weighted mean over all candidates. Half of the weight lies near the front of
 closed-form size against predicted joules, where searches need predictions, and half is spread
-evenly, because that front is not known yet. (With a fifth spread evenly, errors near the front
-were no smaller and those elsewhere larger.) A choice depends on closed-form numbers and
+evenly, because that front is uncertain. (With a fifth spread evenly, errors near the front were
+no smaller and those elsewhere were larger.) A choice depends on closed-form numbers and
 predictions only, so a whole batch can be chosen before any of it is measured.
 """
 
@@ -26,11 +26,11 @@ from search_spaces.workload import Workload
 
 Array = NDArray[np.float64]
 
-# Rows that fill the space first: what the predictor needs to be fitted at all.
+# The first rows fill the space; a predictor needs as many to be fitted.
 FIRST_ROWS = LEAST_ROWS
 # Share of the weight that is spread evenly over all candidates.
 _EVEN_SHARE = 0.5
-# A candidate this far above the front, in logarithms, weighs 0.6 of one that is on it.
+# A candidate this far above the front, in logarithms, has 0.6 times the weight of one on it.
 _NEAR = 0.1
 # Relative half-widths are capped here, infinite ones included.
 _WIDEST = 10.0
@@ -74,7 +74,7 @@ class Choice:
 def candidates_of(
     architectures: ArchitectureBatch, workload: Workload, predictor: CostPredictor
 ) -> Candidates:
-    """Candidates from architectures, with the terms of the predictor's prior."""
+    """Return candidates for ``architectures``, with the terms of the predictor's prior."""
     counts, features = counted(architectures, workload, predictor.prior.device)
     return Candidates(
         terms(counts, workload, predictor.prior.roofline), features, counts.total("params")
@@ -127,7 +127,7 @@ def next_rows(
 
 
 def width_near_front(size_N: Array, predicted: Predictions) -> float:
-    """Mean relative half-width of intervals, weighted towards the predicted front."""
+    """Return the mean relative half-width of intervals, weighted towards the predicted front."""
     return float(front_weights(size_N, predicted.mean) @ _half_width(predicted))
 
 
@@ -137,17 +137,17 @@ def _half_width(predicted: Predictions) -> Array:
 
 
 def front_weights(size_N: Array, energy_N: Array) -> Array:
-    """Weights that sum to 1, greatest on the front and less the further above it."""
+    """Return weights that sum to 1 and decrease with the distance above the front."""
     weights = np.exp(-0.5 * (above_front(size_N, energy_N) / _NEAR) ** 2)
-    found: Array = weights / weights.sum()
-    return found
+    result: Array = weights / weights.sum()
+    return result
 
 
 def above_front(size_N: Array, energy_N: Array) -> Array:
-    """Logarithm of the energy over the least energy of any row of no less ``size``; 0 on it."""
+    """Return the log ratio of energy to the least energy of rows at least as large."""
     order = np.lexsort((energy_N, -size_N))
     least = np.empty(len(size_N))
     least[order] = np.minimum.accumulate(energy_N[order])
     # Among rows of one size the cheapest comes first, so the others lie above the front.
-    found: Array = np.log(energy_N / least)
-    return found
+    result: Array = np.log(energy_N / least)
+    return result

@@ -57,10 +57,10 @@ class Provenance:
 
     @classmethod
     def of(cls, records: Sequence[EnergyRecord]) -> Provenance:
-        """The common origin of ``records``.
+        """Return the common origin of ``records``.
 
         Raises:
-            ValueError: none, or records of several devices, sources or protocols.
+            ValueError: there are no records, or records of several devices, sources or protocols.
         """
         if not records:
             raise ValueError("records must hold one or more, got none")
@@ -100,9 +100,9 @@ class SavedPredictor:
         protocol_hash: str | None = None,
         workload: str | None = None,
     ) -> None:
-        """Refuse any other use than the one it was fitted for; ``None`` is not checked.
+        """Check that the predictor was fitted for this use; ``None`` is not checked.
 
-        ``workload`` is a key such as ``digits/b128``, which must be among its own.
+        ``workload`` is a key such as ``digits/b128`` and must be among the predictor's.
 
         Raises:
             ValueError: a mismatch; the message says what to do.
@@ -114,18 +114,18 @@ class SavedPredictor:
                 f"from records of this workload, or adapt this one with some "
                 f"(nas predictor fit --adapt)"
             )
-        wanted = {"device": device, "protocol_hash": protocol_hash}
-        for name, value in wanted.items():
-            mine = getattr(self.provenance, name)
-            if value is not None and value != mine:
+        required = {"device": device, "protocol_hash": protocol_hash}
+        for name, value in required.items():
+            fitted = getattr(self.provenance, name)
+            if value is not None and value != fitted:
                 raise ValueError(
-                    f"predictor's {name} must be {value!r}, got {mine!r}: fit one from records "
+                    f"predictor's {name} must be {value!r}, got {fitted!r}: fit one from records "
                     f"of this {name}, or adapt this one with some (nas predictor fit --adapt)"
                 )
 
 
 def save_predictor(saved: SavedPredictor, path: Path) -> None:
-    """Write a predictor, whole or not at all."""
+    """Write a predictor atomically."""
     from safetensors.numpy import save_file
 
     arrays: Arrays = {}
@@ -143,7 +143,7 @@ def save_predictor(saved: SavedPredictor, path: Path) -> None:
 
 
 def load_predictor(path: Path) -> SavedPredictor:
-    """Read what ``save_predictor`` wrote.
+    """Read a predictor that ``save_predictor`` wrote.
 
     Raises:
         ValueError: the file is missing, corrupt, of another schema, or of other features.
@@ -168,8 +168,8 @@ def load_predictor(path: Path) -> SavedPredictor:
         header = json.loads(metadata[_HEADER])
         if header["schema"] != SCHEMA_VERSION:
             raise ValueError(f"schema must be {SCHEMA_VERSION}, got {header['schema']!r}")
-        for name, mine in (("features", FEATURES), ("terms", TERMS)):
-            if header[name] != list(mine):
+        for name, current in (("features", FEATURES), ("terms", TERMS)):
+            if header[name] != list(current):
                 raise ValueError(
                     f"{name} must be those of this version, and differ: fit it again from records"
                 )
@@ -186,7 +186,7 @@ def load_predictor(path: Path) -> SavedPredictor:
 
 
 def _try(predictor: CostPredictor) -> None:
-    """Predict once, so that damaged numbers are found here and not in a search."""
+    """Predict once, so that damaged numbers raise here and not in a search."""
     layer = LayerSpec(AttentionSpec(1, 1, 4), FfnSpec(4))
     workload = Workload("any", "image_classification", (1, 8, 8), 2, 1)
     with np.errstate(all="ignore"):
@@ -194,7 +194,7 @@ def _try(predictor: CostPredictor) -> None:
 
 
 def _packed(predictor: CostPredictor, where: str, arrays: Arrays) -> dict[str, Any]:
-    """Plain data; arrays are added to ``arrays`` under names that begin with ``where``."""
+    """Return plain data, and add arrays to ``arrays`` under names that begin with ``where``."""
     arrays[f"{where}/costs"] = predictor.costs
     source = predictor.prior.source
     data: dict[str, Any] = {
@@ -264,11 +264,11 @@ def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> CostPredic
 
 
 def _pack(record: Any, where: str, arrays: Arrays) -> None:
-    """Add the arrays that are the fields of a dataclass."""
+    """Add the fields of a dataclass of arrays to ``arrays``."""
     for field in fields(record):
         arrays[f"{where}/{field.name}"] = getattr(record, field.name)
 
 
 def _unpack(kind: Any, where: str, arrays: Arrays) -> Arrays:
-    """The fields of a dataclass of arrays, as ``_pack`` added them."""
+    """Return the fields of a dataclass of arrays, as ``_pack`` added them."""
     return {field.name: arrays[f"{where}/{field.name}"] for field in fields(kind)}

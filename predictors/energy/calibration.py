@@ -1,4 +1,4 @@
-"""Conformal prediction: widths of intervals, in standardised errors.
+"""Conformal prediction: calibrated widths of prediction intervals.
 
 Cross-conformal prediction (Vovk et al. 2005; Vovk 2015) from out-of-fold errors, with whole groups
 held out. Errors within one measuring job are correlated, so the finite-sample correction uses
@@ -20,14 +20,14 @@ _BEYOND = 1.25
 
 
 class Conformal:
-    """Sorted absolute standardised errors with their effective number."""
+    """Conformal calibration from absolute standardised errors and their effective number."""
 
     def __init__(self, scores: Array, n_effective: float) -> None:
-        """``scores`` are non-negative; made by ``calibrate``."""
+        """Store the non-negative ``scores``; ``calibrate`` makes instances."""
         self.scores, self.n_effective = np.sort(scores), n_effective
 
     def half_width(self, confidence: float) -> float:
-        """Standardised half-width of the two-sided interval at ``confidence``."""
+        """Return the standardised half-width of the two-sided interval at ``confidence``."""
         level = confidence * (1 + 1 / self.n_effective)
         if level > 1:
             normal = float(norm.ppf(0.5 + confidence / 2)) * float(np.median(self.scores)) / 0.6745
@@ -42,7 +42,7 @@ def calibrate(scores: Array, groups: NDArray[np.int64]) -> Conformal:
 
 
 def effective_rows(scores: Array, groups: NDArray[np.int64]) -> float:
-    """Rows over the design effect ``1 + (m - 1) ICC``; between the numbers of groups and rows.
+    """Return the rows over the design effect ``1 + (m - 1) ICC``, at least the number of groups.
 
     ``ICC`` is the intraclass correlation of the logarithms of the errors, by one-way analysis of
     variance; ``m`` is the mean size of a row's group.

@@ -14,19 +14,19 @@ _HUBER = 1.345
 _LEAST_SPREAD = 2e-3
 # Relative errors assumed in the first round.
 _FIRST_SPREAD = 0.1
-# Least cost, as a share of its prior: what is absent in training is not free.
+# Least cost, as a share of its prior, since a term absent in training still costs joules.
 _LEAST_FACTOR = 1e-3
 
 
 def fit_costs(
     terms_NK: Array, target_N: Array, relative_sd_N: Array, prior_K: Array, *, pull: float | Array
 ) -> Array:
-    """Costs ``c >= 0`` so that ``terms @ c`` follows ``target``, shape ``(K,)``.
+    """Fit costs ``c >= 0`` so that ``terms @ c`` approximates ``target``; shape ``(K,)``.
 
-    Minimises Huber's loss of relative errors over their standard deviations by reweighted
-    non-negative least squares (Lawson & Hanson 1974), plus ``pull`` times the squared distance
-    of ``c / prior`` from 1 (one ``pull`` for all or one each), in units of the errors' own
-    variance: doubling one cost adds as much loss as ``pull`` rows that are off by one deviation.
+    The loss is Huber's, of relative errors over their standard deviations, minimised by reweighted
+    non-negative least squares (Lawson & Hanson 1974). The penalty is ``pull`` (a scalar, or one
+    for each cost) times the squared distance of ``c / prior`` from 1, in units of the errors'
+    variance: doubling one cost adds as much loss as ``pull`` rows with an error of one deviation.
     The prior determines costs that the rows hardly depend on.
     """
     weights = 1 / relative_sd_N
@@ -52,18 +52,18 @@ def fit_costs(
 
 
 def scaled(prior_K: Array, terms_NK: Array, target_N: Array) -> Array:
-    """``prior`` scaled so that its median relative error is zero."""
+    """Scale ``prior`` so that its median relative error is zero."""
     ratio = float(np.median(np.log(target_N) - np.log(terms_NK @ prior_K)))
-    found: Array = prior_K * np.exp(ratio)
-    return found
+    result: Array = prior_K * np.exp(ratio)
+    return result
 
 
 def equal_shares(terms_NK: Array, target_N: Array) -> Array:
-    """The neutral prior: each term that occurs costs the same on average."""
+    """Return the neutral prior: each term that occurs has the same mean cost."""
     size = terms_NK.mean(axis=0)
     occurs = size > 0
     shares = np.where(occurs, 1 / np.where(occurs, size, 1.0), 0.0)
-    # A term that occurs in no row gets the least cost per unit of those that occur.
+    # A term that occurs in no row gets the least unit cost of the others.
     shares = np.where(occurs, shares, shares[occurs].min() if occurs.any() else 1.0)
-    found: Array = shares * float(np.mean(target_N)) / max(1, int(occurs.sum()))
-    return found
+    result: Array = shares * float(np.mean(target_N)) / max(1, int(occurs.sum()))
+    return result

@@ -24,10 +24,10 @@ _EXCHANGES = 2
 
 
 def design_features(terms_NK: Array, prediction_N: Array, features_NF: Array | None) -> Array:
-    """Design matrix, shape ``(N, D)``.
+    """Return the design matrix, shape ``(N, D)``.
 
-    ``terms`` over ``prediction`` is the derivative of a relative error by each cost;
-    standardised ``features`` add radial functions for the residual, ``None`` adds none.
+    ``terms`` over ``prediction`` is the derivative of a relative error by each cost.
+    Standardised ``features``, unless ``None``, add radial functions for the residual.
     """
     relative = terms_NK / prediction_N[:, None]
     size = np.sqrt((relative**2).mean(axis=0))
@@ -51,9 +51,9 @@ def choose_rows(
     measured: Sequence[int] = (),
     weights_N: Array | None = None,
 ) -> list[int]:
-    """Positions of ``n`` rows to measure, none of ``measured``, in order of choice.
+    """Choose ``n`` rows to measure, excluding ``measured``; return their positions in order.
 
-    ``weights`` are those of the rows in the mean variance; equal by default.
+    ``weights`` weigh the rows in the mean variance; they are equal by default.
 
     Raises:
         ValueError: fewer than ``n`` rows are left.
@@ -86,7 +86,7 @@ def choose_rows(
 
 
 def posterior_variance(design_ND: Array, measured: Sequence[int]) -> Array:
-    """Variance at each row after measuring some, in units of a label's noise, shape ``(N,)``."""
+    """Return each row's variance given ``measured`` ones, in units of label noise, ``(N,)``."""
     covariance = np.eye(design_ND.shape[1])
     for row in measured:
         covariance = _updated(covariance, design_ND[row], 1.0)
@@ -102,9 +102,9 @@ def _best(design: Array, covariance: Array, target: Array, taken: NDArray[np.boo
 
 
 def _updated(covariance: Array, row: Array, sign: float) -> Array:
-    """Posterior covariance with one unit-noise observation more (or less)."""
+    """Return the posterior covariance with one unit-noise observation added or removed."""
     direction = covariance @ row
-    found: Array = covariance - sign * np.outer(direction, direction) / (
+    result: Array = covariance - sign * np.outer(direction, direction) / (
         1 + sign * float(row @ direction)
     )
-    return found
+    return result

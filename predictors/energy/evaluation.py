@@ -1,8 +1,8 @@
-"""Evaluate the energy predictor on measured records, beside baselines and the labels' noise.
+"""Evaluate the energy predictor on measured records, against baselines and label noise.
 
-Every tested row is held out, by the kinds of ``splits``. Baselines are power laws (energy against
+Every tested row is held out by one of the ``splits``. Baselines are power laws (energy against
 FLOPs, parameters, bytes or measured latency) fitted to the same training rows. ``ceiling``
-estimates from the records what no predictor can beat.
+estimates the best possible accuracy from the noise of the records.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ class SplitResult:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """Agreement of the labels with themselves: a bound on any predictor.
+    """Agreement between repeats of the labels, which bounds any predictor.
 
     Halves are medians of a record's odd and of its even windows. ``tau`` and ``mape`` compare
     them; ``reliability`` is the correlation of their logarithms, stepped up to the whole record by
     Spearman-Brown, 2r / (1 + r). ``floor_mape`` is the error of a perfect predictor: half of
     ``mape``, since a half has twice the variance and a difference has two of them. ``jobs_mape``
-    is the relative difference of an architecture measured in two processes, and
-    ``jobs_floor_mape`` that over the root of 2: halves of one process do not contain what differs
-    between processes. ``None`` marks what the records do not determine.
+    is the mean relative difference of an architecture between two processes, and
+    ``jobs_floor_mape`` is that over the root of 2, since halves of one process exclude the noise
+    between processes. ``None`` means that the records do not determine a value.
     """
 
     n_halved: int
@@ -80,16 +80,16 @@ class Ceiling:
 
     @property
     def noise_mape(self) -> float | None:
-        """The larger of the two floors, ``None`` where neither is known."""
-        known = [m for m in (self.floor_mape, self.jobs_floor_mape) if m is not None]
-        return max(known, default=None)
+        """The larger of the two floors, ``None`` if both are undetermined."""
+        floors = [m for m in (self.floor_mape, self.jobs_floor_mape) if m is not None]
+        return max(floors, default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One device under one protocol and the same limits of its board.
+    """Evaluation on one device under one protocol and one set of board limits.
 
-    ``limits`` are these in words, empty where the board reports none.
+    ``limits`` describes the board limits; it is empty if the board reports none.
     """
 
     device: str
@@ -105,7 +105,7 @@ class Evaluation:
     limits: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self) | {"confidence": CONFIDENCE}
 
 
@@ -122,7 +122,7 @@ class LabelledRows:
 
     @classmethod
     def of(cls, records: Sequence[EnergyRecord]) -> LabelledRows:
-        """From corrected records.
+        """Prepare records that are corrected for drift.
 
         Raises:
             ValueError: there are none.
@@ -161,17 +161,17 @@ class LabelledRows:
     def predictions(
         self, train: NDArray[np.int64], test: NDArray[np.int64], seed: int
     ) -> dict[str, tuple[Array, tuple[Array, Array] | None]]:
-        """Mean and interval at ``test`` by our predictor and each baseline, from ``train``."""
+        """Fit to ``train``; return each predictor's mean and interval at ``test``, by its name."""
         predictor = CostPredictor.fit([self.observations[i] for i in train], seed=seed)
         mean, low, high = np.empty(len(test)), np.empty(len(test)), np.empty(len(test))
         for workload in np.unique(self.workload[test]):
             of_workload = self.workload[test] == workload
             chosen = [self.observations[i] for i in test[of_workload]]
-            found = predictor.predict(
+            predicted = predictor.predict(
                 [o.architecture for o in chosen], chosen[0].workload, CONFIDENCE
             )
-            mean[of_workload] = found.mean
-            low[of_workload], high[of_workload] = found.low, found.high
+            mean[of_workload] = predicted.mean
+            low[of_workload], high[of_workload] = predicted.low, predicted.high
         lines: dict[str, tuple[Array, tuple[Array, Array] | None]] = {
             name: (line(values[train], self.target[train])(values[test]), None)
             for name, values in self.baselines.items()
@@ -180,7 +180,7 @@ class LabelledRows:
 
 
 def by_device(records: Sequence[EnergyRecord]) -> list[tuple[EnergyRecord, ...]]:
-    """Group records by device, source, protocol and limits; joules of two are not comparable."""
+    """Group records by device, source, protocol and limits, within which joules are comparable."""
     groups: dict[tuple[object, ...], list[EnergyRecord]] = defaultdict(list)
     for record in records:
         reading = record.reading
@@ -198,10 +198,10 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate on corrected records of one device and protocol.
 
-    ``on_fold`` is called with the kind, the number of folds done and that of all.
+    ``on_fold`` is called with the kind, the number of completed folds and the total.
 
     Raises:
-        ValueError: no records, or of several devices or protocols.
+        ValueError: there are no records, or they differ in device, source, protocol or limits.
     """
     if len(by_device(records)) > 1:
         raise ValueError("records must be of one device, source, protocol and limits of the board")
@@ -252,36 +252,36 @@ def _pooled(
     folds: Sequence[Fold],
     rows: LabelledRows,
 ) -> Metrics:
-    """Metrics over the test rows of all folds together."""
+    """Return the metrics over the test rows of all folds together."""
     test = np.concatenate([fold.test for fold in folds])
-    found = [part[name] for part in parts]
-    intervals = [interval for _, interval in found if interval is not None]
+    predictions = [part[name] for part in parts]
+    intervals = [interval for _, interval in predictions if interval is not None]
     interval = None
     if intervals:
         interval = (
             np.concatenate([low for low, _ in intervals]),
             np.concatenate([high for _, high in intervals]),
         )
-    mean = np.concatenate([mean for mean, _ in found])
+    mean = np.concatenate([mean for mean, _ in predictions])
     return judge(rows.target[test], mean, rows.workload[test], interval)
 
 
 def line(values_N: Array, target_N: Array) -> Callable[[Array], Array]:
-    """The power law through (values, target) by least squares of logarithms."""
+    """Fit a power law by least squares of logarithms; return its prediction function."""
     x, y = np.log(values_N), np.log(target_N)
     spread = float(((x - x.mean()) ** 2).sum())
     slope = float(((x - x.mean()) * (y - y.mean())).sum()) / spread if spread > 1e-12 else 0.0
     level = float(y.mean() - slope * x.mean())
 
     def predict(new_N: Array) -> Array:
-        found: Array = np.exp(level + slope * np.log(new_N))
-        return found
+        result: Array = np.exp(level + slope * np.log(new_N))
+        return result
 
     return predict
 
 
 def ceiling(records: Sequence[EnergyRecord]) -> Ceiling:
-    """The agreement of the labels of ``records`` with themselves."""
+    """Return the agreement between repeats of the labels of ``records``."""
     halved = [r for r in records if len(r.repeats_j) >= _LEAST_HALVES]
     odd = np.array([median(r.repeats_j[::2]) for r in halved])
     even = np.array([median(r.repeats_j[1::2]) for r in halved])
@@ -292,7 +292,7 @@ def ceiling(records: Sequence[EnergyRecord]) -> Ceiling:
     jobs: dict[tuple[str, str], list[float]] = defaultdict(list)
     for record in records:
         jobs[record.architecture.hash, record.workload.key].append(record.reading.energy_j)
-    apart = [abs(found[1] / found[0] - 1) for found in jobs.values() if len(found) > 1]
+    apart = [abs(repeats[1] / repeats[0] - 1) for repeats in jobs.values() if len(repeats) > 1]
     jobs_mape = float(np.mean(apart)) if apart else None
     return Ceiling(
         n_halved=len(halved),
@@ -311,5 +311,5 @@ def _log_correlation(a_N: Array, b_N: Array) -> Any:
 
 
 def _stepped_up(correlation: float) -> float:
-    """Reliability of twice the length (Spearman 1910, Brown 1910); 0 where halves disagree."""
+    """Return the reliability at twice the length (Spearman 1910, Brown 1910), at least 0."""
     return 2 * correlation / (1 + correlation) if correlation > 0 else 0.0

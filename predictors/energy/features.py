@@ -2,7 +2,7 @@
 
 Terms are the summands of the fitted prior: multiply-accumulates by compute class (precision and
 sparsity), bytes, launches, and the time of a roofline (Williams et al. 2009) for static power.
-They are summed layer by layer, so that no choice made in one layer is averaged away.
+They are summed layer by layer, so that a choice in one layer is not averaged out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TERMS = (
     "weight_bytes_per_sample",
     "kernels_per_sample",
 )
-# Columns of ``TERMS`` that share a unit, whose costs another device may scale as a whole.
+# Columns of ``TERMS`` that share a unit; a transfer to another device may scale each group.
 TERM_GROUPS = {
     "compute": tuple(range(len(CLASSES))),
     "memory": (2 * len(CLASSES), 2 * len(CLASSES) + 1),
@@ -58,7 +58,7 @@ FEATURES = (
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """Bounds of a kernel's time other than its multiply-accumulates.
+    """Memory and launch bounds of a kernel's time, in multiply-accumulates.
 
     ``macs_per_byte`` is the machine balance, below which a block is bound by memory.
     ``macs_per_launch`` is the number of multiply-accumulates in the time of the shortest kernel.
@@ -84,7 +84,7 @@ _STATED_LAUNCH_J = 3e-5
 
 
 def stated_costs() -> Array:
-    """Assumed joules per unit of each of ``TERMS``, of the order of today's CPUs and GPUs."""
+    """Return assumed joules per unit of each of ``TERMS``, typical of current CPUs and GPUs."""
     per_class = [
         _STATED_MAC_J * _STATED_PRECISION.get(precision, 1.0) * (0.8 if s != "dense" else 1.0)
         for precision in PRECISIONS
@@ -94,7 +94,7 @@ def stated_costs() -> Array:
 
 
 def terms(counts: BatchCounts, workload: Workload, roofline: Roofline) -> Array:
-    """Shape ``(N, len(TERMS))``, per unit of the workload (a sample, or a token of a decoder).
+    """Return terms ``(N, len(TERMS))`` per unit of the workload (a sample, or a decoder's token).
 
     Work outside the blocks has the compute class of the residual stream.
     """
@@ -125,7 +125,7 @@ def terms(counts: BatchCounts, workload: Workload, roofline: Roofline) -> Array:
 
 
 def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) -> Array:
-    """Shape ``(N, len(FEATURES))``; sizes in natural logarithms, shares of layers in [0, 1].
+    """Return features ``(N, len(FEATURES))``: natural logarithms of sizes, and shares of layers.
 
     In an encoder-decoder, means are over the blocks of both stacks, depth is the sum of both and
     width the mean over layers.
@@ -149,8 +149,8 @@ def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) 
 
     def both(name: str) -> Array:
         means = [_row_sums(kind[name].astype(float), kind["share"]) for kind in (attention, ffn)]
-        found: Array = (means[0] + means[1]) / 2
-        return found
+        result: Array = (means[0] + means[1]) / 2
+        return result
 
     return np.column_stack(
         [
@@ -159,7 +159,7 @@ def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) 
             np.log(counts.total("n_kernels")),
             log_d_model,
             np.log(depth),
-            # One in a generation step, whose context is in its operations and bytes.
+            # A generation step has one new token; its operations and bytes include the context.
             np.log(batch.n_new_tokens(workload) + workload.n_steps),
             np.full(n, np.log(workload.batch_size)),
             np.full(n, float(workload.is_causal)),
@@ -182,9 +182,9 @@ def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) 
 def _stacked(
     batch: ArchitectureBatch, counts: BatchCounts
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-    """All attention blocks, and all feed-forward ones, of both stacks.
+    """Return arrays of all attention and all feed-forward blocks of both stacks, by name.
 
-    Arrays by name; ``share`` is a block's weight in the mean of its kind, 0 for absent blocks.
+    ``share`` is a block's weight in the mean of its kind, 0 for absent blocks.
     """
     attention = [(batch.attention, counts.attention, batch.active)]
     ffn = [(batch.ffn, counts.ffn, batch.active)]
@@ -216,7 +216,7 @@ def _side_by_side(
 def counted(
     batch: ArchitectureBatch, workload: Workload, device: str = "cpu"
 ) -> tuple[BatchCounts, Array]:
-    """Counts and features of a batch on ``device``, which decides how 4-bit weights are stored.
+    """Return counts and features of a batch on ``device``, which determines 4-bit storage.
 
     Raises:
         ValueError: a patch size does not fit the workload.
@@ -226,7 +226,9 @@ def counted(
 
 
 def _row_sums(values: Array, weights: Array) -> Array:
-    """Weighted sums over layers, or the products if there is no axis of layers."""
-    # For few layers einsum is faster than sum(axis=1), which has an overhead for each row.
-    found: Array = np.einsum("nl,nl->n", values, weights) if values.ndim == 2 else values * weights
-    return found
+    """Return weighted sums over layers, or the products if there is no axis of layers."""
+    # einsum is faster than sum(axis=1) for few layers, since it has no overhead per row.
+    if values.ndim != 2:
+        return values * weights
+    sums: Array = np.einsum("nl,nl->n", values, weights)
+    return sums

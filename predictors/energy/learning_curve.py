@@ -1,4 +1,4 @@
-"""Learning curves: error against the number of training rows, of predictor and baselines.
+"""Learning curves: error of predictor and baselines against the number of training rows.
 
 Each seed holds out a quarter of the architectures and trains on growing nested sets of the others.
 """
@@ -39,10 +39,12 @@ def learning_curve(
     seed: int = 0,
     on_step: Callable[[int, int], None] | None = None,
 ) -> tuple[CurvePoint, ...]:
-    """The curve on corrected records of one device; ``on_step`` gets the steps done and in all.
+    """Return the curve on drift-corrected records of one device.
+
+    ``on_step`` is called with the number of completed steps and the total.
 
     Raises:
-        SplitRefusedError: too few architectures.
+        SplitRefusedError: there are too few architectures.
     """
     rows = LabelledRows.of(records)
     architecture = np.unique(list(rows.by.architecture), return_inverse=True)[1]
@@ -55,7 +57,7 @@ def learning_curve(
             f"and the records hold {n_architectures}"
         )
     sizes = [n for n in SIZES if n < most] + [most]
-    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    scores: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for repeat in range(n_seeds):
         order = np.random.default_rng([seed, repeat]).permutation(n_architectures)
         test = np.flatnonzero(np.isin(architecture, order[:n_test]))
@@ -66,17 +68,17 @@ def learning_curve(
             for name, (mean, _) in parts.items():
                 metrics = judge(rows.target[test], mean, rows.workload[test])
                 tau = float("nan") if metrics.tau is None else metrics.tau
-                found.setdefault((name, n), []).append((metrics.mape, tau))
+                scores.setdefault((name, n), []).append((metrics.mape, tau))
             if on_step is not None:
                 on_step(repeat * len(sizes) + step + 1, n_seeds * len(sizes))
     return tuple(
-        _point(name, n, np.array(found[name, n])) for name in (OURS, *BASELINES) for n in sizes
+        _point(name, n, np.array(scores[name, n])) for name in (OURS, *BASELINES) for n in sizes
     )
 
 
 def _first_rows(architecture: NDArray[np.int64]) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = np.unique(architecture, return_index=True)[1]
-    return found
+    result: NDArray[np.int64] = np.unique(architecture, return_index=True)[1]
+    return result
 
 
 def _point(name: str, n: int, values: NDArray[np.float64]) -> CurvePoint:

@@ -1,4 +1,4 @@
-"""Joules of the same models under different limits of one board, side by side."""
+"""Compare joules of the same models under different limits of one board."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from predictors.measurement.records import EnergyRecord
 
 @dataclass(frozen=True, slots=True)
 class LimitsCompared:
-    """Comparison of two limits by the models measured under both.
+    """Comparison of two sets of limits on the models measured under both.
 
     ``ratio`` is the median over models of joules under the ``second`` limits over those under the
-    ``first``, between the smallest and the largest ratio of a model.
+    ``first``, with the smallest and the largest ratio as its bounds.
     """
 
     device: str
@@ -33,7 +33,7 @@ def compare_limits(groups: Sequence[Sequence[EnergyRecord]]) -> list[LimitsCompa
 
     Each group is of one device, source, protocol and limits (``evaluation.by_device``).
     """
-    found = []
+    comparisons = []
     for first, second in combinations(groups, 2):
         if _board(first[0]) != _board(second[0]):
             continue
@@ -42,7 +42,7 @@ def compare_limits(groups: Sequence[Sequence[EnergyRecord]]) -> list[LimitsCompa
         if not shared:
             continue
         ratios = [after[key][0] / before[key][0] for key in shared]
-        found.append(
+        comparisons.append(
             LimitsCompared(
                 device=first[0].reading.device,
                 first=first[0].reading.limits_text,
@@ -52,7 +52,7 @@ def compare_limits(groups: Sequence[Sequence[EnergyRecord]]) -> list[LimitsCompa
                 latency_ratio=median(after[key][1] / before[key][1] for key in shared),
             )
         )
-    return found
+    return comparisons
 
 
 def _board(record: EnergyRecord) -> tuple[str, str, str]:
@@ -61,14 +61,14 @@ def _board(record: EnergyRecord) -> tuple[str, str, str]:
 
 
 def _by_model(records: Sequence[EnergyRecord]) -> dict[tuple[str, str], tuple[float, float]]:
-    """Median joules and seconds of each model on each workload."""
+    """Return median joules and seconds of each model on each workload."""
     every: dict[tuple[str, str], list[EnergyRecord]] = defaultdict(list)
     for record in records:
         every[record.architecture.hash, record.workload.key].append(record)
     return {
         key: (
-            median(r.reading.energy_j for r in found),
-            median(r.reading.latency_s for r in found),
+            median(r.reading.energy_j for r in repeats),
+            median(r.reading.latency_s for r in repeats),
         )
-        for key, found in every.items()
+        for key, repeats in every.items()
     }

@@ -18,10 +18,10 @@ class Metrics:
     """Metrics over ``n`` rows; errors are relative to the label.
 
     ``tau`` (Kendall's tau-b) and ``spearman`` are means over workloads, weighted by their rows,
-    since workloads are easy to order; ``None`` if undefined. ``p95`` is
-    the 95th percentile of absolute relative errors. ``coverage`` is the share of labels inside
-    the intervals, ``None`` for what has none. ``within_5`` and ``within_10`` are the shares of
-    rows whose error is at most 5% and 10%.
+    since the order between workloads is easy to predict; ``None`` if undefined. ``p95`` is the
+    95th percentile of absolute relative errors. ``coverage`` is the share of labels inside the
+    intervals, ``None`` without intervals. ``within_5`` and ``within_10`` are the shares of rows
+    whose error is at most 5% and 10%.
     """
 
     n: int
@@ -40,7 +40,7 @@ def judge(
     workload_N: NDArray[np.int64],
     interval: tuple[Array, Array] | None = None,
 ) -> Metrics:
-    """Metrics of predictions; ``workload`` numbers the workload of each row.
+    """Return the metrics of predictions; ``workload`` is the index of each row's workload.
 
     Raises:
         ValueError: no rows, or a label that is not above 0.
@@ -49,7 +49,7 @@ def judge(
         raise ValueError("truth must have one or more rows, got none")
     if not np.all(truth_N > 0):
         raise ValueError(f"truth must be > 0 in every row, got {float(truth_N.min())!r}")
-    # Rounding must not exclude an error that equals a bound.
+    # An error that equals a bound is within it, in spite of rounding.
     error = np.abs(mean_N / truth_N - 1) - 1e-12
     coverage = None
     if interval is not None:
@@ -72,14 +72,14 @@ def ranked(
     b_N: Array,
     workload_N: NDArray[np.int64],
 ) -> float | None:
-    """A rank statistic within each workload of two rows or more, weighted by their rows."""
+    """Return the mean rank statistic over workloads of two or more rows, weighted by rows."""
     total, weight = 0.0, 0
     for workload in np.unique(workload_N):
         rows = workload_N == workload
         n = int(rows.sum())
         if n < 2 or np.ptp(b_N[rows]) == 0:
             continue
-        # Equal predictions give no order: they count as 0.
+        # Equal predictions have no order and count as 0.
         value = 0.0 if np.ptp(a_N[rows]) == 0 else float(statistic(a_N[rows], b_N[rows]).statistic)
         total += n * value
         weight += n

@@ -1,11 +1,11 @@
 """The cost predictor: joules or seconds of architectures, with calibrated intervals.
 
-Both follow from the same closed-form counts, so one predictor serves either; its unit is that of
-the observations it is fitted to, per unit of the workload (a sample, or a token of a decoder).
+Both depend on the same closed-form counts, so one class predicts either. Its unit is that
+of its observations, per unit of the workload (a sample, or a token of a decoder).
 
 The prior is a roofline summed layer by layer, whose few costs are fitted; a validated residual
-(``regressor``) is added to it. With few rows the prior is only scaled; with none its costs are
-stated ones, in joules. ``basis`` says which. A predictor of another device may be the prior
+(``regressor``) is added to it. With few rows the prior is only scaled; without rows it has stated
+costs in joules. ``basis`` describes the case. A predictor of another device may be the prior
 (``adapt``).
 """
 
@@ -48,9 +48,9 @@ from search_spaces.workload import Workload
 Array = NDArray[np.float64]
 
 _STATED_LOG_SD = math.log(10) / 1.645
-# Pull of few rows towards the stated proportions, as weak as that of a regressor's prior.
+# Regularisation towards the stated proportions with few rows; equal to that of the regressor.
 _PULL = 0.1
-# Batches are predicted in pieces of this many architectures, whose arrays fit the CPU's cache.
+# Batches are predicted in pieces of this size, whose arrays fit the CPU's cache.
 _PIECE = 8192
 
 
@@ -71,7 +71,7 @@ class Observation:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        """Refuse labels that no device gives."""
+        """Check that the label is finite and positive."""
         if not (math.isfinite(self.cost) and self.cost > 0):
             raise ValueError(f"cost must be finite and > 0, got {self.cost!r}")
 
@@ -83,7 +83,7 @@ class Observation:
         reading: EnergyReading,
         group: str = "",
     ) -> Observation:
-        """The joules of a reading; its 95% interval gives the deviation."""
+        """Return the joules of a reading, with the deviation of its 95% interval."""
         sd = reading.half_width / 1.96
         return cls(architecture, workload, reading.energy_j, sd, group, reading.device_type)
 
@@ -91,22 +91,22 @@ class Observation:
     def of_latency(
         cls, architecture: Architecture, workload: Workload, reading: EnergyReading
     ) -> Observation:
-        """The seconds of a reading, per unit; with the relative deviation of the joules."""
+        """Return the seconds per unit of a reading, with the relative deviation of its joules."""
         sd = reading.half_width / 1.96
         cost_s = reading.latency_s / workload.n_units
         return cls(architecture, workload, cost_s, sd, device=reading.device_type)
 
     @classmethod
     def of_record(cls, record: EnergyRecord) -> Observation:
-        """The joules of a record, in the group of the session that measured it."""
+        """Return the joules of a record, grouped by its measuring session."""
         return cls.of_energy(record.architecture, record.workload, record.reading, record.session)
 
 
 @dataclass(frozen=True)
 class Prior:
-    """How terms follow from counts: a roofline, optionally with another device's predictor.
+    """Source of the terms: a roofline, optionally with another device's predictor.
 
-    Architectures are counted as ``device`` stores their weights.
+    Counts assume that weights are stored as on ``device``.
     """
 
     roofline: Roofline
@@ -116,7 +116,7 @@ class Prior:
     def terms(
         self, batch: ArchitectureBatch, counts: BatchCounts, rows: Array, workload: Workload
     ) -> Terms:
-        """Terms of a batch whose counts and features are known; ``rows`` are the features."""
+        """Return the terms of a batch with these counts and features (``rows``)."""
         values = terms(counts, workload, self.roofline)
         if self.source is None:
             return Terms(values, stated_costs(), _PULL)
@@ -126,7 +126,7 @@ class Prior:
 
 
 class CostPredictor:
-    """Predicts joules or seconds; made by ``fit`` or ``adapt``, never changed after."""
+    """Immutable predictor of joules or seconds; ``fit`` or ``adapt`` makes it."""
 
     def __init__(
         self,
@@ -137,14 +137,14 @@ class CostPredictor:
         standard: Standard | None,
         n_records: int,
     ) -> None:
-        """See ``fit``; ``costs`` and ``log_sd`` serve where there is no ``regressor``."""
+        """See ``fit``; ``costs`` and ``log_sd`` are used without a ``regressor``."""
         self.prior, self.costs, self.log_sd = prior, costs, log_sd
         self.regressor, self.standard = regressor, standard
         self.n_records = n_records
 
     @property
     def basis(self) -> str:
-        """What predictions are based on, in words."""
+        """Description of the data that predictions are based on."""
         if self.n_records == 0 and self.prior.source is None:
             return "a stated prior: nothing was measured yet"
         what = f"{self.n_records} measured records"
@@ -157,8 +157,8 @@ class CostPredictor:
             for name, weight in self.regressor.weights.items()
             if name != "nothing" and weight >= 0.005
         ]
-        learnt = f" and a residual ({', '.join(parts)})" if parts else ""
-        return f"costs{learnt} fitted to {what}"
+        residual = f" and a residual ({', '.join(parts)})" if parts else ""
+        return f"costs{residual} fitted to {what}"
 
     @property
     def term_costs(self) -> Array:
@@ -182,7 +182,7 @@ class CostPredictor:
     def adapt(self, observations: Sequence[Observation], *, seed: int = 0) -> CostPredictor:
         """Fit to a dozen observations of another device, with this predictor as the prior.
 
-        Observations of this predictor's own device are better used by ``fit``.
+        For observations of this predictor's own device ``fit`` is better.
         """
         return _fit(observations, [Prior(self.prior.roofline, self, _device(observations))], seed)
 
@@ -192,7 +192,7 @@ class CostPredictor:
         workload: Workload,
         confidence: float = 0.9,
     ) -> Predictions:
-        """Costs per unit of the workload with two-sided intervals at ``confidence``.
+        """Predict costs per unit of the workload, with two-sided intervals at ``confidence``.
 
         Raises:
             ValueError: ``confidence`` is not in (0, 1), or a patch size does not fit.
@@ -222,7 +222,7 @@ class CostPredictor:
         workload: Workload,
         confidence: float,
     ) -> Predictions:
-        """As ``predict``, for a batch whose counts and features are known."""
+        """Predict as ``predict``, for a batch with these counts and features (``rows``)."""
         values = self.prior.terms(batch, counts, rows, workload).values
         if self.regressor is not None:
             return self.regressor.predict(values, rows, confidence)
@@ -264,12 +264,12 @@ def _fit(observations: Sequence[Observation], priors: Sequence[Prior], seed: int
 
 
 def _device(observations: Sequence[Observation]) -> str:
-    """Return the type of the device that observations share, a CPU where there are none."""
+    """Return the device type that observations share, a CPU if there are none."""
     return observations[0].device if observations else "cpu"
 
 
 def _source_costs(source: CostPredictor) -> Array:
-    """Costs of transferred terms that reproduce the source's prediction."""
+    """Return the costs of transferred terms that reproduce the source's prediction."""
     parts = len(source.term_costs)
     return np.concatenate([np.ones(parts), np.zeros(len(TERM_GROUPS))])
 
@@ -277,15 +277,15 @@ def _source_costs(source: CostPredictor) -> Array:
 def _candidates(
     observations: Sequence[Observation], priors: Sequence[Prior]
 ) -> tuple[tuple[Terms, ...], Array]:
-    """Terms under each prior, and features, with rows in the order of the observations."""
+    """Return terms under each prior, and features, in the order of the observations."""
     by_workload: dict[Workload, list[int]] = {}
     for index, observation in enumerate(observations):
         by_workload.setdefault(observation.workload, []).append(index)
-    order = np.concatenate([np.array(found) for found in by_workload.values()])
+    order = np.concatenate([np.array(indices) for indices in by_workload.values()])
     back = np.argsort(order)
     pieces = []
-    for workload, found in by_workload.items():
-        batch = ArchitectureBatch.of([observations[i].architecture for i in found])
+    for workload, indices in by_workload.items():
+        batch = ArchitectureBatch.of([observations[i].architecture for i in indices])
         counts, rows = counted(batch, workload, priors[0].device)
         pieces.append((rows, [prior.terms(batch, counts, rows, workload) for prior in priors]))
     candidates = tuple(
@@ -300,9 +300,9 @@ def _candidates(
 
 
 def _groups(observations: Sequence[Observation]) -> NDArray[np.int64]:
-    """An integer for each session, or for each architecture if there is only one session."""
+    """Number the sessions, or the architectures if there is only one session."""
     names = [o.group or o.architecture.hash for o in observations]
     if len(set(names)) < 2:
         names = [o.architecture.hash for o in observations]
-    found: NDArray[np.int64] = np.unique(names, return_inverse=True)[1]
-    return found
+    result: NDArray[np.int64] = np.unique(names, return_inverse=True)[1]
+    return result

@@ -1,4 +1,4 @@
-"""The learning curve as a picture. matplotlib is imported when one is drawn."""
+"""Plot a learning curve. matplotlib is imported only then."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from predictors.energy.evaluation import OURS
 from predictors.energy.learning_curve import CurvePoint
 
-# Okabe & Ito's palette, told apart by colour-blind readers; markers and dashes differ as well.
+# Okabe & Ito's palette suits colour-blind readers; markers and dashes differ as well.
 _STYLES = {
     OURS: ("#0072B2", "o", "-", "predictor (ours)"),
     "flops": ("#D55E00", "s", "--", "FLOPs"),
@@ -19,10 +19,10 @@ _STYLES = {
 
 
 def check_ending(path: Path) -> None:
-    """Refuse a path of no image format.
+    """Check that the ending of ``path`` is that of an image format.
 
     Raises:
-        ValueError: the ending is another.
+        ValueError: the ending is not supported.
     """
     if path.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise ValueError(f"plot must end in .png, .pdf or .svg, got {path}")
@@ -36,11 +36,11 @@ def plot_learning_curve(
     Bands are quartiles over seeds; ``floor_mape`` draws the labels' own noise.
 
     Raises:
-        ValueError: there is nothing to draw, or the ending is of no image format.
+        ValueError: there are no points, or the ending is not supported.
     """
     check_ending(path)
     if not points:
-        raise ValueError("the plot must have a point to show, and there is none")
+        raise ValueError("the plot must have one or more points, got none")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
@@ -52,8 +52,8 @@ def plot_learning_curve(
         of_name = [p for p in points if p.predictor == name]
         front = 3 if name == OURS else 2
         for axes, metric in ((errors, "mape"), (ranks, "tau")):
-            known = [(p.n, *each.range) for p in of_name if (each := getattr(p, metric))]
-            n, low, middle, high = zip(*known, strict=True) if known else ((),) * 4
+            rows = [(p.n, *each.range) for p in of_name if (each := getattr(p, metric))]
+            n, low, middle, high = zip(*rows, strict=True) if rows else ((),) * 4
             axes.plot(
                 n,
                 middle,
@@ -79,7 +79,7 @@ def plot_learning_curve(
     sizes = sorted({p.n for p in points})
     for axes in (errors, ranks):
         axes.set_xscale("log")
-        # The last size is whatever rows there were: next to a round one, it would cover it.
+        # The last size is the number of all rows; its label would cover a round size just below.
         shown = [n for n in sizes[:-1] if n < 0.8 * sizes[-1]] + sizes[-1:]
         axes.set_xticks(shown, [str(n) for n in shown])
         axes.xaxis.set_minor_formatter(NullFormatter())

@@ -1,9 +1,9 @@
-"""A Gaussian process on standardised features, sparse where there are many rows.
+"""A Gaussian process on standardised features, sparse if there are many rows.
 
 Rasmussen & Williams 2006, chapters 2 and 5 (exact inference, marginal likelihood); with more than
 ``_MOST_EXACT`` rows the deterministic training conditional on inducing rows (Quinonero-Candela
-& Rasmussen 2005). Inducing rows come in farthest-first order, so that any number of the first are
-spread over the data.
+& Rasmussen 2005). Inducing rows are in farthest-first order, so that every prefix of them covers
+the data.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Process:
         """Fit to ``target``, whose noise variance is proportional to ``1 / weight``.
 
         Length scale, signal and noise are those of greatest marginal likelihood on a grid.
-        ``seed`` is not used: the fit has no chance in it.
+        ``seed`` is unused, since the fit is deterministic.
         """
         n = len(rows_NF)
         order = farthest_first(rows_NF, n if n <= _MOST_EXACT else _MOST_INDUCING)
@@ -60,18 +60,18 @@ class Process:
         posterior = between + (cross * precision) @ cross.T
         mean = cho_solve((cholesky(posterior, lower=True), True), cross @ (precision * target_N))
         few = slice(0, _MOST_FOR_DEVIATION)
-        # Whitening of prior and posterior, by which the variance is a difference of squares.
+        # Whitening of prior and posterior makes the variance a difference of squares.
         wide = _inverse_root(between[few, few])
         narrow = _inverse_root(between[few, few] + (cross[few] * precision) @ cross[few].T)
         return cls(inducing, np.array([length, signal]), mean, wide, narrow)
 
     def predict(self, rows_NF: Array) -> Array:
-        """Posterior mean, shape ``(N,)``."""
-        found: Array = (self._cross(rows_NF) @ self.mean.astype(np.float32)).astype(float)
-        return found
+        """Return the posterior mean, shape ``(N,)``."""
+        result: Array = (self._cross(rows_NF) @ self.mean.astype(np.float32)).astype(float)
+        return result
 
     def predict_with_deviation(self, rows_NF: Array) -> tuple[Array, Array]:
-        """Posterior mean and standard deviation without the labels' noise, each ``(N,)``."""
+        """Return posterior mean and standard deviation without label noise, each ``(N,)``."""
         cross = self._cross(rows_NF)
         few = cross[:, : len(self.wide)]
         wide = few @ self.wide.astype(np.float32)
@@ -89,7 +89,7 @@ class Process:
 
 
 def farthest_first(rows_NF: Array, most: int) -> NDArray[np.int64]:
-    """Up to ``most`` positions, each the farthest from those before (Gonzalez 1985)."""
+    """Return up to ``most`` positions, each the farthest from all before (Gonzalez 1985)."""
     order = [int(np.argmin(((rows_NF - rows_NF.mean(axis=0)) ** 2).sum(axis=1)))]
     distance = ((rows_NF - rows_NF[order[0]]) ** 2).sum(axis=1)
     while len(order) < min(most, len(rows_NF)):
@@ -99,7 +99,7 @@ def farthest_first(rows_NF: Array, most: int) -> NDArray[np.int64]:
 
 
 def _kernel(a_NF: Array, b_MF: Array, length: float) -> Narrow:
-    """Squared exponential; lengths are in units of the root of the number of features."""
+    """Return the squared exponential; ``length`` is in units of the root of the feature count."""
     # Single precision: errors of 1e-6 are far below any label's noise, and it is twice as fast.
     a, b = a_NF.astype(np.float32), b_MF.astype(np.float32)
     squared = a @ (-2 * b.T)
@@ -107,12 +107,12 @@ def _kernel(a_NF: Array, b_MF: Array, length: float) -> Narrow:
     squared += (b**2).sum(axis=1)
     np.maximum(squared, 0, out=squared)
     squared *= np.float32(-0.5 / (length**2 * a_NF.shape[1]))
-    found: Narrow = np.exp(squared, out=squared)
-    return found
+    result: Narrow = np.exp(squared, out=squared)
+    return result
 
 
 def _hyperparameters(rows: Array, target: Array, weight: Array) -> tuple[float, float, float]:
-    """Length, signal variance and noise variance of greatest marginal likelihood."""
+    """Return length, signal and noise variance of greatest marginal likelihood."""
     step = max(1, len(rows) // _ROWS_FOR_LIKELIHOOD)
     rows, target, root = rows[::step], target[::step], np.sqrt(weight[::step])
     n = len(rows)
@@ -134,5 +134,5 @@ def _hyperparameters(rows: Array, target: Array, weight: Array) -> tuple[float, 
 
 def _inverse_root(matrix: Array) -> Array:
     lower = cholesky(matrix, lower=True)
-    found: Array = solve_triangular(lower, np.eye(len(matrix)), lower=True).T
-    return found
+    result: Array = solve_triangular(lower, np.eye(len(matrix)), lower=True).T
+    return result

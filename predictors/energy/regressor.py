@@ -1,10 +1,11 @@
 """Regression of a positive target: a fitted prior, a validated residual, calibrated intervals.
 
-``log target = log(terms @ costs) + residual(features)``. The prior is a sum of non-negative costs
-(``costs``); candidates for its terms compete by cross-validation. The residual is an ensemble of
-nothing, two ridge regressions, boosted trees and a Gaussian process, weighted by ensemble
-selection (Caruana et al. 2004) on errors of held-out groups, with prior and learners fitted anew.
-The same errors calibrate the intervals. Nothing here depends on what an architecture is.
+``log target = log(terms @ costs) + residual(features)``. The prior is a sum of terms with
+non-negative costs (``costs``); cross-validation selects among candidates for its terms. The
+residual is an ensemble of zero ("nothing"), two ridge regressions, boosted trees and a Gaussian
+process, weighted by ensemble selection (Caruana et al. 2004) on errors of held-out groups, for
+which prior and learners are fitted again. The same errors calibrate the intervals. This module is
+independent of architectures.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ Array = NDArray[np.float64]
 
 # Cross-validation needs this many rows; with fewer the caller uses the prior alone.
 LEAST_ROWS = 10
-# With fewer rows no residual is fitted: learners would be selected by chance.
+# With fewer rows no residual is fitted, since learners would be selected by chance.
 _LEAST_RESIDUAL_ROWS = 30
-# Least relative standard deviation of a label, whatever its repeats show.
+# Least relative standard deviation of a label, even if its repeats agree better.
 FLOOR_SD = 0.01
 _PULL = 0.1
 _MOST_FOLDS = 10
@@ -48,7 +49,7 @@ class Learner(Protocol):
     """A learner of the residual: a dataclass of arrays; rows are standardised features."""
 
     def predict(self, rows_NF: Array) -> Array:
-        """Shape ``(N,)``."""
+        """Return the predicted residual, shape ``(N,)``."""
 
 
 LEARNERS: dict[str, Any] = {
@@ -63,8 +64,8 @@ LEARNERS: dict[str, Any] = {
 class Terms:
     """One candidate for the prior: ``values`` of shape ``(N, K)``, all ``>= 0``.
 
-    ``prior`` has shape ``(K,)``: costs of the right proportion, of which only the scale is
-    fitted freely; ``None`` gives each term an equal share. ``pull`` is the strength of the
+    ``prior`` has shape ``(K,)``: costs in the expected proportion, whose scale is fitted without
+    penalty; ``None`` gives each term an equal share. ``pull`` is the strength of the
     regularisation towards it, see ``fit_costs``.
     """
 
@@ -101,7 +102,7 @@ class TrainingRows:
             raise ValueError("target must be finite and > 0 in every row")
 
     def rows(self, selection: NDArray[Any]) -> TrainingRows:
-        """The rows of a mask, or at positions."""
+        """Return the rows selected by a mask or by positions."""
         return TrainingRows(
             tuple(Terms(t.values[selection], t.prior, t.pull) for t in self.terms),
             self.features[selection],
@@ -111,7 +112,7 @@ class TrainingRows:
         )
 
     def only(self, choice: int) -> TrainingRows:
-        """The same rows with one candidate for the terms."""
+        """Return the same rows with only one candidate for the terms."""
         return TrainingRows(
             (self.terms[choice],), self.features, self.target, self.relative_sd, self.groups
         )
@@ -130,20 +131,20 @@ class Predictions:
     in_range: NDArray[np.bool_]
 
     def __getitem__(self, index: int) -> Estimate:
-        """One of them."""
+        """Return one prediction with its interval."""
         mean, low, high = (float(part[index]) for part in (self.mean, self.low, self.high))
         return Estimate(mean, low, high, "predicted")
 
     def scaled(self, factor: float) -> Predictions:
-        """The same in another unit."""
+        """Return the predictions times ``factor``, for another unit."""
         return Predictions(
             self.mean * factor, self.low * factor, self.high * factor, self.in_range
         )
 
     def log_sd(self, confidence: float) -> Array:
-        """Standard deviation of the logarithms, of intervals at ``confidence``."""
-        found: Array = np.log(self.high / self.low) / (2 * float(norm.ppf(0.5 + confidence / 2)))
-        return found
+        """Return the standard deviations of logarithms, from intervals at ``confidence``."""
+        result: Array = np.log(self.high / self.low) / (2 * float(norm.ppf(0.5 + confidence / 2)))
+        return result
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Standard:
 
     @classmethod
     def of(cls, features_NF: Array) -> Standard:
-        """Of training rows."""
+        """Return the centre, scale and range of training rows."""
         deviation = features_NF.std(axis=0)
         return cls(
             features_NF.mean(axis=0),
@@ -169,12 +170,12 @@ class Standard:
     def apply(self, features_NF: Array) -> Array:
         """Standardise, after clipping to the training range plus half of it on either side."""
         margin = (self.high - self.low) / 2
-        held = np.clip(features_NF, self.low - margin, self.high + margin)
-        found: Array = (held - self.centre) / self.scale
-        return found
+        clipped = np.clip(features_NF, self.low - margin, self.high + margin)
+        result: Array = (clipped - self.centre) / self.scale
+        return result
 
     def excess(self, features_NF: Array) -> Array:
-        """Distance outside the training range, in ranges of the worst feature, ``(N,)``."""
+        """Return the distance outside the training range, in ranges of the worst feature."""
         span = self.high - self.low
         # A feature that was constant in training has no range: any change is outside.
         unit = np.where(span > 1e-9, span, 1e-9 + 0.1 * np.abs(self.centre) + 0.1)
@@ -185,7 +186,7 @@ class Standard:
 
 
 class CostRegressor:
-    """Predicts a positive target with intervals; made by ``fit``, never changed after."""
+    """Immutable predictor of a positive target with intervals; ``fit`` makes it."""
 
     def __init__(
         self,
@@ -235,7 +236,7 @@ class CostRegressor:
         return cls(choice, costs, standard, weights, learners, conformal, kappa, label_sd)
 
     def predict(self, terms_NK: Array, features_NF: Array, confidence: float = 0.9) -> Predictions:
-        """Two-sided intervals at ``confidence``; ``terms`` are those of ``choice``.
+        """Predict with two-sided intervals at ``confidence``; ``terms`` are those of ``choice``.
 
         Raises:
             ValueError: ``confidence`` is not in (0, 1).
@@ -255,7 +256,7 @@ class CostRegressor:
         width = _deviations(deviation, self.kappa, self.label_sd)
         width = width * self.conformal.half_width(confidence)
         outside = excess > _SLACK
-        # Outside the training range the residual is extrapolated: at least twice the width.
+        # Outside the training range the residual is extrapolated: at least double the width.
         width = np.where(outside, (2 + excess) * width, width)
         with np.errstate(over="ignore"):
             # Far outside the range an infinite bound is intended.
@@ -267,12 +268,12 @@ class CostRegressor:
 def _row_weights(sd: Array) -> Array:
     weights = 1 / sd**2
     # A row whose windows agree by chance must not outweigh all others.
-    found: Array = np.minimum(weights, 9 * np.median(weights))
-    return found
+    result: Array = np.minimum(weights, 9 * np.median(weights))
+    return result
 
 
 def _fit_prior(rows: TrainingRows) -> tuple[Array, Standard, Array]:
-    """Costs, standardiser and the log residual of the (only) candidate's prior."""
+    """Fit the prior of the only candidate; return costs, standardiser and log residuals."""
     terms = rows.terms[0]
     costs = _costs(terms, rows.target, rows.relative_sd)
     return costs, Standard.of(rows.features), np.log(rows.target) - np.log(terms.values @ costs)
@@ -290,7 +291,7 @@ def _costs(terms: Terms, target: Array, relative_sd: Array) -> Array:
 
 
 def _folds(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """A fold for each row: whole groups, folds of about equal size."""
+    """Assign a fold to each row; folds consist of whole groups and are of about equal size."""
     unit = np.unique(groups, return_inverse=True)[1]
     if unit.max() == 0:
         # With a single group, rows are held out one by one.
@@ -300,7 +301,7 @@ def _folds(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 
 
 def _choose_terms(rows: TrainingRows, folds: NDArray[np.int64]) -> int:
-    """The candidate of least cross-validation error, on some hundred rows."""
+    """Return the candidate of least cross-validation error, on some hundred rows."""
     step = max(1, len(folds) // _ROWS_TO_CHOOSE_TERMS)
     part, part_folds = rows.rows(np.arange(0, len(folds), step)), folds[::step]
     losses = []
@@ -318,9 +319,9 @@ def _choose_terms(rows: TrainingRows, folds: NDArray[np.int64]) -> int:
 def _held_out(
     rows: TrainingRows, folds: NDArray[np.int64], seed: int
 ) -> tuple[dict[str, Array], Array, Array]:
-    """Out-of-fold residuals of each learner, the process's deviation, and the true residuals."""
+    """Return out-of-fold predictions by learner, the process's deviation, and true residuals."""
     n = len(folds)
-    found = {name: np.zeros(n) for name in ("nothing", *LEARNERS)}
+    predicted = {name: np.zeros(n) for name in ("nothing", *LEARNERS)}
     deviation, truth = np.zeros(n), np.zeros(n)
     for fold in np.unique(folds):
         test = folds == fold
@@ -335,18 +336,18 @@ def _held_out(
                 continue
             learner = kind.fit(features, residual, weights, seed)
             if isinstance(learner, Process):
-                found[name][test], deviation[test] = learner.predict_with_deviation(unseen)
+                predicted[name][test], deviation[test] = learner.predict_with_deviation(unseen)
             else:
-                found[name][test] = learner.predict(unseen)
-    return found, deviation, truth
+                predicted[name][test] = learner.predict(unseen)
+    return predicted, deviation, truth
 
 
 def _select(held_out: Mapping[str, Array], truth: Array, sd: Array) -> dict[str, float]:
-    """Weights of the learners: greedy selection with replacement, then shrunk to "nothing".
+    """Return the learners' weights: greedy selection with replacement, shrunk to "nothing".
 
-    The selected mixture keeps ``1 - (se / gain)**2`` of its weight, where ``gain`` is how much
-    smaller its mean absolute error is than nothing's and ``se`` that gain's standard error:
-    with few rows, the errors that a mixture was selected by are too small.
+    The selected mixture retains ``1 - (se / gain)**2`` of its weight. ``gain`` is the reduction of
+    the mean absolute error relative to "nothing", and ``se`` is its standard error. With few rows
+    the errors used for selection are too small.
     """
     names = list(held_out)
     if len(truth) < _LEAST_RESIDUAL_ROWS:
@@ -369,19 +370,19 @@ def _select(held_out: Mapping[str, Array], truth: Array, sd: Array) -> dict[str,
 
 
 def _deviations(process: Array, kappa: float, label_sd: float) -> Array:
-    found: Array = np.sqrt(label_sd**2 + (kappa * process) ** 2)
-    return found
+    result: Array = np.sqrt(label_sd**2 + (kappa * process) ** 2)
+    return result
 
 
 def _calibrated(
     error: Array, deviation: Array, label_sd: float, groups: NDArray[np.int64]
 ) -> tuple[float, Conformal]:
-    """The weight of the process's deviation that gives the narrowest intervals, calibrated."""
-    found = []
+    """Return the weight of the process's deviation for the narrowest intervals, calibrated."""
+    options = []
     for kappa in _KAPPAS:
         deviations = _deviations(deviation, kappa, label_sd)
         conformal = calibrate(error / deviations, groups)
         length = float(np.mean(np.log(deviations))) + np.log(conformal.half_width(0.9))
-        found.append((length, kappa, conformal))
-    _, kappa, conformal = min(found, key=lambda item: item[0])
+        options.append((length, kappa, conformal))
+    _, kappa, conformal = min(options, key=lambda item: item[0])
     return kappa, conformal

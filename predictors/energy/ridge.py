@@ -23,41 +23,41 @@ class Ridge:
     def fit(cls, rows_NF: Array, target_N: Array, weight_N: Array, seed: int) -> Ridge:
         """Fit with the penalty of least leave-one-out error (PRESS, Allen 1974).
 
-        ``seed`` is not used: the fit has no chance in it.
+        ``seed`` is unused, since the fit is deterministic.
         """
         return cls(_ridge(rows_NF, target_N, weight_N))
 
     def predict(self, rows_NF: Array) -> Array:
-        """Shape ``(N,)``."""
-        found: Array = self.coefficients[0] + rows_NF @ self.coefficients[1:]
-        return found
+        """Return predictions, shape ``(N,)``."""
+        result: Array = self.coefficients[0] + rows_NF @ self.coefficients[1:]
+        return result
 
 
 @dataclass(frozen=True)
 class QuadraticRidge:
-    """Ridge regression on the features and on the products of the ``chosen``, strongest eight."""
+    """Ridge regression on the features and on products of the eight strongest (``chosen``)."""
 
     chosen: NDArray[np.int64]
     coefficients: Array
 
     @classmethod
     def fit(cls, rows_NF: Array, target_N: Array, weight_N: Array, seed: int) -> QuadraticRidge:
-        """As ``Ridge.fit``; the strongest features are those that correlate with the target."""
+        """Fit as ``Ridge.fit``; the strongest features correlate most with the target."""
         centred = target_N - np.average(target_N, weights=weight_N)
         strength = np.abs((rows_NF * weight_N[:, None]).T @ centred)
         chosen = np.sort(np.argsort(-strength, kind="stable")[:_STRONGEST])
         return cls(chosen, _ridge(_expanded(rows_NF, chosen), target_N, weight_N))
 
     def predict(self, rows_NF: Array) -> Array:
-        """Shape ``(N,)``."""
+        """Return predictions, shape ``(N,)``."""
         coefficients = self.coefficients
         n_linear, picked = 1 + rows_NF.shape[1], rows_NF[:, self.chosen]
-        # The products' part is a quadratic form: no need to write them out.
+        # The products are a quadratic form, which avoids writing them out.
         form = np.zeros((len(self.chosen), len(self.chosen)))
         form[np.triu_indices(len(self.chosen))] = coefficients[n_linear:]
         linear = coefficients[0] + rows_NF @ coefficients[1:n_linear]
-        found: Array = linear + np.einsum("nf,nf->n", picked @ form, picked)
-        return found
+        result: Array = linear + np.einsum("nf,nf->n", picked @ form, picked)
+        return result
 
 
 def _expanded(rows_NF: Array, chosen: NDArray[np.int64]) -> Array:
@@ -67,7 +67,7 @@ def _expanded(rows_NF: Array, chosen: NDArray[np.int64]) -> Array:
 
 
 def _ridge(rows: Array, target: Array, weight: Array) -> Array:
-    """Intercept and coefficients; the intercept is not penalised."""
+    """Return intercept and coefficients; the intercept is not penalised."""
     weight = weight / weight.mean()
     row_mean = np.average(rows, axis=0, weights=weight)
     target_mean = float(np.average(target, weights=weight))
@@ -85,5 +85,5 @@ def _ridge(rows: Array, target: Array, weight: Array) -> Array:
             best = (press, values / (values**2 + penalty) * projected)
     coefficients = right.T @ best[1]
     intercept = target_mean - row_mean @ coefficients
-    found: Array = np.concatenate([[intercept], coefficients])
-    return found
+    result: Array = np.concatenate([[intercept], coefficients])
+    return result

@@ -43,10 +43,10 @@ class Fold:
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The keys that splits group rows by, one entry a row.
+    """Keys by which splits group rows, one entry per row.
 
-    ``architecture`` names the architecture, ``session`` the measuring session (empty where none
-    is known), ``family`` the workload and width.
+    ``architecture`` names the architecture, ``session`` the measuring session (empty if unknown)
+    and ``family`` the workload and width.
     """
 
     architecture: Sequence[str]
@@ -56,10 +56,10 @@ class SplitRows:
 
 
 def make_folds(kind: SplitKind, rows: SplitRows, *, n_folds: int, seed: int) -> list[Fold]:
-    """The folds of one kind.
+    """Return the folds of one kind of split.
 
     Raises:
-        SplitRefusedError: the rows do not allow it.
+        SplitRefusedError: the rows do not allow this kind.
     """
     architecture = _numbered(rows.architecture)
     if kind == "extrapolation":
@@ -82,9 +82,9 @@ def make_folds(kind: SplitKind, rows: SplitRows, *, n_folds: int, seed: int) -> 
 
 
 def _fold(test: NDArray[np.bool_], architecture: Ints) -> Fold:
-    """A fold, without training rows of architectures under test."""
-    seen = np.isin(architecture, architecture[test])
-    return Fold(np.flatnonzero(~test & ~seen), np.flatnonzero(test))
+    """Return a fold without training rows of architectures under test."""
+    is_tested = np.isin(architecture, architecture[test])
+    return Fold(np.flatnonzero(~test & ~is_tested), np.flatnonzero(test))
 
 
 def _checked(folds: list[Fold]) -> list[Fold]:
@@ -101,17 +101,17 @@ def _checked(folds: list[Fold]) -> list[Fold]:
 
 
 def deal(unit: Ints, n_folds: int, rng: np.random.Generator) -> Ints:
-    """Assign whole units to folds: the largest first, to the emptiest fold."""
+    """Assign whole units to folds, in descending order of size, each to the smallest fold."""
     sizes = np.bincount(unit)
     fold_of_unit = np.zeros(len(sizes), dtype=np.int64)
     filled = np.zeros(min(n_folds, len(sizes)))
     for one in sorted(rng.permutation(len(sizes)), key=lambda u: -int(sizes[u])):
         fold_of_unit[one] = int(filled.argmin())
         filled[fold_of_unit[one]] += sizes[one]
-    found: Ints = fold_of_unit[unit]
-    return found
+    result: Ints = fold_of_unit[unit]
+    return result
 
 
 def _numbered(names: Sequence[str]) -> Ints:
-    found: Ints = np.unique(list(names), return_inverse=True)[1]
-    return found
+    result: Ints = np.unique(list(names), return_inverse=True)[1]
+    return result

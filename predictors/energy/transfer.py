@@ -3,7 +3,7 @@
 The prior has two kinds of terms. The parts of the first device's prediction (each term times its
 cost) keep their proportions; they fit a second device that differs in scale only. Sums of the
 terms that share a unit have weakly regularised costs of their own; they fit a device with other
-proportions of computing, memory and launches. A dozen rows determine the mixture.
+proportions of compute, memory and launches. A dozen rows determine the mixture.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def transfer_terms(
     source_prediction_N: Array,
     groups: Mapping[str, Sequence[int]],
 ) -> Terms:
-    """The second device's prior; ``groups`` name columns that share a unit.
+    """Return the second device's prior; ``groups`` name columns that share a unit.
 
-    ``source_prediction`` includes the source's residual: its ratio to the sum of the parts scales
-    them row by row.
+    ``source_prediction`` includes the source's residual; its ratio to the sum of the parts scales
+    each row.
     """
     parts = terms_NK * source_costs_K
     parts = parts * (source_prediction_N / parts.sum(axis=1))[:, None]
@@ -50,10 +50,10 @@ def transfer_terms(
 
 
 def group_sums(terms_NK: Array, groups: Mapping[str, Sequence[int]]) -> Array:
-    """The sum of each group's columns, shape ``(N, len(groups))``."""
+    """Return the sum of each group's columns, shape ``(N, len(groups))``."""
     sums = [terms_NK[:, list(columns)].sum(axis=1) for columns in groups.values()]
-    found: Array = np.column_stack(sums) if sums else np.empty((len(terms_NK), 0))
-    return found
+    result: Array = np.column_stack(sums) if sums else np.empty((len(terms_NK), 0))
+    return result
 
 
 def rows_to_adapt(
@@ -62,12 +62,12 @@ def rows_to_adapt(
     groups: Mapping[str, Sequence[int]],
     n: int,
 ) -> list[int]:
-    """Positions of the ``n`` most informative rows to measure on the second device.
+    """Return the ``n`` most informative rows to measure on the second device.
 
     They are V-optimal for the source's prediction and the groups.
 
     Raises:
-        ValueError: fewer than ``n`` rows.
+        ValueError: there are fewer than ``n`` rows.
     """
     columns = np.column_stack([source_prediction_N, group_sums(terms_NK, groups)])
     return choose_rows(design_features(columns, source_prediction_N, None), n)

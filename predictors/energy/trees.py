@@ -1,8 +1,8 @@
 """Boosted oblivious trees: one split per level, so that a tree is a lookup table.
 
 Boosting after Friedman 2001. Oblivious (symmetric) trees (Kohavi 1994; Prokhorenkova et al. 2018)
-regularise strongly, which suits tables of some hundred rows. They consist of plain arrays, so that
-an artifact needs no pickle.
+regularise strongly, which suits tables of some hundred rows. They are plain arrays, so that an
+artifact needs no pickle.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Trees:
 
     @classmethod
     def fit(cls, rows_NF: Array, target_N: Array, weight_N: Array, seed: int) -> Trees:
-        """Fit to ``target`` with weights; deterministic in ``seed``."""
+        """Fit to ``target`` with weights; the result is deterministic in ``seed``."""
         rng = np.random.default_rng(seed)
         n, n_features = rows_NF.shape
         edges = [_edges(rows_NF[:, f]) for f in range(n_features)]
@@ -74,7 +74,7 @@ class Trees:
         return cls(np.array(features), np.array(thresholds), np.array(leaves))
 
     def predict(self, rows_NF: Array) -> Array:
-        """The sum over trees, shape ``(N,)``."""
+        """Return the sum over trees, shape ``(N,)``."""
         columns = np.asfortranarray(rows_NF)
         total = np.zeros(len(rows_NF))
         for feature, threshold, leaf in zip(self.feature, self.threshold, self.leaf, strict=True):
@@ -87,15 +87,15 @@ class Trees:
 
 
 def _edges(column: Array) -> Array:
-    """Up to ``_BINS - 1`` thresholds between the distinct values of a feature."""
+    """Return up to ``_BINS - 1`` thresholds between the distinct values of a feature."""
     values = np.unique(column)
     middles = (values[1:] + values[:-1]) / 2
     if len(middles) < _BINS:
-        found: Array = middles
-        return found
-    wanted = np.quantile(column, np.linspace(0, 1, _BINS + 1)[1:-1])
-    found = np.unique(middles[np.searchsorted(middles, wanted).clip(0, len(middles) - 1)])
-    return found
+        edges: Array = middles
+        return edges
+    quantiles = np.quantile(column, np.linspace(0, 1, _BINS + 1)[1:-1])
+    edges = np.unique(middles[np.searchsorted(middles, quantiles).clip(0, len(middles) - 1)])
+    return edges
 
 
 def _grow(
@@ -104,7 +104,7 @@ def _grow(
     weight: Array,
     usable: NDArray[np.bool_],
 ) -> tuple[list[tuple[int, int]], NDArray[np.int64]]:
-    """One tree: the split ``(feature, bin)`` of each level, and the leaf of each row."""
+    """Grow one tree; return each level's split ``(feature, bin)`` and each row's leaf."""
     n, n_features = binned.shape
     leaf = np.zeros(n, dtype=np.int64)
     cells = n_features * _BINS

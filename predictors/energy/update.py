@@ -1,9 +1,9 @@
-"""Update a fitted predictor by new measurements: use it, adapt it, or replace it.
+"""Update a fitted predictor with new measurements: retain it, adapt it, or replace it.
 
-The predictor is used as it is while it predicts the new measurements best. Once a predictor
-adapted to them (``CostPredictor.adapt``) is better, that is used, and once one fitted to them
-alone is better still, that one. Better is a higher log score of held-out measurements, by which
-errors count, and so do intervals that are too narrow or too wide (Gneiting & Raftery 2007).
+The candidates are the predictor itself, one adapted to the new measurements
+(``CostPredictor.adapt``), and one fitted to them alone. The best has the highest log score on
+held-out measurements, which penalises errors and intervals that are too narrow or too wide
+(Gneiting & Raftery 2007).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def updated(
     is_same: bool,
     seed: int = 0,
 ) -> CostPredictor:
-    """The predictor to use after ``observations``, none of which ``source`` was fitted to.
+    """Return the predictor to use after ``observations``, which ``source`` was not fitted to.
 
-    ``is_same`` says whether ``source`` was fitted to their device and protocol. If not, it is
-    never used as it is: without observations its intervals are widened to a factor of ten.
+    ``is_same`` states whether ``source`` was fitted to their device and protocol. If not, it is
+    never returned unchanged: without observations its intervals are widened to a factor of ten.
     """
     n = len(observations)
     if n < _LEAST:
@@ -61,31 +61,31 @@ def updated(
 
 
 def _held_out_score(make: _Maker, observations: Sequence[Observation], seed: int) -> float:
-    """Mean log score over folds, each predicted by a model made from the others."""
+    """Return the mean log score over folds, each predicted by a model of the other folds."""
     hashes = sorted({o.architecture.hash for o in observations})
     order = np.random.default_rng(seed).permutation(len(hashes))
     fold_of = {hashes[position]: rank % _FOLDS for rank, position in enumerate(order)}
-    found = []
+    scores = []
     for fold in range(_FOLDS):
         test = [o for o in observations if fold_of[o.architecture.hash] == fold]
         rest = [o for o in observations if fold_of[o.architecture.hash] != fold]
         if test:
-            found.append(_score(make(rest), test))
-    return float(np.concatenate(found).mean())
+            scores.append(_score(make(rest), test))
+    return float(np.concatenate(scores).mean())
 
 
 def _score(
     predictor: CostPredictor, observations: Sequence[Observation]
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Log density of each measurement's logarithm, up to a constant."""
+    """Return the log density of each measurement's logarithm, up to a constant."""
     by_workload: dict[Workload, list[Observation]] = {}
     for observation in observations:
         by_workload.setdefault(observation.workload, []).append(observation)
-    found = []
+    parts = []
     for workload, rows in by_workload.items():
         predicted = predictor.predict([o.architecture for o in rows], workload, _ONE_DEVIATION)
         sd = np.maximum(np.log(predicted.high / predicted.low) / 2, _LEAST_DEVIATION)
         away = np.log(np.array([o.cost for o in rows]) / predicted.mean) / sd
-        found.append(-np.log(sd) - np.minimum(np.abs(away), _MOST_DEVIATIONS) ** 2 / 2)
-    scores: np.ndarray[tuple[int], np.dtype[np.float64]] = np.concatenate(found)
+        parts.append(-np.log(sd) - np.minimum(np.abs(away), _MOST_DEVIATIONS) ** 2 / 2)
+    scores: np.ndarray[tuple[int], np.dtype[np.float64]] = np.concatenate(parts)
     return scores

@@ -10,21 +10,21 @@ from predictors.meters.select import choose_meter
 
 
 def whole_device() -> float:
-    """The share of a process that trains alone on its device."""
+    """Return the share of a process that trains alone on its device."""
     return 1.0
 
 
 class EnergySpan:
     """``with EnergySpan(device) as span: ...`` then ``span.energy_j``.
 
-    It is read by the device's best meter, as labels are. A counter covers the whole device, so its
+    The device's best meter reads it, as for labels. A counter covers the whole device, so its
     joules are divided evenly among trials that train at once; an estimate covers this process
-    alone. A GPU's joules exclude its host, as everywhere. ``None`` if nothing can be read or the
-    sensor was lost: training goes on, and its joules are unknown and not 0.
+    alone. A GPU's joules exclude its host. ``energy_j`` is ``None`` without a sensor or after it
+    was lost: training continues, and its joules are unknown, not 0.
     """
 
     def __init__(self, device: str, share: float = 1.0) -> None:
-        """``share`` is the part of the device that is this process's."""
+        """``share`` is this process's share of the device."""
         self._share = share
         self._meter: Meter | None = None
         self.energy_j: float | None = None
@@ -46,7 +46,7 @@ class EnergySpan:
         return self
 
     def lap(self) -> float | None:
-        """Joules from the start until now; counting goes on."""
+        """Return the joules from the start until now, and continue counting."""
         if self._meter is None:
             return None
         try:

@@ -1,7 +1,7 @@
-"""The batch size of the throughput regime: doubled until a sample's joules stop falling.
+"""Batch size of the throughput regime: doubled until joules per sample stop falling.
 
-A device that is not filled spreads its idle draw and its launches over few samples, so joules per
-sample fall with the batch; past that point a larger batch only costs latency and memory.
+On an underused device idle power and launches are shared by few samples, so joules per sample fall
+with the batch size. On a fully used one a larger batch only adds latency and memory.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class BatchSearch:
     settled: int | None
 
 
-def search_batch_size(found_j: Mapping[int, float | None]) -> BatchSearch:
-    """The state of the search after ``found_j``, joules per sample by batch size.
+def search_batch_size(measured_j: Mapping[int, float | None]) -> BatchSearch:
+    """Return the state of the search after ``measured_j``, joules per sample by batch size.
 
-    Sizes are doubled from 1 on. A size that could not be measured (``None``), for lack of memory
-    say, ends the search as one that saves too little does: the size before it is the result.
+    Sizes are doubled from 1. The search ends at a size that saves too little, or that could not be
+    measured (``None``), for example for lack of memory. The size before it is the result.
     """
     size = 1
     before_j: float | None = None
-    while size in found_j:
-        energy_j = found_j[size]
+    while size in measured_j:
+        energy_j = measured_j[size]
         saves = energy_j is not None and (
             before_j is None or energy_j <= before_j * (1 - LEAST_GAIN)
         )

@@ -1,9 +1,9 @@
-"""Compare the joules of two architectures by interleaved windows, A B or B A.
+"""Compare the joules of two architectures by interleaved windows, in the order A B or B A.
 
 Each runs in its own process, and they alternate on the device within seconds, so slower drift
-cancels in the ratio. One pair of processes is not enough: the placement of memory makes two runs
-of the same model differ (by up to 20% on a shared CPU), which no number of windows averages out.
-So each ratio comes from a fresh pair of processes, and the interval is over pairs.
+cancels in the ratio. One pair of processes is not enough: memory placement makes two runs of the
+same model differ (by up to 20% on a shared CPU), which more windows do not average out. So each
+ratio comes from a fresh pair of processes, and the interval is over pairs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Comparison:
     unit: str = "sample"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self)
 
 
@@ -80,14 +80,14 @@ def compare(
     jobs = [
         make_job(
             "serve",
-            found,
+            architecture,
             workload,
             protocol=protocol,
             device=device,
             meter=meter,
             seed=seed,
         )
-        for found in (a, b)
+        for architecture in (a, b)
     ]
     lock = DeviceLock(None, device)
     order = random.Random(seed)
@@ -122,8 +122,8 @@ def compare(
         is_estimate=head["is_estimate"],
         device=head["device"],
         protocol_hash=protocol.hash,
-        # The other model's process is on the device too. It only waits, which changes no ratio; a
-        # process that computes spoils windows.
+        # The other model's process is on the device as well, and only waits. A process that
+        # computes has another flag.
         flags=tuple(sorted(flags - {"foreign_process"})),
     )
 
@@ -148,7 +148,7 @@ def _measure_pair(
     energies: tuple[list[float], list[float]] = ([], [])
     n_rejected = 0
     while len(energies[0]) < _WINDOWS_PER_PAIR:
-        found: dict[int, float] = {}
+        energy_j_by_index: dict[int, float] = {}
         spoilt: Window | None = None
         for index in order.sample((0, 1), 2):
             served[index].send({"command": "window"})
@@ -158,13 +158,13 @@ def _measure_pair(
             if is_rejected(window):
                 spoilt = window
             else:
-                found[index] = window.energy_j / message["n_batches"]
+                energy_j_by_index[index] = window.energy_j / message["n_batches"]
         if spoilt is not None:
             n_rejected += 1
             if n_rejected > protocol.max_rejected:
                 raise refusal(n_rejected, spoilt)
             continue
-        for index, energy_j in found.items():
+        for index, energy_j in energy_j_by_index.items():
             energies[index].append(energy_j)
     return _Pair(
         a_j=median(energies[0]),

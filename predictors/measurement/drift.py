@@ -21,8 +21,8 @@ from statistics import median
 
 from predictors.measurement.records import EnergyRecord
 
-# Flags of records that are corrected, whose reference moved without a trend, and whose session has
-# no reference.
+# Flags of records: corrected; not corrected, since the reference moved without a trend; not
+# corrected, since the session has no reference.
 CORRECTED = "drift_corrected"
 IRREGULAR = "drift_irregular"
 UNCORRECTED = "no_reference"
@@ -39,14 +39,13 @@ _Series = tuple[_Group, str, str]
 class DriftReport:
     """Drift of a device under one protocol, by a reference on ``workload``.
 
-    ``limits`` are those of the board in words, empty if it reports none.
-
-    ``span`` is the reference's largest reading less its smallest, relative to its median.
-    ``deviation`` is the median relative distance of references from their median, the error
-    without correction; ``residual`` that of inner ones from the interpolation between their
-    neighbours, the error with it. Both are ``None`` with fewer than three references in every
-    session. ``is_applied`` says whether records are corrected, ``is_irregular`` that the reference
-    moved by more than its intervals and the correction would not help.
+    ``limits`` describes the board limits; it is empty if the board reports none. ``span`` is the
+    reference's largest reading less its smallest, relative to its median. ``deviation`` is the
+    median relative distance of references from their median, the error without correction;
+    ``residual`` that of inner ones from the interpolation between their neighbours, the error with
+    it. Both are ``None`` with fewer than three references in every session. ``is_applied`` is true
+    if records are corrected, ``is_irregular`` if the reference moved by more than its intervals
+    and correction would not help.
     """
 
     device: str
@@ -86,13 +85,15 @@ def correct_drift(
     for record in records:
         if record.role == "reference":
             continue
-        found = series_of.get((_group(record), record.session))
-        if found is None:
+        key_of_record = series_of.get((_group(record), record.session))
+        if key_of_record is None:
             corrected.append(replace(record, drift=(*record.drift, UNCORRECTED)))
-        elif reports[found].is_applied:
-            log_j, width = _log_reference(series[found][record.session], _time_s(record))
-            corrected.append(_scaled(record, reports[found].reference_j / math.exp(log_j), width))
-        elif reports[found].is_irregular:
+        elif reports[key_of_record].is_applied:
+            references = series[key_of_record][record.session]
+            log_j, width = _log_reference(references, _time_s(record))
+            factor = reports[key_of_record].reference_j / math.exp(log_j)
+            corrected.append(_scaled(record, factor, width))
+        elif reports[key_of_record].is_irregular:
             corrected.append(replace(record, drift=(*record.drift, IRREGULAR)))
         else:
             corrected.append(record)
@@ -100,15 +101,15 @@ def correct_drift(
 
 
 def _report(group: _Group, sessions: Mapping[str, list[EnergyRecord]]) -> DriftReport:
-    for found in sessions.values():
-        found.sort(key=_time_s)
-    every = [r for found in sessions.values() for r in found]
+    for references in sessions.values():
+        references.sort(key=_time_s)
+    every = [r for references in sessions.values() for r in references]
     energies = [r.reading.energy_j for r in every]
     level_j = median(energies)
     triples = [
         triple
-        for found in sessions.values()
-        for triple in zip(found, found[1:], found[2:], strict=False)
+        for references in sessions.values()
+        for triple in zip(references, references[1:], references[2:], strict=False)
     ]
     residual = deviation = None
     if triples:
@@ -148,10 +149,10 @@ def _log_j(record: EnergyRecord) -> float:
     return math.log(record.reading.energy_j)
 
 
-def _log_reference(found: Sequence[EnergyRecord], time_s: float) -> tuple[float, float]:
-    """Log joules of the reference at a time and the relative half-width of that figure."""
-    before = [r for r in found if _time_s(r) <= time_s]
-    after = [r for r in found if _time_s(r) > time_s]
+def _log_reference(references: Sequence[EnergyRecord], time_s: float) -> tuple[float, float]:
+    """Return log joules of the reference at a time, and their relative half-width."""
+    before = [r for r in references if _time_s(r) <= time_s]
+    after = [r for r in references if _time_s(r) > time_s]
     if not before or not after:
         near = before[-1] if before else after[0]
         return _log_j(near), near.reading.half_width
@@ -174,7 +175,7 @@ def _scaled(record: EnergyRecord, factor: float, width: float) -> EnergyRecord:
         reading=replace(
             reading,
             energy_j=energy_j,
-            # A half-width of 100% or more would be below zero, which no joules are.
+            # A half-width of 100% or more must not give joules below zero.
             low_j=max(energy_j - below, energy_j * 1e-3),
             high_j=energy_j + above,
             net_energy_j=None if net_j is None else net_j * factor,

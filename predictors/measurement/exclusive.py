@@ -34,7 +34,7 @@ _listed: dict[Path, int] = {}
 
 
 def lock_folder() -> Path:
-    """This machine's folder of locks: ``JOULENAS_LOCK_FOLDER``, or ``/tmp/joulenas-locks``.
+    """Return this machine's lock folder: ``JOULENAS_LOCK_FOLDER`` or ``/tmp/joulenas-locks``.
 
     Raises:
         MeterError: the variable is a relative path, which names another folder in each process.
@@ -49,9 +49,9 @@ class DeviceLock:
     """The lock of one device of this machine; one object serves one thread of one process."""
 
     def __init__(self, folder: Path | None, device: str) -> None:
-        """Name the lock; its files are made in ``folder`` when it is first used.
+        """Name the lock; its files are created in ``folder`` at its first use.
 
-        ``None`` is the machine's own folder (``lock_folder``).
+        ``None`` is the machine's folder (``lock_folder``).
         """
         self._folder = lock_folder() if folder is None else folder
         self._name = re.sub(r"[^a-zA-Z0-9]+", "-", _board(device))
@@ -60,9 +60,10 @@ class DeviceLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold the device along with other trainers; waits while a measurement runs or waits.
+        """Hold the device shared with other trainers, after running and waiting measurements.
 
-        Nested, it does nothing: waiting at the turnstile while holding the device would deadlock.
+        A nested call does nothing: waiting at the turnstile while holding the device would
+        deadlock.
         """
         _, device = self._open()
         if not self._depth:
@@ -87,7 +88,7 @@ class DeviceLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the device alone; trainers that come meanwhile wait, so this cannot starve."""
+        """Hold the device alone; new trainers wait, so that a measurement cannot starve."""
         turnstile, device = self._open()
         fcntl.flock(turnstile, fcntl.LOCK_EX)
         try:
@@ -100,14 +101,14 @@ class DeviceLock:
             fcntl.flock(turnstile, fcntl.LOCK_UN)
 
     def processes(self) -> set[int]:
-        """Processes of this machine that have opened this lock and live, this one included."""
-        found = {os.getpid()}
+        """Return the living processes that have opened this lock, this one included."""
+        processes = {os.getpid()}
         for path in self._folder.glob(f"{self._name}.process-*"):
             number = path.name.rpartition("-")[2]
             # Any user of the machine may put files there.
             if number.isascii() and number.isdecimal() and _is_locked(path):
-                found.add(int(number))
-        return found
+                processes.add(int(number))
+        return processes
 
     def _enter_shared(self) -> None:
         turnstile, device = self._open()
@@ -129,7 +130,7 @@ class DeviceLock:
         try:
             return self._open_in(shared_folder(self._folder))
         except (ForeignFolderError, PermissionError):
-            # The shared folder is not usable: lock among this user's processes at least.
+            # The shared folder is unusable; lock at least among this user's processes.
             own = self._folder.with_name(f"{self._folder.name}-{os.geteuid()}")
             self._folder = private_folder(own)
             return self._open_in(self._folder)
@@ -192,11 +193,11 @@ def _cause(path: Path, error: OSError) -> str:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether the process listed in ``path`` is alive: the kernel unlocks it at its end."""
+    """Return whether the process listed in ``path`` lives; the kernel unlocks it at its end."""
     if path in _listed and path.name.endswith(f"-{os.getpid()}"):
         return True
     try:
-        # What is no plain file, such as a pipe, must not be waited for.
+        # Opening another kind of file, such as a pipe, must not block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
@@ -210,9 +211,9 @@ def _is_locked(path: Path) -> bool:
 
 
 def _board(device: str) -> str:
-    """The name of ``device`` that is the same in every process of this machine.
+    """Return a name of ``device`` that is the same in every process of this machine.
 
-    A process that is given one GPU of several calls it ``cuda:0`` whichever it is.
+    A process that sees one GPU of several calls it ``cuda:0``, whichever it is.
     """
     if not device.startswith("cuda"):
         return device

@@ -4,7 +4,7 @@ Run as ``python -m predictors.measurement.fork_server FD``, where ``FD`` is a li
 socket. A client sends the child's stdin, stdout and stderr over its connection, and gets one line
 back when the child has ended: ``ended CODE SECONDS``, with the seconds of CPU that the child and
 its compilers used. When a client closes its connection, its child's process group is killed. A
-connection without a child keeps the server; it ends when it has had no client for ``LINGER_S``.
+connection without a child holds the server open. It ends after ``LINGER_S`` without a client.
 
 A process may only be forked safely while it has one thread. The server therefore runs torch on one
 thread, and ends at once if its imports leave a second. It runs no CUDA: a context does not survive
@@ -46,11 +46,10 @@ class _Client:
 
 
 def import_all() -> None:
-    """Import what measuring needs, and have torch's compiler do what it does once a process.
+    """Import the packages that measuring needs, and initialise torch's compiler.
 
-    Compiling a small model loads the compiler's parts and asks the C++ compiler for its version
-    and its vector instructions, which takes longer than compiling a model whose kernels are
-    cached.
+    Compiling a small model loads the compiler and queries the C++ compiler's version and vector
+    instructions, which takes longer than compiling a model whose kernels are cached.
     """
     import torch
 
@@ -103,7 +102,7 @@ class ForkServer:
             end.setblocking(False)
 
     def run(self) -> None:
-        """Serve until no client has been there for ``LINGER_S``."""
+        """Serve until there has been no client for ``LINGER_S``."""
         # A handler must exist for the wake-up descriptor to be written to.
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
@@ -129,7 +128,7 @@ class ForkServer:
         self._selector.register(connection, selectors.EVENT_READ, client)
 
     def _read(self, client: _Client) -> None:
-        """Fork the child that a client requests, or kill that of a client that is gone."""
+        """Fork the child that a client requests, or kill the child of a closed connection."""
         try:
             message, streams, _, _ = socket.recv_fds(client.connection, 1, _N_STREAMS)
         except OSError:
@@ -152,7 +151,7 @@ class ForkServer:
     def _become_worker(self, streams: list[int]) -> NoReturn:
         code = 1
         try:
-            # A group of its own, so that compilers it starts are ended with it.
+            # Its own process group, so that its compilers end with it.
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -162,7 +161,7 @@ class ForkServer:
             self._selector.close()
             for end in (self._listener, self._wake, self._wake_writer):
                 end.close()
-            # Else a client would not see that the server has ended.
+            # Otherwise a client would not notice the end of the server.
             for client in self._clients:
                 client.connection.close()
             from predictors.measurement.worker import main as measure
@@ -197,7 +196,7 @@ def _kill_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
-        # It has not made its group yet; it is not reaped, so that the id is still its own.
+        # It has no group yet; it is not reaped, so its id is not reused.
         os.kill(pid, signal.SIGKILL)
 
 
@@ -217,7 +216,7 @@ def main() -> int:
         while True:
             server.run()
             with locked(path.parent):
-                # Nobody connects meanwhile, but somebody may have since ``run`` ended.
+                # The lock prevents new connections, but one may have come since ``run`` ended.
                 if not select.select([listener], [], [], 0)[0]:
                     path.unlink(missing_ok=True)
                     return 0

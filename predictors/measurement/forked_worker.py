@@ -1,8 +1,8 @@
 """Start a measuring process as a fork of a server that has torch imported.
 
 One server serves all processes of a user that have the same environment, working directory and
-sources. It is found by a socket in a folder that only this user can open, started on demand, and
-ends by itself. Where there is none, callers use a fresh interpreter.
+sources. It listens on a socket in a folder that only this user can open, is started on demand and
+ends by itself. Without a server, callers use a fresh interpreter.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from predictors.measurement.fork_server import locked
 
 # Not below TMPDIR: a socket's path has at most 107 bytes.
 _FOLDER = Path("/tmp")
-# Variables that name the caller, and that nothing that is measured reads.
+# Variables that identify the caller; no measurement reads them.
 _OF_THE_CALLER = ("RAY_", "TUNE_", "SPT_NOENV", "PYTHONBREAKPOINT", "PYTEST_")
 
 
 class ForkServerLostError(RuntimeError):
-    """The server ended, or could not start, before its child did."""
+    """The server ended before its child, or could not start."""
 
 
 class ForkedWorker:
-    """A child of the fork server, with as much of ``subprocess.Popen`` as measuring needs."""
+    """A child of the fork server, with the part of ``subprocess.Popen`` that measuring needs."""
 
     def __init__(self, environment: Mapping[str, str], stderr: IO[str]) -> None:
         """Have the server fork a child whose stdin and stdout are pipes.
@@ -97,9 +97,9 @@ def can_fork() -> bool:
 
 @contextmanager
 def kept_server(environment: Mapping[str, str]) -> Iterator[None]:
-    """Start the server, without waiting for its imports, and keep it while the context lasts.
+    """Start the server without waiting for its imports; hold it open within the context.
 
-    Without a server callers use fresh interpreters, so that nothing is raised.
+    Errors are not raised, since callers use fresh interpreters without a server.
     """
     try:
         connection = _connect(environment) if can_fork() else None
@@ -151,7 +151,7 @@ def _of_server(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _server_key(environment: Mapping[str, str]) -> str:
-    """Name the server by all that a fresh interpreter would read at its start."""
+    """Return the server's name: a digest of all that a fresh interpreter reads at its start."""
     sources = Path(__file__).parents[2]
     newest = max(
         path.stat().st_mtime_ns

@@ -1,10 +1,10 @@
-"""Whether a model that ran out of GPU memory would fit without the other processes."""
+"""Find out whether a model that ran out of GPU memory would fit without other processes."""
 
 from __future__ import annotations
 
 import re
 
-_ASKED = re.compile(r"Tried to allocate ([0-9.]+) (bytes|KiB|MiB|GiB|TiB)")
+_REQUESTED = re.compile(r"Tried to allocate ([0-9.]+) (bytes|KiB|MiB|GiB|TiB)")
 _UNITS = {"bytes": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4}
 _GIB = 2**30
 # Most memory that a process's context takes besides its tensors.
@@ -12,15 +12,15 @@ _CONTEXT_BYTES = _GIB
 
 
 def asked_bytes(message: str) -> int:
-    """Bytes that torch could not allocate, by its message; 0 if it names none."""
-    found = _ASKED.search(message)
-    return 0 if found is None else int(float(found[1]) * 1024 ** _UNITS[found[2]])
+    """Return the bytes that torch could not allocate by its message, 0 if it has no number."""
+    match = _REQUESTED.search(message)
+    return 0 if match is None else int(float(match[1]) * 1024 ** _UNITS[match[2]])
 
 
 def crowded_out(asked: int, own: int, free: int, total: int) -> str | None:
-    """The cause if other processes hold the memory, ``None`` if the model itself does not fit.
+    """Return the cause if other processes hold the memory, ``None`` if the model does not fit.
 
-    This process holds ``own`` bytes and requested ``asked`` more; ``free`` are left of ``total``.
+    This process holds ``own`` bytes and requested ``asked`` more; ``free`` of ``total`` are left.
     """
     others = max(0, total - free - own - _CONTEXT_BYTES)
     if not others or own + asked + _CONTEXT_BYTES > total:
@@ -32,7 +32,7 @@ def crowded_out(asked: int, own: int, free: int, total: int) -> str | None:
 
 
 def describe_shortage(error: BaseException) -> str | None:
-    """The cause of an out-of-memory error that is not the model's own, otherwise ``None``."""
+    """Return the cause of an out-of-memory error due to other processes, otherwise ``None``."""
     import torch
 
     if not isinstance(error, torch.OutOfMemoryError) or not torch.cuda.is_available():

@@ -9,12 +9,12 @@ from predictors.measurement.windows import WindowLoop
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.select import choose_meter
 
-# One short window a call: enough for a ratio of kernels, not for a label of the search.
+# One short window suffices for a ratio of kernels, not for a label of the search.
 _PROTOCOL = Protocol("per-call", warmup_s=0.5, warmup_iterations=5, window_s=1.0, warmup_max_s=0.5)
 
 
 def real_meter(device: str) -> Meter | None:
-    """The meter of ``device``, ``None`` if there is no sensor."""
+    """Return the meter of ``device``, ``None`` if there is no sensor."""
     try:
         meter = choose_meter(None, device)
     except MeterError:
@@ -26,7 +26,7 @@ def real_meter(device: str) -> Meter | None:
 
 
 def joules_per_call(meter: Meter, device: str, call: Callable[[], object]) -> float:
-    """Gross joules of one call, from a window of a second.
+    """Return the gross joules of one call, from a window of one second.
 
     Raises:
         MeterError: the sensor was lost.

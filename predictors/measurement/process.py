@@ -32,14 +32,14 @@ class MeasureTimeout(MeasureError):  # noqa: N818  (as ``subprocess.TimeoutExpir
     """A measurement exceeded its time limit."""
 
 
-# A kind of layer that takes longer to compile fails.
+# Time limit for compiling one kind of layer.
 COMPILE_TIMEOUT_S = 120.0
 # Sentinel in place of a message: the time limits have changed.
-_MOVED = ""
+_LIMITS_CHANGED = ""
 
 
 class _FreshWorker(subprocess.Popen[str]):
-    """A worker in an interpreter of its own."""
+    """A worker in its own interpreter."""
 
     def __init__(self, environment: Mapping[str, str], stderr: IO[str]) -> None:
         super().__init__(
@@ -49,7 +49,7 @@ class _FreshWorker(subprocess.Popen[str]):
             stderr=stderr,
             text=True,
             env=environment,
-            # A group of its own, so that compilers it starts are ended with it.
+            # Its own process group, so that its compilers end with it.
             start_new_session=True,
         )
 
@@ -63,13 +63,13 @@ class _FreshWorker(subprocess.Popen[str]):
 def worker_environment(device: str, threads: int) -> dict[str, str]:
     """Return the environment of a worker that measures on ``device``.
 
-    Names this user's own compiler caches in the environment of this process too, so that a
-    temporary one is this process's to remove.
+    Also sets this user's own compiler caches in the environment of this process, so that this
+    process removes a temporary one.
     """
     use_private_compiler_caches()
     environment = dict(os.environ)
     if device == "cpu":
-        # Read when torch is imported, so before the job's own count can be set.
+        # torch reads it at its import, before the job's own count can be set.
         environment["OMP_NUM_THREADS"] = str(threads)
         # A pool of compilers would start more processes than one small model has kernels.
         environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
@@ -80,8 +80,8 @@ class MeasureProcess:
     """A measuring process as a context manager: a fresh interpreter, or a fork of a warm one.
 
     ``is_forked`` forks the server that has torch imported (``forked_worker``), on CPUs only.
-    ``timeout_s`` counts from the start and covers all that the process does but compiling, which
-    has ``COMPILE_TIMEOUT_S`` for each kind of layer. ``total_timeout_s`` covers all.
+    ``timeout_s`` counts from the start and excludes compiling, whose limit is
+    ``COMPILE_TIMEOUT_S`` for each kind of layer. ``total_timeout_s`` includes it.
     """
 
     def __init__(
@@ -102,12 +102,12 @@ class MeasureProcess:
         """Start the process and send it the job.
 
         Raises:
-            OSError: it is to be forked, and no server can be started.
+            OSError: a fork is requested, and no server can be started.
         """
         environment = worker_environment(self._job["device"], self._job["protocol"]["threads"])
         now_s = time.monotonic()
         self._deadline_s, self._last_s = now_s + self._timeout_s, now_s + self._total_timeout_s
-        # A file, since a pipe that nobody reads would fill up and block the process.
+        # A file, since an unread pipe would fill up and block the process.
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         make = ForkedWorker if self._is_forked else _FreshWorker
         self._process: ForkedWorker | _FreshWorker = make(environment, self._stderr)
@@ -135,7 +135,7 @@ class MeasureProcess:
                     continue
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send a line; if the process is dead, ``receive`` raises the cause."""
+        """Send a message as a line; if the process is dead, ``receive`` raises the cause."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
@@ -144,11 +144,11 @@ class MeasureProcess:
             return
 
     def receive(self) -> dict[str, Any]:
-        """The next message.
+        """Return the next message.
 
         Raises:
             MeasureError: the process failed.
-            MeasureTimeout: its time is over.
+            MeasureTimeout: it exceeded a time limit.
         """
         line = self._next_line()
         if line is None:
@@ -168,7 +168,7 @@ class MeasureProcess:
             except queue.Empty:
                 pass
             else:
-                if line == _MOVED:
+                if line == _LIMITS_CHANGED:
                     continue
                 return line
             if self._last_s <= self._deadline_s:
@@ -179,14 +179,14 @@ class MeasureProcess:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if not line.endswith("\n"):
-                # Cut off by a kill, which the exit code shows.
+                # A kill cut the line off, which the exit code shows.
                 break
-            # Not when messages are received, which may be much later.
-            self._lines.put(_MOVED if self._follow_compiling(line) else line)
+            # Follow compiling here, since messages may be received much later.
+            self._lines.put(_LIMITS_CHANGED if self._follow_compiling(line) else line)
         self._lines.put(None)
 
     def _follow_compiling(self, line: str) -> bool:
-        """Halt the measurement's own time while the process compiles; whether ``line`` says so."""
+        """Pause the time limit during compilation; return whether ``line`` is such a message."""
         message = json.loads(line)
         now_s = time.monotonic()
         if message["event"] == "compiling":

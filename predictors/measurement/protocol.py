@@ -1,4 +1,4 @@
-"""The measuring protocol: all settings in one frozen record, whose hash is in each reading."""
+"""Measuring protocol: all settings in one frozen record, whose hash is in each reading."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Protocol:
     """Settings of a measurement.
 
     With the model resident the device rests for ``cooldown_s``, then idle power is measured for
-    ``idle_s`` (0 leaves it out). Warm-up lasts ``warmup_s`` seconds and ``warmup_iterations``
+    ``idle_s`` (0 omits it). Warm-up lasts ``warmup_s`` seconds and ``warmup_iterations``
     batches at least, and, if there is a thermometer, until the line through its last
     ``warmup_span_s`` seconds rises by no more than ``warmup_slope_c`` degrees over them,
     ``warmup_max_s`` seconds at most.
@@ -43,11 +43,11 @@ class Protocol:
     ``max_rejected`` times at most.
 
     In the ``throughput`` regime batches follow each other without waiting, in chunks of
-    ``chunk_s``; in the ``latency`` regime each is awaited before the next is given, as when
-    requests come one at a time. In a campaign, a fixed reference model is measured before each
+    ``chunk_s``; in the ``latency`` regime each ends before the next starts, as for single
+    requests. In a campaign, a fixed reference model is measured before each
     ``block_size`` candidates and after the last, to correct drift (0: no reference).
-    On a CPU the model runs on ``threads`` threads. ``version`` counts changes of the code that
-    measures, its constants included.
+    On a CPU the model runs on ``threads`` threads. ``version`` is increased with every change of
+    the measuring code or its constants.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -109,12 +109,12 @@ class Protocol:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
+        """Return plain data for JSON; ``from_dict`` reads it."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Protocol:
-        """Read ``to_dict``'s form.
+        """Read the result of ``to_dict``.
 
         Raises:
             ValueError: a key is missing or unknown, or a value not allowed.
@@ -178,7 +178,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def get_protocol(name: str) -> Protocol:
-    """The preset called ``name``.
+    """Return the preset called ``name``.
 
     Raises:
         ValueError: there is no such preset.

@@ -12,14 +12,14 @@ from nas.core.estimate import Estimate
 
 
 def median_interval(values: Sequence[float]) -> Estimate:
-    """The median with its 95% interval, whose ends are two order statistics of the values.
+    """Return the median with its 95% interval, whose ends are order statistics of the values.
 
-    Of ``n`` draws, the ``k``-th smallest and ``k``-th largest enclose the median of their
-    distribution with probability ``1 - 2 P(Binomial(n, 1/2) < k)``, whatever that distribution
-    is (David & Nagaraja 2003, section 7.1). ``k`` is the largest that keeps this at 95%.
+    The ``k``-th smallest and ``k``-th largest of ``n`` draws from any distribution enclose its
+    median with probability ``1 - 2 P(Binomial(n, 1/2) < k)`` (David & Nagaraja 2003, section
+    7.1). ``k`` is the largest for which this is at least 95%.
 
     Raises:
-        ValueError: fewer than six values, of which no pair reaches 95%.
+        ValueError: there are fewer than six values, so that no pair reaches 95%.
     """
     rank = _rank(len(values))
     ordered = sorted(values)
@@ -28,9 +28,9 @@ def median_interval(values: Sequence[float]) -> Estimate:
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Half-width of ``median_interval`` relative to the median."""
-    found = median_interval(values)
-    return (found.high - found.low) / 2 / found.mean
+    """Return the half-width of ``median_interval`` relative to the median."""
+    interval = median_interval(values)
+    return (interval.high - interval.low) / 2 / interval.mean
 
 
 @lru_cache

@@ -15,7 +15,7 @@ from search_spaces.workload import Workload
 
 
 def energies_per_unit(measurement: Measurement, workload: Workload) -> tuple[float, ...]:
-    """Joules of each window per unit of ``workload``."""
+    """Return the joules of each window per unit of ``workload``."""
     return tuple(energy_j / workload.n_units for energy_j in measurement.energies_j)
 
 
@@ -27,9 +27,9 @@ def make_reading(
     *,
     flags: tuple[str, ...] = (),
 ) -> EnergyReading:
-    """The median over windows with its 95% interval, its meter and its board.
+    """Return the reading: the median over windows with its 95% interval, meter and board.
 
-    ``flags`` of the model follow those of the measurement.
+    The model's ``flags`` follow those of the measurement.
     """
     per_unit_j = energies_per_unit(measurement, workload)
     energy = median_interval(per_unit_j)
@@ -65,7 +65,7 @@ def make_reading(
 
 
 def _board(meter: Meter, measurement: Measurement) -> Board | None:
-    """The meter's board, with the memory clock that windows saw under load."""
+    """Return the meter's board, with the memory clock of windows under load."""
     board = meter.read_board()
     clocks_mhz = [w.memory_clock_mhz for w in measurement.windows if w.memory_clock_mhz]
     if board is None or not clocks_mhz:

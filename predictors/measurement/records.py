@@ -24,22 +24,21 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 @dataclass(frozen=True, slots=True)
 class EnergyRecord:
-    """One measurement with all that is needed to assess or repeat it.
+    """One measurement with all data to assess or repeat it.
 
-    ``repeats_j`` are joules per unit (sample or token) of each accepted window in order, raw:
+    ``repeats_j`` are raw joules per unit (sample or token) of each accepted window, in order;
     drift is corrected on reading (``measurement.drift``). ``job`` names the process that measured.
     Its host, its board with all settings, the driver's version and the flags are in ``reading``.
     ``mode`` is how the model ran (eager, compiled, graph). ``spent_energy_j`` is the cost of the
-    measurement itself. ``dram_energy_j`` is per unit, of memory with a sensor of its own. Over its
-    windows the record has the highest temperature, the median clock, all throttle reasons (a bit
-    mask) and the largest difference of the counter from integrated power. ``seed`` made the
-    weights, and the inputs unless ``has_real_inputs``. ``compile_s`` are seconds of compiling, 0
-    without.
+    measurement itself. ``dram_energy_j`` is per unit, of memory with its own sensor. The record
+    has the highest temperature, the median clock, all throttle reasons (a bit mask) and the
+    largest difference of the counter from integrated power over its windows. ``seed`` generated
+    the weights, and the inputs unless ``has_real_inputs``. ``compile_s`` is 0 without compilation.
 
     In a campaign, ``item`` names the planned item, ``role`` is candidate or fixed reference,
     ``session`` is one run of the command, and ``order`` counts within it. ``reference`` is the
-    ``job`` of the reference measured last before it in its session, empty where there was none.
-    ``drift`` are flags of ``measurement.drift``, empty on disk.
+    ``job`` of the last reference before it in its session, empty if there is none. ``drift``
+    contains flags of ``measurement.drift``, empty on disk.
     """
 
     architecture: Architecture
@@ -75,7 +74,7 @@ class EnergyRecord:
         return (*self.reading.flags, *self.drift)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
+        """Return plain data for JSON; ``from_dict`` reads it."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
         return data | {
             "schema": SCHEMA_VERSION,
@@ -89,7 +88,7 @@ class EnergyRecord:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EnergyRecord:
-        """Read ``to_dict``'s form.
+        """Read the result of ``to_dict``.
 
         Raises:
             ValueError: another schema, a missing or unknown key, or a value not allowed.
@@ -100,7 +99,7 @@ class EnergyRecord:
             raise ValueError(
                 f"energy record must have schema {SCHEMA_VERSION}, got {data.get('schema')!r}"
             )
-        # The flags are those of the reading, repeated for people who read the file.
+        # ``flags`` repeats the reading's flags for human readers of the file.
         values = {key: value for key, value in data.items() if key not in ("schema", "flags")}
         names = {f.name for f in fields(cls)}
         if values.keys() != names:
@@ -118,24 +117,24 @@ class EnergyRecord:
 
 @dataclass(frozen=True, slots=True)
 class RecordFile:
-    """Records of a file; ``cut_off`` says whether a half-written line was left out."""
+    """Records of a file; ``cut_off`` is true if a half-written line was omitted."""
 
     records: tuple[EnergyRecord, ...]
     cut_off: bool
 
 
 def append_records(path: Path, records: Iterable[EnergyRecord]) -> None:
-    """Append records, each on disk whole before the next; a cut-off last line is ended first."""
+    """Append records, each on disk before the next; end a cut-off last line first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for record in records:
         append_line(path, record.to_dict())
 
 
 def append_line(path: Path, data: Mapping[str, Any]) -> None:
-    """Append ``data`` as a line of JSON, on disk when this returns; ends a cut-off line first.
+    """Append ``data`` as a line of JSON and flush it to disk; end a cut-off line first.
 
     Raises:
-        OSError: it could not be written whole, as where the disk is full; names the file.
+        OSError: it could not be written whole, for example on a full disk; has the file's name.
     """
     line = json.dumps(data, allow_nan=False) + "\n"
     try:
@@ -145,7 +144,7 @@ def append_line(path: Path, data: Mapping[str, Any]) -> None:
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 line = "\n" + line
             left = line.encode()
-            # A disk that is nearly full takes a part, and only the next call is an error.
+            # A nearly full disk accepts a part of the line; only the next call raises.
             while left:
                 left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
@@ -159,8 +158,7 @@ def read_records(path: Path) -> RecordFile:
     """Read a file of records without half-written lines.
 
     Raises:
-        ValueError: the file is missing, or a line is neither a record nor the beginning of one;
-            names file and line.
+        ValueError: the file is missing, or a line is neither a record nor the beginning of one.
     """
     try:
         if path.exists() and not path.is_file():
@@ -178,7 +176,7 @@ def read_records(path: Path) -> RecordFile:
         try:
             data = json.loads(line)
         except json.JSONDecodeError as error:
-            # A kill during a write leaves the beginning of a record; the others are whole.
+            # A kill during a write leaves the beginning of a record.
             if line.startswith(_BEGINNING) or _BEGINNING.startswith(line):
                 cut_off = True
                 continue

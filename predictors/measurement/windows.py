@@ -34,12 +34,12 @@ class Measurement:
 
 
 def is_rejected(window: Window) -> bool:
-    """Whether a window is invalid: it throttled, or another process computed."""
+    """Return whether a window is invalid: it throttled, or another process computed."""
     return bool(REJECTED & set(window.flags))
 
 
 def refusal(n: int, window: Window) -> MeterError:
-    """The error of a measurement with ``n`` rejected windows, the last of them ``window``."""
+    """Return the error of a measurement with ``n`` rejected windows, the last being ``window``."""
     if FOREIGN_COMPUTE in window.flags:
         return MeterError(
             f"{n} windows were spoilt, the last by another process that computes on the device: "
@@ -52,7 +52,7 @@ def refusal(n: int, window: Window) -> MeterError:
 
 
 class WindowLoop:
-    """Runs batches under a meter by a protocol, one window at a time."""
+    """Loop that runs batches under a meter by a protocol, one window at a time."""
 
     def __init__(
         self,
@@ -86,14 +86,14 @@ class WindowLoop:
         return idle_power_w, self._warm_up()
 
     def window(self, window_s: float | None = None) -> tuple[Window, int]:
-        """Measure one window of ``window_s`` (the protocol's by default), and count its batches.
+        """Measure one window of ``window_s``, by default the protocol's, and count its batches.
 
         Raises:
             MeterError: the sensor was lost.
         """
         length_s = self._protocol.window_s if window_s is None else window_s
         self._meter.begin(self._work)
-        # Batches that ran while the meter waited for a step are before the window.
+        # Exclude batches that ran while the meter waited for a step.
         self._n_batches = 0
         started = self._clock()
         while self._clock() - started < length_s:
@@ -104,7 +104,7 @@ class WindowLoop:
     def _warm_up(self) -> tuple[str, ...]:
         protocol = self._protocol
         started = self._clock()
-        # A thermometer, if there is one, decides on the rest of the warm-up.
+        # With a thermometer, ``_settle`` decides on the rest of the warm-up.
         least_s = protocol.warmup_s
         if not self._meter.is_estimate:
             least_s = min(least_s, _WARMUP_STEP_S)
@@ -119,14 +119,14 @@ class WindowLoop:
             self._chunk = max(1, math.ceil(protocol.chunk_s / max(per_batch_s, 1e-9)))
         if self._meter.is_estimate:
             return ()
-        # The period is measured under load, so not in the first window, which is the idle one.
+        # The counter's period is measured under load, and the window of idle power has none.
         self._meter.measure_tick(self._work)
         return self._settle(started)
 
     def _settle(self, started_s: float) -> tuple[str, ...]:
-        """Work until the temperature is stable; return a flag if it is not in time."""
+        """Work until the temperature is stable; return a flag after ``warmup_max_s``."""
         protocol = self._protocol
-        seen: list[tuple[float, float]] = []
+        temperatures: list[tuple[float, float]] = []
         while self._clock() - started_s < protocol.warmup_max_s:
             now_c = self.window(_WARMUP_STEP_S)[0].temperature_c
             elapsed_s = self._clock() - started_s
@@ -134,21 +134,21 @@ class WindowLoop:
                 if elapsed_s >= protocol.warmup_s:
                     return ()
                 continue
-            seen.append((self._clock(), now_c))
-            if elapsed_s >= protocol.warmup_s and self._is_stable(seen):
+            temperatures.append((self._clock(), now_c))
+            if elapsed_s >= protocol.warmup_s and self._is_stable(temperatures):
                 return ()
         return ("still_warming",)
 
-    def _is_stable(self, seen: list[tuple[float, float]]) -> bool:
-        """Whether a line through the last ``warmup_span_s`` rises by little over them.
+    def _is_stable(self, temperatures: list[tuple[float, float]]) -> bool:
+        """Return whether a line through the last ``warmup_span_s`` is nearly flat.
 
         A single second is too short, since thermometers return whole degrees.
         """
         protocol = self._protocol
-        last_s = seen[-1][0]
+        last_s = temperatures[-1][0]
         # A step is a second plus the wait for the counter, hence the half step of tolerance.
-        recent = [(t, c) for t, c in seen if last_s - t <= protocol.warmup_span_s]
-        if last_s - seen[0][0] < protocol.warmup_span_s - _WARMUP_STEP_S / 2:
+        recent = [(t, c) for t, c in temperatures if last_s - t <= protocol.warmup_span_s]
+        if last_s - temperatures[0][0] < protocol.warmup_span_s - _WARMUP_STEP_S / 2:
             return False
         if len(recent) < 2:
             return True
@@ -180,9 +180,9 @@ def run_windows(
 ) -> Measurement:
     """Repeat windows until the interval is narrow enough.
 
-    Windows that throttled or beside which another process computed are repeated. ``on_window`` is
-    called after each with the number of accepted ones and the relative half-width so far, which
-    is infinite while there are too few.
+    Windows that throttled, or during which another process computed, are repeated. After each
+    accepted window ``on_window`` is called with their number and the relative half-width so far,
+    which is infinite while they are too few.
 
     Raises:
         MeterError: the sensor was lost, or more windows were spoilt than allowed.
@@ -192,11 +192,11 @@ def run_windows(
     batches: list[int] = []
     n_rejected = 0
     converged = False
-    seen = set(flags)
+    all_flags = set(flags)
     while len(windows) < protocol.max_repeats and not converged:
         window, n_batches = loop.window()
-        # Including flags of rejected windows, since throttling may affect the others.
-        seen |= set(window.flags)
+        # Include flags of rejected windows, since throttling may affect the others.
+        all_flags |= set(window.flags)
         if is_rejected(window):
             n_rejected += 1
             if n_rejected > protocol.max_rejected:
@@ -212,12 +212,12 @@ def run_windows(
         if on_window is not None:
             on_window(len(windows), width)
     if len({window.power_limit_w for window in windows}) > 1:
-        seen.add(LIMITS_CHANGED)
+        all_flags.add(LIMITS_CHANGED)
     return Measurement(
         tuple(windows),
         tuple(batches),
         converged,
         n_rejected,
         idle_power_w,
-        tuple(sorted(seen)),
+        tuple(sorted(all_flags)),
     )

@@ -1,10 +1,10 @@
 """The process that measures one architecture.
 
-Run as ``python -m predictors.measurement.worker``, or forked by ``fork_server``. The first line
-on stdin is the job as JSON; every line on stdout is a JSON message with an ``event``, ``error``
-for a failure. Libraries print to stderr. The process ends with the one that started it, however
-that ends. ``compiling`` (with the number of kinds of layers) and ``compiled`` frame the
-compilation, whose seconds do not count towards the measurement's time limit.
+Run as ``python -m predictors.measurement.worker``, or forked by ``fork_server``. The first line on
+stdin is the job as JSON; every line on stdout is a JSON message with an ``event``, which is
+``error`` for a failure. Libraries print to stderr. The process ends when its parent does.
+``compiling`` (with the number of kinds of layers) and ``compiled`` frame the compilation, whose
+seconds do not count towards the measurement's time limit.
 
 * ``measure``: the whole protocol under the device's lock; ``window`` messages, then ``record``.
 * ``serve``: sends ``ready``, then executes ``prepare`` and ``window`` until stdin ends, so that
@@ -64,8 +64,8 @@ class Subject:
     ) -> None:
         """Build the job's architecture, which is not part of the measurement.
 
-        ``send`` gets a message before and after compiling. ``lock`` is held shared while a GPU
-        works.
+        ``send`` is called with a message before and after compiling. The lock is held shared
+        while a GPU works.
         """
         import torch
 
@@ -122,7 +122,7 @@ _cpu_before_s = 0.0
 
 
 def main(cpu_before_s: float = 0.0) -> int:
-    """Read the job and do it; ``cpu_before_s`` is charged to this measurement too."""
+    """Read the job and run it; ``cpu_before_s`` is added to the CPU time of this measurement."""
     global _cpu_before_s
     _cpu_before_s = cpu_before_s
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -139,12 +139,12 @@ def main(cpu_before_s: float = 0.0) -> int:
         traceback.print_exc()
         lines = str(error).strip().splitlines()
         text = lines[0] if lines else "no message"
-        # Our errors have a complete message; of others the type is needed too.
+        # Our errors have a complete message; others need their type as well.
         ours = isinstance(error, ValueError | MeterError)
         shortage = describe_shortage(error)
         cause = text if ours else shortage or f"{type(error).__name__}: {text}"
-        # A lost sensor, or memory that others hold, may be back in the next process; any other
-        # failure would repeat.
+        # A lost sensor, or memory that other processes hold, may be available to a retry; other
+        # failures would repeat.
         is_lost = isinstance(error, MeterError) or shortage is not None
         send({"event": "error", "cause": cause, "is_lost": is_lost})
         return 1
@@ -158,7 +158,7 @@ def _run(job: Mapping[str, Any], send: Send) -> None:
     lock = DeviceLock(None if folder is None else Path(folder), device)
     subject = Subject(job, send, lock)
     if job["command"] == "serve":
-        # Ends when stdin does.
+        # Returns when stdin ends.
         _serve(subject, send)
     else:
         with lock.exclusive():
@@ -180,9 +180,9 @@ def _run(job: Mapping[str, Any], send: Send) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process group once stdin ends, which the parent keeps open.
+    """Kill this process group once stdin ends, which the parent holds open.
 
-    Otherwise a measurement whose command was killed would keep holding the device's lock.
+    Otherwise a measurement whose command was killed would hold the device's lock.
     """
     sys.stdin.read()
     os.killpg(os.getpgrp(), signal.SIGKILL)
@@ -209,7 +209,7 @@ def _serve(subject: Subject, send: Send) -> None:
 
 
 def make_record(subject: Subject, measurement: Measurement, held_s: float) -> EnergyRecord:
-    """The record of a measurement that held the device for ``held_s``."""
+    """Return the record of a measurement that held the device for ``held_s``."""
     meter, workload = subject.meter, subject.workload
     reading = make_reading(measurement, workload, meter, subject.protocol, flags=subject.flags)
     dram_j = [
@@ -220,7 +220,7 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
     windows = measurement.windows
     reasons = [w.throttle_reasons for w in windows if w.throttle_reasons is not None]
     clocks_mhz = [w.sm_clock_mhz for w in windows if w.sm_clock_mhz is not None]
-    # Estimated by CPU time, imports and compiling are included: they are work like any other.
+    # CPU time includes imports and compiling.
     spent_j = (
         (_cpu_before_s + used_cpu_s()) * watts_per_core()
         if meter.is_estimate
@@ -266,7 +266,7 @@ def _versions(driver: str | None) -> dict[str, str]:
     versions = {
         "joulenas": _version("joulenas"),
         "python": platform.python_version(),
-        # Its own word for it, which names the CUDA that it was built for.
+        # torch's own version includes the CUDA that it was built for.
         "torch": str(torch.__version__),
         "torchao": _version("torchao"),
     }
@@ -274,7 +274,7 @@ def _versions(driver: str | None) -> dict[str, str]:
 
 
 def _version(name: str) -> str:
-    """Version of an installed package, or ``absent``: our own may run from its sources."""
+    """Return the version of a package, ``absent`` if it is not installed (ours may not be)."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -282,10 +282,10 @@ def _version(name: str) -> str:
 
 
 def _inputs(path: str | None, workload: Workload, seed: int) -> Any:
-    """Real inputs from a file, else random ones: constant inputs draw up to 40% less power."""
+    """Return inputs from a file, or random ones: constant inputs draw up to 40% less power."""
     shape = (workload.batch_size, *workload.input_shape)
     if path is not None:
-        # Mapped first: a claim is compared with the file's length before memory is asked for.
+        # Map the file first: its header is checked against its length before memory is allocated.
         inputs = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
         if inputs.shape != shape:
             raise ValueError(f"inputs must have shape {shape}, got {inputs.shape}")

@@ -1,1 +1,1 @@
-"""Meters: one file per way to read joules, all behind the protocol in ``base``."""
+"""Meters: one file per source of joules, all behind the protocol in ``base``."""

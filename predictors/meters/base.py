@@ -1,7 +1,7 @@
 """The ``Meter`` protocol, and the records ``Window`` and ``EnergyReading``.
 
-A meter accumulates joules between ``begin`` and ``end``. Repeats, window lengths and readings are
-the job of ``predictors.measurement``, the same for every meter.
+A meter accumulates joules between ``begin`` and ``end``. ``predictors.measurement`` handles
+repeats, window lengths and readings in the same way for every meter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from predictors.meters.flags import NOT_CONVERGED, describe_flag
 
 
 class MeterError(RuntimeError):
-    """A meter cannot give a trustworthy figure; the message says why and what to do."""
+    """A meter cannot return a reliable figure; the message has the cause and a remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Window:
 
     ``energy_j`` is gross joules of the device over ``duration_s``. ``flags`` names disturbances
     (``thermal_throttle``, ``foreign_process``, ...); an empty tuple is a clean window.
-    ``dram_energy_j`` is memory with a sensor of its own, not part of ``energy_j``.
+    ``dram_energy_j`` is of memory with its own sensor, and not part of ``energy_j``.
     ``cross_check`` is the relative difference of the joules from those of a second source.
     """
 
@@ -49,10 +49,10 @@ Work = Callable[[], None]
 
 @runtime_checkable
 class Meter(Protocol):
-    """Reads the energy of one device (or several summed) over a window.
+    """Meter of the energy of one device (or several summed) over a window.
 
-    Implementations derive from it. They must have ``begin``, ``end`` and ``close``; for the other
-    methods there are defaults that stand for a device without that capability.
+    Implementations derive from it. They must define ``begin``, ``end`` and ``close``; the defaults
+    of other methods stand for a device without that capability.
 
     Attributes:
         name: Name on the command line: ``nvml``, ``rapl``, ``estimate``.
@@ -102,15 +102,15 @@ class Meter(Protocol):
         return
 
     def read_board(self) -> Board | None:
-        """The board's settings now, ``None`` where it reports none; of several, the first's."""
+        """Return the current settings of the (first) board, ``None`` if it reports none."""
         return None
 
     def count_joules_only(self) -> None:
-        """Read nothing but joules in later windows, as for spans of minutes beside training."""
+        """Read only joules in later windows, for spans of minutes during training."""
         return
 
     def set_own_processes(self, own_pids: Callable[[], set[int]]) -> None:
-        """Take the processes that ``own_pids`` returns for ours, and others for foreign ones."""
+        """Treat the processes that ``own_pids`` returns as ours, and all others as foreign."""
         return
 
 
@@ -151,7 +151,7 @@ class EnergyReading:
     board: Board | None = None
 
     def __post_init__(self) -> None:
-        """Refuse figures that no device can have."""
+        """Check that figures are finite, positive and consistent."""
         for name in ("energy_j", "low_j", "high_j", "latency_s", "power_w", "duration_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
@@ -181,17 +181,17 @@ class EnergyReading:
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """All flags, including that of an interval which stayed too wide."""
+        """All flags, including that of an interval that is too wide."""
         return self.flags if self.converged else (*self.flags, NOT_CONVERGED)
 
     @property
     def limits(self) -> Limits | None:
-        """Limits of the board, ``None`` where there is none."""
+        """Limits of the board, ``None`` without a board."""
         return None if self.board is None else self.board.limits
 
     @property
     def limits_text(self) -> str:
-        """These limits in words, empty where they are unknown."""
+        """Description of the limits, empty if they are unknown."""
         return describe_limits(self.limits)
 
     @property
@@ -200,12 +200,12 @@ class EnergyReading:
         return tuple((flag, describe_flag(flag)) for flag in self.caveats)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
+        """Return plain data for JSON; ``from_dict`` reads it."""
         return asdict(self) | {"flags": list(self.flags)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EnergyReading:
-        """Read ``to_dict``'s form.
+        """Read the result of ``to_dict``.
 
         Raises:
             ValueError: a key is missing or unknown, or a value not allowed.

@@ -1,4 +1,4 @@
-"""The settings of a board. They are only ever read: no code here changes one."""
+"""Settings of a board, which are read and never changed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Limits = tuple[float | None, float | None, float | None, bool | None, bool | Non
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One board and its settings; ``None`` marks what it does not report, never 0.
+    """One board and its settings; an unreported setting is ``None``, never 0.
 
-    ``power_limit_w`` is the enforced limit, ``default_power_limit_w`` the one that the board
-    ships with. ``sm_clock_limit_mhz`` and ``memory_clock_limit_mhz`` are the applications clocks;
+    ``power_limit_w`` is the enforced limit, ``default_power_limit_w`` the factory default.
+    ``sm_clock_limit_mhz`` and ``memory_clock_limit_mhz`` are the applications clocks;
     ``memory_clock_mhz`` is the memory clock under load. Several boards that are summed have their
     UUIDs joined by ``+`` and the settings of the first.
     """
@@ -45,7 +45,7 @@ class Board:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Board:
-        """Read what ``to_dict`` returns.
+        """Read the result of ``to_dict``.
 
         Raises:
             ValueError: a key is missing or unknown.
@@ -53,12 +53,12 @@ class Board:
         return cls(**exact_keys("board", data, cls))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; ``from_dict`` reads it back."""
+        """Return plain data for JSON; ``from_dict`` reads it."""
         return asdict(self)
 
 
 def describe_limits(limits: Limits | None) -> str:
-    """The limits in words, such as ``700 W, SM clock 1980 MHz, ECC on``; empty where unknown."""
+    """Describe limits, such as ``700 W, SM clock 1980 MHz, ECC on``; empty if unknown."""
     if limits is None:
         return ""
     power_w, sm_mhz, memory_mhz, ecc, mig = limits

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from predictors.meters.base import Meter, MeterError, Window, Work
 
 # The 400 W thermal design power of a 64-core AMD EPYC 9554 spread over its cores, rounded down:
-# server CPUs of the last years lie between 3 and 8 W a core.
+# recent server CPUs have between 3 and 8 W per core.
 DEFAULT_WATTS_PER_CORE = 6.0
 WATTS_VARIABLE = "JOULENAS_CPU_WATTS_PER_CORE"
 
 
 def watts_per_core(environment: Mapping[str, str] | None = None) -> float:
-    """The stated power: ``JOULENAS_CPU_WATTS_PER_CORE``, or 6 W.
+    """Return the stated power per core: ``JOULENAS_CPU_WATTS_PER_CORE``, or 6 W.
 
     Raises:
         ValueError: the variable is not a number above zero.
@@ -34,7 +34,7 @@ def watts_per_core(environment: Mapping[str, str] | None = None) -> float:
 
 
 class EstimateMeter(Meter):
-    """``Meter`` over this process's CPU time, all threads."""
+    """``Meter`` that estimates joules from the CPU time of this process, all threads."""
 
     name = "estimate"
     is_estimate = True
@@ -46,7 +46,7 @@ class EstimateMeter(Meter):
         cpu_clock: Callable[[], float] = time.process_time,
         wall_clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """``watts`` per busy core; the clocks may be replaced in tests."""
+        """``watts`` is the power per busy core; tests may replace the clocks."""
         self.watts = watts_per_core() if watts is None else watts
         self.source = f"cpu-seconds x {self.watts:g} W"
         self.device = cpu_name()
@@ -74,7 +74,7 @@ class EstimateMeter(Meter):
 
 
 def cpu_name() -> str:
-    """The CPU's model name."""
+    """Return the CPU's model name."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:

@@ -10,7 +10,7 @@ PROCESSES_UNSEEN = "processes_unseen"
 NOT_CONVERGED = "not_converged"
 LIMITS_CHANGED = "limits_changed"
 BOARDS_DIFFER = "boards_differ"
-# Windows with one of these contain joules that are not the workload's: they are repeated.
+# Windows with one of these flags are repeated, since they contain joules of other causes.
 REJECTED = frozenset({"thermal_throttle", "power_brake", "hw_slowdown", FOREIGN_COMPUTE})
 
 _WORDS = {
@@ -34,14 +34,14 @@ _SIMULATED = "simulated_"
 
 
 def describe_flag(flag: str) -> str:
-    """The description of ``flag``; a plug-in's flag is returned unchanged."""
+    """Return the description of ``flag``; a plug-in's flag is returned unchanged."""
     if flag.startswith(_SIMULATED):
         return f"{flag.removeprefix(_SIMULATED)} is only simulated here and saves nothing"
     return _WORDS.get(flag, flag)
 
 
 def describe_flags(flags: Iterable[str]) -> str:
-    """Descriptions joined by semicolons, each followed by the flag's name in brackets."""
+    """Join the descriptions by semicolons, each followed by the flag's name in brackets."""
     return "; ".join(
         text if (text := describe_flag(flag)) == flag else f"{text} ({flag})" for flag in flags
     )

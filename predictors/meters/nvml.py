@@ -55,10 +55,10 @@ _REJECTED_REASONS = {
 
 
 def load_pynvml() -> ModuleType:
-    """The ``pynvml`` module, initialised.
+    """Return the ``pynvml`` module, initialised.
 
     Raises:
-        MeterError: there is no NVIDIA driver here; says what to do.
+        MeterError: there is no NVIDIA driver; the message has a remedy.
     """
     import pynvml
 
@@ -73,7 +73,7 @@ def load_pynvml() -> ModuleType:
 
 
 def board_uuid(device: str, nvml: Any = None) -> str | None:
-    """The UUID of the board that this process calls ``device`` (``cuda:N``).
+    """Return the UUID of the board that this process calls ``device`` (``cuda:N``).
 
     The UUID is the same in every process, whatever CUDA hides and renumbers. ``None`` if there is
     no driver or no such board.
@@ -261,13 +261,13 @@ class NvmlMeter(Meter):
         try:
             mode, _ = nvml.nvmlDeviceGetMigMode(handle)
         except nvml.NVMLError:
-            mode = 0  # boards without MIG say that it is not supported
+            mode = 0  # boards without MIG raise
         if mode:
             raise MeterError(mig_sentence(device))
         return handle
 
     def _check_order(self, device: int) -> None:
-        """Refuse an ambiguous index: CUDA's default order puts the fastest board first."""
+        """Reject an ambiguous index: CUDA's default order puts the fastest board first."""
         nvml = self._nvml
         names = {
             text(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(i)))
@@ -317,7 +317,7 @@ class NvmlMeter(Meter):
             raise MeterError(self._cause("the energy counter was lost", error)) from None
 
     def _mean_power_w(self, end_steps: dict[str, Step]) -> float:
-        """Sum of the devices' watts, each over the time between two steps of its counter."""
+        """Return the sum of the devices' watts, each between two steps of its counter."""
         watts = 0.0
         for uuid, (start_s, start_mj) in self._start_steps.items():
             end_s, end_mj = end_steps[uuid]
@@ -350,7 +350,7 @@ class NvmlMeter(Meter):
         return f"{what}: {error}{hint}"
 
     def _sampled_power_w(self) -> float:
-        """Mean watts of the samples by the trapezoid rule, 0 where there are none."""
+        """Return mean watts of the samples by the trapezoid rule, 0 without samples."""
         if not self._samples:
             return 0.0
         span_s = self._samples[-1][0] - self._samples[0][0]
@@ -364,15 +364,15 @@ class NvmlMeter(Meter):
         return {name for bit, name in _REJECTED_REASONS.items() if reasons & bit}
 
     def _reasons(self) -> int | None:
-        found = [
+        by_board = [
             maybe(self._nvml, "nvmlDeviceGetCurrentClocksEventReasons", handle)
             for handle in self._handles.values()
         ]
-        known = [int(reasons) for reasons in found if reasons is not None]
+        reported = [int(reasons) for reasons in by_board if reasons is not None]
         combined = 0
-        for reasons in known:
+        for reasons in reported:
             combined |= reasons
-        return combined if known else None
+        return combined if reported else None
 
     def _sample_on(self) -> None:
         every_s = _SLOW_SAMPLE_S if self._joules_only else _SAMPLE_S

@@ -1,4 +1,4 @@
-"""A board's settings by the NVIDIA driver. Every call here reads; none sets anything."""
+"""Read a board's settings from the NVIDIA driver. No call changes a setting."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def text(value: str | bytes) -> str:
 
 
 def watts(nvml: Any, name: str, handle: Any) -> float | None:
-    """Call the driver's function ``name``, which returns milliwatts; in watts."""
+    """Call the driver's function ``name``, which returns milliwatts; return watts."""
     milliwatts = maybe(nvml, name, handle)
     return None if milliwatts is None else milliwatts / 1e3
 
@@ -52,14 +52,14 @@ def read_board(nvml: Any, handle: Any, uuid: str) -> Board:
 
 
 def find_uuid(nvml: Any, board: int | str) -> str | None:
-    """The full UUID of a board named by index, UUID or a prefix of one.
+    """Return the full UUID of a board named by index, UUID or a prefix of one.
 
     ``None`` if there is no such board, or the prefix is ambiguous.
     """
     if isinstance(board, int):
         handle = maybe(nvml, "nvmlDeviceGetHandleByIndex", board)
-        found = None if handle is None else maybe(nvml, "nvmlDeviceGetUUID", handle)
-        return None if found is None else text(found)
+        uuid = None if handle is None else maybe(nvml, "nvmlDeviceGetUUID", handle)
+        return None if uuid is None else text(uuid)
     handles = [
         maybe(nvml, "nvmlDeviceGetHandleByIndex", index)
         for index in range(maybe(nvml, "nvmlDeviceGetCount") or 0)

@@ -14,8 +14,8 @@ class Processes:
     """Flags of foreign processes on the boards ``handles``, by UUID.
 
     ``own_pids`` returns the process ids of all our processes on the boards: waiting trainers hold
-    memory and draw no power. In a container the driver lists processes by the host's ids, or lists
-    none; then ours is not found, which is flagged.
+    memory and draw no power. In a container the driver lists processes by the host's ids, or not
+    at all; a flag marks that ours are not listed.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Processes:
         self._named: set[str] = set()
 
     def flags(self) -> set[str]:
-        """``foreign_process`` and ``processes_unseen``, as they apply now."""
+        """Return those of ``foreign_process`` and ``processes_unseen`` that apply now."""
         flags = set()
         ours = self.own_pids()
         for uuid, handle in self._handles.items():
@@ -56,10 +56,10 @@ class Processes:
             self._use(uuid)
 
     def computing(self) -> set[str]:
-        """``foreign_compute`` if another process ran kernels since ``reset_use``.
+        """Return ``foreign_compute`` if another process ran kernels since ``reset_use``.
 
         All our processes but one wait meanwhile, so if the driver does not list our process ids, a
-        second process that computed is foreign. A board that does not report utilisation gives no
+        second process that computed is foreign. A board without reported utilisation has no
         flag. Call ``flags`` before.
         """
         ours = self.own_pids()
@@ -70,7 +70,7 @@ class Processes:
         return set()
 
     def _use(self, uuid: str) -> set[int]:
-        """Processes that used the SMs since the last call."""
+        """Return the processes that used the SMs since the last call."""
         samples = maybe(
             self._nvml,
             "nvmlDeviceGetProcessUtilization",

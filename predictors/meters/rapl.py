@@ -23,7 +23,7 @@ POLL_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """One RAPL zone: ``name`` is ``package-0``, ``dram``, ...; ``range_uj`` is where it wraps."""
+    """One RAPL zone: ``name`` is ``package-0``, ``dram``, ...; ``range_uj`` is its wrap-around."""
 
     name: str
     counter: Path
@@ -31,10 +31,10 @@ class Zone:
 
 
 def find_zones(root: Path = ROOT) -> list[Zone]:
-    """Every zone of the machine; empty where there is no RAPL.
+    """Return every zone of the machine, none without RAPL.
 
     Raises:
-        MeterError: a zone's files are there but cannot be read as numbers.
+        MeterError: a zone's files exist but cannot be read as numbers.
     """
     zones = []
     for folder in sorted(root.glob("intel-rapl:*")):
@@ -66,7 +66,7 @@ class RaplMeter(Meter):
         """Find the packages and read each once.
 
         Raises:
-            MeterError: there is no RAPL here, or it may not be read; says what to do.
+            MeterError: there is no RAPL, or no permission to read it; the message has a remedy.
         """
         zones = find_zones(root)
         self._packages = [zone for zone in zones if zone.name.startswith("package")]
@@ -117,7 +117,7 @@ class RaplMeter(Meter):
         )
 
     def poll(self) -> None:
-        """Add each counter's gain since the last reading, corrected for a wrap.
+        """Add each counter's increase since the last reading, corrected for a wrap.
 
         Raises:
             MeterError: a counter cannot be read.

@@ -1,4 +1,4 @@
-"""Choose a meter: which ones work on this machine, and why the others do not."""
+"""Select a meter, and survey which meters work on this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COVERS = {"cuda": ("nvml", "zeus"), "cpu": ("rapl", "zeus", "estimate")}
 
 @dataclass(frozen=True, slots=True)
 class MeterStatus:
-    """Whether one meter works here; ``detail`` is what it reads, or why not and what to do."""
+    """Availability of one meter; ``detail`` describes what it reads, or the cause and a remedy."""
 
     name: str
     is_available: bool
@@ -34,41 +34,41 @@ class MeterStatus:
 
 
 def parse_device(text: str) -> str:
-    """``cpu`` or ``cuda:N`` in its canonical form, as locks and records have it.
+    """Return ``cpu`` or ``cuda:N`` in its canonical form, as in locks and records.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: ``text`` is neither.
     """
-    found = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", text)
-    if found is None:
+    match = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", text)
+    if match is None:
         raise ValueError(f"device must be cpu or cuda:N, got {text!r}")
-    return text if text == "cpu" else f"cuda:{int(found[1] or 0)}"
+    return text if text == "cpu" else f"cuda:{int(match[1] or 0)}"
 
 
 def choose_meter(name: str | None, device: str) -> Meter:
-    """The meter called ``name``, or the best one for ``device`` (``cpu`` or ``cuda:N``).
+    """Return the meter called ``name``, or the best for ``device`` (``cpu`` or ``cuda:N``).
 
     Raises:
         MeterError: it does not work here, or no meter covers the device.
         ValueError: there is no meter of that name for such a device, or no such device.
     """
     device = parse_device(device)
-    known = _makers(device)
+    makers = _makers(device)
     best = _COVERS[device.partition(":")[0]]
     if name is not None:
         of_others = {other for covered in _COVERS.values() for other in covered} - set(best)
-        allowed = [known_name for known_name in known if known_name not in of_others]
+        allowed = [maker for maker in makers if maker not in of_others]
         if name not in allowed:
             near = difflib.get_close_matches(name, allowed, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ValueError(
                 f"meter must be one of {', '.join(allowed)} for {device}, got {name!r}{hint}"
             )
-        return known[name]()
+        return makers[name]()
     refusals = []
     for candidate in best:
         try:
-            return known[candidate]()
+            return makers[candidate]()
         except MeterError as error:
             refusals.append(str(error))
     # The first refusal is that of the best meter for the device.
@@ -76,24 +76,24 @@ def choose_meter(name: str | None, device: str) -> Meter:
 
 
 def limits_of(meter: Meter) -> str:
-    """Limits of the board that ``meter`` reads, in words; empty where it reports none."""
+    """Describe the limits of the board that ``meter`` reads, empty if it reports none."""
     board = meter.read_board()
     return "" if board is None else describe_limits(board.limits)
 
 
 def meter_names() -> tuple[str, ...]:
-    """Every meter's name, plug-ins' too, whether or not it works here."""
+    """Return the names of all meters, plug-ins included, whether or not they work here."""
     return tuple(_makers("cpu"))
 
 
 def survey(device: str = "cpu") -> list[MeterStatus]:
-    """Try every meter for ``device``."""
-    found = []
+    """Try every meter for ``device`` and return its availability."""
+    statuses = []
     for name, make in _makers(device).items():
         try:
             meter = make()
         except (MeterError, ValueError, ImportError) as error:
-            found.append(MeterStatus(name, False, str(error)))
+            statuses.append(MeterStatus(name, False, str(error)))
             continue
         detail = f"{meter.source} on {meter.device}"
         if name == "estimate":
@@ -101,9 +101,9 @@ def survey(device: str = "cpu") -> list[MeterStatus]:
                 f"CPU seconds x {watts_per_core():g} W per core (an estimate: set "
                 f"{WATTS_VARIABLE} to your CPU's figure) on {meter.device}"
             )
-        found.append(MeterStatus(name, True, detail))
+        statuses.append(MeterStatus(name, True, detail))
         meter.close()
-    return found
+    return statuses
 
 
 def _makers(device: str) -> dict[str, Callable[[], Meter]]:

@@ -1,8 +1,8 @@
 """Time the steps of a counter to a millisecond while the device is loaded.
 
-Batches of work take a tenth of a second and more, so polling only between them would place a step
-anywhere within a batch: a window of 2 s would err by up to 3%. A thread polls meanwhile, since
-work waits for its device and lets other threads run.
+Batches take a tenth of a second and more. Polling only between them would place a step anywhere
+within a batch, an error of up to 3% for a window of 2 s. So a thread polls while the work waits
+for its device.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from predictors.meters.base import MeterError, Work
 
-# Longer than any counter's period: a counter that has not moved by then is dead.
+# Longer than any counter's period; a counter without a step by then is dead.
 _TIMEOUT_S = 2.0
 _LOOK_S = 0.0005
 
@@ -20,7 +20,7 @@ Step = tuple[float, int]
 
 
 class StepWatcher:
-    """Waits for the next steps of several counters, which step at different times."""
+    """Watcher of the next steps of several counters, which step at different times."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class StepWatcher:
         *,
         background: bool = True,
     ) -> None:
-        """``read`` returns each counter's value; without ``background``, call ``look``."""
+        """``read`` returns each counter's value; without ``background``, callers call ``look``."""
         self._read, self._clock, self._background = read, clock, background
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -91,7 +91,7 @@ class StepWatcher:
             now_s = self._clock()
             for name, value in now.items():
                 if value != self._shown[name]:
-                    # It stepped since the last reading: on average half-way.
+                    # The step was, on average, half-way since the last reading.
                     self._steps[name].append(((self._looked_s + now_s) / 2, value))
             self._shown = now
             self._looked_s = now_s

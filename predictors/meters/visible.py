@@ -9,9 +9,9 @@ from predictors.meters.base import MeterError
 
 
 def visible_gpu(index: int, environment: Mapping[str, str] | None = None) -> int | str:
-    """The board that CUDA calls ``cuda:index``, by index or UUID as NVML knows it.
+    """Return NVML's index or UUID of the board that CUDA calls ``cuda:index``.
 
-    NVML sees every board, whatever ``CUDA_VISIBLE_DEVICES`` hides and renumbers.
+    NVML sees every board; ``CUDA_VISIBLE_DEVICES`` hides and renumbers them for CUDA.
 
     Raises:
         MeterError: the variable shows no such board, or shows a slice of one.
@@ -35,7 +35,7 @@ def visible_gpu(index: int, environment: Mapping[str, str] | None = None) -> int
 
 
 def mig_sentence(device: int | str) -> str:
-    """The error of a board in MIG mode."""
+    """Return the error message for a board in MIG mode."""
     return (
         f"GPU {device} is in MIG mode: its counters cover the whole board, so the joules of one "
         f"slice cannot be told; measure on a board without MIG"

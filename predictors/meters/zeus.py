@@ -1,8 +1,8 @@
 """Joules of AMD GPUs, Apple and Jetson chips (and NVIDIA) through Zeus. The one door to ``zeus``.
 
 Optional: ``pip install 'joulenas[zeus]'``. Zeus (You et al. 2023, NSDI) does not align
-windows with the counters' steps, so on NVIDIA boards our own meter is more exact; this one is for
-other devices, and for cross-checks.
+windows with the counters' steps, so on NVIDIA boards our own meter is more accurate. This one is
+for other devices and for cross-checks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from predictors.meters.base import Meter, MeterError, Window, Work
 
 _KEY = "joulenas"
-# The parts that add up to an Apple chip; a Jetson reports its own total.
+# The sum of these parts is the total of an Apple chip; a Jetson reports its total.
 _APPLE_PARTS = ("cpu_total_mj", "dram_mj", "gpu_mj", "gpu_sram_mj", "ane_mj")
 
 
@@ -34,7 +34,7 @@ class ZeusMeter(Meter):
         """Watch ``device`` (``cpu`` or ``cuda:N``); the monitor may be replaced in tests.
 
         Raises:
-            MeterError: Zeus is not installed or covers no such device; says what to do.
+            MeterError: Zeus is not installed or does not support the device.
         """
         self._clock = clock
         self._opened_s: float | None = None

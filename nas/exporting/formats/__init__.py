@@ -1,1 +1,1 @@
-"""The forms of an artifact, one file each, behind one protocol."""
+"""Export formats of an artifact, one file each, behind one protocol."""

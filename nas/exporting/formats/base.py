@@ -1,6 +1,6 @@
-"""Base classes of export formats: how a stored network is reloaded, and how it is written.
+"""Base classes of export formats, which write and reload a stored network.
 
-A new format is a class in a file of its own and a line in ``nas.exporting.formats.registry``.
+A new format is a class in its own file and a line in ``nas.exporting.formats.registry``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a format cannot hold a network; ``gene`` is the gene with its value, if any."""
+    """Reason why a format does not support a network; ``gene`` is its gene and value, if any."""
 
     text: str
     gene: str | None = None
@@ -52,7 +52,7 @@ class Refusal:
 
 
 class StoredNetwork(abc.ABC):
-    """A network in a file format that a fresh process reloads and judges.
+    """A network in a file format that a fresh process reloads and checks.
 
     Attributes:
         name: its name on the command line.
@@ -74,7 +74,7 @@ class StoredNetwork(abc.ABC):
         return relative * (1 + largest)
 
     def quality_tolerance(self, architecture: Architecture) -> float:
-        """Return the allowed change of quality, beside one sample, where outputs are judged."""
+        """Return the allowed change of quality besides one sample, if outputs are judged."""
         return _BF16_QUALITY if _has_bf16(architecture) else 0.0
 
     @abc.abstractmethod
@@ -90,10 +90,10 @@ class ExportFormat(StoredNetwork):
     """A format that is converted from the artifact into the same folder.
 
     Attributes:
-        title: its description for people.
+        title: its description.
         files: the files it writes, relative to the artifact.
         optional_files: files it also writes if the artifact has their originals.
-        card_file: path of a model card of its own, which is written last.
+        card_file: path of its own model card, which is written last.
         packages: packages it needs beyond this project's requirements.
         precisions: precisions of blocks that it can hold.
         is_for_families: whether it can hold networks of other families.
@@ -114,9 +114,9 @@ class ExportFormat(StoredNetwork):
     def refusal(
         self, architecture: Architecture, workload: Workload, device: str
     ) -> Refusal | None:
-        """Return why this format cannot hold the network as it runs on ``device``.
+        """Return why this format does not support the network as it runs on ``device``.
 
-        Simulated sparsity is zeros in dense weights, which every format holds.
+        Simulated sparsity is zeros in dense weights, which every format supports.
         """
         if architecture.family != TRANSFORMER and not self.is_for_families:
             return Refusal(f"networks of the family {architecture.family}")

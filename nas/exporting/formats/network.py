@@ -1,4 +1,4 @@
-"""The networks that formats are converted from, read from an artifact's folder."""
+"""Read the networks that formats convert from an artifact's folder."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def compressed_network(folder: Path) -> nn.Module:
 
 
 def fp32_network(folder: Path) -> nn.Module:
-    """Return the network with its trained fp32 weights; zeros of a sparsity stay zeros."""
+    """Return the network with its trained fp32 weights; zeros of sparse blocks stay zeros."""
     architecture, _ = read_description(folder)
     return compress(load_any_network(folder), in_fp32(architecture))
 
 
 def in_fp32(architecture: Architecture) -> Architecture:
-    """Return ``architecture`` with every block in fp32, as sparse as it is."""
+    """Return ``architecture`` with every block in fp32 and its sparsity unchanged."""
 
     def convert(spec: Spec) -> Spec:
         return replace(spec, compression=Compression("fp32", spec.compression.sparsity))

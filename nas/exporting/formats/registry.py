@@ -1,4 +1,4 @@
-"""All export formats, and which trials they support."""
+"""Registry of export formats, and the trials that they support."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ExportableFront:
     excluded: Mapping[str, tuple[int, ...]]
 
     def describe(self) -> str:
-        """Return one line: how many trials are excluded, and by which genes."""
+        """Return one line with the number of excluded trials and their genes."""
         by = f"by {' and '.join(self.formats)}"
         n = len({trial for trials in self.excluded.values() for trial in trials})
         if not n:
@@ -112,7 +112,7 @@ def _list_trials(trials: tuple[int, ...]) -> str:
 def check_supported(
     formats: Iterable[ExportFormat], architecture: Architecture, workload: Workload, device: str
 ) -> None:
-    """Refuse formats that cannot hold the network as it runs on ``device``, or lack a package.
+    """Check that formats support the network on ``device`` and that their packages are installed.
 
     Raises:
         ValueError: one line with the reason and the formats that support the network.
@@ -120,7 +120,7 @@ def check_supported(
     for each in formats:
         refused = each.refusal(architecture, workload, device)
         if refused is not None:
-            # Another trial may have another value of a gene, and nothing else.
+            # Another trial may help only if the cause is a gene.
             hint = f"; --exportable {each.name} chooses another trial" if refused.gene else ""
             able = [ARTIFACT] + [
                 name
