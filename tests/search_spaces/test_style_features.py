@@ -21,7 +21,7 @@ from torch import nn
 from nas.tasks.base import Split
 from nas.training.config import DistillConfig, TrainingConfig
 from nas.training.distill import Distillation, tabulate
-from nas.training.objectives import objective_of
+from nas.training.objectives import OBJECTIVES
 from search_spaces.architecture import (
     STYLES,
     Architecture,
@@ -186,7 +186,7 @@ def test_a_student_of_another_style_is_distilled(style):
     table = tabulate(
         network(teacher_of, workload), Split(inputs.numpy(), targets.numpy()), training
     )
-    objective = objective_of(None, workload)
+    objective = OBJECTIVES[workload.kind]
     loss = Distillation(student, table, DistillConfig(feature_weight=1.0), objective, seed=0)
     rest = (torch.arange(4), torch.zeros(4, dtype=torch.int64), 0.0)
     loss(student, inputs, targets, *rest).backward()
