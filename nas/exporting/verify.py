@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.core.interpreter import module_command
 from nas.exporting.artifact import ExportError
 from nas.exporting.artifact_format import ARTIFACT_FORMAT
 from nas.exporting.formats.base import StoredNetwork
@@ -107,7 +107,7 @@ def reload_formats(
     what = f"format {', '.join(names)}"
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "nas.exporting.verify_worker"],
+            module_command("nas.exporting.verify_worker"),
             input=json.dumps(job),
             capture_output=True,
             text=True,
@@ -120,7 +120,8 @@ def reload_formats(
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         raise ExportError(f"{what} cannot be run: {lines[-1] if lines else 'no cause'}")
-    findings: dict[str, Any] = json.loads(done.stdout)
+    # Imports may print lines before.
+    findings: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return findings
 
 

@@ -1,6 +1,6 @@
 """Fresh process that reloads formats of an artifact, runs them and prints its findings.
 
-Run as ``python -m nas.exporting.verify_worker``: stdin has the job as one JSON object, stdout the
+Stdin has the job as one JSON object, stdout the
 findings as another. Libraries print to stderr.
 """
 

@@ -1,10 +1,10 @@
 """A server process that forks measuring processes, so that torch is imported once for many.
 
-Run as ``python -m predictors.measurement.fork_server FD``, where ``FD`` is a listening Unix
-socket. A client sends the child's stdin, stdout and stderr over its connection, and gets one line
-back when the child has ended: ``ended CODE SECONDS``, with the seconds of CPU that the child and
-its compilers used. When a client closes its connection, its child's process group is killed. A
-connection without a child holds the server open. It ends after ``LINGER_S`` without a client.
+Run with one argument, the descriptor of a listening Unix socket. A client sends the child's stdin,
+stdout and stderr over its connection, and gets one line back when the child has ended: ``ended
+CODE SECONDS``, with the seconds of CPU that the child and its compilers used. When a client closes
+its connection, its child's process group is killed. A connection without a child holds the server
+open. It ends after ``LINGER_S`` without a client.
 
 A process may only be forked safely while it has one thread. The server therefore runs torch on one
 thread, and ends at once if its imports leave a second. It runs no CUDA: a context does not survive
@@ -20,6 +20,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 # Longer than the pause between two candidates of a small search.
 LINGER_S = 20.0
+# The lock is held while a server starts, without its imports.
+LOCK_TIMEOUT_S = 30.0
 _N_STREAMS = 3
 
 
@@ -228,14 +231,30 @@ def main() -> int:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder of servers: one process at a time connects, starts or ends one."""
+    """Hold the lock of a folder of servers: one process at a time connects, starts or ends one.
+
+    Raises:
+        TimeoutError: another process, perhaps a stopped one, holds it for ``LOCK_TIMEOUT_S``.
+    """
+    end_s = time.monotonic() + LOCK_TIMEOUT_S
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(folder / "lock", flags, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while not _try_lock(descriptor):
+            if time.monotonic() > end_s:
+                raise TimeoutError(f"the lock of the fork servers in {folder} is held")
+            time.sleep(0.02)
         yield
     finally:
         os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Start a measuring process as a fork of a server that has torch imported.
 
-One server serves all processes of a user that have the same environment, working directory and
-sources. It listens on a socket in a folder that only this user can open, is started on demand and
-ends by itself. Without a server, callers use a fresh interpreter.
+One server serves all processes of a user that have the same environment, working directory, CPUs
+and sources. It listens on a socket in a folder that only this user can open, is started on demand
+and ends by itself. Without a server, callers use a fresh interpreter.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from nas.core.interpreter import module_command
 from nas.core.user_folders import private_folder
 from predictors.measurement.fork_server import locked
 
 # Not below TMPDIR: a socket's path has at most 107 bytes.
 _FOLDER = Path("/tmp")
+# A server that runs answers at once.
+END_TIMEOUT_S = 5.0
 # Variables that identify the caller; no measurement reads them.
 _OF_THE_CALLER = ("RAY_", "TUNE_", "SPT_NOENV", "PYTHONBREAKPOINT", "PYTEST_")
 
@@ -83,7 +86,11 @@ class ForkedWorker:
         """Kill the child and its group if they run, and wait for it."""
         if self._code is not None:
             return
+        # A child whose server was killed ends with its stdin.
+        with suppress(BrokenPipeError):
+            self.stdin.close()
         try:
+            self._connection.settimeout(END_TIMEOUT_S)
             self._connection.shutdown(socket.SHUT_WR)
             self.wait()
         except (OSError, ForkServerLostError):
@@ -134,7 +141,7 @@ def _start(path: Path, environment: Mapping[str, str]) -> None:
         listener.listen(64)
         # It leaves this process's tree at once, so the process started here ends at once.
         subprocess.run(
-            [sys.executable, "-m", "predictors.measurement.fork_server", str(listener.fileno())],
+            module_command("predictors.measurement.fork_server", str(listener.fileno())),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -164,5 +171,6 @@ def _server_key(environment: Mapping[str, str]) -> str:
         sys.executable,
         str(sources),
         newest,
+        sorted(os.sched_getaffinity(0)),
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -8,7 +8,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -16,6 +15,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, Any
 
+from nas.core.interpreter import module_command
 from nas.core.user_folders import use_private_compiler_caches
 from predictors.measurement.forked_worker import ForkedWorker
 
@@ -34,6 +34,8 @@ class MeasureTimeout(MeasureError):  # noqa: N818  (as ``subprocess.TimeoutExpir
 
 # Time limit for compiling one kind of layer.
 COMPILE_TIMEOUT_S = 120.0
+# A killed process closes its stdout at once.
+END_TIMEOUT_S = 5.0
 # Sentinel in place of a message: the time limits have changed.
 _LIMITS_CHANGED = ""
 
@@ -43,7 +45,7 @@ class _FreshWorker(subprocess.Popen[str]):
 
     def __init__(self, environment: Mapping[str, str], stderr: IO[str]) -> None:
         super().__init__(
-            [sys.executable, "-m", "predictors.measurement.worker"],
+            module_command("predictors.measurement.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -125,8 +127,10 @@ class MeasureProcess:
     ) -> None:
         """End the process and its children."""
         self._process.end()
-        self._reader.join()
-        for stream in (self._process.stdin, self._process.stdout, self._stderr):
+        self._reader.join(END_TIMEOUT_S)
+        # A fork server that hangs holds the other end, and a stream cannot be closed while read.
+        stdout = None if self._reader.is_alive() else self._process.stdout
+        for stream in (self._process.stdin, stdout, self._stderr):
             if stream is not None:
                 try:
                     stream.close()
@@ -181,6 +185,9 @@ class MeasureProcess:
             if not line.endswith("\n"):
                 # A kill cut the line off, which the exit code shows.
                 break
+            if not line.startswith("{"):
+                # Printed by an import, before the worker moved stdout to stderr.
+                continue
             # Follow compiling here, since messages may be received much later.
             self._lines.put(_LIMITS_CHANGED if self._follow_compiling(line) else line)
         self._lines.put(None)

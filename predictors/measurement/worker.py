@@ -1,6 +1,6 @@
 """The process that measures one architecture.
 
-Run as ``python -m predictors.measurement.worker``, or forked by ``fork_server``. The first line on
+Run in a fresh interpreter, or forked by ``fork_server``. The first line on
 stdin is the job as JSON; every line on stdout is a JSON message with an ``event``, which is
 ``error`` for a failure. Libraries print to stderr. The process ends when its parent does.
 ``compiling`` (with the number of kinds of layers) and ``compiled`` frame the compilation, whose
