@@ -7,10 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A mean and its standard error, in the same unit."""
+    """A mean and its standard error, in the same unit.
+
+    Raises:
+        ValueError: the standard error is negative.
+    """
 
     value: float
     standard_error: float
+
+    def __post_init__(self) -> None:
+        """Check the standard error, which may be NaN or infinite if it is unknown."""
+        if self.standard_error < 0:
+            raise ValueError(f"standard_error must be >= 0, got {self.standard_error!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def _record_reader(cls: Any) -> _Reader:
         if field.default is MISSING and field.default_factory is MISSING
     }
 
-    def read(name: str, data: Any) -> Any:
+    def read(name: str, data: Any, path: str = "") -> Any:
         if not isinstance(data, Mapping):
             raise ValueError(f"{name} must be a mapping, got {type(data).__name__}")
         if data.keys() - readers.keys():
@@ -66,7 +66,7 @@ def _record_reader(cls: Any) -> _Reader:
             )
         if required - data.keys():
             raise ValueError(f"{name} must have {', '.join(sorted(required - data.keys()))}")
-        return cls(**{key: readers[key](key, value) for key, value in data.items()})
+        return cls(**{key: readers[key](path + key, value) for key, value in data.items()})
 
     return read
 
@@ -93,8 +93,8 @@ def _reader(hint: Any) -> _Reader:
     if hasattr(hint, "from_dict"):
         return lambda _, value: hint.from_dict(value)
     if is_dataclass(hint):
-        record: _Reader = _record_reader(hint)  # type: ignore[arg-type]
-        return record
+        record: Any = _record_reader(hint)  # type: ignore[arg-type]
+        return lambda name, value: record(name, value, f"{name}.")
     return _plain_reader(frozenset({hint}))
 
 

@@ -101,7 +101,7 @@ class Outcome:
     ``n_evaluations`` is above 1 if the values are means over replicas.
 
     Raises:
-        ValueError: the fields do not fit the state.
+        ValueError: the fields do not fit the state, or a value is out of range.
     """
 
     state: Ending
@@ -123,15 +123,29 @@ class Outcome:
             quality = self.quality
             if quality is None or not math.isfinite(quality.standard_error):
                 raise ValueError("a complete trial must have quality, quality_se and reading")
-            if not 0 <= quality.value <= 1:
-                raise ValueError(f"quality must be in [0, 1], got {quality.value!r}")
         elif not self.reason:
             raise ValueError(f"a {self.state} trial must have a reason")
         if self.state == "stopped" and not (self.training.curve and self.training.planned_epochs):
             raise ValueError("a stopped trial must have a curve and planned_epochs")
+        self._check_ranges()
         if self.reason is not None:
             # Commands print it without escaping.
             object.__setattr__(self, "reason", printable(self.reason))
+
+    def _check_ranges(self) -> None:
+        require_int("n_evaluations", self.n_evaluations, 1)
+        qualities = {
+            "quality": self.quality and self.quality.value,
+            "test_quality": self.test_quality and self.test_quality.value,
+            "uncompressed_quality": self.uncompressed_quality,
+        }
+        for name, quality in qualities.items():
+            if quality is not None and not 0 <= quality <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {quality!r}")
+        sizes = {"params": self.params, "peak_memory_bytes": self.peak_memory_bytes}
+        for name, size in sizes.items():
+            if size is not None and not size >= 0:
+                raise ValueError(f"{name} must be >= 0, got {size!r}")
 
     @classmethod
     def failed(cls, reason: str, spent: Spent = Spent()) -> Outcome:  # noqa: B008

@@ -36,7 +36,11 @@ Line = dict[str, Any]
 MOST_BYTES_IN_LINE = 16 * 1024 * 1024
 # A longer file is the same file if this many bytes before its former end are equal.
 TAIL_BYTES = 256
-_SHOWN = 40
+_SHOWN, _SHOWN_OF_CAUSE = 40, 300
+# Seconds since 1970 to the year 5138, the latest that every platform's dates support.
+_LATEST_S = 1e11
+# The generation that NSGA-II stores with a proposal, and counts down from.
+_GENERATION = "NSGAIISampler:generation"
 _DIRECTIONS = ("maximize", "minimize")
 _DECODER = json.JSONDecoder()
 
@@ -177,6 +181,9 @@ class RecordsReader:
         elif "genes" in line:
             if trial.genes is not None:
                 raise ValueError(f"trial {number} has genes already")
+            generation = line["sampler"].get(_GENERATION, 0)
+            if type(generation) is not int or not 0 <= generation <= number:
+                raise ValueError(f"the generation of trial {number} is {generation!r}")
             trial.genes, trial.sampler = self._genes(line["genes"]), line["sampler"]
             trial.proposed_at_s = line["at"]
         elif trial.genes is None:
@@ -278,6 +285,12 @@ def parse_line(text: bytes) -> Line:
         value = line[key]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise ValueError(f"it is no line of a study: {key} is {value!r}"[:200])
+    if not 0 <= line.get("at", 0) < _LATEST_S:
+        raise ValueError(f"at must be seconds since 1970, got {line['at']!r}")
+    if "discarded" in line and not line["discarded"]:
+        raise ValueError("discarded must be true")
+    if any(type(n) not in (int, bool) or n < 0 for n in line.get("attempts", {}).values()):
+        raise ValueError(f"attempts must be counts, got {line['attempts']!r}")
     if kinds[0] == "study" and not all(isinstance(text, str) for text in line["study"]):
         raise ValueError("it is no line of a study: directions must be texts")
     return line
@@ -291,6 +304,8 @@ def damaged(path: Path, start: int, why: str) -> StorageError:
             number += block.count(b"\n")
             left -= len(block)
         text = file.readline(_SHOWN).decode(errors="replace").rstrip("\n")
+    if len(why) > _SHOWN_OF_CAUSE:
+        why = f"{why[:_SHOWN_OF_CAUSE]}..."
     return StorageError(
         f"study {printable(str(path))} is damaged at line {number}: {printable(why)} (it begins "
         f"{text!r}). Nothing was changed. Keep a copy of the file, then take the line out if "

@@ -79,10 +79,11 @@ class RecordsWriter:
         file.seek(self._end - len(self._tail))
         if file.read(len(self._tail)) != self._tail:
             raise self._changed()
-        rest = file.read()
+        most = len(self._torn) + MOST_BYTES_IN_LINE
+        rest = file.read(most + 1)
         n_torn = len(os.path.commonprefix([rest, self._torn]))
-        if b"\n" in rest[n_torn:]:
-            # Raises where the line is damaged.
+        if b"\n" in rest[n_torn:] or len(rest) > most:
+            # Raises where the line is damaged or too long.
             RecordsReader(self._path, self._space).read()
             raise self._changed()
         if rest:

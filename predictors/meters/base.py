@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from nas.core.estimate import Estimate
 from nas.core.names import MOST_TEXT, check_name
+from nas.core.plain import from_plain
 from nas.core.typed import exact_keys
 from predictors.meters.board import Board, Limits, describe_limits
 from predictors.meters.flags import NOT_CONVERGED, describe_flag
@@ -213,13 +214,7 @@ class EnergyReading:
         values = exact_keys("energy reading", data, cls, _OPTIONAL_FIELDS)
         for name in ("meter", "source", "device", "workload", "protocol_hash", "unit"):
             check_name(name, values.get(name, "sample"), most=MOST_TEXT)
-        flags = values.get("flags", ())
-        if not isinstance(flags, list | tuple) or not all(isinstance(f, str) for f in flags):
-            raise ValueError(f"flags must be a list of texts, got {flags!r}")
-        values["flags"] = tuple(flags)
-        if values.get("board") is not None:
-            values["board"] = Board.from_dict(values["board"])
-        return cls(**values)
+        return from_plain(cls, values, "energy reading")
 
 
 # Beginnings of the sources of meters that read NVIDIA GPUs.

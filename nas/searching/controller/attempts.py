@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from nas.core.files import Place
+from nas.core.plain import from_plain
 from nas.evaluation.evaluator import kept_epoch
 from nas.evaluation.executor import Lost
 from nas.records.trial import Trial
@@ -91,9 +92,14 @@ class Attempts:
             self._keep(number, replace(self.of(number), is_out=False))
 
     def of(self, number: int) -> Tried:
-        """Return the counts of trial ``number``, which has not ended."""
+        """Return the counts of trial ``number``, which has not ended.
+
+        Raises:
+            ValueError: the study has others than ``Tried``.
+        """
         if number not in self._counts:
-            self._counts[number] = Tried(**self._study.attempts(number))
+            counts = self._study.attempts(number)
+            self._counts[number] = from_plain(Tried, counts, f"attempts of trial {number}")
         return self._counts[number]
 
     def is_suspect(self, number: int) -> bool:
