@@ -55,7 +55,7 @@ def profile(frame, event, _):
     if state["is_on"] and name not in seen and code.co_flags & 1 and not is_import(frame):
         seen.add(name)
         with open(log, "a") as file:
-            file.write(name + chr(10))
+            file.write(("driver" if is_driver else "other") + chr(9) + name + chr(10))
 
 
 sys.setprofile(profile)
@@ -97,12 +97,13 @@ def main() -> None:
     for name, value in figures(tree).items():
         print(f"{name:<40} {value}")
     if arguments.hops is not None:
-        files = hops(tree, arguments.hops)
+        files, of_driver = hops(tree, arguments.hops)
+        print(f"{'hops of a candidate, in the driver':<40} {len(of_driver)}")
         for package in PACKAGES:
             n = sum(file.startswith(package + os.sep) for file in files)
             print(f"{f'hops of a candidate, in {package}':<40} {n}")
         print(f"{f'hops of a candidate, {arguments.hops} workers':<40} {len(files)}")
-        print("\n".join(f"  {file}" for file in files))
+        print("\n".join(f"{'* ' if file in of_driver else '  '}{file}" for file in files))
 
 
 def figures(tree: Path) -> dict[str, object]:
@@ -142,8 +143,11 @@ def figures(tree: Path) -> dict[str, object]:
     }
 
 
-def hops(tree: Path, workers: int) -> list[str]:
-    """Search one candidate in ``tree`` and return the files that it comes through."""
+def hops(tree: Path, workers: int) -> tuple[list[str], set[str]]:
+    """Search one candidate in ``tree``; return the files that it comes through.
+
+    The second are those in the driver's process, which also trains if ``workers`` is 0.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "site").mkdir()
@@ -158,8 +162,10 @@ def hops(tree: Path, workers: int) -> list[str]:
         }
         command = [sys.executable, str(folder / "search.py"), str(folder / "run"), str(workers)]
         subprocess.run(command, cwd=folder, env=environment, check=True)
-        files = {Path(line).relative_to(tree) for line in log.read_text().splitlines()}
-    return sorted(str(file) for file in files if file.parts[0] in PACKAGES)
+        lines = [line.split("\t") for line in log.read_text().splitlines()]
+    files = {(side, str(Path(name).relative_to(tree))) for side, name in lines}
+    ours = {(side, name) for side, name in files if Path(name).parts[0] in PACKAGES}
+    return sorted({name for _, name in ours}), {n for side, n in ours if side == "driver"}
 
 
 def _name(tree: Path, path: Path) -> str:

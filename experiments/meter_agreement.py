@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from nas.core.estimate import Estimate
 from nas.core.printing import print_anything
-from predictors.measurement.quality import median_interval
 from predictors.meters.base import Meter, MeterError
 from predictors.meters.select import choose_meter, parse_device
 
@@ -53,7 +53,7 @@ def agreement(
         inner = second.end(work)
         outer = first.end(work)
         ratios.append((inner.energy_j / inner.duration_s) / (outer.energy_j / outer.duration_s))
-    ratio = median_interval(ratios)
+    ratio = Estimate.of_median(ratios)
     return Agreement(ratio.mean, ratio.low, ratio.high, n_windows=n_windows)
 
 

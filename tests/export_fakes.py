@@ -17,7 +17,7 @@ from nas.records.trial import Trial
 from nas.store.run_file import load
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
-from nas.training.objectives import objective_of
+from nas.training.objective import objective_of
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from predictors.measurement.protocol import Protocol
 from search_spaces.compression.apply import compress, run_eagerly

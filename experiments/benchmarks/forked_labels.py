@@ -24,11 +24,11 @@ import numpy as np
 
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
+from nas.core.estimate import Estimate
 from nas.tasks.registry import get_task
 from predictors.measurement.forked_worker import kept_server
 from predictors.measurement.process import worker_environment
 from predictors.measurement.protocol import get_protocol
-from predictors.measurement.quality import median_interval
 from predictors.measurement.records import EnergyRecord
 from predictors.measurement.runner import measure_fresh
 from predictors.meters.estimate import watts_per_core
@@ -65,7 +65,7 @@ def measure(architecture: Architecture, *, is_forked: bool) -> EnergyRecord:
 def agreement(pair: str, pairs: Sequence[tuple[EnergyRecord, EnergyRecord]]) -> dict[str, object]:
     """Return the ratio of labels with its 95% interval, and the share of those that overlap."""
     readings = [(a.reading, b.reading) for a, b in pairs]
-    ratio = median_interval([a.energy_j / b.energy_j for a, b in readings])
+    ratio = Estimate.of_median([a.energy_j / b.energy_j for a, b in readings])
     overlapping = [a.low_j <= b.high_j and b.low_j <= a.high_j for a, b in readings]
     return {
         "pair": pair,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from statistics import median
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,30 @@ class Estimate:
         """Lower bound, mean and upper bound."""
         return self.low, self.mean, self.high
 
+    @property
+    def half_width(self) -> float:
+        """Half-width of the interval relative to the mean."""
+        return (self.high - self.low) / 2 / self.mean
+
     def __contains__(self, value: float) -> bool:
         """Return whether ``value`` lies in the interval."""
         return self.low <= value <= self.high
+
+    @classmethod
+    def of_median(cls, values: Sequence[float]) -> Estimate:
+        """Return the median with its 95% interval, whose ends are order statistics of the values.
+
+        The ``k``-th smallest and ``k``-th largest of ``n`` draws from any distribution enclose
+        its median with probability ``1 - 2 P(Binomial(n, 1/2) < k)`` (David & Nagaraja 2003,
+        section 7.1). ``k`` is the largest for which this is at least 95%.
+
+        Raises:
+            ValueError: there are fewer than six values, so that no pair reaches 95%.
+        """
+        rank = _median_rank(len(values))
+        ordered = sorted(values)
+        low, high = ordered[rank - 1], ordered[len(values) - rank]
+        return cls(float(median(ordered)), low, high, "measured")
 
     @classmethod
     def of_share(cls, n_successes: int, n: int) -> Estimate:
@@ -65,3 +90,15 @@ class Estimate:
 
         interval = binomtest(n_successes, n).proportion_ci(0.95, method="exact")
         return cls(n_successes / n, float(interval.low), float(interval.high), "binomial")
+
+
+@lru_cache
+def _median_rank(n: int) -> int:
+    rank, n_below = 0, 1
+    # ``n_below / 2**n`` is the probability that at most ``rank`` values are below the median.
+    while 1 - 2 * n_below / 2**n >= 0.95:
+        rank += 1
+        n_below += math.comb(n, rank)
+    if rank == 0:
+        raise ValueError(f"a 95% interval of a median must have 6 or more values, got {n}")
+    return rank

@@ -1,4 +1,4 @@
-"""Convert frozen records to plain data for JSON and back, by the types of their fields."""
+"""Convert frozen records to plain data for JSON and back, checked by the types of their fields."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ def to_plain(record: Any) -> dict[str, Any]:
     return {field.name: plain(getattr(record, field.name)) for field in fields(record)}
 
 
-def from_plain(cls: type[T], data: Any, what: str) -> T:
-    """Create a ``cls`` from the result of ``to_plain``. Fields with a default may be absent.
+def from_plain(cls: type[T], data: Any, what: str, *, is_whole: bool = False) -> T:
+    """Create a ``cls`` from the result of ``to_plain``.
+
+    Fields with a default may be absent, unless the data must be ``is_whole``.
 
     Raises:
         ValueError: a key is unknown or missing, or a value is not allowed; the message names
@@ -29,6 +31,9 @@ def from_plain(cls: type[T], data: Any, what: str) -> T:
     """
     reader: Any = _record_reader
     record: T = reader(cls)(what, data)
+    missing = [f.name for f in fields(record) if f.name not in data]  # type: ignore[arg-type]
+    if is_whole and missing:
+        raise ValueError(f"{what} must have {', '.join(missing)}")
     return record
 
 
@@ -44,6 +49,12 @@ def plain(value: Any) -> Any:
         return [plain(each) for each in value]
     # A NumPy scalar: ``json`` supports only some of them.
     return value.item() if hasattr(value, "item") else value
+
+
+def require_int(name: str, value: object, least: int) -> None:
+    """Raise ``ValueError`` that names ``name`` unless ``value`` is an integer >= ``least``."""
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
 
 
 @lru_cache(maxsize=256)

@@ -93,7 +93,7 @@ class TrainingEvaluator:
         from nas.training.checkpoint import CheckpointManager
         from nas.training.evaluate import evaluate
         from nas.training.fit import Setting, Watch, fit
-        from nas.training.objectives import objective_of
+        from nas.training.objective import objective_of
         from nas.training.weights import save_weights
         from predictors.measurement.accounting import EnergySpan
         from predictors.measurement.exclusive import DeviceLock

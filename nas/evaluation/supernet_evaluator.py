@@ -95,7 +95,7 @@ class SupernetEvaluator:
     def _inherited(self, candidate: Candidate, folder: Place, measure: Measure) -> Outcome:
         from nas.tasks.registry import get_task
         from nas.training.evaluate import evaluate
-        from nas.training.objectives import objective_of
+        from nas.training.objective import objective_of
         from nas.training.weights import save_weights
         from predictors.measurement.accounting import EnergySpan
         from predictors.measurement.exclusive import DeviceLock

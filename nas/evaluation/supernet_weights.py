@@ -57,7 +57,7 @@ def prepare_supernet(config: EvaluationConfig, folder: Place, lock_folder: Path 
     from nas.tasks.registry import get_task
     from nas.training.checkpoint import CheckpointManager
     from nas.training.loop import LoopOptions
-    from nas.training.objectives import objective_of
+    from nas.training.objective import objective_of
     from nas.training.supernet_loop import train_supernet
     from nas.training.weights import save_weights
     from predictors.measurement.accounting import EnergySpan
@@ -124,7 +124,7 @@ def spent_before(folder: Place) -> float | None:
 def _quality(supernet: Supernet, architecture: Architecture, config: EvaluationConfig) -> float:
     from nas.tasks.registry import get_task
     from nas.training.evaluate import evaluate
-    from nas.training.objectives import objective_of
+    from nas.training.objective import objective_of
     from search_spaces.models.extract import extract
 
     task = get_task(config.task)

@@ -132,7 +132,7 @@ def _trained(config: EvaluationConfig, folder: Place, lock: Any) -> TeacherRecor
     from nas.training.distill import teacher_recipe
     from nas.training.evaluate import evaluate
     from nas.training.loop import LoopOptions, train
-    from nas.training.objectives import objective_of
+    from nas.training.objective import objective_of
     from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
     from predictors.measurement.accounting import EnergySpan
     from search_spaces.cost.counting import count

@@ -67,7 +67,7 @@ def _evaluate(
 
     from nas.tasks.registry import get_task
     from nas.training.evaluate import evaluate
-    from nas.training.objectives import objective_of
+    from nas.training.objective import objective_of
 
     _, workload = read_description(folder)
     check = load_file(str(folder / CHECK))

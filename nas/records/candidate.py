@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from nas.core.estimate import Estimate, Score
 from nas.core.names import printable
-from nas.core.typed import require_int
+from nas.core.plain import require_int
 from nas.core.versions import Versions
 from nas.records.rungs import RungPoint
 from nas.records.spent import Spent

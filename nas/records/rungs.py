@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nas.core.typed import require_int
+from nas.core.plain import require_int
 from nas.records.spent import Spent
 from nas.training.config import Start
 from search_spaces.architecture import require_positive_int

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.core.typed import require_int
+from nas.core.plain import require_int
 from nas.pareto.dominance import non_dominated_mask
 from nas.records.candidate import Joules
 from nas.records.trial import Trial

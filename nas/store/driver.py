@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from nas.core.nearest import did_you_mean
-from nas.core.typed import require_int
+from nas.core.plain import require_int
 from nas.store.cluster_address import LOCAL
 
 # Prefix of a Ray client's address; a driver itself has none.

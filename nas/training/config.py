@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nas.core.typed import require_int
+from nas.core.plain import require_int
 from search_spaces.architecture import require_positive_int
 
 # Source of a network's first weights, and result of quantisation-aware training; see ``fit``.

@@ -27,8 +27,7 @@ from nas.training.config import Qat, Start, TrainingConfig
 from nas.training.distill import Teacher
 from nas.training.evaluate import Quality, evaluate
 from nas.training.loop import Guard, LoopOptions, train
-from nas.training.objective import Objective
-from nas.training.objectives import objective_of
+from nas.training.objective import Objective, objective_of
 from search_spaces.architecture import Architecture, Compression
 from search_spaces.compression.apply import compress, run_eagerly
 from search_spaces.compression.inherit import check_fits_in, inherit

@@ -10,7 +10,7 @@ import torch
 from nas.tasks.base import Split, Task
 from nas.training.config import TrainingConfig
 from nas.training.loop import LoopOptions, train
-from nas.training.objectives import objective_of
+from nas.training.objective import objective_of
 from search_spaces.architecture import Architecture
 from search_spaces.models.build import build_network
 from search_spaces.workload import Workload

@@ -19,7 +19,6 @@ from nas.core.estimate import Estimate
 from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.process import MeasureProcess
 from predictors.measurement.protocol import Protocol
-from predictors.measurement.quality import median_interval
 from predictors.measurement.runner import TIMEOUT_S, make_job
 from predictors.measurement.windows import is_rejected, refusal
 from predictors.meters.base import Window
@@ -103,8 +102,8 @@ def compare(
             with lock.exclusive():
                 pairs.append(_measure_pair(served, protocol, order))
         if len(pairs) >= protocol.min_repeats:
-            ratio = median_interval([pair.ratio for pair in pairs])
-            width = (ratio.high - ratio.low) / 2 / ratio.mean
+            ratio = Estimate.of_median([pair.ratio for pair in pairs])
+            width = ratio.half_width
         if on_pair is not None:
             on_pair(len(pairs), width if math.isfinite(width) else None)
     head = ready[0]

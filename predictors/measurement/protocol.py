@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from nas.core.nearest import did_you_mean
-from nas.core.typed import exact_keys
+from nas.core.plain import from_plain
 
 Regime = Literal["throughput", "latency"]
 REGIMES: tuple[Regime, ...] = get_args(Regime)
@@ -119,7 +119,7 @@ class Protocol:
         Raises:
             ValueError: a key is missing or unknown, or a value not allowed.
         """
-        return cls(**exact_keys("protocol", data, cls))
+        return from_plain(cls, data, "protocol", is_whole=True)
 
 
 def _is_finite(value: object) -> bool:

@@ -6,8 +6,8 @@ import platform
 from dataclasses import replace
 from statistics import median
 
+from nas.core.estimate import Estimate
 from predictors.measurement.protocol import Protocol
-from predictors.measurement.quality import median_interval
 from predictors.measurement.windows import Measurement
 from predictors.meters.base import EnergyReading, Meter
 from predictors.meters.board import Board
@@ -32,7 +32,7 @@ def make_reading(
     The model's ``flags`` follow those of the measurement.
     """
     per_unit_j = energies_per_unit(measurement, workload)
-    energy = median_interval(per_unit_j)
+    energy = Estimate.of_median(per_unit_j)
     measured_s = sum(window.duration_s for window in measurement.windows)
     latency_s = measured_s / sum(measurement.batches)
     idle_w = measurement.idle_power_w

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import linear_regression
 
+from nas.core.estimate import Estimate
 from predictors.measurement.protocol import Protocol
-from predictors.measurement.quality import half_width
 from predictors.meters.base import Meter, MeterError, Window
 from predictors.meters.flags import FOREIGN_COMPUTE, LIMITS_CHANGED, REJECTED
 
@@ -207,7 +207,7 @@ def run_windows(
         width = math.inf
         if len(windows) >= protocol.min_repeats:
             energies = [w.energy_j / n for w, n in zip(windows, batches, strict=True)]
-            width = half_width(energies)
+            width = Estimate.of_median(energies).half_width
             converged = width <= protocol.target_half_width
         if on_window is not None:
             on_window(len(windows), width)

@@ -14,7 +14,6 @@ from typing import Any, Protocol, runtime_checkable
 from nas.core.estimate import Estimate
 from nas.core.names import MOST_TEXT, check_name
 from nas.core.plain import from_plain
-from nas.core.typed import exact_keys
 from predictors.meters.board import Board, Limits, describe_limits
 from predictors.meters.flags import NOT_CONVERGED, describe_flag
 
@@ -178,7 +177,7 @@ class EnergyReading:
     @property
     def half_width(self) -> float:
         """Half-width of the 95% interval relative to ``energy_j``."""
-        return (self.high_j - self.low_j) / 2 / self.energy_j
+        return self.estimate.half_width
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -211,12 +210,11 @@ class EnergyReading:
         Raises:
             ValueError: a key is missing or unknown, or a value not allowed.
         """
-        values = exact_keys("energy reading", data, cls, _OPTIONAL_FIELDS)
+        reading = from_plain(cls, data, "energy reading")
         for name in ("meter", "source", "device", "workload", "protocol_hash", "unit"):
-            check_name(name, values.get(name, "sample"), most=MOST_TEXT)
-        return from_plain(cls, values, "energy reading")
+            check_name(name, getattr(reading, name), most=MOST_TEXT)
+        return reading
 
 
 # Beginnings of the sources of meters that read NVIDIA GPUs.
 _OF_CUDA = ("nvml", "zeus-gpu")
-_OPTIONAL_FIELDS = frozenset({"unit", "driver", "flags", "n_rejected", "host", "board"})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nas.core.typed import exact_keys
+from nas.core.plain import from_plain
 
 # Settings under which joules are comparable, in display order.
 Limits = tuple[float | None, float | None, float | None, bool | None, bool | None]
@@ -50,7 +50,7 @@ class Board:
         Raises:
             ValueError: a key is missing or unknown.
         """
-        return cls(**exact_keys("board", data, cls))
+        return from_plain(cls, data, "board")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; ``from_dict`` reads it."""

@@ -26,8 +26,7 @@ from nas.tasks.registry import get_task
 from nas.training.config import TrainingConfig
 from nas.training.evaluate import evaluate
 from nas.training.loop import train
-from nas.training.objective import learnt_outputs
-from nas.training.objectives import objective_of
+from nas.training.objective import learnt_outputs, objective_of
 from search_spaces.architecture import (
     Architecture,
     AttentionSpec,

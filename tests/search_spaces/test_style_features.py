@@ -21,7 +21,7 @@ from torch import nn
 from nas.tasks.base import Split
 from nas.training.config import DistillConfig, TrainingConfig
 from nas.training.distill import Distillation, tabulate
-from nas.training.objectives import OBJECTIVES
+from nas.training.objective import OBJECTIVES
 from search_spaces.architecture import (
     STYLES,
     Architecture,

@@ -18,7 +18,7 @@ from nas.tasks.base.problems import DataError
 from nas.tasks.registry import get_task
 from nas.tasks.sequences.overlap import RUN, Pieces, covered
 from nas.training.evaluate import evaluate
-from nas.training.objectives import objective_of
+from nas.training.objective import objective_of
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build

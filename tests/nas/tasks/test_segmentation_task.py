@@ -13,7 +13,7 @@ from nas.tasks.registry import get_task
 from nas.training.augment import augment, moved_targets
 from nas.training.config import TrainingConfig
 from nas.training.fit import Setting, fit
-from nas.training.objectives import SegmentationObjective
+from nas.training.objective import SegmentationObjective
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.workload import Workload
 

@@ -10,8 +10,7 @@ from nas.tasks.base.metric import ACCURACY
 from nas.tasks.base.task_file import read_task_file
 from nas.tasks.registry import TASKS, get_task
 from nas.tasks.sequences.pair_task import PairTask
-from nas.training.objective import Classification
-from nas.training.objectives import objective_of
+from nas.training.objective import Classification, objective_of
 from search_spaces.workload import Workload
 
 

@@ -7,8 +7,13 @@ import torch
 from nas.tasks.base import Split, Task
 from nas.tasks.base.metric import ACCURACY, BITS_PER_BYTE, METRICS, Metric, get_metric
 from nas.training.evaluate import evaluate
-from nas.training.objective import Classification, jackknife, ratio
-from nas.training.objectives import LanguageModelling, objective_of
+from nas.training.objective import (
+    Classification,
+    LanguageModelling,
+    jackknife,
+    objective_of,
+    ratio,
+)
 from search_spaces.workload import Workload
 
 
