@@ -53,7 +53,7 @@ def search(
     listener: Listener | None = None,
     **options: Unpack[DriverOptions],
 ) -> Run:
-    """Search as ``config`` says and keep everything in the folder ``to``.
+    """Run the search of ``config`` and store it in the folder ``to``.
 
     ``options`` are those of ``nas.store.driver.Driver``: ``workers`` trials run at a time, 2 by
     default, on a Ray of the search's own or on the cluster at ``address``; with 0 they run in

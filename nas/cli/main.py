@@ -109,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
         code = interrupts.exit_code()
         report_error("nas", f"ended by {interrupts.name_of_end()}", code, as_json=as_json)
         if code != 128 + signal.SIGINT:
-            # Whoever sent it wants the process to end, not its command alone.
+            # The signal must end the process, not its command alone.
             raise SystemExit(code) from None
         return code
     except BrokenPipeError:

@@ -101,7 +101,7 @@ def call_there(
 
 
 def check_paths(config: SearchConfig, files: Iterable[Path], folder: Path) -> None:
-    """Check that each node sees the task's files as they are here, and the run's own files.
+    """Check that the task's files on each node equal those here, and that the run's files exist.
 
     Those are in ``folder``, or in ``config.files_at``; an object store is not checked.
 

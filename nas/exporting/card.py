@@ -318,8 +318,8 @@ def _training(card: Card) -> str:
     if teacher is not None:
         name = Architecture.from_dict(teacher["architecture"]).describe()
         lines.append(
-            f"It learnt from a teacher, {plain(name)}, of {metric.text(teacher['quality'])} "
-            f"({plain(metric.name)}) on validation data."
+            f"It was distilled from a teacher, {plain(name)}, of "
+            f"{metric.text(teacher['quality'])} ({plain(metric.name)}) on validation data."
         )
     if card["qat"] == "kept":
         lines.append("Its weights were fine-tuned with simulated quantisation.")

@@ -83,7 +83,7 @@ class Driver:
     def trained_on(self, device: str) -> str:
         """Return the workers' name of ``device``.
 
-        On a cluster a worker sees the one GPU that Ray assigns to it; with the search's own Ray it
-        sees all GPUs of this process.
+        On a cluster, the one GPU that Ray assigns is visible to a worker; with the search's own
+        Ray, all GPUs of this process are.
         """
         return "cuda:0" if self.address != LOCAL and device.startswith("cuda") else device

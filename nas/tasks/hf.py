@@ -136,7 +136,7 @@ class HubTexts(_HubTask[Row], TextClassification):
     """Texts and labels of columns of a dataset."""
 
     def rows(self, source: str, problems: Problems) -> Iterator[Row]:
-        """See ``FileTask.rows``."""
+        """See ``RowTask.rows``."""
         place = f"{self.dataset.name}, {source}"
         n_rows = 0
         for place, text, label in _cells(self.dataset, source, self.sources.columns):
@@ -153,7 +153,7 @@ class HubPictures(_HubTask[Sample], PictureTask):
     """Pictures and labels of two columns of a dataset."""
 
     def rows(self, source: str, problems: Problems) -> Iterator[Sample]:
-        """See ``FileTask.rows``."""
+        """See ``ArrayTask.rows``."""
         from datasets import Image
 
         (column,) = self.sources.columns.texts

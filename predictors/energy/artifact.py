@@ -105,7 +105,7 @@ class SavedPredictor:
         ``workload`` is a key such as ``digits/b128`` and must be among the predictor's.
 
         Raises:
-            ValueError: a mismatch; the message says what to do.
+            ValueError: a mismatch; the message names the remedy.
         """
         own = self.provenance.workloads
         if workload is not None and workload not in own:

@@ -213,7 +213,7 @@ def _is_locked(path: Path) -> bool:
 def _board(device: str) -> str:
     """Return a name of ``device`` that is the same in every process of this machine.
 
-    A process that sees one GPU of several calls it ``cuda:0``, whichever it is.
+    In a process to which one GPU of several is visible, that GPU is ``cuda:0``.
     """
     if not device.startswith("cuda"):
         return device

@@ -11,7 +11,7 @@ from predictors.meters.base import MeterError
 def visible_gpu(index: int, environment: Mapping[str, str] | None = None) -> int | str:
     """Return NVML's index or UUID of the board that CUDA calls ``cuda:index``.
 
-    NVML sees every board; ``CUDA_VISIBLE_DEVICES`` hides and renumbers them for CUDA.
+    NVML lists every board; ``CUDA_VISIBLE_DEVICES`` hides and renumbers them for CUDA.
 
     Raises:
         MeterError: the variable shows no such board, or shows a slice of one.

@@ -147,7 +147,7 @@ def rounded_activations(x: Tensor, how: Any) -> Tensor:
     """Return ``x`` quantised per row as the product quantises it, and dequantised.
 
     Raises:
-        RuntimeError: torchao has no such function; says which versions have.
+        RuntimeError: torchao has no such function; the message names versions that have.
     """
     try:
         from torchao.quantization.quantize_.common import _choose_quant_func_and_quantize_tensor

@@ -71,7 +71,7 @@ class Row:
     or, for joules, where no real meter was at hand. Where the choice is compiled they are to the
     faster of fp32 (bf16) as it is measured and fp32 (bf16) compiled. ``kernel`` is the product
     that took the most time, by torch's profiler, of those that fp32 does not run where there are
-    such. ``reason`` says why a choice is not real.
+    such. ``reason`` explains why a choice is not real.
     """
 
     choice: str
@@ -99,7 +99,7 @@ class RealnessReport:
         return tuple(c for c in (*PRECISIONS, *SPARSITIES) if c in matching)
 
     def reason(self, choice: str) -> str:
-        """Why ``choice`` is not real, in the words of the first shape that says so."""
+        """Reason why ``choice`` is not real, from the first shape that has one."""
         said = [row.reason for row in self.rows if row.choice == choice and row.reason]
         return said[0] if said else "it was not probed"
 

@@ -26,7 +26,7 @@ def require(module: str, *names: str, purpose: str) -> Any:
     """Return ``module``, which may be ``torch`` or a private one, if it has all ``names``.
 
     Raises:
-        RuntimeError: a name is missing from the installed version; says what needs it.
+        RuntimeError: a name is missing from the installed version; the message names its user.
     """
     try:
         imported = import_module(module)

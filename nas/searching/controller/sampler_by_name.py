@@ -40,10 +40,10 @@ def make_sampler(
     stops_early: bool = False,
     goals: Goals | None = None,
 ) -> BaseSampler:
-    """Make the sampler called ``name``; only ``ehvi`` learns from ``prior_rows``.
+    """Make the sampler called ``name``; only ``ehvi`` uses ``prior_rows``.
 
-    Where the search ``stops_early``, ``ehvi`` learns from extrapolated qualities of stopped
-    trials too. ``goals`` are quality and joules without a limit by default.
+    If the search ``stops_early``, ``ehvi`` also uses extrapolated qualities of stopped trials.
+    ``goals`` are quality and joules without a limit by default.
 
     ``ehvi`` (``nas.samplers.ehvi``) gets the space's conditions, closed-form counts and the
     trials' standard errors; joules count in ratios. ``tpe`` is

@@ -1,4 +1,4 @@
-"""Extrapolate the final quality of stopped trials, from which gate and sampler learn.
+"""Extrapolate the final quality of stopped trials, for the gate and the sampler.
 
 From a rung to the end, errors fall by about the same factor in all trials. For each rung, the
 logarithm of the final error is regressed on that of the rung's error, over complete trials.

@@ -80,7 +80,7 @@ class PriorRunTrial:
 class PriorRun:
     """A prior run: its path, name, workload and complete trials.
 
-    ``qualities_differ_by`` says why its qualities are not comparable with the search's,
+    ``qualities_differ_by`` is the reason why its qualities are not comparable with the search's,
     ``None`` if they are.
     """
 
@@ -141,7 +141,7 @@ def _training_differs(ours: SearchConfig, theirs: SearchConfig) -> str | None:
     if changed:
         return f"{', '.join(changed)} of its training differ"
     if ours.teacher != theirs.teacher:
-        return "it learnt from another teacher"
+        return "its networks were distilled from another teacher"
     if ours.teacher == LARGEST and largest(ours.space) != largest(theirs.space):
-        return "it learnt from the largest member of another space"
+        return "its teacher is the largest member of another space"
     return None

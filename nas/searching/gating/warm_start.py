@@ -156,9 +156,7 @@ class WarmStart:
             n = len(self.initial_candidates(config.space, config.trials))
             lines.append(f"evaluated first, from fronts of prior runs: {n}")
             if config.sampler != "ehvi":
-                lines.append(
-                    f"sampler {config.sampler} learns from this search alone, unlike the gate"
-                )
+                lines.append(f"sampler {config.sampler} uses no prior trials; the gate does")
         return lines
 
     def _note(self, run: PriorRun) -> str:

@@ -25,8 +25,8 @@ class WarmStartData:
 
     ``observations`` are joules measured under the search's conditions. ``points`` are pairs of
     quality and joules of members of its space, each pessimistic by one deviation or more.
-    ``source`` is a predictor fitted before; ``is_same`` says whether to the search's own device,
-    meter, protocol and workload.
+    ``source`` is a predictor fitted before; ``is_same`` if its device, meter,
+    protocol and workload are the search's own.
     """
 
     observations: tuple[Observation, ...] = ()

@@ -49,7 +49,7 @@ class Speech(ArrayClassification):
     reader: RecordingReader
 
     def rows(self, source: Any, problems: Problems) -> list[Sample]:
-        """See ``FileTask.rows``."""
+        """See ``ArrayTask.rows``."""
         if not isinstance(source, Path):
             problems.add(f"recordings must be in a folder, got {sorted(source)}")
             return []

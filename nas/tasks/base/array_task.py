@@ -1,8 +1,9 @@
-"""Tasks over pictures or recordings: values that are read, standardised and cached."""
+"""Base classes of tasks over images or recordings: values are read, standardised and cached."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,19 +18,20 @@ from nas.tasks.base.split_names import OF_CLASSES
 from search_spaces.workload import Workload
 
 
-class Reader:
-    """Reads samples and counts what is worth a line; a base whose defaults do nothing."""
+class Reader(ABC):
+    """Read samples and count what users are told of; by default there is nothing to tell."""
 
     def settle(self, reads: Iterable[Callable[[], Any]]) -> None:
         """Choose what the options leave open; each of ``reads`` reads a training sample."""
+        return
 
     def about(self) -> dict[str, Any]:
         """Return choices and counts as plain data, when all is read."""
         return {}
 
+    @abstractmethod
     def preprocessing(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """Describe how a file becomes values, for ``nas.tasks.raw_inputs``."""
-        raise NotImplementedError
 
     def notes(self, about: Mapping[str, Any]) -> list[str]:
         """Lines about what is not read as one may expect."""
@@ -58,6 +60,10 @@ class ArrayTask(FileTask[Sample]):
         """Read nothing yet."""
         super().__init__(name, sources, options)
         self.reader = self.reader_type(options)
+
+    @abstractmethod
+    def rows(self, source: Any, problems: Problems) -> Iterable[Sample]:
+        """List the samples of one source; errors are added to ``problems``."""
 
     def read(self, problems: Problems) -> Rows[Sample]:
         """List the samples of each source; ``prepare`` divides them by their values."""

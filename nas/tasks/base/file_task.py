@@ -1,9 +1,9 @@
-"""The base of tasks over a user's files: read once, checked, and cached as mapped arrays.
+"""Base class of tasks over a user's files, which are read once, checked and cached as arrays.
 
 A kind of task derives from a class for its type of data: ``ArrayTask`` (pictures, recordings),
-``TokenTask`` (texts), ``PairTask`` (a text in, a text out) or this one. It sets the class
-attributes below, implements ``rows`` (or ``read``), ``digest`` and ``write``, and is registered in
-``nas.tasks.registry``.
+``TokenTask`` (texts), ``PairTask`` (a text in, a text out), ``RowTask`` (other rows) or
+``FileTask``. It sets the class attributes below, implements the abstract methods, and is
+registered in ``nas.tasks.registry``.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ class FileTask(Task, Generic[Row]):
             sources = replace(sources, columns=columns_of(file, cls.column_keys))
         return cls(file.options["name"], sources, file.read_options(cls.options_type))
 
-    def rows(self, source: Any, problems: Problems) -> Iterable[Row]:
-        """Read the rows of one source for ``read``; errors are added to ``problems``."""
-        raise NotImplementedError
+    @abstractmethod
+    def read(self, problems: Problems) -> Rows[Row]:
+        """Read all sources and divide the rows into splits; errors are added to ``problems``."""
 
     @abstractmethod
     def write(self, rows: Rows[Row], folder: Path, problems: Problems) -> dict[str, Any]:
@@ -97,29 +97,6 @@ class FileTask(Task, Generic[Row]):
 
         Returns ``about()``. Raises ``DataError`` with all problems.
         """
-
-    def split_digest(self, row: Row) -> bytes:
-        """Return the hash that decides which split a row without one belongs to."""
-        return self.digest(row)
-
-    def digest(self, row: Row) -> bytes:
-        """Return a hash that rows with the same input have in common."""
-        raise NotImplementedError
-
-    def read(self, problems: Problems) -> Rows[Row]:
-        """Read all sources and divide the rows into splits."""
-        splits: dict[SplitName, list[Row]] = {split: [] for split in SPLITS}
-        for source_split, source in self.sources.by_split.items():
-            for row in self.rows(source, problems):
-                split = self.sources.place(source_split, self.split_digest(row))
-                splits[split].append(row)
-        check_not_empty(splits, self.noun, problems)
-        return splits
-
-    def repeats(self, rows: Rows[Row], labels: Mapping[SplitName, Sequence[Any]]) -> Any:
-        """See ``splits.repeats``."""
-        digests = {split: [self.digest(row) for row in rows[split]] for split in SPLITS}
-        return repeats(digests, labels, {s: [row.place for row in rows[s]] for s in SPLITS})
 
     def files(self) -> list[Path]:
         """Return every file of the sources."""
@@ -181,6 +158,37 @@ class FileTask(Task, Generic[Row]):
     def warnings(self) -> list[str]:
         """Warn of padding and cut samples, by ``lengths`` of ``about()``."""
         return [line for summary in self.about()["lengths"] for line in length_notes(summary)]
+
+
+class RowTask(FileTask[Row]):
+    """A ``FileTask`` of rows that are divided into splits by a hash of their input."""
+
+    @abstractmethod
+    def rows(self, source: Any, problems: Problems) -> Iterable[Row]:
+        """Read the rows of one source; errors are added to ``problems``."""
+
+    def split_digest(self, row: Row) -> bytes:
+        """Return the hash that decides which split a row without one belongs to."""
+        return self.digest(row)
+
+    @abstractmethod
+    def digest(self, row: Row) -> bytes:
+        """Return a hash that rows with the same input have in common."""
+
+    def read(self, problems: Problems) -> Rows[Row]:
+        """Read all sources and divide the rows into splits."""
+        splits: dict[SplitName, list[Row]] = {split: [] for split in SPLITS}
+        for source_split, source in self.sources.by_split.items():
+            for row in self.rows(source, problems):
+                split = self.sources.place(source_split, self.split_digest(row))
+                splits[split].append(row)
+        check_not_empty(splits, self.noun, problems)
+        return splits
+
+    def repeats(self, rows: Rows[Row], labels: Mapping[SplitName, Sequence[Any]]) -> Any:
+        """See ``splits.repeats``."""
+        digests = {split: [self.digest(row) for row in rows[split]] for split in SPLITS}
+        return repeats(digests, labels, {s: [row.place for row in rows[s]] for s in SPLITS})
 
 
 def files_of(source: Any) -> list[Path]:

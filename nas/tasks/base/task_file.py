@@ -15,8 +15,8 @@ from nas.core.plain_yaml import read_yaml
 
 _MAX_YAML_BYTES = 1_000_000
 _MOST = 2**24
-# Options for learning a tokenizer.
-_LEARNT = ("tokens", "max_vocabulary", "lowercase", "word_letters")
+# Options for building a tokenizer.
+_OF_TOKENIZER = ("tokens", "max_vocabulary", "lowercase", "word_letters")
 
 Options = TypeVar("Options")
 
@@ -42,13 +42,13 @@ class TaskFile:
         """Make a dataclass of those of its fields that the file has; ``tokenizer`` is a path.
 
         Raises:
-            ValueError: a value is not allowed, or there is a tokenizer and how to learn one.
+            ValueError: a value is not allowed, or it has a tokenizer and options to build one.
         """
         names = [field.name for field in fields(options_type)]  # type: ignore[arg-type]
         values = {key: self.options[key] for key in names if key in self.options}
         if "tokenizer" in values:
-            if learnt := [key for key in values if key in _LEARNT]:
-                raise ValueError(f"must have tokenizer or {learnt[0]}, got both")
+            if others := [key for key in values if key in _OF_TOKENIZER]:
+                raise ValueError(f"must have tokenizer or {others[0]}, got both")
             values["tokenizer"] = self.data_path("tokenizer")
         return options_type(**values)
 
@@ -87,7 +87,7 @@ def read_task_file(path: Path, *, default_kind: str) -> TaskFile:
 
     Raises:
         ValueError: the file is missing, too large, not YAML, or not a mapping with a kind that is
-            text; one line that says what is wrong.
+            text; one line that states what is wrong.
     """
     data = read_yaml(path, max_bytes=_MAX_YAML_BYTES)
     if not isinstance(data, dict):

@@ -1,6 +1,6 @@
-"""The base of tasks that read a text and write another, such as translation.
+"""Base class of tasks that read a text and write another, such as translation.
 
-Both sides have one vocabulary, learnt from the training split or the user's. The first of
+Both texts share one tokenizer, built from the training split or given by the user. The first of
 ``metrics`` is the default; see ``docs/translation.md`` for the task file.
 
 Shape legend: N pairs, T tokens.
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nas.tasks.base import SPLITS
 from nas.tasks.base.artifact_files import TOKENIZER
 from nas.tasks.base.cache import CachedTexts, write_texts
-from nas.tasks.base.file_task import Rows
+from nas.tasks.base.file_task import RowTask, Rows
 from nas.tasks.base.lengths import summary_of
 from nas.tasks.base.metric import get_metric
 from nas.tasks.base.problems import Problems
@@ -82,7 +82,7 @@ class PairOptions:
         )
 
 
-class PairTask(TokenTask[Pair]):
+class PairTask(TokenTask[Pair], RowTask[Pair]):
     """Texts and their targets, judged by ``metric`` over what a network writes."""
 
     noun = "pairs"
@@ -135,11 +135,11 @@ class PairTask(TokenTask[Pair]):
         return TextEncoder.from_json(tokenizer, length, shift=shift, where="the tokenizer")
 
     def rows(self, source: Any, problems: Problems) -> Iterable[Pair]:
-        """See ``FileTask.rows``."""
+        """See ``RowTask.rows``."""
         return read_pairs(source, self.sources.columns, problems)
 
     def digest(self, row: Pair) -> bytes:
-        """See ``FileTask.digest``."""
+        """See ``RowTask.digest``."""
         return text_digest(row.text)
 
     def write(self, rows: Rows[Pair], folder: Path, problems: Problems) -> dict[str, Any]:

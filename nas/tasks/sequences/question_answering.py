@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from nas.tasks.base import SPLITS
 from nas.tasks.base.artifact_files import VOCABULARY
 from nas.tasks.base.cache import CachedTexts, write_texts
-from nas.tasks.base.file_task import FileTask, Rows
+from nas.tasks.base.file_task import RowTask, Rows
 from nas.tasks.base.lengths import summary_of
 from nas.tasks.base.metric import get_metric
 from nas.tasks.base.problems import Problems
@@ -70,7 +70,7 @@ class QuestionOptions:
             raise ValueError(f"metric must be {' or '.join(_METRICS)}, got {self.metric!r}")
 
 
-class QuestionAnswering(FileTask[Question]):
+class QuestionAnswering(RowTask[Question]):
     """Questions on paragraphs; targets are ``(N, 5)``, as ``SpanExtraction`` reads them."""
 
     kind = "question_answering"
@@ -124,7 +124,7 @@ class QuestionAnswering(FileTask[Question]):
         return {VOCABULARY: self.cache.text(VOCABULARY)}
 
     def rows(self, source: Any, problems: Problems) -> Iterable[Question]:
-        """See ``FileTask.rows``."""
+        """See ``RowTask.rows``."""
         return read_squad(source, problems)
 
     def split_digest(self, row: Question) -> bytes:

@@ -19,7 +19,7 @@ import numpy as np
 from nas.tasks.base import SPLITS, SplitName
 from nas.tasks.base.artifact_files import LABELS, TOKENIZER
 from nas.tasks.base.columns import COLUMN_KEYS
-from nas.tasks.base.file_task import Rows
+from nas.tasks.base.file_task import RowTask, Rows
 from nas.tasks.base.labels import encode_labels
 from nas.tasks.base.lengths import summary_of
 from nas.tasks.base.problems import Problems
@@ -89,7 +89,7 @@ class TextOptions:
         )
 
 
-class TextClassification(TokenTask[Row]):
+class TextClassification(TokenTask[Row], RowTask[Row]):
     """Texts into the classes of the training split."""
 
     kind = "text_classification"
@@ -137,11 +137,11 @@ class TextClassification(TokenTask[Row]):
         return {**super().artifact_files(), LABELS: json.dumps(labels)}
 
     def rows(self, source: Any, problems: Problems) -> Iterable[Row]:
-        """See ``FileTask.rows``."""
+        """See ``RowTask.rows``."""
         return read_rows(source, self.sources.columns, problems)
 
     def digest(self, row: Row) -> bytes:
-        """See ``FileTask.digest``."""
+        """See ``RowTask.digest``."""
         return text_digest(row.text)
 
     def write(self, rows: Rows[Row], folder: Path, problems: Problems) -> dict[str, Any]:

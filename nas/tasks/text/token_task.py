@@ -1,4 +1,4 @@
-"""The base of tasks over texts that a tokenizer cuts, learnt from the training split or given."""
+"""Base class of tasks over tokenized texts."""
 
 from __future__ import annotations
 

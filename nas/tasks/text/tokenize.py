@@ -1,7 +1,7 @@
 """Tokenizers of words, bytes, byte pairs, or a user's own, as a ``tokenizer.json``.
 
-Each is a ``Tokenizer`` of the ``tokenizers`` library. Token 0 is padding. Words and pairs are
-learnt from the training split alone, and the same texts give the same file.
+Each is a ``Tokenizer`` of the ``tokenizers`` library. Token 0 is padding. The
+vocabulary is built from the training split alone, and the same texts give the same file.
 
 Sources: byte-pair encoding, Sennrich et al. 2016; over bytes, Radford et al. 2019.
 
@@ -290,8 +290,8 @@ def _pairs(
         show_progress=False,
     )
     learner.train_from_iterator(texts, trainer)
-    learnt = json.loads(learner.to_str())["model"]["merges"]
-    merges = [(str(left), str(right)) for left, right in learnt]
+    stored = json.loads(learner.to_str())["model"]["merges"]
+    merges = [(str(left), str(right)) for left, right in stored]
     vocabulary = dict(base)
     for left, right in merges:
         # Two pairs may make the same token.

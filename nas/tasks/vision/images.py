@@ -72,7 +72,7 @@ class ImageClassification(PictureTask):
     has_parts = True
 
     def rows(self, source: Any, problems: Problems) -> list[Sample]:
-        """See ``FileTask.rows``."""
+        """See ``ArrayTask.rows``."""
         is_path = isinstance(source, Path)
         if is_path and source.suffix.lower() not in _FILES:
             return [

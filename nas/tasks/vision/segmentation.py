@@ -99,7 +99,7 @@ class Segmentation(ArrayTask):
         return lines
 
     def rows(self, source: Any, problems: Problems) -> list[Sample]:
-        """See ``FileTask.rows``."""
+        """See ``ArrayTask.rows``."""
         if isinstance(source, Path) and all((source / part).is_dir() for part in _PARTS):
             source = {part: source / part for part in _PARTS}
         if not isinstance(source, Mapping) or source.keys() != set(_PARTS):

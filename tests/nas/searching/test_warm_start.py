@@ -299,7 +299,7 @@ def test_the_sampler_learns_what_compares(warm):
     other = collect_warm_start(warm, replace(HERE, device="e")).prior_rows(SPACE)
     sampler = make_sampler("ehvi", 0, SPACE, WORKLOAD, startup_trials=8, prior_rows=other)
     assert all(np.isnan(t.values[1]) and t.values[0] > 0 for t in sampler._prior_trials)
-    assert "learns from this search alone" in "".join(
+    assert "uses no prior trials" in "".join(
         collect_warm_start(warm, HERE).notes(replace(warm, sampler="tpe"))
     )
 

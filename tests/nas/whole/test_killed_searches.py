@@ -153,7 +153,7 @@ def test_a_teacher_is_trained_once_and_found_again_by_a_resumed_search(tmp_path,
     figures = trials[0].reading
     card = make_card(run, trials[0], Verification(0, 0, 1, 1, 0, 1, 1, figures))
     assert card["teacher"]["source"] == "largest" and card["start"] == trials[0].start
-    assert "It learnt from a teacher, d32 L2" in render_readme(card)
+    assert "It was distilled from a teacher, d32 L2" in render_readme(card)
 
 
 @EACH_EXECUTOR
