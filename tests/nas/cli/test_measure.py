@@ -247,7 +247,10 @@ def test_one_request_at_a_time_is_the_usual_of_the_latency_regime(files, capsys,
 
 
 def test_fewer_members_than_asked_for_are_said(files, capsys, monkeypatch):
+    from search_spaces.compression import probing
+
     counted(monkeypatch)
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
     (files / "few.yaml").write_text(
         "{name: few, d_model: [8], depth: [1, 2], n_heads: [1], n_kv_heads: [1], ffn_ratio: [1]}"
     )
