@@ -18,9 +18,10 @@ search: $(SEARCH)
 test: $(DEVELOP)
 	$(VENV)/bin/python -m pytest $(IN_TWO) -m "not thorough"
 
-# Tests that are long and seldom fail, which `make test` leaves out.
+# Tests that are long and seldom fail, which `make test` leaves out, and more examples of parsers.
 thorough: $(DEVELOP)
 	$(VENV)/bin/python -m pytest $(IN_TWO) -m thorough
+	JOULENAS_FUZZ_EXAMPLES=60 $(VENV)/bin/python -m pytest tests/test_fuzz.py
 
 # The next minutes of the measuring campaign. Installs nothing: by PYTHON=... where that is given,
 # else by .venv where it is there, else by python3; says in a line what that lacks.

@@ -101,8 +101,22 @@ def all_measured_eagerly() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
+def all_measured_by_forks(all_measured_eagerly: None) -> Iterator[None]:
+    """And each in a fork of one process that has torch, not in a new interpreter.
+
+    For files whose subject is not how processes start; ``test_fork_server.py`` compares both.
+    """
+    from predictors.measurement import process
+    from predictors.measurement.forked_worker import ForkedWorker
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_FreshWorker", ForkedWorker)
+        yield
+
+
+@pytest.fixture(scope="module")
 def counted_joules(
-    all_measured_eagerly: None, tmp_path_factory: pytest.TempPathFactory
+    all_measured_by_forks: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The name of a meter that agrees with itself, here and in processes that are started."""
     import counting_meter

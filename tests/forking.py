@@ -11,7 +11,10 @@ import os
 import sys
 import tempfile
 
-IMPORTED = ["torch", "optuna", "nas.cli.main", "nas.cli.commands.search", "nas.searching.study"]
+IMPORTED = [
+    *("torch", "optuna", "scipy.stats", "hypothesis"),
+    *("nas.cli.main", "nas.cli.commands.search", "nas.searching.study"),
+]
 
 
 class Forked:

@@ -28,7 +28,7 @@ from nas.searching.controller.session import Listener, Session
 from nas.searching.device_account import DeviceAccount, watched_meter
 from nas.searching.early_stopping import Stopper
 from nas.searching.fitting import check_fits
-from nas.searching.gating.gate import CandidatePool, Gate
+from nas.searching.gating.gate import FIT_SHARE, CandidatePool, Gate
 from nas.searching.gating.prior_run import Conditions
 from nas.searching.gating.warm_start import WarmStart, collect_warm_start, load_warm_start
 from nas.searching.loop import adopt_results, refine, search
@@ -263,6 +263,7 @@ def _drive(
             config.seed,
             allows=lambda batch: config.goals.allows(batch, workload),
         ),
+        fit_share=FIT_SHARE,
     )
     log = _log(run, listener)
     with DeviceAccount(run.device_account_path, watched_meter(run), log or listener) as account:

@@ -7,28 +7,34 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import executor_fakes
 import pytest
-from fault_fakes import notes, wait_for
+from fault_fakes import Failing, meet_full_disk, notes, wait_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "nas"))
 
-from search_fakes import changed, finished, make_session
+from search_fakes import WORKLOAD, changed, finished, make_session, reading
 
+from nas.cluster import waits as ray_waits
 from nas.core import interrupts
+from nas.core.estimate import Score
 from nas.core.files import write_json
 from nas.core.plain import to_plain
 from nas.core.retry import AwayError, patience
 from nas.core.time_limit import check_time
 from nas.evaluation.executor import Ended, Stopped
+from nas.records.candidate import Measurement, Outcome, Training
 from nas.records.config import GateConfig
 from nas.records.replicas import result_in
-from nas.records.rungs import Progress, RungPoint
+from nas.records.rungs import HalvingConfig, Progress, RungPoint
+from nas.records.spent import Spent
+from nas.searching.early_stopping import Stopper
 from nas.searching.loop import search
 from nas.store.driver import Driver
+from search_spaces.cost.counting import count
 
 TESTS = Path(__file__).parents[1]
 GATE = GateConfig(startup_trials=99)
@@ -71,7 +77,7 @@ def ray_is_up():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
         # Workers have the environment that Ray was started in.
-        patch.setenv("JOULENAS_PATIENCE_S", "0.2")
+        patch.setenv("JOULENAS_PATIENCE_S", "2")
         with cluster(None, 2, "cpu"):
             yield
 
@@ -210,3 +216,84 @@ def test_an_executor_that_is_closed_while_it_evaluates_leaves_the_trial_unfinish
     assert result_in(folder / "0") is None
     with make(Faked(), folder) as executor:
         assert results(executor, [candidate])[0].outcome.state == "complete"
+
+
+@dataclass(frozen=True)
+class Growing:
+    """Three rungs in no time; quality and joules grow with parameters, every third is bad."""
+
+    def evaluate(self, candidate, folder, measure, tell=None):
+        params = count(candidate.architecture, WORKLOAD).params
+        quality = 0.2 if candidate.number % 3 == 2 else 1 - 6 / params**0.6
+        curve = ()
+        (folder / "progress.json").write_text("{}")
+        for epoch in (2, 4, 8):
+            curve += (RungPoint(epoch, quality, 0.001),)
+            tell(Progress(curve, 10, "random", Spent(1.0, 1.0)))
+        energy_j = params * 1e-9
+        return Outcome(
+            "complete",
+            quality=Score(quality, 0.001),
+            measurement=Measurement(
+                replace(
+                    reading(1.0), energy_j=energy_j, low_j=0.9 * energy_j, high_j=1.1 * energy_j
+                )
+            ),
+            training=Training(curve, 10),
+        )
+
+
+def test_a_search_stops_trials_at_their_rungs(make, tmp_path):
+    session, folder = make_session(tmp_path, sampler="random", trials=9), tmp_path / "trials"
+    config = HalvingConfig(eta=2, min_epochs=2, startup_trials=2)
+    with make(Growing(), folder) as executor:
+        search(session, executor, folder, Stopper(config, session, session._gate))
+    records = session.records()
+    assert not [r.reason for r in records if r.state == "failed"]
+    assert {r.state for r in records} == {"complete", "stopped"} and len(records) == 9
+    stopped = [r for r in records if r.state == "stopped"]
+    assert {r.epochs for r in stopped} <= {2, 4, 8} and {r.number for r in stopped} >= {5}
+    assert all(r.train_energy_j == 1.0 for r in stopped)
+    assert not list(folder.rglob("progress.json"))
+    assert not session.in_flight()
+
+
+class Waits:
+    def __init__(self):
+        self.reasons = []
+
+    def on_wait(self, reason):
+        self.reasons.append(reason)
+
+
+@pytest.mark.e2e
+def test_a_search_whose_disk_stays_full_says_so_ends_and_goes_on(ray_is_up, tmp_path, monkeypatch):
+    """On true Ray: what Tune makes of errors, and what workers say, is Ray's."""
+    heard, folder = Waits(), tmp_path / "trials"
+
+    def run(session, faults):
+        executor_fakes.run_trials(session, Failing(faults), folder)
+
+    with patience(wait_s=2.0), ray_waits.hear_waits(heard):
+        session = make_session(tmp_path, trials=6, sampler="random", gate=GATE)
+        with pytest.raises(AwayError, match=r"trial 2: .*No space left on device"):
+            run(session, {2: meet_full_disk})
+        assert any(
+            "trial 2 waits for storage: No space left on device" in reason
+            and "state.json" in reason
+            and "trying again for 2 s" in reason
+            for reason in heard.reasons
+        )
+        again = make_session(tmp_path, trials=6, sampler="random", gate=GATE, create=False)
+        assert "failed" not in [r.state for r in again.records()]
+        assert again.record(2).state == "running" and again.record(0).state == "complete"
+        # The driver's own: Tune would make a trial's failure of it, or text.
+        full = OSError(errno.ENOSPC, "No space left on device")
+        with monkeypatch.context() as patch:
+            patch.setattr(again, "finish", lambda _: (_ for _ in ()).throw(full))
+            with pytest.raises(OSError, match="No space left"):
+                run(again, {})
+        last = make_session(tmp_path, trials=6, sampler="random", gate=GATE, create=False)
+        run(last, {})
+    assert [r.state for r in last.records()] == ["complete"] * 6
+    assert len(notes(folder / "0" / "attempts")) == 1

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from nas.records.config import GateConfig, SamplerName, SearchConfig
 from nas.records.rungs import Tell
 from nas.records.trial import Trial
 from nas.searching.controller.session import Snapshot
-from nas.searching.gating.gate import Gate
+from nas.searching.gating.gate import FIT_SHARE, Gate
 from nas.searching.loop import search
 from nas.store.driver import Driver
 from nas.store.new_run import create
@@ -174,7 +175,9 @@ def ours(
         measuring = Measuring("cpu", "estimate", protocol, Path(name) / "locks")
         with _Watch() as watch:
             started, cpu_s = time.perf_counter(), time.process_time()
-            session = open_session(run, listener, Gate if is_gated else UnfittedGate)
+            # As ``nas.searching.study`` makes it.
+            kind = partial(Gate if is_gated else UnfittedGate, fit_share=FIT_SHARE)
+            session = open_session(run, listener, kind)
             is_whole = True
             try:
                 with closing(TuneExecutor(evaluator, folder, measuring, Driver(workers))) as tune:

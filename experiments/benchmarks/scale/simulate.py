@@ -137,7 +137,9 @@ def simulate(
             proposing, finishing = [], []
 
 
-def open_session(run: Run, listener: Listener | None = None, kind: type[Gate] = Gate) -> Session:
+def open_session(
+    run: Run, listener: Listener | None = None, kind: Callable[..., Gate] = Gate
+) -> Session:
     """Return a new session of ``run`` with a gate of this ``kind``: all of a search but Ray."""
     config, workload = run.config, run.workload
     sampler = make_sampler(

@@ -10,6 +10,7 @@ dropped candidates all the same; ``audit_summary`` estimates the false-drop rate
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,8 @@ _ONE_DEVIATION = 0.683
 # Models are fitted to this many trials at most: half of them the newest, which resemble the next
 # candidates most, the others evenly from all before.
 _MOST_FITTED = 2000
+# Of a search's time, for fitting its models: trials of seconds leave more than that.
+FIT_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +120,13 @@ class Gate:
         seed: int,
         warm_start: WarmStartData | None = None,
         pool: CandidatePool | None = None,
+        fit_share: float | None = None,
     ) -> None:
-        """Start without a trial; ``goals`` are quality and joules without a limit by default."""
+        """Start without a trial; ``goals`` are quality and joules without a limit by default.
+
+        Fitting takes at most ``fit_share`` of the time since then, plus one fit; ``None`` is no
+        limit.
+        """
         self._workload = workload
         self._config = config
         self._goals = goals or Goals()
@@ -132,6 +140,9 @@ class Gate:
         self._predicted_points = np.empty((0, 2))
         self._n_complete = 0
         self._n_fitted = 0
+        self._fit_share = fit_share
+        self._started_s = time.perf_counter()
+        self._fits_s = 0.0
         self._fit_quality(())
 
     @property
@@ -162,9 +173,18 @@ class Gate:
     @property
     def _is_due(self) -> bool:
         fitted = self._n_fitted + self._warm_start.n_both
-        return self._n_complete - self._n_fitted >= max(1, fitted // 10)
+        if self._n_complete - self._n_fitted < max(1, fitted // 10):
+            return False
+        if self._fit_share is None:
+            return True
+        return self._fits_s <= self._fit_share * (time.perf_counter() - self._started_s)
 
     def _fit(self, complete: Sequence[Trial], records: Sequence[Trial]) -> None:
+        started_s = time.perf_counter()
+        self._fit_models(complete, records)
+        self._fits_s += time.perf_counter() - started_s
+
+    def _fit_models(self, complete: Sequence[Trial], records: Sequence[Trial]) -> None:
         self._n_fitted = len(complete)
         complete, records = _recent(complete), _recent(records)
         readings = [(r.architecture, r.reading) for r in complete if r.reading is not None]

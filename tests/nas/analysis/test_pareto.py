@@ -40,6 +40,20 @@ def test_the_mask_is_the_definition(points, data):
     assert non_dominated_mask(points, maximize).tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("rows", "maximize", "expected"),
+    [
+        ([[1, 3], [2, 3], [0, 4]], (False, False), [True, False, True]),
+        ([[1, 3], [1, 2], [2, 1], [2, 1]], (False, False), [False, True, True, True]),
+        ([[1, 2, 3], [1, 2, 3], [1, 2, 4]], (False,) * 3, [True, True, False]),
+        ([[0.9, 1], [0.8, 1]], (True, False), [True, False]),
+    ],
+    ids=["equal in one", "equal in the first", "equal in all", "more is better"],
+)
+def test_which_rows_are_dominated_by_hand(rows, maximize, expected):
+    assert non_dominated_mask(rows, maximize).tolist() == expected
+
+
 @given(POINTS)
 def test_hypervolume_is_the_share_of_unit_cells(points):
     m = points.shape[1]

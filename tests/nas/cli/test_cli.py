@@ -175,14 +175,20 @@ WRONG = [
     ),
     (["search", "quickstart", "--resume", "--distill", "--run", "{run}"], ["teacher", "differ"]),
     (["search", "quickstart", "--task", "no.yaml", "--run", "{tmp}/r"], ["no.yaml", "readable"]),
-    (["search", "quickstart", "--storage", "bogus", "--run", "{tmp}/r"], ["cannot be opened"]),
+    (
+        ["search", "quickstart", "--storage", "bogus", "--run", "{tmp}/r", "--workers", "0"],
+        ["cannot be opened"],
+    ),
     (["search", "--resume", "--run", "{tmp}/r"], ["run must be the folder"]),
     (
         ["search", "quickstart", "--resume", "--run", "{tmp}/models"],
         ["run must be the folder"],
     ),
     (["search", "quickstart", "--run", "{run}"], ["new or empty", "nas resume"]),
-    (["search", "quickstart", "--run", "/proc/x/run"], ["writable", "/proc/x/run"]),
+    (
+        ["search", "quickstart", "--run", "/proc/x/run", "--workers", "0"],
+        ["writable", "/proc/x/run"],
+    ),
     (["search", "quickstart", "--resume", "--seed", "5", "--run", "{run}"], ["seed", "differ"]),
 ]
 

@@ -35,7 +35,7 @@ def files(tmp_path):
     return tmp_path
 
 
-@pytest.mark.usefixtures("measured_eagerly")
+@pytest.mark.usefixtures("all_measured_by_forks")
 def test_a_file_of_architectures_is_measured_once_and_with_a_reference(files, capsys):
     command = ["measure", str(files / "both.jsonl"), "--device", "cpu", "--meter", "estimate"]
     command += ["--to", str(files / "r.jsonl"), "--json"]
@@ -86,7 +86,7 @@ class OnePair:
             yield SimpleNamespace(send=process.send, receive=receive)
 
 
-@pytest.mark.usefixtures("measured_eagerly")
+@pytest.mark.usefixtures("all_measured_by_forks")
 def test_comparing_says_which_takes_more_and_its_interval(files, capsys, monkeypatch):
     monkeypatch.setattr(compare, "MeasureProcess", OnePair())
     command = ["measure", "--device", "cpu", "--meter", "estimate", "--json"]
@@ -247,7 +247,10 @@ def test_one_request_at_a_time_is_the_usual_of_the_latency_regime(files, capsys,
 
 
 def test_fewer_members_than_asked_for_are_said(files, capsys, monkeypatch):
+    from search_spaces.compression import probing
+
     counted(monkeypatch)
+    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real"))
     (files / "few.yaml").write_text(
         "{name: few, d_model: [8], depth: [1, 2], n_heads: [1], n_kv_heads: [1], ffn_ratio: [1]}"
     )

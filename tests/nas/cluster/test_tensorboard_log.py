@@ -1,6 +1,7 @@
 """TensorBoard files of a run, read back by TensorBoard's own reader."""
 
 import pytest
+import ray
 from run_fakes import make_run
 from search_fakes import SPACE, finished, make_session, make_trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -8,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import nas
 from experiments.benchmarks.overhead.variants import Formula
 from nas.cli.main import main
+from nas.cluster.connect import cluster
 from nas.cluster.tensorboard import TensorBoardLog, figures, log_trial
 from nas.records.config import SearchConfig
 from nas.records.rungs import RungPoint
@@ -137,9 +139,12 @@ def test_a_search_logs_through_ray_and_goes_on_logging_when_resumed(tmp_path, mo
         study, "TrainingEvaluator", lambda config, *_: Formula(get_task("digits").workload(128))
     )
     config = SearchConfig(task="digits", space=SPACE, trials=2, meter="estimate", protocol="quick")
-    run = nas.search(config, tmp_path / "run", log="tensorboard")
-    assert {p.name for p in run.tensorboard_folder.iterdir()} == {"trial-0", "trial-1"}
-    more = nas.resume(run.folder, trials=3)
+    # One Ray for both, to which this process is connected.
+    with cluster(None, 2, "cpu"):
+        address = ray.get_runtime_context().gcs_address
+        run = nas.search(config, tmp_path / "run", log="tensorboard", address=address)
+        assert {p.name for p in run.tensorboard_folder.iterdir()} == {"trial-0", "trial-1"}
+        more = nas.resume(run.folder, trials=3)
     assert more.driver.log == "tensorboard" and len(more.trials()) == 3
     for record in more.trials():
         found = read(run.tensorboard_folder / f"trial-{record.number}")

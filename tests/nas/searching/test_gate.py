@@ -99,6 +99,26 @@ def test_who_is_audited_depends_on_seed_and_candidate_alone():
     assert 0.3 < np.mean(audited(0)) < 0.7
 
 
+@pytest.mark.parametrize(("fit_share", "n_fits"), [(None, 30), (0.1, 4)])
+def test_fitting_takes_at_most_its_share_of_the_time(monkeypatch, fit_share, n_fits):
+    """Each trial takes a second and each fit of the models as long."""
+    now_s, fits = [0.0], []
+    monkeypatch.setattr("nas.searching.gating.gate.time.perf_counter", lambda: now_s[0])
+    gate = Gate(WORKLOAD, GateConfig(), seed=0, fit_share=fit_share)
+
+    def fit(complete, _):
+        gate._n_fitted = 0
+        fits.append(len(complete))
+        now_s[0] += 1.0
+
+    monkeypatch.setattr(gate, "_fit_models", fit)
+    records = trials(30)
+    for n, record in enumerate(records, start=1):
+        now_s[0] += 1.0
+        gate.add(record, lambda n=n: records[:n])
+    assert len(fits) == n_fits and fits[0] == 1
+
+
 def test_a_finalist_neither_is_audited_nor_makes_a_drop_right():
     audited = finished(make_trial(0, "running", FRESH[0], audit=True))
     better = changed(audited, number=1, audit=False, finalist_of=0, quality=0.999)

@@ -4,16 +4,13 @@ import errno
 import os
 import pickle
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import ray
-from executor_fakes import run_trials
-from fault_fakes import Failing, meet_full_disk, notes
+from fault_fakes import meet_full_disk
 from safetensors import SafetensorError
 from search_fakes import finished, make_session
 
-from nas.cluster import waits as ray_waits
 from nas.cluster.trial_worker import evaluate_trial
 from nas.core.files import write_json
 from nas.core.retry import (
@@ -24,7 +21,6 @@ from nas.core.retry import (
     patience,
     persist,
 )
-from nas.records.config import GateConfig
 from nas.records.replicas import result_in
 from predictors.measurement.process import MeasureError
 
@@ -178,50 +174,3 @@ def test_the_mark_of_storage_survives_what_wraps_it():
     with pytest.raises(StorageAwayError, match="weights must fit"), naming_storage():
         raise wrapped(OSError(errno.EIO, "Input/output error"))
     assert not is_of_storage(wrapped(OSError(errno.EPIPE, "Broken pipe")))
-
-
-class Waits:
-    def __init__(self):
-        self.reasons = []
-
-    def on_wait(self, reason):
-        self.reasons.append(reason)
-
-
-@pytest.mark.e2e
-def test_a_search_whose_disk_stays_full_says_so_ends_and_goes_on(tmp_path, monkeypatch):
-    """On true Ray: what Tune makes of errors, and what workers say, is Ray's."""
-    from nas.cluster.connect import cluster
-
-    monkeypatch.setenv("JOULENAS_PATIENCE_S", "3")
-    tests = Path(__file__).parents[2]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tests), str(tests.parent)]))
-    heard = Waits()
-
-    def run(session, faults):
-        run_trials(session, Failing(faults), tmp_path / "trials")
-
-    gate = GateConfig(startup_trials=99)
-    with cluster(None, 2, "cpu"), patience(), ray_waits.hear_waits(heard):
-        session = make_session(tmp_path, trials=6, sampler="random", gate=gate)
-        with pytest.raises(StorageAwayError, match=r"trial 2: .*No space left on device"):
-            run(session, {2: meet_full_disk})
-        assert any(
-            "trial 2 waits for storage: No space left on device" in reason
-            and "state.json" in reason
-            and "trying again for 3 s" in reason
-            for reason in heard.reasons
-        )
-        again = make_session(tmp_path, trials=6, sampler="random", gate=gate, create=False)
-        assert "failed" not in [r.state for r in again.records()]
-        assert again.record(2).state == "running" and again.record(0).state == "complete"
-        # The driver's own: Tune would make a trial's failure of it, or text.
-        full = OSError(errno.ENOSPC, "No space left on device")
-        with monkeypatch.context() as patch:
-            patch.setattr(again, "finish", lambda _: (_ for _ in ()).throw(full))
-            with pytest.raises(OSError, match="No space left"):
-                run(again, {})
-        last = make_session(tmp_path, trials=6, sampler="random", gate=gate, create=False)
-        run(last, {})
-    assert [r.state for r in last.records()] == ["complete"] * 6
-    assert len(notes(tmp_path / "trials" / "0" / "attempts")) == 1
