@@ -43,21 +43,29 @@ class Search:
     front: tuple[tuple[float, float], ...]
 
 
-def run_search(checkout: Path, options: Sequence[str], cache: Path) -> Search:
-    """Run the quickstart of ``checkout`` in a folder that is removed.
+def run_search(
+    checkout: Path, options: Sequence[str], cache: Path, runs: Path | None = None
+) -> Search:
+    """Run the quickstart of ``checkout``; ``runs`` keeps its run directory, else it is removed.
 
     Raises:
         RuntimeError: the search failed.
     """
-    environment = os.environ | {"PYTHONPATH": str(checkout), "XDG_CACHE_HOME": str(cache)}
+    environment = os.environ | {
+        "PYTHONPATH": str(checkout),
+        "XDG_CACHE_HOME": str(cache),
+        # Ray gives its workers a low priority, so that other processes of a machine stop them.
+        "RAY_worker_niceness": "0",
+    }
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         environment.pop(name, None)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as removed:
+        folder = removed if runs is None else runs
         command = [sys.executable, "-m", "nas.cli.main", "search", "quickstart", *options]
         before, started = _children_cpu_s(), time.perf_counter()
         done = subprocess.run(
             [*command, "--run", f"{folder}/run", "--json", "--quiet"],
-            cwd=folder,
+            cwd=removed,
             env=environment,
             capture_output=True,
             text=True,
@@ -105,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, help="as of nas search (default: the recipe's)")
     parser.add_argument("--epochs", type=int, help="as of nas search (default: the recipe's)")
+    parser.add_argument("--runs", type=Path, help="keep the run directories in this folder")
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
     sheet = Sheet(parser, arguments, "quickstart-time")
@@ -128,7 +137,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             checkouts = (_HERE, arguments.beside.resolve())
             for checkout in order.sample(checkouts, 2):
                 cache = Path(caches) / str(checkouts.index(checkout))
-                found[checkout] = run_search(checkout, [*shared, "--seed", str(seed)], cache)
+                runs = arguments.runs and arguments.runs.resolve() / cache.name / str(seed)
+                options = [*shared, "--seed", str(seed)]
+                found[checkout] = run_search(checkout, options, cache, runs)
             ours, theirs = (found[checkout] for checkout in checkouts)
             volume, their_volume = volumes((ours, theirs))
             rows.append(

@@ -80,6 +80,7 @@ def _local(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[Non
             _failing_as("Ray must be able to start on this machine"),
             # Otherwise workers see only GPU 0 and could not train on ``cuda:1``.
             ray_internals.environment(RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES="1"),
+            ray_internals.without_unused_processes(),
             interrupts.kept_from_children(),
         ):
             ray.init(

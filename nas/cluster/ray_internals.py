@@ -39,6 +39,7 @@ _LOOPBACK = "127.0.0.1"
 _LONGEST_FOLDER = 40
 _NEEDED = {
     "ray._private.ray_constants": ("ENABLE_RAY_CLUSTER",),
+    "ray._private.node": ("Node",),
     "ray._private.services": ("canonicalize_bootstrap_address", "get_node_ip_address"),
     "ray._private.utils": ("get_entrypoint_name",),
     "ray._private.worker": ("print_to_stdstream",),
@@ -54,6 +55,13 @@ _NEEDED = {
 }
 # Functions of ``ray._private.worker``, and the function that each calls and ``silence`` replaces.
 _CALLS = {"init": "get_entrypoint_name", "listen_error_messages": "print_to_stdstream"}
+# Methods of ``Node`` that start processes which no search uses (the autoscaler's monitor, the
+# dashboard's server, the monitor of logs), and the method that calls each.
+_UNUSED = {
+    "start_monitor": "start_head_processes",
+    "start_api_server": "start_head_processes",
+    "start_log_monitor": "start_ray_processes",
+}
 # Attributes of a Tune trial.
 _OF_TRIALS = (
     "run_metadata",
@@ -77,6 +85,10 @@ def check() -> None:
         caller = inspect.unwrap(_require("ray._private.worker", name))
         if called not in caller.__code__.co_names:
             raise _changed(f"{name} does not call {called}")
+    node = _require("ray._private.node", "Node")
+    for name, caller in _UNUSED.items():
+        if name not in vars(node) or name not in vars(node)[caller].__code__.co_names:
+            raise _changed(f"ray._private.node.Node.{caller} does not call {name}")
 
 
 def _require(module: str, name: str) -> Any:
@@ -123,6 +135,23 @@ def check_loopback() -> None:
     for node in nodes:
         if node["NodeManagerAddress"] != _LOOPBACK:
             raise _changed(f"its servers listen on {node['NodeManagerAddress']}, not {_LOOPBACK}")
+
+
+@contextmanager
+def without_unused_processes() -> Iterator[None]:
+    """Have a local Ray that starts in this context start no process that a search does not use.
+
+    Each imports Ray, which takes one to three CPU seconds that the first trials lack.
+    """
+    node: Any = _require("ray._private.node", "Node")
+    before = {name: vars(node)[name] for name in _UNUSED}
+    for name in _UNUSED:
+        setattr(node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(node, name, method)
 
 
 def silence() -> None:

@@ -14,6 +14,7 @@ import shutil
 import stat
 import sys
 import tempfile
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def private_folder(path: Path) -> Path:
 def use_private_compiler_caches() -> None:
     """Move the caches of torch's compilers from ``/tmp`` to this user's cache folder.
 
+    Compiled kernels are also linked by a faster linker, where there is one.
+
     Each version of torch has its own folder: the cache key of compiled C++ code is its text and
     the compiler's options, which do not include the version of the linked library.
     """
@@ -69,6 +72,24 @@ def use_private_compiler_caches() -> None:
         # Torch sets the variable to its default when some of its modules are imported.
         if not value or value.startswith(f"{tempfile.gettempdir()}/torchinductor_"):
             os.environ[variable] = str(cache_folder(name, metadata.version("torch")))
+    _use_fast_linker()
+
+
+def _use_fast_linker() -> None:
+    """Have GCC link compiled kernels by gold, if it is installed.
+
+    Inductor links each kernel to torch's libraries, of which the default linker reads all symbols:
+    1.0 CPU seconds a kernel, 0.3 by gold. The linker changes no machine code.
+    """
+    gold = shutil.which("ld.gold")
+    if gold is None:
+        return
+    before = os.environ.get("COMPILER_PATH", "").split(os.pathsep)
+    folder = cache_folder("linker")
+    if str(folder) not in before:
+        with suppress(FileExistsError):
+            (folder / "ld").symlink_to(gold)
+        os.environ["COMPILER_PATH"] = os.pathsep.join(filter(None, (str(folder), *before)))
 
 
 def use_private_plot_cache() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from importlib.metadata import entry_points
@@ -17,6 +18,8 @@ from nas.tasks.base import Task
 from nas.tasks.registry import get_task, is_task_file
 
 GROUP = "joulenas.recipes"
+# Device files of GPUs that torch calls CUDA: NVIDIA's, Tegra's, AMD's, and those of WSL.
+_GPU_FILES = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")
 
 
 def recipe_names() -> list[str]:
@@ -150,6 +153,9 @@ def fitted(config: SearchConfig) -> SearchConfig:
 
 def default_device() -> str:
     """Return ``cuda:0`` if torch has a CUDA device, else ``cpu``."""
+    if sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in _GPU_FILES):
+        # Importing torch to learn it takes seconds.
+        return "cpu"
     import torch
 
     return "cuda:0" if torch.cuda.is_available() else "cpu"

@@ -16,8 +16,8 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from search_spaces.architecture import (
@@ -46,7 +46,7 @@ from search_spaces.compression.realness import (
 from search_spaces.compression.timing import Call, median_ratio, time_in_turns
 from search_spaces.workload import Workload
 
-_VERSION = 5
+_VERSION = 6
 _GRID = {
     # Compiling a variant takes seconds of CPU time, so there are few shapes.
     "cpu": (Shape(64, 2048), Shape(512, 16), Shape(512, 512)),
@@ -98,6 +98,26 @@ def probe(
     Raises:
         ValueError: torch has no such device.
     """
+    if device != "cpu":
+        _check_usable(device)
+    probed = grid(device) if shapes is None else tuple(shapes)
+    names = tuple(c for c in (*PRECISIONS, *SPARSITIES) if c in choices or c in ("fp32", "dense"))
+    path = None if cache_dir is None else cache_dir / f"realness-{_key(device)}.json"
+    known = {(r.shape, r.choice): r for r in (read_cache(path) if path is not None else ())}
+    for index, shape in enumerate(probed):
+        if all(_is_known(known.get((shape, name)), joules) for name in names):
+            continue
+        on_shape(shape, index, len(probed))
+        with _one_thread():
+            rows_of_shape = _probe_shape(device, shape, names, joules, beside, alone)
+        known |= {(shape, row.choice): row for row in rows_of_shape}
+        if path is not None:
+            write_cache(path, known.values())
+    rows = tuple(known[shape, name] for shape in probed for name in names)
+    return RealnessReport(device, device_name(device), versions(device), rows)
+
+
+def _check_usable(device: str) -> None:
     import torch
 
     from search_spaces.models.device import use_device
@@ -109,25 +129,18 @@ def probe(
         raise ValueError(
             f"device must be one that torch can use, got {device!r}: {str(error).splitlines()[0]}"
         ) from None
-    probed = grid(device) if shapes is None else tuple(shapes)
-    names = tuple(c for c in (*PRECISIONS, *SPARSITIES) if c in choices or c in ("fp32", "dense"))
-    path = None if cache_dir is None else cache_dir / f"realness-{_key(device)}.json"
-    known = {(r.shape, r.choice): r for r in (read_cache(path) if path is not None else ())}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(_THREADS)
     try:
-        for index, shape in enumerate(probed):
-            if all(_is_known(known.get((shape, name)), joules) for name in names):
-                continue
-            on_shape(shape, index, len(probed))
-            for row in _probe_shape(device, shape, names, joules, beside, alone):
-                known[shape, row.choice] = row
-            if path is not None:
-                write_cache(path, known.values())
+        yield
     finally:
         torch.set_num_threads(threads)
-    rows = tuple(known[shape, name] for shape in probed for name in names)
-    return RealnessReport(device, device_name(device), versions(device), rows)
 
 
 def _is_known(row: Row | None, joules: Joules | None) -> bool:
@@ -300,9 +313,9 @@ def _kernel_costs(call: Call) -> dict[str, float]:
 
 def device_name(device: str) -> str:
     """Return the product name of the device."""
-    import torch
-
     if device.startswith("cuda"):
+        import torch
+
         return str(torch.cuda.get_device_name(device))
     for line in _cpu_info():
         if line.startswith("model name"):
@@ -312,10 +325,10 @@ def device_name(device: str) -> str:
 
 def versions(device: str) -> dict[str, str]:
     """Return the versions that decide which kernels run: torch, torchao, CUDA and driver."""
-    import torch
-
-    numbers = {"torch": torch.__version__, "torchao": importlib.metadata.version("torchao")}
+    numbers = {name: importlib.metadata.version(name) for name in ("torch", "torchao")}
     if device.startswith("cuda"):
+        import torch
+
         numbers["cuda"] = str(torch.version.cuda)
         numbers["driver"] = _driver()
     return numbers
@@ -334,11 +347,10 @@ def _driver() -> str:
 def _key(device: str) -> str:
     parts: list[object] = [_VERSION, device, device_name(device), versions(device)]
     if not device.startswith("cuda"):
-        import torch
-
-        # What decides on CPUs: the instruction sets, and whether there is a compiler.
+        # What decides on CPUs: the instruction sets, and whether there is a compiler. Importing
+        # torch to read a cached report would take longer than all else.
         flags = [line for line in _cpu_info() if line.startswith("flags")][:1]
-        parts += [torch.backends.cpu.get_cpu_capability(), flags, os.environ.get("CXX", "")]
+        parts += [flags, *(os.environ.get(name, "") for name in ("ATEN_CPU_CAPABILITY", "CXX"))]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from ray._private import ray_constants, services, utils, worker
+from ray._private import node, ray_constants, services, utils, worker
 from ray._raylet import AuthenticationMode, get_authentication_mode
 from ray.experimental import internal_kv
 from ray.tune.experiment import Trial
@@ -22,6 +22,7 @@ def test_the_installed_ray_is_as_needed():
     ("owner", "name"),
     [
         (ray_constants, "ENABLE_RAY_CLUSTER"),
+        (node, "Node"),
         (services, "canonicalize_bootstrap_address"),
         (services, "get_node_ip_address"),
         (utils, "get_entrypoint_name"),
@@ -50,6 +51,25 @@ def test_a_ray_that_calls_another_function_is_refused(monkeypatch, name, called)
     monkeypatch.setattr(worker, name, lambda _temp_dir=None: None)
     with pytest.raises(ClusterError, match=f"{name} does not call {called}"):
         ray_internals.check()
+
+
+@pytest.mark.parametrize("name", ["start_monitor", "start_api_server", "start_log_monitor"])
+def test_a_ray_that_starts_its_processes_in_another_way_is_refused(monkeypatch, name):
+    monkeypatch.delattr(node.Node, name)
+    with pytest.raises(ClusterError, match=f"does not call {name}"):
+        ray_internals.check()
+
+
+def test_unused_processes_of_ray_are_not_started():
+    before = node.Node.start_monitor, node.Node.start_api_server, node.Node.start_log_monitor
+    ours = object.__new__(node.Node)
+    with ray_internals.without_unused_processes():
+        # Each would fail on a node without parameters.
+        ours.start_monitor()
+        ours.start_api_server(include_dashboard=False, raise_on_failure=False)
+        ours.start_log_monitor()
+    after = node.Node.start_monitor, node.Node.start_api_server, node.Node.start_log_monitor
+    assert before == after
 
 
 def test_a_ray_that_would_listen_on_the_network_is_refused(monkeypatch):

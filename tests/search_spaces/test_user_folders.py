@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -179,6 +180,7 @@ print(torch.compile(lambda x: torch.relu(x) * 2 + 1)(torch.ones(64)).sum().item(
 
 def test_versions_of_torch_share_no_compiled_code(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("COMPILER_PATH", "")
     monkeypatch.delenv("JOULENAS_CACHE", raising=False)
     folders = set()
     for version in ("2.13.0", "2.14.0"):
@@ -188,3 +190,19 @@ def test_versions_of_torch_share_no_compiled_code(monkeypatch, tmp_path):
         use_private_compiler_caches()
         folders |= {os.environ["TORCHINDUCTOR_CACHE_DIR"], os.environ["TRITON_CACHE_DIR"]}
     assert len(folders) == 4 and all(mode(Path(folder)) == 0o700 for folder in folders)
+
+
+@pytest.mark.skipif(
+    not (shutil.which("ld.gold") and shutil.which("g++")), reason="needs GCC and gold"
+)
+def test_compiled_code_is_linked_by_gold_and_a_users_own_tools_stay(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COMPILER_PATH", "/opt/tools")
+    monkeypatch.delenv("JOULENAS_CACHE", raising=False)
+    use_private_compiler_caches()
+    use_private_compiler_caches()
+    own, *others = os.environ["COMPILER_PATH"].split(os.pathsep)
+    assert others == ["/opt/tools"] and own.startswith(str(tmp_path))
+    command = ["g++", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(tmp_path / "code.so")]
+    subprocess.run(command, input="int answer() { return 42; }", text=True, check=True)
+    assert b".note.gnu.gold-version" in (tmp_path / "code.so").read_bytes()
