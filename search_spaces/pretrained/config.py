@@ -14,7 +14,9 @@ Value = TypeVar("Value")
 # Greatest sizes that are read. They bound the memory that a description takes, and keep products
 # of sizes within 64 bits; the largest public models are far below.
 MOST_LAYERS, MOST_HEADS, MOST_HEAD_SIZE = 1_000, 2**12, 2**14
-MOST_WIDTH, MOST_VOCABULARY, MOST_POSITIONS = 2**20, 2**24, 2**30
+MOST_WIDTH, MOST_VOCABULARY = 2**20, 2**24
+# Rotary positions have no table.
+MOST_TABLE, MOST_POSITIONS = 2**24, 2**30
 
 
 class Config:

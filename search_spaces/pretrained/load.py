@@ -49,6 +49,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     except ValueError as error:
         where = "" if str(error).startswith(str(config.path)) else f"{config.path}: "
         raise ValueError(f"{where}{error}") from None
+    config.take("pad_token_id")
     matched = match(network, family, head, find_tensors(folder), path)
     tokenizer = folder.tokenizer()
     if tokenizer is not None and blueprint.vocab_size is not None:

@@ -56,7 +56,7 @@ def match(
             _check_type(name, entries[name])
         _check_shape(source, entries, shapes[parameter])
         sources[parameter] = source
-    used = {name for s in sources.values() for name in (s.name, s.scale)}
+    used = {name for s in sources.values() for name in (s.name, s.scale) if name is not None}
     ties = {as_stored(one): as_stored(other) for one, other in family.ties.items()}
     equal = []
     for name in sorted(entries.keys() - used):
