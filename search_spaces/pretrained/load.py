@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from nas.core.names import check_name
+from nas.core.names import check_name, first_line
 from search_spaces.pretrained.checkpoint import Checkpoint, empty_network
 from search_spaces.pretrained.config import MOST_VOCABULARY, Config
 from search_spaces.pretrained.family import Blueprint, Family, Head
@@ -33,9 +33,18 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
             message names the file and the field.
     """
     path = Path(source)
-    name = path.resolve().name
-    if not path.is_dir() and is_hub_name(source):
-        path, name = download(str(source)), str(source).rpartition("/")[2]
+    try:
+        name = path.resolve().name
+        if not path.is_dir() and is_hub_name(source):
+            path, name = download(str(source)), str(source).rpartition("/")[2]
+        return _load(path, name)
+    except OSError as error:
+        raise ValueError(f"checkpoint {path} must be readable: {first_line(error)}") from None
+    except RecursionError:
+        raise ValueError(f"checkpoint {path} must not nest values so deeply") from None
+
+
+def _load(path: Path, name: str) -> Checkpoint:
     folder = Folder(path)
     config = Config(read_json(folder.require(CONFIG)), path / CONFIG)
     family = family_of(config)
@@ -110,7 +119,7 @@ def _labels(config: Config) -> tuple[str, ...]:
     if names is None:
         n_labels = config.integer("num_labels", 2, most=_MOST_LABELS)
         return tuple(f"LABEL_{index}" for index in range(n_labels))
-    config.take("num_labels")
+    config.require("num_labels", (len(names),) if isinstance(names, dict) else ())
     if not isinstance(names, dict) or names.keys() != {str(i) for i in range(len(names))}:
         raise config.error("id2label", "an object with the keys 0, 1, ...", names)
     if not names:
