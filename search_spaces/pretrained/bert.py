@@ -147,6 +147,7 @@ _OLD_NORMS = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".Laye
 BERT = Family(
     name="bert",
     classes={"bert": "Bert"},
+    padding_token=0,
     heads={
         "Model": Head("text_embedding", {"pooler": "bert.pooler.dense"}),
         "ForSequenceClassification": Head(
@@ -192,6 +193,7 @@ BERT = Family(
 ROBERTA = Family(
     name="roberta",
     classes={"roberta": "Roberta", "xlm-roberta": "XLMRoberta"},
+    padding_token=1,
     heads={
         "Model": Head("text_embedding", {"pooler": "roberta.pooler.dense"}),
         "ForSequenceClassification": Head(
@@ -225,6 +227,7 @@ _LAYER = "distilbert.transformer.layer.{i}"
 DISTILBERT = Family(
     name="distilbert",
     classes={"distilbert": "DistilBert"},
+    padding_token=0,
     heads={
         "Model": Head("text_embedding"),
         "ForSequenceClassification": Head(

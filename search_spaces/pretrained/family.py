@@ -116,6 +116,7 @@ class Family:
         ties: Tensors that a file may repeat, and what they must equal.
         spare: Last parts of the names of tensors that no output depends on.
         harmless: Keys of configurations that no output depends on.
+        padding_token: Padding token where a configuration has none; ``None`` masks no token.
     """
 
     name: str
@@ -128,3 +129,4 @@ class Family:
     ties: Mapping[str, str] = field(default_factory=dict)
     spare: tuple[str, ...] = ()
     harmless: frozenset[str] = frozenset()
+    padding_token: int | None = None
