@@ -86,7 +86,10 @@ def test_streams_and_outputs_of_images_are_those_of_transformers(name, head, tmp
 
     def worst(dtype):
         ours, typed = checkpoint.build(dtype=dtype), theirs.to(dtype)
-        call = lambda: output_of(typed(images.to(dtype)), head)  # noqa: E731
+
+        def call():
+            return output_of(typed(images.to(dtype)), head)
+
         expected = streams(encoder_layers(typed), call)
         return largest_difference(streams(ours.stack, lambda: ours(images.to(dtype))), expected)
 
