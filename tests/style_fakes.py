@@ -36,7 +36,7 @@ EVERY_STYLE: dict[str, BlockStyle] = STYLES | {
     "heads": BlockStyle(NormStyle(on_queries_and_keys=True), is_gated=True),
     # What classifiers and embeddings of Llama and GPT-2 are.
     "past": replace(STYLES["llama"], is_causal=True, pooling="last"),
-    "past-mean": replace(STYLES["gpt2"], is_causal=True),
+    "past-mean": replace(STYLES["gpt2"], is_causal=True, has_unit_vectors=True),
     "past-cls": BlockStyle(is_causal=True, pooling="cls", has_head_transform=True),
     "masked": replace(STYLES["bert"], is_head_tied=True, has_head_transform=True),
     "distilled": BlockStyle(pooling="pooler-relu", has_head_transform=True, activation="relu"),
@@ -207,7 +207,7 @@ class Transcription:
 
     def head(self, x):
         if self.workload.is_embedding:
-            return x
+            return x / np.linalg.norm(x) if self.style.has_unit_vectors else x
         if self.workload.predicts_tokens and self.style.has_head_transform:
             mapped = self.activate(self.linear("head_transform.dense", x))
             x = self.norm("head_transform.norm", mapped)

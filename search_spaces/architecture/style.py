@@ -156,7 +156,7 @@ class BlockStyle:
 
     Where outputs are over a vocabulary, the output layer is the embedding with ``is_head_tied``,
     and reads a linear map, activation and norm of each token with ``has_head_transform`` (BERT's
-    masked language modelling).
+    masked language modelling). With ``has_unit_vectors`` embeddings are divided by their length.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -172,6 +172,7 @@ class BlockStyle:
     pooling: Pooling = "mean"
     is_head_tied: bool = False
     has_head_transform: bool = False
+    has_unit_vectors: bool = False
     is_causal: bool = False
 
     def __post_init__(self) -> None:
@@ -183,8 +184,9 @@ class BlockStyle:
                 )
         _check_among("activation", self.activation, Activation)
         _check_among("pooling", self.pooling, Pooling)
-        for name in ("is_gated", "is_head_tied", "has_head_transform", "is_causal"):
-            _check_flag(name, getattr(self, name))
+        for each in fields(self):
+            if isinstance(each.default, bool):
+                _check_flag(each.name, getattr(self, each.name))
         for name in ("n_token_types", "n_prefix_tokens"):
             n = getattr(self, name)
             if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**16:

@@ -222,6 +222,11 @@ def _outer(
     macs += has_transform * head_tokens * d_model**2
     values += has_transform * head_tokens * 6 * d_model
     kernels += has_transform * 3
+    if workload.is_embedding:
+        # Their lengths, then a division.
+        has_units = batch.of_style(lambda style: style.has_unit_vectors)
+        values += has_units * 3 * n_joined * d_model
+        kernels += has_units * 3
     if workload.is_pooled:
         is_joined = n_joined > 1
         values += is_joined * 2 * n_joined * d_model

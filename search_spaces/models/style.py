@@ -139,12 +139,25 @@ class TiedHead(nn.Module):
         return F.linear(x, embedding_CD, self.bias_C)
 
 
+class UnitLength(nn.Module):
+    """Divide vectors by their lengths."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., D)`` to the same shape."""
+        return F.normalize(x, dim=-1)
+
+
+def make_embedding_head(style: BlockStyle) -> UnitLength | nn.Identity:
+    """Make what embeddings have in place of an output layer; it has no weights."""
+    return UnitLength() if style.has_unit_vectors else nn.Identity()
+
+
 def make_head(
     style: BlockStyle, workload: Workload, d_model: int, n_outputs: int
-) -> nn.Linear | TiedHead | nn.Identity:
+) -> nn.Linear | TiedHead | UnitLength | nn.Identity:
     """Make the output layer, tied to the embedding where the style and the workload say so."""
     if workload.is_embedding:
-        return nn.Identity()
+        return make_embedding_head(style)
     if workload.has_tied_head(style):
         return TiedHead(n_outputs, has_bias=style.biases.head)
     width = d_model * (style.n_pooled if workload.is_pooled else 1)

@@ -37,6 +37,8 @@ from search_spaces.models.pooling import map_pooled, pool, token_mask
 from search_spaces.models.style import (
     Rotations,
     TiedHead,
+    UnitLength,
+    make_embedding_head,
     position_table,
     prefix_tokens,
     token_embedding,
@@ -121,9 +123,9 @@ class Supernet(nn.Module):
         self.head_transform: ElasticHeadTransform | None = None
         if workload.has_head_transform(style):
             self.head_transform = ElasticHeadTransform(style, widths)
-        self.head: ElasticProjection | TiedHead | nn.Identity
+        self.head: ElasticProjection | TiedHead | UnitLength | nn.Identity
         if workload.is_embedding:
-            self.head = nn.Identity()
+            self.head = make_embedding_head(style)
         elif workload.has_tied_head(style):
             self.head = TiedHead(workload.n_classes, has_bias=style.biases.head)
         else:
@@ -189,12 +191,14 @@ class Supernet(nn.Module):
 
     def _outputs(self, x: Tensor, width: int) -> Tensor:
         """Apply the head of networks of ``width``."""
-        if isinstance(self.head, nn.Identity):
-            return x
+        logits: Tensor
+        if isinstance(self.head, UnitLength | nn.Identity):
+            logits = self.head(x)
+            return logits
         if isinstance(self.head, TiedHead):
             table = self.embed["1"]
             assert isinstance(table, nn.Embedding)
-            logits: Tensor = self.head(x, table.weight[:, :width])
+            logits = self.head(x, table.weight[:, :width])
             return logits
         if x.shape[-1] != width:
             # Joined vectors are interleaved, so that the first columns are narrower vectors'.

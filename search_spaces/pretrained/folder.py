@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nas.core.names import first_line
 
@@ -16,6 +16,9 @@ _CARD = "README.md"
 # Greatest sizes in bytes of files that are parsed whole.
 MOST_CONFIG, MOST_TOKENIZER, MOST_CARD = 2**20, 2**26, 2**20
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
+
+
+Kind = TypeVar("Kind", dict[str, Any], list[Any])
 
 
 class Folder:
@@ -90,10 +93,14 @@ def read_json(path: Path, *, most: int = MOST_CONFIG) -> dict[str, Any]:
     Raises:
         ValueError: the file is too large, or no JSON object with unique keys.
     """
-    size = path.stat().st_size
-    if size > most:
-        raise ValueError(f"{path} must have at most {most} bytes, got {size}")
+    _check_size(path, most)
     return parse_json(path.read_bytes(), path)
+
+
+def read_json_list(path: Path, *, most: int = MOST_CONFIG) -> list[Any]:
+    """Return the list in a JSON file; otherwise as ``read_json``."""
+    _check_size(path, most)
+    return _parsed(path.read_bytes(), path, list)
 
 
 def parse_json(data: bytes, where: object) -> dict[str, Any]:
@@ -102,12 +109,23 @@ def parse_json(data: bytes, where: object) -> dict[str, Any]:
     Raises:
         ValueError: it is no JSON object with unique keys.
     """
+    return _parsed(data, where, dict)
+
+
+def _check_size(path: Path, most: int) -> None:
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f"{path} must have at most {most} bytes, got {size}")
+
+
+def _parsed(data: bytes, where: object, kind: type[Kind]) -> Kind:
     try:
         value = json.loads(data, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} must be JSON: {first_line(error)[:200]}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} must be a JSON object, got a {type(value).__name__}")
+    if not isinstance(value, kind):
+        name = "object" if kind is dict else kind.__name__
+        raise ValueError(f"{where} must be a JSON {name}, got a {type(value).__name__}")
     return value
 
 

@@ -105,6 +105,7 @@ def test_a_style_is_described_by_its_name_or_its_changes():
         ({"pooling": "cls-mean"}, "style.n_prefix_tokens must be >= 1 for the pooling cls-mean"),
         ({"n_prefix_tokens": 1.0}, "style.n_prefix_tokens must be an integer in 0..65535, got 1"),
         ({"is_causal": 1}, "style.is_causal must be true or false, got 1"),
+        ({"has_unit_vectors": 0}, "style.has_unit_vectors must be true or false, got 0"),
         ({"has_head_transform": None}, "style.has_head_transform must be true or false, got None"),
         ("llama", "style must be an object, got 'llama'"),
     ],

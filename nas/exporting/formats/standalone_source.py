@@ -103,6 +103,7 @@ def _flags(architecture: Architecture, workload: Workload) -> dict[str, bool]:
         "relu": style.pooling == "pooler-relu",
         "transform": workload.has_head_transform(style),
         "headless": workload.is_embedding,
+        "unit": style.has_unit_vectors,
         "tied": workload.has_tied_head(style),
         "tied_bias": workload.has_tied_head(style) and style.biases.head,
         "image": workload.is_image,

@@ -344,7 +344,11 @@ class Model(nn.Module):
 %end
 %end
 %if headless
+%if unit
+        return F.normalize(x_BD, dim=-1)
+%else
         return x_BD
+%end
 %else
         return self.head(x_BD)
 %end

@@ -136,7 +136,7 @@ def test_names_of_old_files_are_read(tmp_path):
 
 @pytest.mark.parametrize("mode", ["cls", "mean", "lasttoken"])
 @pytest.mark.parametrize("is_old", [False, True])
-def test_the_pooling_of_sentence_transformers_is_read(mode, is_old, tmp_path):
+def test_the_modules_of_sentence_transformers_are_read(mode, is_old, tmp_path):
     theirs = encoder("bert", "Model")
     saved(theirs, tmp_path)
     flag = {"cls": "cls_token", "mean": "mean_tokens"}.get(mode, mode)
@@ -151,6 +151,9 @@ def test_the_pooling_of_sentence_transformers_is_read(mode, is_old, tmp_path):
         ),
     }
     (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+    kinds = ["Transformer", "Pooling", "Normalize"][: 2 + is_old]
+    modules = [{"type": f"sentence_transformers.models.{kind}"} for kind in kinds]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
     checkpoint = load_checkpoint(tmp_path)
     lengths = torch.tensor([20, 3, 11])
     keep = torch.arange(20) < lengths[:, None]
@@ -162,6 +165,8 @@ def test_the_pooling_of_sentence_transformers_is_read(mode, is_old, tmp_path):
             "mean": (stream * keep[..., None]).sum(1) / lengths[:, None],
             "lasttoken": stream[torch.arange(3), lengths - 1],
         }[mode]
+        if is_old:
+            expected = expected / expected.norm(dim=1, keepdim=True)
         found = checkpoint.build()(tokens)
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
@@ -189,6 +194,27 @@ def test_another_pooling_is_refused(settings, parts, tmp_path):
     line = str(caught.value)
     assert "\n" not in line and line.startswith(str(tmp_path / "1_Pooling" / "config.json"))
     assert all(part in line for part in parts), line
+
+
+@pytest.mark.parametrize(
+    ("modules", "part"),
+    [
+        ([{"type": "x.Transformer"}, {"type": "x.Pooling"}, {"type": "x.Dense"}], "Dense"),
+        ([{"type": "x.Pooling"}, {"type": "x.Transformer"}], "'Pooling', 'Transformer'"),
+        ([{}, 3], "None"),
+        ([], "[]"),
+        ({}, "a JSON list, got a dict"),
+    ],
+)
+def test_other_modules_are_refused(modules, part, tmp_path):
+    saved(encoder("bert", "Model"), tmp_path)
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ValueError) as caught:
+        load_checkpoint(tmp_path)
+    line = str(caught.value)
+    assert "\n" not in line and line.startswith(str(tmp_path / "modules.json")) and part in line
 
 
 @pytest.mark.parametrize(

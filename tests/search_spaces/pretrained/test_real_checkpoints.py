@@ -37,7 +37,7 @@ def batch():
 def mean_of(network, batch):
     keep_BT1 = batch["attention_mask"][..., None]
     stream_BTD = network(**batch).last_hidden_state
-    return (stream_BTD * keep_BT1).sum(1) / keep_BT1.sum(1)
+    return torch.nn.functional.normalize((stream_BTD * keep_BT1).sum(1) / keep_BT1.sum(1))
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
