@@ -50,7 +50,8 @@ from search_spaces.space.sampling import largest, sample, smallest
 from search_spaces.workload import Workload
 
 EVERY = [pytest.param(style, id=name) for name, style in EVERY_STYLE.items()]
-SLICED = [*STYLES, "past", "past-mean", "masked", "distilled", "registers", "patches", "two"]
+SLICES = [(name, grad) for name in STYLES for grad in (False, True)]
+SLICES += [(name, False) for name in ("past", "masked", "distilled", "registers")]
 MT = Workload("mt", "translation", (9,), 31, 3, 30, target_length=6)
 TRANSLATING = [
     pytest.param(style, id=name)
@@ -211,8 +212,7 @@ def space_of(name, **changes):
     )
 
 
-@pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize("name", SLICED)
+@pytest.mark.parametrize("name, grad", SLICES)
 def test_slices_of_a_supernet_are_the_networks_that_are_extracted(name, grad, monkeypatch):
     monkeypatch.setitem(STYLES, name, EVERY_STYLE[name])
     for workload in fitting(STYLES[name]):

@@ -20,8 +20,8 @@ from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 
 CASES = [
     ("masked", MLM),
-    ("past", TEXT_VECTOR),
-    ("past-mean", TEXT),
+    ("past", TEXT),
+    ("past-mean", TEXT_VECTOR),
     ("distilled", TEXT),
     ("registers", IMAGE),
     ("two", IMAGE),
