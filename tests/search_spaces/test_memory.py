@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from style_fakes import EVERY_STYLE, MLM, inputs_of, workload_of
+from style_fakes import EVERY_STYLE, LM, MLM, inputs_of, workload_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -109,9 +109,12 @@ def test_activations_of_every_style_are_about_those_that_torch_holds(style, head
 
 
 @pytest.mark.parametrize("n_tokens", [50, 600])
-@pytest.mark.parametrize("name", ["masked", "bert", "distilled"])
-def test_outputs_over_a_vocabulary_are_about_those_that_torch_holds(name, n_tokens):
-    workload = replace(MLM, batch_size=16, vocab_size=n_tokens, n_classes=n_tokens)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("masked", MLM), ("bert", MLM), ("distilled", MLM), ("default", LM), ("llama", LM)],
+)
+def test_outputs_over_a_vocabulary_are_about_those_that_torch_holds(name, kind, n_tokens):
+    workload = replace(kind, batch_size=16, vocab_size=n_tokens, n_classes=n_tokens)
     layer = LayerSpec(AttentionSpec(4, 2, 16), FfnSpec(64))
     of = Architecture(64, (layer,) * 2, style=EVERY_STYLE[name])
     model = build(of, workload, generator_seed=0).eval()
