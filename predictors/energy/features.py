@@ -162,7 +162,7 @@ def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) 
             # A generation step has one new token; its operations and bytes include the context.
             np.log(batch.n_new_tokens(workload) + workload.n_steps),
             np.full(n, np.log(workload.batch_size)),
-            np.full(n, float(workload.is_causal)),
+            batch.of_style(workload.reads_past_only),
             _row_sums(np.log(attention["d_head"]), attention["share"]),
             _row_sums(attention["n_kv_heads"] / attention["n_heads"], attention["share"]),
             mean_log_d_ff,
