@@ -18,7 +18,7 @@ LAYERS = (
     ("nas.pareto", "nas.tasks.audio", "nas.tasks.text", "nas.tasks.vision"),
     ("search_spaces.cost", "nas.samplers", "nas.tasks.sequences"),
     ("search_spaces.models",),
-    ("search_spaces.compression", "nas.tasks"),
+    ("search_spaces.compression", "search_spaces.pretrained", "nas.tasks"),
     ("predictors.measurement",),
     ("predictors", "predictors.energy", "nas.training"),
     ("predictors.campaign",),
@@ -100,6 +100,7 @@ DOORS = {
     "datasets": ("nas/tasks/hf.py",),
     "pyarrow.fs": ("nas/core/remote.py",),
     "tokenizers": ("nas/tasks/text/tokenize.py",),
+    "huggingface_hub": ("search_spaces/pretrained/hub.py",),
     "sacrebleu": ("nas/tasks/sequences/translation_score.py",),
 }
 

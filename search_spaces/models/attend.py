@@ -53,7 +53,8 @@ def attend(
     on_cpu = q_BQTE.device.type == "cpu"
     # Without gradients only: the backward pass would store a product for each pair of tokens.
     if on_cpu and tokens <= _MOST_FUSED_TOKENS and not torch.is_grad_enabled():
-        return _fused(q_BQTE.float(), k_BKTE.float(), v_BKTE.float(), keep_BT, is_causal).to(dtype)
+        q_BQTE, k_BKTE, v_BKTE = _widened(q_BQTE), _widened(k_BKTE), _widened(v_BKTE)
+        return _fused(q_BQTE, k_BKTE, v_BKTE, keep_BT, is_causal).to(dtype)
     if q_BQTE.device.type == "cuda":
         return _attend_on_cuda(q_BQTE, k_BKTE, v_BKTE, keep_BT, is_causal)
     if on_cpu and dtype == torch.bfloat16 and tokens <= _MOST_WIDENED_TOKENS:
@@ -66,6 +67,11 @@ def attend(
         is_causal=is_causal,
         enable_gqa=q_BQTE.shape[1] != k_BKTE.shape[1],
     ).to(dtype)
+
+
+def _widened(x: Tensor) -> Tensor:
+    """Types below fp32 as fp32; float64 stays as it is."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _attend_on_cuda(

@@ -1,0 +1,113 @@
+"""A checkpoint of the Hugging Face format: what it is, and its network with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from search_spaces.architecture import Architecture, require_positive_int
+from search_spaces.models.build import build
+from search_spaces.models.transformer import Transformer
+from search_spaces.pretrained.matching import POSITIONS, Match
+from search_spaces.pretrained.tensors import MappedTensors
+from search_spaces.workload import Workload
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A pretrained network in a folder; its values are read by ``build``.
+
+    Attributes:
+        folder: The folder.
+        family: Name of the family, such as ``llama``.
+        model_type: ``config.json``'s, such as ``qwen2``.
+        architecture: The network's, with its style.
+        workload: The kind of its head, its longest input, batch size 1, the folder's name.
+        limit: Key of ``config.json`` that the longest input follows from.
+        labels: Names of classes, empty where the head has none.
+        tokenizer: ``tokenizer.json`` or ``vocab.txt``, ``None`` where there is none.
+        preprocessor: ``preprocessor_config.json``, ``None`` where there is none.
+        license: Licence that ``README.md`` names, ``None`` where it names none.
+        unread_keys: Keys of ``config.json`` that are not known and had no effect.
+    """
+
+    folder: Path
+    family: str
+    model_type: str
+    architecture: Architecture
+    workload: Workload
+    limit: str
+    match: Match = field(repr=False, compare=False)
+    labels: tuple[str, ...] = ()
+    tokenizer: Path | None = None
+    preprocessor: Path | None = None
+    license: str | None = None
+    unread_keys: tuple[str, ...] = ()
+    longest: int | None = None
+
+    def with_length(self, tokens: int) -> Checkpoint:
+        """Return the checkpoint with a workload of texts of ``tokens`` tokens.
+
+        Raises:
+            ValueError: it reads images, or no texts of this length.
+        """
+        if self.longest is None:
+            raise ValueError(f"{self.folder}: the length must be left out for images")
+        require_positive_int("sequence_length", tokens)
+        if tokens > self.longest:
+            raise ValueError(
+                f"{self.folder}: sequence_length must be at most {self.longest} "
+                f"({self.limit} of config.json), got {tokens}"
+            )
+        return replace(self, workload=replace(self.workload, input_shape=(tokens,)))
+
+    def build(self, *, dtype: torch.dtype = torch.float32) -> Transformer:
+        """Build the network with the checkpoint's weights, in evaluation mode.
+
+        Args:
+            dtype: Type of the weights: float32, float64, bfloat16 or float16.
+
+        Raises:
+            ValueError: a value is not finite, tied weights differ, or ``dtype`` is another.
+        """
+        if dtype not in _DTYPES:
+            shown = ", ".join(str(each).removeprefix("torch.") for each in _DTYPES)
+            raise ValueError(f"dtype must be one of {shown}, got {dtype}")
+        network = empty_network(self.architecture, self.workload).to(dtype).to_empty(device="cpu")
+        tensors = MappedTensors(self.match.entries)
+        for one, other in self.match.equal:
+            if not tensors.are_equal(one, other):
+                path = self.match.entries[one].path
+                raise ValueError(f"{path}: {one!r} must equal {other!r} (tied), and differs")
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                tensors.copy(self.match.sources[name].name, parameter, self._change(name, tensors))
+        return network.eval()
+
+    def _change(self, name: str, tensors: MappedTensors) -> Callable[[Tensor], Tensor]:
+        """What turns the stored tensor of a parameter into it."""
+        source, shape = self.match.sources[name], self.match.shapes[name]
+
+        def change(stored: Tensor) -> Tensor:
+            value = source.apply(stored, shape)
+            if source.scale is not None:
+                scale = tensors.view(source.scale).double()
+                value = value.double() * scale.reshape(-1, *[1] * (value.dim() - 1))
+            if name == POSITIONS and self.longest is not None:
+                # A network for shorter texts has the first positions only.
+                value = value[: self.workload.input_shape[0]]
+            return value
+
+        return change
+
+
+def empty_network(architecture: Architecture, workload: Workload) -> Transformer:
+    """Build a network on the device ``meta``: shapes without values."""
+    with torch.device("meta"):
+        return build(architecture, workload)

@@ -1,0 +1,120 @@
+"""What a family of checkpoints is: a configuration map and a name map.
+
+A family is a ``Family`` record in a file of its own. ``read`` makes a ``Blueprint`` of a
+configuration; ``names`` and the heads' ``names`` map our network's parameters to stored tensors.
+The rest is shared: ``load`` reads folders, ``matching`` compares names and shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from search_spaces.architecture import Architecture
+from search_spaces.pretrained.config import Config
+from search_spaces.workload import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a parameter of ours is among stored tensors, and what is done to it.
+
+    In this order: the tensor is transposed (``is_transposed``: weights ``(d_in, d_out)``), its
+    first ``skip`` rows are left out, and it is cut into ``parts`` equal parts of rows, of which
+    ``part`` is taken. ``is_flat`` reads the values in their order as the parameter's shape, such
+    as a convolution's ``(D, C, P, P)`` as ``(D, C * P * P)``. ``scale`` names a tensor whose
+    values multiply the rows.
+    """
+
+    name: str
+    part: int = 0
+    parts: int = 1
+    skip: int = 0
+    is_transposed: bool = False
+    is_flat: bool = False
+    scale: str | None = None
+
+    def apply(self, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return the parameter of ``shape`` as a view of ``tensor``; ``scale`` is not applied.
+
+        Raises:
+            ValueError: the tensor does not give such a parameter; the message has the shape that
+                is allowed.
+        """
+        if self.is_flat:
+            if tensor.numel() != _product(shape):
+                raise ValueError(f"{_product(shape)} values")
+            return tensor.reshape(shape)
+        rows = shape[0] * self.parts + self.skip
+        stored = (rows, *shape[1:])
+        if self.is_transposed:
+            stored = stored[::-1]
+        if tuple(tensor.shape) != stored:
+            raise ValueError(f"the shape {stored}")
+        if self.is_transposed:
+            tensor = tensor.T
+        first = self.skip + self.part * shape[0]
+        return tensor[first : first + shape[0]]
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+Names = Mapping[str, Stored | str]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a class of networks has after its layers: the workload's kind, and its names."""
+
+    kind: Kind
+    names: Names = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a configuration describes, apart from the head's outputs.
+
+    ``input_shape`` is a ``Workload``'s, for texts the most tokens, which follows from the key
+    ``limit``. ``vocab_size`` is ``None`` for images.
+    """
+
+    architecture: Architecture
+    input_shape: tuple[int, ...]
+    limit: str
+    vocab_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """A configuration map and a name map.
+
+    Attributes:
+        name: Name of the family, such as ``llama``.
+        classes: First part of the names of ``transformers``' classes for each ``model_type``, such
+            as ``Llama`` of ``LlamaForCausalLM``.
+        heads: What each class has after its layers, by the rest of its name.
+        read: Describe a configuration, of a network with this head.
+        names: Stored tensors of parameters, by parameter, or by module where weight and bias have
+            the same names in both. ``{i}`` is the number of a layer.
+        prefix: First part of names that files of networks without a head lack.
+        ties: Tensors that a file may repeat, and what they must equal.
+        spare: Last parts of the names of tensors that no output depends on.
+        harmless: Keys of configurations that no output depends on.
+    """
+
+    name: str
+    classes: Mapping[str, str]
+    heads: Mapping[str, Head]
+    read: Callable[[Config, Head], Blueprint]
+    names: Names
+    prefix: str = ""
+    ties: Mapping[str, str] = field(default_factory=dict)
+    spare: tuple[str, ...] = ()
+    harmless: frozenset[str] = frozenset()

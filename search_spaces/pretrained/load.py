@@ -1,0 +1,145 @@
+"""Load checkpoints: describe the folder and compare names and shapes; values are read later."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from nas.core.names import check_name
+from search_spaces.pretrained.checkpoint import Checkpoint, empty_network
+from search_spaces.pretrained.config import MOST_VOCABULARY, Config
+from search_spaces.pretrained.family import Blueprint, Family, Head
+from search_spaces.pretrained.folder import CONFIG, PREPROCESSOR, Folder, read_json
+from search_spaces.pretrained.hub import download, is_hub_name
+from search_spaces.pretrained.matching import match
+from search_spaces.pretrained.registry import FAMILIES
+from search_spaces.pretrained.tensors import find_tensors
+from search_spaces.pretrained.vocabulary import check_vocabulary
+from search_spaces.workload import Workload
+
+_MOST_LABELS = 2**20
+
+
+def load_checkpoint(source: str | Path) -> Checkpoint:
+    """Describe the checkpoint in a folder, or of a name ``owner/name`` on the Hugging Face hub.
+
+    The folder holds ``config.json`` and safetensors. Their values are read by
+    ``Checkpoint.build``. A hub name requires ``huggingface_hub``; a folder of that name is
+    preferred.
+
+    Raises:
+        ValueError: there is no such checkpoint, it is not supported, or a file is not valid; the
+            message names the file and the field.
+    """
+    path = Path(source)
+    name = path.resolve().name
+    if not path.is_dir() and is_hub_name(source):
+        path, name = download(str(source)), str(source).rpartition("/")[2]
+    folder = Folder(path)
+    config = Config(read_json(folder.require(CONFIG)), path / CONFIG)
+    family = family_of(config)
+    head = _head_of(config, family)
+    config.check_supported()
+    try:
+        blueprint = family.read(config, head)
+        labels = _labels(config) if head.kind in _LABELLED else ()
+        workload = _workload(_plain(name), head, blueprint, labels)
+        network = empty_network(blueprint.architecture, workload)
+    except ValueError as error:
+        where = "" if str(error).startswith(str(config.path)) else f"{config.path}: "
+        raise ValueError(f"{where}{error}") from None
+    config.take("pad_token_id")
+    matched = match(network, family, head, find_tensors(folder), path)
+    tokenizer = folder.tokenizer()
+    if tokenizer is not None and blueprint.vocab_size is not None:
+        check_vocabulary(tokenizer, blueprint.vocab_size)
+    return Checkpoint(
+        folder=path,
+        family=family.name,
+        model_type=config.take("model_type"),
+        architecture=blueprint.architecture,
+        workload=workload,
+        limit=blueprint.limit,
+        match=matched,
+        labels=labels,
+        tokenizer=tokenizer,
+        preprocessor=folder.find(PREPROCESSOR),
+        license=folder.license(),
+        unread_keys=config.unread(family.harmless),
+        longest=None if workload.is_image else workload.input_shape[0],
+    )
+
+
+def family_of(config: Config) -> Family:
+    """Return the family of a configuration's ``model_type``.
+
+    Raises:
+        ValueError: there is none, or the configuration names code of its own.
+    """
+    types = {kind: family for family in FAMILIES for kind in family.classes}
+    family = config.choice("model_type", types)
+    if config.take("auto_map") not in (None, {}):
+        raise config.error(
+            "auto_map",
+            "left out (code of a checkpoint is never run; where the class of transformers gives "
+            "the same outputs, delete the key)",
+            config.take("auto_map"),
+        )
+    return family
+
+
+def _head_of(config: Config, family: Family) -> Head:
+    """Return the head of the class that ``architectures`` names."""
+    first = family.classes[config.take("model_type")]
+    allowed = {f"{first}{rest}": head for rest, head in family.heads.items()}
+    names = config.take("architectures")
+    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
+        raise config.error("architectures", f"a list of one of {', '.join(allowed)}", names)
+    if names[0] not in allowed:
+        raise config.error("architectures", f"a list of one of {', '.join(allowed)}", names)
+    return allowed[names[0]]
+
+
+_LABELLED = ("image_classification", "text_classification")
+
+
+def _labels(config: Config) -> tuple[str, ...]:
+    """Names of classes: ``id2label``'s, or as many as ``num_labels`` says, 2 by default."""
+    names: Any = config.take("id2label")
+    if names is None:
+        n_labels = config.integer("num_labels", 2, most=_MOST_LABELS)
+        return tuple(f"LABEL_{index}" for index in range(n_labels))
+    config.take("num_labels")
+    if not isinstance(names, dict) or names.keys() != {str(i) for i in range(len(names))}:
+        raise config.error("id2label", "an object with the keys 0, 1, ...", names)
+    if not names:
+        raise config.error("id2label", "an object with one name or more", names)
+    ordered = [names[str(index)] for index in range(len(names))]
+    return tuple(check_name("id2label", str(label)[:100]) for label in ordered)
+
+
+def _workload(name: str, head: Head, blueprint: Blueprint, labels: tuple[str, ...]) -> Workload:
+    return Workload(
+        name,
+        head.kind,
+        blueprint.input_shape,
+        n_classes=_n_outputs(head, blueprint, labels),
+        batch_size=1,
+        vocab_size=blueprint.vocab_size,
+    )
+
+
+def _n_outputs(head: Head, blueprint: Blueprint, labels: tuple[str, ...]) -> int:
+    match head.kind:
+        case "language_modelling":
+            return blueprint.vocab_size or MOST_VOCABULARY
+        case "question_answering":
+            return 2
+        case _:
+            return len(labels)
+
+
+def _plain(name: str) -> str:
+    """Return a folder's name as a workload's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:100] or "checkpoint"

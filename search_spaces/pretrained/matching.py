@@ -1,0 +1,119 @@
+"""Match a network's parameters with stored tensors by names and shapes, before values are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from search_spaces.pretrained.family import Family, Head, Names, Stored
+from search_spaces.pretrained.header import DTYPES, Entry
+
+_LAYER = re.compile(r"\blayers\.(\d+)\.")
+# Learned positions of a network that reads fewer tokens than the checkpoint has positions for.
+POSITIONS = "position_TD"
+
+
+@dataclass(frozen=True)
+class Match:
+    """Stored tensors and shapes of parameters, and pairs of stored tensors that must be equal."""
+
+    sources: Mapping[str, Stored]
+    shapes: Mapping[str, tuple[int, ...]]
+    equal: tuple[tuple[str, str], ...]
+    entries: Mapping[str, Entry]
+
+
+def match(
+    network: nn.Module, family: Family, head: Head, entries: Mapping[str, Entry], folder: Path
+) -> Match:
+    """Find the stored tensor of each parameter of ``network``, which may be on ``meta``.
+
+    Raises:
+        ValueError: a tensor is missing, superfluous, of another shape or of a type without
+            weights; the message names the file and the tensor.
+    """
+    names = {**family.names, **head.names}
+    has_prefix = any(name.startswith(family.prefix) for name in entries)
+
+    def as_stored(name: str) -> str:
+        return name if has_prefix else name.removeprefix(family.prefix)
+
+    sources, shapes = {}, {}
+    for parameter, value in network.named_parameters():
+        source = _renamed(source_of(parameter, names), as_stored)
+        shapes[parameter] = tuple(value.shape)
+        for name in filter(None, (source.name, source.scale)):
+            if name not in entries:
+                raise ValueError(
+                    f"{folder} must hold the tensor {name!r} (for {parameter} of shape "
+                    f"{shapes[parameter]}), and does not"
+                )
+            _check_type(name, entries[name])
+        _check_shape(source, entries, shapes[parameter])
+        sources[parameter] = source
+    used = {name for s in sources.values() for name in (s.name, s.scale) if name is not None}
+    ties = {as_stored(one): as_stored(other) for one, other in family.ties.items()}
+    equal = []
+    for name in sorted(entries.keys() - used):
+        entry = entries[name]
+        if ties.get(name) in used:
+            _check_type(name, entry)
+            if entry.shape != entries[ties[name]].shape:
+                raise ValueError(
+                    f"{entry.path}: {name!r} must have the shape of {ties[name]!r}, "
+                    f"{entries[ties[name]].shape}, got {entry.shape}"
+                )
+            equal.append((name, ties[name]))
+        elif not name.endswith(family.spare or ("\0",)):
+            raise ValueError(
+                f"{entry.path}: {name[:200]!r} must be left out: no part of the network is "
+                f"named so"
+            )
+    return Match(sources, shapes, tuple(equal), entries)
+
+
+def source_of(parameter: str, names: Names) -> Stored:
+    """Return what a name map has for a parameter, by its own name or its module's."""
+    number = _LAYER.search(parameter)
+    pattern = _LAYER.sub("layers.{i}.", parameter)
+    source, suffix = names.get(pattern), ""
+    if source is None:
+        module, _, last = pattern.rpartition(".")
+        source, suffix = names[module], f".{last}"
+    if isinstance(source, str):
+        source = Stored(source)
+    layer = number[1] if number else ""
+    return _renamed(source, lambda name: name.replace("{i}", layer), suffix)
+
+
+def _renamed(source: Stored, rename: Callable[[str], str], suffix: str = "") -> Stored:
+    scale = None if source.scale is None else rename(source.scale)
+    return replace(source, name=rename(source.name) + suffix, scale=scale)
+
+
+def _check_type(name: str, entry: Entry) -> None:
+    if entry.dtype not in DTYPES:
+        raise ValueError(
+            f"{entry.path}: {name!r}.dtype must be one of {', '.join(DTYPES)}, got {entry.dtype}"
+        )
+
+
+def _check_shape(source: Stored, entries: Mapping[str, Entry], shape: tuple[int, ...]) -> None:
+    entry = entries[source.name]
+    try:
+        source.apply(torch.empty(entry.shape, device="meta"), shape)
+    except ValueError as error:
+        raise ValueError(
+            f"{entry.path}: {source.name!r} must have {error} by config.json, got {entry.shape}"
+        ) from None
+    if source.scale is not None and entries[source.scale].shape != shape[:1]:
+        scale = entries[source.scale]
+        raise ValueError(
+            f"{scale.path}: {source.scale!r} must have the shape {shape[:1]} by config.json, got "
+            f"{scale.shape}"
+        )

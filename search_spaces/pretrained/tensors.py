@@ -1,0 +1,150 @@
+"""Weights of a checkpoint: safetensors in one file or in shards, mapped into memory.
+
+Values are copied from the mapping in chunks, and each chunk's pages are given back to the
+operating system: memory holds the network and one chunk of the file.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search_spaces.pretrained.folder import INDEX, WEIGHTS, Folder, read_json
+from search_spaces.pretrained.header import DTYPES, Entry, read_header
+
+_CHUNK_BYTES = 2**24
+_CONVERT = (
+    "only safetensors are read, as pickles can run code; convert where you trust it: "
+    "load it by the class of `transformers` that config.json names, then save_pretrained"
+)
+_MOST_INDEX = 2**26
+
+
+def find_tensors(folder: Folder) -> dict[str, Entry]:
+    """Return every tensor of a checkpoint by name, without reading values.
+
+    Raises:
+        ValueError: there are no safetensors, or a file, its header or the index is not valid.
+    """
+    single = folder.find(WEIGHTS)
+    if single is not None:
+        return read_header(single)
+    index = folder.find(INDEX)
+    if index is not None:
+        return _sharded(folder, index)
+    pickled = folder.pickle()
+    if pickled is not None:
+        raise ValueError(f"{folder.path / pickled} is not read: {_CONVERT}")
+    raise ValueError(f"{folder.path} must hold {WEIGHTS} or {INDEX}, and holds neither")
+
+
+def _sharded(folder: Folder, index: Path) -> dict[str, Entry]:
+    places: Any = read_json(index, most=_MOST_INDEX).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ValueError(f"{index}: weight_map must be an object with files of tensors")
+    for name, shard in places.items():
+        is_plain = isinstance(shard, str) and shard.endswith(".safetensors")
+        if not is_plain or any(part in shard for part in ("/", "\\", "\0")):
+            raise ValueError(
+                f"{index}: weight_map.{name[:200]} must be the name of a .safetensors file beside "
+                f"the index, got {repr(shard)[:200]}"
+            )
+    entries: dict[str, Entry] = {}
+    for shard in sorted(set(places.values())):
+        for name, entry in read_header(folder.require(shard)).items():
+            if places.get(name) != shard:
+                raise ValueError(
+                    f"{entry.path}: {name[:200]!r} must be where {index.name} says, "
+                    f"{repr(places.get(name))[:200]}"
+                )
+            entries[name] = entry
+    absent = min(places.keys() - entries.keys(), default=None)
+    if absent is not None:
+        raise ValueError(
+            f"{folder.path / places[absent]} must hold {absent[:200]!r}, as {index.name} says"
+        )
+    return entries
+
+
+class MappedTensors:
+    """Values of a checkpoint's tensors from mappings of their files."""
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        """Map every file once.
+
+        Raises:
+            ValueError: a file can no longer be mapped.
+        """
+        self._entries = entries
+        self._maps: dict[Path, mmap.mmap] = {}
+        for entry in entries.values():
+            if entry.path not in self._maps:
+                self._maps[entry.path] = _map(entry.path)
+
+    def view(self, name: str) -> Tensor:
+        """Return a tensor as the file has it; its pages are read when its values are."""
+        entry = self._entries[name]
+        dtype, buffer = DTYPES[entry.dtype], self._maps[entry.path]
+        if not entry.n_values:
+            return torch.empty(entry.shape, dtype=dtype)
+        if entry.begin % dtype.itemsize:
+            # Values at odd addresses are copied first, as kernels may require aligned ones.
+            count = entry.n_values * dtype.itemsize
+            raw = torch.frombuffer(buffer, dtype=torch.uint8, count=count, offset=entry.begin)
+            return raw.clone().view(dtype).reshape(entry.shape)
+        flat = torch.frombuffer(buffer, dtype=dtype, count=entry.n_values, offset=entry.begin)
+        return flat.reshape(entry.shape)
+
+    def copy(self, name: str, target: Tensor, change: Callable[[Tensor], Tensor]) -> None:
+        """Write ``change`` of a tensor to ``target`` of its shape, in chunks of rows.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        source = change(self.view(name))
+        for rows in self._chunks(source):
+            chunk = source[rows]
+            if not bool(torch.isfinite(chunk).all()):
+                path = self._entries[name].path
+                raise ValueError(f"{path}: {name!r} must hold finite values, got NaN or infinity")
+            target[rows].copy_(chunk)
+            self.release()
+
+    def are_equal(self, one: str, other: str) -> bool:
+        """Whether two tensors of one shape hold the same values."""
+        first, second = self.view(one), self.view(other)
+        for rows in self._chunks(first):
+            if not torch.equal(first[rows], second[rows].to(first.dtype)):
+                return False
+            self.release()
+        return True
+
+    def release(self) -> None:
+        """Give pages back; they are read again from the file when needed."""
+        if sys.platform == "linux":
+            for mapped in self._maps.values():
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+    def _chunks(self, tensor: Tensor) -> Iterator[slice]:
+        """Slices of rows; a transposed tensor is one, as each of its rows is on all pages."""
+        if not len(tensor) or not tensor.is_contiguous():
+            yield slice(None)
+            return
+        step = max(1, _CHUNK_BYTES * len(tensor) // max(1, tensor.nbytes))
+        for start in range(0, len(tensor), step):
+            yield slice(start, start + step)
+
+
+def _map(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as file:
+            # Private to this process: nothing written here reaches the file.
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} must be readable: {error}") from None
