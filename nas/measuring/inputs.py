@@ -42,9 +42,10 @@ def inputs_of(task: Task, subject: Subject) -> Inputs:
         samples = task.split("validation").inputs
         rows = np.resize(np.arange(len(samples)), workload.batch_size)
         return Inputs(np.asarray(samples[rows], dtype=np.float32))
-    path = subject.checkpoint.folder / TOKENIZER
-    if not path.is_file():
-        return Inputs(None, f"tokens are random: {path.parent.name} has no {TOKENIZER}")
+    path = subject.checkpoint.tokenizer
+    if path is None or path.name != TOKENIZER:
+        folder = subject.checkpoint.folder.name
+        return Inputs(None, f"tokens are random: {folder} has no {TOKENIZER}")
     texts = _texts(task)
     if texts is None:
         return Inputs(None, f"tokens are random: task {task.name} has no raw texts")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.core.estimate import Estimate
-from nas.measuring.inputs import inputs_of, write_inputs
+from nas.measuring.inputs import Inputs, inputs_of, write_inputs
 from nas.measuring.memory import check_memory
-from nas.measuring.precisions import variants_of
+from nas.measuring.precisions import Variants, variants_of
 from nas.measuring.subject import Sizes, Subject, subject_of
 from predictors.campaign.active import Bench
 from predictors.campaign.plan import PlanItem, plan_items
@@ -23,9 +23,9 @@ from predictors.campaign.rounds import (
     measure_rounds,
     summarise,
 )
-from predictors.measurement.records import EnergyRecord, read_records
+from predictors.measurement.records import read_records
 from predictors.measurement.runner import make_job
-from search_spaces.architecture import Architecture, Precision
+from search_spaces.architecture import Precision
 from search_spaces.cost.counting import count
 from search_spaces.workload import Phase
 
@@ -41,12 +41,17 @@ class Plan:
     """What is measured: the subject in each precision, in ``rounds`` at ``path``."""
 
     subject: Subject
-    architectures: dict[Precision, Architecture]
-    notes: tuple[str, ...]
+    variants: Variants
     rounds: Rounds
     bench: Bench
     path: Path
-    sizes: Sizes
+    inputs: Inputs
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Defaults that were chosen and precisions that are left out, one line each."""
+        inputs = (self.inputs.note,) if self.inputs.note else ()
+        return (*self.subject.notes, *inputs, *self.variants.left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,7 @@ def plan_measurement(
     subject = subject_of(checkpoint, sizes)
     variants = variants_of(subject, bench.device, precisions)
     check_memory(subject, variants.architectures.values(), bench.device)
+    inputs = Inputs(None) if sizes.task is None else inputs_of(sizes.task, subject)
     groups = tuple(
         tuple(PlanItem(each, workload) for each in variants.architectures.values())
         for workload in subject.workloads
@@ -120,8 +126,7 @@ def plan_measurement(
     items = [item for group in groups for item in group]
     plan = plan_items(items, protocol=bench.protocol, device=bench.place)
     rounds = Rounds(groups, n_rounds, replace(plan, reference=None))
-    notes = (*subject.notes, *variants.left_out)
-    return Plan(subject, variants.architectures, notes, rounds, bench, path, sizes)
+    return Plan(subject, variants, rounds, bench, path, inputs)
 
 
 def run_plan(
@@ -139,9 +144,7 @@ def run_plan(
     """
     bench, subject = plan.bench, plan.subject
     with tempfile.TemporaryDirectory(prefix="joulenas-") as folder:
-        inputs = None
-        if plan.sizes.task is not None:
-            inputs = write_inputs(inputs_of(plan.sizes.task, subject), Path(folder))
+        inputs = write_inputs(plan.inputs, Path(folder))
 
         def job(item: PlanItem) -> dict[str, Any]:
             return make_job(
@@ -171,8 +174,8 @@ def run_plan(
 
 def energy_of(plan: Plan) -> CheckpointEnergy:
     """Return the joules that the records contain."""
-    by_architecture = {item.hash: name for name, item in plan.architectures.items()}
-    has_fp32 = "fp32" in plan.architectures
+    by_architecture = {item.hash: name for name, item in plan.variants.architectures.items()}
+    has_fp32 = "fp32" in plan.variants.architectures
     variants = summarise(plan.rounds, plan.path)
     failures = failures_of(plan.rounds, plan.path)
     items = [item for group in plan.rounds.groups for item in group]
@@ -192,13 +195,14 @@ def energy_of(plan: Plan) -> CheckpointEnergy:
             for i, cause in failures.items()
         },
         missing=max(0, n_left),
-        left_out=plan.notes[len(plan.subject.notes) :],
+        left_out=plan.variants.left_out,
     )
 
 
 def _row(variant: VariantEnergy, precision: Precision, *, has_fp32: bool) -> Row:
     item = variant.item
-    flags = [flag for record in variant.records for flag in _flags(record)]
+    # Intervals are over rounds: whether one process's windows converged does not matter.
+    flags = [flag for record in variant.records for flag in record.flags]
     return Row(
         precision=precision,
         phase=item.workload.phase,
@@ -213,11 +217,6 @@ def _row(variant: VariantEnergy, precision: Precision, *, has_fp32: bool) -> Row
         n_rounds=variant.n_rounds,
         flags=tuple(dict.fromkeys(flags)),
     )
-
-
-def _flags(record: EnergyRecord) -> tuple[str, ...]:
-    # Intervals are over rounds: whether one process's windows converged does not matter.
-    return record.flags
 
 
 def _check_path(path: Path) -> None:

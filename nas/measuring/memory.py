@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from nas.core.memory import available_bytes
 from nas.core.units import format_bytes
+from nas.measuring.free_memory import available_bytes
 from nas.measuring.subject import Subject
 from search_spaces.architecture import Architecture
 from search_spaces.cost.counting import count

@@ -64,26 +64,24 @@ def subject_of(checkpoint: Checkpoint, sizes: Sizes) -> Subject:
     elif sizes.task is not None:
         workload = _of_task(sizes.task, checkpoint)
     length = sizes.sequence_length
-    if length is not None and workload.is_image:
-        raise ValueError(
-            f"sequence_length must be left out for a checkpoint of images, got {length}"
-        )
-    if length is None and sizes.workload is None and not workload.is_image:
-        longest = workload.input_shape[0]
-        length = min(longest, DEFAULT_TOKENS)
-        if length < longest:
-            notes.append(
-                f"inputs have {length} of at most {longest} tokens; --sequence-length changes it"
-            )
-    if length is not None:
-        _check_length(length, checkpoint)
-        workload = replace(workload, input_shape=(length,))
+    if workload.is_image:
+        if length is not None:
+            raise ValueError(f"sequence_length must be left out for images, got {length}")
+    else:
+        longest = checkpoint.workload.input_shape[0]
+        if length is None and sizes.workload is None:
+            length = min(longest, DEFAULT_TOKENS)
+            if length < longest:
+                notes.append(
+                    f"inputs have {length} of at most {longest} tokens; --sequence-length "
+                    f"changes it"
+                )
+        checkpoint = checkpoint.with_length(length or workload.input_shape[0])
+        workload = replace(workload, input_shape=checkpoint.workload.input_shape)
     if sizes.batch_size is not None:
         workload = workload.with_batch_size(sizes.batch_size)
     elif sizes.workload is None:
         notes.append("batches have 1 sample; --batch-size changes it")
-    if not workload.is_image:
-        checkpoint = checkpoint.with_length(workload.input_shape[0])
     workload.check_fits(checkpoint.architecture)
     return Subject(checkpoint, _phases(workload, sizes.phases), tuple(notes))
 
@@ -116,15 +114,6 @@ def _phase(name: str) -> Phase:
     raise ValueError(f"phase must be one of {', '.join(PHASES)}, got {name!r}")
 
 
-def _check_length(length: int, checkpoint: Checkpoint) -> None:
-    (longest,) = checkpoint.workload.input_shape
-    if not 1 <= length <= longest:
-        raise ValueError(
-            f"sequence_length must be in 1..{longest}, which {checkpoint.folder.name} reads at "
-            f"most, got {length}"
-        )
-
-
 def _from_file(path: Path, checkpoint: Checkpoint) -> Workload:
     """Read a workload that the checkpoint's network can run."""
     try:
@@ -136,9 +125,7 @@ def _from_file(path: Path, checkpoint: Checkpoint) -> Workload:
                 raise ValueError(
                     f"{name} must be {allowed!r}, as of {checkpoint.folder.name}, got {value!r}"
                 )
-        if not own.is_image:
-            _check_length(workload.input_shape[0], checkpoint)
-        elif workload.input_shape != own.input_shape:
+        if own.is_image and workload.input_shape != own.input_shape:
             raise ValueError(
                 f"input_shape must be {own.input_shape}, as of {checkpoint.folder.name}, got "
                 f"{workload.input_shape}"

@@ -98,9 +98,9 @@ def _accepted(measure: Callable[[], Mapping[str, Any]], protocol: Protocol) -> N
     Raises:
         MeterError: more windows were spoilt than the protocol allows.
     """
-    for n in range(1, protocol.max_rejected + 2):
+    for _ in range(protocol.max_rejected + 1):
         message = measure()
         window = Window(**message["window"] | {"flags": tuple(message["window"]["flags"])})
         if not is_rejected(window):
             return
-    raise refusal(n, window)
+    raise refusal(protocol.max_rejected + 1, window)
